@@ -1,0 +1,1 @@
+"""Checkpoints: written whole, loaded without running code, checked by hash."""

@@ -1,0 +1,62 @@
+"""What a checkpoint holds, and how its files are named.
+
+`ckpt-stepXXXXXX.pt` with `ckpt-stepXXXXXX.json` beside it, written last: only a `.pt` whose `.json`
+is there and agrees is whole. `ckpt-last.pt` is a hard link to the newest, or a copy.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FORMAT = "alm-checkpoint"
+FORMAT_VERSION = 1
+LAST_NAME = "ckpt-last.pt"
+_NUMBERED = re.compile(r"ckpt-step(\d{6,})(-interrupt)?\.pt")
+
+Values = dict[str, Any]  # Any: tensors and the JSON-like values that `weights_only` loading admits
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything a run needs to go on as if it had never stopped.
+
+    `step` counts finished optimizer updates, `samples_seen` the sequences trained on. `rng` has one
+    entry a rank. `config` is the run's resolved configuration.
+    """
+
+    step: int
+    samples_seen: int
+    model: dict[str, torch.Tensor]
+    optimizer: Values
+    rng: list[Values]
+    config: Values
+    environment: dict[str, str]
+    tokenizer_sha256: str
+    data_sha256: str
+
+    def values(self) -> Values:
+        """As a plain dictionary, to be written."""
+        return {"format": FORMAT, "format_version": FORMAT_VERSION, **vars(self)}
+
+
+def name(step: int, *, interrupted: bool = False) -> str:
+    """File name of the checkpoint of `step`."""
+    return f"ckpt-step{step:06d}{'-interrupt' if interrupted else ''}.pt"
+
+
+def step_of(path: Path) -> int | None:
+    """The step in a numbered checkpoint's name, None for any other name."""
+    match = _NUMBERED.fullmatch(path.name)
+    return int(match[1]) if match else None
+
+
+def numbered(run: Path) -> list[Path]:
+    """The numbered checkpoints of `run` that have metadata, newest first."""
+    found = [path for path in run.glob("ckpt-step*.pt") if step_of(path) is not None]
+    whole = [path for path in found if path.with_suffix(".json").is_file()]
+    return sorted(whole, key=lambda path: (step_of(path), path.name), reverse=True)

@@ -1,0 +1,83 @@
+"""`alm config show`, `check` and `copy`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from alm.cli import options, ui
+
+if TYPE_CHECKING:
+    from alm.config.base import Config
+
+app = typer.Typer(help="Show, check and copy configurations.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def group() -> None:
+    """Show, check and copy configurations."""
+
+
+@app.command()
+def show(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Files or presets, as `pico train`; nothing lists the presets.", show_default=False)
+    ] = None,
+    set_: options.Set = None,
+    json: options.Json = False,
+) -> None:
+    """Print the configuration that files or presets make together, with every default filled in."""
+    from alm.config import presets
+    from alm.config.load import write_yaml
+
+    if not names:
+        listed = [(name, str(presets.folder() / f"{name}.yaml")) for name in presets.names()]
+        ui.show_result(dict(listed), ui.table(listed), as_json=json)
+        return
+    values = _load(names, set_ or []).model_dump(mode="json")
+    ui.show_result(values, [write_yaml(values).rstrip()], as_json=json)
+
+
+@app.command()
+def check(
+    names: Annotated[list[str], typer.Argument(help="Files or presets that are used together.")],
+    set_: options.Set = None,
+) -> None:
+    """Say whether configurations are right, and every problem if they are not."""
+    _load(names, set_ or [])
+    ui.write(f"right: {' '.join(names)}")
+
+
+@app.command()
+def copy(
+    name: Annotated[str, typer.Argument(help="The preset to copy.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where to.  [default: configs/NAME.yaml]", show_default=False)] = None,
+    force: options.Force = False,
+) -> None:
+    """Copy a preset to a file of your own to edit."""
+    from alm.config import presets
+    from alm.errors import ConfigError
+    from alm.files import write_bytes
+
+    source = presets.find(name)
+    target = out or Path("configs") / f"{source.stem}.yaml"
+    if target.exists() and not force:
+        raise ConfigError(f"`{target}` exists", hint=f"run `alm config copy {name} --out other.yaml`, or add --force")
+    write_bytes(target, source.read_bytes())
+    ui.write(str(target))
+
+
+def _load(names: list[str], overrides: list[str]) -> Config:
+    """A corpus file alone, or model and training files together."""
+    from alm.config import presets
+    from alm.config.load import Part, load, read_yaml
+    from alm.corpus.config import CorpusConfig
+    from alm.training.config import RunConfig
+
+    paths = [presets.find(name) for name in names]
+    loaded = [read_yaml(path) for path in paths]
+    if any(isinstance(values, dict) and "sources" in values for values in loaded):
+        return load(CorpusConfig, [Part(path) for path in paths], overrides=overrides)
+    return load(RunConfig, [Part(path) for path in paths], overrides=overrides)

@@ -1,0 +1,48 @@
+"""`alm device`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from alm.cli import options, ui
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def device(
+    wanted: Annotated[str, typer.Option("--device", help="auto, cuda, cuda:N, mps or cpu.")] = "auto",
+    json: options.Json = False,
+) -> None:
+    """Say which devices PyTorch sees, which one `auto` takes, at which precision, and why."""
+    import torch
+
+    from alm import device as devices
+
+    choice = devices.choose(wanted)
+    reports = devices.reports()
+    values = {
+        "torch": torch.__version__,
+        "devices": [vars(report) for report in reports],
+        "device": str(choice.device),
+        "device_reason": choice.device_reason,
+        "precision": choice.precision,
+        "precision_reason": choice.precision_reason,
+    }
+    rows = [
+        (report.name, f"{'yes' if report.available else 'no '}  {report.detail}{_memory(report.memory_bytes)}")
+        for report in reports
+    ]
+    lines = [
+        f"PyTorch {torch.__version__}",
+        *(f"  {line}" for line in ui.table(rows)),
+        f"device     {choice.device}: {choice.device_reason}",
+        f"precision  {choice.precision}: {choice.precision_reason}",
+    ]
+    ui.show_result(values, lines, as_json=json)
+
+
+def _memory(size: int | None) -> str:
+    return f", {ui.size(size)}" if size else ""

@@ -1,0 +1,173 @@
+"""What `alm info` says of a path: its kind, the facts of its metadata, and what is wrong with its files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alm import artifacts
+from alm.artifacts import (
+    FileRecord,
+    PackMetadata,
+    RunMetadata,
+    SourceMetadata,
+    TokenizerMetadata,
+)
+from alm.checkpoint.format import LAST_NAME, numbered
+from alm.checkpoint.load import verify
+from alm.cli import ui
+from alm.errors import ArtifactError
+from alm.tokenizers.train import metadata_path
+
+Rows = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """An artifact: facts to read, faults if it is not whole, and the command that makes it anew."""
+
+    what: str
+    rows: Rows
+    faults: list[str]
+    mend: str
+
+    def values(self) -> dict[str, Any]:  # Any: JSON
+        """As JSON."""
+        return {"what": self.what, "facts": dict(self.rows), "faults": self.faults, "whole": not self.faults}
+
+
+def inspect(path: Path) -> Found:
+    """The artifact at `path`; `ArtifactError` when it is none."""
+    if not path.exists():
+        raise ArtifactError(f"`{path}` does not exist", hint=f"run `ls {path.parent}` to see what is there")
+    for applies, look in _LOOKS:
+        if applies(path):
+            return look(path)
+    raise ArtifactError(
+        f"`{path}` is no artifact of alm", hint="name a clean corpus, a tokenizer, packed data, a run or a checkpoint"
+    )
+
+
+def _clean(path: Path) -> Found:
+    folder = path if path.is_dir() else path.parent
+    names = sorted(folder.glob("*.json")) if path.is_dir() else [path]
+    rows: Rows = []
+    faults: list[str] = []
+    for name in names:
+        metadata = artifacts.read(name, SourceMetadata, hint="run `alm corpus prepare`")
+        documents, size = metadata.documents, metadata.bytes
+        rows.append((metadata.source, f"{metadata.kind}, {len(metadata.shards)} shards, {_origin(metadata)}"))
+        rows.append(("", f"documents {documents.input:,} in = {documents.kept:,} kept + {_sum(documents.dropped)}"))
+        rows.append(("", f"bytes {size.input:,} in = {size.kept:,} kept + {_sum(size.dropped)}"))
+        rows.append(("", f"bytes {size.output:,} out = {size.kept:,} kept + {_sum(size.changed)}"))
+        rows.append(("", f"{metadata.validation_documents:,} documents held out"))
+        faults += artifacts.damaged(folder, metadata.payload())
+    return Found("clean corpus", rows, faults, f"run `alm corpus prepare --out {folder} --force`")
+
+
+def _origin(metadata: SourceMetadata) -> str:
+    known = [f"revision {metadata.revision}"] if metadata.revision else []
+    return ", ".join([*known, f"licence {metadata.licence or 'not stated'}"])
+
+
+def _sum(parts: dict[str, int]) -> str:
+    listed = ", ".join(f"{name} {number:,}" for name, number in parts.items())
+    return f"{sum(parts.values()):,}" + (f" ({listed})" if listed else "")
+
+
+def _tokenizer(path: Path) -> Found:
+    metadata = artifacts.read(metadata_path(path), TokenizerMetadata, hint="run `alm tokenizer train`")
+    rows = [
+        ("kind", metadata.kind),
+        ("tokens", f"{metadata.vocab_size:,}, {metadata.merges:,} of them merges"),
+        ("trained on", f"{metadata.documents:,} documents, {ui.size(metadata.bytes)}"),
+        ("sha256", metadata.file.sha256),
+        *_inputs(metadata.inputs),
+    ]
+    faults = artifacts.damaged(path.parent, metadata.payload())
+    return Found("tokenizer", rows, faults, f"run `alm tokenizer train --out {path} --force`")
+
+
+def _packed(path: Path) -> Found:
+    metadata = artifacts.read(path / "metadata.json", PackMetadata, hint="run `alm pack`")
+    rows = [
+        ("tokens", f"{metadata.input_tokens:,} in = {metadata.total_tokens:,} stored + {metadata.tail_tokens:,} tail"),
+        ("rows", f"{metadata.seq_len:,} tokens each, {metadata.mode}, {metadata.dtype}"),
+        ("vocabulary", f"{metadata.vocab_size:,} tokens, tokenizer {metadata.tokenizer_sha256[: artifacts.SHORT_HASH]}"),
+    ]
+    for source, splits in metadata.sources.items():
+        for split, c in splits.items():
+            per_token = f"{c.bytes / c.tokens:.2f} bytes/token" if c.tokens else "empty"
+            counts = f"{c.documents:,} documents, {c.tokens:,} tokens, {per_token}"
+            rows.append((f"{source} {split}", f"{counts}, tail {c.tail_tokens:,}"))
+    rows.append(("shards", f"{len(metadata.shards)}"))
+    rows += _inputs(metadata.inputs)
+    faults = artifacts.damaged(path, metadata.payload())
+    return Found("packed data", rows, faults, f"run `alm pack --out {path} --force`")
+
+
+def _run(path: Path) -> Found:
+    metadata = artifacts.read(path / "run.json", RunMetadata, hint="run `alm pretrain`")
+    rows = [
+        ("parameters", f"{metadata.parameters:,}"),
+        ("data", f"{metadata.data}, {metadata.data_sha256[: artifacts.SHORT_HASH]}"),
+        ("tokenizer", metadata.tokenizer_sha256[: artifacts.SHORT_HASH]),
+        *((key, value) for key, value in metadata.environment.items()),
+    ]
+    if metadata.result is not None:
+        rows.append(("finished", f"{metadata.result.step:,} steps, {metadata.result.training_tokens:,} tokens"))
+        if metadata.result.bits_per_byte is not None:
+            rows.append(("bits/byte", f"{metadata.result.bits_per_byte:.4f}"))
+    checkpoints = numbered(path)
+    rows.append(("checkpoints", ", ".join(checkpoint.name for checkpoint in checkpoints) or "none"))
+    faults = artifacts.damaged(path, metadata.payload())
+    last = [path / LAST_NAME] if (path / LAST_NAME).is_file() else []
+    for checkpoint in [*checkpoints, *last]:
+        faults += _faults_of(checkpoint)
+    return Found("run", rows, faults, f"run `alm pretrain --resume auto --out {path}`: it uses the newest whole one")
+
+
+def _faults_of(checkpoint: Path) -> list[str]:
+    try:
+        verify(checkpoint)
+    except ArtifactError as error:
+        return [error.message]
+    return []
+
+
+def _checkpoint(path: Path) -> Found:
+    from alm.checkpoint.load import load_checkpoint
+
+    found = verify(path)
+    loaded = load_checkpoint(path)
+    rows = [
+        ("step", f"{loaded.step:,}"),
+        ("sequences seen", f"{loaded.samples_seen:,}"),
+        ("parameters", f"{sum(tensor.numel() for tensor in loaded.model.values()):,}"),
+        ("sha256", found.sha256),
+        ("tokenizer", loaded.tokenizer_sha256[: artifacts.SHORT_HASH]),
+        ("data", loaded.data_sha256[: artifacts.SHORT_HASH]),
+        *loaded.environment.items(),
+    ]
+    return Found("checkpoint", rows, [], "")
+
+
+def _inputs(inputs: tuple[FileRecord, ...]) -> Rows:
+    shown = [("made from", f"{file.path}  {file.sha256[: artifacts.SHORT_HASH]}") for file in inputs[:5]]
+    return [*shown, ("", f"and {len(inputs) - 5} more files")] if len(inputs) > 5 else shown
+
+
+def _is_clean_metadata(path: Path) -> bool:
+    return path.suffix == ".json" and bool(list(path.parent.glob(f"{path.stem}-[0-9]*.txt")))
+
+
+_LOOKS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Found]], ...] = (
+    (lambda path: path.suffix == ".pt", _checkpoint),
+    (lambda path: (path / "run.json").is_file(), _run),
+    (lambda path: (path / "metadata.json").is_file(), _packed),
+    (lambda path: path.is_dir() and any(_is_clean_metadata(p) for p in path.glob("*.json")), _clean),
+    (_is_clean_metadata, _clean),
+    (lambda path: path.is_file() and metadata_path(path).is_file(), _tokenizer),
+)

@@ -1,0 +1,84 @@
+"""The command `alm`: the tree of commands, and the one place where failures become exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from alm import __version__
+from alm.cli import config, corpus, device, info, pack, pretrain, quickstart, sample, tokenizer, ui
+from alm.errors import EXIT_BUG, EXIT_FAILURE, EXIT_INTERRUPTED, AlmError
+
+# No markup mode: help is plain text, and Rich is not imported for it.
+app = typer.Typer(
+    name="alm",
+    help="Small language models from scratch: from raw text to your own model in one command line.",
+    epilog="New here? Run `alm quickstart`. With text of your own: "
+    "alm corpus prepare my-texts/ && alm tokenizer train && alm pack && alm pretrain && alm sample",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _module, _name in (
+    (quickstart, None),
+    (corpus, "corpus"),
+    (tokenizer, "tokenizer"),
+    (pack, None),
+    (pretrain, None),
+    (sample, None),
+    (config, "config"),
+    (info, None),
+    (device, None),
+):
+    app.add_typer(_module.app, name=_name)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"alm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of `alm` itself."""
+
+
+def with_bare_resume(arguments: Sequence[str]) -> list[str]:
+    """`--resume` as the last word or before another option means `--resume auto`."""
+    words = list(arguments)
+    after = [*words[1:], "-"]
+    return [
+        piece
+        for word, following in zip(words, after, strict=True)
+        for piece in ((word, "auto") if word == "--resume" and following.startswith("-") else (word,))
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 a failure the message names, 2 wrong usage, 70 a bug, 130 interrupted."""
+    words = with_bare_resume(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(args=words)
+    except AlmError as error:
+        ui.show_error(error)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        ui.talk("interrupted")
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    except BrokenPipeError:
+        # The reader of our output is gone; without this Python complains once more while it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(EXIT_FAILURE) from None
+    except Exception:  # noqa: BLE001 - the one place: whatever gets here is a bug, and says so
+        ui.show_bug()
+        raise SystemExit(EXIT_BUG) from None

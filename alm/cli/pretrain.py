@@ -1,0 +1,117 @@
+"""`alm pretrain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from alm.cli import options, ui
+
+if TYPE_CHECKING:
+    from alm.training.config import RunConfig
+
+app = typer.Typer(rich_markup_mode=None)
+
+DEFAULT_MODEL = "pico"
+DEFAULT_TRAIN = "train"
+DEFAULT_DATA = Path("data/packed")
+
+
+@app.command(epilog="Example:  alm pretrain --model pico --set training.max_steps=200 --out runs/first")
+def pretrain(
+    model: Annotated[
+        str | None, typer.Option("--model", help="Model file or preset; a resumed run has its own.  [default: pico]", show_default=False)
+    ] = None,
+    train: Annotated[
+        str | None, typer.Option("--train", help="Training file or preset; a resumed run has its own.  [default: train]", show_default=False)
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Packed data; a resumed run has its own.  [default: data/packed]", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The run's folder.  [default: runs/MODEL-pretrain]", show_default=False)
+    ] = None,
+    device: options.Device = "auto",
+    resume: Annotated[
+        str, typer.Option("--resume", help="auto continues the run in --out, never refuses to, a checkpoint continues there.")
+    ] = "auto",
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Decides the initial weights and the order of sequences.", show_default=False)
+    ] = None,
+    set_: options.Set = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Train a model. Interrupt it at any time: it saves, and the same command goes on, bit for bit."""
+    from alm.training import pretrain as stage
+
+    folder = out or _folder(resume, model)
+    point = _resume_point(resume)
+    overrides = [*(set_ or []), *([f"training.seed={seed}"] if seed is not None else [])]
+    config = _config(folder, model, train, overrides, resume=point)
+    packed = data or _own_data(folder) or DEFAULT_DATA
+    if dry_run:
+        _show_plan(config, packed, device, as_json=json)
+        return
+    live = config.logging.rich_progress
+    with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=live) as on_event:
+        made = stage.pretrain(config, data=packed, out=folder, device_name=device, resume=point, on_event=on_event)
+    assert made.result is not None
+    line = f"{folder}: {made.result.step:,} steps, {made.result.training_tokens:,} tokens, {made.parameters:,} parameters"
+    if made.result.bits_per_byte is not None:
+        line += f", {made.result.bits_per_byte:.4f} bits/byte on held-out text"
+    ui.show_result(made.model_dump(mode="json"), [line], as_json=json)
+    ui.next_step(f"alm sample --checkpoint {folder / 'ckpt-last.pt'}", quiet=quiet, as_json=json)
+
+
+def _show_plan(config: RunConfig, packed: Path, device: str, *, as_json: bool) -> None:
+    from alm.training.plan import plan
+
+    found = plan(config, data=packed, device_name=device)
+    rows = [
+        ("parameters", f"{found.parameters:,}"),
+        ("steps", f"{found.steps:,} of {found.tokens_per_step:,} tokens = {found.tokens:,} tokens"),
+        ("data", f"{found.training_sequences:,} sequences, seen {found.epochs:.2f} times"),
+        ("validation", f"{found.validation_sequences:,} sequences"),
+        ("compute", f"{found.training_flops:.2e} FLOPs"),
+        ("device", f"{found.device}, {found.precision}"),
+    ]
+    ui.show_result(vars(found), ui.table(rows), as_json=as_json)
+
+
+def _folder(resume: str, model: str | None) -> Path:
+    if resume not in ("auto", "never"):
+        return Path(resume).parent
+    return Path("runs") / f"{Path(model or DEFAULT_MODEL).stem}-pretrain"
+
+
+def _resume_point(resume: str) -> Path | Literal["auto", "never"]:
+    return resume if resume in ("auto", "never") else Path(resume)  # type: ignore[return-value] # narrowed by `in`
+
+
+def _config(
+    folder: Path, model: str | None, train: str | None, overrides: list[str], *, resume: Path | str
+) -> RunConfig:
+    """The configuration asked for: the run's own where it is resumed and no files are named."""
+    from alm.config import presets
+    from alm.config.load import Part, load
+    from alm.training import run
+    from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig
+
+    own = folder / run.CONFIG_NAME if run.exists(folder) and resume != "never" else None
+    model_path = presets.find(model) if model or own is None and (model := DEFAULT_MODEL) else own
+    train_path = presets.find(train) if train or own is None and (train := DEFAULT_TRAIN) else own
+    assert model_path is not None
+    assert train_path is not None
+    parts = [Part(model_path, MODEL_SECTIONS), Part(train_path, TRAIN_SECTIONS)]
+    return load(RunConfig, parts, overrides=overrides)
+
+
+def _own_data(folder: Path) -> Path | None:
+    from alm.training import run
+
+    return folder / run.read_metadata(folder).data if run.exists(folder) else None

@@ -1,0 +1,99 @@
+"""`alm tokenizer train`, `encode` and `decode`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alm.cli import options, ui
+
+app = typer.Typer(help="Train and use tokenizers.", no_args_is_help=True, rich_markup_mode=None)
+
+TokenizerPath = Annotated[Path, typer.Option("--tokenizer", help="The tokenizer's file.")]
+
+
+@app.callback()
+def group() -> None:
+    """Train and use tokenizers."""
+
+
+@app.command(epilog="Example:  alm tokenizer train --input data/clean/*.txt --vocab-size 32000")
+def train(
+    input_: Annotated[list[str] | None, typer.Option("--input", help="Text to learn from: files, folders, globs.")] = None,
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="[MORE]...", help="More of --input, as a shell expands it.", show_default=False)
+    ] = None,
+    vocab_size: Annotated[
+        int, typer.Option("--vocab-size", help="Number of token ids, special tokens and bytes included.")
+    ] = 32000,
+    kind: Annotated[str, typer.Option("--kind", help="The kind of tokenizer.")] = "bpe",
+    out: options.Out = Path("artifacts/tokenizer.json"),
+    force: options.Force = False,
+    set_: options.Set = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Learn a vocabulary from text and write it in the format of the `tokenizers` library."""
+    from alm.config.load import load
+    from alm.corpus.read import find
+    from alm.tokenizers.config import TokenizerConfig
+    from alm.tokenizers.train import train_tokenizer
+
+    inputs = [*(input_ or []), *(more or [])] or ["data/clean"]
+    base = {"model": {"kind": kind}, "vocab_size": vocab_size}
+    config = load(TokenizerConfig, [], base=base, overrides=set_ or [])
+    if dry_run:
+        files = [(str(file.path), ui.size(file.path.stat().st_size)) for file in find(inputs)]
+        ui.show_result({"inputs": dict(files), "out": str(out)}, ui.table(files), as_json=json)
+        return
+    redo = f"alm tokenizer train --input {' '.join(inputs[:3])} --vocab-size {vocab_size} --out {out}"
+    with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
+        made = train_tokenizer(config, inputs=inputs, out=out, force=force, redo=redo, on_event=on_event)
+    values = made.model_dump(mode="json", exclude={"bytes_per_id"})
+    line = f"{out}: {made.vocab_size:,} tokens from {made.documents:,} documents, {ui.size(made.bytes)}"
+    ui.show_result(values, [line], as_json=json)
+    ui.next_step(f"alm pack --tokenizer {out}", quiet=quiet, as_json=json)
+
+
+@app.command()
+def encode(
+    text: Annotated[str | None, typer.Argument(help="Text to encode; `-` or nothing reads stdin.", show_default=False)] = None,
+    tokenizer: TokenizerPath = Path("artifacts/tokenizer.json"),
+    json: options.Json = False,
+) -> None:
+    """Print the ids of a text on one line; with --json also the piece that each id stands for."""
+    from alm.tokenizers.file import Tokenizer
+
+    loaded = Tokenizer.load(tokenizer)
+    given = text if text not in (None, "-") else sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+    ids = loaded.encode(given or "")
+    pieces = [loaded.token_bytes(id_).decode("utf-8", "replace") for id_ in ids] if json else []
+    ui.show_result({"ids": ids, "pieces": pieces}, [" ".join(map(str, ids))], as_json=json)
+
+
+@app.command()
+def decode(
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids to decode; `-` or nothing reads stdin.", show_default=False)] = None,
+    tokenizer: TokenizerPath = Path("artifacts/tokenizer.json"),
+    json: options.Json = False,
+) -> None:
+    """Print the text of ids, exactly, with no newline added."""
+    from alm.errors import InputError
+    from alm.tokenizers.file import Tokenizer
+
+    loaded = Tokenizer.load(tokenizer)
+    words = ids if ids and ids != ["-"] else [sys.stdin.read()]
+    given = " ".join(words).replace(",", " ").split()
+    for word in given:
+        if not word.isdecimal():
+            raise InputError(f"`{word}` is no id", hint="give ids as numbers: `alm tokenizer decode 72 101 108`")
+    text = loaded.decode([int(word) for word in given])
+    if json:
+        ui.show_result({"text": text}, [], as_json=True)
+    else:
+        ui.write(text, end="")

@@ -1,0 +1,201 @@
+"""What a person sees: results on stdout, talk on stderr, and which listener draws the events.
+
+A live display only where stderr is a terminal; plain lines elsewhere; warnings alone with `--quiet`
+and `--json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from alm.errors import AlmError
+from alm.events import (
+    CheckpointSaved,
+    Event,
+    Listener,
+    Noted,
+    Progressed,
+    Resumed,
+    StageBegan,
+    Stepped,
+    Validated,
+    Warned,
+)
+
+_PLAIN_PROGRESS_SECONDS = 5.0
+_SMOOTHING = 0.9
+_show_tracebacks = False
+
+
+def talk(text: str) -> None:
+    """One line for the person, on stderr, in what the stream can encode."""
+    encoding = sys.stderr.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def write(text: str, *, end: str = "\n") -> None:
+    """Data, on stdout, at once."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + end)
+    sys.stdout.flush()
+
+
+def show_error(error: AlmError) -> None:
+    """`Error:` with what is wrong, and `Hint:` with what to do, if something is known."""
+    if _show_tracebacks:
+        talk(traceback.format_exc().rstrip())
+    talk(f"Error: {error.message}")
+    if error.hint:
+        talk(f"\nHint: {error.hint}")
+
+
+def show_bug() -> None:
+    """A traceback, and where to send it."""
+    talk(traceback.format_exc().rstrip())
+    talk("\nError: this is a bug in alm, not a mistake of yours")
+    talk("\nHint: please report the lines above, with the command you ran")
+
+
+def show_result(values: Mapping[str, Any], lines: Sequence[str], *, as_json: bool) -> None:  # Any: JSON
+    """The result of a command on stdout: one JSON object, or lines to read."""
+    if as_json:
+        write(json.dumps(values, ensure_ascii=False))
+    else:
+        for line in lines:
+            write(line)
+
+
+def next_step(command: str, *, quiet: bool, as_json: bool) -> None:
+    """Name the command that comes next."""
+    if not (quiet or as_json):
+        talk(f"next: {command}")
+
+
+def table(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Lines of two aligned columns."""
+    width = max((len(left) for left, _ in rows), default=0)
+    return [f"{left:<{width}}  {right}" for left, right in rows]
+
+
+def duration(seconds: float) -> str:
+    """`h:mm:ss`, or `m:ss` below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def size(number: float) -> str:
+    """Bytes in the largest decimal unit that leaves a digit before the point."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+@contextlib.contextmanager
+def listening(
+    *, quiet: bool = False, as_json: bool = False, verbose: bool = False, live: bool = True
+) -> Iterator[Listener]:
+    """The listener for this terminal and these flags; `live` is `logging.rich_progress`."""
+    global _show_tracebacks  # noqa: PLW0603 - one process is one command line
+    if verbose:
+        _show_tracebacks = True
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
+    if quiet or as_json:
+        yield warnings_only
+    elif live and not verbose and is_terminal():
+        from alm.cli.render import LiveListener
+
+        with LiveListener() as listener:
+            yield listener
+    else:
+        yield PlainListener()
+
+
+def is_terminal() -> bool:
+    """Whether stderr can show a live display."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def warnings_only(event: Event) -> None:
+    """Says warnings, and nothing else."""
+    if isinstance(event, Warned):
+        talk(line_for(event))
+
+
+def line_for(event: Event) -> str:
+    """The plain line of an event that happens once."""
+    match event:
+        case Noted(message):
+            return message
+        case Warned(message, hint):
+            return f"Warning: {message}" + (f" (hint: {hint})" if hint else "")
+        case StageBegan(number, total, command):
+            return f"[{number}/{total}] {command}"
+        case Resumed(run, step, max_steps):
+            return f"resuming `{run}` at step {step} of {max_steps} (`--resume never` starts another run)"
+        case CheckpointSaved(step):
+            return f"Checkpoint saved at step {step}"
+        case Validated(step, loss, bits_per_byte):
+            return f"step {step}  validation loss {loss:.4f}  {bits_per_byte:.4f} bits/byte"
+    raise AssertionError(event)
+
+
+class Smoothed:
+    """An exponential moving average whose first values are not drawn towards zero."""
+
+    def __init__(self) -> None:
+        self._sum = 0.0
+        self._weight = 0.0
+
+    def add(self, value: float) -> float:
+        """The average after `value`."""
+        self._sum = _SMOOTHING * self._sum + (1 - _SMOOTHING) * value
+        self._weight = _SMOOTHING * self._weight + (1 - _SMOOTHING)
+        return self._sum / self._weight
+
+
+class PlainListener:
+    """One line an event; progress at most every few seconds."""
+
+    def __init__(self) -> None:
+        self._loss = Smoothed()
+        self._rate = Smoothed()
+        self._started: tuple[float, int] | None = None
+        self._said = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Stepped):
+            self._stepped(event)
+        elif isinstance(event, Progressed):
+            self._progressed(event)
+        else:
+            talk(line_for(event))
+
+    def _stepped(self, event: Stepped) -> None:
+        if self._started is None:
+            self._started = (time.monotonic(), event.step)
+        if event.loss is None:
+            return
+        loss, rate = self._loss.add(event.loss), self._rate.add(event.tokens_per_second)
+        since, first = self._started
+        done = event.step - first
+        left = (time.monotonic() - since) / done * (event.max_steps - event.step) if done else 0.0
+        eta = f"  eta {duration(left)}" if done else ""
+        talk(f"step {event.step}/{event.max_steps}  loss {loss:.4f}  lr {event.lr:.2e}  {rate:,.0f} tok/s{eta}")
+
+    def _progressed(self, event: Progressed) -> None:
+        now = time.monotonic()
+        if now - self._said >= _PLAIN_PROGRESS_SECONDS:
+            self._said = now
+            of = f" of {event.total:,}" if event.total else ""
+            talk(f"{event.task}: {event.done:,}{of} {event.unit}")

@@ -1,0 +1,68 @@
+"""Cleaning one text without changing what it says.
+
+NFC, never NFKC (which turns `10²` into `102`); newlines are `\\n`; control characters go; newlines,
+tabs and indentation stay. What each step did to the size is counted, so bytes add up.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from alm.corpus.document import utf8_bytes
+
+BYTE_ORDER_MARK = "\ufeff"
+_LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
+# C0 and C1 without tab and newline; DEL belongs to them.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True)
+class Normalized:
+    """A clean text and, by step, the signed change in UTF-8 bytes of each step that did something."""
+
+    text: str
+    changes: dict[str, int]
+
+
+def normalize(text: str) -> Normalized:
+    """`text` cleaned; always encodable as UTF-8, and unchanged when cleaned again."""
+    changes: dict[str, int] = {}
+    for name, step in _STEPS:
+        after = step(text)
+        if after is not text and after != text:
+            changes[name] = utf8_bytes(after) - utf8_bytes(text)
+            text = after
+    return Normalized(text, changes)
+
+
+def _without_byte_order_mark(text: str) -> str:
+    return text.lstrip(BYTE_ORDER_MARK)
+
+
+def _unified_line_ends(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def _without_surrogates(text: str) -> str:
+    return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
+
+
+def _without_controls(text: str) -> str:
+    return _CONTROL.sub("", text) if _CONTROL.search(text) else text
+
+
+def _composed(text: str) -> str:
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+# Controls go before composing: a control between a letter and its accent would keep them apart.
+_STEPS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("line_ends", _unified_line_ends),
+    ("surrogates", _without_surrogates),
+    ("controls", _without_controls),
+    ("byte_order_mark", _without_byte_order_mark),
+    ("nfc", _composed),
+)

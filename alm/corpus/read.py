@@ -1,0 +1,141 @@
+"""Reading clean text back: whole corpora, single shards, and plain text files of any origin.
+
+This is what later stages use. A file that `alm corpus prepare` wrote comes with its document lines;
+a foreign `.txt` is one document, or as many as it has marks, and has no split yet.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alm import artifacts
+from alm.artifacts import CleanShard, FileRecord, SourceMetadata
+from alm.corpus import paths
+from alm.corpus.records import read_records, unescape
+from alm.errors import ArtifactError, InputError
+from alm.files import not_utf8, open_binary, suffix
+
+_SHARD = re.compile(r"(?P<source>.+)-\d{5}\.txt")
+_SUFFIXES = frozenset({".txt"})
+
+
+@dataclass(frozen=True)
+class CleanFile:
+    """A text file to read. `shard` is there when metadata vouches for it."""
+
+    path: Path
+    source: str
+    shard: CleanShard | None
+
+    def record(self, *, relative_to: Path) -> FileRecord:
+        """The file with its hash: the metadata's if there is one, so a corpus is not read twice."""
+        known = self.shard.sha256 if self.shard else None
+        return artifacts.record(self.path, relative_to=relative_to, sha256=known)
+
+
+@dataclass(frozen=True)
+class CleanDocument:
+    """A document read back. `split` is None for foreign text."""
+
+    text: str
+    source: str
+    origin: str
+    split: str | None
+
+
+def find(given: Iterable[str | Path]) -> list[CleanFile]:
+    """The text files that paths, folders and globs mean, sorted, each source's shards in order.
+
+    A folder that holds clean text means what its metadata lists, and foreign .txt files beside it.
+    """
+    found = [_clean_file(path) for path in paths.expand([str(path) for path in given], suffixes=_SUFFIXES)]
+    if not found:
+        raise InputError("no text files are named", hint="run `alm corpus prepare` first")
+    return sorted(found, key=lambda file: (file.source, file.path.as_posix()))
+
+
+def _clean_file(path: Path) -> CleanFile:
+    match = _SHARD.fullmatch(path.name)
+    if match is None or not path.with_suffix(".jsonl").is_file():
+        return CleanFile(path, _foreign_name(path), None)
+    name = match["source"]
+    hint = f"run `alm corpus prepare --only {name} --out {path.parent}` to finish it"
+    metadata_path = path.with_name(f"{name}.json")
+    if not metadata_path.is_file():
+        raise ArtifactError(f"`{path}` is part of an unfinished corpus: `{metadata_path}` does not exist", hint=hint)
+    metadata = artifacts.read(metadata_path, SourceMetadata, hint=hint)
+    for shard in metadata.shards:
+        if shard.file == path.name:
+            return CleanFile(path, name, shard)
+    raise ArtifactError(f"`{path}` is not among the shards of `{metadata_path}`", hint=f"rm {path.with_suffix('')}.*")
+
+
+def _foreign_name(path: Path) -> str:
+    return path.name.removesuffix(path.suffix) if suffix(path) == path.suffix.lower() else Path(path.stem).stem
+
+
+def read_documents(files: Sequence[CleanFile]) -> Iterator[CleanDocument]:
+    """Every document of `files`, exactly as it was cleaned.
+
+    Raises `ArtifactError` when a shard and its document lines do not fit, `InputError` for text that
+    is not UTF-8.
+    """
+    for file in files:
+        yield from _read_file(file)
+
+
+def _read_file(file: CleanFile) -> Iterator[CleanDocument]:
+    lines = _read_lines(file)
+    number = 0
+    with open_binary(file.path) as opened:
+        for number, raw in enumerate(read_records(opened), start=1):
+            text = _text(raw, file)
+            if file.shard is None:
+                if text.strip():
+                    yield CleanDocument(text, file.source, f"{file.path.as_posix()}#{number}", None)
+                continue
+            line = next(lines, None)
+            if line is None:
+                raise _not_fitting(file)
+            yield CleanDocument(text, file.source, line.origin, line.split)
+    if file.shard is not None and number != file.shard.documents:
+        raise _not_fitting(file)
+
+
+def _text(raw: bytes, file: CleanFile) -> str:
+    try:
+        return unescape(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        # The offset within the file is found by reading once more: this is the last thing done with it.
+        with open_binary(file.path) as opened:
+            offset = opened.read().find(raw) + error.start
+        raise not_utf8(file.path, offset=offset, byte=raw[error.start]) from error
+
+
+def _not_fitting(file: CleanFile) -> ArtifactError:
+    return ArtifactError(
+        f"`{file.path}` and its document lines do not hold the same documents",
+        hint=f"run `alm corpus prepare --only {file.source} --out {file.path.parent} --force`",
+    )
+
+
+@dataclass(frozen=True)
+class _Line:
+    origin: str
+    split: str
+
+
+def _read_lines(file: CleanFile) -> Iterator[_Line]:
+    if file.shard is None:
+        return
+    with file.path.with_suffix(".jsonl").open("rb") as lines:
+        for line in lines:
+            try:
+                values = json.loads(line)
+                yield _Line(origin=values["origin"], split=values["split"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise _not_fitting(file) from error

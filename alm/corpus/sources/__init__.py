@@ -1,0 +1,6 @@
+"""Kinds of source. Each module has
+
+- `Config`, the keys of the source in a corpus file,
+- `inputs(config)`, the paths of the files it reads, sorted, without any network,
+- `open_source(config)`, a `alm.corpus.document.Source` that yields the documents.
+"""

@@ -1,0 +1,180 @@
+"""Who can be in a tale: names with their pronouns, kinds of heroes, and the people and animals met without a name.
+
+One rule keeps pronouns clear: in narration `he` and `she` only ever mean a named character, and two named characters
+of one tale never share their pronouns. Elders and helpers go by a noun, lost little ones are `it`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Pronouns:
+    """The four forms a character needs; `his` is the possessive before a noun."""
+
+    he: str
+    him: str
+    his: str
+    himself: str
+
+
+HE = Pronouns("he", "him", "his", "himself")
+SHE = Pronouns("she", "her", "her", "herself")
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name as it is written in a tale, and the pronouns that go with it."""
+
+    text: str
+    pronouns: Pronouns
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a named character can be: `ran` is how it moves, `hands` what it holds with, `looks` what it looks like."""
+
+    noun: str
+    ran: str
+    hands: str
+    looks: tuple[str, ...]
+    homes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Character:
+    """A named character; its text is its name, so a slot `{hero}` reads as the name."""
+
+    name: str
+    he: str
+    him: str
+    his: str
+    himself: str
+    kind: str
+    a: str
+    ran: str
+    hands: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Elder:
+    """A grown-up of the hero's family: `term` is the noun after a possessive, `call` is what the hero says to them."""
+
+    term: str
+    call: str
+
+
+@dataclass(frozen=True)
+class Helper:
+    """Somebody without a name met on the way: how they are first seen, and what they are doing then."""
+
+    kind: str
+    a: str
+    doing: str
+
+    def __str__(self) -> str:
+        return f"the {self.kind}"
+
+
+def _names(words: str, pronouns: Pronouns) -> tuple[Name, ...]:
+    return tuple(Name(text, pronouns) for text in words.split())
+
+
+def _helper(kind: str, look: str, doing: str) -> Helper:
+    return Helper(kind=kind, a=f"a {look} {kind}", doing=doing)
+
+
+GIRL_NAMES = _names(
+    "Mia Lily Anna Emma Nora Ella Ruby Zoe Clara Lucy Molly Sara Ivy Maya Nina Amina Greta Lena Rosa Priya", SHE
+)
+BOY_NAMES = _names(
+    "Tom Ben Sam Max Leo Jack Finn Noah Omar Hugo Theo Oscar Luis Ravi Felix Milo Toby Adam Kofi Henry", HE
+)
+SHE_ANIMAL_NAMES = _names(
+    "Pippa Poppy Dotty Tilly Lulu Minnie Trixie Juno Flora Coco Bella Mitzi Nell Tansy Posy Sukie", SHE
+)
+HE_ANIMAL_NAMES = _names(
+    "Pip Rufus Barnaby Otto Bruno Gus Monty Fergus Nibs Chester Albie Dudley Rolo Humphrey Basil Bix", HE
+)
+NAMES: tuple[Name, ...] = GIRL_NAMES + BOY_NAMES + SHE_ANIMAL_NAMES + HE_ANIMAL_NAMES
+
+_HOUSES = (
+    "a small house", "a little white house", "a house with a green door", "a house with a red roof",
+    "a cottage with round windows", "a stone cottage", "a tall, thin house", "a wooden cabin", "a yellow cottage",
+)  # fmt: skip
+_HUMAN_LOOKS = ("little", "small", "young", "tall", "thin", "barefoot", "freckled", "curly-haired")
+
+GIRL = Kind("girl", "ran", "hands", _HUMAN_LOOKS, _HOUSES)
+BOY = Kind("boy", "ran", "hands", _HUMAN_LOOKS, _HOUSES)
+
+ANIMALS: tuple[Kind, ...] = (
+    Kind("rabbit", "hopped", "paws", ("small brown", "white", "young", "little gray", "fluffy"),
+         ("a cozy burrow", "a burrow under a hedge", "a warm burrow with two doors")),
+    Kind("fox", "trotted", "paws", ("young red", "small", "thin", "bushy-tailed"),
+         ("a cozy den", "a den under a big rock", "a snug den with a leaf for a door")),
+    Kind("bear", "walked", "paws", ("big brown", "young", "little black", "round"),
+         ("a warm cave", "a cave behind a waterfall", "a dry cave full of soft moss")),
+    Kind("mouse", "scurried", "paws", ("tiny", "gray", "little brown", "quick"),
+         ("a hole in a garden wall", "a teapot in an old shed", "a snug hole under the stairs of a mill")),
+    Kind("squirrel", "scampered", "paws", ("red", "young", "quick little", "gray"),
+         ("a hollow tree", "a hole high up in an old oak", "a round nest of twigs")),
+    Kind("hedgehog", "shuffled", "paws", ("small", "prickly", "round little", "young"),
+         ("a snug hole under a log", "a nest of dry leaves", "a hole beneath a rose bush")),
+    Kind("frog", "hopped", "hands", ("green", "little", "young", "spotted"),
+         ("a mossy hole beside a pond", "a house under a lily leaf", "a cool hole under a stone")),
+    Kind("badger", "trotted", "paws", ("young", "sturdy little", "black and white", "gray"),
+         ("a den with many rooms", "a deep, dry den", "a den under an old stump")),
+    Kind("otter", "ran", "paws", ("sleek brown", "wet-nosed", "young", "little"),
+         ("a den on a river bank", "a hole behind the roots of a willow", "a house made of driftwood")),
+    Kind("beaver", "waddled", "paws", ("big-toothed", "young brown", "sturdy", "little"),
+         ("a house of sticks", "a lodge in the middle of a pond", "a snug house of mud and branches")),
+    Kind("mole", "hurried", "paws", ("small black", "tiny", "velvety", "young"),
+         ("a house under a green hill", "a snug home at the end of a tunnel", "a round room under a field")),
+    Kind("cat", "padded", "paws", ("striped", "young gray", "black", "thin orange"),
+         ("a basket by a stove", "a barn full of sweet hay", "a box on a sunny porch")),
+    Kind("dog", "trotted", "paws", ("shaggy", "spotted", "young brown", "small white"),
+         ("a kennel with a blue roof", "a farmhouse kitchen", "a kennel under an old pear tree")),
+    Kind("raccoon", "scampered", "paws", ("young", "little", "gray", "ring-tailed"),
+         ("a hollow log", "an old tree house", "a hole in a leaning oak")),
+    Kind("pig", "trotted", "hooves", ("small pink", "round", "spotted", "young"),
+         ("a pen full of clean straw", "a little brick house", "a shed behind a farm")),
+)  # fmt: skip
+
+ELDERS: tuple[Elder, ...] = (
+    Elder("mother", "Mama"),
+    Elder("father", "Papa"),
+    Elder("grandmother", "Grandma"),
+    Elder("grandfather", "Grandpa"),
+    Elder("aunt", "Auntie"),
+    Elder("uncle", "Uncle"),
+)
+
+HELPERS: tuple[Helper, ...] = (
+    _helper("owl", "wise old", "sitting on a low branch"),
+    _helper("goose", "proud white", "marching along the path"),
+    _helper("crow", "black", "sitting on a fence"),
+    _helper("heron", "tall gray", "standing on one leg"),
+    _helper("donkey", "sleepy", "chewing grass beside the path"),
+    _helper("toad", "fat brown", "sunning on a stone"),
+    _helper("swan", "lovely white", "resting on the bank"),
+    _helper("robin", "cheerful", "singing on a post"),
+    _helper("turtle", "very old", "crawling slowly along the path"),
+    _helper("goat", "bearded", "nibbling at a bush"),
+    _helper("snail", "slow and patient", "climbing up a leaf"),
+    _helper("magpie", "chatty", "counting shiny stones"),
+    _helper("woodpecker", "busy", "tapping on a tree"),
+    _helper("farmer", "friendly", "mending a gate"),
+    _helper("fisherman", "old", "carrying a net"),
+    _helper("shepherd", "quiet", "leaning on a stick"),
+    _helper("miller", "dusty", "leading a cart full of flour"),
+    _helper("baker", "plump", "carrying a tray of warm bread"),
+    _helper("postman", "tired", "carrying a bag of letters"),
+    _helper("sailor", "jolly", "tying a long rope"),
+    _helper("gardener", "kind", "watering a row of beans"),
+    _helper("peddler", "merry", "pushing a cart full of pots"),
+    _helper("painter", "dreamy", "painting a picture of the clouds"),
+)

@@ -1,0 +1,221 @@
+"""The turns any tale may take: setting the scene, opening, meeting a friend or a helper, feeling, closing."""
+
+from __future__ import annotations
+
+from alm.corpus.sources.tales import cast, places, words
+from alm.corpus.sources.tales.story import Story
+
+_INTRODUCTIONS = (
+    "[Once upon a time|Once|Long ago], [there was|there lived] {hero.a} named {hero}.",
+    "[Once upon a time|Long ago|Not so long ago], {hero.a} named {hero} lived in {home} {near}.",
+    "{hero} was {hero.a} who lived in {home} {near}.",
+    "In {home} {near} lived {hero.a} [named|called] {hero}.",
+    "{near}, in {home}, lived {hero.a} named {hero}.",
+    "This is the story of {hero}, {hero.a} who lived {near}.",
+    "There was once {hero.a} [named|called] {hero}, and {his} home was {home} {near}.",
+)
+_INTRODUCTIONS_BY_HOBBY = (
+    "[Once upon a time|Once|Long ago] there was {hero.a} named {hero} who loved {hobby}.",
+    "{hero} was {hero.a} who loved {hobby} [more than anything|and {hobby_2}].",
+    "{near} lived {hero.a} named {hero} who [loved|was very good at] {hobby}.",
+    "There was once {hero.a} [named|called] {hero}. If {he} was not {hobby}, {he} was {hobby_2}.",
+)
+_HOBBIES = (
+    "{he} loved {hobby} and {hobby_2}.",
+    "If {he} was not {hobby}, {he} was {hobby_2}.",
+    "On [most|many] days {he} could be found {hobby}.",
+    "{he} [liked|loved] {hobby}, but [most of all|even more] {he} loved {hobby_2}.",
+    "What {he} liked best was {hobby}.",
+)
+_TRAITS = (
+    "{he} was [very |]{trait} and {trait_habit}.",
+    "{he} was a {trait} {hero.kind} who {trait_habit}.",
+    "Everyone knew that {hero} {trait_habit}.",
+    "{he} {trait_habit}.",
+)
+
+_FRIENDS = (
+    "{his} best friend was {friend.a} named {friend}.",
+    "{hero} had a [good|dear] friend, {friend.a} named {friend}.",
+    "{he} played every day with {his} friend {friend}, {friend.a} [from down the lane|from across the field].",
+    "Next door lived {friend.a} named {friend}, and the two were always together.",
+    "{hero} and {his} friend {friend}, {friend.a}, did everything together.",
+    "Nobody made {him} laugh like {his} friend {friend}, {friend.a} [who was afraid of nothing|with big ideas|"
+    "who lived close by|who never stopped talking].",
+)
+
+_MEETINGS = (
+    "On the way {he} met {helper.a}, {helper.doing}.",
+    "[Just then|After a while|At the next bend], {he} saw {helper.a} {helper.doing}.",
+    "There was {helper.a} {helper.doing}, and {hero} stopped.",
+    "{way_1}, {he} [found|came upon] {helper.a} {helper.doing}.",
+)
+
+_SAD = (
+    "{hero} felt [very sad|so sad|terrible].",
+    "{his} heart [sank|felt as heavy as a stone|sank like a stone].",
+    "A [big|hot] tear rolled down {his} [nose|cheek].",
+    "{he} sat down on [a stone|the ground|a step] and [cried a little|sighed|hid {his} face in {his} {hero.hands}].",
+    "{hero} tried not to cry, but {his} [eyes|cheeks] were soon wet.",
+    "There was a lump in {his} throat, and {he} could not [speak|swallow].",
+    "For a [while|long time] {hero} [just stood there|said nothing at all|only looked at the ground].",
+)
+_SCARED = (
+    "{his} heart beat [fast|like a drum|so loud that {he} could hear it].",
+    "{hero} was [very|so] scared that {his} [knees|{hero.hands}] shook.",
+    "{he} wanted to run away, but {his} feet would not move.",
+    "{he} felt cold from {his} nose to {his} toes.",
+    "{hero} held {his} breath and [listened|stood still as a stone].",
+    "{his} mouth was dry, and {his} tummy felt [tight|very small].",
+)
+_GLAD = (
+    "{hero} was so [happy|glad] that {he} [danced|jumped up and down|laughed out loud|sang].",
+    "{his} heart felt as light as a [feather|leaf|cloud].",
+    "{hero} [smiled from ear to ear|could not stop smiling].",
+    "{he} laughed and [spun around|clapped {his} {hero.hands}|turned a somersault].",
+    "A warm feeling [filled {him}|went through {him}] from {his} toes to {his} [ears|nose].",
+)
+_PROUD = (
+    "{hero} stood [very tall|a little taller than before].",
+    "{he} was so proud that {his} [cheeks|ears] [glowed|turned pink].",
+    "{hero} had never felt so [proud|tall|brave].",
+    "{he} walked home [like a king|with {his} nose in the air|with big, proud steps].",
+)
+_SORRY = (
+    "{his} tummy [hurt|felt heavy], and it was not from [supper|eating too much].",
+    "{hero} felt [small and sorry|hot with shame|very small indeed].",
+    "{his} [ears|cheeks] [burned|grew hot], and {he} could not look up.",
+    "The more {he} thought about it, the worse {he} felt.",
+    "{he} wished that {he} could [begin the day again|take it all back].",
+)
+_LONELY = (
+    "The day [seemed|felt] [very long|long and empty].",
+    "{hero} had never felt so [alone|lonely].",
+    "It was [strange|no fun] to laugh at a joke all alone.",
+    "{he} looked [down the lane|out of the window] again and again, but nobody came.",
+)
+
+_CODAS = (
+    "That night {hero} fell asleep [with a smile|at once|before the moon was up].",
+    "That night {hero} told the [moon|stars] all about it.",
+    "When {he} [lay in bed|closed {his} eyes] that night, {hero} was still smiling.",
+    "It had been a good day [after all|from start to end].",
+    "At bedtime {hero} [thought of it|told the story] one more time, and then {he} slept.",
+    "[Even now|To this day], when {hero} is asked about that day, {he} only smiles.",
+    "[The stars came out|The moon rose] over {near_the}, and {hero} slept [well|without a care|until morning].",
+    "{he} could not wait to tell {elder} [about it|the whole story|what had happened].",
+    "And for supper there was {food.a}, [warm from the oven|the best one ever|and everyone had seconds].",
+    "Then {he} went back to {hobby}, because some things never change.",
+    "After that, even {hobby} felt [better|a little sweeter] than before.",
+)
+
+
+def set_scene(story: Story) -> None:
+    """Decides who is in the tale and where and when it happens; tells nothing yet."""
+    hero, friend = _pair(story)
+    story.put(hero=hero, he=hero.he, him=hero.him, his=hero.his, himself=hero.himself, friend=friend)
+    place = story.pick(places.PLACES)
+    spots = story.several(place.spots, 3)
+    ways = story.several(places.WAYS, 3)
+    junk = story.several(words.JUNK, 2)
+    hobbies = story.several(words.HOBBIES, 2)
+    story.put(place=place, sight=story.pick(place.sights), junk_1=junk[0], junk_2=junk[1])
+    story.put(spot_1=spots[0], spot_2=spots[1], spot_3=spots[2], way_1=ways[0], way_2=ways[1], way_3=ways[2])
+    story.put(hobby=hobbies[0], hobby_2=hobbies[1], food=story.pick(words.FOODS), helper=story.pick(cast.HELPERS))
+    elder = story.pick(cast.ELDERS)
+    story.put(elder=f"{hero.his} {elder.term}", call=elder.call)
+    _set_time(story)
+
+
+def _set_time(story: Story) -> None:
+    season, weathers = story.pick(words.SEASON_WEATHER)
+    story.put(season=season, weather=story.pick(weathers), part_of_day=story.pick(words.PARTS_OF_DAY))
+    story.put(one_day=story.fill(story.pick(words.DAY_OPENINGS)))
+
+
+def _pair(story: Story) -> tuple[cast.Character, cast.Character]:
+    """The hero and a friend, never of the same animal kind, and never with the same pronouns."""
+    hero_is_she, hero_is_child = story.happens(0.5), story.happens(0.5)
+    friend_is_child = hero_is_child and story.happens(0.75)
+    first, second = story.several(cast.ANIMALS, 2)
+    hero = _character(story, is_she=hero_is_she, animal=None if hero_is_child else first)
+    story.put(home=story.pick((_kind(is_she=hero_is_she) if hero_is_child else first).homes))
+    near = story.pick(places.NEAR)
+    story.put(near=near.where, near_the=near.the)
+    return hero, _character(story, is_she=not hero_is_she, animal=None if friend_is_child else second)
+
+
+def _kind(*, is_she: bool) -> cast.Kind:
+    return cast.GIRL if is_she else cast.BOY
+
+
+def _character(story: Story, *, is_she: bool, animal: cast.Kind | None) -> cast.Character:
+    if animal is None:
+        names = cast.GIRL_NAMES if is_she else cast.BOY_NAMES
+    else:
+        names = cast.SHE_ANIMAL_NAMES if is_she else cast.HE_ANIMAL_NAMES
+    kind = animal or _kind(is_she=is_she)
+    name = story.pick(names)
+    own = name.pronouns
+    return cast.Character(
+        name.text, own.he, own.him, own.his, own.himself,
+        kind=kind.noun, a=f"a {story.pick(kind.looks)} {kind.noun}", ran=kind.ran, hands=kind.hands,
+    )  # fmt: skip
+
+
+def open_tale(story: Story, *, traits: tuple[words.Trait, ...] = words.TRAITS) -> None:
+    """Introduces the hero; `traits` are those that suit the trouble to come."""
+    trait = story.pick(traits)
+    story.put(trait=trait.is_, trait_habit=story.fill(trait.habit))
+    if story.happens(0.4):
+        story.say(_INTRODUCTIONS_BY_HOBBY)
+        story.say(_TRAITS, chance=0.8)
+        return
+    story.say(_INTRODUCTIONS)
+    story.say(_TRAITS if story.happens(0.6) else _HOBBIES, chance=0.95)
+
+
+def introduce_friend(story: Story) -> None:
+    story.say(_FRIENDS)
+
+
+def meet_helper(story: Story) -> None:
+    story.say(_MEETINGS)
+
+
+def feel_sad(story: Story, *, chance: float = 0.7) -> None:
+    story.say(_SAD, chance=chance)
+
+
+def feel_scared(story: Story, *, chance: float = 0.8) -> None:
+    story.say(_SCARED, chance=chance)
+
+
+def feel_glad(story: Story, *, chance: float = 0.7) -> None:
+    story.say(_GLAD, chance=chance)
+
+
+def feel_proud(story: Story, *, chance: float = 0.7) -> None:
+    story.say(_PROUD, chance=chance)
+
+
+def feel_sorry(story: Story, *, chance: float = 0.8) -> None:
+    story.say(_SORRY, chance=chance)
+
+
+def feel_lonely(story: Story, *, chance: float = 0.8) -> None:
+    story.say(_LONELY, chance=chance)
+
+
+def close_tale(story: Story, *, chance: float = 0.4) -> None:
+    """A last sentence that suits any tale which ended well."""
+    story.say(_CODAS, chance=chance)
+
+
+def choose_thing(story: Story, kept: tuple[words.Kept, ...] = words.KEPT) -> words.Kept:
+    """Gives the tale its thing, in the slots `thing` and `habit`."""
+    choice = story.pick(kept)
+    look = story.pick(choice.looks)
+    story.put(thing=words.Thing(choice.noun, f"a {look} {choice.noun}", f"the {look} {choice.noun}", look))
+    story.put(habit=story.fill(choice.habit))
+    return choice

@@ -1,0 +1,166 @@
+"""The things of the tales' world: what can be owned, eaten, liked and found, and when tales begin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A thing somebody owns: `habit` completes a sentence after `{he}`; `nest` if a mouse could sleep in it."""
+
+    noun: str
+    looks: tuple[str, ...]
+    habit: str
+    nest: bool = False
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One thing of one tale, in the forms a sentence needs."""
+
+    noun: str
+    a: str
+    the: str
+    look: str
+
+    def __str__(self) -> str:
+        return f"{self.look} {self.noun}"
+
+
+@dataclass(frozen=True)
+class Food:
+    """Something to eat that is `it`: with its article, for short, and a part of it."""
+
+    a: str
+    the: str
+    part: str
+
+
+@dataclass(frozen=True)
+class Trait:
+    """What somebody is like, and what such a person does; `habit` completes a sentence after `{he}`."""
+
+    is_: str
+    habit: str
+
+
+_COLOURS = ("red", "blue", "green", "yellow", "orange", "purple", "white", "pink")
+_SHINY = ("shiny", "silver", "golden", "old", "tiny", "bright")
+_WOODEN = ("wooden", "little", "old", "painted", "round")
+_SOFT = ("soft", "warm", "blue", "striped", "red", "green", "old")
+_SMALL = ("smooth", "tiny", "round", "white", "lucky", "green")
+
+KEPT: tuple[Kept, ...] = (
+    Kept("kite", _COLOURS, "flew it on every windy day"),
+    Kept("ball", (*_COLOURS, "striped"), "bounced it all the way down the lane and back"),
+    Kept("drum", ("little", "red", "loud", "round"), "played it until everyone covered their ears"),
+    Kept("hat", (*_SOFT, "pointed"), "wore it in all kinds of weather", nest=True),
+    Kept("scarf", (*_SOFT, "long"), "wrapped it three times around {his} neck", nest=True),
+    Kept("button", (*_SHINY, *_SMALL), "kept it in a matchbox by the bed"),
+    Kept("spoon", ("wooden", "silver", "tiny"), "ate {his} soup with it every evening"),
+    Kept("lantern", ("little", "old", "green", "round"), "hung it by the door every night"),
+    Kept("key", _SHINY, "wore it on a string, though it opened nothing at all"),
+    Kept("coin", _SHINY, "rubbed it until it shone like the moon"),
+    Kept("bell", _SHINY, "rang it every morning to greet the sun"),
+    Kept("whistle", ("wooden", "silver", "loud", "red"), "blew it whenever {he} was happy"),
+    Kept("book", ("thick", "old", "little", "blue", "green"), "read one page of it every night"),
+    Kept("cup", (*_COLOURS, "tiny"), "drank warm milk from it at bedtime", nest=True),
+    Kept("doll", ("little", "wooden", "old", "soft"), "told it all {his} secrets"),
+    Kept("toy boat", (*_COLOURS, "wooden"), "sailed it in every puddle"),
+    Kept("shell", ("white", "pink", "smooth", "shiny"), "held it to {his} ear to hear the sea"),
+    Kept("basket", ("round", "little", "yellow", "old"), "carried it everywhere, even when it was empty", nest=True),
+    Kept("umbrella", (*_COLOURS, "striped", "big"), "opened it even when the sun was out"),
+    Kept("marble", ("blue", "green", "shiny", "round", "striped"), "rolled it from one end of the room to the other"),
+    Kept("feather", ("white", "long", "blue", "golden", "striped"), "wore it behind one ear"),
+    Kept("ribbon", (*_COLOURS, "silk"), "tied it in a new way each morning"),
+    Kept("blanket", _SOFT, "could not fall asleep without it", nest=True),
+    Kept("flute", ("wooden", "silver", "little"), "played the same tune on it each morning"),
+    Kept("spinning top", (*_COLOURS, "wooden"), "could make it hum like a bee"),
+    Kept("teddy bear", ("brown", "old", "soft", "little"), "took it along to every meal"),
+    Kept("paintbrush", ("thin", "thick", "old", "wooden"), "painted the clouds with it, one after another"),
+    Kept("music box", ("little", "silver", "round", "painted"), "listened to it before bed"),
+    Kept("toy train", (*_COLOURS, "wooden"), "pulled it up and down the path"),
+    Kept("puppet", ("wooden", "funny", "little", "striped"), "made it dance for everyone who came by"),
+    Kept("paper crown", ("yellow", "golden", "red"), "wore it at breakfast like a king"),
+    Kept("bucket", (*_COLOURS, "tin"), "filled it with something new every day", nest=True),
+    Kept("slipper", _SOFT, "kept it under the pillow for luck", nest=True),
+    Kept("compass", ("brass", "old", "shiny", "little"), "looked at it before every walk, even to the gate"),
+)  # fmt: skip
+
+FOODS: tuple[Food, ...] = (
+    Food("a loaf of bread", "the bread", "a piece of bread"),
+    Food("a pot of soup", "the soup", "a bowl of soup"),
+    Food("a plum pie", "the pie", "a piece of pie"),
+    Food("a honey cake", "the cake", "a piece of cake"),
+    Food("a round cheese", "the cheese", "a slice of cheese"),
+    Food("a big pancake", "the pancake", "a bit of pancake"),
+    Food("an apple tart", "the tart", "a slice of tart"),
+    Food("a berry pie", "the pie", "a slice of pie"),
+    Food("a sweet melon", "the melon", "a slice of melon"),
+    Food("a carrot cake", "the cake", "a slice of cake"),
+    Food("a cheese sandwich", "the sandwich", "half of the sandwich"),
+    Food("a bowl of rice", "the rice", "a spoonful of rice"),
+    Food("a potato pie", "the pie", "a corner of the pie"),
+    Food("a cherry pudding", "the pudding", "a spoonful of pudding"),
+)
+
+CAKES: tuple[Food, ...] = tuple(food for food in FOODS if food.the in ("the cake", "the pie", "the tart"))
+
+FRUITS: tuple[str, ...] = (
+    "berries", "plums", "nuts", "cherries", "mushrooms", "apples", "pears", "flowers", "herbs", "acorns",
+)  # fmt: skip
+
+JUNK: tuple[str, ...] = (
+    "an old boot", "a sleepy beetle", "three dry leaves", "a rusty nail", "a fat worm", "an empty bottle", "a snail",
+    "a bent spoon", "a spider and its web", "a broken cup", "one lost sock", "some gray feathers", "a family of ants",
+    "a wet glove", "a cold potato", "a ball of string", "a cracked plate",
+)  # fmt: skip
+
+HOBBIES: tuple[str, ...] = (
+    "painting pictures", "watching the clouds", "digging holes", "climbing trees", "singing old songs",
+    "telling jokes", "baking little cakes", "counting the stars", "chasing butterflies", "reading stories",
+    "jumping in puddles", "building towers", "growing flowers", "making paper boats", "looking for smooth stones",
+    "drawing maps", "playing tag", "dancing in the rain", "asking questions", "making up silly songs",
+    "watching the ants at work", "rolling down hills", "feeding the birds", "making soup", "whistling",
+)  # fmt: skip
+
+TRAITS: tuple[Trait, ...] = (
+    Trait("kind", "liked to help everyone {he} met"),
+    Trait("kind", "could not pass a snail without wishing it a good day"),
+    Trait("curious", "asked questions from breakfast to bedtime"),
+    Trait("curious", "wanted to know what was behind every door"),
+    Trait("cheerful", "sang at work and sang at play"),
+    Trait("cheerful", "could find something good in any kind of weather"),
+    Trait("quiet", "saw many things that others missed"),
+    Trait("quiet", "liked to listen more than to talk"),
+    Trait("busy", "was never still for long"),
+    Trait("busy", "always had a plan for the day"),
+    Trait("clever", "liked to find new ways to do old things"),
+    Trait("clever", "knew the name of every bird"),
+    Trait("gentle", "never stepped on a flower"),
+    Trait("gentle", "talked softly to the bees"),
+    Trait("playful", "could turn any job into a game"),
+    Trait("playful", "laughed at the smallest things"),
+    Trait("careful", "always looked twice before every jump"),
+    Trait("dreamy", "often forgot what day it was"),
+    Trait("dreamy", "saw castles in every cloud"),
+    Trait("stubborn", "never gave up on anything"),
+    Trait("polite", "said thank you even to the rain"),
+    Trait("funny", "could make a stone laugh"),
+)
+
+SEASON_WEATHER: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("spring", ("sunny", "breezy", "fresh", "bright", "mild")),
+    ("summer", ("hot", "bright", "warm", "golden", "sunny", "lazy")),
+    ("autumn", ("windy", "crisp", "gray", "misty", "golden", "cool")),
+)
+
+PARTS_OF_DAY: tuple[str, ...] = ("morning", "afternoon", "day", "morning", "day")
+
+DAY_OPENINGS: tuple[str, ...] = (
+    "one {weather} {part_of_day}", "one {weather} {part_of_day}", "one {season} {part_of_day}", "one day",
+    "one {part_of_day}", "on a {weather} day in {season}", "early one morning", "one {weather} {season} {part_of_day}",
+    "on the first {weather} day of {season}", "one day in {season}", "on the last day of {season}",
+    "after breakfast one day", "after lunch one day", "one fine {part_of_day}",
+)  # fmt: skip

@@ -1,0 +1,196 @@
+"""Which device, and which precision is really fast there.
+
+`auto` takes cuda, then mps, then cpu. Precision `auto` takes bf16 where the hardware computes in it,
+fp32 elsewhere; where a flag does not settle that, a short matrix product in both is timed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from alm.errors import AlmError, ConfigError
+
+Precision = Literal["fp32", "bf16"]
+
+# Below this gain the risk of the smaller format is not worth it.
+BF16_MIN_SPEEDUP = 1.2
+_PROBE_WIDTH = 512
+_PROBE_ROUNDS = 6
+_HINT = "run `alm device` to see what PyTorch can use here"
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """One device as PyTorch sees it. `memory_bytes` is None where it is not told."""
+
+    name: str
+    available: bool
+    detail: str
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A device with the precision chosen for it, and why."""
+
+    device: torch.device
+    precision: Precision
+    device_reason: str
+    precision_reason: str
+
+
+def choose(device: str = "auto", *, precision: str = "auto") -> Choice:
+    """The device and precision to use. Raises `ConfigError` for a name PyTorch does not know here."""
+    chosen, device_reason = _device(device)
+    if precision != "auto":
+        fixed: Precision = "bf16" if precision == "bf16" else "fp32"
+        return Choice(chosen, fixed, device_reason, "asked for")
+    fastest, precision_reason = fastest_precision(chosen)
+    return Choice(chosen, fastest, device_reason, precision_reason)
+
+
+def _device(name: str) -> tuple[torch.device, str]:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda"), "a CUDA device is there"
+        if torch.backends.mps.is_available():
+            return torch.device("mps"), "Apple's Metal is there and CUDA is not"
+        return torch.device("cpu"), "neither CUDA nor Apple's Metal is there"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"`{name}` is no device: use auto, cuda, cuda:N, mps or cpu", hint=_HINT) from error
+    _refuse_absent(device)
+    return device, "asked for"
+
+
+def _refuse_absent(device: torch.device) -> None:
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError("no CUDA device is available", hint=_HINT)
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            raise ConfigError(f"`{device}` does not exist: there are {torch.cuda.device_count()}", hint=_HINT)
+    elif device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise ConfigError("Apple's Metal (mps) is not available", hint=_HINT)
+    elif device.type != "cpu":
+        raise ConfigError(f"`{device.type}` is not supported: use auto, cuda, mps or cpu", hint=_HINT)
+
+
+def fastest_precision(device: torch.device) -> tuple[Precision, str]:
+    """The fastest safe precision of `device`, and why. Takes a fraction of a second where it must measure."""
+    if device.type == "cuda":
+        if torch.cuda.get_device_capability(device) >= (8, 0):
+            return "bf16", "this GPU has bf16 hardware"
+        return "fp32", "this GPU has no bf16 hardware"
+    if device.type == "cpu" and not _cpu_has_bf16():
+        return "fp32", "this CPU has no bf16 hardware"
+    speedup = _bf16_speedup(device)
+    if speedup is None:
+        return "fp32", "bf16 does not run here"
+    if speedup >= BF16_MIN_SPEEDUP:
+        return "bf16", f"measured: a matrix product is {speedup:.1f} times as fast in bf16"
+    return "fp32", f"measured: a matrix product is only {speedup:.2f} times as fast in bf16"
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 at all. Arm does from v8.6 on and tells nobody: measuring settles it."""
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return True
+    flags = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, flag, bool)() for flag in flags)  # private: absent in other versions is False
+
+
+def _bf16_speedup(device: torch.device) -> float | None:
+    """Seconds of a square product in fp32 over those in bf16: the best of each, taken in turn."""
+    best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
+    try:
+        for _ in range(_PROBE_ROUNDS):
+            for dtype in best:
+                best[dtype] = min(best[dtype], _matmul_seconds(device, dtype))
+    except (RuntimeError, TypeError):  # older Metal refuses the type
+        return None
+    return best[torch.float32] / best[torch.bfloat16]
+
+
+def _matmul_seconds(device: torch.device, dtype: torch.dtype) -> float:
+    matrix = torch.ones(_PROBE_WIDTH, _PROBE_WIDTH, dtype=dtype, device=device)
+    started = time.perf_counter()
+    product = matrix @ matrix
+    product[0, 0].item()  # waits for the device
+    return time.perf_counter() - started
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
+    """The context in which a forward computes in `precision`; weights stay fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def reports() -> list[DeviceReport]:
+    """Every device PyTorch knows of, present or not."""
+    return [*_cuda_reports(), _mps_report(), _cpu_report()]
+
+
+def _cuda_reports() -> list[DeviceReport]:
+    if not torch.cuda.is_available():
+        build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "this PyTorch is built without CUDA"
+        return [DeviceReport("cuda", False, f"no device; {build}")]
+    found = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        detail = f"{properties.name}, compute capability {properties.major}.{properties.minor}"
+        found.append(DeviceReport(f"cuda:{index}", True, detail, properties.total_memory))
+    return found
+
+
+def _mps_report() -> DeviceReport:
+    if torch.backends.mps.is_available():
+        return DeviceReport("mps", True, f"Apple Metal on {platform.processor() or platform.machine()}")
+    built = "built in, but no device" if torch.backends.mps.is_built() else "this PyTorch is built without it"
+    return DeviceReport("mps", False, built)
+
+
+def _cpu_report() -> DeviceReport:
+    capability = torch.backends.cpu.get_cpu_capability()
+    detail = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {capability}"
+    return DeviceReport("cpu", True, detail, _memory_bytes())
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None
+
+
+def set_threads(threads: int) -> None:
+    """Use `threads` CPU threads in this process: sums are only equal bit for bit at an equal number."""
+    try:
+        torch.set_num_threads(threads)
+    except RuntimeError as error:
+        raise AlmError(f"PyTorch refuses {threads} threads: {error}") from error
+
+
+def environment(choice: Choice) -> dict[str, str]:
+    """What else decides the bits of a run: machine, versions, threads."""
+    device = choice.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": device.type,
+        "device_name": name,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "precision": choice.precision,
+        "threads": str(torch.get_num_threads()),
+    }

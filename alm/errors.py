@@ -1,0 +1,51 @@
+"""Every failure a person can cause, with the exit code it ends in.
+
+    AlmError              1   a failure the message names
+    |-- ConfigError       2   a configuration or a command line is wrong
+    |-- InputError        1   text, shards or checkpoints that cannot be used
+    |-- ArtifactError     1   an artifact is missing, damaged or made from other inputs
+    `-- StoppedError      130 interrupted, or 143 terminated, after saving
+
+Anything else that escapes is a bug and exits with `EXIT_BUG`.
+"""
+
+from __future__ import annotations
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+class AlmError(Exception):
+    """What is wrong and where, as one sentence; `hint` is a command to paste, or None."""
+
+    exit_code = EXIT_FAILURE
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(AlmError):
+    """A configuration file, a `--set` or a command line that cannot be used."""
+
+    exit_code = EXIT_USAGE
+
+
+class InputError(AlmError):
+    """Input that cannot be read as what it should be."""
+
+
+class ArtifactError(AlmError):
+    """An artifact that is missing, damaged, or made from other inputs than its neighbour."""
+
+
+class StoppedError(AlmError):
+    """A stage ended early because a signal asked for it, after saving what it had."""
+
+    def __init__(self, message: str, *, hint: str | None = None, terminated: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = EXIT_TERMINATED if terminated else EXIT_INTERRUPTED

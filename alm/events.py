@@ -1,0 +1,95 @@
+"""What a stage reports while it runs: frozen values handed to one callable.
+
+Library code never prints. It calls `on_event(event)`; `alm.cli` draws, a test collects, and
+`ignore` is the default everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Event:
+    """Anything a stage reports."""
+
+
+@dataclass(frozen=True)
+class Noted(Event):
+    """A fact worth one line."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Warned(Event):
+    """Something ignored, missing or doubtful that does not stop the stage."""
+
+    message: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True)
+class StageBegan(Event):
+    """Stage `number` of `total` begins; `command` does the same by hand."""
+
+    number: int
+    total: int
+    command: str
+
+
+@dataclass(frozen=True)
+class Progressed(Event):
+    """`done` of `total` `unit`s of `task` are behind us; `total` is None while it is unknown."""
+
+    task: str
+    done: int
+    total: int | None
+    unit: str
+
+
+@dataclass(frozen=True)
+class Stepped(Event):
+    """One optimizer step is done. `loss` (nats per token) is None between log steps."""
+
+    step: int
+    max_steps: int
+    lr: float
+    tokens_per_second: float
+    loss: float | None = None
+    is_logged: bool = False
+
+
+@dataclass(frozen=True)
+class Validated(Event):
+    """The held-out text was scored after `step` steps."""
+
+    step: int
+    loss: float
+    bits_per_byte: float
+
+
+@dataclass(frozen=True)
+class CheckpointSaved(Event):
+    """A checkpoint of `step` is on disk, whole."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Resumed(Event):
+    """A run continues from `step` of `max_steps`."""
+
+    run: Path
+    step: int
+    max_steps: int
+
+
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The listener that listens to nothing."""

@@ -1,0 +1,222 @@
+"""Files that are whole or absent: atomic writes, hashes, and text behind .gz and .zst.
+
+Everything `alm` writes goes through `atomic`: a temporary file in the same folder, fsync,
+rename, fsync of the folder. A reader therefore never sees half a file, whatever kills us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from alm.errors import AlmError, InputError
+
+_READ_BYTES = 1 << 20
+_TEMPORARY_MARK = ".tmp-"
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[BinaryIO]:
+    """A binary file to write that becomes `path` when the block ends well, and vanishes otherwise."""
+    temporary = path.with_name(f".{path.name}{_TEMPORARY_MARK}{os.getpid()}")
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path)
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what a killed writer of `path` left behind; a live one keeps its own."""
+    for left in path.parent.glob(f".{path.name}{_TEMPORARY_MARK}*"):
+        pid = left.name.rpartition("-")[2]
+        if not (pid.isdigit() and _is_running(int(pid))):
+            left.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    if pid == os.getpid() or os.name == "nt":  # Windows has no harmless probe of another process
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut. Windows has no such call and needs none here."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into an `AlmError` that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise AlmError(f"cannot write `{path}`: {error.strerror or error}", hint=_hint_for(error, path)) from error
+
+
+def _hint_for(error: OSError, path: Path) -> str:
+    if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError):
+        return "name another path: a folder is where a file should be, or the other way round"
+    if isinstance(error, PermissionError):
+        return f"choose a folder you may write to, or run `ls -ld {path.parent}` to see who may"
+    return f"run `df -h {path.parent}` to see what is free; what was there before is untouched"
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` with `data`, atomically."""
+    with atomic(path) as file:
+        file.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` with `text` as UTF-8, atomically, newlines as they are."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replace `path` with `value` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of the bytes of `path`."""
+    with _readable(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"`{path}` does not exist", hint=f"run `ls {path.parent}` to see what is there") from error
+    except IsADirectoryError as error:
+        raise InputError(f"`{path}` is a folder, a file is needed", hint=f"run `ls {path}`") from error
+    except PermissionError as error:
+        raise InputError(f"`{path}` may not be read", hint=f"run `ls -l {path}` to see who may") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of `path`; `InputError` when it is missing or a folder."""
+    with _readable(path):
+        return path.read_bytes()
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, newlines as they are; `InputError` says where it is not UTF-8."""
+    data = read_bytes(path)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, offset=error.start, byte=data[error.start]) from error
+
+
+def not_utf8(path: Path, *, offset: int, byte: int) -> InputError:
+    """The error for a text file in some other encoding; `offset` counts bytes of the unpacked file."""
+    return InputError(
+        f"`{path}` is not UTF-8: byte 0x{byte:02X} at offset {offset:,}",
+        hint=f"run `iconv -f WINDOWS-1252 -t UTF-8 {path} > fixed.txt`, naming the encoding it really has",
+    )
+
+
+def suffix(path: Path) -> str:
+    """The file's kind by name with compression set aside: `.txt` for `book.txt.gz`."""
+    name = Path(path.name.lower())
+    return Path(name.stem).suffix if name.suffix in (".gz", ".zst") else name.suffix
+
+
+@contextlib.contextmanager
+def open_binary(path: Path) -> Iterator[BinaryIO]:
+    """`path` opened for reading, unpacked when its name ends in .gz or .zst."""
+    with _readable(path), contextlib.ExitStack() as stack:
+        try:
+            yield stack.enter_context(_unpacking(path))
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(f"`{path}` is damaged: {error}", hint=f"run `gzip -t {path}`") from error
+        except OSError as error:
+            if error.errno is not None or path.suffix.lower() != ".zst":
+                raise
+            raise InputError(f"`{path}` is damaged: {error}", hint=f"run `zstd -t {path}`") from error
+
+
+def _unpacking(path: Path) -> contextlib.AbstractContextManager[BinaryIO]:
+    ending = path.suffix.lower()
+    if ending == ".gz":
+        return cast("contextlib.AbstractContextManager[BinaryIO]", gzip.open(path, "rb"))
+    if ending == ".zst":
+        from pyarrow import CompressedInputStream, OSFile
+
+        return cast("contextlib.AbstractContextManager[BinaryIO]", CompressedInputStream(OSFile(str(path)), "zstd"))
+    return path.open("rb")
+
+
+def chunks(file: BinaryIO, size: int = _READ_BYTES) -> Iterator[bytes]:
+    """The rest of `file` in pieces of at most `size` bytes."""
+    while data := file.read(size):
+        yield bytes(data)
+
+
+@contextlib.contextmanager
+def staging(folder: Path, label: str) -> Iterator[Path]:
+    """A temporary folder inside `folder` for files that are to appear together; removed afterwards.
+
+    What an earlier, killed process left under the same `label` is removed first.
+    """
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f".{label}{_TEMPORARY_MARK}*"):
+            pid = left.name.rpartition("-")[2]
+            if int(pid) == os.getpid() or not _is_running(int(pid)):
+                shutil.rmtree(left, ignore_errors=True)
+        stage = folder / f".{label}{_TEMPORARY_MARK}{os.getpid()}"
+        stage.mkdir()
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def publish(stage: Path, folder: Path, *, last: str, replaces: Iterable[str] = ()) -> None:
+    """Move every file of `stage` into `folder`, the promise `last` after all the others.
+
+    The old promise is withdrawn first and the files named in `replaces` that are not written anew
+    are removed, so at no instant does `folder/last` describe files that are not there.
+    """
+    names = sorted(path.name for path in stage.iterdir())
+    assert last in names, last
+    with _explained(folder):
+        (folder / last).unlink(missing_ok=True)
+        sync_folder(folder)
+        for name in set(replaces) - set(names):
+            (folder / name).unlink(missing_ok=True)
+        for name in [*(name for name in names if name != last), last]:
+            (stage / name).replace(folder / name)
+        sync_folder(folder)

@@ -1,0 +1,356 @@
+"""Hugging Face access that holds: requests that end, faults waited out, refusals explained.
+
+`huggingface_hub` has one HTTP client in a process. `connect` puts a patient one in its place, so everything that
+asks the hub through that library, `datasets` included, gets the same time-outs and retries. A fault that outlasts
+them is an `AlmError`, which no retry loop further up repeats.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from alm.errors import AlmError, ConfigError
+
+if TYPE_CHECKING:
+    import httpx2 as httpx
+    from huggingface_hub import DatasetInfo
+    from huggingface_hub.errors import HfHubHTTPError
+
+_PASSING_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+_OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_DATASET_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", flags=re.ASCII)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a fault of the network is waited out. All waits are in seconds.
+
+    A hub that was never reached gets only `first_attempts`: then this machine's network is the likely
+    cause. `wait` does the waiting and `tell` gets one line before each wait.
+    """
+
+    attempts: int = 8
+    first_attempts: int = 4
+    first_wait: float = 1.0
+    longest_wait: float = 60.0
+    longest_asked_wait: float = 900.0
+    timeout: float = 30.0
+    wait: Callable[[float], None] = time.sleep
+    tell: Callable[[str], None] = lambda line: None
+    jitter: Callable[[], float] = random.random
+
+    def pause(self, attempt: int, *, reason: str, asked: float | None = None) -> None:
+        """Wait after failure number `attempt`: as long as the hub `asked`, else longer each time, with jitter."""
+        seconds = asked
+        if seconds is None:
+            seconds = min(self.longest_wait, self.first_wait * 2 ** (attempt - 1)) * (1 + self.jitter()) / 2
+        self.tell(f"{reason}; trying again in {seconds:.0f} s")
+        self.wait(seconds)
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A dataset at one commit, whatever its branches do from now on."""
+
+    dataset: str
+    sha: str
+    licence: str | None
+
+
+_patience: Patience | None = None
+
+
+def connect(patience: Patience) -> None:
+    """Make every request that this process sends to the hub from now on as patient as `patience`."""
+    global _patience
+    if _patience is None:
+        from huggingface_hub import logging as its_logging
+        from huggingface_hub import set_client_factory
+        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+        disable_progress_bars()
+        its_logging.set_verbosity(logging.CRITICAL)
+        set_client_factory(_patient_client)
+    _patience = patience
+
+
+def pin(dataset: str, *, revision: str = "main", patience: Patience | None = None) -> Pinned:
+    """The commit that `revision` of `dataset` is now; an `AlmError` when it cannot be read."""
+    from huggingface_hub import HfApi, constants, is_offline_mode
+
+    checked_id(dataset)
+    if is_offline_mode():
+        raise offline(dataset)
+    if not constants.ENDPOINT.startswith(("http://", "https://")):
+        raise AlmError(f"HF_ENDPOINT is no address of a hub: `{constants.ENDPOINT}`", hint="run `unset HF_ENDPOINT`")
+    connect(patience or Patience())
+    api = HfApi()
+    with explained(dataset, revision=revision):
+        info = api.dataset_info(dataset, revision=revision)
+        if info.gated:  # what a gated dataset is may be seen by all, what it holds may not
+            api.auth_check(dataset, repo_type="dataset")
+    assert info.sha is not None, dataset
+    return Pinned(dataset, sha=info.sha, licence=_licence(info))
+
+
+def checked_id(dataset: str) -> str:
+    """`dataset`, when it has the form `namespace/name`; `ConfigError` otherwise."""
+    if _DATASET_ID.fullmatch(dataset):
+        return dataset
+    name = dataset.rstrip("/").rpartition("/")[2]
+    raise ConfigError(
+        f"`{dataset}` is no dataset on the hub: its name needs the form `namespace/name`",
+        hint=f"run `hf datasets list --search {name}` to find its namespace",
+    )
+
+
+def stream_faults() -> tuple[type[Exception], ...]:
+    """What reading a file of the hub raises when its stream breaks in the middle."""
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
+
+    return OSError, httpx.HTTPError
+
+
+def _licence(info: DatasetInfo) -> str | None:
+    stated = info.card_data.get("license") if info.card_data else None
+    if isinstance(stated, str):
+        stated = [stated]
+    return ", ".join(stated or _tagged(info.tags or [], "license:")) or None
+
+
+def _tagged(tags: list[str], prefix: str) -> list[str]:
+    return [tag.removeprefix(prefix) for tag in tags if tag.startswith(prefix)]
+
+
+# ---- the patient client -------------------------------------------------------------------------
+
+
+def _patient_client() -> httpx.Client:
+    # The library's own client, wrapped: its hooks keep offline mode and its proxies as people know them.
+    from huggingface_hub.utils._http import default_client_factory
+
+    client = default_client_factory()
+    setattr(client, "send", _patiently(client.send))  # noqa: B010 (a method may not be assigned to, for mypy)
+    return client
+
+
+def _patiently(send: Callable[..., httpx.Response]) -> Callable[..., httpx.Response]:
+    """`send` with time-outs and retries, for requests to the hub that change nothing there."""
+    was_reached = False
+
+    def patient_send(request: httpx.Request, **options: Any) -> httpx.Response:
+        nonlocal was_reached
+        assert _patience is not None
+        _end_in_time(request, _patience.timeout)
+        if not _is_repeatable(request):
+            return send(request, **options)
+        attempt = 1
+        while isinstance(outcome := _try(send, request, options), _Fault):
+            was_reached = was_reached or outcome.is_reached
+            allowed = _patience.attempts if was_reached else _patience.first_attempts
+            if attempt >= allowed or (outcome.asked or 0) > _patience.longest_asked_wait:
+                raise outcome.error(attempt) from outcome.cause
+            _patience.pause(attempt, reason=outcome.reason, asked=outcome.asked)
+            attempt += 1
+        was_reached = True
+        return outcome
+
+    return patient_send
+
+
+def _end_in_time(request: httpx.Request, seconds: float) -> None:
+    """Give every part of `request` a time-out that has none: the listing of files is asked for without any."""
+    given = request.extensions.get("timeout", {})
+    parts = ("connect", "read", "write", "pool")
+    request.extensions["timeout"] = {part: seconds if given.get(part) is None else given[part] for part in parts}
+
+
+def _is_repeatable(request: httpx.Request) -> bool:
+    return _is_at_hub(request.url) and (request.method in ("GET", "HEAD") or "/paths-info/" in request.url.path)
+
+
+def _is_at_hub(url: httpx.URL) -> bool:
+    from huggingface_hub import constants
+
+    return str(url).startswith(constants.ENDPOINT + "/")
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """A request that failed in a way that may pass. `asked` is how long the hub wants us to wait."""
+
+    reason: str
+    hint: str
+    asked: float | None = None
+    is_reached: bool = False
+    cause: Exception | None = None
+
+    def error(self, attempts: int) -> AlmError:
+        wait = f", and asks for a pause of {self.asked:.0f} s" if self.asked else ""
+        return AlmError(f"{self.reason} ({attempts} attempts{wait})", hint=self.hint)
+
+
+def _try(
+    send: Callable[..., httpx.Response], request: httpx.Request, options: dict[str, Any]
+) -> httpx.Response | _Fault:
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # a name for whichever version it uses
+
+    try:
+        response = send(request, **options)
+    except (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError) as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise _untrusted(error) from error
+        return _silence(error, is_reached=not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout))
+    # A signed address on the content network that has run out is refused; asking the hub again gives a fresh one.
+    if response.status_code in _PASSING_STATUSES or (response.status_code == 403 and not _is_at_hub(response.url)):
+        response.close()
+        return _refusal(response)
+    return response
+
+
+def _untrusted(error: Exception) -> AlmError:
+    return AlmError(
+        f"the hub's certificate cannot be verified: {error}",
+        hint="behind a proxy that puts its own in place, run `export SSL_CERT_FILE=` with the path of that one",
+    )
+
+
+def _silence(error: Exception, *, is_reached: bool) -> _Fault:
+    from huggingface_hub import constants
+
+    what = "broke a connection" if is_reached else "cannot be reached"
+    hint = f"run `curl -I {constants.ENDPOINT}` to see whether it answers at all; behind a proxy, set HTTPS_PROXY"
+    reason = f"the hub at {constants.ENDPOINT} {what}: {error or type(error).__name__}"
+    return _Fault(reason, hint=hint, is_reached=is_reached, cause=error)
+
+
+def _refusal(response: httpx.Response) -> _Fault:
+    status = response.status_code
+    hint = "run the same command again later; https://status.huggingface.co says whether the hub is well"
+    if status == 429:
+        hint = "run `hf auth login`: who has logged in may ask more often; or run the same command again later"
+    reason = f"the hub answers {status} {response.reason_phrase} for {response.request.url.path}"
+    return _Fault(reason, hint=hint, asked=_asked_wait(response), is_reached=True)
+
+
+def _asked_wait(response: httpx.Response) -> float | None:
+    """Seconds that the answer asks to wait, or None. A date is read against the answer's own clock."""
+    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
+
+    after = response.headers.get("Retry-After", "").strip()
+    if after.isdigit():
+        return float(after)
+    if after:
+        try:
+            now = parsedate_to_datetime(response.headers["Date"])
+            return max(0.0, (parsedate_to_datetime(after) - now).total_seconds())
+        except (KeyError, ValueError, TypeError):
+            return None
+    limit = parse_ratelimit_headers(response.headers) if response.status_code == 429 else None
+    return float(limit.reset_in_seconds) if limit is not None and limit.remaining == 0 else None
+
+
+# ---- refusals -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def explained(dataset: str, *, revision: str) -> Iterator[None]:
+    """Turn what `huggingface_hub` raises about `dataset` into an `AlmError` that says how to cure it."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.HfHubHTTPError as error:
+        raise _explanation(error, dataset, revision) from error
+    except errors.OfflineModeIsEnabled as error:
+        raise offline(dataset) from error
+    except errors.HFValidationError as error:
+        raise ConfigError(f"`{dataset}` is no dataset on the hub: {error}", hint="run `hf datasets list`") from error
+
+
+def _explanation(error: HfHubHTTPError, dataset: str, revision: str) -> AlmError:
+    from huggingface_hub import errors
+
+    status = error.response.status_code
+    has_token = "authorization" in error.response.request.headers
+    if isinstance(error, errors.GatedRepoError):
+        return _gated(dataset, has_token=has_token)
+    if status == 401 and has_token:
+        return _bad_token(dataset)
+    if isinstance(error, errors.RevisionNotFoundError):
+        return _no_revision(dataset, revision)
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return _not_found(dataset, has_token=has_token)
+    said = error.server_message or error.response.reason_phrase
+    return AlmError(f"the hub refuses `{dataset}` with {status}: {said}", hint=f"open {_page(dataset)}")
+
+
+def _page(dataset: str) -> str:
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/datasets/{dataset}"
+
+
+def _gated(dataset: str, *, has_token: bool) -> AlmError:
+    page = _page(dataset)
+    if has_token:
+        return AlmError(
+            f"`{dataset}` is gated, and your account has not been granted access",
+            hint=f"open {page} and ask for access; `hf auth whoami` says which account this is",
+        )
+    return AlmError(
+        f"`{dataset}` is gated: its readers must have logged in and accepted its terms",
+        hint=f"open {page} and accept the terms, then run `hf auth login`, or set HF_TOKEN",
+    )
+
+
+def _bad_token(dataset: str) -> AlmError:
+    named = next((name for name in _TOKEN_VARIABLES if os.environ.get(name)), None)
+    if named:
+        return AlmError(
+            f"the hub does not accept the token in {named}: it is wrong, expired or revoked (asked for `{dataset}`)",
+            hint=f"run `unset {named}`: public data needs none; https://huggingface.co/settings/tokens has new ones",
+        )
+    return AlmError(
+        f"the hub does not accept your stored token: it is wrong, expired or revoked (asked for `{dataset}`)",
+        hint="run `hf auth login` for a new one, or `hf auth logout`: public data needs no token",
+    )
+
+
+def _not_found(dataset: str, *, has_token: bool) -> AlmError:
+    hint = f"check the name at {_page(dataset)}; if it is private, run `hf auth login`, or set HF_TOKEN"
+    if has_token:
+        hint = f"check the name at {_page(dataset)}; `hf auth whoami` says which account must be allowed to read it"
+    return AlmError(f"`{dataset}` is not on the hub, or is private and hidden from you", hint=hint)
+
+
+def _no_revision(dataset: str, revision: str) -> AlmError:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    known = ""
+    with contextlib.suppress(HfHubHTTPError):
+        refs = HfApi().list_repo_refs(dataset, repo_type="dataset")
+        known = f" (there are: {', '.join(ref.name for ref in [*refs.branches, *refs.tags])})"
+    return ConfigError(
+        f"`{dataset}` has no revision `{revision}`{known}",
+        hint=f"set `revision: main`, or the sha of a commit listed at {_page(dataset)}/commits/main",
+    )
+
+
+def offline(dataset: str) -> AlmError:
+    """The error for a dataset asked for while the hub's libraries are told to stay off the network."""
+    named = [name for name in _OFFLINE_VARIABLES if os.environ.get(name)] or [_OFFLINE_VARIABLES[0]]
+    return AlmError(
+        f"`{dataset}` is on the hub, and offline mode is on ({', '.join(named)})", hint=f"run `unset {' '.join(named)}`"
+    )

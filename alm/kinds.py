@@ -1,0 +1,33 @@
+"""A kind is a module: `kind: huggingface` in YAML is `alm/corpus/sources/huggingface.py`.
+
+A kind is found by its file name inside its own package and nowhere else, and is imported only
+when a configuration asks for it. There is no registry: adding a kind is adding a file.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+
+def names(package: str) -> list[str]:
+    """The kinds in `package`, sorted: its public modules and subpackages."""
+    spec = find_spec(package)
+    assert spec is not None, package
+    assert spec.submodule_search_locations is not None, package
+    found = pkgutil.iter_modules(spec.submodule_search_locations)
+    return sorted(module.name for module in found if not module.name.startswith("_"))
+
+
+def load(package: str, kind: str) -> ModuleType:
+    """The module of `kind`; `kind` must be one of `names(package)` (KeyError otherwise)."""
+    if kind not in names(package):
+        raise KeyError(kind)
+    return import_module(f"{package}.{kind}")
+
+
+def module_of(config: object) -> ModuleType:
+    """The kind module whose `Config` made `config`."""
+    return import_module(type(config).__module__)

@@ -1,0 +1,1 @@
+"""The decoder-only transformer: no I/O, no loop, no device chosen."""

@@ -1,0 +1,82 @@
+"""The shape of a model: what `configs/pico.yaml` holds under `model:`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
+
+from alm import kinds
+from alm.config.base import Config, OfKind
+from alm.errors import ConfigError
+
+
+class ModelConfig(Config):
+    """A decoder-only transformer; the defaults are a Llama with one key/value head."""
+
+    d_model: PositiveInt = Field(384, description="Width of the residual stream.")
+    n_layers: PositiveInt = Field(8, description="Number of transformer blocks.")
+    n_heads: PositiveInt = Field(6, description="Number of query heads in each attention.")
+    n_kv_heads: PositiveInt = Field(
+        1, description="Number of key and value heads, each shared by a group of query heads."
+    )
+    ffn_hidden_size: PositiveInt = Field(1536, description="Width inside the feed-forward layer.")
+    vocab_size: Literal["auto"] | PositiveInt = Field(
+        "auto", description="Number of token ids, or `auto` for as many as the tokenizer has."
+    )
+    max_position_embeddings: PositiveInt = Field(1024, description="The longest sequence in tokens, prompt included.")
+    rope_theta: float = Field(10000.0, gt=0, description="Base of the rotary frequencies.")
+    positions: Annotated[Config, OfKind("alm.model.positions")] = Field(
+        cast(Config, "rope"), validate_default=True, description="How a token's position enters the model."
+    )
+    feedforward: Annotated[Config, OfKind("alm.model.feedforward")] = Field(
+        cast(Config, "swiglu"), validate_default=True, description="The feed-forward layer of each block."
+    )
+    attention: Annotated[Config, OfKind("alm.model.attention")] = Field(
+        cast(Config, "grouped"), validate_default=True, description="The attention layer of each block."
+    )
+    qk_norm: bool = Field(False, description="Whether queries and keys are normalized in each head, as in Qwen3.")
+    tie_embeddings: bool = Field(True, description="Whether the output head is the embedding table.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping a value while training.")
+    norm_eps: float = Field(1e-6, gt=0, description="What is added to the mean square before its root is taken.")
+
+    @field_validator("n_heads")
+    @classmethod
+    def _heads_divide_width(cls, n_heads: int, info: ValidationInfo) -> int:
+        d_model = info.data.get("d_model")
+        if d_model is not None and d_model % n_heads:
+            raise ValueError(f"n_heads {n_heads} does not divide d_model {d_model}")
+        return n_heads
+
+    @field_validator("n_kv_heads")
+    @classmethod
+    def _kv_heads_divide_heads(cls, n_kv_heads: int, info: ValidationInfo) -> int:
+        n_heads = info.data.get("n_heads")
+        if n_heads is not None and n_heads % n_kv_heads:
+            raise ValueError(f"n_kv_heads {n_kv_heads} does not divide n_heads {n_heads}")
+        return n_kv_heads
+
+    @model_validator(mode="after")
+    def _positions_fit(self) -> Self:
+        kinds.module_of(self.positions).check(self)
+        return self
+
+    @property
+    def head_width(self) -> int:
+        """E: how wide one head is."""
+        return self.d_model // self.n_heads
+
+    @property
+    def known_vocab_size(self) -> int:
+        """V as a number; ConfigError while it is `auto`."""
+        if isinstance(self.vocab_size, str):
+            raise ConfigError(
+                "`model.vocab_size` is `auto`, and there is no tokenizer to take it from",
+                hint="set it: `--set model.vocab_size=32000`",
+            )
+        return self.vocab_size
+
+    def with_vocab_size(self, vocab_size: int) -> Self:
+        """The same configuration with this many token ids."""
+        values: dict[str, Any] = dict(self)  # Any: one value of each field's type
+        return type(self).model_validate({**values, "vocab_size": vocab_size})

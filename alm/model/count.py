@@ -1,0 +1,61 @@
+"""How many parameters a model has and how much arithmetic a token costs, from its configuration alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alm import kinds
+from alm.model.config import ModelConfig
+
+FLOPS_PER_MULTIPLY_ADD = 2
+# The backward pass makes two matrix products for each one of the forward pass.
+TRAINING_PASSES = 3
+
+
+@dataclass(frozen=True)
+class Count:
+    """Parameters by part, and what one token costs."""
+
+    embedding: int
+    attention: int
+    feedforward: int
+    norms: int
+    head: int  # 0 when tied
+    matmul: int  # entries of the matrices that a token is multiplied with: the head counts, tied or not
+    _attention_width: int  # n_layers x n_heads x head width
+
+    @property
+    def total(self) -> int:
+        """All parameters, a tied head counted once."""
+        return self.embedding + self.attention + self.feedforward + self.norms + self.head
+
+    def forward_flops_per_token(self, tokens: int) -> float:
+        """Mean FLOPs of a token in a causal sequence of `tokens`: 2 (matmul + attention width x (tokens + 1)).
+
+        Kaplan et al. 2020 (arXiv:2001.08361, table 1, 2N + 2 n_layer n_ctx d_attn), with their context replaced by
+        what a causal token sees: (tokens + 1) / 2 on average, once for the scores and once for the mixing.
+        Norms, softmax and activations are left out.
+        """
+        seen = (tokens + 1) / 2
+        return FLOPS_PER_MULTIPLY_ADD * (self.matmul + 2 * self._attention_width * seen)
+
+    def training_flops_per_token(self, tokens: int) -> float:
+        """Forward and backward: three times the forward pass (Kaplan et al. 2020, section 2.1)."""
+        return TRAINING_PASSES * self.forward_flops_per_token(tokens)
+
+
+def count(config: ModelConfig) -> Count:
+    """The `Count` of a model of this shape; ConfigError while its vocabulary is `auto`."""
+    table = config.known_vocab_size * config.d_model
+    attention = config.n_layers * kinds.module_of(config.attention).matmul_parameters(config.attention, config)
+    feedforward = config.n_layers * kinds.module_of(config.feedforward).matmul_parameters(config.feedforward, config)
+    head_norms = 2 * config.head_width if config.qk_norm else 0
+    return Count(
+        embedding=table,
+        attention=attention,
+        feedforward=feedforward,
+        norms=config.n_layers * (2 * config.d_model + head_norms) + config.d_model,
+        head=0 if config.tie_embeddings else table,
+        matmul=attention + feedforward + table,
+        _attention_width=config.n_layers * config.n_heads * config.head_width,
+    )

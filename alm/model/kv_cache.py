@@ -1,0 +1,60 @@
+"""Keys and values of the tokens seen so far, in memory that is reserved once.
+
+B batch, T new tokens, S tokens seen so far, K key/value heads, E head width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from alm.model.config import ModelConfig
+
+
+class LayerCache:
+    """One layer's keys and values; `length` tokens are filled."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self.keys, self.values = keys, values  # (B, K, max_tokens, E)
+        self.length = 0
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores `k` and `v` (B, K, T, E) behind what is there; all of it, (B, K, S, E), comes back as views."""
+        start, end = self.length, self.length + k.shape[2]
+        self.keys[:, :, start:end] = k
+        self.values[:, :, start:end] = v
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+class KVCache:
+    """What `Transformer.forward` needs to go on from where it was: prefill any length, then token by token."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        batch_size: int = 1,
+        max_tokens: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Room for `max_tokens` (None: all positions of the model); under autocast, `dtype` is its type."""
+        self.max_tokens = config.max_position_embeddings if max_tokens is None else max_tokens
+        shape = (batch_size, config.n_kv_heads, self.max_tokens, config.head_width)
+        self.layers = [
+            LayerCache(torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
+            for _ in range(config.n_layers)
+        ]
+
+    @property
+    def length(self) -> int:
+        """Tokens seen so far."""
+        return self.layers[0].length
+
+    def rewind(self, length: int) -> None:
+        """Forgets all but the first `length` tokens."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot rewind a cache of {self.length} tokens to {length}")
+        for layer in self.layers:
+            layer.length = length

@@ -1,0 +1,34 @@
+"""Kind `adamw`: Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from alm.config.base import Config as BaseConfig
+from alm.optim.groups import parameter_groups
+
+
+class Config(BaseConfig):
+    """AdamW; weight decay acts on matrices only."""
+
+    kind: Literal["adamw"] = "adamw"
+    lr: float = Field(default=3.0e-4, gt=0, description="Peak learning rate.")
+    betas: tuple[float, float] = Field(default=(0.9, 0.95), description="Decay rates of the two moments.")
+    weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay of matrices.")
+    eps: float = Field(default=1.0e-8, gt=0, description="Added to the root of the second moment.")
+
+
+def build(config: Config, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of `model`, fused where the device has a fused kernel."""
+    device = next(model.parameters()).device.type
+    return torch.optim.AdamW(
+        parameter_groups(model, weight_decay=config.weight_decay),
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        fused=device in ("cpu", "cuda", "mps"),
+    )

@@ -1,0 +1,1 @@
+"""From clean text to shards of token ids, every token counted."""

@@ -1,0 +1,23 @@
+"""What decides the shards besides the text and the tokenizer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from alm.config.base import Config
+
+
+class PackConfig(Config):
+    """How text becomes shards."""
+
+    seq_len: int = Field(default=512, ge=2, description="Tokens that a sequence predicts.")
+    sequences_per_shard: int = Field(default=2048, ge=1, description="Sequences in a full shard.")
+    validation_fraction: float = Field(
+        default=0.01,
+        ge=0.0,
+        le=0.5,
+        description="Share of the documents held out, for text that `alm corpus prepare` has not split.",
+    )
+    dtype: Literal["uint32", "uint16"] = Field(default="uint32", description="Width of a token id on disk.")

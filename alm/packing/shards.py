@@ -1,0 +1,108 @@
+"""Reading packed data: the token stream of a split, and any row of it.
+
+The shards of a split, one after the other, are one stream. Row `r` starts at token `r * seq_len` and
+reads `seq_len + 1` tokens: the inputs, and the same shifted by one as targets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alm import artifacts
+from alm.artifacts import PackedShard, PackMetadata
+from alm.corpus.split import TRAIN, VALIDATION
+from alm.errors import ArtifactError
+
+METADATA_NAME = "metadata.json"
+TOKENIZER_NAME = "tokenizer.json"
+
+Ids = NDArray[np.int64]
+
+
+def pack_command(folder: Path) -> str:
+    """The command that makes `folder`, for hints."""
+    return f"alm pack --out {folder}"
+
+
+@dataclass(frozen=True)
+class TokenStream:
+    """The tokens of one split. Shards are memory-mapped: opening costs nothing, reading only what is read."""
+
+    folder: Path
+    shards: tuple[PackedShard, ...]
+    seq_len: int
+    dtype: str
+
+    @cached_property
+    def sequences(self) -> int:
+        """Rows of this split."""
+        return sum(shard.sequences for shard in self.shards)
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        """Stream position of each shard's first token, and the end."""
+        return np.concatenate([[0], np.cumsum([shard.tokens for shard in self.shards])]).astype(np.int64)
+
+    @cached_property
+    def _maps(self) -> list[NDArray[np.uint32]]:
+        width = np.dtype(self.dtype).newbyteorder("<")
+        return [np.memmap(self.folder / shard.file, dtype=width, mode="r") for shard in self.shards]
+
+    def tokens(self, start: int, length: int) -> Ids:
+        """`length` token ids from stream position `start`, across shards."""
+        out = np.empty(length, dtype=np.int64)
+        shard = int(np.searchsorted(self._starts, start, side="right")) - 1
+        filled = 0
+        while filled < length:
+            offset = start + filled - int(self._starts[shard])
+            piece = self._maps[shard][offset : offset + length - filled]
+            out[filled : filled + len(piece)] = piece
+            filled += len(piece)
+            shard += 1
+        return out
+
+    def rows(self, numbers: NDArray[np.int64]) -> Ids:
+        """Rows `numbers` as ids of shape (len(numbers), seq_len + 1)."""
+        return np.stack([self.tokens(int(number) * self.seq_len, self.seq_len + 1) for number in numbers])
+
+
+@dataclass(frozen=True)
+class PackedData:
+    """A packed folder whose metadata vouches for it."""
+
+    folder: Path
+    metadata: PackMetadata
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The copy of the tokenizer that made the shards."""
+        return self.folder / self.metadata.tokenizer_file
+
+    def split(self, name: str) -> TokenStream:
+        """The token stream of split `name`, possibly without any row."""
+        shards = tuple(shard for shard in self.metadata.shards if shard.split == name)
+        return TokenStream(self.folder, shards, self.metadata.seq_len, self.metadata.dtype)
+
+
+def open_packed(folder: Path) -> PackedData:
+    """The packed data in `folder`; `ArtifactError` when it is missing, or a shard's size is not what was written."""
+    hint = f"run `{pack_command(folder)}`"
+    if not (folder / METADATA_NAME).is_file():
+        raise ArtifactError(f"`{folder}` holds no packed data: there is no `{METADATA_NAME}`", hint=hint)
+    metadata = artifacts.read(folder / METADATA_NAME, PackMetadata, hint=hint + " --force")
+    width = np.dtype(metadata.dtype).itemsize
+    for shard in metadata.shards:
+        path = folder / shard.file
+        size = path.stat().st_size if path.is_file() else None
+        if size != shard.tokens * width:
+            state = "is missing" if size is None else f"has {size:,} bytes, {shard.tokens * width:,} were written"
+            raise ArtifactError(f"`{path}` {state}", hint=hint + " --force")
+    return PackedData(folder, metadata)
+
+
+__all__ = ["TRAIN", "VALIDATION", "PackedData", "TokenStream", "open_packed", "pack_command"]

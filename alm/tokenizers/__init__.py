@@ -1,0 +1,1 @@
+"""Tokenizers: training, the file that every other tool reads, encoding and decoding."""

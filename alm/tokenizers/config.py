@@ -1,0 +1,18 @@
+"""What decides a tokenizer besides the text."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from alm.config.base import Config, OfKind
+
+
+class TokenizerConfig(Config):
+    """How a tokenizer is trained."""
+
+    model: Annotated[Config, OfKind("alm.tokenizers.models", default="bpe")] = Field(
+        default="bpe", validate_default=True, description="The kind of tokenizer."
+    )
+    vocab_size: int = Field(default=32000, ge=1, description="Number of token ids, special tokens and bytes included.")

@@ -1,0 +1,1 @@
+"""The kinds of tokenizer model, one module each."""

@@ -1,0 +1,71 @@
+"""The configuration of a pretraining run: the union of a model file and a training file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from alm.config.base import Config, OfKind
+from alm.data.config import DataConfig
+from alm.model.config import ModelConfig
+
+
+class TrainingConfig(Config):
+    """The section `training:`."""
+
+    max_steps: int = Field(default=1000, ge=1, description="Optimizer steps of the whole run.")
+    micro_batch_size: int = Field(default=8, ge=1, description="Sequences in one forward.")
+    gradient_accumulation: int = Field(default=4, ge=1, description="Micro-batches in one step.")
+    gradient_clip_norm: float = Field(default=1.0, gt=0, description="Largest norm of all gradients together.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="Precision of the forward; auto takes the fastest that is safe on the device."
+    )
+    seed: int = Field(default=1337, ge=0, description="Decides the initial weights and the order of sequences.")
+    checkpoint_interval: int = Field(default=500, ge=1, description="Steps between checkpoints.")
+    keep_last: int = Field(default=3, ge=1, description="Numbered checkpoints that are kept.")
+    compile: bool | Literal["auto"] = Field(
+        default="auto", description="Whether torch.compile is used; auto is off, as it gains nothing on CPU."
+    )
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="CPU threads; auto is what PyTorch takes on the first machine."
+    )
+
+    @property
+    def sequences_per_step(self) -> int:
+        """Sequences in one optimizer update."""
+        return self.micro_batch_size * self.gradient_accumulation
+
+
+class ValidationConfig(Config):
+    """The section `validation:`."""
+
+    interval: int = Field(default=250, ge=1, description="Steps between validations.")
+    bytes: int = Field(default=1_000_000, ge=1, description="UTF-8 bytes of held-out text scored each time.")
+
+
+class LoggingConfig(Config):
+    """The section `logging:`."""
+
+    log_interval: int = Field(default=10, ge=1, description="Steps between lines of metrics.")
+    rich_progress: bool = Field(default=True, description="Whether a terminal shows the live panel.")
+
+
+class RunConfig(Config):
+    """Everything that decides a run."""
+
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    optim: Annotated[Config, OfKind("alm.optim.optimizers", default="adamw")] = Field(
+        default="adamw", validate_default=True, description="The optimizer."
+    )
+    scheduler: Annotated[Config, OfKind("alm.optim.schedules", default="cosine")] = Field(
+        default="cosine", validate_default=True, description="The learning rate over time."
+    )
+    data: DataConfig = DataConfig()
+    validation: ValidationConfig = ValidationConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+
+MODEL_SECTIONS = frozenset({"model"})
+TRAIN_SECTIONS = frozenset(RunConfig.model_fields) - MODEL_SECTIONS

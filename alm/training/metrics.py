@@ -1,0 +1,58 @@
+"""`metrics.jsonl`: one JSON object a line, the record of a run that everything else is drawn from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from alm.files import write_bytes
+
+NAME = "metrics.jsonl"
+
+Row = dict[str, float | int]
+
+
+class MetricsFile:
+    """Appends rows; each is in the file as soon as it is written, and on the disk after `sync`."""
+
+    def __init__(self, run: Path) -> None:
+        self._file = (run / NAME).open("a", encoding="utf-8", newline="\n")
+
+    def __enter__(self) -> MetricsFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, row: Row) -> None:
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Wait until the rows are on the disk: before a checkpoint says that they are."""
+        os.fsync(self._file.fileno())
+
+
+def read(run: Path) -> list[Row]:
+    """The rows of a run, without a last one that a kill cut off."""
+    path = run / NAME
+    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    return [json.loads(line) for line in lines if line.strip()]
+
+
+def cut(run: Path, *, after: int) -> list[Row]:
+    """Take the rows of steps after `after` out of the file and return them: they will be made again."""
+    rows = read(run)
+    later = [row for row in rows if row["step"] > after]
+    path = run / NAME
+    kept = as_text([row for row in rows if row["step"] <= after]).encode()
+    if path.is_file() and path.read_bytes() != kept:
+        write_bytes(path, kept)
+    return later
+
+
+def as_text(rows: Iterable[Row]) -> str:
+    """`rows` as they stand in the file."""
+    return "".join(json.dumps(row) + "\n" for row in rows)

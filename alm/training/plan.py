@@ -1,0 +1,53 @@
+"""What a pretraining run would be, before anything is spent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from alm import device
+from alm.corpus.split import TRAIN, VALIDATION
+from alm.model.count import count
+from alm.packing.shards import open_packed
+from alm.training.config import RunConfig
+from alm.training.pretrain import with_data
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of a run."""
+
+    parameters: int
+    tokens_per_step: int
+    steps: int
+    tokens: int
+    training_sequences: int
+    validation_sequences: int
+    epochs: float
+    training_flops: float
+    device: str
+    precision: str
+
+
+def plan(config: RunConfig, *, data: Path, device_name: str = "auto") -> Plan:
+    """The run that `pretrain` would do with the same arguments; nothing is written."""
+    packed = open_packed(data)
+    config = with_data(config, packed)
+    choice = device.choose(device_name, precision=config.training.precision)
+    counted = count(config.model)
+    seq_len = packed.metadata.seq_len
+    tokens_per_step = config.training.sequences_per_step * seq_len
+    tokens = tokens_per_step * config.training.max_steps
+    sequences = packed.metadata.sequences(TRAIN)
+    return Plan(
+        parameters=counted.total,
+        tokens_per_step=tokens_per_step,
+        steps=config.training.max_steps,
+        tokens=tokens,
+        training_sequences=sequences,
+        validation_sequences=packed.metadata.sequences(VALIDATION),
+        epochs=round(tokens / (sequences * seq_len), 3),
+        training_flops=tokens * counted.training_flops_per_token(seq_len),
+        device=str(choice.device),
+        precision=choice.precision,
+    )

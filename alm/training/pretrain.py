@@ -1,0 +1,253 @@
+"""The stage `alm pretrain`: packed data in, a run folder with checkpoints out.
+
+Kill it at any instant: the run continues from its newest whole checkpoint and ends in the same bits.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from alm import artifacts, device
+from alm.artifacts import RunMetadata, RunResult
+from alm.checkpoint.format import LAST_NAME, Checkpoint
+from alm.checkpoint.load import Found, load_checkpoint, newest, verify
+from alm.checkpoint.retain import retain, set_aside_later
+from alm.checkpoint.save import save_checkpoint
+from alm.config.load import write_yaml
+from alm.corpus.split import TRAIN, VALIDATION
+from alm.device import Choice
+from alm.errors import ArtifactError, ConfigError, StoppedError
+from alm.events import CheckpointSaved, Listener, Noted, Resumed, Warned, ignore
+from alm.files import write_text
+from alm.model.count import count
+from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
+from alm.packing.shards import PackedData, open_packed, pack_command
+from alm.tokenizers.file import Tokenizer
+from alm.training import metrics, run
+from alm.training.config import RunConfig
+from alm.training.loop import Hooks, Streams, train
+from alm.training.state import TrainState, fresh, restore_, snapshot
+from alm.training.stop import StopSignals
+
+Resume = Path | Literal["auto", "never"]
+
+
+def pretrain(
+    config: RunConfig,
+    *,
+    data: Path,
+    out: Path,
+    device_name: str = "auto",
+    resume: Resume = "auto",
+    on_event: Listener = ignore,
+) -> RunMetadata:
+    """Train a model on the packed `data` in the run folder `out`, from the start or from a checkpoint.
+
+    `resume`: "auto" continues the run in `out` if there is one, "never" refuses to, a path continues
+    from that checkpoint. A finished run is left as it is. Raises `StoppedError` after saving when a
+    signal asked for it.
+    """
+    packed = open_packed(data)
+    _refuse_or_pass(out, resume)
+    begun = run.exists(out)
+    if begun:
+        config = run.resumed_config(out, config, on_event=on_event)
+    config = with_data(config, packed)
+    choice = device.choose(device_name, precision=config.training.precision)
+    config = _resolved(config, choice)
+    device.set_threads(int(config.training.threads))
+    job = _Job(config, packed, out, choice, device.environment(choice), on_event)
+    found = _resume_point(out, resume, on_event) if begun else None
+    if begun:
+        _check_lineage(run.read_metadata(out), packed, out)
+        if found is not None and found.step >= config.training.max_steps:
+            on_event(Noted(f"`{out}` is up to date: finished at step {found.step}"))
+            return _finish(job, found.step, seconds=0.0)
+        write_text(out / run.CONFIG_NAME, write_yaml(config.model_dump(mode="json")))
+    else:
+        run.begin(out, config, _metadata(job), tokenizer=packed.tokenizer_path)
+    return _train(job, _state(job, found))
+
+
+@dataclass(frozen=True)
+class _Job:
+    config: RunConfig
+    packed: PackedData
+    out: Path
+    choice: Choice
+    environment: dict[str, str]
+    on_event: Listener
+
+    @property
+    def data_sha256(self) -> str:
+        return artifacts.files.sha256(self.packed.folder / PACK_METADATA_NAME)
+
+    @property
+    def resume_command(self) -> str:
+        return f"alm pretrain --resume {self.out / LAST_NAME}"
+
+
+def _refuse_or_pass(out: Path, resume: Resume) -> None:
+    if resume == "never" and run.exists(out):
+        raise ConfigError(f"`{out}` holds a run already", hint=f"name another folder: `--out {run.free_name(out)}`")
+    if isinstance(resume, Path) and not run.exists(out):
+        raise ConfigError(
+            f"`{out}` holds no run to resume: there is no `{run.METADATA_NAME}`",
+            hint=f"give the run's own folder: `--out {resume.parent}`",
+        )
+
+
+def with_data(config: RunConfig, packed: PackedData) -> RunConfig:
+    """The configuration with the data's vocabulary, checked against what the data needs."""
+    data, model = packed.metadata, config.model
+    if data.seq_len > model.max_position_embeddings:
+        raise ConfigError(
+            f"sequences of {data.seq_len:,} tokens do not fit `model.max_position_embeddings` "
+            f"{model.max_position_embeddings:,}",
+            hint=f"`--set model.max_position_embeddings={data.seq_len}`, or `{pack_command(packed.folder)} "
+            f"--seq-len {model.max_position_embeddings} --force`",
+        )
+    if model.vocab_size == "auto":
+        return config.model_copy(update={"model": model.with_vocab_size(data.vocab_size)})
+    if model.vocab_size < data.vocab_size:
+        raise ConfigError(
+            f"`model.vocab_size` {model.vocab_size:,} is less than the {data.vocab_size:,} tokens of the tokenizer",
+            hint="leave it `auto`: `--set model.vocab_size=auto`",
+        )
+    return config
+
+
+def _resolved(config: RunConfig, choice: Choice) -> RunConfig:
+    """The configuration with every `auto` replaced by what was chosen, so that a resume chooses the same."""
+    training = config.training
+    chosen = training.model_copy(
+        update={
+            "precision": choice.precision,
+            "threads": torch.get_num_threads() if training.threads == "auto" else training.threads,
+            "compile": training.compile is True,
+        }
+    )
+    return config.model_copy(update={"training": chosen})
+
+
+def _metadata(job: _Job) -> RunMetadata:
+    packed = job.packed
+    return RunMetadata(
+        config=job.config.model_dump(mode="json"),
+        inputs=(artifacts.record(packed.folder / PACK_METADATA_NAME, relative_to=job.out),),
+        data=artifacts.relative(packed.folder, job.out),
+        data_sha256=job.data_sha256,
+        tokenizer_sha256=packed.metadata.tokenizer_sha256,
+        parameters=count(job.config.model).total,
+        environment=job.environment,
+    )
+
+
+def _check_lineage(metadata: RunMetadata, packed: PackedData, out: Path) -> None:
+    for what, before, now in (
+        ("tokenizer", metadata.tokenizer_sha256, packed.metadata.tokenizer_sha256),
+        ("data", metadata.data_sha256, artifacts.files.sha256(packed.folder / PACK_METADATA_NAME)),
+    ):
+        if before != now:
+            raise ArtifactError(
+                f"`{out}` was begun on other data than `{packed.folder}`\n"
+                f"  {what} of the run   {before[: artifacts.SHORT_HASH]}\n"
+                f"  {what} of the data  {now[: artifacts.SHORT_HASH]}",
+                hint=f"start another run with `--out {run.free_name(out)}`",
+            )
+
+
+def _resume_point(out: Path, resume: Resume, on_event: Listener) -> Found | None:
+    if isinstance(resume, Path):
+        return verify(resume)
+    return newest(out, on_event=on_event)
+
+
+def _state(job: _Job, found: Found | None) -> TrainState:
+    """The state to train on from: new, or that of the checkpoint; later checkpoints and metrics are set aside."""
+    state = fresh(job.config, job.choice)
+    step = 0
+    if found is not None:
+        checkpoint = load_checkpoint(found.path, device=job.choice.device)
+        _check_same_bits(checkpoint, job)
+        restore_(state, checkpoint, job.choice)
+        step = state.step
+    aside = set_aside_later(job.out, step=step)
+    if aside is not None:
+        job.on_event(Warned(f"checkpoints after step {step} are set aside in `{aside}`"))
+    later = metrics.cut(job.out, after=step)
+    if aside is not None and later:
+        write_text(aside / metrics.NAME, metrics.as_text(later))
+    if found is not None:
+        job.on_event(Resumed(job.out, step, job.config.training.max_steps))
+    return state
+
+
+def _check_same_bits(checkpoint: Checkpoint, job: _Job) -> None:
+    different = [
+        f"{key} {checkpoint.environment.get(key)} -> {value}"
+        for key, value in job.environment.items()
+        if key in ("torch", "device", "device_name", "cpu_capability", "precision", "threads")
+        and checkpoint.environment.get(key) != value
+    ]
+    if different:
+        job.on_event(Warned(f"the run goes on, but not bit for bit as it would have there: {', '.join(different)}"))
+
+
+def _train(job: _Job, state: TrainState) -> RunMetadata:
+    tokenizer = Tokenizer.load(job.packed.tokenizer_path)
+    streams = Streams(job.packed.split(TRAIN), job.packed.split(VALIDATION), tokenizer.bytes_per_id)
+    if not streams.validation.sequences:
+        job.on_event(Warned("no text is held out: this run has no validation", None))
+    started = time.perf_counter()
+    with StopSignals() as signals, metrics.MetricsFile(job.out) as rows:
+        hooks = Hooks(lambda: signals.requested, job.on_event, lambda: _save(job, state))
+        train(state, job.config, streams, choice=job.choice, metrics=rows, hooks=hooks)
+        if state.step < job.config.training.max_steps:
+            rows.sync()
+            raise _stopped(job, _save(job, state, interrupted=True), state.step, terminated=signals.terminated)
+    return _finish(job, state.step, seconds=time.perf_counter() - started)
+
+
+def _save(job: _Job, state: TrainState, *, interrupted: bool = False) -> Path:
+    checkpoint = snapshot(
+        state,
+        job.config,
+        environment=job.environment,
+        tokenizer_sha256=job.packed.metadata.tokenizer_sha256,
+        data_sha256=job.data_sha256,
+    )
+    path = save_checkpoint(checkpoint, job.out, interrupted=interrupted)
+    retain(job.out, keep_last=job.config.training.keep_last)
+    job.on_event(CheckpointSaved(state.step, path))
+    return path
+
+
+def _stopped(job: _Job, path: Path, step: int, *, terminated: bool) -> StoppedError:
+    word = "terminated" if terminated else "interrupted"
+    return StoppedError(
+        f"{word} at step {step}; saved `{path}`", hint=f"run `{job.resume_command}` to go on", terminated=terminated
+    )
+
+
+def _finish(job: _Job, step: int, *, seconds: float) -> RunMetadata:
+    """Record how the run ended, from its own metrics, so that a kill just before this loses nothing."""
+    begun = run.read_metadata(job.out)
+    if begun.result is not None and begun.result.step == step:
+        return begun
+    scores = [row for row in metrics.read(job.out) if "bits_per_byte" in row]
+    result = RunResult(
+        step=step,
+        training_tokens=step * job.config.training.sequences_per_step * job.packed.metadata.seq_len,
+        validation_loss=scores[-1]["validation_loss"] if scores else None,
+        bits_per_byte=scores[-1]["bits_per_byte"] if scores else None,
+        seconds=round((begun.result.seconds if begun.result else 0.0) + seconds, 3),
+    )
+    finished = begun.model_copy(update={"config": job.config.model_dump(mode="json"), "result": result})
+    artifacts.write(job.out / run.METADATA_NAME, finished)
+    return finished

@@ -1,0 +1,87 @@
+"""A run's folder: what it holds before the first step, and what resuming it may change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alm import artifacts
+from alm.artifacts import RunMetadata
+from alm.config.load import Part, load, write_yaml
+from alm.errors import ConfigError
+from alm.events import Listener, Warned
+from alm.files import write_bytes, write_text
+from alm.training.config import RunConfig
+
+CONFIG_NAME = "config.yaml"
+METADATA_NAME = "run.json"
+TOKENIZER_NAME = "tokenizer.json"
+
+# What may differ from the run's own configuration when it is resumed.
+MUTABLE = frozenset(
+    {
+        "training.max_steps",
+        "training.checkpoint_interval",
+        "training.keep_last",
+        "validation.interval",
+        "validation.bytes",
+        "logging.log_interval",
+        "logging.rich_progress",
+        "data.prefetch",
+    }
+)
+_AUTO = "auto"
+
+
+def exists(run: Path) -> bool:
+    """Whether `run` holds a run: its metadata is written before the first step."""
+    return (run / METADATA_NAME).is_file()
+
+
+def read_config(run: Path) -> RunConfig:
+    """The resolved configuration of `run`."""
+    return load(RunConfig, [Part(run / CONFIG_NAME)])
+
+
+def read_metadata(run: Path) -> RunMetadata:
+    """The metadata of `run`."""
+    return artifacts.read(run / METADATA_NAME, RunMetadata, hint=f"name another folder than `{run}`")
+
+
+def begin(run: Path, config: RunConfig, metadata: RunMetadata, *, tokenizer: Path) -> None:
+    """Write what a run holds from its first step on, the metadata last."""
+    write_text(run / CONFIG_NAME, write_yaml(config.model_dump(mode="json")))
+    write_bytes(run / TOKENIZER_NAME, tokenizer.read_bytes())
+    artifacts.write(run / METADATA_NAME, metadata)
+
+
+def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunConfig:
+    """The run's configuration with the changes of `wanted` that resuming allows.
+
+    `auto` in `wanted` agrees with whatever was chosen. Raises `ConfigError` listing every other change.
+    """
+    own = read_config(run)
+    before, now = (dict(artifacts.flat(config.model_dump(mode="json"))) for config in (own, wanted))
+    changed = [key for key in now if now[key] not in (_AUTO, before.get(key))]
+    refused = [key for key in changed if key not in MUTABLE]
+    refused += [key for key in before if key not in now]
+    if refused:
+        lines = [f"{key}  {before.get(key)} -> {now.get(key)}" for key in refused]
+        raise ConfigError(
+            "\n  ".join([f"`{run}` was begun with another configuration", *lines]),
+            hint=f"start another run with `--out {free_name(run)}`, or leave out what differs",
+        )
+    if "training.max_steps" in changed and before["scheduler.total_steps"] == _AUTO:
+        on_event(Warned(f"training.max_steps was {before['training.max_steps']}: the learning rate follows the new one"))
+    values = own.model_dump(mode="json")
+    for key in changed:
+        section, _, name = key.partition(".")
+        values[section][name] = now[key]
+    return RunConfig.model_validate(values)
+
+
+def free_name(run: Path) -> Path:
+    """A folder beside `run` that does not exist yet."""
+    number = 2
+    while run.with_name(f"{run.name}-{number}").exists():
+        number += 1
+    return run.with_name(f"{run.name}-{number}")

@@ -1,0 +1,76 @@
+"""One optimizer update: micro-batches in, gradients summed, clipped, applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from alm.data.loader import MicroBatch
+from alm.device import Choice, autocast
+from alm.model.loss import cross_entropy_sum
+from alm.model.transformer import Transformer
+from alm.training.state import TrainState
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Scalars on the device: reading them waits for it. `loss` is nats per target token."""
+
+    loss: torch.Tensor
+    gradient_norm: torch.Tensor
+
+
+def train_step(
+    state: TrainState,
+    forward: Forward,
+    micro_batches: Sequence[MicroBatch],
+    *,
+    choice: Choice,
+    lr: float,
+    clip_norm: float,
+    seed: int,
+    should_stop: Callable[[], bool],
+) -> StepResult | None:
+    """Update `state` with the gradients of all `micro_batches`; None, and no update, when asked to stop.
+
+    `forward` is the model, or the model compiled. Losses are summed and divided by the number of
+    target tokens of the whole step, so every token weighs the same however the step is cut up.
+    """
+    targets = sum(batch.targets.numel() for batch in micro_batches)
+    total = torch.zeros((), device=choice.device)
+    state.model.train()
+    state.optimizer.zero_grad(set_to_none=True)
+    for number, batch in enumerate(micro_batches):
+        if should_stop():
+            return None
+        _seed_dropout(state.model, seed=seed, step=state.step, number=number)
+        loss = _backward(state, forward, batch, choice=choice, targets=targets)
+        total += loss
+    norm = nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    state.optimizer.step()
+    state.step += 1
+    return StepResult(total, norm)
+
+
+def _backward(
+    state: TrainState, forward: Forward, batch: MicroBatch, *, choice: Choice, targets: int
+) -> torch.Tensor:
+    inputs = batch.inputs.to(choice.device, non_blocking=True)
+    wanted = batch.targets.to(choice.device, non_blocking=True)
+    with autocast(choice.device, choice.precision):
+        loss = cross_entropy_sum(forward(inputs), state.model.head_weight, wanted) / targets
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
+
+
+def _seed_dropout(model: Transformer, *, seed: int, step: int, number: int) -> None:
+    """Dropout as a function of (seed, step, micro-batch): a discarded step is redone with the same masks."""
+    if model.config.dropout:
+        torch.manual_seed((seed * 1_000_003 + step) * 1_000_003 + number)

@@ -1,0 +1,69 @@
+"""Scoring held-out text in bits per byte, which compares across tokenizers.
+
+Bits per byte = sum of -log2 p(token) / sum of the UTF-8 bytes of the tokens, over tokens that stand
+for bytes: the end-of-text token stands for none and counts in neither sum.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alm.data.loader import micro_batch
+from alm.device import Choice, autocast
+from alm.model.loss import token_losses
+from alm.model.transformer import Transformer
+from alm.packing.shards import TokenStream
+
+
+@dataclass(frozen=True)
+class Score:
+    """`loss` in nats per target token of the same rows."""
+
+    loss: float
+    bits_per_byte: float
+
+
+def rows_for(stream: TokenStream, bytes_per_id: NDArray[np.int32], *, wanted_bytes: int) -> int:
+    """How many first rows of `stream` hold `wanted_bytes` bytes of text; all of them when it holds fewer."""
+    seen = 0
+    for row in range(stream.sequences):
+        ids = stream.tokens(row * stream.seq_len + 1, stream.seq_len)
+        seen += int(bytes_per_id[ids].sum())
+        if seen >= wanted_bytes:
+            return row + 1
+    return stream.sequences
+
+
+@torch.no_grad()
+def validate(
+    model: Transformer,
+    stream: TokenStream,
+    bytes_per_id: NDArray[np.int32],
+    *,
+    rows: int,
+    micro_batch_size: int,
+    choice: Choice,
+) -> Score:
+    """The score of the first `rows` rows of `stream`; leaves the model in training mode as it was."""
+    was_training = model.training
+    model.eval()
+    widths = torch.from_numpy(bytes_per_id.astype(np.int64)).to(choice.device)
+    nats = torch.zeros((), dtype=torch.float64)
+    text_nats = torch.zeros((), dtype=torch.float64)
+    size = 0
+    for start in range(0, rows, micro_batch_size):
+        batch = micro_batch(stream, np.arange(start, min(start + micro_batch_size, rows)))
+        targets = batch.targets.to(choice.device)
+        with autocast(choice.device, choice.precision):
+            losses = token_losses(model(batch.inputs.to(choice.device)), model.head_weight, targets)
+        bytes_of = widths[targets]
+        nats += losses.double().sum().cpu() if choice.device.type != "mps" else losses.cpu().double().sum()
+        text_nats += (losses * (bytes_of > 0)).cpu().double().sum()
+        size += int(bytes_of.sum())
+    model.train(was_training)
+    return Score(float(nats) / (rows * stream.seq_len), float(text_nats) / math.log(2) / max(size, 1))

@@ -1,0 +1,418 @@
+"""Kind `huggingface` against a hub on loopback: the rows are exact, whatever the network does."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import fakehub
+import pytest
+from fakehub import FakeHub
+
+from alm.corpus.document import Document, Dropped, Item, Source
+from alm.corpus.sources import huggingface
+from alm.corpus.sources.huggingface import Config, inputs, open_source
+from alm.errors import EXIT_USAGE, AlmError
+from alm.events import Event, Warned
+from alm.hub import Patience
+
+SCRIPT_SECONDS = 60
+
+
+@pytest.fixture
+def waits() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def patience(waits: list[float]) -> Patience:
+    return Patience(attempts=3, wait=waits.append, jitter=lambda: 1.0, timeout=5.0)
+
+
+def parquet(texts: Sequence[object], *, rows_per_group: int = 100, **columns: Sequence[object]) -> bytes:
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    file = io.BytesIO()
+    table = pyarrow.table({"text": texts, **columns})
+    write_table(table, file, row_group_size=rows_per_group, compression="none", use_dictionary=False)
+    return file.getvalue()
+
+
+def jsonl(*values: object) -> bytes:
+    return b"".join(json.dumps({"text": value, "n": n}).encode() + b"\n" for n, value in enumerate(values))
+
+
+def texts(source: Source) -> list[str]:
+    return [item.text for item in source.items if isinstance(item, Document)]
+
+
+def refusal(config: Config, *, patience: Patience) -> AlmError:
+    """The error that opening, or else reading, `config` ends in."""
+    with pytest.raises(AlmError) as caught:
+        list(open_source(config, patience=patience).items)
+    return caught.value
+
+
+# ---- what is read -------------------------------------------------------------------------------
+
+
+def test_parquet_is_read_exactly(hub: FakeHub, patience: Patience) -> None:
+    """Several files and row groups; a column that is not asked for may change its type between the files."""
+    rows = [f"row {n}\n\té𐍈" for n in range(2500)]
+    sha = hub.add(
+        "a/b",
+        {
+            "data/train-00000-of-00002.parquet": parquet(rows[:1700], score=range(1700)),
+            "data/train-00001-of-00002.parquet": parquet([*rows[1700:], None], score=["high"] * 801),
+            "data/test-00000-of-00001.parquet": parquet(["held out"], score=[1]),
+        },
+        licence="odc-by",
+    )
+    source = open_source(Config(dataset="a/b"), patience=patience)
+
+    assert source.revision == sha
+    assert source.licence == "odc-by"
+    assert list(source.items) == [
+        *(Document(row, origin=f"a/b@{sha[:7]}/train#{n}") for n, row in enumerate(rows)),
+        Dropped("not_text", 0, documents=1),
+    ]
+    assert texts(open_source(Config(dataset="a/b", split="test"), patience=patience)) == ["held out"]
+
+
+def test_json_lines_are_read_exactly(hub: FakeHub, patience: Patience) -> None:
+    rows = ["one", "", " \n", "é𐍈", '{"not": an object', "<|endoftext|>"]
+    hub.add("a/plain", {"train.jsonl": jsonl(*rows)})
+    hub.add(
+        "a/packed", {"train-1.jsonl.gz": gzip.compress(jsonl(*rows)), "train-2.jsonl.gz": gzip.compress(jsonl("z"))}
+    )
+
+    assert texts(open_source(Config(dataset="a/plain"), patience=patience)) == rows
+    assert texts(open_source(Config(dataset="a/packed"), patience=patience)) == [*rows, "z"]
+
+
+def test_a_value_that_is_no_text_is_dropped_and_counted(hub: FakeHub, patience: Patience) -> None:
+    sha = hub.add("a/b", {"train.jsonl": jsonl("a", None, 3, {"k": 1}, ["x"], 'say "é"')})
+    dropped = Dropped("not_text", 0, documents=1)
+    assert list(open_source(Config(dataset="a/b"), patience=patience).items) == [
+        Document("a", origin=f"a/b@{sha[:7]}/train#0"),
+        *[dropped] * 4,
+        Document('say "é"', origin=f"a/b@{sha[:7]}/train#5"),
+    ]
+
+
+def test_another_field(hub: FakeHub, patience: Patience) -> None:
+    hub.add("a/b", {"train.csv": b"id,body\n1,hello\n2,world\n"})
+    assert texts(open_source(Config(dataset="a/b", field="body"), patience=patience)) == ["hello", "world"]
+
+
+def test_the_licence_of_the_configuration_wins(hub: FakeHub, patience: Patience) -> None:
+    hub.add("a/b", {"train.jsonl": jsonl("x")}, licence="other")
+    assert open_source(Config(dataset="a/b", licence="CC0-1.0"), patience=patience).licence == "CC0-1.0"
+
+
+def test_the_commit_stays_when_the_branch_moves(hub: FakeHub, patience: Patience) -> None:
+    first = hub.add("a/b", {"train.jsonl": jsonl("old")})
+    source = open_source(Config(dataset="a/b"), patience=patience)
+    second = hub.add("a/b", {"train.jsonl": jsonl("new")})
+
+    assert (source.revision, texts(source)) == (first, ["old"])
+    again = open_source(Config(dataset="a/b"), patience=patience)
+    assert (again.revision, texts(again)) == (second, ["new"])
+    assert not hub.asked("/(resolve|tree)/main")
+    assert texts(open_source(Config(dataset="a/b", revision=first), patience=patience)) == ["old"]
+
+
+def test_a_named_configuration(hub: FakeHub, patience: Patience) -> None:
+    card = (
+        "---\nconfigs:\n" + "".join(f"- config_name: {c}\n  data_files: {c}/*.jsonl\n" for c in ("en", "de")) + "---\n"
+    )
+    hub.add("a/b", {"README.md": card.encode(), "en/x.jsonl": jsonl("hello"), "de/x.jsonl": jsonl("hallo")})
+    assert texts(open_source(Config(dataset="a/b", name="de"), patience=patience)) == ["hallo"]
+
+    error = refusal(Config(dataset="a/b", name="dee"), patience=patience)
+    assert error.message == "`a/b` has no configuration `dee` (did you mean `de`?) (there are: en, de)"
+    assert error.hint == "name another: `--set sources.<name>.name=en`"
+    assert error.exit_code == EXIT_USAGE
+
+    error = refusal(Config(dataset="a/b"), patience=patience)
+    assert error.message == "`a/b` has several configurations: en, de"
+    assert error.hint == "name one: `--set sources.<name>.name=en`"
+
+
+def test_the_copy_that_the_hub_keeps_of_a_script(hub: FakeHub, patience: Patience) -> None:
+    hub.add("a/b", {"b.py": b"raise SystemExit"})
+    files = {"en/train/0000.parquet": parquet(["hello"]), "de/train/0000.parquet": parquet(["hallo"])}
+    hub.add("a/b", files, branch="refs/convert/parquet")
+
+    error = refusal(Config(dataset="a/b"), patience=patience)
+    assert "is a program (a dataset script), and `datasets` no longer runs those" in error.message
+    assert "revision=refs/convert/parquet" in str(error.hint)
+    copy = Config(dataset="a/b", name="de", revision="refs/convert/parquet")
+    assert texts(open_source(copy, patience=patience)) == ["hallo"]
+
+
+def test_a_folder_of_the_same_name_is_not_read(
+    hub: FakeHub, patience: Patience, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "train.jsonl").write_bytes(jsonl("here"))
+    monkeypatch.chdir(tmp_path)
+    hub.add("a/b", {"train.jsonl": jsonl("there")})
+    assert texts(open_source(Config(dataset="a/b"), patience=patience)) == ["there"]
+
+
+def test_no_files_of_this_machine() -> None:
+    assert inputs(Config(dataset="a/b")) == []
+
+
+# ---- what is refused ----------------------------------------------------------------------------
+
+
+def test_a_missing_split(hub: FakeHub, patience: Patience) -> None:
+    hub.add("a/b", {"train.jsonl": jsonl("x"), "test.jsonl": jsonl("y")})
+    error = refusal(Config(dataset="a/b", split="tran"), patience=patience)
+    assert error.message == "`a/b` has no split `tran` (did you mean `train`?) (there are: train, test)"
+    assert error.hint == "name another: `--set sources.<name>.split=train`"
+    assert error.exit_code == EXIT_USAGE
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("train.parquet", parquet(["x"], title=["t"])),
+        ("train.jsonl", b'{"text": "x", "title": "t"}\n'),
+        ("train.csv", b"text,title\nx,t\n"),
+    ],
+)
+def test_a_missing_field(hub: FakeHub, patience: Patience, name: str, data: bytes) -> None:
+    hub.add("a/b", {name: data})
+    error = refusal(Config(dataset="a/b", field="txt"), patience=patience)
+    assert error.message == "`a/b` has no field `txt` (did you mean `text`?) (there are: text, title)"
+    assert error.hint == "name another: `--set sources.<name>.field=text`"
+
+
+def test_a_field_that_holds_no_text(hub: FakeHub, patience: Patience) -> None:
+    hub.add("a/b", {"train.parquet": parquet(["x"], n=[1], tags=[["t"]])})
+    error = refusal(Config(dataset="a/b", field="n"), patience=patience)
+    assert error.message == "field `n` of `a/b` holds int64, not text (fields with text: text)"
+    error = refusal(Config(dataset="a/b", field="tags"), patience=patience)
+    assert error.message == "field `tags` of `a/b` holds List, not text (fields with text: text)"
+
+
+def test_a_dataset_without_data(hub: FakeHub, patience: Patience) -> None:
+    hub.add("a/b", {"README.md": b"# soon\n"})
+    error = refusal(Config(dataset="a/b"), patience=patience)
+    assert "`a/b` holds no data files that can be read" in error.message
+    assert "hf datasets list a/b" in str(error.hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("train.parquet", b"PAR1, as it happens, is not all there is to it"),
+        ("train.jsonl", b'{"text": "x"}\n{"text": "\\ud800"}\n'),
+        ("train.jsonl", b'{"text": "x"}\n{"text": \n'),
+        ("train.jsonl.gz", gzip.compress(jsonl("x" * 1000))[:-20]),
+    ],
+)
+def test_a_damaged_file(hub: FakeHub, patience: Patience, name: str, data: bytes) -> None:
+    hub.add("a/b", {name: data})
+    error = refusal(Config(dataset="a/b"), patience=patience)
+    assert "a file of `a/b` cannot be read: " in error.message
+    assert "\n" not in error.message
+
+
+def test_a_refusal_of_the_hub(hub: FakeHub, patience: Patience) -> None:
+    hub.add("a/b", {"train.jsonl": jsonl("x")}, gated=True)
+    assert "`a/b` is gated" in refusal(Config(dataset="a/b"), patience=patience).message
+
+
+def test_a_dataset_without_a_namespace() -> None:
+    with pytest.raises(ValueError, match=r"needs the form `namespace/name`; run `hf datasets list --search wikitext`"):
+        Config(dataset="wikitext")
+
+
+def test_offline_mode_of_datasets(hub: FakeHub, patience: Patience, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    hub.add("a/b", {"train.jsonl": jsonl("x")})
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    error = refusal(Config(dataset="a/b"), patience=patience)
+    assert error.hint == "run `unset HF_DATASETS_OFFLINE`"
+
+
+def test_another_revision_in_the_cache_is_no_answer(hub: FakeHub, patience: Patience) -> None:
+    """`datasets` by itself would read what it finds there when the hub fails, whatever its revision."""
+    import datasets
+
+    hub.add("a/cached", {"train.jsonl": jsonl("old")})
+    assert datasets.load_dataset("a/cached", split="train")["text"][:] == ["old"]
+    hub.add("a/cached", {"train.jsonl": jsonl("new")})
+    hub.fault("README.md", "status", status=503, times=100)
+
+    assert datasets.load_dataset("a/cached", split="train", streaming=False)["text"][:] == ["old"]
+    error = refusal(Config(dataset="a/cached"), patience=patience)
+    assert "the hub answers 503" in error.message
+
+
+# ---- a bad network ------------------------------------------------------------------------------
+
+ROWS = [f"row {n} " + "x" * 1000 for n in range(300)]
+DATA = {
+    "parquet": {f"train-{n}.parquet": parquet(ROWS[n * 100 : n * 100 + 100]) for n in range(3)},
+    "jsonl": {f"train-{n}.jsonl": jsonl(*ROWS[n * 100 : n * 100 + 100]) for n in range(3)},
+    "list": {
+        f"train-{n}.json": json.dumps([{"text": row} for row in ROWS[n * 100 : n * 100 + 100]]).encode()
+        for n in range(3)
+    },
+    "packed": {f"train-{n}.jsonl.gz": gzip.compress(jsonl(*ROWS[n * 100 : n * 100 + 100]), 0) for n in range(3)},
+}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"action": "status", "status": 503, "times": 2},
+        {"action": "status", "status": 429, "headers": {"Retry-After": "3"}},
+        {"action": "status", "status": 403},
+        {"action": "status", "status": 404},
+        {"action": "reset"},
+        {"action": "truncate"},
+    ],
+    ids=lambda fault: "-".join(str(fault[key]) for key in ("action", "status") if key in fault),
+)
+@pytest.mark.parametrize("form", DATA)
+def test_a_fault_while_reading_loses_and_repeats_nothing(
+    hub: FakeHub, patience: Patience, waits: list[float], form: str, fault: dict[str, Any]
+) -> None:
+    hub.add("a/b", DATA[form])
+    source = open_source(Config(dataset="a/b"), patience=patience)
+    ordered = hub.fault("/_content/", after=1, **fault)
+    assert texts(source) == ROWS
+    assert ordered.seen > 1
+    assert len(waits) == fault.get("times", 1)
+
+
+@pytest.mark.parametrize("path", ["README.md", "/tree/", "/revision/", "/resolve/.*parquet"])
+def test_a_fault_while_opening_is_waited_out(hub: FakeHub, patience: Patience, waits: list[float], path: str) -> None:
+    hub.add("a/b", {"README.md": b"# b\n", **DATA["parquet"]})
+    hub.fault(path, "status", status=503, times=2)
+    assert texts(open_source(Config(dataset="a/b"), patience=patience)) == ROWS
+    assert waits == [1.0, 2.0]
+
+
+def test_a_stream_that_breaks_inside_a_file_starts_again_at_that_file(
+    hub: FakeHub, patience: Patience, waits: list[float]
+) -> None:
+    """The file is longer than what is fetched in one request, and some of its rows have been read by then."""
+    rows = [f"{n} " + "x" * 5000 for n in range(4000)]
+    hub.add("a/b", {"train-0.jsonl": jsonl("first"), "train-1.jsonl": jsonl(*rows)})
+    told: list[Event] = []
+    source = open_source(Config(dataset="a/b"), patience=patience, on_event=told.append)
+    read = [next(source.items) for _ in range(1001)]
+    hub.fault("/_content/", "status", status=404)
+    asked_first = len(hub.asked("train-0.jsonl"))
+
+    assert [item.text for item in read if isinstance(item, Document)] == ["first", *rows[:1000]]
+    assert texts(source) == rows[1000:]
+    assert waits == [1.0]
+    assert len(hub.asked("train-0.jsonl")) == asked_first
+    [warning] = told
+    assert isinstance(warning, Warned)
+    assert warning.message.startswith("the stream of `a/b` broke: ")
+
+
+def test_new_rows_renew_the_patience(hub: FakeHub, patience: Patience, waits: list[float]) -> None:
+    hub.add("a/b", DATA["jsonl"])
+    source = open_source(Config(dataset="a/b"), patience=patience)
+    for data in DATA["jsonl"].values():
+        hub.fault(hashlib.sha256(data).hexdigest(), "status", status=404, times=2)
+    assert texts(source) == ROWS
+    assert waits == [1.0, 2.0] * 3
+
+
+def test_patience_ends_while_reading(hub: FakeHub, patience: Patience, waits: list[float]) -> None:
+    hub.add("a/b", DATA["parquet"])
+    source = open_source(Config(dataset="a/b"), patience=patience)
+    hub.fault("/_content/", "status", status=404, times=100)
+    with pytest.raises(AlmError, match=r"the stream of `a/b` broke: .* \(3 times in a row\)"):
+        list(source.items)
+    assert waits == [1.0, 2.0]
+
+
+def test_patience_with_requests_is_not_multiplied(hub: FakeHub, patience: Patience, waits: list[float]) -> None:
+    """The retries of `huggingface_hub` and of `datasets` do not come on top of ours."""
+    hub.add("a/b", DATA["parquet"])
+    source = open_source(Config(dataset="a/b"), patience=patience)
+    fault = hub.fault("/_content/", "status", status=503, times=100)
+    with pytest.raises(AlmError, match=r"the hub answers 503 .* \(3 attempts\)"):
+        list(source.items)
+    assert waits == [1.0, 2.0]
+    assert fault.seen == 3
+
+
+def test_access_withdrawn_while_reading(hub: FakeHub, patience: Patience, waits: list[float]) -> None:
+    hub.add("a/b", DATA["jsonl"])
+    source = open_source(Config(dataset="a/b"), patience=patience)
+    next(source.items)
+    hub.repositories["a/b"].private = True
+    with pytest.raises(AlmError, match="private and hidden from you"):
+        list(source.items)
+    assert waits == []
+
+
+# ---- limits -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", DATA)
+def test_closing_ends_the_download(hub: FakeHub, patience: Patience, form: str) -> None:
+    hub.add("a/b", DATA[form])
+    source = open_source(Config(dataset="a/b"), patience=patience)
+    assert isinstance(next(source.items), Document)
+    asked = len(hub.requests)
+    close(source.items)
+    assert list(source.items) == []
+    assert len(hub.requests) == asked
+    assert not hub.asked(r"/resolve/.*/train-2\.")[1:]  # opening may look at the form of each file, no more
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("hf-")]
+
+
+def close(items: Iterator[Item]) -> None:
+    with contextlib.closing(items):  # type: ignore[type-var]
+        pass
+
+
+LIMITED = """
+from alm.corpus.sources.huggingface import Config, open_source
+source = open_source(Config(dataset="a/b"))
+print(*(next(source.items).text[:5] for _ in range(3)), sep="\\n")
+"""
+
+
+def test_a_program_that_stops_reading_ends_in_silence(hub: FakeHub, tmp_path: Path) -> None:
+    """In a process of its own: no thread holds it back, nothing but the text is printed, not even a warning."""
+    hub.add("a/b", DATA["parquet"])
+    environment = {**os.environ, **fakehub.environment(hub, str(tmp_path))}
+    environment["PYTHONPATH"] = str(Path(huggingface.__file__).parents[3])
+    done = subprocess.run(
+        [sys.executable, "-W", "error::ResourceWarning", "-c", LIMITED],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=SCRIPT_SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "row 0\nrow 1\nrow 2\n", "")

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from alm.errors import ConfigError
+from alm.model.config import ModelConfig
+
+
+def test_defaults() -> None:
+    assert ModelConfig().model_dump(mode="json") == {
+        "d_model": 384,
+        "n_layers": 8,
+        "n_heads": 6,
+        "n_kv_heads": 1,
+        "ffn_hidden_size": 1536,
+        "vocab_size": "auto",
+        "max_position_embeddings": 1024,
+        "rope_theta": 10000.0,
+        "positions": {"kind": "rope"},
+        "feedforward": {"kind": "swiglu"},
+        "attention": {"kind": "grouped"},
+        "qk_norm": False,
+        "tie_embeddings": True,
+        "dropout": 0.0,
+        "norm_eps": 1e-6,
+    }
+
+
+def test_what_is_dumped_loads_as_the_same() -> None:
+    config = ModelConfig(n_kv_heads=3, vocab_size=100)
+    assert ModelConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"d_model": 100, "n_heads": 6}, "n_heads 6 does not divide d_model 100"),
+        ({"n_heads": 6, "n_kv_heads": 4}, "n_kv_heads 4 does not divide n_heads 6"),
+        ({"d_model": 30, "n_heads": 6}, "rope needs an even head width, and d_model 30 / n_heads 6 = 5"),
+        ({"vocab_size": 0}, "greater than 0"),
+        ({"vocab_size": "all"}, "'auto'"),
+        ({"dropout": 1.0}, "less than 1"),
+        ({"positions": "ropes"}, "unknown kind `ropes` (did you mean `rope`?)"),
+        ({"n_head": 6}, "unknown key (did you mean `n_heads`?)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ModelConfig.model_validate(values)
+    assert message in str(caught.value)
+
+
+def test_the_place_of_a_head_problem_is_its_own_key() -> None:
+    with pytest.raises(ValidationError) as caught:
+        ModelConfig(d_model=100, n_heads=6)
+    assert [error["loc"] for error in caught.value.errors()] == [("n_heads",)]
+
+
+def test_vocab_size_can_be_fixed_later() -> None:
+    config = ModelConfig(d_model=60, n_heads=6)
+    fixed = config.with_vocab_size(500)
+    assert fixed.known_vocab_size == 500
+    assert fixed.model_dump(exclude={"vocab_size"}) == config.model_dump(exclude={"vocab_size"})
+    with pytest.raises(ValidationError):
+        config.with_vocab_size(0)
+
+
+def test_an_unknown_vocab_size_says_what_to_do() -> None:
+    with pytest.raises(ConfigError) as caught:
+        _ = ModelConfig().known_vocab_size
+    assert "`model.vocab_size` is `auto`" in caught.value.message
+    assert caught.value.hint == "set it: `--set model.vocab_size=32000`"
+
+
+def test_every_field_is_described() -> None:
+    assert all(field.description and field.description.endswith(".") for field in ModelConfig.model_fields.values())
+
+
+def test_reading_a_configuration_and_counting_do_not_import_torch() -> None:
+    code = (
+        "import sys; from alm.model.config import ModelConfig; from alm.model.count import count;"
+        "count(ModelConfig(vocab_size=9)); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,56 @@
+"""Our weights in Hugging Face's models give our logits: the default model is a Llama, with QK-norm a Qwen3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from alm.model.transformer import Transformer
+
+transformers = pytest.importorskip("transformers")
+
+# fp32 on both sides, with sums in another order, through two blocks; the logits are of order ten.
+SAME = {"rtol": 1e-4, "atol": 1e-4}
+
+
+def theirs(model: Transformer) -> torch.nn.Module:
+    config = model.config
+    values = {
+        "vocab_size": config.known_vocab_size,
+        "hidden_size": config.d_model,
+        "intermediate_size": config.ffn_hidden_size,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads,
+        "num_key_value_heads": config.n_kv_heads,
+        "head_dim": config.head_width,
+        "max_position_embeddings": config.max_position_embeddings,
+        "rms_norm_eps": config.norm_eps,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "tie_word_embeddings": config.tie_embeddings,
+        "attention_bias": False,
+    }
+    if config.qk_norm:
+        other = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**values))
+    else:
+        other = transformers.LlamaForCausalLM(transformers.LlamaConfig(**values, mlp_bias=False))
+    missing, unexpected = other.load_state_dict(model.state_dict(), strict=False)
+    assert unexpected == []
+    assert missing == (["lm_head.weight"] if config.tie_embeddings else [])
+    other.tie_weights()
+    return other.eval()
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+@pytest.mark.parametrize(
+    "shape", [{}, {"n_kv_heads": 1, "tie_embeddings": False}, {"n_kv_heads": 4, "rope_theta": 500.0, "norm_eps": 0.1}]
+)
+@torch.no_grad()
+def test_logits(
+    tiny_model: Callable[..., Transformer], ids: torch.Tensor, qk_norm: bool, shape: dict[str, object]
+) -> None:
+    model = tiny_model(qk_norm=qk_norm, **shape)
+    ours = model.logits(model(ids))
+    assert ours.std() > 1
+    torch.testing.assert_close(ours, theirs(model)(ids).logits, **SAME)

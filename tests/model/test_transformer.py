@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from alm.errors import ConfigError
+from alm.model.config import ModelConfig
+from alm.model.init import initialize
+from alm.model.loss import cross_entropy_sum
+from alm.model.transformer import Transformer
+
+SHAPES = [{}, {"qk_norm": True}, {"tie_embeddings": False, "n_kv_heads": 1}]
+
+
+def mean_loss(model: Transformer, ids: torch.Tensor) -> torch.Tensor:
+    return cross_entropy_sum(model(ids[:, :-1]), model.head_weight, ids[:, 1:]) / ids[:, 1:].numel()
+
+
+def test_names_and_shapes(tiny_model: Callable[..., Transformer]) -> None:
+    shapes = {name: tuple(value.shape) for name, value in tiny_model(n_layers=1, qk_norm=True).state_dict().items()}
+    assert shapes == {
+        "model.embed_tokens.weight": (61, 32),
+        "model.layers.0.self_attn.q_proj.weight": (32, 32),
+        "model.layers.0.self_attn.k_proj.weight": (16, 32),
+        "model.layers.0.self_attn.v_proj.weight": (16, 32),
+        "model.layers.0.self_attn.o_proj.weight": (32, 32),
+        "model.layers.0.self_attn.q_norm.weight": (8,),
+        "model.layers.0.self_attn.k_norm.weight": (8,),
+        "model.layers.0.mlp.gate_proj.weight": (48, 32),
+        "model.layers.0.mlp.up_proj.weight": (48, 32),
+        "model.layers.0.mlp.down_proj.weight": (32, 48),
+        "model.layers.0.input_layernorm.weight": (32,),
+        "model.layers.0.post_attention_layernorm.weight": (32,),
+        "model.norm.weight": (32,),
+    }
+    assert set(tiny_model(tie_embeddings=False).state_dict()) - set(tiny_model().state_dict()) == {"lm_head.weight"}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_parameter_gets_a_gradient(
+    tiny_model: Callable[..., Transformer], ids: torch.Tensor, shape: dict[str, object]
+) -> None:
+    model = tiny_model(**shape)
+    mean_loss(model, ids).backward()
+    still = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
+    assert still == []
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradients_equal_those_of_plain_autograd(
+    tiny_model: Callable[..., Transformer], ids: torch.Tensor, shape: dict[str, object]
+) -> None:
+    """Our own backward passes (norm, rotation, loss) in fp32 against PyTorch's everywhere in fp64."""
+    model, exact = tiny_model(**shape), tiny_model(**shape).double()
+    mean_loss(model, ids).backward()
+    logits = exact.logits(exact(ids[:, :-1]))
+    F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()
+    for (name, ours), theirs in zip(model.named_parameters(), exact.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_one_batch_can_be_overfitted(tiny_config: Callable[..., ModelConfig], ids: torch.Tensor) -> None:
+    model = Transformer(tiny_config())
+    initialize(model, seed=0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=True)
+    for _ in range(120):
+        optimizer.zero_grad()
+        mean_loss(model, ids).backward()
+        optimizer.step()
+    assert mean_loss(model, ids).item() < 0.1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_token_changes_what_comes_before_it(
+    tiny_model: Callable[..., Transformer], ids: torch.Tensor, shape: dict[str, object]
+) -> None:
+    model, changed = tiny_model(**shape), ids.clone()
+    changed[:, 13] = (changed[:, 13] + 1) % 61
+    with torch.no_grad():
+        before, after = model(ids), model(changed)
+    assert torch.equal(before[:, :13], after[:, :13])
+    assert (before[:, 13:] != after[:, 13:]).any(dim=-1).all()
+
+
+@torch.no_grad()
+def test_a_row_does_not_depend_on_its_neighbours(tiny_model: Callable[..., Transformer], ids: torch.Tensor) -> None:
+    model, others = tiny_model(), ids.clone()
+    others[0], others[2] = ids[2].flip(0), ids[0]
+    assert torch.equal(model(ids)[1], model(others)[1])
+
+
+def test_dropout_only_in_training(tiny_model: Callable[..., Transformer], ids: torch.Tensor) -> None:
+    model, without = tiny_model(dropout=0.5), tiny_model()
+    assert torch.equal(model(ids), without(ids))
+    model.train()
+    torch.manual_seed(0)
+    first, second = model(ids), model(ids)
+    assert not torch.equal(first, second)
+    torch.manual_seed(0)
+    assert torch.equal(model(ids), first)
+
+
+def test_making_a_model_draws_no_random_number(tiny_config: Callable[..., ModelConfig]) -> None:
+    before = torch.get_rng_state()
+    initialize(Transformer(tiny_config(tie_embeddings=False)), seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_bf16_autocast_is_near_fp32(tiny_model: Callable[..., Transformer], ids: torch.Tensor) -> None:
+    model = tiny_model(qk_norm=True)
+    exact = mean_loss(model, ids)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = mean_loss(model, ids)
+    assert rounded.dtype == torch.float32
+    # bf16 keeps 8 bits: half a per cent of the loss after two blocks.
+    torch.testing.assert_close(rounded, exact, rtol=5e-3, atol=0)
+    rounded.backward()
+
+
+def test_a_sequence_that_is_too_long_is_refused(tiny_model: Callable[..., Transformer]) -> None:
+    with pytest.raises(ValueError, match="0 \\+ 41 tokens do not fit in 40"):
+        tiny_model()(torch.zeros(1, 41, dtype=torch.int64))
+
+
+def test_a_model_needs_to_know_its_vocabulary(tiny_config: Callable[..., ModelConfig]) -> None:
+    with pytest.raises(ConfigError, match="is `auto`"):
+        Transformer(tiny_config(vocab_size="auto"))

@@ -1,0 +1,174 @@
+"""BPE against arithmetic by hand and against the library's own trainer and model."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+import tokenizers
+
+from alm import kinds
+from alm.config.base import Config, OfKind
+from alm.errors import ConfigError
+from alm.events import Event, Progressed
+from alm.tokenizers import alphabet
+from alm.tokenizers.models import bpe
+from alm.tokenizers.pretokenize import count_words
+
+Train = Callable[..., tokenizers.Tokenizer]
+
+SMALLEST = 272
+
+
+def library_merges(trained: tokenizers.Tokenizer) -> list[tuple[int, int]]:
+    model = json.loads(trained.to_str())["model"]
+    return [(model["vocab"][left], model["vocab"][right]) for left, right in model["merges"]]
+
+
+def library_vocab(trained: tokenizers.Tokenizer) -> list[str]:
+    vocab = trained.get_vocab()
+    return sorted(vocab, key=vocab.__getitem__)
+
+
+def written(merges: list[bpe.Merge]) -> list[str]:
+    return [alphabet.to_characters(token) for token in bpe.all_tokens(merges)]
+
+
+def same_as_library(words: Counter[str], trained: tokenizers.Tokenizer, vocab_size: int) -> list[bpe.Merge]:
+    merges = bpe.train(words, vocab_size=vocab_size)
+    assert merges == library_merges(trained)
+    assert written(merges) == library_vocab(trained)
+    return merges
+
+
+def test_merges_by_hand() -> None:
+    # Ids: byte b is 16 + (b - "!"), so b 81, g 86, h 87, n 93, p 95, s 98, u 100; merges from 272 on.
+    words = {"hug": 10, "pug": 5, "pun": 12, "bun": 4, "hugs": 5}
+    b, g, h, n, p, s, u = 81, 86, 87, 93, 95, 98, 100
+    expected = [
+        (u, g),  # 272 ug:   hug 10 + pug 5 + hugs 5 = 20; un has 16, hu 15, pu 17
+        (u, n),  # 273 un:   pun 12 + bun 4 = 16
+        (h, 272),  # 274 hug:  10 + 5 = 15
+        (p, 273),  # 275 pun:  12
+        (p, 272),  # 276 pug:  5, as often as hug+s, and 95 < 274
+        (274, s),  # 277 hugs: 5
+        (b, 273),  # 278 bun:  4
+    ]
+    assert bpe.train(words, vocab_size=1000) == expected
+    assert bpe.train(words, vocab_size=SMALLEST + 3) == expected[:3]
+
+
+def test_encoding_by_hand() -> None:
+    # Merges: 272 ug, 273 un, 274 hug, 275 hugs.
+    u, g, h, n, s, b = 100, 86, 87, 93, 98, 81
+    encoder = bpe.WordEncoder(alphabet.ids(), [(u, g, 272), (u, n, 273), (h, 272, 274), (274, s, 275)])
+    assert encoder.encode(b"hugs") == [275]  # h u g s -> h ug s -> hug s -> hugs
+    assert encoder.encode(b"bug") == [b, 272]
+    assert encoder.encode(b"ungun") == [273, g, 273]  # un before ng, which is no merge
+    assert encoder.encode(b"") == []
+
+
+def test_overlaps_are_counted_from_the_left() -> None:
+    # " " is byte 0x20, hidden: id 16 + 188 + 32 = 236. Five make 272 272 and one left
+    # over; then 272+space and 272+272 are as frequent, and 236 < 272: the pair with the space is first.
+    space = 236
+    assert bpe.train({" " * 5: 3}, vocab_size=1000) == [(space, space), (272, space), (272, 273)]
+
+
+@pytest.mark.parametrize("vocab_size", [SMALLEST, SMALLEST + 1, 300, 400, 2000])
+def test_hand_made_corpora_train_as_in_the_library(vocab_size: int, prose: list[str], library_train: Train) -> None:
+    same_as_library(count_words(prose, "qwen2"), library_train(prose, vocab_size), vocab_size)
+
+
+@pytest.mark.parametrize("letters", ["a", "ab", "a ", "abc", "a\nb ", "éa", " 👍", "abcdefgh"])
+def test_adversarial_corpora_train_as_in_the_library(letters: str, library_train: Train) -> None:
+    # Few letters make overlapping runs and many ties. Each text is one word, so nothing hides a run.
+    draw = random.Random(letters)
+    for _ in range(60):
+        texts = ["".join(draw.choices(letters, k=draw.randrange(1, 24))) for _ in range(draw.randrange(1, 30))]
+        texts += ["   ", "aaa   aaa", "ababab"] * draw.randrange(4)
+        size = SMALLEST + draw.randrange(1, 60)
+        same_as_library(Counter(texts), library_train(texts, size, whole=True), size)
+
+
+def test_random_split_text_trains_as_in_the_library(soup: list[str], library_train: Train) -> None:
+    for start in range(0, 600, 60):
+        texts = soup[start : start + 60]
+        same_as_library(count_words(texts, "qwen2"), library_train(texts, 700), 700)
+
+
+def test_a_merge_that_spells_a_special_token_is_that_token(library_train: Train) -> None:
+    texts = ["<|pad|>", "<|pad|>", "<|pad|><|pad|>", "x<|pad|>y", "pad"]
+    merges = same_as_library(Counter(texts), library_train(texts, 290, whole=True), 290)
+    assert 3 in {id_ for merge in merges for id_ in merge}
+
+
+def test_counts_beyond_32_bits_keep_their_order() -> None:
+    # a+b occurs 2**40 + 1 times and c+d 2**40: only whole counts tell them apart.
+    a, b, c, d = (alphabet.ids()[ord(letter)] for letter in "abcd")
+    assert bpe.train({"cd": 2**40, "ab": 2**40 + 1}, vocab_size=1000) == [(a, b), (c, d)]
+    assert bpe.train({"ab": 2**40, "cd": 2**40 + 1}, vocab_size=1000) == [(c, d), (a, b)]
+
+
+def test_a_megabyte_of_one_letter() -> None:
+    # 2**20 letters halve 20 times: tokens of 2, 4, ... 2**20 bytes. One letter less is one token of each size.
+    merges = bpe.train({"a" * 2**20: 1}, vocab_size=1000)
+    assert list(map(len, bpe.all_tokens(merges)[SMALLEST:])) == [2**k for k in range(1, 21)]
+    made = [(left, right, SMALLEST + rank) for rank, (left, right) in enumerate(merges)]
+    encoder = bpe.WordEncoder(alphabet.ids(), made)
+    assert encoder.encode(b"a" * (2**20 - 1)) == [*range(SMALLEST + 18, SMALLEST - 1, -1), alphabet.ids()[ord("a")]]
+
+
+@pytest.mark.parametrize("length", [12, 99, 100, 101, 102, 400])
+def test_words_encode_as_in_the_library_whatever_the_order_of_merges(length: int, library_train: Train) -> None:
+    # Shuffled, a merge may come before the ones that make its parts: then the order of joining shows.
+    draw = random.Random(length)
+    for letters in ("ab", "abc", "ab é"):
+        for round_ in range(25):
+            texts = ["".join(draw.choices(letters, k=length)) for _ in range(8)]
+            trained = library_train(texts, 310, whole=True)
+            merges = json.loads(trained.to_str())["model"]["merges"]
+            if round_ > 0:
+                draw.shuffle(merges)
+            vocab = trained.get_vocab()
+            trained.model = tokenizers.models.BPE(vocab=vocab, merges=[tuple(merge) for merge in merges])
+            encoder = bpe.WordEncoder(alphabet.ids(), [(vocab[a], vocab[b], vocab[a + b]) for a, b in merges])
+            for text in (*texts, *("".join(draw.choices(letters, k=length)) for _ in range(8))):
+                assert encoder.encode(text.encode()) == trained.encode(text).ids
+
+
+def test_ends_early_when_no_pair_is_left() -> None:
+    assert bpe.train({"ab": 1, "c": 5}, vocab_size=32_000) == [(80, 81)]
+    assert bpe.train({}, vocab_size=32_000) == []
+
+
+def test_progress_counts_merges_up_to_what_was_asked() -> None:
+    events: list[Event] = []
+    draw = random.Random(5)
+    words = {"".join(draw.choices("abcdefgh", k=20)): 1 for _ in range(200)}
+    merges = bpe.train(words, vocab_size=SMALLEST + 600, on_event=events.append)
+    done = [event.done for event in events if isinstance(event, Progressed)]
+    assert len(merges) == 600
+    assert done == sorted(done)
+    assert done[-1] == 600
+    assert len(done) > 2
+    assert all(event == Progressed("merges", event.done, 600, "merges") for event in events)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("vocab_size", [-1, 271, bpe.LARGEST_VOCAB_SIZE + 1])
+def test_a_size_that_cannot_be_is_refused(vocab_size: int) -> None:
+    with pytest.raises(ConfigError, match=r"a BPE vocabulary has 272 to 1,114,112 tokens, not") as caught:
+        bpe.train({"ab": 1}, vocab_size=vocab_size)
+    assert "--vocab-size" in str(caught.value.hint)
+
+
+def test_it_is_a_kind_with_a_strict_config() -> None:
+    assert "bpe" in kinds.names("alm.tokenizers.models")
+    config: Config = OfKind("alm.tokenizers.models").validate("bpe")
+    assert config == bpe.Config(kind="bpe", pattern="qwen2")
+    assert kinds.module_of(config) is bpe
+    with pytest.raises(ValueError, match="pattern"):
+        bpe.Config(pattern="gpt2")  # type: ignore[arg-type]

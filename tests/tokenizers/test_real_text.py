@@ -1,0 +1,71 @@
+"""The same laws on real text: the folder `shared/data` beside the checkout, where it is."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tokenizers
+
+from alm.tokenizers.file import Tokenizer
+from alm.tokenizers.models import bpe
+from alm.tokenizers.pretokenize import count_words, split
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+BOOKS = ("se_lewis-carroll_*", "se_jane-austen_*", "tinyshakespeare*")
+FILES = sorted(path for path in (DATA / "tokenizer").rglob("*.gz"))
+
+pytestmark = [pytest.mark.shared, pytest.mark.skipif(not DATA.is_dir(), reason="no shared/data beside the checkout")]
+
+
+def documents(path: Path) -> list[str]:
+    """The text of `path`; for .jsonl each string in it."""
+    text = gzip.decompress(path.read_bytes()).decode()
+    if ".jsonl" not in path.name:
+        return [text]
+    records = [json.loads(line) for line in text.split("\n") if line]
+    return [value for record in records for value in record.values() if isinstance(value, str)]
+
+
+@pytest.fixture(scope="module")
+def books() -> list[str]:
+    return [text for name in BOOKS for path in sorted((DATA / "prose").glob(name)) for text in documents(path)]
+
+
+@pytest.fixture(scope="module")
+def trained(books: list[str], library_train: Callable[..., tokenizers.Tokenizer]) -> tokenizers.Tokenizer:
+    return library_train(books, 8000)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(books: list[str]) -> Tokenizer:
+    return Tokenizer.from_merges(bpe.train(count_words(books, "qwen2"), vocab_size=8000))
+
+
+def test_there_is_something_to_read(books: list[str]) -> None:
+    assert sum(map(len, books)) > 1_900_000
+    assert len(FILES) >= 18
+
+
+def test_books_train_as_in_the_library(tokenizer: Tokenizer, trained: tokenizers.Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path / "tokenizer.json")
+    assert (tmp_path / "tokenizer.json").read_text("utf-8") == trained.to_str(pretty=True)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_real_text_splits_and_encodes_as_in_the_library(
+    path: Path,
+    tokenizer: Tokenizer,
+    trained: tokenizers.Tokenizer,
+    library_words: Callable[[str], list[str]],
+) -> None:
+    trained.encode_special_tokens = True
+    texts = documents(path)
+    for text, expected in zip(texts, trained.encode_batch(texts), strict=True):
+        assert split(text, "qwen2") == library_words(text)
+        ids = tokenizer.encode(text)
+        assert ids == expected.ids
+        assert tokenizer.decode(ids) == text
