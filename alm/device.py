@@ -186,7 +186,7 @@ def environment(choice: Choice) -> dict[str, str]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a subclass of str, which `weights_only` loading refuses
         "platform": platform.platform(),
         "device": device.type,
         "device_name": name,

@@ -123,13 +123,7 @@ def stream_faults() -> tuple[type[Exception], ...]:
 
 def _licence(info: DatasetInfo) -> str | None:
     stated = info.card_data.get("license") if info.card_data else None
-    if isinstance(stated, str):
-        stated = [stated]
-    return ", ".join(stated or _tagged(info.tags or [], "license:")) or None
-
-
-def _tagged(tags: list[str], prefix: str) -> list[str]:
-    return [tag.removeprefix(prefix) for tag in tags if tag.startswith(prefix)]
+    return ", ".join(stated) if isinstance(stated, list) else stated
 
 
 # ---- the patient client -------------------------------------------------------------------------

@@ -4,8 +4,8 @@ It speaks the part of the hub that `datasets` and `huggingface_hub` use to read 
 files are redirected to a second origin, as the hub does to its content network.
 
 `HF_ENDPOINT` and `HF_HOME` are read once, when `huggingface_hub` is imported, so `reserve()` must run before
-anything imports it: at the top of `tests/conftest.py`. It binds the ports and sets the environment; nothing
-listens until a test enters `serving(hub)`, so that every other test is refused at once when it tries to go out.
+anything imports it: at the top of `tests/conftest.py`. It binds the ports and sets the environment. A test that
+does not enter `serving(hub)` finds no hub there, or an empty one: none can reach the real hub by mistake.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Repository:
 
     gated: bool = False
     private: bool = False
-    licence: str | None = None
+    licence: str | list[str] | None = None
     readers: set[str] = field(default_factory=set)
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
@@ -133,7 +133,7 @@ class FakeHub:
         files: Mapping[str, bytes],
         *,
         branch: str = "main",
-        licence: str | None = None,
+        licence: str | list[str] | None = None,
         gated: bool = False,
         private: bool = False,
         readers: tuple[str, ...] = (),
@@ -239,7 +239,7 @@ class FakeHub:
                 "sha": sha,
                 "private": repository.private,
                 "gated": "auto" if repository.gated else False,
-                "tags": [f"license:{licence}"] if licence else [],
+                "tags": [],
                 "cardData": {"license": licence} if licence else {},
                 "siblings": [{"rfilename": path} for path in sorted(files)],
             }
@@ -485,3 +485,4 @@ def serving(hub: FakeHub) -> Iterator[FakeHub]:
             huggingface_hub.HfFileSystem.clear_instance_cache()
         for server in hub._servers:
             server.cut()
+        hub.forget()

@@ -55,9 +55,11 @@ def test_a_branch_is_pinned_to_the_commit_it_is_now(hub: FakeHub, patience: Pati
 
 def test_the_licence_is_the_stated_one(hub: FakeHub, patience: Patience) -> None:
     hub.add("a/stated", FILES, licence="odc-by")
+    hub.add("a/several", FILES, licence=["mit", "cc0-1.0"])
     hub.add("a/silent", FILES)
 
     assert pin("a/stated", patience=patience).licence == "odc-by"
+    assert pin("a/several", patience=patience).licence == "mit, cc0-1.0"
     assert pin("a/silent", patience=patience).licence is None
 
 

@@ -83,7 +83,7 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkp
         raise ArtifactError(f"`{path}` does not exist", hint=_elsewhere(path))
     try:
         values = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ArtifactError(f"`{path}` is no whole checkpoint: {reason}", hint=_elsewhere(path)) from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a failure the message names, 2 wrong usage, 70 a bug, 130 interrupted."""
     words = with_bare_resume(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(args=words)
+        app(args=words, prog_name="alm")
     except AlmError as error:
         ui.show_error(error)
         raise SystemExit(error.exit_code) from None

@@ -51,10 +51,3 @@ class KVCache:
     def length(self) -> int:
         """Tokens seen so far."""
         return self.layers[0].length
-
-    def rewind(self, length: int) -> None:
-        """Forgets all but the first `length` tokens."""
-        if not 0 <= length <= self.length:
-            raise ValueError(f"cannot rewind a cache of {self.length} tokens to {length}")
-        for layer in self.layers:
-            layer.length = length

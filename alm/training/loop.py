@@ -191,6 +191,9 @@ class _Recorder:
         self._hooks.on_event(Validated(step, score.loss, score.bits_per_byte))
 
     def _save(self) -> None:
+        # The update after a finite loss may have overflowed: what is saved must be whole in this sense too.
+        for parameter in self._state.model.parameters():
+            self._healthy &= torch.isfinite(parameter).all()
         self._check_health()
         with self._clock.paused():
             self._metrics.sync()

@@ -7,12 +7,15 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from alm.model.loss import cross_entropy_sum
 from alm.model.transformer import Transformer
 
 transformers = pytest.importorskip("transformers")
 
 # fp32 on both sides, with sums in another order, through two blocks; the logits are of order ten.
 SAME = {"rtol": 1e-4, "atol": 1e-4}
+# The same, as a share of the largest entry of each gradient.
+GRADIENT = 1e-4
 
 
 def theirs(model: Transformer) -> torch.nn.Module:
@@ -54,3 +57,16 @@ def test_logits(
     ours = model.logits(model(ids))
     assert ours.std() > 1
     torch.testing.assert_close(ours, theirs(model)(ids).logits, **SAME)
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_gradients(tiny_model: Callable[..., Transformer], ids: torch.Tensor, qk_norm: bool) -> None:
+    model = tiny_model(qk_norm=qk_norm)
+    cross_entropy_sum(model(ids[:, :-1]), model.head_weight, ids[:, 1:]).backward()
+    other = theirs(model)
+    logits = other(ids[:, :-1]).logits
+    torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum").backward()
+    expected = dict(other.named_parameters())
+    for name, parameter in model.named_parameters():
+        size = expected[name].grad.abs().max().item()
+        torch.testing.assert_close(parameter.grad, expected[name].grad, rtol=0, atol=GRADIENT * size, msg=name)

@@ -26,20 +26,6 @@ def test_cached_decoding_equals_the_full_forward(
 
 
 @torch.inference_mode()
-def test_rewinding_forgets(tiny_model: Callable[..., Transformer], ids: torch.Tensor) -> None:
-    model = tiny_model()
-    cache = model.new_cache(batch_size=3)
-    model(ids[:, :10].flip(1), cache)
-    cache.rewind(0)
-    model(ids[:, :9], cache)
-    model(ids[:, 9:12], cache)
-    cache.rewind(9)
-    torch.testing.assert_close(model(ids[:, 9:], cache), model(ids)[:, 9:], **CACHED)
-    with pytest.raises(ValueError, match="cannot rewind a cache of 24 tokens to 25"):
-        cache.rewind(25)
-
-
-@torch.inference_mode()
 def test_the_memory_stays_where_it_is(tiny_model: Callable[..., Transformer], ids: torch.Tensor) -> None:
     model = tiny_model()
     cache = model.new_cache(batch_size=3, max_tokens=24)

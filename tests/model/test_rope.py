@@ -8,8 +8,9 @@ import torch
 from alm.model.positions._rotary import Rotary, Rotation
 
 THETA = 10000.0
-# The angle of position 60000 is known to 60000 x 2^-24 in fp32, and enters a score of unit vectors once or twice.
-FAR = 60000 * 2**-24 * 4
+# Each of the two angles near 60000 in a score is rounded by half of 60000 x 2^-23 in fp32. Only the fastest of the 32
+# pairs has such angles, and it holds about a 32nd of the score of unit vectors.
+FAR = 60000 * 2**-23 / 32
 
 
 def rotary(width: int = 16, max_positions: int = 64) -> Rotary:
@@ -47,7 +48,7 @@ def test_scores_depend_only_on_the_distance(distance: int) -> None:
     ]
     assert max(scores) - min(scores) < FAR
     other = (positions(distance + 3, 1).rotate(q) * positions(0, 1).rotate(k)).sum().item()
-    assert abs(other - scores[0]) > 10 * FAR
+    assert abs(other - scores[0]) > 100 * FAR
 
 
 def test_gradient_equals_autograd_of_the_formula() -> None:

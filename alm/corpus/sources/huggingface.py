@@ -67,7 +67,7 @@ def open_source(config: Config, *, on_event: Listener = ignore, patience: hub.Pa
     return Source(items, revision=pinned.sha, licence=config.licence or pinned.licence)
 
 
-def _items(batches: Generator[list[Any]], place: str) -> Iterator[Item]:
+def _items(batches: Generator[list[Any], None, None], place: str) -> Generator[Item, None, None]:
     with contextlib.closing(batches):
         for row, value in enumerate(itertools.chain.from_iterable(batches)):
             if isinstance(value, str):
@@ -175,7 +175,7 @@ def _type_name(feature: Any) -> str:
 
 def _batches(
     dataset: IterableDataset, config: Config, pinned: hub.Pinned, patience: hub.Patience
-) -> Generator[list[Any]]:
+) -> Generator[list[Any], None, None]:
     """The field's values, file by file, so that a broken stream starts again at its file and not at the first."""
     for index in range(dataset.num_shards):
         file = dataset.shard(num_shards=dataset.num_shards, index=index)
@@ -184,7 +184,7 @@ def _batches(
 
 def _persistent(
     file: IterableDataset, config: Config, pinned: hub.Pinned, patience: hub.Patience
-) -> Generator[list[Any]]:
+) -> Generator[list[Any], None, None]:
     """The values of one file, each once, however often its stream breaks; new values renew the patience."""
     faults = hub.stream_faults()  # while it can be asked: a stream may be closed as late as the end of the program
     done = failures = 0
@@ -201,7 +201,7 @@ def _persistent(
             _give_up_or_wait(error, failures, config, pinned, patience)
 
 
-def _values(file: IterableDataset, config: Config) -> Generator[tuple[int, list[Any]]]:
+def _values(file: IterableDataset, config: Config) -> Generator[tuple[int, list[Any]], None, None]:
     """The field's values in batches, each with the row of the file that it starts at."""
     first = 0
     with contextlib.closing(file.iter(batch_size=_BATCH_ROWS)) as tables:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import io
@@ -11,7 +10,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,14 @@ import fakehub
 import pytest
 from fakehub import FakeHub
 
-from alm.corpus.document import Document, Dropped, Item, Source
+from alm.corpus.document import Document, Dropped, Source
 from alm.corpus.sources import huggingface
 from alm.corpus.sources.huggingface import Config, inputs, open_source
 from alm.errors import EXIT_USAGE, AlmError
 from alm.events import Event, Warned
 from alm.hub import Patience
 
-SCRIPT_SECONDS = 60
+PROGRAM_SECONDS = 60
 
 
 @pytest.fixture
@@ -170,6 +169,16 @@ def test_a_folder_of_the_same_name_is_not_read(
     monkeypatch.chdir(tmp_path)
     hub.add("a/b", {"train.jsonl": jsonl("there")})
     assert texts(open_source(Config(dataset="a/b"), patience=patience)) == ["there"]
+
+
+def test_progress_bars_of_the_libraries_are_off(hub: FakeHub, patience: Patience) -> None:
+    import datasets
+    import huggingface_hub.utils
+
+    hub.add("a/b", {"train.jsonl": jsonl("x")})
+    open_source(Config(dataset="a/b"), patience=patience)
+    assert datasets.are_progress_bars_disabled()
+    assert huggingface_hub.utils.are_progress_bars_disabled()
 
 
 def test_no_files_of_this_machine() -> None:
@@ -316,31 +325,24 @@ def test_a_fault_while_opening_is_waited_out(hub: FakeHub, patience: Patience, w
 def test_a_stream_that_breaks_inside_a_file_starts_again_at_that_file(
     hub: FakeHub, patience: Patience, waits: list[float]
 ) -> None:
-    """The file is longer than what is fetched in one request, and some of its rows have been read by then."""
+    """The file is longer than what is fetched at once. New rows renew the patience, which is for three faults."""
     rows = [f"{n} " + "x" * 5000 for n in range(4000)]
-    hub.add("a/b", {"train-0.jsonl": jsonl("first"), "train-1.jsonl": jsonl(*rows)})
+    files = {"train-0.jsonl": jsonl("first"), "train-1.jsonl": jsonl(*rows)}
+    hub.add("a/b", files)
     told: list[Event] = []
     source = open_source(Config(dataset="a/b"), patience=patience, on_event=told.append)
+    long_file = hashlib.sha256(files["train-1.jsonl"]).hexdigest()
+    hub.fault(long_file, "status", status=404, times=2)
     read = [next(source.items) for _ in range(1001)]
-    hub.fault("/_content/", "status", status=404)
+    hub.fault(long_file, "status", status=404)
     asked_first = len(hub.asked("train-0.jsonl"))
 
     assert [item.text for item in read if isinstance(item, Document)] == ["first", *rows[:1000]]
     assert texts(source) == rows[1000:]
-    assert waits == [1.0]
+    assert waits == [1.0, 2.0, 1.0]
     assert len(hub.asked("train-0.jsonl")) == asked_first
-    [warning] = told
-    assert isinstance(warning, Warned)
-    assert warning.message.startswith("the stream of `a/b` broke: ")
-
-
-def test_new_rows_renew_the_patience(hub: FakeHub, patience: Patience, waits: list[float]) -> None:
-    hub.add("a/b", DATA["jsonl"])
-    source = open_source(Config(dataset="a/b"), patience=patience)
-    for data in DATA["jsonl"].values():
-        hub.fault(hashlib.sha256(data).hexdigest(), "status", status=404, times=2)
-    assert texts(source) == ROWS
-    assert waits == [1.0, 2.0] * 3
+    assert all(isinstance(event, Warned) and event.message.startswith("the stream of `a/b` broke: ") for event in told)
+    assert len(told) == len(waits)
 
 
 def test_patience_ends_while_reading(hub: FakeHub, patience: Patience, waits: list[float]) -> None:
@@ -382,37 +384,40 @@ def test_closing_ends_the_download(hub: FakeHub, patience: Patience, form: str) 
     source = open_source(Config(dataset="a/b"), patience=patience)
     assert isinstance(next(source.items), Document)
     asked = len(hub.requests)
-    close(source.items)
+    source.items.close()
     assert list(source.items) == []
     assert len(hub.requests) == asked
     assert not hub.asked(r"/resolve/.*/train-2\.")[1:]  # opening may look at the form of each file, no more
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("hf-")]
 
 
-def close(items: Iterator[Item]) -> None:
-    with contextlib.closing(items):  # type: ignore[type-var]
-        pass
-
-
-LIMITED = """
+PROGRAM = """
 from alm.corpus.sources.huggingface import Config, open_source
+from alm.errors import InputError
+
 source = open_source(Config(dataset="a/b"))
-print(*(next(source.items).text[:5] for _ in range(3)), sep="\\n")
+print(*(next(source.items).text for _ in range(3)))
+try:
+    open_source(Config(dataset="a/damaged"))
+except InputError:
+    print("refused")
 """
 
 
 def test_a_program_that_stops_reading_ends_in_silence(hub: FakeHub, tmp_path: Path) -> None:
-    """In a process of its own: no thread holds it back, nothing but the text is printed, not even a warning."""
-    hub.add("a/b", DATA["parquet"])
+    """In a process of its own: no thread holds it back, and the libraries print no progress, warning or error."""
+    files = {f"train-{n:02}.parquet": parquet([f"row {n}"]) for n in range(20)}
+    hub.add("a/b", {"README.md": b"a card without metadata\n", **files})
+    hub.add("a/damaged", {"train.parquet": b"damaged"})
     environment = {**os.environ, **fakehub.environment(hub, str(tmp_path))}
     environment["PYTHONPATH"] = str(Path(huggingface.__file__).parents[3])
     done = subprocess.run(
-        [sys.executable, "-W", "error::ResourceWarning", "-c", LIMITED],
+        [sys.executable, "-W", "error::ResourceWarning", "-c", PROGRAM],
         env=environment,
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=SCRIPT_SECONDS,
+        timeout=PROGRAM_SECONDS,
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "row 0\nrow 1\nrow 2\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "row 0 row 1 row 2\nrefused\n", "")

@@ -61,14 +61,6 @@ class Character:
 
 
 @dataclass(frozen=True)
-class Elder:
-    """A grown-up of the hero's family: `term` is the noun after a possessive, `call` is what the hero says to them."""
-
-    term: str
-    call: str
-
-
-@dataclass(frozen=True)
 class Helper:
     """Somebody without a name met on the way: how they are first seen, and what they are doing then."""
 
@@ -89,16 +81,16 @@ def _helper(kind: str, look: str, doing: str) -> Helper:
 
 
 GIRL_NAMES = _names(
-    "Mia Lily Anna Emma Nora Ella Ruby Zoe Clara Lucy Molly Sara Ivy Maya Nina Amina Greta Lena Rosa Priya", SHE
+    "Mia Lily Anna Emma Nora Ella Ruby Zoe Clara Lucy Molly Maya Amina Greta Rosa Priya", SHE
 )
 BOY_NAMES = _names(
-    "Tom Ben Sam Max Leo Jack Finn Noah Omar Hugo Theo Oscar Luis Ravi Felix Milo Toby Adam Kofi Henry", HE
+    "Tom Ben Sam Max Leo Jack Finn Noah Omar Hugo Oscar Ravi Felix Milo Kofi Henry", HE
 )
 SHE_ANIMAL_NAMES = _names(
-    "Pippa Poppy Dotty Tilly Lulu Minnie Trixie Juno Flora Coco Bella Mitzi Nell Tansy Posy Sukie", SHE
+    "Pippa Poppy Dotty Tilly Lulu Minnie Trixie Juno Flora Coco Bella Mitzi Tansy Sukie", SHE
 )
 HE_ANIMAL_NAMES = _names(
-    "Pip Rufus Barnaby Otto Bruno Gus Monty Fergus Nibs Chester Albie Dudley Rolo Humphrey Basil Bix", HE
+    "Pip Rufus Barnaby Otto Bruno Gus Monty Fergus Chester Albie Dudley Rolo Humphrey Basil", HE
 )
 NAMES: tuple[Name, ...] = GIRL_NAMES + BOY_NAMES + SHE_ANIMAL_NAMES + HE_ANIMAL_NAMES
 
@@ -113,68 +105,61 @@ BOY = Kind("boy", "ran", "hands", _HUMAN_LOOKS, _HOUSES)
 
 ANIMALS: tuple[Kind, ...] = (
     Kind("rabbit", "hopped", "paws", ("small brown", "white", "young", "little gray", "fluffy"),
-         ("a cozy burrow", "a burrow under a hedge", "a warm burrow with two doors")),
+         ("a cozy burrow", "a burrow under a hedge", "a warm burrow with a round door")),
     Kind("fox", "trotted", "paws", ("young red", "small", "thin", "bushy-tailed"),
          ("a cozy den", "a den under a big rock", "a snug den with a leaf for a door")),
-    Kind("bear", "walked", "paws", ("big brown", "young", "little black", "round"),
-         ("a warm cave", "a cave behind a waterfall", "a dry cave full of soft moss")),
-    Kind("mouse", "scurried", "paws", ("tiny", "gray", "little brown", "quick"),
+    Kind("bear", "trotted", "paws", ("big brown", "young", "little black", "round"),
+         ("a warm cave", "a cave behind a big stone", "a dry cave full of soft moss")),
+    Kind("mouse", "ran", "paws", ("tiny", "gray", "little brown", "quick"),
          ("a hole in a garden wall", "a teapot in an old shed", "a snug hole under the stairs of a mill")),
-    Kind("squirrel", "scampered", "paws", ("red", "young", "quick little", "gray"),
-         ("a hollow tree", "a hole high up in an old oak", "a round nest of twigs")),
-    Kind("hedgehog", "shuffled", "paws", ("small", "prickly", "round little", "young"),
-         ("a snug hole under a log", "a nest of dry leaves", "a hole beneath a rose bush")),
+    Kind("squirrel", "ran", "paws", ("red", "young", "quick little", "gray"),
+         ("a hollow tree", "a hole high up in an old oak", "a round nest of sticks")),
+    Kind("hedgehog", "crept", "paws", ("small", "prickly", "round little", "young"),
+         ("a snug hole under a log", "a nest of dry leaves", "a hole under a thorn bush")),
     Kind("frog", "hopped", "hands", ("green", "little", "young", "spotted"),
          ("a mossy hole beside a pond", "a house under a lily leaf", "a cool hole under a stone")),
     Kind("badger", "trotted", "paws", ("young", "sturdy little", "black and white", "gray"),
-         ("a den with many rooms", "a deep, dry den", "a den under an old stump")),
+         ("a den full of leaves", "a deep, dry den", "a den under an old stump")),
     Kind("otter", "ran", "paws", ("sleek brown", "wet-nosed", "young", "little"),
-         ("a den on a river bank", "a hole behind the roots of a willow", "a house made of driftwood")),
-    Kind("beaver", "waddled", "paws", ("big-toothed", "young brown", "sturdy", "little"),
-         ("a house of sticks", "a lodge in the middle of a pond", "a snug house of mud and branches")),
-    Kind("mole", "hurried", "paws", ("small black", "tiny", "velvety", "young"),
-         ("a house under a green hill", "a snug home at the end of a tunnel", "a round room under a field")),
-    Kind("cat", "padded", "paws", ("striped", "young gray", "black", "thin orange"),
-         ("a basket by a stove", "a barn full of sweet hay", "a box on a sunny porch")),
+         ("a den on a river bank", "a hole behind the roots of a willow", "a house made of branches")),
+    Kind("beaver", "trotted", "paws", ("big-toothed", "young brown", "sturdy", "little"),
+         ("a house of sticks", "a round house in the middle of a pond", "a snug house of mud and branches")),
+    Kind("mole", "crept", "paws", ("small black", "tiny", "velvety", "young"),
+         ("a house under a green hill", "a snug home under an old tree", "a round house under a field")),
+    Kind("cat", "ran", "paws", ("striped", "young gray", "black", "thin orange"),
+         ("a basket by a stove", "a barn full of sweet hay", "a box by a sunny window")),
     Kind("dog", "trotted", "paws", ("shaggy", "spotted", "young brown", "small white"),
-         ("a kennel with a blue roof", "a farmhouse kitchen", "a kennel under an old pear tree")),
-    Kind("raccoon", "scampered", "paws", ("young", "little", "gray", "ring-tailed"),
-         ("a hollow log", "an old tree house", "a hole in a leaning oak")),
-    Kind("pig", "trotted", "hooves", ("small pink", "round", "spotted", "young"),
-         ("a pen full of clean straw", "a little brick house", "a shed behind a farm")),
+         ("a kennel with a blue roof", "a warm farm kitchen", "a kennel under an old pear tree")),
+    Kind("raccoon", "ran", "paws", ("young", "little", "gray", "ring-tailed"),
+         ("a hollow log", "an old tree house", "a hole in an old oak")),
+    Kind("pig", "trotted", "feet", ("small pink", "round", "spotted", "young"),
+         ("a shed full of straw", "a little brick house", "a shed with a round door")),
 )  # fmt: skip
 
-ELDERS: tuple[Elder, ...] = (
-    Elder("mother", "Mama"),
-    Elder("father", "Papa"),
-    Elder("grandmother", "Grandma"),
-    Elder("grandfather", "Grandpa"),
-    Elder("aunt", "Auntie"),
-    Elder("uncle", "Uncle"),
-)
+ELDERS: tuple[str, ...] = ("mother", "father", "grandmother", "grandfather", "aunt", "uncle")
 
 HELPERS: tuple[Helper, ...] = (
-    _helper("owl", "wise old", "sitting on a low branch"),
-    _helper("goose", "proud white", "marching along the path"),
+    _helper("owl", "gray old", "sitting on a low branch"),
+    _helper("goose", "proud white", "walking along the path"),
     _helper("crow", "black", "sitting on a fence"),
     _helper("heron", "tall gray", "standing on one leg"),
-    _helper("donkey", "sleepy", "chewing grass beside the path"),
-    _helper("toad", "fat brown", "sunning on a stone"),
-    _helper("swan", "lovely white", "resting on the bank"),
-    _helper("robin", "cheerful", "singing on a post"),
-    _helper("turtle", "very old", "crawling slowly along the path"),
-    _helper("goat", "bearded", "nibbling at a bush"),
+    _helper("donkey", "sleepy", "eating grass beside the path"),
+    _helper("toad", "fat brown", "sitting on a warm stone"),
+    _helper("swan", "lovely white", "sitting on the bank"),
+    _helper("robin", "cheerful", "singing on a gate"),
+    _helper("turtle", "very old", "walking slowly along the path"),
+    _helper("goat", "bearded", "eating leaves from a bush"),
     _helper("snail", "slow and patient", "climbing up a leaf"),
-    _helper("magpie", "chatty", "counting shiny stones"),
+    _helper("magpie", "noisy", "counting shiny stones"),
     _helper("woodpecker", "busy", "tapping on a tree"),
-    _helper("farmer", "friendly", "mending a gate"),
+    _helper("farmer", "friendly", "building a gate"),
     _helper("fisherman", "old", "carrying a net"),
-    _helper("shepherd", "quiet", "leaning on a stick"),
-    _helper("miller", "dusty", "leading a cart full of flour"),
-    _helper("baker", "plump", "carrying a tray of warm bread"),
+    _helper("shepherd", "quiet", "holding a long stick"),
+    _helper("miller", "dusty", "pulling a cart full of flour"),
+    _helper("baker", "plump", "carrying a basket of warm bread"),
     _helper("postman", "tired", "carrying a bag of letters"),
-    _helper("sailor", "jolly", "tying a long rope"),
-    _helper("gardener", "kind", "watering a row of beans"),
-    _helper("peddler", "merry", "pushing a cart full of pots"),
-    _helper("painter", "dreamy", "painting a picture of the clouds"),
+    _helper("sailor", "jolly", "pulling a long rope"),
+    _helper("gardener", "kind", "digging in the ground"),
+    _helper("peddler", "merry", "pulling a cart full of pots"),
+    _helper("painter", "dreamy", "painting the clouds"),
 )

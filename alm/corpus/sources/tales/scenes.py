@@ -30,7 +30,7 @@ _HOBBIES = (
 _TRAITS = (
     "{he} was [very |]{trait} and {trait_habit}.",
     "{he} was a {trait} {hero.kind} who {trait_habit}.",
-    "Everyone knew that {hero} {trait_habit}.",
+    "[Everyone knew|People said|It was well known] that {hero} {trait_habit}.",
     "{he} {trait_habit}.",
 )
 
@@ -46,47 +46,47 @@ _FRIENDS = (
 
 _MEETINGS = (
     "On the way {he} met {helper.a}, {helper.doing}.",
-    "[Just then|After a while|At the next bend], {he} saw {helper.a} {helper.doing}.",
+    "[Just then|After a while|At the next corner], {he} saw {helper.a} {helper.doing}.",
     "There was {helper.a} {helper.doing}, and {hero} stopped.",
-    "{way_1}, {he} [found|came upon] {helper.a} {helper.doing}.",
+    "{way_3}, {he} [found|came upon] {helper.a} {helper.doing}.",
 )
 
 _SAD = (
-    "{hero} felt [very sad|so sad|terrible].",
+    "{hero} felt [very sad|so sad|sad and small].",
     "{his} heart [sank|felt as heavy as a stone|sank like a stone].",
-    "A [big|hot] tear rolled down {his} [nose|cheek].",
+    "A [big|hot] tear rolled down {his} nose.",
     "{he} sat down on [a stone|the ground|a step] and [cried a little|sighed|hid {his} face in {his} {hero.hands}].",
     "{hero} tried not to cry, but {his} [eyes|cheeks] were soon wet.",
-    "There was a lump in {his} throat, and {he} could not [speak|swallow].",
-    "For a [while|long time] {hero} [just stood there|said nothing at all|only looked at the ground].",
+    "There was a lump in {his} throat, and {he} could not [speak|say a word].",
+    "For a [while|long time] {hero} [just stood there|said nothing at all|only looked at the ground|could not move].",
 )
 _SCARED = (
     "{his} heart beat [fast|like a drum|so loud that {he} could hear it].",
-    "{hero} was [very|so] scared that {his} [knees|{hero.hands}] shook.",
-    "{he} wanted to run away, but {his} feet would not move.",
-    "{he} felt cold from {his} nose to {his} toes.",
-    "{hero} held {his} breath and [listened|stood still as a stone].",
-    "{his} mouth was dry, and {his} tummy felt [tight|very small].",
+    "{hero} was so scared that {his} [knees|{hero.hands}] shook.",
+    "{he} wanted to [run away|hide|call for help], but {his} [feet|legs|knees] would not [move|carry {him}].",
+    "{he} felt [cold|hot and cold] [all over|from {his} nose to {his} toes|right down to {his} toes].",
+    "{hero} held {his} breath and [listened|waited|did not move].",
+    "{his} mouth was dry, and {his} [tummy felt tight|voice was gone|ears rang].",
 )
 _GLAD = (
     "{hero} was so [happy|glad] that {he} [danced|jumped up and down|laughed out loud|sang].",
-    "{his} heart felt as light as a [feather|leaf|cloud].",
+    "{his} heart felt [light|as light as air|as light as a feather|like a bird in the wind].",
     "{hero} [smiled from ear to ear|could not stop smiling].",
-    "{he} laughed and [spun around|clapped {his} {hero.hands}|turned a somersault].",
-    "A warm feeling [filled {him}|went through {him}] from {his} toes to {his} [ears|nose].",
+    "{he} laughed and [turned around and around|clapped {his} {hero.hands}|fell over {his} own feet].",
+    "{he} felt warm [all over|from {his} toes to {his} ears], as if {he} had [eaten hot soup|sat by the stove].",
 )
 _PROUD = (
-    "{hero} stood [very tall|a little taller than before].",
+    "{hero} stood [very tall|on the tips of {his} toes|a little taller than before].",
     "{he} was so proud that {his} [cheeks|ears] [glowed|turned pink].",
     "{hero} had never felt so [proud|tall|brave].",
     "{he} walked home [like a king|with {his} nose in the air|with big, proud steps].",
 )
 _SORRY = (
-    "{his} tummy [hurt|felt heavy], and it was not from [supper|eating too much].",
-    "{hero} felt [small and sorry|hot with shame|very small indeed].",
-    "{his} [ears|cheeks] [burned|grew hot], and {he} could not look up.",
-    "The more {he} thought about it, the worse {he} felt.",
-    "{he} wished that {he} could [begin the day again|take it all back].",
+    "{his} tummy [hurt|felt heavy], and it was not from [supper|too much cake].",
+    "{hero} felt [small and sorry|hot and sorry|very small].",
+    "{his} [ears|cheeks] [grew red|grew hot], and {he} could not look up.",
+    "The [more|longer] {he} thought about it, the [worse|smaller|sadder] {he} felt.",
+    "{he} wished that {he} could [begin the day again|take it all back|be somewhere else].",
 )
 _LONELY = (
     "The day [seemed|felt] [very long|long and empty].",
@@ -97,16 +97,16 @@ _LONELY = (
 
 _CODAS = (
     "That night {hero} fell asleep [with a smile|at once|before the moon was up].",
-    "That night {hero} told the [moon|stars] all about it.",
-    "When {he} [lay in bed|closed {his} eyes] that night, {hero} was still smiling.",
-    "It had been a good day [after all|from start to end].",
-    "At bedtime {hero} [thought of it|told the story] one more time, and then {he} slept.",
-    "[Even now|To this day], when {hero} is asked about that day, {he} only smiles.",
+    "That night {hero} [told the moon all about it|told the stars what had happened|sang a little song about it].",
+    "When {he} [lay in bed|closed {his} eyes|blew out the candle] that night, {hero} was still [smiling|humming].",
+    "It had been [a good day|a long day|a day to remember], [after all|and it was not over yet|and tomorrow there would be another].",
+    "At bedtime {hero} [thought of it|told the story] one more time, and then {he} [slept|closed {his} eyes|began to dream].",
+    "[Even now|To this day], when [somebody|{elder}] asks about that day, {hero} only [smiles|laughs].",
     "[The stars came out|The moon rose] over {near_the}, and {hero} slept [well|without a care|until morning].",
     "{he} could not wait to tell {elder} [about it|the whole story|what had happened].",
-    "And for supper there was {food.a}, [warm from the oven|the best one ever|and everyone had seconds].",
+    "And for supper there was {food.a}, [warm from the oven|the best one ever|and everyone wanted more].",
     "Then {he} went back to {hobby}, because some things never change.",
-    "After that, even {hobby} felt [better|a little sweeter] than before.",
+    "And even {hobby} [felt better|was more fun] than before.",
 )
 
 
@@ -122,8 +122,7 @@ def set_scene(story: Story) -> None:
     story.put(place=place, sight=story.pick(place.sights), junk_1=junk[0], junk_2=junk[1])
     story.put(spot_1=spots[0], spot_2=spots[1], spot_3=spots[2], way_1=ways[0], way_2=ways[1], way_3=ways[2])
     story.put(hobby=hobbies[0], hobby_2=hobbies[1], food=story.pick(words.FOODS), helper=story.pick(cast.HELPERS))
-    elder = story.pick(cast.ELDERS)
-    story.put(elder=f"{hero.his} {elder.term}", call=elder.call)
+    story.put(elder=f"{hero.his} {story.pick(cast.ELDERS)}")
     _set_time(story)
 
 

@@ -74,7 +74,7 @@ KINDLY = Mood(
 WHISPER = Mood(
     verbs=("whispered",),
     manners=("", "", " very softly"),
-    gestures=("swallowed hard", "stood very still"),
+    gestures=("stood very still", "looked all around"),
     own=("closed {who.his} eyes", "held {who.his} breath"),
 )
 SADLY = Mood(
@@ -99,7 +99,7 @@ ASK = Mood(
 WONDER = Mood(
     verbs=("asked", "cried", "wondered"),
     manners=("",),
-    gestures=("stopped", "looked all around"),
+    gestures=("stopped", "looked this way and that"),
     own=("scratched {who.his} head",),
     mark="?",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alm.corpus.sources.tales import scenes
+from alm.corpus.sources.tales import scenes, words
 from alm.corpus.sources.tales.story import ADVISE, ASK, CROSSLY, GLADLY, KINDLY, REPLY, SADLY, SAY, Story
 
 
@@ -25,42 +25,42 @@ _QUARRELS = (
         "I saw it first", "But I picked it up",
         ("They took turns with the {thing.noun}, one day here and one day there.",
          "They found out that {thing.the} belonged to {helper.a} and gave it back together.",
-         "They hung {thing.the} on a branch halfway between their homes, so that it belonged to both."),
+         "They hung {thing.the} on a tree by the road, so that it belonged to both of them."),
     ),
     _Quarrel(
         ("{one_day}, they raced to [the old wall|the last tree|the well]. They got there at nearly the same time.",
          "{one_day}, they ran [down the hill|around the pond] to see who was faster. It was very, very close."),
         "I won", "No, I won",
         ("They ran once more, [with one leg each tied together|holding on to each other], and nobody could say who won.",
-         "After that, they raced against the [wind|clouds], and they always lost together."),
+         "After that, they raced the [wind|clouds], and they always came in last together."),
     ),
     _Quarrel(
-        ("{one_day}, they built a [dam|tower|castle] {place.at}. {hero} wanted it round, and {friend} wanted it square.",
-         "{one_day}, they made a [castle|tower|fort] out of [stones|mud|sticks]. {hero} wanted to make it taller, but "
-         "{friend} wanted to make it wider."),
+        ("{one_day}, they built a [tower|castle|house] {place.at}. {hero} wanted it round, and {friend} wanted it tall.",
+         "{one_day}, they made a [castle|tower|house] out of [stones|mud|sticks]. {hero} wanted to make it taller, but "
+         "{friend} wanted to make it bigger."),
         "My way is better", "You never listen to me",
         ("They built it again, half of it one way and half of it the other, and it was better than before.",
-         "This time they asked each other before every [stone|step], and it stood until [winter|the next flood]."),
+         "This time they asked each other before every [stone|step], and it stood until [winter|the next storm]."),
     ),
     _Quarrel(
-        ("{one_day}, {hero} lent {friend} {his} {thing}. It came back [wet and dirty|covered with mud|sticky with jam].",
-         "{one_day}, {friend} borrowed {thing.the} that {hero} loved, and left it out in the rain."),
-        "You said that you would take care of it", "It was only an accident",
-        ("They cleaned the {thing.noun} together until it looked like new, or almost.",
-         "{friend} gave {him} a [drawing|daisy] to make up for the {thing.noun}, and {hero} put it on the wall."),
+        ("{one_day}, {friend} took {hero}'s {thing} home for the night. It came back [wet and dirty|covered with mud].",
+         "{one_day}, {friend} played with {thing.the} that {hero} loved, and left it out in the rain."),
+        "You said that you would take care of it", "But I did not mean to do it",
+        ("They washed the {thing.noun} together until it looked like new, or almost.",
+         "{friend} gave {him} a [drawing|flower] to make up for the {thing.noun}, and {hero} put it on the wall."),
     ),
     _Quarrel(
         ("{one_day}, {friend} waited and waited {place.at}, but {hero} had forgotten all about their picnic.",
          "{one_day}, {hero} went off to play with somebody else and forgot that {friend} was waiting {place.at}."),
         "I only forgot", "I waited all day for you",
-        ("The next day {hero} was the first to come, with {food.a} under one arm.",
+        ("The next day {hero} was the first to come, with {food.a} in a basket.",
          "They had their picnic after all, and {hero} brought {food.a}."),
     ),
     _Quarrel(
         ("{one_day}, they shared {food.a}. One piece was left, and both of them wanted it.",
          "{one_day}, there was {food.a} to share, and {friend} cut it. One piece was [much|a little] bigger."),
         "You always take the big one", "That is not fair",
-        ("From then on, one of them cut and the other one chose.",
+        ("From then on, one of them cut, and the other one took the first piece.",
          "They broke the last piece in two, and each gave the other the bigger half."),
     ),
 )  # fmt: skip
@@ -74,30 +74,30 @@ _WORSE = (
 _PARTINGS = (
     "{friend} turned around and went {way_1} without looking back.",
     "{hero} [ran|went] home and shut the door with a bang.",
-    "{friend} went one way, and {hero} went the other.",
-    '"I will never play with you again," said {friend}, and {friend.he} was gone.',
+    "{friend} went [one way|left|home], and {hero} [went the other|went right|stayed behind alone].",
+    '"I will never [play with you|talk to you|share with you] again," said {friend}, and {friend.he} was gone.',
 )
 _ALONE = (
     "{hero} tried to play alone, but [who would hold the other end of the rope|nobody laughed at the jokes|hide and "
     "seek is no good for one].",
     "{hero} went to {place.the}, but it was [only a place|too quiet] without {friend}.",
-    "{hero} built a [tower|house of cards], and there was no one to show it to.",
+    "{hero} built a [tower|boat|house of sticks], and there was no one to show it to.",
     "{hero} saw a cloud that looked like a [whale|goat in a hat] and turned to tell {friend}, but {friend} was not there.",
     "That day even {hobby} was no fun.",
 )
 _ADVICE = (
     "What do you want more, to be right or to have a friend?",
     "Somebody has to say sorry first, and it may as well be you",
-    "A quarrel is like a knot. Do not pull. Be patient",
-    "I think there is someone who misses you just as much",
-    "A good friend is harder to find than a good day",
+    "Anger is like rain. It feels long, but it stops",
+    "I think there is someone who feels just as sad as you",
+    "There are many good days, but there is only one {friend}",
 )
 _TURNS = (
-    "So {hero} took a deep breath and set out for {friend}'s home. Halfway there {he} met {friend}, who was on the way "
+    "So {hero} took [a deep breath|{his} hat] and set out for {friend}'s home. [Halfway there|On the bridge|At the corner] {he} met {friend}, who was on the way "
     "to {his} home.",
-    "The next morning {he} went {way_2} and knocked at {friend}'s door. It opened before {he} could knock twice.",
-    "{hero} walked {way_2}, practicing what to say. But there was {friend}, sitting on the wall, all alone.",
-    "In the evening there was a knock at the door. It was {friend}, looking at {friend.his} feet.",
+    "The next morning {he} went {way_2} and knocked at {friend}'s door. It opened [at once|before {he} could knock twice|as if somebody had been waiting].",
+    "{hero} walked {way_2}, practicing what to say. But there was {friend}, sitting [on the wall|by the gate|under a tree], all alone.",
+    "[In the evening|Before supper|The next day] there was a knock at the door. It was {friend}, [looking at {friend.his} feet|with a flower|with wet eyes].",
 )
 _SORRY_LINES = (
     "I am sorry. I was wrong",
@@ -108,10 +108,10 @@ _SORRY_LINES = (
 _SORRY_TOO = ("I am sorry, too", "So did I, and so am I", "I missed you every minute", "Let us never do that again")
 _BOTH = (
     '"I am sorry!" they said, both at the same time. Then they had to laugh.',
-    "They both began to talk at once, and stopped, and began again, and then they laughed until their tummies hurt.",
+    "They both began to talk at once, and stopped, and began again, and then they laughed until they had to sit down.",
 )
 _STILL_FRIENDS = (
-    "They still quarreled now and then, but never for long.",
+    "They still shouted now and then, but never for long.",
     "And if they ever fell out again, it was over by supper.",
     "{hero} and {friend} walked home side by side, talking all the way.",
     "Being friends again felt like coming in from the cold.",
@@ -122,6 +122,7 @@ _STILL_FRIENDS = (
 def quarrel(story: Story) -> None:
     """Two friends fall out, are lonely, and make up."""
     scenes.choose_thing(story)
+    story.put(food=story.pick(words.CAKES))
     over = story.pick(_QUARRELS)
     scenes.open_tale(story)
     scenes.introduce_friend(story)
@@ -152,18 +153,18 @@ def _make_up(story: Story) -> None:
 
 
 _ARRIVALS = (
-    "{one_day}, a cart full of [boxes|chairs|pots and pans] stopped in front of the empty house next door, and "
+    "{one_day}, a cart full of [boxes|pots|straw] stopped in front of the empty house next door, and "
     "{friend.a} climbed down.",
     "{one_day}, there was somebody new {place.at}. It was {friend.a}, sitting alone {spot_1}.",
     "{one_day}, {hero} saw {friend.a} {place.at}. Nobody knew where {friend.he} came from.",
-    "{one_day}, a new family moved in {near}. They had {friend.a} with them.",
+    "{one_day}, a new family came to live {near}. They had {friend.a} with them.",
 )
 _STRANGE = (
     "The newcomer [wore a coat that was much too big|had a hat with a hole in it|carried a big green bag] and did not "
     "say a word.",
     "The newcomer looked at everyone with big eyes and hid {spot_3}.",
-    "The newcomer spoke so softly that nobody could understand.",
-    "The newcomer drew lines in the dust with a stick and did not look up.",
+    "The newcomer spoke [so softly|so fast|such strange words] that nobody could understand.",
+    "The newcomer drew [lines|circles|stars] in the [dust|sand] with a stick and did not look up.",
 )
 _OTHERS = (
     "The others ran past and did not stop.",
@@ -172,23 +173,23 @@ _OTHERS = (
     "{hero} felt shy, too, and walked on. But {he} thought about it all evening.",
 )
 _FIRST_TRIES = (
-    "{hero} waved, but the newcomer only looked away.",
-    "{hero} said hello, but {he} said it so fast that it sounded like a sneeze.",
-    "{hero} rolled a ball across the grass. It rolled back, very slowly, and that was all.",
+    "{hero} [waved|smiled], but the newcomer only looked [away|down|at the ground].",
+    "{hero} said hello, but {he} said it so [fast|softly] that it sounded like a [sneeze|mouse].",
+    "{hero} rolled [a ball|an apple] across the grass. It rolled back, very [slowly|softly], and that was all.",
     "{hero} told {his} best joke. Nobody laughed.",
 )
 _GIFTS = (
-    "So the next morning {hero} left [{food.part}|a daisy|a white stone] {spot_2} and [went|ran] away.",
+    "So the next morning {hero} left [{food.part}|a flower|a white stone] {spot_2} and [went|ran] away.",
     "Then {hero} had an idea. {he} left [{food.part}|a red apple|a paper boat] {spot_2}, with a note that said hello.",
 )
 _ANSWERS = (
-    "When {he} came back, it was gone. In its place lay [a blue feather|a shiny button|a tiny boat made of bark].",
-    "In the evening something else lay there. It was [a drawing of a cat|a ring made of grass|a walnut with a face].",
+    "When {he} came back, [it was gone|nothing was left of it]. In its place lay [a blue feather|a shiny button|a tiny boat made of bark].",
+    "In the evening something [else|new] lay [there|in the same place]. It was [a drawing of a cat|a ring made of grass|a nut with a face].",
 )
 _NAME_LINES = (
     "I am {hero}. What is your name?",
     "Hello. My name is {hero}. Do you want to play?",
-    "I am {hero}, and I live right over there. Who are you?",
+    "I am {hero}, and I live [right over there|near the mill|behind the hedge]. Who are you?",
 )
 _NAME_ANSWERS = (
     "My name is {friend}, and I do not know anyone here",
@@ -198,17 +199,17 @@ _NAME_ANSWERS = (
 )
 _TALENTS = (
     "It turned out that {friend} could [whistle like any bird|walk on {friend.his} {friend.hands}|juggle four apples|"
-    "make a knot that nobody could open|draw anything in the world|tell stories about pirates].",
+    "paint anything in the world|tell stories about the sea].",
     "{friend} knew a game that nobody had ever played, and soon [they were all|everyone was] playing it.",
-    "{friend} could run like the wind, and {hero} could hide like a mouse, so they were a perfect team.",
+    "{friend} could [run like the wind|climb like a cat|swim like a fish], and {hero} could [hide like a mouse|think like a fox|jump like a frog], so they made a [good|perfect] team.",
     "{hero} showed {friend} {place.the}, and {friend} showed {him} how to [skip a stone|make a flute out of grass].",
 )
 _FRIENDS_NOW = (
     "By evening {hero} could not remember how it had been without {friend}.",
     "From then on, if you saw one of them, the other was never far.",
     "Soon the others came over, one by one, and {friend} was never alone again.",
-    "When the next newcomer came, {friend} was the first to say hello.",
-    "The big shy eyes were not shy any more, and {friend} laughed louder than anyone.",
+    "When [the next newcomer came|somebody new came again], {friend} was the first to [say hello|smile|run and meet them].",
+    "The big [shy|sad] eyes were not [shy|sad] any more, and {friend} laughed [louder|longer] than anyone.",
 )
 
 
@@ -240,7 +241,7 @@ def new_friend(story: Story) -> None:
 
 _ILLNESSES = (
     "had a bad cold",
-    "had a sore throat",
+    "had a hot head and cold feet",
     "had hurt {friend.his} foot",
     "had red spots all over",
     "had a fever",
@@ -260,43 +261,43 @@ _SICK_LINES = (
     "Now I will miss everything",
 )
 _WRONG_CHEERS = (
-    "First {hero} brought a drum and played a march. It made {friend}'s head hurt.",
+    "First {hero} brought a drum and played a song. It made {friend}'s head hurt.",
     "First {he} brought a big bunch of flowers, and {friend} sneezed seven times.",
     "First {he} tried to be funny and fell over the chair. The soup was everywhere.",
-    "First {he} sang all the songs {he} knew. Next door, a dog began to howl.",
+    "First {he} sang all the songs {he} knew. Next door, a dog began to cry.",
     "First {hero} sat by the bed and sighed, and that made both of them sadder.",
 )
 _IDEAS = (
     "Then {hero} had an idea. If {friend} could not go to the {event}, the {event} would have to come to {friend}.",
     "{hero} went to the {event} alone, but all the time {he} thought of the little room with the closed window.",
-    "{hero} did not want to go alone. {he} sat on the step and thought, and then {he} ran to find {elder}.",
+    "{hero} did not want to [go|have fun] alone. {he} [sat on the step|lay in the grass|walked up and down] and thought, and then {he} ran to find {elder}.",
 )
 _CHEERS = (
     "{he} filled a basket with [a paper flag|a red balloon|a bag of nuts|a bell], {food.part} and a leaf from "
     "{place.the}.",
-    "{he} asked everyone to come by, and they [marched|danced] past {friend}'s window, one after another.",
+    "{he} asked everyone to come by, and they [danced|walked] past {friend}'s window, one after another.",
     "{he} drew the whole {event} on a long piece of paper, with every [flag|hat|dog] in it.",
     "{he} made puppets out of socks and put on a show at the end of the bed.",
-    "{he} tied a string from {friend}'s window to {his} own, so that they could send each other letters all day.",
-    "{he} stood under the window and told the whole story, and {he} played every part {himself}.",
+    "{he} tied a string from {friend}'s window to {his} own, and they wrote each other letters all day.",
+    "{he} stood [under the window|at the end of the bed] and told the whole story, and {he} played [every part|all of it, even the dog,] {himself}.",
 )
 _LAUGHS = (
-    "{friend} laughed for the first time in days.",
+    "{friend} [laughed|smiled|sat up] for the first time in [days|a week].",
     "{friend} sat up in bed and clapped.",
-    "{friend}'s cheeks turned pink, and it was not from the fever.",
+    "{friend}'s [cheeks|ears] turned pink, and it was not from [the fever|being ill].",
     "{friend} forgot to feel ill until it was dark.",
 )
 _FRIEND_THANKS = (
     "This is better than the real {event}",
     "I did not miss anything after all",
-    "You are better than any medicine",
+    "You are better than any doctor",
     "Now I feel well already",
 )
 _WELL = (
-    "A few days later {friend} was well again, and then it was {hero} who had a cold. {friend} came with soup and "
-    "sock puppets.",
+    "[A few days later|The next week] {friend} was well again, and then it was {hero} who had a cold. {friend} came with "
+    "[soup|{food.part}] and [sock puppets|a bag of jokes|paper stars].",
     "By the end of the week {friend} was up, and the two ran {way_1} as if they had never been still.",
-    "When {friend} was well, they kept [the basket|the pictures|one of the flags] to remember that day.",
+    "When {friend} was well, they kept [the basket|the pictures|one of the letters] to remember that day.",
     "Soon {friend} was well, and they had a {event} of their own {place.at}.",
 )
 

@@ -8,10 +8,10 @@ from alm.corpus.sources.tales import scenes, words
 from alm.corpus.sources.tales.story import ADVISE, ASK, GLADLY_CRY, KINDLY, REPLY, SADLY, WHISPER, WONDER, Story
 
 _TREASURED = (
-    "{his} [favorite|best] thing in the whole world was {thing.a}. {he} {habit}.",
+    "{his} best thing in the [whole|wide] world was {thing.a}. {he} {habit}.",
     "[More than anything|Most of all] {he} loved {his} {thing}. {he} {habit}.",
     "{he} had {thing.a} that once belonged to {elder}. {he} {habit}.",
-    "{elder} had given {him} {thing.a}, and {he} {habit}.",
+    "One winter {elder} gave {him} {thing.a}, and {he} {habit}.",
     "{he} had {thing.a} from the [spring|summer|village] fair, and {he} {habit}.",
     "{hero} owned only one treasure, and that was {thing.a}. {he} {habit}.",
 )
@@ -19,7 +19,7 @@ _GONE = (
     "{one_day}, {hero} came home from {place.the} and [saw|found] that {thing.the} was gone.",
     "{one_day}, after a long game {place.at}, {hero} reached for {thing.the}. It was [gone|not there].",
     "{one_day}, {hero} took {thing.the} to {place.the}. {sight}, and {he} forgot everything else. When it was time "
-    "to go, the {thing.noun} was [gone|nowhere to be seen].",
+    "to go, the {thing.noun} was [gone|not where it had been].",
     "{one_day}, {hero} was on the way home from {place.the} when {he} felt that something was missing. It was "
     "{thing.the}!",
     "{one_day}, {hero} played {place.at} until {his} legs were tired. Then {he} looked for {thing.the}, but it was "
@@ -40,19 +40,19 @@ _ADVICE_LINES = (
     "Let us go and look together",
 )
 _FIRST_LOOKS = (
-    "{he} [hurried|ran|went] back to {place.the} and looked {spot_1}. There was nothing there but {junk_1}.",
+    "{he} [{hero.ran}|went] back to {place.the} and looked {spot_1}. There was nothing there but {junk_1}.",
     "First {he} looked {spot_1}, but {he} found only {junk_1}.",
-    "Back {place.at}, {he} searched {spot_1} and found {junk_1}, but no {thing.noun}.",
+    "Back {place.at}, {he} looked {spot_1} and found {junk_1}, but no {thing.noun}.",
     "{he} went back and got down on {his} knees to look {spot_1}. All {he} saw was {junk_1}.",
-    "{hero} walked {way_1} and back to {place.the}. {he} looked {spot_1}. No {thing.noun}.",
+    "{hero} {hero.ran} {way_1} and back to {place.the}. {he} looked {spot_1}. No {thing.noun}.",
 )
 _SECOND_LOOKS = (
     "Then {he} looked {spot_2}, where there was {junk_2}.",
     "{spot_2} {he} found {junk_2}, but that was no help at all.",
     "{he} looked {spot_2}, too. [Still nothing|Nothing at all].",
-    "{he} tried {spot_2}, but all {he} got was [a dirty nose|a cold wet foot|a thorn in one finger].",
+    "{he} tried {spot_2}, but all {he} got was [a dirty nose|a cold wet foot|a thorn in one foot].",
 )
-_HELPER_ASKS = ("What are you looking for", "Why do you look so sad", "Did you lose something", "What is the matter")
+_HELPER_ASKS = ("What are you looking for", "Why do you look so sad", "Have you lost something", "What is the matter")
 _TELLS_HELPER = (
     "I lost my {thing}, and I have looked everywhere",
     "My {thing} is gone",
@@ -66,15 +66,15 @@ _HELPER_KNOWS = (
     "The wind takes everything to one place. Look {spot_3}",
 )
 _REMEMBERS = (
-    "Then {hero} sat still and thought. {he} had stopped to rest {spot_3}. Of course!",
+    "Then {hero} sat still and thought. {he} had stopped to rest {spot_3}.",
     "{hero} closed {his} eyes and walked through the whole day again. At last {he} remembered a place {spot_3}.",
     "All at once {he} remembered. There had been a bee, and {he} had jumped out of the way, right {spot_3}.",
     "Just when {he} wanted to give up, {he} saw something {thing.look} {spot_3}.",
 )
 _FOUND = (
     "And there it was! {spot_3} lay {thing.the}, [a little wet|a little dusty|as good as ever|with a leaf on top].",
-    "{he} looked {spot_3}, and there was the {thing.noun}, waiting for {him}.",
-    "{he} ran to look. {spot_3}, {thing.the} was [waiting|lying in the sun|hidden by a big leaf].",
+    "{he} {hero.ran} over and looked {spot_3}, and there was the {thing.noun}, waiting for {him}.",
+    "{he} {hero.ran} over to look. {spot_3}, {thing.the} was [waiting|dry and safe|half under a big leaf].",
     "There, {spot_3}, lay the {thing.noun}, just as {he} had left it.",
 )
 _FOUND_LINES = (
@@ -84,7 +84,7 @@ _FOUND_LINES = (
     "I thought you were gone forever",
 )
 _NEST = (
-    "But something moved inside. [A tiny mouse|A mother mouse with five babies|A baby bird] was [asleep|curled up] in "
+    "But something moved inside. [A tiny mouse|A mother mouse with five little ones|A baby bird] was asleep in "
     "the {thing.noun}.",
     "But {thing.the} was not empty. A [small|sleepy] mouse had made a bed in it.",
 )
@@ -92,21 +92,21 @@ _NEST_LINES = (
     "You may keep it until you find a better bed",
     "Sleep well, little one. I can wait until tomorrow",
     "You need it more than I do",
-    "Let us trade. I will bring you a warm nest of wool",
+    "It looks better on you than on me",
 )
 _NEST_ENDS = (
     "The next day {he} came back with a box full of [wool|soft hay|dry moss]. The little one moved in at once, and "
     "{hero} took the {thing.noun} home.",
     "So {hero} went home without the {thing.noun}, and {he} was [not sad|happy] at all. It was good to know who had it.",
-    "{he} came to visit every day, and when [spring|winter|the new moon] came, the {thing.noun} was given back, clean "
-    "and [warm|smelling of grass].",
+    "{he} came to see it every day, and when [spring|winter|the new moon] came, {he} found the {thing.noun} on {his} own "
+    "step, clean and warm.",
 )
 _KEPT_SAFE = (
     "{he} held it tight all the way home.",
     "From that day on, {he} [always knew|never forgot] where {his} {thing.noun} was.",
     "That evening {he} tied a little bell to the {thing.noun}, so that it could never hide again.",
-    "{he} thanked the [sun|wind|whole world] and carried {thing.the} home [with both {hero.hands}|very carefully].",
-    "After that, the {thing.noun} had its own [hook|shelf|corner] by the door, and {hero} put it there each night.",
+    "{he} thanked the [sun|wind|whole world] and carried {thing.the} home [with both {hero.hands}|very slowly].",
+    "After that, the {thing.noun} had its own [hook|place|corner] by the door, and {hero} put it there each night.",
 )
 
 
@@ -166,14 +166,14 @@ _LITTLE_ONES = (
     _LittleOne("duckling", "a small quack", "duck", "on the pond", "There is water, and there are lilies"),
     _LittleOne("kitten", "a thin meow", "cat", "on the baker's step", "It smells of warm bread"),
     _LittleOne("puppy", "a sad little bark", "dog", "in the yard of the mill", "A big wheel goes round and round"),
-    _LittleOne("lamb", "a soft bleat", "sheep", "behind the stone wall", "The grass is short and there is a wall"),
-    _LittleOne("chick", "a tiny peep", "hen", "in the barnyard", "There is straw, and a red door"),
-    _LittleOne("piglet", "a squeak", "pig", "in the muddy yard", "There is mud. Lots of lovely mud"),
-    _LittleOne("fawn", "a small cry", "deer", "among the tall pines", "The trees are tall and smell sweet"),
-    _LittleOne("foal", "a shaky neigh", "horse", "in the stable", "There is hay, and a man who sings"),
-    _LittleOne("calf", "a lonely moo", "cow", "in the green field", "There are buttercups up to my knees"),
-    _LittleOne("bear cub", "a low whimper", "bear", "in the dark cave", "It is dark, and honey is near"),
-    _LittleOne("baby rabbit", "a little sniff", "rabbit", "under the hedge", "There are roots above my bed"),
+    _LittleOne("lamb", "a soft cry", "sheep", "behind the stone wall", "The grass is green and there is a wall"),
+    _LittleOne("chick", "a tiny peep", "hen", "by the barn", "There is straw, and a red door"),
+    _LittleOne("piglet", "a loud cry", "pig", "in the muddy yard", "There is mud. So much lovely mud"),
+    _LittleOne("fawn", "a small cry", "deer", "among the tall trees", "The trees are tall and smell sweet"),
+    _LittleOne("foal", "a thin cry", "horse", "in the barn", "There is hay, and the door is blue"),
+    _LittleOne("calf", "a lonely moo", "cow", "in the green field", "There are flowers up to my knees"),
+    _LittleOne("bear cub", "a low cry", "bear", "in the dark cave", "It is dark, and honey is near"),
+    _LittleOne("baby rabbit", "a little cry", "rabbit", "under the hedge", "There are roots all around my bed"),
 )  # fmt: skip
 
 _HEARS = (
@@ -200,7 +200,7 @@ _COMFORTS = (
     "We will find her together",
     "I was lost once, too. Come with me",
     "Do not be afraid. I know every path around here",
-    "Mothers are good at waiting. Let us go and look",
+    "Your mother is looking for you, too. Let us go",
 )
 _ASKS_HOME = (
     "What does your home look like",
@@ -210,7 +210,7 @@ _ASKS_HOME = (
 )
 _WALKS = (
     "They [went|walked] {way_1} and {way_2}, and the {young.noun} stayed close to {hero}.",
-    "{hero} [picked up the {young.noun}|let the {young.noun} ride on {his} back] and went {way_1}.",
+    "{hero} [picked up the {young.noun}|let the {young.noun} ride on {his} back] and {hero.ran} {way_1}.",
     "So they set out, {way_1} and then {way_2}.",
     "To keep up their spirits, {hero} sang a song, and the {young.noun} sang along as well as it could.",
 )
@@ -229,13 +229,13 @@ _HELPER_SAW = (
 _REUNITED = (
     "At last they heard a voice. The mother {young.mother} was {young.home}, calling and calling.",
     "And {young.home} they found a {young.mother} who was looking [behind every stone|this way and that].",
-    "When they came closer, there was the mother {young.mother}, {young.home}, so worried that she could not stand still.",
+    "When they came closer, there was the mother {young.mother}, {young.home}, too worried to stand still.",
     "Suddenly the {young.noun} began to run. {young.home} stood the mother {young.mother}!",
 )
 _MOTHER_HAPPY = (
     "The {young.noun} ran so fast that it [fell over its own feet|nearly rolled].",
-    "Mother and {young.noun} [held each other|pressed their noses together] for a long time.",
-    "The {young.noun} cuddled up to its mother and [closed its eyes|told her everything at once].",
+    "Mother and {young.noun} [held each other|put their heads together] for a long time.",
+    "The {young.noun} cuddled up to its mother and [closed its eyes|talked and talked].",
 )
 _MOTHER_LINES = (
     "Thank you for bringing my little one home",
@@ -246,7 +246,7 @@ _MOTHER_LINES = (
 _VISITS = (
     "After that, {hero} came to see the {young.noun} every week, and it grew and grew.",
     "{hero} waved until the two were out of sight. Then {he} ran home to [hug|tell] {elder}.",
-    "{hero} walked home alone, but {he} did not feel alone at all.",
+    "{hero} [walked|went|ran] home alone, but {he} did not feel [alone|lonely|sad] at all.",
     "From then on, whenever {hero} passed by, the {young.noun} came running to say hello.",
     "When {hero} came home, {he} gave {elder} a long, long hug.",
 )
@@ -290,15 +290,15 @@ _SETS_OUT = (
 _WARNS = ("Stay on the path", "Be home before dark", "Do not go too far", "Keep the church tower in sight")
 _STRAYS = (
     "But {he} saw a [blue butterfly|white bird|golden beetle] and followed it {way_1}, {way_2}, and on and on.",
-    "The best ones always seemed to be a little farther on. {he} went {way_1}, and then a little farther.",
+    "The [best|biggest] ones [always|all] seemed to [be|grow] a little farther on. {he} went {way_1}, and then a little farther.",
     "{he} thought about [supper|{hobby}|the fair], and {his} feet went where they liked.",
-    "There was a path that {he} had never seen before, and {he} only wanted to know where it went.",
+    "There was a [path|gate|stream] that {he} had never seen before, and {he} only wanted to [know where it went|look for a moment].",
 )
 _LOST = (
     "When {he} looked up, [nothing looked the same|every tree looked like every other tree|the path was gone].",
     "Then [fog came up from the ground|the sun went behind the hills], and {he} could no longer see the way.",
-    "{he} turned around once, and then twice, and then {he} did not know where {he} was.",
-    "All at once it was very quiet, and {he} knew that {he} was lost.",
+    "{he} turned [left, and then right|around once, and then twice], and then {he} did not know where {he} was.",
+    "[All at once|Suddenly] it was very [quiet|still|dark], and {he} knew that {he} was lost.",
 )
 _LOST_LINES = (
     "I think I am lost",
@@ -309,9 +309,9 @@ _LOST_LINES = (
 )
 _CIRCLES = (
     "{he} walked and walked, and came back to the same [old stump|gray stone|crooked tree].",
-    "{he} tried the path on the left, but it ended [at a wall of thorns|at a dark pond|in deep mud|in front of a cliff].",
+    "{he} tried the path on the left, but it ended [at a high wall|at a dark pond|in deep mud].",
     "{he} called as loud as {he} could, but only [an owl|the wind|a cow] answered.",
-    "{he} ran one way and then another, until {his} basket was half empty.",
+    "{he} ran [up and down|one way and then another|from tree to tree], until {his} basket was [half empty|empty|full of leaves].",
 )
 
 
@@ -326,17 +326,17 @@ class _WayHome:
 _WAYS_HOME = (
     _WayHome("Then {he} heard water. {elder} had once told {him} that a stream always knows the way to the village.",
              "{he} followed the stream, step by step, over stones and under branches."),
-    _WayHome("Then {he} heard the church bell, far away. One, two, three, four, five, six.",
+    _WayHome("Then {he} heard the church bell, far away. One, two, three, four, five.",
              "{he} walked toward the sound and stopped to listen at every ring."),
     _WayHome("{he} climbed a tall tree, and from the top {he} saw a thin line of smoke.",
              "{he} kept the smoke in front of {him} and did not look left or right."),
-    _WayHome("The stars came out, and {hero} found the brightest one. It always stood above the roof at home.",
+    _WayHome("The stars came out, and {hero} found the brightest one. It always stood over the roof at home.",
              "{he} walked with {his} nose up, right under the star."),
     _WayHome("Then {he} saw something on the ground. It was one of the {fruit} that {he} had dropped!",
              "There was another, and another, and {he} followed them all the way back."),
     _WayHome("Then {he} smelled something good. It was {food.a}, and {he} knew that smell!",
              "{he} followed {his} nose {way_3}, faster and faster."),
-    _WayHome("Then a [firefly|small bird] came and flew ahead, stopped, and flew ahead again.",
+    _WayHome("Then a [white butterfly|small bird] came and flew ahead, stopped, and flew ahead again.",
              "{hero} followed it {way_3} and never lost sight of it."),
 )  # fmt: skip
 
@@ -357,7 +357,7 @@ _LEARNED = (
     "The next time, {hero} [tied a ribbon to every tree|dropped a white stone at every turn].",
     "From that day on, {hero} looked back as often as {he} looked ahead.",
     "And {hero} stayed on the path for a whole year, or nearly.",
-    "{hero} ate two bowls of soup and promised to stay on the path.",
+    "{hero} ate all the soup and promised to stay on the path.",
 )
 
 

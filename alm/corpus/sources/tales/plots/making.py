@@ -24,46 +24,47 @@ class _Broken:
 
 
 _BROKEN = (
-    _Broken("kite", ("tied it together with grass, but the grass broke", "closed the hole with jam, but the ants ate it"),
-            "the sailmaker",
-            (("the wind tore a long hole in it", "cut a piece from an old red sail and sewed it on", "red patch"),
-             ("it flew into a thorn bush and came out in rags", "put on a patch the shape of a star", "star"))),
-    _Broken("wagon", ("tied it on with string, but it fell off at once", "used a lump of mud, but it dried and cracked"),
+    _Broken("kite", ("tied it together with grass, but the grass broke", "closed the hole with mud, but the mud fell off"),
+            "the tailor",
+            (("the wind tore a long hole in it", "cut a piece from an old red coat and sewed it on", "red corner"),
+             ("it flew into a thorn bush and came out with three holes", "sewed a star over every hole", "three stars"))),
+    _Broken("wagon", ("tied it on with string, but it fell off at once", "used a lump of mud, but it dried and fell off"),
             "the wheel maker",
-            (("one wheel came off and rolled down the hill", "bent a strip of iron around the wheel", "iron ring"),
-             ("it hit a stone, and the handle broke", "cut a new handle from a young ash tree", "white handle"))),
-    _Broken("teapot", ("put it together with jam, but the ants ate it", "tied a string around it, but the tea ran out"),
+            (("one wheel came off and rolled down the hill", "put a ring of iron around the wheel", "iron ring"),
+             ("it hit a stone, and the handle broke", "cut a new handle from a young tree", "white handle"))),
+    _Broken("teapot", ("put it together with honey, but the ants ate it", "tied a string around it, but the tea ran out"),
             "the potter",
             (("it slipped from {his} {hero.hands} and broke in two", "painted a thin golden line over the crack",
               "golden line"),
-             ("the handle came off with a snap", "made a new handle in the shape of a bird", "bird"))),
-    _Broken("chair", ("put a heap of books under it, but it tipped over", "used a lump of mud, but it was soft as butter"),
+             ("the handle came off", "made a new handle that looked like a bird", "little bird"))),
+    _Broken("chair", ("put a box under it, but it fell over", "used a lump of mud, but it was as soft as soup"),
             "the carpenter",
             (("one leg broke with a loud crack", "cut a new leg from an apple branch", "new leg"),
-             ("the seat fell through", "wove a new seat out of green reeds", "green seat"))),
+             ("the seat fell through", "made a new seat out of green reeds", "green seat"))),
     _Broken("doll", ("used a lump of mud, but it dried and fell off", "tied it up with grass, but the grass broke"),
             "the tailor",
-            (("one arm came off", "took a needle and a green thread and sewed and sewed", "green stitches"),
+            (("one arm came off", "took a needle and a green thread and sewed and sewed", "green thread"),
              ("a playful puppy pulled off its hair", "made new hair out of yellow wool", "yellow hair"))),
-    _Broken("clock", ("shook it hard, but it only rattled", "gave it a drop of soup, but clocks do not like soup"),
+    _Broken("clock", ("shook it hard, but it only made a strange noise", "gave it a drop of soup, but that did not help"),
             "the clock maker",
-            (("it fell from the wall and would not tick", "put every little wheel back in its place", "happy tick"),
-             ("a spring jumped out and rolled under the stove", "caught the spring and pushed it back in", "new song"))),
-    _Broken("lantern", ("made a window out of paper, but the paper burned", "closed it with leaves, but then it was dark"),
+            (("it fell from the wall and would not go", "put every little wheel back in its place", "happy sound"),
+             ("a wheel jumped out and rolled under the stove", "caught the wheel and pushed it back in", "new song"))),
+    _Broken("lantern", ("made a window out of paper, but the paper caught fire", "closed it with leaves, but then it was dark"),
             "the blacksmith",
             (("the glass broke into five pieces", "put in a new glass, as blue as the sky", "blue light"),
-             ("a cow stepped on it", "made the fire hot and hammered the iron straight", "little bumps"))),
-    _Broken("fiddle", ("used a shoelace for a string, but it sounded like a sick cow",
+             ("a cow stepped on it", "made the fire hot and hammered the iron straight", "crooked little roof"))),
+    _Broken("fiddle", ("used a piece of grass for a string, but it sounded like an unhappy cow",
                        "filled it with wool, but then it only whispered"),
             "the fiddle maker",
-            (("two strings broke at the same time", "rubbed the wood with oil and put on new strings", "warm sound"),
-             ("there was suddenly a crack from end to end", "closed the crack with a thin piece of pine", "thin scar"))),
+            (("two strings broke at the same time", "rubbed the wood until it shone and put on new strings",
+              "warm sound"),
+             ("there was suddenly a crack from end to end", "closed the crack with a thin piece of wood", "thin line"))),
 )  # fmt: skip
 
 _OWNED = (
     "In {his} home there was an old {broken.noun}, and {elder} loved it very much.",
     "{elder} had an old {broken.noun}, older than the two of them together.",
-    "There was one thing in the house that {hero} was not allowed to touch. It was an old {broken.noun}.",
+    "There was one thing in the house that {hero} was not allowed to [touch|play with]. It was an old {broken.noun}.",
     "{his} [finest|best] thing was an old {broken.noun} from {elder}.",
 )
 _BREAKS = (
@@ -73,7 +74,7 @@ _BREAKS = (
     "{one_day}, {hero} took the {broken.noun} outside, only for a moment, and {breaks}.",
 )
 _BROKEN_LINES = (
-    "Oh no, what have I done",
+    "Oh no, what have I done!",
     "I will mend it. I must",
     "It was so old, and now it is broken",
     "Nobody can mend this",
@@ -88,17 +89,17 @@ _MAKER_LINES = (
     "I can show you how, but you have to do it yourself",
     "Broken is not the end. Hold this",
     "I have seen worse. Sit down and watch",
-    "What breaks in a moment takes an hour to mend. Do you have an hour?",
+    "What breaks in a moment takes an hour to mend. [Do you have an hour|Can you sit still for that long|Are you in a hurry]?",
     "Give me that end, and do not let go",
 )
 _MENDS = (
     "{broken.maker} {mend}. {hero} held the light and did not move.",
-    "First they looked, and then they thought. Then {broken.maker} {mend}.",
+    "First they [looked|measured|talked about it], and then they [thought|looked again]. Then {broken.maker} {mend}.",
     "It took all afternoon. {broken.maker} {mend}, and {hero} handed over the tools, one by one.",
     "With {hero} holding tight, {broken.maker} {mend}.",
 )
 _PAYS = (
-    "To pay for it, {hero} swept the whole workshop.",
+    "To pay for it, {hero} washed the whole floor.",
     "For pay, {broken.maker} asked only for a song.",
     "{hero} came every day for a week to help, and learned how to hold a hammer.",
     "{broken.maker} did not want any money, only {food.part}.",
@@ -110,8 +111,8 @@ _AS_GOOD = (
     "Everyone who saw the {broken.noun} asked about its {mark}, and {hero} told the story with joy.",
 )
 _MENDED_ENDS = (
-    "Now when something breaks, {hero} does not cry. {he} rolls up {his} sleeves.",
-    "And later, when {friend} broke a cup, {hero} knew just what to say.",
+    "Now when something breaks, {hero} does not cry. {he} goes and gets a hammer.",
+    "And later, when {elder} broke a cup, {hero} knew just what to say.",
     "{hero} kept the old broken piece in a box, so as not to forget.",
     "Soon {he} could mend a [chair|boot|basket] all alone, and the neighbors came to ask for help.",
 )
@@ -153,37 +154,38 @@ class _Building:
 
 
 _BUILDINGS = (
-    _Building("raft", "by the river", "old barrels and a rope",
-              (("it sank before they could say a word", "they tied one barrel to each corner"),
-               ("it turned over and threw them into the water", "they used lighter wood and made better knots")),
-              ("They sailed to the little island and were home for supper.",
-               "They drifted along all day with their feet in the water.")),
-    _Building("bridge", "across the stream", "two long boards",
-              (("it slid into the water with a splash", "they put big stones under both ends"),
-               ("it broke in the middle when a goat walked over it", "they laid three logs side by side")),
+    _Building("boat", "by the river", "old boards and a rope",
+              (("it sank before they could say a word", "they closed every little hole with wool"),
+               ("it turned over and threw them into the water", "they made it twice as long")),
+              ("They sailed to the other bank and were home for supper.",
+               "They sailed up and down all day with their feet in the water.")),
+    _Building("bridge", "over the stream", "two long boards",
+              (("it slid into the water", "they put big stones under it"),
+               ("it broke in the middle when a goat walked over it", "they put three boards side by side")),
               ("Soon everyone came that way, even the goat.", "The postman used it every day and was never late again.")),
-    _Building("tree house", "in the old oak", "boards and bent nails",
-              (("the floor fell down, with both of them on it", "they chose a thicker branch and tied every board twice"),
+    _Building("tree house", "in the old oak", "boards and an old rope",
+              (("the floor fell down, with both of them on it", "they took a strong branch and tied every board twice"),
                ("the first wind blew the roof into the next field", "they made the roof low and round")),
               ("At night they could see every star from there.", "It had room for two, or for three if nobody moved.")),
-    _Building("snow fort", "behind the barn", "round balls of snow",
-              (("the wall fell on top of them", "they made the walls thick and low"),
-               ("the sun came out and melted one side", "they poured water over it, and it froze as hard as stone")),
+    _Building("snow house", "behind the barn", "clean new snow",
+              (("the wall fell on top of them", "they made it small and round"),
+               ("the sun came out, and one side was gone", "they put water over it, and it turned as hard as stone")),
               ("They drank hot milk in it until it was dark.", "It stood until the first flowers came.")),
     _Building("sand castle", "on the beach", "wet sand and shells",
-              (("a wave came and took it away", "they built it higher up, where the waves could not reach"),
-               ("the tower fell over before they put the flag on", "they made the sand wetter and the tower wider")),
-              ("A crab moved in and would not leave.", "For one whole day it was the finest castle on the coast.")),
+              (("a wave came and took it away", "they built it far from the water"),
+               ("the tower fell over before it was done", "they made the sand wetter and the tower bigger")),
+              ("A beetle moved in like a king.", "For one whole day it was the finest castle in the world.")),
     _Building("cart", "in the shed", "a box and four wheels",
-              (("all the wheels pointed in different directions", "they fixed the wheels with a straight iron bar"),
-               ("it had no brake, and it stopped in a duck pond", "they put on a brake made from an old shoe")),
-              ("It carried pumpkins all week and two friends on Sunday.", "Down the hill they flew, faster than the crows.")),
+              (("all four wheels rolled away", "they put the wheels on with iron rings"),
+               ("it would not stop, and it ended in the duck pond", "they put an old boot on one wheel to make it slow")),
+              ("It carried pumpkins all day and two friends after supper.",
+               "Down the hill they flew, faster than the crows.")),
     _Building("bird house", "in the apple tree", "a wooden box",
               (("the door was so small that no bird could get in", "they made the hole as big as an egg"),
-               ("the wind shook it down in the night", "they tied it to the branch with wire")),
-              ("In spring there were five blue eggs in it.", "A robin moved in the same day and sang for the rent.")),
-    _Building("tent", "in the meadow", "two sheets and some sticks",
-              (("it fell down as soon as they were inside", "they dug holes for the sticks and put stones on the edges"),
+               ("the wind shook it down in the night", "they tied it to the branch with a rope")),
+              ("In spring there were five blue eggs in it.", "A robin moved in the same day and sang to say thank you.")),
+    _Building("tent", "in the meadow", "two blankets and some sticks",
+              (("it fell down as soon as they were inside", "they dug deep holes for the sticks"),
                ("the wind filled it and carried it away", "they tied it to a strong young tree")),
               ("They told stories in it by the light of a lantern.", "It kept out the rain, or most of it.")),
 )  # fmt: skip
@@ -204,32 +206,32 @@ _PLAN_LINES = (
 _BUILDS = (
     "They worked all morning with {building.stuff}. It was not pretty, and when they tried it, {fails}.",
     "They took {building.stuff} and went to work, and by noon it was done. Then {fails}.",
-    "{hero} hammered, {friend} held things, and both of them sang. But when it was finished, {fails}.",
-    "They were so fast that they did not stop to measure. It looked fine for a minute. Then {fails}.",
+    "{hero} [hammered|worked], {friend} held things, and both of them [sang|hummed|told jokes]. But when it was finished, {fails}.",
+    "They were [so fast|in such a hurry] that they did not stop to [measure|think|look twice]. It looked fine for a minute. Then {fails}.",
 )
 _FAIL_LINES = ("I give up", "We will never do it", "It was your idea", "Now we have to start all over", "Maybe it was too quick")
 _THINKS = (
-    "They sat [in the grass|on a log] and looked at what was left. They did not talk for a while.",
-    "{helper.a} came by and looked at the mess. \"Most good things fall down once,\" said {helper}.",
-    "{friend} began to laugh, and then {hero} laughed, too.",
+    "They sat [in the grass|on a log] and looked at what was left. They did not [talk|look at each other] for a while.",
+    "{helper.a} came by and looked at it. \"Most good things fall down once,\" said {helper}.",
+    "[{friend}|{hero}] began to laugh, and then they [both laughed|could not stop].",
     "{elder} brought them something to eat and asked what they had learned.",
-    "That night {hero} lay awake and thought about it.",
+    "That night {hero} [lay awake|sat at the window] and thought about it.",
 )
 _REBUILDS = (
     "The next day they tried again. This time {better}.",
     "So they began once more, slowly, and {better}.",
-    "\"What if we do it like this?\" said {hero}, and {better}.",
-    "\"I know what was wrong,\" said {friend}. They worked until dark, and {better}.",
+    "\"What if we [do it like this|try it another way|begin at the bottom]?\" said {hero}, and {better}.",
+    "\"I know [what was wrong|what to do|how we can do it],\" said {friend}. They worked until dark, and {better}.",
 )
 _STANDS = (
     "{hero} held {his} breath. It held!",
     "They looked at each other. It worked!",
-    "And this time nothing fell, nothing broke, and nobody got wet, or not very wet.",
-    "It was a little crooked, but it was strong, and it was theirs.",
+    "And this time nothing [fell|moved|cracked], nothing broke, and nobody got wet, or not very wet.",
+    "It was [a little crooked|not very pretty|smaller than before], but it was [strong|safe], and it was theirs.",
 )
 _BUILT_ENDS = (
-    "\"The first one was only practice,\" said {friend}.",
-    "They hung up a sign with both of their names on it.",
+    "\"The first one was only for fun,\" said {friend}.",
+    "They painted it red on one side and blue on the other.",
     "They had made it with their own {hero.hands}, and nobody could take that away.",
     "And the next morning they made a plan for something even bigger.",
     "From far away you could hear them say it. We made this!",
@@ -241,8 +243,8 @@ def building(story: Story) -> None:
     plan = story.pick(_BUILDINGS)
     fails, better = story.pick(plan.tries)
     story.put(building=plan, fails=fails, better=better)
-    if plan.noun == "snow fort":
-        story.put(one_day=story.pick(("one winter morning", "one cold day in winter", "one snowy afternoon")))
+    if plan.noun == "snow house":
+        story.put(one_day=story.pick(("one winter morning", "one cold day in winter", "one white winter afternoon")))
     scenes.open_tale(story)
     scenes.introduce_friend(story)
     story.paragraph(chance=0.8)
@@ -266,7 +268,6 @@ class _Handmade:
     """A gift made by hand: how it is made, what goes wrong, how that is saved, and why it is loved."""
 
     a: str
-    noun: str
     made: str
     wrong: str
     saved: str
@@ -274,32 +275,32 @@ class _Handmade:
 
 
 _HANDMADE = (
-    _Handmade("a long scarf", "scarf", "knitted every night when the others were asleep",
-              "dropped a stitch in the middle, and there was a hole as big as a plum",
+    _Handmade("a long scarf", "made it from old wool every night when the others were asleep",
+              "fell asleep over it, and there was a hole as big as a plum",
               "sewed a yellow flower over the hole",
               "the yellow flower was the best part of it"),
-    _Handmade("a drawing of the whole family", "drawing", "drew it with a bit of coal from the stove",
-              "spilled a cup of tea over one corner", "turned the brown spot into a big, friendly bear",
+    _Handmade("a drawing of the whole family", "drew it with a bit of coal from the stove",
+              "knocked over a cup of tea, right on one corner", "turned the brown spot into a big, friendly bear",
               "everyone wanted to know the name of the bear"),
-    _Handmade("a wooden spoon", "spoon", "carved it from a branch of the old apple tree",
+    _Handmade("a wooden spoon", "cut it from a branch of the old apple tree",
               "cut too deep, and the spoon came out as crooked as a road",
-              "bent the other end as well, so that it would hang on the pot",
+              "bent the other end as well, so that it looked right",
               "no other spoon could reach the last drop of soup"),
-    _Handmade("a honey cake", "cake", "baked it with the last of the honey",
+    _Handmade("a honey cake", "baked it with the last of the honey",
               "opened the oven too soon, and the cake fell flat",
-              "filled the hole with berries and called it a berry nest", "it was gone in no time, down to the last crumb"),
-    _Handmade("a little book of stories", "book", "wrote one page every day and sewed the pages together",
-              "put the pages in the wrong order", "drew a small arrow at the end of every page",
-              "it was fun to read it in both directions"),
-    _Handmade("a necklace of acorns", "necklace", "picked the roundest acorns and put them on a string",
-              "left it on the step, and a squirrel ate half of it", "filled the gaps with tiny pine cones",
-              "it smelled of the woods"),
-    _Handmade("a soft pillow", "pillow", "sewed it from an old coat and filled it with wool",
+              "filled the hole with berries and called it a berry nest", "it was gone in no time, down to the last bite"),
+    _Handmade("a little book of stories", "wrote one page every day and sewed the pages together",
+              "forgot to write down the end", "left the last page white, so that everyone could make up an end",
+              "it had a new end every time"),
+    _Handmade("a string of acorns", "picked the best acorns and put them on a string",
+              "left it on the step, and a squirrel ate half of it", "put little white stones in between",
+              "it sounded like rain when it moved"),
+    _Handmade("a soft pillow", "sewed it from an old coat and filled it with wool",
               "made two of the corners much too long", "painted a face on it and called them ears",
               "it was a pillow and a rabbit at the same time"),
-    _Handmade("a pot for flowers", "pot", "shaped it from river mud and dried it in the sun",
-              "left it out in the rain, and it leaned to one side", "painted a ladder on it, for the flowers to climb",
-              "it looked as if the pot was bowing to say hello"),
+    _Handmade("a pot for flowers", "made it from river mud and dried it in the sun",
+              "left it out in the rain, and it bent to one side", "painted a ladder on it, for the flowers to climb",
+              "it looked as if the pot was saying hello"),
 )  # fmt: skip
 
 _BIRTHDAYS = (
@@ -309,7 +310,7 @@ _BIRTHDAYS = (
     "Winter was coming, and {hero} wanted to thank {receiver} for a good year.",
 )
 _NO_MONEY = (
-    "{he} emptied {his} pockets and found a string, a nut and no money at all.",
+    "{he} emptied {his} pockets and found [a string, a nut|two nuts, a feather|a stone, an old key] and no money at all.",
     "{he} looked at all the fine things {place.at} on market day, but {he} had only one small coin.",
     "In the shop there was {thing.a}, but it cost more than {he} had in the world.",
     "{he} shook {his} money box. One button fell out.",
@@ -332,16 +333,16 @@ _GOES_WRONG = (
     "On the last evening {he} {wrong}.",
 )
 _SAVES = (
-    "There was no time to start again. So {he} {saved}.",
+    "There was no time to [start|begin|try] again. So {he} {saved}.",
     "{hero} cried for a minute. Then {he} {saved}.",
     "{hero} looked at it for a long time, and then {he} {saved}.",
     "\"Now I must think,\" said {hero}, and {he} {saved}.",
 )
 _GIVES = (
-    "On the day, {hero} stood there with hot ears and held out the gift.",
-    "The others brought big boxes with ribbons. {hero} put {his} gift at the very end of the table.",
-    "\"It is not perfect,\" said {hero}, and {his} voice was very small.",
-    "{hero} hid it behind {his} back until the last moment.",
+    "On the day, {hero} stood there with [hot ears|pink cheeks|a dry mouth] and held out the gift.",
+    "The others brought big boxes. {hero} put {his} gift [at the very end of the table|behind all the others|under a chair].",
+    "\"It is not [perfect|much|very big],\" said {hero}, and {his} voice was [very small|as thin as a thread].",
+    "{hero} hid it [behind {his} back|under {his} coat] until the last moment.",
 )
 _RECEIVES = (
     "{receiver} was quiet for so long that {hero} was afraid.",
@@ -358,7 +359,7 @@ _GIFT_ENDS = (
     "And really, {loved}.",
     "The big boxes were soon forgotten. But {loved}.",
     "As it turned out, {loved}.",
-    "Of all the gifts, it was the one that was used every day, for {loved}.",
+    "Of all the gifts, it was the one that they talked about most, for {loved}.",
 )
 
 

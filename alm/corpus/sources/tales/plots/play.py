@@ -9,7 +9,7 @@ from alm.corpus.sources.tales.story import CRY, GLADLY, GLADLY_CRY, KINDLY, REPL
 
 _RACE_BEGINS = (
     "{friend} was the fastest {friend.kind} for miles around, and liked to say so.",
-    "{hero} and {friend} could never agree who was faster.",
+    "{hero} and {friend} could never agree who [was faster|had the longer legs|ran better].",
     "Every year there was a race from the church to {place.the}, and this year {hero} and {friend} wanted to win it.",
     "{one_day}, {friend} laughed at {hero} for being slow.",
 )
@@ -25,13 +25,13 @@ _RACE_STARTS = (
     "{helper.a} counted to three, and off they went, {way_1} and {way_2}.",
     "Everyone came to watch. A bell rang, and they were off, {way_1}.",
     "{helper.a} dropped a leaf, and when it touched the ground, they ran.",
-    "They stood side by side with one foot in front. One, two, three, and off they flew.",
+    "They stood side by side with one foot in front. [One, two, three|The baker clapped], and off they [flew|went|ran].",
 )
 _RACE_LEADS = (
-    "{friend} was soon so far ahead that {hero} could only see dust.",
-    "At first they were side by side, nose to nose.",
-    "{hero} fell behind at once, but {he} kept on, step after step.",
-    "For once {hero} was in front, and the wind sang in {his} ears.",
+    "{friend} was soon so far ahead that {hero} could only see [dust|{friend.his} back|something small].",
+    "At first they were [side by side|close together], nose to nose.",
+    "{hero} fell behind at once, but {he} [kept on|did not stop], step after step.",
+    "For once {hero} was in front, and the wind [sang|laughed] in {his} ears.",
 )
 
 
@@ -47,40 +47,40 @@ class _Turn:
 
 _RACE_TURNS = (
     _Turn(
-        "[At the bend|Near the end|Halfway there] {friend} tripped over a [root|stone] and fell.",
+        "[At the corner|Near the end|Halfway there] {friend} tripped over a [stone|log] and fell.",
         "{hero} could have run past. But {he} stopped and [held out a stick|sat down beside {friend.him}].",
         "They came in together, [arm in arm|one step at a time], and everyone cheered twice.",
-        ("You could have won", "You are a better friend than I am a runner", "I would rather lose with you than win alone"),
+        ("You could have won", "You are good at running, but better at being a friend", "I would rather be last with you than first alone"),
     ),
     _Turn(
         "On the bridge {friend}'s foot got caught between two boards.",
-        "{hero} slowed down, looked at the goal, and turned back to help.",
+        "{hero} stopped, looked at the goal, and turned back to help.",
         "They walked the last part side by side. Nobody asked who had won.",
         ("You could have won", "I will never call you slow again", "What a friend you are"),
     ),
     _Turn(
-        "{friend} was so far ahead that {friend.he} lay down for a nap in the [shade|hay|clover].",
-        "{hero} did not stop. Step, step, step, {he} went, [past the sleeper|without a sound], on and on.",
+        "{friend} was so far ahead that {friend.he} lay down to sleep in the [grass|hay|clover].",
+        "{hero} did not stop. Step, step, step, {he} went, [past {friend}|without a sound], on and on.",
         "When {friend} came running, {hero} was already sitting on the wall at the goal.",
         ("I will never sleep in a race again", "How did you do that?", "You are slow, but you do not stop"),
     ),
     _Turn(
-        "{friend} was so sure of winning that {friend.he} stopped to pick berries, and then some more.",
-        "{hero} went by on the tips of {his} toes and did not make a sound.",
+        "{friend} was so far ahead that {friend.he} stopped to pick berries, and then some more.",
+        "{hero} went by on {his} toes and did not make a sound.",
         "{hero} got there first, by no more than a nose.",
         ("They were very good berries", "How did you get past me?", "Next time I will eat after the race"),
     ),
     _Turn(
         "Then a [duckling|chick|kitten] sat in the middle of the road and cried.",
         "{friend} jumped over it and ran on. {hero} stopped and carried it home, and that took a long time.",
-        "{hero} came in last. But everyone had heard what {he} had done, and {he} got the loudest cheer.",
+        "{hero} came in last. But everyone had heard what {he} had done, and they cheered for {him} the longest.",
         ("I won, but I think you did, too", "Next time I will stop first", "You won something better than a race"),
     ),
     _Turn(
         "Then they saw an old woman who had dropped all the apples.",
         "{hero} stopped. {friend} ran three more steps, and then {friend.he} stopped as well.",
         "When all the apples were back in the basket, nobody could remember who had been ahead.",
-        ("These apples are better than any prize", "Let us say that we both won", "I am glad that you stopped"),
+        ("I like apples better than gold", "Let us say that we both won", "I am glad that you stopped"),
     ),
     _Turn(
         "Then it began to rain so hard that they could not see the way.",
@@ -136,46 +136,46 @@ class _Skill:
 
 
 _SKILLS = (
-    _Skill("whistle", ("Everyone could whistle, even the kettle.", "{he} wanted to call the birds."),
-           ("Only air came out, and a bit of soup.", "It sounded like a tire with a hole in it."),
+    _Skill("whistle", ("Everyone could whistle, even the baby.", "{he} wanted to call the birds."),
+           ("Only air came out, and a bit of soup.", "It sounded like a boot with a hole in it."),
            ("Make your mouth as small as a cherry", "Wet your lips and think of the wind"),
-           ("Out came one thin, clear note. A bird answered.", "There it was, a real whistle, and three dogs came running.")),
+           ("Out came one thin, high note. A bird answered.", "There it was, a real whistle, and a puppy came running.")),
     _Skill("ride a bike", ("There was an old green bike in the shed.", "All {his} friends could do it."),
-           ("{he} fell to the left and {he} fell to the right.", "{he} rode straight into the hedge."),
-           ("Look at where you want to go, not at the ground", "Go a little faster, not slower"),
+           ("{he} fell to the left and {he} fell to the right.", "{he} went straight into the hedge."),
+           ("Look at where you want to go, not at the ground", "Go a little faster, and do not be afraid"),
            ("All at once the wheels hummed, and the hedge stayed where it was.",
-            "{he} rode all the way to the well before {he} saw that nobody was holding on.")),
-    _Skill("skate", ("The pond had frozen over, and everyone was on the ice.", "{he} had a pair of old skates from {elder}."),
-           ("{his} feet went one way, and the rest of {him} went the other.", "{he} sat on the ice more than {he} stood."),
-           ("Bend your knees and push, as if you were shy", "Fall ten times. Then it gets better"),
+            "{he} went all the way to the well before {he} saw that nobody was holding on.")),
+    _Skill("skate", ("The pond was as hard as glass, and everyone was on it.", "{he} had a pair of old skates from {elder}."),
+           ("{his} feet went one way, and the rest of {him} went the other.", "{he} sat down more than {he} stood."),
+           ("Be soft in the knees and slide, as if you were shy", "Fall ten times. Then it gets better"),
            ("{he} pushed once, and the world slid by without a sound.", "{he} made a whole circle and did not fall.")),
     _Skill("swim", ("In summer the others jumped into the lake like frogs.", "{he} wanted to see the fish from close by."),
-           ("{he} kicked and splashed and swallowed half of the lake.", "{he} sank like a spoon."),
-           ("Lie back and let the water hold you", "Breathe out slowly, like a sleepy whale"),
-           ("The water held {him}. {he} was swimming!", "{he} swam from the dock to the green boat, all alone.")),
+           ("{he} kicked and kicked and drank half of the lake.", "{he} sank like a spoon."),
+           ("Lie back and let the water hold you", "Be slow and round, like a sleepy whale"),
+           ("The water held {him}. {he} swam!", "{he} swam from the dock to the green boat, all alone.")),
     _Skill("bake bread", ("{he} loved the smell of it.", "{he} wanted to make breakfast for everyone."),
-           ("The first loaf was as hard as a brick.", "The dough stuck to the table, to the cat and to {him}."),
-           ("Give it time. Bread likes to sleep", "Push it and fold it, as if you were tired of it"),
-           ("This time it rose like the moon, golden and round.", "The whole house smelled of it, and the crust sang.")),
-    _Skill("play the fiddle", ("There would be a dance at the end of the month.", "{he} had heard one once, and never forgot it."),
-           ("It sounded like two cats in a bag.", "The neighbors shut their windows, one by one."),
+           ("The first loaf was as hard as a brick.", "The bread stuck to the table, to the cat and to {him}."),
+           ("Give it time. Bread has to sleep", "Turn it and turn it, until your arms hurt"),
+           ("This time it rose like the moon, golden and round.", "The whole house smelled of it, and it was gone in a minute.")),
+    _Skill("play the fiddle", ("There would be a dance at the end of the summer.", "{he} had heard one once, and never forgot it."),
+           ("It sounded like a cat in a bag.", "The neighbors shut their windows, one by one."),
            ("Slowly. One note, and then one more", "Hold it like a bird, not like a hammer"),
            ("One evening it was not noise any more. It was a song.", "{elder} began to tap one foot, and then the other.")),
-    _Skill("skip stones", ("{elder} could make a stone hop seven times.", "On the lake the big ones had a contest."),
+    _Skill("skip stones", ("{elder} could make a stone jump seven times.", "All the others could do it."),
            ("Plop, and plop, and plop again.", "Every stone went straight to the bottom."),
-           ("Find a flat one and throw it low", "It is all in the wrist, and in the waiting"),
-           ("One hop, two hops, three, four, five!", "The stone danced across the water as if it would never stop.")),
-    _Skill("tie a bow", ("{his} laces were always open.", "{he} was tired of asking for help."),
-           ("{he} made a knot so big that it had to be cut.", "{he} tied {his} feet together and fell over."),
+           ("Find a flat one and keep it low", "Wait until the water is still"),
+           ("One jump, two jumps, three, four, five!", "The stone danced across the water as if it would never stop.")),
+    _Skill("tie a bow", ("{his} boots were always open.", "{he} was tired of asking for help."),
+           ("{he} made a bow so big that it had to be cut.", "{he} tied {his} feet together and fell over."),
            ("Make two ears like a rabbit, and cross them", "One goes around the tree and into the hole"),
-           ("There sat a perfect bow, with two ears of the same size.", "{he} pulled, and it held, and {he} ran without falling.")),
-    _Skill("juggle", ("A juggler had come to the fair, with five golden balls.", "{he} had three apples and lots of time."),
-           ("One apple hit the window, and one hit {elder}.", "All of them landed on {his} nose."),
-           ("Throw the second one before you catch the first", "Do not look at your {hero.hands}. Look up"),
-           ("Round and round they went, like little red moons.", "For ten whole seconds nothing fell.")),
-    _Skill("read", ("There was a book at home with a ship on the cover.", "{he} wanted to know what the signs said."),
+           ("There sat a perfect bow, with two ears just the same.", "{he} pulled, and it held, and {he} ran and did not fall.")),
+    _Skill("juggle", ("A juggler had come to the fair, with five golden apples.", "{he} had three apples and nothing to do."),
+           ("One apple hit the window, and one hit {elder}.", "All of them fell on {his} nose."),
+           ("Let go of one before you catch the next", "Do not look at your {hero.hands}. Look up"),
+           ("Round and round they went, like little red birds.", "For a whole minute nothing fell.")),
+    _Skill("read", ("There was a book at home with a ship on it.", "{he} wanted to know what the letters said."),
            ("The letters stood there like ants and said nothing.", "{he} read a word, and it was the wrong one."),
-           ("Say the sounds one by one, and then all in one breath", "Begin with the small words. They are the doors"),
+           ("Say it slowly, and then all in one breath", "Begin with the small words. They hold the door open for the big ones"),
            ("Suddenly the letters said ship, and then they said sea.", "{he} read a whole line, and then another, and it was night.")),
     _Skill("dance", ("Soon there would be a wedding in the village.", "{he} had never danced with anyone but a broom."),
            ("{he} stepped on every foot in the room, twice.", "{he} turned left when everyone turned right."),
@@ -199,17 +199,17 @@ _SKILL_GIVES_UP = (
 _SKILL_PRACTICES = (
     "So {hero} tried again, every day, before breakfast and after supper.",
     "{he} tried it ten times. Then {he} tried it ten times more.",
-    "{hero} practiced behind the barn, where only the cows could see.",
+    "{hero} practiced behind the [barn|shed|mill], where only the [cows|hens|ducks] could see.",
     "For a week {he} did nothing else. It got a little better each day, too little to see.",
     "{he} failed again, but this time {he} failed a little better.",
 )
-_SKILL_WORKS_LINES = ("I can do it", "Did you see that?", "Look! Look at me", "It works", "I did it, all by myself")
+_SKILL_WORKS_LINES = ("I can do it", "Did you see that?", "Look! Look at me", "I did it, all by myself")
 _SKILL_ENDS = (
-    "The next week somebody asked {hero} to teach them how to {skill.verb}, and {he} knew just what to say.",
+    "The next week somebody asked {hero} how to {skill.verb}, and {he} knew just what to say.",
     "After that, nobody could make {him} stop.",
-    "It had been hard for so long, and now it was as easy as breathing.",
+    "It had been hard for so long, and now it was as easy as [breathing|eating|falling asleep].",
     "Whenever something is hard, {hero} thinks of that day and tries once more.",
-    "And {helper}, who had seen it all, bowed very low.",
+    "And {elder}, who had seen it all, bowed very low.",
 )
 
 
@@ -218,7 +218,7 @@ def skill_learned(story: Story) -> None:
     skill = _skill_to_learn(story)
     story.put(skill=skill)
     if skill.verb == "skate":
-        story.put(one_day=story.pick(("one cold winter day", "one morning in winter", "one bright, icy day")))
+        story.put(one_day=story.pick(("one cold winter day", "one morning in winter", "one bright, cold day")))
     scenes.open_tale(story)
     story.paragraph(chance=0.7)
     story.say(_SKILL_BEGINS)
@@ -235,7 +235,7 @@ def skill_learned(story: Story) -> None:
     story.say(_SKILL_PRACTICES)
     story.paragraph(chance=0.4)
     story.say(("And then, one {weather} {part_of_day}, it happened.", "On the tenth day something changed.",
-               "And one evening, when nobody was looking, it worked."), chance=0.8)  # fmt: skip
+               "And one [evening|afternoon], when [nobody was looking|{he} was thinking of supper|it was almost dark], it worked."), chance=0.8)  # fmt: skip
     story.say(skill.works)
     story.speak("hero", _SKILL_WORKS_LINES, GLADLY_CRY)
     scenes.feel_proud(story, chance=0.5)
@@ -254,36 +254,36 @@ _GAME_BEGINS = (
     "{one_day}, {friend} wanted to play hide and seek {place.at}.",
     "{one_day}, it was {friend}'s turn to count, and {hero} ran to hide.",
 )
-_GAME_COUNTS = ("One, two, three, I am coming", "Ready or not, here I come", "I will find all of you", "No peeking, {hero}")
+_GAME_COUNTS = ("One, two, three, I am coming", "Ready or not, here I come", "I will find all of you", "You cannot hide from me")
 _HIDES = (
     "{hero} looked {spot_1}, but somebody was there already. {spot_2} was too easy. So {he} hid {spot_3}.",
-    "{he} wanted the best place of all. At last {he} found it, {spot_3}.",
-    "{hero} made {himself} very small and crept in {spot_3}.",
-    "This time {he} would not be the first to be found. {he} lay down {spot_3} and did not move.",
+    "{he} wanted the [best|smallest|darkest] place of all. At last {he} found it, {spot_3}.",
+    "{hero} made {himself} as small as {he} could and hid {spot_3}.",
+    "This time {he} [would not|did not want to] be the first to be found. {he} lay down {spot_3} and did not move.",
 )
 _WAITS_HIDDEN = (
     "{he} heard steps come close and go away again. {he} pressed both {hero.hands} over {his} mouth.",
-    "One by one the others were found. {he} could hear them laugh.",
-    "A beetle walked over {his} nose, and still {he} did not move.",
-    "It was the best place in the world. It was also rather wet.",
+    "One by one the others were found. {he} could hear them [laugh|run|call].",
+    "[A beetle|An ant|A snail] walked over {his} [nose|foot|ear], and still {he} did not move.",
+    "It was the best place in the world. It was also rather [wet|dark|cold].",
 )
 _FORGOTTEN = (
-    "But nobody came. It grew quiet, and the shadows grew long.",
-    "After a while {he} heard nothing at all, and {he} fell asleep.",
+    "But nobody came. It grew [quiet|cold], and the shadows grew [long|dark].",
+    "After a while {he} heard nothing [at all|but the wind], and {he} fell asleep.",
     "{he} waited and waited. Had they all gone home?",
-    "The sun went down. What good was the best place if nobody ever found it?",
+    "The sun went down. What good was the best place if nobody [ever found it|came to look]?",
 )
 _FORGOTTEN_LINES = ("Have they forgotten me?", "I am too good at this", "Hello? Is anybody there?", "I want to be found now")
 _SEARCHES = (
-    "Then {he} heard {friend} calling {his} name, again and again. The voice was full of worry.",
-    "Far away there were lanterns, and many voices, and all of them called for {hero}.",
-    "They had not gone home. {friend} had looked in every corner, three times, and would not go to supper.",
+    "Then {he} heard {friend} calling {his} name, again and again. The voice was [full of worry|small and tired|close to tears].",
+    "[Far away|Between the trees] there were [lanterns|lights], and many voices, and all of them called for {hero}.",
+    "They had not gone home. {friend} had looked in every corner, [twice|three times|ten times], and would not [go to supper|give up|go home].",
 )
 _COMES_OUT = (
     "{hero} jumped up so fast that {he} had leaves [in {his} ears|on {his} head].",
-    "{hero} crept out, stiff and cold, and waved both arms.",
-    "{hero} sneezed, and that was the end of the game.",
-    "{hero} ran toward the voice as fast as {he} could.",
+    "{hero} crept out, [stiff and cold|wet and cold|a little sleepy], and waved both arms.",
+    "{hero} [sneezed|coughed|called back], and that was the end of the game.",
+    "{hero} [ran|{hero.ran}] toward the voice [as fast as {he} could|without stopping once].",
 )
 _FOUND_YOU = (
     "There you are! I was so afraid",
@@ -292,11 +292,11 @@ _FOUND_YOU = (
     "I found you, and I will not let go",
 )
 _GAME_ENDS = (
-    "It is fun to hide, {hero} thought, but the best part is to be found.",
+    "It is [fun|good] to hide, {hero} thought, but [the best part is|it is even better] to be found.",
     "{hero} had won the game, but it was the hug that {he} remembered.",
     "They still talk about that hiding place, and nobody has ever found it.",
-    "The next time, {hero} hid where one foot stuck out, just to be sure.",
-    "On the way home they stayed close together, so that nobody could get lost.",
+    "The next time, {hero} hid where one [foot|ear|toe] stuck out, just to be sure.",
+    "On the way home they [stayed close together|sang out loud|counted each other twice], so that nobody could get lost.",
 )
 
 

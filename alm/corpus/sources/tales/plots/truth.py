@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alm.corpus.sources.tales import scenes
+from alm.corpus.sources.tales import scenes, words
 from alm.corpus.sources.tales.story import (
     ADVISE, ASK, CROSSLY, REPLY, SADLY, SAY, WHISPER, Mention, Shapes, Story,
 )  # fmt: skip
@@ -25,10 +25,10 @@ class _Mischief:
 _MISCHIEFS = (
     _Mischief(
         ("{one_day}, {elder} baked {food.a} and told everyone to wait until supper.",
-         "{one_day}, {food.a} stood on the table, and it was for the guests."),
+         "{one_day}, {food.a} stood on the table, and it was not for {hero}."),
         ("{hero} only wanted one small bite. But one bite led to another, until the plate was empty.",
-         "{hero} broke off a little corner, and then the other corners, to make it even. Soon nothing was left."),
-        "the cat", ("The cat ate it", "I saw the cat on the table", "Cats love {food.a}, you know"),
+         "{hero} broke off one corner, and then three more, to make it even. Soon nothing was left."),
+        "the cat", ("The cat ate it", "I saw the cat on the table", "That cat loves {food.a}, you know"),
         ("The cat was put out in the rain and sat on the wall, wet and thin.",
          "That night the cat got no milk, and it looked at {hero} through the window."),
         ("Together they baked a new one, and this time {hero} waited.",
@@ -37,13 +37,13 @@ _MISCHIEFS = (
     _Mischief(
         ("{one_day}, {elder} said for the tenth time that nobody should play ball in the house.",
          "{one_day}, it was too wet to go outside, and {hero} played ball by the stove."),
-        ("The ball bounced once, and twice, and hit the blue vase. It fell down in a hundred pieces.",
-         "The ball flew high, and the best plate came down with a crash."),
+        ("The ball flew once, and twice, and hit the blue pot. It fell down in a hundred pieces.",
+         "The ball flew high, and the best plate came down with a bang."),
         "the wind", ("It was the wind", "The window blew open, and then it happened", "The wind came in and did it"),
-        ("So {elder} nailed the window shut. The room grew hot, and nobody could hear the birds.",
+        ("So {elder} shut the window for good. The room grew hot, and nobody could hear the birds.",
          "So {elder} put heavy boards over the window, and the room was dark all day."),
         ("They opened the window again, and the wind came in as if nothing had happened.",
-         "They put the pieces together with glue, and it took the whole evening."),
+         "They put the pieces together again, and it took the whole evening."),
     ),
     _Mischief(
         ("{one_day}, it was {hero}'s turn to shut the gate of the hen house.",
@@ -54,17 +54,17 @@ _MISCHIEFS = (
         ("So {friend} had to look for the hens, all alone, until it was dark.",
          "So {friend} was not allowed to come to the fair, and cried behind the shed."),
         ("{hero} and {friend} brought in the last hen together, long after dark.",
-         "{hero} gave {friend} {his} own ticket to the fair and stayed home to feed the hens."),
+         "{hero} stayed home to feed the hens, and {friend} went to the fair after all."),
     ),
     _Mischief(
         ("{one_day}, {elder} painted the wall white and asked {hero} not to touch it.",
          "{one_day}, the new white wall shone in the sun, and {hero} had a piece of coal in {his} pocket."),
         ("{hero} only wanted to draw one small horse. Soon there was a whole farm.",
-         "{hero} leaned on it, and then there were ten black spots, and then {he} made them into ten black sheep."),
+         "{hero} touched it, and then there were ten black spots, and then {he} made them into ten black sheep."),
         "the crow", ("The crow did it", "A crow came by with dirty feet", "It was that old crow, I saw it"),
         ("So {elder} chased the crow away with a broom, and it did not come for its crumbs any more.",
          "The crow was not allowed to sit on the roof any more, and it flew off into the cold."),
-        ("They painted the wall again, but {elder} left one of the drawings where it was.",
+        ("They painted the wall again, but {elder} left one of the sheep where it was.",
          "{hero} painted the wall white again and put out a big plate of crumbs for the crow."),
     ),
     _Mischief(
@@ -73,8 +73,8 @@ _MISCHIEFS = (
         ("But on the way {he} made a paper boat out of it, and the boat sailed away.",
          "But {he} stopped to play, and when {he} looked again, the letter was gone."),
         "the goat", ("The goat ate it", "I met the goat, and it was hungry", "The goat took it right out of my bag"),
-        ("So the goat was locked in the shed. It cried so sadly that everyone could hear it.",
-         "So they tied the goat to a post, far away from the sweet green grass."),
+        ("So the goat was shut in the shed. It cried so sadly that everyone could hear it.",
+         "So they tied the goat to a tree, far away from the sweet green grass."),
         ("They wrote a new letter, and {hero} ran all the way with it.",
          "{hero} let the goat out with {his} own {hero.hands} and told it the whole story."),
     ),
@@ -85,9 +85,9 @@ _MISCHIEFS = (
          "A butterfly flew over the string, and {hero} went right after it. Not one bean was left standing."),
         "the puppy", ("The puppy did it", "It was the puppy, with its big feet", "I saw the puppy digging there"),
         ("So the puppy was tied to the gate, and it did not know why.",
-         "So the puppy had to stay in the shed, and it howled like a little wolf."),
+         "So the puppy had to stay in the shed, and it cried like a little wolf."),
         ("They planted new beans, and {hero} carried the water every day.",
-         "{hero} untied the puppy, and it licked {his} face as if nothing had happened."),
+         "{hero} let the puppy out, and it licked {his} face as if nothing had happened."),
     ),
 )  # fmt: skip
 
@@ -101,9 +101,9 @@ _BELIEVED = (
 _GUILT = (
     "That night {hero} could not sleep. The lie sat on {his} chest like a fat toad.",
     "At supper {he} could not eat. Even {food.a} tasted like nothing.",
-    "{he} tried to think of something else, but there was nothing else.",
+    "{he} tried to think of [something else|{hobby}|happy things], but it was no good.",
     "A little lie is heavy, and it gets heavier in the dark.",
-    "Everyone was kind to {him}, and that was the worst of all.",
+    "Everyone was [kind|nice] to {him}, and that was the [worst of all|worst part].",
 )
 _OWNS_UP = (
     "In the morning {he} could not bear it any longer and ran to {elder}.",
@@ -126,16 +126,17 @@ _FORGIVES = (
 )
 _TRUTH_ENDS = (
     "That night {hero} slept like a stone.",
-    "It is strange, but the truth weighed nothing at all.",
+    "It is strange, but the truth was not heavy at all.",
     "After that, when something went wrong, {hero} said so before anybody asked.",
-    "And {his} supper tasted like supper again.",
-    "{hero} never told a lie again, or if {he} did, it was a very small one.",
+    "And [{his} supper|the soup|every bite] tasted [good|right|sweet] again.",
+    "{hero} never told a lie again, or if {he} did, it was a very [small|short|silly] one.",
 )
 
 
 def lie_owned(story: Story) -> None:
     """The hero blames another, cannot bear it and tells the truth."""
     mischief = story.pick(_MISCHIEFS)
+    story.put(food=story.pick(words.CAKES))
     story.put(blamed=story.fill(mischief.blamed))
     scenes.open_tale(story)
     if mischief.blamed == "{friend}":
@@ -161,14 +162,14 @@ def lie_owned(story: Story) -> None:
 _PLENTY = (
     "{one_day}, {hero} found a place {place.at} that was full of {fruit}. Nobody else knew about it.",
     "{one_day}, {helper.a} told {hero} to take as many {fruit} as {he} needed, but no more.",
-    "{one_day}, {hero} and {friend}, {friend.a}, went to pick {fruit}. There were more than they had ever seen.",
+    "{one_day}, {hero} and {friend}, {friend.a}, went to pick {fruit}. There were [more|many more] than they had ever [seen|dreamed of|eaten].",
     "{one_day}, after the great wind, the ground {place.at} was covered with {fruit}.",
 )
 _TAKES = (
-    "One basket would have been enough. {hero} took two, and then a third, and filled {his} hat as well.",
-    "{hero} ate some and packed some and put the rest in {his} pockets, until {he} could hardly walk.",
-    "{hero} wanted them all. {he} filled everything that could be filled, even {his} boots.",
-    "{hero} picked and picked, and when the basket was full, {he} sat on it to make more room.",
+    "One basket would have been enough. {hero} took two, and then a third, and filled {his} [hat|boots|bag] as well.",
+    "{hero} ate some and packed some and put the rest in {his} [pockets|bag|hat], until {he} could hardly [walk|stand|breathe].",
+    "{hero} wanted them all. {he} filled everything that could be filled, even {his} [boots|hat|socks].",
+    "{hero} picked and picked, and when the basket was full, {he} [sat on it|jumped on it|shook it] to make more room.",
 )
 _ASKED_FOR_SOME = (
     "On the way home {he} met {guest.a}, who asked for just one or two.",
@@ -177,26 +178,26 @@ _ASKED_FOR_SOME = (
 )
 _GUESTS = (
     ("a small sparrow", "the sparrow"), ("a thin hare", "the hare"), ("an old woman", "the old woman"),
-    ("a lame crow", "the crow"), ("a mother hen", "the hen"), ("a young deer", "the deer"), ("a tired ant", "the ant"),
+    ("an old crow", "the crow"), ("a mother hen", "the hen"), ("a young deer", "the deer"), ("a tired ant", "the ant"),
     ("a hungry boy", "the boy"), ("a barefoot girl", "the girl"), ("a ragged traveler", "the traveler"),
 )  # fmt: skip
 _NO_LINES = ("No. They are mine", "Go and find your own", "I need every one of them", "I was here first", "There are not enough")
 _TROUBLES = (
     ("On the bridge the bag tore, and all the {fruit} fell into the river with a plop, plop, plop.",
      "{hero} looked down at the water. There was nothing left to share, not even with {himself}."),
-    ("The basket was so heavy that {he} fell over backward, and everything rolled down the hill.",
-     "{hero} sat at the bottom, with one single thing from the whole basket in {his} {hero.hands}."),
+    ("The basket was so heavy that {he} fell [over backward|on {his} nose|over a stone], and everything rolled [down the hill|into the mud|into the stream].",
+     "{hero} sat there with an empty basket on {his} head."),
     ("At home {he} ate until {he} could eat no more, and then {he} ate the rest.",
      "That night {his} tummy hurt so much that {he} could not even lie down."),
-    ("{he} hid everything in a deep hole. When {he} came back, there was only mud and a bad smell.",
-     "Not one of them was good. {hero} had wanted all of them, and now {he} had none."),
+    ("{he} hid everything in a [deep hole|hollow tree|dark corner]. When {he} came back, there was only [mud|dust|a worm] and a bad smell.",
+     "Not one of them was [good|left]. {hero} had wanted [all of them|everything], and now {he} had [none|nothing]."),
     ("{he} put it all into the little boat, and the boat sank right under {him}.",
      "{hero} stood there with water up to {his} chin and watched the {fruit} float away."),
 )  # fmt: skip
 _GREED_HELP = (
     "And who came to help? It was {guest.the}, the very one {he} had sent away.",
     "Then somebody sat down beside {him}. It was {guest.the}, who had asked for a few and had gotten none.",
-    "A small voice asked if {he} was all right. It was {guest.the}, and {hero}'s ears grew hot.",
+    "A [small|kind|soft] voice asked if {he} was all right. It was {guest.the}, and {hero}'s ears grew hot.",
     "But {guest.the} had seen it all and came back, and did not even laugh.",
 )
 _GREED_SORRY = (
@@ -206,8 +207,8 @@ _GREED_SORRY = (
     "Why are you so kind to me?",
 )
 _GREED_ENDS = (
-    "The next day {he} took one small basket, and half of it was for the others.",
-    "After that, whatever {hero} picked, half of it was for somebody else.",
+    "The next day {he} took one small basket, and half of it was for [the others|{guest.the}|{elder}].",
+    "After that, whatever {hero} [picked|found|had], half of it was for somebody else.",
     "Together {hero} and {guest.the} found a few more, just enough for two, and nothing had ever tasted so good.",
     "Enough is a good word, {hero} thought. It is even better than more.",
     "They made {food.a} out of what was left, and it was enough for everybody.",
@@ -249,7 +250,7 @@ class _Boast:
 
 _BOASTS = (
     _Boast("I once caught a fish as big as a boat", "By noon the fish was as big as a house, and it could sing",
-           "Everyone came down to the lake with pots and plates and waited for {hero} to catch another",
+           "Everyone came down to the lake with pots and spoons and waited for {hero} to catch another",
            "It was a very small fish, and it got away", "But {he} knew where the frogs sang, and {he} showed them that"),
     _Boast("I can jump over the river", "By noon people said that {hero} could jump over the church",
            "The whole village stood on the bank to watch",
@@ -263,12 +264,12 @@ _BOASTS = (
            "They asked {hero} to go into the dark cave and look for the lost goat",
            "I am afraid of the dark, and of wolves, and of that cave",
            "Then {friend} said the same, and so did the others, and they all went in together, side by side"),
-    _Boast("I can make it rain whenever I like", "By noon the farmers had come with their empty buckets",
+    _Boast("I can make it rain whenever I like", "By noon people had come with their empty buckets",
            "They stood in the dry field and looked at {hero}, and then at the sky",
            "I cannot make rain. I only wanted to be important",
-           "But {hero} carried water from the well until dark, and the next day it rained all by itself"),
-    _Boast("I can speak the language of the bees", "By noon they said that the queen of the bees came to tea with {hero}",
-           "A swarm of bees sat on the church door, and they sent for {hero}",
+           "But {hero} carried water from the well until dark, and the next day the rain came anyway"),
+    _Boast("I can talk to the bees", "By noon they said that the queen of the bees came to tea with {hero}",
+           "A hundred bees sat on the church door, and they sent for {hero}",
            "I do not know one word of it. I just like to hum",
            "But {he} hummed so softly that the bees did fly away, and nobody ever knew why"),
 )  # fmt: skip
@@ -283,25 +284,25 @@ _EYES = (
     "All eyes went wide.",
     "For a moment it felt wonderful.",
     "Nobody laughed. They believed every word.",
-    "{friend} told the baker, and the baker told everyone else.",
+    "{friend} told the [baker|miller|postman], and soon everyone knew.",
 )
 _CANNOT = (
-    "{hero} had never wanted so much to be a mouse in a hole.",
-    "{hero} looked for a way out, but there were people on every side.",
-    "{he} thought of running away. {he} thought of a new lie, and then a bigger one.",
+    "{hero} had never wanted so much to be [a mouse in a hole|a worm in the ground|very far away].",
+    "{hero} looked for a way out, but there were [people|eyes|friendly faces] on every side.",
+    "{he} thought of [running away|being ill]. {he} thought of a new lie, and then a bigger one.",
     "{his} mouth was dry as dust.",
 )
 _BOAST_LAUGH = (
-    "It was very quiet. Then somebody began to laugh, and it was a friendly laugh.",
-    "Some of them were cross, but not for long.",
+    "It was very quiet. Then [somebody|{friend}|an old man] began to laugh, and it was a [friendly|warm|kind] laugh.",
+    "Some of them were cross, [but not for long|but they had to smile].",
     '"Well," said {friend}. "That was the best story of the day."',
-    "Nobody said a word, until the baker coughed and asked if there was any {food_noun}.",
+    "Nobody said a word, until [the baker|the miller|an old man] coughed and asked if there was any {food_noun}.",
 )
 _BOAST_ENDS = (
-    "After that, {hero} still told stories. But {he} always began with the words, it is not true, but it is good.",
-    "And people liked the true {hero} much better than the big one.",
-    "A true thing may be small, but you can stand on it.",
-    "From then on, {he} only said what {he} could show.",
+    "After that, {hero} still told stories. But {he} always began with the words, it is not true, but it is [good|funny|long].",
+    "And people liked the [true|small|quiet] {hero} much better than the [big|loud] one.",
+    "A true [thing|word|story] may be small, but you can [stand on it|keep it|build a house on it].",
+    "From then on, {he} only [said what {he} could show|told what {he} had seen|said half as much].",
 )
 
 

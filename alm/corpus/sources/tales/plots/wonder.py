@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alm.corpus.sources.tales import scenes
-from alm.corpus.sources.tales.story import ADVISE, REPLY, SADLY, SAY, WHISPER, Mention, Shapes, Story
+from alm.corpus.sources.tales.story import ADVISE, SADLY, SAY, WHISPER, Mention, Shapes, Story
 
 
 @dataclass(frozen=True)
@@ -22,66 +22,66 @@ class _Wish:
 
 _WISHES = (
     _Wish("I wish I were as tall as a tree",
-          ("{hero} was tired of being small.", "{hero} could never reach the top shelf."),
-          ("{he} could pick apples without a ladder and look into the nests of the storks.",
+          ("{hero} was tired of being small.", "{hero} could never reach the best apples."),
+          ("{he} could pick apples without a ladder and look into the nests of the birds.",
            "{he} stepped over the river as if it were a puddle."),
           ("But {he} did not fit into {his} own bed, and nobody could hear what {he} said from so far up.",
            "But the birds built nests in {his} hair, and {his} friends were so tiny that {he} was afraid to move."),
           "I wish I were small again",
-          ("{he} crept into {his} little bed, and it fit {him} like a glove.",
-           "{hero} still could not reach the top shelf, but there was a chair for that.")),
+          ("{he} crept into {his} little bed, and it was just right.",
+           "{hero} still could not reach the best apples, but there was a ladder for that.")),
     _Wish("I wish I could fly",
-          ("{hero} had watched the swallows all day.", "The hills were so steep, and {his} legs were so short."),
+          ("{hero} had watched the birds all day.", "It was a long way to school, and {his} legs were tired."),
           ("Up {he} went, over the roofs and into the clouds, which were wet and cold and wonderful.",
-           "{he} raced the swallows around the church, and {he} nearly won."),
+           "{he} raced the crows around the church, and {he} nearly won."),
           ("But {he} could not stop. {he} flew while {he} ate, and {he} flew while {he} slept.",
            "But it was lonely up there, and the wind blew {him} where it liked."),
           "I wish I had both feet on the ground",
           ("The grass under {his} feet had never felt so good.",
-           "{hero} still watches the swallows, but {he} waves to them from below.")),
+           "{hero} still looks at the birds, but with both feet on the grass.")),
     _Wish("I wish it were summer all year long",
           ("The leaves were falling, and the wind was already cold.", "{hero} did not like wool socks, and winter was near."),
-          ("The sun shone and shone, and {he} swam every day.", "There were berries in winter, and no one wore shoes."),
-          ("But the river dried up, the flowers were tired, and the bears could not fall asleep.",
+          ("The sun shone and shone, and {he} swam every day.", "There were berries in winter, and nobody wore boots."),
+          ("But the river dried up, the flowers were tired, and nothing wanted to grow.",
            "But there was no snow, no fire in the stove, and no new leaves, because the old ones would not fall."),
           "I wish for winter, and then for spring",
           ("The next morning there was frost on the window, and {hero} danced in it.",
-           "When the first flake fell, {hero} caught it on {his} tongue. It tasted like sugar.")),
+           "When the first snow fell, {hero} caught it on {his} tongue. It tasted like cake.")),
     _Wish("I wish everything I touched were made of cake",
           ("It was a long time until supper.", "{hero} could never get enough sweet things."),
           ("The chair was cake, and the table was cake, and {he} ate the door for lunch.",
            "{he} ate a whole fence, and it was the best fence {he} had ever eaten."),
           ("But then {he} touched {his} pillow, and then the cat, and the cat did not like it at all.",
-           "But {he} could not drink, or wash, or hug anyone. Crumbs were everywhere."),
+           "But {he} could not sleep, or wash, or hug anyone. Crumbs were everywhere."),
           "I wish things were only things",
-          ("For supper {he} had plain bread, and it was delicious.",
+          ("For supper {he} had plain bread, and it was the best in the world.",
            "{he} hugged the cat, which was soft again, for a long time.")),
     _Wish("I wish I never had to go to bed",
           ("{elder} had just said that it was bedtime.", "{hero} always said that the best part of the day came after bedtime."),
-          ("{he} played until midnight, and then {he} played until morning.",
-           "{he} saw the foxes dance and the moon go down."),
+          ("{he} played until the moon was gone, and then {he} played until morning.",
+           "{he} saw the stars go out, one by one."),
           ("But {his} head was full of fog, and {he} put {his} boots in the soup.",
-           "But {his} eyes burned, and nobody was awake to play with."),
+           "But {his} eyes hurt, and nobody was awake to play with."),
           "I wish I could sleep",
           ("{he} slept for a day and a night, and woke up hungry and happy.",
            "After that, {hero} went to bed as soon as the first star was out.")),
     _Wish("I wish nobody could see me",
-          ("{hero} had done something silly, and everyone was laughing.", "{hero} did not want to do the dishes."),
+          ("{hero} had done something silly, and everyone was laughing.", "{hero} did not want to wash the pots."),
           ("{he} walked right through the kitchen and took a bite of everything.",
            "{he} could win at hide and seek without hiding."),
           ("But nobody said good morning, and at supper there was no plate for {him}.",
-           "But {friend}, {friend.a}, sat on {him} by mistake, and {elder} cried because {he} was gone."),
+           "But {friend}, {friend.a}, sat on {him} and did not know it, and {elder} cried because {he} was gone."),
           "I wish to be seen again",
-          ("{elder} looked straight at {him} and smiled, and that was better than any trick.",
-           "{he} did all the dishes, and sang, so that everyone would know where {he} was.")),
+          ("{elder} looked straight at {him} and smiled, and that was better than any game.",
+           "{he} washed all the pots, and sang, so that everyone would know where {he} was.")),
     _Wish("I wish I could talk to every animal",
           ("{hero} had always wondered what the hens were saying.", "A crow had looked at {him} in a very strange way."),
           ("The hens told {him} about their eggs, and the mice told {him} jokes.",
            "The old horse told {him} a story that was three hundred years long."),
-          ("But they never stopped. The flies talked all night, and the fish had so many worries.",
-           "But then the fox wanted advice about the hens, and the hens wanted advice about the fox."),
+          ("But they never stopped. The bees talked all night, and the fish were sad about everything.",
+           "But then the fox wanted help with the hens, and the hens wanted help with the fox."),
           "I wish for a little quiet",
-          ("That evening {he} sat with the old horse, and neither said a word, and it was lovely.",
+          ("That evening {he} sat with the old horse, and nobody said a word, and it was lovely.",
            "{hero} could not understand the hens any more, but {he} still said good night to each of them.")),
 )  # fmt: skip
 
@@ -90,7 +90,7 @@ _WISH_GIVERS = (
     ("One night a star fell, right behind {place.the}, and {hero} ran to find it. It was warm and no bigger than an egg.",
      "the star"),
     ("{one_day}, {hero} pulled a small golden fish out of a net by the river and let it go. It swam back.", "the fish"),
-    ("{one_day}, {hero} helped a bee out of a spider's web. It was a queen, with a tiny crown.", "the bee"),
+    ("{one_day}, {hero} helped a bee out of the water. It was a queen, with a tiny crown.", "the bee"),
     ("{one_day}, {hero} blew on a dandelion on the way to {place.the}, and it laughed.", "the dandelion"),
     ("{one_day}, {hero} rubbed the dust off an old spoon, and the spoon sneezed.", "the spoon"),
     ("{one_day}, {hero} picked up a gray stone on the way to {place.the}, and it opened one eye.", "the stone"),
@@ -99,11 +99,11 @@ _WISH_OFFERS = (
     "You may have one wish",
     "Wish for something, but think first",
     "One wish is yours. Be careful with it",
-    "What would you like most in the whole world?",
+    "What would you like [most|best] in the whole world?",
 )
 _WISH_ASKS = ("{hero} did not think long.", "{hero} closed {his} eyes.", "{hero} knew at once what to say.", "The words just came out.")
 _WISH_TRUE = (
-    "It went whoosh, and it was so.",
+    "There was a bright light, and it was so.",
     "Nothing happened. Then everything did.",
     "There was a smell of apples, and the wish came true.",
     "By the next morning it had come true.",
@@ -111,7 +111,7 @@ _WISH_TRUE = (
 )
 _WISH_SORRY = (
     "Soon {he} was sadder than ever.",
-    "It was not what {he} had wanted at all.",
+    "It was not [what {he} had wanted at all|as much fun as {he} had thought|a good wish after all].",
     "{hero} sat down and thought about it, and it took a long time.",
     "So {hero} went back to {wisher}, as fast as {he} could.",
 )
@@ -165,18 +165,18 @@ class _Plant:
 
 
 _PLANTS = (
-    _Plant("a gray seed with stripes",
+    _Plant("a striped gray seed",
            ("It grew past the window and past the roof, and opened one great yellow eye. It was a sunflower.",),
-           ("The birds ate its seeds all winter, and one of them fell right into {hero}'s lap.",)),
+           ("The birds ate its seeds all winter, and one of them fell right in front of {hero}.",)),
     _Plant("a flat white seed",
            ("A green rope ran over the wall, and at its end sat a pumpkin as big as a cart.",
             "Under the big leaves lay something round and orange, and it grew every night."),
            ("There was pumpkin soup for the whole village.", "A family of mice moved in, and there was soup for all.")),
-    _Plant("a brown seed from the core of an apple",
+    _Plant("a brown seed from the middle of an apple",
            ("It took years. {hero} grew, and the tree grew faster, and one spring it was white with flowers.",),
            ("Now {hero} sits in its shade, and there are apples for everyone who comes by.",)),
     _Plant("a red bean with a spot",
-           ("It climbed up its pole, and up the wall, and looked in at the window.",),
+           ("It climbed up a stick, and up the wall, and looked in at the window.",),
            ("There were so many beans that {hero} gave away a basket every day.",)),
     _Plant("a seed as small as dust",
            ("It was not a tree, and it was not a bean. It was a poppy, as red as a king's coat.",),
@@ -197,20 +197,20 @@ _SEED_BEGINS = (
 )
 _SEED_PLANTS = (
     "{he} dug a small hole [under the window|beside the gate|behind the house], put it in and gave it some water.",
-    "{he} planted it by the door, where the sun came first.",
-    "{he} found an old boot, filled it with good black earth and planted it there.",
+    "{he} planted it by the [door|gate|wall], where the sun came [first|every morning].",
+    "{he} [found|took] an old [boot|pot|bucket], filled it with good [black|dark] earth and planted it there.",
 )
 _SEED_WAITS = (
-    "The next morning {he} ran out to look. There was nothing. There was nothing the day after that, either.",
-    "{he} sat beside it for a whole day. Nothing came up but a worm.",
-    "{hero} watered it every day and told it to hurry. It did not hurry.",
-    "A week went by, and then another. The earth was as flat as ever.",
+    "The next morning {he} ran out to look. There was [nothing|only mud]. There was nothing the day after that, either.",
+    "{he} sat beside it for a whole day. Nothing came up but [a worm|an ant|a beetle].",
+    "{hero} watered it every day and [told it to hurry. It did not hurry|told it stories. It did not listen].",
+    "A week went by, and then another. The earth was as [flat|black|empty] as ever.",
 )
 _SEED_IMPATIENT = (
     "{hero} wanted to dig it up and look, but {elder} held {him} back.",
     "{hero} pulled at the ground. {hero} sang to it. {hero} shouted at it.",
     "\"It is never going to grow,\" said {friend}, {friend.a}, and ran off to play.",
-    "{hero} nearly gave up, but {he} gave it one more cup of water, and then one more.",
+    "{hero} nearly gave up, but {he} gave it one more [cup of water|day], and then one more.",
 )
 _SEED_LINES = ("Why does it take so long?", "Please grow, just a little", "Maybe it is asleep", "What are you doing down there?")
 _SEED_ADVICE = (
@@ -221,19 +221,19 @@ _SEED_ADVICE = (
 )
 _SEED_SPROUTS = (
     "Then, one {weather} morning, there was a tiny green hook in the earth.",
-    "After a warm rain something had changed. One thin green leaf stood there, as if to say hello.",
-    "And on the very day when {he} had forgotten to look, it came up.",
+    "After a [warm|soft|long] rain something had changed. One [thin|tiny|bright] green leaf stood there, as if to say [hello|good morning].",
+    "And on the very day when {he} had [forgotten to look|nearly given up|stopped thinking about it], it came up.",
 )
 _SEED_DANGERS = (
     "A [snail|goat|hen] wanted to eat it, but {hero} built a little fence around it.",
-    "One night there was frost, and {hero} covered it with {his} own scarf.",
+    "One night there was frost, and {hero} covered it with {his} own [scarf|hat|blanket].",
     "It was a dry summer, and {hero} carried water from the well twice a day.",
     "The wind bent it to the ground, and {hero} tied it to a stick with a ribbon.",
 )
 _SEED_ENDS = (
     "And {hero}, who had never been patient, knew how to wait.",
-    "Everything big was small once, {hero} thought, and stood up a little straighter.",
-    "When {friend} asked how {he} had done it, {hero} said that {he} had mostly waited.",
+    "Everything big was small once, {hero} thought, and [stood up a little taller|smiled at {his} own feet].",
+    "When {elder} asked how {he} had done it, {hero} said that {he} had [mostly waited|only carried water].",
     "Whenever {hero} cannot wait for something, {he} thinks of {plant.seed}.",
 )
 
@@ -275,12 +275,12 @@ _WARES = (
     _Ware("a ball of string", "the string", "My sack is open, and everything falls out"),
     _Ware("a big red button", "the button", "My coat will not stay shut, and the wind is cold"),
     _Ware("a wooden spoon", "the spoon", "I have soup, and I have to eat it with a stick"),
-    _Ware("an egg", "the egg", "I want to bake a cake, and my hen is on holiday"),
+    _Ware("an egg", "the egg", "I want to bake a cake, and my hen has gone away"),
     _Ware("a warm hat", "the hat", "My ears are so cold that they ring"),
     _Ware("a long rope", "the rope", "My goat is in the well, and it will not climb"),
     _Ware("a jar of honey", "the honey", "My throat hurts, and tonight I have to sing"),
     _Ware("a bright lantern", "the lantern", "The road is dark, and I have far to go"),
-    _Ware("a sharp needle", "the needle", "I sat on a thorn bush, and now my trousers are open"),
+    _Ware("a long needle", "the needle", "There is a hole in my coat, and the wind comes in"),
     _Ware("a basket of eggs", "the basket", "Tomorrow is my wedding, and there is nothing to eat"),
     _Ware("a little mirror", "the mirror", "I have something in my eye, and I cannot see it"),
     _Ware("an umbrella", "the umbrella", "Look at that sky, and look at my new hat"),
@@ -290,7 +290,7 @@ _WARES = (
 )  # fmt: skip
 _TRADERS = (
     "an old woman", "a sad tailor", "a shepherd", "a fat sailor", "a thin juggler", "a farmer", "a baker", "a soldier",
-    "a tired singer", "a gray donkey", "a tall stork", "a peddler", "a cook", "a traveling king", "a young painter",
+    "a tired singer", "a gray donkey", "a tall stork", "a peddler", "a cook", "a lost king", "a young painter",
 )  # fmt: skip
 _TRADE_BEGINS = (
     "{hero} wanted {goal}, but {he} had no money. All {he} had was {ware_1.a}.",
@@ -298,7 +298,7 @@ _TRADE_BEGINS = (
     "{one_day}, {hero} saw {goal} {place.at} and could think of nothing else. But {he} owned only {ware_1.a}.",
 )
 _TRADE_SETS_OUT = (
-    "So {he} put it in a bag and went out to see what the world would give for it.",
+    "So {he} put it in a bag and went out to see what [the world|people] would give for it.",
     "{elder} said, \"Somebody always needs what you have.\" So {he} set out.",
     "{he} went {way_1} to try {his} luck.",
 )
@@ -316,8 +316,8 @@ _TRADE_NEXT = (
 _TRADE_GIVES = (
     "{hero} did not think twice and gave away {ware.the}. \"Take this for it,\" said {trader.the}, and it was {ware_next.a}.",
     "{hero} held out {ware.the}. {trader.the} was so glad that {hero} got {ware_next.a} for it.",
-    "\"Here, you need it more than I do,\" said {hero}. And {trader.the} gave {him} {ware_next.a}.",
-    "{hero} looked at {ware.the} and handed it over. In return {he} got {ware_next.a}.",
+    "\"[Here|Take it], you need it more than I do,\" said {hero}. And {trader.the} gave {him} {ware_next.a}.",
+    "{hero} looked at {trader.the} and held out {ware.the}. In return {he} got {ware_next.a}.",
 )
 _TRADE_LAST = (
     "{hero} gave away {ware.the} and asked for nothing. {trader.the} laughed. \"I have no use for {goal}. Would you like it?\"",
@@ -333,7 +333,7 @@ _TRADE_ENDS = (
 )
 _GOALS = (
     "a real drum", "a white kitten", "a red kite", "a toy train", "a silver flute", "a blue sled", "a little boat",
-    "a book with pictures", "a pair of skates", "a music box", "a puppy", "a box of paints",
+    "a book with pictures", "a golden bell", "a music box", "a puppy", "a box of paints",
 )  # fmt: skip
 
 
@@ -351,7 +351,7 @@ def trades(story: Story) -> None:
     for step, trader in enumerate(traders):
         story.put(trader=trader, who=trader.the, ware=wares[step])
         story.say(_TRADE_NEXT if step else _TRADE_MEETS)
-        story.speak("who", (wares[step].need,), story.pick((SADLY, REPLY, SAY)))
+        story.speak("who", (wares[step].need,), SADLY if story.happens(0.5) else SAY)
         if step + 1 < count:
             story.put(ware_next=wares[step + 1])
             story.say(_TRADE_GIVES)

@@ -1,0 +1,84 @@
+"""Small artifacts that many tests need, made by the stages themselves."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from alm.artifacts import PackMetadata
+from alm.config.load import load
+from alm.corpus.config import CorpusConfig
+from alm.corpus.prepare import prepare
+from alm.packing.config import PackConfig
+from alm.packing.pack import pack
+from alm.tokenizers.config import TokenizerConfig
+from alm.tokenizers.train import train_tokenizer
+from alm.training.config import RunConfig
+
+VOCAB_SIZE = 300
+WORDS = "the a fox hen sees runs to from red old barn hill and then it said hello again Größe 日本".split()
+
+
+def texts(number: int, *, seed: int = 0) -> list[str]:
+    """Short documents that differ, with a little structure to learn."""
+    draw = random.Random(f"texts {seed}")
+    return [" ".join(draw.choices(WORDS, k=draw.randrange(5, 40))) + ".\n" for _ in range(number)]
+
+
+def write_clean(out: Path, documents: list[str], *, source: str = "s", validation_fraction: float = 0.1) -> Path:
+    """A clean corpus of one source."""
+    folder = out.parent / f"{out.name}-{source}-texts"
+    folder.mkdir(parents=True)
+    for number, text in enumerate(documents):
+        (folder / f"{number:05d}.txt").write_text(text, encoding="utf-8", newline="")
+    base: dict[str, Any] = {
+        "sources": {source: {"kind": "text", "paths": str(folder)}},
+        "validation_fraction": validation_fraction,
+    }
+    prepare(load(CorpusConfig, [], base=base), out=out)
+    return out
+
+
+def write_tokenizer(path: Path, clean: Path) -> Path:
+    """A tokenizer trained on the corpus."""
+    train_tokenizer(TokenizerConfig(vocab_size=VOCAB_SIZE), inputs=[clean], out=path)
+    return path
+
+
+def write_packed(root: Path, *, documents: int = 200, seq_len: int = 16, seed: int = 0) -> tuple[Path, PackMetadata]:
+    """Packed data of one source, with its tokenizer and corpus beside it."""
+    clean = write_clean(root / "clean", texts(documents, seed=seed))
+    tokenizer = write_tokenizer(root / "tokenizer.json", clean)
+    config = PackConfig(seq_len=seq_len, sequences_per_shard=50)
+    return root / "packed", pack(config, tokenizer=tokenizer, clean=[clean], out=root / "packed")
+
+
+def run_config(**changes: Any) -> RunConfig:
+    """A model and a training so small that a step takes milliseconds; `section__key=value` changes it."""
+    values: dict[str, Any] = {
+        "model": {
+            "d_model": 16,
+            "n_layers": 2,
+            "n_heads": 2,
+            "n_kv_heads": 1,
+            "ffn_hidden_size": 32,
+            "max_position_embeddings": 64,
+        },
+        "training": {
+            "max_steps": 12,
+            "micro_batch_size": 2,
+            "gradient_accumulation": 2,
+            "checkpoint_interval": 4,
+            "precision": "fp32",
+            "threads": 1,
+        },
+        "optim": {"kind": "adamw", "lr": 0.01},
+        "scheduler": {"kind": "cosine", "warmup_steps": 3},
+        "validation": {"interval": 4, "bytes": 500},
+        "logging": {"log_interval": 2},
+    }
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        values.setdefault(section, {})[name] = value
+    return RunConfig.model_validate(values)

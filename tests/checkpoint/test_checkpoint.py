@@ -1,0 +1,192 @@
+"""Checkpoints: whole or not there, checked by hash, and running no code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from alm.checkpoint.format import LAST_NAME, Checkpoint, numbered
+from alm.checkpoint.load import load_checkpoint, newest, verify
+from alm.checkpoint.retain import retain, set_aside_later
+from alm.checkpoint.save import save_checkpoint
+from alm.errors import AlmError, ArtifactError
+from alm.events import Event, Warned
+
+
+def checkpoint(step: int) -> Checkpoint:
+    return Checkpoint(
+        step=step,
+        samples_seen=step * 8,
+        model={"weight": torch.full((40, 30), float(step))},
+        optimizer={"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
+        rng=[{"cpu": torch.get_rng_state()}],
+        config={"model": {"d_model": 4}, "training": {"compile": "auto", "seed": 1}},
+        environment={"torch": "2"},
+        tokenizer_sha256="t",
+        data_sha256="d",
+    )
+
+
+def save(run: Path, *steps: int) -> None:
+    for step in steps:
+        save_checkpoint(checkpoint(step), run)
+
+
+def names(run: Path) -> list[str]:
+    return sorted(path.name for path in run.iterdir())
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    path = save_checkpoint(checkpoint(7), tmp_path)
+    assert path.name == "ckpt-step000007.pt"
+    found = load_checkpoint(path)
+    assert (found.step, found.samples_seen, found.config) == (7, 56, checkpoint(7).config)
+    assert torch.equal(found.model["weight"], checkpoint(7).model["weight"])
+    assert torch.equal(found.optimizer["state"][0]["exp_avg"], torch.ones(3))
+    assert verify(path).step == 7
+
+
+def test_last_is_the_newest_and_checked_against_its_metadata(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2)
+    assert verify(tmp_path / LAST_NAME).step == 2
+    assert os.stat(tmp_path / LAST_NAME).st_ino == os.stat(tmp_path / "ckpt-step000002.pt").st_ino
+    assert names(tmp_path) == [
+        LAST_NAME, "ckpt-step000001.json", "ckpt-step000001.pt", "ckpt-step000002.json", "ckpt-step000002.pt",
+    ]
+
+
+def test_last_is_a_copy_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    save(tmp_path, 1, 2)
+    assert (tmp_path / LAST_NAME).read_bytes() == (tmp_path / "ckpt-step000002.pt").read_bytes()
+    assert verify(tmp_path / LAST_NAME).step == 2
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path: Path, damage: str) -> None:
+    save(tmp_path, 1, 2)
+    path = tmp_path / "ckpt-step000002.pt"
+    data = bytearray(path.read_bytes())
+    if damage == "flip":
+        data[len(data) // 2] ^= 1
+    path.write_bytes({"truncate": data[:-100], "flip": data, "empty": b""}[damage])
+    with pytest.raises(ArtifactError, match="is damaged") as caught:
+        verify(path)
+    assert "ckpt-step000001.pt" in str(caught.value.hint)
+    events: list[Event] = []
+    found = newest(tmp_path, on_event=events.append)
+    assert found is not None
+    assert found.step == 1
+    assert any(isinstance(event, Warned) and "falling back" in event.message for event in events)
+
+
+def test_a_truncated_file_without_any_check_is_still_a_clear_error(tmp_path: Path) -> None:
+    path = save_checkpoint(checkpoint(1), tmp_path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ArtifactError, match="is no whole checkpoint"):
+        load_checkpoint(path)
+
+
+def test_a_file_from_a_stranger_runs_no_code(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Payload:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(marker),)
+
+    torch.save({"format": "alm-checkpoint", "x": Payload()}, tmp_path / "a.pt")
+    (tmp_path / "b.pt").write_bytes(pickle.dumps(Payload(), protocol=2))
+    for name in ("a.pt", "b.pt"):
+        with pytest.raises(ArtifactError):
+            load_checkpoint(tmp_path / name)
+    assert not marker.exists()
+
+
+def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
+    torch.save({"weights": torch.ones(2)}, tmp_path / "other.pt")
+    with pytest.raises(ArtifactError, match="no checkpoint of alm"):
+        load_checkpoint(tmp_path / "other.pt")
+    with pytest.raises(ArtifactError, match="does not exist"):
+        verify(tmp_path / "none.pt")
+    with pytest.raises(ArtifactError, match="is a folder"):
+        verify(tmp_path)
+    with pytest.raises(ArtifactError, match="no metadata beside it"):
+        verify(tmp_path / "other.pt")
+
+
+def test_a_newer_format_is_told(tmp_path: Path) -> None:
+    torch.save({**checkpoint(1).values(), "format_version": 99}, tmp_path / "a.pt")
+    with pytest.raises(AlmError, match="format version 99"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_a_checkpoint_without_metadata_is_not_whole(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2)
+    (tmp_path / "ckpt-step000002.json").unlink()
+    found = newest(tmp_path)
+    assert found is not None
+    assert found.step == 1
+    assert newest(tmp_path / "none") is None
+
+
+def test_only_the_last_few_are_kept(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2, 3, 10, 200)
+    retain(tmp_path, keep_last=2)
+    assert [path.name for path in numbered(tmp_path)] == ["ckpt-step000200.pt", "ckpt-step000010.pt"]
+    assert verify(tmp_path / LAST_NAME).step == 200
+
+
+def test_later_checkpoints_are_set_aside(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2, 3)
+    folder = set_aside_later(tmp_path, step=1)
+    assert folder is not None
+    assert [verify(path).step for path in numbered(folder)] == [3, 2]
+    assert verify(tmp_path / LAST_NAME).step == 1
+    assert set_aside_later(tmp_path, step=1) is None
+
+
+def test_a_kill_while_saving_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Die at every file-system call of a save in turn; each time the newest whole checkpoint is 1 or 2, and loads."""
+    calls = 0
+
+    def dying(real: object) -> object:
+        def call(*arguments: object, **keywords: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == fatal:
+                raise KeyboardInterrupt
+            return real(*arguments, **keywords)  # type: ignore[operator]
+
+        return call
+
+    for fatal in range(1, 20):
+        run = tmp_path / str(fatal)
+        run.mkdir()
+        save(run, 1)
+        with monkeypatch.context() as patch:
+            calls = 0
+            for name in ("fsync", "link"):
+                patch.setattr(os, name, dying(getattr(os, name)))
+            for name in ("replace", "unlink"):
+                patch.setattr(Path, name, dying(getattr(Path, name)))
+            finished = True
+            try:
+                save(run, 2)
+            except KeyboardInterrupt:
+                finished = False
+        found = newest(run)
+        assert found is not None
+        assert load_checkpoint(found.path).step == found.step
+        assert found.step == 2 or not finished
+        if finished:
+            break
+    assert finished
+    assert fatal > 5

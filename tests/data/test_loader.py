@@ -1,0 +1,75 @@
+"""Batches are a pure function of (seed, step, rank, world size)."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from builders import write_packed
+
+from alm.corpus.split import TRAIN
+from alm.data.loader import BatchPlan, Loader, read_step
+from alm.packing.shards import TokenStream, open_packed
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory: pytest.TempPathFactory) -> TokenStream:
+    return open_packed(write_packed(tmp_path_factory.mktemp("data"))[0]).split(TRAIN)
+
+
+def plan(stream: TokenStream, *, sequences_per_step: int = 8, micro: int = 4, seed: int = 1) -> BatchPlan:
+    return BatchPlan(stream.sequences, sequences_per_step, micro, seed)
+
+
+def test_an_epoch_visits_each_sequence_once(stream: TokenStream) -> None:
+    steps = -(-3 * stream.sequences // 8)
+    visited = np.concatenate([plan(stream).rows(step) for step in range(steps)])
+    for epoch in range(3):
+        rows = visited[epoch * stream.sequences : (epoch + 1) * stream.sequences]
+        assert sorted(rows.tolist()) == list(range(stream.sequences))
+    first, second = visited[: stream.sequences], visited[stream.sequences : 2 * stream.sequences]
+    assert first.tolist() != second.tolist()
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4, 8])
+def test_ranks_share_the_same_global_batch(stream: TokenStream, world_size: int) -> None:
+    for step in (0, 3, 1000):
+        whole = plan(stream).rows(step)
+        parts = [plan(stream).rows(step, rank=rank, world_size=world_size) for rank in range(world_size)]
+        assert np.concatenate(parts).tolist() == whole.tolist()
+
+
+def test_targets_are_inputs_shifted_by_one(stream: TokenStream) -> None:
+    for batch in read_step(stream, plan(stream), 5):
+        assert batch.inputs.shape == batch.targets.shape == (4, stream.seq_len)
+        assert batch.inputs.dtype == torch.int64
+        assert torch.equal(batch.inputs[:, 1:], batch.targets[:, :-1])
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 3])
+def test_reading_ahead_changes_nothing(stream: TokenStream, prefetch: int) -> None:
+    with Loader(stream, plan(stream), first_step=4, last_step=9, prefetch=prefetch, pin=False) as loader:
+        found = list(loader)
+    assert [step for step, _ in found] == [4, 5, 6, 7, 8]
+    for step, batches in found:
+        for batch, expected in zip(batches, read_step(stream, plan(stream), step), strict=True):
+            assert torch.equal(batch.inputs, expected.inputs)
+            assert torch.equal(batch.targets, expected.targets)
+
+
+def test_leaving_early_ends_the_thread(stream: TokenStream) -> None:
+    with Loader(stream, plan(stream), first_step=0, last_step=10_000, prefetch=2, pin=False) as loader:
+        next(iter(loader))
+    assert not [thread for thread in threading.enumerate() if thread.name == "alm-loader"]
+
+
+def test_a_failure_in_the_thread_reaches_the_reader(stream: TokenStream, tmp_path: Path) -> None:
+    broken = TokenStream(tmp_path, stream.shards, stream.seq_len, stream.dtype)
+    with (
+        Loader(broken, plan(stream), first_step=0, last_step=3, prefetch=2, pin=False) as loader,
+        pytest.raises(FileNotFoundError),
+    ):
+        next(iter(loader))

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from builders import run_config
+from torch import nn
+
+from alm.model.init import initialize
+from alm.model.transformer import Transformer
+from alm.optim.groups import parameter_groups
+from alm.optim.optimizers import adamw
+from alm.optim.schedules import cosine
+
+
+def test_only_matrices_are_decayed() -> None:
+    model = Transformer(run_config(model__vocab_size=50, model__qk_norm=True).model)
+    decayed, kept = parameter_groups(model, weight_decay=0.3)
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.3, 0.0)
+    assert all(p.dim() == 2 for p in decayed["params"])
+    assert all(p.dim() == 1 for p in kept["params"])
+    assert len(decayed["params"]) + len(kept["params"]) == len(list(model.parameters()))
+
+
+def test_one_update_is_that_of_the_paper() -> None:
+    layer = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, -2.0]]))
+    config = adamw.Config(lr=0.1, betas=(0.9, 0.95), weight_decay=0.5, eps=1e-8)
+    optimizer = adamw.build(config, layer)
+    layer.weight.grad = torch.tensor([[3.0, -4.0]])
+    optimizer.step()
+    # First step: both corrected moments give g / |g|, so w <- w - lr * decay * w - lr * sign(g).
+    assert layer.weight.tolist()[0] == pytest.approx([1.0 - 0.05 - 0.1, -2.0 + 0.1 + 0.1], abs=1e-6)
+
+
+def test_the_optimizer_updates_every_parameter() -> None:
+    model = Transformer(run_config(model__vocab_size=50).model)
+    initialize(model, seed=1)
+    before = [p.clone() for p in model.parameters()]
+    optimizer = adamw.build(adamw.Config(), model)
+    model.logits(model(torch.arange(8)[None])).logsumexp(-1).sum().backward()
+    optimizer.step()
+    assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_the_schedule_by_hand() -> None:
+    config = cosine.Config(warmup_steps=4, final_fraction=0.1)
+    factors = [cosine.factor(config, step, max_steps=12) for step in range(14)]
+    assert factors[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert factors[8] == pytest.approx(0.55)  # half way: the mean of 1 and 0.1
+    assert factors[12] == factors[13] == pytest.approx(0.1)
+    assert factors[6] == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4)))
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 50])
+def test_no_update_is_without_movement_and_none_above_the_peak(warmup: int) -> None:
+    config = cosine.Config(warmup_steps=warmup, final_fraction=0.05)
+    factors = [cosine.factor(config, step, max_steps=200) for step in range(200)]
+    assert min(factors) > 0
+    assert max(factors) == 1.0
+    assert factors[warmup:] == sorted(factors[warmup:], reverse=True)
+
+
+def test_a_fixed_total_ends_the_decay_early() -> None:
+    config = cosine.Config(warmup_steps=0, total_steps=10, final_fraction=0.2)
+    assert cosine.factor(config, 10, max_steps=100) == pytest.approx(0.2)
+    assert cosine.factor(config, 99, max_steps=100) == pytest.approx(0.2)

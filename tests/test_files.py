@@ -1,0 +1,177 @@
+"""Files are whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import hashlib
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from alm import files
+from alm.errors import AlmError, InputError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_whole_and_alone(tmp_path: Path) -> None:
+    files.write_bytes(tmp_path / "deep" / "a", b"one")
+    assert (tmp_path / "deep" / "a").read_bytes() == b"one"
+    assert names(tmp_path / "deep") == ["a"]
+
+
+def test_a_failure_while_writing_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"before")
+
+    def failing() -> None:
+        with files.atomic(path) as file:
+            file.write(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
+    assert path.read_bytes() == b"before"
+    assert names(tmp_path) == ["a"]
+
+
+def test_the_temporary_is_on_the_disk_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd))[1])
+    monkeypatch.setattr(Path, "replace", lambda self, to: (calls.append("rename"), replace(self, to))[1])
+    files.write_bytes(tmp_path / "a", b"x")
+    assert calls == (["fsync", "rename"] if os.name == "nt" else ["fsync", "rename", "fsync"])
+
+
+def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"before")
+
+    def fill() -> None:
+        with files.atomic(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(AlmError, match="No space left") as caught:
+        fill()
+    assert str(path) in caught.value.message
+    assert "df -h" in str(caught.value.hint)
+    assert (path.read_bytes(), names(tmp_path)) == (b"before", ["a"])
+
+
+def test_a_folder_in_the_way_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(AlmError, match="cannot write"):
+        files.write_text(tmp_path / "a", "x")
+
+
+def test_what_a_killed_writer_left_is_cleared(tmp_path: Path) -> None:
+    # A process id that cannot be alive: beyond the kernel's largest.
+    left = tmp_path / ".a.tmp-4194999"
+    left.write_bytes(b"half")
+    files.write_bytes(tmp_path / "a", b"x")
+    assert names(tmp_path) == (["a"] if os.name != "nt" else [".a.tmp-4194999", "a"])
+
+
+def test_the_hash_is_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert files.sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+
+
+def read(path: Path) -> bytes:
+    with files.open_binary(path) as file:
+        return b"".join(files.chunks(file, 7))
+
+
+def test_compression_is_known_by_name(tmp_path: Path) -> None:
+    import pyarrow
+
+    text = "Größe\n".encode() * 1000
+    (tmp_path / "a.txt").write_bytes(text)
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(text))
+    with pyarrow.CompressedOutputStream(pyarrow.OSFile(str(tmp_path / "a.txt.zst"), "wb"), "zstd") as file:
+        file.write(text)
+    for name in ("a.txt", "a.txt.gz", "a.txt.zst"):
+        assert read(tmp_path / name) == text
+        assert files.suffix(tmp_path / name) == ".txt"
+
+
+@pytest.mark.parametrize("name", ["a.gz", "a.zst"])
+def test_a_damaged_archive_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"this was never compressed")
+    with pytest.raises(InputError, match="is damaged"):
+        read(tmp_path / name)
+
+
+def test_a_truncated_archive_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b"x" * 10_000)[:-8])
+    with pytest.raises(InputError, match="is damaged"):
+        read(tmp_path / "a.gz")
+
+
+def test_missing_files_and_folders_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        files.read_bytes(tmp_path / "none")
+    with pytest.raises(InputError, match="is a folder"):
+        files.read_bytes(tmp_path)
+
+
+def test_text_that_is_not_utf8_is_told_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"caf\xe9")
+    with pytest.raises(InputError, match="byte 0xE9 at offset 3") as caught:
+        files.read_text(tmp_path / "a")
+    assert "iconv" in str(caught.value.hint)
+
+
+def publish(folder: Path, contents: dict[str, bytes], *, replaces: list[str]) -> None:
+    with files.staging(folder, "x") as stage:
+        for name, data in contents.items():
+            (stage / name).write_bytes(data)
+        files.publish(stage, folder, last="meta", replaces=replaces)
+
+
+def test_published_files_replace_the_old_ones_together(tmp_path: Path) -> None:
+    publish(tmp_path, {"a": b"1", "b": b"1", "meta": b"1"}, replaces=[])
+    publish(tmp_path, {"a": b"2", "meta": b"2"}, replaces=["a", "b"])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"2", "meta": b"2"}
+
+
+@pytest.mark.parametrize("fatal", range(3))
+def test_at_no_instant_does_metadata_describe_other_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fatal: int
+) -> None:
+    publish(tmp_path, {"a": b"1", "b": b"1", "meta": b"1"}, replaces=[])
+    replace, moves = Path.replace, iter(range(10))
+
+    def dying(self: Path, target: Path) -> Path:
+        if next(moves) == fatal:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", dying)
+    with pytest.raises(KeyboardInterrupt):
+        publish(tmp_path, {"a": b"2", "b": b"2", "meta": b"2"}, replaces=["a", "b"])
+    assert not (tmp_path / "meta").exists()
+
+
+def test_a_failed_stage_leaves_no_trace(tmp_path: Path) -> None:
+    def failing() -> None:
+        with files.staging(tmp_path, "x") as stage:
+            (stage / "a").write_bytes(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
+    assert names(tmp_path) == []
+
+
+def test_an_empty_file_reads_as_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    opened: BinaryIO
+    with files.open_binary(tmp_path / "a") as opened:
+        assert list(files.chunks(opened)) == []

@@ -1,0 +1,305 @@
+"""Training: it learns, it resumes bit for bit, and nothing is lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import run_config, write_packed
+
+from alm import artifacts
+from alm.artifacts import RunMetadata
+from alm.checkpoint.format import LAST_NAME, numbered
+from alm.checkpoint.load import load_checkpoint, verify
+from alm.errors import AlmError, ArtifactError, ConfigError, StoppedError
+from alm.events import CheckpointSaved, Event, Noted, Resumed, Stepped, Validated, Warned
+from alm.training import metrics
+from alm.training.config import RunConfig
+from alm.training.pretrain import pretrain
+
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_packed(tmp_path_factory.mktemp("data"))[0]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    pretrain(run_config(), data=data, out=out)
+    return out
+
+
+class StopAfter:
+    """A listener that sends this process a signal once `step` is done."""
+
+    def __init__(self, step: int, number: int = signal.SIGINT) -> None:
+        self.step, self.number = step, number
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Stepped) and event.step == self.step:
+            signal.raise_signal(self.number)
+
+
+def bits(run: Path, name: str = LAST_NAME) -> str:
+    """A hash of all that decides what comes next: weights and optimizer."""
+    found = load_checkpoint(run / name)
+    digest = hashlib.sha256()
+    for tensor in [*found.model.values(), *(t for s in found.optimizer["state"].values() for t in s.values())]:
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """The metrics but for what a clock decides."""
+    return [{k: v for k, v in row.items() if "second" not in k} for row in metrics.read(run)]
+
+
+def test_the_first_loss_is_ln_v_and_training_lowers_it(uninterrupted: Path, data: Path, tmp_path: Path) -> None:
+    config = run_config(training__max_steps=60, logging__log_interval=1, scheduler__warmup_steps=2)
+    pretrain(config, data=data, out=tmp_path / "run")
+    losses = [row["loss"] for row in metrics.read(tmp_path / "run") if "loss" in row]
+    assert losses[0] == pytest.approx(torch.tensor(300.0).log().item(), abs=0.3)
+    assert sum(losses[-5:]) / 5 < losses[0] - 1.0
+    scores = [row["bits_per_byte"] for row in metrics.read(tmp_path / "run") if "bits_per_byte" in row]
+    assert scores[-1] < scores[0]
+
+
+def test_the_run_folder_is_as_the_format_says(uninterrupted: Path) -> None:
+    names = {path.name for path in uninterrupted.iterdir()}
+    steps = {f"ckpt-step{step:06d}.{ending}" for step in (4, 8, 12) for ending in ("pt", "json")}
+    assert names == steps | {LAST_NAME, "config.yaml", "run.json", "tokenizer.json", "metrics.jsonl"}
+    found = load_checkpoint(uninterrupted / LAST_NAME)
+    assert (found.step, found.samples_seen) == (STEPS, STEPS * 4)
+    assert "model.layers.0.self_attn.q_proj.weight" in found.model
+    assert RunConfig.model_validate(found.config).training.max_steps == STEPS
+    metadata = artifacts.read(uninterrupted / "run.json", RunMetadata, hint="")
+    assert metadata.result is not None
+    assert metadata.result.training_tokens == STEPS * 4 * 16
+    assert artifacts.damaged(uninterrupted, metadata.payload()) == []
+
+
+def test_nothing_is_left_auto_in_the_run(uninterrupted: Path) -> None:
+    config = load_checkpoint(uninterrupted / LAST_NAME).config
+    assert "auto" not in {*config["training"].values(), config["model"]["vocab_size"]}
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 11])
+def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(
+    data: Path, uninterrupted: Path, tmp_path: Path, stop: int
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(StoppedError, match=f"interrupted at step {stop}") as caught:
+        pretrain(run_config(), data=data, out=out, on_event=StopAfter(stop))
+    assert caught.value.exit_code == 130
+    assert f"alm pretrain --resume {out / LAST_NAME}" in str(caught.value.hint)
+    assert verify(out / f"ckpt-step{stop:06d}-interrupt.pt").step == verify(out / LAST_NAME).step == stop
+    events: list[Event] = []
+    pretrain(run_config(), data=data, out=out, on_event=events.append)
+    assert Resumed(out, stop, STEPS) in events
+    assert bits(out) == bits(uninterrupted)
+    assert rows(out) == rows(uninterrupted)
+
+
+def test_dropout_and_a_step_cut_short_resume_bit_for_bit(data: Path, tmp_path: Path) -> None:
+    config = run_config(model__dropout=0.3, training__gradient_accumulation=3)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    pretrain(config, data=data, out=whole)
+    seen = 0
+    real = torch.Tensor.backward
+
+    def interrupting(self: torch.Tensor, *arguments: object, **keywords: object) -> None:
+        nonlocal seen
+        seen += 1
+        real(self, *arguments, **keywords)
+        if seen == 16:  # the first of three micro-batches of step 6
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StoppedError, match="terminated at step 5") as caught:
+        patch.setattr(torch.Tensor, "backward", interrupting)
+        pretrain(config, data=data, out=cut)
+    assert caught.value.exit_code == 143
+    assert seen == 16
+    torch.manual_seed(99)
+    pretrain(config, data=data, out=cut)
+    assert bits(cut) == bits(whole)
+
+
+def test_signal_handlers_are_put_back(data: Path, tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(StoppedError):
+        pretrain(run_config(), data=data, out=tmp_path / "run", on_event=StopAfter(2))
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_run_outside_the_main_thread_works(data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    thread = threading.Thread(target=lambda: pretrain(run_config(), data=data, out=tmp_path / "run"))
+    thread.start()
+    thread.join()
+    assert bits(tmp_path / "run") == bits(uninterrupted)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from builders import run_config
+from alm.training.pretrain import pretrain
+print("ready", flush=True)
+pretrain(run_config(training__max_steps=40, training__checkpoint_interval=3), data=Path(sys.argv[1]), out=Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
+def test_killed_at_random_moments_the_run_ends_in_the_same_bits(data: Path, tmp_path: Path, repository: Path) -> None:
+    program = CHILD.format(tests=str(repository / "tests"))
+    config = run_config(training__max_steps=40, training__checkpoint_interval=3)
+    pretrain(config, data=data, out=tmp_path / "whole")
+    draw, kills = random.Random(1), 0
+    for _ in range(30):
+        child = subprocess.Popen(
+            [sys.executable, "-c", program, str(data), str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        with child, child.stdout:
+            child.stdout.readline()
+            try:
+                child.wait(timeout=draw.uniform(0.01, 0.35) if kills < 10 else None)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                kills += 1
+        if child.returncode == 0:
+            break
+    assert child.returncode == 0
+    assert kills >= 5
+    assert bits(tmp_path / "run") == bits(tmp_path / "whole")
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+
+
+def test_a_finished_run_is_up_to_date(data: Path, uninterrupted: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in uninterrupted.iterdir()}
+    events: list[Event] = []
+    pretrain(run_config(), data=data, out=uninterrupted, on_event=events.append)
+    assert [event.message for event in events if isinstance(event, Noted)] == [
+        f"`{uninterrupted}` is up to date: finished at step 12"
+    ]
+    assert {path.name: path.stat().st_mtime_ns for path in uninterrupted.iterdir()} == before
+
+
+def copied(run: Path, to: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(run, to))
+
+
+def test_an_older_checkpoint_sets_the_later_ones_aside(data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    out = copied(uninterrupted, tmp_path / "run")
+    pretrain(run_config(), data=data, out=out, resume=out / "ckpt-step000004.pt")
+    assert bits(out) == bits(uninterrupted)
+    assert rows(out) == rows(uninterrupted)
+    aside = out / "set-aside-1"
+    assert [path.name for path in numbered(aside)] == ["ckpt-step000012.pt", "ckpt-step000008.pt"]
+    assert [json.loads(line)["step"] > 4 for line in (aside / "metrics.jsonl").read_text().splitlines()] == [True] * 6
+
+
+def test_a_damaged_newest_checkpoint_falls_back_loudly(data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    out, events = copied(uninterrupted, tmp_path / "run"), list[Event]()
+    (out / "ckpt-step000012.pt").write_bytes(b"")
+    pretrain(run_config(), data=data, out=out, on_event=events.append)
+    assert any(isinstance(event, Warned) and "falling back" in event.message for event in events)
+    assert Resumed(out, 8, STEPS) in events
+    assert bits(out) == bits(uninterrupted)
+
+
+def test_a_run_can_be_made_longer(data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    out, events = copied(uninterrupted, tmp_path / "run"), list[Event]()
+    made = pretrain(run_config(training__max_steps=16), data=data, out=out, on_event=events.append)
+    assert made.result is not None
+    assert made.result.step == load_checkpoint(out / LAST_NAME).step == 16
+    assert any(isinstance(event, Warned) and "training.max_steps was 12" in event.message for event in events)
+
+
+def test_another_configuration_is_refused_with_what_differs(data: Path, uninterrupted: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model.d_model  16 -> 32\n  training.seed  1337 -> 7") as caught:
+        pretrain(run_config(model__d_model=32, training__seed=7), data=data, out=uninterrupted)
+    assert "--out" in str(caught.value.hint)
+
+
+def test_other_data_is_refused(uninterrupted: Path, tmp_path: Path) -> None:
+    other = write_packed(tmp_path, seed=5)[0]
+    with pytest.raises(ArtifactError, match="was begun on other data"):
+        pretrain(run_config(), data=other, out=uninterrupted)
+
+
+def test_never_refuses_a_folder_with_a_run(data: Path, uninterrupted: Path) -> None:
+    with pytest.raises(ConfigError, match="holds a run already") as caught:
+        pretrain(run_config(), data=data, out=uninterrupted, resume="never")
+    assert caught.value.hint == f"name another folder: `--out {uninterrupted}-2`"
+
+
+def test_a_checkpoint_of_no_run_is_refused(data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no run to resume"):
+        pretrain(run_config(), data=data, out=tmp_path / "new", resume=uninterrupted / LAST_NAME)
+
+
+def test_sequences_longer_than_the_model_are_told(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="do not fit `model.max_position_embeddings` 8"):
+        pretrain(run_config(model__max_position_embeddings=8), data=data, out=tmp_path / "run")
+    with pytest.raises(ConfigError, match="`model.vocab_size` 100 is less than the 300"):
+        pretrain(run_config(model__vocab_size=100), data=data, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_saved(data: Path, tmp_path: Path) -> None:
+    config = run_config(optim__lr=1e38, training__checkpoint_interval=1, scheduler__warmup_steps=0)
+    with pytest.raises(AlmError, match="no longer finite") as caught:
+        pretrain(config, data=data, out=tmp_path / "run")
+    assert "optim.lr" in str(caught.value.hint)
+    for path in numbered(tmp_path / "run"):
+        assert all(bool(t.isfinite().all()) for t in load_checkpoint(path).model.values()), path
+
+
+def test_what_a_run_tells(data: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    pretrain(run_config(), data=data, out=tmp_path / "run", on_event=events.append)
+    assert [event.step for event in events if isinstance(event, Stepped)] == list(range(1, 13))
+    assert [event.step for event in events if isinstance(event, Stepped) and event.is_logged] == [2, 4, 6, 8, 10, 12]
+    assert [event.step for event in events if isinstance(event, Validated)] == [4, 8, 12]
+    assert [event.step for event in events if isinstance(event, CheckpointSaved)] == [4, 8, 12]
+
+
+def test_micro_batches_are_a_matter_of_memory_only(data: Path, tmp_path: Path) -> None:
+    """Rounding alone may differ when a step of 4 sequences is cut in 1, 2 or 4."""
+    found = []
+    for micro in (1, 2, 4):
+        config = run_config(training__micro_batch_size=micro, training__gradient_accumulation=4 // micro)
+        pretrain(config, data=data, out=tmp_path / str(micro))
+        found.append([row["loss"] for row in metrics.read(tmp_path / str(micro)) if "loss" in row])
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+    assert found[2] == pytest.approx(found[0], rel=1e-4)
+
+
+def test_a_row_that_a_kill_cut_off_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / metrics.NAME).write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert metrics.read(tmp_path) == [{"step": 1, "loss": 2.0}]
+    assert metrics.cut(tmp_path, after=0) == [{"step": 1, "loss": 2.0}]
+    assert (tmp_path / metrics.NAME).read_text() == ""
+
+
+def test_a_folder_that_is_a_file_is_told(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("here first")
+    with pytest.raises(AlmError, match="cannot write"):
+        pretrain(run_config(), data=data, out=tmp_path / "run")
