@@ -17,7 +17,28 @@ from alm.tokenizers.train import train_tokenizer
 from alm.training.config import RunConfig
 
 VOCAB_SIZE = 300
-WORDS = "the a fox hen sees runs to from red old barn hill and then it said hello again Größe 日本".split()
+WORDS = [
+    "the",
+    "a",
+    "fox",
+    "hen",
+    "sees",
+    "runs",
+    "to",
+    "from",
+    "red",
+    "old",
+    "barn",
+    "hill",
+    "and",
+    "then",
+    "it",
+    "said",
+    "hello",
+    "again",
+    "Größe",
+    "日本",
+]
 
 
 def texts(number: int, *, seed: int = 0) -> list[str]:

@@ -43,7 +43,7 @@ def test_help_imports_nothing_heavy(arguments: list[str], allowed: list[str]) ->
 
 
 def test_importing_alm_is_silent_and_light() -> None:
-    probe = f"import sys, alm; print([n for n in {HEAVY + ['typer']} if n in sys.modules])"
+    probe = f"import sys, alm; print([n for n in {[*HEAVY, 'typer']} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 

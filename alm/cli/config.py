@@ -23,7 +23,8 @@ def group() -> None:
 @app.command()
 def show(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Files or presets, as `pico train`; nothing lists the presets.", show_default=False)
+        list[str] | None,
+        typer.Argument(help="Files or presets, as `pico train`; nothing lists the presets.", show_default=False),
     ] = None,
     set_: options.Set = None,
     json: options.Json = False,
@@ -53,7 +54,9 @@ def check(
 @app.command()
 def copy(
     name: Annotated[str, typer.Argument(help="The preset to copy.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Where to.  [default: configs/NAME.yaml]", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where to.  [default: configs/NAME.yaml]", show_default=False)
+    ] = None,
     force: options.Force = False,
 ) -> None:
     """Copy a preset to a file of your own to edit."""

@@ -95,7 +95,10 @@ def _packed(path: Path) -> Found:
     rows = [
         ("tokens", f"{metadata.input_tokens:,} in = {metadata.total_tokens:,} stored + {metadata.tail_tokens:,} tail"),
         ("rows", f"{metadata.seq_len:,} tokens each, {metadata.mode}, {metadata.dtype}"),
-        ("vocabulary", f"{metadata.vocab_size:,} tokens, tokenizer {metadata.tokenizer_sha256[: artifacts.SHORT_HASH]}"),
+        (
+            "vocabulary",
+            f"{metadata.vocab_size:,} tokens, tokenizer {metadata.tokenizer_sha256[: artifacts.SHORT_HASH]}",
+        ),
     ]
     for source, splits in metadata.sources.items():
         for split, c in splits.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated
 
 import typer
@@ -55,17 +56,16 @@ def root(
 
 def with_bare_resume(arguments: Sequence[str]) -> list[str]:
     """`--resume` as the last word or before another option means `--resume auto`."""
-    words = list(arguments)
-    after = [*words[1:], "-"]
-    return [
-        piece
-        for word, following in zip(words, after, strict=True)
-        for piece in ((word, "auto") if word == "--resume" and following.startswith("-") else (word,))
-    ]
+    words: list[str] = []
+    for word, following in pairwise([*arguments, "-"]):
+        words.append(word)
+        if word == "--resume" and following.startswith("-"):
+            words.append("auto")
+    return words
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 a failure the message names, 2 wrong usage, 70 a bug, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 a named failure, 2 wrong usage, 70 a bug, 130 interrupted."""
     words = with_bare_resume(sys.argv[1:] if arguments is None else arguments)
     try:
         app(args=words, prog_name="alm")

@@ -16,9 +16,12 @@ app = typer.Typer(rich_markup_mode=None)
 def pack(
     in_: Annotated[list[str] | None, typer.Option("--in", help="Clean text: a folder, files, globs.")] = None,
     more: Annotated[
-        list[str] | None, typer.Argument(metavar="[MORE]...", help="More of --in, as a shell expands it.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="[MORE]...", help="More of --in, as a shell expands it.", show_default=False),
     ] = None,
-    tokenizer: Annotated[Path, typer.Option("--tokenizer", help="The tokenizer's file.")] = Path("artifacts/tokenizer.json"),
+    tokenizer: Annotated[Path, typer.Option("--tokenizer", help="The tokenizer's file.")] = Path(
+        "artifacts/tokenizer.json"
+    ),
     out: options.Out = Path("data/packed"),
     seq_len: Annotated[int, typer.Option("--seq-len", help="Tokens that a sequence predicts.")] = 512,
     shard_size: Annotated[int, typer.Option("--shard-size", help="Sequences in a full shard.")] = 2048,

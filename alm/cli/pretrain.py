@@ -22,23 +22,36 @@ DEFAULT_DATA = Path("data/packed")
 @app.command(epilog="Example:  alm pretrain --model pico --set training.max_steps=200 --out runs/first")
 def pretrain(
     model: Annotated[
-        str | None, typer.Option("--model", help="Model file or preset; a resumed run has its own.  [default: pico]", show_default=False)
+        str | None,
+        typer.Option(
+            "--model", help="Model file or preset; a resumed run has its own.  [default: pico]", show_default=False
+        ),
     ] = None,
     train: Annotated[
-        str | None, typer.Option("--train", help="Training file or preset; a resumed run has its own.  [default: train]", show_default=False)
+        str | None,
+        typer.Option(
+            "--train", help="Training file or preset; a resumed run has its own.  [default: train]", show_default=False
+        ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help="Packed data; a resumed run has its own.  [default: data/packed]", show_default=False)
+        Path | None,
+        typer.Option(
+            "--data", help="Packed data; a resumed run has its own.  [default: data/packed]", show_default=False
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="The run's folder.  [default: runs/MODEL-pretrain]", show_default=False)
     ] = None,
     device: options.Device = "auto",
     resume: Annotated[
-        str, typer.Option("--resume", help="auto continues the run in --out, never refuses to, a checkpoint continues there.")
+        str,
+        typer.Option(
+            "--resume", help="auto continues the run in --out, never refuses to, a checkpoint continues there."
+        ),
     ] = "auto",
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Decides the initial weights and the order of sequences.", show_default=False)
+        int | None,
+        typer.Option("--seed", help="Decides the initial weights and the order of sequences.", show_default=False),
     ] = None,
     set_: options.Set = None,
     json: options.Json = False,
@@ -61,7 +74,9 @@ def pretrain(
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=live) as on_event:
         made = stage.pretrain(config, data=packed, out=folder, device_name=device, resume=point, on_event=on_event)
     assert made.result is not None
-    line = f"{folder}: {made.result.step:,} steps, {made.result.training_tokens:,} tokens, {made.parameters:,} parameters"
+    line = (
+        f"{folder}: {made.result.step:,} steps, {made.result.training_tokens:,} tokens, {made.parameters:,} parameters"
+    )
     if made.result.bits_per_byte is not None:
         line += f", {made.result.bits_per_byte:.4f} bits/byte on held-out text"
     ui.show_result(made.model_dump(mode="json"), [line], as_json=json)
@@ -103,8 +118,8 @@ def _config(
     from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig
 
     own = folder / run.CONFIG_NAME if run.exists(folder) and resume != "never" else None
-    model_path = presets.find(model) if model or own is None and (model := DEFAULT_MODEL) else own
-    train_path = presets.find(train) if train or own is None and (train := DEFAULT_TRAIN) else own
+    model_path = presets.find(model) if model or (own is None and (model := DEFAULT_MODEL)) else own
+    train_path = presets.find(train) if train or (own is None and (train := DEFAULT_TRAIN)) else own
     assert model_path is not None
     assert train_path is not None
     parts = [Part(model_path, MODEL_SECTIONS), Part(train_path, TRAIN_SECTIONS)]

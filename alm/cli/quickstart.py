@@ -20,7 +20,8 @@ def quickstart(
         int | None, typer.Option("--steps", min=1, help="Optimizer steps of the whole run.", show_default=False)
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Decides the initial weights and the order of sequences.", show_default=False)
+        int | None,
+        typer.Option("--seed", help="Decides the initial weights and the order of sequences.", show_default=False),
     ] = None,
     device: options.Device = "auto",
     json: options.Json = False,

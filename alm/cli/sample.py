@@ -17,13 +17,24 @@ app = typer.Typer(rich_markup_mode=None)
 @app.command(epilog='Example:  alm sample --prompt "Once upon a time" --max-tokens 100')
 def sample(
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="Checkpoint to sample from.  [default: the newest runs/*/ckpt-last.pt]", show_default=False)
+        Path | None,
+        typer.Option(
+            "--checkpoint",
+            help="Checkpoint to sample from.  [default: the newest runs/*/ckpt-last.pt]",
+            show_default=False,
+        ),
     ] = None,
     tokenizer: Annotated[
-        Path | None, typer.Option("--tokenizer", help="The tokenizer's file.  [default: the one beside the checkpoint]", show_default=False)
+        Path | None,
+        typer.Option(
+            "--tokenizer", help="The tokenizer's file.  [default: the one beside the checkpoint]", show_default=False
+        ),
     ] = None,
     prompt: Annotated[
-        str, typer.Option("--prompt", help="Text to continue; `-` reads stdin; nothing begins a new document.", show_default=False)
+        str,
+        typer.Option(
+            "--prompt", help="Text to continue; `-` reads stdin; nothing begins a new document.", show_default=False
+        ),
     ] = "",
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="Most tokens to generate.")] = 50,
     temperature: Annotated[float, typer.Option("--temperature", help="Divides the logits; 0 is greedy.")] = 0.8,

@@ -22,9 +22,12 @@ def group() -> None:
 
 @app.command(epilog="Example:  alm tokenizer train --input data/clean/*.txt --vocab-size 32000")
 def train(
-    input_: Annotated[list[str] | None, typer.Option("--input", help="Text to learn from: files, folders, globs.")] = None,
+    input_: Annotated[
+        list[str] | None, typer.Option("--input", help="Text to learn from: files, folders, globs.")
+    ] = None,
     more: Annotated[
-        list[str] | None, typer.Argument(metavar="[MORE]...", help="More of --input, as a shell expands it.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="[MORE]...", help="More of --input, as a shell expands it.", show_default=False),
     ] = None,
     vocab_size: Annotated[
         int, typer.Option("--vocab-size", help="Number of token ids, special tokens and bytes included.")
@@ -62,7 +65,9 @@ def train(
 
 @app.command()
 def encode(
-    text: Annotated[str | None, typer.Argument(help="Text to encode; `-` or nothing reads stdin.", show_default=False)] = None,
+    text: Annotated[
+        str | None, typer.Argument(help="Text to encode; `-` or nothing reads stdin.", show_default=False)
+    ] = None,
     tokenizer: TokenizerPath = Path("artifacts/tokenizer.json"),
     json: options.Json = False,
 ) -> None:
@@ -78,7 +83,9 @@ def encode(
 
 @app.command()
 def decode(
-    ids: Annotated[list[str] | None, typer.Argument(help="Ids to decode; `-` or nothing reads stdin.", show_default=False)] = None,
+    ids: Annotated[
+        list[str] | None, typer.Argument(help="Ids to decode; `-` or nothing reads stdin.", show_default=False)
+    ] = None,
     tokenizer: TokenizerPath = Path("artifacts/tokenizer.json"),
     json: options.Json = False,
 ) -> None:

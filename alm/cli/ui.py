@@ -106,7 +106,7 @@ def listening(
     *, quiet: bool = False, as_json: bool = False, verbose: bool = False, live: bool = True
 ) -> Iterator[Listener]:
     """The listener for this terminal and these flags; `live` is `logging.rich_progress`."""
-    global _show_tracebacks  # noqa: PLW0603 - one process is one command line
+    global _show_tracebacks
     if verbose:
         _show_tracebacks = True
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")

@@ -92,7 +92,7 @@ class _Places:
         if any(location == key or location.startswith(key + ".") for key in self.overridden):
             return "--set"
         path = self.files.get(location.split(".")[0])
-        return str(path or (self.parts[0].path if self.parts else "--set"))
+        return str(path or (self.parts[0].path if self.parts else "command line"))
 
 
 def _validated(schema: type[AnyConfig], values: Values, places: _Places, problems: list[str]) -> AnyConfig | None:
@@ -112,9 +112,9 @@ def _sentence(found: Any) -> str:  # Any: pydantic_core.ErrorDetails is not expo
     return f"{message}, not {value!r}" if shown else message
 
 
-def _hint(parts: Sequence[Part]) -> str | None:
+def _hint(parts: Sequence[Part]) -> str:
     files = " ".join(str(part.path) for part in parts)
-    return f"run `alm config check {files}` after mending" if files else None
+    return f"run `alm config check {files}` after mending" if files else "add `--help` to see what each flag takes"
 
 
 def apply_overrides(

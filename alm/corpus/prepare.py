@@ -146,7 +146,7 @@ def _previous(job: Job) -> list[str]:
 
 
 def _write_source(job: Job, stage: Path, inputs: tuple[FileRecord, ...], on_event: Listener) -> SourceMetadata:
-    opened = kinds.module_of(job.source).open_source(job.source)
+    opened = kinds.module_of(job.source).open_source(job.source, on_event=on_event)
     tally = _Tallies()
     documents = _limited(_clean(opened.items, tally, job.validation_fraction), job.source, tally)
     with ShardWriter(stage, job.name, job.shard_bytes) as writer, contextlib.closing(opened.items):

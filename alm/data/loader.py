@@ -48,7 +48,9 @@ class BatchPlan:
         return rows
 
 
-def read_step(stream: TokenStream, plan: BatchPlan, step: int, *, rank: int = 0, world_size: int = 1) -> list[MicroBatch]:
+def read_step(
+    stream: TokenStream, plan: BatchPlan, step: int, *, rank: int = 0, world_size: int = 1
+) -> list[MicroBatch]:
     """The micro-batches of `step`, in order."""
     rows = plan.rows(step, rank=rank, world_size=world_size)
     return [

@@ -55,9 +55,7 @@ def pack(
         *(file.record(relative_to=out) for file in files),
     )
     values = config.model_dump(mode="json")
-    kept = artifacts.current(
-        out / METADATA_NAME, PackMetadata, config=values, inputs=inputs, force=force, redo=redo
-    )
+    kept = artifacts.current(out / METADATA_NAME, PackMetadata, config=values, inputs=inputs, force=force, redo=redo)
     if kept is not None:
         on_event(Noted(f"`{out}` is up to date: {kept.total_tokens:,} tokens in {len(kept.shards)} shards"))
         return kept
@@ -74,7 +72,8 @@ def pack(
 def _check_width(config: PackConfig, tokenizer: Tokenizer) -> None:
     if tokenizer.vocab_size > np.iinfo(config.dtype).max + 1:
         raise ConfigError(
-            f"a vocabulary of {tokenizer.vocab_size:,} does not fit in {config.dtype}", hint="pack with `--dtype uint32`"
+            f"a vocabulary of {tokenizer.vocab_size:,} does not fit in {config.dtype}",
+            hint="pack with `--dtype uint32`",
         )
 
 
@@ -246,8 +245,10 @@ class _Stream:
         rows = max(0, (self.tokens - 1) // self._config.seq_len)
         self._store(rows * self._config.seq_len + 1 - self._stored if rows else 0)
         self._finish_shard()
-        return [shard.promise(self._split, _rows_between(start, start + shard.tokens, self._config.seq_len, rows))
-                for shard, start in self._finished]
+        return [
+            shard.promise(self._split, _rows_between(start, start + shard.tokens, self._config.seq_len, rows))
+            for shard, start in self._finished
+        ]
 
     def _store(self, number: int) -> None:
         """Move the first `number` held tokens to shards."""

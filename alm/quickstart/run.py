@@ -75,7 +75,12 @@ class Finished:
 
 
 def quickstart(
-    out: Path, *, steps: int | None = None, seed: int | None = None, device_name: str = "auto", on_event: Listener = ignore
+    out: Path,
+    *,
+    steps: int | None = None,
+    seed: int | None = None,
+    device_name: str = "auto",
+    on_event: Listener = ignore,
 ) -> Finished:
     """Prepare, train a tokenizer, pack, pretrain and sample in `out`; `steps` and `seed` override the preset."""
     places = Places(out)

@@ -39,7 +39,7 @@ class Hooks:
 
     should_stop: Callable[[], bool]
     on_event: Listener
-    save: Callable[[], None]
+    save: Callable[[], object]
 
 
 def train(
@@ -68,20 +68,20 @@ def train(
         pin=choice.device.type == "cuda",
     ) as loader:
         for step, micro_batches in loader:
-            lr = config_lr(config, step)
-            result = _step(state, forward, micro_batches, config, choice, lr, hooks)
+            factor = lr_factor(config, step)
+            result = _step(state, forward, micro_batches, config, choice, factor, hooks)
             if result is None:
                 break
-            recorder.after_step(result, lr)
+            recorder.after_step(result, state.optimizer.param_groups[0]["lr"])
             if hooks.should_stop():
                 break
 
 
-def config_lr(config: RunConfig, step: int) -> float:
-    """The learning rate of update number `step` (counted from 0)."""
+def lr_factor(config: RunConfig, step: int) -> float:
+    """What the schedule makes of the peak rates in update number `step` (counted from 0)."""
     schedule = kinds.module_of(config.scheduler)
     factor: float = schedule.factor(config.scheduler, step, max_steps=config.training.max_steps)
-    return float(config.optim.lr) * factor  # type: ignore[attr-defined] # every optimizer kind has lr
+    return factor
 
 
 def compiled(state: TrainState, *, enabled: bool) -> Forward:
@@ -95,7 +95,7 @@ def _step(
     micro_batches: list[MicroBatch],
     config: RunConfig,
     choice: Choice,
-    lr: float,
+    factor: float,
     hooks: Hooks,
 ) -> StepResult | None:
     return train_step(
@@ -103,7 +103,7 @@ def _step(
         forward,
         micro_batches,
         choice=choice,
-        lr=lr,
+        lr_factor=factor,
         clip_norm=config.training.gradient_clip_norm,
         seed=config.training.seed,
         should_stop=hooks.should_stop,
@@ -132,9 +132,7 @@ class _Recorder:
         self._healthy = torch.ones((), dtype=torch.bool, device=choice.device)
         self._tokens_per_step = config.training.sequences_per_step * streams.train.seq_len
         self._clock = _Clock(state.step)
-        self._validation_rows = rows_for(
-            streams.validation, streams.bytes_per_id, wanted_bytes=config.validation.bytes
-        )
+        self._validation_rows = rows_for(streams.validation, streams.bytes_per_id, wanted_bytes=config.validation.bytes)
 
     def after_step(self, result: StepResult, lr: float) -> None:
         step, last = self._state.step, self._state.step == self._config.training.max_steps

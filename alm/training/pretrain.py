@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,7 @@ from alm.corpus.split import TRAIN, VALIDATION
 from alm.device import Choice
 from alm.errors import ArtifactError, ConfigError, StoppedError
 from alm.events import CheckpointSaved, Listener, Noted, Resumed, Warned, ignore
-from alm.files import write_text
+from alm.files import sha256, write_text
 from alm.model.count import count
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.packing.shards import PackedData, open_packed, pack_command
@@ -85,7 +86,7 @@ class _Job:
 
     @property
     def data_sha256(self) -> str:
-        return artifacts.files.sha256(self.packed.folder / PACK_METADATA_NAME)
+        return sha256(self.packed.folder / PACK_METADATA_NAME)
 
     @property
     def resume_command(self) -> str:
@@ -151,7 +152,7 @@ def _metadata(job: _Job) -> RunMetadata:
 def _check_lineage(metadata: RunMetadata, packed: PackedData, out: Path) -> None:
     for what, before, now in (
         ("tokenizer", metadata.tokenizer_sha256, packed.metadata.tokenizer_sha256),
-        ("data", metadata.data_sha256, artifacts.files.sha256(packed.folder / PACK_METADATA_NAME)),
+        ("data", metadata.data_sha256, sha256(packed.folder / PACK_METADATA_NAME)),
     ):
         if before != now:
             raise ArtifactError(
@@ -206,7 +207,7 @@ def _train(job: _Job, state: TrainState) -> RunMetadata:
         job.on_event(Warned("no text is held out: this run has no validation", None))
     started = time.perf_counter()
     with StopSignals() as signals, metrics.MetricsFile(job.out) as rows:
-        hooks = Hooks(lambda: signals.requested, job.on_event, lambda: _save(job, state))
+        hooks = Hooks(lambda: signals.requested, job.on_event, partial(_save, job, state))
         train(state, job.config, streams, choice=job.choice, metrics=rows, hooks=hooks)
         if state.step < job.config.training.max_steps:
             rows.sync()

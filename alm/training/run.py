@@ -71,7 +71,9 @@ def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunCo
             hint=f"start another run with `--out {free_name(run)}`, or leave out what differs",
         )
     if "training.max_steps" in changed and before["scheduler.total_steps"] == _AUTO:
-        on_event(Warned(f"training.max_steps was {before['training.max_steps']}: the learning rate follows the new one"))
+        on_event(
+            Warned(f"training.max_steps was {before['training.max_steps']}: the learning rate follows the new one")
+        )
     values = own.model_dump(mode="json")
     for key in changed:
         section, _, name = key.partition(".")

@@ -12,6 +12,7 @@ from alm.data.loader import MicroBatch
 from alm.device import Choice, autocast
 from alm.model.loss import cross_entropy_sum
 from alm.model.transformer import Transformer
+from alm.optim.groups import PEAK_LR
 from alm.training.state import TrainState
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -31,15 +32,16 @@ def train_step(
     micro_batches: Sequence[MicroBatch],
     *,
     choice: Choice,
-    lr: float,
+    lr_factor: float,
     clip_norm: float,
     seed: int,
     should_stop: Callable[[], bool],
 ) -> StepResult | None:
     """Update `state` with the gradients of all `micro_batches`; None, and no update, when asked to stop.
 
-    `forward` is the model, or the model compiled. Losses are summed and divided by the number of
-    target tokens of the whole step, so every token weighs the same however the step is cut up.
+    `forward` is the model, or the model compiled; `lr_factor` scales every group's peak rate. Losses are
+    summed and divided by the number of target tokens of the whole step, so every token weighs the same
+    however the step is cut up.
     """
     targets = sum(batch.targets.numel() for batch in micro_batches)
     total = torch.zeros((), device=choice.device)
@@ -53,15 +55,13 @@ def train_step(
         total += loss
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
     for group in state.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = group[PEAK_LR] * lr_factor
     state.optimizer.step()
     state.step += 1
     return StepResult(total, norm)
 
 
-def _backward(
-    state: TrainState, forward: Forward, batch: MicroBatch, *, choice: Choice, targets: int
-) -> torch.Tensor:
+def _backward(state: TrainState, forward: Forward, batch: MicroBatch, *, choice: Choice, targets: int) -> torch.Tensor:
     inputs = batch.inputs.to(choice.device, non_blocking=True)
     wanted = batch.targets.to(choice.device, non_blocking=True)
     with autocast(choice.device, choice.precision):

@@ -54,9 +54,13 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
 def test_last_is_the_newest_and_checked_against_its_metadata(tmp_path: Path) -> None:
     save(tmp_path, 1, 2)
     assert verify(tmp_path / LAST_NAME).step == 2
-    assert os.stat(tmp_path / LAST_NAME).st_ino == os.stat(tmp_path / "ckpt-step000002.pt").st_ino
+    assert (tmp_path / LAST_NAME).samefile(tmp_path / "ckpt-step000002.pt")
     assert names(tmp_path) == [
-        LAST_NAME, "ckpt-step000001.json", "ckpt-step000001.pt", "ckpt-step000002.json", "ckpt-step000002.pt",
+        LAST_NAME,
+        "ckpt-step000001.json",
+        "ckpt-step000001.pt",
+        "ckpt-step000002.json",
+        "ckpt-step000002.pt",
     ]
 
 

@@ -21,7 +21,7 @@ class Inner(Config):
 class Outer(Config):
     first: Inner = Inner()
     second: Inner = Inner()
-    named: dict[str, Inner] = {}
+    named: dict[str, Inner] = Field(default={})
     schedule: Annotated[Config, OfKind("alm.optim.schedules", default="cosine")] = Field(
         default="cosine", validate_default=True
     )
@@ -58,7 +58,9 @@ def test_a_key_given_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
 
 
 def test_yaml_reads_as_people_expect(tmp_path: Path) -> None:
-    text = "a: 1e-4\nb: 1E5\nc: no\nd: 12:30\ne: 017\nf: 1_000\ng: true\nh: null\ni: .5\nj: 0x10\nk: -3\nl: 2024-01-01\n"
+    text = (
+        "a: 1e-4\nb: 1E5\nc: no\nd: 12:30\ne: 017\nf: 1_000\ng: true\nh: null\ni: .5\nj: 0x10\nk: -3\nl: 2024-01-01\n"
+    )
     found = read_yaml(write(tmp_path / "a.yaml", text))
     expected = [1e-4, 1e5, "no", "12:30", 17, 1000, True, None, 0.5, 16, -3, "2024-01-01"]
     assert list(found.values()) == expected

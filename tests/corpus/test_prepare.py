@@ -19,7 +19,12 @@ from alm.corpus.records import MARK
 from alm.errors import AlmError, ArtifactError, ConfigError, InputError
 from alm.events import Event, Noted, Warned
 
-TEXTS = {"a.txt": "first\n  indented\n", "b.md": f"second\r\n{MARK}\n", "deep/c.txt.gz": "dritte Größe\n", "d.rst": " \n"}
+TEXTS = {
+    "a.txt": "first\n  indented\n",
+    "b.md": f"second\r\n{MARK}\n",
+    "deep/c.txt.gz": "dritte Größe\n",
+    "d.rst": " \n",
+}
 
 
 def folder_of(root: Path, texts: dict[str, str] = TEXTS) -> Path:

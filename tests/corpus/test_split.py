@@ -29,9 +29,7 @@ def test_a_split_stays_when_documents_are_added_and_moved() -> None:
 
 
 def test_a_larger_share_holds_out_all_of_a_smaller_one() -> None:
-    small, large = (
-        {i for i in range(5000) if split_of(f"{i:064x}", f) == VALIDATION} for f in (0.01, 0.1)
-    )
+    small, large = ({i for i in range(5000) if split_of(f"{i:064x}", f) == VALIDATION} for f in (0.01, 0.1))
     assert small < large
 
 

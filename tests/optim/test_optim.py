@@ -15,12 +15,20 @@ from alm.optim.schedules import cosine
 
 
 def test_only_matrices_are_decayed() -> None:
-    model = Transformer(run_config(model__vocab_size=50, model__qk_norm=True).model)
-    decayed, kept = parameter_groups(model, weight_decay=0.3)
-    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.3, 0.0)
-    assert all(p.dim() == 2 for p in decayed["params"])
-    assert all(p.dim() == 1 for p in kept["params"])
-    assert len(decayed["params"]) + len(kept["params"]) == len(list(model.parameters()))
+    model = Transformer(run_config(model__vocab_size=50, model__qk_norm=True, model__tie_embeddings=False).model)
+    groups = parameter_groups(model, lr=0.1, embedding_lr=0.1, weight_decay=0.3)
+    for group in groups:
+        assert all((p.dim() == 2) == (group["weight_decay"] == 0.3) for p in group["params"])
+    found = [id(p) for group in groups for p in group["params"]]
+    assert sorted(found) == sorted(id(p) for p in model.parameters())
+
+
+def test_embeddings_have_a_rate_of_their_own_and_then_no_decay() -> None:
+    model = Transformer(run_config(model__vocab_size=50, model__tie_embeddings=False).model)
+    matrices, tables, gains = parameter_groups(model, lr=0.1, embedding_lr=0.5, weight_decay=0.3)
+    assert {id(p) for p in tables["params"]} == {id(model.model.embed_tokens.weight), id(model.head_weight)}
+    assert [group["lr"] for group in (matrices, tables, gains)] == [0.1, 0.5, 0.1]
+    assert [group["weight_decay"] for group in (matrices, tables, gains)] == [0.3, 0.0, 0.0]
 
 
 def test_one_update_is_that_of_the_paper() -> None:

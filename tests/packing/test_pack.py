@@ -146,7 +146,8 @@ def test_uint16_holds_the_same_ids(tmp_path: Path) -> None:
         out=tmp_path / "narrow",
     )
     wide_rows, narrow_rows = (
-        open_packed(folder).split(TRAIN).rows(np.arange(metadata.sequences(TRAIN))) for folder in (out, tmp_path / "narrow")
+        open_packed(folder).split(TRAIN).rows(np.arange(metadata.sequences(TRAIN)))
+        for folder in (out, tmp_path / "narrow")
     )
     assert (wide_rows == narrow_rows).all()
     assert narrow.shards[0].tokens * 2 == (tmp_path / "narrow" / narrow.shards[0].file).stat().st_size
@@ -159,7 +160,9 @@ def test_what_is_up_to_date_is_kept_and_other_inputs_are_refused(tmp_path: Path)
     def again(*, seq_len: int = 16, force: bool = False) -> object:
         config = PackConfig(seq_len=seq_len, sequences_per_shard=50)
         tokenizer = tmp_path / "tokenizer.json"
-        return pack(config, tokenizer=tokenizer, clean=[tmp_path / "clean"], out=out, force=force, on_event=events.append)
+        return pack(
+            config, tokenizer=tokenizer, clean=[tmp_path / "clean"], out=out, force=force, on_event=events.append
+        )
 
     assert again() == metadata
     assert any(isinstance(event, Noted) for event in events)
@@ -199,7 +202,10 @@ def test_a_vocabulary_that_does_not_fit_is_told(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Tokenizer, "vocab_size", 65_537)
     with pytest.raises(ConfigError, match="a vocabulary of 65,537 does not fit in uint16"):
         pack(
-            PackConfig(dtype="uint16"), tokenizer=tmp_path / "tokenizer.json", clean=[tmp_path / "clean"], out=tmp_path / "x"
+            PackConfig(dtype="uint16"),
+            tokenizer=tmp_path / "tokenizer.json",
+            clean=[tmp_path / "clean"],
+            out=tmp_path / "x",
         )
 
 

@@ -158,7 +158,8 @@ sys.path.insert(0, {tests!r})
 from builders import run_config
 from alm.training.pretrain import pretrain
 print("ready", flush=True)
-pretrain(run_config(training__max_steps=40, training__checkpoint_interval=3), data=Path(sys.argv[1]), out=Path(sys.argv[2]))
+config = run_config(training__max_steps=40, training__checkpoint_interval=3)
+pretrain(config, data=Path(sys.argv[1]), out=Path(sys.argv[2]))
 """
 
 

@@ -2,5 +2,5 @@
 
 - `Config`, the keys of the source in a corpus file,
 - `inputs(config)`, the paths of the files it reads, sorted, without any network,
-- `open_source(config)`, a `alm.corpus.document.Source` that yields the documents.
+- `open_source(config, *, on_event)`, an `alm.corpus.document.Source` that yields the documents.
 """

@@ -14,6 +14,7 @@ from alm.corpus.config import SourceConfig
 from alm.corpus.document import Document, Dropped, Item, Source
 from alm.corpus.paths import Paths, expand
 from alm.errors import InputError
+from alm.events import Listener, ignore
 from alm.files import not_utf8, open_binary
 
 SUFFIXES = frozenset({".jsonl", ".ndjson"})
@@ -33,7 +34,7 @@ def inputs(config: Config) -> list[Path]:
     return expand(config.paths, suffixes=SUFFIXES)
 
 
-def open_source(config: Config) -> Source:
+def open_source(config: Config, *, on_event: Listener = ignore) -> Source:
     """The documents of all files, in the order of their paths and lines."""
     return Source(_items(config), licence=config.licence)
 

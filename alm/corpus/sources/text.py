@@ -13,6 +13,7 @@ from alm.corpus.config import SourceConfig
 from alm.corpus.document import Document, Dropped, Item, Source, utf8_bytes
 from alm.corpus.paths import Paths, expand
 from alm.errors import InputError
+from alm.events import Listener, ignore
 from alm.files import not_utf8, open_binary
 
 SUFFIXES = frozenset({".txt", ".text", ".md", ".rst"})
@@ -35,7 +36,7 @@ def inputs(config: Config) -> list[Path]:
     return expand(config.paths, suffixes=SUFFIXES)
 
 
-def open_source(config: Config) -> Source:
+def open_source(config: Config, *, on_event: Listener = ignore) -> Source:
     """The documents of all files, in the order of their paths."""
     return Source(_items(config), licence=config.licence)
 

@@ -17,6 +17,9 @@ class Config(BaseConfig):
 
     kind: Literal["adamw"] = "adamw"
     lr: float = Field(default=3.0e-4, gt=0, description="Peak learning rate.")
+    embedding_lr: float | None = Field(
+        default=None, gt=0, description="Peak learning rate of the embedding table and the head; absent is `lr`."
+    )
     betas: tuple[float, float] = Field(default=(0.9, 0.95), description="Decay rates of the two moments.")
     weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay of matrices.")
     eps: float = Field(default=1.0e-8, gt=0, description="Added to the root of the second moment.")
@@ -26,7 +29,9 @@ def build(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of `model`, fused where the device has a fused kernel."""
     device = next(model.parameters()).device.type
     return torch.optim.AdamW(
-        parameter_groups(model, weight_decay=config.weight_decay),
+        parameter_groups(
+            model, lr=config.lr, embedding_lr=config.embedding_lr or config.lr, weight_decay=config.weight_decay
+        ),
         lr=config.lr,
         betas=config.betas,
         eps=config.eps,

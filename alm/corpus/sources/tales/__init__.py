@@ -15,6 +15,7 @@ from pydantic import Field
 from alm.corpus.config import SourceConfig
 from alm.corpus.document import Document, Item, Source
 from alm.corpus.sources.tales.tell import tell
+from alm.events import Listener, ignore
 
 LICENCE = "Apache-2.0"
 
@@ -32,7 +33,7 @@ def inputs(config: Config) -> list[Path]:
     return []
 
 
-def open_source(config: Config) -> Source:
+def open_source(config: Config, *, on_event: Listener = ignore) -> Source:
     """Every tale, in order."""
     return Source(_items(config), revision=f"seed-{config.seed}", licence=LICENCE)
 

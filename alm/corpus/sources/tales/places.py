@@ -31,7 +31,7 @@ PLACES: tuple[Place, ...] = (
     Place("the beach", "on the beach",
           ("under an old net", "behind the gray rocks", "beside an old boat", "in the wet sand",
            "between two big shells", "under the dock"),
-          ("white waves rolled over the sand", "birds cried over the water", "the wind was fresh and cold")),
+          ("the sea rolled over the sand", "birds cried over the water", "the wind was fresh and cold")),
     Place("the meadow", "in the meadow",
           ("in the long grass", "under the clover", "beside the broken fence", "behind the hay",
            "among the flowers", "under a thorn bush"),
@@ -51,7 +51,7 @@ PLACES: tuple[Place, ...] = (
     Place("the market", "at the market",
           ("under the cheese table", "behind a big basket", "beside the well", "between two boxes",
            "under the bread table", "behind a heap of pumpkins"),
-          ("the tables were full of good things", "everything smelled of bread", "people laughed and talked")),
+          ("the air was full of good smells", "everything smelled of bread", "people laughed and talked")),
     Place("the farm", "at the farm",
           ("in the hay", "behind the barn", "under the old cart", "beside the well", "behind the milk buckets",
            "among the pumpkins"),
@@ -91,6 +91,6 @@ NEAR: tuple[Near, ...] = (
 
 WAYS: tuple[str, ...] = (
     "over the bridge", "down the lane", "past the church", "through the tall grass", "across the field",
-    "up the path", "around the pond", "along the stream", "under the arch of trees", "past the last house",
+    "up the road", "around the pond", "along the stream", "under the arch of trees", "past the last house",
     "over the low wall", "through the gate",
 )  # fmt: skip

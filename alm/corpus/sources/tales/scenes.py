@@ -99,8 +99,10 @@ _CODAS = (
     "That night {hero} fell asleep [with a smile|at once|before the moon was up].",
     "That night {hero} [told the moon all about it|told the stars what had happened|sang a little song about it].",
     "When {he} [lay in bed|closed {his} eyes|blew out the candle] that night, {hero} was still [smiling|humming].",
-    "It had been [a good day|a long day|a day to remember], [after all|and it was not over yet|and tomorrow there would be another].",
-    "At bedtime {hero} [thought of it|told the story] one more time, and then {he} [slept|closed {his} eyes|began to dream].",
+    "It had been [a good day|a long day|a day to remember], [after all|and it was not over yet|and tomorrow there "
+    "would be another].",
+    "At bedtime {hero} [thought of it|told the story] one more time, and then {he} [slept|closed {his} eyes|began to "
+    "dream].",
     "[Even now|To this day], when [somebody|{elder}] asks about that day, {hero} only [smiles|laughs].",
     "[The stars came out|The moon rose] over {near_the}, and {hero} slept [well|without a care|until morning].",
     "{he} could not wait to tell {elder} [about it|the whole story|what had happened].",

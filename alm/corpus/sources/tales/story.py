@@ -1,8 +1,8 @@
 """How a tale is told: a story picks sentence shapes, fills their slots and keeps the paragraphs.
 
 A shape is one or more sentences with `[this|that]` choices (they may nest, and an empty one is allowed) and `{slots}`.
-Write `a` before every noun: it becomes `an` where the ear wants it. Sentence starts are made capital, also inside
-quotes, except after `!"` and `?"`, where the speaker's name may follow; put a new sentence there into a shape of its own.
+Write `a` before every noun: it becomes `an` before a vowel. Sentence starts are made capital, also inside quotes,
+except after `!"` and `?"`, where the speaker's name may follow; put a new sentence there into a shape of its own.
 """
 
 from __future__ import annotations
@@ -105,14 +105,14 @@ WONDER = Mood(
 )
 CRY = Mood(
     verbs=("cried", "shouted", "called"),
-    manners=("", "", " out loud"),
+    manners=("",),
     gestures=("jumped up", "turned around"),
     own=("threw up {who.his} {who.hands}",),
     mark="!",
 )
 CROSSLY = Mood(
     verbs=("cried", "shouted", "said"),
-    manners=("", " crossly", " with an angry face"),
+    manners=("", "", " crossly", " with an angry face"),
     gestures=("turned red", "frowned"),
     own=("stamped {who.his} foot", "folded {who.his} arms"),
     mark="!",
@@ -129,12 +129,13 @@ GLADLY_CRY = Mood(
 class Story:
     """One tale while it is told: its slots, and what has been said so far.
 
-    `random` gives numbers from 0 up to 1; nothing else decides, and only whole-number picks are made from it, so the
-    same numbers tell the same tale on every platform.
+    `random` gives numbers from 0 up to 1, and nothing else decides: the same numbers tell the same tale. `leisure`
+    scales the chance of everything that may be left out, so a small one makes a short tale.
     """
 
-    def __init__(self, random: Callable[[], float]) -> None:
+    def __init__(self, random: Callable[[], float], *, leisure: float = 1.0) -> None:
         self._random = random
+        self._leisure = leisure
         self._slots: dict[str, object] = {}
         self._paragraphs: list[str] = []
         self._sentences: list[str] = []
@@ -161,16 +162,16 @@ class Story:
 
     def say(self, shapes: Shapes, *, chance: float = 1.0) -> None:
         """Adds one of `shapes` to the paragraph, or nothing when `chance` fails."""
-        if chance == 1.0 or self._random() < chance:
+        if self._goes_in(chance):
             self._add(self.fill(self.pick(shapes)))
 
     def speak(self, who: str, lines: Shapes, mood: Mood = SAY, *, chance: float = 1.0) -> None:
         """Adds one of `lines` as the words of the slot `who`; the mood's mark ends a line that does not ask or cry."""
-        if chance == 1.0 or self._random() < chance:
+        if self._goes_in(chance):
             self._add(self._speech(who, self.fill(self.pick(lines)), mood))
 
     def paragraph(self, *, chance: float = 1.0) -> None:
-        if self._sentences and (chance == 1.0 or self._random() < chance):
+        if self._sentences and (chance == 1.0 or self.happens(chance)):
             self._paragraphs.append(" ".join(self._sentences))
             self._sentences = []
 
@@ -178,8 +179,12 @@ class Story:
         self.paragraph()
         return "\n\n".join(self._paragraphs)
 
+    def _goes_in(self, chance: float) -> bool:
+        return chance == 1.0 or self.happens(chance * self._leisure)
+
     def _choose(self, match: re.Match[str]) -> str:
-        return self.pick(match[1].split("|"))
+        alternatives: list[str] = match[1].split("|")
+        return self.pick(alternatives)
 
     def _add(self, sentence: str) -> None:
         self._sentences.append(_SENTENCE_START.sub(_upper, _ARTICLE.sub(r"\1n ", sentence)))
@@ -204,7 +209,8 @@ class Story:
     def _gesture(self, who: object, mood: Mood) -> str:
         if not isinstance(who, Character):
             return self.pick(mood.gestures)
-        return self.pick(mood.gestures + mood.own).format(who=who)
+        gesture: str = self.pick(mood.gestures + mood.own)
+        return gesture.format(who=who)
 
     def _just_named(self, who: Character) -> bool:
         """Whether the sentence before is about `who`, so that a pronoun is enough."""

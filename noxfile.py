@@ -1,0 +1,142 @@
+"""Every check and chore of the project. Plain `nox` runs what must pass before a change lands.
+
+No session has an environment of its own: all of them run in the one that nox is installed in, so that
+PyTorch is there once. `pip install -e '.[dev]'` makes such an environment, `nox -s dev` finishes it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import nox
+
+ROOT = Path(__file__).parent
+PYTHON = sys.executable
+# What tests compare with besides the dev extra; they skip without it, so `interop` brings it.
+PEERS = ("transformers",)
+FROM_WHEEL = "import alm, sys; assert alm.__file__.startswith(sys.argv[1]), alm.__file__"
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "types", "tests", "interop", "quickstart", "build"]
+
+
+@nox.session
+def dev(session: nox.Session) -> None:
+    """Set up this environment for work on alm: the package, its tools and the pre-commit hooks."""
+    session.run(PYTHON, "-m", "pip", "install", "--editable", ".[dev]")
+    session.run(PYTHON, "-m", "pre_commit", "install")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: mistakes and style, then the format."""
+    session.run(PYTHON, "-m", "ruff", "check")
+    session.run(PYTHON, "-m", "ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict, on alm/."""
+    session.run(PYTHON, "-m", "mypy", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Every test that can run on this machine, slow ones too; `nox -s tests -- -k pack` selects."""
+    session.run(PYTHON, "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """The tests against tools that the dev extra does not bring; what is missing is installed."""
+    missing = [name for name in PEERS if find_spec(name) is None]
+    if missing:
+        session.run(PYTHON, "-m", "pip", "install", "--quiet", *missing)
+    session.run(PYTHON, "-m", "pytest", *_tests_with_peers(), *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Write the generated pages of docs/ anew; `nox -s docs -- --check` fails if they are stale."""
+    session.run(PYTHON, "docs/generate.py", *session.posargs)
+
+
+@nox.session
+def quickstart(session: nox.Session) -> None:
+    """`alm quickstart` end to end in a temporary folder; `nox -s quickstart -- --steps 20` is a short one."""
+    with _away() as folder, session.chdir(folder):
+        _alm(session, "quickstart", "--out", "q", "--device", "cpu", *session.posargs)
+        for artifact in ("data/clean", "artifacts/tokenizer.json", "data/packed", "runs/tales"):
+            _alm(session, "info", f"q/{artifact}")
+        _alm(
+            session, "sample", "--checkpoint", "q/runs/tales/ckpt-last.pt", "--prompt", "The little", "--device", "cpu"
+        )
+
+
+@nox.session
+def device(session: nox.Session) -> None:
+    """What PyTorch sees here, and what `auto` takes."""
+    _alm(session, "device", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Source archive and wheel, and the wheel at work outside the checkout, with its presets."""
+    with _away() as folder:
+        session.run(PYTHON, "-m", "build", "--outdir", str(folder), ".")
+        (wheel,) = folder.glob("*.whl")
+        python = _fresh_environment(session, folder / "venv", wheel)
+        with session.chdir(folder):
+            session.run(python, "-c", FROM_WHEEL, str(folder))
+            session.run(python, "-m", "alm", "--version")
+            session.run(str(Path(python).with_name("alm")), "--help", silent=True)
+            session.run(python, "-m", "alm", "config", "show", "pico")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The programs in benchmarks/, or those named: `nox -s bench -- tokenizer`. Minutes each."""
+    names = session.posargs or [path.stem for path in sorted((ROOT / "benchmarks").glob("bench_*.py"))]
+    for name in names:
+        session.run(PYTHON, f"benchmarks/bench_{name.removeprefix('bench_')}.py")
+
+
+def _alm(session: nox.Session, *arguments: str) -> None:
+    session.run(PYTHON, "-m", "alm", *arguments)
+
+
+@contextmanager
+def _away() -> Iterator[Path]:
+    """A temporary folder outside the checkout, gone afterwards."""
+    with TemporaryDirectory(prefix="alm-nox-", ignore_cleanup_errors=True) as name:
+        yield Path(name).resolve()
+
+
+def _tests_with_peers() -> list[str]:
+    skips = re.compile(rf"importorskip\(\"({'|'.join(PEERS)})\"")
+    return [str(path) for path in sorted(Path("tests").rglob("test_*.py")) if skips.search(path.read_text("utf-8"))]
+
+
+def _fresh_environment(session: nox.Session, folder: Path, wheel: Path) -> str:
+    """The Python of a new environment with the wheel, which borrows every dependency from this one."""
+    session.run(PYTHON, "-m", "venv", str(folder))
+    python = str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+    session.run(python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel))
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    inside, ours = (_output(program, "-c", where) for program in (python, PYTHON))
+    # A folder named in a .pth file is searched, but its own .pth files are not read: no editable alm comes along.
+    (Path(inside) / "borrowed.pth").write_text(ours + "\n", encoding="utf-8")
+    return python
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
