@@ -85,9 +85,12 @@ def test_with_no_flags_the_commands_chain_from_the_hub(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     rows = "".join(json.dumps({"text": text}) + "\n" for text in texts(150)).encode()
-    for name, folder in (
-        ("HuggingFaceFW/fineweb-edu", "sample-10BT"), ("wikimedia/wikipedia", "20231101.en"), ("roneneldan/TinyStories", "")
-    ):  # fmt: skip
+    datasets = {
+        "HuggingFaceFW/fineweb-edu": "sample-10BT",
+        "wikimedia/wikipedia": "20231101.en",
+        "roneneldan/TinyStories": "",
+    }
+    for name, folder in datasets.items():
         card = f"---\nconfigs:\n- config_name: {folder}\n  data_files: data.jsonl\n---\n" if folder else "# card\n"
         hub.add(name, {"README.md": card.encode(), "data.jsonl": rows})
     for arguments in (["corpus", "prepare"], ["tokenizer", "train"], ["pack"]):

@@ -127,9 +127,10 @@ def test_dropout_and_a_step_cut_short_resume_bit_for_bit(data: Path, tmp_path: P
         if seen == 16:  # the first of three micro-batches of step 6
             signal.raise_signal(signal.SIGTERM)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(StoppedError, match="terminated at step 5") as caught:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "backward", interrupting)
-        pretrain(config, data=data, out=cut)
+        with pytest.raises(StoppedError, match="terminated at step 5") as caught:
+            pretrain(config, data=data, out=cut)
     assert caught.value.exit_code == 143
     assert seen == 16
     torch.manual_seed(99)
