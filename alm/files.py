@@ -27,7 +27,7 @@ _TEMPORARY_MARK = ".tmp-"
 def atomic(path: Path) -> Iterator[BinaryIO]:
     """A binary file to write that becomes `path` when the block ends well, and vanishes otherwise."""
     temporary = path.with_name(f".{path.name}{_TEMPORARY_MARK}{os.getpid()}")
-    with _explained(path):
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(path)
         try:
@@ -74,7 +74,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write into an `AlmError` that names the file."""
     try:
         yield
@@ -190,7 +190,7 @@ def staging(folder: Path, label: str) -> Iterator[Path]:
 
     What an earlier, killed process left under the same `label` is removed first.
     """
-    with _explained(folder):
+    with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(f".{label}{_TEMPORARY_MARK}*"):
             pid = left.name.rpartition("-")[2]
@@ -212,7 +212,7 @@ def publish(stage: Path, folder: Path, *, last: str, replaces: Iterable[str] = (
     """
     names = sorted(path.name for path in stage.iterdir())
     assert last in names, last
-    with _explained(folder):
+    with explained(folder):
         (folder / last).unlink(missing_ok=True)
         sync_folder(folder)
         for name in set(replaces) - set(names):

@@ -225,13 +225,18 @@ def _type(annotation: Any, bounds: str = "") -> str:  # Any: a type form
         return " or ".join(_type(a, bounds) for a in arguments if a is not NoneType)
     if origin is tuple:
         one = _type(arguments[0])
-        return f"list of {one}" if arguments[1:] == (...,) else f"list of {len(arguments)}: {one}"
+        return f"list of {one}" if arguments[1:] == (...,) else f"list of {len(arguments)} {one}s"
     return TYPE_NAMES[annotation] + (bounds if annotation in (int, float) else "")
 
 
 def _bounds(marks: Sequence[object]) -> str:
-    found = [f"{word} {getattr(mark, sign)}" for mark in marks for sign, word in BOUNDS.items() if hasattr(mark, sign)]
-    return ", " + " and ".join(found) if found else ""
+    found = [f"{word} {_number(mark, sign)}" for mark in marks for sign, word in BOUNDS.items() if hasattr(mark, sign)]
+    return f" ({' and '.join(found)})" if found else ""
+
+
+def _number(mark: object, sign: str) -> str:
+    value = getattr(mark, sign)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _default(field: FieldInfo) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from alm.checkpoint.format import LAST_NAME, numbered, step_of
 from alm.checkpoint.save import point_last_at
+from alm.files import explained
 
 _ASIDE = "set-aside"
 
@@ -57,7 +58,8 @@ def move(checkpoints: Iterable[Path], folder: Path) -> None:
 
     Newest first: a kill on the way leaves the older ones, and the run resumes from them as asked.
     """
-    folder.mkdir(parents=True)
-    for path in checkpoints:
-        path.with_suffix(".json").replace(folder / path.with_suffix(".json").name)
-        path.replace(folder / path.name)
+    with explained(folder):
+        folder.mkdir(parents=True)
+        for path in checkpoints:
+            path.with_suffix(".json").replace(folder / path.with_suffix(".json").name)
+            path.replace(folder / path.name)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 
@@ -18,16 +19,41 @@ from alm.checkpoint.format import LAST_NAME, Checkpoint, name
 def save_checkpoint(checkpoint: Checkpoint, run: Path, *, interrupted: bool = False) -> Path:
     """Write `checkpoint` into `run` and point `ckpt-last.pt` at it; the path of the numbered file."""
     path = run / name(checkpoint.step, interrupted=interrupted)
-    # A promise that describes the file about to be replaced must not outlive it.
-    path.with_suffix(".json").unlink(missing_ok=True)
     with files.atomic(path) as file:
-        torch.save(checkpoint.values(), file)
+        _serialize(checkpoint, file)
     metadata = CheckpointMetadata(
         file=path.name, step=checkpoint.step, bytes=path.stat().st_size, sha256=files.sha256(path)
     )
     artifacts.write(path.with_suffix(".json"), metadata)
     point_last_at(path)
     return path
+
+
+def _serialize(checkpoint: Checkpoint, file: BinaryIO) -> None:
+    """torch.save, with the operating system's own error when a write fails: torch tells only of its position."""
+    target = _Remembering(file)
+    try:
+        torch.save(checkpoint.values(), target)
+    except RuntimeError as error:
+        raise target.fault or error from error
+
+
+class _Remembering(io.RawIOBase):
+    """Writes through, and keeps the fault that a write ended in."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.fault: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:  # Any: what has a buffer
+        try:
+            return self._file.write(data)
+        except OSError as fault:
+            self.fault = fault
+            raise
 
 
 def point_last_at(path: Path) -> None:

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.text import Text
 
 from alm.cli.ui import Smoothed, line_for
-from alm.events import Event, Progressed, Stepped, Validated, Warned
+from alm.events import Event, Progressed, StageBegan, Stepped, Validated, Warned
 
 _REFRESHES_PER_SECOND = 8
 
@@ -45,20 +45,32 @@ class LiveListener:
         if isinstance(event, Progressed):
             self._progressed(event)
         elif isinstance(event, Stepped):
+            self._finish_tasks()
             self._training.stepped(event)
         else:
             if isinstance(event, Validated):
                 self._training.validated(event)
             style = "yellow" if isinstance(event, Warned) else None
-            self._console.print(Text(line_for(event), style=style or ""))
+            if isinstance(event, StageBegan):
+                self._finish_tasks()
+            # A command is printed as one line, however narrow the terminal, so that it can be copied.
+            self._console.print(Text(line_for(event), style=style or ""), soft_wrap=True)
         self._live.update(self._view())
 
     def _progressed(self, event: Progressed) -> None:
         if event.task not in self._ids:
+            self._finish_tasks()
             self._ids[event.task] = self._tasks.add_task(event.task, total=event.total, count="")
         of = f" of {event.total:,}" if event.total else ""
         count = f"{event.done:,}{of} {event.unit}"
         self._tasks.update(self._ids[event.task], completed=event.done, total=event.total, count=count)
+
+    def _finish_tasks(self) -> None:
+        """A task is over when the next one begins; its total was often unknown until then."""
+        for task in self._tasks.tasks:
+            if not task.finished:
+                self._tasks.update(task.id, total=task.completed)
+                self._tasks.stop_task(task.id)
 
     def _view(self) -> RenderableType:
         shown: list[RenderableType] = [self._tasks] if self._ids else []

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
+from types import TracebackType
 
 from alm.artifacts import CleanShard
 from alm.corpus.records import record
@@ -32,9 +33,11 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._open is not None:
-            self._open.files.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._open is not None:  # after a failure: its files learn of it, vanish, and say what is wrong
+            self._open.files.__exit__(kind, error, trace)
 
     def add(self, document: SplitDocument) -> None:
         if self._open is None:

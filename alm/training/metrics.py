@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from alm.files import write_bytes
+from alm.files import explained, write_bytes
 
 NAME = "metrics.jsonl"
 
@@ -18,7 +18,10 @@ class MetricsFile:
     """Appends rows; each is in the file as soon as it is written, and on the disk after `sync`."""
 
     def __init__(self, run: Path) -> None:
-        self._file = (run / NAME).open("a", encoding="utf-8", newline="\n")
+        self._path = run / NAME
+        with explained(self._path):
+            # Unbuffered: a row is in the file or its writer has been told.
+            self._file = self._path.open("ab", buffering=0)
 
     def __enter__(self) -> MetricsFile:
         return self
@@ -27,12 +30,13 @@ class MetricsFile:
         self._file.close()
 
     def write(self, row: Row) -> None:
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        with explained(self._path):
+            self._file.write((json.dumps(row) + "\n").encode())
 
     def sync(self) -> None:
         """Wait until the rows are on the disk: before a checkpoint says that they are."""
-        os.fsync(self._file.fileno())
+        with explained(self._path):
+            os.fsync(self._file.fileno())
 
 
 def read(run: Path) -> list[Row]:
