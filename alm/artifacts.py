@@ -58,6 +58,10 @@ class Metadata(Config):
     config: Values
     inputs: tuple[FileRecord, ...]
 
+    def payload(self) -> list[FileRecord]:
+        """The files this metadata promises. A size of -1 is one that only the hash tells."""
+        return []
+
 
 class CleanShard(Config):
     """One `<source>-NNNNN.txt` with its document lines `<source>-NNNNN.jsonl`."""
@@ -94,7 +98,6 @@ class SourceMetadata(Metadata):
     shards: tuple[CleanShard, ...]
 
     def payload(self) -> list[FileRecord]:
-        """The files this metadata promises."""
         texts = [FileRecord(path=s.file, bytes=s.bytes, sha256=s.sha256) for s in self.shards]
         lines = [FileRecord(path=s.lines_file, bytes=-1, sha256=s.lines_sha256) for s in self.shards]
         return texts + lines
@@ -113,7 +116,6 @@ class TokenizerMetadata(Metadata):
     file: FileRecord
 
     def payload(self) -> list[FileRecord]:
-        """The files this metadata promises."""
         return [self.file]
 
 
@@ -167,7 +169,6 @@ class PackMetadata(Metadata):
         return sum(shard.tokens for shard in self.shards if shard.split == split)
 
     def payload(self) -> list[FileRecord]:
-        """The files this metadata promises; a size of -1 is one that only the hash tells."""
         width = {"uint16": 2, "uint32": 4}[self.dtype]
         bins = [FileRecord(path=s.file, bytes=s.tokens * width, sha256=s.sha256) for s in self.shards]
         indexes = [FileRecord(path=s.index_file, bytes=-1, sha256=s.index_sha256) for s in self.shards]
@@ -210,7 +211,7 @@ class RunMetadata(Metadata):
     result: RunResult | None = None
 
     def payload(self) -> list[FileRecord]:
-        """A run promises its tokenizer; its checkpoints carry their own metadata."""
+        # A run promises its tokenizer; its checkpoints carry their own metadata.
         return [FileRecord(path="tokenizer.json", bytes=-1, sha256=self.tokenizer_sha256)]
 
 
@@ -264,6 +265,9 @@ def current(
             "\n  ".join([f"`{path}` was made from other inputs", *different]),
             hint=f"run `{redo} --force` to make it anew",
         )
+    faults = absent(path.parent, found.payload())
+    if faults:
+        raise ArtifactError(f"`{path}` is no longer true: {faults[0]}", hint=f"run `{redo} --force` to make it anew")
     return found
 
 
@@ -299,12 +303,23 @@ def damaged(folder: Path, payload: Iterable[FileRecord]) -> list[str]:
     return [fault for file in payload if (fault := _fault(folder / file.path, file))]
 
 
-def _fault(path: Path, promised: FileRecord) -> str | None:
+def absent(folder: Path, payload: Iterable[FileRecord]) -> list[str]:
+    """The promised files that are missing or of another size: what can be told without reading them."""
+    return [fault for file in payload if (fault := _size_fault(folder / file.path, file))]
+
+
+def _size_fault(path: Path, promised: FileRecord) -> str | None:
     if not path.is_file():
         return f"`{path}` is missing"
     size = path.stat().st_size
     if promised.bytes not in (-1, size):
         return f"`{path}` has {size:,} bytes, {promised.bytes:,} were written"
+    return None
+
+
+def _fault(path: Path, promised: FileRecord) -> str | None:
+    if fault := _size_fault(path, promised):
+        return fault
     if files.sha256(path) != promised.sha256:
         return f"`{path}` has changed since it was written"
     return None

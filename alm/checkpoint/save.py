@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -33,7 +33,7 @@ def _serialize(checkpoint: Checkpoint, file: BinaryIO) -> None:
     """torch.save, with the operating system's own error when a write fails: torch tells only of its position."""
     target = _Remembering(file)
     try:
-        torch.save(checkpoint.values(), target)
+        torch.save(checkpoint.values(), cast("BinaryIO", target))
     except RuntimeError as error:
         raise target.fault or error from error
 

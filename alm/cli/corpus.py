@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +44,7 @@ def prepare(
     given = paths or []
     parts = [] if given else [Part(presets.find(src))]
     config = load(CorpusConfig, parts, base=values_for_paths(given), overrides=set_ or [])
-    redo = " ".join(["alm corpus prepare", *(given or ["--src", src]), "--out", str(out)])
+    redo = shlex.join(["alm", "corpus", "prepare", *(given or ["--src", src]), "--out", str(out)])
     if dry_run:
         jobs = plan(config, out=out, only=only or [], limit=limit, force=force, redo=redo)
         states = {job.name: "up to date" if job.current(job.inputs()) else "to be made" for job in jobs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,7 +57,8 @@ def pack(
         return
     from alm.packing.pack import pack as run
 
-    redo = f"alm pack --tokenizer {tokenizer} --in {' '.join(inputs[:3])} --out {out} --seq-len {seq_len}"
+    flags = ["--out", str(out), "--seq-len", str(seq_len), "--shard-size", str(shard_size), "--dtype", dtype]
+    redo = shlex.join(["alm", "pack", "--tokenizer", str(tokenizer), *flags, "--in", *inputs])
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
         made = run(config, tokenizer=tokenizer, clean=inputs, out=out, force=force, redo=redo, on_event=on_event)
     ui.show_result(made.model_dump(mode="json"), _lines(made, out), as_json=json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -118,10 +119,8 @@ def _config(
     from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig
 
     own = folder / run.CONFIG_NAME if run.exists(folder) and resume != "never" else None
-    model_path = presets.find(model) if model or (own is None and (model := DEFAULT_MODEL)) else own
-    train_path = presets.find(train) if train or (own is None and (train := DEFAULT_TRAIN)) else own
-    assert model_path is not None
-    assert train_path is not None
+    model_path = presets.find(model) if model else own or presets.find(DEFAULT_MODEL)
+    train_path = presets.find(train) if train else own or presets.find(DEFAULT_TRAIN)
     parts = [Part(model_path, MODEL_SECTIONS), Part(train_path, TRAIN_SECTIONS)]
     return load(RunConfig, parts, overrides=overrides)
 
@@ -129,4 +128,4 @@ def _config(
 def _own_data(folder: Path) -> Path | None:
     from alm.training import run
 
-    return folder / run.read_metadata(folder).data if run.exists(folder) else None
+    return Path(os.path.normpath(folder / run.read_metadata(folder).data)) if run.exists(folder) else None

@@ -36,10 +36,19 @@ def sample(
             "--prompt", help="Text to continue; `-` reads stdin; nothing begins a new document.", show_default=False
         ),
     ] = "",
-    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Most tokens to generate.")] = 50,
-    temperature: Annotated[float, typer.Option("--temperature", help="Divides the logits; 0 is greedy.")] = 0.8,
-    top_k: Annotated[int, typer.Option("--top-k", help="Tokens to choose among; 0 is greedy.")] = 40,
-    seed: Annotated[int, typer.Option("--seed", help="Decides the draws.")] = 1337,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="The most tokens to generate.")] = 50,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            "--temperature",
+            help="Divides the scores before sampling: below 1 is safer, above 1 is wilder, 0 is greedy.",
+        ),
+    ] = 0.8,
+    top_k: Annotated[
+        int,
+        typer.Option("--top-k", help="Only this many of the likeliest tokens can be chosen; 0 is greedy."),
+    ] = 40,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the random choices.")] = 1337,
     device: options.Device = "auto",
     json: options.Json = False,
     quiet: options.Quiet = False,

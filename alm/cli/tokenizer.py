@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -54,7 +55,9 @@ def train(
         files = [(str(file.path), ui.size(file.path.stat().st_size)) for file in find(inputs)]
         ui.show_result({"inputs": dict(files), "out": str(out)}, ui.table(files), as_json=json)
         return
-    redo = f"alm tokenizer train --input {' '.join(inputs[:3])} --vocab-size {vocab_size} --out {out}"
+    redo = shlex.join(
+        ["alm", "tokenizer", "train", "--vocab-size", str(vocab_size), "--out", str(out), "--input", *inputs]
+    )
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
         made = train_tokenizer(config, inputs=inputs, out=out, force=force, redo=redo, on_event=on_event)
     values = made.model_dump(mode="json", exclude={"bytes_per_id"})

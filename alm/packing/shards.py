@@ -17,6 +17,7 @@ from alm import artifacts
 from alm.artifacts import PackedShard, PackMetadata
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.errors import ArtifactError
+from alm.files import sha256
 
 METADATA_NAME = "metadata.json"
 TOKENIZER_NAME = "tokenizer.json"
@@ -90,19 +91,28 @@ class PackedData:
 
 
 def open_packed(folder: Path) -> PackedData:
-    """The packed data in `folder`; `ArtifactError` when it is missing, or a shard's size is not what was written."""
-    hint = f"run `{pack_command(folder)}`"
+    """The packed data in `folder`.
+
+    Raises `ArtifactError` when it is missing, a file's size is not what was written, or the tokenizer
+    beside the shards is not the one that made them.
+    """
+    hint = f"make it anew: {pack_command(folder)}"
     if not (folder / METADATA_NAME).is_file():
         raise ArtifactError(f"`{folder}` holds no packed data: there is no `{METADATA_NAME}`", hint=hint)
-    metadata = artifacts.read(folder / METADATA_NAME, PackMetadata, hint=hint + " --force")
-    width = np.dtype(metadata.dtype).itemsize
-    for shard in metadata.shards:
-        path = folder / shard.file
-        size = path.stat().st_size if path.is_file() else None
-        if size != shard.tokens * width:
-            state = "is missing" if size is None else f"has {size:,} bytes, {shard.tokens * width:,} were written"
-            raise ArtifactError(f"`{path}` {state}", hint=hint + " --force")
-    return PackedData(folder, metadata)
+    metadata = artifacts.read(folder / METADATA_NAME, PackMetadata, hint=f"{hint} --force")
+    faults = artifacts.absent(folder, metadata.payload())
+    if faults:
+        raise ArtifactError(faults[0], hint=f"{hint} --force")
+    packed = PackedData(folder, metadata)
+    digest = sha256(packed.tokenizer_path)
+    if digest != metadata.tokenizer_sha256:
+        raise ArtifactError(
+            f"shards in `{folder}` were made with another tokenizer\n"
+            f"  shards     {metadata.tokenizer_sha256[: artifacts.SHORT_HASH]}\n"
+            f"  tokenizer  {digest[: artifacts.SHORT_HASH]}  {packed.tokenizer_path}",
+            hint=f"{hint} --force",
+        )
+    return packed
 
 
 __all__ = ["TRAIN", "VALIDATION", "PackedData", "TokenStream", "open_packed", "pack_command"]

@@ -231,6 +231,29 @@ def test_metadata_that_is_none_is_told(tmp_path: Path, content: str) -> None:
     assert caught.value.hint
 
 
+def test_shards_of_another_tokenizer_are_told_with_both_hashes(tmp_path: Path) -> None:
+    out, metadata = write_packed(tmp_path)
+    other = write_tokenizer(tmp_path / "other.json", write_clean(tmp_path / "other", texts(50, seed=8)))
+    (out / "tokenizer.json").write_bytes(other.read_bytes())
+    with pytest.raises(ArtifactError, match="were made with another tokenizer") as caught:
+        open_packed(out)
+    assert metadata.tokenizer_sha256[:8] in caught.value.message
+    assert Tokenizer.load(other).sha256[:8] in caught.value.message
+    assert "--force" in str(caught.value.hint)
+
+
+def test_packed_data_with_a_file_gone_is_not_up_to_date(tmp_path: Path) -> None:
+    out, metadata = write_packed(tmp_path)
+    (out / metadata.shards[0].index_file).unlink()
+    with pytest.raises(ArtifactError, match="is no longer true"):
+        pack(
+            PackConfig(seq_len=16, sequences_per_shard=50),
+            tokenizer=tmp_path / "tokenizer.json",
+            clean=[tmp_path / "clean"],
+            out=out,
+        )
+
+
 def test_no_packed_data_at_all_is_told(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="holds no packed data") as caught:
         open_packed(tmp_path / "none")

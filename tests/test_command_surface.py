@@ -1,0 +1,143 @@
+"""Commands, flags and defaults are a promise: a change shows as a change of `docs/cli.md` and of this file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import typer
+from pydantic_core import PydanticUndefined
+
+from alm.cli.main import app
+from alm.config.base import Config
+from alm.generation.sampling import SamplingConfig
+from alm.packing.config import PackConfig
+from alm.tokenizers.config import TokenizerConfig
+from alm.training.config import TrainingConfig
+
+# People's scripts hold these: a name may be added, none may go.
+PROMISED = {
+    "alm": "--version",
+    "alm quickstart": "--out --steps --seed --device --json --quiet -q --verbose -v",
+    "alm corpus prepare": "--src --out --only --limit --force --set --json -q -v --dry-run",
+    "alm tokenizer train": "--input --vocab-size --out --kind --force --set --json -q -v --dry-run",
+    "alm tokenizer encode": "--tokenizer --json",
+    "alm tokenizer decode": "--tokenizer --json",
+    "alm pack": "--tokenizer --in --out --seq-len --shard-size --val-fraction --dtype --force --json -q -v --dry-run",
+    "alm pretrain": "--model --train --data --out --device --resume --seed --set --json -q -v --dry-run",
+    "alm sample": "--checkpoint --tokenizer --prompt --max-tokens --temperature --top-k --seed --device --json -q -v",
+    "alm config show": "--set --json",
+    "alm config check": "--set",
+    "alm config copy": "--out --force",
+    "alm info": "--json",
+    "alm device": "--device --json",
+}
+
+# Flags that stand for a field; the last column says whether the flag has the field's default or none of its own.
+FIELDS: list[tuple[str, str, type[Config], str, bool]] = [
+    ("alm tokenizer train", "--vocab-size", TokenizerConfig, "vocab_size", True),
+    ("alm tokenizer train", "--kind", TokenizerConfig, "model", True),
+    ("alm pack", "--seq-len", PackConfig, "seq_len", True),
+    ("alm pack", "--shard-size", PackConfig, "sequences_per_shard", True),
+    ("alm pack", "--val-fraction", PackConfig, "validation_fraction", True),
+    ("alm pack", "--dtype", PackConfig, "dtype", True),
+    ("alm pretrain", "--seed", TrainingConfig, "seed", False),
+    ("alm quickstart", "--seed", TrainingConfig, "seed", False),
+    ("alm quickstart", "--steps", TrainingConfig, "max_steps", False),
+    ("alm sample", "--max-tokens", SamplingConfig, "max_tokens", True),
+    ("alm sample", "--temperature", SamplingConfig, "temperature", True),
+    ("alm sample", "--top-k", SamplingConfig, "top_k", True),
+    ("alm sample", "--seed", SamplingConfig, "seed", True),
+]
+
+
+class Flag(NamedTuple):
+    """What a person reads of a flag: its names, and its help with the default."""
+
+    names: tuple[str, ...]
+    text: str
+
+
+def commands(words: str = "alm", command: Any = None) -> Iterator[tuple[str, Any]]:
+    """Every command of the tree with its full name."""
+    command = command or typer.main.get_command(app)
+    yield words, command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from commands(f"{words} {name}", child)
+
+
+COMMANDS = dict(commands())
+
+
+def options(command: str) -> dict[str, Any]:
+    """The options of a command by each of their names."""
+    return {
+        name: option
+        for option in COMMANDS[command].params
+        if option.param_type_name == "option"
+        for name in option.opts
+    }
+
+
+def flags_of(command: str) -> set[Flag]:
+    """The flags of a command as the code declares them."""
+    found = set()
+    for option in options(command).values():
+        default = option.default.as_posix() if isinstance(option.default, Path) else option.default
+        shown = option.show_default and default is not None and not isinstance(default, bool)
+        text = f"{option.help} [default: {default}]" if shown else option.help
+        found.add(Flag(tuple(sorted(option.opts)), " ".join(text.split())))
+    return found
+
+
+def flags_in(help_text: str) -> set[Flag]:
+    """The flags that a help text lists."""
+    body = help_text.partition("\nOptions:\n")[2]
+    body = re.split(r"\n\n|\nCommands:\n", body)[0]
+    entries = re.split(r"\n(?=  -)", "\n" + body)[1:]
+    found = set()
+    for entry in entries:
+        head, text = re.fullmatch(r"  (\S.*?)(?:  +|\n +)(\S.*)", entry.rstrip(), re.DOTALL).groups()  # type: ignore[union-attr]
+        names = re.findall(r"(?<!\S)--?[a-z][a-z-]*", head)
+        text = re.sub(r"; x>=\d+\]$| \[x>=\d+\]$", lambda range_: "]" * (range_[0][0] == ";"), " ".join(text.split()))
+        found.add(Flag(tuple(sorted(names)), text))
+    return found
+
+
+@pytest.fixture(scope="module")
+def page(repository: Path) -> dict[str, str]:
+    """The help of each command in the committed page."""
+    text = (repository / "docs/cli.md").read_text("utf-8")
+    return dict(re.findall(r"^## (alm[^\n]*)\n\n```text\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL))
+
+
+def test_the_tree_is_frozen(page: dict[str, str]) -> None:
+    assert list(COMMANDS) == list(page)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_flags_and_defaults_are_frozen(page: dict[str, str], command: str) -> None:
+    listed = {flag for flag in flags_in(page[command]) if "--help" not in flag.names}
+    assert listed == flags_of(command)
+
+
+@pytest.mark.parametrize("command", PROMISED)
+def test_no_promised_flag_is_gone(command: str) -> None:
+    assert set(PROMISED[command].split()) - set(options(command)) == set()
+
+
+def test_every_command_that_does_something_is_promised() -> None:
+    assert {name for name, command in COMMANDS.items() if not hasattr(command, "commands")} == set(PROMISED) - {"alm"}
+
+
+@pytest.mark.parametrize(("command", "flag", "config", "field", "has_default"), FIELDS)
+def test_a_flag_says_what_its_field_says(
+    command: str, flag: str, config: type[Config], field: str, has_default: bool
+) -> None:
+    option, known = options(command)[flag], config.model_fields[field]
+    assert known.default is not PydanticUndefined
+    assert option.help == known.description
+    assert option.default == (known.default if has_default else None)
