@@ -190,7 +190,7 @@ class CheckpointMetadata(Config):
 
 
 class RunResult(Config):
-    """How a finished run ended."""
+    """How a finished run ended. `seconds` is the time spent in steps, over all its sittings."""
 
     step: int
     training_tokens: int

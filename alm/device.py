@@ -172,6 +172,15 @@ def _memory_bytes() -> int | None:
         return None
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that the device, or the machine, has no memory left."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        sign in str(error) for sign in ("DefaultCPUAllocator", "out of memory", "not enough memory")
+    )
+
+
 def set_threads(threads: int) -> None:
     """Use `threads` CPU threads in this process: sums are only equal bit for bit at an equal number."""
     try:

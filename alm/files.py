@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import io
 import json
 import os
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Protocol, cast
 
 from alm.errors import AlmError, InputError
 
@@ -174,11 +175,21 @@ def _unpacking(path: Path) -> contextlib.AbstractContextManager[BinaryIO]:
     if ending == ".zst":
         from pyarrow import CompressedInputStream, OSFile
 
-        return cast("contextlib.AbstractContextManager[BinaryIO]", CompressedInputStream(OSFile(str(path)), "zstd"))
+        # pyarrow's stream reads bytes but no lines.
+        stream = cast("io.RawIOBase", CompressedInputStream(OSFile(str(path)), "zstd"))
+        return cast("contextlib.AbstractContextManager[BinaryIO]", io.BufferedReader(stream, _READ_BYTES))
     return path.open("rb")
 
 
-def chunks(file: BinaryIO, size: int = _READ_BYTES) -> Iterator[bytes]:
+class Readable(Protocol):
+    """What bytes can be read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes, none at the end."""
+        ...
+
+
+def chunks(file: Readable, size: int = _READ_BYTES) -> Iterator[bytes]:
     """The rest of `file` in pieces of at most `size` bytes."""
     while data := file.read(size):
         yield bytes(data)

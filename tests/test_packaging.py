@@ -88,7 +88,6 @@ def test_nox_has_the_sessions(repository: Path) -> None:
         "lint",
         "types",
         "tests",
-        "interop",
         "quickstart",
         "build",
     ]

@@ -44,7 +44,9 @@ def prepare(
     given = paths or []
     parts = [] if given else [Part(presets.find(src))]
     config = load(CorpusConfig, parts, base=values_for_paths(given), overrides=set_ or [])
-    redo = shlex.join(["alm", "corpus", "prepare", *(given or ["--src", src]), "--out", str(out)])
+    changes = [word for override in set_ or [] for word in ("--set", override)]
+    changes += ["--limit", str(limit)] if limit else []
+    redo = shlex.join(["alm", "corpus", "prepare", *(given or ["--src", src]), "--out", str(out), *changes])
     if dry_run:
         jobs = plan(config, out=out, only=only or [], limit=limit, force=force, redo=redo)
         states = {job.name: "up to date" if job.current(job.inputs()) else "to be made" for job in jobs}

@@ -18,7 +18,7 @@ def pack(
     in_: Annotated[list[str] | None, typer.Option("--in", help="Clean text: a folder, files, globs.")] = None,
     more: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MORE]...", help="More of --in, as a shell expands it.", show_default=False),
+        typer.Argument(metavar="MORE", help="More of --in, as a shell expands it.", show_default=False),
     ] = None,
     tokenizer: Annotated[Path, typer.Option("--tokenizer", help="The tokenizer's file.")] = Path(
         "artifacts/tokenizer.json"

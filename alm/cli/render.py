@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -117,5 +118,6 @@ class _TrainingPanel:
 
     def view(self) -> RenderableType:
         order = ("loss", "bits/byte", "lr", "tok/s")
-        facts = "   ".join(f"{name} {self._facts[name]}" for name in order if name in self._facts)
-        return Panel(Group(self._bar, Text(facts)), title="pretrain", title_align="left")
+        # Columns, so that a narrow terminal breaks the line between facts and not within one.
+        facts = Columns([Text(f"{name} {self._facts[name]}") for name in order if name in self._facts], padding=(0, 3))
+        return Panel(Group(self._bar, facts), title="pretrain", title_align="left")

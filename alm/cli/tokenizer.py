@@ -28,7 +28,7 @@ def train(
     ] = None,
     more: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MORE]...", help="More of --input, as a shell expands it.", show_default=False),
+        typer.Argument(metavar="MORE", help="More of --input, as a shell expands it.", show_default=False),
     ] = None,
     vocab_size: Annotated[
         int, typer.Option("--vocab-size", help="Number of token ids, special tokens and bytes included.")

@@ -59,7 +59,7 @@ def values_for_paths(given: Sequence[str]) -> dict[str, Any]:  # Any: raw config
         if is_folder and _holds(path, jsonl.SUFFIXES):
             reads_json = not _holds(path, text.SUFFIXES)
             if not reads_json:
-                sources[_free_name(path + "-jsonl", sources)] = {"kind": "jsonl", "paths": [path]}
+                sources[_free_name(path, sources, more="-jsonl")] = {"kind": "jsonl", "paths": [path]}
         sources[_free_name(path, sources)] = {"kind": "jsonl" if reads_json else "text", "paths": [path]}
     return {"sources": sources}
 
@@ -68,10 +68,11 @@ def _holds(folder: str, suffixes: frozenset[str]) -> bool:
     return any(path.is_file() and suffix(path) in suffixes for path in Path(folder).rglob("*"))
 
 
-def _free_name(path: str, taken: Container[str]) -> str:
+def _free_name(path: str, taken: Container[str], *, more: str = "") -> str:
     """A source name made of the last part of `path`, numbered when it is taken."""
     stem = Path(path).resolve().name
     while Path(stem).suffix.lower() in (".gz", ".zst", ".txt", ".text", ".md", ".rst", ".jsonl", ".ndjson"):
         stem = Path(stem).stem
     name = _SHARD_NUMBER.sub("", re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-._")) or "text"
+    name += more
     return next(n for n in (name if i == 1 else f"{name}-{i}" for i in itertools.count(1)) if n not in taken)

@@ -46,9 +46,10 @@ def prepare(
     `only` names the sources to prepare, `limit` is the most documents of each. `redo` is the command
     that hints propose. Raises `ArtifactError` for a source made otherwise, unless `force`.
     """
-    _warn_of_strangers(out, config, on_event)
     jobs = plan(config, out=out, only=only, limit=limit, force=force, shard_bytes=shard_bytes, redo=redo)
-    return [_prepare_source(job, on_event=on_event) for job in jobs]
+    prepared = [_prepare_source(job, on_event=on_event) for job in jobs]
+    _warn_of_strangers(out, config, on_event)
+    return prepared
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ def plan(
 def _warn_of_strangers(out: Path, config: CorpusConfig, on_event: Listener) -> None:
     """Other stages read all of `out`, so a source that the configuration no longer names is told."""
     for name in sorted(path.stem for path in out.glob("*.json") if path.stem not in config.sources):
-        on_event(Warned(f"`{out}` also holds `{name}`, which this corpus does not name", f"rm {out / name}[-.]*"))
+        remove = f"rm {out / name}.json {out / name}-[0-9][0-9][0-9][0-9][0-9].*"
+        on_event(Warned(f"`{out}` also holds `{name}`, which this corpus does not name", remove))
 
 
 def _prepare_source(job: Job, *, on_event: Listener) -> SourceMetadata:
@@ -158,7 +160,7 @@ def _write_source(job: Job, stage: Path, inputs: tuple[FileRecord, ...], on_even
     if not shards:
         raise InputError(f"source `{job.name}` holds no text", hint="look at its files, or set `enabled: false` for it")
     if job.validation_fraction and not writer.validation_documents:
-        on_event(Warned(f"source `{job.name}` is a single short document: nothing of it is held out"))
+        on_event(Warned(f"source `{job.name}` has a single text and no line to cut it at: nothing of it is held out"))
     return SourceMetadata(
         config=job.config_values(),
         inputs=inputs,
@@ -182,10 +184,6 @@ class _Tallies:
     bytes_changed: Counter[str] = field(default_factory=Counter)
     documents_dropped: Counter[str] = field(default_factory=Counter)
     bytes_dropped: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def bytes_in(self) -> int:
-        return self.bytes_kept + self.bytes_dropped.total()
 
     def keep(self, size: int, changes: dict[str, int]) -> None:
         self.documents_kept += 1
@@ -241,7 +239,7 @@ def _limited(cleaned: Iterator[_Cleaned], source: SourceConfig, tally: _Tallies)
         if number == source.limit:
             return
         found = next(cleaned, None)
-        over = source.max_bytes is not None and tally.bytes_in + (found.bytes_in if found else 0) > source.max_bytes
+        over = source.max_bytes is not None and tally.bytes_kept + (found.bytes_in if found else 0) > source.max_bytes
         if found is None or (over and number):
             return
         tally.keep(found.bytes_in, found.changes)

@@ -10,7 +10,9 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import BinaryIO
 
 from alm import artifacts
 from alm.artifacts import CleanShard, FileRecord, SourceMetadata
@@ -92,7 +94,8 @@ def _read_file(file: CleanFile) -> Iterator[CleanDocument]:
     lines = _read_lines(file)
     number = 0
     with open_binary(file.path) as opened:
-        for number, raw in enumerate(read_records(opened), start=1):
+        hashed = _Hashing(opened)
+        for number, raw in enumerate(read_records(hashed), start=1):
             text = _text(raw, file)
             if file.shard is None:
                 if text.strip():
@@ -102,8 +105,11 @@ def _read_file(file: CleanFile) -> Iterator[CleanDocument]:
             if line is None:
                 raise _not_fitting(file)
             yield CleanDocument(text, file.source, line.origin, line.split)
-    if file.shard is not None and number != file.shard.documents:
-        raise _not_fitting(file)
+    if file.shard is not None:
+        if hashed.digest.hexdigest() != file.shard.sha256:
+            raise _changed(file.path, file)
+        if number != file.shard.documents or next(lines, None) is not None:
+            raise _not_fitting(file)
 
 
 def _text(raw: bytes, file: CleanFile) -> str:
@@ -116,10 +122,31 @@ def _text(raw: bytes, file: CleanFile) -> str:
         raise not_utf8(file.path, offset=offset, byte=raw[error.start]) from error
 
 
+class _Hashing:
+    """Hashes what is read through it: reading a shard also tells whether it is what was written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = sha256()
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self.digest.update(data)
+        return data
+
+
+def _changed(path: Path, file: CleanFile) -> ArtifactError:
+    return ArtifactError(f"`{path}` has changed since it was written", hint=_remake(file))
+
+
+def _remake(file: CleanFile) -> str:
+    return f"run `alm corpus prepare --only {file.source} --out {file.path.parent} --force`, as it was made before"
+
+
 def _not_fitting(file: CleanFile) -> ArtifactError:
     return ArtifactError(
         f"`{file.path}` and its document lines do not hold the same documents",
-        hint=f"run `alm corpus prepare --only {file.source} --out {file.path.parent} --force`",
+        hint=_remake(file),
     )
 
 
@@ -132,10 +159,15 @@ class _Line:
 def _read_lines(file: CleanFile) -> Iterator[_Line]:
     if file.shard is None:
         return
-    with file.path.with_suffix(".jsonl").open("rb") as lines:
+    path = file.path.with_suffix(".jsonl")
+    digest = sha256()
+    with path.open("rb") as lines:
         for line in lines:
+            digest.update(line)
             try:
                 values = json.loads(line)
                 yield _Line(origin=values["origin"], split=values["split"])
             except (ValueError, KeyError, TypeError) as error:
-                raise _not_fitting(file) from error
+                raise _changed(path, file) from error
+    if digest.hexdigest() != file.shard.lines_sha256:
+        raise _changed(path, file)

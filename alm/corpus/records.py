@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
 
-from alm.files import chunks
+from alm.files import Readable, chunks
 
 MARK = "<|endoftext|>"
 _END = f"\n{MARK}\n".encode()
@@ -35,7 +34,7 @@ def record(text: str) -> bytes:
     return escape(text).encode("utf-8") + _END
 
 
-def read_records(file: BinaryIO) -> Iterator[bytes]:
+def read_records(file: Readable) -> Iterator[bytes]:
     """The raw bytes of each record of `file` without its end, still escaped.
 
     A file without any mark is one document as it is; text after the last mark is a document too

@@ -6,6 +6,8 @@ reads `seq_len + 1` tokens: the inputs, and the same shifted by one as targets.
 
 from __future__ import annotations
 
+import os
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,9 +27,15 @@ TOKENIZER_NAME = "tokenizer.json"
 Ids = NDArray[np.int64]
 
 
-def pack_command(folder: Path) -> str:
-    """The command that makes `folder`, for hints."""
-    return f"alm pack --out {folder}"
+def pack_command(folder: Path, metadata: PackMetadata | None = None) -> str:
+    """The command that makes `folder`, for hints; as it was made before, where metadata tells."""
+    words = ["alm", "pack", "--out", str(folder)]
+    if metadata is not None:
+        tokenizer, *texts = [os.path.normpath(folder / file.path) for file in metadata.inputs]
+        words += ["--tokenizer", tokenizer, "--seq-len", str(metadata.seq_len)]
+        words += ["--shard-size", str(metadata.sequences_per_shard), "--dtype", metadata.dtype]
+        words += ["--in", *sorted({str(Path(text).parent) for text in texts}), "--force"]
+    return shlex.join(words)
 
 
 @dataclass(frozen=True)
@@ -100,9 +108,10 @@ def open_packed(folder: Path) -> PackedData:
     if not (folder / METADATA_NAME).is_file():
         raise ArtifactError(f"`{folder}` holds no packed data: there is no `{METADATA_NAME}`", hint=hint)
     metadata = artifacts.read(folder / METADATA_NAME, PackMetadata, hint=f"{hint} --force")
+    hint = f"make it anew: {pack_command(folder, metadata)}"
     faults = artifacts.absent(folder, metadata.payload())
     if faults:
-        raise ArtifactError(faults[0], hint=f"{hint} --force")
+        raise ArtifactError(faults[0], hint=hint)
     packed = PackedData(folder, metadata)
     digest = sha256(packed.tokenizer_path)
     if digest != metadata.tokenizer_sha256:
@@ -110,7 +119,7 @@ def open_packed(folder: Path) -> PackedData:
             f"shards in `{folder}` were made with another tokenizer\n"
             f"  shards     {metadata.tokenizer_sha256[: artifacts.SHORT_HASH]}\n"
             f"  tokenizer  {digest[: artifacts.SHORT_HASH]}  {packed.tokenizer_path}",
-            hint=f"{hint} --force",
+            hint=hint,
         )
     return packed
 

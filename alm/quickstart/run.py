@@ -15,6 +15,7 @@ from alm.config import presets
 from alm.config.load import Part, load
 from alm.corpus.config import CorpusConfig
 from alm.corpus.prepare import prepare
+from alm.errors import ConfigError
 from alm.events import Listener, StageBegan, ignore
 from alm.generation.load import load_model
 from alm.generation.sampling import SamplingConfig
@@ -24,6 +25,7 @@ from alm.tokenizers.config import TokenizerConfig
 from alm.tokenizers.train import train_tokenizer
 from alm.training.config import RunConfig
 from alm.training.pretrain import pretrain
+from alm.training.run import free_name
 
 CORPUS_PRESET = "tales"
 RUN_PRESET = "quickstart"
@@ -125,7 +127,10 @@ def _pretrain(places: Places, overrides: list[str], device_name: str, on_event: 
     command = f"alm pretrain --model {RUN_PRESET} --train {RUN_PRESET} --data {places.packed} --out {places.run}{flags}"
     on_event(StageBegan(4, STAGES, command))
     config = load(RunConfig, [Part(presets.find(RUN_PRESET))], overrides=overrides)
-    return pretrain(config, data=places.packed, out=places.run, device_name=device_name, on_event=on_event)
+    try:
+        return pretrain(config, data=places.packed, out=places.run, device_name=device_name, on_event=on_event)
+    except ConfigError as error:  # begun with other --steps or another --seed: a new quickstart is a new folder
+        raise ConfigError(error.message, hint=f"run `alm quickstart --out {free_name(places.out)}`") from error
 
 
 def _sample(places: Places, device_name: str, on_event: Listener) -> tuple[str, ...]:

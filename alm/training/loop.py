@@ -143,7 +143,7 @@ class _Recorder:
             self._log(result, lr)
         else:
             self._hooks.on_event(Stepped(step, self._config.training.max_steps, lr, 0.0))
-        if self._validation_rows and (last or step % self._config.validation.interval == 0):
+        if len(self._validation_rows) and (last or step % self._config.validation.interval == 0):
             self._validate()
         if last or step % self._config.training.checkpoint_interval == 0:
             self._save()

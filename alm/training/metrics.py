@@ -57,6 +57,16 @@ def cut(run: Path, *, after: int) -> list[Row]:
     return later
 
 
+def training_seconds(rows: Iterable[Row]) -> float:
+    """Seconds spent in steps, over all sittings of the run; validation and saving are not counted."""
+    total, before = 0.0, 0.0
+    for row in rows:
+        if "step_seconds" in row:
+            total += (row["step"] - before) * row["step_seconds"]
+            before = row["step"]
+    return total
+
+
 def as_text(rows: Iterable[Row]) -> str:
     """`rows` as they stand in the file."""
     return "".join(json.dumps(row) + "\n" for row in rows)

@@ -5,7 +5,6 @@ Kill it at any instant: the run continues from its newest whole checkpoint and e
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from alm.checkpoint.save import save_checkpoint
 from alm.config.load import write_yaml
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.device import Choice
-from alm.errors import ArtifactError, ConfigError, StoppedError
+from alm.errors import AlmError, ArtifactError, ConfigError, StoppedError
 from alm.events import CheckpointSaved, Listener, Noted, Resumed, Warned, ignore
 from alm.files import sha256, write_text
 from alm.model.count import count
@@ -68,11 +67,13 @@ def pretrain(
         _check_lineage(run.read_metadata(out), packed, out)
         if found is not None and found.step >= config.training.max_steps:
             on_event(Noted(f"`{out}` is up to date: finished at step {found.step}"))
-            return _finish(job, found.step, seconds=0.0)
-        write_text(out / run.CONFIG_NAME, write_yaml(config.model_dump(mode="json")))
-    else:
-        run.begin(out, config, _metadata(job), tokenizer=packed.tokenizer_path)
-    return _train(job, _state(job, found))
+            return _finish(job, found.step)
+    try:
+        return _train(job, _state(job, found))
+    except (RuntimeError, MemoryError) as error:
+        if not device.is_out_of_memory(error):
+            raise
+        raise _out_of_memory(job) from error
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,34 @@ class _Job:
 def _refuse_or_pass(out: Path, resume: Resume) -> None:
     if resume == "never" and run.exists(out):
         raise ConfigError(f"`{out}` holds a run already", hint=f"name another folder: `--out {run.free_name(out)}`")
-    if isinstance(resume, Path) and not run.exists(out):
-        raise ConfigError(
-            f"`{out}` holds no run to resume: there is no `{run.METADATA_NAME}`",
-            hint=f"give the run's own folder: `--out {resume.parent}`",
+    if isinstance(resume, Path):
+        _refuse_stranger(out, resume)
+
+
+def _refuse_stranger(out: Path, checkpoint: Path) -> None:
+    """A checkpoint is resumed in its own run: in another folder, metrics and weights would not belong together."""
+    if not run.exists(out):
+        inside = run.exists(out.parent)  # one that was set aside
+        hint = (
+            f"move it and its .json into `{out.parent}` first" if inside else "name a checkpoint inside a run's folder"
         )
+        raise ConfigError(f"`{out}` holds no run to resume: there is no `{run.METADATA_NAME}`", hint=hint)
+    if checkpoint.resolve().parent != out.resolve():
+        raise ConfigError(
+            f"`{checkpoint}` is not a checkpoint of the run in `{out}`",
+            hint=f"resume it where it lies: `--resume {checkpoint} --out {checkpoint.parent}`",
+        )
+
+
+def _out_of_memory(job: _Job) -> AlmError:
+    training = job.config.training
+    smaller = [f"training.micro_batch_size={max(1, training.micro_batch_size // 2)}"]
+    smaller.append(f"training.gradient_accumulation={training.gradient_accumulation * 2}")
+    flags = " ".join(f"--set {change}" for change in smaller)
+    return AlmError(
+        f"the memory of {job.choice.device} is full: micro-batches of {training.micro_batch_size} sequences do not fit",
+        hint=f"add `{flags}`: half the memory, the same curve",
+    )
 
 
 def with_data(config: RunConfig, packed: PackedData) -> RunConfig:
@@ -173,11 +197,14 @@ def _state(job: _Job, found: Found | None) -> TrainState:
     """The state to train on from: new, or that of the checkpoint; later checkpoints and metrics are set aside."""
     state = fresh(job.config, job.choice)
     step = 0
+    if not run.exists(job.out):
+        run.begin(job.out, job.config, _metadata(job), tokenizer=job.packed.tokenizer_path)
     if found is not None:
         checkpoint = load_checkpoint(found.path, device=job.choice.device)
         _check_same_bits(checkpoint, job)
         restore_(state, checkpoint, job.choice)
         step = state.step
+    write_text(job.out / run.CONFIG_NAME, write_yaml(job.config.model_dump(mode="json")))
     aside = set_aside_later(job.out, step=step)
     if aside is not None:
         job.on_event(Warned(f"checkpoints after step {step} are set aside in `{aside}`"))
@@ -203,16 +230,18 @@ def _check_same_bits(checkpoint: Checkpoint, job: _Job) -> None:
 def _train(job: _Job, state: TrainState) -> RunMetadata:
     tokenizer = Tokenizer.load(job.packed.tokenizer_path)
     streams = Streams(job.packed.split(TRAIN), job.packed.split(VALIDATION), tokenizer.bytes_per_id)
+    warmup = getattr(job.config.scheduler, "warmup_steps", 0)
+    if warmup >= job.config.training.max_steps:
+        job.on_event(Warned(f"the run ends within its warm-up of {warmup} steps", "--set scheduler.warmup_steps=..."))
     if not streams.validation.sequences:
         job.on_event(Warned("no text is held out: this run has no validation", None))
-    started = time.perf_counter()
     with StopSignals() as signals, metrics.MetricsFile(job.out) as rows:
         hooks = Hooks(lambda: signals.requested, job.on_event, partial(_save, job, state))
         train(state, job.config, streams, choice=job.choice, metrics=rows, hooks=hooks)
         if state.step < job.config.training.max_steps:
             rows.sync()
             raise _stopped(job, _save(job, state, interrupted=True), state.step, terminated=signals.terminated)
-    return _finish(job, state.step, seconds=time.perf_counter() - started)
+    return _finish(job, state.step)
 
 
 def _save(job: _Job, state: TrainState, *, interrupted: bool = False) -> Path:
@@ -236,18 +265,19 @@ def _stopped(job: _Job, path: Path, step: int, *, terminated: bool) -> StoppedEr
     )
 
 
-def _finish(job: _Job, step: int, *, seconds: float) -> RunMetadata:
+def _finish(job: _Job, step: int) -> RunMetadata:
     """Record how the run ended, from its own metrics, so that a kill just before this loses nothing."""
     begun = run.read_metadata(job.out)
     if begun.result is not None and begun.result.step == step:
         return begun
-    scores = [row for row in metrics.read(job.out) if "bits_per_byte" in row]
+    rows = metrics.read(job.out)
+    scores = [row for row in rows if "bits_per_byte" in row]
     result = RunResult(
         step=step,
         training_tokens=step * job.config.training.sequences_per_step * job.packed.metadata.seq_len,
         validation_loss=scores[-1]["validation_loss"] if scores else None,
         bits_per_byte=scores[-1]["bits_per_byte"] if scores else None,
-        seconds=round((begun.result.seconds if begun.result else 0.0) + seconds, 3),
+        seconds=round(metrics.training_seconds(rows), 3),
     )
     finished = begun.model_copy(update={"config": job.config.model_dump(mode="json"), "result": result})
     artifacts.write(job.out / run.METADATA_NAME, finished)

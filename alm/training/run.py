@@ -22,6 +22,8 @@ MUTABLE = frozenset(
         "training.max_steps",
         "training.checkpoint_interval",
         "training.keep_last",
+        "training.micro_batch_size",  # with the next one: their product stays
+        "training.gradient_accumulation",
         "validation.interval",
         "validation.bytes",
         "logging.log_interval",
@@ -29,6 +31,7 @@ MUTABLE = frozenset(
         "data.prefetch",
     }
 )
+_BATCH = ("training.micro_batch_size", "training.gradient_accumulation")
 _AUTO = "auto"
 
 
@@ -64,6 +67,10 @@ def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunCo
     changed = [key for key in now if now[key] not in (_AUTO, before.get(key))]
     refused = [key for key in changed if key not in MUTABLE]
     refused += [key for key in before if key not in now]
+    if wanted.training.sequences_per_step != own.training.sequences_per_step:
+        refused += [key for key in changed if key in _BATCH]
+    elif any(key in _BATCH for key in changed):
+        on_event(Warned("a step is cut into other micro-batches: the same curve, but not bit for bit"))
     if refused:
         lines = [f"{key}  {before.get(key)} -> {now.get(key)}" for key in refused]
         raise ConfigError(

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from alm.data.loader import micro_batch
+from alm.data.order import Positions, permute
 from alm.device import Choice, autocast
 from alm.model.loss import token_losses
 from alm.model.transformer import Transformer
@@ -28,15 +29,19 @@ class Score:
     bits_per_byte: float
 
 
-def rows_for(stream: TokenStream, bytes_per_id: NDArray[np.int32], *, wanted_bytes: int) -> int:
-    """How many first rows of `stream` hold `wanted_bytes` bytes of text; all of them when it holds fewer."""
+def rows_for(stream: TokenStream, bytes_per_id: NDArray[np.int32], *, wanted_bytes: int) -> Positions:
+    """Rows of `stream` that hold `wanted_bytes` bytes of text, or all of them when it holds fewer.
+
+    Spread over the whole stream, so that every source has its share, and the same for every run.
+    """
+    rows = permute(np.arange(stream.sequences), size=stream.sequences, seed=0, epoch=0)
     seen = 0
-    for row in range(stream.sequences):
-        ids = stream.tokens(row * stream.seq_len + 1, stream.seq_len)
+    for taken, row in enumerate(rows, start=1):
+        ids = stream.tokens(int(row) * stream.seq_len + 1, stream.seq_len)
         seen += int(bytes_per_id[ids].sum())
         if seen >= wanted_bytes:
-            return row + 1
-    return stream.sequences
+            return np.sort(rows[:taken])
+    return np.sort(rows)
 
 
 @torch.no_grad()
@@ -45,19 +50,19 @@ def validate(
     stream: TokenStream,
     bytes_per_id: NDArray[np.int32],
     *,
-    rows: int,
+    rows: Positions,
     micro_batch_size: int,
     choice: Choice,
 ) -> Score:
-    """The score of the first `rows` rows of `stream`; leaves the model in training mode as it was."""
+    """The score of `rows` of `stream`; leaves the model in training mode as it was."""
     was_training = model.training
     model.eval()
     widths = torch.from_numpy(bytes_per_id.astype(np.int64)).to(choice.device)
     nats = torch.zeros((), dtype=torch.float64)
     text_nats = torch.zeros((), dtype=torch.float64)
     size = 0
-    for start in range(0, rows, micro_batch_size):
-        batch = micro_batch(stream, np.arange(start, min(start + micro_batch_size, rows)))
+    for start in range(0, len(rows), micro_batch_size):
+        batch = micro_batch(stream, rows[start : start + micro_batch_size])
         targets = batch.targets.to(choice.device)
         with autocast(choice.device, choice.precision):
             losses = token_losses(model(batch.inputs.to(choice.device)), model.head_weight, targets)
@@ -66,4 +71,4 @@ def validate(
         text_nats += (losses * (bytes_of > 0)).cpu().double().sum()
         size += int(bytes_of.sum())
     model.train(was_training)
-    return Score(float(nats) / (rows * stream.seq_len), float(text_nats) / math.log(2) / max(size, 1))
+    return Score(float(nats) / (len(rows) * stream.seq_len), float(text_nats) / math.log(2) / max(size, 1))

@@ -157,7 +157,8 @@ def test_equal_names_are_numbered(tmp_path: Path) -> None:
 def test_a_mixed_folder_becomes_two_sources(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     (folder / "more.jsonl").write_text('{"text": "note"}\n')
-    assert sorted(values_for_paths([str(folder)])["sources"]) == ["texts", "texts-jsonl"]
+    for given in (str(folder), f"{folder}/"):
+        assert sorted(values_for_paths([given])["sources"]) == ["texts", "texts-jsonl"]
 
 
 def test_what_is_up_to_date_is_kept(tmp_path: Path) -> None:
@@ -274,8 +275,26 @@ def test_document_lines_that_do_not_fit_are_told(tmp_path: Path) -> None:
     prepare(corpus(books=text_source(folder_of(tmp_path))), out=out)
     lines = (out / "books-00000.jsonl").read_text().split("\n")
     (out / "books-00000.jsonl").write_text("\n".join(lines[1:]))
-    with pytest.raises(ArtifactError, match="do not hold the same documents"):
+    with pytest.raises(ArtifactError, match="has changed since it was written|do not hold the same documents"):
         read_back(out)
+
+
+def test_a_shard_that_was_edited_is_told_when_it_is_read(tmp_path: Path) -> None:
+    out = tmp_path / "clean"
+    prepare(corpus(books=text_source(folder_of(tmp_path))), out=out)
+    shard = out / "books-00000.txt"
+    shard.write_bytes(shard.read_bytes().replace(b"first", b"FIRST"))
+    with pytest.raises(ArtifactError, match="books-00000.txt` has changed since it was written"):
+        read_back(out)
+
+
+def test_zstandard_is_read_by_line_too(tmp_path: Path) -> None:
+    import pyarrow
+
+    with pyarrow.CompressedOutputStream(pyarrow.OSFile(str(tmp_path / "a.jsonl.zst"), "wb"), "zstd") as file:
+        file.write(b'{"text": "one"}\n{"text": "two"}\n')
+    prepare(corpus(s={"kind": "jsonl", "paths": str(tmp_path / "a.jsonl.zst")}), out=tmp_path / "clean")
+    assert sorted(read_back(tmp_path / "clean")) == ["one", "two"]
 
 
 def test_foreign_text_is_read_beside_a_corpus(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_bits_per_byte_is_what_its_definition_says(tmp_path: Path) -> None:
     model = Transformer(run_config(model__vocab_size=packed.metadata.vocab_size).model)
     initialize(model, seed=3)
     model.train()
-    score = validate(model, stream, widths, rows=5, micro_batch_size=2, choice=CPU)
+    score = validate(model, stream, widths, rows=np.arange(5), micro_batch_size=2, choice=CPU)
     nats, text_nats, size = 0.0, 0.0, 0
     for row in range(5):
         ids = torch.from_numpy(stream.rows(np.array([row])))
@@ -50,5 +50,15 @@ def test_the_rows_hold_the_bytes_asked_for(tmp_path: Path) -> None:
     widths = Tokenizer.load(packed.tokenizer_path).bytes_per_id
     sizes = [int(widths[stream.tokens(row * 16 + 1, 16)].sum()) for row in range(stream.sequences)]
     for wanted in (1, 100, sum(sizes[:4]), sum(sizes) + 1):
-        rows = rows_for(stream, widths, wanted_bytes=wanted)
-        assert rows == stream.sequences or sum(sizes[:rows]) >= wanted > sum(sizes[: rows - 1])
+        rows = rows_for(stream, widths, wanted_bytes=wanted).tolist()
+        assert rows == sorted(set(rows))
+        found = sum(sizes[row] for row in rows)
+        assert len(rows) == stream.sequences or found >= wanted > found - max(sizes)
+
+
+def test_the_rows_are_spread_over_the_stream(tmp_path: Path) -> None:
+    packed = open_packed(write_packed(tmp_path, documents=600)[0])
+    stream = packed.split(VALIDATION)
+    rows = rows_for(stream, Tokenizer.load(packed.tokenizer_path).bytes_per_id, wanted_bytes=1000)
+    assert len(rows) < stream.sequences / 2
+    assert rows[-1] > stream.sequences / 2
