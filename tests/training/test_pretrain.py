@@ -257,6 +257,46 @@ def test_a_checkpoint_of_no_run_is_refused(data: Path, uninterrupted: Path, tmp_
         pretrain(run_config(), data=data, out=tmp_path / "new", resume=uninterrupted / LAST_NAME)
 
 
+def test_a_checkpoint_of_another_run_is_refused(data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    out = copied(uninterrupted, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(ConfigError, match="is not a checkpoint of the run"):
+        pretrain(run_config(), data=data, out=out, resume=uninterrupted / "ckpt-step000004.pt")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_resume_may_cut_a_step_into_other_micro_batches(data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    out, events = copied(uninterrupted, tmp_path / "run"), list[Event]()
+    smaller = run_config(training__micro_batch_size=1, training__gradient_accumulation=4)
+    pretrain(smaller, data=data, out=out, resume=out / "ckpt-step000008.pt", on_event=events.append)
+    assert any(isinstance(event, Warned) and "other micro-batches" in event.message for event in events)
+    expected = load_checkpoint(uninterrupted / LAST_NAME).model
+    for name, tensor in load_checkpoint(out / LAST_NAME).model.items():
+        assert torch.allclose(tensor, expected[name], atol=1e-4), name  # rounding alone
+    other = run_config(training__micro_batch_size=4)
+    with pytest.raises(ConfigError, match="training.micro_batch_size"):
+        pretrain(other, data=data, out=out)
+
+
+@pytest.mark.parametrize("text", ["CUDA out of memory", "[enforce fail] DefaultCPUAllocator: not enough memory"])
+def test_a_full_memory_names_what_makes_it_fit(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr("alm.training.step._backward", fail)
+    with pytest.raises(AlmError, match="the memory of cpu is full") as caught:
+        pretrain(run_config(), data=data, out=tmp_path / "run")
+    assert "training.micro_batch_size=1 --set training.gradient_accumulation=4" in str(caught.value.hint)
+
+
+def test_a_run_within_its_warm_up_is_told(data: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    pretrain(run_config(scheduler__warmup_steps=50), data=data, out=tmp_path / "run", on_event=events.append)
+    assert any(isinstance(event, Warned) and "within its warm-up" in event.message for event in events)
+
+
 def test_sequences_longer_than_the_model_are_told(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="do not fit `model.max_position_embeddings` 8"):
         pretrain(run_config(model__max_position_embeddings=8), data=data, out=tmp_path / "run")
