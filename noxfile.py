@@ -20,13 +20,13 @@ import nox
 
 ROOT = Path(__file__).parent
 PYTHON = sys.executable
-# What tests compare with besides the dev extra; they skip without it, so `interop` brings it.
-PEERS = ("transformers",)
+# Other people's libraries that tests compare ours with.
+PEERS = ("tokenizers", "transformers")
 FROM_WHEEL = "import alm, sys; assert alm.__file__.startswith(sys.argv[1]), alm.__file__"
 
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "tests", "interop", "quickstart", "build"]
+nox.options.sessions = ["lint", "types", "tests", "quickstart", "build"]
 
 
 @nox.session
@@ -57,7 +57,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """The tests against tools that the dev extra does not bring; what is missing is installed."""
+    """The tests against other people's libraries alone, with the newest that pip finds where one is missing."""
     missing = [name for name in PEERS if find_spec(name) is None]
     if missing:
         session.run(PYTHON, "-m", "pip", "install", "--quiet", *missing)
@@ -100,6 +100,8 @@ def build(session: nox.Session) -> None:
             session.run(python, "-m", "alm", "--version")
             session.run(str(Path(python).with_name("alm")), "--help", silent=True)
             session.run(python, "-m", "alm", "config", "show", "pico")
+            for preset in sorted(ROOT.glob("configs/*.yaml")):
+                session.run(python, "-m", "alm", "config", "check", preset.stem)
 
 
 @nox.session
@@ -122,8 +124,13 @@ def _away() -> Iterator[Path]:
 
 
 def _tests_with_peers() -> list[str]:
-    skips = re.compile(rf"importorskip\(\"({'|'.join(PEERS)})\"")
-    return [str(path) for path in sorted(Path("tests").rglob("test_*.py")) if skips.search(path.read_text("utf-8"))]
+    """Test files that use a peer, themselves or through the conftest.py beside them."""
+    peers = "|".join(PEERS)
+    uses = re.compile(rf"^(import|from) ({peers})\b|importorskip\(\"({peers})\"", re.MULTILINE)
+    with_peers = [path for path in Path("tests").rglob("*.py") if uses.search(path.read_text("utf-8"))]
+    folders = {path.parent for path in with_peers if path.name == "conftest.py"}
+    files = {path for path in with_peers if not folders.intersection(path.parents)}
+    return sorted(str(path) for path in files | folders)
 
 
 def _fresh_environment(session: nox.Session, folder: Path, wheel: Path) -> str:

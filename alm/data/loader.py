@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,9 @@ import torch
 
 from alm.data.order import Positions, permute
 from alm.packing.shards import TokenStream
+
+_PATIENCE_SECONDS = 0.2
+_LONGEST_FAREWELL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -68,16 +72,26 @@ def micro_batch(stream: TokenStream, rows: Positions) -> MicroBatch:
 class Loader:
     """The micro-batches of steps `first_step` .. `last_step - 1`, read ahead by one thread.
 
-    Use as a context manager: leaving it ends the thread. Iterating yields (step, micro-batches).
+    Use as a context manager: leaving it ends the thread. Iterating yields (step, micro-batches), and ends
+    early when `should_stop` says so while a batch is waited for.
     """
 
     def __init__(
-        self, stream: TokenStream, plan: BatchPlan, *, first_step: int, last_step: int, prefetch: int, pin: bool
+        self,
+        stream: TokenStream,
+        plan: BatchPlan,
+        *,
+        first_step: int,
+        last_step: int,
+        prefetch: int,
+        pin: bool,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._stream = stream
         self._plan = plan
         self._steps = range(first_step, last_step)
         self._pin = pin
+        self._should_stop = should_stop
         self._ready: queue.Queue[tuple[int, list[MicroBatch]] | BaseException] = queue.Queue(max(1, prefetch))
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._fill, name="alm-loader", daemon=True) if prefetch else None
@@ -90,8 +104,9 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self._closed.set()
         if self._thread is not None:
-            while self._thread.is_alive():  # the thread may wait for room in the queue
-                self._drain()
+            patience = time.monotonic() + _LONGEST_FAREWELL_SECONDS
+            while self._thread.is_alive() and time.monotonic() < patience:
+                self._drain()  # the thread may wait for room in the queue
                 self._thread.join(timeout=0.01)
 
     def __iter__(self) -> Iterator[tuple[int, list[MicroBatch]]]:
@@ -99,10 +114,23 @@ class Loader:
             if self._thread is None:
                 yield step, self._read(step)
                 continue
-            ready = self._ready.get()
+            ready = self._next()
+            if ready is None:
+                return
+            yield ready
+
+    def _next(self) -> tuple[int, list[MicroBatch]] | None:
+        """The next step's batches; None when asked to stop while they are still being read."""
+        while True:
+            try:
+                ready = self._ready.get(timeout=_PATIENCE_SECONDS)
+            except queue.Empty:
+                if self._should_stop():
+                    return None
+                continue
             if isinstance(ready, BaseException):
                 raise ready
-            yield ready
+            return ready
 
     def _read(self, step: int) -> list[MicroBatch]:
         batches = read_step(self._stream, self._plan, step)

@@ -66,6 +66,7 @@ def train(
         last_step=training.max_steps,
         prefetch=config.data.prefetch,
         pin=choice.device.type == "cuda",
+        should_stop=hooks.should_stop,
     ) as loader:
         for step, micro_batches in loader:
             factor = lr_factor(config, step)

@@ -66,6 +66,16 @@ def test_leaving_early_ends_the_thread(stream: TokenStream) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "alm-loader"]
 
 
+def test_a_stop_is_noticed_while_a_batch_is_waited_for(stream: TokenStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr("alm.data.loader.read_step", lambda *_, **__: released.wait(60))
+    with Loader(
+        stream, plan(stream), first_step=0, last_step=9, prefetch=1, pin=False, should_stop=lambda: True
+    ) as loader:
+        assert list(loader) == []
+        released.set()
+
+
 def test_a_failure_in_the_thread_reaches_the_reader(stream: TokenStream, tmp_path: Path) -> None:
     broken = TokenStream(tmp_path, stream.shards, stream.seq_len, stream.dtype)
     with (
