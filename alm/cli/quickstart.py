@@ -59,7 +59,7 @@ def _next(checkpoint: Path) -> list[str]:
     return [
         "",
         "Try next:",
-        f'  alm sample --checkpoint {checkpoint} --prompt "The little fox" --max-tokens 200',
+        f'  alm sample --checkpoint {checkpoint} --prompt "The little fox" --max-tokens 200 --temperature 0.5',
         f"  alm info {checkpoint.parent}",
         "  alm corpus prepare my-texts/       with text of your own: then",
         "  alm tokenizer train && alm pack && alm pretrain && alm sample",

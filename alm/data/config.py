@@ -8,6 +8,6 @@ from alm.config.base import Config
 
 
 class DataConfig(Config):
-    """The section `data:`."""
+    """How batches are brought to the model."""
 
     prefetch: int = Field(default=2, ge=0, le=64, description="Steps whose batches are read ahead; 0 reads in line.")

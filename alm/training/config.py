@@ -12,7 +12,7 @@ from alm.model.config import ModelConfig
 
 
 class TrainingConfig(Config):
-    """The section `training:`."""
+    """How long a run is, how its steps are cut up, and when it is saved."""
 
     max_steps: int = Field(default=1000, ge=1, description="Optimizer steps of the whole run.")
     micro_batch_size: int = Field(default=8, ge=1, description="Sequences in one forward.")
@@ -38,14 +38,14 @@ class TrainingConfig(Config):
 
 
 class ValidationConfig(Config):
-    """The section `validation:`."""
+    """When held-out text is scored, and how much of it."""
 
     interval: int = Field(default=250, ge=1, description="Steps between validations.")
     bytes: int = Field(default=1_000_000, ge=1, description="UTF-8 bytes of held-out text scored each time.")
 
 
 class LoggingConfig(Config):
-    """The section `logging:`."""
+    """What a run says while it goes on."""
 
     log_interval: int = Field(default=10, ge=1, description="Steps between lines of metrics.")
     rich_progress: bool = Field(default=True, description="Whether a terminal shows the live panel.")

@@ -34,7 +34,7 @@ class Config(BaseConfig):
     """Byte-level BPE: any text can be encoded, and comes back exactly."""
 
     kind: Literal["bpe"] = "bpe"
-    pattern: Literal["qwen2"] = Field("qwen2", description="how text is split into words before training and encoding")
+    pattern: Literal["qwen2"] = Field("qwen2", description="How text is split into words before training and encoding.")
 
 
 Merge = tuple[int, int]
