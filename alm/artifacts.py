@@ -48,13 +48,17 @@ def relative(path: Path, folder: Path) -> str:
 
 
 class Metadata(Config):
-    """What all metadata holds. Keys that a later `alm` adds are skipped by an earlier one."""
+    """What all metadata holds. Keys that a later `alm` adds are skipped by an earlier one.
+
+    `command` makes the artifact again, run from the same folder.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
     format: str
     format_version: int = FORMAT_VERSION
     alm_version: str = __version__
+    command: str = ""
     config: Values
     inputs: tuple[FileRecord, ...]
 

@@ -7,6 +7,8 @@ rename, fsync of the folder. A reader therefore never sees half a file, whatever
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import gzip
 import hashlib
 import io
@@ -45,13 +47,14 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
 def _remove_stale(path: Path) -> None:
     """Remove what a killed writer of `path` left behind; a live one keeps its own."""
-    for left in path.parent.glob(f".{path.name}{_TEMPORARY_MARK}*"):
+    for left in path.parent.glob(f".{glob.escape(path.name)}{_TEMPORARY_MARK}*"):
         pid = left.name.rpartition("-")[2]
-        if not (pid.isdigit() and _is_running(int(pid))):
+        if not (pid.isdigit() and is_running(int(pid))):
             left.unlink(missing_ok=True)
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether a process of that id lives; always True on Windows, which cannot be asked harmlessly."""
     if pid == os.getpid() or os.name == "nt":  # Windows has no harmless probe of another process
         return True
     try:
@@ -70,6 +73,9 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems sync no folders
+            raise
     finally:
         os.close(descriptor)
 
@@ -203,9 +209,9 @@ def staging(folder: Path, label: str) -> Iterator[Path]:
     """
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(f".{label}{_TEMPORARY_MARK}*"):
+        for left in folder.glob(f".{glob.escape(label)}{_TEMPORARY_MARK}*"):
             pid = left.name.rpartition("-")[2]
-            if int(pid) == os.getpid() or not _is_running(int(pid)):
+            if pid.isdigit() and (int(pid) == os.getpid() or not is_running(int(pid))):
                 shutil.rmtree(left, ignore_errors=True)
         stage = folder / f".{label}{_TEMPORARY_MARK}{os.getpid()}"
         stage.mkdir()

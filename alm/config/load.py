@@ -16,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from alm.config.base import Config, did_you_mean, unknown_key
-from alm.errors import ConfigError
+from alm.errors import AlmError, ConfigError
 from alm.files import read_text
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -69,7 +69,7 @@ def _part_values(part: Part, schema: type[Config], origin: dict[str, Path], prob
 def _read(path: Path, problems: list[str]) -> Values | None:
     try:
         loaded = read_yaml(path)
-    except ConfigError as error:
+    except AlmError as error:
         problems.append(error.message)
         return None
     if loaded is None:
@@ -230,7 +230,10 @@ for _name, _pattern, _first in _SCALARS:
 def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
     # Decimal unless 0x: a leading zero is not octal in YAML 1.2.
     text = str(node.value).replace("_", "")
-    return int(text, 16) if text.startswith("0x") else int(text)
+    try:
+        return int(text, 16) if text.startswith("0x") else int(text)
+    except ValueError as error:
+        raise yaml.constructor.ConstructorError(None, None, f"`{text[:20]}` is no number", node.start_mark) from error
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)

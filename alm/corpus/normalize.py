@@ -15,6 +15,8 @@ from alm.corpus.document import utf8_bytes
 
 BYTE_ORDER_MARK = "\ufeff"
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
+# Carriage returns, and what also ends a line: vertical tab, form feed, next line.
+_LINE_END = re.compile(r"\r\n|[\r\x0b\x0c\x85]")
 # C0 and C1 without tab and newline; DEL belongs to them.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -43,7 +45,7 @@ def _without_byte_order_mark(text: str) -> str:
 
 
 def _unified_line_ends(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+    return _LINE_END.sub("\n", text) if _LINE_END.search(text) else text
 
 
 def _without_surrogates(text: str) -> str:

@@ -7,13 +7,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from alm.errors import InputError
 from alm.files import suffix
 
 Paths = Annotated[
-    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value), Field(min_length=1)
+    tuple[str, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    # `texts/` and `./texts` are `texts`: another spelling must not look like another input.
+    AfterValidator(lambda value: tuple(Path(path).as_posix() for path in value)),
+    Field(min_length=1),
 ]
 
 
@@ -25,14 +29,18 @@ def expand(paths: Iterable[str], *, suffixes: frozenset[str]) -> list[Path]:
     """
     found: set[Path] = set()
     for given in paths:
-        path = Path(given).expanduser()
-        if path.is_dir():
-            found.update(_below(path, suffixes))
-        elif path.is_file():
-            found.add(path)
-        else:
-            found.update(_matching(given, suffixes))
+        try:
+            found.update(_files(given, suffixes))
+        except (OSError, RuntimeError) as error:  # a name too long, a home of nobody, a folder that may not be read
+            raise InputError(f"`{given}` cannot be read: {error}", hint="run `ls` to see what is there") from error
     return sorted(found, key=lambda path: path.as_posix())
+
+
+def _files(given: str, suffixes: frozenset[str]) -> Iterable[Path]:
+    path = Path(given).expanduser()
+    if path.is_dir():
+        return _below(path, suffixes)
+    return [path] if path.is_file() else _matching(given, suffixes)
 
 
 def _below(folder: Path, suffixes: frozenset[str]) -> list[Path]:

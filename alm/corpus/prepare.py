@@ -7,6 +7,8 @@ failure or a kill leaves what was there before.
 from __future__ import annotations
 
 import contextlib
+import glob
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +22,10 @@ from alm.config.base import did_you_mean
 from alm.corpus.config import CorpusConfig, SourceConfig
 from alm.corpus.document import Document, Item, utf8_bytes
 from alm.corpus.normalize import normalize
+from alm.corpus.read import has_document_lines, has_shards
 from alm.corpus.split import SplitDocument, assign, with_validation
 from alm.corpus.write import ShardWriter
-from alm.errors import ConfigError, InputError
+from alm.errors import ArtifactError, ConfigError, InputError
 from alm.events import Listener, Noted, Progressed, Warned, ignore
 from alm.files import publish, staging
 
@@ -69,22 +72,33 @@ class Job:
         """`<source>.json`."""
         return self.out / f"{self.name}.json"
 
+    @property
+    def command(self) -> str:
+        """The command that prepares this source alone."""
+        return f"{self.redo} --only {shlex.quote(self.name)}"
+
     def config_values(self) -> artifacts.Values:
         """What decides the output: not whether it is enabled."""
         source = self.source.model_dump(mode="json", exclude={"enabled"})
         return {"source": source, "validation_fraction": self.validation_fraction, "shard_bytes": self.shard_bytes}
 
     def inputs(self) -> tuple[FileRecord, ...]:
-        """The files the source reads, hashed."""
+        """The files the source reads, hashed. Raises `ConfigError` when the output would lie among them."""
         paths = kinds.module_of(self.source).inputs(self.source)
+        out = self.out.resolve()
+        folders = {Path(path).resolve() for path in getattr(self.source, "paths", ()) if Path(path).is_dir()}
+        if any(path.parent.resolve() == out for path in paths) or folders & {out, *out.parents}:
+            raise ConfigError(
+                f"the output folder `{self.out}` lies in what source `{self.name}` reads",
+                hint="choose a folder beside it: `--out data/clean`",
+            )
         return tuple(artifacts.record(path, relative_to=self.out) for path in paths)
 
     def current(self, inputs: tuple[FileRecord, ...]) -> SourceMetadata | None:
         """The metadata of the source if it is up to date; `ArtifactError` if it was made otherwise."""
-        redo = f"{self.redo} --only {self.name}"
         values = self.config_values()
         return artifacts.current(
-            self.metadata_path, SourceMetadata, config=values, inputs=inputs, force=self.force, redo=redo
+            self.metadata_path, SourceMetadata, config=values, inputs=inputs, force=self.force, redo=self.command
         )
 
 
@@ -123,7 +137,8 @@ def plan(
 
 def _warn_of_strangers(out: Path, config: CorpusConfig, on_event: Listener) -> None:
     """Other stages read all of `out`, so a source that the configuration no longer names is told."""
-    for name in sorted(path.stem for path in out.glob("*.json") if path.stem not in config.sources):
+    strangers = (path.stem for path in out.glob("*.json") if path.stem not in config.sources)
+    for name in sorted(name for name in strangers if has_shards(out / f"{name}.json")):
         remove = f"rm {out / name}.json {out / name}-[0-9][0-9][0-9][0-9][0-9].*"
         on_event(Warned(f"`{out}` also holds `{name}`, which this corpus does not name", remove))
 
@@ -134,17 +149,28 @@ def _prepare_source(job: Job, *, on_event: Listener) -> SourceMetadata:
     if kept is not None:
         on_event(Noted(f"{job.name} is up to date: {kept.documents.output:,} documents in `{job.out}`"))
         return kept
+    previous = _previous(job)
     with staging(job.out, job.name) as stage:
         metadata = _write_source(job, stage, inputs, on_event)
         artifacts.write(stage / job.metadata_path.name, metadata)
-        publish(stage, job.out, last=job.metadata_path.name, replaces=_previous(job))
+        publish(stage, job.out, last=job.metadata_path.name, replaces=previous)
     return metadata
 
 
 def _previous(job: Job) -> list[str]:
-    """The shards and lines of this source that lie in `out` already."""
-    number = "[0-9]" * 5
-    return [path.name for ending in ("txt", "jsonl") for path in job.out.glob(f"{job.name}-{number}.{ending}")]
+    """The shards and lines of this source that lie in `out` already, and are ours.
+
+    Raises `ArtifactError` when a file that no corpus wrote has the name of one: it is somebody's text.
+    """
+    ours: list[str] = []
+    for path in sorted(job.out.glob(f"{glob.escape(job.name)}-{'[0-9]' * 5}.txt")):
+        if not has_document_lines(path):
+            raise ArtifactError(
+                f"`{path}` has the name of a shard of source `{job.name}`, but no corpus wrote it",
+                hint="choose another folder with `--out`, or another name for the source",
+            )
+        ours += [path.name, path.with_suffix(".jsonl").name]
+    return ours
 
 
 def _write_source(job: Job, stage: Path, inputs: tuple[FileRecord, ...], on_event: Listener) -> SourceMetadata:
@@ -162,6 +188,7 @@ def _write_source(job: Job, stage: Path, inputs: tuple[FileRecord, ...], on_even
     if job.validation_fraction and not writer.validation_documents:
         on_event(Warned(f"source `{job.name}` has a single text and no line to cut it at: nothing of it is held out"))
     return SourceMetadata(
+        command=job.command,
         config=job.config_values(),
         inputs=inputs,
         source=job.name,

@@ -6,6 +6,7 @@ a foreign `.txt` is one document, or as many as it has marks, and has no split y
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,6 +33,7 @@ class CleanFile:
     path: Path
     source: str
     shard: CleanShard | None
+    command: str = ""
 
     def record(self, *, relative_to: Path) -> FileRecord:
         """The file with its hash: the metadata's if there is one, so a corpus is not read twice."""
@@ -49,12 +51,39 @@ class CleanDocument:
     split: str | None
 
 
+def has_document_lines(path: Path) -> bool:
+    """Whether the text file `path` has document lines of ours beside it."""
+    lines = path.with_suffix(".jsonl")
+    if not lines.is_file():
+        return False
+    with lines.open("rb") as file:
+        first = file.readline()
+    try:
+        return {"id", "sha256", "cluster", "split", "origin"} <= set(json.loads(first))
+    except (ValueError, TypeError):
+        return False
+
+
+def has_shards(metadata: Path) -> bool:
+    """Whether `metadata`, some .json file, has shards of a clean corpus beside it."""
+    shards = metadata.parent.glob(f"{glob.escape(metadata.stem)}-{'[0-9]' * 5}.txt")
+    return any(has_document_lines(path) for path in shards)
+
+
+def _is_text(path: Path) -> bool:
+    """Whether `path` is text to read, and not what `alm corpus prepare` wrote beside it."""
+    if path.suffix == ".jsonl":
+        return not has_document_lines(path.with_suffix(".txt")) or not path.with_suffix(".txt").is_file()
+    return path.suffix != ".json" or not has_shards(path)
+
+
 def find(given: Iterable[str | Path]) -> list[CleanFile]:
     """The text files that paths, folders and globs mean, sorted, each source's shards in order.
 
     A folder that holds clean text means what its metadata lists, and foreign .txt files beside it.
     """
-    found = [_clean_file(path) for path in paths.expand([str(path) for path in given], suffixes=_SUFFIXES)]
+    expanded = paths.expand([str(path) for path in given], suffixes=_SUFFIXES)
+    found = [_clean_file(path) for path in expanded if _is_text(path)]
     if not found:
         raise InputError("no text files are named", hint="run `alm corpus prepare` first")
     return sorted(found, key=lambda file: (file.source, file.path.as_posix()))
@@ -62,7 +91,7 @@ def find(given: Iterable[str | Path]) -> list[CleanFile]:
 
 def _clean_file(path: Path) -> CleanFile:
     match = _SHARD.fullmatch(path.name)
-    if match is None or not path.with_suffix(".jsonl").is_file():
+    if match is None or not has_document_lines(path):
         return CleanFile(path, _foreign_name(path), None)
     name = match["source"]
     hint = f"run `alm corpus prepare --only {name} --out {path.parent}` to finish it"
@@ -72,7 +101,7 @@ def _clean_file(path: Path) -> CleanFile:
     metadata = artifacts.read(metadata_path, SourceMetadata, hint=hint)
     for shard in metadata.shards:
         if shard.file == path.name:
-            return CleanFile(path, name, shard)
+            return CleanFile(path, name, shard, metadata.command)
     raise ArtifactError(f"`{path}` is not among the shards of `{metadata_path}`", hint=f"rm {path.with_suffix('')}.*")
 
 
@@ -140,7 +169,7 @@ def _changed(path: Path, file: CleanFile) -> ArtifactError:
 
 
 def _remake(file: CleanFile) -> str:
-    return f"run `alm corpus prepare --only {file.source} --out {file.path.parent} --force`, as it was made before"
+    return f"run `{file.command} --force`"
 
 
 def _not_fitting(file: CleanFile) -> ArtifactError:

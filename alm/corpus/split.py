@@ -1,13 +1,15 @@
 """Which documents are held out: by hash of the text, decided once and written with each document.
 
 Exact duplicates share a cluster and so a split, and a document's split does not change when other
-documents are added. A source whose hashes would hold out nothing holds out one document all the same,
-because "is it going well?" needs an answer for a shelf of twelve novels too.
+documents are added. A source whose hashes would hold out nothing holds out one document, or the end of
+one, all the same: "is it going well?" needs an answer for a shelf of twelve novels too. That choice is
+made by size, so it can change when such a source grows.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -16,6 +18,7 @@ VALIDATION = "validation"
 SPLITS = (TRAIN, VALIDATION)
 _HELD_BACK_BYTES = 1 << 28
 _BUCKETS = 1 << 32
+_FAR_FROM_SHARE = 10
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ def with_validation(documents: Iterable[SplitDocument], *, validation_fraction: 
     """The same documents in order, at least one held out when there are two or more.
 
     Documents are held back until the first held-out one comes by. If none does, the one whose size is
-    nearest to its share of all bytes is held out, together with its duplicates; a single document is
-    cut in two at a line near the end.
+    nearest to its share of all bytes is held out, together with its duplicates. A single document is cut
+    in two at a line near the end, and so is the largest where all are far from the share.
     """
     if not validation_fraction:
         yield from documents
@@ -78,8 +81,12 @@ def _held_out(documents: list[SplitDocument], validation_fraction: float) -> lis
     if len({document.cluster for document in documents}) < 2:
         return _cut(documents[0], validation_fraction) if len(documents) == 1 else documents
     wanted = validation_fraction * sum(document.bytes for document in documents)
-    chosen = min(documents, key=lambda document: (abs(document.bytes - wanted), document.sha256)).cluster
-    return [replace(d, split=VALIDATION) if d.cluster == chosen else d for d in documents]
+    nearest = min(documents, key=lambda document: (abs(math.log(document.bytes / wanted)), document.sha256))
+    if 1 / _FAR_FROM_SHARE <= nearest.bytes / wanted <= _FAR_FROM_SHARE:
+        return [replace(d, split=VALIDATION) if d.cluster == nearest.cluster else d for d in documents]
+    largest = max(range(len(documents)), key=lambda number: documents[number].bytes)
+    part = _cut(documents[largest], min(0.5, wanted / documents[largest].bytes))
+    return [*documents[:largest], *part, *documents[largest + 1 :]]
 
 
 def _cut(document: SplitDocument, validation_fraction: float) -> list[SplitDocument]:

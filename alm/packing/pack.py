@@ -7,28 +7,30 @@ into rows. What does not fill a last row is the counted tail: tokens in = stored
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alm import artifacts
-from alm.artifacts import PackedShard, PackedSource, PackMetadata
+from alm.artifacts import FileRecord, PackedShard, PackedSource, PackMetadata
 from alm.corpus.read import CleanDocument, CleanFile, find, read_documents
 from alm.corpus.split import SPLITS, TRAIN, VALIDATION, split_of
 from alm.errors import ConfigError, InputError
 from alm.events import Listener, Noted, Progressed, Warned, ignore
-from alm.files import atomic, publish, staging, write_bytes
+from alm.files import atomic, publish, staging
 from alm.packing.config import PackConfig
 from alm.packing.shards import METADATA_NAME, TOKENIZER_NAME
 from alm.tokenizers.file import Tokenizer
 
+_SHARD = re.compile(r"shard_\d{5,}\.(bin|idx)")
 _BATCH_CHARACTERS = 1 << 20
+_FEWEST_TOKENS = 3  # the shortest sequence and one more to predict
 MODE = "concat"
 
 
@@ -61,12 +63,17 @@ def pack(
         return kept
     with staging(out, "packing") as stage:
         packed = _pack_files(config, loaded, files, stage, on_event)
-        write_bytes(stage / TOKENIZER_NAME, tokenizer.read_bytes())
-        metadata = packed.metadata(config, loaded, values, inputs)
+        loaded.save(stage / TOKENIZER_NAME)
+        metadata = packed.metadata(config, loaded, values, inputs, redo)
         _warn_without_validation(metadata, on_event)
         artifacts.write(stage / METADATA_NAME, metadata)
-        publish(stage, out, last=METADATA_NAME, replaces=[path.name for path in out.glob("shard_*")])
+        publish(stage, out, last=METADATA_NAME, replaces=_previous(out))
     return metadata
+
+
+def _previous(out: Path) -> list[str]:
+    """The shards in `out`, by the names that only packing gives."""
+    return [path.name for path in out.glob("shard_*") if path.is_file() and _SHARD.fullmatch(path.name)]
 
 
 def _check_width(config: PackConfig, tokenizer: Tokenizer) -> None:
@@ -148,6 +155,11 @@ class _Packed:
 
     def close(self) -> None:
         train = self._streams[TRAIN]
+        if train.tokens < _FEWEST_TOKENS:
+            raise InputError(
+                f"the training text has {train.tokens:,} tokens: there is nothing to pack",
+                hint="look at what is held out with `alm info`, or prepare more text",
+            )
         if train.tokens < self._seq_len + 1:
             raise InputError(
                 f"the training text has {train.tokens:,} tokens, one sequence of {self._seq_len:,} needs "
@@ -158,7 +170,12 @@ class _Packed:
             self.shards.extend(self._streams[split].close())
 
     def metadata(
-        self, config: PackConfig, tokenizer: Tokenizer, values: artifacts.Values, inputs: tuple[Any, ...]
+        self,
+        config: PackConfig,
+        tokenizer: Tokenizer,
+        values: artifacts.Values,
+        inputs: tuple[FileRecord, ...],
+        command: str,
     ) -> PackMetadata:
         sources = {
             name: {split: counts.frozen() for split, counts in splits.items()}
@@ -169,6 +186,7 @@ class _Packed:
         total_tokens = sum(shard.tokens for shard in self.shards)
         assert input_tokens == total_tokens + tail_tokens, (input_tokens, total_tokens, tail_tokens)
         return PackMetadata(
+            command=command,
             config=values,
             inputs=inputs,
             seq_len=config.seq_len,

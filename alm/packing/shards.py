@@ -6,7 +6,6 @@ reads `seq_len + 1` tokens: the inputs, and the same shifted by one as targets.
 
 from __future__ import annotations
 
-import os
 import shlex
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,15 +26,9 @@ TOKENIZER_NAME = "tokenizer.json"
 Ids = NDArray[np.int64]
 
 
-def pack_command(folder: Path, metadata: PackMetadata | None = None) -> str:
-    """The command that makes `folder`, for hints; as it was made before, where metadata tells."""
-    words = ["alm", "pack", "--out", str(folder)]
-    if metadata is not None:
-        tokenizer, *texts = [os.path.normpath(folder / file.path) for file in metadata.inputs]
-        words += ["--tokenizer", tokenizer, "--seq-len", str(metadata.seq_len)]
-        words += ["--shard-size", str(metadata.sequences_per_shard), "--dtype", metadata.dtype]
-        words += ["--in", *sorted({str(Path(text).parent) for text in texts}), "--force"]
-    return shlex.join(words)
+def pack_command(folder: Path) -> str:
+    """The command that makes `folder`, for hints."""
+    return shlex.join(["alm", "pack", "--out", str(folder)])
 
 
 @dataclass(frozen=True)
@@ -104,11 +97,11 @@ def open_packed(folder: Path) -> PackedData:
     Raises `ArtifactError` when it is missing, a file's size is not what was written, or the tokenizer
     beside the shards is not the one that made them.
     """
-    hint = f"make it anew: {pack_command(folder)}"
+    hint = f"run `{pack_command(folder)}`"
     if not (folder / METADATA_NAME).is_file():
         raise ArtifactError(f"`{folder}` holds no packed data: there is no `{METADATA_NAME}`", hint=hint)
-    metadata = artifacts.read(folder / METADATA_NAME, PackMetadata, hint=f"{hint} --force")
-    hint = f"make it anew: {pack_command(folder, metadata)}"
+    metadata = artifacts.read(folder / METADATA_NAME, PackMetadata, hint=f"run `{pack_command(folder)} --force`")
+    hint = f"run `{metadata.command or pack_command(folder)} --force`"
     faults = artifacts.absent(folder, metadata.payload())
     if faults:
         raise ArtifactError(faults[0], hint=hint)

@@ -21,13 +21,15 @@ class TrainingConfig(Config):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="Precision of the forward; auto takes the fastest that is safe on the device."
     )
-    seed: int = Field(default=1337, ge=0, description="Decides the initial weights and the order of sequences.")
+    seed: int = Field(
+        default=1337, ge=0, lt=2**63, description="Decides the initial weights and the order of sequences."
+    )
     checkpoint_interval: int = Field(default=500, ge=1, description="Steps between checkpoints.")
     keep_last: int = Field(default=3, ge=1, description="Numbered checkpoints that are kept.")
     compile: bool | Literal["auto"] = Field(
         default="auto", description="Whether torch.compile is used; auto is off, as it gains nothing on CPU."
     )
-    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         default="auto", description="CPU threads; auto is what PyTorch takes on the first machine."
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 import torch
 from torch import nn
@@ -73,4 +74,5 @@ def _backward(state: TrainState, forward: Forward, batch: MicroBatch, *, choice:
 def _seed_dropout(model: Transformer, *, seed: int, step: int, number: int) -> None:
     """Dropout as a function of (seed, step, micro-batch): a discarded step is redone with the same masks."""
     if model.config.dropout:
-        torch.manual_seed((seed * 1_000_003 + step) * 1_000_003 + number)
+        key = sha256(f"{seed}/{step}/{number}".encode()).digest()
+        torch.manual_seed(int.from_bytes(key[:8], "big") >> 1)

@@ -16,7 +16,8 @@ from alm.corpus.normalize import normalize
         ("plain\n  indented\n\n\ttab\n", "plain\n  indented\n\n\ttab\n", {}),
         ("a\r\nb\rc\n", "a\nb\nc\n", {"line_ends": -1}),
         ("cafe\u0301", "café", {"nfc": -1}),
-        ("a\x00b\x7f\x85c", "abc", {"controls": -4}),
+        ("a\x00b\x7f\x80c", "abc", {"controls": -4}),
+        ("page\x0cnext\x0bline\x85end", "page\nnext\nline\nend", {"line_ends": -1}),
         ("\ufeffstart", "start", {"byte_order_mark": -3}),
         ("half \ud83d", "half \ufffd", {"surrogates": 0}),
         # Compatibility characters are what they are: NFKC would write 102, (TM) and fi.

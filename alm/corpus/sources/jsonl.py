@@ -72,6 +72,10 @@ def _parsed(line: bytes, *, path: Path, number: int, offset: int) -> dict[str, A
             f"`{path}` line {number} is not JSON: {error.msg} at column {error.colno}",
             hint=f"look at it with `sed -n {number}p {path}`, or read the file as text with `kind: text`",
         ) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"`{path}` line {number} cannot be read as JSON: {error}", hint=f"look at it with `sed -n {number}p {path}`"
+        ) from error
     if not isinstance(values, dict):
         raise InputError(
             f"`{path}` line {number} is a JSON {type(values).__name__}, an object is needed",

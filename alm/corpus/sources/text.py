@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -54,13 +55,9 @@ def _whole(path: Path, encoding: str) -> str:
         return _decode(file.read(), path=path, encoding=encoding, offset=0)
 
 
-def _decode(data: bytes, *, path: Path, encoding: str, offset: int) -> str:
+def _known(encoding: str) -> str:
     try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as error:
-        if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
-            raise not_utf8(path, offset=offset + error.start, byte=data[error.start]) from error
-        raise InputError(f"`{path}` is not {encoding}: {error.reason} at offset {offset + error.start:,}") from error
+        return codecs.lookup(encoding).name
     except LookupError as error:
         raise InputError(
             f"`{encoding}` is no encoding that Python knows",
@@ -68,10 +65,19 @@ def _decode(data: bytes, *, path: Path, encoding: str, offset: int) -> str:
         ) from error
 
 
+def _decode(data: bytes, *, path: Path, encoding: str, offset: int) -> str:
+    try:
+        return data.decode(_known(encoding))
+    except UnicodeDecodeError as error:
+        if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
+            raise not_utf8(path, offset=offset + error.start, byte=data[error.start]) from error
+        raise InputError(f"`{path}` is not {encoding}: {error.reason} at offset {offset + error.start:,}") from error
+
+
 def _pieces(path: Path, config: Config) -> Iterator[Item]:
     """Lines or blocks; the white space between them is counted as dropped."""
     with open_binary(path) as file:
-        lines = io.TextIOWrapper(file, encoding=config.encoding, newline="")
+        lines = io.TextIOWrapper(file, encoding=_known(config.encoding), newline="")
         try:
             yield from _lines(lines, path) if config.document == "line" else _blocks(lines, path)
         except UnicodeDecodeError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -10,6 +10,8 @@ from torch import nn
 
 from alm.config.base import Config as BaseConfig
 from alm.optim.groups import parameter_groups
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Config(BaseConfig):
@@ -20,7 +22,7 @@ class Config(BaseConfig):
     embedding_lr: float | None = Field(
         default=None, gt=0, description="Peak learning rate of the embedding table and the head; absent is `lr`."
     )
-    betas: tuple[float, float] = Field(default=(0.9, 0.95), description="Decay rates of the two moments.")
+    betas: tuple[Beta, Beta] = Field(default=(0.9, 0.95), description="Decay rates of the two moments.")
     weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay of matrices.")
     eps: float = Field(default=1.0e-8, gt=0, description="Added to the root of the second moment.")
 
