@@ -41,6 +41,23 @@ WORDS = [
 ]
 
 
+SMALL = [
+    "--set", "model.d_model=16", "--set", "model.n_heads=2", "--set", "model.n_kv_heads=1", "--set", "model.n_layers=1",
+    "--set", "model.ffn_hidden_size=32", "--set", "training.max_steps=6", "--set", "training.micro_batch_size=2",
+    "--set", "training.gradient_accumulation=1", "--set", "training.checkpoint_interval=2",
+    "--set", "training.precision=fp32", "--set", "training.threads=1",
+    "--set", "logging.log_interval=2", "--set", "scheduler.warmup_steps=2",
+]  # fmt: skip
+
+# Packed text to a trained model, each command as a person types it.
+CHAIN = [
+    ["corpus", "prepare", "my-texts"],
+    ["tokenizer", "train", "--vocab-size", "300"],
+    ["pack", "--seq-len", "16"],
+    ["pretrain", *SMALL],
+]
+
+
 def texts(number: int, *, seed: int = 0) -> list[str]:
     """Short documents that differ, with a little structure to learn."""
     draw = random.Random(f"texts {seed}")

@@ -46,6 +46,11 @@ def verify(path: Path) -> Found:
     raise ArtifactError(f"`{path}` is damaged: its hash is not the one that was written", hint=_elsewhere(path))
 
 
+def has_promise(path: Path) -> bool:
+    """Whether metadata beside `path` can vouch for it: a copy in another folder has none."""
+    return bool(_candidates(path))
+
+
 def _candidates(path: Path) -> list[Path]:
     own = path.with_suffix(".json")
     if path.name == LAST_NAME:
@@ -88,9 +93,12 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkp
         raise ArtifactError(f"`{path}` is no whole checkpoint: {reason}", hint=_elsewhere(path)) from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ArtifactError(f"`{path}` is no checkpoint of alm", hint=_elsewhere(path))
-    if values["format_version"] > FORMAT_VERSION:
+    if values.get("format_version", 0) > FORMAT_VERSION:
         raise AlmError(
             f"`{path}` has format version {values['format_version']}, this alm reads {FORMAT_VERSION}",
             hint="run `pip install --upgrade a-lm`",
         )
+    missing = [field.name for field in fields(Checkpoint) if field.name not in values]
+    if missing:
+        raise ArtifactError(f"`{path}` is no whole checkpoint: it has no `{missing[0]}`", hint=_elsewhere(path))
     return Checkpoint(**{field.name: values[field.name] for field in fields(Checkpoint)})

@@ -56,7 +56,7 @@ def prepare(
         found = run(config, out=out, only=only or [], limit=limit, force=force, redo=redo, on_event=on_event)
     lines = [line for source in found for line in _lines(source)]
     ui.show_result({"sources": [s.model_dump(mode="json") for s in found]}, lines, as_json=json)
-    ui.next_step(f"alm tokenizer train --input {out}", quiet=quiet, as_json=json)
+    ui.next_step("alm", "tokenizer", "train", "--input", out, quiet=quiet, as_json=json)
 
 
 def _lines(source: object) -> list[str]:

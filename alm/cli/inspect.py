@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from alm.artifacts import (
 from alm.checkpoint.format import LAST_NAME, numbered
 from alm.checkpoint.load import verify
 from alm.cli import ui
+from alm.corpus.read import has_shards
 from alm.errors import ArtifactError
 from alm.tokenizers.train import metadata_path
 
@@ -32,10 +34,12 @@ class Found:
     rows: Rows
     faults: list[str]
     mend: str
+    metadata: list[Any]  # Any: JSON
 
     def values(self) -> dict[str, Any]:  # Any: JSON
         """As JSON."""
-        return {"what": self.what, "facts": dict(self.rows), "faults": self.faults, "whole": not self.faults}
+        whole = not self.faults
+        return {"what": self.what, "metadata": self.metadata, "faults": self.faults, "whole": whole}
 
 
 def inspect(path: Path) -> Found:
@@ -55,7 +59,10 @@ def _clean(path: Path) -> Found:
     names = sorted(folder.glob("*.json")) if path.is_dir() else [path]
     rows: Rows = []
     faults: list[str] = []
+    seen: list[SourceMetadata] = []
     for name in names:
+        if not has_shards(name):
+            continue
         metadata = artifacts.read(name, SourceMetadata, hint="run `alm corpus prepare`")
         documents, size = metadata.documents, metadata.bytes
         rows.append((metadata.source, f"{metadata.kind}, {len(metadata.shards)} shards, {_origin(metadata)}"))
@@ -63,8 +70,11 @@ def _clean(path: Path) -> Found:
         rows.append(("", f"bytes {size.input:,} in = {size.kept:,} kept + {_sum(size.dropped)}"))
         rows.append(("", f"bytes {size.output:,} out = {size.kept:,} kept + {_sum(size.changed)}"))
         rows.append(("", f"{metadata.validation_documents:,} documents held out"))
+        seen.append(metadata)
         faults += artifacts.damaged(folder, metadata.payload())
-    return Found("clean corpus", rows, faults, f"run `alm corpus prepare --out {folder} --force`")
+    broken = [metadata for metadata in seen if artifacts.damaged(folder, metadata.payload())]
+    mend = f"run `{broken[0].command} --force`" if broken else ""
+    return Found("clean corpus", rows, faults, mend, [metadata.model_dump(mode="json") for metadata in seen])
 
 
 def _origin(metadata: SourceMetadata) -> str:
@@ -87,7 +97,7 @@ def _tokenizer(path: Path) -> Found:
         *_inputs(metadata.inputs),
     ]
     faults = artifacts.damaged(path.parent, metadata.payload())
-    return Found("tokenizer", rows, faults, f"run `alm tokenizer train --out {path} --force`")
+    return Found("tokenizer", rows, faults, f"run `{metadata.command} --force`", [metadata.model_dump(mode="json")])
 
 
 def _packed(path: Path) -> Found:
@@ -108,7 +118,7 @@ def _packed(path: Path) -> Found:
     rows.append(("shards", f"{len(metadata.shards)}"))
     rows += _inputs(metadata.inputs)
     faults = artifacts.damaged(path, metadata.payload())
-    return Found("packed data", rows, faults, f"run `alm pack --out {path} --force`")
+    return Found("packed data", rows, faults, f"run `{metadata.command} --force`", [metadata.model_dump(mode="json")])
 
 
 def _run(path: Path) -> Found:
@@ -129,7 +139,8 @@ def _run(path: Path) -> Found:
     last = [path / LAST_NAME] if (path / LAST_NAME).is_file() else []
     for checkpoint in [*checkpoints, *last]:
         faults += _faults_of(checkpoint)
-    return Found("run", rows, faults, f"run `alm pretrain --resume auto --out {path}`: it uses the newest whole one")
+    mend = f"run `alm pretrain --resume auto --out {path}`: it uses the newest whole one"
+    return Found("run", rows, faults, mend, [metadata.model_dump(mode="json")])
 
 
 def _faults_of(checkpoint: Path) -> list[str]:
@@ -154,7 +165,9 @@ def _checkpoint(path: Path) -> Found:
         ("data", loaded.data_sha256[: artifacts.SHORT_HASH]),
         *loaded.environment.items(),
     ]
-    return Found("checkpoint", rows, [], "")
+    facts = {"step": loaded.step, "samples_seen": loaded.samples_seen, "sha256": found.sha256}
+    facts |= {"config": loaded.config, "environment": loaded.environment}
+    return Found("checkpoint", rows, [], "", [facts])
 
 
 def _inputs(inputs: tuple[FileRecord, ...]) -> Rows:
@@ -163,13 +176,21 @@ def _inputs(inputs: tuple[FileRecord, ...]) -> Rows:
 
 
 def _is_clean_metadata(path: Path) -> bool:
-    return path.suffix == ".json" and bool(list(path.parent.glob(f"{path.stem}-[0-9]*.txt")))
+    return path.suffix == ".json" and has_shards(path)
+
+
+def _is(path: Path, artifact: str) -> bool:
+    """Whether the file is metadata of that format: a source may be named `run`."""
+    try:
+        return path.is_file() and bool(json.loads(path.read_bytes()).get("format") == artifact)
+    except (ValueError, AttributeError):
+        return True  # damaged: reading it as metadata will say so
 
 
 _LOOKS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Found]], ...] = (
     (lambda path: path.suffix == ".pt", _checkpoint),
-    (lambda path: (path / "run.json").is_file(), _run),
-    (lambda path: (path / "metadata.json").is_file(), _packed),
+    (lambda path: _is(path / "run.json", "alm-run"), _run),
+    (lambda path: _is(path / "metadata.json", "alm-packed"), _packed),
     (lambda path: path.is_dir() and any(_is_clean_metadata(p) for p in path.glob("*.json")), _clean),
     (_is_clean_metadata, _clean),
     (lambda path: path.is_file() and metadata_path(path).is_file(), _tokenizer),

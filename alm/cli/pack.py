@@ -62,7 +62,7 @@ def pack(
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
         made = run(config, tokenizer=tokenizer, clean=inputs, out=out, force=force, redo=redo, on_event=on_event)
     ui.show_result(made.model_dump(mode="json"), _lines(made, out), as_json=json)
-    ui.next_step(f"alm pretrain --data {out}", quiet=quiet, as_json=json)
+    ui.next_step("alm", "pretrain", "--data", out, quiet=quiet, as_json=json)
 
 
 def _show_plan(inputs: list[str], tokenizer: Path, *, as_json: bool) -> None:

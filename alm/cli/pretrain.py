@@ -81,7 +81,7 @@ def pretrain(
     if made.result.bits_per_byte is not None:
         line += f", {made.result.bits_per_byte:.4f} bits/byte on held-out text"
     ui.show_result(made.model_dump(mode="json"), [line], as_json=json)
-    ui.next_step(f"alm sample --checkpoint {folder / 'ckpt-last.pt'}", quiet=quiet, as_json=json)
+    ui.next_step("alm", "sample", "--checkpoint", folder / "ckpt-last.pt", quiet=quiet, as_json=json)
 
 
 def _show_plan(config: RunConfig, packed: Path, device: str, *, as_json: bool) -> None:

@@ -63,7 +63,7 @@ def train(
     values = made.model_dump(mode="json", exclude={"bytes_per_id"})
     line = f"{out}: {made.vocab_size:,} tokens from {made.documents:,} documents, {ui.size(made.bytes)}"
     ui.show_result(values, [line], as_json=json)
-    ui.next_step(f"alm pack --tokenizer {out}", quiet=quiet, as_json=json)
+    ui.next_step("alm", "pack", "--tokenizer", out, "--in", *inputs, quiet=quiet, as_json=json)
 
 
 @app.command()
@@ -78,10 +78,22 @@ def encode(
     from alm.tokenizers.file import Tokenizer
 
     loaded = Tokenizer.load(tokenizer)
-    given = text if text not in (None, "-") else sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
-    ids = loaded.encode(given or "")
+    ids = loaded.encode(_stdin() if text in (None, "-") else text or "")
     pieces = [loaded.token_bytes(id_).decode("utf-8", "replace") for id_ in ids] if json else []
     ui.show_result({"ids": ids, "pieces": pieces}, [" ".join(map(str, ids))], as_json=json)
+
+
+def _stdin() -> str:
+    from alm.errors import InputError
+
+    data = sys.stdin.buffer.read()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"standard input is not UTF-8: byte 0x{data[error.start]:02X} at offset {error.start:,}",
+            hint="convert it on the way: `iconv -f WINDOWS-1252 -t UTF-8 | alm tokenizer encode`",
+        ) from error
 
 
 @app.command()

@@ -10,10 +10,12 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from alm.errors import AlmError
@@ -42,9 +44,12 @@ def talk(text: str) -> None:
 
 
 def write(text: str, *, end: str = "\n") -> None:
-    """Data, on stdout, at once."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + end)
+    """Data, on stdout, at once: UTF-8 byte for byte, but on a terminal what the terminal can show."""
+    if sys.stdout.isatty():
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + end)
+    else:
+        sys.stdout.buffer.write((text + end).encode("utf-8", "replace"))
     sys.stdout.flush()
 
 
@@ -73,10 +78,10 @@ def show_result(values: Mapping[str, Any], lines: Sequence[str], *, as_json: boo
             write(line)
 
 
-def next_step(command: str, *, quiet: bool, as_json: bool) -> None:
-    """Name the command that comes next."""
+def next_step(*words: str | Path, quiet: bool, as_json: bool) -> None:
+    """Name the command that comes next, ready to be pasted."""
     if not (quiet or as_json):
-        talk(f"next: {command}")
+        talk(f"next: {shlex.join(str(word) for word in words)}")
 
 
 def table(rows: Sequence[tuple[str, str]]) -> list[str]:

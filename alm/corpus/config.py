@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from alm.config.base import Config, OfKind
+from alm.errors import InputError
 from alm.files import suffix
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -50,18 +51,25 @@ class CorpusConfig(Config):
 
 def values_for_paths(given: Sequence[str]) -> dict[str, Any]:  # Any: raw configuration, validated by the caller
     """The corpus file that would read the files and folders `given`, each a source named after it."""
-    from alm.corpus.sources import jsonl, text
-
     sources: dict[str, Any] = {}
     for path in given:
-        is_folder = Path(path).is_dir()
-        reads_json = suffix(Path(path)) in jsonl.SUFFIXES
-        if is_folder and _holds(path, jsonl.SUFFIXES):
-            reads_json = not _holds(path, text.SUFFIXES)
-            if not reads_json:
-                sources[_free_name(path, sources, more="-jsonl")] = {"kind": "jsonl", "paths": [path]}
-        sources[_free_name(path, sources)] = {"kind": "jsonl" if reads_json else "text", "paths": [path]}
+        try:
+            _add(path, sources)
+        except (OSError, ValueError) as error:  # a name too long for the system
+            raise InputError(f"`{path}` cannot be read: {error}", hint="run `ls` to see what is there") from error
     return {"sources": sources}
+
+
+def _add(path: str, sources: dict[str, Any]) -> None:
+    from alm.corpus.sources import jsonl, text
+
+    is_folder = Path(path).is_dir()
+    reads_json = suffix(Path(path)) in jsonl.SUFFIXES
+    if is_folder and _holds(path, jsonl.SUFFIXES):
+        reads_json = not _holds(path, text.SUFFIXES)
+        if not reads_json:
+            sources[_free_name(path, sources, more="-jsonl")] = {"kind": "jsonl", "paths": [path]}
+    sources[_free_name(path, sources)] = {"kind": "jsonl" if reads_json else "text", "paths": [path]}
 
 
 def _holds(folder: str, suffixes: frozenset[str]) -> bool:

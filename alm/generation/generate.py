@@ -27,10 +27,16 @@ class Decoder(Protocol):
 
 
 def generate(
-    model: Transformer, prompt_ids: Sequence[int], *, sampling: SamplingConfig, end_of_text_id: int
+    model: Transformer,
+    prompt_ids: Sequence[int],
+    *,
+    sampling: SamplingConfig,
+    end_of_text_id: int,
+    vocab_size: int | None = None,
 ) -> Iterator[int]:
     """The ids that follow the prompt, one by one: at most `max_tokens`, until the end of the text or of the context.
 
+    Only ids below `vocab_size` are chosen: a model may have more than its tokenizer; absent means all.
     An empty prompt starts from `end_of_text_id`, which is itself never yielded. The model is put in eval mode. Raises
     InputError at once, not at the first id, when the prompt leaves no room for an answer.
     """
@@ -43,7 +49,9 @@ def generate(
         )
     _check_ids(prompt, model.config.known_vocab_size)
     model.eval()
-    return _generate(model, prompt, sampling, end_of_text_id, min(sampling.max_tokens, context - len(prompt)))
+    known = vocab_size or model.config.known_vocab_size
+    most = min(sampling.max_tokens, context - len(prompt))
+    return _generate(model, prompt, sampling, end_of_text_id, most, known)
 
 
 def _check_ids(prompt: list[int], vocab_size: int) -> None:
@@ -56,14 +64,14 @@ def _check_ids(prompt: list[int], vocab_size: int) -> None:
 
 
 def _generate(
-    model: Transformer, prompt: list[int], sampling: SamplingConfig, end_of_text_id: int, most: int
+    model: Transformer, prompt: list[int], sampling: SamplingConfig, end_of_text_id: int, most: int, known: int
 ) -> Iterator[int]:
     generator = torch.Generator().manual_seed(sampling.seed)
     cache = model.new_cache(max_tokens=len(prompt) + most)
     device = model.head_weight.device
     ids = torch.tensor([prompt], device=device)
     for _ in range(most):
-        logits = _next_logits(model, ids, cache)
+        logits = _next_logits(model, ids, cache)[:known]
         chosen = sample(logits, temperature=sampling.temperature, top_k=sampling.top_k, generator=generator)
         if chosen == end_of_text_id:
             return

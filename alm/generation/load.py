@@ -9,7 +9,7 @@ from pathlib import Path
 from alm import device
 from alm.artifacts import SHORT_HASH
 from alm.checkpoint.format import LAST_NAME
-from alm.checkpoint.load import load_checkpoint, verify
+from alm.checkpoint.load import has_promise, load_checkpoint, verify
 from alm.errors import ArtifactError
 from alm.events import Listener, Warned, ignore
 from alm.generation.generate import generate, stream_text
@@ -47,7 +47,13 @@ class LoadedModel:
     def generate(self, prompt: str, sampling: SamplingConfig, *, on_event: Listener = ignore) -> Generation:
         """The continuation of `prompt`; an empty one begins a new document."""
         ids = self.tokenizer.encode(prompt)
-        source = generate(self.model, ids, sampling=sampling, end_of_text_id=self.tokenizer.end_of_text_id)
+        source = generate(
+            self.model,
+            ids,
+            sampling=sampling,
+            end_of_text_id=self.tokenizer.end_of_text_id,
+            vocab_size=self.tokenizer.vocab_size,
+        )
         context = self.model.config.max_position_embeddings
         if max(len(ids), 1) + sampling.max_tokens > context:
             on_event(Warned(f"the context of {context:,} tokens ends before `--max-tokens {sampling.max_tokens}`"))
@@ -69,9 +75,12 @@ def load_model(
 
     Raises `ArtifactError` when the checkpoint is damaged, or was trained with another tokenizer.
     """
-    found = verify(checkpoint)
+    if checkpoint.is_file() and not has_promise(checkpoint):
+        on_event(Warned(f"no metadata beside `{checkpoint}` can say whether it is whole"))
+    else:
+        verify(checkpoint)
     target = device.choose(device_name, precision="fp32").device
-    loaded = load_checkpoint(found.path, device=target)
+    loaded = load_checkpoint(checkpoint, device=target)
     path = tokenizer or checkpoint.with_name("tokenizer.json")
     words = Tokenizer.load(path)
     if words.sha256 != loaded.tokenizer_sha256:

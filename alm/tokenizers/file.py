@@ -77,6 +77,11 @@ class Tokenizer:
         return len(self._content.tokens)
 
     @property
+    def merges(self) -> int:
+        """How many pairs of tokens are merged."""
+        return len(self._content.merges)
+
+    @property
     def end_of_text_id(self) -> int:
         """The id that ends every document."""
         return self._content.specials[END_OF_TEXT]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alm import artifacts, kinds
-from alm.artifacts import TokenizerMetadata
+from alm.artifacts import FileRecord, TokenizerMetadata
 from alm.corpus.read import CleanFile, find, read_documents
 from alm.errors import InputError
 from alm.events import Listener, Noted, Progressed, Warned, ignore
-from alm.files import sha256
+from alm.files import publish, sha256, staging
 from alm.tokenizers.config import TokenizerConfig
 from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.pretokenize import count_words
@@ -49,7 +49,6 @@ def train_tokenizer(
     if kept is not None and not artifacts.damaged(out.parent, kept.payload()):
         on_event(Noted(f"`{out}` is up to date: {kept.vocab_size:,} tokens"))
         return kept
-    _refuse_stranger(out, place, force=force, redo=redo)
     text = _count(files, config, on_event)
     module = kinds.module_of(config.model)
     merges = module.train(text.words, vocab_size=config.vocab_size, on_event=on_event)
@@ -58,25 +57,41 @@ def train_tokenizer(
         on_event(
             Warned(f"the text fills {tokenizer.vocab_size:,} of {config.vocab_size:,} tokens: no pair is left to merge")
         )
-    place.unlink(missing_ok=True)  # it must not describe the file that comes now
-    tokenizer.save(out)
-    metadata = TokenizerMetadata(
+    _refuse_stranger(out, place, tokenizer, force=force, redo=redo)
+    with staging(out.parent, out.stem) as stage:
+        tokenizer.save(stage / out.name)
+        metadata = _metadata(config, values, records, text, tokenizer, stage / out.name, redo)
+        artifacts.write(stage / place.name, metadata)
+        publish(stage, out.parent, last=place.name)
+    return metadata
+
+
+def _metadata(
+    config: TokenizerConfig,
+    values: artifacts.Values,
+    records: tuple[FileRecord, ...],
+    text: _Text,
+    tokenizer: Tokenizer,
+    file: Path,
+    command: str,
+) -> TokenizerMetadata:
+    return TokenizerMetadata(
+        command=command,
         config=values,
         inputs=records,
         kind=config.model.kind,  # type: ignore[attr-defined] # of every kind
         vocab_size=tokenizer.vocab_size,
-        merges=len(merges),
+        merges=tokenizer.merges,
         documents=text.documents,
         bytes=text.bytes,
         bytes_per_id=tuple(tokenizer.bytes_per_id.tolist()),
-        file=artifacts.record(out, relative_to=out.parent, sha256=sha256(out)),
+        file=artifacts.record(file, relative_to=file.parent, sha256=tokenizer.sha256),
     )
-    artifacts.write(place, metadata)
-    return metadata
 
 
-def _refuse_stranger(out: Path, place: Path, *, force: bool, redo: str) -> None:
-    if out.exists() and not place.is_file() and not force:
+def _refuse_stranger(out: Path, place: Path, tokenizer: Tokenizer, *, force: bool, redo: str) -> None:
+    """A file without metadata is somebody's, unless it is the very one: then a kill came before its metadata."""
+    if out.exists() and not place.is_file() and not force and sha256(out) != tokenizer.sha256:
         raise InputError(
             f"`{out}` exists and no `{place.name}` says how it was made", hint=f"run `{redo} --force` to replace it"
         )

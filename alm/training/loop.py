@@ -171,7 +171,7 @@ class _Recorder:
     def _check_health(self) -> None:
         if not bool(self._healthy):
             raise AlmError(
-                f"the loss is no longer finite at step {self._state.step}; the last checkpoint is from before that",
+                f"the loss is no longer finite at step {self._state.step}; checkpoints, if any, are from before that",
                 hint="lower the learning rate: start another run with `--set optim.lr=...`",
             )
 

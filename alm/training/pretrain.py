@@ -34,6 +34,7 @@ from alm.training.loop import Hooks, Streams, train
 from alm.training.state import TrainState, fresh, restore_, snapshot
 from alm.training.stop import StopSignals
 
+_STOPPING = Noted("stopping after this micro-batch; once more stops at once, without saving")
 Resume = Path | Literal["auto", "never"]
 
 
@@ -69,7 +70,8 @@ def pretrain(
             on_event(Noted(f"`{out}` is up to date: finished at step {found.step}"))
             return _finish(job, found.step)
     try:
-        return _train(job, _state(job, found))
+        with run.locked(out):
+            return _train(job, _state(job, found))
     except (RuntimeError, MemoryError) as error:
         if not device.is_out_of_memory(error):
             raise
@@ -103,6 +105,8 @@ def _refuse_or_pass(out: Path, resume: Resume) -> None:
 
 def _refuse_stranger(out: Path, checkpoint: Path) -> None:
     """A checkpoint is resumed in its own run: in another folder, metrics and weights would not belong together."""
+    if not checkpoint.is_file():
+        verify(checkpoint)  # says whether it is missing or a folder, and what to name instead
     if not run.exists(out):
         inside = run.exists(out.parent)  # one that was set aside
         hint = (
@@ -121,9 +125,13 @@ def _out_of_memory(job: _Job) -> AlmError:
     smaller = [f"training.micro_batch_size={max(1, training.micro_batch_size // 2)}"]
     smaller.append(f"training.gradient_accumulation={training.gradient_accumulation * 2}")
     flags = " ".join(f"--set {change}" for change in smaller)
+    hint = f"add `{flags}`: half the memory of activations, the same curve"
+    if training.micro_batch_size == 1:
+        hint = "choose a smaller model: `--model nano`"
     return AlmError(
-        f"the memory of {job.choice.device} is full: micro-batches of {training.micro_batch_size} sequences do not fit",
-        hint=f"add `{flags}`: half the memory, the same curve",
+        f"the memory of {job.choice.device} is full: {count(job.config.model).total:,} parameters and micro-batches "
+        f"of {training.micro_batch_size} sequences do not fit",
+        hint=hint,
     )
 
 
@@ -235,7 +243,7 @@ def _train(job: _Job, state: TrainState) -> RunMetadata:
         job.on_event(Warned(f"the run ends within its warm-up of {warmup} steps", "--set scheduler.warmup_steps=..."))
     if not streams.validation.sequences:
         job.on_event(Warned("no text is held out: this run has no validation", None))
-    with StopSignals() as signals, metrics.MetricsFile(job.out) as rows:
+    with StopSignals(on_request=partial(job.on_event, _STOPPING)) as signals, metrics.MetricsFile(job.out) as rows:
         hooks = Hooks(lambda: signals.requested, job.on_event, partial(_save, job, state))
         train(state, job.config, streams, choice=job.choice, metrics=rows, hooks=hooks)
         if state.step < job.config.training.max_steps:

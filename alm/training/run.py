@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from alm import artifacts
 from alm.artifacts import RunMetadata
 from alm.config.load import Part, load, write_yaml
-from alm.errors import ConfigError
+from alm.errors import AlmError, ConfigError
 from alm.events import Listener, Warned
-from alm.files import write_bytes, write_text
+from alm.files import explained, is_running, write_bytes
 from alm.training.config import RunConfig
 
 CONFIG_NAME = "config.yaml"
 METADATA_NAME = "run.json"
 TOKENIZER_NAME = "tokenizer.json"
+LOCK_NAME = ".lock"
 
 # What may differ from the run's own configuration when it is resumed.
 MUTABLE = frozenset(
@@ -52,9 +56,41 @@ def read_metadata(run: Path) -> RunMetadata:
 
 def begin(run: Path, config: RunConfig, metadata: RunMetadata, *, tokenizer: Path) -> None:
     """Write what a run holds from its first step on, the metadata last."""
-    write_text(run / CONFIG_NAME, write_yaml(config.model_dump(mode="json")))
-    write_bytes(run / TOKENIZER_NAME, tokenizer.read_bytes())
+    contents = {
+        CONFIG_NAME: write_yaml(config.model_dump(mode="json")).encode(),
+        TOKENIZER_NAME: tokenizer.read_bytes(),
+    }
+    for name, data in contents.items():
+        if (run / name).is_file() and (run / name).read_bytes() != data:
+            raise ConfigError(
+                f"`{run / name}` is there, and no run in `{run}` wrote it", hint=f"add `--out {free_name(run)}`"
+            )
+    for name, data in contents.items():
+        write_bytes(run / name, data)
     artifacts.write(run / METADATA_NAME, metadata)
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """`run` for this process alone; `AlmError` when another one is training in it.
+
+    What a killed process left behind, its lock and half-written files, is cleared.
+    """
+    lock = run / LOCK_NAME
+    with explained(lock):
+        run.mkdir(parents=True, exist_ok=True)
+        holder = lock.read_text() if lock.is_file() else ""
+        if holder.isdecimal() and int(holder) != os.getpid() and os.name != "nt" and is_running(int(holder)):
+            raise AlmError(
+                f"`{run}` is being trained by process {holder}", hint=f"wait for it, or run `kill {holder}`: it saves"
+            )
+        lock.write_text(str(os.getpid()))
+        for left in run.glob(".ckpt-*"):
+            left.unlink()
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
 
 
 def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunConfig:
@@ -90,6 +126,7 @@ def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunCo
 
 def free_name(run: Path) -> Path:
     """A folder beside `run` that does not exist yet."""
+    run = run if run.name else run.resolve()
     number = 2
     while run.with_name(f"{run.name}-{number}").exists():
         number += 1

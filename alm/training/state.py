@@ -34,7 +34,10 @@ def fresh(config: RunConfig, choice: Choice) -> TrainState:
 
 
 def restore_(state: TrainState, checkpoint: Checkpoint, choice: Choice) -> None:
-    """Put `checkpoint` into `state`, whose shapes it must have."""
+    """Put `checkpoint` into `state`, whose shapes it must have.
+
+    The random state is restored for what may draw from it; dropout does not, it is seeded by its step.
+    """
     state.model.load_state_dict(checkpoint.model)
     state.optimizer.load_state_dict(checkpoint.optimizer)
     state.step = checkpoint.step

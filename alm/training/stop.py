@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
+
+from alm.errors import StoppedError
 
 
 class StopSignals:
@@ -14,7 +17,8 @@ class StopSignals:
     Outside the main thread, where Python allows no handlers, nothing is installed and nothing is requested.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_request: Callable[[], None] = lambda: None) -> None:
+        self._on_request = on_request
         self.requested = False
         self.terminated = False
         self._before: dict[signal.Signals, Any] = {}  # Any: what signal.signal returns
@@ -34,6 +38,8 @@ class StopSignals:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise StoppedError("stopped at once: what the last checkpoint holds is all there is")
+        if not self.requested:
+            self._on_request()
         self.requested = True
         self.terminated = number == signal.SIGTERM

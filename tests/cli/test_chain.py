@@ -12,59 +12,9 @@ from typing import Any
 
 import fakehub
 import pytest
-from builders import texts
+from builders import CHAIN, SMALL, texts
 
-from alm.cli.main import main, with_bare_resume
-
-SMALL = [
-    "--set", "model.d_model=16", "--set", "model.n_heads=2", "--set", "model.n_kv_heads=1", "--set", "model.n_layers=1",
-    "--set", "model.ffn_hidden_size=32", "--set", "training.max_steps=6", "--set", "training.micro_batch_size=2",
-    "--set", "training.gradient_accumulation=1", "--set", "training.checkpoint_interval=2",
-    "--set", "training.precision=fp32", "--set", "training.threads=1",
-    "--set", "logging.log_interval=2", "--set", "scheduler.warmup_steps=2",
-]  # fmt: skip
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run a command line in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main(list(arguments))
-        out, err = capfd.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return call
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with text in `my-texts`."""
-    monkeypatch.chdir(tmp_path)
-    for number, text in enumerate(texts(120)):
-        path = tmp_path / "my-texts" / f"{number:03d}.txt"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return tmp_path
-
-
-@pytest.fixture
-def trained(project: Path, run: Any) -> Path:
-    """The same after the whole chain."""
-    for arguments in CHAIN:
-        code, _, err = run(*arguments)
-        assert code == 0, err
-    return project
-
-
-CHAIN = [
-    ["corpus", "prepare", "my-texts"],
-    ["tokenizer", "train", "--vocab-size", "300"],
-    ["pack", "--seq-len", "16"],
-    ["pretrain", *SMALL],
-]
+from alm.cli.main import with_bare_resume
 
 
 def test_the_commands_chain_and_each_names_the_next(project: Path, run: Any) -> None:
@@ -246,7 +196,8 @@ def test_bad_input_ends_in_one_clear_message(trained: Path, run: Any) -> None:
     fails(run("pretrain", "--model", "pcio"), 2, "did you mean `pico`?")
     fails(run("pretrain", "--device", "cuda:7", "--out", "z"), 2, "alm device")
     fails(run("pretrain", "--device", "gpu", "--out", "z"), 2, "is no device")
-    fails(run("pretrain", "--resume", "runs/none.pt"), 2, "holds no run to resume")
+    fails(run("pretrain", "--resume", "runs/none.pt"), 1, "`runs/none.pt` does not exist")
+    fails(run("pretrain", "--resume", "runs"), 1, "is a folder")
     fails(run("sample", "--checkpoint", "runs/none.pt"), 1, "does not exist")
     fails(run("sample", "--temperature", "-1"), 2, "temperature")
     fails(run("sample", "--prompt", "fox " * 2000), 1, "context")
