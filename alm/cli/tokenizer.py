@@ -63,7 +63,13 @@ def train(
     values = made.model_dump(mode="json", exclude={"bytes_per_id"})
     line = f"{out}: {made.vocab_size:,} tokens from {made.documents:,} documents, {ui.size(made.bytes)}"
     ui.show_result(values, [line], as_json=json)
-    ui.next_step("alm", "pack", "--tokenizer", out, "--in", *inputs, quiet=quiet, as_json=json)
+    ui.next_step("alm", "pack", "--tokenizer", out, "--in", *_short(inputs), quiet=quiet, as_json=json)
+
+
+def _short(inputs: list[str]) -> list[str]:
+    """The inputs, or their one folder when they are all in it and many."""
+    folders = {str(Path(given).parent) for given in inputs}
+    return [*folders] if len(inputs) > 1 and len(folders) == 1 else inputs
 
 
 @app.command()
