@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -65,24 +66,23 @@ def sample(
         path = checkpoint or newest_checkpoint(Path("runs"))
         loaded = load_model(path, tokenizer=tokenizer, device_name=device, on_event=on_event)
         text = sys.stdin.buffer.read().decode("utf-8", "replace") if prompt == "-" else prompt
-        started = time.perf_counter()
         generation = loaded.generate(text, sampling, on_event=on_event)
-        pieces = []
-        if not json:
-            ui.write(text, end="")
-        for piece in generation.text():
-            pieces.append(piece)
-            if not json:
-                ui.write(piece, end="")
-        seconds = time.perf_counter() - started
+        written, seconds = _write(text, generation.text(), silent=json)
     rate = len(generation.ids) / max(seconds, 1e-9)
-    values = {
-        "checkpoint": str(path),
-        "prompt": text,
-        "text": "".join(pieces),
-        "ids": generation.ids,
-        "tokens_per_second": round(rate, 1),
-    }
-    ui.show_result(values, [""], as_json=json)
+    values = {"checkpoint": str(path), "prompt": text, "text": written, "ids": generation.ids}
+    ui.show_result(values | {"tokens_per_second": round(rate, 1)}, [""], as_json=json)
     if not (quiet or json):
         ui.talk(f"{len(generation.ids)} tokens, {rate:,.0f} tok/s, seed {seed}")
+
+
+def _write(prompt: str, pieces: Iterator[str], *, silent: bool) -> tuple[str, float]:
+    """Print the prompt and what follows it as it comes; the text, and the seconds it took."""
+    started = time.perf_counter()
+    text = []
+    if not silent:
+        ui.write(prompt, end="")
+    for piece in pieces:
+        text.append(piece)
+        if not silent:
+            ui.write(piece, end="")
+    return "".join(text), time.perf_counter() - started

@@ -82,7 +82,8 @@ def locked(run: Path) -> Iterator[None]:
         holder = lock.read_text() if lock.is_file() else ""
         if holder.isdecimal() and int(holder) != os.getpid() and os.name != "nt" and is_running(int(holder)):
             raise AlmError(
-                f"`{run}` is being trained by process {holder}", hint=f"wait for it, or run `kill {holder}`: it saves"
+                f"`{run}` is being trained by process {holder}",
+                hint=f"wait for it; if that process is something else, run `rm {lock}`",
             )
         lock.write_text(str(os.getpid()))
         for left in run.glob(".ckpt-*"):
