@@ -59,7 +59,6 @@ class Stepped(Event):
     lr: float
     tokens_per_second: float
     loss: float | None = None
-    is_logged: bool = False
 
 
 @dataclass(frozen=True)

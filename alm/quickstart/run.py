@@ -6,6 +6,7 @@ this again after an interruption goes on where it stopped.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,22 +97,29 @@ def quickstart(
     return Finished(run, _sample(places, device_name, on_event))
 
 
+def _command(*words: object) -> str:
+    """The command line of `words`, ready to be pasted."""
+    return shlex.join(["alm", *map(str, words)])
+
+
 def _prepare(places: Places, on_event: Listener) -> None:
-    command = f"alm corpus prepare --src {CORPUS_PRESET} --out {places.clean}"
+    command = _command("corpus", "prepare", "--src", CORPUS_PRESET, "--out", places.clean)
     on_event(StageBegan(1, STAGES, command))
     config = load(CorpusConfig, [Part(presets.find(CORPUS_PRESET))])
     prepare(config, out=places.clean, redo=command, on_event=on_event)
 
 
 def _train_tokenizer(places: Places, on_event: Listener) -> TokenizerMetadata:
-    command = f"alm tokenizer train --input {places.clean} --vocab-size {VOCAB_SIZE} --out {places.tokenizer}"
+    words = ("--input", places.clean, "--vocab-size", VOCAB_SIZE, "--out", places.tokenizer)
+    command = _command("tokenizer", "train", *words)
     on_event(StageBegan(2, STAGES, command))
     config = TokenizerConfig(vocab_size=VOCAB_SIZE)
     return train_tokenizer(config, inputs=[places.clean], out=places.tokenizer, redo=command, on_event=on_event)
 
 
 def _pack(places: Places, on_event: Listener) -> PackMetadata:
-    command = f"alm pack --tokenizer {places.tokenizer} --in {places.clean} --out {places.packed} --seq-len {SEQ_LEN}"
+    words = ("--tokenizer", places.tokenizer, "--in", places.clean, "--out", places.packed, "--seq-len", SEQ_LEN)
+    command = _command("pack", *words)
     on_event(StageBegan(3, STAGES, command))
     return pack(
         PackConfig(seq_len=SEQ_LEN),
@@ -124,19 +132,22 @@ def _pack(places: Places, on_event: Listener) -> PackMetadata:
 
 
 def _pretrain(places: Places, overrides: list[str], device_name: str, on_event: Listener) -> RunMetadata:
-    flags = "".join(f" --set {override}" for override in overrides)
-    command = f"alm pretrain --model {RUN_PRESET} --train {RUN_PRESET} --data {places.packed} --out {places.run}{flags}"
+    words = ["--model", RUN_PRESET, "--train", RUN_PRESET, "--data", places.packed, "--out", places.run]
+    words += [word for override in overrides for word in ("--set", override)]
+    command = _command("pretrain", *words)
     on_event(StageBegan(4, STAGES, command))
     config = load(RunConfig, [Part(presets.find(RUN_PRESET))], overrides=overrides)
     try:
         return pretrain(config, data=places.packed, out=places.run, device_name=device_name, on_event=on_event)
     except ConfigError as error:  # begun with other --steps or another --seed: a new quickstart is a new folder
-        raise ConfigError(error.message, hint=f"run `alm quickstart --out {free_name(places.out)}`") from error
+        raise ConfigError(
+            error.message, hint=f"run `{_command('quickstart', '--out', free_name(places.out))}`"
+        ) from error
 
 
 def _sample(places: Places, device_name: str, on_event: Listener) -> tuple[str, ...]:
-    flags = f'--prompt "{PROMPTS[0]}" --max-tokens {SAMPLE_TOKENS} --temperature {TEMPERATURE}'
-    command = f"alm sample --checkpoint {places.checkpoint} {flags}"
+    words = ("--prompt", PROMPTS[0], "--max-tokens", SAMPLE_TOKENS, "--temperature", TEMPERATURE)
+    command = _command("sample", "--checkpoint", places.checkpoint, *words)
     on_event(StageBegan(5, STAGES, command))
     model = load_model(places.checkpoint, device_name=device_name, on_event=on_event)
     sampling = SamplingConfig(max_tokens=SAMPLE_TOKENS, temperature=TEMPERATURE)

@@ -166,7 +166,7 @@ class _Recorder:
             }
         )
         max_steps = self._config.training.max_steps
-        self._hooks.on_event(Stepped(step, max_steps, lr, rate, loss=loss, is_logged=True))
+        self._hooks.on_event(Stepped(step, max_steps, lr, rate, loss=loss))
 
     def _check_health(self) -> None:
         if not bool(self._healthy):

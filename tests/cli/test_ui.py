@@ -30,10 +30,7 @@ EVENTS: list[Event] = [
     Progressed("counting", 500, None, "documents"),
     Progressed("merges", 10, 20, "merges"),
     Resumed(Path("runs/a"), 3, 40),
-    *(
-        Stepped(step, 40, 1e-3, 1000.0, loss=5.0 if step % 2 else None, is_logged=bool(step % 2))
-        for step in range(4, 41)
-    ),
+    *(Stepped(step, 40, 1e-3, 1000.0, loss=5.0 if step % 2 else None) for step in range(4, 41)),
     Validated(40, 4.5, 1.25),
     CheckpointSaved(40, Path("runs/a/ckpt-step000040.pt")),
 ]
