@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,11 @@ import fakehub
 import pytest
 
 _HUB = fakehub.reserve()  # now: HF_ENDPOINT and HF_HOME are read when `huggingface_hub` is imported
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiled kernels are kept from one run of the tests to the next, for the processes that tests start too."""
+    os.environ["NUMBA_CACHE_DIR"] = str(config.cache.mkdir("kernels"))  # type: ignore[union-attr] # never switched off
 
 
 @pytest.fixture

@@ -7,66 +7,46 @@ What is read must mean here what it means there, so a file that asks for anythin
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
-from alm import files
+from alm import files, kinds
 from alm.errors import InputError
-from alm.tokenizers import alphabet
-from alm.tokenizers.models import bpe
-from alm.tokenizers.pretokenize import PATTERNS
+from alm.tokenizers.model import Json, Model
+from alm.tokenizers.pretokenize import PATTERNS, Pattern
 from alm.tokenizers.special import END_OF_TEXT
 
-Json = dict[str, Any]  # Any: parsed JSON, checked key by key below
+_MODELS = "alm.tokenizers.models"
 
 _BYTES: Json = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 # The library's defaults: it writes the two flags and, when decoding, looks at neither.
 _DECODER: Json = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
-
-_ABSENT = (None, "")
-_REQUIRED: dict[str, tuple[object, ...]] = {
-    "normalizer": (None,),
-    "model.dropout": (None, 0.0),
-    "model.unk_token": (None,),
-    "model.continuing_subword_prefix": _ABSENT,
-    "model.end_of_word_suffix": _ABSENT,
-    "model.byte_fallback": (None, False),
-    "model.ignore_merges": (None, False),
-    "decoder.type": ("ByteLevel",),
-}
+_FALLBACK_DECODER: Json = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a tokenizer file holds.
+    """What a tokenizer file holds: the model, the special tokens (name to id) and the name of the split."""
 
-    `tokens` are bytes by id, a special token its own text; `specials` are name to id; a merge is
-    (left id, right id, id of what they make), best first; `pattern` is a name in `PATTERNS`.
-    """
-
-    tokens: Sequence[bytes]
+    model: Model
     specials: dict[str, int]
-    merges: Sequence[tuple[int, int, int]]
-    pattern: str
+    pattern: Pattern
 
 
 def write(content: Content) -> str:
     """The text of the file: byte for byte what the library saves for the same tokenizer."""
-    written = [alphabet.to_characters(token) for token in content.tokens]
-    for name, id_ in content.specials.items():
-        written[id_] = name
+    byte_level = content.model.byte_level
     document = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [_added_token(id_, name) for name, id_ in content.specials.items()],
         "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [_split(content.pattern), _BYTES]},
+        "pre_tokenizer": _splitting(content.pattern, byte_level),
         "post_processor": None,
-        "decoder": _DECODER,
-        "model": _model(written, [(left, right) for left, right, _ in content.merges]),
+        "decoder": _DECODER if byte_level else _FALLBACK_DECODER,
+        "model": content.model.fragment(content.specials),
     }
     return json.dumps(document, ensure_ascii=False, indent=2)
 
@@ -76,23 +56,9 @@ def _added_token(id_: int, name: str) -> Json:
     return {"id": id_, "content": name, **flags}
 
 
-def _split(pattern: str) -> Json:
-    return {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False}
-
-
-def _model(written: Sequence[str], merges: Iterable[tuple[int, int]]) -> Json:
-    return {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": None,
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": False,
-        "byte_fallback": False,
-        "ignore_merges": False,
-        "vocab": {token: id_ for id_, token in enumerate(written)},
-        "merges": [[written[left], written[right]] for left, right in merges],
-    }
+def _splitting(pattern: Pattern, byte_level: bool) -> Json:
+    split: Json = {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False}
+    return {"type": "Sequence", "pretokenizers": [split, _BYTES]} if byte_level else split
 
 
 def read(path: Path, data: bytes) -> Content:
@@ -140,14 +106,6 @@ def _refused(path: Path, fault: str) -> InputError:
     )
 
 
-def _at(document: Json, dotted: str) -> object:
-    """The value at `a.b.c`, None where a step is missing or no mapping."""
-    value: object = document
-    for key in dotted.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
 class _Reader:
     """Turns a parsed file into its `Content`; every refusal names the file."""
 
@@ -155,30 +113,41 @@ class _Reader:
         self._path = path
 
     def content(self, document: Json) -> Content:
-        self._check_settings(document)
-        pattern = self._pattern(document)
+        module = self._module(document)
+        if document.get("normalizer") is not None:
+            raise self._fault(
+                f"sets `normalizer` to {json.dumps(document['normalizer'])[:60]}, which `alm` does not follow"
+            )
+        pattern, byte_level = self._split(document)
+        self._check_decoder(document.get("decoder"), byte_level)
         specials = self._specials(document)
-        ids = self._ids(document, specials)
-        merges = self._merges(document, ids)
-        return Content(self._tokens(ids, specials), specials, merges, pattern)
+        model: Model = module.read(document["model"], specials=specials, byte_level=byte_level, fault=self._fault)
+        return Content(model, specials, pattern)
 
-    def _check_settings(self, document: Json) -> None:
+    def _module(self, document: Json) -> ModuleType:
+        """The kind that reads a model of this type."""
         if not isinstance(document.get("model"), dict):
             raise self._fault("has no `model`")
-        kind = _at(document, "model.type")
-        if kind != "BPE":
-            raise self._fault(f"has a model of type `{kind}`, not BPE")
-        for key, allowed in _REQUIRED.items():
-            value = _at(document, key)
-            if value not in allowed:
-                raise self._fault(f"sets `{key}` to {json.dumps(value)[:60]}, which `alm` does not follow")
+        modules = [kinds.load(_MODELS, kind) for kind in kinds.names(_MODELS)]
+        for module in modules:
+            if document["model"].get("type") == module.TYPE:
+                return module
+        types = " or ".join(module.TYPE for module in modules)
+        raise self._fault(f"has a model of type `{document['model'].get('type')}`, not {types}")
 
-    def _pattern(self, document: Json) -> str:
-        steps = _at(document, "pre_tokenizer.pretokenizers")
-        for name in PATTERNS:
-            if steps == [_split(name), _BYTES]:
-                return name
+    def _split(self, document: Json) -> tuple[Pattern, bool]:
+        for pattern in PATTERNS:
+            for byte_level in (True, False):
+                if document.get("pre_tokenizer") == _splitting(pattern, byte_level):
+                    return pattern, byte_level
         raise self._fault(f"splits text in another way than: {', '.join(PATTERNS)}")
+
+    def _check_decoder(self, decoder: object, byte_level: bool) -> None:
+        type_ = decoder.get("type") if isinstance(decoder, dict) else decoder
+        if byte_level and type_ != "ByteLevel":
+            raise self._fault(f"sets `decoder.type` to {json.dumps(type_)[:60]}, which `alm` does not follow")
+        if not byte_level and decoder != _FALLBACK_DECODER:
+            raise self._fault(f"sets `decoder` to {json.dumps(decoder)[:60]}, which `alm` does not follow")
 
     def _specials(self, document: Json) -> dict[str, int]:
         added = document.get("added_tokens") or []
@@ -191,50 +160,6 @@ class _Reader:
         if END_OF_TEXT not in specials:
             raise self._fault(f"has no `{END_OF_TEXT}` among its added tokens")
         return specials
-
-    def _ids(self, document: Json, specials: dict[str, int]) -> dict[str, int]:
-        vocab = _at(document, "model.vocab")
-        if not isinstance(vocab, dict):
-            raise self._fault("has no `model.vocab`")
-        for name, id_ in specials.items():
-            if vocab.get(name, id_) != id_:
-                raise self._fault(f"gives `{name}` the ids {vocab[name]} and {id_}")
-        ids = {**vocab, **specials}
-        if not all(type(id_) is int for id_ in ids.values()):
-            raise self._fault("has an id that is no whole number")
-        if len(ids) > bpe.LARGEST_VOCAB_SIZE:
-            raise self._fault(f"has {len(ids):,} tokens, more than {bpe.LARGEST_VOCAB_SIZE:,}")
-        missing = set(range(len(ids))) - set(ids.values())
-        if missing:
-            raise self._fault(f"has {len(ids):,} tokens, none of them with id {min(missing)}")
-        return ids
-
-    def _tokens(self, ids: dict[str, int], specials: dict[str, int]) -> list[bytes]:
-        tokens = [b""] * len(ids)
-        for written, id_ in ids.items():
-            try:
-                tokens[id_] = written.encode() if written in specials else alphabet.to_bytes(written)
-            except ValueError as error:
-                raise self._fault(f"has a token that is not made of bytes: {json.dumps(written)}") from error
-        for byte, character in enumerate(alphabet.characters()):
-            if character not in ids or character in specials:
-                raise self._fault(f"has no token for byte 0x{byte:02X}")
-        return tokens
-
-    def _merges(self, document: Json, ids: dict[str, int]) -> list[tuple[int, int, int]]:
-        merges = _at(document, "model.merges")
-        if not isinstance(merges, list):
-            raise self._fault("has no `model.merges`")
-        found = []
-        for number, merge in enumerate(merges):
-            if not (isinstance(merge, list) and len(merge) == 2 and all(isinstance(part, str) for part in merge)):
-                raise self._fault(f"has a merge that is no pair of tokens: number {number}")
-            left, right = merge
-            for token in (left, right, left + right):
-                if token not in ids:
-                    raise self._fault(f"has merge number {number} of an unknown token: {json.dumps(token)}")
-            found.append((ids[left], ids[right], ids[left + right]))
-        return found
 
     def _fault(self, fault: str) -> InputError:
         return _refused(self._path, fault)

@@ -6,8 +6,10 @@ import codecs
 import functools
 import hashlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -16,9 +18,11 @@ import numpy.typing as npt
 
 from alm import files
 from alm.errors import InputError
-from alm.tokenizers import _format
+from alm.events import Listener, ignore
+from alm.tokenizers import _format, compiled
+from alm.tokenizers.model import Model, NativeEncoder
 from alm.tokenizers.models import bpe
-from alm.tokenizers.pretokenize import split_pieces
+from alm.tokenizers.pretokenize import Pattern, split_pieces
 from alm.tokenizers.special import END_OF_TEXT, SPECIALS
 
 _CACHED_WORDS = 1 << 18
@@ -42,8 +46,9 @@ class Tokenizer:
     def __init__(self, content: _format.Content, data: bytes) -> None:
         self._content = content
         self._data = data
-        byte_ids = _byte_ids(content)
-        self._words = _WordIds(bpe.WordEncoder(byte_ids, content.merges))
+        self._words = _WordIds(content.model.word_encoder())
+        self._idle: list[NativeEncoder] = []  # one is taken by each thread that encodes
+        self._characters = 0  # encoded so far: compiled code is loaded once that much has been asked for
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -53,14 +58,19 @@ class Tokenizer:
         return cls(_format.read(path, data), data)
 
     @classmethod
-    def from_merges(cls, merges: Sequence[bpe.Merge], *, pattern: str = "qwen2") -> Self:
-        """The tokenizer that `bpe.train` made the `merges` of, on words split by `pattern`."""
-        tokens = bpe.all_tokens(merges)
-        ids = {token: id_ for id_, token in enumerate(tokens)}
-        made = [(left, right, ids[tokens[left] + tokens[right]]) for left, right in merges]
-        specials = {name: id_ for id_, name in enumerate(SPECIALS)}
-        content = _format.Content(tokens=tokens, specials=specials, merges=made, pattern=pattern)
+    def of(cls, model: Model, *, pattern: Pattern = "qwen2") -> Self:
+        """The tokenizer of a `model` that was trained on words split by `pattern`."""
+        content = _format.Content(model, {name: id_ for id_, name in enumerate(SPECIALS)}, pattern)
         return cls(content, _format.write(content).encode())
+
+    @classmethod
+    def from_merges(cls, merges: Sequence[tuple[int, int]], *, pattern: Pattern = "qwen2") -> Self:
+        """The byte-level BPE tokenizer of these `merges`, best first."""
+        return cls.of(bpe.Model.of(merges), pattern=pattern)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[_format.Content, bytes]]:
+        """Other processes get the model, and load their own compiled code."""
+        return type(self), (self._content, self._data)
 
     def save(self, path: Path | str) -> None:
         """Write the file; the same tokenizer always gives the same bytes."""
@@ -72,14 +82,40 @@ class Tokenizer:
         return hashlib.sha256(self._data).hexdigest()
 
     @property
+    def kind(self) -> str:
+        """The kind of its model, `bpe` for example."""
+        return self._content.model.kind
+
+    @property
+    def pattern(self) -> Pattern:
+        """The name of the split."""
+        return self._content.pattern
+
+    @property
+    def is_byte_level(self) -> bool:
+        """Whether its words are made of bytes; otherwise of characters, with bytes for the rare ones."""
+        return self._content.model.byte_level
+
+    @property
+    def specials(self) -> Mapping[str, int]:
+        """The special tokens and their ids."""
+        return self._content.specials
+
+    @property
     def vocab_size(self) -> int:
         """How many ids there are, special tokens included."""
-        return len(self._content.tokens)
+        return len(self._content.model.tokens)
 
     @property
     def merges(self) -> int:
         """How many pairs of tokens are merged."""
-        return len(self._content.merges)
+        return len(self.merge_pairs)
+
+    @property
+    def merge_pairs(self) -> list[tuple[int, int]]:
+        """The ids of the two tokens of each merge, best first; empty when the kind has no merges."""
+        merges: Sequence[tuple[int, int, int]] = getattr(self._content.model, "merges", ())
+        return [(left, right) for left, right, _ in merges]
 
     @property
     def end_of_text_id(self) -> int:
@@ -98,26 +134,54 @@ class Tokenizer:
     @functools.cached_property
     def bytes_per_id(self) -> npt.NDArray[np.int32]:
         """How many bytes of text each id stands for; a special token stands for none."""
-        lengths = np.array([len(token) for token in self._content.tokens], dtype=np.int32)
+        lengths = np.array([len(token) for token in self._content.model.tokens], dtype=np.int32)
         lengths[list(self._content.specials.values())] = 0
         return lengths
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`; `decode` gives exactly `text` back."""
+        if self._is_worth_compiling(len(text)):
+            ids: list[int] = self._encoded_natively([text]).ids.tolist()
+            return ids
         return array("i", self._encoded(text)).tolist()
 
-    def encode_batch(self, texts: Iterable[str]) -> Encoded:
-        """The ids of many texts, each encoded on its own."""
-        encoded = [self._encoded(text) for text in texts]
-        offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
-        offsets[1:] = np.cumsum([len(ids) // np.dtype(np.int32).itemsize for ids in encoded])
-        # A bytearray, because an array over bytes would be read-only.
-        return Encoded(ids=np.frombuffer(bytearray().join(encoded), dtype=np.int32), offsets=offsets)
+    def encode_batch(self, texts: Iterable[str], *, workers: int = 1, on_event: Listener = ignore) -> Encoded:
+        """The ids of many texts, each encoded on its own, by so many threads."""
+        texts = texts if isinstance(texts, list) else list(texts)
+        if not self._is_worth_compiling(sum(map(len, texts)), on_event):
+            encoded = [self._encoded(text) for text in texts]
+            # A bytearray, because an array over bytes would be read-only.
+            flat = np.frombuffer(bytearray().join(encoded), dtype=np.int32)
+            return Encoded(flat, _offsets([len(ids) // flat.itemsize for ids in encoded]))
+        parts = _shared_out(texts, workers)
+        if len(parts) == 1:
+            return self._encoded_natively(texts)
+        with ThreadPoolExecutor(len(parts)) as threads:
+            return _in_one([*threads.map(self._encoded_natively, parts)])
+
+    def _is_worth_compiling(self, characters: int, on_event: Listener = ignore) -> bool:
+        self._characters += characters
+        if not compiled.pays_off(self._characters):
+            return False
+        compiled.announce(on_event)
+        return True
+
+    def _encoded_natively(self, texts: list[str]) -> Encoded:
+        """Encoded by compiled code, which remembers words from one call to the next."""
+        from alm.tokenizers._kernels.words import joined
+
+        try:
+            encoder = self._idle.pop()
+        except IndexError:
+            encoder = self._content.model.native_encoder(self.pattern)
+        encoded = Encoded(*encoder.encode(*joined(texts)))
+        self._idle.append(encoder)
+        return encoded
 
     def _encoded(self, text: str) -> bytes:
         """The ids of `text` as the bytes of an int32 array."""
-        pattern, ids_of = self._content.pattern, self._words.__getitem__
-        return b"".join([b"".join(map(ids_of, words)) for words in split_pieces(text, pattern)])
+        ids_of = self._words.__getitem__
+        return b"".join([b"".join(map(ids_of, words)) for words in split_pieces(text, self.pattern)])
 
     def decode(self, ids: Ids) -> str:
         """The text of `ids`. Bytes that are no character become U+FFFD, special tokens their own text."""
@@ -129,12 +193,12 @@ class Tokenizer:
         if len(listed) > 0:
             self._check(min(listed))
             self._check(max(listed))
-        return b"".join(map(self._content.tokens.__getitem__, listed))
+        return b"".join(map(self._content.model.tokens.__getitem__, listed))
 
     def token_bytes(self, id_: int) -> bytes:
         """The bytes of one id, a special token its own text; `InputError` when it is not in the vocabulary."""
         self._check(id_)
-        return self._content.tokens[id_]
+        return self._content.model.tokens[id_]
 
     def _check(self, id_: int) -> None:
         if not 0 <= id_ < self.vocab_size:
@@ -165,12 +229,11 @@ class StreamDecoder:
 class _WordIds(dict[str, bytes]):
     """The ids of a word as the bytes of an int32 array, remembered; emptied when it has grown too large."""
 
-    def __init__(self, encoder: bpe.WordEncoder) -> None:
-        self._encoder = encoder
+    def __init__(self, encode: Callable[[bytes], list[int]]) -> None:
+        self._encode = encode
 
     def __missing__(self, word: str) -> bytes:
-        ids = self._encoder.encode(word.encode("utf-8", "surrogatepass"))
-        encoded = array("i", ids).tobytes()
+        encoded = array("i", self._encode(word.encode("utf-8", "surrogatepass"))).tobytes()
         if len(word) <= _CACHED_CHARACTERS:
             if len(self) >= _CACHED_WORDS:
                 self.clear()
@@ -178,11 +241,23 @@ class _WordIds(dict[str, bytes]):
         return encoded
 
 
-def _byte_ids(content: _format.Content) -> list[int]:
-    """The id of each byte, by its value."""
-    specials = set(content.specials.values())
-    ids = {token: id_ for id_, token in enumerate(content.tokens) if len(token) == 1 and id_ not in specials}
-    return [ids[bytes([byte])] for byte in range(256)]
+def _offsets(counts: Ids) -> npt.NDArray[np.int64]:
+    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
+    offsets[1:] = np.cumsum(counts)
+    return offsets
+
+
+def _shared_out(texts: list[str], workers: int) -> list[list[str]]:
+    """`texts` in at most `workers` runs of about as many characters each."""
+    ends = _offsets([len(text) for text in texts])
+    wanted = ends[-1] * np.arange(1, workers) / workers
+    cuts = [0, *np.searchsorted(ends, wanted).tolist(), len(texts)]
+    return [texts[start:stop] for start, stop in pairwise(cuts) if start < stop] or [[]]
+
+
+def _in_one(parts: list[Encoded]) -> Encoded:
+    counts = np.concatenate([np.diff(part.offsets) for part in parts])
+    return Encoded(np.concatenate([part.ids for part in parts]), _offsets(counts))
 
 
 def _lenient(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -12,21 +12,31 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, chain, pairwise
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from alm.tokenizers import _unicode
 
-PATTERNS = {
+Pattern = Literal["qwen2", "cl100k", "gpt2"]
+
+PATTERNS: dict[Pattern, str] = {
     "qwen2": (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
         r"|\s*[\r\n]+|\s+(?!\S)|\s+"
     ),
+    "cl100k": (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
 }
+"""The splits by name: single digits, runs of up to three, and the first of the byte-level ones."""
 
 _TABLES = {r"\p{L}": _unicode.LETTERS, r"\p{N}": _unicode.NUMBERS, r"\s": _unicode.SPACES}
 _PIECE_CHARACTERS = 1 << 20
+_CUT = re.compile(r"[a-z](?= [A-Za-z])|\S\n(?=\S)")  # Python's \s takes in every space of the table and more
 _LAST_OF_PLANE_0 = 0xFFFF
 _STAND_INS = {r"\p{L}": 0x4E00, r"\p{N}": 0x0660}
 _OTHER_STAND_IN = 0x2603
@@ -54,18 +64,16 @@ def count_words(texts: Iterable[str], pattern: str, counts: Counter[str] | None 
 def pieces(text: str, size: int = _PIECE_CHARACTERS) -> Iterator[str]:
     """`text` in pieces of about `size` characters with no word across two, so that memory stays bounded.
 
-    No word goes on past a newline into something that is no space, and no pattern looks back.
+    No pattern looks back, and none has a word go on from a letter into a blank, nor through a newline that stands
+    between two characters that are no spaces.
     """
     start = 0
     while len(text) - start > size:
-        stop = text.find("\n", start + size) + 1
-        # Python's isspace() takes in every character of \s: the check errs towards no cut.
-        while 0 < stop < len(text) and text[stop].isspace():
-            stop = text.find("\n", stop) + 1
-        if stop == 0:
+        found = _CUT.search(text, start + size)
+        if found is None:
             break
-        yield text[start:stop]
-        start = stop
+        yield text[start : found.end()]
+        start = found.end()
     if start < len(text):
         yield text[start:]
 
@@ -107,7 +115,7 @@ def _stand_ins() -> npt.NDArray[np.uint32]:
 @functools.cache
 def _compiled(pattern: str) -> re.Pattern[str]:
     """The split named `pattern`, for text of plane 0."""
-    return re.compile(_written_out(PATTERNS[pattern]))
+    return re.compile(_written_out(PATTERNS[cast(Pattern, pattern)]))
 
 
 def _written_out(regex: str) -> str:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from alm import artifacts, kinds
 from alm.artifacts import FileRecord, TokenizerMetadata
-from alm.corpus.read import CleanFile, find, read_documents
+from alm.corpus.read import find
 from alm.errors import InputError
-from alm.events import Listener, Noted, Progressed, Warned, ignore
+from alm.events import Listener, Noted, Warned, ignore
 from alm.files import publish, sha256, staging
 from alm.tokenizers.config import TokenizerConfig
+from alm.tokenizers.count import Counted, count
 from alm.tokenizers.file import Tokenizer
-from alm.tokenizers.pretokenize import count_words
-
-_REPORT_EVERY = 500
 
 
 def metadata_path(tokenizer: Path) -> Path:
@@ -30,11 +26,14 @@ def train_tokenizer(
     *,
     inputs: Sequence[str | Path],
     out: Path,
+    workers: int = 1,
     force: bool = False,
     redo: str = "alm tokenizer train",
     on_event: Listener = ignore,
 ) -> TokenizerMetadata:
     """Train a tokenizer on every document of `inputs` and write it to `out`; one that is up to date is kept.
+
+    Words are counted by `workers` threads; the result does not depend on how many.
 
     A text that cannot fill the vocabulary ends training early, which is told. Raises `ArtifactError`
     when `out` was made otherwise and `force` is not given.
@@ -49,13 +48,13 @@ def train_tokenizer(
     if kept is not None and not artifacts.damaged(out.parent, kept.payload()):
         on_event(Noted(f"`{out}` is up to date: {kept.vocab_size:,} tokens"))
         return kept
-    text = _count(files, config, on_event)
+    text = count(files, config.model.pattern, workers=workers, on_event=on_event)  # type: ignore[attr-defined] # of every kind
     module = kinds.module_of(config.model)
-    merges = module.train(text.words, vocab_size=config.vocab_size, on_event=on_event)
-    tokenizer = Tokenizer.from_merges(merges, pattern=config.model.pattern)  # type: ignore[attr-defined] # of every kind
+    model = module.train(text.words, config=config.model, vocab_size=config.vocab_size, on_event=on_event)
+    tokenizer = Tokenizer.of(model, pattern=config.model.pattern)  # type: ignore[attr-defined] # of every kind
     if tokenizer.vocab_size < config.vocab_size:
         on_event(
-            Warned(f"the text fills {tokenizer.vocab_size:,} of {config.vocab_size:,} tokens: no pair is left to merge")
+            Warned(f"the text fills {tokenizer.vocab_size:,} of {config.vocab_size:,} tokens: it has no more to learn")
         )
     _refuse_stranger(out, place, tokenizer, force=force, redo=redo)
     with staging(out.parent, out.stem) as stage:
@@ -70,7 +69,7 @@ def _metadata(
     config: TokenizerConfig,
     values: artifacts.Values,
     records: tuple[FileRecord, ...],
-    text: _Text,
+    text: Counted,
     tokenizer: Tokenizer,
     file: Path,
     command: str,
@@ -95,29 +94,3 @@ def _refuse_stranger(out: Path, place: Path, tokenizer: Tokenizer, *, force: boo
         raise InputError(
             f"`{out}` exists and no `{place.name}` says how it was made", hint=f"run `{redo} --force` to replace it"
         )
-
-
-@dataclass
-class _Text:
-    """The words of the text and how often each occurs."""
-
-    words: Counter[str]
-    documents: int = 0
-    bytes: int = 0
-
-
-def _count(files: Sequence[CleanFile], config: TokenizerConfig, on_event: Listener) -> _Text:
-    text = _Text(Counter())
-
-    def texts() -> Iterator[str]:
-        for document in read_documents(files):
-            text.documents += 1
-            text.bytes += len(document.text.encode("utf-8"))
-            if text.documents % _REPORT_EVERY == 0:
-                on_event(Progressed("counting words", text.documents, None, "documents"))
-            yield document.text
-
-    count_words(texts(), config.model.pattern, text.words)  # type: ignore[attr-defined] # of every kind
-    if not text.words:
-        raise InputError("the text is empty: there is nothing to train on", hint="run `alm corpus prepare` first")
-    return text

@@ -14,6 +14,12 @@ QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"] + [f"<|reserved_{i}|>" for i in range(12)]
+MODERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+OLD = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+REGEXES = {"qwen2": QWEN2, "cl100k": MODERN, "gpt2": OLD}
 PROSE = "The cat sat on the mat; the mat was sat on by the cat. It's what cats' lives're like, they'll say!\n\n  Yes.\n"
 
 HARD = {
@@ -37,6 +43,13 @@ HARD = {
     "marks": "\u0301\u0301a\u0301 \ufeffbom \ufffd \ufffe \u200d\u200b\u202eabc",
     "runs": "aaaaaaa" * 40 + "!!!!!!!" * 40 + "\n" * 99 + "ab" * 200,
 }
+
+
+@pytest.fixture(params=["plain", "compiled"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The tests that use this are about both ways of doing it."""
+    monkeypatch.setenv("ALM_KERNELS", {"plain": "never", "compiled": "always"}[request.param])
+    return str(request.param)
 
 
 @pytest.fixture(params=HARD)
@@ -82,10 +95,12 @@ Train = Callable[..., tokenizers.Tokenizer]
 
 @pytest.fixture(scope="session")
 def library_train() -> Train:
-    """`train(texts, vocab_size, whole=False)` by the library; `whole` makes each text one word."""
+    """`train(texts, vocab_size, pattern=, whole=False)` by the library; `whole` makes each text one word."""
 
-    def train(texts: Iterable[str], vocab_size: int, *, whole: bool = False) -> tokenizers.Tokenizer:
-        tokenizer = _library(None if whole else pre_tokenizers.Split(Regex(QWEN2), "isolated"))
+    def train(
+        texts: Iterable[str], vocab_size: int, *, pattern: str = "qwen2", whole: bool = False
+    ) -> tokenizers.Tokenizer:
+        tokenizer = _library(None if whole else pre_tokenizers.Split(Regex(REGEXES[pattern]), "isolated"))
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
             min_frequency=0,
@@ -100,9 +115,19 @@ def library_train() -> Train:
 
 
 @pytest.fixture(scope="session")
-def library_words() -> Callable[[str], list[str]]:
+def regexes() -> dict[str, str]:
+    return REGEXES
+
+
+@pytest.fixture(scope="session", params=REGEXES)
+def pattern(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def library_words(pattern: str) -> Callable[[str], list[str]]:
     """The words the library splits a text into."""
-    split = pre_tokenizers.Split(Regex(QWEN2), "isolated")
+    split = pre_tokenizers.Split(Regex(REGEXES[pattern]), "isolated")
     return lambda text: [word for word, _ in split.pre_tokenize_str(text)]
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import random
 from collections.abc import Callable
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +16,24 @@ import pytest
 import tokenizers
 
 from alm.errors import AlmError, InputError
-from alm.tokenizers import _format
 from alm.tokenizers.file import StreamDecoder, Tokenizer
 from alm.tokenizers.models import bpe
-from alm.tokenizers.pretokenize import count_words
+from alm.tokenizers.pretokenize import Pattern, count_words
 from alm.tokenizers.special import SPECIALS
+from alm.tokenizers.words import Words
 
 Train = Callable[..., tokenizers.Tokenizer]
 
 VOCAB_SIZE = 600
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 @pytest.fixture(scope="module")
 def tokenizer(prose: list[str]) -> Tokenizer:
-    return Tokenizer.from_merges(bpe.train(count_words(prose, "qwen2"), vocab_size=VOCAB_SIZE))
+    return Tokenizer.from_merges(
+        bpe.learn_merges(Words.of(count_words(prose, "qwen2")), bpe.base_tokens(), vocab_size=VOCAB_SIZE)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +99,19 @@ def test_specials_outside_the_vocabulary_are_read_from_the_added_tokens(path: Pa
 
 
 # Ids
+
+
+def test_each_pattern_trains_and_encodes_as_in_the_library(
+    pattern: Pattern, prose: list[str], soup: list[str], tmp_path: Path, library_train: Train
+) -> None:
+    words = Words.of(count_words([*prose, *soup[:500]], pattern))
+    ours = Tokenizer.from_merges(bpe.learn_merges(words, bpe.base_tokens(), vocab_size=VOCAB_SIZE), pattern=pattern)
+    theirs = library_train([*prose, *soup[:500]], VOCAB_SIZE, pattern=pattern)
+    ours.save(tmp_path / "tokenizer.json")
+    assert (tmp_path / "tokenizer.json").read_text("utf-8") == theirs.to_str(pretty=True)
+    assert Tokenizer.load(tmp_path / "tokenizer.json").pattern == pattern
+    theirs.encode_special_tokens = True
+    assert all(ours.encode(text) == theirs.encode(text).ids for text in (*prose, *soup))
 
 
 def test_hard_text_encodes_as_in_the_library(hard: str, tokenizer: Tokenizer, library: tokenizers.Tokenizer) -> None:
@@ -411,5 +430,36 @@ def test_json_that_is_no_object(path: Path) -> None:
 
 
 def test_more_tokens_than_can_be_numbered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_format.bpe, "LARGEST_VOCAB_SIZE", 599)
+    monkeypatch.setattr(bpe, "LARGEST_VOCAB_SIZE", 599)
     assert refusal(path).message.endswith("it has 600 tokens, more than 599")
+
+
+# Many texts at once
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 50])
+def test_threads_give_the_ids_of_one(workers: int, tokenizer: Tokenizer, all_hard: list[str], soup: list[str]) -> None:
+    texts = [*soup[:200], "", *all_hard, "x" * 10_000, *soup[200:]]
+    encoded = tokenizer.encode_batch(texts, workers=workers)
+    assert [encoded.ids[a:b].tolist() for a, b in pairwise(encoded.offsets)] == [tokenizer.encode(t) for t in texts]
+    assert encoded.ids.dtype == np.int32
+    assert encoded.offsets.dtype == np.int64
+    assert tokenizer.encode_batch([], workers=workers).offsets.tolist() == [0]
+
+
+def test_a_tokenizer_goes_to_another_process(tokenizer: Tokenizer, all_hard: list[str]) -> None:
+    tokenizer.encode_batch(all_hard)
+    copy = pickle.loads(pickle.dumps(tokenizer))
+    assert copy.sha256 == tokenizer.sha256
+    assert [copy.encode(text) for text in all_hard] == [tokenizer.encode(text) for text in all_hard]
+
+
+def test_more_words_than_are_remembered_encode_alike(tokenizer: Tokenizer) -> None:
+    draw = random.Random(3)
+    words = [
+        " " + "".join(draw.choices("abcdefgh", k=draw.choice([2, 8, 9, 16, 17, 40, 64, 65, 200])))
+        for _ in range(30_000)
+    ]
+    text = "".join(words * 2)
+    expected = list(chain.from_iterable(map(tokenizer._content.model.word_encoder(), (w.encode() for w in words))))
+    assert tokenizer.encode(text) == expected * 2

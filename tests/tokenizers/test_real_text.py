@@ -12,13 +12,18 @@ import tokenizers
 
 from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.models import bpe
-from alm.tokenizers.pretokenize import count_words, split
+from alm.tokenizers.pretokenize import Pattern, count_words, split
+from alm.tokenizers.words import Words
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 BOOKS = ("se_lewis-carroll_*", "se_jane-austen_*", "tinyshakespeare*")
 FILES = sorted(path for path in (DATA / "tokenizer").rglob("*.gz"))
 
-pytestmark = [pytest.mark.shared, pytest.mark.skipif(not DATA.is_dir(), reason="no shared/data beside the checkout")]
+pytestmark = [
+    pytest.mark.usefixtures("way"),
+    pytest.mark.shared,
+    pytest.mark.skipif(not DATA.is_dir(), reason="no shared/data beside the checkout"),
+]
 
 
 def documents(path: Path) -> list[str]:
@@ -36,13 +41,14 @@ def books() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def trained(books: list[str], library_train: Callable[..., tokenizers.Tokenizer]) -> tokenizers.Tokenizer:
-    return library_train(books, 8000)
+def trained(books: list[str], pattern: str, library_train: Callable[..., tokenizers.Tokenizer]) -> tokenizers.Tokenizer:
+    return library_train(books, 8000, pattern=pattern)
 
 
 @pytest.fixture(scope="module")
-def tokenizer(books: list[str]) -> Tokenizer:
-    return Tokenizer.from_merges(bpe.train(count_words(books, "qwen2"), vocab_size=8000))
+def tokenizer(books: list[str], pattern: Pattern) -> Tokenizer:
+    words = Words.of(count_words(books, pattern))
+    return Tokenizer.from_merges(bpe.learn_merges(words, bpe.base_tokens(), vocab_size=8000), pattern=pattern)
 
 
 def test_there_is_something_to_read(books: list[str]) -> None:
@@ -60,12 +66,13 @@ def test_real_text_splits_and_encodes_as_in_the_library(
     path: Path,
     tokenizer: Tokenizer,
     trained: tokenizers.Tokenizer,
+    pattern: Pattern,
     library_words: Callable[[str], list[str]],
 ) -> None:
     trained.encode_special_tokens = True
     texts = documents(path)
     for text, expected in zip(texts, trained.encode_batch(texts), strict=True):
-        assert split(text, "qwen2") == library_words(text)
+        assert split(text, pattern) == library_words(text)
         ids = tokenizer.encode(text)
         assert ids == expected.ids
         assert tokenizer.decode(ids) == text

@@ -1,80 +1,116 @@
-"""Byte-level byte pair encoding (Sennrich et al. 2016, section 3.2; bytes: Radford et al. 2019, section 2.2).
+"""Byte pair encoding (Sennrich et al. 2016, section 3.2) over bytes (Radford et al. 2019, section 2.2) or characters.
 
-Training joins the most frequent adjacent pair of tokens, again and again; of equally frequent pairs the
-one with the smallest ids. That is the rule of the `tokenizers` library, and the merges are the same.
-
-Inside this module a token is one character whose code point is its id, a word is a string of them, and a
-pair is a string of two. So joining a pair in a word is `str.replace`, which reads from the left, leaves out
-overlaps and is linear in the word; and pairs compare as their ids do.
+Over bytes, every text is a sequence of the 256 of them from the start. Over characters, the common ones are the
+alphabet and the rest is written as bytes (`<0x00>` to `<0xFF>`) that never merge.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from heapq import heapify, heappop, heappush, heapreplace
-from operator import add
-from typing import Literal
+import functools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from alm.config.base import Config as BaseConfig
 from alm.errors import ConfigError
 from alm.events import Listener, Progressed, ignore
-from alm.tokenizers import alphabet
-from alm.tokenizers.special import SPECIALS
+from alm.tokenizers import alphabet, compiled
+from alm.tokenizers.model import Fault, Json, NativeEncoder
+from alm.tokenizers.models import _plain_bpe as plain
+from alm.tokenizers.models._plain_bpe import LARGEST_VOCAB_SIZE, Merge
+from alm.tokenizers.pretokenize import Pattern
+from alm.tokenizers.special import BYTE_NAMES, SPECIALS, UNKNOWN
+from alm.tokenizers.words import Words
 
-LARGEST_VOCAB_SIZE = sys.maxunicode + 1
+TYPE = "BPE"
 
-_MERGES_PER_EVENT = 250
-_LONG_WORD = 100
+_ABSENT = (None, "")
+_TRAINING_COST = 20
+"""How many bytes of text could be counted in the time that plain training takes for a byte of distinct words."""
 
 
 class Config(BaseConfig):
-    """Byte-level BPE: any text can be encoded, and comes back exactly."""
+    """Byte pair encoding: any text can be encoded, and comes back exactly."""
 
     kind: Literal["bpe"] = "bpe"
-    pattern: Literal["qwen2"] = Field("qwen2", description="How text is split into words before training and encoding.")
+    pattern: Pattern = Field("qwen2", description="How text is split into words before training and encoding.")
+    byte_handling: Literal["bytes", "fallback"] = Field(
+        "bytes", description="Whether words are made of bytes, or of characters with bytes for the rare ones."
+    )
+    character_coverage: float = Field(
+        0.9995, gt=0, le=1, description="Share of the text whose characters get ids of their own, with fallback."
+    )
 
 
-Merge = tuple[int, int]
-"""The ids of the two tokens that a merge joins."""
+def train(words: Words, *, config: Config, vocab_size: int, on_event: Listener = ignore) -> Model:
+    """Learn a vocabulary of `vocab_size` tokens; a smaller one when no pair is left to join.
 
-
-def train(word_counts: Mapping[str, int], *, vocab_size: int, on_event: Listener = ignore) -> list[Merge]:
-    """The merges of a vocabulary of `vocab_size` tokens, best first; fewer when no pair is left to join.
-
-    `ConfigError` when `vocab_size` cannot hold the special tokens and the bytes, or exceeds `LARGEST_VOCAB_SIZE`.
+    `ConfigError` when `vocab_size` cannot hold the tokens that training begins with, or exceeds `LARGEST_VOCAB_SIZE`.
     """
-    _check_size(vocab_size)
-    pairs = _Pairs(word_counts)
-    tokens = base_tokens()
-    ids = {token: id_ for id_, token in enumerate(tokens)}
-    merges: list[Merge] = []
-    total = vocab_size - len(tokens)
-    while len(tokens) < vocab_size and (pair := pairs.pop_best()) is not None:
-        left, right = map(ord, pair)
-        joined = tokens[left] + tokens[right]
-        # A token that spells an existing one is that one: only words that hold a special token can do this.
-        new = ids.setdefault(joined, len(tokens))
-        if new == len(tokens):
-            tokens.append(joined)
-        pairs.join(pair, chr(new))
-        merges.append((left, right))
-        if len(merges) % _MERGES_PER_EVENT == 0:
-            on_event(Progressed(task="merges", done=len(merges), total=total, unit="merges"))
-    on_event(Progressed(task="merges", done=len(merges), total=total, unit="merges"))
-    return merges
+    byte_level = config.byte_handling == "bytes"
+    smallest = alphabet.FIRST_MERGE_ID if byte_level else alphabet.FIRST_CHARACTER_ID
+    if not smallest <= vocab_size <= LARGEST_VOCAB_SIZE:
+        raise ConfigError(
+            f"a BPE vocabulary has {smallest:,} to {LARGEST_VOCAB_SIZE:,} tokens, not {vocab_size:,}",
+            hint=f"use `--vocab-size 8192`, or anything from {smallest} on",
+        )
+    characters: list[str] = []
+    if not byte_level:
+        characters = alphabet.covering(words, config.character_coverage, most=vocab_size - smallest)
+    tokens = base_tokens() if byte_level else [*fallback_tokens(), *(character.encode() for character in characters)]
+
+    def report(done: int, total: int) -> None:
+        on_event(Progressed(task="merges", done=done, total=total, unit="merges"))
+
+    merges = learn_merges(words, tokens, byte_level=byte_level, vocab_size=vocab_size, report=report)
+    return Model.of(merges, tokens, byte_level=byte_level)
+
+
+def learn_merges(
+    words: Words,
+    tokens: Sequence[bytes],
+    *,
+    byte_level: bool = True,
+    vocab_size: int,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Merge]:
+    """The merges, best first, learned by whichever way is faster; both learn the same."""
+    ids = _Ids.of(tokens, byte_level=byte_level)
+    if compiled.pays_off(int(words.offsets[-1]) * _TRAINING_COST):
+        from alm.tokenizers._kernels.bpe_train import merge
+
+        return merge(words, ids.wall_table(), _names(tokens, byte_level), vocab_size=vocab_size, report=report)
+    split = ((symbols, count) for word, count in words for symbols in ids.runs_of(word))
+    return plain.merge(split, _names(tokens, byte_level), vocab_size=vocab_size, report=report)
+
+
+def _names(tokens: Sequence[bytes], byte_level: bool) -> list[bytes]:
+    """What each token spells when it is a word: a byte of fallback its name, as the library has it."""
+    if byte_level:
+        return list(tokens)
+    first = len(SPECIALS) + 1
+    names = [name.encode() for name in BYTE_NAMES]
+    return [*tokens[:first], *names, *tokens[first + len(names) :]]
 
 
 def base_tokens() -> list[bytes]:
-    """What stands before the first merge, by id: the special tokens and the 256 bytes."""
+    """What stands before the first merge of bytes, by id: the special tokens and the 256 bytes."""
     return [special.encode() for special in SPECIALS] + [bytes([byte]) for byte in alphabet.in_id_order()]
 
 
-def all_tokens(merges: Iterable[Merge]) -> list[bytes]:
-    """The bytes of every token by id, as `train` numbered them; a special token has its own text."""
-    tokens = base_tokens()
+def fallback_tokens() -> list[bytes]:
+    """What stands before the first character: the special tokens, the unknown one, and the 256 bytes."""
+    return [name.encode() for name in (*SPECIALS, UNKNOWN)] + [bytes([byte]) for byte in range(256)]
+
+
+def all_tokens(merges: Iterable[Merge], base: Sequence[bytes] | None = None) -> list[bytes]:
+    """The bytes of every token by id, as training numbered them; a special token has its own text."""
+    tokens = list(base_tokens() if base is None else base)
     known = set(tokens)
     for left, right in merges:
         joined = tokens[left] + tokens[right]
@@ -84,159 +120,217 @@ def all_tokens(merges: Iterable[Merge]) -> list[bytes]:
     return tokens
 
 
-def _check_size(vocab_size: int) -> None:
-    smallest = alphabet.FIRST_MERGE_ID
-    if not smallest <= vocab_size <= LARGEST_VOCAB_SIZE:
-        raise ConfigError(
-            f"a BPE vocabulary has {smallest:,} to {LARGEST_VOCAB_SIZE:,} tokens, not {vocab_size:,}",
-            hint=f"use `--vocab-size 8192`, or anything from {smallest} on",
-        )
+@dataclass(frozen=True)
+class Model:
+    """Tokens by id, and merges as (left id, right id, id of what they make), best first."""
+
+    tokens: Sequence[bytes]
+    merges: Sequence[tuple[int, int, int]]
+    byte_level: bool = True
+    special_ids: frozenset[int] = frozenset(range(len(SPECIALS)))
+    kind: ClassVar[str] = "bpe"
+
+    @classmethod
+    def of(cls, merges: Sequence[Merge], base: Sequence[bytes] | None = None, *, byte_level: bool = True) -> Model:
+        """The model that training made the `merges` of, beginning with the tokens `base`."""
+        base = base_tokens() if base is None else base
+        names = all_tokens(merges, _names(base, byte_level))
+        ids = {name: id_ for id_, name in enumerate(names)}
+        made = [(left, right, ids[names[left] + names[right]]) for left, right in merges]
+        return cls([*base, *names[len(base) :]], made, byte_level)
+
+    def fragment(self, specials: Mapping[str, int]) -> Json:
+        """The value of `model` in `tokenizer.json`."""
+        written = self._written(specials)
+        return {
+            "type": TYPE,
+            "dropout": None,
+            "unk_token": None if self.byte_level else UNKNOWN,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": not self.byte_level,
+            "byte_fallback": not self.byte_level,
+            "ignore_merges": False,
+            "vocab": {token: id_ for id_, token in enumerate(written)},
+            "merges": [[written[left], written[right]] for left, right, _ in self.merges],
+        }
+
+    def _written(self, specials: Mapping[str, int]) -> list[str]:
+        if self.byte_level:
+            written = [alphabet.to_characters(token) for token in self.tokens]
+        else:
+            written = [token.decode("utf-8", "replace") for token in self.tokens]
+            written[len(SPECIALS) : len(SPECIALS) + 257] = [UNKNOWN, *BYTE_NAMES]
+        for name, id_ in specials.items():
+            written[id_] = name
+        return written
+
+    def word_encoder(self) -> Callable[[bytes], list[int]]:
+        """A function from a word, UTF-8, to its ids, in plain Python."""
+        return plain.WordEncoder(self._ids.symbols_of, self.merges).encode
+
+    def native_encoder(self, pattern: str) -> NativeEncoder:
+        """An encoder in compiled code of texts split by `pattern`."""
+        from alm.tokenizers._kernels.bpe_encode import Encoder
+
+        merges = np.array(self.merges, dtype=np.int32).reshape(-1, 3)
+        return Encoder(merges, self._ids.by_byte, self._ids.character_table(), pattern)
+
+    @functools.cached_property
+    def _ids(self) -> _Ids:
+        return _Ids.of(self.tokens, byte_level=self.byte_level, special_ids=self.special_ids)
 
 
-class _Pairs:
-    """All adjacent pairs of the words under training: how often each occurs, and where.
+@dataclass(frozen=True)
+class _Ids:
+    """The ids that words begin with: of each byte by its value, and of characters where they are the alphabet."""
 
-    `heap` holds each pair once, by a count that may be too high by now but never too low: a pair
-    only gains occurrences in the step that makes the younger of its two tokens.
-    """
+    by_byte: npt.NDArray[np.int32]
+    characters: Mapping[str, int] | None
 
-    def __init__(self, word_counts: Mapping[str, int]) -> None:
-        symbols = _Symbols(alphabet.ids())
-        self.words = [symbols.of(word.encode("utf-8", "surrogatepass")) for word in word_counts]
-        self.weights = list(word_counts.values())
-        self.counts: dict[str, int] = {}
-        self.places: dict[str, list[int]] = {}  # indices of words; a word that lost the pair may still be there
-        for index, (word, weight) in enumerate(zip(self.words, self.weights, strict=True)):
-            for pair in map(add, word, word[1:]):
-                self.counts[pair] = self.counts.get(pair, 0) + weight
-                _note(self.places, pair, index)
-        self.heap = [(-count, pair) for pair, count in self.counts.items()]
-        heapify(self.heap)
+    @classmethod
+    def of(
+        cls,
+        tokens: Sequence[bytes],
+        *,
+        byte_level: bool,
+        special_ids: frozenset[int] = frozenset(range(len(SPECIALS))),
+    ) -> _Ids:
+        ordinary = [(token, id_) for id_, token in enumerate(tokens) if id_ not in special_ids]
+        if byte_level:
+            ids = {token: id_ for token, id_ in ordinary if len(token) == 1}
+            return cls(np.array([ids[bytes([byte])] for byte in range(256)], dtype=np.int32), None)
+        first = len(SPECIALS) + 1
+        decoded = ((token.decode("utf-8", "surrogatepass"), id_) for token, id_ in ordinary if id_ >= first + 256)
+        characters = {text: id_ for text, id_ in decoded if len(text) == 1}
+        return cls(np.arange(first, first + 256, dtype=np.int32), characters)
 
-    def pop_best(self) -> str | None:
-        """Remove and return the pair to join next, None when there is none."""
-        while self.heap:
-            count_then, pair = self.heap[0]
-            count = self.counts[pair]
-            if count == 0:
-                heappop(self.heap)
-                del self.counts[pair], self.places[pair]
-            elif -count == count_then:
-                heappop(self.heap)
-                return pair
+    def symbols_of(self, word: bytes) -> str:
+        """The word as the characters whose code points are its ids."""
+        if self.characters is None:
+            return word.decode("latin-1").translate(self._translation)
+        found = []
+        for character in word.decode("utf-8", "surrogatepass"):
+            id_ = self.characters.get(character)
+            encoded = character.encode("utf-8", "surrogatepass") if id_ is None else b""
+            found += [id_] if id_ is not None else [int(self.by_byte[byte]) for byte in encoded]
+        return "".join(map(chr, found))
+
+    def runs_of(self, word: bytes) -> list[str]:
+        """The parts of a word that training can join: what is written as bytes stands between them."""
+        if self.characters is None:
+            return [word.decode("latin-1").translate(self._translation)]
+        runs = [""]
+        for character in word.decode("utf-8", "surrogatepass"):
+            id_ = self.characters.get(character)
+            if id_ is None:
+                runs.append("")
             else:
-                heapreplace(self.heap, (-count, pair))
-        return None
+                runs[-1] += chr(id_)
+        return [run for run in runs if run]
 
-    def join(self, pair: str, new: str) -> None:
-        """Put `new` where `pair` was in every word, and count what that breaks and makes."""
-        born: dict[str, list[int]] = {}
-        for index in self.places.pop(pair):
-            before = self.words[index]
-            after = before.replace(pair, new)
-            if len(after) != len(before):
-                self.words[index] = after
-                self._recount(after, index, pair, new, born)
-        del self.counts[pair]
-        self.places.update(born)
-        for made in born:
-            heappush(self.heap, (-self.counts[made], made))
+    def wall_table(self) -> npt.NDArray[np.int32]:
+        """The ids by byte, or by code point with -1 for characters that are written as bytes."""
+        return self.by_byte if self.characters is None else self.character_table()
 
-    def _recount(self, word: str, index: int, pair: str, new: str, born: dict[str, list[int]]) -> None:
-        counts, weight = self.counts, self.weights[index]
-        first, second = pair[0], pair[1]
-        at = word.find(new)
-        while at >= 0:
-            if at > 0:
-                left = word[at - 1]
-                # Two new ones side by side: what broke between them is the seam of two joined pairs.
-                counts[(second if left == new else left) + first] -= weight
-                made = left + new
-                counts[made] = counts.get(made, 0) + weight
-                _note(born, made, index)
-            right = word[at + 1 : at + 2]
-            if right and right != new:  # a new one to the right sees this seam as its left
-                counts[second + right] -= weight
-                made = new + right
-                counts[made] = counts.get(made, 0) + weight
-                _note(born, made, index)
-            at = word.find(new, at + 1)
+    def character_table(self) -> npt.NDArray[np.int32]:
+        """The ids by code point, -1 for none; empty where bytes are the alphabet."""
+        if self.characters is None:
+            return np.zeros(0, dtype=np.int32)
+        table = np.full(0x110000, -1, dtype=np.int32)
+        for character, id_ in self.characters.items():
+            table[ord(character)] = id_
+        return table
+
+    @functools.cached_property
+    def _translation(self) -> dict[int, int]:
+        return dict(enumerate(self.by_byte.tolist()))
 
 
-def _note(places: dict[str, list[int]], pair: str, index: int) -> None:
-    """Add word `index` to the places of `pair`, once however often the pair is in it."""
-    indices = places.get(pair)
-    if indices is None:
-        places[pair] = [index]
-    elif indices[-1] != index:
-        indices.append(index)
+def read(fragment: Json, *, specials: Mapping[str, int], byte_level: bool, fault: Fault) -> Model:
+    """The model in `tokenizer.json`; raises what `fault` makes when it is none that we would follow."""
+    _check_settings(fragment, byte_level, fault)
+    ids = _vocabulary(fragment, specials, fault)
+    tokens = _byte_level_tokens(ids, specials, fault) if byte_level else _fallback_tokens(ids, specials, fault)
+    return Model(tokens, _merges(fragment, ids, fault), byte_level, frozenset(specials.values()))
 
 
-class _Symbols:
-    """Words as strings of one character a byte, whose code point is the id of the byte."""
+def _check_settings(fragment: Json, byte_level: bool, fault: Fault) -> None:
+    required: dict[str, tuple[object, ...]] = {
+        "dropout": (None, 0.0),
+        "unk_token": (None,) if byte_level else (UNKNOWN,),
+        "continuing_subword_prefix": _ABSENT,
+        "end_of_word_suffix": _ABSENT,
+        "byte_fallback": (None, False) if byte_level else (True,),
+        "ignore_merges": (None, False),
+    }
+    for key, allowed in required.items():
+        value = fragment.get(key)
+        if value not in allowed:
+            raise fault(f"sets `model.{key}` to {_short(value)}, which `alm` does not follow")
 
-    def __init__(self, byte_ids: Sequence[int]) -> None:
-        self._table = dict(enumerate(byte_ids))
 
-    def of(self, word: bytes) -> str:
-        return word.decode("latin-1").translate(self._table)
+def _short(value: object) -> str:
+    return json.dumps(value)[:60]
 
 
-class WordEncoder:
-    """Encodes one word at a time by joining, of all its pairs, the one merged first in training.
+def _vocabulary(fragment: Json, specials: Mapping[str, int], fault: Fault) -> dict[str, int]:
+    vocab = fragment.get("vocab")
+    if not isinstance(vocab, dict):
+        raise fault("has no `model.vocab`")
+    for name, id_ in specials.items():
+        if vocab.get(name, id_) != id_:
+            raise fault(f"gives `{name}` the ids {vocab[name]} and {id_}")
+    ids = {**vocab, **specials}
+    if not all(type(id_) is int for id_ in ids.values()):
+        raise fault("has an id that is no whole number")
+    if len(ids) > LARGEST_VOCAB_SIZE:
+        raise fault(f"has {len(ids):,} tokens, more than {LARGEST_VOCAB_SIZE:,}")
+    missing = set(range(len(ids))) - set(ids.values())
+    if missing:
+        raise fault(f"has {len(ids):,} tokens, none of them with id {min(missing)}")
+    return ids
 
-    `byte_ids` is the id of each byte by its value; a merge is (left id, right id, id of what they make).
-    """
 
-    def __init__(self, byte_ids: Sequence[int], merges: Iterable[tuple[int, int, int]]) -> None:
-        listed = list(merges)
-        self._symbols = _Symbols(byte_ids)
-        self._ranks = {chr(left) + chr(right): rank for rank, (left, right, _) in enumerate(listed)}
-        self._made = [chr(made) for _, _, made in listed]
-        self._never = len(listed)
+def _byte_level_tokens(ids: Mapping[str, int], specials: Mapping[str, int], fault: Fault) -> list[bytes]:
+    tokens = [b""] * len(ids)
+    for written, id_ in ids.items():
+        try:
+            tokens[id_] = written.encode() if written in specials else alphabet.to_bytes(written)
+        except ValueError as error:
+            raise fault(f"has a token that is not made of bytes: {_short(written)}") from error
+    for byte, character in enumerate(alphabet.characters()):
+        if character not in ids or character in specials:
+            raise fault(f"has no token for byte 0x{byte:02X}")
+    return tokens
 
-    def encode(self, word: bytes) -> list[int]:
-        """The ids of `word`."""
-        symbols = self._symbols.of(word)
-        return [*map(ord, self._join_long(symbols) if len(symbols) > _LONG_WORD else self._join(symbols))]
 
-    def _join(self, word: str) -> str:
-        """Quadratic in the word, and fastest while it is short."""
-        rank_of, never = self._ranks.get, self._never
-        symbols = list(word)
-        ranks = [rank_of(pair, never) for pair in map(add, word, word[1:])]
-        while ranks and (best := min(ranks)) < never:
-            at = ranks.index(best)
-            symbols[at : at + 2] = [self._made[best]]
-            del ranks[at]
-            if at > 0:
-                ranks[at - 1] = rank_of(symbols[at - 1] + symbols[at], never)
-            if at < len(ranks):
-                ranks[at] = rank_of(symbols[at] + symbols[at + 1], never)
-        return "".join(symbols)
+def _fallback_tokens(ids: Mapping[str, int], specials: Mapping[str, int], fault: Fault) -> list[bytes]:
+    tokens = [b""] * len(ids)
+    for written, id_ in ids.items():
+        tokens[id_] = written.encode("utf-8", "surrogatepass")
+    for byte, name in enumerate(BYTE_NAMES):
+        if name not in ids:
+            raise fault(f"has no token for byte 0x{byte:02X}")
+        if ids[name] != ids[BYTE_NAMES[0]] + byte:
+            raise fault(f"does not number its bytes one after the other: `{name}` has id {ids[name]}")
+        tokens[ids[name]] = bytes([byte])
+    if ids.get(UNKNOWN) != len(SPECIALS) or ids[BYTE_NAMES[0]] != len(SPECIALS) + 1:
+        raise fault(f"does not have `{UNKNOWN}` and its bytes at ids {len(SPECIALS)} to {len(SPECIALS) + 256}")
+    return tokens
 
-    def _join_long(self, word: str) -> str:
-        """A heap of the pairs by rank and place over a linked list of symbols: n log n."""
-        symbols, size = list(word), len(word)
-        before, after = list(range(-1, size - 1)), list(range(1, size + 1))
-        rank_of = self._ranks.get
-        # One integer an entry: by rank, then from the left.
-        found = ((rank_of(pair), at) for at, pair in enumerate(map(add, word, word[1:])))
-        heap = [rank * size + at for rank, at in found if rank is not None]
-        heapify(heap)
-        while heap:
-            rank, at = divmod(heappop(heap), size)
-            right = after[at]
-            # A joined symbol leaves "" behind, which makes a pair with nothing.
-            if right == size or rank_of(symbols[at] + symbols[right]) != rank:
-                continue
-            symbols[at], symbols[right] = self._made[rank], ""
-            follower = after[at] = after[right]
-            if follower < size:
-                before[follower] = at
-            for left, neighbour in ((before[at], at), (at, follower)):
-                if left >= 0 and neighbour < size:
-                    new_rank = rank_of(symbols[left] + symbols[neighbour])
-                    if new_rank is not None:
-                        heappush(heap, new_rank * size + left)
-        return "".join(symbols)
+
+def _merges(fragment: Json, ids: Mapping[str, int], fault: Fault) -> list[tuple[int, int, int]]:
+    merges = fragment.get("merges")
+    if not isinstance(merges, list):
+        raise fault("has no `model.merges`")
+    found = []
+    for number, merge in enumerate(merges):
+        if not (isinstance(merge, list) and len(merge) == 2 and all(isinstance(part, str) for part in merge)):
+            raise fault(f"has a merge that is no pair of tokens: number {number}")
+        left, right = merge
+        for token in (left, right, left + right):
+            if token not in ids:
+                raise fault(f"has merge number {number} of an unknown token: {_short(token)}")
+        found.append((ids[left], ids[right], ids[left + right]))
+    return found

@@ -1,0 +1,525 @@
+"""Byte pair encoding learned in compiled code (Sennrich et al. 2016, section 3.2, Algorithm 1).
+
+All words lie in one array of slots, one for each character of the alphabet, with a wall before and behind each word.
+A symbol sits in the slot where it begins, and its length says where the next one does, so joining two symbols costs
+the same in a word of a million characters as in one of five.
+
+A pair is followed (its count kept, its places listed) only if it is frequent: at least `threshold`. Pairs lose
+occurrences and never gain any after the step that makes the younger of their two symbols, so one that begins below the
+threshold cannot win before all that are followed have fallen below it too. Then everything is counted anew with a
+lower threshold. That keeps the tables small: most pairs of a large text never get near a merge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from alm.errors import InputError
+from alm.tokenizers._kernels.compiling import inlined, kernel
+from alm.tokenizers._kernels.text import ODD, mixed
+from alm.tokenizers.words import Words
+
+_WALL, _ABSORBED = -1, -2
+
+_FREE = np.uint64(0xFFFFFFFFFFFFFFFF)
+_MOST_SLOTS = np.iinfo(np.int32).max
+_MERGES_PER_CALL = 500
+_LOWERED_BY = 8  # what is counted anew gets this much smaller a threshold
+_FIRST_DIVISOR = 64
+
+_EXHAUSTED, _NO_ROOM, _PAUSED, _NAME_NEEDED, _RECOUNT = range(1, 6)
+
+# Places in the state.
+_TOKENS, _MERGES, _HEAP, _PAIRS, _PLACES, _THRESHOLD, _NAME = range(7)
+
+
+@inlined
+def pair_of(left, right):
+    """Two symbols as one integer, which sorts as they do."""
+    return (np.uint64(left) << np.uint64(32)) | np.uint64(right)
+
+
+@inlined
+def find_pair(table, pair):
+    """The slot of `pair` in a table of pairs, or the free one where it belongs."""
+    last = table.size - 1
+    slot = np.int64(mixed(pair * ODD)) & last
+    while table[slot] != pair and table[slot] != _FREE:
+        slot = (slot + 1) & last
+    return slot
+
+
+@kernel
+def lay_out(data, offsets, symbol_of, symbols, before, word_at):
+    """Put the words into slots; returns how many are used.
+
+    `symbol_of` is by byte if it has 256 entries and by code point if more; a character without a symbol is a wall.
+    """
+    by_byte = symbol_of.size == 256
+    slot = np.int64(0)
+    for word in range(offsets.size - 1):
+        symbols[slot] = _WALL
+        slot += 1
+        at, stop = offsets[word], offsets[word + 1]
+        while at < stop:
+            point = np.int64(data[at])
+            at += 1
+            if not by_byte and point >= 0xC0:
+                more = 1 if point < 0xE0 else 2 if point < 0xF0 else 3
+                point &= 0x3F >> more
+                for _ in range(more):
+                    point = (point << 6) | (np.int64(data[at]) & 0x3F)
+                    at += 1
+            symbols[slot] = symbol_of[point]
+            before[slot] = slot - 1
+            word_at[slot] = word
+            slot += 1
+    symbols[slot] = _WALL
+    return slot + 1
+
+
+@kernel
+def count_pairs(symbols, word_at, counts, lengths, table, totals, occurrences, state):
+    """Count all pairs from slot `state[0]` on, until the table is half full; returns how many it has."""
+    slot, found, most = state[0], state[1], table.size >> 1
+    while slot < symbols.size and found < most:
+        left = symbols[slot]
+        if left < 0:
+            slot += 1
+            continue
+        following = slot + lengths[left]
+        right = symbols[following]
+        if right >= 0:
+            pair = pair_of(left, right)
+            place = find_pair(table, pair)
+            if table[place] == _FREE:
+                table[place] = pair
+                found += 1
+            totals[place] += counts[word_at[slot]]
+            occurrences[place] += 1
+        slot = following
+    state[0], state[1] = slot, found
+
+
+@kernel
+def fill_pairs(pairs, table, numbers):
+    """Enter each of `pairs` with its index into the empty table."""
+    for i in range(pairs.size):
+        place = find_pair(table, pairs[i])
+        table[place] = pairs[i]
+        numbers[place] = i
+
+
+@kernel
+def move_totals(table, totals, occurrences, larger, larger_totals, larger_occurrences):
+    """Enter everything counted so far into a larger table."""
+    for i in range(table.size):
+        if table[i] != _FREE:
+            place = find_pair(larger, table[i])
+            larger[place] = table[i]
+            larger_totals[place] = totals[i]
+            larger_occurrences[place] = occurrences[i]
+
+
+@kernel
+def list_places(symbols, lengths, table, numbers, fill, places):
+    """List where each followed pair begins, in order; `fill` says where the list of each goes on."""
+    slot = np.int64(0)
+    while slot < symbols.size:
+        left = symbols[slot]
+        if left < 0:
+            slot += 1
+            continue
+        following = slot + lengths[left]
+        right = symbols[following]
+        if right >= 0:
+            found = find_pair(table, pair_of(left, right))
+            if table[found] != _FREE:
+                number = numbers[found]
+                places[fill[number]] = slot
+                fill[number] += 1
+        slot = following
+
+
+@kernel
+def push(heap_counts, heap_pairs, heap_numbers, size, count, pair, number):
+    """Add to a heap of four children a node: the highest count first, of equal counts the smallest pair."""
+    at = size
+    while at > 0:
+        parent = (at - 1) >> 2
+        if count < heap_counts[parent] or (count == heap_counts[parent] and pair > heap_pairs[parent]):
+            break
+        heap_counts[at], heap_pairs[at] = heap_counts[parent], heap_pairs[parent]
+        heap_numbers[at] = heap_numbers[parent]
+        at = parent
+    heap_counts[at], heap_pairs[at], heap_numbers[at] = count, pair, number
+
+
+@kernel
+def replace_top(heap_counts, heap_pairs, heap_numbers, size, count, pair, number):
+    """Put this in place of the first."""
+    at = np.int64(0)
+    while True:
+        best = 4 * at + 1
+        if best >= size:
+            break
+        for child in range(best + 1, min(best + 4, size)):
+            better = heap_counts[child] > heap_counts[best]
+            if better or (heap_counts[child] == heap_counts[best] and heap_pairs[child] < heap_pairs[best]):
+                best = child
+        if count > heap_counts[best] or (count == heap_counts[best] and pair < heap_pairs[best]):
+            break
+        heap_counts[at], heap_pairs[at] = heap_counts[best], heap_pairs[best]
+        heap_numbers[at] = heap_numbers[best]
+        at = best
+    heap_counts[at], heap_pairs[at], heap_numbers[at] = count, pair, number
+
+
+@kernel
+def join(symbols, before, word_at, counts, lengths, places, start, stop, left, right, new, near, touched):
+    """Put `new` wherever `left`, `right` is, from the left, and note what that does to the pairs around it.
+
+    The valid places move to the front of the list, and their number is returned with how many neighbours were met:
+    `touched[0]` those before, `touched[1]` those behind. By neighbour, `near` has: 0 occurrences before, 1 their
+    count; 2 occurrences behind, 3 the count that pairs with `right` lose, 4 the count that pairs with `new` gain.
+    """
+    left_length, right_length = np.int64(lengths[left]), np.int64(lengths[right])
+    kept, many_before, many_behind = start, 0, 0
+    for i in range(start, stop):
+        slot = np.int64(places[i])
+        middle = slot + left_length
+        if symbols[slot] != left or symbols[middle] != right:
+            continue
+        places[kept] = slot
+        kept += 1
+        following = middle + right_length
+        count = counts[word_at[slot]]
+        x, y = symbols[before[slot]], symbols[following]
+        symbols[slot] = new
+        symbols[middle] = _ABSORBED
+        if x == new:
+            # The one before was made in this step too: it saw a `left` behind it that now is `new`.
+            near[4, left] -= count
+            if near[2, new] == 0:
+                touched[1, many_behind] = new
+                many_behind += 1
+            near[2, new] += 1
+            near[4, new] += count
+        elif x >= 0:
+            if near[0, x] == 0:
+                touched[0, many_before] = x
+                many_before += 1
+            near[0, x] += 1
+            near[1, x] += count
+        if y >= 0:
+            before[following] = slot
+            if near[2, y] == 0:
+                touched[1, many_behind] = y
+                many_behind += 1
+            near[2, y] += 1
+            near[3, y] += count
+            near[4, y] += count
+    return kept - start, many_before, many_behind
+
+
+@kernel
+def merge_pairs(
+    symbols, before, word_at, counts, lengths, is_name_length, places, table, numbers, pair_counts, starts, sizes,
+    heap_counts, heap_pairs, heap_numbers, merges, near, touched, fill, state, most_tokens
+):  # fmt: skip
+    """Join the best pair, again and again, until the result says why not; 0 when there are `most_tokens` symbols."""
+    pause = state[_MERGES] + _MERGES_PER_CALL
+    while state[_TOKENS] < most_tokens:
+        settle_top(pair_counts, heap_counts, heap_pairs, heap_numbers, state)
+        if state[_HEAP] == 0:
+            return _EXHAUSTED
+        if state[_MERGES] == pause:
+            return _PAUSED
+        number = heap_numbers[0]
+        most_born = 2 * min(sizes[number], state[_TOKENS] + 1)
+        if state[_PLACES] + 2 * sizes[number] > places.size or state[_PAIRS] + most_born > pair_counts.size:
+            return _NO_ROOM
+        left, right = np.int32(heap_pairs[0] >> np.uint64(32)), np.int32(heap_pairs[0] & np.uint64(0xFFFFFFFF))
+        merges[state[_MERGES], 0], merges[state[_MERGES], 1] = left, right
+        length = np.int64(lengths[left]) + lengths[right]
+        if state[_NAME] < 0 and length < is_name_length.size and is_name_length[length]:
+            return _NAME_NEEDED
+        drop_top(heap_counts, heap_pairs, heap_numbers, state)
+        new = np.int32(state[_TOKENS] if state[_NAME] < 0 else state[_NAME])
+        is_known = new < state[_TOKENS]
+        lengths[new] = length
+        state[_NAME] = -1
+        state[_MERGES] += 1
+        state[_TOKENS] += 0 if is_known else 1
+        start = starts[number]
+        kept, many_before, many_behind = join(
+            symbols, before, word_at, counts, lengths, places, start, start + sizes[number], left, right, new,
+            near, touched
+        )  # fmt: skip
+        if is_known:
+            return _RECOUNT  # it may make pairs that are there already
+        first = state[_PAIRS]
+        for side, many in ((0, many_before), (1, many_behind)):
+            count_around(
+                side, many, left, right, new, near, touched, fill, table, numbers, pair_counts, starts,
+                heap_counts, heap_pairs, heap_numbers, state
+            )  # fmt: skip
+        if state[_PAIRS] > first:
+            follow(symbols, before, lengths, places, start, start + kept, new, fill)
+        for side, many in ((0, many_before), (1, many_behind)):
+            close_lists(side, many, new, touched, fill, table, numbers, starts, sizes)
+    return 0
+
+
+@kernel
+def settle_top(pair_counts, heap_counts, heap_pairs, heap_numbers, state):
+    """Make the first of the heap the best pair that is still frequent, by its count of now."""
+    while state[_HEAP] > 0:
+        number = heap_numbers[0]
+        count = pair_counts[number]
+        if count < state[_THRESHOLD]:
+            drop_top(heap_counts, heap_pairs, heap_numbers, state)
+        elif count == heap_counts[0]:
+            return
+        else:
+            replace_top(heap_counts, heap_pairs, heap_numbers, state[_HEAP], count, heap_pairs[0], number)
+
+
+@kernel
+def drop_top(heap_counts, heap_pairs, heap_numbers, state):
+    """Take the first away."""
+    state[_HEAP] -= 1
+    end = state[_HEAP]
+    if end > 0:
+        replace_top(heap_counts, heap_pairs, heap_numbers, end, heap_counts[end], heap_pairs[end], heap_numbers[end])
+
+
+@kernel
+def count_around(
+    side, many, left, right, new, near, touched, fill, table, numbers, pair_counts, starts,
+    heap_counts, heap_pairs, heap_numbers, state
+):  # fmt: skip
+    """Take from the pairs that are no more, and begin a list for each new pair that is frequent.
+
+    Clears `near`, and leaves in `fill` by neighbour where its list begins, -1 where it gets none.
+    """
+    for i in range(many):
+        x = touched[side, i]
+        lost = near[1 if side == 0 else 3, x]
+        gained = near[1 if side == 0 else 4, x]
+        found = find_pair(table, pair_of(x, left) if side == 0 else pair_of(right, x))
+        if table[found] != _FREE:
+            pair_counts[numbers[found]] -= lost
+        fill[side, x] = -1
+        if gained >= state[_THRESHOLD]:
+            born = state[_PAIRS]
+            pair = pair_of(x, new) if side == 0 else pair_of(new, x)
+            found = find_pair(table, pair)
+            table[found], numbers[found] = pair, born
+            pair_counts[born] = gained
+            starts[born] = state[_PLACES]
+            fill[side, x] = state[_PLACES]
+            push(heap_counts, heap_pairs, heap_numbers, state[_HEAP], gained, pair, born)
+            state[_PAIRS] += 1
+            state[_PLACES] += near[2 * side, x]
+            state[_HEAP] += 1
+        for row in range(2 * side, 2 + 3 * side):
+            near[row, x] = 0
+
+
+@kernel
+def close_lists(side, many, new, touched, fill, table, numbers, starts, sizes):
+    """Note how long each new list has become, and clear `fill`."""
+    for i in range(many):
+        x = touched[side, i]
+        if fill[side, x] >= 0:
+            born = numbers[find_pair(table, pair_of(x, new) if side == 0 else pair_of(new, x))]
+            sizes[born] = fill[side, x] - starts[born]
+            fill[side, x] = -1
+
+
+@kernel
+def follow(symbols, before, lengths, places, start, stop, new, fill):
+    """List the places of the pairs that `new` makes with its neighbours, where `fill` has a list for them."""
+    length = np.int64(lengths[new])
+    for i in range(start, stop):
+        slot = places[i]
+        x, y = symbols[before[slot]], symbols[slot + length]
+        if x >= 0 and x != new and fill[0, x] >= 0:
+            places[fill[0, x]] = before[slot]
+            fill[0, x] += 1
+        if y >= 0 and fill[1, y] >= 0:
+            places[fill[1, y]] = slot
+            fill[1, y] += 1
+
+
+def merge(
+    words: Words,
+    symbol_of: npt.NDArray[np.int32],
+    tokens: Sequence[bytes],
+    *,
+    vocab_size: int,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> list[tuple[int, int]]:
+    """The ids of the two symbols of each merge, best first.
+
+    `tokens` are the ids there are, by their bytes; `symbol_of` is what `lay_out` takes. `report` is called now and
+    then with the merges done and wanted.
+    """
+    training = _Training(words, symbol_of, tokens, vocab_size)
+    total = max(0, vocab_size - len(tokens))
+    while not training.is_finished:
+        training.go_on()
+        report(training.done, total)
+    return [(left, right) for left, right in training.merges[: training.done].tolist()]
+
+
+class _Training:
+    """The arrays that the kernels work on."""
+
+    def __init__(
+        self, words: Words, symbol_of: npt.NDArray[np.int32], tokens: Sequence[bytes], vocab_size: int
+    ) -> None:
+        self._vocab_size = vocab_size
+        self._tokens = list(tokens)
+        self._ids = {token: id_ for id_, token in enumerate(tokens)}
+        self._named = 0
+        self._lay_out(words, symbol_of)
+        self.merges = np.zeros((vocab_size, 2), dtype=np.int32)
+        self._lengths = np.ones(max(vocab_size, len(tokens)) + 1, dtype=np.int32)
+        names = [len(token) for token in tokens if len(token) > 1]
+        self._is_name_length = np.zeros(max(names, default=0) + 1, dtype=np.bool_)
+        self._is_name_length[names] = True
+        rows = len(self._lengths)
+        self._near = np.zeros((5, rows), dtype=np.int64)
+        self._touched = np.zeros((2, rows), dtype=np.int32)
+        self._fill = np.full((2, rows), -1, dtype=np.int64)
+        self._state = np.zeros(7, dtype=np.int64)
+        self._state[[_TOKENS, _NAME]] = len(tokens), -1
+        self._pair_room, self._place_room = 1 << 12, 1 << 16
+        self._recount(lower=True)
+
+    @property
+    def done(self) -> int:
+        """How many merges there are."""
+        return int(self._state[_MERGES])
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the vocabulary is full or no pair is left."""
+        is_exhausted = self._state[_HEAP] == 0 and self._state[_THRESHOLD] <= 1
+        return bool(self._state[_TOKENS] >= self._vocab_size or is_exhausted)
+
+    def go_on(self) -> None:
+        """Merge until something has to be done here, and do that."""
+        outcome = merge_pairs(
+            self._symbols, self._before, self._word_at, self._counts, self._lengths, self._is_name_length,
+            self._places, self._table, self._numbers, self._pair_counts, self._starts, self._sizes,
+            self._heap_counts, self._heap_pairs, self._heap_numbers, self.merges, self._near, self._touched,
+            self._fill, self._state, self._vocab_size,
+        )  # fmt: skip
+        if outcome == _NAME_NEEDED:
+            self._name()
+        elif outcome == _RECOUNT:
+            self._near[:] = 0
+            self._recount(lower=False)
+        elif outcome == _NO_ROOM:
+            self._recount(lower=False, grow=True)
+        elif outcome == _EXHAUSTED and self._state[_THRESHOLD] > 1:
+            self._recount(lower=True)
+
+    def _lay_out(self, words: Words, symbol_of: npt.NDArray[np.int32]) -> None:
+        slots = int(words.offsets[-1]) + len(words) + 1
+        if slots > _MOST_SLOTS:
+            raise InputError(
+                f"the distinct words of the text have {slots:,} bytes, training takes {_MOST_SLOTS:,} at most",
+                hint="train on part of it: `alm tokenizer train --input data/clean/SOURCE-00000.txt`",
+            )
+        self._counts = words.counts
+        self._symbols, self._before, self._word_at = (np.zeros(slots, dtype=np.int32) for _ in range(3))
+        used = lay_out(words.data, words.offsets, symbol_of, self._symbols, self._before, self._word_at)
+        self._symbols = self._symbols[:used]
+
+    def _name(self) -> None:
+        """Give the next merge the id of a token that it spells, which only a special token's text can be."""
+        for left, right in self.merges[self._named : self.done].tolist():
+            self._named += 1
+            self._enter(self._tokens[left] + self._tokens[right])
+        left, right = self.merges[self.done].tolist()
+        self._state[_NAME] = self._ids.get(self._tokens[left] + self._tokens[right], len(self._tokens))
+
+    def _enter(self, token: bytes) -> None:
+        if token not in self._ids:
+            self._ids[token] = len(self._tokens)
+            self._tokens.append(token)
+
+    def _recount(self, *, lower: bool, grow: bool = False) -> None:
+        """Count all pairs anew and follow the frequent ones, with room for as many again."""
+        pairs, totals, occurrences = self._count()
+        if lower:
+            highest = int(totals.max(initial=0))
+            before = int(self._state[_THRESHOLD]) or (highest // _FIRST_DIVISOR + 1) * _LOWERED_BY
+            self._state[_THRESHOLD] = max(1, min(before, highest + 1) // _LOWERED_BY)
+        followed = np.flatnonzero(totals >= self._state[_THRESHOLD])
+        pairs, totals, occurrences = pairs[followed], totals[followed], occurrences[followed]
+        order = np.lexsort((pairs, -totals))  # sorted is a valid heap
+        self._follow(pairs[order], totals[order], occurrences[order], grow=grow)
+
+    def _count(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        table, totals, occurrences = _pair_table(1 << 16)
+        state = np.zeros(2, dtype=np.int64)
+        while True:
+            count_pairs(
+                self._symbols, self._word_at, self._counts, self._lengths, table, totals, occurrences, state
+            )  # fmt: skip
+            if state[0] >= len(self._symbols):
+                break
+            larger = _pair_table(4 * len(table))
+            move_totals(table, totals, occurrences, *larger)
+            table, totals, occurrences = larger
+        filled = np.flatnonzero(table != _FREE)
+        return table[filled], totals[filled], occurrences[filled]
+
+    def _follow(
+        self,
+        pairs: npt.NDArray[np.uint64],
+        totals: npt.NDArray[np.int64],
+        occurrences: npt.NDArray[np.int64],
+        *,
+        grow: bool,
+    ) -> None:
+        used, places = len(pairs), int(occurrences.sum())
+        if grow:
+            self._pair_room, self._place_room = 2 * self._pair_room, 2 * self._place_room
+        self._pair_room = max(self._pair_room, 2 * used, 4 * self._vocab_size)
+        self._place_room = max(self._place_room, places + places // 2)
+        self._table = np.full(_power_of_two(2 * self._pair_room), _FREE, dtype=np.uint64)
+        self._numbers = np.zeros(len(self._table), dtype=np.int32)
+        fill_pairs(pairs, self._table, self._numbers)
+        self._pair_counts, self._sizes = _with_room(totals, self._pair_room), _with_room(occurrences, self._pair_room)
+        self._starts = _with_room(np.cumsum(occurrences) - occurrences, self._pair_room)
+        self._places = np.zeros(self._place_room, dtype=np.int32)
+        list_places(
+            self._symbols, self._lengths, self._table, self._numbers, self._starts[:used].copy(), self._places
+        )  # fmt: skip
+        self._heap_counts = _with_room(totals, self._pair_room)
+        self._heap_pairs = _with_room(pairs, self._pair_room)
+        self._heap_numbers = _with_room(np.arange(used, dtype=np.int32), self._pair_room)
+        self._state[[_HEAP, _PAIRS, _PLACES]] = used, used, places
+
+
+def _pair_table(size: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    return np.full(size, _FREE, dtype=np.uint64), np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
+
+
+def _with_room(values: np.ndarray, size: int) -> np.ndarray:
+    larger = np.zeros(size, dtype=values.dtype)
+    larger[: len(values)] = values
+    return larger

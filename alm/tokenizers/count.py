@@ -1,0 +1,115 @@
+"""Counting the distinct words of clean text: what training learns from."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+from alm.corpus.read import CleanFile, read_documents
+from alm.errors import InputError
+from alm.events import Listener, Progressed
+from alm.tokenizers import compiled
+from alm.tokenizers.pretokenize import Pattern, count_words, pieces
+from alm.tokenizers.words import Words
+
+_BATCH_CHARACTERS = 1 << 22
+_UNPACKED = 3  # a compressed file holds about so many times its size
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The words of a text, and how many documents and bytes it has."""
+
+    words: Words
+    documents: int
+    bytes: int
+
+
+def count(files: Sequence[CleanFile], pattern: Pattern, *, workers: int, on_event: Listener) -> Counted:
+    """Count the words of all documents, by `workers` threads where that pays; `InputError` if there are none."""
+    text = _Text(files, on_event)
+    if compiled.pays_off(_size(files)):
+        compiled.announce(on_event)
+        words = _count_compiled(text.batches(), pattern, workers)
+    else:
+        words = _count_plain(text.batches(), pattern)
+    if len(words) == 0:
+        raise InputError("the text is empty: there is nothing to train on", hint="run `alm corpus prepare` first")
+    return Counted(words, text.documents, text.bytes)
+
+
+def _size(files: Sequence[CleanFile]) -> int:
+    """About how many bytes of text there are."""
+    return sum(file.path.stat().st_size * (1 if file.path.suffix == ".txt" else _UNPACKED) for file in files)
+
+
+class _Text:
+    """The documents of all files, counted as they are read."""
+
+    def __init__(self, files: Sequence[CleanFile], on_event: Listener) -> None:
+        self.documents = 0
+        self.bytes = 0
+        self._files = files
+        self._on_event = on_event
+
+    def batches(self) -> Iterator[list[str]]:
+        """The text in batches of about the same size; a long document in pieces between words."""
+        batch: list[str] = []
+        characters = 0
+        for document in read_documents(self._files):
+            self.documents += 1
+            for piece in pieces(document.text):
+                self.bytes += len(piece) if piece.isascii() else len(piece.encode("utf-8"))
+                batch.append(piece)
+                characters += len(piece)
+                if characters >= _BATCH_CHARACTERS:
+                    yield batch
+                    self._on_event(Progressed("counting words", self.documents, None, "documents"))
+                    batch, characters = [], 0
+        yield batch
+        self._on_event(Progressed("counting words", self.documents, None, "documents"))
+
+
+def _count_plain(batches: Iterable[list[str]], pattern: Pattern) -> Words:
+    counts: Counter[str] = Counter()
+    for batch in batches:
+        count_words(batch, pattern, counts)
+    return Words.of(counts)
+
+
+def _count_compiled(batches: Iterable[list[str]], pattern: Pattern, workers: int) -> Words:
+    from alm.tokenizers._kernels.words import WordCounter, joined
+
+    counters = [WordCounter(pattern) for _ in range(workers)]
+    idle: SimpleQueue[WordCounter] = SimpleQueue()
+    for counter in counters:
+        idle.put(counter)
+
+    def feed(batch: list[str]) -> None:
+        counter = idle.get()
+        counter.feed(*joined(batch))
+        idle.put(counter)
+
+    if workers == 1:
+        for batch in batches:
+            feed(batch)
+    else:
+        _in_threads(feed, batches, workers)
+    for other in counters[1:]:
+        counters[0].add(other)
+    return counters[0].words()
+
+
+def _in_threads(feed: Callable[[list[str]], None], batches: Iterable[list[str]], workers: int) -> None:
+    """Feed all batches, no more of them waiting than there are workers."""
+    pending: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(workers) as threads:
+        for batch in batches:
+            if len(pending) >= 2 * workers:
+                pending.popleft().result()
+            pending.append(threads.submit(feed, batch))
+        for future in pending:
+            future.result()
