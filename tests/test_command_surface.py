@@ -23,7 +23,7 @@ PROMISED = {
     "alm": "--version",
     "alm quickstart": "--out --steps --seed --device --json --quiet -q --verbose -v",
     "alm corpus prepare": "--src --out --only --limit --force --set --json -q -v --dry-run",
-    "alm tokenizer train": "--input --vocab-size --out --kind --force --set --json -q -v --dry-run",
+    "alm tokenizer train": "--input --vocab-size --out --kind --workers --force --set --json -q -v --dry-run",
     "alm tokenizer encode": "--tokenizer --json",
     "alm tokenizer decode": "--tokenizer --json",
     "alm pack": "--tokenizer --in --out --seq-len --shard-size --val-fraction --dtype --force --json -q -v --dry-run",

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-HEAVY = ["torch", "numpy", "datasets", "pydantic", "rich", "yaml", "pyarrow", "huggingface_hub"]
+HEAVY = ["torch", "numpy", "datasets", "pydantic", "rich", "yaml", "pyarrow", "huggingface_hub", "numba"]
 PROBE = """
 import json, sys
 from alm.cli.main import main

@@ -21,3 +21,21 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what libraries do, and show tracebacks.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")]
+Workers = Annotated[
+    str, typer.Option("--workers", metavar="N", help="How many work at once: a number, or auto for all processors.")
+]
+
+
+def worker_count(given: str) -> int:
+    """What `--workers` says; `ConfigError` when that is neither a positive number nor `auto`."""
+    import os
+
+    from alm.errors import ConfigError
+
+    if given == "auto":
+        # A container may have fewer processors than the machine, which only some platforms tell.
+        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return usable or 1
+    if not given.isdecimal() or int(given) < 1:
+        raise ConfigError(f"`--workers {given}` is no number of workers", hint="use `--workers auto`, or 1 and more")
+    return int(given)

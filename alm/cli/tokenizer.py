@@ -35,6 +35,7 @@ def train(
     ] = 32000,
     kind: Annotated[str, typer.Option("--kind", help="The kind of tokenizer.")] = "bpe",
     out: options.Out = Path("artifacts/tokenizer.json"),
+    workers: options.Workers = "auto",
     force: options.Force = False,
     set_: options.Set = None,
     json: options.Json = False,
@@ -49,17 +50,20 @@ def train(
     from alm.tokenizers.train import train_tokenizer
 
     inputs = [*(input_ or []), *(more or [])] or ["data/clean"]
+    threads = options.worker_count(workers)
     base = {"model": {"kind": kind}, "vocab_size": vocab_size}
     config = load(TokenizerConfig, [], base=base, overrides=set_ or [])
     if dry_run:
         files = [(str(file.path), ui.size(file.path.stat().st_size)) for file in find(inputs)]
         ui.show_result({"inputs": dict(files), "out": str(out)}, ui.table(files), as_json=json)
         return
-    redo = shlex.join(
-        ["alm", "tokenizer", "train", "--vocab-size", str(vocab_size), "--out", str(out), "--input", *inputs]
-    )
+    settings = [word for setting in set_ or [] for word in ("--set", setting)]
+    named = ["--vocab-size", str(vocab_size), "--kind", kind, *settings, "--out", str(out)]
+    redo = shlex.join(["alm", "tokenizer", "train", *named, "--input", *inputs])
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
-        made = train_tokenizer(config, inputs=inputs, out=out, force=force, redo=redo, on_event=on_event)
+        made = train_tokenizer(
+            config, inputs=inputs, out=out, workers=threads, force=force, redo=redo, on_event=on_event
+        )
     values = made.model_dump(mode="json", exclude={"bytes_per_id"})
     line = f"{out}: {made.vocab_size:,} tokens from {made.documents:,} documents, {ui.size(made.bytes)}"
     ui.show_result(values, [line], as_json=json)

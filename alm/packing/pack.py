@@ -101,7 +101,7 @@ def _pack_files(
     packed = _Packed(stage, config)
     documents = 0
     for batch in _batches(_with_split(read_documents(files), config.validation_fraction)):
-        encoded = tokenizer.encode_batch([document.text for document in batch])
+        encoded = tokenizer.encode_batch([document.text for document in batch], on_event=on_event)
         for number, document in enumerate(batch):
             ids = encoded.ids[encoded.offsets[number] : encoded.offsets[number + 1]]
             packed.add(document, np.append(ids, np.int32(tokenizer.end_of_text_id)))

@@ -14,8 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from alm.events import Listener, Noted
+from alm.events import Listener, Noted, ignore
 
+# In characters of text: where the two ways were measured to take equal time (docs/benchmarks.md).
 _LOADED_PAYS = 1 << 12
 _WARM_PAYS = 1 << 22
 _COLD_PAYS = 1 << 25
@@ -23,27 +24,26 @@ _COLD_PAYS = 1 << 25
 _state = {"loaded": False}
 
 
-def pays_off(characters: int) -> bool:
+def pays_off(characters: int, on_event: Listener = ignore) -> bool:
     """Whether kernels do this much text faster than plain Python, counting the time to load or to compile them.
 
-    `ALM_KERNELS=always` or `never` decides it.
+    If so they are as good as loaded; that they have to be compiled first is told. `ALM_KERNELS` set to `always` or
+    `never` decides it.
     """
     forced = os.environ.get("ALM_KERNELS", "")
     if forced in ("always", "never"):
-        return forced == "always"
-    if not _is_installed():
-        return False
-    if _state["loaded"]:
-        return characters >= _LOADED_PAYS
-    return characters >= _COLD_PAYS or (characters >= _WARM_PAYS and _is_warm())
-
-
-def announce(on_event: Listener) -> None:
-    """Say that kernels are being compiled, if they are; to be called before their first use."""
-    if not _state["loaded"]:
+        answer = forced == "always"
+    elif not _is_installed():
+        answer = False
+    elif _state["loaded"]:
+        answer = characters >= _LOADED_PAYS
+    else:
+        answer = characters >= _COLD_PAYS or (characters >= _WARM_PAYS and _is_warm())
+    if answer and not _state["loaded"]:
         _state["loaded"] = True
         if not _is_warm():
-            on_event(Noted("compiling the tokenizer, about ten seconds, once for this machine"))
+            on_event(Noted("compiling the tokenizer's loops, some seconds, once on this machine"))
+    return answer
 
 
 @functools.cache

@@ -31,8 +31,7 @@ class Counted:
 def count(files: Sequence[CleanFile], pattern: Pattern, *, workers: int, on_event: Listener) -> Counted:
     """Count the words of all documents, by `workers` threads where that pays; `InputError` if there are none."""
     text = _Text(files, on_event)
-    if compiled.pays_off(_size(files)):
-        compiled.announce(on_event)
+    if compiled.pays_off(_size(files), on_event):
         words = _count_compiled(text.batches(), pattern, workers)
     else:
         words = _count_plain(text.batches(), pattern)

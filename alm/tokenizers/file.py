@@ -161,10 +161,7 @@ class Tokenizer:
 
     def _is_worth_compiling(self, characters: int, on_event: Listener = ignore) -> bool:
         self._characters += characters
-        if not compiled.pays_off(self._characters):
-            return False
-        compiled.announce(on_event)
-        return True
+        return compiled.pays_off(self._characters, on_event)
 
     def _encoded_natively(self, texts: list[str]) -> Encoded:
         """Encoded by compiled code, which remembers words from one call to the next."""

@@ -355,7 +355,7 @@ CL100K = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^
 
 REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "no model": (without("model"), "has no `model`"),
-    "another model": (setting("model.type", "Unigram"), "has a model of type `Unigram`, not BPE"),
+    "another model": (setting("model.type", "WordPiece"), "has a model of type `WordPiece`, not BPE or Unigram"),
     "no type": (without("model.type"), "has a model of type `None`, not BPE"),
     "a normalizer": (setting("normalizer", {"type": "NFC"}), "sets `normalizer` to "),
     "dropout": (setting("model.dropout", 0.1), "sets `model.dropout` to 0.1, which `alm` does not follow"),

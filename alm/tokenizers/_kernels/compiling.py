@@ -36,6 +36,7 @@ def _compiled(function: Kernel, **options: Any) -> Kernel:
     settings: Any = numba_config
     before, settings.CACHE_DIR = settings.CACHE_DIR, str(folder() or "")
     try:
-        return numba.njit(function, nogil=True, error_model="numpy", cache=folder() is not None, **options)
+        compiled: Kernel = numba.njit(function, nogil=True, error_model="numpy", cache=folder() is not None, **options)
     finally:
         settings.CACHE_DIR = before
+    return compiled

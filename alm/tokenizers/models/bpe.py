@@ -64,10 +64,7 @@ def train(words: Words, *, config: Config, vocab_size: int, on_event: Listener =
         characters = alphabet.covering(words, config.character_coverage, most=vocab_size - smallest)
     tokens = base_tokens() if byte_level else [*fallback_tokens(), *(character.encode() for character in characters)]
 
-    def report(done: int, total: int) -> None:
-        on_event(Progressed(task="merges", done=done, total=total, unit="merges"))
-
-    merges = learn_merges(words, tokens, byte_level=byte_level, vocab_size=vocab_size, report=report)
+    merges = learn_merges(words, tokens, byte_level=byte_level, vocab_size=vocab_size, on_event=on_event)
     return Model.of(merges, tokens, byte_level=byte_level)
 
 
@@ -77,11 +74,15 @@ def learn_merges(
     *,
     byte_level: bool = True,
     vocab_size: int,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    on_event: Listener = ignore,
 ) -> list[Merge]:
     """The merges, best first, learned by whichever way is faster; both learn the same."""
+
+    def report(done: int, total: int) -> None:
+        on_event(Progressed(task="merges", done=done, total=total, unit="merges"))
+
     ids = _Ids.of(tokens, byte_level=byte_level)
-    if compiled.pays_off(int(words.offsets[-1]) * _TRAINING_COST):
+    if compiled.pays_off(int(words.offsets[-1]) * _TRAINING_COST, on_event):
         from alm.tokenizers._kernels.bpe_train import merge
 
         return merge(words, ids.wall_table(), _names(tokens, byte_level), vocab_size=vocab_size, report=report)

@@ -21,7 +21,6 @@ from alm.tokenizers.pretokenize import count_words
 from alm.tokenizers.words import PADDING, Words
 
 Train = Callable[..., tokenizers.Tokenizer]
-Report = Callable[[int, int], None]
 
 SMALLEST = 272
 
@@ -42,8 +41,8 @@ def written(merges: list[bpe.Merge]) -> list[str]:
     return [alphabet.to_characters(token) for token in bpe.all_tokens(merges)]
 
 
-def learned(words: Mapping[str, int], vocab_size: int, report: Report = lambda done, total: None) -> list[bpe.Merge]:
-    return bpe.learn_merges(Words.of(words), bpe.base_tokens(), vocab_size=vocab_size, report=report)
+def learned(words: Mapping[str, int], vocab_size: int) -> list[bpe.Merge]:
+    return bpe.learn_merges(Words.of(words), bpe.base_tokens(), vocab_size=vocab_size)
 
 
 def encoder_of(way: str, merges: Sequence[tuple[int, int, int]]) -> Callable[[bytes], list[int]]:
@@ -185,7 +184,8 @@ def test_progress_counts_merges_up_to_what_was_asked() -> None:
     draw = random.Random(5)
     words = {"".join(draw.choices("abcdefgh", k=20)): 1 for _ in range(200)}
     model = bpe.train(Words.of(words), config=bpe.Config(), vocab_size=SMALLEST + 600, on_event=events.append)
-    done = [event.done for event in events if isinstance(event, Progressed)]
+    events = [event for event in events if isinstance(event, Progressed)]
+    done = [event.done for event in events]
     assert len(model.merges) == 600
     assert done == sorted(done)
     assert done[-1] == 600
