@@ -27,8 +27,8 @@ _WALL, _ABSORBED = -1, -2
 _FREE = np.uint64(0xFFFFFFFFFFFFFFFF)
 _MOST_SLOTS = np.iinfo(np.int32).max
 _MERGES_PER_CALL = 500
-_LOWERED_BY = 8  # what is counted anew gets this much smaller a threshold
-_FIRST_DIVISOR = 64
+_LOWERED_BY = 16  # what is counted anew gets this much smaller a threshold
+_FIRST_DIVISOR = 256
 
 _EXHAUSTED, _NO_ROOM, _PAUSED, _NAME_NEEDED, _RECOUNT = range(1, 6)
 
@@ -227,8 +227,8 @@ def join(symbols, before, word_at, counts, lengths, places, start, stop, left, r
 
 @kernel
 def merge_pairs(
-    symbols, before, word_at, counts, lengths, is_name_length, places, table, numbers, pair_counts, starts, sizes,
-    heap_counts, heap_pairs, heap_numbers, merges, near, touched, fill, state, most_tokens
+    symbols, before, word_at, counts, lengths, is_name_length, begins_name, places, table, numbers, pair_counts,
+    starts, sizes, heap_counts, heap_pairs, heap_numbers, merges, near, touched, fill, state, most_tokens
 ):  # fmt: skip
     """Join the best pair, again and again, until the result says why not; 0 when there are `most_tokens` symbols."""
     pause = state[_MERGES] + _MERGES_PER_CALL
@@ -245,12 +245,12 @@ def merge_pairs(
         left, right = np.int32(heap_pairs[0] >> np.uint64(32)), np.int32(heap_pairs[0] & np.uint64(0xFFFFFFFF))
         merges[state[_MERGES], 0], merges[state[_MERGES], 1] = left, right
         length = np.int64(lengths[left]) + lengths[right]
-        if state[_NAME] < 0 and length < is_name_length.size and is_name_length[length]:
+        if state[_NAME] < 0 and begins_name[left] and length < is_name_length.size and is_name_length[length]:
             return _NAME_NEEDED
         drop_top(heap_counts, heap_pairs, heap_numbers, state)
         new = np.int32(state[_TOKENS] if state[_NAME] < 0 else state[_NAME])
         is_known = new < state[_TOKENS]
-        lengths[new] = length
+        lengths[new], begins_name[new] = length, begins_name[left]
         state[_NAME] = -1
         state[_MERGES] += 1
         state[_TOKENS] += 0 if is_known else 1
@@ -394,6 +394,9 @@ class _Training:
         self._is_name_length = np.zeros(max(names, default=0) + 1, dtype=np.bool_)
         self._is_name_length[names] = True
         rows = len(self._lengths)
+        self._begins_name = np.zeros(rows, dtype=np.bool_)
+        first = {token[:1] for token in tokens if len(token) > 1}
+        self._begins_name[[id_ for id_, token in enumerate(tokens) if token in first]] = True
         self._near = np.zeros((5, rows), dtype=np.int64)
         self._touched = np.zeros((2, rows), dtype=np.int32)
         self._fill = np.full((2, rows), -1, dtype=np.int64)
@@ -417,6 +420,7 @@ class _Training:
         """Merge until something has to be done here, and do that."""
         outcome = merge_pairs(
             self._symbols, self._before, self._word_at, self._counts, self._lengths, self._is_name_length,
+            self._begins_name,
             self._places, self._table, self._numbers, self._pair_counts, self._starts, self._sizes,
             self._heap_counts, self._heap_pairs, self._heap_numbers, self.merges, self._near, self._touched,
             self._fill, self._state, self._vocab_size,

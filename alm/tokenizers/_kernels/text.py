@@ -31,6 +31,8 @@ ODD = np.uint64(0x9E3779B97F4A7C15)
 _OTHER_ODD = np.uint64(0xC2B2AE3D27D4EB4F)
 
 _HIGH_BITS = np.uint64(0x8080808080808080)
+_FIRST_HIGH_BIT = np.uint64(0x80)
+_SECOND_HIGH_BIT = np.uint64(0x8000)
 _LOW_BITS = np.uint64(0x7F7F7F7F7F7F7F7F)
 _LOWER_CASE = np.uint64(0x2020202020202020)
 _FROM_A = np.uint64(0x1F1F1F1F1F1F1F1F)  # 0x80 - ord("a"): adding it sets the high bit from "a" on
@@ -87,25 +89,27 @@ def class_and_length(data, at, classes):
 
 
 @inlined
+def ascii_letters_of(eight):
+    """The high bit of each of eight bytes that is an ASCII letter."""
+    lower = (eight | _LOWER_CASE) & _LOW_BITS
+    return (lower + _FROM_A) & ~(lower + _PAST_Z) & ~eight & _HIGH_BITS
+
+
+@inlined
 def letters_end(data, at, stop, classes):
     """Where the run of letters that goes on at `at` ends."""
     while at < stop:
-        eight = load_8(data, at)
-        lower = (eight | _LOWER_CASE) & _LOW_BITS
-        is_letter = (lower + _FROM_A) & ~(lower + _PAST_Z) & ~eight & _HIGH_BITS
-        ascii_letters = trailing_zeros(is_letter ^ _HIGH_BITS) >> 3
-        at += ascii_letters
-        if at >= stop:
-            return stop
-        if ascii_letters == 8:
-            continue
-        if data[at] < 0x80:
+        if data[at] < 0x80 and classes[data[at]] != LETTER:
             return at
+        ascii_letters = trailing_zeros(ascii_letters_of(load_8(data, at)) ^ _HIGH_BITS) >> 3
+        at += ascii_letters
+        if ascii_letters > 0:
+            continue
         found = class_and_length(data, at, classes)
         if found & 7 != LETTER:
             return at
         at += found >> 3
-    return at
+    return stop
 
 
 @kernel
@@ -164,6 +168,12 @@ def spaces_end(data, at, stop, classes, to_newline):
 def word_end(data, at, stop, classes, pattern):
     """Where the word that begins at `at` ends; `stop` is the end of the text, `pattern` one of `PATTERN_CODES`."""
     byte = data[at]
+    # Most words are a few ASCII letters, with or without a blank before them: eight bytes tell.
+    letters = ascii_letters_of(load_8(data, at))
+    if byte == 0x20 and letters & _SECOND_HIGH_BIT and at + 1 < stop:
+        letters |= _FIRST_HIGH_BIT
+    if letters & _FIRST_HIGH_BIT:
+        return letters_end(data, at + (trailing_zeros(letters ^ _HIGH_BITS) >> 3), stop, classes)
     if byte == 0x27:  # apostrophe
         end = contraction_end(data, at, stop, pattern > 0)
         if end > at:

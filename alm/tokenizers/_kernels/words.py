@@ -1,7 +1,8 @@
 """Counting distinct words in compiled code.
 
-The table has two integers a slot: the hash of a word, and its length (high 32 bits) with its number plus one (low 32
-bits), 0 in an empty slot. Word i is `pool[offsets[i]:offsets[i + 1]]`. Slots are probed one after the other.
+A slot of the table is four integers: the first eight bytes of a word; its last eight; its length (high 32 bits) with
+its number plus one (low 32 bits), 0 in an empty slot; and its count. Word i is `pool[offsets[i]:offsets[i + 1]]`. Slots
+are probed one after the other.
 """
 
 from __future__ import annotations
@@ -11,59 +12,52 @@ from collections.abc import Iterable
 import numpy as np
 
 from alm.tokenizers._kernels.compiling import inlined, kernel
+from alm.tokenizers._kernels.memory import ends_of, home_of
 from alm.tokenizers._kernels.text import PATTERN_CODES, classes, equal_spans, hash_span, word_end
 from alm.tokenizers.model import Bounds, Bytes
 from alm.tokenizers.words import PADDING, Words
 
 _FIRST_SLOTS = 1 << 15
 _FIRST_POOL = 1 << 18
-_NUMBER_BITS = np.uint64(0xFFFFFFFF)
+_LOW_32 = np.int64(0xFFFFFFFF)
 
 _DONE, _TABLE_FULL, _POOL_FULL = range(3)
 _DOCUMENT, _AT, _WORDS = range(3)
 
 
 @inlined
-def find_word(table, offsets, pool, data, at, length, hash_):
-    """The slot of the word `data[at:at + length]`, or the empty one where it belongs."""
-    last = (table.size >> 1) - 1
-    slot = np.int64(hash_) & last
+def find_word(table, offsets, pool, data, at, length, first, last):
+    """The place in `table` of the word `data[at:at + length]`, or of the empty slot where it belongs."""
+    place = home_of(table, first, last, length)
     while True:
-        entry = table[2 * slot + 1]
-        if entry == np.uint64(0):
-            return slot
-        if table[2 * slot] == hash_ and np.int64(entry >> np.uint64(32)) == length:
-            # The hash of up to eight bytes is the word.
-            if length <= 8:
-                return slot
-            number = np.int64(entry & _NUMBER_BITS) - 1
-            if equal_spans(pool, offsets[number], data, at, length):
-                return slot
-        slot = (slot + 1) & last
+        entry = table[place + 2]
+        if (table[place] == first) & (table[place + 1] == last) & ((entry >> 32) == length):
+            if length <= 16 or equal_spans(pool, offsets[(entry & _LOW_32) - 1], data, at, length):
+                return place
+        elif entry == 0:
+            return place
+        place = (place + 4) & (table.size - 1)
 
 
 @inlined
-def add_word(data, at, length, count, table, offsets, counts, pool, words):
+def add_word(data, at, length, count, table, offsets, pool, words):
     """Count a word; returns how many there are then. There must be room for one more."""
-    hash_ = hash_span(data, at, length)
-    slot = find_word(table, offsets, pool, data, at, length, hash_)
-    number = np.int64(table[2 * slot + 1] & _NUMBER_BITS)
-    if number > 0:
-        counts[number - 1] += count
-        return words
-    start = offsets[words]
-    for i in range(length):
-        pool[start + i] = data[at + i]
-    counts[words] = count
-    words += 1
-    offsets[words] = start + length
-    table[2 * slot] = hash_
-    table[2 * slot + 1] = (np.uint64(length) << np.uint64(32)) | np.uint64(words)
+    first, last = ends_of(data, at, length)
+    place = find_word(table, offsets, pool, data, at, length, first, last)
+    table[place + 3] += count
+    if table[place + 2] == 0:
+        start = offsets[words]
+        for i in range(length):
+            pool[start + i] = data[at + i]
+        words += 1
+        offsets[words] = start + length
+        table[place], table[place + 1] = first, last
+        table[place + 2] = (np.int64(length) << 32) | words
     return words
 
 
 @kernel
-def count_words(data, bounds, classes, pattern, table, offsets, counts, pool, state):
+def count_words(data, bounds, classes, pattern, table, offsets, pool, state):
     """Count the words of texts until all are counted or an array is full, which the result tells."""
     document, at, words = state[_DOCUMENT], state[_AT], state[_WORDS]
     outcome = _DONE
@@ -71,13 +65,13 @@ def count_words(data, bounds, classes, pattern, table, offsets, counts, pool, st
         stop = bounds[document + 1]
         while at < stop:
             end = word_end(data, at, stop, classes, pattern)
-            if words >= counts.size:
+            if words + 1 >= offsets.size:
                 outcome = _TABLE_FULL
                 break
             if offsets[words] + end - at + PADDING > pool.size:
                 outcome = _POOL_FULL
                 break
-            words = add_word(data, at, end - at, np.int64(1), table, offsets, counts, pool, words)
+            words = add_word(data, at, end - at, np.int64(1), table, offsets, pool, words)
             at = end
         if outcome != _DONE:
             break
@@ -87,26 +81,36 @@ def count_words(data, bounds, classes, pattern, table, offsets, counts, pool, st
 
 
 @kernel
-def add_words(data, starts, added, table, offsets, counts, pool, state):
+def add_words(data, starts, counts, table, offsets, pool, state):
     """Count words that were counted elsewhere. There must be room for all of them."""
     words = state[_WORDS]
-    for i in range(added.size):
-        length = starts[i + 1] - starts[i]
-        words = add_word(data, starts[i], length, added[i], table, offsets, counts, pool, words)
+    for i in range(counts.size):
+        words = add_word(data, starts[i], starts[i + 1] - starts[i], counts[i], table, offsets, pool, words)
     state[_WORDS] = words
 
 
 @kernel
 def move_slots(table, larger):
     """Put every filled slot of `table` into the empty table `larger`."""
-    last = (larger.size >> 1) - 1
-    for i in range(table.size >> 1):
-        if table[2 * i + 1] != np.uint64(0):
-            slot = np.int64(table[2 * i]) & last
-            while larger[2 * slot + 1] != np.uint64(0):
-                slot = (slot + 1) & last
-            larger[2 * slot] = table[2 * i]
-            larger[2 * slot + 1] = table[2 * i + 1]
+    for old in range(0, table.size, 4):
+        entry = table[old + 2]
+        if entry != 0:
+            place = home_of(larger, table[old], table[old + 1], entry >> 32)
+            while larger[place + 2] != 0:
+                place = (place + 4) & (larger.size - 1)
+            for i in range(4):
+                larger[place + i] = table[old + i]
+
+
+@kernel
+def counts_and_hashes(table, offsets, pool, counts, hashes):
+    """The count and a hash of each word, by its number."""
+    for place in range(0, table.size, 4):
+        entry = table[place + 2]
+        if entry != 0:
+            number = (entry & _LOW_32) - 1
+            counts[number] = table[place + 3]
+            hashes[number] = hash_span(pool, offsets[number], entry >> 32)
 
 
 class WordCounter:
@@ -114,9 +118,8 @@ class WordCounter:
 
     def __init__(self, pattern: str) -> None:
         self._pattern = PATTERN_CODES[pattern]
-        self._table = np.zeros(2 * _FIRST_SLOTS, dtype=np.uint64)
+        self._table = np.zeros(4 * _FIRST_SLOTS, dtype=np.int64)
         self._offsets = np.zeros(_FIRST_SLOTS // 2 + 1, dtype=np.int64)
-        self._counts = np.zeros(_FIRST_SLOTS // 2, dtype=np.int64)
         self._pool = np.zeros(_FIRST_POOL, dtype=np.uint8)
         self._state = np.zeros(3, dtype=np.int64)
 
@@ -124,59 +127,43 @@ class WordCounter:
         """Count the words of the texts `data[bounds[i]:bounds[i + 1]]`; `PADDING` bytes follow the last."""
         self._state[_DOCUMENT], self._state[_AT] = 0, bounds[0]
         while outcome := count_words(
-            data, bounds, classes(), self._pattern, self._table, self._offsets, self._counts, self._pool, self._state
+            data, bounds, classes(), self._pattern, self._table, self._offsets, self._pool, self._state
         ):
             if outcome == _TABLE_FULL:
-                self._grow_table(2 * len(self._counts))
+                self._grow_table(2 * len(self._offsets))
             else:
                 rest_of_text = int(bounds[self._state[_DOCUMENT] + 1] - self._state[_AT])
                 self._grow_pool(len(self._pool) + min(rest_of_text, len(data)) + PADDING)
 
     def add(self, other: WordCounter) -> None:
         """Add what another counter has counted."""
-        words, added = int(self._state[_WORDS]), int(other._state[_WORDS])
-        if words + added > len(self._counts):
-            self._grow_table(words + added)
-        self._grow_pool(int(self._offsets[words] + other._offsets[added]) + PADDING)
-        add_words(
-            other._pool,
-            other._offsets[: added + 1],
-            other._counts[:added],
-            self._table,
-            self._offsets,
-            self._counts,
-            self._pool,
-            self._state,
-        )
+        theirs = other.words()
+        words = int(self._state[_WORDS])
+        self._grow_table(words + len(theirs) + 1)
+        self._grow_pool(int(self._offsets[words] + theirs.offsets[-1]) + PADDING)
+        add_words(theirs.data, theirs.offsets, theirs.counts, self._table, self._offsets, self._pool, self._state)
 
     def words(self) -> Words:
-        """Everything counted, in the order that `Words` promises."""
-        count = int(self._state[_WORDS])
-        counts, offsets = self._counts[:count], self._offsets[: count + 1]
-        order = _canonical_order(self._table, counts)
-        return Words(*gathered(self._pool, offsets, order), counts[order])
+        """Everything counted, in the order that `Words` promises: by count, then by hash."""
+        number = int(self._state[_WORDS])
+        counts, hashes = np.zeros(number, dtype=np.int64), np.zeros(number, dtype=np.uint64)
+        counts_and_hashes(self._table, self._offsets, self._pool, counts, hashes)
+        order = np.lexsort((hashes, -counts))
+        return Words(*gathered(self._pool, self._offsets[: number + 1], order), counts[order])
 
     def _grow_table(self, words: int) -> None:
-        capacity = len(self._counts)
-        while capacity < words:
-            capacity *= 2
-        larger = np.zeros(4 * capacity, dtype=np.uint64)
-        move_slots(self._table, larger)
-        self._table = larger
-        self._offsets = _longer(self._offsets, capacity + 1)
-        self._counts = _longer(self._counts, capacity)
+        room = len(self._offsets) - 1
+        while room < words:
+            room *= 2
+        if room >= len(self._offsets):
+            larger = np.zeros(8 * room, dtype=np.int64)
+            move_slots(self._table, larger)
+            self._table = larger
+            self._offsets = _longer(self._offsets, room + 1)
 
     def _grow_pool(self, least: int) -> None:
         if least > len(self._pool):
             self._pool = _longer(self._pool, max(least, len(self._pool) * 3 // 2))
-
-
-def _canonical_order(table: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Indices of the words by count, highest first, then by hash: the same however they were counted."""
-    hashes = np.empty(len(counts), dtype=np.uint64)
-    filled = np.flatnonzero(table[1::2])
-    hashes[(table[1::2][filled] & _NUMBER_BITS).astype(np.int64) - 1] = table[::2][filled]
-    return np.lexsort((hashes, -counts))
 
 
 @kernel
@@ -209,6 +196,6 @@ def joined(texts: Iterable[str]) -> tuple[Bytes, Bounds]:
     """Texts as kernels take them: all bytes with `PADDING` zeros behind, and where each text begins."""
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
     bounds = np.zeros(len(encoded) + 1, dtype=np.int64)
-    np.cumsum([len(text) for text in encoded], out=bounds[1:]) if encoded else None
+    bounds[1:] = np.cumsum([len(text) for text in encoded])
     encoded.append(bytes(PADDING))
     return np.frombuffer(b"".join(encoded), dtype=np.uint8), bounds
