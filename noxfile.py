@@ -22,6 +22,9 @@ ROOT = Path(__file__).parent
 PYTHON = sys.executable
 # Other people's libraries that tests compare ours with.
 PEERS = ("tokenizers", "transformers")
+BENCHMARKS = ("tokenizer", "training_step")
+# What the benchmarks measure against, besides.
+BENCHMARK_PEERS = ("rustbpe", "tiktoken", "kitoken", "sentencepiece")
 FROM_WHEEL = "import alm, sys; assert alm.__file__.startswith(sys.argv[1]), alm.__file__"
 
 nox.needs_version = ">=2025.5"
@@ -106,10 +109,12 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The programs in benchmarks/, or those named: `nox -s bench -- tokenizer`. Minutes each."""
-    names = session.posargs or [path.stem for path in sorted((ROOT / "benchmarks").glob("bench_*.py"))]
-    for name in names:
-        session.run(PYTHON, f"benchmarks/bench_{name.removeprefix('bench_')}.py")
+    """The programs in benchmarks/, or those named: `nox -s bench -- tokenizer`. Minutes to half an hour each."""
+    missing = [name for name in BENCHMARK_PEERS if find_spec(name) is None]
+    if missing:
+        session.run(PYTHON, "-m", "pip", "install", "--quiet", *missing)
+    for name in session.posargs or BENCHMARKS:
+        session.run(PYTHON, f"benchmarks/{name}.py")
 
 
 def _alm(session: nox.Session, *arguments: str) -> None:

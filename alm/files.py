@@ -110,7 +110,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Replace `path` with `value` as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, indented_json(value) + "\n")
 
 
 def sha256(path: Path) -> str:
@@ -237,3 +237,24 @@ def publish(stage: Path, folder: Path, *, last: str, replaces: Iterable[str] = (
         for name in [*(name for name in names if name != last), last]:
             (stage / name).replace(folder / name)
         sync_folder(folder)
+
+
+def indented_json(value: object, margin: str = "") -> str:
+    """What `json.dumps(value, ensure_ascii=False, indent=2)` gives, several times faster for long flat parts.
+
+    With an indent the standard library leaves its compiled encoder.
+    """
+    inner = margin + "  "
+    if isinstance(value, dict) and value:
+        items = [
+            f"{inner}{_quoted(key)}: {item if type(item) is int else indented_json(item, inner)}"
+            for key, item in value.items()
+        ]
+        return "{\n" + ",\n".join(items) + f"\n{margin}}}"
+    if isinstance(value, list | tuple) and value:
+        items = [f"{inner}{item if type(item) is int else indented_json(item, inner)}" for item in value]
+        return "[\n" + ",\n".join(items) + f"\n{margin}]"
+    return _quoted(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+_quoted = json.encoder.encode_basestring

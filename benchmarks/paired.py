@@ -45,7 +45,7 @@ def compare(programs: Mapping[str, Program], *, rounds: int, work: float = 0.0, 
     for peer in peers:
         pairs = list(zip(costs[ours], costs[peer], strict=True))
         cpu, wall = ([a[kind] / b[kind] for a, b in pairs] for kind in (0, 1))
-        print(f"  {ours} / {peer}: CPU {_with_interval(cpu)}; wall {_with_interval(wall)}", flush=True)
+        print(f"  {ours} / {peer}: CPU {with_interval(cpu)}; wall {with_interval(wall)}", flush=True)
 
 
 def _measured(program: Callable[[], object]) -> Cost:
@@ -55,7 +55,7 @@ def _measured(program: Callable[[], object]) -> Cost:
     return Cost(time.process_time() - cpu, time.perf_counter() - wall)
 
 
-def _with_interval(ratios: Sequence[float]) -> str:
+def with_interval(ratios: Sequence[float]) -> str:
     """The median, and the order statistics that hold the true one with the confidence that is printed."""
     ordered, n = sorted(ratios), len(ratios)
     ranks = [rank for rank in range(1, n // 2 + 1) if _coverage(rank, n) >= CONFIDENCE] or [1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -175,3 +176,19 @@ def test_an_empty_file_reads_as_nothing(tmp_path: Path) -> None:
     opened: BinaryIO
     with files.open_binary(tmp_path / "a") as opened:
         assert list(files.chunks(opened)) == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        [],
+        {"a": [], "b": {}, "c": None, "d": [True, False, 1, -1.5e-7, float("inf")], 'é\n"': "\u2028\x00😀\\"},
+        [[["x", 1]], {"y": {"z": [1, [2, "3"]]}}],
+        ("tuple", (1, 2)),
+        "text",
+        3,
+    ],
+)
+def test_indented_json_is_what_the_standard_library_writes(value: object) -> None:
+    assert files.indented_json(value) == json.dumps(value, ensure_ascii=False, indent=2)

@@ -82,13 +82,22 @@ def encode(
         str | None, typer.Argument(help="Text to encode; `-` or nothing reads stdin.", show_default=False)
     ] = None,
     tokenizer: TokenizerPath = Path("artifacts/tokenizer.json"),
+    show: Annotated[bool, typer.Option("--show", help="Print the pieces of the text, coloured on a terminal.")] = False,
     json: options.Json = False,
 ) -> None:
     """Print the ids of a text on one line; with --json also the piece that each id stands for."""
     from alm.tokenizers.file import Tokenizer
 
     loaded = Tokenizer.load(tokenizer)
-    ids = loaded.encode(_stdin() if text in (None, "-") else text or "")
+    given = _stdin() if text in (None, "-") else text or ""
+    ids = loaded.encode(given)
+    if show and not json:
+        from alm.cli.pieces import show_pieces
+
+        show_pieces([loaded.token_bytes(id_) for id_ in ids])
+        size = len(given.encode("utf-8", "surrogatepass"))
+        ui.talk(f"{len(ids):,} tokens, {size:,} bytes, {size / max(1, len(ids)):.2f} bytes per token")
+        return
     pieces = [loaded.token_bytes(id_).decode("utf-8", "replace") for id_ in ids] if json else []
     ui.show_result({"ids": ids, "pieces": pieces}, [" ".join(map(str, ids))], as_json=json)
 
@@ -129,3 +138,51 @@ def decode(
         ui.show_result({"text": text}, [], as_json=True)
     else:
         ui.write(text, end="")
+
+
+@app.command()
+def compare(
+    tokenizers: Annotated[list[Path] | None, typer.Argument(help="Tokenizer files.", show_default=False)] = None,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", help="Text to compare them on: files, folders, globs; repeatable.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Model to advise a vocabulary size for: a file or a preset.", show_default=False),
+    ] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Show tokenizers side by side: bytes per token by kind of text, use of the vocabulary, speed."""
+    from alm.cli.tokenizer_compare import run
+
+    run(tokenizers or [Path("artifacts/tokenizer.json")], text or [], model, as_json=json, quiet=quiet)
+
+
+@app.command()
+def export(
+    to: Annotated[str, typer.Option("--to", help="The form to write: tiktoken.")] = "tiktoken",
+    out: Annotated[Path, typer.Option("--out", help="Folder for the result, which is named after it.")] = Path(
+        "artifacts/tiktoken"
+    ),
+    tokenizer: TokenizerPath = Path("artifacts/tokenizer.json"),
+    force: options.Force = False,
+    json: options.Json = False,
+) -> None:
+    """Write a tokenizer in the form of another tool."""
+    from alm.errors import ConfigError
+    from alm.tokenizers import tiktoken
+    from alm.tokenizers.file import Tokenizer
+
+    if to != "tiktoken":
+        hint = "use `--to tiktoken`; other tools read tokenizer.json as it is"
+        raise ConfigError(f"there is no form `{to}` to write (there are: tiktoken)", hint=hint)
+    loaded = Tokenizer.load(tokenizer)
+    written = tiktoken.export(loaded, out, force=force)
+    checked = tiktoken.checked(loaded)
+    if not json:
+        found = "tiktoken is installed and gives the same ids" if checked else "tiktoken is not installed: not compared"
+        ui.talk(found)
+    ui.show_result(
+        {"files": [str(path) for path in written], "checked": checked}, list(map(str, written)), as_json=json
+    )

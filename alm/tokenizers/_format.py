@@ -48,7 +48,7 @@ def write(content: Content) -> str:
         "decoder": _DECODER if byte_level else _FALLBACK_DECODER,
         "model": content.model.fragment(content.specials),
     }
-    return json.dumps(document, ensure_ascii=False, indent=2)
+    return files.indented_json(document)
 
 
 def _added_token(id_: int, name: str) -> Json:

@@ -31,13 +31,16 @@ class Counted:
 def count(files: Sequence[CleanFile], pattern: Pattern, *, workers: int, on_event: Listener) -> Counted:
     """Count the words of all documents, by `workers` threads where that pays; `InputError` if there are none."""
     text = _Text(files, on_event)
-    if compiled.pays_off(_size(files), on_event):
-        words = _count_compiled(text.batches(), pattern, workers)
-    else:
-        words = _count_plain(text.batches(), pattern)
+    natively = compiled.pays_off(_size(files), on_event)
+    words = count_texts(text.batches(), pattern, workers=workers, natively=natively)
     if len(words) == 0:
         raise InputError("the text is empty: there is nothing to train on", hint="run `alm corpus prepare` first")
     return Counted(words, text.documents, text.bytes)
+
+
+def count_texts(batches: Iterable[list[str]], pattern: Pattern, *, workers: int = 1, natively: bool = True) -> Words:
+    """The words of texts that come in batches, counted by `workers` threads of compiled code, or in plain Python."""
+    return _count_compiled(batches, pattern, workers) if natively else _count_plain(batches, pattern)
 
 
 def _size(files: Sequence[CleanFile]) -> int:

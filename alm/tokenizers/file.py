@@ -46,7 +46,6 @@ class Tokenizer:
     def __init__(self, content: _format.Content, data: bytes) -> None:
         self._content = content
         self._data = data
-        self._words = _WordIds(content.model.word_encoder())
         self._idle: list[NativeEncoder] = []  # one is taken by each thread that encodes
         self._characters = 0  # encoded so far: compiled code is loaded once that much has been asked for
 
@@ -174,6 +173,10 @@ class Tokenizer:
         encoded = Encoded(*encoder.encode(*joined(texts)))
         self._idle.append(encoder)
         return encoded
+
+    @functools.cached_property
+    def _words(self) -> _WordIds:
+        return _WordIds(self._content.model.word_encoder())
 
     def _encoded(self, text: str) -> bytes:
         """The ids of `text` as the bytes of an int32 array."""

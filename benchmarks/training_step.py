@@ -2,7 +2,7 @@
 
 All start from the same weights, see the same batch, clip, and use PyTorch's fused AdamW; the losses must agree.
 
-    python benchmarks/bench_training_step.py [PRESET]
+    python benchmarks/training_step.py [PRESET]
 """
 
 from __future__ import annotations

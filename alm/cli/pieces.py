@@ -1,0 +1,47 @@
+"""Pieces of text with their borders visible: coloured in turn on a terminal, parted by `|` elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+from alm.cli import ui
+
+_BACKGROUNDS = ("on color(25)", "on color(58)", "on color(90)", "on color(23)", "on color(94)")
+_FOREGROUND = "bright_white"
+_VISIBLE = {"\n": "⏎\n", "\t": "→", "\r": "␍", "\u00a0": "⍽", "\u200b": "∅"}
+
+
+def show_pieces(pieces: Sequence[bytes]) -> None:
+    """Print `pieces`, the bytes of token after token, on stdout."""
+    shown = _shown(pieces)
+    if not sys.stdout.isatty() or "NO_COLOR" in os.environ:
+        ui.write("|".join(shown))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    text = Text()
+    for number, piece in enumerate(shown):
+        text.append(piece, style=f"{_FOREGROUND} {_BACKGROUNDS[number % len(_BACKGROUNDS)]}")
+    Console(highlight=False, markup=False, emoji=False).print(text, soft_wrap=True)
+
+
+def _shown(pieces: Iterable[bytes]) -> list[str]:
+    """What of each piece can be seen; bytes that are no whole character as <0xNN>."""
+    shown = []
+    for piece in pieces:
+        try:
+            text = "".join(_visible(character) for character in piece.decode("utf-8"))
+        except UnicodeDecodeError:
+            text = "".join(f"<0x{byte:02X}>" for byte in piece)
+        shown.append(text)
+    return shown
+
+
+def _visible(character: str) -> str:
+    """A control character would do something to the terminal instead of being seen."""
+    if character in _VISIBLE:
+        return _VISIBLE[character]
+    return f"<0x{ord(character):02X}>" if ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 else character

@@ -1,0 +1,121 @@
+"""A tokenizer in the form that tiktoken reads: a file of tokens by rank, and a Python module that puts it to use.
+
+A line of the file is a token's bytes in base 64 and its id, which is its rank; a merge is what two tokens of lower rank
+make, so the merges need not be written. Only byte-level BPE can be said in this way.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import dedent
+
+from alm.errors import AlmError, InputError
+from alm.files import publish, staging
+from alm.tokenizers.file import Tokenizer
+from alm.tokenizers.pretokenize import PATTERNS
+from alm.tokenizers.probes import PROBES
+
+_MODULE = '''
+    """The tokenizer in `{ranks}` beside this file, for tiktoken. Written by `alm tokenizer export`."""
+
+    from pathlib import Path
+
+    import tiktoken
+    from tiktoken.load import load_tiktoken_bpe
+
+
+    def encoding() -> tiktoken.Encoding:
+        """Gives the ids of the tokenizer.json that this was made from, whose sha256 is
+        {sha256}."""
+        return tiktoken.Encoding(
+            {name!r},
+            pat_str={pattern!r},
+            mergeable_ranks=load_tiktoken_bpe(str(Path(__file__).with_name({ranks!r}))),
+            special_tokens={specials},
+        )
+'''
+
+
+def export(tokenizer: Tokenizer, out: Path, *, force: bool = False) -> list[Path]:
+    """Write `<name>.tiktoken` and `<name>.py` into the folder `out`, named after it; returns what was written.
+
+    `InputError` when tiktoken cannot say what the tokenizer is, or something else is there and `force` is not given.
+    """
+    _check(tokenizer)
+    name = out.resolve().name.replace("-", "_")
+    written = {f"{name}.tiktoken": ranks(tokenizer), f"{name}.py": module(tokenizer, name)}
+    for file, text in written.items():
+        path = out / file
+        if path.exists() and path.read_text("utf-8") != text and not force:
+            raise InputError(
+                f"`{path}` exists", hint=f"add `--force` to replace it, or name another folder than `{out}`"
+            )
+    with staging(out, "export") as stage:
+        for file, text in written.items():
+            (stage / file).write_text(text, encoding="utf-8", newline="\n")
+        publish(stage, out, last=f"{name}.py")
+    return [out / file for file in written]
+
+
+def ranks(tokenizer: Tokenizer) -> str:
+    """The lines of the file of ranks."""
+    ids = sorted(set(range(tokenizer.vocab_size)) - set(tokenizer.specials.values()))
+    return "".join(f"{base64.b64encode(tokenizer.token_bytes(id_)).decode()} {id_}\n" for id_ in ids)
+
+
+def module(tokenizer: Tokenizer, name: str) -> str:
+    """The text of the Python module."""
+    return (
+        dedent(_MODULE)
+        .lstrip()
+        .format(
+            name=name,
+            ranks=f"{name}.tiktoken",
+            sha256=tokenizer.sha256,
+            pattern=PATTERNS[tokenizer.pattern],
+            specials=dict(tokenizer.specials),
+        )
+    )
+
+
+def checked(tokenizer: Tokenizer, texts: Sequence[str] = tuple(PROBES.values())) -> bool:
+    """Whether tiktoken is installed; if so it has been given the tokenizer, and gave the same ids for `texts`.
+
+    `AlmError` when it gave others.
+    """
+    try:
+        import tiktoken
+    except ImportError:
+        return False
+    lines = (line.split() for line in ranks(tokenizer).splitlines())
+    encoding = tiktoken.Encoding(
+        "checked",
+        pat_str=PATTERNS[tokenizer.pattern],
+        mergeable_ranks={base64.b64decode(token): int(rank) for token, rank in lines},
+        special_tokens=dict(tokenizer.specials),
+    )
+    for text in texts:
+        if encoding.encode_ordinary(text) != tokenizer.encode(text):
+            raise AlmError(
+                f"tiktoken gives other ids for {text[:40]!r}",
+                hint="report this as a bug of alm, with your tokenizer.json; do not use the export",
+            )
+    return True
+
+
+def _check(tokenizer: Tokenizer) -> None:
+    hint = "run `alm tokenizer train --out artifacts/bpe.json` for one that can be exported"
+    if tokenizer.kind != "bpe" or not tokenizer.is_byte_level:
+        raise InputError(f"tiktoken knows byte-level BPE alone, and this is {_what(tokenizer)}", hint=hint)
+    first = tokenizer.vocab_size - tokenizer.merges
+    made = [tokenizer.token_bytes(a) + tokenizer.token_bytes(b) for a, b in tokenizer.merge_pairs]
+    if [tokenizer.token_bytes(first + rank) for rank in range(len(made))] != made:
+        raise InputError(
+            "tiktoken takes a token's id for its rank, and here the merges have ids in another order", hint=hint
+        )
+
+
+def _what(tokenizer: Tokenizer) -> str:
+    return "Unigram" if tokenizer.kind == "unigram" else "BPE over characters"
