@@ -163,7 +163,7 @@ def compare(
 def export(
     to: Annotated[str, typer.Option("--to", help="The form to write: tiktoken.")] = "tiktoken",
     out: Annotated[Path, typer.Option("--out", help="Folder for the result, which is named after it.")] = Path(
-        "artifacts/tiktoken"
+        "artifacts/tokenizer"
     ),
     tokenizer: TokenizerPath = Path("artifacts/tokenizer.json"),
     force: options.Force = False,

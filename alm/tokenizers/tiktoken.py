@@ -7,6 +7,7 @@ make, so the merges need not be written. Only byte-level BPE can be said in this
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import dedent
@@ -44,7 +45,7 @@ def export(tokenizer: Tokenizer, out: Path, *, force: bool = False) -> list[Path
     `InputError` when tiktoken cannot say what the tokenizer is, or something else is there and `force` is not given.
     """
     _check(tokenizer)
-    name = out.resolve().name.replace("-", "_")
+    name = _module_name(out)
     written = {f"{name}.tiktoken": ranks(tokenizer), f"{name}.py": module(tokenizer, name)}
     for file, text in written.items():
         path = out / file
@@ -115,6 +116,12 @@ def _check(tokenizer: Tokenizer) -> None:
         raise InputError(
             "tiktoken takes a token's id for its rank, and here the merges have ids in another order", hint=hint
         )
+
+
+def _module_name(out: Path) -> str:
+    """The name of the folder as Python can import it, and not the one of the package that it uses."""
+    name = re.sub(r"\W", "_", out.resolve().name, flags=re.ASCII)
+    return f"alm_{name}" if name == "tiktoken" or not name.isidentifier() else name
 
 
 def _what(tokenizer: Tokenizer) -> str:

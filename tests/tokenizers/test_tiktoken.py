@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -59,6 +60,20 @@ def test_what_tiktoken_cannot_say_is_refused(prose: list[str], tmp_path: Path) -
     with pytest.raises(InputError, match="ids in another order"):
         exporting.export(Tokenizer.of(swapped), tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(("folder", "name"), [("a.b-c", "a_b_c"), ("tiktoken", "alm_tiktoken"), ("1x", "alm_1x")])
+def test_the_module_can_be_imported_whatever_the_folder(folder: str, name: str, tmp_path: Path) -> None:
+    written = exporting.export(Tokenizer.from_merges([]), tmp_path / folder)
+    assert [path.name for path in written] == [f"{name}.tiktoken", f"{name}.py"]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {name}; print({name}.encoding().encode('a'))"],
+        cwd=tmp_path / folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[80]\n"
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
