@@ -19,30 +19,37 @@ _TEXT, _AT, _POSITION, _NEEDED = range(4)
 
 
 @inlined
-def rank_of(pairs, ranks, left, right):
-    """When two symbols are joined (high 32 bits) and into what (low 32 bits); `_NEVER` if they are not."""
-    last = pairs.size - 1
-    pair = (np.uint64(left) << np.uint64(32)) | np.uint64(right)
-    place = np.int64(mixed(pair * ODD)) & last
-    while pairs[place] != pair:
-        if ranks[place] == _NEVER:
+def home_of_pair(ranks, left, right):
+    """Two symbols as one integer, and the place in `ranks` where looking for them begins."""
+    pair = (np.int64(left) << 32) | np.int64(right)
+    return pair, (np.int64(mixed(np.uint64(pair) * ODD)) << 1) & (ranks.size - 1)
+
+
+@inlined
+def rank_of(ranks, left, right):
+    """When two symbols are joined (high 32 bits) and into what (low 32 bits); `_NEVER` if they are not.
+
+    `ranks` has two integers a slot, so that a look-up touches one line of the cache: the pair and its rank.
+    """
+    pair, place = home_of_pair(ranks, left, right)
+    while ranks[place] != pair:
+        if ranks[place + 1] == _NEVER:
             return _NEVER
-        place = (place + 1) & last
-    return ranks[place]
+        place = (place + 2) & (ranks.size - 1)
+    return ranks[place + 1]
 
 
 @kernel
-def fill_ranks(merges, pairs, ranks):
+def fill_ranks(merges, ranks):
     """Enter each merge (left, right, made) with its rank; of equal pairs the first counts."""
-    last = pairs.size - 1
+    ranks[1::2] = _NEVER
     for rank in range(merges.shape[0]):
-        pair = (np.uint64(merges[rank, 0]) << np.uint64(32)) | np.uint64(merges[rank, 1])
-        place = np.int64(mixed(pair * ODD)) & last
-        while ranks[place] != _NEVER and pairs[place] != pair:
-            place = (place + 1) & last
-        if ranks[place] == _NEVER:
-            pairs[place] = pair
-            ranks[place] = (np.int64(rank) << 32) | np.int64(merges[rank, 2])
+        pair, place = home_of_pair(ranks, merges[rank, 0], merges[rank, 1])
+        while ranks[place + 1] != _NEVER and ranks[place] != pair:
+            place = (place + 2) & (ranks.size - 1)
+        if ranks[place + 1] == _NEVER:
+            ranks[place] = pair
+            ranks[place + 1] = (np.int64(rank) << 32) | np.int64(merges[rank, 2])
 
 
 @kernel
@@ -70,10 +77,10 @@ def symbols_of(data, at, stop, byte_ids, character_ids, out, position):
 
 
 @kernel
-def join_short(symbols, start, count, found, pairs, ranks):
+def join_short(symbols, start, count, found, ranks):
     """Join in place, looking through all pairs each time; returns how many symbols are left."""
     for i in range(count - 1):
-        found[i] = rank_of(pairs, ranks, symbols[start + i], symbols[start + i + 1])
+        found[i] = rank_of(ranks, symbols[start + i], symbols[start + i + 1])
     while count > 1:
         best, at = found[0], 0
         for i in range(1, count - 1):
@@ -87,9 +94,9 @@ def join_short(symbols, start, count, found, pairs, ranks):
             symbols[start + i] = symbols[start + i + 1]
             found[i - 1] = found[i]
         if at < count - 1:
-            found[at] = rank_of(pairs, ranks, symbols[start + at], symbols[start + at + 1])
+            found[at] = rank_of(ranks, symbols[start + at], symbols[start + at + 1])
         if at > 0:
-            found[at - 1] = rank_of(pairs, ranks, symbols[start + at - 1], symbols[start + at])
+            found[at - 1] = rank_of(ranks, symbols[start + at - 1], symbols[start + at])
     return count
 
 
@@ -128,7 +135,7 @@ def heap_drop(heap, size):
 
 
 @kernel
-def join_long(symbols, start, count, heap, links, pairs, ranks):
+def join_long(symbols, start, count, heap, links, ranks):
     """Join in place with a heap of joints over linked symbols: n log n; returns how many symbols are left.
 
     `links` has two rows, the place before and the place after; `heap` has room for three joints a symbol.
@@ -137,7 +144,7 @@ def join_long(symbols, start, count, heap, links, pairs, ranks):
     for i in range(count):
         links[0, i], links[1, i] = i - 1, i + 1
         if i + 1 < count:
-            rank = rank_of(pairs, ranks, symbols[start + i], symbols[start + i + 1])
+            rank = rank_of(ranks, symbols[start + i], symbols[start + i + 1])
             if rank != _NEVER:
                 heap_push(heap, size, rank, i)
                 size += 1
@@ -147,7 +154,7 @@ def join_long(symbols, start, count, heap, links, pairs, ranks):
         right = links[1, at]
         if symbols[start + at] < 0 or right >= count:
             continue
-        if rank_of(pairs, ranks, symbols[start + at], symbols[start + right]) != rank:
+        if rank_of(ranks, symbols[start + at], symbols[start + right]) != rank:
             continue
         symbols[start + at], symbols[start + right] = np.int32(rank & 0xFFFFFFFF), -1
         following = links[1, right]
@@ -156,7 +163,7 @@ def join_long(symbols, start, count, heap, links, pairs, ranks):
             links[0, following] = at
         for left, neighbour in ((links[0, at], at), (at, following)):
             if left >= 0 and neighbour < count:
-                rank = rank_of(pairs, ranks, symbols[start + left], symbols[start + neighbour])
+                rank = rank_of(ranks, symbols[start + left], symbols[start + neighbour])
                 if rank != _NEVER:
                     heap_push(heap, size, rank, left)
                     size += 1
@@ -170,7 +177,7 @@ def join_long(symbols, start, count, heap, links, pairs, ranks):
 
 @kernel
 def encode_texts(
-    data, bounds, classes, pattern, byte_ids, character_ids, pairs, ranks,
+    data, bounds, classes, pattern, byte_ids, character_ids, ranks,
     table, pool, ids, memory_state, found, heap, links, out, offsets, state
 ):  # fmt: skip
     """Encode texts until all are done or an array is full, which the result tells."""
@@ -202,9 +209,9 @@ def encode_texts(
                     continue
             count = symbols_of(data, at, end, byte_ids, character_ids, out, position) - position
             if count <= _SHORT:
-                count = join_short(out, position, count, found, pairs, ranks)
+                count = join_short(out, position, count, found, ranks)
             else:
-                count = join_long(out, position, count, heap, links, pairs, ranks)
+                count = join_long(out, position, count, heap, links, ranks)
             if place >= 0:
                 remember(table, pool, ids, memory_state, place, first, last, data, at, length, out, position, count)
             position += count
@@ -233,10 +240,9 @@ class Encoder:
     ) -> None:
         self._pattern = PATTERN_CODES[pattern]
         self._byte_ids, self._character_ids = byte_ids, character_ids
-        size = 1 << max(4, (4 * len(merges) - 1).bit_length())
-        self._pairs = np.zeros(size, dtype=np.uint64)
-        self._ranks = np.full(size, _NEVER, dtype=np.int64)
-        fill_ranks(merges, self._pairs, self._ranks)
+        slots = 1 << max(4, (2 * len(merges)).bit_length())
+        self._ranks = np.zeros(2 * slots, dtype=np.int64)
+        fill_ranks(merges, self._ranks)
         self._memory = Memory()
         self._found = np.zeros(_SHORT, dtype=np.int64)
         self._scratch(_SHORT)
@@ -248,7 +254,7 @@ class Encoder:
         state = np.array([0, bounds[0], 0, 0], dtype=np.int64)
         memory = self._memory
         while outcome := encode_texts(
-            data, bounds, classes(), self._pattern, self._byte_ids, self._character_ids, self._pairs, self._ranks,
+            data, bounds, classes(), self._pattern, self._byte_ids, self._character_ids, self._ranks,
             memory.table, memory.pool, memory.ids, memory.state, self._found, self._heap, self._links,
             out, offsets, state,
         ):  # fmt: skip
