@@ -463,3 +463,19 @@ def test_more_words_than_are_remembered_encode_alike(tokenizer: Tokenizer) -> No
     text = "".join(words * 2)
     expected = list(chain.from_iterable(map(tokenizer._content.model.word_encoder(), (w.encode() for w in words))))
     assert tokenizer.encode(text) == expected * 2
+
+
+def test_long_words_that_differ_in_the_middle_alone(tokenizer: Tokenizer) -> None:
+    words = [f" abcdefgh{middle}stuvwxyz" for middle in ("i", "j", "ij", "ji", "hhhhhhhhhh", "hhhhhhhhhs")]
+    one_by_one = [ids for word in words * 2 for ids in tokenizer._content.model.word_encoder()(word.encode())]
+    assert tokenizer.encode("".join(words * 2)) == one_by_one
+
+
+@pytest.mark.parametrize("workers", range(1, 6))
+def test_a_text_to_each_thread(workers: int, tokenizer: Tokenizer) -> None:
+    texts = ["one two ", "three 4", " five   "]
+    for count in range(4):
+        encoded = tokenizer.encode_batch(texts[:count], workers=workers)
+        assert [encoded.ids[a:b].tolist() for a, b in pairwise(encoded.offsets)] == [
+            tokenizer.encode(text) for text in texts[:count]
+        ]

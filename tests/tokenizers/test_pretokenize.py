@@ -127,7 +127,9 @@ def test_counts_add_up_over_texts(hard: str) -> None:
 def test_compiled_counts_are_the_plain_ones(
     workers: int, pattern: Pattern, soup: list[str], all_hard: list[str]
 ) -> None:
-    texts = [*all_hard, *soup, "x" * 300_000, *(f"word{n}" for n in range(40_000))]  # tables and pools must grow
+    texts = [*all_hard, *soup, "x" * 300_000, *(f"word{n}" for n in range(40_000))]
+    texts += ["abcdefghijstuvwxyzab abcdefghjistuvwxyzab abcdefghijstuvwxyzab"]
+    # tables and pools must grow
     counters = [WordCounter(pattern) for _ in range(workers)]
     for number, counter in enumerate(counters):
         counter.feed(*joined(texts[number::workers]))

@@ -170,7 +170,7 @@ def word_end(data, at, stop, classes, pattern):
     byte = data[at]
     # Most words are a few ASCII letters, with or without a blank before them: eight bytes tell.
     letters = ascii_letters_of(load_8(data, at))
-    if byte == 0x20 and letters & _SECOND_HIGH_BIT and at + 1 < stop:
+    if byte == 0x20 and letters & _SECOND_HIGH_BIT:
         letters |= _FIRST_HIGH_BIT
     if letters & _FIRST_HIGH_BIT:
         return letters_end(data, at + (trailing_zeros(letters ^ _HIGH_BITS) >> 3), stop, classes)
