@@ -91,7 +91,7 @@ def _tokenizer(path: Path) -> Found:
     metadata = artifacts.read(metadata_path(path), TokenizerMetadata, hint="run `alm tokenizer train`")
     rows = [
         ("kind", metadata.kind),
-        ("tokens", f"{metadata.vocab_size:,}, {metadata.merges:,} of them merges"),
+        ("tokens", f"{metadata.vocab_size:,}" + (f", {metadata.merges:,} of them merges" if metadata.merges else "")),
         ("trained on", f"{metadata.documents:,} documents, {ui.size(metadata.bytes)}"),
         ("sha256", metadata.file.sha256),
         *_inputs(metadata.inputs),

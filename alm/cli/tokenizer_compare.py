@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alm.cli import ui
-from alm.errors import ConfigError
+from alm.errors import ConfigError, InputError
 from alm.tokenizers.compare import Measured, measure, open_tokenizer
 from alm.tokenizers.probes import PROBES
 
@@ -41,6 +41,8 @@ def _read(given: Sequence[str]) -> Texts:
     texts: Texts = {}
     for document in read_documents(find(given)):
         texts.setdefault(document.source, []).append(document.text)
+    if not texts:
+        raise InputError("the text is empty: there is nothing to compare on", hint="run `alm corpus prepare` first")
     return texts
 
 

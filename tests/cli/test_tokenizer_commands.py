@@ -98,6 +98,12 @@ def test_comparison_of_two_on_given_text(tokenizer: Path, run: Run) -> None:
     assert "--model pico" in err
 
 
+def test_an_empty_text_is_no_text_to_compare_on(tokenizer: Path, run: Run) -> None:
+    Path("empty.txt").touch()
+    code, _, err = run("tokenizer", "compare", str(tokenizer), "--text", "empty.txt")
+    assert (code, "the text is empty" in err) == (1, True)
+
+
 def test_advice_names_a_size_and_why(tokenizer: Path, run: Run) -> None:
     code, out, _ = run("tokenizer", "compare", "--text", "my-texts", "--model", "nano")
     assert code == 0
