@@ -6,31 +6,54 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Document:
-    """One text. `origin` says where it came from and is unique within its source."""
+    """One text. `origin` says where it came from and is unique within its source.
+
+    `is_web` marks raw web pages: where a source leaves the choice of filters open, these get all of them.
+    """
 
     text: str
     origin: str
+    is_web: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Dropped:
-    """`bytes` of UTF-8 that a source read and left out; `documents` of them were whole documents."""
+    """`bytes` that a source read and left out; `documents` of them were whole documents.
+
+    `origin` and `excerpt` are there to be shown as an example, where there is something to show.
+    """
 
     reason: str
     bytes: int
     documents: int = 0
+    origin: str = ""
+    excerpt: str = ""
 
 
 Item = Document | Dropped
+Items = Generator[Item, None, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a source's input that can be read on its own: a file, a range of one, some row groups.
+
+    `name` is the file's path, or what the source calls it; `bytes` is its size where it lies. `where`
+    says which piece it is, in numbers that only the source's kind understands; empty means the whole.
+    """
+
+    name: str
+    bytes: int
+    where: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
-class Source:
-    """An opened source: what is known of it, and its items, read once."""
+class Survey:
+    """What a source has to read, in order, found without reading it."""
 
-    items: Generator[Item, None, None]
+    parts: tuple[Part, ...]
     revision: str | None = None
     licence: str | None = None
 

@@ -1,0 +1,1 @@
+"""Kinds of adapter: how rows (mappings of field to value) become documents."""

@@ -1,0 +1,1 @@
+"""Kinds of file format that the source `files` reads."""

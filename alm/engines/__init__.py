@@ -1,0 +1,1 @@
+"""Kinds of engine: how work over many units runs."""
