@@ -68,14 +68,14 @@ class Metadata(Config):
 
 
 class CleanShard(Config):
-    """One `<source>-NNNNN.txt` with its document lines `<source>-NNNNN.jsonl`."""
+    """One `<source>-NNNNN.txt` with its document lines `<source>-NNNNN.jsonl`; other formats hold the lines too."""
 
     file: str
     documents: int
     bytes: int
     sha256: str
-    lines_file: str
-    lines_sha256: str
+    lines_file: str | None = None
+    lines_sha256: str | None = None
 
 
 class Tally(Config):
@@ -103,8 +103,8 @@ class SourceMetadata(Metadata):
 
     def payload(self) -> list[FileRecord]:
         texts = [FileRecord(path=s.file, bytes=s.bytes, sha256=s.sha256) for s in self.shards]
-        lines = [FileRecord(path=s.lines_file, bytes=-1, sha256=s.lines_sha256) for s in self.shards]
-        return texts + lines
+        lines = [(shard.lines_file, shard.lines_sha256) for shard in self.shards]
+        return texts + [FileRecord(path=path, bytes=-1, sha256=digest) for path, digest in lines if path and digest]
 
 
 class TokenizerMetadata(Metadata):
@@ -273,6 +273,13 @@ def current(
     if faults:
         raise ArtifactError(f"`{path}` is no longer true: {faults[0]}", hint=f"run `{redo} --force` to make it anew")
     return found
+
+
+def differences(found: Metadata, *, config: Values, inputs: Iterable[FileRecord]) -> list[str]:
+    """How `config` and `inputs` differ from those of `found`, a line each; inputs that are new are no difference."""
+    known = {file.path for file in found.inputs}
+    shared = [file for file in inputs if file.path in known]
+    return [*_input_differences(found.inputs, shared), *_config_differences(found.config, config)]
 
 
 def _input_differences(found: Iterable[FileRecord], wanted: Iterable[FileRecord]) -> list[str]:

@@ -11,6 +11,9 @@ Anything else that escapes is a bug and exits with `EXIT_BUG`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_BUG = 70
@@ -27,6 +30,10 @@ class AlmError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Callable[..., AlmError], tuple[Any, ...], dict[str, Any]]:  # Any: as pickle has it
+        # A worker's error reaches its parent with its hint and its exit code.
+        return _again, (type(self), self.message), dict(self.__dict__)
 
 
 class ConfigError(AlmError):
@@ -49,3 +56,7 @@ class StoppedError(AlmError):
     def __init__(self, message: str, *, hint: str | None = None, terminated: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
+
+
+def _again(kind: type[AlmError], message: str) -> AlmError:
+    return kind(message)

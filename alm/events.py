@@ -51,6 +51,21 @@ class Progressed(Event):
 
 
 @dataclass(frozen=True)
+class UnitsProgressed(Event):
+    """`done` of `total` units of `task` are finished.
+
+    `documents`, `bytes` and `bytes_kept` count what was read so far, of units in progress too, in UTF-8.
+    """
+
+    task: str
+    done: int
+    total: int
+    documents: int
+    bytes: int
+    bytes_kept: int
+
+
+@dataclass(frozen=True)
 class Stepped(Event):
     """One optimizer step is done. `loss` (nats per token) is None between log steps."""
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from alm.cli import options, ui
+
+if TYPE_CHECKING:
+    from alm.artifacts import SourceMetadata
+    from alm.corpus.job import Job
+    from alm.engines import Engine
 
 app = typer.Typer(help="Prepare clean text.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -21,12 +27,34 @@ def group() -> None:
 @app.command(epilog="Examples:  alm corpus prepare my-texts/ notes.jsonl.gz    alm corpus prepare --src tales")
 def prepare(
     paths: Annotated[
-        list[str] | None, typer.Argument(help="Files and folders to read instead of a corpus file.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            help="Files and folders to read instead of a corpus file; - is standard input.", show_default=False
+        ),
     ] = None,
     src: Annotated[str, typer.Option("--src", help="Corpus file: a path, or the name of a preset.")] = "corpus",
     out: options.Out = Path("data/clean"),
     only: Annotated[list[str] | None, typer.Option("--only", help="Prepare this source alone; repeatable.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most documents of each source.")] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="How clean text is written: txt (with document lines beside it), jsonl.zst or parquet.",
+        ),
+    ] = None,
+    workers: options.Workers = "auto",
+    engine: Annotated[str, typer.Option("--engine", help="auto, serial, processes or ray.")] = "auto",
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="Ray cluster to use; absent starts Ray on this machine.")
+    ] = None,
+    num_shards: Annotated[
+        int | None, typer.Option("--num-shards", min=1, help="Divide the units among so many jobs (Slurm arrays).")
+    ] = None,
+    shard_index: Annotated[
+        int | None, typer.Option("--shard-index", min=0, help="Which of these jobs this is, from 0.")
+    ] = None,
     force: options.Force = False,
     set_: options.Set = None,
     json: options.Json = False,
@@ -34,37 +62,119 @@ def prepare(
     verbose: options.Verbose = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Read text from files, folders, Hugging Face or the built-in tales, and write it clean."""
+    """Read text from files, folders, standard input, Hugging Face or the built-in tales, and write it clean."""
     from alm.config import presets
     from alm.config.load import Part, load
     from alm.corpus.config import CorpusConfig, values_for_paths
-    from alm.corpus.prepare import plan
+    from alm.corpus.job import jobs_of
     from alm.corpus.prepare import prepare as run
 
     given = paths or []
     parts = [] if given else [Part(presets.find(src))]
-    config = load(CorpusConfig, parts, base=values_for_paths(given), overrides=set_ or [])
-    changes = [word for override in set_ or [] for word in ("--set", override)]
-    changes += ["--limit", str(limit)] if limit else []
-    redo = shlex.join(["alm", "corpus", "prepare", *(given or ["--src", src]), "--out", str(out), *changes])
+    changes = [*(set_ or []), *([f"format={form}"] if form else [])]
+    config = load(CorpusConfig, parts, base=values_for_paths(given), overrides=changes)
+    words = [word for override in changes for word in ("--set", override)]
+    words += ["--limit", str(limit)] if limit else []
+    redo = shlex.join(["alm", "corpus", "prepare", *(given or ["--src", src]), "--out", str(out), *words])
+    share = _share(num_shards, shard_index)
     if dry_run:
-        jobs = plan(config, out=out, only=only or [], limit=limit, force=force, redo=redo)
-        states = {job.name: "up to date" if job.current(job.inputs()) else "to be made" for job in jobs}
-        ui.show_result({"sources": states}, ui.table(list(states.items())), as_json=json)
+        jobs = jobs_of(config, out=out, only=only or [], limit=limit, force=force, redo=redo)
+        _show_plan(jobs, json)
         return
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
-        found = run(config, out=out, only=only or [], limit=limit, force=force, redo=redo, on_event=on_event)
-    lines = [line for source in found for line in _lines(source)]
-    ui.show_result({"sources": [s.model_dump(mode="json") for s in found]}, lines, as_json=json)
-    ui.next_step("alm", "tokenizer", "train", "--input", out, quiet=quiet, as_json=json)
+        found = run(
+            config,
+            out=out,
+            only=only or [],
+            limit=limit,
+            force=force,
+            redo=redo,
+            engine=_engine(engine, workers, ray_address),
+            share=share,
+            on_event=on_event,
+        )
+    ui.show_result({"sources": [s.model_dump(mode="json") for s in found]}, _summary(found), as_json=json)
+    if share is None:
+        if not (quiet or json):
+            ui.talk(f"report: {out / '_report.html'}")
+        ui.next_step("alm", "tokenizer", "train", "--input", out, quiet=quiet, as_json=json)
 
 
-def _lines(source: object) -> list[str]:
-    from alm.artifacts import SourceMetadata
+def _share(count: int | None, index: int | None) -> tuple[int, int] | None:
+    from alm.errors import ConfigError
 
-    assert isinstance(source, SourceMetadata)
-    dropped = ", ".join(f"{number:,} {reason}" for reason, number in source.documents.dropped.items())
-    return [
-        f"{source.source}: {source.documents.output:,} documents, {ui.size(source.bytes.output)}, "
-        f"{source.validation_documents:,} held out" + (f"; dropped {dropped}" if dropped else "")
-    ]
+    if count is None and index is None:
+        return None
+    if count is None or index is None or index >= count:
+        raise ConfigError(
+            "`--num-shards` and `--shard-index` go together, and the index is below the number",
+            hint="use `--num-shards 4 --shard-index 0` to 3",
+        )
+    return index, count
+
+
+def _engine(kind: str, workers: str, address: str | None) -> Engine:
+    from alm import engines, kinds
+    from alm.config.base import did_you_mean
+    from alm.errors import ConfigError
+
+    known = ["auto", *kinds.names("alm.engines")]
+    if kind not in known:
+        raise ConfigError(f"no engine is named `{kind}`{did_you_mean(kind, known)} (there are: {', '.join(known)})")
+    if address is not None and kind != "ray":
+        raise ConfigError("`--ray-address` is for the engine ray", hint="add `--engine ray`")
+    return engines.choose(kind, workers=options.worker_count(workers), address=address)
+
+
+def _show_plan(jobs: Sequence[Job], as_json: bool) -> None:
+    from alm.corpus.job import look
+    from alm.corpus.prepare import expected_bytes
+    from alm.events import ignore
+
+    plans: dict[str, dict[str, object]] = {}
+    for job in jobs:
+        found = look(job, on_event=ignore)
+        plan = found.plan
+        plans[job.name] = {
+            "state": "up to date" if found.current else "to be made",
+            "kind": job.source.kind,
+            "revision": plan.revision,
+            "licence": plan.licence,
+            "units": len(plan.units),
+            "files": len({part.name for unit in plan.units for part in unit.parts}),
+            "bytes": sum(unit.bytes for unit in plan.units),
+            "expected_bytes": expected_bytes(job, plan),
+        }
+    ui.show_result(
+        {"sources": plans}, ui.table([(name, _plan_line(plan)) for name, plan in plans.items()]), as_json=as_json
+    )
+
+
+def _plan_line(plan: dict[str, object]) -> str:
+    if plan["state"] == "up to date":
+        return "up to date"
+    size, expected = (ui.size(float(str(plan[key]))) for key in ("bytes", "expected_bytes"))
+    revision = f", at {str(plan['revision'])[:12]}" if plan["revision"] else ""
+    return f"to be made: {plan['files']:,} files, {size} in {plan['units']:,} units{revision}; about {expected} of text"
+
+
+def _summary(found: Sequence[SourceMetadata]) -> list[str]:
+    """A line for each source, and what was dropped most."""
+    rows = [("source", "documents", "kept", "clean text", "held out", "dropped")]
+    for source in found:
+        documents = source.documents
+        share = documents.kept / documents.input if documents.input else 0.0
+        most = sorted(documents.dropped.items(), key=lambda item: -item[1])[:3]
+        dropped = ", ".join(f"{number:,} {reason}" for reason, number in most)
+        more = len(documents.dropped) - len(most)
+        rows.append(
+            (
+                source.source,
+                f"{documents.input:,}",
+                f"{share:.1%}",
+                ui.size(source.bytes.output),
+                f"{source.validation_documents:,}",
+                dropped + (f" and {more} more reasons" if more > 0 else ""),
+            )
+        )
+    return ui.columns(rows) if found else []

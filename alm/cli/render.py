@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -9,8 +11,8 @@ from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from alm.cli.ui import Smoothed, line_for
-from alm.events import Event, Progressed, StageBegan, Stepped, Validated, Warned
+from alm.cli.ui import Smoothed, line_for, units_line
+from alm.events import Event, Progressed, StageBegan, Stepped, UnitsProgressed, Validated, Warned
 
 _REFRESHES_PER_SECOND = 8
 
@@ -29,6 +31,7 @@ class LiveListener:
             console=self._console,
         )
         self._ids: dict[str, TaskID] = {}
+        self._began: dict[str, float] = {}
         self._training = _TrainingPanel(self._console)
         self._live = Live(
             self._view(), console=self._console, refresh_per_second=_REFRESHES_PER_SECOND, redirect_stdout=False
@@ -45,6 +48,8 @@ class LiveListener:
     def __call__(self, event: Event) -> None:
         if isinstance(event, Progressed):
             self._progressed(event)
+        elif isinstance(event, UnitsProgressed):
+            self._units_progressed(event)
         elif isinstance(event, Stepped):
             self._finish_tasks()
             self._training.stepped(event)
@@ -64,6 +69,14 @@ class LiveListener:
             self._ids[event.task] = self._tasks.add_task(event.task, total=event.total, count="")
         of = f" of {event.total:,}" if event.total else ""
         count = f"{event.done:,}{of} {event.unit}"
+        self._tasks.update(self._ids[event.task], completed=event.done, total=event.total, count=count)
+
+    def _units_progressed(self, event: UnitsProgressed) -> None:
+        if event.task not in self._ids:
+            self._finish_tasks()
+            self._ids[event.task] = self._tasks.add_task(event.task, total=event.total, count="")
+            self._began[event.task] = time.monotonic()
+        count = units_line(event, time.monotonic() - self._began[event.task])
         self._tasks.update(self._ids[event.task], completed=event.done, total=event.total, count=count)
 
     def _finish_tasks(self) -> None:

@@ -28,6 +28,7 @@ from alm.events import (
     Resumed,
     StageBegan,
     Stepped,
+    UnitsProgressed,
     Validated,
     Warned,
 )
@@ -88,6 +89,27 @@ def table(rows: Sequence[tuple[str, str]]) -> list[str]:
     """Lines of two aligned columns."""
     width = max((len(left) for left, _ in rows), default=0)
     return [f"{left:<{width}}  {right}" for left, right in rows]
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of aligned columns; those in the middle hold numbers and are aligned right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    last = len(widths) - 1
+    return [
+        "  ".join(
+            cell.ljust(width) if i in (0, last) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def units_line(event: UnitsProgressed, seconds: float) -> str:
+    """How far a task over units is: documents, speed, share kept, time left."""
+    kept = f"  kept {event.bytes_kept / event.bytes:.0%}" if event.bytes else ""
+    speed = f"  {event.bytes / 1e6 / seconds:,.1f} MB/s" if seconds > 0 and event.bytes else ""
+    left = f"  eta {duration(seconds / event.done * (event.total - event.done))}" if event.done else ""
+    return f"{event.done:,} of {event.total:,} units  {event.documents:,} documents{speed}{kept}{left}"
 
 
 def duration(seconds: float) -> str:
@@ -176,6 +198,7 @@ class PlainListener:
         self._loss = Smoothed()
         self._rate = Smoothed()
         self._started: tuple[float, int] | None = None
+        self._tasks: dict[str, float] = {}
         self._said = time.monotonic()
 
     def __call__(self, event: Event) -> None:
@@ -183,6 +206,8 @@ class PlainListener:
             self._stepped(event)
         elif isinstance(event, Progressed):
             self._progressed(event)
+        elif isinstance(event, UnitsProgressed):
+            self._units_progressed(event)
         else:
             talk(line_for(event))
 
@@ -197,6 +222,13 @@ class PlainListener:
         left = (time.monotonic() - since) / done * (event.max_steps - event.step) if done else 0.0
         eta = f"  eta {duration(left)}" if done else ""
         talk(f"step {event.step}/{event.max_steps}  loss {loss:.4f}  lr {event.lr:.2e}  {rate:,.0f} tok/s{eta}")
+
+    def _units_progressed(self, event: UnitsProgressed) -> None:
+        now = time.monotonic()
+        began = self._tasks.setdefault(event.task, now)
+        if now - self._said >= _PLAIN_PROGRESS_SECONDS:
+            self._said = now
+            talk(f"{event.task}: {units_line(event, now - began)}")
 
     def _progressed(self, event: Progressed) -> None:
         now = time.monotonic()

@@ -6,16 +6,39 @@ import itertools
 import re
 from collections.abc import Container, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from alm import kinds
 from alm.config.base import Config, OfKind
 from alm.errors import InputError
 from alm.files import suffix
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SHARD_NUMBER = re.compile(r"-\d{5}$")
+_ENDINGS = frozenset(
+    {".gz", ".zst", ".xz", ".txt", ".text", ".md", ".rst", ".html", ".htm", ".json", ".jsonl", ".ndjson"}
+    | {".csv", ".tsv", ".parquet"}
+)
+
+
+class Deduplication(Config):
+    """Which repetitions within a source are removed. The first of a kind stays, so added inputs change nothing."""
+
+    exact: bool = Field(default=True, description="Whether a document equal to an earlier one is dropped.")
+    near: bool | Literal["auto"] = Field(
+        default="auto",
+        description="Whether a document much like an earlier one is dropped (MinHash); auto does so where all filters "
+        "apply.",
+    )
+    lines: int | None = Field(
+        default=None, gt=0, description="A line that so many earlier documents hold is removed; absent removes none."
+    )
+
+
+FilterConfig = Annotated[Config, OfKind("alm.corpus.filters")]
+FULL = ("gopher_repetition", "gopher_quality", "c4", "fineweb", "mask")
 
 
 class SourceConfig(Config):
@@ -25,16 +48,52 @@ class SourceConfig(Config):
     enabled: bool = Field(default=True, description="Whether `alm corpus prepare` reads this source.")
     limit: int | None = Field(default=None, gt=0, description="Most documents to keep; absent keeps all.")
     max_bytes: int | None = Field(default=None, gt=0, description="Most UTF-8 bytes to keep; absent keeps all.")
+    max_document_bytes: int = Field(
+        default=16 << 20, ge=1024, description="Longest document; a longer text is cut between lines, or dropped."
+    )
+    on_bad_input: Literal["stop", "skip"] = Field(
+        default="stop", description="Whether a damaged file, line or row stops the run, or is skipped and counted."
+    )
+    filters: Literal["auto", "light", "full"] | tuple[FilterConfig, ...] = Field(
+        default="auto",
+        description="What decides which documents stay: light (all but empty ones stay), full (the rules for web "
+        "pages), auto (full for HTML, light for the rest), or a list of filters.",
+    )
+    deduplicate: Deduplication = Field(default=Deduplication(), description="Which repetitions are removed.")
+
+    @field_validator("filters", mode="before")
+    @classmethod
+    def _one_filter_is_a_list(cls, given: Any) -> Any:  # Any: raw YAML
+        if isinstance(given, dict) or (isinstance(given, str) and given not in ("auto", "light", "full")):
+            return (given,)
+        return given
+
+    def chosen_filters(self, *, is_web: bool) -> tuple[Config, ...]:
+        """The filters that a document passes through, in order."""
+        if not isinstance(self.filters, str):
+            return self.filters
+        names = FULL if self.filters == "full" or (self.filters == "auto" and is_web) else ()
+        return tuple(kinds.load("alm.corpus.filters", name).Config(kind=name) for name in names)
+
+    def finds_near_duplicates(self, *, is_web: bool) -> bool:
+        """Whether a document is compared with those much like it."""
+        if self.deduplicate.near != "auto":
+            return self.deduplicate.near
+        return self.filters == "full" or (self.filters == "auto" and is_web)
 
 
 class CorpusConfig(Config):
-    """What `alm corpus prepare` reads."""
+    """What `alm corpus prepare` reads, and how it writes it."""
 
     sources: dict[str, Annotated[Config, OfKind("alm.corpus.sources")]] = Field(
         description="Sources by name; the name begins each of the source's files."
     )
     validation_fraction: float = Field(
         default=0.01, ge=0.0, le=0.5, description="Share of the documents held out from training, chosen by hash."
+    )
+    format: Literal["txt", "jsonl.zst", "parquet"] = Field(
+        default="txt",
+        description="How clean text is written: txt (with document lines beside it), jsonl.zst or parquet.",
     )
 
     @field_validator("sources")
@@ -79,7 +138,7 @@ def _holds(folder: str, suffixes: frozenset[str]) -> bool:
 def _free_name(path: str, taken: Container[str], *, more: str = "") -> str:
     """A source name made of the last part of `path`, numbered when it is taken."""
     stem = Path(path).resolve().name
-    while Path(stem).suffix.lower() in (".gz", ".zst", ".txt", ".text", ".md", ".rst", ".jsonl", ".ndjson"):
+    while Path(stem).suffix.lower() in _ENDINGS:
         stem = Path(stem).stem
     name = _SHARD_NUMBER.sub("", re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-._")) or "text"
     name += more

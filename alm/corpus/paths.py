@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
-from collections.abc import Iterable
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -21,47 +25,171 @@ Paths = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A file that is there. `found` says how: it was named, a glob matched it, or it lies in a folder.
+
+    `below` is its path from that folder on, or its name.
+    """
+
+    path: Path
+    found: Literal["named", "glob", "folder"]
+    below: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files that were looked for, sorted by path, and how many hidden files and folders were passed over."""
+
+    files: tuple[Listed, ...]
+    hidden: int
+
+
 def expand(paths: Iterable[str], *, suffixes: frozenset[str]) -> list[Path]:
     """The files that `paths` mean, sorted and each once.
 
     A folder means the files below it with one of `suffixes` (compression set aside), hidden ones left
     out; a glob means what it matches; a file is itself whatever its name.
     """
-    found: set[Path] = set()
+    found: list[_Found] = []
     for given in paths:
-        try:
-            found.update(_files(given, suffixes))
-        except (OSError, RuntimeError) as error:  # a name too long, a home of nobody, a folder that may not be read
-            raise InputError(f"`{given}` cannot be read: {error}", hint="run `ls` to see what is there") from error
-    return sorted(found, key=lambda path: path.as_posix())
+        files = [each for each in _walked(given)[0] if _is_wanted(each[2], suffixes)]
+        if not files:
+            listed = ", ".join(sorted(suffixes))
+            raise InputError(
+                f"the folder `{given}` holds no file that ends in {listed}",
+                hint=f"run `ls -R {given}`, or name the files",
+            )
+        found += files
+    return [file.path for file in _once(found)]
 
 
-def _files(given: str, suffixes: frozenset[str]) -> Iterable[Path]:
-    path = Path(given).expanduser()
-    if path.is_dir():
-        return _below(path, suffixes)
-    return [path] if path.is_file() else _matching(given, suffixes)
+def _is_wanted(file: Listed, suffixes: frozenset[str]) -> bool:
+    return file.found != "folder" or suffix(file.path) in suffixes
 
 
-def _below(folder: Path, suffixes: frozenset[str]) -> list[Path]:
-    listed = ", ".join(sorted(suffixes))
-    found = [p for p in folder.rglob("*") if p.is_file() and suffix(p) in suffixes and not _is_hidden(p, folder)]
-    if not found:
-        raise InputError(
-            f"the folder `{folder}` holds no file that ends in {listed}",
-            hint=f"run `ls -R {folder}`, or name the files",
-        )
-    return found
+def listing(paths: Iterable[str]) -> Listing:
+    """Every file that `paths` mean, each once however many links lead to it.
+
+    A folder means all files below it but hidden ones. Raises `InputError` for a path that is not there.
+    """
+    found: list[_Found] = []
+    hidden = 0
+    for given in paths:
+        files, passed_over = _walked(given)
+        found += files
+        hidden += passed_over
+    return Listing(_once(found), hidden)
 
 
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+_Found = tuple[str, bool, Listed]  # the file's real path, whether links lead to it, and how it was found
 
 
-def _matching(given: str, suffixes: frozenset[str]) -> list[Path]:
-    matches = [Path(match) for match in glob.glob(str(Path(given).expanduser()), recursive=True)]
-    if not matches:
-        parent = Path(given).parent
-        raise InputError(f"`{given}` does not exist", hint=f"run `ls {parent}` to see what is there")
-    files = [match for match in matches if match.is_file()]
-    return files + [path for match in matches if match.is_dir() for path in _below(match, suffixes)]
+def _walked(given: str) -> tuple[list[_Found], int]:
+    walk = _Walk()
+    try:
+        files = list(walk.files(given))
+    except (OSError, RuntimeError) as error:  # a name too long, a home of nobody, a folder that may not be read
+        raise InputError(f"`{given}` cannot be read: {error}", hint="run `ls` to see what is there") from error
+    return files, walk.hidden
+
+
+def _once(found: Iterable[_Found]) -> tuple[Listed, ...]:
+    """Each file once, by the way without links if there is one, whatever the order in which they were found."""
+    best: dict[str, tuple[tuple[bool, str], Listed]] = {}
+    named: set[str] = set()
+    for real, is_linked, file in found:
+        rank = (is_linked, file.path.as_posix())
+        if real not in best or rank < best[real][0]:
+            best[real] = (rank, file)
+        if file.found == "named":
+            named.add(real)
+    files = [Listed(f.path, "named", f.below) if real in named else f for real, (_, f) in best.items()]
+    return tuple(sorted(files, key=lambda file: file.path.as_posix()))
+
+
+class _Walk:
+    """Looks for files, and counts the hidden entries that it passes over."""
+
+    def __init__(self) -> None:
+        self.hidden = 0
+
+    def files(self, given: str) -> Iterator[_Found]:
+        """What one path means."""
+        path = Path(given).expanduser()
+        if path.is_dir():
+            yield from self._below(path)
+        elif path.is_file():
+            yield _file(path, "named")
+        else:
+            yield from self._matching(path)
+
+    def _matching(self, pattern: Path) -> Iterator[_Found]:
+        found = list(self._deep(pattern) if "**" in pattern.parts else self._shallow(pattern))
+        if not found and pattern.exists():
+            raise InputError(f"`{pattern}` is neither a file nor a folder", hint=f"run `ls -ld {pattern}`")
+        if not found:
+            raise InputError(f"`{pattern}` does not exist", hint=f"run `ls {pattern.parent}` to see what is there")
+        yield from found
+
+    def _shallow(self, pattern: Path) -> Iterator[_Found]:
+        for match in map(Path, glob.glob(str(pattern))):
+            if match.is_dir():
+                yield from self._below(match)
+            elif match.is_file():
+                yield _file(match, "glob")
+
+    def _deep(self, pattern: Path) -> Iterator[_Found]:
+        """What a pattern with `**` matches; the standard library's own goes round in circles of links."""
+        start = next(i for i, part in enumerate(pattern.parts) if glob.has_magic(part))
+        for real, is_linked, file in self._below(Path(*pattern.parts[:start])):
+            if _matches(Path(file.below).parts, pattern.parts[start:]):
+                yield real, is_linked, Listed(file.path, "glob", file.below)
+
+    def _below(self, folder: Path) -> Iterator[_Found]:
+        """The files in and below `folder`. Each folder is entered once, through links only if in no other way."""
+        seen: set[str] = set()
+        plain, links = deque([(folder, False)]), deque[Path]()
+        while plain or links:
+            current, is_linked = plain.popleft() if plain else (links.popleft(), True)
+            real = os.path.realpath(current)
+            if real in seen:
+                continue
+            seen.add(real)
+            for entry in self._entries(current):
+                path, is_link = current / entry.name, entry.is_symlink()
+                # Asked of the path where it is a link: the entry would raise where links go round in a circle.
+                if path.is_dir() if is_link else entry.is_dir():
+                    if not is_link:
+                        plain.append((path, is_linked))
+                    elif not _leads_up(path):
+                        links.append(path)
+                elif path.is_file() if is_link else entry.is_file():
+                    target = os.path.realpath(path) if is_link else str(Path(real, entry.name))
+                    yield target, is_linked or is_link, Listed(path, "folder", path.relative_to(folder).as_posix())
+
+    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        shown = [entry for entry in found if not entry.name.startswith(".")]
+        self.hidden += len(found) - len(shown)
+        return shown
+
+
+def _file(path: Path, found: Literal["named", "glob"]) -> _Found:
+    return os.path.realpath(path), path.is_symlink(), Listed(path, found, path.name)
+
+
+def _leads_up(link: Path) -> bool:
+    """Whether `link` leads to a folder that it lies in: following it would read everything around."""
+    target, place = Path(os.path.realpath(link)), Path(os.path.realpath(link.parent))
+    return target == place or target in place.parents
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path matches a glob, both in parts; `**` stands for any number of folders."""
+    if not pattern or not parts:
+        return not parts and all(part == "**" for part in pattern)
+    if pattern[0] == "**":
+        return _matches(parts, pattern[1:]) or _matches(parts[1:], pattern)
+    return fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])

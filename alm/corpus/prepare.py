@@ -1,36 +1,36 @@
-"""The stage `alm corpus prepare`: sources in, clean text with document lines and metadata out.
+"""The stage `alm corpus prepare`: sources in, clean text with document lines, metadata and a report out.
 
-Each source is prepared on its own, written beside its place and moved there when it is whole, so a
-failure or a kill leaves what was there before.
+Each source goes through three steps: a first pass over every unit (`work`), one decision about all documents
+(`settle`), and a last pass over every unit (`finish`); then its shards are moved into place. Both passes run on any
+engine, every unit leaves a marker, and what was there before stays until the end, so a kill loses at most the
+units in progress.
 """
 
 from __future__ import annotations
 
-import contextlib
-import glob
-import shlex
-from collections import Counter
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
-from alm import artifacts, kinds
-from alm.artifacts import FileRecord, SourceMetadata, Tally
-from alm.config.base import did_you_mean
-from alm.corpus.config import CorpusConfig, SourceConfig
-from alm.corpus.document import Document, Item, utf8_bytes
-from alm.corpus.normalize import normalize
-from alm.corpus.read import has_document_lines, has_shards
-from alm.corpus.split import SplitDocument, assign, with_validation
-from alm.corpus.write import ShardWriter
-from alm.errors import ArtifactError, ConfigError, InputError
-from alm.events import Listener, Noted, Progressed, Warned, ignore
-from alm.files import publish, staging
+from alm import artifacts, engines, kinds
+from alm.artifacts import SourceMetadata
+from alm.corpus import report
+from alm.corpus.config import CorpusConfig
+from alm.corpus.counts import EXAMPLES
+from alm.corpus.finish import FinishedMarker, Finishing, finish
+from alm.corpus.job import Job, jobs_of, look
+from alm.corpus.publish import is_in_place, publish, reports_in
+from alm.corpus.read import has_shards
+from alm.corpus.settle import Held, Settled, settle
+from alm.corpus.sources import PART_BYTES
+from alm.corpus.units import Plan
+from alm.corpus.work import Marker, UnitFiles, UnitProgressed, UnitWork, read_marker, work
+from alm.engines import Engine
+from alm.events import Event, Listener, Noted, UnitsProgressed, Warned, ignore
+from alm.files import exclusive
 
-SHARD_BYTES = 64 << 20
-_REPORT_EVERY = 500
+Share = tuple[int, int]
 
 
 def prepare(
@@ -40,99 +40,32 @@ def prepare(
     only: Sequence[str] = (),
     limit: int | None = None,
     force: bool = False,
-    shard_bytes: int = SHARD_BYTES,
+    unit_bytes: int = PART_BYTES,
     redo: str = "alm corpus prepare",
+    engine: Engine | None = None,
+    share: Share | None = None,
     on_event: Listener = ignore,
 ) -> list[SourceMetadata]:
     """Write the clean text of every enabled source of `config` to `out`; sources up to date are kept.
 
-    `only` names the sources to prepare, `limit` is the most documents of each. `redo` is the command
-    that hints propose. Raises `ArtifactError` for a source made otherwise, unless `force`.
+    `only` names the sources to prepare, `limit` is the most documents of each. `redo` is the command that hints
+    propose. With `share` (i, n) only every n-th unit, from the i-th on, is worked on, and nothing is finished: that
+    is for the next call without. Raises `ArtifactError` for a source made otherwise, unless `force`.
     """
-    jobs = plan(config, out=out, only=only, limit=limit, force=force, shard_bytes=shard_bytes, redo=redo)
-    prepared = [_prepare_source(job, on_event=on_event) for job in jobs]
-    _warn_of_strangers(out, config, on_event)
+    jobs = jobs_of(config, out=out, only=only, limit=limit, force=force, unit_bytes=unit_bytes, redo=redo)
+    chosen = engine or engines.choose("serial")
+    prepared = [found for job in jobs if (found := _prepare_source(job, chosen, share, on_event)) is not None]
+    if share is None:
+        _write_report(out)
+        _warn_of_strangers(out, config, on_event)
     return prepared
 
 
-@dataclass(frozen=True)
-class Job:
-    """One source and where it goes."""
-
-    name: str
-    source: SourceConfig
-    validation_fraction: float
-    out: Path
-    force: bool
-    shard_bytes: int
-    redo: str
-
-    @property
-    def metadata_path(self) -> Path:
-        """`<source>.json`."""
-        return self.out / f"{self.name}.json"
-
-    @property
-    def command(self) -> str:
-        """The command that prepares this source alone."""
-        return f"{self.redo} --only {shlex.quote(self.name)}"
-
-    def config_values(self) -> artifacts.Values:
-        """What decides the output: not whether it is enabled."""
-        source = self.source.model_dump(mode="json", exclude={"enabled"})
-        return {"source": source, "validation_fraction": self.validation_fraction, "shard_bytes": self.shard_bytes}
-
-    def inputs(self) -> tuple[FileRecord, ...]:
-        """The files the source reads, hashed. Raises `ConfigError` when the output would lie among them."""
-        paths = kinds.module_of(self.source).inputs(self.source)
-        out = self.out.resolve()
-        folders = {Path(path).resolve() for path in getattr(self.source, "paths", ()) if Path(path).is_dir()}
-        if any(path.parent.resolve() == out for path in paths) or folders & {out, *out.parents}:
-            raise ConfigError(
-                f"the output folder `{self.out}` lies in what source `{self.name}` reads",
-                hint="choose a folder beside it: `--out data/clean`",
-            )
-        return tuple(artifacts.record(path, relative_to=self.out) for path in paths)
-
-    def current(self, inputs: tuple[FileRecord, ...]) -> SourceMetadata | None:
-        """The metadata of the source if it is up to date; `ArtifactError` if it was made otherwise."""
-        values = self.config_values()
-        return artifacts.current(
-            self.metadata_path, SourceMetadata, config=values, inputs=inputs, force=self.force, redo=self.command
-        )
-
-
-def plan(
-    config: CorpusConfig,
-    *,
-    out: Path,
-    only: Sequence[str] = (),
-    limit: int | None = None,
-    force: bool = False,
-    shard_bytes: int = SHARD_BYTES,
-    redo: str = "alm corpus prepare",
-) -> list[Job]:
-    """What `prepare` would do with the same arguments: one job a source."""
-    for name in only:
-        if name not in config.sources:
-            listed = ", ".join(config.sources)
-            raise ConfigError(f"no source is named `{name}`{did_you_mean(name, config.sources)} (there are: {listed})")
-    sources = cast("dict[str, SourceConfig]", config.sources)
-    chosen = {name: s for name, s in sources.items() if (name in only if only else s.enabled)}
-    if not chosen:
-        raise ConfigError("no source is enabled", hint="set `enabled: true` for one, or name it with `--only`")
-    return [
-        Job(
-            name,
-            source.model_copy(update={"limit": limit}) if limit else source,
-            config.validation_fraction,
-            out,
-            force,
-            shard_bytes,
-            redo,
-        )
-        for name, source in chosen.items()
-    ]
+def _write_report(out: Path) -> None:
+    """Unless what is there says the same already."""
+    found = reports_in(out)
+    if found.sources and report.read(out) != found:
+        report.write(found, out)
 
 
 def _warn_of_strangers(out: Path, config: CorpusConfig, on_event: Listener) -> None:
@@ -143,131 +76,216 @@ def _warn_of_strangers(out: Path, config: CorpusConfig, on_event: Listener) -> N
         on_event(Warned(f"`{out}` also holds `{name}`, which this corpus does not name", remove))
 
 
-def _prepare_source(job: Job, *, on_event: Listener) -> SourceMetadata:
-    inputs = job.inputs()
-    kept = job.current(inputs)
-    if kept is not None:
-        on_event(Noted(f"{job.name} is up to date: {kept.documents.output:,} documents in `{job.out}`"))
-        return kept
-    previous = _previous(job)
-    with staging(job.out, job.name) as stage:
-        metadata = _write_source(job, stage, inputs, on_event)
-        artifacts.write(stage / job.metadata_path.name, metadata)
-        publish(stage, job.out, last=job.metadata_path.name, replaces=previous)
+def _prepare_source(job: Job, engine: Engine, share: Share | None, on_event: Listener) -> SourceMetadata | None:
+    module = kinds.module_of(job.source)
+    if hasattr(module, "take_in"):  # standard input can be read but once
+        job = replace(job, source=module.take_in(job.source, job.state))
+    found = look(job, on_event=on_event)
+    if found.current is not None:
+        documents = found.current.documents.output
+        on_event(Noted(f"{job.name} is up to date: {documents:,} documents in `{job.out}`"))
+        return found.current
+    artifacts.write(job.state / "plan.json", found.plan)
+    _warn_of_little_space(job, found.plan, on_event)
+    works = job.works(found.plan)
+    if share is not None:
+        _first_pass(job, works[share[0] :: share[1]], engine, on_event)
+        on_event(Noted(f"{job.name}: {_standing(works)}; run `{job.command}` when all are done to finish"))
+        return None
+    with exclusive(job.state / "lock", what=f"source `{job.name}` of `{job.out}`"):
+        return _make(job, found.plan, works, engine, on_event)
+
+
+def _standing(works: Sequence[UnitWork]) -> str:
+    done = sum(work.finished() is not None for work in works)
+    return f"{done} of {len(works)} units are done"
+
+
+def _warn_of_little_space(job: Job, plan: Plan, on_event: Listener) -> None:
+    needed = expected_bytes(job, plan)
+    free = shutil.disk_usage(job.out).free
+    if needed > free:
+        on_event(
+            Warned(
+                f"source `{job.name}` may need {needed / 1e9:,.1f} GB in `{job.out}`, where {free / 1e9:,.1f} are free",
+                f"set a budget: `--set sources.{job.name}.max_bytes={free // 2}`",
+            )
+        )
+
+
+def expected_bytes(job: Job, plan: Plan) -> int:
+    """About how many bytes of clean text there will be: compressed input counts three times."""
+    packed = (".gz", ".zst", ".xz", ".parquet")
+    size = sum(
+        part.bytes * (3 if part.name.lower().endswith(packed) else 1) for unit in plan.units for part in unit.parts
+    )
+    return size if job.source.max_bytes is None else min(size, job.source.max_bytes)
+
+
+def _make(job: Job, plan: Plan, works: Sequence[UnitWork], engine: Engine, on_event: Listener) -> SourceMetadata:
+    markers = _first_pass(job, works, engine, on_event)
+    used = list(_within_budget(job, works, markers))
+    settled = settle(
+        job.source,
+        [work.files for work in used],
+        validation_fraction=job.validation_fraction,
+        held=read_marker(job.state / "held.json", Held),
+        examples=EXAMPLES,
+    )
+    finishings = _finishings(job, used, settled)
+    finished = _last_pass(job, used, finishings, engine, on_event)
+    metadata = publish(job, plan, finishings, finished, settled)
+    if job.validation_fraction and not metadata.validation_documents:
+        on_event(Warned(f"source `{job.name}` has a single text and no line to cut it at: nothing of it is held out"))
     return metadata
 
 
-def _previous(job: Job) -> list[str]:
-    """The shards and lines of this source that lie in `out` already, and are ours.
+def _first_pass(job: Job, works: Sequence[UnitWork], engine: Engine, on_event: Listener) -> dict[int, Marker]:
+    """Work on what is not done yet, in order, until the budget is reached. The markers by unit number."""
+    markers: dict[int, Marker] = {}
+    progress = _Progress(job.name, len(works), on_event)
+    begun: list[UnitWork] = []
 
-    Raises `ArtifactError` when a file that no corpus wrote has the name of one: it is somebody's text.
-    """
-    ours: list[str] = []
-    for path in sorted(job.out.glob(f"{glob.escape(job.name)}-{'[0-9]' * 5}.txt")):
-        if not has_document_lines(path):
-            raise ArtifactError(
-                f"`{path}` has the name of a shard of source `{job.name}`, but no corpus wrote it",
-                hint="choose another folder with `--out`, or another name for the source",
-            )
-        ours += [path.name, path.with_suffix(".jsonl").name]
-    return ours
+    def pending() -> Iterator[UnitWork]:
+        for unit in works:
+            if _is_enough(job, works, markers):
+                return
+            if (done := unit.finished()) is not None and _has_results(unit):
+                markers[unit.unit.number] = done
+                progress.finished(unit.unit.number, done)
+                continue
+            begun.append(unit)
+            yield unit
 
-
-def _write_source(job: Job, stage: Path, inputs: tuple[FileRecord, ...], on_event: Listener) -> SourceMetadata:
-    opened = kinds.module_of(job.source).open_source(job.source, on_event=on_event)
-    tally = _Tallies()
-    documents = _limited(_clean(opened.items, tally, job.validation_fraction), job.source, tally)
-    with ShardWriter(stage, job.name, job.shard_bytes) as writer, contextlib.closing(opened.items):
-        for document in with_validation(documents, validation_fraction=job.validation_fraction):
-            writer.add(document)
-            if writer.documents % _REPORT_EVERY == 0:
-                on_event(Progressed(job.name, writer.documents, job.source.limit, "documents"))
-        shards = writer.close()
-    if not shards:
-        raise InputError(f"source `{job.name}` holds no text", hint="look at its files, or set `enabled: false` for it")
-    if job.validation_fraction and not writer.validation_documents:
-        on_event(Warned(f"source `{job.name}` has a single text and no line to cut it at: nothing of it is held out"))
-    return SourceMetadata(
-        command=job.command,
-        config=job.config_values(),
-        inputs=inputs,
-        source=job.name,
-        kind=job.source.kind,
-        revision=opened.revision,
-        licence=opened.licence,
-        documents=tally.documents(writer.documents),
-        bytes=tally.bytes(writer.bytes),
-        validation_documents=writer.validation_documents,
-        shards=shards,
-    )
+    for index, marker in engine.map(work, pending(), on_event=progress):
+        number = begun[index].unit.number
+        markers[number] = marker
+        progress.finished(number, marker)
+    return markers
 
 
-@dataclass
-class _Tallies:
-    """Counts that must add up: what came in, what was dropped and why, what cleaning changed."""
-
-    documents_kept: int = 0
-    bytes_kept: int = 0
-    bytes_changed: Counter[str] = field(default_factory=Counter)
-    documents_dropped: Counter[str] = field(default_factory=Counter)
-    bytes_dropped: Counter[str] = field(default_factory=Counter)
-
-    def keep(self, size: int, changes: dict[str, int]) -> None:
-        self.documents_kept += 1
-        self.bytes_kept += size
-        self.bytes_changed.update(changes)
-
-    def drop(self, reason: str, *, documents: int, size: int) -> None:
-        self.documents_dropped[reason] += documents
-        self.bytes_dropped[reason] += size
-
-    def documents(self, output: int) -> Tally:
-        more = output - self.documents_kept
-        # A single document that was cut in two to hold something out is one more than was kept.
-        changed = Counter({"held_out_part": more}) if more else Counter()
-        return _tally(self.documents_kept, self.documents_dropped, changed, output)
-
-    def bytes(self, output: int) -> Tally:
-        return _tally(self.bytes_kept, self.bytes_dropped, self.bytes_changed, output)
+def _has_results(unit: UnitWork) -> bool:
+    files = unit.files
+    return all(path.is_file() for path in (files.digests, files.sizes, files.details))
 
 
-def _tally(kept: int, dropped: Counter[str], changed: Counter[str], output: int) -> Tally:
-    reasons = {reason: number for reason, number in sorted(dropped.items()) if number}
-    total = kept + sum(reasons.values())
-    return Tally(input=total, kept=kept, dropped=reasons, changed=dict(sorted(changed.items())), output=output)
+def _within_budget(job: Job, works: Sequence[UnitWork], markers: dict[int, Marker]) -> Iterator[UnitWork]:
+    """The units, in order, that the budget reaches into."""
+    documents = size = 0
+    for unit in works:
+        marker = markers.get(unit.unit.number)
+        if marker is None or _is_full(job, documents, size):
+            return
+        documents += marker.documents
+        size += marker.counts.bytes_kept
+        yield unit
+        if marker.capped is not None:
+            return
 
 
-@dataclass(frozen=True)
-class _Cleaned:
-    """A document that may be kept, with what it will add to the counts if it is."""
-
-    document: SplitDocument
-    bytes_in: int
-    changes: dict[str, int]
+def _is_full(job: Job, documents: int, size: int) -> bool:
+    limit, most = job.source.limit, job.source.max_bytes
+    return (limit is not None and documents >= limit) or (most is not None and documents > 0 and size >= most)
 
 
-def _clean(items: Iterable[Item], tally: _Tallies, validation_fraction: float) -> Iterator[_Cleaned]:
-    for item in items:
-        if not isinstance(item, Document):
-            tally.drop(item.reason, documents=item.documents, size=item.bytes)
-            continue
-        size = utf8_bytes(item.text)
-        cleaned = normalize(item.text)
-        if cleaned.text.strip():
-            document = assign(cleaned.text, origin=item.origin, validation_fraction=validation_fraction)
-            yield _Cleaned(document, size, cleaned.changes)
+def _is_enough(job: Job, works: Sequence[UnitWork], markers: dict[int, Marker]) -> bool:
+    if job.source.limit is None and job.source.max_bytes is None:
+        return False
+    used = [markers[unit.unit.number] for unit in _within_budget(job, works, markers)]
+    if used and used[-1].capped is not None:
+        return True
+    return _is_full(job, sum(m.documents for m in used), sum(m.counts.bytes_kept for m in used))
+
+
+def _finishings(job: Job, used: Sequence[UnitWork], settled: Settled) -> list[Finishing]:
+    origins = _Origins([unit.files for unit in used])
+    named: dict[int, dict[int, str]] = {}
+    for (unit, number), original in settled.originals.items():
+        named.setdefault(unit, {})[number] = origins.of(*original)
+    return [
+        Finishing(job.name, unit.files, job.form, unit.key, fates, named.get(index, {}))
+        for index, (unit, fates) in enumerate(zip(used, settled.fates, strict=True))
+    ]
+
+
+class _Origins:
+    """Origins of documents by unit and number; a unit's are read when first asked for."""
+
+    def __init__(self, files: Sequence[UnitFiles]) -> None:
+        self._files = files
+        self._read: dict[int, list[str]] = {}
+
+    def of(self, unit: int, number: int) -> str:
+        """Where the document came from."""
+        if unit not in self._read:
+            import json
+
+            self._read[unit] = json.loads(self._files[unit].details.read_bytes())["origins"]
+        return self._read[unit][number]
+
+
+def _last_pass(
+    job: Job, used: Sequence[UnitWork], finishings: Sequence[Finishing], engine: Engine, on_event: Listener
+) -> list[FinishedMarker]:
+    """Finish what is not finished yet. The markers in the order of the units."""
+    found = {index: marker for index, item in enumerate(finishings) if (marker := _finished(job, item)) is not None}
+    missing = [index for index in range(len(finishings)) if index not in found]
+    # A unit that was published once has no text of the first pass any more.
+    textless = [used[index] for index in missing if not _has_text(used[index])]
+    for _ in engine.map(work, textless, on_event=_without_progress(on_event)):
+        pass
+    for done, marker in engine.map(finish, [finishings[index] for index in missing], on_event=on_event):
+        found[missing[done]] = marker
+    return [found[index] for index in range(len(finishings))]
+
+
+def _finished(job: Job, item: Finishing) -> FinishedMarker | None:
+    marker = item.finished()
+    return marker if marker is not None and is_in_place(job, marker.shard, item.stem) else None
+
+
+def _has_text(unit: UnitWork) -> bool:
+    marker = unit.finished()
+    path = unit.files.text
+    return marker is not None and path.is_file() and path.stat().st_size == marker.text_bytes
+
+
+def _without_progress(on_event: Listener) -> Listener:
+    return lambda event: None if isinstance(event, UnitProgressed) else on_event(event)
+
+
+class _Progress:
+    """Turns what single units report into how far the source is."""
+
+    def __init__(self, name: str, total: int, on_event: Listener) -> None:
+        self._name = name
+        self._total = total
+        self._on_event = on_event
+        self._done = 0
+        self._finished = (0, 0, 0)
+        self._running: dict[int, tuple[int, int, int]] = {}
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, UnitProgressed):
+            self._running[event.number] = (event.documents, event.bytes, event.bytes_kept)
+            self._say()
         else:
-            tally.drop("empty", documents=1, size=size)
+            self._on_event(event)
+
+    def finished(self, number: int, marker: Marker) -> None:
+        """Unit `number` is done."""
+        self._running.pop(number, None)
+        counts = marker.counts
+        of_unit = (counts.documents().input, counts.bytes().input, counts.bytes_kept)
+        self._finished = _sum([self._finished, of_unit])
+        self._done += 1
+        self._say()
+
+    def _say(self) -> None:
+        documents, size, kept = _sum([self._finished, *self._running.values()])
+        self._on_event(UnitsProgressed(self._name, self._done, self._total, documents, size, kept))
 
 
-def _limited(cleaned: Iterator[_Cleaned], source: SourceConfig, tally: _Tallies) -> Iterator[SplitDocument]:
-    """The documents up to `limit` and `max_bytes`, counted; at least one, however small the budget."""
-    for number in count():
-        if number == source.limit:
-            return
-        found = next(cleaned, None)
-        over = source.max_bytes is not None and tally.bytes_kept + (found.bytes_in if found else 0) > source.max_bytes
-        if found is None or (over and number):
-            return
-        tally.keep(found.bytes_in, found.changes)
-        yield found.document
+def _sum(rows: Iterable[tuple[int, int, int]]) -> tuple[int, int, int]:
+    first, second, third = (sum(column) for column in zip(*rows, strict=True))
+    return first, second, third

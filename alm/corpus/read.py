@@ -21,9 +21,12 @@ from alm.corpus import paths
 from alm.corpus.records import read_records, unescape
 from alm.errors import ArtifactError, InputError
 from alm.files import not_utf8, open_binary, suffix
+from alm.files import sha256 as sha256_of
 
-_SHARD = re.compile(r"(?P<source>.+)-\d{5}\.txt")
+_SHARD = re.compile(r"(?P<source>.+)-\d{5}\.(?:txt|jsonl\.zst|parquet)")
+_TABLES = ("jsonl.zst", "parquet")  # formats whose rows hold the document lines
 _SUFFIXES = frozenset({".txt"})
+_BATCH_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,13 @@ def has_document_lines(path: Path) -> bool:
 
 def has_shards(metadata: Path) -> bool:
     """Whether `metadata`, some .json file, has shards of a clean corpus beside it."""
-    shards = metadata.parent.glob(f"{glob.escape(metadata.stem)}-{'[0-9]' * 5}.txt")
-    return any(has_document_lines(path) for path in shards)
+    stem = f"{glob.escape(metadata.stem)}-{'[0-9]' * 5}"
+    texts = metadata.parent.glob(f"{stem}.txt")
+    return any(has_document_lines(path) for path in texts) or bool(_tables(metadata.parent, stem))
+
+
+def _tables(folder: Path, stem: str) -> list[Path]:
+    return sorted(path for form in _TABLES for path in folder.glob(f"{stem}.{form}"))
 
 
 def _is_text(path: Path) -> bool:
@@ -82,16 +90,28 @@ def find(given: Iterable[str | Path]) -> list[CleanFile]:
 
     A folder that holds clean text means what its metadata lists, and foreign .txt files beside it.
     """
-    expanded = paths.expand([str(path) for path in given], suffixes=_SUFFIXES)
+    expanded = {path for one in given for path in _expanded(str(one))}
     found = [_clean_file(path) for path in expanded if _is_text(path)]
     if not found:
         raise InputError("no text files are named", hint="run `alm corpus prepare` first")
     return sorted(found, key=lambda file: (file.source, file.path.as_posix()))
 
 
+def _expanded(given: str) -> list[Path]:
+    folder = Path(given).expanduser()
+    if not folder.is_dir():
+        return paths.expand([given], suffixes=_SUFFIXES)
+    listed = [path for path in folder.rglob("*.json") if not path.name.startswith((".", "_"))]
+    visible = [path for path in listed if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    tables = [t for path in visible for t in _tables(path.parent, f"{glob.escape(path.stem)}-{'[0-9]' * 5}")]
+    # A folder without any text is an error, unless what it holds is clean text in tables.
+    has_text = not tables or any(folder.rglob("*.txt"))
+    return tables + (paths.expand([given], suffixes=_SUFFIXES) if has_text else [])
+
+
 def _clean_file(path: Path) -> CleanFile:
     match = _SHARD.fullmatch(path.name)
-    if match is None or not has_document_lines(path):
+    if match is None or (path.suffix == ".txt" and not has_document_lines(path)):
         return CleanFile(path, _foreign_name(path), None)
     name = match["source"]
     hint = f"run `alm corpus prepare --only {name} --out {path.parent}` to finish it"
@@ -120,6 +140,9 @@ def read_documents(files: Sequence[CleanFile]) -> Iterator[CleanDocument]:
 
 
 def _read_file(file: CleanFile) -> Iterator[CleanDocument]:
+    if file.shard is not None and file.path.suffix != ".txt":
+        yield from _read_table(file, file.shard)
+        return
     lines = _read_lines(file)
     number = 0
     with open_binary(file.path) as opened:
@@ -139,6 +162,29 @@ def _read_file(file: CleanFile) -> Iterator[CleanDocument]:
             raise _changed(file.path, file)
         if number != file.shard.documents or next(lines, None) is not None:
             raise _not_fitting(file)
+
+
+def _read_table(file: CleanFile, shard: CleanShard) -> Iterator[CleanDocument]:
+    if sha256_of(file.path) != shard.sha256:
+        raise _changed(file.path, file)
+    rows = _parquet_rows(file.path) if file.path.suffix == ".parquet" else _json_rows(file.path)
+    for text, origin, split in rows:
+        yield CleanDocument(text, file.source, origin, split)
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, str, str]]:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as opened:
+        for batch in opened.iter_batches(batch_size=_BATCH_ROWS, columns=["text", "origin", "split"]):
+            yield from zip(*(batch.column(name).to_pylist() for name in ("text", "origin", "split")), strict=True)
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, str, str]]:
+    with open_binary(path) as opened:
+        for line in opened:
+            row = json.loads(line)
+            yield row["text"], row["origin"], row["split"]
 
 
 def _text(raw: bytes, file: CleanFile) -> str:

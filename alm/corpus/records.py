@@ -34,6 +34,16 @@ def record(text: str) -> bytes:
     return escape(text).encode("utf-8") + _END
 
 
+def record_of(text: str, data: bytes) -> bytes:
+    """The same for a `text` whose UTF-8 is `data`, so that it is not encoded again."""
+    return record(text) if MARK in text else data + _END
+
+
+def framed(raw: bytes) -> bytes:
+    """A record from what `read_records` gives for it."""
+    return raw + _END
+
+
 def read_records(file: Readable) -> Iterator[bytes]:
     """The raw bytes of each record of `file` without its end, still escaped.
 

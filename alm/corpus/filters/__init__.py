@@ -10,3 +10,19 @@ breaks, in the order of the paper, computed one by one: the filter itself stops 
 
 Reasons are snake_case, unique among all filters, and begin with the kind: `gopher_quality_too_few_words`.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from alm.corpus.draft import Draft, Drop
+
+
+def first_broken(broken_rules: Callable[[Draft], Iterator[str]]) -> Callable[[Draft], Draft | Drop]:
+    """A filter that drops a document for the first rule it breaks."""
+
+    def judge(draft: Draft) -> Draft | Drop:
+        reason = next(broken_rules(draft), None)
+        return draft if reason is None else Drop(reason)
+
+    return judge

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import logging
+import random
 import tempfile
 import zlib
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from alm import hub
-from alm.config.base import did_you_mean
+from alm import hub, kinds
+from alm.config import base
+from alm.config.base import OfKind, did_you_mean
 from alm.corpus.config import SourceConfig
-from alm.corpus.document import Document, Dropped, Item, Source
+from alm.corpus.document import Dropped, Items, Part, Survey
+from alm.corpus.rows import Row, items
+from alm.corpus.sources import PART_BYTES
 from alm.errors import AlmError, ConfigError, InputError
 from alm.events import Listener, Warned, ignore
 
@@ -39,6 +44,12 @@ class Config(SourceConfig):
     split: str = Field(default="train", description="Split of the dataset.")
     revision: str = Field(default="main", description="Branch, tag or commit; recorded as the commit it is.")
     field: str = Field(default="text", description="Name of the field that holds the text.")
+    adapter: Annotated[base.Config, OfKind("alm.corpus.adapters")] = Field(
+        default="text", validate_default=True, description="How a row becomes a document."
+    )
+    seed: int | None = Field(
+        default=1337, description="Decides the order in which files are read; null reads them in theirs."
+    )
     licence: str | None = Field(default=None, description="Licence of the text; absent means what the dataset states.")
 
     @field_validator("dataset")
@@ -55,43 +66,104 @@ def inputs(config: Config) -> list[Path]:
     return []
 
 
-def open_source(config: Config, *, on_event: Listener = ignore, patience: hub.Patience | None = None) -> Source:
-    """The rows of the split in their order. What can be wrong with `config` is found here, before the first row.
+def survey(config: Config, *, on_event: Listener = ignore, patience: hub.Patience | None = None) -> Survey:
+    """The files of the split at the commit that its revision is now. What can be wrong with `config` is found here.
 
-    `on_event` hears of every fault that is being waited out. Closing `items` ends the download.
+    Large Parquet files are several parts. The order is shuffled, the same for one seed, so that a budget is not
+    spent on the oldest files alone. `on_event` hears of every fault that is being waited out.
     """
-    patience = dataclasses.replace(patience or hub.Patience(), tell=lambda line: on_event(Warned(line)))
+    patience = _telling(patience, on_event)
     pinned = hub.pin(config.dataset, revision=config.revision, patience=patience)
-    dataset = _open(config, pinned)
-    items = _items(_batches(dataset, config, pinned, patience), f"{config.dataset}@{pinned.sha[:7]}/{config.split}")
-    return Source(items, revision=pinned.sha, licence=config.licence or pinned.licence)
+    _opened.cache_clear()  # the hub may be another one by now
+    opened = _opened(config, pinned.sha)
+    parts = []
+    for index, (name, size) in enumerate(zip(opened.files, _sizes(config, pinned, opened.files), strict=True)):
+        pieces = max(1, -(-size // PART_BYTES)) if opened.is_parquet else 1
+        place = f"{config.dataset}@{pinned.sha[:7]}/{name}"
+        parts += [Part(place, size // pieces, (index, piece, pieces)) for piece in range(pieces)]
+    if config.seed is not None:
+        random.Random(config.seed).shuffle(parts)
+    return Survey(tuple(parts), revision=pinned.sha, licence=config.licence or pinned.licence)
 
 
-def _items(batches: Generator[list[Any], None, None], place: str) -> Generator[Item, None, None]:
-    with contextlib.closing(batches):
-        for row, value in enumerate(itertools.chain.from_iterable(batches)):
-            if isinstance(value, str):
-                yield Document(value, origin=f"{place}#{row}")
-            else:
-                yield Dropped("not_text", 0, documents=1)
+def read(
+    config: Config,
+    parts: Sequence[Part],
+    *,
+    revision: str | None = None,
+    on_event: Listener = ignore,
+    patience: hub.Patience | None = None,
+) -> Items:
+    """The rows of `parts` at the commit `revision`, in order. Closing it ends the download."""
+    assert revision is not None, config.dataset
+    patience = _telling(patience, on_event)
+    hub.connect(patience)
+    pinned = hub.Pinned(config.dataset, sha=revision, licence=None)
+    opened = _opened(config, revision)
+    for part in parts:
+        with contextlib.closing(_rows(opened, part, config, pinned, patience)) as rows:
+            yield from items(
+                rows,
+                adapter=config.adapter,
+                field=config.field,
+                on_bad_input=config.on_bad_input,
+                max_document_bytes=config.max_document_bytes,
+            )
+
+
+def _telling(patience: hub.Patience | None, on_event: Listener) -> hub.Patience:
+    return dataclasses.replace(patience or hub.Patience(), tell=lambda line: on_event(Warned(line)))
 
 
 # ---- opening ------------------------------------------------------------------------------------
 
 
-def _open(config: Config, pinned: hub.Pinned) -> IterableDataset:
-    """The split, in Arrow batches, of the text's column alone where the format can leave out the others."""
+@dataclasses.dataclass(frozen=True)
+class _Opened:
+    """The split, in Arrow batches, of the needed columns alone where the format can leave out the others."""
+
+    dataset: IterableDataset
+    files: tuple[str, ...]
+    is_parquet: bool
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(config: Config, sha: str) -> _Opened:
+    """What opening costs a dozen requests for, kept for the parts that this process reads."""
     _calm_datasets(config)
     with _opening_explained(config):
-        builder = _builder(config, pinned)
+        builder = _builder(config, sha)
         splits = builder.as_streaming_dataset()
         if config.split not in splits:
             raise _unknown(config, "split", config.split, list(splits))
-        _check_field(config, splits[config.split].features)
-        if hasattr(builder.config, "columns"):  # Parquet
-            builder.config.columns = [config.field]
+        features = splits[config.split].features
+        _check_field(config, features)
+        columns = kinds.module_of(config.adapter).columns(config.adapter, config.field)
+        is_parquet = hasattr(builder.config, "columns")
+        if is_parquet and columns is not None:
+            builder.config.columns = [name for name in columns if features is None or name in features]
             splits = builder.as_streaming_dataset()
-        return splits[config.split].with_format("arrow")
+        dataset = splits[config.split].with_format("arrow")
+        return _Opened(dataset, _file_names(builder, config, dataset.num_shards), is_parquet)
+
+
+def _file_names(builder: DatasetBuilder, config: Config, count: int) -> tuple[str, ...]:
+    """The files of the split by their paths in the repository; numbered where one file holds several shards."""
+    listed = (builder.config.data_files or {}).get(config.split, [])
+    names = tuple(str(path).partition("@")[2].partition("/")[2] for path in listed)
+    return names if len(names) == count and all(names) else tuple(f"{config.split}-{n}" for n in range(count))
+
+
+def _sizes(config: Config, pinned: hub.Pinned, names: Sequence[str]) -> list[int]:
+    """Bytes of each file, 0 where the hub does not say."""
+    from huggingface_hub import HfApi
+
+    found: dict[str, int] = {}
+    with hub.explained(config.dataset, revision=config.revision):
+        for folder in sorted({name.rpartition("/")[0] for name in names if "/" in name or "." in name}):
+            listed = HfApi().list_repo_tree(config.dataset, folder or None, revision=pinned.sha, repo_type="dataset")
+            found.update((entry.path, getattr(entry, "size", 0)) for entry in listed)
+    return [found.get(name, 0) for name in names]
 
 
 def _calm_datasets(config: Config) -> None:
@@ -106,7 +178,7 @@ def _calm_datasets(config: Config) -> None:
     datasets.config.STREAMING_READ_RETRY_INTERVAL = datasets.config.STREAMING_OPEN_RETRY_INTERVAL = 0
 
 
-def _builder(config: Config, pinned: hub.Pinned) -> DatasetBuilder:
+def _builder(config: Config, sha: str) -> DatasetBuilder:
     from datasets import load_dataset_builder
 
     # hf:// because a folder of that name would be read instead, and an empty cache because what is there would be
@@ -117,19 +189,19 @@ def _builder(config: Config, pinned: hub.Pinned) -> DatasetBuilder:
                 f"hf://datasets/{config.dataset}",
                 name=None if config.revision == _PARQUET_BRANCH else config.name,
                 data_dir=config.name if config.revision == _PARQUET_BRANCH else None,
-                revision=pinned.sha,
+                revision=sha,
                 cache_dir=empty,
             )
         except ValueError as error:
-            raise _bad_name(config, pinned, error) from error
-    assert builder.hash == pinned.sha, builder.hash
+            raise _bad_name(config, sha, error) from error
+    assert builder.hash == sha, builder.hash
     return builder
 
 
-def _bad_name(config: Config, pinned: hub.Pinned, error: ValueError) -> AlmError:
+def _bad_name(config: Config, sha: str, error: ValueError) -> AlmError:
     from datasets import get_dataset_config_names
 
-    known = get_dataset_config_names(f"hf://datasets/{config.dataset}", revision=pinned.sha)
+    known = get_dataset_config_names(f"hf://datasets/{config.dataset}", revision=sha)
     if config.name is None and len(known) > 1:
         return ConfigError(
             f"`{config.dataset}` has several configurations: {', '.join(known)}",
@@ -149,7 +221,7 @@ def _unknown(config: Config, what: str, given: str, known: Sequence[str], *, key
 
 def _check_field(config: Config, features: Features | None) -> None:
     """Refuse a field that is not there or can never hold text. Some formats say only with their first batch."""
-    if features is None:
+    if features is None or config.adapter.kind != "text":  # type: ignore[attr-defined]  # kinds have it
         return
     if config.field not in features:
         raise _unknown(config, "field", config.field, list(features))
@@ -173,27 +245,44 @@ def _type_name(feature: Any) -> str:
 # ---- reading ------------------------------------------------------------------------------------
 
 
-def _batches(
-    dataset: IterableDataset, config: Config, pinned: hub.Pinned, patience: hub.Patience
-) -> Generator[list[Any], None, None]:
-    """The field's values, file by file, so that a broken stream starts again at its file and not at the first."""
-    for index in range(dataset.num_shards):
-        file = dataset.shard(num_shards=dataset.num_shards, index=index)
-        yield from _persistent(file, config, pinned, patience)
+def _rows(
+    opened: _Opened, part: Part, config: Config, pinned: hub.Pinned, patience: hub.Patience
+) -> Generator[Row | Dropped, None, None]:
+    """The rows of a part, each with its place in the file, or in the row groups that the part is."""
+    index, piece, pieces = part.where
+    place = part.name if pieces == 1 else f"{part.name}#{piece}"
+    row = 0
+    for stream in _streams(opened, index, piece, pieces):
+        with contextlib.closing(_persistent(stream, config, pinned, patience)) as batches:
+            for values in itertools.chain.from_iterable(batches):
+                yield Row(values, f"{place}#{row}")
+                row += 1
+
+
+def _streams(opened: _Opened, index: int, piece: int, pieces: int) -> Iterator[IterableDataset]:
+    """What a broken stream starts again at: a file, or one of its row groups."""
+    file = opened.dataset.shard(num_shards=opened.dataset.num_shards, index=index)
+    if pieces == 1:
+        yield file
+        return
+    groups = file.reshard()
+    count = groups.num_shards
+    for group in range(count * piece // pieces, count * (piece + 1) // pieces):
+        yield groups.shard(num_shards=count, index=group)
 
 
 def _persistent(
     file: IterableDataset, config: Config, pinned: hub.Pinned, patience: hub.Patience
-) -> Generator[list[Any], None, None]:
-    """The values of one file, each once, however often its stream breaks; new values renew the patience."""
+) -> Generator[list[dict[str, Any]], None, None]:
+    """The rows of one stream, each once, however often it breaks; new rows renew the patience."""
     faults = hub.stream_faults()  # while it can be asked: a stream may be closed as late as the end of the program
     done = failures = 0
     while True:
         try:
-            with _damage_explained(config), contextlib.closing(_values(file, config)) as batches:
-                for first, values in batches:
-                    if fresh := values[max(done - first, 0) :]:
-                        done, failures = first + len(values), 0
+            with _damage_explained(config), contextlib.closing(_batches(file)) as batches:
+                for first, rows in batches:
+                    if fresh := rows[max(done - first, 0) :]:
+                        done, failures = first + len(rows), 0
                         yield fresh
             return
         except faults as error:
@@ -201,16 +290,16 @@ def _persistent(
             _give_up_or_wait(error, failures, config, pinned, patience)
 
 
-def _values(file: IterableDataset, config: Config) -> Generator[tuple[int, list[Any]], None, None]:
-    """The field's values in batches, each with the row of the file that it starts at."""
+def _batches(file: IterableDataset) -> Generator[tuple[int, list[dict[str, Any]]], None, None]:
+    """Rows in batches, each with the row of the file that it starts at."""
     first = 0
     with contextlib.closing(file.iter(batch_size=_BATCH_ROWS)) as tables:
         for table in tables:
-            if config.field not in table.column_names:
-                raise _unknown(config, "field", config.field, table.column_names)
-            values = _decoded(table.column(config.field))
-            yield first, values
-            first += len(values)
+            columns = [_decoded(table.column(name)) for name in table.column_names]
+            names = table.column_names
+            rows = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+            yield first, rows
+            first += len(rows)
 
 
 def _decoded(column: pyarrow.ChunkedArray) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from alm.config.base import did_you_mean
 from alm.corpus.config import SourceConfig
-from alm.corpus.document import Document, Dropped, Item, Source
+from alm.corpus.document import Document, Dropped, Item, Items, Part, Survey
 from alm.corpus.paths import Paths, expand
 from alm.errors import InputError
 from alm.events import Listener, ignore
@@ -34,19 +34,25 @@ def inputs(config: Config) -> list[Path]:
     return expand(config.paths, suffixes=SUFFIXES)
 
 
-def open_source(config: Config, *, on_event: Listener = ignore) -> Source:
-    """The documents of all files, in the order of their paths and lines."""
-    return Source(_items(config), licence=config.licence)
+def survey(config: Config, *, on_event: Listener = ignore) -> Survey:
+    """Each file is a part."""
+    parts = tuple(Part(path.as_posix(), path.stat().st_size) for path in inputs(config))
+    return Survey(parts, licence=config.licence)
 
 
-def _items(config: Config) -> Generator[Item, None, None]:
-    for path in inputs(config):
-        with open_binary(path) as file:
-            offset = 0
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _item(line, path=path, number=number, offset=offset, field=config.field)
-                offset += len(line)
+def read(config: Config, parts: Sequence[Part], *, revision: str | None = None, on_event: Listener = ignore) -> Items:
+    """The documents of `parts`, in order."""
+    for part in parts:
+        yield from _items(Path(part.name), config)
+
+
+def _items(path: Path, config: Config) -> Iterator[Item]:
+    with open_binary(path) as file:
+        offset = 0
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield _item(line, path=path, number=number, offset=offset, field=config.field)
+            offset += len(line)
 
 
 def _item(line: bytes, *, path: Path, number: int, offset: int, field: str) -> Item:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from alm.corpus.config import SourceConfig
-from alm.corpus.document import Document, Dropped, Item, Source, utf8_bytes
+from alm.corpus.document import Document, Dropped, Item, Items, Part, Survey, utf8_bytes
 from alm.corpus.paths import Paths, expand
 from alm.errors import InputError
 from alm.events import Listener, ignore
@@ -37,17 +37,23 @@ def inputs(config: Config) -> list[Path]:
     return expand(config.paths, suffixes=SUFFIXES)
 
 
-def open_source(config: Config, *, on_event: Listener = ignore) -> Source:
-    """The documents of all files, in the order of their paths."""
-    return Source(_items(config), licence=config.licence)
+def survey(config: Config, *, on_event: Listener = ignore) -> Survey:
+    """Each file is a part."""
+    parts = tuple(Part(path.as_posix(), path.stat().st_size) for path in inputs(config))
+    return Survey(parts, licence=config.licence)
 
 
-def _items(config: Config) -> Generator[Item, None, None]:
-    for path in inputs(config):
-        if config.document == "file":
-            yield Document(_whole(path, config.encoding), origin=path.as_posix())
-        else:
-            yield from _pieces(path, config)
+def read(config: Config, parts: Sequence[Part], *, revision: str | None = None, on_event: Listener = ignore) -> Items:
+    """The documents of `parts`, in order."""
+    for part in parts:
+        yield from _items(Path(part.name), config)
+
+
+def _items(path: Path, config: Config) -> Iterator[Item]:
+    if config.document == "file":
+        yield Document(_whole(path, config.encoding), origin=path.as_posix())
+    else:
+        yield from _pieces(path, config)
 
 
 def _whole(path: Path, encoding: str) -> str:

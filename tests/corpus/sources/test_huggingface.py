@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,34 @@ import fakehub
 import pytest
 from fakehub import FakeHub
 
-from alm.corpus.document import Document, Dropped, Source
+from alm.corpus.document import Document, Dropped, Items
 from alm.corpus.sources import huggingface
-from alm.corpus.sources.huggingface import Config, inputs, open_source
+from alm.corpus.sources.huggingface import inputs
 from alm.errors import EXIT_USAGE, AlmError
-from alm.events import Event, Warned
+from alm.events import Event, Listener, Warned, ignore
 from alm.hub import Patience
 
 PROGRAM_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Source:
+    """All parts of a surveyed source."""
+
+    items: Items
+    revision: str | None
+    licence: str | None
+
+
+def Config(**keys: Any) -> huggingface.Config:
+    """A configuration that reads the files in their order."""
+    return huggingface.Config(**{"seed": None, **keys})
+
+
+def open_source(config: huggingface.Config, *, patience: Patience, on_event: Listener = ignore) -> Source:
+    found = huggingface.survey(config, patience=patience, on_event=on_event)
+    items = huggingface.read(config, found.parts, revision=found.revision, patience=patience, on_event=on_event)
+    return Source(items, found.revision, found.licence)
 
 
 @pytest.fixture
@@ -56,7 +77,7 @@ def texts(source: Source) -> list[str]:
     return [item.text for item in source.items if isinstance(item, Document)]
 
 
-def refusal(config: Config, *, patience: Patience) -> AlmError:
+def refusal(config: huggingface.Config, *, patience: Patience) -> AlmError:
     """The error that opening, or else reading, `config` ends in."""
     with pytest.raises(AlmError) as caught:
         list(open_source(config, patience=patience).items)
@@ -79,12 +100,14 @@ def test_parquet_is_read_exactly(hub: FakeHub, patience: Patience) -> None:
         licence="odc-by",
     )
     source = open_source(Config(dataset="a/b"), patience=patience)
+    place = f"a/b@{sha[:7]}/data/train-0000"
 
     assert source.revision == sha
     assert source.licence == "odc-by"
     assert list(source.items) == [
-        *(Document(row, origin=f"a/b@{sha[:7]}/train#{n}") for n, row in enumerate(rows)),
-        Dropped("not_text", 0, documents=1),
+        *(Document(row, origin=f"{place}0-of-00002.parquet#{n}") for n, row in enumerate(rows[:1700])),
+        *(Document(row, origin=f"{place}1-of-00002.parquet#{n}") for n, row in enumerate(rows[1700:])),
+        Dropped("not_text", 14, documents=1, origin=f"{place}1-of-00002.parquet#800", excerpt='{"text": null}'),
     ]
     assert texts(open_source(Config(dataset="a/b", split="test"), patience=patience)) == ["held out"]
 
@@ -102,12 +125,12 @@ def test_json_lines_are_read_exactly(hub: FakeHub, patience: Patience) -> None:
 
 def test_a_value_that_is_no_text_is_dropped_and_counted(hub: FakeHub, patience: Patience) -> None:
     sha = hub.add("a/b", {"train.jsonl": jsonl("a", None, 3, {"k": 1}, ["x"], 'say "é"')})
-    dropped = Dropped("not_text", 0, documents=1)
-    assert list(open_source(Config(dataset="a/b"), patience=patience).items) == [
-        Document("a", origin=f"a/b@{sha[:7]}/train#0"),
-        *[dropped] * 4,
-        Document('say "é"', origin=f"a/b@{sha[:7]}/train#5"),
+    found = list(open_source(Config(dataset="a/b"), patience=patience).items)
+    assert [item for item in found if isinstance(item, Document)] == [
+        Document("a", origin=f"a/b@{sha[:7]}/train.jsonl#0"),
+        Document('say "é"', origin=f"a/b@{sha[:7]}/train.jsonl#5"),
     ]
+    assert [item.reason for item in found if isinstance(item, Dropped)] == ["not_text"] * 4
 
 
 def test_another_field(hub: FakeHub, patience: Patience) -> None:

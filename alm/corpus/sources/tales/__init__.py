@@ -6,18 +6,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from alm.corpus.config import SourceConfig
-from alm.corpus.document import Document, Item, Source
+from alm.corpus.document import Document, Items, Part, Survey
 from alm.corpus.sources.tales.tell import tell
 from alm.events import Listener, ignore
 
 LICENCE = "Apache-2.0"
+_PART_TALES = 50_000
+_TALE_BYTES = 1000  # about
 
 
 class Config(SourceConfig):
@@ -33,11 +35,20 @@ def inputs(config: Config) -> list[Path]:
     return []
 
 
-def open_source(config: Config, *, on_event: Listener = ignore) -> Source:
-    """Every tale, in order."""
-    return Source(_items(config), revision=f"seed-{config.seed}", licence=LICENCE)
+def survey(config: Config, *, on_event: Listener = ignore) -> Survey:
+    """As many tales at once as are worth a process of their own."""
+    starts = range(0, config.documents, _PART_TALES)
+    parts = [(first, min(first + _PART_TALES, config.documents)) for first in starts]
+    name = f"tales/{config.seed}"
+    return Survey(
+        tuple(Part(name, (end - first) * _TALE_BYTES, (first, end)) for first, end in parts),
+        revision=f"seed-{config.seed}",
+        licence=LICENCE,
+    )
 
 
-def _items(config: Config) -> Generator[Item, None, None]:
-    for index in range(config.documents):
-        yield Document(tell(seed=config.seed, index=index), origin=f"tales/{config.seed}#{index}")
+def read(config: Config, parts: Sequence[Part], *, revision: str | None = None, on_event: Listener = ignore) -> Items:
+    """The tales of `parts`, in order."""
+    for part in parts:
+        for index in range(*part.where):
+            yield Document(tell(seed=config.seed, index=index), origin=f"{part.name}#{index}")

@@ -1,0 +1,64 @@
+"""Kind `alpaca`: rows with an instruction, perhaps an input that belongs to it, and the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from alm.config import base
+from alm.corpus.adapters import Conversation, Message, ShapeError, Talk, each, rendered
+from alm.corpus.document import Document, Dropped
+from alm.corpus.rows import Row, Unfit
+
+SPANS_ROWS = False
+
+
+class Config(base.Config):
+    """The names of the fields. `field` of the source is not used."""
+
+    kind: Literal["alpaca"] = Field(default="alpaca", description="Rows with an instruction, an input and an output.")
+    instruction: str = Field(default="instruction", description="Field with what is asked: `prompt`, `question`.")
+    input: str = Field(
+        default="input", description="Field with the text that the instruction is about, if there is any."
+    )
+    output: str = Field(default="output", description="Field with the answer: `response`, `answer`.")
+    system: str = Field(default="system", description="Field with the system prompt, if there is any.")
+
+
+def columns(config: Config, field: str) -> tuple[str, ...]:
+    """The four fields."""
+    return config.instruction, config.input, config.output, config.system
+
+
+def documents(
+    config: Config, rows: Iterator[Row | Dropped], *, field: str, max_document_bytes: int
+) -> Iterator[Document | Dropped | Unfit]:
+    """Each question and answer as text."""
+    return rendered(conversations(config, rows, field=field, max_document_bytes=max_document_bytes))
+
+
+def conversations(
+    config: Config, rows: Iterator[Row | Dropped], *, field: str, max_document_bytes: int
+) -> Iterator[Talk | Dropped | Unfit]:
+    """The question and answer of each row."""
+
+    def conversation_of(values: Mapping[str, Any]) -> Conversation:
+        asked = [_text(values, config.instruction), _text(values, config.input, default="")]
+        question = "\n\n".join(text for text in asked if text)
+        system = _text(values, config.system, default="")
+        begin = (Message("system", system),) if system else ()
+        return (*begin, Message("user", question), Message("assistant", _text(values, config.output)))
+
+    return each(rows, conversation_of, keys=(config.instruction,))
+
+
+def _text(values: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    value = values.get(name)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, str):
+        there = ", ".join(values)
+        raise ShapeError(f"field `{name}` should hold text (there are: {there}); the adapter's keys name other fields")
+    return value

@@ -1,0 +1,156 @@
+"""Counts that must add up: what came in, what was dropped and why, what cleaning changed, and examples."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Self
+
+from alm.artifacts import Tally
+from alm.config.base import Config
+from alm.corpus.report import Example
+
+EXAMPLES = 10
+EXCERPT_CHARACTERS = 300
+
+
+class Counts(Config):
+    """Documents and bytes of one unit, or of several together. All sizes are UTF-8 bytes."""
+
+    documents_kept: int
+    documents_dropped: dict[str, int]
+    bytes_kept: int
+    bytes_dropped: dict[str, int]
+    bytes_changed: dict[str, int]
+    documents_out: int
+    bytes_out: int
+    validation_documents: int
+    examples: dict[str, tuple[Example, ...]]
+    lengths_in: dict[str, int]
+    lengths_kept: dict[str, int]
+    languages: dict[str, int]
+    evaluation_hits: dict[str, int]
+    seconds: dict[str, float]
+
+    @classmethod
+    def summed(cls, all_counts: Iterable[Self]) -> Counts:
+        """The counts of everything, with the first examples of each reason."""
+        tally = Tallies()
+        for counts in all_counts:
+            tally.add(counts)
+        return tally.counts()
+
+    def documents(self) -> Tally:
+        """How the documents add up."""
+        more = self.documents_out - self.documents_kept
+        # A document that was cut in two to hold something out is one more than was kept.
+        changed = {"held_out_part": more} if more else {}
+        return _tally(self.documents_kept, self.documents_dropped, changed, self.documents_out)
+
+    def bytes(self) -> Tally:
+        """How the bytes add up."""
+        return _tally(self.bytes_kept, self.bytes_dropped, self.bytes_changed, self.bytes_out)
+
+
+def _tally(kept: int, dropped: dict[str, int], changed: dict[str, int], output: int) -> Tally:
+    return Tally(input=kept + sum(dropped.values()), kept=kept, dropped=dropped, changed=changed, output=output)
+
+
+class Tallies:
+    """Counts being made."""
+
+    def __init__(self) -> None:
+        self.documents_kept = self.bytes_kept = 0
+        self.documents_out = self.bytes_out = self.validation_documents = 0
+        self.documents_dropped: Counter[str] = Counter()
+        self.bytes_dropped: Counter[str] = Counter()
+        self.bytes_changed: Counter[str] = Counter()
+        self.examples: dict[str, list[Example]] = {}
+        self.lengths_in: Counter[int] = Counter()  # by number of binary digits, which is quick to count
+        self.lengths_kept: Counter[int] = Counter()
+        self.languages: Counter[str] = Counter()
+        self.evaluation_hits: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def keep(self, bytes_before: int, changes: dict[str, int]) -> None:
+        """A document of `bytes_before` stays, after `changes` to its size."""
+        self.documents_kept += 1
+        self.bytes_kept += bytes_before
+        self.lengths_in[bytes_before.bit_length()] += 1
+        self.lengths_kept[bytes_before.bit_length()] += 1
+        if changes:
+            self.bytes_changed.update(changes)
+
+    def drop(self, reason: str, *, documents: int, size: int) -> None:
+        """`size` bytes go, `documents` of them whole documents."""
+        self.bytes_dropped[reason] += size
+        if documents:
+            self.documents_dropped[reason] += documents
+            self.lengths_in[size.bit_length()] += 1
+
+    def take_back(self, reason: str, bytes_before: int, changes: dict[str, int]) -> None:
+        """A document that was kept goes after all."""
+        self.documents_kept -= 1
+        self.bytes_kept -= bytes_before
+        self.lengths_kept[bytes_before.bit_length()] -= 1
+        self.bytes_changed.subtract(changes)
+        self.documents_dropped[reason] += 1
+        self.bytes_dropped[reason] += bytes_before
+
+    def show(self, reason: str, *, origin: str, text: str, detail: str = "") -> None:
+        """An example of `reason`, if there are not enough yet."""
+        shown = self.examples.setdefault(reason, [])
+        if len(shown) < EXAMPLES:
+            excerpt = text[:EXCERPT_CHARACTERS].encode("utf-8", "replace").decode()
+            shown.append(Example(origin=printable(origin), text=excerpt, detail=detail))
+
+    def add(self, other: Counts) -> None:
+        """Everything of `other` too."""
+        for name in ("documents_kept", "bytes_kept", "documents_out", "bytes_out", "validation_documents"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("documents_dropped", "bytes_dropped", "bytes_changed", "languages", "evaluation_hits"):
+            getattr(self, name).update(getattr(other, name))
+        for name, spent in other.seconds.items():
+            self.seconds[name] += spent
+        self.lengths_in.update(_digits(other.lengths_in))
+        self.lengths_kept.update(_digits(other.lengths_kept))
+        for reason, examples in other.examples.items():
+            shown = self.examples.setdefault(reason, [])
+            shown += examples[: EXAMPLES - len(shown)]
+
+    def counts(self) -> Counts:
+        """What was counted, in an order that does not depend on how."""
+        return Counts(
+            documents_kept=self.documents_kept,
+            documents_dropped=_sorted(self.documents_dropped),
+            bytes_kept=self.bytes_kept,
+            bytes_dropped=_sorted(self.bytes_dropped),
+            bytes_changed=_sorted(self.bytes_changed),
+            documents_out=self.documents_out,
+            bytes_out=self.bytes_out,
+            validation_documents=self.validation_documents,
+            examples={reason: tuple(shown) for reason, shown in sorted(self.examples.items()) if shown},
+            lengths_in=_bounds(self.lengths_in),
+            lengths_kept=_bounds(self.lengths_kept),
+            languages=_sorted(self.languages),
+            evaluation_hits=_sorted(self.evaluation_hits),
+            seconds={name: round(spent, 6) for name, spent in sorted(self.seconds.items())},
+        )
+
+
+def printable(origin: str) -> str:
+    """`origin` with what no text may hold (undecodable bytes of a file name) replaced."""
+    return origin if origin.isascii() else origin.encode("utf-8", "replace").decode()
+
+
+def _sorted(counter: Counter[str]) -> dict[str, int]:
+    return {name: number for name, number in sorted(counter.items()) if number}
+
+
+def _bounds(lengths: Counter[int]) -> dict[str, int]:
+    """Lengths by their lower bound in bytes: 0, 1, 2, 4, 8 and so on."""
+    return {str(1 << digits - 1 if digits else 0): lengths[digits] for digits in sorted(lengths) if lengths[digits]}
+
+
+def _digits(bounds: dict[str, int]) -> dict[int, int]:
+    return {int(bound).bit_length(): number for bound, number in bounds.items()}

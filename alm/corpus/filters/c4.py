@@ -1,0 +1,87 @@
+"""Kind `c4`: the rules of C4 (Raffel et al. 2020, section 2.2), as FineWeb applies them: lines may end without a
+full stop. Some lines go, and some documents.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from alm.config import base
+from alm.corpus.draft import Draft, Drop
+
+_CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
+_LONG_WORD = re.compile(r"\S{1001}")
+_SENTENCE_END = re.compile(r"[.!?。！？]+[\"'”’)\]]*(?=\s|$)")
+_POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
+
+
+class Config(base.Config):
+    """Which of the rules apply."""
+
+    kind: Literal["c4"] = Field(default="c4", description="Apply the rules of C4.")
+    min_words_per_line: int = Field(default=3, ge=0, description="Lines with fewer words go.")
+    min_sentences: int = Field(default=5, ge=0, description="Documents with fewer sentences go.")
+    drop_braces: bool = Field(default=True, description="Whether documents with a curly bracket go.")
+    drop_lorem_ipsum: bool = Field(default=True, description="Whether documents with `lorem ipsum` go.")
+    drop_javascript_lines: bool = Field(default=True, description="Whether lines that name JavaScript go.")
+    drop_policy_lines: bool = Field(default=True, description="Whether lines about policies and cookies go.")
+    remove_citations: bool = Field(default=True, description="Whether marks such as [1] and [edit] go.")
+
+
+def build(config: Config) -> Callable[[Draft], Draft | Drop]:
+    """The filter."""
+
+    def judge(draft: Draft) -> Draft | Drop:
+        reason = next(_broken_text_rules(draft, config), None)
+        if reason is not None:
+            return Drop(reason)
+        text = cleaned(draft.text, config)
+        if sentences(text) < config.min_sentences:
+            return Drop("c4_too_few_sentences")
+        return draft if text == draft.text else Draft(text)
+
+    return judge
+
+
+def broken_rules(draft: Draft, config: Config) -> Iterator[str]:
+    """The rules about documents that the document breaks."""
+    yield from _broken_text_rules(draft, config)
+    if sentences(cleaned(draft.text, config)) < config.min_sentences:
+        yield "c4_too_few_sentences"
+
+
+def _broken_text_rules(draft: Draft, config: Config) -> Iterator[str]:
+    # A bracket in a line that goes for another reason does no harm.
+    if config.drop_braces and "{" in draft.text and "{" in cleaned(draft.text, config):
+        yield "c4_curly_bracket"
+    if config.drop_lorem_ipsum and "lorem ipsum" in draft.text.lower():
+        yield "c4_lorem_ipsum"
+
+
+def cleaned(text: str, config: Config) -> str:
+    """The lines that stay."""
+    if config.remove_citations and "[" in text:
+        text = _CITATION.sub("", text)
+    return "\n".join(line for line in map(str.strip, text.split("\n")) if _stays(line, config))
+
+
+def _stays(line: str, config: Config) -> bool:
+    if len(line.split(None, config.min_words_per_line)) < config.min_words_per_line:
+        return False
+    if len(line) > 1000 and _LONG_WORD.search(line):
+        return False
+    lowered = line.lower()
+    if config.drop_javascript_lines and "javascript" in lowered:
+        return False
+    return not (config.drop_policy_lines and any(phrase in lowered for phrase in _POLICY))
+
+
+def sentences(text: str) -> int:
+    """About how many sentences there are: a line without an end of one counts as one."""
+    if not text:
+        return 0
+    return sum(max(1, len(_SENTENCE_END.findall(line))) for line in text.split("\n"))

@@ -1,0 +1,126 @@
+"""Kind `decontaminate`: documents that share a run of words with an evaluation item go.
+
+Runs of 13 words, as for GPT-3 (Brown et al. 2020, appendix C). An item, or a field of it, that is shorter counts as
+a whole from `shortest` words on: a question of ten words that a document repeats is known to the model as well.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from alm.config import base
+from alm.corpus.draft import Draft, Drop
+from alm.corpus.paths import Paths, expand
+from alm.errors import InputError
+from alm.files import not_utf8, open_binary, suffix
+
+_WORD = re.compile(r"\w+")
+_SUFFIXES = frozenset({".jsonl", ".ndjson", ".txt"})
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Config(base.Config):
+    """The evaluation files, and how long a run of words must be."""
+
+    kind: Literal["decontaminate"] = Field(
+        default="decontaminate", description="Drop documents that hold evaluation items."
+    )
+    files: Paths = Field(description="Evaluation files: JSON lines, or text with an item a line.")
+    ngram: int = Field(default=13, ge=1, description="Words of a run that counts as the item.")
+    shortest: int = Field(default=8, ge=1, description="Fewest words of an item that is shorter than that.")
+
+
+def inputs(config: Config) -> list[Path]:
+    """The evaluation files."""
+    return expand(config.files, suffixes=_SUFFIXES)
+
+
+def build(config: Config) -> Callable[[Draft], Draft | Drop]:
+    """The filter, with the items in memory as hashes."""
+    index = _Index(config)
+
+    def judge(draft: Draft) -> Draft | Drop:
+        item = index.find(draft.text)
+        return draft if item is None else Drop("decontaminate_overlap", detail=item)
+
+    return judge
+
+
+class _Index:
+    """Hashes of the runs of words of all items, by the number of words."""
+
+    def __init__(self, config: Config) -> None:
+        self._ids: dict[str, int] = {}
+        runs: dict[int, dict[int, str]] = {}
+        for path in inputs(config):
+            for name, text in _items(path):
+                words = _WORD.findall(text.lower())
+                n = min(config.ngram, len(words))
+                if n >= min(config.shortest, config.ngram):
+                    ids = np.array([self._ids.setdefault(w, len(self._ids) + 1) for w in words], dtype=np.uint64)
+                    for value in _hashes(ids, n).tolist():
+                        runs.setdefault(n, {}).setdefault(value, name)
+        self._names = runs
+        self._sorted = {n: np.array(sorted(found), dtype=np.uint64) for n, found in sorted(runs.items())}
+
+    def find(self, text: str) -> str | None:
+        """The first item of which `text` holds a run, or None."""
+        known = self._ids
+        ids = np.array([known.get(word, 0) for word in _WORD.findall(text.lower())], dtype=np.uint64)
+        for n, wanted in self._sorted.items():
+            hashes = _hashes(ids, n)
+            # A run with a word that no item has matches nothing.
+            unknown = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(ids == 0)])
+            hashes = hashes[unknown[n:] == unknown[: len(unknown) - n]] if len(ids) >= n else hashes
+            at = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
+            met = hashes[wanted[at] == hashes]
+            if len(met):
+                return self._names[n][int(met[0])]
+        return None
+
+
+def _hashes(ids: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
+    """A hash of each n ids in a row; none for fewer."""
+    count = len(ids) - n + 1
+    if count < 1:
+        return np.zeros(0, dtype=np.uint64)
+    found = np.zeros(count, dtype=np.uint64)
+    for offset in range(n):
+        found = (found ^ (found >> np.uint64(29))) * _MULTIPLIER + ids[offset : offset + count] + np.uint64(1)
+    return found
+
+
+def _items(path: Path) -> Iterator[tuple[str, str]]:
+    """Each text of an evaluation file with the place it stands at."""
+    is_json = suffix(path) != ".txt"
+    with open_binary(path) as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                texts = _texts(json.loads(line)) if is_json and line.strip() else iter([line.decode("utf-8")])
+            except UnicodeDecodeError as error:
+                raise not_utf8(path, offset=error.start, byte=line[error.start]) from error
+            except ValueError as error:
+                raise InputError(
+                    f"`{path}` line {number} is not JSON: {error}", hint=f"look at it with `sed -n {number}p {path}`"
+                ) from error
+            for text in texts:
+                yield f"{path.name}#{number}", text
+
+
+def _texts(value: Any) -> Iterator[str]:  # Any: JSON
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)

@@ -1,0 +1,42 @@
+"""Kind `length`: documents that are too short or too long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from alm.config import base
+from alm.corpus.document import utf8_bytes
+from alm.corpus.draft import Draft, Drop
+from alm.corpus.filters import first_broken
+
+
+class Config(base.Config):
+    """Bounds in UTF-8 bytes and in words; absent ones do not bind."""
+
+    kind: Literal["length"] = Field(default="length", description="Drop documents that are too short or too long.")
+    min_bytes: int | None = Field(default=None, ge=0, description="Fewest bytes.")
+    max_bytes: int | None = Field(default=None, ge=1, description="Most bytes.")
+    min_words: int | None = Field(default=None, ge=0, description="Fewest words.")
+    max_words: int | None = Field(default=None, ge=1, description="Most words.")
+
+
+def build(config: Config) -> Callable[[Draft], Draft | Drop]:
+    """The filter."""
+    return first_broken(lambda draft: broken_rules(draft, config))
+
+
+def broken_rules(draft: Draft, config: Config) -> Iterator[str]:
+    """The bounds that the document breaks."""
+    if config.min_bytes is not None or config.max_bytes is not None:
+        size = utf8_bytes(draft.text)
+        if config.min_bytes is not None and size < config.min_bytes:
+            yield "length_too_few_bytes"
+        if config.max_bytes is not None and size > config.max_bytes:
+            yield "length_too_many_bytes"
+    if config.min_words is not None and len(draft.words) < config.min_words:
+        yield "length_too_few_words"
+    if config.max_words is not None and len(draft.words) > config.max_words:
+        yield "length_too_many_words"

@@ -1,0 +1,203 @@
+"""The last pass over one unit: its shard, written from the text of the first pass and what was settled."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from alm import artifacts
+from alm.artifacts import CleanShard
+from alm.config.base import Config
+from alm.corpus import split
+from alm.corpus.counts import Counts, Tallies
+from alm.corpus.records import escape, read_records, unescape
+from alm.corpus.settle import KEPT, REASONS, Fates
+from alm.corpus.split import TRAIN, VALIDATION
+from alm.corpus.work import DIGEST_BYTES, Marker, UnitFiles, read_marker
+from alm.corpus.write import Format, Line, Lines, Written, identity, open_shard
+from alm.events import Listener
+from alm.files import explained, sync_folder
+
+
+class FinishedMarker(Config):
+    """`NNNNN.final.json`: the promise that the shard of a unit is whole, here or where it was published."""
+
+    key: str
+    shard: CleanShard | None
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class Finishing:
+    """One unit to finish. `originals` says of some documents which origin they repeat."""
+
+    source: str
+    files: UnitFiles
+    form: Format
+    unit_key: str
+    fates: Fates
+    originals: dict[int, str]
+
+    @property
+    def stem(self) -> Path:
+        """Where the shard lies until it is published, without its ending."""
+        return self.files.path(".final")
+
+    @property
+    def marker_path(self) -> Path:
+        """Written last."""
+        return self.files.path(".final.json")
+
+    @property
+    def name(self) -> str:
+        """The shard's name once it is published, without its ending."""
+        return f"{self.source}-{self.files.number:05d}"
+
+    def key(self) -> str:
+        """What the shard is a function of."""
+        return sha256(f"{self.source} {self.form} {self.unit_key} {self.fates.key()}".encode()).hexdigest()
+
+    def finished(self) -> FinishedMarker | None:
+        """The marker, if the unit was finished just so."""
+        marker = read_marker(self.marker_path, FinishedMarker)
+        return marker if marker is not None and marker.key == self.key() else None
+
+
+def finish(job: Finishing, tell: Listener) -> FinishedMarker:
+    """Write the shard of a unit and its marker."""
+    made = _Finish(job)
+    shard = made.shard()
+    marker = FinishedMarker(key=job.key(), shard=shard, counts=made.counts())
+    artifacts.write(job.marker_path, marker)
+    return marker
+
+
+class _Finish:
+    def __init__(self, job: Finishing) -> None:
+        first = read_marker(job.files.marker, Marker)
+        assert first is not None, job.files.marker
+        self._job = job
+        self._first = first
+        self._fates = job.fates
+        self._tallies = Tallies()
+        self._tallies.add(first.counts)
+        details = json.loads(job.files.details.read_bytes())
+        self._origins: list[str] = details["origins"]
+        self._changes: dict[str, dict[str, int]] = details["changes"]
+        self._digests = job.files.digests.read_bytes()
+        self._sizes = np.load(job.files.sizes)
+
+    def counts(self) -> Counts:
+        return self._tallies.counts()
+
+    def shard(self) -> CleanShard | None:
+        """The files of the shard; None when no document is left."""
+        if not (self._fates.code == KEPT).any():
+            self._drop_all()
+            return None
+        unchanged = bool((self._fates.code == KEPT).all()) and self._fates.cut is None
+        is_linked = unchanged and self._job.form == "txt"
+        text, lines = self._as_it_is() if is_linked else self._rewritten()
+        assert self._tallies.documents_out
+        job = self._job
+        return CleanShard(
+            file=f"{job.name}.{job.form}",
+            documents=self._tallies.documents_out,
+            bytes=text.bytes,
+            sha256=text.sha256,
+            lines_file=f"{job.name}.jsonl" if lines else None,
+            lines_sha256=lines.sha256 if lines else None,
+        )
+
+    def _drop_all(self) -> None:
+        for number, raw in self._records():
+            self._drop(number, raw)
+
+    def _as_it_is(self) -> tuple[Written, Written | None]:
+        """Every document stays: the text of the first pass is the shard."""
+        with Lines(self._job.stem) as writer:
+            for number in range(self._first.documents):
+                writer.add(self._line(number))
+            lines = writer.close()
+        path = self._job.files.path(".final.txt")
+        _link(self._job.files.text, path)
+        return Written(path, self._first.text_bytes, self._first.text_sha256), lines
+
+    def _rewritten(self) -> tuple[Written, Written | None]:
+        cut = self._fates.cut
+        with open_shard(self._job.stem, self._job.form) as writer:
+            for number, raw in self._records():
+                if self._fates.code[number] != KEPT:
+                    self._drop(number, raw)
+                elif cut is not None and cut[0] == number:
+                    for part, line in self._parts(number, raw, cut[1]):
+                        writer.add(part, line)
+                else:
+                    writer.add(raw, self._line(number))
+            return writer.close()
+
+    def _records(self) -> Iterator[tuple[int, bytes]]:
+        with self._job.files.text.open("rb") as file:
+            yield from enumerate(read_records(file))
+
+    def _line(self, number: int) -> Line:
+        """The document line of a document that stays; counts it if it is held out."""
+        held = bool(self._fates.is_held_out[number])
+        self._tallies.validation_documents += held
+        origin = self._origins[number]
+        return Line(
+            identity(self._job.source, origin),
+            self._digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES].hex(),
+            self._fates.cluster[number].tobytes().hex(),
+            VALIDATION if held else TRAIN,
+            origin,
+        )
+
+    def _parts(self, number: int, raw: bytes, fraction: float) -> Iterator[tuple[bytes, Line]]:
+        """A document as two, of which the second is held out; as it is where it has no line to cut it at."""
+        parts = split.cut(unescape(raw.decode("utf-8")), fraction)
+        if parts is None:
+            yield raw, self._line(number)
+            return
+        self._tallies.documents_out += 1
+        self._tallies.validation_documents += 1
+        origins = (self._origins[number], f"{self._origins[number]}#end")
+        for text, origin, name in zip(parts, origins, (TRAIN, VALIDATION), strict=True):
+            digest = sha256(text.encode("utf-8")).hexdigest()
+            line = Line(identity(self._job.source, origin), digest, digest, name, origin)
+            yield escape(text).encode("utf-8"), line
+
+    def _drop(self, number: int, raw: bytes) -> None:
+        reason = REASONS[int(self._fates.code[number])]
+        before, after = (int(value) for value in self._sizes[number])
+        changes = Counter(self._changes.get(str(number), {}))
+        self._tallies.take_back(reason, before, changes)
+        self._tallies.documents_out -= 1
+        self._tallies.bytes_out -= after
+        origin = self._job.originals.get(number)
+        detail = f"repeats {origin}" if origin else ""
+        text = raw[:2000].decode("utf-8", "ignore")
+        self._tallies.show(reason, origin=self._origins[number], text=text, detail=detail)
+
+
+def _link(source: Path, target: Path) -> None:
+    """`target` as another name of `source`, or a copy where the file system has no such thing."""
+    with explained(target):
+        target.unlink(missing_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:
+            copy = target.with_name(f".{target.name}.copy")
+            shutil.copyfile(source, copy)
+            copy.replace(target)
+        with contextlib.suppress(FileNotFoundError):
+            sync_folder(target.parent)

@@ -1,0 +1,194 @@
+"""The values of a JSON text one by one, with no more of it in memory than one value may be long."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+from alm.corpus.document import utf8_bytes
+from alm.corpus.rows import EXCERPT_CHARACTERS
+
+_CHUNK_BYTES = 1 << 20
+_SPACE = re.compile(r"[ \t\n\r]*")
+_BAD_BYTE = re.compile("[\udc80-\udcff]")
+_OUTSIDE = re.compile(r'["\[\]{},]')
+# A string cannot hold a line end: one that seems to has lost its quote.
+_INSIDE = re.compile(r'\\.|["\n]')
+# How near to the end of what was read a mistake may be only that end: a number, a word or an escape cut in two.
+_CUT_CHARACTERS = 16
+# Not strict: raw control characters in strings do no harm, cleaning removes them.
+_scan = json.JSONDecoder(strict=False).raw_decode
+
+
+class BadValue(NamedTuple):
+    """Something that is not JSON: what, at which character of the text, and how much was passed over for it."""
+
+    reason: str
+    problem: str
+    at: int
+    size: int
+    beginning: str
+
+
+class LongValue(NamedTuple):
+    """A value that was longer than allowed: its size in bytes, and its beginning."""
+
+    size: int
+    beginning: str
+
+
+def json_values(file: BinaryIO, *, longest: int) -> Iterator[Any]:  # Any: JSON
+    """The elements of the array that `file` holds, or else the values that it holds one after another.
+
+    A value of more than `longest` bytes is passed over. So is what is not JSON: in an array up to the comma or
+    bracket that seems to end it, otherwise to the end. `file` is UTF-8.
+    """
+    text = _Text(file, longest)
+    if text.next() == "[":
+        text.position += 1
+        yield from _elements(text)
+    else:
+        while text.next():
+            yield text.value(is_element=False)
+    if text.next():
+        yield text.bad("there is more behind the end", to_the_end=True)
+
+
+def _elements(text: _Text) -> Iterator[Any]:
+    """The elements of the array whose bracket was just passed, and the other bracket."""
+    while text.next() not in ("]", ""):
+        yield text.value(is_element=True)
+        following = text.next()
+        if following == ",":
+            text.position += 1
+        elif following != "]":
+            break
+    if text.next() == "]":
+        text.position += 1
+    elif not text.is_given_up:
+        yield text.bad("the array does not go on or end here", to_the_end=True)
+
+
+class _Text:
+    """As much of the text as is needed, and where in it we are."""
+
+    def __init__(self, file: BinaryIO, longest: int) -> None:
+        self._file = file
+        self._longest = longest
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._data = ""
+        self._passed = 0  # characters before `_data`
+        self._is_ended = False
+        self._has_bad_bytes = False
+        self.is_given_up = False
+        self.position = 0
+
+    def next(self) -> str:
+        """The next character that is no white space, which is passed; nothing at the end."""
+        while True:
+            found = _SPACE.match(self._data, self.position)
+            assert found is not None
+            self.position = found.end()
+            if self.position < len(self._data) or self._is_ended:
+                return self._data[self.position : self.position + 1]
+            self._fill()
+
+    def value(self, *, is_element: bool) -> Any:
+        """The value that begins here, or what stands for it."""
+        while True:
+            try:
+                value, end = _scan(self._data, self.position)
+            except (ValueError, RecursionError) as error:
+                if self._is_ended or not self._may_be_cut(error):
+                    at = error.pos if isinstance(error, json.JSONDecodeError) else self.position
+                    problem = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+                    return self.bad(problem, at=at, to_the_end=not is_element)
+            else:
+                if end < len(self._data) or self._is_ended:  # a number at the very end may go on
+                    return self._taken(value, end)
+            if len(self._data) - self.position > self._longest:
+                return LongValue(*self._pass_over(is_element=is_element))
+            self._fill()
+
+    def bad(self, problem: str, *, at: int | None = None, to_the_end: bool) -> BadValue:
+        """What is not JSON, passed over."""
+        place = self._passed + (self.position if at is None else at)
+        size, beginning = self._pass_rest() if to_the_end else self._pass_over(is_element=True)
+        return BadValue("bad_json", problem, place, size, beginning)
+
+    def _taken(self, value: Any, end: int) -> Any:
+        start, self.position = self.position, end
+        if self._has_bad_bytes and (found := _BAD_BYTE.search(self._data, start, end)):
+            size, beginning = utf8_bytes(self._data[start:end]), self._data[start : start + EXCERPT_CHARACTERS]
+            return BadValue("bad_utf8", "a byte is not UTF-8", self._passed + found.start(), size, beginning)
+        if end - start > self._longest:
+            return LongValue(utf8_bytes(self._data[start:end]), self._data[start : start + EXCERPT_CHARACTERS])
+        return value
+
+    def _may_be_cut(self, error: Exception) -> bool:
+        return isinstance(error, json.JSONDecodeError) and (
+            error.msg.startswith("Unterminated string") or error.pos >= len(self._data) - _CUT_CHARACTERS
+        )
+
+    def _pass_rest(self) -> tuple[int, str]:
+        """Pass over everything that is left; its size and its beginning."""
+        beginning, size = self._data[self.position : self.position + EXCERPT_CHARACTERS], 0
+        self.is_given_up = True
+        while self.position < len(self._data) or not self._is_ended:
+            size += utf8_bytes(self._data[self.position :])
+            self.position = len(self._data)
+            self._fill()
+        return size, beginning
+
+    def _pass_over(self, *, is_element: bool) -> tuple[int, str]:
+        """Pass over one value by its brackets and quotes; its size and its beginning.
+
+        An element ends before a comma or bracket; other values with the bracket or quote that closes them.
+        """
+        beginning, size = self._data[self.position : self.position + EXCERPT_CHARACTERS], 0
+        depth, is_inside, at = 0, False, self.position
+        while True:
+            found = (_INSIDE if is_inside else _OUTSIDE).search(self._data, at)
+            if found is None:
+                # A backslash at the end belongs to what follows.
+                at = len(self._data) - (is_inside and self._data.endswith("\\", at) and not self._is_ended)
+                size += utf8_bytes(self._data[self.position : at])
+                self.position = at
+                if self._is_ended:
+                    return size, beginning
+                self._fill()
+                at = self.position
+                continue
+            at, token = found.end(), found[0]
+            if token in '"\n':
+                is_inside = not is_inside
+            elif not is_inside:
+                if depth == 0 and token in ",]":
+                    at = found.start()
+                    break
+                depth = max(0, depth + {"[": 1, "{": 1, ",": 0}.get(token, -1))
+            if not is_element and depth == 0 and not is_inside and token in '"]}':
+                break
+        size += utf8_bytes(self._data[self.position : at])
+        self.position = at
+        return size, beginning
+
+    def _fill(self) -> None:
+        """Read as much again as is left, so that a long value is not looked at for each chunk of it."""
+        rest = self._data[self.position :]
+        data = self._file.read(max(_CHUNK_BYTES, len(rest)))
+        self._passed += self.position
+        self._is_ended = not data
+        self._data, self.position = rest + self._decoded(data), 0
+
+    def _decoded(self, data: bytes) -> str:
+        """The characters of `data`, with lone surrogates in place of bytes that are not UTF-8."""
+        try:
+            return self._decoder.decode(data, final=not data)
+        except UnicodeDecodeError:
+            self._has_bad_bytes = True
+            self._decoder.errors = "surrogateescape"
+            return self._decoder.decode(data, final=not data)

@@ -1,0 +1,58 @@
+"""Kind `json`: an array of objects, one object, or objects one after another; read in pieces whatever the size."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from alm.corpus.document import Dropped, Part
+from alm.corpus.formats import Reading, whole
+from alm.corpus.formats._encoding import open_utf8
+from alm.corpus.formats._json_values import BadValue, LongValue, json_values
+from alm.corpus.rows import Row, left_out
+from alm.errors import InputError
+
+SUFFIXES = frozenset({".json"})
+HAS_ROWS = True
+
+_BEGINNING = re.compile(rb'(?:\xef\xbb\xbf)?\s*\[\s*\{\s*"')
+
+
+def fits(head: bytes) -> bool:
+    """Whether the file begins like an array of objects."""
+    return _BEGINNING.match(head) is not None
+
+
+def parts(path: Path, reading: Reading, *, part_bytes: int) -> list[Part]:
+    """The whole file: where an object begins cannot be told from its middle."""
+    return whole(path)
+
+
+def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row | Dropped]:
+    """A row for each object. Origins are numbers of rows, from 1."""
+    with open_utf8(path, reading.encoding) as (file, _):
+        for number, value in enumerate(json_values(file, longest=reading.max_document_bytes), start=1):
+            origin = f"{path.as_posix()}#{number}"
+            if isinstance(value, dict):
+                yield Row(value, origin)
+            elif isinstance(value, LongValue):
+                yield Dropped("too_long", value.size, documents=1, origin=origin, excerpt=value.beginning)
+            else:
+                yield _bad(value, path=path, number=number, reading=reading)
+
+
+def _bad(value: object, *, path: Path, number: int, reading: Reading) -> Dropped:
+    if isinstance(value, BadValue):
+        reason, said = value.reason, f"`{path}` row {number} is not JSON: {value.problem} at character {value.at:,}"
+        size, beginning = value.size, value.beginning
+    else:
+        reason, said = "bad_json", f"`{path}` row {number} is a JSON {type(value).__name__}, an object is needed"
+        size, beginning = len(repr(value)), repr(value)[:300]
+    error = InputError(
+        said,
+        hint=f"look at it with `python -m json.tool {path}`, or read the file as text: "
+        "`--set sources.<name>.format=text`",
+    )
+    dropped = Dropped(reason, size, documents=1, origin=f"{path.as_posix()}#{number}", excerpt=beginning)
+    return left_out(dropped, error, on_bad_input=reading.on_bad_input)

@@ -1,0 +1,127 @@
+"""From rows, wherever they come from, to documents: the same for files and for the hub.
+
+A format yields `Row`s, and a `Dropped` for what was no row. An adapter (`alm.corpus.adapters`) makes documents of
+rows, and an `Unfit` of a row that it cannot use. What becomes of those is decided here, by `on_bad_input`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from alm import kinds
+from alm.config.base import Config
+from alm.corpus.document import Document, Dropped, Item, utf8_bytes
+from alm.errors import AlmError, InputError
+
+OnBadInput = Literal["stop", "skip"]
+EXCERPT_CHARACTERS = 300
+SKIP_HINT = "leave out what is bad with `--set sources.<name>.on_bad_input=skip`"
+
+
+class Row(NamedTuple):
+    """One row: its values by field, where it lies, and its size there in bytes, or 0 where that is not known."""
+
+    values: Mapping[str, Any]  # Any: JSON
+    origin: str
+    bytes: int = 0
+
+    def size(self) -> int:
+        """Its size in bytes, measured as JSON where it is not known."""
+        return self.bytes or utf8_bytes(self._as_json())
+
+    def excerpt(self) -> str:
+        """Its beginning, to be shown."""
+        return self._as_json()[:EXCERPT_CHARACTERS]
+
+    def _as_json(self) -> str:
+        return json.dumps(self.values, ensure_ascii=False, default=str)
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """A row that an adapter cannot use, and the error that says so.
+
+    `stops` says when the error is raised, where bad input stops the run: always, only if it is the first row (the
+    configuration names a field that is not there), or never, because single rows like it are to be expected.
+    """
+
+    reason: str
+    row: Row
+    error: AlmError
+    stops: Literal["always", "first", "never"] = "always"
+
+    def dropped(self) -> Dropped:
+        """What is counted where the row is left out."""
+        return Dropped(self.reason, self.row.size(), documents=1, origin=self.row.origin, excerpt=self.row.excerpt())
+
+
+def left_out(dropped: Dropped, error: InputError, *, on_bad_input: OnBadInput) -> Dropped:
+    """`dropped` where bad input is skipped; otherwise `error` is raised, with that way out in its hint."""
+    if on_bad_input == "stop":
+        raise with_way_out(error) from error.__cause__
+    return dropped
+
+
+def with_way_out(error: InputError) -> InputError:
+    """`error` with a hint that says how to skip what is bad."""
+    if error.hint is not None and SKIP_HINT in error.hint:
+        return error
+    hint = f"{error.hint}; or {SKIP_HINT}" if error.hint else SKIP_HINT
+    return InputError(error.message, hint=hint)
+
+
+def items(
+    rows: Iterator[Row | Dropped],
+    *,
+    adapter: Config,
+    field: str,
+    on_bad_input: OnBadInput,
+    max_document_bytes: int,
+    begins: bool = True,
+) -> Iterator[Item]:
+    """The documents that `adapter` makes of `rows`, and what was left out, in order.
+
+    `begins` says that these rows are the beginning of a file, whose first row must have the field unless bad input
+    is skipped. Raises `ConfigError` and `InputError`.
+    """
+    for item in _adapted(rows, adapter, field, max_document_bytes):
+        if isinstance(item, Document):
+            yield item if len(item.text) * 4 <= max_document_bytes else _bounded(item, max_document_bytes)
+        elif isinstance(item, Unfit):
+            if on_bad_input == "stop" and (item.stops == "always" or (item.stops == "first" and begins)):
+                raise with_way_out(item.error) if isinstance(item.error, InputError) else item.error
+            yield item.dropped()
+        elif isinstance(item, Dropped):
+            yield item
+            continue
+        begins = False
+
+
+def check(rows: Iterator[Row | Dropped], *, adapter: Config, field: str, max_document_bytes: int) -> bool:
+    """Raise an error if the first row does not have the field; False where there is no row to tell."""
+    for item in _adapted(rows, adapter, field, max_document_bytes):
+        if isinstance(item, Unfit) and item.stops == "first":
+            raise item.error
+        if not isinstance(item, Dropped):
+            return True
+    return False
+
+
+def _adapted(
+    rows: Iterator[Row | Dropped], adapter: Config, field: str, max_document_bytes: int
+) -> Iterator[Document | Dropped | Unfit]:
+    made: Iterator[Document | Dropped | Unfit] = kinds.module_of(adapter).documents(
+        adapter, rows, field=field, max_document_bytes=max_document_bytes
+    )
+    return made
+
+
+def _bounded(document: Document, most: int) -> Item:
+    size = utf8_bytes(document.text)
+    if size <= most:
+        return document
+    excerpt = document.text[:EXCERPT_CHARACTERS]
+    return Dropped("too_long", size, documents=1, origin=document.origin, excerpt=excerpt)

@@ -1,0 +1,156 @@
+"""The units of a source: which parts of its input are worked on together, decided once and then kept.
+
+A unit is about 64 MB of input; it becomes one shard. The plan of a source lies in `.alm/<source>/plan.json`, so
+that an interrupted preparation goes on with the same units, and that inputs added later become further units
+while the old ones stay as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict
+
+from alm import artifacts
+from alm.artifacts import FileRecord, Values
+from alm.config.base import Config
+from alm.corpus.document import Part
+from alm.corpus.sources import PART_BYTES
+
+UNIT_FORMAT = 1
+# A file changed this shortly before it was looked at may change again within the same tick of its clock.
+_CLOCK_TICK_NS = 2_000_000_000
+
+
+class PlannedPart(Config):
+    """A part of the input with the hash of its file, if it is a file of this machine."""
+
+    name: str
+    bytes: int
+    where: tuple[int, ...] = ()
+    sha256: str = ""
+
+    def part(self) -> Part:
+        """Without the hash."""
+        return Part(self.name, self.bytes, self.where)
+
+
+class PlannedUnit(Config):
+    """One unit: its number, which is its shard's, and its parts in order."""
+
+    number: int
+    parts: tuple[PlannedPart, ...]
+
+    @property
+    def bytes(self) -> int:
+        """The size of its input where it lies."""
+        return sum(part.bytes for part in self.parts)
+
+    def key(self, decisive: Values) -> str:
+        """What its output is a function of: `decisive` values of the configuration, and the input."""
+        parts = [part.model_dump(mode="json") for part in self.parts]
+        value = {"format": UNIT_FORMAT, "config": decisive, "parts": parts}
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class InputFile(Config):
+    """A file of this machine as it was when it was hashed."""
+
+    name: str
+    modified_ns: int
+    record: FileRecord
+
+
+class Plan(Config):
+    """What a source has to read and how it is cut into units."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    format: Literal["alm-units"] = "alm-units"
+    format_version: int = artifacts.FORMAT_VERSION
+    config: Values
+    revision: str | None
+    licence: str | None
+    planned_ns: int
+    files: tuple[InputFile, ...]
+    units: tuple[PlannedUnit, ...]
+
+    def records(self) -> tuple[FileRecord, ...]:
+        """The input files with their hashes."""
+        return tuple(file.record for file in self.files)
+
+    def is_unchanged(self, file: InputFile | None, path: Path) -> bool:
+        """Whether `path` is as it was, as far as can be told without reading it."""
+        if file is None:
+            return False
+        found = path.stat()
+        settled = file.modified_ns < self.planned_ns - _CLOCK_TICK_NS
+        return settled and (found.st_mtime_ns, found.st_size) == (file.modified_ns, file.record.bytes)
+
+
+def look_at(paths: Sequence[Path], *, prior: Plan | None, relative_to: Path) -> tuple[InputFile, ...]:
+    """The files at `paths` with their hashes; those that `prior` knows and that have not changed are not read."""
+    known = {file.name: file for file in prior.files} if prior else {}
+    found = []
+    for path in paths:
+        file = known.get(path.as_posix())
+        if prior is not None and file is not None and prior.is_unchanged(file, path):
+            found.append(file)
+        else:
+            modified = path.stat().st_mtime_ns
+            record = artifacts.record(path, relative_to=relative_to)
+            found.append(InputFile(name=path.as_posix(), modified_ns=modified, record=record))
+    return tuple(found)
+
+
+def make_plan(
+    config: Values,
+    parts: Iterable[Part],
+    *,
+    files: tuple[InputFile, ...],
+    revision: str | None,
+    licence: str | None,
+    prior: Plan | None,
+    unit_bytes: int = PART_BYTES,
+) -> Plan:
+    """The units of `parts`: those of `prior` that are still whole or in part there, then new ones for the rest."""
+    hashes = {file.name: file.record.sha256 for file in files}
+    wanted = [PlannedPart(name=p.name, bytes=p.bytes, where=p.where, sha256=hashes.get(p.name, "")) for p in parts]
+    there = set(wanted)
+    kept = [_only(unit, there) for unit in prior.units] if prior else []
+    units = [unit for unit in kept if unit.parts]
+    known = {part for unit in units for part in unit.parts}
+    first = 1 + max((unit.number for unit in prior.units), default=-1) if prior else 0
+    groups = _grouped([part for part in wanted if part not in known], unit_bytes)
+    units += [PlannedUnit(number=first + index, parts=tuple(group)) for index, group in enumerate(groups)]
+    return Plan(
+        config=config,
+        revision=revision,
+        licence=licence,
+        planned_ns=time.time_ns(),
+        files=files,
+        units=tuple(units),
+    )
+
+
+def _only(unit: PlannedUnit, there: set[PlannedPart]) -> PlannedUnit:
+    return unit.model_copy(update={"parts": tuple(part for part in unit.parts if part in there)})
+
+
+def _grouped(parts: Sequence[PlannedPart], unit_bytes: int) -> Iterator[list[PlannedPart]]:
+    """Neighbours together until they reach `unit_bytes`; a group goes over that only when its last part does."""
+    group: list[PlannedPart] = []
+    size = 0
+    for part in parts:
+        if group and size + part.bytes > unit_bytes:
+            yield group
+            group, size = [], 0
+        group.append(part)
+        size += part.bytes
+    if group:
+        yield group
