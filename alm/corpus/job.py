@@ -213,9 +213,8 @@ def shards_in(folder: Path, name: str) -> list[Path]:
 
 def is_ours(job: Job, path: Path) -> bool:
     """Whether `path`, named like a shard, is one."""
-    if path.suffix == ".txt":
-        return has_document_lines(path)
-    if job.metadata_path.is_file():
+    if path.suffix == ".txt" and has_document_lines(path):
         return True
     number = path.name.removeprefix(f"{job.name}-")[:5]
-    return read_marker(job.state / f"{number}.final.json", FinishedMarker) is not None
+    marker = read_marker(job.state / f"{number}.final.json", FinishedMarker)
+    return marker is not None and marker.shard is not None and marker.shard.file == path.name

@@ -23,6 +23,7 @@ def unit(folder: Path, number: int, texts: list[str]) -> UnitFiles:
 
 
 def settled(folder: Path, *texts: list[str], fraction: float = 0.0, held: Held | None = None, **keys: Any) -> Settled:
+    keys["deduplicate"] = {"near": False, **keys.get("deduplicate", {})}
     source = SourceConfig.model_validate({"kind": "test", **keys})
     units = [unit(folder, number, some) for number, some in enumerate(texts)]
     return settle(source, units, validation_fraction=fraction, held=held, examples=10)

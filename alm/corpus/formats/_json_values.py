@@ -17,7 +17,8 @@ _BAD_BYTE = re.compile("[\udc80-\udcff]")
 _OUTSIDE = re.compile(r'["\[\]{},]')
 # A string cannot hold a line end: one that seems to has lost its quote.
 _INSIDE = re.compile(r'\\.|["\n]')
-# How near to the end of what was read a mistake may be only that end: a number, a word or an escape cut in two.
+# So near to the end of what was read, a value may go on and a mistake may be none: a number, a word or an escape
+# that is cut in two.
 _CUT_CHARACTERS = 16
 # Not strict: raw control characters in strings do no harm, cleaning removes them.
 _scan = json.JSONDecoder(strict=False).raw_decode
@@ -107,7 +108,7 @@ class _Text:
                     problem = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
                     return self.bad(problem, at=at, to_the_end=not is_element)
             else:
-                if end < len(self._data) or self._is_ended:  # a number at the very end may go on
+                if end + _CUT_CHARACTERS < len(self._data) or self._is_ended:
                     return self._taken(value, end)
             if len(self._data) - self.position > self._longest:
                 return LongValue(*self._pass_over(is_element=is_element))

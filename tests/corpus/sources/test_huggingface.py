@@ -230,8 +230,8 @@ def test_a_missing_split(hub: FakeHub, patience: Patience) -> None:
 def test_a_missing_field(hub: FakeHub, patience: Patience, name: str, data: bytes) -> None:
     hub.add("a/b", {name: data})
     error = refusal(Config(dataset="a/b", field="txt"), patience=patience)
-    assert error.message == "`a/b` has no field `txt` (did you mean `text`?) (there are: text, title)"
-    assert error.hint == "name another: `--set sources.<name>.field=text`"
+    assert "no field `txt` (did you mean `text`?) (there are: text, title)" in error.message
+    assert "--set sources.<name>.field=" in str(error.hint)
 
 
 def test_a_field_that_holds_no_text(hub: FakeHub, patience: Patience) -> None:
