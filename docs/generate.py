@@ -146,6 +146,10 @@ def config_page() -> str:
     for title, config, introduction in ROOTS:
         lines += ["", f"## {title}", "", introduction, "", *_table(config, "")]
         lines += _sections_below(config, "")
+    for package, (title, introduction) in SHARED.items():
+        lines += ["", f"## {title}", "", introduction]
+        for kind in kinds.names(package):
+            lines += _section(_kind_title(title, kind), kinds.load(package, kind).Config, "")
     return "\n".join(lines) + "\n"
 
 
@@ -156,6 +160,8 @@ def _sections_below(config: type[Config], location: str) -> Iterator[str]:
         if section is not None:
             yield from _section(f"`{place}`", section, place)
         package = _kinds_of(field)
+        if package in SHARED:
+            continue
         for kind in kinds.names(package) if package else ():
             yield from _section(_kind_title(place, kind), kinds.load(package, kind).Config, place)
 
@@ -203,13 +209,22 @@ def _kinds_of(field: FieldInfo) -> str | None:
 def _field_type(field: FieldInfo, place: str) -> str:
     package = _kinds_of(field)
     if package:
-        links = ", ".join(f"[`{kind}`](#{slug(_kind_title(place, kind))})" for kind in kinds.names(package))
+        place_of = SHARED[package][0] if package in SHARED else place
+        links = ", ".join(f"[`{kind}`](#{slug(_kind_title(place_of, kind))})" for kind in kinds.names(package))
         return f"{'mapping of names to kinds' if place.endswith('.NAME') else 'kind'}: {links}"
     if _section_of(field):
         return f"[section](#{slug(place)})"
     return _type(field.annotation, _bounds(field.metadata))
 
 
+# Kinds that several sections take are told once.
+SHARED = {
+    "alm.corpus.filters": (
+        "Filters",
+        "`filters` of a source is `auto`, `light`, `full`, or a list of these in the order in which they apply.",
+    ),
+    "alm.corpus.adapters": ("Adapters", "`adapter` of a source says how its rows become documents."),
+}
 TYPE_NAMES = {int: "integer", float: "number", bool: "true or false", str: "text"}
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
@@ -218,6 +233,8 @@ def _type(annotation: Any, bounds: str = "") -> str:  # Any: a type form
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         marks = [mark for a in arguments[1:] for mark in (a.metadata if isinstance(a, FieldInfo) else (a,))]
+        if of_kind := next((mark for mark in marks if isinstance(mark, OfKind)), None):
+            return f"[{SHARED[of_kind.package][0]}](#{slug(SHARED[of_kind.package][0])})"
         return _type(arguments[0], _bounds(marks))
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in arguments)

@@ -22,7 +22,8 @@ from alm.training.config import TrainingConfig
 PROMISED = {
     "alm": "--version",
     "alm quickstart": "--out --steps --seed --device --json --quiet -q --verbose -v",
-    "alm corpus prepare": "--src --out --only --limit --force --set --json -q -v --dry-run",
+    "alm corpus prepare": "--src --out --only --limit --format --workers --engine --ray-address --num-shards "
+    "--shard-index --force --set --json -q -v --dry-run",
     "alm tokenizer train": "--input --vocab-size --out --kind --workers --force --set --json -q -v --dry-run",
     "alm tokenizer encode": "--tokenizer --show --json",
     "alm tokenizer decode": "--tokenizer --json",

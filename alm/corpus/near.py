@@ -72,7 +72,8 @@ def hashes_of_spans(data: bytes, starts: Indices, ends: Indices) -> Hashes:
     eights = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))  # the 8 bytes from each byte on
     values = eights[at] & _FIRST_BYTES[left]
     values += (number - np.repeat(first - 1, blocks)).view(np.uint64) * _GOLDEN
-    return np.add.reduceat(_scattered(values), first)
+    found: Hashes = np.add.reduceat(_scattered(values), first)
+    return found
 
 
 class Signer:
@@ -112,7 +113,7 @@ def _minima_of_batch(texts: Sequence[str]) -> NDArray[np.uint32]:
     padded = np.zeros(starts[-1] + 1, dtype=np.uint64)  # a gap behind each text, so that a short one is a shingle
     padded[np.arange(len(words)) + np.repeat(starts[:-1] - (np.cumsum(counts) - counts), counts)] = words
     for i in np.flatnonzero(counts == 0):
-        padded[starts[i]] = _hash_of_text(texts[i])
+        padded[starts[i]] = _hash_of_text(texts[int(i)])
     return _minima(padded, starts[:-1], np.maximum(counts - SHINGLE_WORDS + 1, 1))
 
 

@@ -18,6 +18,7 @@ from typing import BinaryIO
 from alm import artifacts
 from alm.artifacts import CleanShard, FileRecord, SourceMetadata
 from alm.corpus import paths
+from alm.corpus.report import HTML_NAME, JSON_NAME
 from alm.corpus.records import read_records, unescape
 from alm.errors import ArtifactError, InputError
 from alm.files import not_utf8, open_binary, suffix
@@ -80,6 +81,8 @@ def _tables(folder: Path, stem: str) -> list[Path]:
 
 def _is_text(path: Path) -> bool:
     """Whether `path` is text to read, and not what `alm corpus prepare` wrote beside it."""
+    if path.name in (JSON_NAME, HTML_NAME):
+        return False
     if path.suffix == ".jsonl":
         return not has_document_lines(path.with_suffix(".txt")) or not path.with_suffix(".txt").is_file()
     return path.suffix != ".json" or not has_shards(path)

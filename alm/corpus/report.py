@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from alm import __version__
+from alm import __version__, page
 from alm.artifacts import FORMAT_VERSION, Tally
 from alm.config.base import Config
-from alm.files import write_json
+from alm.files import write_json, write_text
 
 
 JSON_NAME = "_report.json"
@@ -69,5 +70,176 @@ def read(folder: Path) -> CorpusReport | None:
 
 
 def write(report: CorpusReport, folder: Path) -> None:
-    """`_report.json` in `folder`."""
+    """`_report.html` and `_report.json` in `folder`."""
+    write_text(folder / HTML_NAME, html(report))
     write_json(folder / JSON_NAME, report.model_dump(mode="json"))
+
+
+def faults(report: CorpusReport) -> list[str]:
+    """The sums that do not come out, a sentence each: input = kept + dropped, output = kept + changed."""
+    found = []
+    for source in report.sources:
+        for name, tally in (("documents", source.documents), ("bytes", source.bytes)):
+            if tally.input != tally.kept + sum(tally.dropped.values()):
+                found.append(f"{source.source}: {name} in are not those kept and those dropped")
+            if tally.output != tally.kept + sum(tally.changed.values()):
+                found.append(f"{source.source}: {name} out are not those kept and what was changed")
+    return found
+
+
+def html(report: CorpusReport) -> str:
+    """The report as one page that needs nothing else."""
+    parts = [page.heading("What became of the corpus", 1), *_opening(report), _overview(report)]
+    for source in report.sources:
+        parts += _section(source)
+    return page.page("Corpus report", parts)
+
+
+def _opening(report: CorpusReport) -> list[str]:
+    documents = sum(source.documents.input for source in report.sources)
+    kept = sum(source.documents.kept for source in report.sources)
+    size_in = sum(source.bytes.input for source in report.sources)
+    size_out = sum(source.bytes.output for source in report.sources)
+    said = (
+        f"{documents:,} documents ({_size(size_in)}) came in, and {kept:,} were kept"
+        f"{f' ({kept / documents:.1%})' if documents else ''}: {_size(size_out)} of clean text."
+    )
+    wrong = faults(report)
+    sums = (
+        f"✗ The sums do not come out: {'; '.join(wrong)}."
+        if wrong
+        else "✓ Every byte is accounted for: in = kept + dropped, out = kept + changes, for each source."
+    )
+    return [page.paragraph(said), page.paragraph(sums, tone="bad" if wrong else "good")]
+
+
+def _overview(report: CorpusReport) -> str:
+    columns = ("source", "kind", "licence", "revision", "documents in", "kept", "text in", "text out", "held out")
+    rows = [
+        (
+            source.source,
+            source.kind,
+            source.licence or "not stated",
+            (source.revision or "")[:12],
+            source.documents.input,
+            source.documents.kept,
+            _size(source.bytes.input),
+            _size(source.bytes.output),
+            source.validation_documents,
+        )
+        for source in report.sources
+    ]
+    return page.table(columns, rows)
+
+
+def _section(source: SourceReport) -> list[str]:
+    parts = [page.heading(source.source)]
+    size = source.bytes
+    changes = "".join(f" {number:+,} {reason}" for reason, number in size.changed.items())
+    parts.append(
+        page.paragraph(
+            f"bytes in {size.input:,} = kept {size.kept:,} + dropped {sum(size.dropped.values()):,}; "
+            f"out {size.output:,} = kept {size.kept:,}{changes or ' + no changes'}",
+            tone="quiet",
+        )
+    )
+    if size.dropped:
+        parts += [page.heading("Dropped", 3), _reasons(source)]
+    parts += [page.details(f"Examples: {r}", _quotes(shown)) for r, shown in source.examples.items() if shown]
+    parts += [page.heading("Documents by length in bytes", 3), _lengths(source)]
+    if source.languages:
+        parts += [page.heading("Languages", 3), page.table(("language", "documents"), _by_number(source.languages))]
+    if any(source.documents.dropped.get(reason) for reason in ("exact_duplicate", "near_duplicate")):
+        facts = [(name.replace("_", " "), number) for name, number in source.duplicates.items()]
+        parts += [page.heading("Duplicates", 3), page.table(("", "documents"), facts)]
+    if source.evaluation_hits:
+        hits = _by_number(source.evaluation_hits)
+        parts += [page.heading("Evaluation items found", 3), page.table(("item", "documents"), hits)]
+    return [*parts, page.heading("Time", 3), _times(source)]
+
+
+def _reasons(source: SourceReport) -> str:
+    total = max(1, source.documents.input)
+    rows = []
+    for reason, size in sorted(source.bytes.dropped.items(), key=lambda item: -item[1]):
+        number = source.documents.dropped.get(reason, 0)
+        rows.append((reason, number, f"{number / total:.2%}", _size(size), meaning(reason)))
+    return page.table(("reason", "documents", "share", "text", "meaning"), rows)
+
+
+def meaning(reason: str) -> str:
+    """What a reason stands for, in words."""
+    return _MEANINGS.get(reason) or f"rule {reason.replace('_', ' ')}"
+
+
+def _quotes(shown: Sequence[Example]) -> list[tuple[str, str]]:
+    return [(f"{e.origin} ({e.detail})" if e.detail else e.origin, e.text) for e in shown]
+
+
+def _lengths(source: SourceReport) -> str:
+    first, second = source.lengths.input, source.lengths.kept
+    if not first:
+        return page.paragraph("no documents", tone="quiet")
+    bounds = [1 << n for n in range(max(int(key) for key in first).bit_length())]
+    keys = [str(bound) for bound in ([0, *bounds] if "0" in first else bounds)]
+    keys = keys[next(i for i, key in enumerate(keys) if key in first) :]
+    named = {key: _bound(int(key)) for key in keys}
+    return page.bars(
+        f"Documents of {source.source} by length",
+        {named[key]: first.get(key, 0) for key in keys},
+        {named[key]: second.get(key, 0) for key in keys},
+        names=("in", "kept"),
+    )
+
+
+def _bound(number: int) -> str:
+    for unit in ("", "k", "M", "G"):
+        if number < 1024:
+            return f"{number}{unit}"
+        number //= 1024
+    return f"{number}T"
+
+
+def _by_number(counts: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _times(source: SourceReport) -> str:
+    total = sum(source.seconds.values())
+    rows = []
+    for step, seconds in sorted(source.seconds.items(), key=lambda item: -item[1]):
+        speed = f"{source.bytes.input / 1e6 / seconds:,.0f} MB/s" if seconds > 0 else ""
+        rows.append((step.replace("_", " "), f"{seconds:,.2f} s", f"{seconds / total:.0%}" if total else "", speed))
+    return page.table(("step", "time", "share", "speed"), rows)
+
+
+def _size(number: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+_MEANINGS = {
+    "empty": "nothing but white space",
+    "separator": "line ends between documents",
+    "too_long": "longer than max_document_bytes",
+    "not_text": "the field holds something else than text",
+    "no_field": "the field is not there",
+    "exact_duplicate": "the same text came before",
+    "near_duplicate": "much the same text came before",
+    "over_budget": "behind the limit of the source",
+    "decontaminate_overlap": "holds an item of an evaluation file",
+    "language_not_kept": "in another language",
+    "language_uncertain": "its language is not clear",
+    "gopher_quality_too_few_words": "fewer words than Gopher's rules ask for",
+    "gopher_quality_few_stop_words": "too few of the commonest English words",
+    "gopher_quality_few_letters": "too many words without a letter",
+    "c4_curly_bracket": "holds a curly bracket, as programs do",
+    "c4_too_few_sentences": "too few sentences",
+    "fineweb_few_punctuated_lines": "too few lines end a sentence",
+    "fineweb_short_lines": "too many short lines",
+    "fineweb_repeated_lines": "lines stand there twice",
+    "fineweb_list": "too many newlines for its words",
+}

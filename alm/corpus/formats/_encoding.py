@@ -84,9 +84,9 @@ def open_utf8(path: Path, encoding: str, *, start: int = 0) -> Iterator[tuple[Bi
             yield file, len(file.read(len(codecs.BOM_UTF8))) if has_mark else 0
 
 
-def bad_utf8(path: Path, data: bytes, error: UnicodeDecodeError, *, offset: int) -> EncodingError:
-    """The error for `data`, at `offset` of the unpacked file, that `error` was raised for."""
-    said = not_utf8(path, offset=offset + error.start, byte=data[error.start])
+def bad_utf8(path: Path, error: UnicodeDecodeError, *, offset: int) -> EncodingError:
+    """The error for bytes at `offset` of the unpacked file, that `error` was raised for."""
+    said = not_utf8(path, offset=offset + error.start, byte=error.object[error.start])
     return EncodingError(said.message, hint=f"{said.hint}, or give its name: `--set sources.<name>.encoding=...`")
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
+from typing import Any, NoReturn
 
 from alm.corpus.document import Dropped, Part
 from alm.corpus.formats import Reading, whole
-from alm.corpus.formats._encoding import open_utf8
-from alm.corpus.formats._lines import excerpt, lines
-from alm.corpus.formats._records import BadRecord, LongRecord, Record, read_records
+from alm.corpus.formats._encoding import bad_utf8, open_utf8
+from alm.corpus.formats._lines import LongLine, excerpt, lines
+from alm.corpus.formats._records import BadRecord, Record, delimiter_of, read_records
 from alm.corpus.rows import Row, left_out
 from alm.errors import InputError
 from alm.files import suffix
 
 SUFFIXES = frozenset({".csv", ".tsv"})
 HAS_ROWS = True
-
-_DELIMITERS = ",;\t|"
 
 
 def fits(head: bytes) -> bool | None:
@@ -31,6 +31,65 @@ def parts(path: Path, reading: Reading, *, part_bytes: int) -> list[Part]:
 
 
 def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row | Dropped]:
-    """A row for each record behind the names. Origins are numbers of rows, from 1."""
-    with open_utf8(path, reading.encoding) as (file, start):
-        begin = file.peek(_HEAD_BYTES)[:_HEAD_BYTES]
+    """A row for each record behind the names; fields that a record lacks are None. Origins are numbers of rows."""
+    with open_utf8(path, reading.encoding) as (file, offset):
+        all_lines = lines(file, longest=reading.max_document_bytes)
+        first = next(all_lines, b"")
+        delimiter = "\t" if suffix(path) == ".tsv" else delimiter_of(first)
+        records = read_records(
+            chain([first], all_lines), delimiter=delimiter, longest=reading.max_document_bytes, offset=offset
+        )
+        names = _names(next(records, None), path)
+        for number, record in enumerate(records, start=1):
+            origin = f"{path.as_posix()}#{number}"
+            if isinstance(record, BadRecord):
+                yield _bad(record, origin, path=path, reading=reading)
+            elif any(record.fields[len(names) :]):
+                yield _too_many(record, names, origin, path=path, reading=reading)
+            else:
+                yield Row(_values(names, record.fields), origin, record.size)
+
+
+def _names(record: Record | BadRecord | None, path: Path) -> list[str]:
+    if isinstance(record, BadRecord):
+        _refuse_names(record, path)
+    return record.fields if record else []
+
+
+def _refuse_names(record: BadRecord, path: Path) -> NoReturn:
+    if isinstance(record.problem, UnicodeDecodeError):
+        raise bad_utf8(path, record.problem, offset=record.offset)
+    raise InputError(
+        f"`{path}` does not begin with a line of names: {record.problem}", hint=f"look at it with `head -n 1 {path}`"
+    )
+
+
+def _values(names: list[str], fields: list[str]) -> dict[str, Any]:
+    missing = len(names) - len(fields)
+    return dict(zip(names, [*fields, *[None] * missing] if missing > 0 else fields, strict=False))
+
+
+def _bad(record: BadRecord, origin: str, *, path: Path, reading: Reading) -> Dropped:
+    if isinstance(record.data, LongLine):
+        return record.data.dropped(origin)
+    if isinstance(record.problem, UnicodeDecodeError):
+        reason = "bad_utf8"
+        error: InputError = bad_utf8(path, record.problem, offset=record.offset)
+    else:
+        reason = "bad_csv"
+        error = _not_csv(path, record.line, record.problem)
+    dropped = Dropped(reason, len(record.data), documents=1, origin=origin, excerpt=excerpt(record.data))
+    return left_out(dropped, error, on_bad_input=reading.on_bad_input)
+
+
+def _too_many(record: Record, names: list[str], origin: str, *, path: Path, reading: Reading) -> Dropped:
+    error = _not_csv(path, record.line, f"it has {len(record.fields)} fields, the line of names has {len(names)}")
+    shown = excerpt("\n".join(record.fields).encode("utf-8", "replace"))
+    dropped = Dropped("bad_csv", record.size, documents=1, origin=origin, excerpt=shown)
+    return left_out(dropped, error, on_bad_input=reading.on_bad_input)
+
+
+def _not_csv(path: Path, line: int, problem: str) -> InputError:
+    return InputError(
+        f"`{path}` line {line} cannot be read as CSV: {problem}", hint=f"look at it with `sed -n {line}p {path}`"
+    )

@@ -63,4 +63,4 @@ def _decoded(data: bytes, path: Path, encoding: str) -> str:
             return data.decode(said, "replace")
         if name != "utf-8":
             raise InputError(f"`{path}` is not {name}: {error.reason} at offset {error.start:,}") from error
-        raise bad_utf8(path, data, error, offset=0) from error
+        raise bad_utf8(path, error, offset=0) from error

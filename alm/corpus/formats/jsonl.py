@@ -66,7 +66,7 @@ def _bad(line: bytes, error: Exception, *, path: Path, number: int, offset: int,
         InputError(f"`{path}` line {number} cannot be read as JSON: {error}", hint=_look(path, number)),
     )
     if isinstance(error, UnicodeDecodeError):
-        reason, said = "bad_utf8", bad_utf8(path, line, error, offset=offset)
+        reason, said = "bad_utf8", bad_utf8(path, error, offset=offset)
     elif isinstance(error, json.JSONDecodeError):
         said = InputError(
             f"`{path}` line {number} is not JSON: {error.msg} at column {error.colno}", hint=_look(path, number)

@@ -138,7 +138,7 @@ def _document(data: bytes, origin: str, *, path: Path, offset: int, reading: Rea
         return Document(data.decode("utf-8"), origin)
     except UnicodeDecodeError as error:
         dropped = Dropped("bad_utf8", len(data), documents=1, origin=origin, excerpt=excerpt(data))
-        return left_out(dropped, bad_utf8(path, data, error, offset=offset), on_bad_input=reading.on_bad_input)
+        return left_out(dropped, bad_utf8(path, error, offset=offset), on_bad_input=reading.on_bad_input)
 
 
 def _separator(size: int) -> Iterator[Dropped]:

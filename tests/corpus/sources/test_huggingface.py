@@ -415,13 +415,15 @@ def test_closing_ends_the_download(hub: FakeHub, patience: Patience, form: str) 
 
 
 PROGRAM = """
-from alm.corpus.sources.huggingface import Config, open_source
+from alm.corpus.sources.huggingface import Config, read, survey
 from alm.errors import InputError
 
-source = open_source(Config(dataset="a/b"))
-print(*(next(source.items).text for _ in range(3)))
+config = Config(dataset="a/b", seed=None)
+found = survey(config)
+items = read(config, found.parts, revision=found.revision)
+print(*(next(items).text for _ in range(3)))
 try:
-    open_source(Config(dataset="a/damaged"))
+    survey(Config(dataset="a/damaged"))
 except InputError:
     print("refused")
 """

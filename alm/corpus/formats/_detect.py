@@ -1,0 +1,86 @@
+"""What format a file has: by its name, by its beginning where that is surer, or none, because it is no text."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from types import ModuleType
+
+from alm import kinds
+from alm.corpus.formats._encoding import AUTO, begin_of_text
+from alm.errors import InputError
+from alm.files import open_binary, suffix
+
+_PACKAGE = "alm.corpus.formats"
+_HEAD_BYTES = 1 << 16
+_PLAIN = frozenset({"", ".txt", ".text", ".data", ".dat"})  # names that promise nothing about the form of the text
+_BINARY = (b"\x89PNG", b"GIF8", b"\xff\xd8\xff", b"PK\x03\x04", b"\x7fELF", b"%PDF-", b"{\\rtf", b"BZh", b"7z\xbc\xaf")
+_MOST_NULS = 0.1  # of the characters of a file whose name says that it is text
+
+
+@functools.cache
+def module(name: str) -> ModuleType:
+    """The module of a format."""
+    return kinds.load(_PACKAGE, name)
+
+
+@functools.cache
+def by_suffix() -> dict[str, str]:
+    """The format of each end of a name."""
+    return {end: name for name in kinds.names(_PACKAGE) for end in module(name).SUFFIXES}
+
+
+def format_of(path: Path, *, asked: str, encoding: str, is_named: bool) -> str | None:
+    """The format to read `path` in; None where it is no text, or not of the format that is `asked` for.
+
+    A file that was named has the format that is asked for. Of those that were found, `asked` takes what has that
+    format by its name or its beginning. A file that cannot be opened goes by its name: reading it will say why.
+    """
+    named = by_suffix().get(suffix(path))
+    head = _head(path)
+    if head is None:
+        return named or "text" if asked == AUTO else asked
+    guessed = _guess(head, named, encoding)
+    if asked in (AUTO, guessed):
+        return guessed
+    if is_named:
+        return asked if guessed or asked == "parquet" else None
+    if asked == "text":
+        return "text" if guessed not in (None, "parquet") else None
+    is_plain = named is None or suffix(path) in _PLAIN
+    may_fit = guessed == "text" and is_plain and module(asked).fits(_as_utf8(head, encoding)) is not False
+    return asked if may_fit or (guessed and asked == named) else None
+
+
+def _head(path: Path) -> bytes | None:
+    try:
+        with open_binary(path) as file:
+            return file.read(_HEAD_BYTES)
+    except (InputError, OSError):
+        return None
+
+
+def _guess(head: bytes, named: str | None, encoding: str) -> str | None:
+    """The format of a file that begins with `head`, and whose name says `named`."""
+    if named == "parquet" or module("parquet").fits(head):
+        return "parquet"
+    if _is_binary(head, named, encoding):
+        return None
+    probe = _as_utf8(head, encoding)
+    if named == "json" and module("jsonl").fits(probe):
+        return "jsonl"
+    return named or next((name for name in kinds.names(_PACKAGE) if module(name).fits(probe)), "text")
+
+
+def _is_binary(head: bytes, named: str | None, encoding: str) -> bool:
+    if head.startswith(_BINARY):
+        return True
+    text = begin_of_text(head, encoding)
+    if text is None:  # in another encoding, perhaps: whoever reads it will say where
+        return named is None or b"\0" in head
+    return text.count("\0") > (_MOST_NULS * len(text) if named else 0)
+
+
+def _as_utf8(head: bytes, encoding: str) -> bytes:
+    text = begin_of_text(head, encoding)
+    return head if text is None else text.encode("utf-8", "replace")

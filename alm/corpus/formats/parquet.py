@@ -1,0 +1,157 @@
+"""Kind `parquet`: tables by columns. Only those that are needed are read, one group of rows after another."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alm.corpus.document import Dropped, Part
+from alm.corpus.formats import Reading, whole
+from alm.corpus.rows import Row, left_out
+from alm.errors import InputError
+from alm.files import chunks, compression, open_binary
+
+if TYPE_CHECKING:
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+SUFFIXES = frozenset({".parquet", ".pq"})
+HAS_ROWS = True
+
+_MAGIC = b"PAR1"
+_BATCH_BYTES = 8 << 20
+_BATCH_ROWS = 1000
+
+
+def fits(head: bytes) -> bool:
+    """Whether the file begins with the mark of the format."""
+    return head.startswith(_MAGIC)
+
+
+def parts(path: Path, reading: Reading, *, part_bytes: int) -> list[Part]:
+    """Groups of rows together until they reach `part_bytes` packed; `where` is the first group and the last."""
+    if reading.spans_rows or compression(path) is not None:
+        return whole(path)
+    with _opened(path) as file:
+        sizes = [_packed_bytes(file, group) for group in range(file.num_row_groups)]
+    if sum(sizes) <= part_bytes:
+        return whole(path)
+    pieces: list[Part] = []
+    first = size = 0
+    for group, more in enumerate(sizes):
+        if size and size + more > part_bytes:
+            pieces.append(Part(path.as_posix(), size, (first, group - 1)))
+            first, size = group, 0
+        size += more
+    return [*pieces, Part(path.as_posix(), size, (first, len(sizes) - 1))]
+
+
+def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row | Dropped]:
+    """The rows of the groups. Origins are numbers of rows in the whole file, from 1."""
+    with _opened(path) as file:
+        groups = file.num_row_groups
+        first, last = where or (0, groups - 1)
+        row = 1 + sum(file.metadata.row_group(group).num_rows for group in range(first))
+        columns = _chosen(file.schema_arrow.names, reading.columns)
+        for group in range(first, last + 1):
+            yield from _group(file, group, row, columns, path=path, reading=reading)
+            row += file.metadata.row_group(group).num_rows
+
+
+def _chosen(there: list[str], wanted: tuple[str, ...] | None) -> list[str] | None:
+    """The columns to read: all where none of the wanted is there, so that an error can name them."""
+    return [name for name in dict.fromkeys(wanted or ()) if name in there] or None
+
+
+def _group(
+    file: ParquetFile, group: int, first: int, columns: list[str] | None, *, path: Path, reading: Reading
+) -> Iterator[Row | Dropped]:
+    """The rows of one group. What cannot be read of it is left out together."""
+    done = 0
+    name = path.as_posix()
+    try:
+        with _damage_explained(path):
+            size = _batch_rows(file, group, columns)
+            for batch in file.iter_batches(batch_size=size, row_groups=[group], columns=columns, use_threads=False):
+                for values in _rows(batch):
+                    origin = f"{name}#{first + done}"
+                    yield Row(values, origin) if isinstance(values, dict) else _bad(values, origin, path, reading)
+                    done += 1
+    except InputError as error:
+        rows = file.metadata.row_group(group).num_rows - done
+        lost = _packed_bytes(file, group) * rows // max(1, rows + done)
+        dropped = Dropped("damaged", lost, documents=rows, origin=f"{name}#{first + done}")
+        yield left_out(dropped, error, on_bad_input=reading.on_bad_input)
+
+
+def _batch_rows(file: ParquetFile, group: int, columns: list[str] | None) -> int:
+    """How many rows to read at once, so that they take about `_BATCH_BYTES`."""
+    metadata = file.metadata.row_group(group)
+    wanted = None if columns is None else {name.partition(".")[0] for name in columns}
+    size = sum(
+        column.total_uncompressed_size
+        for column in map(metadata.column, range(metadata.num_columns))
+        if wanted is None or column.path_in_schema.partition(".")[0] in wanted
+    )
+    rows: int = _BATCH_BYTES * metadata.num_rows // max(1, size)
+    return max(1, min(_BATCH_ROWS, rows))
+
+
+def _rows(batch: pyarrow.RecordBatch) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
+    """The rows of `batch`, or why one of them is no text."""
+    try:
+        rows = batch.to_pylist()
+    except UnicodeDecodeError:
+        for index in range(batch.num_rows):
+            try:
+                yield batch.slice(index, 1).to_pylist()[0]
+            except UnicodeDecodeError as error:
+                yield error
+    else:
+        yield from rows
+
+
+def _bad(error: UnicodeDecodeError, origin: str, path: Path, reading: Reading) -> Dropped:
+    shown = error.object[:300].decode("utf-8", "replace")
+    dropped = Dropped("bad_utf8", len(error.object), documents=1, origin=origin, excerpt=shown)
+    said = InputError(f"`{origin}` is not UTF-8: byte 0x{error.object[error.start]:02X} at offset {error.start:,}")
+    return left_out(dropped, said, on_bad_input=reading.on_bad_input)
+
+
+def _packed_bytes(file: ParquetFile, group: int) -> int:
+    metadata = file.metadata.row_group(group)
+    return sum(metadata.column(index).total_compressed_size for index in range(metadata.num_columns))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[ParquetFile]:
+    """The table; one that is packed is unpacked to the disk first, because it is not read from front to back."""
+    from pyarrow.parquet import ParquetFile
+
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open_binary(path))
+        if compression(path) is not None:
+            unpacked = stack.enter_context(tempfile.TemporaryFile())
+            for chunk in chunks(file):
+                unpacked.write(chunk)
+            file = unpacked
+        with _damage_explained(path):
+            # With a buffer, a column of a group is read page by page and not at once.
+            table = stack.enter_context(ParquetFile(file, buffer_size=1 << 20))
+        yield table
+
+
+@contextlib.contextmanager
+def _damage_explained(path: Path) -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError) as error:
+        said = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"`{path}` is damaged or no Parquet file: {said}", hint=f"compare its size with its source: `ls -l {path}`"
+        ) from error

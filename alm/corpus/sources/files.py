@@ -1,0 +1,246 @@
+"""Kind `files`: files and folders of text in any form, packed or not."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, cast
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from alm import kinds
+from alm.config import base
+from alm.config.base import OfKind
+from alm.corpus import rows
+from alm.corpus.config import SourceConfig
+from alm.corpus.document import Dropped, Item, Part, Survey
+from alm.corpus.formats import Reading
+from alm.corpus.formats._detect import format_of, module
+from alm.corpus.formats._encoding import EncodingError, is_known
+from alm.corpus.paths import Listed, Paths, listing
+from alm.corpus.sources import PART_BYTES
+from alm.errors import InputError
+from alm.events import Listener, Noted, Warned, ignore
+from alm.files import suffix
+
+Patterns = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+
+
+class Config(SourceConfig):
+    """Files, folders or globs, and what in them is a document."""
+
+    kind: Literal["files"] = Field(default="files", description="Read files and folders of this machine.")
+    paths: Paths = Field(description="Files, folders or globs; a folder means the files below it that hold text.")
+    format: Literal["auto", "text", "html", "jsonl", "json", "csv", "parquet"] = Field(
+        default="auto", description="Form of the files; auto decides for each by its content and its name."
+    )
+    document: Literal["auto", "file", "block", "line", "mark"] = Field(
+        default="auto",
+        description="What a document of a text is: the whole file, a block between blank lines, a line, or what lies "
+        "between lines `<|endoftext|>`; auto looks for such lines, and takes the file where there are none.",
+    )
+    encoding: str = Field(
+        default="auto", description="Encoding of the files, by its Python name; auto is UTF-8, or what a mark says."
+    )
+    field: str = Field(
+        default="text", description="Field of a row that holds the text; dots lead into objects, as in `a.b`."
+    )
+    adapter: Annotated[base.Config, OfKind("alm.corpus.adapters", default="text")] = Field(
+        default=cast(base.Config, "text"), validate_default=True, description="How rows become documents."
+    )
+    include: Patterns = Field(
+        default=(), description="Patterns of the names or paths in a folder that are read; none reads all."
+    )
+    exclude: Patterns = Field(default=(), description="Patterns of the names or paths in a folder that are left out.")
+    licence: str | None = Field(default=None, description="Licence of the text, recorded with the corpus.")
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, encoding: str) -> str:
+        if not is_known(encoding):
+            raise ValueError(
+                f"`{encoding}` is no encoding of text that Python knows; "
+                "see https://docs.python.org/3/library/codecs.html#standard-encodings for the names"
+            )
+        return encoding
+
+
+def inputs(config: Config) -> list[Path]:
+    """The files to read, sorted; where bad input is skipped, without those that cannot be opened."""
+    paths = [file.path for file in _found(config).files]
+    return paths if config.on_bad_input == "stop" else [path for path in paths if _can_be_opened(path)]
+
+
+def survey(config: Config, *, on_event: Listener = ignore) -> Survey:
+    """The parts of all files, in the order of their paths. Tells what was left out of folders.
+
+    Raises `ConfigError` if the first row that there is does not have the field.
+    """
+    found = _found(config)
+    _tell(found, config, on_event)
+    _check_field(found, config)
+    return Survey(tuple(part for file in found.files for part in _parts(file, config)), licence=config.licence)
+
+
+def read(
+    config: Config, parts: Sequence[Part], *, revision: str | None = None, on_event: Listener = ignore
+) -> Generator[Item, None, None]:
+    """The documents of `parts`, and what was left out."""
+    reading = _reading(config)
+    for part in parts:
+        try:
+            yield from _items(config, part, reading)
+        except (InputError, OSError) as error:
+            dropped = Dropped(_reason(error), part.bytes, documents=1, origin=part.name)
+            yield rows.left_out(dropped, _explained(error, part.name), on_bad_input=config.on_bad_input)
+
+
+def _items(config: Config, part: Part, reading: Reading) -> Iterator[Item]:
+    path = Path(part.name)
+    name = format_of(path, asked=config.format, encoding=config.encoding, is_named=True)
+    if name is None:
+        raise _no_text(path)
+    made = module(name).read(path, part.where, reading)
+    if not module(name).HAS_ROWS:
+        return cast("Iterator[Item]", made)
+    return rows.items(
+        made,
+        adapter=config.adapter,
+        field=config.field,
+        on_bad_input=config.on_bad_input,
+        max_document_bytes=config.max_document_bytes,
+        begins=not part.where or part.where[0] == 0,
+    )
+
+
+def _reading(config: Config, on_bad_input: rows.OnBadInput | None = None) -> Reading:
+    adapter = kinds.module_of(config.adapter)
+    return Reading(
+        document=config.document,
+        encoding=config.encoding,
+        columns=adapter.columns(config.adapter, config.field),
+        spans_rows=adapter.SPANS_ROWS,
+        max_document_bytes=config.max_document_bytes,
+        on_bad_input=on_bad_input or config.on_bad_input,
+    )
+
+
+# ---- finding ------------------------------------------------------------------------------------
+
+
+class _File(NamedTuple):
+    path: Path
+    format: str
+
+
+class _Found(NamedTuple):
+    """The files to read; how many others there were by the ends of their names, and how many hidden ones."""
+
+    files: list[_File]
+    left_out: Counter[str]
+    hidden: int
+
+
+def _found(config: Config) -> _Found:
+    listed = listing(config.paths)
+    files: list[_File] = []
+    left_out: Counter[str] = Counter()
+    for file in listed.files:
+        is_named = file.found == "named"
+        if not is_named and not _is_chosen(file, config):
+            continue
+        name = format_of(file.path, asked=config.format, encoding=config.encoding, is_named=is_named)
+        if name is not None:
+            files.append(_File(file.path, name))
+        elif is_named:
+            raise _no_text(file.path)
+        else:
+            left_out[suffix(file.path) or "without ending"] += 1
+    if not files:
+        given = "`, `".join(config.paths)
+        what = "holds text" if config.format == "auto" else f"is {config.format}"
+        raise InputError(f"no file in `{given}` {what}", hint=f"run `ls -R {config.paths[0]}` to see what is there")
+    return _Found(files, left_out, listed.hidden)
+
+
+def _is_chosen(file: Listed, config: Config) -> bool:
+    return (not config.include or _is_like(file, config.include)) and not _is_like(file, config.exclude)
+
+
+def _is_like(file: Listed, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, each) for each in patterns for name in (file.below, file.path.name))
+
+
+def _tell(found: _Found, config: Config, on_event: Listener) -> None:
+    if found.left_out:
+        listed = ", ".join(f"{number} {end}" for end, number in sorted(found.left_out.items()))
+        number, what = found.left_out.total(), "no text" if config.format == "auto" else f"not {config.format}"
+        is_are = "is" if number == 1 else "are"
+        on_event(Warned(f"{number:,} of the files that were found {is_are} {what} and left out: {listed}"))
+    if found.hidden:
+        on_event(Noted(f"{found.hidden:,} hidden files and folders are left out"))
+
+
+def _parts(file: _File, config: Config) -> list[Part]:
+    """The parts of a file; one that cannot be looked at is one part, if reading may go on behind it."""
+    try:
+        parts: list[Part] = module(file.format).parts(file.path, _reading(config), part_bytes=PART_BYTES)
+    except (InputError, OSError) as error:
+        if config.on_bad_input == "stop":
+            raise rows.with_way_out(_explained(error, file.path.as_posix())) from error
+        return [Part(file.path.as_posix(), _size(file.path))]
+    return parts
+
+
+def _check_field(found: _Found, config: Config) -> None:
+    """Raise `ConfigError` if the first row of all does not have the field."""
+    reading = _reading(config, "skip")
+    for file in found.files:
+        if module(file.format).HAS_ROWS:
+            made = module(file.format).read(file.path, (), reading)
+            with contextlib.closing(made), contextlib.suppress(InputError, OSError):
+                if rows.check(
+                    made, adapter=config.adapter, field=config.field, max_document_bytes=config.max_document_bytes
+                ):
+                    return
+
+
+def _can_be_opened(path: Path) -> bool:
+    try:
+        path.open("rb").close()
+    except OSError:
+        return False
+    return True
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+# ---- what is wrong ------------------------------------------------------------------------------
+
+
+def _no_text(path: Path) -> InputError:
+    return InputError(
+        f"`{path}` is not text, nor anything else that is read",
+        hint=f"run `file {path}` to see what it is; text in an old encoding needs `--set sources.<name>.encoding=...`",
+    )
+
+
+def _explained(error: InputError | OSError, name: str) -> InputError:
+    if isinstance(error, InputError):
+        return error
+    return InputError(f"`{name}` cannot be read: {error.strerror or error}", hint=f"run `ls -l {name}`")
+
+
+def _reason(error: InputError | OSError) -> str:
+    if isinstance(error, EncodingError):
+        return "bad_utf8"
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return "unreadable" if isinstance(cause, OSError) and cause.errno is not None else "damaged"
