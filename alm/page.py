@@ -103,7 +103,8 @@ def bars(title: str, first: Mapping[str, int], second: Mapping[str, int], *, nam
         for i, key in enumerate(keys)
         if i % every == 0
     ]
-    note = f'<text x="{_LEFT}" y="{_HEIGHT + 30}">pale: {escaped(names[0])}, dark: {escaped(names[1])}; highest bar {top:,}</text>'
+    said = f"pale: {names[0]}, dark: {names[1]}; highest bar {top:,}"
+    note = f'<text x="{_LEFT}" y="{_HEIGHT + 30}">{escaped(said)}</text>'
     axis = f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _LEFT}" y1="{_HEIGHT}" y2="{_HEIGHT}"/>'
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT + _FOOT}" role="img" aria-label="{escaped(title)}" '

@@ -240,6 +240,8 @@ def _type(annotation: Any, bounds: str = "") -> str:  # Any: a type form
         return " or ".join(f"`{value}`" for value in arguments)
     if origin in (Union, UnionType):
         return " or ".join(_type(a, bounds) for a in arguments if a is not NoneType)
+    if origin is dict:
+        return f"mapping of {_type(arguments[0])} to {_type(arguments[1])}"
     if origin is tuple:
         one = _type(arguments[0])
         return f"list of {one}" if arguments[1:] == (...,) else f"list of {len(arguments)} {one}s"

@@ -71,7 +71,7 @@ def write_clean(out: Path, documents: list[str], *, source: str = "s", validatio
     for number, text in enumerate(documents):
         (folder / f"{number:05d}.txt").write_text(text, encoding="utf-8", newline="")
     base: dict[str, Any] = {
-        "sources": {source: {"kind": "text", "paths": str(folder)}},
+        "sources": {source: {"kind": "files", "paths": str(folder)}},
         "validation_fraction": validation_fraction,
     }
     prepare(load(CorpusConfig, [], base=base), out=out)

@@ -5,6 +5,8 @@ import pytest
 from alm import kinds
 
 PACKAGES = [
+    "alm.corpus.adapters",
+    "alm.corpus.filters",
     "alm.corpus.sources",
     "alm.tokenizers.models",
     "alm.model.attention",
@@ -16,7 +18,7 @@ PACKAGES = [
 
 
 def test_a_kind_is_a_module_found_by_its_name() -> None:
-    assert kinds.names("alm.corpus.sources") == ["huggingface", "jsonl", "tales", "text"]
+    assert kinds.names("alm.corpus.sources") == ["files", "huggingface", "stdin", "tales"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)

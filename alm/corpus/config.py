@@ -13,7 +13,6 @@ from pydantic import Field, field_validator
 from alm import kinds
 from alm.config.base import Config, OfKind
 from alm.errors import InputError
-from alm.files import suffix
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SHARD_NUMBER = re.compile(r"-\d{5}$")
@@ -120,26 +119,16 @@ def values_for_paths(given: Sequence[str]) -> dict[str, Any]:  # Any: raw config
 
 
 def _add(path: str, sources: dict[str, Any]) -> None:
-    from alm.corpus.sources import jsonl, text
-
-    is_folder = Path(path).is_dir()
-    reads_json = suffix(Path(path)) in jsonl.SUFFIXES
-    if is_folder and _holds(path, jsonl.SUFFIXES):
-        reads_json = not _holds(path, text.SUFFIXES)
-        if not reads_json:
-            sources[_free_name(path, sources, more="-jsonl")] = {"kind": "jsonl", "paths": [path]}
-    sources[_free_name(path, sources)] = {"kind": "jsonl" if reads_json else "text", "paths": [path]}
+    if path == "-":
+        sources[_free_name("stdin", sources)] = {"kind": "stdin"}
+    else:
+        sources[_free_name(path, sources)] = {"kind": "files", "paths": [path]}
 
 
-def _holds(folder: str, suffixes: frozenset[str]) -> bool:
-    return any(path.is_file() and suffix(path) in suffixes for path in Path(folder).rglob("*"))
-
-
-def _free_name(path: str, taken: Container[str], *, more: str = "") -> str:
+def _free_name(path: str, taken: Container[str]) -> str:
     """A source name made of the last part of `path`, numbered when it is taken."""
     stem = Path(path).resolve().name
     while Path(stem).suffix.lower() in _ENDINGS:
         stem = Path(stem).stem
     name = _SHARD_NUMBER.sub("", re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-._")) or "text"
-    name += more
     return next(n for n in (name if i == 1 else f"{name}-{i}" for i in itertools.count(1)) if n not in taken)

@@ -81,7 +81,8 @@ class Signer:
 
     def bands(self, text: str) -> Hashes:
         """The keys of the 14 bands of `text`, shape (14,)."""
-        return self.bands_of((text,))[0]
+    found: Hashes = self.bands_of((text,))[0]
+    return found
 
     def bands_of(self, texts: Sequence[str]) -> Hashes:
         """The keys of every text, shape (texts, 14): the same as one by one, and faster for short texts."""
@@ -200,4 +201,5 @@ def _keys(minima: NDArray[np.uint32]) -> Hashes:
     keys = np.zeros_like(low[0])
     for i in range(ROWS // 2):
         keys = _scattered((keys ^ (low[i] | high[i] << np.uint64(32))) + _GOLDEN)
-    return keys
+    found: Hashes = keys
+    return found

@@ -18,8 +18,8 @@ from typing import BinaryIO
 from alm import artifacts
 from alm.artifacts import CleanShard, FileRecord, SourceMetadata
 from alm.corpus import paths
-from alm.corpus.report import HTML_NAME, JSON_NAME
 from alm.corpus.records import read_records, unescape
+from alm.corpus.report import HTML_NAME, JSON_NAME
 from alm.errors import ArtifactError, InputError
 from alm.files import not_utf8, open_binary, suffix
 from alm.files import sha256 as sha256_of

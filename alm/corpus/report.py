@@ -11,7 +11,6 @@ from alm.artifacts import FORMAT_VERSION, Tally
 from alm.config.base import Config
 from alm.files import write_json, write_text
 
-
 JSON_NAME = "_report.json"
 HTML_NAME = "_report.html"
 

@@ -178,7 +178,7 @@ def test_bad_input_ends_in_one_clear_message(trained: Path, run: Any) -> None:
     Path("blank.txt").write_text("\n")
     Path("no-tokenizer.json").write_text('{"a": 1}')
     fails(run("corpus", "prepare", "none"), 1, "`none` does not exist")
-    fails(run("corpus", "prepare", "empty"), 1, "holds no file")
+    fails(run("corpus", "prepare", "empty"), 1, "holds text")
     fails(run("corpus", "prepare", "blank.txt", "--out", "x"), 1, "holds no text")
     fails(run("corpus", "prepare", "latin.txt", "--out", "x"), 1, "is not UTF-8", "iconv")
     fails(run("corpus", "prepare", "--src", "crpus"), 2, "did you mean `corpus`?")

@@ -42,7 +42,7 @@ def corpus(**sources: dict[str, object]) -> CorpusConfig:
 
 
 def text_source(folder: Path, **keys: object) -> dict[str, object]:
-    return {"kind": "text", "paths": str(folder), **keys}
+    return {"kind": "files", "paths": str(folder), "document": "file", **keys}
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -118,7 +118,7 @@ def test_a_document_is_a_file_a_block_or_a_line(tmp_path: Path, unit: str, expec
 def test_json_lines_are_read_by_field(tmp_path: Path) -> None:
     lines = [{"body": "one"}, {"body": "two\nlines"}, {"body": None}, {"body": " "}]
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, lines)).encode()))
-    config = corpus(s={"kind": "jsonl", "paths": str(tmp_path / "a.jsonl.gz"), "field": "body"})
+    config = corpus(s={"kind": "files", "paths": str(tmp_path / "a.jsonl.gz"), "field": "body"})
     [metadata] = prepare(config, out=tmp_path / "clean")
     assert sorted(read_back(tmp_path / "clean")) == ["one", "two\nlines"]
     assert metadata.documents.dropped == {"empty": 1, "not_text": 1}
@@ -142,8 +142,8 @@ def test_paths_alone_make_sources_named_after_them(tmp_path: Path) -> None:
     (tmp_path / "my notes.jsonl").write_text('{"text": "note"}\n')
     config = load(CorpusConfig, [], base=values_for_paths([str(folder), str(tmp_path / "my notes.jsonl")]))
     assert {name: source.model_dump()["kind"] for name, source in config.sources.items()} == {
-        "texts": "text",
-        "my-notes": "jsonl",
+        "texts": "files",
+        "my-notes": "files",
     }
     assert len(prepare(config, out=tmp_path / "clean")) == 2
 
@@ -156,11 +156,15 @@ def test_equal_names_are_numbered(tmp_path: Path) -> None:
     assert list(values_for_paths(given)["sources"]) == ["a", "a-2", "a-3"]
 
 
-def test_a_mixed_folder_becomes_two_sources(tmp_path: Path) -> None:
+def test_a_mixed_folder_is_one_source(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
-    (folder / "more.jsonl").write_text('{"text": "note"}\n')
-    for given in (str(folder), f"{folder}/"):
-        assert sorted(values_for_paths([given])["sources"]) == ["texts", "texts-jsonl"]
+    (folder / "notes.jsonl").write_text('{"text": "note"}\n')
+    (folder / "table.csv").write_text("n,text\n1,cell\n")
+    (folder / "page.html").write_text("<html><body><script>x</script><p>web page</p></body></html>")
+    config = load(CorpusConfig, [], base=values_for_paths([str(folder)]), overrides=["sources.texts.filters=light"])
+    [metadata] = prepare(config, out=tmp_path / "clean")
+    assert {"note", "cell", "web page"} <= {text.strip() for text in read_back(tmp_path / "clean")}
+    assert_adds_up(metadata)
 
 
 def test_what_is_up_to_date_is_kept(tmp_path: Path) -> None:
@@ -237,13 +241,13 @@ def test_bad_sources_are_clear_errors(tmp_path: Path) -> None:
         assert caught.value.hint
         return caught.value
 
-    assert "does not exist" in fault(kind="text", paths=str(tmp_path / "none")).message
-    assert "holds no file that ends in" in fault(kind="text", paths=str(tmp_path / "empty")).message
-    assert "holds no text" in fault(kind="text", paths=str(tmp_path / "blank.txt")).message
-    assert "a JSON list, an object is needed" in fault(kind="jsonl", paths=str(tmp_path / "list.jsonl")).message
-    assert "line 2 is not JSON" in fault(kind="jsonl", paths=str(tmp_path / "broken.jsonl")).message
-    assert "no field `text` (did you mean `txt`?)" in fault(kind="jsonl", paths=str(tmp_path / "other.jsonl")).message
-    assert "is no encoding" in fault(kind="text", paths=str(tmp_path / "blank.txt"), encoding="none").message
+    assert "does not exist" in fault(kind="files", paths=str(tmp_path / "none")).message
+    assert "holds text" in fault(kind="files", paths=str(tmp_path / "empty")).message
+    assert "holds no text" in fault(kind="files", paths=str(tmp_path / "blank.txt")).message
+    assert "a JSON list, an object is needed" in fault(kind="files", paths=str(tmp_path / "list.jsonl")).message
+    assert "line 2 is not JSON" in fault(kind="files", paths=str(tmp_path / "broken.jsonl")).message
+    assert "no field `text` (did you mean `txt`?)" in fault(kind="files", paths=str(tmp_path / "other.jsonl")).message
+    assert "is no encoding" in fault(kind="files", paths=str(tmp_path / "blank.txt"), encoding="none").message
     assert [path.name for path in (tmp_path / "clean").iterdir()] == [".alm"]
 
 
@@ -295,7 +299,7 @@ def test_zstandard_is_read_by_line_too(tmp_path: Path) -> None:
 
     with pyarrow.CompressedOutputStream(pyarrow.OSFile(str(tmp_path / "a.jsonl.zst"), "wb"), "zstd") as file:
         file.write(b'{"text": "one"}\n{"text": "two"}\n')
-    prepare(corpus(s={"kind": "jsonl", "paths": str(tmp_path / "a.jsonl.zst")}), out=tmp_path / "clean")
+    prepare(corpus(s={"kind": "files", "paths": str(tmp_path / "a.jsonl.zst")}), out=tmp_path / "clean")
     assert sorted(read_back(tmp_path / "clean")) == ["one", "two"]
 
 

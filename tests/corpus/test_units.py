@@ -45,7 +45,7 @@ def folder_of(root: Path, files: dict[str, str]) -> Path:
 
 
 def corpus(folder: Path, *, form: str = "txt", **keys: Any) -> CorpusConfig:
-    source = {"kind": "text", "paths": str(folder), **keys}
+    source = {"kind": "files", "paths": str(folder), **keys}
     return load(CorpusConfig, [], base={"sources": {"s": source}, "validation_fraction": 0.1, "format": form})
 
 
@@ -176,7 +176,7 @@ from alm.corpus.prepare import prepare
 
 if __name__ == "__main__":
     folder, out, workers = sys.argv[1:]
-    source = {"kind": "text", "paths": folder, "filters": ["mask"], "deduplicate": {"near": True}}
+    source = {"kind": "files", "paths": folder, "filters": ["mask"], "deduplicate": {"near": True}}
     config = load(CorpusConfig, [], base={"sources": {"s": source}, "validation_fraction": 0.1})
     prepare(config, out=Path(out), unit_bytes=2000, engine=engines.choose(workers=int(workers)))
 """

@@ -93,11 +93,11 @@ def test_auto_is_serial_for_one_worker() -> None:
 
 def test_workers_import_nothing_heavy() -> None:
     program = (
-        "import sys; sys.path.insert(0, {tests!r})\n"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from alm import engines\nfrom test_engines import heavy_modules\n"
         "if __name__ == '__main__':\n"
         "    print(dict(engines.choose('processes', workers=2).map(heavy_modules, range(2))))\n"
-    ).format(tests=str(Path(__file__).parent))
+    )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=SECONDS, check=False)
     assert run.stdout.strip() in ("{0: [], 1: []}", "{1: [], 0: []}"), run.stderr
 
