@@ -81,8 +81,8 @@ class Signer:
 
     def bands(self, text: str) -> Hashes:
         """The keys of the 14 bands of `text`, shape (14,)."""
-    found: Hashes = self.bands_of((text,))[0]
-    return found
+        found: Hashes = self.bands_of((text,))[0]
+        return found
 
     def bands_of(self, texts: Sequence[str]) -> Hashes:
         """The keys of every text, shape (texts, 14): the same as one by one, and faster for short texts."""

@@ -35,7 +35,7 @@ class EncodingError(InputError):
 def is_known(encoding: str) -> bool:
     """Whether `encoding` is `auto` or the name of an encoding of text."""
     try:
-        b"".decode("utf-8" if encoding == AUTO else encoding)
+        "x".encode("utf-8" if encoding == AUTO else encoding)
     except (LookupError, ValueError):
         return False
     return True
