@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-_WORD = re.compile(r"\w+|[^\w\s]+")
+# What follows an apostrophe is a word of its own, and a number is one with its commas, as in most word splitters.
+_WORD = re.compile(r"(?<=\w)['’]\w+|\w+(?:[.,]\d+)*|\.{3}|[^\w\s]")
 _WORD_CHARACTER = re.compile(r"\w")
 
 
@@ -54,7 +55,7 @@ class Draft:
     @cached_property
     def is_symbol(self) -> NDArray[np.bool_]:
         """Which words are punctuation: every character of such a word is."""
-        kinds = {word: not (word[0].isalnum() or _WORD_CHARACTER.match(word)) for word in self.vocabulary}
+        kinds = {word: not (word[-1].isalnum() or _WORD_CHARACTER.match(word)) for word in self.vocabulary}
         return np.fromiter(map(kinds.__getitem__, self.words), dtype=np.bool_, count=len(self.words))
 
     @cached_property

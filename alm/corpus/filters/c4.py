@@ -81,7 +81,8 @@ def _stays(line: str, config: Config) -> bool:
 
 
 def sentences(text: str) -> int:
-    """About how many sentences there are: a line without an end of one counts as one."""
+    """About how many sentences there are."""
     if not text:
         return 0
-    return sum(max(1, len(_SENTENCE_END.findall(line))) for line in text.split("\n"))
+    # What stands behind the last end in a line is one too.
+    return sum(sum(map(bool, map(str.strip, _SENTENCE_END.split(line)))) for line in text.split("\n"))

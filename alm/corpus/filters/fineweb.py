@@ -11,7 +11,7 @@ from alm.config import base
 from alm.corpus.draft import Draft, Drop
 from alm.corpus.filters import first_broken
 
-_SENTENCE_ENDS = tuple(".!?。！？…\"'”’؟।॥።។")
+_SENTENCE_ENDS = tuple(".!?。！？؟।॥።")
 
 
 class Config(base.Config):
