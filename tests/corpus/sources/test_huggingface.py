@@ -446,3 +446,56 @@ def test_a_program_that_stops_reading_ends_in_silence(hub: FakeHub, tmp_path: Pa
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "row 0 row 1 row 2\nrefused\n", "")
+
+
+# ---- parts, order, adapters ---------------------------------------------------------------------
+
+
+def test_a_large_file_is_read_in_parts(hub: FakeHub, patience: Patience, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [f"row {n} " + "x" * 50 for n in range(1000)]
+    hub.add("a/b", {"train.parquet": parquet(rows)})
+    monkeypatch.setattr("alm.corpus.sources.huggingface.PART_BYTES", 12_000)
+    config = Config(dataset="a/b")
+    found = huggingface.survey(config, patience=patience)
+    assert len(found.parts) > 4
+    read = [list(huggingface.read(config, [part], revision=found.revision, patience=patience)) for part in found.parts]
+    documents = [item for items in read for item in items if isinstance(item, Document)]
+    assert [document.text for document in documents] == rows
+    assert len({document.origin for document in documents}) == len(rows)
+
+
+def test_the_order_of_files_is_shuffled_by_the_seed(hub: FakeHub, patience: Patience) -> None:
+    hub.add("a/b", {f"train-{n:02d}.jsonl": jsonl(f"file {n}") for n in range(12)})
+    given = texts(open_source(Config(dataset="a/b"), patience=patience))
+    first = texts(open_source(Config(dataset="a/b", seed=1), patience=patience))
+    second = texts(open_source(Config(dataset="a/b", seed=1), patience=patience))
+    assert given == [f"file {n}" for n in range(12)]
+    assert first == second != given
+    assert sorted(first) == sorted(given)
+
+
+def test_conversations_are_read_through_an_adapter(hub: FakeHub, patience: Patience) -> None:
+    talk = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hi."}]
+    hub.add("a/b", {"train.jsonl": json.dumps({"messages": talk, "id": 1}).encode() + b"\n"})
+    source = open_source(Config(dataset="a/b", adapter="messages"), patience=patience)
+    assert texts(source) == ["User: Hello?\n\nAssistant: Hi."]
+
+
+def test_what_was_begun_at_a_commit_goes_on_at_it(hub: FakeHub, tmp_path: Path) -> None:
+    """A killed preparation, whose branch has moved since, and which is not up to date until it is whole."""
+    from alm.config.load import load
+    from alm.corpus.config import CorpusConfig
+    from alm.corpus.prepare import prepare
+    from alm.corpus.read import find, read_documents
+
+    hub.add("a/b", {f"train-{n}.jsonl": jsonl(*(f"old {n} {i}" for i in range(5))) for n in range(4)})
+    source = {"kind": "huggingface", "dataset": "a/b", "seed": None}
+    config = load(CorpusConfig, [], base={"sources": {"s": source}, "validation_fraction": 0.1})
+    assert prepare(config, out=tmp_path / "out", unit_bytes=1, share=(0, 2)) == []
+    hub.add("a/b", {"train-0.jsonl": jsonl("new")})
+    [metadata] = prepare(config, out=tmp_path / "out", unit_bytes=1)
+    assert metadata.documents.output == 20
+    assert {d.text.split()[0] for d in read_documents(find([tmp_path / "out"]))} == {"old"}
+    before = len(hub.requests)
+    assert prepare(config, out=tmp_path / "out", unit_bytes=1) == [metadata]
+    assert len(hub.requests) == before
