@@ -6,6 +6,7 @@ import errno
 import gzip
 import hashlib
 import json
+import lzma
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -192,3 +193,53 @@ def test_an_empty_file_reads_as_nothing(tmp_path: Path) -> None:
 )
 def test_indented_json_is_what_the_standard_library_writes(value: object) -> None:
     assert files.indented_json(value) == json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def packed(text: bytes, ending: str) -> bytes:
+    import pyarrow
+
+    if ending == ".zst":
+        return bytes(pyarrow.compress(text, codec="zstd", asbytes=True))
+    return gzip.compress(text) if ending == ".gz" else lzma.compress(text)
+
+
+@pytest.mark.parametrize("ending", [".gz", ".zst", ".xz"])
+def test_compression_is_known_by_content_before_name(tmp_path: Path, ending: str) -> None:
+    text = "Größe\n".encode() * 1000
+    (tmp_path / f"a.txt{ending}").write_bytes(packed(text, ending))
+    (tmp_path / "a.txt").write_bytes(packed(text, ending))
+    (tmp_path / "wrong.txt.gz").write_bytes(packed(text, ending))
+    (tmp_path / os.fsdecode(b"odd\xff")).write_bytes(packed(text, ending) * 2)
+    assert read(tmp_path / f"a.txt{ending}") == read(tmp_path / "a.txt") == read(tmp_path / "wrong.txt.gz") == text
+    assert read(tmp_path / os.fsdecode(b"odd\xff")) == text * 2
+    assert files.suffix(tmp_path / f"a.TXT{ending.upper()}") == ".txt"
+    with files.open_binary(tmp_path / "a.txt") as file:
+        assert (file.readline(), file.read()) == (text[:8], text[8:])
+
+
+@pytest.mark.parametrize(("ending", "program"), [(".gz", "gzip"), (".zst", "zstd"), (".xz", "xz")])
+def test_a_packed_file_that_is_cut_short_is_told(tmp_path: Path, ending: str, program: str) -> None:
+    path = tmp_path / f"a{ending}"
+    for number, data in enumerate([packed(os.urandom(50_000), ending)[:-9], b"never packed"]):
+        path.write_bytes(data)
+        with pytest.raises(InputError, match="is damaged") as caught:
+            read(path)
+        assert f"{program} -t {path}" in str(caught.value.hint), number
+
+
+@pytest.mark.parametrize("ending", [".gz", ".zst", ".xz"])
+def test_what_unpacks_to_too_much_is_refused_when_that_is_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(packed(b"x" * 9_000_000, ending))
+    monkeypatch.setattr(files, "_UNPACKED_BYTES", 9_000_000)
+    monkeypatch.setattr(files, "_UNPACKED_TIMES", 0)
+    assert len(read(path)) == 9_000_000
+    monkeypatch.setattr(files, "_UNPACKED_BYTES", 5_000_000)
+    with files.open_binary(path) as file:
+        assert len(file.read(3_000_000)) == 3_000_000
+    with pytest.raises(InputError, match="unpacks to more than 5,000,000 bytes"):
+        read(path)
+    monkeypatch.setattr(files, "_UNPACKED_TIMES", 1 + 9_000_000 // path.stat().st_size)
+    assert len(read(path)) == 9_000_000

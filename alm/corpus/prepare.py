@@ -264,6 +264,7 @@ class _Progress:
         self._done = 0
         self._finished = (0, 0, 0)
         self._running: dict[int, tuple[int, int, int]] = {}
+        self._say()  # the time begins now
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, UnitProgressed):
