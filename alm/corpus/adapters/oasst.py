@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from alm.config import base
-from alm.corpus.adapters import Conversation, ShapeError, Talk, message, no_field, rendered, unfit
+from alm.corpus.adapters import Conversation, Message, ShapeError, Talk, message, no_field, rendered, unfit
 from alm.corpus.document import Document, Dropped
 from alm.corpus.rows import Row, Unfit
 from alm.errors import InputError
@@ -107,9 +107,9 @@ def _flat(tree: Sequence[Row], size: int, most: int) -> Talk | Unfit:
 
 def _best_path(root: object, replies_of: Callable[[_Node], Sequence[_Node]]) -> Conversation:
     """From `root` on the best reply to each message."""
-    path = []
+    path: list[Message] = []
     node = root
-    while node is not None:
+    while node is not None or not path:
         if not isinstance(node, dict) or not isinstance(node.get("text"), str):
             raise ShapeError("a tree should begin with a message, which has `text`, `role` and perhaps `replies`")
         path.append(message(node.get("role"), node["text"]))

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from alm import kinds
-from alm.corpus.formats._encoding import AUTO, begin_of_text
+from alm.corpus.formats._encoding import AUTO, begin_of_text, of_head
 from alm.errors import InputError
 from alm.files import open_binary, suffix
 
@@ -66,21 +66,27 @@ def _guess(head: bytes, named: str | None, encoding: str) -> str | None:
         return "parquet"
     if _is_binary(head, named, encoding):
         return None
+    if named not in (None, "json"):
+        return named
     probe = _as_utf8(head, encoding)
-    if named == "json" and module("jsonl").fits(probe):
-        return "jsonl"
-    return named or next((name for name in kinds.names(_PACKAGE) if module(name).fits(probe)), "text")
+    if named:
+        return "jsonl" if module("jsonl").fits(probe) else named
+    return next((name for name in kinds.names(_PACKAGE) if module(name).fits(probe)), "text")
 
 
 def _is_binary(head: bytes, named: str | None, encoding: str) -> bool:
     if head.startswith(_BINARY):
         return True
-    text = begin_of_text(head, encoding)
-    if text is None:  # in another encoding, perhaps: whoever reads it will say where
-        return named is None or b"\0" in head
+    text = _text(head, encoding)
+    if text is None:  # in another encoding, perhaps, or damaged: whoever reads it will say where
+        return named is None or (b"\0" in head and of_head(head, encoding) == "utf-8")
     return text.count("\0") > (_MOST_NULS * len(text) if named else 0)
 
 
+def _text(head: bytes, encoding: str) -> str | None:
+    return begin_of_text(head, encoding, is_all=len(head) < _HEAD_BYTES)
+
+
 def _as_utf8(head: bytes, encoding: str) -> bytes:
-    text = begin_of_text(head, encoding)
+    text = _text(head, encoding)
     return head if text is None else text.encode("utf-8", "replace")

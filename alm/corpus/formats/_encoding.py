@@ -48,10 +48,12 @@ def of_head(head: bytes, encoding: str) -> str:
     return next((name for mark, name in _MARKS.items() if head.startswith(mark)), "utf-8")
 
 
-def begin_of_text(head: bytes, encoding: str) -> str | None:
-    """The text of a file that begins with `head`, which may end within a character; None where it is no text."""
+def begin_of_text(head: bytes, encoding: str, *, is_all: bool) -> str | None:
+    """The text of a file that begins with `head`; None where it is no text. Unless that `is_all`, it may end within
+    a character.
+    """
     try:
-        return codecs.getincrementaldecoder(of_head(head, encoding))().decode(head)
+        return codecs.getincrementaldecoder(of_head(head, encoding))().decode(head, final=is_all)
     except UnicodeError:
         return None
 

@@ -60,8 +60,10 @@ def json_values(file: BinaryIO, *, longest: int) -> Iterator[Any]:  # Any: JSON
 
 def _elements(text: _Text) -> Iterator[Any]:
     """The elements of the array whose bracket was just passed, and the other bracket."""
+    value = None
     while text.next() not in ("]", ""):
-        yield text.value(is_element=True)
+        value = text.value(is_element=True)
+        yield value
         following = text.next()
         if following == ",":
             text.position += 1
@@ -69,7 +71,7 @@ def _elements(text: _Text) -> Iterator[Any]:
             break
     if text.next() == "]":
         text.position += 1
-    elif not text.is_given_up:
+    elif text.next() or not isinstance(value, BadValue):
         yield text.bad("the array does not go on or end here", to_the_end=True)
 
 
@@ -84,7 +86,6 @@ class _Text:
         self._passed = 0  # characters before `_data`
         self._is_ended = False
         self._has_bad_bytes = False
-        self.is_given_up = False
         self.position = 0
 
     def next(self) -> str:
@@ -137,7 +138,6 @@ class _Text:
     def _pass_rest(self) -> tuple[int, str]:
         """Pass over everything that is left; its size and its beginning."""
         beginning, size = self._data[self.position : self.position + EXCERPT_CHARACTERS], 0
-        self.is_given_up = True
         while self.position < len(self._data) or not self._is_ended:
             size += utf8_bytes(self._data[self.position :])
             self.position = len(self._data)

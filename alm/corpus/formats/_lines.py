@@ -33,8 +33,8 @@ def too_long(size: int, *, origin: str, beginning: bytes) -> Dropped:
 
 
 def excerpt(data: bytes) -> str:
-    """The beginning of `data`, to be shown."""
-    return data[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace")[:EXCERPT_CHARACTERS]
+    """The beginning of `data` without the end of its line, to be shown."""
+    return data[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace")[:EXCERPT_CHARACTERS].rstrip("\r\n")
 
 
 def lines(file: BinaryIO, *, longest: int, size: int | None = None) -> Iterator[bytes | LongLine]:

@@ -134,7 +134,7 @@ class Cutter:
 
     def _long_line(self) -> LongLine:
         """Pass over the line that begins here."""
-        beginning, size = self._data[self._at : self._at + 4 * EXCERPT_CHARACTERS], 0
+        beginning, size = self._data[self._at : self._at + 4 * EXCERPT_CHARACTERS].partition(b"\n")[0], 0
         while not (end := self._data.find(b"\n", self._at) + 1) and not self._is_ended:
             size += len(self._data) - self._at
             self._at = len(self._data)

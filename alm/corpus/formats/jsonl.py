@@ -68,8 +68,9 @@ def _bad(line: bytes, error: Exception, *, path: Path, number: int, offset: int,
     if isinstance(error, UnicodeDecodeError):
         reason, said = "bad_utf8", bad_utf8(path, error, offset=offset)
     elif isinstance(error, json.JSONDecodeError):
+        column = 1 + min(error.pos, len(error.doc.rstrip()))
         said = InputError(
-            f"`{path}` line {number} is not JSON: {error.msg} at column {error.colno}", hint=_look(path, number)
+            f"`{path}` line {number} is not JSON: {error.msg} at column {column}", hint=_look(path, number)
         )
     return _left_out(reason, line, said, path=path, number=number, reading=reading)
 

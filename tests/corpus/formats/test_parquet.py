@@ -1,0 +1,118 @@
+"""Kind `parquet`: rows are exact, parts are the whole, and of a damaged file what can be read is read."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alm.corpus.document import Dropped
+from alm.corpus.formats import Reading, parquet
+from alm.corpus.rows import Row
+from alm.errors import InputError
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a.parquet"
+
+
+def write(path: Path, table: dict[str, Any], *, rows: int = 100, **keys: Any) -> None:
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    write_table(pyarrow.table(table), path, row_group_size=rows, **keys)
+
+
+def read(path: Path, **keys: Any) -> list[Row | Dropped]:
+    return list(parquet.read(path, (), Reading(**keys)))
+
+
+def test_rows_are_exact_and_only_what_is_needed_is_read(path: Path) -> None:
+    texts = [None, *(f"é{n}\x00" for n in range(249))]
+    write(path, {"text": texts, "meta": [{"a": n} for n in range(250)], "n": list(range(250))})
+    rows = read(path, columns=("text", "gone"))
+    assert rows == [Row({"text": text}, f"{path.as_posix()}#{n}") for n, text in enumerate(texts, 1)]
+    assert [row.values for row in read(path, columns=("meta",))[:2]] == [{"meta": {"a": 0}}, {"meta": {"a": 1}}]
+    assert set(read(path)[0].values) == set(read(path, columns=("gone",))[0].values) == {"text", "meta", "n"}
+
+
+def test_parts_are_whole_groups_and_together_the_whole(path: Path) -> None:
+    write(path, {"text": [f"{n} " * n for n in range(950)]}, rows=100)
+    parts = parquet.parts(path, Reading(), part_bytes=3000)
+    assert len(parts) > 3
+    assert [part.where[0] for part in parts[1:]] == [part.where[1] + 1 for part in parts[:-1]]
+    assert 0 < sum(part.bytes for part in parts) < path.stat().st_size
+    assert [row for part in parts for row in parquet.read(path, part.where, Reading())] == read(path)
+    assert [part.where for part in parquet.parts(path, Reading(), part_bytes=1)] == [(n, n) for n in range(10)]
+    assert [part.where for part in parquet.parts(path, Reading(), part_bytes=1 << 20)] == [()]
+    assert [part.where for part in parquet.parts(path, Reading(spans_rows=True), part_bytes=300)] == [()]
+
+
+def test_a_packed_table_is_unpacked_first(path: Path) -> None:
+    write(path, {"text": ["a", "b"]})
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    assert [row.values for row in read(path)] == [{"text": "a"}, {"text": "b"}]
+    assert [part.where for part in parquet.parts(path, Reading(), part_bytes=1)] == [()]
+
+
+def test_long_texts_are_read_a_few_at_a_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyarrow.parquet import ParquetFile
+
+    asked: list[int] = []
+    real = ParquetFile.iter_batches
+    monkeypatch.setattr(
+        ParquetFile, "iter_batches", lambda self, **keys: (asked.append(keys["batch_size"]), real(self, **keys))[1]
+    )
+    monkeypatch.setattr(parquet, "_BATCH_BYTES", 10_000)
+    write(path, {"text": ["x" * 1000 + str(n) for n in range(40)], "n": list(range(40))}, compression="none")
+    read(path, columns=("text",))
+    read(path, columns=("n",))
+    assert 5 <= asked[0] <= 10
+    assert 20 <= asked[1] <= 1000
+
+
+def test_a_file_cut_short_is_told(path: Path) -> None:
+    write(path, {"text": ["x" * 100] * 100})
+    for data in (path.read_bytes()[:-10], b"", b"no table"):
+        path.write_bytes(data)
+        with pytest.raises(InputError, match="is damaged or no Parquet file"):
+            read(path)
+
+
+def test_a_damaged_group_costs_its_rows_alone(path: Path) -> None:
+    write(path, {"text": [f"{n:0100}" for n in range(300)]}, rows=100, compression="gzip", use_dictionary=False)
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        chunk = file.metadata.row_group(1).column(0)
+        at = chunk.data_page_offset + chunk.total_compressed_size // 2
+        size = chunk.total_compressed_size
+    data = bytearray(path.read_bytes())
+    data[at : at + 40] = bytes(40)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="is damaged") as caught:
+        read(path)
+    assert "sources.<name>.on_bad_input=skip" in str(caught.value.hint)
+    rows = read(path, on_bad_input="skip")
+    assert [row for row in rows if isinstance(row, Dropped)] == [
+        Dropped("damaged", size, documents=100, origin=f"{path.as_posix()}#101")
+    ]
+    assert [row.origin.rpartition("#")[2] for row in rows if isinstance(row, Row)] == [
+        str(n) for n in (*range(1, 101), *range(201, 301))
+    ]
+
+
+def test_a_text_that_is_not_utf8_costs_its_row_alone(path: Path) -> None:
+    import pyarrow
+
+    binary = pyarrow.array([b"a", b"caf\xe9", b"b"])
+    text = pyarrow.Array.from_buffers(pyarrow.string(), 3, binary.buffers())
+    write(path, {"text": text})
+    with pytest.raises(InputError, match="a.parquet#2` is not UTF-8: byte 0xE9 at offset 3"):
+        read(path)
+    first, dropped, last = read(path, on_bad_input="skip")
+    assert dropped == Dropped("bad_utf8", 4, 1, f"{path.as_posix()}#2", "caf\ufffd")
+    assert (first, last) == (Row({"text": "a"}, f"{path.as_posix()}#1"), Row({"text": "b"}, f"{path.as_posix()}#3"))
