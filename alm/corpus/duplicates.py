@@ -4,8 +4,9 @@ documents before it, so inputs that are added later change nothing of what was d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ BANDS = 14
 @dataclass(frozen=True)
 class Duplicates:
     """For each of n documents: `parent`, the oldest of its cluster (itself if it is that), and whether it repeats an
-    earlier one exactly or nearly (`near` excludes `exact`)."""
+    earlier one exactly, or nearly. What repeats exactly does so nearly too where it was compared."""
 
     parent: NDArray[np.int64]
     exact: NDArray[np.bool_]
@@ -24,39 +25,43 @@ class Duplicates:
 
 
 def find(
-    digests: NDArray[np.uint8],
+    first: NDArray[np.int64],
     *,
     band: Callable[[int], NDArray[np.uint64]] | None = None,
-    banded: NDArray[np.int64] | None = None,
+    compared: NDArray[np.int64] | None = None,
 ) -> Duplicates:
-    """The duplicates among documents with `digests` (n, bytes).
+    """The duplicates among documents of which `first` says the first equal one.
 
-    `banded` are the documents that are compared nearly, increasing, and `band(b)` is their b-th key. A document is a
+    `compared` are the documents that are compared nearly, increasing, and `band(b)` is their b-th key. A document is a
     near duplicate when one of its keys is that of any earlier document, kept or not.
     """
-    count = len(digests)
-    first = _first_equal(digests)
-    parent = first.copy()
+    count = len(first)
     exact = first < np.arange(count)
-    if band is not None and banded is not None and len(banded):
+    parent = first.copy()
+    near = np.zeros(count, dtype=bool)
+    if band is not None and compared is not None and len(compared):
         for number in range(BANDS):
-            keys = band(number)
-            earlier = banded[_first_equal_keys(keys)]
-            parent[banded] = np.minimum(parent[banded], earlier)
-    is_repeat = parent < np.arange(count)
-    return Duplicates(_roots(parent), exact, is_repeat & ~exact)
+            earlier = compared[_first_equal_keys(band(number))]
+            near[compared] |= earlier < compared
+            parent[compared] = np.minimum(parent[compared], earlier)
+    return Duplicates(_roots(parent), exact, near)
 
 
-def _first_equal(digests: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """For each row the first row that equals it."""
-    if not len(digests):
-        return np.zeros(0, dtype=np.int64)
+def first_equal(digest_files: Sequence[Path]) -> NDArray[np.int64]:
+    """For each document the first that has its digest. Each of the files holds 32 bytes a document."""
     # The first 16 of SHA-256's 32 bytes: 10 billion documents meet by chance once in 10^18 times.
-    halves = np.ascontiguousarray(digests[:, :16]).view(np.uint64)
+    halves = [np.fromfile(path, dtype=np.uint64).reshape(-1, 4)[:, :2] for path in digest_files]
+    return first_equal_rows(np.concatenate([np.zeros((0, 2), dtype=np.uint64), *halves]))
+
+
+def first_equal_rows(halves: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """For each row of `halves` (n, 2) the first row that equals it."""
     order = np.lexsort((halves[:, 1], halves[:, 0]))
-    ordered = halves[order]
-    starts = np.ones(len(order), dtype=bool)
-    starts[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    starts = np.zeros(len(order), dtype=bool)
+    starts[:1] = True
+    for column in range(2):
+        ordered = halves[order, column]
+        starts[1:] |= ordered[1:] != ordered[:-1]
     return _first_of_groups(order, starts)
 
 

@@ -19,10 +19,10 @@ from alm.artifacts import CleanShard
 from alm.config.base import Config
 from alm.corpus import split
 from alm.corpus.counts import Counts, Tallies
+from alm.corpus.kept import DIGEST_BYTES, Marker, UnitFiles, read_marker
 from alm.corpus.records import escape, read_records, unescape
 from alm.corpus.settle import KEPT, REASONS, Fates
 from alm.corpus.split import TRAIN, VALIDATION
-from alm.corpus.work import DIGEST_BYTES, Marker, UnitFiles, read_marker
 from alm.corpus.write import Format, Line, Lines, Written, identity, open_shard
 from alm.events import Listener
 from alm.files import explained, sync_folder
@@ -44,7 +44,7 @@ class Finishing:
     files: UnitFiles
     form: Format
     unit_key: str
-    fates: Fates
+    fates_key: str
     originals: dict[int, str]
 
     @property
@@ -64,7 +64,7 @@ class Finishing:
 
     def key(self) -> str:
         """What the shard is a function of."""
-        return sha256(f"{self.source} {self.form} {self.unit_key} {self.fates.key()}".encode()).hexdigest()
+        return sha256(f"{self.source} {self.form} {self.unit_key} {self.fates_key}".encode()).hexdigest()
 
     def finished(self) -> FinishedMarker | None:
         """The marker, if the unit was finished just so."""
@@ -87,7 +87,7 @@ class _Finish:
         assert first is not None, job.files.marker
         self._job = job
         self._first = first
-        self._fates = job.fates
+        self._fates = Fates.read(job.files)
         self._tallies = Tallies()
         self._tallies.add(first.counts)
         details = json.loads(job.files.details.read_bytes())

@@ -14,10 +14,11 @@ from alm.artifacts import SourceMetadata
 from alm.config.base import Config, did_you_mean
 from alm.corpus.config import CorpusConfig, SourceConfig
 from alm.corpus.finish import FinishedMarker
+from alm.corpus.kept import read_marker
 from alm.corpus.read import has_document_lines
 from alm.corpus.sources import PART_BYTES
 from alm.corpus.units import Plan, look_at, make_plan
-from alm.corpus.work import UnitWork, read_marker
+from alm.corpus.work import UnitWork
 from alm.corpus.write import FORMATS, Format
 from alm.errors import ArtifactError, ConfigError
 from alm.events import Listener
@@ -86,6 +87,7 @@ class Job:
         decisive = {
             "source": source,
             "near": self.source.deduplicate.near,
+            "has_lines": self.source.deduplicate.lines is not None,
             "revision": plan.revision,
             "filter_files": {file.name: file.record.sha256 for file in plan.files if file.name in filter_files},
         }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alm import artifacts, engines, kinds
@@ -20,12 +20,14 @@ from alm.corpus.config import CorpusConfig
 from alm.corpus.counts import EXAMPLES
 from alm.corpus.finish import FinishedMarker, Finishing, finish
 from alm.corpus.job import Job, jobs_of, look
+from alm.corpus.kept import Marker, UnitFiles, read_marker
+from alm.corpus.lines import LinesWork, lines_work, remove_lines, settle_lines
 from alm.corpus.publish import is_in_place, publish, reports_in
 from alm.corpus.read import has_shards
 from alm.corpus.settle import Held, Settled, settle
 from alm.corpus.sources import PART_BYTES
 from alm.corpus.units import Plan
-from alm.corpus.work import Marker, UnitFiles, UnitProgressed, UnitWork, read_marker, work
+from alm.corpus.work import UnitProgressed, UnitWork, work
 from alm.engines import Engine
 from alm.events import Event, Listener, Noted, UnitsProgressed, Warned, ignore
 from alm.files import exclusive
@@ -124,10 +126,12 @@ def expected_bytes(job: Job, plan: Plan) -> int:
 
 def _make(job: Job, plan: Plan, works: Sequence[UnitWork], engine: Engine, on_event: Listener) -> SourceMetadata:
     markers = _first_pass(job, works, engine, on_event)
-    used = list(_within_budget(job, works, markers))
+    used = [_Steps(unit) for unit in _within_budget(job, works, markers)]
+    if job.source.deduplicate.lines is not None:
+        used = _without_repeated_lines(job, used, engine, on_event)
     settled = settle(
         job.source,
-        [work.files for work in used],
+        [steps.files for steps in used],
         validation_fraction=job.validation_fraction,
         held=read_marker(job.state / "held.json", Held),
         examples=EXAMPLES,
@@ -140,6 +144,52 @@ def _make(job: Job, plan: Plan, works: Sequence[UnitWork], engine: Engine, on_ev
     return metadata
 
 
+@dataclass(frozen=True)
+class _Steps:
+    """What makes the text of a unit: the first pass, and what takes repeated lines from it where that is wanted."""
+
+    first: UnitWork
+    lines: LinesWork | None = None
+
+    @property
+    def last(self) -> UnitWork | LinesWork:
+        """The step whose result is settled."""
+        return self.lines or self.first
+
+    @property
+    def files(self) -> UnitFiles:
+        """Where its result is."""
+        return self.last.files
+
+    def lacks_text(self) -> bool:
+        """Whether the text is gone: it was published once."""
+        return not self.files.have_text(self.last.finished())
+
+
+def _without_repeated_lines(job: Job, used: Sequence[_Steps], engine: Engine, on_event: Listener) -> list[_Steps]:
+    deduplicate = job.source.deduplicate
+    assert deduplicate.lines is not None
+    repeated = settle_lines([steps.files for steps in used], least=deduplicate.lines, merges=deduplicate.exact)
+    signs = any(job.source.finds_near_duplicates(is_web=web) for web in (False, True))
+    found = [
+        replace(steps, lines=lines_work(steps.files, key=steps.first.key, repeated=gone, signs=signs))
+        for steps, gone in zip(used, repeated, strict=True)
+    ]
+    missing = [steps for steps in found if steps.last.finished() is None or not steps.files.have_results()]
+    _make_texts(missing, engine, on_event)
+    return found
+
+
+def _make_texts(units: Sequence[_Steps], engine: Engine, on_event: Listener) -> None:
+    """Take the steps, again where need be, at whose end the texts of `units` are there."""
+    quietly = _without_progress(on_event)
+    first = [s.first for s in units if not s.first.files.have_text(s.first.finished())]
+    for _ in engine.map(work, first, on_event=quietly):
+        pass
+    for _ in engine.map(remove_lines, [s.lines for s in units if s.lines is not None], on_event=quietly):
+        pass
+
+
 def _first_pass(job: Job, works: Sequence[UnitWork], engine: Engine, on_event: Listener) -> dict[int, Marker]:
     """Work on what is not done yet, in order, until the budget is reached. The markers by unit number."""
     markers: dict[int, Marker] = {}
@@ -150,7 +200,7 @@ def _first_pass(job: Job, works: Sequence[UnitWork], engine: Engine, on_event: L
         for unit in works:
             if _is_enough(job, works, markers):
                 return
-            if (done := unit.finished()) is not None and _has_results(unit):
+            if (done := unit.finished()) is not None and unit.files.have_results():
                 markers[unit.unit.number] = done
                 progress.finished(unit.unit.number, done)
                 continue
@@ -162,11 +212,6 @@ def _first_pass(job: Job, works: Sequence[UnitWork], engine: Engine, on_event: L
         markers[number] = marker
         progress.finished(number, marker)
     return markers
-
-
-def _has_results(unit: UnitWork) -> bool:
-    files = unit.files
-    return all(path.is_file() for path in (files.digests, files.sizes, files.details))
 
 
 def _within_budget(job: Job, works: Sequence[UnitWork], markers: dict[int, Marker]) -> Iterator[UnitWork]:
@@ -197,14 +242,14 @@ def _is_enough(job: Job, works: Sequence[UnitWork], markers: dict[int, Marker]) 
     return _is_full(job, sum(m.documents for m in used), sum(m.counts.bytes_kept for m in used))
 
 
-def _finishings(job: Job, used: Sequence[UnitWork], settled: Settled) -> list[Finishing]:
-    origins = _Origins([unit.files for unit in used])
+def _finishings(job: Job, used: Sequence[_Steps], settled: Settled) -> list[Finishing]:
+    origins = _Origins([steps.files for steps in used])
     named: dict[int, dict[int, str]] = {}
     for (unit, number), original in settled.originals.items():
         named.setdefault(unit, {})[number] = origins.of(*original)
     return [
-        Finishing(job.name, unit.files, job.form, unit.key, fates, named.get(index, {}))
-        for index, (unit, fates) in enumerate(zip(used, settled.fates, strict=True))
+        Finishing(job.name, steps.files, job.form, steps.last.key, fates, named.get(index, {}))
+        for index, (steps, fates) in enumerate(zip(used, settled.fates, strict=True))
     ]
 
 
@@ -225,15 +270,12 @@ class _Origins:
 
 
 def _last_pass(
-    job: Job, used: Sequence[UnitWork], finishings: Sequence[Finishing], engine: Engine, on_event: Listener
+    job: Job, used: Sequence[_Steps], finishings: Sequence[Finishing], engine: Engine, on_event: Listener
 ) -> list[FinishedMarker]:
     """Finish what is not finished yet. The markers in the order of the units."""
     found = {index: marker for index, item in enumerate(finishings) if (marker := _finished(job, item)) is not None}
     missing = [index for index in range(len(finishings)) if index not in found]
-    # A unit that was published once has no text of the first pass any more.
-    textless = [used[index] for index in missing if not _has_text(used[index])]
-    for _ in engine.map(work, textless, on_event=_without_progress(on_event)):
-        pass
+    _make_texts([used[index] for index in missing if used[index].lacks_text()], engine, on_event)
     for done, marker in engine.map(finish, [finishings[index] for index in missing], on_event=on_event):
         found[missing[done]] = marker
     return [found[index] for index in range(len(finishings))]
@@ -242,12 +284,6 @@ def _last_pass(
 def _finished(job: Job, item: Finishing) -> FinishedMarker | None:
     marker = item.finished()
     return marker if marker is not None and is_in_place(job, marker.shard, item.stem) else None
-
-
-def _has_text(unit: UnitWork) -> bool:
-    marker = unit.finished()
-    path = unit.files.text
-    return marker is not None and path.is_file() and path.stat().st_size == marker.text_bytes
 
 
 def _without_progress(on_event: Listener) -> Listener:

@@ -11,10 +11,10 @@ from alm.config.base import Config
 from alm.corpus.counts import Counts
 from alm.corpus.finish import FinishedMarker, Finishing
 from alm.corpus.job import STATE_FOLDER, Job, is_ours, shards_in
+from alm.corpus.kept import UnitFiles, read_marker
 from alm.corpus.report import CorpusReport, Lengths, SourceReport
 from alm.corpus.settle import Settled
 from alm.corpus.units import Plan
-from alm.corpus.work import read_marker
 from alm.errors import InputError
 from alm.files import explained, sha256, sync_folder
 
@@ -148,12 +148,17 @@ def _move(job: Job, shard: CleanShard, stem: Path) -> None:
 
 
 def _tidy(job: Job, finishings: Sequence[Finishing]) -> None:
-    """Texts of the first pass are not needed any more, nor is anything of units that are no longer there."""
-    numbers = {f"{finishing.files.number:05d}" for finishing in finishings}
+    """Texts of the passes are not needed any more, nor is anything of units that are no longer there."""
+    used = {finishing.files for finishing in finishings}
+    numbers = {finishing.files.number for finishing in finishings}
     (job.state / "input").unlink(missing_ok=True)  # standard input
-    for path in job.state.iterdir():
+    for path in (*job.state.iterdir(), *(job.state / "lines").glob("*")):
         number = path.name[:5]
-        if number.isdecimal() and (number not in numbers or path.name == f"{number}.txt"):
+        if not number.isdecimal():
+            continue
+        files = UnitFiles(path.parent, int(number))
+        is_first_pass = path.parent == job.state and files.number in numbers
+        if path == files.text or not (files in used or is_first_pass):
             path.unlink(missing_ok=True)
 
 

@@ -1,14 +1,16 @@
 """What becomes of the documents of a source once all its units were read: budget, duplicates, split.
 
-The only step that looks at all documents at once. It sees hashes and sizes, never texts, and decides in the order
-of the units, so what was decided stays when units are added.
+The only step that looks at all documents together, and only where duplicates are looked for. It sees hashes and
+sizes, never texts, and decides in the order of the units, so what was decided stays when units are added. What was
+decided lies beside each unit.
 """
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 import numpy as np
@@ -17,8 +19,9 @@ from numpy.typing import NDArray
 from alm.config.base import Config
 from alm.corpus import duplicates
 from alm.corpus.config import SourceConfig
+from alm.corpus.kept import DIGEST_BYTES, UnitFiles
 from alm.corpus.split import VALIDATION, split_of
-from alm.corpus.work import DIGEST_BYTES, UnitFiles
+from alm.files import write_bytes
 
 KEPT, EXACT, NEAR, OVER_BUDGET = range(4)
 REASONS = {EXACT: "exact_duplicate", NEAR: "near_duplicate", OVER_BUDGET: "over_budget"}
@@ -35,17 +38,18 @@ class Held(Config):
     cut: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Fates:
     """What becomes of the documents of one unit: `code` is one of `KEPT EXACT NEAR OVER_BUDGET`.
 
-    `cluster` holds the SHA-256 of the oldest document of each one's cluster, `cut` the document to be cut in two.
+    `cluster` (n, 32) holds the SHA-256 of the oldest document of each one's cluster, `cut` the document to be cut in
+    two and the share of its second part.
     """
 
     code: NDArray[np.uint8]
     cluster: NDArray[np.uint8]
     is_held_out: NDArray[np.bool_]
-    cut: tuple[int, float] | None
+    cut: tuple[int, float] | None = None
 
     def key(self) -> str:
         """A hash of everything."""
@@ -53,27 +57,33 @@ class Fates:
         digest.update(repr(self.cut).encode())
         return digest.hexdigest()
 
+    def write(self, files: UnitFiles) -> None:
+        """Put them beside their unit."""
+        packed = io.BytesIO()
+        cut = np.array(self.cut or (), dtype=np.float64)
+        np.savez(packed, code=self.code, cluster=self.cluster, is_held_out=self.is_held_out, cut=cut)
+        write_bytes(files.fates, packed.getvalue())
+
+    @classmethod
+    def read(cls, files: UnitFiles) -> Fates:
+        """Those of a unit."""
+        with np.load(files.fates, allow_pickle=False) as stored:
+            cut = stored["cut"]
+            pair = (int(cut[0]), float(cut[1])) if len(cut) else None
+            return cls(stored["code"], stored["cluster"], stored["is_held_out"], pair)
+
 
 @dataclass(frozen=True)
 class Settled:
-    """The fates by unit, what is held out beyond the hashes, and facts about duplicates.
+    """The keys of the fates by unit, what is held out beyond the hashes, and facts about duplicates.
 
     `originals` says for some documents (unit, number) that are dropped which one (unit, number) they repeat.
     """
 
-    fates: tuple[Fates, ...]
+    fates: tuple[str, ...]
     held: Held | None
     duplicates: dict[str, int]
     originals: dict[tuple[int, int], tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class _Documents:
-    """All documents of a source in order; `starts` has where each unit begins, and the end."""
-
-    digests: NDArray[np.uint8]
-    sizes: NDArray[np.int64]
-    starts: NDArray[np.int64]
 
 
 def settle(
@@ -88,144 +98,180 @@ def settle(
 
     `held` is what an earlier time held out; `originals` has at most `examples` of each kind of duplicate.
     """
-    documents = _load(units)
-    count = len(documents.sizes)
-    within = _within_budget(documents.sizes[:, 0], source)
-    found = _duplicates(source, units, documents, within)
-    code = np.full(count, OVER_BUDGET, dtype=np.uint8)
-    code[:within] = KEPT
-    if source.deduplicate.exact:
-        code[:within][found.exact] = EXACT
-    code[:within][found.near] = NEAR
-    cluster = documents.digests.copy()
-    cluster[:within] = documents.digests[found.parent]
-    is_held = _held_by_hash(code, cluster, validation_fraction)
-    kept = np.flatnonzero(code == KEPT)
-    if validation_fraction and (held is not None or not is_held.any()):
-        held = held or _choice(documents, kept, cluster, validation_fraction)
-    else:
-        held = None
-    cut = _hold(held, is_held, kept, documents.digests, cluster)
-    bounds = list(zip(documents.starts[:-1], documents.starts[1:], strict=True))
-    fates = tuple(_slice(code, cluster, is_held, cut, int(first), int(last)) for first, last in bounds)
-    originals = _originals(found, code, documents.starts, examples)
-    return Settled(fates, held, _facts(found, code), originals)
+    held = held if validation_fraction else None
+    documents = _Documents(source, units)
+    kept = _decide(documents, validation_fraction, held)
+    if validation_fraction and held is None and not kept.is_any_held_out:
+        held = _choice(units, kept, validation_fraction)
+        if held is not None:
+            kept = _decide(documents, validation_fraction, held)
+    return Settled(tuple(kept.keys), held, documents.facts(), documents.originals(examples))
 
 
-def _load(units: Sequence[UnitFiles]) -> _Documents:
-    sizes = [np.load(unit.sizes) for unit in units]
-    starts = np.cumsum([0, *(len(part) for part in sizes)])
-    digests = np.empty((int(starts[-1]), DIGEST_BYTES), dtype=np.uint8)
-    for unit, first, last in zip(units, starts[:-1], starts[1:], strict=True):
-        digests[first:last] = np.fromfile(unit.digests, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
-    return _Documents(digests, np.concatenate([*sizes, np.zeros((0, 2), dtype=np.int64)]), starts)
+class _Documents:
+    """All documents of a source in order; of each unit is read what is asked for."""
+
+    def __init__(self, source: SourceConfig, units: Sequence[UnitFiles]) -> None:
+        self.units = units
+        self._drops_exact = source.deduplicate.exact
+        counts = [unit.digests.stat().st_size // DIGEST_BYTES for unit in units]
+        self._starts = np.cumsum([0, *counts])
+        self._within = self._within_budget(source)
+        compares_nearly = any(source.finds_near_duplicates(is_web=web) for web in (False, True))
+        self._found: duplicates.Duplicates | None = None
+        if compares_nearly or self._drops_exact:
+            self._found = self._duplicates(compares_nearly=compares_nearly)
+
+    def _within_budget(self, source: SourceConfig) -> int:
+        """How many documents the budget allows; at least one, however small it is."""
+        count = int(self._starts[-1])
+        most = count if source.limit is None else min(source.limit, count)
+        left = source.max_bytes
+        for unit, start in zip(self.units, self._starts, strict=False):
+            if left is None or start >= most:
+                break
+            sizes = np.cumsum(np.load(unit.sizes)[:, 0])
+            if len(sizes) and sizes[-1] > left:
+                most = min(most, int(start + np.searchsorted(sizes, left, side="right")))
+                break
+            left -= int(sizes[-1]) if len(sizes) else 0
+        return max(most, min(1, count))
+
+    def _duplicates(self, *, compares_nearly: bool) -> duplicates.Duplicates:
+        first = duplicates.first_equal([unit.digests for unit in self.units])[: self._within]
+        if not compares_nearly:
+            return duplicates.find(first)
+        compared = [np.load(unit.compared) + start for unit, start in zip(self.units, self._starts, strict=False)]
+        counts = [int(np.searchsorted(part, self._within)) for part in compared]
+        every = np.concatenate([part[:count] for part, count in zip(compared, counts, strict=True)])
+        del compared
+
+        def band(number: int) -> NDArray[np.uint64]:
+            stored = (np.load(unit.bands, mmap_mode="r") for unit in self.units)
+            return np.concatenate([part[number, :count] for part, count in zip(stored, counts, strict=True)])
+
+        return duplicates.find(first, band=band, compared=every)
+
+    def fates(self, index: int) -> Fates:
+        """What becomes of the documents of unit `index`, before any is held out."""
+        start, end = int(self._starts[index]), int(self._starts[index + 1])
+        cluster = _digests(self.units[index])
+        code = np.full(end - start, KEPT, dtype=np.uint8)
+        inside = max(0, min(end, self._within) - start)
+        if self._found is not None:
+            code[:inside][self._found.near[start : start + inside]] = NEAR
+            if self._drops_exact:
+                code[:inside][self._found.exact[start : start + inside]] = EXACT
+            self._join(cluster, self._found.parent[start : start + inside], start)
+        code[inside:] = OVER_BUDGET
+        return Fates(code, cluster, np.zeros(end - start, dtype=bool))
+
+    def _join(self, cluster: NDArray[np.uint8], parent: NDArray[np.int64], start: int) -> None:
+        """Give each document that has a parent the digest of that."""
+        repeats = np.flatnonzero(parent != np.arange(start, start + len(parent)))
+        unit_of = np.searchsorted(self._starts, parent[repeats], side="right") - 1
+        for unit in np.unique(unit_of):
+            here = repeats[unit_of == unit]
+            cluster[here] = _digests(self.units[unit])[parent[here] - self._starts[unit]]
+
+    def facts(self) -> dict[str, int]:
+        """How many duplicates there are, and in how many clusters."""
+        found = self._found
+        if found is None:
+            return {}
+        members = np.bincount(found.parent, minlength=1)
+        repeated = members[members > 1]
+        return {
+            "exact": int(found.exact.sum()) if self._drops_exact else 0,
+            "near": int(self._is_near().sum()),
+            "clusters": len(repeated),
+            "largest_cluster": int(repeated.max()) if len(repeated) else 1,
+        }
+
+    def _is_near(self) -> NDArray[np.bool_]:
+        assert self._found is not None
+        return self._found.near & ~self._found.exact if self._drops_exact else self._found.near
+
+    def originals(self, examples: int) -> dict[tuple[int, int], tuple[int, int]]:
+        """Of the first `examples` of each kind of duplicate, what they repeat."""
+        if self._found is None:
+            return {}
+        exact = np.flatnonzero(self._found.exact)[: examples if self._drops_exact else 0]
+        shown = [int(n) for numbers in (exact, np.flatnonzero(self._is_near())[:examples]) for n in numbers]
+        return {self._place(number): self._place(int(self._found.parent[number])) for number in shown}
+
+    def _place(self, number: int) -> tuple[int, int]:
+        unit = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return unit, number - int(self._starts[unit])
 
 
-def _within_budget(bytes_before: NDArray[np.int64], source: SourceConfig) -> int:
-    """How many documents the budget allows; at least one, however small it is."""
-    count = len(bytes_before) if source.limit is None else min(source.limit, len(bytes_before))
-    if source.max_bytes is not None:
-        count = min(count, int(np.searchsorted(np.cumsum(bytes_before), source.max_bytes, side="right")))
-    return max(count, min(1, len(bytes_before)))
+def _digests(unit: UnitFiles) -> NDArray[np.uint8]:
+    return np.fromfile(unit.digests, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
 
 
-def _duplicates(
-    source: SourceConfig, units: Sequence[UnitFiles], documents: _Documents, within: int
-) -> duplicates.Duplicates:
-    digests = documents.digests[:within]
-    if not any(source.finds_near_duplicates(is_web=web) for web in (False, True)):
-        return duplicates.find(digests)
-    banded = [np.load(unit.banded) + first for unit, first in zip(units, documents.starts, strict=False)]
-    lengths = [int(np.searchsorted(part, within)) for part in banded]
-    bands = [np.load(unit.bands, mmap_mode="r") for unit in units]
+@dataclass
+class _Kept:
+    """What `_decide` saw of the documents that stay; `clusters` has at most two of them."""
 
-    def band(number: int) -> NDArray[np.uint64]:
-        columns = [part[:length, number] for part, length in zip(bands, lengths, strict=True) if length]
-        return np.concatenate(columns) if columns else np.zeros(0, dtype=np.uint64)
-
-    every = np.concatenate([part[:length] for part, length in zip(banded, lengths, strict=True)])
-    return duplicates.find(digests, band=band, banded=every)
+    keys: list[str] = field(default_factory=list)
+    documents: int = 0
+    text_bytes: int = 0
+    clusters: set[bytes] = field(default_factory=set)
+    is_any_held_out: bool = False
 
 
-def _held_by_hash(code: NDArray[np.uint8], cluster: NDArray[np.uint8], validation_fraction: float) -> NDArray[np.bool_]:
-    held = np.zeros(len(code), dtype=bool)
-    if validation_fraction:
-        for number in np.flatnonzero(code == KEPT):
-            held[number] = split_of(cluster[number].tobytes().hex(), validation_fraction) == VALIDATION
-    return held
+def _decide(documents: _Documents, validation_fraction: float, held: Held | None) -> _Kept:
+    """Write the fates of every unit."""
+    seen = _Kept()
+    wanted = None if held is None else np.frombuffer(bytes.fromhex(held.digest), dtype=np.uint8)
+    is_cut = False
+    for index, unit in enumerate(documents.units):
+        fates = documents.fates(index)
+        kept = np.flatnonzero(fates.code == KEPT)
+        for number in kept if validation_fraction else ():
+            cluster = fates.cluster[number].tobytes()
+            fates.is_held_out[number] = split_of(cluster.hex(), validation_fraction) == VALIDATION
+            if len(seen.clusters) < 2:
+                seen.clusters.add(cluster)
+        if held is not None and held.cut is None:
+            fates.is_held_out[kept] |= (fates.cluster[kept] == wanted).all(axis=1)
+        elif held is not None and held.cut is not None and not is_cut:
+            same = kept[(_digests(unit)[kept] == wanted).all(axis=1)]
+            if len(same):
+                fates.cut, is_cut = (int(same[0]), held.cut), True
+        seen.documents += len(kept)
+        seen.text_bytes += int(np.load(unit.sizes)[kept, 1].sum())
+        seen.is_any_held_out |= bool(fates.is_held_out.any())
+        fates.write(unit)
+        seen.keys.append(fates.key())
+    return seen
 
 
-def _choice(
-    documents: _Documents, kept: NDArray[np.int64], cluster: NDArray[np.uint8], validation_fraction: float
-) -> Held | None:
+def _choice(units: Sequence[UnitFiles], kept: _Kept, validation_fraction: float) -> Held | None:
     """What to hold out of a source whose hashes hold out nothing: "is it going well?" needs an answer there too.
 
     The cluster of the document whose size is nearest to its share of all bytes; where all are far from that, the
     end of the largest, as with a single document.
     """
-    if not len(kept):
+    if not kept.documents or (len(kept.clusters) == 1 and kept.documents > 1):
         return None
-    sizes = documents.sizes[kept, 1]
-    digests = [documents.digests[number].tobytes().hex() for number in kept]
-    if len({cluster[number].tobytes() for number in kept}) == 1:
-        return Held(digest=digests[0], cut=validation_fraction) if len(kept) == 1 else None
-    wanted = validation_fraction * float(sizes.sum())
-    distances = np.abs(np.log(np.maximum(sizes, 1) / wanted))
-    nearest = min(np.flatnonzero(distances == distances.min()), key=lambda index: digests[index])
-    if distances[nearest] <= math.log(_FAR_FROM_SHARE):
-        return Held(digest=cluster[kept[nearest]].tobytes().hex())
-    largest = int(np.argmax(sizes))
-    return Held(digest=digests[largest], cut=min(0.5, wanted / float(sizes[largest])))
-
-
-def _hold(
-    held: Held | None,
-    is_held: NDArray[np.bool_],
-    kept: NDArray[np.int64],
-    digests: NDArray[np.uint8],
-    cluster: NDArray[np.uint8],
-) -> tuple[int, float] | None:
-    """Mark what `held` says; the document to be cut with its share, if one is."""
-    if held is None or not len(kept):
-        return None
-    wanted = np.frombuffer(bytes.fromhex(held.digest), dtype=np.uint8)
-    if held.cut is None:
-        is_held[kept] |= (cluster[kept] == wanted).all(axis=1)
-        return None
-    same = kept[(digests[kept] == wanted).all(axis=1)]
-    return (int(same[0]), held.cut) if len(same) else None
-
-
-def _slice(
-    code: NDArray[np.uint8],
-    cluster: NDArray[np.uint8],
-    is_held: NDArray[np.bool_],
-    cut: tuple[int, float] | None,
-    first: int,
-    last: int,
-) -> Fates:
-    inside = (cut[0] - first, cut[1]) if cut is not None and first <= cut[0] < last else None
-    return Fates(code[first:last], cluster[first:last], is_held[first:last], inside)
-
-
-def _facts(found: duplicates.Duplicates, code: NDArray[np.uint8]) -> dict[str, int]:
-    members = np.bincount(found.parent, minlength=1)
-    repeated = members[members > 1]
-    return {
-        "exact": int((code == EXACT).sum()),
-        "near": int((code == NEAR).sum()),
-        "clusters": len(repeated),
-        "largest_cluster": int(repeated.max()) if len(repeated) else 1,
-    }
-
-
-def _originals(
-    found: duplicates.Duplicates, code: NDArray[np.uint8], starts: NDArray[np.int64], examples: int
-) -> dict[tuple[int, int], tuple[int, int]]:
-    shown = [int(n) for reason in (EXACT, NEAR) for n in np.flatnonzero(code == reason)[:examples]]
-    return {_place(number, starts): _place(int(found.parent[number]), starts) for number in shown}
-
-
-def _place(number: int, starts: NDArray[np.int64]) -> tuple[int, int]:
-    unit = int(np.searchsorted(starts, number, side="right")) - 1
-    return unit, number - int(starts[unit])
+    wanted = validation_fraction * kept.text_bytes
+    nearest, cluster = (math.inf, ""), ""
+    largest, digest = -1, ""
+    for unit in units:
+        fates = Fates.read(unit)
+        here = np.flatnonzero(fates.code == KEPT)
+        if not len(here):
+            continue
+        sizes, digests = np.load(unit.sizes)[here, 1], _digests(unit)[here]
+        if sizes.max() > largest:
+            largest, digest = int(sizes.max()), digests[int(np.argmax(sizes))].tobytes().hex()
+        distances = np.abs(np.log(np.maximum(sizes, 1) / wanted))
+        for number in np.flatnonzero(distances == distances.min()):
+            found = (float(distances[number]), digests[number].tobytes().hex())
+            if found < nearest:
+                nearest, cluster = found, fates.cluster[here[number]].tobytes().hex()
+    if kept.documents > 1 and nearest[0] <= math.log(_FAR_FROM_SHARE):
+        return Held(digest=cluster)
+    share = validation_fraction if kept.documents == 1 else min(0.5, wanted / largest)
+    return Held(digest=digest, cut=share)

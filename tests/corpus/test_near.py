@@ -98,16 +98,17 @@ def test_duplicates_equal_a_slow_search_and_a_prefix_is_a_prefix(seed: int) -> N
         b"".join(
             bytes([draw.randrange(2)] * 7 + [draw.randrange(20)] + [0] * 7 + [draw.randrange(3)]) for _ in range(count)
         ),
-        dtype=np.uint8,
-    ).reshape(count, 16)
-    banded = np.array([n for n in range(count) if draw.random() < 0.7], dtype=np.int64)
-    keys = np.array([[draw.randrange(400) for _ in range(BANDS)] for _ in banded], dtype=np.uint64).reshape(-1, BANDS)
-    found = duplicates.find(digests, band=lambda number: keys[:, number], banded=banded)
-    expected = slow([d.tobytes() for d in digests], {int(n): k.tolist() for n, k in zip(banded, keys, strict=True)})
+        dtype=np.uint64,
+    ).reshape(count, 2)
+    compared = np.array([n for n in range(count) if draw.random() < 0.7], dtype=np.int64)
+    keys = np.array([[draw.randrange(400) for _ in range(BANDS)] for _ in compared], dtype=np.uint64).reshape(-1, BANDS)
+    first = duplicates.first_equal_rows(digests)
+    found = duplicates.find(first, band=lambda number: keys[:, number], compared=compared)
+    expected = slow([d.tobytes() for d in digests], {int(n): k.tolist() for n, k in zip(compared, keys, strict=True)})
     assert found.parent.tolist() == expected
-    assert not (found.exact & found.near).any()
+    assert found.exact.tolist() == [d.tobytes() in {e.tobytes() for e in digests[:n]} for n, d in enumerate(digests)]
     assert ((found.exact | found.near) == (found.parent < np.arange(count))).all()
     half = count // 2
-    inside = banded < half
-    part = duplicates.find(digests[:half], band=lambda number: keys[inside, number], banded=banded[inside])
+    inside = compared < half
+    part = duplicates.find(first[:half], band=lambda number: keys[inside, number], compared=compared[inside])
     assert part.parent.tolist() == expected[:half]

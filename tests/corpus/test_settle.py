@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,30 +12,73 @@ import numpy as np
 import pytest
 
 from alm.corpus.config import SourceConfig
-from alm.corpus.settle import EXACT, KEPT, OVER_BUDGET, Held, Settled, settle
-from alm.corpus.work import UnitFiles
+from alm.corpus.duplicates import BANDS
+from alm.corpus.kept import UnitFiles
+from alm.corpus.settle import EXACT, KEPT, NEAR, OVER_BUDGET, Fates, Held, settle
 
 
-def unit(folder: Path, number: int, texts: list[str]) -> UnitFiles:
+@dataclass
+class Found:
+    """What was settled, with the fates read back."""
+
+    fates: list[Fates]
+    held: Held | None
+    duplicates: dict[str, int]
+    originals: dict[tuple[int, int], tuple[int, int]]
+
+
+def unit(folder: Path, number: int, texts: list[str], bands: list[list[int]] | None) -> UnitFiles:
+    """`bands` are the keys of each text, all bands alike; texts without any are not compared."""
     files = UnitFiles(folder, number)
     files.digests.write_bytes(b"".join(sha256(text.encode()).digest() for text in texts))
     np.save(files.sizes, np.array([(len(text), len(text)) for text in texts], dtype=np.int64).reshape(-1, 2))
+    if bands is not None:
+        compared = [index for index, keys in enumerate(bands) if keys]
+        np.save(files.compared, np.array(compared, dtype=np.int64))
+        rows = np.array([bands[index] for index in compared], dtype=np.uint64).reshape(-1, BANDS)
+        np.save(files.bands, np.ascontiguousarray(rows.T))
     return files
 
 
-def settled(folder: Path, *texts: list[str], fraction: float = 0.0, held: Held | None = None, **keys: Any) -> Settled:
-    keys["deduplicate"] = {"near": False, **keys.get("deduplicate", {})}
+def settled(
+    folder: Path,
+    *texts: list[str],
+    bands: list[list[list[int]]] | None = None,
+    fraction: float = 0.0,
+    held: Held | None = None,
+    **keys: Any,
+) -> Found:
+    keys["deduplicate"] = {"near": bands is not None, **keys.get("deduplicate", {})}
     source = SourceConfig.model_validate({"kind": "test", **keys})
-    units = [unit(folder, number, some) for number, some in enumerate(texts)]
-    return settle(source, units, validation_fraction=fraction, held=held, examples=10)
+    units = [unit(folder, number, some, bands and bands[number]) for number, some in enumerate(texts)]
+    found = settle(source, units, validation_fraction=fraction, held=held, examples=10)
+    fates = [Fates.read(files) for files in units]
+    assert [each.key() for each in fates] == list(found.fates)
+    return Found(fates, found.held, found.duplicates, found.originals)
 
 
-def codes(found: Settled) -> list[int]:
+def codes(found: Found) -> list[int]:
     return [int(code) for fates in found.fates for code in fates.code]
 
 
-def held_out(found: Settled) -> list[bool]:
+def held_out(found: Found) -> list[bool]:
     return [bool(held) for fates in found.fates for held in fates.is_held_out]
+
+
+def keys_of(*numbers: int) -> list[int]:
+    """Keys of a document: those given, and others that no document shares."""
+    return [*numbers, *(hash((numbers, place)) % (1 << 60) for place in range(BANDS - len(numbers)))]
+
+
+def test_near_copies_go_and_join_the_cluster_of_the_first(tmp_path: Path) -> None:
+    texts = (["a", "b", "a2", "b"], ["a3", "plain", "plain"])
+    bands = [[keys_of(1), keys_of(2), keys_of(1, 3), keys_of(2)], [keys_of(7, 3), [], []]]
+    found = settled(tmp_path, *texts, bands=bands)
+    assert codes(found) == [KEPT, KEPT, NEAR, EXACT, NEAR, KEPT, EXACT]
+    assert found.fates[1].cluster[0].tobytes() == sha256(b"a").digest()  # by way of a2, which is dropped
+    assert found.duplicates == {"exact": 2, "near": 2, "clusters": 3, "largest_cluster": 3}
+    kept = settled(tmp_path, *texts, bands=bands, deduplicate={"exact": False})
+    assert codes(kept) == [KEPT, KEPT, NEAR, NEAR, NEAR, KEPT, KEPT]  # equal texts are much alike, where compared
 
 
 def test_the_first_of_equal_texts_stays(tmp_path: Path) -> None:

@@ -1,0 +1,288 @@
+"""What a pass over a unit leaves behind: the text of the documents that stay, and what later steps ask about each."""
+
+from __future__ import annotations
+
+import json
+import time
+from array import array
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from alm import artifacts
+from alm.config.base import Config
+from alm.corpus.counts import Counts, printable
+from alm.corpus.records import record_of
+from alm.files import atomic, write_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_BATCH_CHARACTERS = 1 << 18
+DIGEST_BYTES = 32
+
+
+class Marker(Config):
+    """`NNNNN.json`: the promise that a pass over a unit is whole.
+
+    `capped` is the (limit, max_bytes) at which it stopped early, or None when it read everything.
+    """
+
+    key: str
+    documents: int
+    text_bytes: int
+    text_sha256: str
+    capped: tuple[int | None, int | None] | None
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class UnitFiles:
+    """Where a unit keeps what, in the state folder of its source."""
+
+    folder: Path
+    number: int
+
+    def path(self, ending: str) -> Path:
+        """`NNNNN` and `ending`."""
+        return self.folder / f"{self.number:05d}{ending}"
+
+    @property
+    def marker(self) -> Path:
+        """Written last."""
+        return self.path(".json")
+
+    @property
+    def text(self) -> Path:
+        """The records of the documents that stay; gone once the unit is published."""
+        return self.path(".txt")
+
+    @property
+    def digests(self) -> Path:
+        """SHA-256 of each document."""
+        return self.path(".sha256")
+
+    @property
+    def sizes(self) -> Path:
+        """UTF-8 bytes of each document, as it came and as it is."""
+        return self.path(".sizes.npy")
+
+    @property
+    def compared(self) -> Path:
+        """Which documents are looked at for near duplicates."""
+        return self.path(".compared.npy")
+
+    @property
+    def bands(self) -> Path:
+        """MinHash keys of these, band by band."""
+        return self.path(".bands.npy")
+
+    @property
+    def line_keys(self) -> Path:
+        """Keys of the lines of all documents, sorted, each once a document."""
+        return self.path(".lines.npy")
+
+    @property
+    def line_documents(self) -> Path:
+        """The document of each of these keys."""
+        return self.path(".lines.documents.npy")
+
+    @property
+    def repeated(self) -> Path:
+        """Lines that go because earlier documents hold them: document and key."""
+        return self.path(".repeated.npy")
+
+    @property
+    def details(self) -> Path:
+        """Origin of each document, and what was changed in those that are not as they came."""
+        return self.path(".details.json")
+
+    @property
+    def fates(self) -> Path:
+        """What was settled about each document."""
+        return self.path(".fates.npz")
+
+    def have_results(self) -> bool:
+        """Whether all that settling asks for is there."""
+        return all(path.is_file() for path in (self.digests, self.sizes, self.details, self.compared))
+
+    def have_text(self, marker: Marker | None) -> bool:
+        """Whether the text that `marker` speaks of is there."""
+        return marker is not None and self.text.is_file() and self.text.stat().st_size == marker.text_bytes
+
+    def remove(self) -> None:
+        """Everything of this unit."""
+        for path in self.folder.glob(f"{self.number:05d}.*"):
+            path.unlink(missing_ok=True)
+
+
+def read_marker(path: Path, schema: type[artifacts.AnyMetadata]) -> artifacts.AnyMetadata | None:
+    """The marker at `path`; None when there is none that can be used."""
+    try:
+        return schema.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+class Kept:
+    """Takes the documents that stay, in order, and writes them to `text`.
+
+    `signs` makes the MinHash keys of those that are compared, `has_lines` the keys of all lines.
+    """
+
+    def __init__(self, files: UnitFiles, text: IO[bytes], *, signs: bool, has_lines: bool) -> None:
+        self._files = files
+        self._write = text.write
+        self._hash = sha256()
+        self._digests: list[bytes] = []
+        self._sizes = array("q")
+        self._origins: list[str] = []
+        self._changes: dict[int, dict[str, int]] = {}
+        self._compared = array("q")
+        self._signer = _Signer() if signs else None
+        self._lines = _LineKeys() if has_lines else None
+        self.text_bytes = 0
+        self.seconds: dict[str, float] = {}
+
+    @property
+    def documents(self) -> int:
+        """How many there are."""
+        return len(self._digests)
+
+    def add(
+        self, text: str, data: bytes, *, origin: str, bytes_before: int, changes: dict[str, int], is_compared: bool
+    ) -> None:
+        """A document; `data` is its UTF-8, `changes` what cleaning did to its size."""
+        number = len(self._digests)
+        self._digests.append(sha256(data).digest())
+        self._sizes.extend((bytes_before, len(data)))
+        self._origins.append(printable(origin))
+        if changes:
+            self._changes[number] = changes
+        if is_compared:
+            self._compared.append(number)
+            if self._signer is not None:
+                self._signer.add(number, text)
+        if self._lines is not None:
+            self._lines.add(number, text)
+        raw = record_of(text, data)
+        self._write(raw)
+        self._hash.update(raw)
+        self.text_bytes += len(raw)
+
+    def save(self, marker: Marker) -> None:
+        """Everything beside the text, which lies there already, and last `marker`."""
+        import numpy as np
+
+        files = self._files
+        write_bytes(files.digests, b"".join(self._digests))
+        save_array(files.sizes, np.frombuffer(self._sizes, dtype=np.int64).reshape(-1, 2))
+        save_array(files.compared, np.frombuffer(self._compared, dtype=np.int64))
+        details = {"origins": self._origins, "changes": self._changes}
+        write_bytes(files.details, json.dumps(details, ensure_ascii=False).encode("utf-8"))
+        if self._signer is not None:
+            save_array(files.bands, self._signer.bands())
+        if self._lines is not None:
+            keys, documents = self._lines.sorted()
+            save_array(files.line_keys, keys)
+            save_array(files.line_documents, documents)
+        artifacts.write(files.marker, marker)
+
+    def finish(self) -> dict[str, float]:
+        """Do what was left for larger batches. The seconds it all took, by step."""
+        seconds = {}
+        if self._signer is not None:
+            self._signer.flush()
+            seconds["near_duplicates"] = self._signer.seconds
+        if self._lines is not None:
+            self._lines.flush()
+            seconds["repeated_lines"] = self._lines.seconds
+        return seconds
+
+    def text_sha256(self) -> str:
+        """The hash of the text."""
+        return self._hash.hexdigest()
+
+
+class _Batched:
+    """Texts are worked on many at once, which is faster than one by one."""
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []
+        self._texts: list[str] = []
+        self._characters = 0
+        self.seconds = 0.0
+
+    def add(self, number: int, text: str) -> None:
+        self._numbers.append(number)
+        self._texts.append(text)
+        self._characters += len(text)
+        if self._characters >= _BATCH_CHARACTERS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._texts:
+            before = time.perf_counter()
+            self._work(self._numbers, self._texts)
+            self._numbers, self._texts, self._characters = [], [], 0
+            self.seconds += time.perf_counter() - before
+
+    def _work(self, numbers: list[int], texts: list[str]) -> None:
+        raise AssertionError
+
+
+class _Signer(_Batched):
+    def __init__(self) -> None:
+        from alm.corpus import near
+
+        super().__init__()
+        self._signer = near.Signer()
+        self._count = near.BANDS
+        self._bands: list[NDArray[np.uint64]] = []
+
+    def _work(self, numbers: list[int], texts: list[str]) -> None:
+        self._bands.append(self._signer.bands_of(texts))
+
+    def bands(self) -> NDArray[np.uint64]:
+        """(bands, documents), so that one band is read without the others."""
+        import numpy as np
+
+        if not self._bands:
+            return np.zeros((self._count, 0), dtype=np.uint64)
+        return np.ascontiguousarray(np.concatenate(self._bands).T)
+
+
+class _LineKeys(_Batched):
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: list[tuple[NDArray[np.uint64], NDArray[np.uint32]]] = []
+
+    def _work(self, numbers: list[int], texts: list[str]) -> None:
+        import numpy as np
+
+        from alm.corpus.lines import keys_of
+
+        keys, _, index = keys_of(texts)
+        self._found.append((keys, np.array(numbers, dtype=np.uint32)[index]))
+
+    def sorted(self) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
+        """Keys and documents, by key and then document, no pair twice."""
+        import numpy as np
+
+        keys = np.concatenate([np.zeros(0, dtype=np.uint64), *(keys for keys, _ in self._found)])
+        documents = np.concatenate([np.zeros(0, dtype=np.uint32), *(numbers for _, numbers in self._found)])
+        order = np.argsort(keys, kind="stable")  # documents are increasing already
+        keys, documents = keys[order], documents[order]
+        is_new = np.ones(len(keys), dtype=bool)
+        is_new[1:] = (keys[1:] != keys[:-1]) | (documents[1:] != documents[:-1])
+        return keys[is_new], documents[is_new]
+
+
+def save_array(path: Path, values: NDArray[Any]) -> None:
+    """`values` as a NumPy file, atomically."""
+    import numpy as np
+
+    with atomic(path) as file:
+        np.save(file, values, allow_pickle=False)

@@ -1,0 +1,237 @@
+"""Line deduplication: a line that many earlier documents hold is boilerplate, and goes from the later ones.
+
+Menus, cookie notices and page footers (CCNet, Wenzek et al. 2019, section 3.1, removes repeated paragraphs so). A line
+counts once a document and without the white space around it; blank lines are no lines. A document that equals an
+earlier one counts as that one. What goes from a document depends on those before it alone, so inputs that are added
+later change nothing of what was decided.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alm.corpus import duplicates
+from alm.corpus.counts import Tallies
+from alm.corpus.kept import DIGEST_BYTES, Kept, Marker, UnitFiles, read_marker, save_array
+from alm.corpus.near import hashes_of_spans
+from alm.corpus.records import read_records, unescape
+from alm.events import Listener
+from alm.files import atomic
+
+REASON = "repeated_lines"
+_PAIRS_AT_ONCE = 1 << 21  # about 150 MB while they are sorted
+_PAIR = np.dtype([("document", "<u4"), ("key", "<u8")])
+_MARGIN = b"\n" * 8  # `hashes_of_spans` looks a little behind the last span
+
+Keys = NDArray[np.uint64]
+
+
+def keys_of(texts: Sequence[str]) -> tuple[Keys, NDArray[np.int64], NDArray[np.int64]]:
+    """For each line of `texts` that is not blank: its key, its number in its text, and the index of the text."""
+    parts = [text.encode("utf-8") for text in texts]
+    data = b"\n".join([*parts, _MARGIN])
+    values = np.frombuffer(data, dtype=np.uint8)
+    ends = np.flatnonzero(values == ord("\n"))[: -len(_MARGIN)]
+    starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
+    text_ends = np.cumsum([len(part) + 1 for part in parts]) - 1
+    index = np.searchsorted(text_ends, ends)
+    first_line = np.searchsorted(starts, np.concatenate([[0], text_ends[:-1] + 1])) if parts else ends
+    number = np.arange(len(ends)) - first_line[index]
+    inner = np.flatnonzero((values != ord(" ")) & ((values < 9) | (values > 13)))
+    inner = np.append(inner, len(values))
+    first = inner[np.searchsorted(inner, starts)]
+    has_text = first < ends
+    last = inner[np.searchsorted(inner, ends[has_text]) - 1]
+    return hashes_of_spans(data, first[has_text], last + 1), number[has_text], index[has_text]
+
+
+# ---- deciding -----------------------------------------------------------------------------------
+
+
+def settle_lines(units: Sequence[UnitFiles], *, least: int, merges: bool) -> list[str]:
+    """Which lines go: those that `least` earlier documents hold. Written beside each unit; a hash of it for each.
+
+    `merges` counts documents that are equal as one. Memory is bounded but for 8 bytes a document (40 while equal ones
+    are looked for): the keys are gone through in ranges.
+    """
+    sizes = [len(_mapped(unit.line_keys)) for unit in units]
+    counts = [unit.digests.stat().st_size // DIGEST_BYTES for unit in units]
+    first_documents = np.cumsum([0, *counts])
+    same = duplicates.first_equal([unit.digests for unit in units]) if merges else None
+    ranges = max(1, math.ceil(sum(sizes) / _PAIRS_AT_ONCE))
+    with ExitStack() as stack:
+        outs = [stack.enter_context(unit.path(".repeated.part").open("wb")) for unit in units]
+        for number in range(ranges):
+            low, high = (number << 64) // ranges, ((number + 1) << 64) // ranges - 1
+            keys, documents = _pairs(units, first_documents, low, high)
+            gone = _gone(keys, documents if same is None else same[documents], least)
+            _sort_out(keys[gone], documents[gone], first_documents, outs)
+    return [_save(unit) for unit in units]
+
+
+def _mapped(path: Path) -> Any:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _pairs(
+    units: Sequence[UnitFiles], first_documents: NDArray[np.int64], low: int, high: int
+) -> tuple[Keys, NDArray[np.int64]]:
+    """The keys from `low` to `high` of all units, and the document of each, numbered through."""
+    keys, documents = [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=np.int64)]
+    for unit, first in zip(units, first_documents[:-1], strict=True):
+        stored = _mapped(unit.line_keys)
+        begin = int(np.searchsorted(stored, np.uint64(low)))
+        end = int(np.searchsorted(stored, np.uint64(high), side="right"))
+        keys.append(np.array(stored[begin:end]))
+        documents.append(_mapped(unit.line_documents)[begin:end].astype(np.int64) + first)
+    return np.concatenate(keys), np.concatenate(documents)
+
+
+def _gone(keys: Keys, documents: NDArray[np.int64], least: int) -> NDArray[np.bool_]:
+    """Of pairs of key and document, those whose key `least` smaller documents have."""
+    order = np.lexsort((documents, keys))
+    is_first = np.ones(len(order), dtype=bool)
+    is_first[1:] = keys[order][1:] != keys[order][:-1]
+    is_new = is_first.copy()
+    is_new[1:] |= documents[order][1:] != documents[order][:-1]
+    number = np.cumsum(is_new)
+    earlier = number - number[is_first][np.cumsum(is_first) - 1]
+    gone = np.empty(len(order), dtype=bool)
+    gone[order] = earlier >= least
+    return gone
+
+
+def _sort_out(
+    keys: Keys, documents: NDArray[np.int64], first_documents: NDArray[np.int64], outs: Sequence[IO[bytes]]
+) -> None:
+    """Append each pair to the file of its unit. They are in the order of the units."""
+    bounds = np.searchsorted(documents, first_documents) if len(documents) else np.zeros(len(outs) + 1, dtype=int)
+    for out, first, begin, end in zip(outs, first_documents, bounds, bounds[1:], strict=False):
+        pairs = np.empty(end - begin, dtype=_PAIR)
+        pairs["document"], pairs["key"] = documents[begin:end] - first, keys[begin:end]
+        out.write(pairs.tobytes())
+
+
+def _save(unit: UnitFiles) -> str:
+    part = unit.path(".repeated.part")
+    pairs = np.sort(np.fromfile(part, dtype=_PAIR), order=("document", "key"))
+    save_array(unit.repeated, pairs)
+    part.unlink()
+    return sha256(pairs.tobytes()).hexdigest()
+
+
+# ---- removing -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LinesWork:
+    """One unit to take the repeated lines from: what lies at `before` becomes what lies at `files`."""
+
+    before: UnitFiles
+    files: UnitFiles
+    key: str
+    signs: bool
+
+    def finished(self) -> Marker | None:
+        """The marker, if that was done already."""
+        marker = read_marker(self.files.marker, Marker)
+        return marker if marker is not None and marker.key == self.key else None
+
+
+def lines_work(before: UnitFiles, *, key: str, repeated: str, signs: bool) -> LinesWork:
+    """The work on a unit whose first pass has `key`, and which loses the lines with the hash `repeated`."""
+    after = UnitFiles(before.folder / "lines", before.number)
+    return LinesWork(before, after, sha256(f"lines {key} {repeated}".encode()).hexdigest(), signs)
+
+
+def remove_lines(job: LinesWork, tell: Listener) -> Marker:
+    """Write the documents of a unit without the lines that go. Those of which nothing is left go too."""
+    first = read_marker(job.before.marker, Marker)
+    assert first is not None, job.before.marker
+    began = time.perf_counter()
+    job.files.folder.mkdir(parents=True, exist_ok=True)
+    job.files.marker.unlink(missing_ok=True)
+    tallies = Tallies()
+    tallies.add(first.counts)
+    with atomic(job.files.text) as file:
+        kept = Kept(job.files, file, signs=job.signs, has_lines=False)
+        _rewrite(job, kept, tallies)
+        seconds = kept.finish()
+    for step, spent in seconds.items():
+        tallies.seconds[step] += spent
+    tallies.seconds[REASON] += time.perf_counter() - began - sum(seconds.values())
+    marker = Marker(
+        key=job.key,
+        documents=kept.documents,
+        text_bytes=kept.text_bytes,
+        text_sha256=kept.text_sha256(),
+        capped=first.capped,
+        counts=tallies.counts(),
+    )
+    kept.save(marker)
+    return marker
+
+
+def _rewrite(job: LinesWork, kept: Kept, tallies: Tallies) -> None:
+    details = json.loads(job.before.details.read_bytes())
+    sizes = np.load(job.before.sizes)
+    compared = set(np.load(job.before.compared).tolist())
+    for number, text, gone in _with_gone(job.before):
+        bytes_before, size = (int(value) for value in sizes[number])
+        changes: dict[str, int] = details["changes"].get(str(number), {})
+        origin: str = details["origins"][number]
+        data = text.encode("utf-8")
+        if len(gone):
+            left, removed = _without(text, gone)
+            tallies.show(REASON, origin=origin, text="\n".join(removed))
+            if not left:
+                tallies.take_back(REASON, bytes_before, changes)
+                tallies.documents_out -= 1
+                tallies.bytes_out -= size
+                continue
+            text, data = left, left.encode("utf-8")
+            more = {REASON: len(data) - size}
+            changes = {**changes, **more}
+            tallies.bytes_changed.update(more)
+            tallies.bytes_out += more[REASON]
+        kept.add(text, data, origin=origin, bytes_before=bytes_before, changes=changes, is_compared=number in compared)
+
+
+def _with_gone(files: UnitFiles) -> Iterator[tuple[int, str, Keys]]:
+    """Number and text of each document, and the keys of the lines that go from it."""
+    pairs = np.load(files.repeated)
+    documents = np.ascontiguousarray(pairs["document"])
+    with files.text.open("rb") as file:
+        for number, raw in enumerate(read_records(file)):
+            begin, end = np.searchsorted(documents, [number, number + 1])
+            yield number, unescape(raw.decode("utf-8")), pairs["key"][begin:end]
+
+
+def _without(text: str, gone: Keys) -> tuple[str, list[str]]:
+    """What is left of `text`, and the lines that went. Where lines went, two blank ones do not meet."""
+    keys, numbers, _ = keys_of([text])
+    going = set(numbers[np.isin(keys, gone)].tolist())
+    left: list[str] = []
+    removed: list[str] = []
+    after_removed = False
+    for number, line in enumerate(text.split("\n")):
+        if number in going:
+            removed.append(line)
+            after_removed = True
+        elif line.strip():
+            left.append(line)
+            after_removed = False
+        elif not after_removed or (left and left[-1].strip()):
+            left.append(line)
+    return "\n".join(left).strip("\n"), removed
