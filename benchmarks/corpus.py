@@ -10,14 +10,18 @@ the median of the ratios with the least and the greatest. `--memory` makes 200 M
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import itertools
 import json
+import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -89,13 +93,21 @@ def say(name: str, ratios: list[float], note: str) -> None:
     print(f"{name:<42} {middle:6.2f}  [{least:.2f}, {most:.2f}]  {note}", flush=True)
 
 
-def prepared(folder: Path, out: Path, *, workers: int = 1, near: bool = False) -> None:
+COMPARED = {
+    "nothing compared": {"exact": False, "near": False},
+    "equal documents": {"exact": True, "near": False},
+    "near duplicates": {"exact": True, "near": True},
+    "repeated lines": {"exact": True, "near": False, "lines": 5},
+}
+
+
+def prepared(folder: Path, out: Path, *, workers: int = 1, compared: str = "nothing compared") -> None:
     from alm import engines
     from alm.config.load import load
     from alm.corpus.config import CorpusConfig
     from alm.corpus.prepare import prepare
 
-    source = {"kind": "files", "paths": str(folder), "deduplicate": {"exact": near, "near": near}}
+    source = {"kind": "files", "paths": str(folder), "deduplicate": COMPARED[compared]}
     config = load(CorpusConfig, [], base={"sources": {"s": source}})
     prepare(config, out=out, engine=engines.choose(workers=workers))
 
@@ -189,18 +201,48 @@ def minhash(texts: list[str], rounds: int) -> None:
     say("MinHash, datasketch / ours (at least 2)", [a / b for a, b in seconds], f"{speed:,.1f} MB/s")
 
 
+class Watch:
+    """CPU seconds of the child processes there are, as Linux shows them, looked at ten times a second."""
+
+    def __enter__(self) -> Watch:
+        self._ended = threading.Event()
+        self._seconds: dict[int, float] = {}
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.1):
+            for stat in Path("/proc").glob("[0-9]*/stat"):
+                with contextlib.suppress(OSError):
+                    fields = stat.read_text().rpartition(")")[2].split()
+                    if int(fields[1]) == os.getpid():
+                        self._seconds[int(stat.parent.name)] = (int(fields[11]) + int(fields[12])) / 100
+
+    def busiest_share(self) -> float:
+        """Of the CPU seconds of all children, how many the busiest used."""
+        return max(self._seconds.values()) / sum(self._seconds.values())
+
+
 def workers(work: Path, texts: list[str], rounds: int) -> None:
     folder = work / "many"
     folder.mkdir()
     joined = "".join(texts)
     for copy in range(max(1, (400 << 20) // max(1, len(joined)))):
         (folder / f"{copy:04d}.txt").write_text(f"copy {copy}\n{joined}", encoding="utf-8")
-    ratios = []
+    ratios, shares = [], []
     for number in range(rounds):
         one = cpu(partial(prepared, folder, work / f"one{number}", workers=1))
-        two = cpu(partial(prepared, folder, work / f"two{number}", workers=2))
+        with Watch() as watch:
+            two = cpu(partial(prepared, folder, work / f"two{number}", workers=2))
         ratios.append(two / one)
+        shares.append(watch.busiest_share())
     say("two workers / one, CPU (at most 1.1)", ratios, "")
+    say("share of the busiest worker (at most 0.55)", shares, "")
 
 
 PEAK = """
@@ -208,14 +250,14 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from corpus import prepared
-prepared(Path(sys.argv[2]), Path(sys.argv[3]), near=sys.argv[4] == "near")
+prepared(Path(sys.argv[2]), Path(sys.argv[3]), compared=sys.argv[4])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
 def memory(work: Path, texts: list[str]) -> None:
-    for near in ("plain", "near"):
-        peaks = {}
+    for compared in COMPARED:
+        peaks, counts = {}, {}
         for megabytes in (200, 2000):
             file = work / f"{megabytes}.jsonl"
             if not file.exists():
@@ -229,13 +271,20 @@ def memory(work: Path, texts: list[str]) -> None:
                 PEAK,
                 str(Path(__file__).parent),
                 str(file),
-                str(work / f"{near}{megabytes}"),
+                str(work / f"{compared}{megabytes}"),
             ]
-            run = subprocess.run([*command, near], capture_output=True, text=True, check=True)
+            run = subprocess.run([*command, compared], capture_output=True, text=True, check=True)
             peaks[megabytes] = float(run.stdout)
             with file.open("rb") as lines:
-                count = sum(1 for _ in lines)
-            print(f"  {near}, {megabytes} MB, {count:,} documents: {peaks[megabytes]:,.0f} MB at the peak", flush=True)
+                counts[megabytes] = sum(1 for _ in lines)
+            shutil.rmtree(work / f"{compared}{megabytes}")
+        more = (peaks[2000] - peaks[200]) * 1e6 / (counts[2000] - counts[200])
+        print(
+            f"  {compared}: {peaks[200]:,.0f} MB at the peak for 200 MB ({counts[200]:,} documents), "
+            f"{peaks[2000]:,.0f} for 2 GB ({counts[2000]:,}): {peaks[2000] / peaks[200]:.2f}, "
+            f"{more:.0f} bytes a document",
+            flush=True,
+        )
 
 
 def main() -> None:

@@ -32,7 +32,10 @@ class Deduplication(Config):
         "apply.",
     )
     lines: int | None = Field(
-        default=None, gt=0, description="A line that so many earlier documents hold is removed; absent removes none."
+        default=None,
+        gt=0,
+        description="A line that so many earlier documents hold is removed; absent removes none. Meant for web pages: "
+        "texts like source code repeat lines that matter.",
     )
 
 

@@ -82,9 +82,15 @@ def _refuse_nothing(job: Job, counts: Counts) -> None:
     dropped = ", ".join(f"{number:,} {reason}" for reason, number in counts.documents_dropped.items())
     if set(counts.documents_dropped) <= {"empty"}:
         raise InputError(f"source `{job.name}` holds no text", hint="look at its files, or set `enabled: false` for it")
+    if set(counts.documents_dropped) <= {"empty", "too_long"}:
+        key = f"max_document_bytes={4 * job.source.max_document_bytes}"
+    elif "repeated_lines" in counts.documents_dropped:
+        key = "deduplicate.lines=null"
+    else:
+        key = "filters=light"
     raise InputError(
         f"nothing of source `{job.name}` is left: {dropped}",
-        hint=f"drop less: `--set sources.{job.name}.filters=light`",
+        hint=f"drop less: `--set sources.{job.name}.{key}`",
     )
 
 

@@ -60,11 +60,11 @@ def has_document_lines(path: Path) -> bool:
     lines = path.with_suffix(".jsonl")
     if not lines.is_file():
         return False
-    with lines.open("rb") as file:
-        first = file.readline()
     try:
+        with lines.open("rb") as file:
+            first = file.readline()
         return {"id", "sha256", "cluster", "split", "origin"} <= set(json.loads(first))
-    except (ValueError, TypeError):
+    except (OSError, ValueError, TypeError):
         return False
 
 
@@ -79,8 +79,8 @@ def _tables(folder: Path, stem: str) -> list[Path]:
     return sorted(path for form in _TABLES for path in folder.glob(f"{stem}.{form}"))
 
 
-def _is_text(path: Path) -> bool:
-    """Whether `path` is text to read, and not what `alm corpus prepare` wrote beside it."""
+def is_text(path: Path) -> bool:
+    """Whether `path` may hold text, and is not what `alm corpus prepare` wrote beside some."""
     if path.name in (JSON_NAME, HTML_NAME):
         return False
     if path.suffix == ".jsonl":
@@ -94,7 +94,7 @@ def find(given: Iterable[str | Path]) -> list[CleanFile]:
     A folder that holds clean text means what its metadata lists, and foreign .txt files beside it.
     """
     expanded = {path for one in given for path in _expanded(str(one))}
-    found = [_clean_file(path) for path in expanded if _is_text(path)]
+    found = [_clean_file(path) for path in expanded if is_text(path)]
     if not found:
         raise InputError("no text files are named", hint="run `alm corpus prepare` first")
     return sorted(found, key=lambda file: (file.source, file.path.as_posix()))

@@ -316,3 +316,45 @@ def test_the_same_corpus_has_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         prepare(corpus(books=text_source(folder)), out=tmp_path / name)
     assert files_in(tmp_path / "one") == files_in(tmp_path / "two")
+
+
+@pytest.mark.parametrize("form", ["txt", "parquet"])
+def test_a_stop_at_any_point_of_publishing_loses_nothing(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_of(tmp_path / "in", {f"{n}.txt": f"text {n} " * 5 for n in range(6)})
+    few = load(CorpusConfig, [], base={"sources": {"s": text_source(folder)}, "format": form})
+    prepare(few, out=tmp_path / "undisturbed", unit_bytes=60)
+    (folder / "7.txt").write_text("text that came later")
+    (folder / "0.txt").write_text("text that was changed")
+    prepare(few, out=tmp_path / "undisturbed", unit_bytes=60, force=True)
+    real = Path.replace
+    reached = 0
+    for stop in range(100):
+        out = tmp_path / f"out{stop}"
+        (folder / "7.txt").unlink()
+        (folder / "0.txt").write_text("text 0 " * 5)
+        prepare(few, out=out, unit_bytes=60)
+        (folder / "7.txt").write_text("text that came later")
+        (folder / "0.txt").write_text("text that was changed")
+        calls = 0
+
+        def failing(self: Path, target: Path) -> Path:
+            nonlocal calls
+            calls += 1
+            if calls > stop:
+                raise KeyboardInterrupt
+            return real(self, target)
+
+        monkeypatch.setattr(Path, "replace", failing)
+        try:
+            prepare(few, out=out, unit_bytes=60, force=True)
+            reached = stop
+        except KeyboardInterrupt:
+            monkeypatch.setattr(Path, "replace", real)
+            prepare(few, out=out, unit_bytes=60, force=True)
+        monkeypatch.setattr(Path, "replace", real)
+        assert files_in(out) == files_in(tmp_path / "undisturbed"), stop
+        if reached:
+            break
+    assert reached > 5

@@ -35,6 +35,11 @@ def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row |
     with open_utf8(path, reading.encoding) as (file, offset):
         all_lines = lines(file, longest=reading.max_document_bytes)
         first = next(all_lines, b"")
+        if isinstance(first, bytes) and b"\r" in first.rstrip(b"\r\n"):
+            raise InputError(
+                f"`{path}` ends its lines with carriage returns alone",
+                hint=f"mend it with `tr '\\r' '\\n' < {path} > mended{path.suffix}`",
+            )
         delimiter = "\t" if suffix(path) == ".tsv" else delimiter_of(first)
         records = read_records(
             chain([first], all_lines), delimiter=delimiter, longest=reading.max_document_bytes, offset=offset

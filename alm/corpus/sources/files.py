@@ -16,11 +16,12 @@ from alm.config import base
 from alm.config.base import OfKind
 from alm.corpus import rows
 from alm.corpus.config import SourceConfig
-from alm.corpus.document import Dropped, Item, Part, Survey
+from alm.corpus.document import Dropped, Item, Part, Survey, utf8_bytes
 from alm.corpus.formats import Reading
 from alm.corpus.formats._detect import format_of, module
 from alm.corpus.formats._encoding import EncodingError, is_known
 from alm.corpus.paths import Listed, Paths, listing
+from alm.corpus.read import is_text
 from alm.corpus.sources import PART_BYTES
 from alm.errors import InputError
 from alm.events import Listener, Noted, Warned, ignore
@@ -91,10 +92,15 @@ def read(
     """The documents of `parts`, and what was left out."""
     reading = _reading(config)
     for part in parts:
+        seen = 0
         try:
-            yield from _items(config, part, reading)
+            for item in _items(config, part, reading):
+                if config.on_bad_input == "skip":
+                    seen += item.bytes if isinstance(item, Dropped) else utf8_bytes(item.text)
+                yield item
         except (InputError, OSError) as error:
-            dropped = Dropped(_reason(error), part.bytes, documents=1, origin=part.name)
+            # What came before the damage is counted already; of a packed file only its packed size is known.
+            dropped = Dropped(_reason(error), max(0, part.bytes - seen), documents=1, origin=part.name)
             yield rows.left_out(dropped, _explained(error, part.name), on_bad_input=config.on_bad_input)
 
 
@@ -150,7 +156,7 @@ def _found(config: Config) -> _Found:
     left_out: Counter[str] = Counter()
     for file in listed.files:
         is_named = file.found == "named"
-        if not is_named and not _is_chosen(file, config):
+        if not is_named and not (_is_chosen(file, config) and is_text(file.path)):
             continue
         name = format_of(file.path, asked=config.format, encoding=config.encoding, is_named=is_named)
         if name is not None:

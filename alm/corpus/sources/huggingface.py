@@ -76,9 +76,10 @@ def survey(config: Config, *, on_event: Listener = ignore, patience: hub.Patienc
     pinned = hub.pin(config.dataset, revision=config.revision, patience=patience)
     _opened.cache_clear()  # the hub may be another one by now
     opened = _opened(config, pinned.sha)
+    may_be_cut = opened.is_parquet and not kinds.module_of(config.adapter).SPANS_ROWS
     parts = []
     for index, (name, size) in enumerate(zip(opened.files, _sizes(config, pinned, opened.files), strict=True)):
-        pieces = max(1, -(-size // PART_BYTES)) if opened.is_parquet else 1
+        pieces = max(1, -(-size // PART_BYTES)) if may_be_cut else 1
         place = f"{config.dataset}@{pinned.sha[:7]}/{name}"
         parts += [Part(place, size // pieces, (index, piece, pieces)) for piece in range(pieces)]
     if config.seed is not None:

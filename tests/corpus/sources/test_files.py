@@ -443,3 +443,48 @@ def test_random_bytes_in_any_form_end_in_an_error_or_in_items(tmp_path: Path) ->
         for choice in ("stop", "skip"):
             with contextlib.suppress(AlmError):
                 read(path, on_bad_input=choice, max_document_bytes=1024)
+
+
+def test_clean_text_of_ours_is_read_without_what_lies_beside_it(tmp_path: Path) -> None:
+    from alm.corpus.config import CorpusConfig
+    from alm.corpus.prepare import prepare
+
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        (tmp_path / "in" / f"{number}.txt").write_text(f"document {number}\n\nwith a block\n")
+    for form in ("txt", "jsonl.zst", "parquet"):
+        source = {"kind": "files", "paths": [str(tmp_path / "in")]}
+        config = CorpusConfig.model_validate({"sources": {"s": source}, "format": form, "validation_fraction": 0.4})
+        prepare(config, out=tmp_path / form)
+        again = Config(paths=(str(tmp_path / form),))
+        texts = [item.text for item in items_of(again) if isinstance(item, Document)]
+        assert "".join(texts) == "".join(f"document {n}\n\nwith a block\n" for n in range(3))
+
+
+def test_what_was_read_before_the_damage_is_counted_once(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes(b"one\ntwo\n" * 1000 + b"\xff\n")
+    whole = items_of(Config(paths=(str(file),), on_bad_input="skip", document="line"))
+    assert size_of(whole) == file.stat().st_size
+    packed = tmp_path / "b.jsonl.gz"
+    data = gzip.compress(LINES * 2000)
+    packed.write_bytes(data[: len(data) // 2])
+    cut = items_of(Config(paths=(str(packed),), on_bad_input="skip"))
+    bad = [item for item in cut if isinstance(item, Dropped)]
+    assert [item.bytes for item in bad if item.documents and "text" not in item.excerpt][-1:] == [0]
+
+
+def test_a_table_with_carriage_returns_alone_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "old.csv"
+    file.write_bytes(b"text,n\rone,1\rtwo,2\r")
+    with pytest.raises(InputError, match="carriage returns alone") as raised:
+        items_of(Config(paths=(str(file),)))
+    assert raised.value.hint is not None and r"tr '\r' '\n'" in raised.value.hint
+
+
+def items_of(config: Config) -> list[Item]:
+    return list(files.read(config, survey(config).parts))
+
+
+def size_of(items: list[Item]) -> int:
+    return sum(item.bytes if isinstance(item, Dropped) else utf8_bytes(item.text) for item in items)
