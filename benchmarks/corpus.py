@@ -4,7 +4,8 @@
 
 FOLDER holds text (`.txt.gz`, `.jsonl.gz`); datatrove lives in a virtual environment of its own
 (`pip install 'datatrove[io,processing]' spacy`), whose python is PYTHON. What is compared is CPU seconds, in turn, and
-the median of the ratios with the least and the greatest. `--memory` makes 200 MB and 2 GB of input and takes minutes.
+the median of the ratios with the least and the greatest. `--memory` alone makes 200 MB and 2 GB of
+input and takes minutes.
 """
 
 from __future__ import annotations
@@ -246,12 +247,12 @@ def workers(work: Path, texts: list[str], rounds: int) -> None:
 
 
 PEAK = """
-import resource, sys
+import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from corpus import prepared
 prepared(Path(sys.argv[2]), Path(sys.argv[3]), compared=sys.argv[4])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(next(int(s.split()[1]) / 1024 for s in open("/proc/self/status") if s.startswith("VmHWM")))
 """
 
 
@@ -298,13 +299,14 @@ def main() -> None:
     texts = documents(given.folder, given.megabytes * 1_000_000)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
+        if given.memory:
+            memory(work, texts)
+            return
         light(work, texts, given.rounds)
         minhash(texts[:: max(1, len(texts) // 1500)], given.rounds)
         if given.datatrove:
             rules(work, texts[:: max(1, len(texts) // 500)], min(given.rounds, 3), given.datatrove)
         workers(work, texts, min(given.rounds, 3))
-        if given.memory:
-            memory(work, texts)
 
 
 if __name__ == "__main__":

@@ -467,11 +467,13 @@ def test_what_was_read_before_the_damage_is_counted_once(tmp_path: Path) -> None
     whole = items_of(Config(paths=(str(file),), on_bad_input="skip", document="line"))
     assert size_of(whole) == file.stat().st_size
     packed = tmp_path / "b.jsonl.gz"
-    data = gzip.compress(LINES * 2000)
+    draw = Random(1)
+    data = gzip.compress(b"".join(b'{"text": "%s"}\n' % draw.randbytes(5000).hex().encode() for _ in range(1000)), 1)
     packed.write_bytes(data[: len(data) // 2])
     cut = items_of(Config(paths=(str(packed),), on_bad_input="skip"))
-    bad = [item for item in cut if isinstance(item, Dropped)]
-    assert [item.bytes for item in bad if item.documents and "text" not in item.excerpt][-1:] == [0]
+    assert any(isinstance(item, Document) for item in cut)
+    assert isinstance(cut[-1], Dropped)
+    assert cut[-1].bytes == 0  # more had been read than the whole file has
 
 
 def test_a_table_with_carriage_returns_alone_is_told(tmp_path: Path) -> None:
@@ -479,7 +481,8 @@ def test_a_table_with_carriage_returns_alone_is_told(tmp_path: Path) -> None:
     file.write_bytes(b"text,n\rone,1\rtwo,2\r")
     with pytest.raises(InputError, match="carriage returns alone") as raised:
         items_of(Config(paths=(str(file),)))
-    assert raised.value.hint is not None and r"tr '\r' '\n'" in raised.value.hint
+    assert raised.value.hint is not None
+    assert r"tr '\r' '\n'" in raised.value.hint
 
 
 def items_of(config: Config) -> list[Item]:
