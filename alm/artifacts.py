@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from alm import __version__, files
 from alm.config.base import Config
@@ -124,7 +124,10 @@ class TokenizerMetadata(Metadata):
 
 
 class PackedShard(Config):
-    """One shard: tokens of one split of one source. `sequences` counts the rows that start in it."""
+    """One shard: tokens of one split of one source. `sequences` counts the rows that start in it.
+
+    The last `padding` of its tokens are none of the text.
+    """
 
     file: str
     split: str
@@ -134,6 +137,7 @@ class PackedShard(Config):
     sha256: str
     index_file: str
     index_sha256: str
+    padding: int = 0
 
 
 class PackedSource(Config):
@@ -147,14 +151,14 @@ class PackedSource(Config):
 
 
 class PackMetadata(Metadata):
-    """`data/packed/metadata.json`."""
+    """`data/packed/metadata.json`. input = total - padding + tail; `target_tokens` are those that an epoch predicts."""
 
     format: Literal["alm-packed"] = "alm-packed"
     seq_len: int
     sequences_per_shard: int
     dtype: Literal["uint16", "uint32"]
     vocab_size: int
-    mode: Literal["concat"]
+    mode: Literal["concat", "bestfit"]
     end_of_text_id: int
     tokenizer_sha256: str
     tokenizer_file: str
@@ -163,6 +167,12 @@ class PackMetadata(Metadata):
     input_tokens: int
     total_tokens: int
     tail_tokens: int
+    padding_tokens: int = 0
+    target_tokens: dict[str, int] = Field(default_factory=dict)
+
+    def stride(self, split: str) -> int:
+        """From the start of a row to that of the next: held-out text is always joined."""
+        return self.seq_len + (self.mode == "bestfit" and split == "train")
 
     def sequences(self, split: str) -> int:
         """Rows of `split`."""

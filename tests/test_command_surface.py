@@ -29,7 +29,9 @@ PROMISED = {
     "alm tokenizer decode": "--tokenizer --json",
     "alm tokenizer compare": "--text --model --json -q",
     "alm tokenizer export": "--to --out --tokenizer --force --json",
-    "alm pack": "--tokenizer --in --out --seq-len --shard-size --val-fraction --dtype --force --json -q -v --dry-run",
+    "alm pack": "--tokenizer --in --from --out --seq-len --shard-size --mode --val-fraction --dtype --workers --engine "
+    "--ray-address --force --json -q -v --dry-run",
+    "alm data show": "--step --run --data --characters --json",
     "alm pretrain": "--model --train --data --out --device --resume --seed --set --json -q -v --dry-run",
     "alm sample": "--checkpoint --tokenizer --prompt --max-tokens --temperature --top-k --seed --device --json -q -v",
     "alm config show": "--set --json",
@@ -47,6 +49,7 @@ FIELDS: list[tuple[str, str, type[Config], str, bool]] = [
     ("alm pack", "--shard-size", PackConfig, "sequences_per_shard", True),
     ("alm pack", "--val-fraction", PackConfig, "validation_fraction", True),
     ("alm pack", "--dtype", PackConfig, "dtype", True),
+    ("alm pack", "--mode", PackConfig, "mode", True),
     ("alm pretrain", "--seed", TrainingConfig, "seed", False),
     ("alm quickstart", "--seed", TrainingConfig, "seed", False),
     ("alm quickstart", "--steps", TrainingConfig, "max_steps", False),

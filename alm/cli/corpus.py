@@ -14,7 +14,6 @@ from alm.cli import options, ui
 if TYPE_CHECKING:
     from alm.artifacts import SourceMetadata
     from alm.corpus.job import Job
-    from alm.engines import Engine
 
 app = typer.Typer(help="Prepare clean text.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -45,10 +44,8 @@ def prepare(
         ),
     ] = None,
     workers: options.Workers = "auto",
-    engine: Annotated[str, typer.Option("--engine", help="auto, serial, processes or ray.")] = "auto",
-    ray_address: Annotated[
-        str | None, typer.Option("--ray-address", help="Ray cluster to use; absent starts Ray on this machine.")
-    ] = None,
+    engine: options.Engine = "auto",
+    ray_address: options.RayAddress = None,
     num_shards: Annotated[
         int | None, typer.Option("--num-shards", min=1, help="Divide the units among so many jobs (Slurm arrays).")
     ] = None,
@@ -89,7 +86,7 @@ def prepare(
             limit=limit,
             force=force,
             redo=redo,
-            engine=_engine(engine, workers, ray_address),
+            engine=options.chosen_engine(engine, workers, ray_address),
             share=share,
             on_event=on_event,
         )
@@ -111,19 +108,6 @@ def _share(count: int | None, index: int | None) -> tuple[int, int] | None:
             hint="use `--num-shards 4 --shard-index 0` to 3",
         )
     return index, count
-
-
-def _engine(kind: str, workers: str, address: str | None) -> Engine:
-    from alm import engines, kinds
-    from alm.config.base import did_you_mean
-    from alm.errors import ConfigError
-
-    known = ["auto", *kinds.names("alm.engines")]
-    if kind not in known:
-        raise ConfigError(f"no engine is named `{kind}`{did_you_mean(kind, known)} (there are: {', '.join(known)})")
-    if address is not None and kind != "ray":
-        raise ConfigError("`--ray-address` is for the engine ray", hint="add `--engine ray`")
-    return engines.choose(kind, workers=options.worker_count(workers), address=address)
 
 
 def _show_plan(jobs: Sequence[Job], as_json: bool) -> None:

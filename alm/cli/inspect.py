@@ -102,8 +102,11 @@ def _tokenizer(path: Path) -> Found:
 
 def _packed(path: Path) -> Found:
     metadata = artifacts.read(path / "metadata.json", PackMetadata, hint="run `alm pack`")
+    stored = metadata.total_tokens - metadata.padding_tokens
     rows = [
-        ("tokens", f"{metadata.input_tokens:,} in = {metadata.total_tokens:,} stored + {metadata.tail_tokens:,} tail"),
+        ("tokens", f"{metadata.input_tokens:,} in = {stored:,} stored + {metadata.tail_tokens:,} tail"),
+        *([("padding", f"{metadata.padding_tokens:,} tokens")] if metadata.padding_tokens else []),
+        *((f"{split} epoch", f"{count:,} tokens predicted") for split, count in metadata.target_tokens.items()),
         ("rows", f"{metadata.seq_len:,} tokens each, {metadata.mode}, {metadata.dtype}"),
         (
             "vocabulary",

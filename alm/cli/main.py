@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from alm import __version__
-from alm.cli import config, corpus, device, info, pack, pretrain, quickstart, sample, tokenizer, ui
+from alm.cli import config, corpus, data, device, info, pack, pretrain, quickstart, sample, tokenizer, ui
 from alm.errors import EXIT_BUG, EXIT_FAILURE, EXIT_INTERRUPTED, AlmError
 
 # No markup mode: help is plain text, and Rich is not imported for it.
@@ -30,6 +30,7 @@ for _module, _name in (
     (corpus, "corpus"),
     (tokenizer, "tokenizer"),
     (pack, None),
+    (data, "data"),
     (pretrain, None),
     (sample, None),
     (config, "config"),

@@ -7,9 +7,12 @@ literal here so that `--help` imports nothing, and a test keeps the two equal.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from alm import engines
 
 Out = Annotated[Path, typer.Option("--out", help="Where the result goes.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there although it was made otherwise.")]
@@ -23,6 +26,11 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what librari
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")]
 Workers = Annotated[
     str, typer.Option("--workers", metavar="N", help="How many work at once: a number, or auto for all processors.")
+]
+
+Engine = Annotated[str, typer.Option("--engine", help="auto, serial, processes or ray.")]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray-address", help="Ray cluster to use; absent starts Ray on this machine.")
 ]
 
 
@@ -39,3 +47,17 @@ def worker_count(given: str) -> int:
     if not given.isdecimal() or int(given) < 1:
         raise ConfigError(f"`--workers {given}` is no number of workers", hint="use `--workers auto`, or 1 and more")
     return int(given)
+
+
+def chosen_engine(kind: str, workers: str, address: str | None) -> engines.Engine:
+    """What `--engine`, `--workers` and `--ray-address` say; `ConfigError` when they do not fit."""
+    from alm import engines, kinds
+    from alm.config.base import did_you_mean
+    from alm.errors import ConfigError
+
+    known = ["auto", *kinds.names("alm.engines")]
+    if kind not in known:
+        raise ConfigError(f"no engine is named `{kind}`{did_you_mean(kind, known)} (there are: {', '.join(known)})")
+    if address is not None and kind != "ray":
+        raise ConfigError("`--ray-address` is for the engine ray", hint="add `--engine ray`")
+    return engines.choose(kind, workers=worker_count(workers), address=address)

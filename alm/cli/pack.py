@@ -26,6 +26,18 @@ def pack(
     out: options.Out = Path("data/packed"),
     seq_len: Annotated[int, typer.Option("--seq-len", help="Tokens that a sequence predicts.")] = 512,
     shard_size: Annotated[int, typer.Option("--shard-size", help="Sequences in a full shard.")] = 2048,
+    mode: Annotated[
+        str,
+        typer.Option(
+            "--mode",
+            help="How documents become sequences: concat joins all and cuts the stream, bestfit starts sequences at "
+            "documents where it can; auto is concat up to 100 million tokens, then bestfit.",
+        ),
+    ] = "auto",
+    from_: Annotated[
+        list[str] | None,
+        typer.Option("--from", help="Tokens of nanoGPT (.bin) or Megatron (.bin with .idx) instead of --in."),
+    ] = None,
     val_fraction: Annotated[
         float,
         typer.Option(
@@ -34,6 +46,9 @@ def pack(
         ),
     ] = 0.01,
     dtype: Annotated[str, typer.Option("--dtype", help="Width of a token id on disk.")] = "uint32",
+    workers: options.Workers = "auto",
+    engine: options.Engine = "auto",
+    ray_address: options.RayAddress = None,
     force: options.Force = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -42,44 +57,76 @@ def pack(
 ) -> None:
     """Turn clean text into shards of token ids, every token counted."""
     from alm.config.load import load
+    from alm.errors import ConfigError
     from alm.packing.config import PackConfig
 
-    inputs = [*(in_ or []), *(more or [])] or ["data/clean"]
+    if from_ and (in_ or more):
+        raise ConfigError("`--from` and `--in` exclude each other", hint="pack them into two folders")
+    inputs = [] if from_ else [*(in_ or []), *(more or [])] or ["data/clean"]
     base = {
         "seq_len": seq_len,
         "sequences_per_shard": shard_size,
         "validation_fraction": val_fraction,
         "dtype": dtype,
+        "mode": mode,
     }
     config = load(PackConfig, [], base=base)
     if dry_run:
-        _show_plan(inputs, tokenizer, as_json=json)
+        _show_plan(inputs, from_ or [], tokenizer, as_json=json)
         return
     from alm.packing.pack import pack as run
 
     flags = ["--out", str(out), "--seq-len", str(seq_len), "--shard-size", str(shard_size), "--dtype", dtype]
-    redo = shlex.join(["alm", "pack", "--tokenizer", str(tokenizer), *flags, "--in", *inputs])
+    flags += ["--mode", mode, "--val-fraction", str(val_fraction)]
+    read = [word for path in from_ for word in ("--from", path)] if from_ else ["--in", *inputs]
+    redo = shlex.join(["alm", "pack", "--tokenizer", str(tokenizer), *flags, *read])
+    chosen = options.chosen_engine(engine, workers, ray_address)
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
-        made = run(config, tokenizer=tokenizer, clean=inputs, out=out, force=force, redo=redo, on_event=on_event)
+        made = run(
+            config,
+            tokenizer=tokenizer,
+            clean=inputs,
+            foreign_tokens=from_ or [],
+            out=out,
+            force=force,
+            redo=redo,
+            engine=chosen,
+            on_event=on_event,
+        )
     ui.show_result(made.model_dump(mode="json"), _lines(made, out), as_json=json)
     ui.next_step("alm", "pretrain", "--data", out, quiet=quiet, as_json=json)
 
 
-def _show_plan(inputs: list[str], tokenizer: Path, *, as_json: bool) -> None:
+def _show_plan(inputs: list[str], foreign_tokens: list[str], tokenizer: Path, *, as_json: bool) -> None:
     from alm.corpus.read import find
+    from alm.packing import foreign
     from alm.tokenizers.file import Tokenizer
 
     vocab_size = Tokenizer.load(tokenizer).vocab_size
-    files = [(str(file.path), ui.size(file.path.stat().st_size)) for file in find(inputs)]
+    paths = foreign.find(foreign_tokens) if foreign_tokens else [file.path for file in find(inputs)]
+    files = [(str(path), ui.size(path.stat().st_size)) for path in paths]
     lines = [f"{tokenizer}: {vocab_size:,} tokens", *ui.table(files)]
     ui.show_result({"inputs": dict(files), "vocab_size": vocab_size}, lines, as_json=as_json)
 
 
 def _lines(made: Any, out: Path) -> list[str]:  # Any: PackMetadata, whose module is not loaded for --help
+    stored = made.total_tokens - made.padding_tokens
+    padded = f", and {made.padding_tokens:,} of padding" if made.padding_tokens else ""
     return [
-        f"{out}: {made.input_tokens:,} tokens = {made.total_tokens:,} stored + {made.tail_tokens:,} tail",
+        f"{out}: {made.input_tokens:,} tokens = {stored:,} stored + {made.tail_tokens:,} tail{padded} ({made.mode})",
         *(
             f"  {split}: {made.sequences(split):,} sequences of {made.seq_len}, {made.tokens(split):,} tokens"
             for split in ("train", "validation")
         ),
+        *(f"  {row}" for row in ui.columns(_sources(made))),
     ]
+
+
+def _sources(made: Any) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("source", "split", "documents", "tokens", "bytes/token")]
+    for source, splits in made.sources.items():
+        for split, count in splits.items():
+            if count.tokens:
+                per_token = f"{count.bytes / count.tokens:.2f}"
+                rows.append((source, split, f"{count.documents:,}", f"{count.tokens:,}", per_token))
+    return rows

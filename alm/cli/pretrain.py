@@ -91,7 +91,8 @@ def _show_plan(config: RunConfig, packed: Path, device: str, *, as_json: bool) -
     rows = [
         ("parameters", f"{found.parameters:,}"),
         ("steps", f"{found.steps:,} of {found.tokens_per_step:,} tokens = {found.tokens:,} tokens"),
-        ("data", f"{found.training_sequences:,} sequences, seen {found.epochs:.2f} times"),
+        ("data", f"{found.training_sequences:,} sequences"),
+        *(("", f"{name} seen {seen:.2f} times") for name, seen in found.epochs.items()),
         ("validation", f"{found.validation_sequences:,} sequences"),
         ("compute", f"{found.training_flops:.2e} FLOPs"),
         ("device", f"{found.device}, {found.precision}"),

@@ -10,6 +10,7 @@ import glob
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,16 +19,17 @@ from typing import BinaryIO
 from alm import artifacts
 from alm.artifacts import CleanShard, FileRecord, SourceMetadata
 from alm.corpus import paths
-from alm.corpus.records import read_records, unescape
+from alm.corpus.records import END, read_records, unescape
 from alm.corpus.report import HTML_NAME, JSON_NAME
 from alm.errors import ArtifactError, InputError
-from alm.files import not_utf8, open_binary, suffix
+from alm.files import Readable, chunks, not_utf8, open_binary, suffix
 from alm.files import sha256 as sha256_of
 
 _SHARD = re.compile(r"(?P<source>.+)-\d{5}\.(?:txt|jsonl\.zst|parquet)")
 _TABLES = ("jsonl.zst", "parquet")  # formats whose rows hold the document lines
 _SUFFIXES = frozenset({".txt"})
 _BATCH_ROWS = 1000
+_CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,128 @@ def _read_file(file: CleanFile) -> Iterator[CleanDocument]:
             raise _not_fitting(file)
 
 
+@dataclass(frozen=True)
+class CleanPart:
+    """Some documents of a file: the bytes `start` to `end` of a text, whose document lines begin at `lines_start`.
+
+    `end` is None for a file that cannot be cut.
+    """
+
+    file: CleanFile
+    start: int = 0
+    end: int | None = None
+    first: int = 0
+    lines_start: int = 0
+
+    @property
+    def source(self) -> str:
+        """The source that the file belongs to."""
+        return self.file.source
+
+    def where(self) -> tuple[int, int | None, int]:
+        """Which part of its file it is."""
+        return self.start, self.end, self.first
+
+
+def parts_of(file: CleanFile, *, part_bytes: int) -> Iterator[CleanPart]:
+    """`file` in parts of whole documents, of about `part_bytes`; what makes them up is `read_part`.
+
+    The file is gone through once, and its hash is checked, before the first part is given: a part does not look back.
+    """
+    if file.path.suffix != ".txt":
+        yield CleanPart(file)
+        return
+    cuts = [(0, 0)]
+    documents = 0
+    with open_binary(file.path) as opened:
+        hashed = _Hashing(opened)
+        for documents, end in enumerate(_ends_of(hashed), start=1):
+            if end - cuts[-1][0] >= part_bytes:
+                cuts.append((end, documents))
+        size = hashed.size
+    if cuts[-1][0] < size or len(cuts) == 1:
+        cuts.append((size, documents))
+    offsets = [0] * len(cuts)
+    if file.shard is not None:
+        if hashed.digest.hexdigest() != file.shard.sha256:
+            raise _changed(file.path, file)
+        if documents != file.shard.documents:
+            raise _not_fitting(file)
+        offsets = _line_offsets(file, [first for _, first in cuts])
+    for (start, first), (end, _), lines_start in zip(cuts, cuts[1:], offsets, strict=False):
+        yield CleanPart(file, start, end, first, lines_start)
+
+
+def _ends_of(file: Readable) -> Iterator[int]:
+    """Where each record of a text that has marks ends."""
+    position = 0
+    tail = b"\n"  # so that a mark in the very first line is found like any other
+    for chunk in chunks(file, _CHUNK_BYTES):
+        data = tail + chunk
+        searched = 0
+        while (found := data.find(END, searched)) >= 0:
+            searched = found + len(END) - 1  # its newline may begin the next one
+            yield position - len(tail) + found + len(END)
+        position += len(chunk)
+        tail = data[max(searched, len(data) - len(END) + 1) :]
+
+
+def _line_offsets(file: CleanFile, firsts: Sequence[int]) -> list[int]:
+    """Where the document lines with these numbers begin; checks the hash and the number of lines."""
+    assert file.shard is not None
+    digest = sha256()
+    wanted = set(firsts)
+    found: dict[int, int] = {}
+    offset = number = 0
+    with file.path.with_suffix(".jsonl").open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if number - 1 in wanted:
+                found[number - 1] = offset
+            digest.update(line)
+            offset += len(line)
+    found[number] = offset
+    if digest.hexdigest() != file.shard.lines_sha256:
+        raise _changed(file.path.with_suffix(".jsonl"), file)
+    if number != file.shard.documents:
+        raise _not_fitting(file)
+    return [found[first] for first in firsts]
+
+
+def read_part(part: CleanPart) -> Iterator[CleanDocument]:
+    """The documents of a part, as `read_documents` gives them."""
+    file = part.file
+    if part.end is None or suffix(file.path) != file.path.suffix.lower():
+        yield from _read_file(file)
+        return
+    with ExitStack() as stack:
+        opened = stack.enter_context(file.path.open("rb"))
+        opened.seek(part.start)
+        lines = None
+        if file.shard is not None:
+            lines = stack.enter_context(file.path.with_suffix(".jsonl").open("rb"))
+            lines.seek(part.lines_start)
+        for number, raw in enumerate(read_records(_Limited(opened, part.end - part.start)), start=part.first + 1):
+            text = _text(raw, file)
+            if lines is not None:
+                values = json.loads(lines.readline())
+                yield CleanDocument(text, file.source, values["origin"], values["split"])
+            elif text.strip():
+                yield CleanDocument(text, file.source, f"{file.path.as_posix()}#{number}", None)
+
+
+class _Limited:
+    """The next `left` bytes of a file."""
+
+    def __init__(self, file: BinaryIO, left: int) -> None:
+        self._file = file
+        self._left = left
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(min(size, self._left))
+        self._left -= len(data)
+        return data
+
+
 def _read_table(file: CleanFile, shard: CleanShard) -> Iterator[CleanDocument]:
     if sha256_of(file.path) != shard.sha256:
         raise _changed(file.path, file)
@@ -206,10 +330,12 @@ class _Hashing:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.digest = sha256()
+        self.size = 0
 
     def read(self, size: int) -> bytes:
         data = self._file.read(size)
         self.digest.update(data)
+        self.size += len(data)
         return data
 
 

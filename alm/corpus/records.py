@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from alm.files import Readable, chunks
 
 MARK = "<|endoftext|>"
-_END = f"\n{MARK}\n".encode()
+END = f"\n{MARK}\n".encode()
 _ESCAPABLE = re.compile(rf"^(\\*{re.escape(MARK)})$", re.MULTILINE)
 _ESCAPED = re.compile(rf"^\\(\\*{re.escape(MARK)})$", re.MULTILINE)
 _CHUNK_BYTES = 1 << 22
@@ -31,17 +31,17 @@ def unescape(text: str) -> str:
 
 def record(text: str) -> bytes:
     """The bytes that stand for one document."""
-    return escape(text).encode("utf-8") + _END
+    return escape(text).encode("utf-8") + END
 
 
 def record_of(text: str, data: bytes) -> bytes:
     """The same for a `text` whose UTF-8 is `data`, so that it is not encoded again."""
-    return record(text) if MARK in text else data + _END
+    return record(text) if MARK in text else data + END
 
 
 def framed(raw: bytes) -> bytes:
     """A record from what `read_records` gives for it."""
-    return raw + _END
+    return raw + END
 
 
 def read_records(file: Readable) -> Iterator[bytes]:
@@ -54,17 +54,17 @@ def read_records(file: Readable) -> Iterator[bytes]:
     start = 1
     found_mark = False
     for chunk in chunks(file, _CHUNK_BYTES):
-        searched = max(0, len(buffer) - len(_END) + 1)
+        searched = max(0, len(buffer) - len(END) + 1)
         buffer += chunk
-        while (end := buffer.find(_END, max(searched, start - 1))) >= 0:
+        while (end := buffer.find(END, max(searched, start - 1))) >= 0:
             found_mark = True
             yield bytes(buffer[start:end])  # empty when the mark line follows another one
-            start = end + len(_END)
+            start = end + len(END)
         # The newline before `start` stays: it may begin the next end, when a document is empty.
         del buffer[: start - 1]
         start = 1
     rest = bytes(buffer[start - 1 :])
-    unended = rest.endswith(_END[:-1])  # a file may end without a newline
-    rest = rest[1 : -len(_END) + 1] if unended else rest[1:]
+    unended = rest.endswith(END[:-1])  # a file may end without a newline
+    rest = rest[1 : -len(END) + 1] if unended else rest[1:]
     if rest.strip() if found_mark or unended else rest:
         yield rest

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import math
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
 
 from alm.config.base import Config
 
@@ -10,4 +13,28 @@ from alm.config.base import Config
 class DataConfig(Config):
     """How batches are brought to the model."""
 
+    mixture: dict[str, float] | None = Field(
+        default=None,
+        description="Weights by source, in tokens, of which any multiple means the same: {stories: 3, code: 1}; others "
+        "are not read. Absent reads every sequence once an epoch.",
+    )
     prefetch: int = Field(default=2, ge=0, le=64, description="Steps whose batches are read ahead; 0 reads in line.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _workers_are_no_more(cls, given: Any) -> Any:  # Any: raw YAML
+        for key in ("num_workers", "workers", "dataloader_workers"):
+            if isinstance(given, dict) and key in given:
+                raise ValueError(
+                    f"`{key}` is not a key: batches are read ahead by one thread, which `data.prefetch` sets"
+                )
+        return given
+
+    @field_validator("mixture")
+    @classmethod
+    def _weights_are_shares(cls, mixture: dict[str, float] | None) -> dict[str, float] | None:
+        if mixture is not None and not (
+            all(0 <= weight < math.inf for weight in mixture.values()) and any(mixture.values())
+        ):
+            raise ValueError("weights are numbers from 0 up, at least one of them above 0")
+        return mixture

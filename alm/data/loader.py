@@ -9,47 +9,59 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from alm.data.order import Positions, permute
+from alm.data.config import DataConfig
+from alm.data.mixture import Mixture, mixture, plain
+from alm.data.order import Positions
 from alm.packing.shards import TokenStream
 
+NO_TARGET = -1
 _PATIENCE_SECONDS = 0.2
 _LONGEST_FAREWELL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Inputs and targets of one forward, int64, both (B, T); targets are inputs shifted by one."""
+    """Inputs and targets of one forward, int64, both (B, T); targets are inputs shifted by one.
+
+    Where a row was padded the target is `NO_TARGET`: nothing is predicted there.
+    """
 
     inputs: torch.Tensor
     targets: torch.Tensor
+    is_padded: bool = False
+
+    def target_count(self) -> int:
+        """Tokens that are predicted."""
+        return int((self.targets != NO_TARGET).sum()) if self.is_padded else self.targets.numel()
 
 
 @dataclass(frozen=True)
 class BatchPlan:
     """What decides every batch of a run. `sequences_per_step` is global, whatever the world size."""
 
-    sequences: int
+    mixture: Mixture
     sequences_per_step: int
     micro_batch_size: int
     seed: int
 
     def rows(self, step: int, *, rank: int = 0, world_size: int = 1) -> Positions:
         """Rows that `rank` of `world_size` trains on in `step` (counted from 0): its part of the global batch."""
-        share = self.sequences_per_step // world_size
-        assert share * world_size == self.sequences_per_step, (self.sequences_per_step, world_size)
-        first = step * self.sequences_per_step + rank * share
-        numbers = np.arange(first, first + share, dtype=np.int64)
-        epochs, positions = np.divmod(numbers, self.sequences)
-        rows = np.empty_like(positions)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            rows[here] = permute(positions[here], size=self.sequences, seed=self.seed, epoch=int(epoch))
-        return rows
+        first, end = (self.sequences_per_step * (rank + more) // world_size for more in (0, 1))
+        start = step * self.sequences_per_step
+        return self.mixture.rows(np.arange(start + first, start + end, dtype=np.int64), seed=self.seed)
+
+
+def batch_plan(
+    stream: TokenStream, data: DataConfig, *, sequences_per_step: int, micro_batch_size: int, seed: int
+) -> BatchPlan:
+    """The plan of a run on `stream`. Raises `ConfigError` for a mixture of sources that it does not have."""
+    chosen = mixture(data.mixture, stream.sources) if data.mixture else plain(stream.sequences)
+    return BatchPlan(chosen, sequences_per_step, micro_batch_size, seed)
 
 
 def read_step(
@@ -66,7 +78,13 @@ def read_step(
 def micro_batch(stream: TokenStream, rows: Positions) -> MicroBatch:
     """The rows as one micro-batch."""
     ids = torch.from_numpy(stream.rows(rows))
-    return MicroBatch(inputs=ids[:, :-1], targets=ids[:, 1:])
+    targets = ids[:, 1:]
+    padded = [(at, stream.padding[row]) for at, row in enumerate(rows.tolist()) if row in stream.padding]
+    if padded:
+        targets = targets.clone()
+        for at, padding in padded:
+            targets[at, -padding:] = NO_TARGET
+    return MicroBatch(inputs=ids[:, :-1], targets=targets, is_padded=bool(padded))
 
 
 class Loader:
@@ -136,7 +154,7 @@ class Loader:
         batches = read_step(self._stream, self._plan, step)
         if not self._pin:
             return batches
-        return [MicroBatch(batch.inputs.pin_memory(), batch.targets.pin_memory()) for batch in batches]
+        return [replace(b, inputs=b.inputs.pin_memory(), targets=b.targets.pin_memory()) for b in batches]
 
     def _fill(self) -> None:
         try:

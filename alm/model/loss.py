@@ -20,9 +20,9 @@ CHUNK_ELEMENTS = 2**22
 def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Sum over all tokens of -ln p(target), in nats, as an fp32 scalar (fp64 for fp64 input).
 
-    `hidden` (B, T, D), `weight` (V, D), `targets` (B, T) int64. Under autocast the matrix products are in its type and
-    the softmax is in fp32. Gradients are made here, chunk by chunk, if any will be asked for; `backward`, which can be
-    called once, only scales them.
+    `hidden` (B, T, D), `weight` (V, D), `targets` (B, T) int64; a token whose target is negative counts nothing. Under
+    autocast the matrix products are in its type and the softmax is in fp32. Gradients are made here, chunk by chunk, if
+    any will be asked for; `backward`, which can be called once, only scales them.
     """
     rows, answers = hidden.flatten(0, -2), targets.flatten()
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
@@ -32,7 +32,10 @@ def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor
 
 @torch.no_grad()
 def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """-ln p(target) of every token, (B, T), in nats, as fp32 (fp64 for fp64 input); no gradient."""
+    """-ln p(target) of every token, (B, T), in nats, as fp32 (fp64 for fp64 input); no gradient.
+
+    It is 0 where the target is negative.
+    """
     rows, answers = _products_type(hidden.flatten(0, -2)), targets.flatten()
     losses = torch.empty(answers.shape, dtype=_score_type(rows), device=rows.device)
     for part, logits in _chunks(rows, weight.to(rows.dtype)):
@@ -98,15 +101,18 @@ def _chunks(rows: Tensor, matrix: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 def _losses_(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Losses (R,), and sums (R,) of what is left in `logits` (R, V): exp(logit - greatest logit)."""
-    scores = logits.gather(1, targets[:, None]).squeeze(1)
+    scores = logits.gather(1, targets.clamp_min(0)[:, None]).squeeze(1)
     greatest = logits.amax(1)
     sums = logits.sub_(greatest[:, None]).exp_().sum(1)
-    return sums.log() + greatest - scores, sums
+    return (sums.log() + greatest - scores).masked_fill_(targets < 0, 0.0), sums
 
 
 def _logit_gradient_(exponentials: Tensor, sums: Tensor, targets: Tensor) -> Tensor:
-    probabilities = exponentials.div_(sums[:, None])
-    return probabilities.scatter_add_(1, targets[:, None], torch.full_like(sums, -1.0)[:, None])
+    """A row without a target is divided by infinity, and so has no gradient."""
+    is_none = targets < 0
+    probabilities = exponentials.div_(sums.masked_fill(is_none, torch.inf)[:, None])
+    ones = torch.full_like(sums, -1.0).masked_fill_(is_none, 0.0)
+    return probabilities.scatter_add_(1, targets.clamp_min(0)[:, None], ones[:, None])
 
 
 def _add_product_(total: Tensor, left: Tensor, right: Tensor) -> None:

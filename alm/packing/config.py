@@ -14,6 +14,11 @@ class PackConfig(Config):
 
     seq_len: int = Field(default=512, ge=2, description="Tokens that a sequence predicts.")
     sequences_per_shard: int = Field(default=2048, ge=1, description="Sequences in a full shard.")
+    mode: Literal["auto", "concat", "bestfit"] = Field(
+        default="auto",
+        description="How documents become sequences: concat joins all and cuts the stream, bestfit starts sequences at "
+        "documents where it can; auto is concat up to 100 million tokens, then bestfit.",
+    )
     validation_fraction: float = Field(
         default=0.01,
         ge=0.0,

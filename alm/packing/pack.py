@@ -1,73 +1,161 @@
 """The stage `alm pack`: clean text in, shards of token ids out, every token counted.
 
-Documents are joined with the end-of-text id between them, one stream a split, and the stream is cut
-into rows. What does not fill a last row is the counted tail: tokens in = stored + tail.
+The text is encoded part by part on any engine (`encode`); lengths alone decide what goes where (`rows`); the shards are
+brought together on the same engine (`assemble`). What does not fill a last row is the counted tail: tokens in =
+stored + tail. Nothing depends on the number of workers.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import re
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import count
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from alm import artifacts
+from alm import artifacts, engines
 from alm.artifacts import FileRecord, PackedShard, PackedSource, PackMetadata
-from alm.corpus.read import CleanDocument, CleanFile, find, read_documents
-from alm.corpus.split import SPLITS, TRAIN, VALIDATION, split_of
+from alm.corpus.read import CleanFile, CleanPart, find, parts_of
+from alm.corpus.split import SPLITS, TRAIN, VALIDATION
+from alm.engines import Engine
 from alm.errors import ConfigError, InputError
 from alm.events import Listener, Noted, Progressed, Warned, ignore
-from alm.files import atomic, publish, staging
+from alm.files import exclusive, publish, staging
+from alm.packing import foreign
+from alm.packing.assemble import ShardWork, assemble
 from alm.packing.config import PackConfig
+from alm.packing.encode import Count, EncodeWork, encode
+from alm.packing.rows import PlannedShard, Span, bestfit, concat
 from alm.packing.shards import METADATA_NAME, TOKENIZER_NAME
 from alm.tokenizers.file import Tokenizer
+from alm.tokenizers.special import PADDING
 
 _SHARD = re.compile(r"shard_\d{5,}\.(bin|idx)")
-_BATCH_CHARACTERS = 1 << 20
+_STATE_FOLDER = ".alm"
+_PART_BYTES = 8 << 20
 _FEWEST_TOKENS = 3  # the shortest sequence and one more to predict
-MODE = "concat"
+BESTFIT_TOKENS = 100_000_000
 
 
 def pack(
     config: PackConfig,
     *,
     tokenizer: Path,
-    clean: Sequence[str | Path],
+    clean: Sequence[str | Path] = (),
+    foreign_tokens: Sequence[str | Path] = (),
     out: Path,
     force: bool = False,
     redo: str = "alm pack",
+    engine: Engine | None = None,
+    part_bytes: int = _PART_BYTES,
     on_event: Listener = ignore,
 ) -> PackMetadata:
-    """Write the shards of the text in `clean` to `out`; packed data that is up to date is kept.
+    """Write the shards of the text in `clean`, or of `foreign_tokens`, to `out`; what is up to date is kept.
 
-    Raises `InputError` when the training text is shorter than one sequence, `ArtifactError` when `out`
-    was made otherwise and `force` is not given.
+    What a killed run has encoded is not encoded again. Raises `InputError` when the training text is shorter than one
+    sequence, `ArtifactError` when `out` was made otherwise and `force` is not given.
     """
     loaded = Tokenizer.load(tokenizer)
     _check_width(config, loaded)
-    files = find(clean)
+    files = find(clean) if clean else []
+    others = foreign.find([str(path) for path in foreign_tokens]) if foreign_tokens else []
     inputs = (
         artifacts.record(tokenizer, relative_to=out, sha256=loaded.sha256),
         *(file.record(relative_to=out) for file in files),
+        *foreign.records(others, relative_to=out),
     )
     values = config.model_dump(mode="json")
     kept = artifacts.current(out / METADATA_NAME, PackMetadata, config=values, inputs=inputs, force=force, redo=redo)
     if kept is not None:
         on_event(Noted(f"`{out}` is up to date: {kept.total_tokens:,} tokens in {len(kept.shards)} shards"))
         return kept
-    with staging(out, "packing") as stage:
-        packed = _pack_files(config, loaded, files, stage, on_event)
-        loaded.save(stage / TOKENIZER_NAME)
-        metadata = packed.metadata(config, loaded, values, inputs, redo)
+    job = _Job(config, tokenizer, loaded, files, others, inputs, out, part_bytes)
+    state = out / _STATE_FOLDER
+    try:
+        with exclusive(state / "lock", what=f"packing to `{out}`"), _parts_while_of_use(state / "parts"):
+            return _make(job, values, redo, engine or engines.choose("serial"), on_event)
+    finally:
+        if not (state / "parts").exists():
+            shutil.rmtree(state, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _parts_while_of_use(folder: Path) -> Iterator[None]:
+    """What was encoded is kept when packing is stopped, and not when it is done or the text is at fault."""
+    try:
+        yield
+    except InputError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What there is to pack."""
+
+    config: PackConfig
+    tokenizer_path: Path
+    tokenizer: Tokenizer
+    files: Sequence[CleanFile]
+    foreign: Sequence[Path]
+    inputs: Sequence[FileRecord]
+    out: Path
+    part_bytes: int
+
+    @property
+    def parts_folder(self) -> Path:
+        """Where parts are encoded to."""
+        return self.out / _STATE_FOLDER / "parts"
+
+    def works(self) -> Iterator[EncodeWork]:
+        """The parts in order. Files are cut while others are being encoded already."""
+        of_file = {record.path: record.sha256 for record in self.inputs}
+        size = sum(file.path.stat().st_size for file in self.files)
+        own = (part for file in self.files for part in parts_of(file, part_bytes=self.part_bytes))
+        others = foreign.parts(list(self.foreign), end_of_text_id=self.tokenizer.end_of_text_id)
+        parts: Iterator[CleanPart | foreign.Part] = chain(own, others)
+        for number, part in enumerate(parts):
+            path = part.path if isinstance(part, foreign.Part) else part.file.path
+            yield EncodeWork(
+                number,
+                part,
+                of_file[artifacts.relative(path, self.out)],
+                self.tokenizer_path,
+                self.tokenizer.sha256,
+                self.config.validation_fraction,
+                self.config.dtype,
+                self.parts_folder,
+                size,
+            )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part that is encoded."""
+
+    work: EncodeWork
+    counts: dict[str, Count]
+
+
+def _make(job: _Job, values: artifacts.Values, redo: str, engine: Engine, on_event: Listener) -> PackMetadata:
+    parts = _encode_all(job, engine, on_event)
+    tokens = sum(part.counts[TRAIN].tokens for part in parts)
+    _check_length(job.config, tokens)
+    mode = job.config.mode
+    if mode == "auto":
+        mode = "concat" if tokens <= BESTFIT_TOKENS else "bestfit"
+    with staging(job.out, "packing") as stage:
+        shards = _assemble_all(job, parts, mode, stage, engine, on_event)
+        job.tokenizer.save(stage / TOKENIZER_NAME)
+        metadata = _metadata(job, parts, shards, mode, values, redo)
         _warn_without_validation(metadata, on_event)
         artifacts.write(stage / METADATA_NAME, metadata)
-        publish(stage, out, last=METADATA_NAME, replaces=_previous(out))
+        publish(stage, job.out, last=METADATA_NAME, replaces=_previous(job.out))
     return metadata
 
 
@@ -84,6 +172,19 @@ def _check_width(config: PackConfig, tokenizer: Tokenizer) -> None:
         )
 
 
+def _check_length(config: PackConfig, tokens: int) -> None:
+    if tokens < _FEWEST_TOKENS:
+        raise InputError(
+            f"the training text has {tokens:,} tokens: there is nothing to pack",
+            hint="look at what is held out with `alm info`, or prepare more text",
+        )
+    if tokens < config.seq_len + 1:
+        raise InputError(
+            f"the training text has {tokens:,} tokens, one sequence of {config.seq_len:,} needs {config.seq_len + 1:,}",
+            hint=f"pack with `--seq-len {max(2, tokens // 2)}` or less, or prepare more text",
+        )
+
+
 def _warn_without_validation(metadata: PackMetadata, on_event: Listener) -> None:
     if metadata.sequences(VALIDATION) == 0:
         held = sum(splits[VALIDATION].tokens for splits in metadata.sources.values())
@@ -95,262 +196,105 @@ def _warn_without_validation(metadata: PackMetadata, on_event: Listener) -> None
         )
 
 
-def _pack_files(
-    config: PackConfig, tokenizer: Tokenizer, files: Sequence[CleanFile], stage: Path, on_event: Listener
-) -> _Packed:
-    packed = _Packed(stage, config)
+def _encode_all(job: _Job, engine: Engine, on_event: Listener) -> list[_Part]:
+    found: dict[int, _Part] = {}
+    begun: list[EncodeWork] = []
     documents = 0
-    for batch in _batches(_with_split(read_documents(files), config.validation_fraction)):
-        encoded = tokenizer.encode_batch([document.text for document in batch], on_event=on_event)
-        for number, document in enumerate(batch):
-            ids = encoded.ids[encoded.offsets[number] : encoded.offsets[number + 1]]
-            packed.add(document, np.append(ids, np.int32(tokenizer.end_of_text_id)))
-        documents += len(batch)
+
+    def pending() -> Iterator[EncodeWork]:
+        for work in job.works():
+            if (marker := work.finished()) is not None:
+                found[work.number] = _Part(work, marker.counts)
+            else:
+                begun.append(work)
+                yield work
+
+    for index, marker in engine.map(encode, pending(), on_event=on_event):
+        found[begun[index].number] = _Part(begun[index], marker.counts)
+        documents += sum(count.documents for count in marker.counts.values())
         on_event(Progressed("packing", documents, None, "documents"))
-    packed.close()
-    return packed
+    return [found[number] for number in sorted(found)]
 
 
-def _with_split(documents: Iterable[CleanDocument], validation_fraction: float) -> Iterator[CleanDocument]:
-    """Documents without a split get one by their own hash, as `alm corpus prepare` would give it."""
-    for document in documents:
-        if document.split is None:
-            digest = hashlib.sha256(document.text.encode("utf-8")).hexdigest()
-            split = split_of(digest, validation_fraction)
-            yield CleanDocument(document.text, document.source, document.origin, split)
-        else:
-            yield document
+def _assemble_all(
+    job: _Job, parts: Sequence[_Part], mode: str, stage: Path, engine: Engine, on_event: Listener
+) -> list[PackedShard]:
+    planned = ((split, shard) for split in SPLITS for shard in _planned(job.config, parts, mode, split))
+    pad_id = job.tokenizer.specials.get(PADDING, job.tokenizer.end_of_text_id)
+    works = (
+        ShardWork(number, split, shard, job.parts_folder, stage, job.config.dtype, pad_id)
+        for number, (split, shard) in enumerate(planned)
+    )
+    found = dict(engine.map(assemble, works, on_event=on_event))
+    return [found[number] for number in sorted(found)]
 
 
-def _batches(documents: Iterable[CleanDocument]) -> Iterator[list[CleanDocument]]:
-    batch: list[CleanDocument] = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.text)
-        if characters >= _BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
-
-
-class _Packed:
-    """Everything written so far: one stream a split, counts a source."""
-
-    def __init__(self, stage: Path, config: PackConfig) -> None:
-        numbers = count()
-        self._counts: dict[str, dict[str, _Count]] = {}
-        self._seq_len = config.seq_len
-        self._streams = {split: _Stream(split, stage, config, numbers, self._counts) for split in SPLITS}
-        self.shards: list[PackedShard] = []
-
-    def add(self, document: CleanDocument, ids: NDArray[np.int32]) -> None:
-        assert document.split is not None
-        counts = self._counts.setdefault(document.source, {split: _Count() for split in SPLITS})[document.split]
-        counts.documents += 1
-        counts.bytes += len(document.text.encode("utf-8"))
-        counts.tokens += len(ids)
-        self._streams[document.split].add(document.source, ids)
-
-    def close(self) -> None:
-        train = self._streams[TRAIN]
-        if train.tokens < _FEWEST_TOKENS:
-            raise InputError(
-                f"the training text has {train.tokens:,} tokens: there is nothing to pack",
-                hint="look at what is held out with `alm info`, or prepare more text",
-            )
-        if train.tokens < self._seq_len + 1:
-            raise InputError(
-                f"the training text has {train.tokens:,} tokens, one sequence of {self._seq_len:,} needs "
-                f"{self._seq_len + 1:,}",
-                hint=f"pack with `--seq-len {max(2, train.tokens // 2)}` or less, or prepare more text",
-            )
-        for split in SPLITS:
-            self.shards.extend(self._streams[split].close())
-
-    def metadata(
-        self,
-        config: PackConfig,
-        tokenizer: Tokenizer,
-        values: artifacts.Values,
-        inputs: tuple[FileRecord, ...],
-        command: str,
-    ) -> PackMetadata:
-        sources = {
-            name: {split: counts.frozen() for split, counts in splits.items()}
-            for name, splits in sorted(self._counts.items())
-        }
-        input_tokens = sum(c.tokens for splits in sources.values() for c in splits.values())
-        tail_tokens = sum(c.tail_tokens for splits in sources.values() for c in splits.values())
-        total_tokens = sum(shard.tokens for shard in self.shards)
-        assert input_tokens == total_tokens + tail_tokens, (input_tokens, total_tokens, tail_tokens)
-        return PackMetadata(
-            command=command,
-            config=values,
-            inputs=inputs,
+def _planned(config: PackConfig, parts: Sequence[_Part], mode: str, split: str) -> Iterator[PlannedShard]:
+    if mode == "concat" or split == VALIDATION:  # so that scores of either mode are of the same rows
+        spans = [Span(part.work.number, part.work.source, part.counts[split].tokens) for part in parts]
+        yield from concat(spans, seq_len=config.seq_len, sequences_per_shard=config.sequences_per_shard)
+        return
+    for source in dict.fromkeys(part.work.source for part in parts):
+        yield from bestfit(
+            _documents([part.work for part in parts if part.work.source == source], split),
+            source=source,
             seq_len=config.seq_len,
             sequences_per_shard=config.sequences_per_shard,
-            dtype=config.dtype,
-            vocab_size=tokenizer.vocab_size,
-            mode=MODE,
-            end_of_text_id=tokenizer.end_of_text_id,
-            tokenizer_sha256=tokenizer.sha256,
-            tokenizer_file=TOKENIZER_NAME,
-            sources=sources,
-            shards=tuple(sorted(self.shards, key=lambda shard: shard.file)),
-            input_tokens=input_tokens,
-            total_tokens=total_tokens,
-            tail_tokens=tail_tokens,
         )
 
 
-@dataclass
-class _Count:
-    documents: int = 0
-    bytes: int = 0
-    tokens: int = 0
-    stored_tokens: int = 0
-
-    def frozen(self) -> PackedSource:
-        return PackedSource(
-            documents=self.documents,
-            bytes=self.bytes,
-            tokens=self.tokens,
-            stored_tokens=self.stored_tokens,
-            tail_tokens=self.tokens - self.stored_tokens,
-        )
+def _documents(works: Sequence[EncodeWork], split: str) -> Iterator[tuple[int, int, int]]:
+    for work in works:
+        start = 0
+        for end in work.encoded.ends(split).tolist():
+            yield work.number, start, end - start
+            start = end
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """Tokens of one source; `begins` says that the first of them begins a document."""
-
-    source: str
-    ids: NDArray[np.int32]
-    begins: bool
-
-
-class _Stream:
-    """The tokens of one split on their way to shards.
-
-    The last `seq_len` tokens are held back until more come, because only the end of the stream tells
-    how many of them fill a row.
-    """
-
-    def __init__(
-        self, split: str, stage: Path, config: PackConfig, numbers: Iterator[int], counts: dict[str, dict[str, _Count]]
-    ) -> None:
-        self.tokens = 0
-        self._split = split
-        self._stage = stage
-        self._config = config
-        self._numbers = numbers
-        self._counts = counts
-        self._held: deque[_Piece] = deque()
-        self._held_tokens = 0
-        self._stored = 0
-        self._shard: _Shard | None = None
-        self._finished: list[tuple[_Shard, int]] = []
-
-    def add(self, source: str, ids: NDArray[np.int32]) -> None:
-        self._held.append(_Piece(source, ids, begins=True))
-        self._held_tokens += len(ids)
-        self.tokens += len(ids)
-        self._store(self._held_tokens - self._config.seq_len)
-
-    def close(self) -> list[PackedShard]:
-        rows = max(0, (self.tokens - 1) // self._config.seq_len)
-        self._store(rows * self._config.seq_len + 1 - self._stored if rows else 0)
-        self._finish_shard()
-        return [
-            shard.promise(self._split, _rows_between(start, start + shard.tokens, self._config.seq_len, rows))
-            for shard, start in self._finished
-        ]
-
-    def _store(self, number: int) -> None:
-        """Move the first `number` held tokens to shards."""
-        while number > 0:
-            piece = self._held.popleft()
-            room = self._room(piece.source)
-            taken = min(number, room, len(piece.ids))
-            assert self._shard is not None
-            self._shard.write(piece.ids[:taken], begins=piece.begins)
-            self._counts[piece.source][self._split].stored_tokens += taken
-            self._stored += taken
-            self._held_tokens -= taken
-            number -= taken
-            if taken < len(piece.ids):
-                self._held.appendleft(_Piece(piece.source, piece.ids[taken:], begins=False))
-
-    def _room(self, source: str) -> int:
-        """Tokens that fit into the open shard of `source`, which is opened if need be."""
-        full = self._config.seq_len * self._config.sequences_per_shard
-        if self._shard is not None and (self._shard.source != source or self._shard.tokens == full):
-            self._finish_shard()
-        if self._shard is None:
-            self._shard = _Shard(self._stage, next(self._numbers), source, self._config.dtype)
-        return full - self._shard.tokens
-
-    def _finish_shard(self) -> None:
-        if self._shard is not None:
-            self._shard.finish()
-            self._finished.append((self._shard, self._stored - self._shard.tokens))
-            self._shard = None
+def _metadata(
+    job: _Job, parts: Sequence[_Part], shards: Sequence[PackedShard], mode: str, values: artifacts.Values, redo: str
+) -> PackMetadata:
+    sources = {
+        name: {split: _packed_source(parts, shards, name, split) for split in SPLITS}
+        for name in sorted({part.work.source for part in parts})
+    }
+    input_tokens = sum(c.tokens for splits in sources.values() for c in splits.values())
+    tail_tokens = sum(c.tail_tokens for splits in sources.values() for c in splits.values())
+    total_tokens = sum(shard.tokens for shard in shards)
+    padding_tokens = sum(shard.padding for shard in shards)
+    assert input_tokens == total_tokens - padding_tokens + tail_tokens, (input_tokens, total_tokens, tail_tokens)
+    return PackMetadata(
+        command=redo,
+        config=values,
+        inputs=tuple(job.inputs),
+        seq_len=job.config.seq_len,
+        sequences_per_shard=job.config.sequences_per_shard,
+        dtype=job.config.dtype,
+        vocab_size=job.tokenizer.vocab_size,
+        mode="bestfit" if mode == "bestfit" else "concat",
+        end_of_text_id=job.tokenizer.end_of_text_id,
+        tokenizer_sha256=job.tokenizer.sha256,
+        tokenizer_file=TOKENIZER_NAME,
+        sources=sources,
+        shards=tuple(shards),
+        input_tokens=input_tokens,
+        total_tokens=total_tokens,
+        tail_tokens=tail_tokens,
+        padding_tokens=padding_tokens,
+        target_tokens={
+            split: sum(s.sequences * job.config.seq_len - s.padding for s in shards if s.split == split)
+            for split in SPLITS
+        },
+    )
 
 
-def _rows_between(start: int, end: int, seq_len: int, rows: int) -> int:
-    """How many of the first `rows` rows start at a stream position in [start, end)."""
-    first, after = -(-start // seq_len), -(-end // seq_len)
-    return min(after, rows) - min(first, rows)
-
-
-@dataclass
-class _Shard:
-    """One shard being filled; held in memory until it is full, which `sequences_per_shard` bounds."""
-
-    stage: Path
-    number: int
-    source: str
-    dtype: str
-    tokens: int = 0
-    pieces: list[NDArray[np.int32]] = field(default_factory=list)
-    starts: list[int] = field(default_factory=list)
-    sha256: str = ""
-    index_sha256: str = ""
-
-    @property
-    def stem(self) -> str:
-        return f"shard_{self.number:05d}"
-
-    def write(self, ids: NDArray[np.int32], *, begins: bool) -> None:
-        if begins:
-            self.starts.append(self.tokens)
-        self.pieces.append(ids)
-        self.tokens += len(ids)
-
-    def finish(self) -> None:
-        width = np.dtype(self.dtype).newbyteorder("<")
-        tokens = np.concatenate(self.pieces).astype(width).tobytes()
-        starts = np.array(self.starts, dtype="<i8").tobytes()
-        self.sha256 = _write(self.stage / f"{self.stem}.bin", tokens)
-        self.index_sha256 = _write(self.stage / f"{self.stem}.idx", starts)
-        self.pieces, self.starts = [], []
-
-    def promise(self, split: str, sequences: int) -> PackedShard:
-        return PackedShard(
-            file=f"{self.stem}.bin",
-            split=split,
-            source=self.source,
-            sequences=sequences,
-            tokens=self.tokens,
-            sha256=self.sha256,
-            index_file=f"{self.stem}.idx",
-            index_sha256=self.index_sha256,
-        )
-
-
-def _write(path: Path, data: bytes) -> str:
-    with atomic(path) as file:
-        file.write(data)
-    return hashlib.sha256(data).hexdigest()
+def _packed_source(parts: Sequence[_Part], shards: Sequence[PackedShard], name: str, split: str) -> PackedSource:
+    count = sum((part.counts[split] for part in parts if part.work.source == name), Count())
+    stored = sum(shard.tokens - shard.padding for shard in shards if (shard.source, shard.split) == (name, split))
+    return PackedSource(
+        documents=count.documents,
+        bytes=count.bytes,
+        tokens=count.tokens,
+        stored_tokens=stored,
+        tail_tokens=count.tokens - stored,
+    )

@@ -1,7 +1,8 @@
 """Reading packed data: the token stream of a split, and any row of it.
 
-The shards of a split, one after the other, are one stream. Row `r` starts at token `r * seq_len` and
-reads `seq_len + 1` tokens: the inputs, and the same shifted by one as targets.
+The shards of a split, one after the other, are one stream. Row `r` starts at token `r * stride` and reads `seq_len + 1`
+tokens: the inputs, and the same shifted by one as targets. The stride is `seq_len` where documents are joined, and
+`seq_len + 1` where rows were fitted, which share no token.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class TokenStream:
     shards: tuple[PackedShard, ...]
     seq_len: int
     dtype: str
+    stride: int
 
     @cached_property
     def sequences(self) -> int:
@@ -70,7 +72,47 @@ class TokenStream:
 
     def rows(self, numbers: NDArray[np.int64]) -> Ids:
         """Rows `numbers` as ids of shape (len(numbers), seq_len + 1)."""
-        return np.stack([self.tokens(int(number) * self.seq_len, self.seq_len + 1) for number in numbers])
+        length = self.seq_len + 1
+        out = np.empty((len(numbers), length), dtype=np.int64)
+        starts = numbers * self.stride
+        shards = np.searchsorted(self._starts, starts, side="right") - 1
+        offsets = starts - self._starts[shards]
+        is_inside = starts + length <= self._starts[shards + 1]
+        maps = self._maps
+        # A loop over slices is faster than one look-up of every token.
+        for row, (shard, offset, inside) in enumerate(
+            zip(shards.tolist(), offsets.tolist(), is_inside.tolist(), strict=True)
+        ):
+            out[row] = maps[shard][offset : offset + length] if inside else self.tokens(int(starts[row]), length)
+        return out
+
+    @cached_property
+    def padding(self) -> dict[int, int]:
+        """How many tokens at the end of a row are no text; only rows that have any."""
+        ends = np.cumsum([shard.sequences for shard in self.shards])
+        return {int(end) - 1: shard.padding for end, shard in zip(ends, self.shards, strict=True) if shard.padding}
+
+    @cached_property
+    def sources(self) -> dict[str, range]:
+        """The rows that start in each source."""
+        found: dict[str, range] = {}
+        row = 0
+        for shard in self.shards:
+            first = found[shard.source].start if shard.source in found else row
+            row += shard.sequences
+            found[shard.source] = range(first, row)
+        return found
+
+    def starts(self, row: int) -> NDArray[np.int64]:
+        """Where in a row documents start, 0 being its first token."""
+        first = row * self.stride
+        found = []
+        for number, shard in enumerate(self.shards):
+            begin, end = (int(at) for at in self._starts[number : number + 2])
+            if begin <= first + self.seq_len and first < end:
+                index = np.fromfile(self.folder / shard.index_file, dtype="<i8") + begin - first
+                found.append(index[(index >= 0) & (index <= self.seq_len)])
+        return np.concatenate(found)
 
 
 @dataclass(frozen=True)
@@ -88,7 +130,8 @@ class PackedData:
     def split(self, name: str) -> TokenStream:
         """The token stream of split `name`, possibly without any row."""
         shards = tuple(shard for shard in self.metadata.shards if shard.split == name)
-        return TokenStream(self.folder, shards, self.metadata.seq_len, self.metadata.dtype)
+        metadata = self.metadata
+        return TokenStream(self.folder, shards, metadata.seq_len, metadata.dtype, metadata.stride(name))
 
 
 def open_packed(folder: Path) -> PackedData:

@@ -158,6 +158,10 @@ class Tokenizer:
         with ThreadPoolExecutor(len(parts)) as threads:
             return _in_one([*threads.map(self._encoded_natively, parts)])
 
+    def expect(self, characters: int) -> None:
+        """Say that so many will be encoded, so that compiled code is chosen at once where it pays."""
+        self._characters = max(self._characters, characters)
+
     def _is_worth_compiling(self, characters: int, on_event: Listener = ignore) -> bool:
         self._characters += characters
         return compiled.pays_off(self._characters, on_event)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from alm import kinds
-from alm.data.loader import BatchPlan, Loader, MicroBatch
+from alm.data.loader import BatchPlan, Loader, MicroBatch, batch_plan
 from alm.device import Choice
 from alm.errors import AlmError
 from alm.events import Listener, Stepped, Validated
@@ -51,12 +51,7 @@ def train(
     is no longer finite; nothing is saved from then on.
     """
     training = config.training
-    plan = BatchPlan(
-        sequences=streams.train.sequences,
-        sequences_per_step=training.sequences_per_step,
-        micro_batch_size=training.micro_batch_size,
-        seed=training.seed,
-    )
+    plan = planned(config, streams.train)
     recorder = _Recorder(state, config, streams, choice=choice, metrics=metrics, hooks=hooks)
     forward = compiled(state, enabled=training.compile is True)
     with Loader(
@@ -76,6 +71,18 @@ def train(
             recorder.after_step(result, state.optimizer.param_groups[0]["lr"])
             if hooks.should_stop():
                 break
+
+
+def planned(config: RunConfig, stream: TokenStream) -> BatchPlan:
+    """What decides every batch of a run with `config` on `stream`."""
+    training = config.training
+    return batch_plan(
+        stream,
+        config.data,
+        sequences_per_step=training.sequences_per_step,
+        micro_batch_size=training.micro_batch_size,
+        seed=training.seed,
+    )
 
 
 def lr_factor(config: RunConfig, step: int) -> float:

@@ -10,7 +10,8 @@ from alm.corpus.split import TRAIN, VALIDATION
 from alm.model.count import count
 from alm.packing.shards import open_packed
 from alm.training.config import RunConfig
-from alm.training.pretrain import with_data
+from alm.training.loop import planned
+from alm.training.pretrain import epochs, with_data
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Plan:
     tokens: int
     training_sequences: int
     validation_sequences: int
-    epochs: float
+    epochs: dict[str, float]
     training_flops: float
     device: str
     precision: str
@@ -39,6 +40,7 @@ def plan(config: RunConfig, *, data: Path, device_name: str = "auto") -> Plan:
     tokens_per_step = config.training.sequences_per_step * seq_len
     tokens = tokens_per_step * config.training.max_steps
     sequences = packed.metadata.sequences(TRAIN)
+    mixture = planned(config, packed.split(TRAIN)).mixture
     return Plan(
         parameters=counted.total,
         tokens_per_step=tokens_per_step,
@@ -46,7 +48,7 @@ def plan(config: RunConfig, *, data: Path, device_name: str = "auto") -> Plan:
         tokens=tokens,
         training_sequences=sequences,
         validation_sequences=packed.metadata.sequences(VALIDATION),
-        epochs=round(tokens / (sequences * seq_len), 3),
+        epochs=epochs(config, mixture),
         training_flops=tokens * counted.training_flops_per_token(seq_len),
         device=str(choice.device),
         precision=choice.precision,

@@ -20,6 +20,7 @@ from alm.checkpoint.retain import retain, set_aside_later
 from alm.checkpoint.save import save_checkpoint
 from alm.config.load import write_yaml
 from alm.corpus.split import TRAIN, VALIDATION
+from alm.data.mixture import Mixture
 from alm.device import Choice
 from alm.errors import AlmError, ArtifactError, ConfigError, StoppedError
 from alm.events import CheckpointSaved, Listener, Noted, Resumed, Warned, ignore
@@ -30,7 +31,7 @@ from alm.packing.shards import PackedData, open_packed, pack_command
 from alm.tokenizers.file import Tokenizer
 from alm.training import metrics, run
 from alm.training.config import RunConfig
-from alm.training.loop import Hooks, Streams, train
+from alm.training.loop import Hooks, Streams, planned, train
 from alm.training.state import TrainState, fresh, restore_, snapshot
 from alm.training.stop import StopSignals
 
@@ -76,6 +77,13 @@ def pretrain(
         if not device.is_out_of_memory(error):
             raise
         raise _out_of_memory(job) from error
+
+
+ALL = "all sources"
+# Muennighoff et al. 2023, "Scaling Data-Constrained Language Models", section 5: up to 4 epochs are almost as good as
+# new text.
+MANY_EPOCHS = 4
+MORE_TEXT = "train for fewer steps with `--set training.max_steps=...`, or prepare more text"
 
 
 @dataclass(frozen=True)
@@ -241,6 +249,10 @@ def _train(job: _Job, state: TrainState) -> RunMetadata:
     warmup = getattr(job.config.scheduler, "warmup_steps", 0)
     if warmup >= job.config.training.max_steps:
         job.on_event(Warned(f"the run ends within its warm-up of {warmup} steps", "--set scheduler.warmup_steps=..."))
+    for name, seen in epochs(job.config, planned(job.config, streams.train).mixture).items():
+        if seen > MANY_EPOCHS:
+            text = f"the text of `{name}`" if name != ALL else "the text"
+            job.on_event(Warned(f"{text} is seen {seen:.1f} times: from the fifth on it teaches little", MORE_TEXT))
     if not streams.validation.sequences:
         job.on_event(Warned("no text is held out: this run has no validation", None))
     with StopSignals(on_request=partial(job.on_event, _STOPPING)) as signals, metrics.MetricsFile(job.out) as rows:
@@ -250,6 +262,12 @@ def _train(job: _Job, state: TrainState) -> RunMetadata:
             rows.sync()
             raise _stopped(job, _save(job, state, interrupted=True), state.step, terminated=signals.terminated)
     return _finish(job, state.step)
+
+
+def epochs(config: RunConfig, mixture: Mixture) -> dict[str, float]:
+    """How often the run goes through each source; through everything, where sources are not weighted."""
+    sequences = config.training.sequences_per_step * config.training.max_steps
+    return {name or ALL: round(seen, 3) for name, seen in mixture.epochs(sequences).items()}
 
 
 def _save(job: _Job, state: TrainState, *, interrupted: bool = False) -> Path:

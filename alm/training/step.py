@@ -44,7 +44,7 @@ def train_step(
     summed and divided by the number of target tokens of the whole step, so every token weighs the same
     however the step is cut up.
     """
-    targets = sum(batch.targets.numel() for batch in micro_batches)
+    targets = sum(batch.target_count() for batch in micro_batches)
     total = torch.zeros((), device=choice.device)
     state.model.train()
     state.optimizer.zero_grad(set_to_none=True)

@@ -11,7 +11,10 @@ import torch
 from builders import write_packed
 
 from alm.corpus.split import TRAIN
-from alm.data.loader import BatchPlan, Loader, read_step
+from alm.data.loader import NO_TARGET, BatchPlan, Loader, micro_batch, read_step
+from alm.data.mixture import plain
+from alm.packing.config import PackConfig
+from alm.packing.pack import pack
 from alm.packing.shards import TokenStream, open_packed
 
 
@@ -21,7 +24,7 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> TokenStream:
 
 
 def plan(stream: TokenStream, *, sequences_per_step: int = 8, micro: int = 4, seed: int = 1) -> BatchPlan:
-    return BatchPlan(stream.sequences, sequences_per_step, micro, seed)
+    return BatchPlan(plain(stream.sequences), sequences_per_step, micro, seed)
 
 
 def test_an_epoch_visits_each_sequence_once(stream: TokenStream) -> None:
@@ -77,9 +80,25 @@ def test_a_stop_is_noticed_while_a_batch_is_waited_for(stream: TokenStream, monk
 
 
 def test_a_failure_in_the_thread_reaches_the_reader(stream: TokenStream, tmp_path: Path) -> None:
-    broken = TokenStream(tmp_path, stream.shards, stream.seq_len, stream.dtype)
+    broken = TokenStream(tmp_path, stream.shards, stream.seq_len, stream.dtype, stream.stride)
     with (
         Loader(broken, plan(stream), first_step=0, last_step=3, prefetch=2, pin=False) as loader,
         pytest.raises(FileNotFoundError),
     ):
         next(iter(loader))
+
+
+def test_padding_predicts_nothing_and_is_not_counted(tmp_path: Path) -> None:
+    _, data = write_packed(tmp_path)
+    config = PackConfig(seq_len=16, sequences_per_shard=50, mode="bestfit")
+    pack(config, tokenizer=tmp_path / "tokenizer.json", clean=[tmp_path / "clean"], out=tmp_path / "fitted")
+    fitted = open_packed(tmp_path / "fitted").split(TRAIN)
+    assert data.seq_len == fitted.seq_len
+    ((row, padding),) = fitted.padding.items()
+    assert row == fitted.sequences - 1
+    batch = micro_batch(fitted, np.array([0, row]))
+    assert (batch.targets[1] == NO_TARGET).sum() == padding
+    assert (batch.targets[0] != NO_TARGET).all()
+    assert batch.target_count() == 32 - padding
+    assert (batch.inputs >= 0).all()
+    assert micro_batch(fitted, np.array([0])).target_count() == 16

@@ -1,0 +1,74 @@
+"""`alm data`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from alm.cli import options, ui
+
+if TYPE_CHECKING:
+    from alm.data.show import Row
+
+app = typer.Typer(help="Look at what a run is trained on.", no_args_is_help=True, rich_markup_mode=None)
+DEFAULT_RUN = Path("runs/pico-pretrain")
+
+
+@app.callback()
+def root() -> None:
+    """Look at what a run is trained on."""
+
+
+@app.command(epilog="Example:  alm data show --run runs/pico-pretrain --step 1234")
+def show(
+    step: Annotated[int, typer.Option("--step", min=1, help="The step, as metrics.jsonl and the screen count it.")],
+    run: Annotated[Path, typer.Option("--run", help="The run's folder.")] = DEFAULT_RUN,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Packed data; absent takes the run's own.", show_default=False)
+    ] = None,
+    characters: Annotated[int, typer.Option("--characters", min=1, help="Most characters shown of a document.")] = 300,
+    json: options.Json = False,
+) -> None:
+    """Print the documents of one batch of a run, past or to come: where a loss spike is looked into."""
+    import os
+
+    from alm.config.load import Part, load
+    from alm.data.show import batch
+    from alm.errors import ConfigError
+    from alm.packing.shards import TRAIN, open_packed
+    from alm.tokenizers.file import Tokenizer
+    from alm.training import run as runs
+    from alm.training.config import RunConfig
+    from alm.training.loop import planned
+
+    if not runs.exists(run):
+        raise ConfigError(f"`{run}` holds no run", hint="name the folder of a run with `--run`")
+    config = load(RunConfig, [Part(run / runs.CONFIG_NAME)])
+    if step > config.training.max_steps:
+        raise ConfigError(f"`--step {step}` is behind the end of the run: it has {config.training.max_steps:,} steps")
+    folder = data or Path(os.path.normpath(run / runs.read_metadata(run).data))
+    packed = open_packed(folder)
+    stream = packed.split(TRAIN)
+    rows = batch(stream, Tokenizer.load(packed.tokenizer_path), planned(config, stream), step=step - 1)
+    values = {"step": step, "data": str(folder), "rows": [_values(row) for row in rows]}
+    ui.show_result(values, [line for row in rows for line in _lines(row, characters)], as_json=json)
+
+
+def _values(row: Row) -> dict[str, object]:
+    return {"row": row.number, "source": row.source, "documents": [vars(passage) for passage in row.passages]}
+
+
+def _lines(row: Row, characters: int) -> list[str]:
+    count = len(row.passages)
+    lines = [f"sequence {row.number:,}  {row.source}, {count} {'document' if count == 1 else 'documents'}"]
+    for passage in row.passages:
+        text = passage.text if len(passage.text) <= characters else passage.text[:characters] + " ..."
+        lines.append(f"  {'' if passage.begins else '... '}{_on_one_line(text)}  [{passage.tokens:,} tokens]")
+    return lines
+
+
+def _on_one_line(text: str) -> str:
+    """Line ends and other controls as escapes, so that a document is one line and cannot steer the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

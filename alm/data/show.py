@@ -1,0 +1,45 @@
+"""The documents of any batch, past or to come: where a loss spike is looked into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from alm.data.loader import BatchPlan
+from alm.packing.shards import TokenStream
+from alm.tokenizers.file import Tokenizer
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What a row holds of one document; `begins` says whether that is its beginning."""
+
+    text: str
+    tokens: int
+    begins: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence of a batch."""
+
+    number: int
+    source: str
+    passages: tuple[Passage, ...]
+
+
+def batch(stream: TokenStream, tokenizer: Tokenizer, plan: BatchPlan, *, step: int) -> list[Row]:
+    """The rows of update number `step`, counted from 0, in the order of the batch."""
+    return [_row(stream, tokenizer, int(number)) for number in plan.rows(step)]
+
+
+def _row(stream: TokenStream, tokenizer: Tokenizer, number: int) -> Row:
+    length = stream.seq_len + 1 - stream.padding.get(number, 0)
+    ids = stream.tokens(number * stream.stride, length).tolist()
+    starts = [int(start) for start in stream.starts(number) if start < length]
+    bounds = sorted({0, *starts, length})
+    passages = tuple(
+        Passage(tokenizer.decode(ids[start:end]), end - start, start in starts) for start, end in pairwise(bounds)
+    )
+    source = next(name for name, rows in stream.sources.items() if number in rows)
+    return Row(number, source, passages)

@@ -1,0 +1,242 @@
+"""The first pass of packing: a part of the text, or of somebody's tokens, becomes ids by split, beside the others.
+
+Runs in whichever process the engine chooses. A part that is done has a marker, so a killed run loses the parts in
+progress at most. Nothing here depends on the length of a sequence.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alm import artifacts
+from alm.config.base import Config
+from alm.corpus.read import CleanDocument, CleanPart, read_part
+from alm.corpus.split import SPLITS, TRAIN, VALIDATION, split_of
+from alm.events import Listener
+from alm.files import atomic, write_bytes
+from alm.packing import foreign
+from alm.tokenizers.file import Tokenizer
+
+_BATCH_CHARACTERS = 1 << 20
+_FORMAT = 1
+
+
+class Count(Config):
+    """What a part gives to one split."""
+
+    documents: int = 0
+    bytes: int = 0
+    tokens: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(
+            documents=self.documents + other.documents,
+            bytes=self.bytes + other.bytes,
+            tokens=self.tokens + other.tokens,
+        )
+
+
+class Marker(Config):
+    """`NNNNN.json`: the promise that a part is encoded."""
+
+    key: str
+    counts: dict[str, Count]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The ids of a part: for each split, documents one after the other, each with its end of text."""
+
+    folder: Path
+    number: int
+    dtype: str
+
+    def ids_path(self, split: str) -> Path:
+        """The ids, in the width that shards have."""
+        return self.folder / f"{self.number:06d}.{split}.ids"
+
+    def ends_path(self, split: str) -> Path:
+        """Where each document ends, int64."""
+        return self.folder / f"{self.number:06d}.{split}.ends"
+
+    @property
+    def marker_path(self) -> Path:
+        """Written last."""
+        return self.folder / f"{self.number:06d}.json"
+
+    def ids(self, split: str) -> NDArray[Any]:
+        """The ids, mapped."""
+        path = self.ids_path(split)
+        width = np.dtype(self.dtype).newbyteorder("<")
+        return np.memmap(path, dtype=width, mode="r") if path.stat().st_size else np.zeros(0, dtype=width)
+
+    def ends(self, split: str) -> NDArray[np.int64]:
+        """Where each document ends."""
+        return np.fromfile(self.ends_path(split), dtype="<i8").astype(np.int64)
+
+
+@dataclass(frozen=True)
+class EncodeWork:
+    """One part to encode. `identity` is the hash of its file."""
+
+    number: int
+    part: CleanPart | foreign.Part
+    identity: str
+    tokenizer: Path
+    tokenizer_sha256: str
+    validation_fraction: float
+    dtype: str
+    folder: Path
+    expected_characters: int
+
+    @property
+    def source(self) -> str:
+        """The source that the part belongs to."""
+        return self.part.source
+
+    @property
+    def encoded(self) -> Encoded:
+        """Where the ids go."""
+        return Encoded(self.folder, self.number, self.dtype)
+
+    def key(self) -> str:
+        """What the ids are a function of."""
+        decisive = (_FORMAT, self.part.where(), self.identity, self.tokenizer_sha256, self.validation_fraction)
+        return hashlib.sha256(repr((*decisive, self.dtype)).encode()).hexdigest()
+
+    def finished(self) -> Marker | None:
+        """The marker, if the part was encoded just so."""
+        try:
+            marker = Marker.model_validate_json(self.encoded.marker_path.read_bytes())
+        except (OSError, ValueError):
+            return None
+        width = np.dtype(self.dtype).itemsize
+        whole = all(
+            _size(self.encoded.ids_path(split)) == count.tokens * width
+            and _size(self.encoded.ends_path(split)) == count.documents * 8
+            for split, count in marker.counts.items()
+        )
+        return marker if whole and marker.key == self.key() else None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+def encode(job: EncodeWork, tell: Listener) -> Marker:
+    """Write the ids of a part and its marker."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        outs = {split: _Out(stack.enter_context(atomic(job.encoded.ids_path(split))), job.dtype) for split in SPLITS}
+        if isinstance(job.part, foreign.Part):
+            _copy(job, job.part, outs)
+        else:
+            _encode(job, job.part, outs, tell)
+    for split, out in outs.items():
+        ends = np.concatenate([np.zeros(0, dtype=np.int64), *out.ends])
+        write_bytes(job.encoded.ends_path(split), ends.astype("<i8").tobytes())
+    marker = Marker(key=job.key(), counts={split: out.count for split, out in outs.items()})
+    artifacts.write(job.encoded.marker_path, marker)
+    return marker
+
+
+class _Out:
+    """The ids of one split on their way to the file."""
+
+    def __init__(self, file: Any, dtype: str) -> None:
+        self._write = file.write
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        self.ends: list[NDArray[np.int64]] = []
+        self.count = Count()
+
+    def add(self, ids: NDArray[Any], lengths: NDArray[np.int64], size: int) -> None:
+        """Documents of `lengths`, which have `size` bytes of text together."""
+        self._write(ids.astype(self._dtype).tobytes())
+        self.ends.append(self.count.tokens + np.cumsum(lengths))
+        self.count += Count(documents=len(lengths), bytes=size, tokens=len(ids))
+
+
+def _encode(job: EncodeWork, part: CleanPart, outs: dict[str, _Out], tell: Listener) -> None:
+    tokenizer = _tokenizer(job.tokenizer, job.tokenizer_sha256)
+    tokenizer.expect(job.expected_characters)
+    for batch in _batches(read_part(part)):
+        encoded = tokenizer.encode_batch([document.text for document in batch], on_event=tell)
+        ids, lengths = with_ends(encoded.ids, encoded.offsets, tokenizer.end_of_text_id)
+        is_held_out = np.array([_split(document, job.validation_fraction) == VALIDATION for document in batch])
+        sizes = np.array([len(document.text.encode("utf-8")) for document in batch], dtype=np.int64)
+        if not is_held_out.any():
+            outs[TRAIN].add(ids, lengths, int(sizes.sum()))
+            continue
+        of_token = np.repeat(is_held_out, lengths)
+        for split, chosen, tokens in ((TRAIN, ~is_held_out, ~of_token), (VALIDATION, is_held_out, of_token)):
+            outs[split].add(ids[tokens], lengths[chosen], int(sizes[chosen].sum()))
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(path: Path, sha256: str) -> Tokenizer:
+    """Loaded once a process; `sha256` tells one file from another of the same name."""
+    return Tokenizer.load(path)
+
+
+def with_ends(
+    ids: NDArray[np.int32], offsets: NDArray[np.int64], end_of_text_id: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Ids with the end of text behind each document, and the length of each with it."""
+    lengths = np.diff(offsets).astype(np.int64) + 1
+    joined = np.empty(len(ids) + len(lengths), dtype=np.int32)
+    is_end = np.zeros(len(joined), dtype=bool)
+    is_end[np.cumsum(lengths) - 1] = True
+    joined[is_end] = end_of_text_id
+    joined[~is_end] = ids
+    return joined, lengths
+
+
+def _split(document: CleanDocument, validation_fraction: float) -> str:
+    """A document without a split gets one by its own hash, as `alm corpus prepare` would give it."""
+    if document.split is not None:
+        return document.split
+    return split_of(hashlib.sha256(document.text.encode("utf-8")).hexdigest(), validation_fraction)
+
+
+def _batches(documents: Iterable[CleanDocument]) -> Iterator[list[CleanDocument]]:
+    batch: list[CleanDocument] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text)
+        if characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _copy(job: EncodeWork, part: foreign.Part, outs: dict[str, _Out]) -> None:
+    """Tokens that somebody else made, document by document."""
+    tokenizer = _tokenizer(job.tokenizer, job.tokenizer_sha256)
+    widths = tokenizer.bytes_per_id
+    for ids, lengths in foreign.read(part, end_of_text_id=tokenizer.end_of_text_id, vocab_size=tokenizer.vocab_size):
+        ends = np.cumsum(lengths)
+        held = np.array(
+            [
+                (part.split or split_of(_hash(ids[end - length : end]), job.validation_fraction)) == VALIDATION
+                for end, length in zip(ends, lengths, strict=True)
+            ],
+            dtype=bool,
+        )
+        of_token = np.repeat(held, lengths)
+        for split, chosen, tokens in ((TRAIN, ~held, ~of_token), (VALIDATION, held, of_token)):
+            outs[split].add(ids[tokens], lengths[chosen], int(widths[ids[tokens]].sum()))
+
+
+def _hash(ids: NDArray[np.int32]) -> str:
+    return hashlib.sha256(ids.tobytes()).hexdigest()

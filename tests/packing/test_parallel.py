@@ -1,0 +1,213 @@
+"""Packing in parts: the same bytes whatever the parts, the workers and the kills."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import texts, write_clean, write_tokenizer
+
+from alm import engines
+from alm.artifacts import PackMetadata
+from alm.corpus.read import find, parts_of, read_documents, read_part
+from alm.errors import ArtifactError
+from alm.events import Listener
+from alm.packing import pack as pack_module
+from alm.packing.config import PackConfig
+from alm.packing.encode import EncodeWork, Marker, encode
+from alm.packing.pack import pack
+from alm.packing.shards import TRAIN, open_packed
+
+MARK = "<|endoftext|>"
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def corpus(root: Path) -> tuple[Path, Path]:
+    clean = write_clean(root / "clean", texts(120), source="b", validation_fraction=0.2)
+    write_clean(clean, texts(80, seed=4), source="a", validation_fraction=0.2)
+    (clean / "foreign.txt").write_text(f"\n{MARK}\n".join(texts(30, seed=5)), encoding="utf-8")
+    (clean / "plain.txt").write_text("one document\n\nwithout marks\n", encoding="utf-8")
+    (clean / "packed.txt.gz").write_bytes(gzip.compress(f"x\n{MARK}\ny\n{MARK}\n".encode()))
+    return clean, write_tokenizer(root / "tokenizer.json", clean)
+
+
+@pytest.mark.parametrize("part_bytes", [1, 100, 1000, 1 << 30])
+def test_parts_hold_every_document_once(tmp_path: Path, part_bytes: int) -> None:
+    clean, _ = corpus(tmp_path)
+    files = find([clean])
+    found = [
+        document for file in files for part in parts_of(file, part_bytes=part_bytes) for document in read_part(part)
+    ]
+    assert found == list(read_documents(files))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_parts_of_hard_texts_hold_every_document_once(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    pieces = ["a", "\n", f"\n{MARK}\n", f"{MARK}\n", f"\\{MARK}\n", MARK, "é" * 50]
+    path = tmp_path / "t.txt"
+    path.write_text("".join(draw.choices(pieces, k=draw.randrange(0, 30))), encoding="utf-8", newline="")
+    files = find([path])
+    whole = list(read_documents(files))
+    for part_bytes in (1, 7, 40):
+        parts = list(parts_of(files[0], part_bytes=part_bytes))
+        assert [document for part in parts for document in read_part(part)] == whole
+
+
+@pytest.mark.parametrize("mode", ["concat", "bestfit"])
+def test_neither_parts_nor_workers_change_a_byte(tmp_path: Path, mode: str) -> None:
+    clean, tokenizer = corpus(tmp_path)
+    config = PackConfig.model_validate({"seq_len": 16, "sequences_per_shard": 7, "mode": mode})
+    packed = []
+    for name, part_bytes, workers in (("whole", 1 << 30, 1), ("parts", 500, 1), ("two", 2000, 2)):
+        out = tmp_path / name
+        engine = engines.choose(workers=workers)
+        pack(config, tokenizer=tokenizer, clean=[clean], out=out, engine=engine, part_bytes=part_bytes)
+        packed.append(files_in(out))
+    assert packed[0] == packed[1] == packed[2]
+
+
+def test_what_was_encoded_is_not_encoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clean, tokenizer = corpus(tmp_path)
+    config = PackConfig(seq_len=16)
+    pack(config, tokenizer=tokenizer, clean=[clean], out=tmp_path / "whole", part_bytes=500)
+    numbers: list[int] = []
+
+    def stopping(job: EncodeWork, tell: Listener) -> Marker:
+        if len(numbers) == 5:
+            raise KeyboardInterrupt
+        numbers.append(job.number)
+        return encode(job, tell)
+
+    def counting(job: EncodeWork, tell: Listener) -> Marker:
+        numbers.append(job.number)
+        return encode(job, tell)
+
+    monkeypatch.setattr(pack_module, "encode", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        pack(config, tokenizer=tokenizer, clean=[clean], out=tmp_path / "out", part_bytes=500)
+    # A part whose ids are not whole is encoded again.
+    next((tmp_path / "out" / ".alm" / "parts").glob("000003.train.ids")).write_bytes(b"")
+    monkeypatch.setattr(pack_module, "encode", counting)
+    pack(config, tokenizer=tokenizer, clean=[clean], out=tmp_path / "out", part_bytes=500)
+    assert len(numbers) - 1 == len(set(numbers))
+    assert numbers.count(3) == 2
+    assert files_in(tmp_path / "out") == files_in(tmp_path / "whole")
+    assert not (tmp_path / "out" / ".alm").exists()
+
+
+PACK = """
+import sys
+from pathlib import Path
+from alm import engines
+from alm.packing.config import PackConfig
+from alm.packing.pack import pack
+if __name__ == "__main__":
+    clean, tokenizer, out, workers = sys.argv[1:]
+    pack(PackConfig(seq_len=16, sequences_per_shard=7, mode="bestfit"), tokenizer=Path(tokenizer), clean=[clean],
+         out=Path(out), part_bytes=300, engine=engines.choose(workers=int(workers)))
+"""
+
+
+def test_killed_at_random_moments_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    clean, tokenizer = corpus(tmp_path)
+    program = tmp_path / "program.py"
+    program.write_text(PACK)
+
+    def command(out: Path, workers: int = 1) -> list[str]:
+        return [sys.executable, str(program), str(clean), str(tokenizer), str(out), str(workers)]
+
+    began = time.monotonic()
+    subprocess.run(command(tmp_path / "whole"), check=True)
+    seconds = time.monotonic() - began
+    draw = random.Random(2)
+    for attempt in range(8):
+        with subprocess.Popen(command(tmp_path / "out", 1 + attempt % 2), start_new_session=True) as process:
+            try:
+                process.wait(seconds * draw.uniform(0.2, 1.1))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+    subprocess.run(command(tmp_path / "out"), check=True)
+    assert files_in(tmp_path / "out") == files_in(tmp_path / "whole")
+
+
+def test_a_shard_that_was_edited_is_told(tmp_path: Path) -> None:
+    clean, tokenizer = corpus(tmp_path)
+    shard = clean / "a-00000.txt"
+    shard.write_bytes(shard.read_bytes().replace(b"fox", b"dog", 1))
+    with pytest.raises(ArtifactError, match="has changed since it was written"):
+        pack(PackConfig(seq_len=16), tokenizer=tokenizer, clean=[clean], out=tmp_path / "out")
+    lines = clean / "b-00000.jsonl"
+    lines.write_bytes(lines.read_bytes()[:-5])
+    with pytest.raises(ArtifactError, match="has changed since it was written"):
+        pack(PackConfig(seq_len=16), tokenizer=tokenizer, clean=[clean / "b-00000.txt"], out=tmp_path / "out")
+
+
+def test_a_flipped_byte_in_any_shard_is_found_and_named(tmp_path: Path) -> None:
+    from alm import artifacts
+
+    clean, tokenizer = corpus(tmp_path)
+    config = PackConfig(seq_len=16, sequences_per_shard=20)
+    metadata = pack(config, tokenizer=tokenizer, clean=[clean], out=tmp_path / "out")
+    for promised in metadata.payload():
+        path = tmp_path / "out" / promised.path
+        data = bytearray(path.read_bytes())
+        if not data:
+            continue
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        assert artifacts.damaged(tmp_path / "out", metadata.payload()) == [f"`{path}` has changed since it was written"]
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+
+def fitted(root: Path) -> tuple[Path, PackMetadata]:
+    clean, tokenizer = corpus(root)
+    config = PackConfig(seq_len=32, sequences_per_shard=9, mode="bestfit")
+    return clean, pack(config, tokenizer=tokenizer, clean=[clean], out=root / "packed")
+
+
+def test_fitted_rows_hold_every_token_once_and_are_counted(tmp_path: Path) -> None:
+    clean, metadata = fitted(tmp_path)
+    packed = open_packed(tmp_path / "packed")
+    tokenizer = __import__("alm.tokenizers.file", fromlist=["Tokenizer"]).Tokenizer.load(packed.tokenizer_path)
+    stream = packed.split(TRAIN)
+    rows = stream.rows(np.arange(stream.sequences))
+    kept = [row[: 33 - stream.padding.get(number, 0)].tolist() for number, row in enumerate(rows)]
+    wanted: dict[str, list[int]] = {}
+    for document in read_documents(find([clean])):
+        if document.split == TRAIN:
+            wanted.setdefault(document.source, []).extend([*tokenizer.encode(document.text), 0])
+    for source in ("a", "b"):
+        own = stream.sources[source]
+        assert sorted(id for row in kept[own.start : own.stop] for id in row) == sorted(wanted[source])
+    assert metadata.mode == "bestfit"
+    assert metadata.input_tokens == metadata.total_tokens - metadata.padding_tokens + metadata.tail_tokens
+    assert metadata.target_tokens[TRAIN] == sum(len(row) - 1 for row in kept)
+    assert all(counts[TRAIN].tail_tokens == 0 for counts in metadata.sources.values())
+    begins = sum(0 in stream.starts(row).tolist() for row in range(stream.sequences))
+    assert begins > stream.sequences // 4
+
+
+def test_document_starts_are_known_in_either_mode(tmp_path: Path) -> None:
+    clean, tokenizer = corpus(tmp_path)
+    for mode in ("concat", "bestfit"):
+        config = PackConfig.model_validate({"seq_len": 24, "sequences_per_shard": 5, "mode": mode})
+        pack(config, tokenizer=tokenizer, clean=[clean], out=tmp_path / mode)
+        stream = open_packed(tmp_path / mode).split(TRAIN)
+        for row in range(stream.sequences):
+            ids = stream.rows(np.array([row]))[0]
+            length = len(ids) - stream.padding.get(row, 0)
+            after_ends = {at + 1 for at in np.flatnonzero(ids[: length - 1] == 0).tolist()}
+            assert set(stream.starts(row).tolist()) - {0} == after_ends
