@@ -23,7 +23,7 @@ def root() -> None:
 
 @app.command(epilog="Example:  alm data show --run runs/pico-pretrain --step 1234")
 def show(
-    step: Annotated[int, typer.Option("--step", min=1, help="The step, as metrics.jsonl and the screen count it.")],
+    step: Annotated[int, typer.Option("--step", help="The step, as metrics.jsonl and the screen count it.")],
     run: Annotated[Path, typer.Option("--run", help="The run's folder.")] = DEFAULT_RUN,
     data: Annotated[
         Path | None, typer.Option("--data", help="Packed data; absent takes the run's own.", show_default=False)
@@ -46,8 +46,8 @@ def show(
     if not runs.exists(run):
         raise ConfigError(f"`{run}` holds no run", hint="name the folder of a run with `--run`")
     config = load(RunConfig, [Part(run / runs.CONFIG_NAME)])
-    if step > config.training.max_steps:
-        raise ConfigError(f"`--step {step}` is behind the end of the run: it has {config.training.max_steps:,} steps")
+    if not 1 <= step <= config.training.max_steps:
+        raise ConfigError(f"the run has no step {step}: they go from 1 to {config.training.max_steps:,}")
     folder = data or Path(os.path.normpath(run / runs.read_metadata(run).data))
     packed = open_packed(folder)
     stream = packed.split(TRAIN)

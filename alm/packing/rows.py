@@ -3,15 +3,15 @@
 `concat`: all documents of a split, one after the other, are one stream; row r starts at r x seq_len and reads one token
 more than it has, so every token but the first of the split is predicted once.
 
-`bestfit`: rows of seq_len + 1 tokens start with a document, the longest of those at hand, and are filled with the
-longest that still fit (best fit decreasing; Ding et al. 2024, "Fewer Truncations Improve Language Modeling", section
-3.2, with a bounded look-ahead). Where none fits, the longest is cut, and what is left of it begins the next row:
-nothing is thrown away. Only the last row of a source is padded.
+`bestfit`: rows of seq_len + 1 tokens start with a document and are filled with whole ones (best fit; Ding et al. 2024,
+"Fewer Truncations Improve Language Modeling", section 3.2, with a bounded look-ahead, and with pairs that fill a row
+exactly, because rows are not padded). Where none fits one is cut, and what is left of it begins the next row: nothing
+is thrown away. Only the last row of a source is padded.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -22,6 +22,8 @@ LOOK_AHEAD = 4096  # documents that bestfit chooses from
 
 Pieces = NDArray[np.int64]
 """(n, 3): part, first token in it, number of tokens."""
+Piece = tuple[int, int, int]
+"""The same of one."""
 
 
 @dataclass(frozen=True)
@@ -80,19 +82,11 @@ def concat(spans: Iterable[Span], *, seq_len: int, sequences_per_shard: int) -> 
     yield from finished()
 
 
-@dataclass(frozen=True, order=True)
-class _Document:
-    length: int
-    number: int
-    part: int
-    offset: int
-
-
 def bestfit(
-    documents: Iterable[tuple[int, int, int]], *, source: str, seq_len: int, sequences_per_shard: int
+    documents: Iterable[Piece], *, source: str, seq_len: int, sequences_per_shard: int
 ) -> Iterator[PlannedShard]:
     """The shards of one source in one split, of its `documents` (part, first token, tokens) in order."""
-    pieces: list[tuple[int, int, int]] = []
+    pieces: list[Piece] = []
     rows = padding = 0
     for row, missing in _rows(documents, seq_len + 1):
         pieces += row
@@ -105,32 +99,69 @@ def bestfit(
         yield PlannedShard(source, np.array(pieces, dtype=np.int64), rows)
 
 
-def _rows(documents: Iterable[tuple[int, int, int]], width: int) -> Iterator[tuple[list[tuple[int, int, int]], int]]:
+def _rows(documents: Iterable[Piece], width: int) -> Iterator[tuple[list[Piece], int]]:
     """Each row's pieces, and how many tokens it lacks, which only the last one does."""
-    coming = enumerate(documents)
-    at_hand: list[_Document] = []  # by length
-    carried: tuple[int, int, int] | None = None
-
-    def refill() -> bool:
-        while len(at_hand) < LOOK_AHEAD and (following := next(coming, None)) is not None:
-            number, (part, offset, length) = following
-            # Of equal lengths the earliest is the last in order, which is the first to be taken.
-            insort(at_hand, _Document(length, -number, part, offset))
-        return carried is not None or bool(at_hand)
-
-    while refill():
-        row: list[tuple[int, int, int]] = []
+    at_hand = _AtHand(documents, width)
+    carried: Piece | None = None
+    while carried is not None or at_hand.refill():
+        row: list[Piece] = []
         room = width
-        while room and refill():
+        while room and (carried is not None or at_hand.refill()):
             if carried is not None:
                 (part, offset, length), carried = carried, None
             else:
-                fitting = bisect_right(at_hand, room, key=lambda document: document.length)
-                chosen = at_hand.pop(fitting - 1 if fitting and row else -1)
-                part, offset, length = chosen.part, chosen.offset, chosen.length
+                part, offset, length = at_hand.take(room, is_first=not row)
             taken = min(length, room)
             row.append((part, offset, taken))
             room -= taken
             if taken < length:
                 carried = (part, offset + taken, length - taken)
         yield row, room
+
+
+class _AtHand:
+    """The documents to choose from: those longer than a row in order, the others by length, the earliest first."""
+
+    def __init__(self, documents: Iterable[Piece], width: int) -> None:
+        self._coming = iter(documents)
+        self._long: deque[Piece] = deque()
+        self._short: list[deque[Piece]] = [deque() for _ in range(width + 1)]
+        self._is_there = np.zeros(width + 1, dtype=bool)  # by length
+        self._count = 0
+
+    def refill(self) -> bool:
+        """Take in what there is room for; whether there is anything."""
+        while self._count < LOOK_AHEAD and (piece := next(self._coming, None)) is not None:
+            self._count += 1
+            if piece[2] < len(self._short):
+                self._short[piece[2]].append(piece)
+                self._is_there[piece[2]] = True
+            else:
+                self._long.append(piece)
+        return self._count > 0
+
+    def take(self, room: int, *, is_first: bool) -> Piece:
+        """What goes into `room` next: what fills it, or half fills it with another one, or is the longest to fit.
+
+        Where nothing fits, one that has to be cut anyway, else the longest.
+        """
+        self._count -= 1
+        if is_first and self._long:
+            return self._long.popleft()
+        lengths = self._is_there[: room + 1]
+        if lengths[room]:
+            return self._pop(room)
+        pairs = np.flatnonzero(lengths & lengths[::-1])
+        if len(pairs) and (pairs[-1] * 2 != room or len(self._short[pairs[-1]]) > 1):
+            return self._pop(int(pairs[-1]))
+        fitting = np.flatnonzero(lengths)
+        if len(fitting):
+            return self._pop(int(fitting[-1]))
+        if self._long:
+            return self._long.popleft()
+        return self._pop(int(np.flatnonzero(self._is_there)[-1]))
+
+    def _pop(self, length: int) -> Piece:
+        found = self._short[length].popleft()
+        self._is_there[length] = bool(self._short[length])
+        return found

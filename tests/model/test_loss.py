@@ -58,6 +58,25 @@ def test_each_token_equals_the_plain_one() -> None:
     assert token_losses(*case(torch.float32)).dtype == torch.float32
 
 
+def test_a_token_without_a_target_counts_nothing() -> None:
+    hidden, weight, targets = case()
+    targets[1, 3:] = -1
+    targets[2] = -1
+    kept = targets >= 0
+
+    def wanted(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return plain(hidden, weight, targets.clamp_min(0))[kept].sum()
+
+    torch.testing.assert_close(cross_entropy_sum(hidden, weight, targets), wanted(hidden, weight, targets), **EXACT)
+    for found, expected in zip(
+        gradients(cross_entropy_sum, (hidden, weight, targets)),
+        gradients(wanted, (hidden, weight, targets)),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected, **EXACT)
+    assert (token_losses(hidden, weight, targets)[~kept] == 0).all()
+
+
 def test_certain_and_hopeless_tokens_stay_finite() -> None:
     hidden, weight = torch.tensor([[[1000.0], [1000.0]]]), torch.tensor([[1.0], [-1.0]])
     assert token_losses(hidden, weight, torch.tensor([[0, 1]])).tolist() == [[0.0, 2000.0]]

@@ -30,7 +30,7 @@ def documents(count: int, seed: int = 0) -> list[list[int]]:
 
 
 def joined(given: list[list[int]]) -> list[int]:
-    return [id for document in given for id in [*document, 0]]
+    return [token for document in given for token in [*document, 0]]
 
 
 def stream_of(folder: Path, split: str) -> list[int]:

@@ -96,6 +96,16 @@ def test_what_is_left_of_a_cut_document_begins_the_next_row(seed: int) -> None:
             assert following[0][0] in set(starts)
 
 
+def test_short_documents_are_hardly_ever_cut() -> None:
+    draw = random.Random(1)
+    lengths = [min(512, max(20, int(draw.lognormvariate(5.3, 0.5)))) for _ in range(20_000)]
+    starts = np.cumsum([0, *lengths[:-1]]).tolist()
+    given = [(0, start, length) for start, length in zip(starts, lengths, strict=True)]
+    found = row_pieces(list(bestfit(given, source="s", seq_len=512, sequences_per_shard=64)), 513)
+    begins = set(starts)
+    assert sum(row[0][0] in begins for row in found) > 0.95 * len(found)  # where a stream is cut, one in 200
+
+
 def test_documents_that_fill_rows_are_not_cut() -> None:
     lengths = [3, 6, 4, 4, 2, 5, 8]  # 3 + 5, 6 + 2, 4 + 4, 8
     starts = np.cumsum([0, *lengths[:-1]]).tolist()
