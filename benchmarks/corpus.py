@@ -203,7 +203,13 @@ def minhash(texts: list[str], rounds: int) -> None:
 
 
 class Watch:
-    """CPU seconds of the child processes there are, as Linux shows them, looked at ten times a second."""
+    """CPU seconds of the child processes there are, as Linux shows them, looked at ten times a second.
+
+    With `depth` 2 it is the children of children.
+    """
+
+    def __init__(self, depth: int = 1) -> None:
+        self._depth = depth
 
     def __enter__(self) -> Watch:
         self._ended = threading.Event()
@@ -218,11 +224,16 @@ class Watch:
 
     def _look(self) -> None:
         while not self._ended.wait(0.1):
+            parents, seconds = {}, {}
             for stat in Path("/proc").glob("[0-9]*/stat"):
                 with contextlib.suppress(OSError):
                     fields = stat.read_text().rpartition(")")[2].split()
-                    if int(fields[1]) == os.getpid():
-                        self._seconds[int(stat.parent.name)] = (int(fields[11]) + int(fields[12])) / 100
+                    pid = int(stat.parent.name)
+                    parents[pid], seconds[pid] = int(fields[1]), (int(fields[11]) + int(fields[12])) / 100
+            wanted = {os.getpid()}
+            for _ in range(self._depth):
+                wanted = {pid for pid, parent in parents.items() if parent in wanted}
+            self._seconds.update({pid: seconds[pid] for pid in wanted})
 
     def busiest_share(self) -> float:
         """Of the CPU seconds of all children, how many the busiest used."""

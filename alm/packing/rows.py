@@ -141,7 +141,7 @@ class _AtHand:
         return self._count > 0
 
     def take(self, room: int, *, is_first: bool) -> Piece:
-        """What goes into `room` next: what fills it, or half fills it with another one, or is the longest to fit.
+        """What goes into `room` next: what fills it alone, or with another of about its length, or is the longest to fit.
 
         Where nothing fits, one that has to be cut anyway, else the longest.
         """
@@ -151,9 +151,9 @@ class _AtHand:
         lengths = self._is_there[: room + 1]
         if lengths[room]:
             return self._pop(room)
-        pairs = np.flatnonzero(lengths & lengths[::-1])
-        if len(pairs) and (pairs[-1] * 2 != room or len(self._short[pairs[-1]]) > 1):
-            return self._pop(int(pairs[-1]))
+        for longer in np.flatnonzero((lengths & lengths[::-1])[-(-room // 2) :])[:2] + -(-room // 2):
+            if 2 * longer > room or len(self._short[longer]) > 1:
+                return self._pop(int(longer))
         fitting = np.flatnonzero(lengths)
         if len(fitting):
             return self._pop(int(fitting[-1]))

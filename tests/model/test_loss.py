@@ -68,11 +68,8 @@ def test_a_token_without_a_target_counts_nothing() -> None:
         return plain(hidden, weight, targets.clamp_min(0))[kept].sum()
 
     torch.testing.assert_close(cross_entropy_sum(hidden, weight, targets), wanted(hidden, weight, targets), **EXACT)
-    for found, expected in zip(
-        gradients(cross_entropy_sum, (hidden, weight, targets)),
-        gradients(wanted, (hidden, weight, targets)),
-        strict=True,
-    ):
+    triple = (hidden, weight, targets)
+    for found, expected in zip(gradients(cross_entropy_sum, triple), gradients(wanted, triple), strict=True):
         torch.testing.assert_close(found, expected, **EXACT)
     assert (token_losses(hidden, weight, targets)[~kept] == 0).all()
 
