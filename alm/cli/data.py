@@ -23,7 +23,7 @@ def root() -> None:
 
 @app.command(epilog="Example:  alm data show --run runs/pico-pretrain --step 1234")
 def show(
-    step: Annotated[int, typer.Option("--step", help="The step, as metrics.jsonl and the screen count it.")],
+    step: Annotated[int, typer.Option("--step", help="The step, as metrics.jsonl and the screen count it.")] = 1,
     run: Annotated[Path, typer.Option("--run", help="The run's folder.")] = DEFAULT_RUN,
     data: Annotated[
         Path | None, typer.Option("--data", help="Packed data; absent takes the run's own.", show_default=False)

@@ -141,7 +141,7 @@ class _AtHand:
         return self._count > 0
 
     def take(self, room: int, *, is_first: bool) -> Piece:
-        """What goes into `room` next: what fills it alone, or with another of about its length, or is the longest to fit.
+        """What goes into `room` next: what fills it alone, or with another about as long, or is the longest to fit.
 
         Where nothing fits, one that has to be cut anyway, else the longest.
         """
