@@ -161,7 +161,7 @@ def against_peers(work: Path, texts: list[str], rounds: int, python: str) -> Non
 
 
 def workers(work: Path, texts: list[str], rounds: int) -> None:
-    clean, _, tokenizer, size = prepared(work, list(itertools.islice(itertools.cycle(texts), 8 * len(texts))))
+    clean, _, tokenizer, size = prepared(work, list(itertools.islice(itertools.cycle(texts), 32 * len(texts))))
     cpu(ours(clean, tokenizer, work / "warm"))
     ratios, shares = [], []
     for number in range(rounds):

@@ -8,6 +8,8 @@ Number Generators", figure 16). Reshuffled each epoch by its key.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,13 +26,15 @@ def permute(positions: Positions, *, size: int, seed: int, epoch: int) -> Positi
     half_bits = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))
     keys = _keys(seed, epoch)
     out = _feistel(positions.astype(np.uint64), half_bits, keys)
-    outside = out >= size
-    while outside.any():
-        out[outside] = _feistel(out[outside], half_bits, keys)
-        outside = out >= size
+    outside = np.flatnonzero(out >= size)
+    while len(outside):
+        walked = _feistel(out[outside], half_bits, keys)
+        out[outside] = walked
+        outside = outside[walked >= size]
     return out.astype(np.int64)
 
 
+@functools.lru_cache(maxsize=64)
 def _keys(seed: int, epoch: int) -> list[np.uint64]:
     state = _mix_one(_mix_one(seed & _MASK) ^ (epoch & _MASK))
     return [np.uint64(_mix_one((state + i * _GOLDEN) & _MASK)) for i in range(1, _ROUNDS + 1)]
@@ -40,18 +44,25 @@ def _feistel(values: _Words, half_bits: np.uint64, keys: list[np.uint64]) -> _Wo
     mask = (np.uint64(1) << half_bits) - np.uint64(1)
     left, right = values >> half_bits, values & mask
     for key in keys:
-        left, right = right, left ^ (_mix(right ^ key) & mask)
-    return (left << half_bits) | right
+        mixed = _mix_(right ^ key)
+        mixed &= mask
+        mixed ^= left
+        left, right = right, mixed
+    left <<= half_bits
+    left |= right
+    return left
 
 
-def _mix(words: _Words) -> _Words:
-    """The splitmix64 finalizer of each word, after adding the golden gamma."""
-    with np.errstate(over="ignore"):
-        words = words + np.uint64(_GOLDEN)
-        words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
+def _mix_(words: _Words) -> _Words:
+    """The splitmix64 finalizer of each word, after adding the golden gamma, in place."""
+    words += np.uint64(_GOLDEN)  # arrays wrap around silently
+    words ^= words >> np.uint64(30)
+    words *= np.uint64(0xBF58476D1CE4E5B9)
+    words ^= words >> np.uint64(27)
+    words *= np.uint64(0x94D049BB133111EB)
+    words ^= words >> np.uint64(31)
+    return words
 
 
 def _mix_one(word: int) -> int:
-    return int(_mix(np.array([word], dtype=np.uint64))[0])
+    return int(_mix_(np.array([word], dtype=np.uint64))[0])

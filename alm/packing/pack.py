@@ -38,6 +38,7 @@ _SHARD = re.compile(r"shard_\d{5,}\.(bin|idx)")
 _STATE_FOLDER = ".alm"
 _PART_BYTES = 8 << 20
 _FEWEST_TOKENS = 3  # the shortest sequence and one more to predict
+_WORTH_SHARING = 500_000_000  # tokens; fewer are copied sooner than workers are started
 BESTFIT_TOKENS = 100_000_000
 
 
@@ -225,6 +226,8 @@ def _assemble_all(
         ShardWork(number, split, shard, job.parts_folder, stage, job.config.dtype, pad_id)
         for number, (split, shard) in enumerate(planned)
     )
+    if sum(count.tokens for part in parts for count in part.counts.values()) < _WORTH_SHARING:
+        engine = engines.choose("serial")
     found = dict(engine.map(assemble, works, on_event=on_event))
     return [found[number] for number in sorted(found)]
 

@@ -298,3 +298,49 @@ def test_a_reader_that_leaves_is_no_error_message(trained: Path) -> None:
     assert process.returncode == 1
     assert "Traceback" not in err
     assert "BrokenPipe" not in err
+
+
+def test_a_batch_can_be_looked_at(trained: Path, run: Any) -> None:
+    code, out, err = run("data", "show", "--step", "2")
+    assert code == 0, err
+    assert out.startswith("sequence ")
+    values = json.loads(run("data", "show", "--step", "2", "--json")[1])
+    assert [len(values["rows"]), values["step"]] == [2, 2]
+    tokens = [sum(passage["tokens"] for passage in row["documents"]) for row in values["rows"]]
+    assert tokens == [17, 17]
+    assert run("data", "show", "--step", "7")[0] == 2
+    assert "no step 7" in run("data", "show", "--step", "7")[2]
+    assert run("data", "show", "--run", "none")[0] == 2
+
+
+def test_sources_are_mixed_by_weight_and_many_epochs_are_told(trained: Path, run: Any) -> None:
+    code, _, err = run("pretrain", *SMALL, "--out", "runs/mixed", "--set", "data.mixture={my-texts: 1}")
+    assert code == 0, err
+    code, out, _ = run("pretrain", *SMALL, "--set", "training.max_steps=5000", "--out", "runs/long", "--dry-run")
+    assert "all sources seen" in out
+    code, _, err = run("pretrain", *SMALL, "--out", "runs/other", "--set", "data.mixture={other: 1}")
+    assert code == 2
+    assert "names `other`, which has no sequences here (sources that have: my-texts)" in err
+    for key in ("num_workers", "workers"):
+        code, _, err = run("pretrain", *SMALL, "--out", "runs/other", "--set", f"data.{key}=4")
+        assert code == 2
+        assert "data.prefetch" in err
+
+
+def test_packing_takes_workers_a_mode_and_tokens_of_others(trained: Path, run: Any) -> None:
+    assert run("pack", "--seq-len", "16", "--out", "two", "--workers", "2", "--mode", "bestfit")[0] == 0
+    assert run("pack", "--seq-len", "16", "--out", "one", "--workers", "1", "--mode", "bestfit")[0] == 0
+    names = {path.name for path in Path("one").iterdir()} - {"metadata.json"}
+    assert all((Path("one") / name).read_bytes() == (Path("two") / name).read_bytes() for name in names)
+    assert run("pretrain", *SMALL, "--data", "two", "--out", "runs/fitted")[0] == 0
+    code, out, err = run("pack", "--from", "data/packed/shard_00000.bin", "--in", "data/clean", "--out", "x")
+    assert (code, out) == (2, "")
+    assert "exclude each other" in err
+    code, _, err = run("pack", "--mode", "best", "--out", "x")
+    assert code == 2
+    Path("gpt").mkdir()
+    Path("gpt/train.bin").write_bytes(b"\x10\x00\x11\x00\x00\x00" * 200)
+    code, out, err = run("pack", "--from", "gpt/train.bin", "--seq-len", "16", "--out", "x")
+    assert code == 0, err
+    assert "600 tokens" in out
+    assert run("info", "x")[0] == 0
