@@ -73,9 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except AlmError as error:
         ui.show_error(error)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        ui.talk("interrupted")
-        raise SystemExit(EXIT_INTERRUPTED) from None
+    except SystemExit as ending:
+        if ending.code == EXIT_INTERRUPTED:  # Typer makes this of Ctrl-C, and says nothing
+            ui.talk("interrupted; what was finished is kept, and the same command goes on from there")
+        raise
     except BrokenPipeError:
         # The reader of our output is gone; without this Python complains once more while it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -344,3 +344,18 @@ def test_packing_takes_workers_a_mode_and_tokens_of_others(trained: Path, run: A
     assert code == 0, err
     assert "600 tokens" in out
     assert run("info", "x")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "command", [["pack", "--seq-len", "16", "--out", "x"], ["corpus", "prepare", "my-texts", "--out", "x"]]
+)
+def test_ctrl_c_is_told(trained: Path, run: Any, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("alm.packing.pack._make", interrupted)
+    monkeypatch.setattr("alm.corpus.prepare._make", interrupted)
+    code, out, err = run(*command)
+    assert (code, out) == (130, "")
+    assert "interrupted; what was finished is kept" in err
+    assert "Traceback" not in err
