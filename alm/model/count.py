@@ -22,7 +22,7 @@ class Count:
     norms: int
     head: int  # 0 when tied
     matmul: int  # entries of the matrices that a token is multiplied with: the head counts, tied or not
-    _attention_width: int  # n_layers x n_heads x head width
+    _config: ModelConfig
 
     @property
     def total(self) -> int:
@@ -30,14 +30,16 @@ class Count:
         return self.embedding + self.attention + self.feedforward + self.norms + self.head
 
     def forward_flops_per_token(self, tokens: int) -> float:
-        """Mean FLOPs of a token in a causal sequence of `tokens`: 2 (matmul + attention width x (tokens + 1)).
+        """Mean FLOPs of a token in a causal sequence of `tokens`: 2 (matmul + 2 width x tokens seen, in each layer).
 
         Kaplan et al. 2020 (arXiv:2001.08361, table 1, 2N + 2 n_layer n_ctx d_attn), with their context replaced by
-        what a causal token sees: (tokens + 1) / 2 on average, once for the scores and once for the mixing.
-        Norms, softmax and activations are left out.
+        what a causal token sees: (tokens + 1) / 2 on average, fewer in a window, once for the scores and once for the
+        mixing. Norms, softmax and activations are left out.
         """
-        seen = (tokens + 1) / 2
-        return FLOPS_PER_MULTIPLY_ADD * (self.matmul + 2 * self._attention_width * seen)
+        config = self._config
+        module = kinds.module_of(config.attention)
+        seen: float = sum(module.seen(config.attention, tokens, layer) for layer in range(config.n_layers))
+        return FLOPS_PER_MULTIPLY_ADD * (self.matmul + 2 * config.n_heads * config.head_width * seen)
 
     def training_flops_per_token(self, tokens: int) -> float:
         """Forward and backward: three times the forward pass (Kaplan et al. 2020, section 2.1)."""
@@ -57,5 +59,5 @@ def count(config: ModelConfig) -> Count:
         norms=config.n_layers * (2 * config.d_model + head_norms) + config.d_model,
         head=0 if config.tie_embeddings else table,
         matmul=attention + feedforward + table,
-        _attention_width=config.n_layers * config.n_heads * config.head_width,
+        _config=config,
     )

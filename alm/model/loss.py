@@ -76,7 +76,9 @@ class _CrossEntropySum(torch.autograd.Function):
 
 def _products_type(rows: Tensor) -> Tensor:
     device = rows.device.type
-    return rows.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else rows
+    if rows.is_meta or not torch.is_autocast_enabled(device):  # the meta device knows no autocast
+        return rows
+    return rows.to(torch.get_autocast_dtype(device))
 
 
 def _score_type(rows: Tensor) -> torch.dtype:

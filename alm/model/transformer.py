@@ -21,11 +21,11 @@ from alm.model.positions import Placement, Positions
 class Block(nn.Module):
     """Attention, then feed-forward, each added to the residual stream."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.dropout = config.dropout
         self.input_layernorm = RMSNorm(config.d_model, eps=config.norm_eps)
-        self.self_attn: nn.Module = kinds.module_of(config.attention).build(config.attention, config)
+        self.self_attn: nn.Module = kinds.module_of(config.attention).build(config.attention, config, layer)
         self.post_attention_layernorm = RMSNorm(config.d_model, eps=config.norm_eps)
         self.mlp: nn.Module = kinds.module_of(config.feedforward).build(config.feedforward, config)
 
@@ -44,7 +44,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.dropout = config.dropout
         self.embed_tokens = Embedding(config.known_vocab_size, config.d_model)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = RMSNorm(config.d_model, eps=config.norm_eps)
         self.positions: Positions = kinds.module_of(config.positions).build(config.positions, config)
 

@@ -135,7 +135,7 @@ def _out_of_memory(job: _Job) -> AlmError:
     flags = " ".join(f"--set {change}" for change in smaller)
     hint = f"add `{flags}`: half the memory of activations, the same curve"
     if training.micro_batch_size == 1:
-        hint = "choose a smaller model: `--model nano`"
+        hint = "choose a smaller model: `--model 10m`, or `--model 1m`"
     return AlmError(
         f"the memory of {job.choice.device} is full: {count(job.config.model).total:,} parameters and micro-batches "
         f"of {training.micro_batch_size} sequences do not fit",

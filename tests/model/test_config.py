@@ -20,9 +20,18 @@ def test_defaults() -> None:
         "vocab_size": "auto",
         "max_position_embeddings": 1024,
         "rope_theta": 10000.0,
-        "positions": {"kind": "rope"},
+        "positions": {
+            "kind": "rope",
+            "scaling": {
+                "method": "none",
+                "factor": 1.0,
+                "original_max_position_embeddings": None,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+            },
+        },
         "feedforward": {"kind": "swiglu"},
-        "attention": {"kind": "grouped"},
+        "attention": {"kind": "grouped", "window": None, "full_every": 4},
         "qk_norm": False,
         "tie_embeddings": True,
         "dropout": 0.0,
@@ -40,6 +49,11 @@ def test_what_is_dumped_loads_as_the_same() -> None:
     [
         ({"d_model": 100, "n_heads": 6}, "n_heads 6 does not divide d_model 100"),
         ({"n_heads": 6, "n_kv_heads": 4}, "n_kv_heads 4 does not divide n_heads 6"),
+        (
+            {"positions": {"kind": "rope", "scaling": {"method": "yarn", "factor": 2}}},
+            "yarn needs original_max_position_embeddings",
+        ),
+        ({"positions": {"kind": "rope", "scaling": {"factor": 2}}}, "a factor needs a method"),
         ({"d_model": 30, "n_heads": 6}, "rope needs an even head width, and d_model 30 / n_heads 6 = 5"),
         ({"vocab_size": 0}, "greater than 0"),
         ({"vocab_size": "all"}, "'auto'"),

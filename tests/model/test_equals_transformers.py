@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from model_kinds import YARN
 
+from alm.model.config import ModelConfig
 from alm.model.loss import cross_entropy_sum
 from alm.model.transformer import Transformer
 
@@ -16,6 +18,14 @@ transformers = pytest.importorskip("transformers")
 SAME = {"rtol": 1e-4, "atol": 1e-4}
 # The same, as a share of the largest entry of each gradient.
 GRADIENT = 1e-4
+
+
+def rope_parameters(config: ModelConfig) -> dict[str, object]:
+    scaling = config.positions.scaling  # type: ignore[attr-defined]  # rope has it
+    if scaling.method == "none":
+        return {"rope_type": "default", "rope_theta": config.rope_theta}
+    values = scaling.model_dump(exclude_none=True)
+    return {"rope_type": values.pop("method"), "rope_theta": config.rope_theta, **values}
 
 
 def theirs(model: Transformer) -> torch.nn.Module:
@@ -30,11 +40,14 @@ def theirs(model: Transformer) -> torch.nn.Module:
         "head_dim": config.head_width,
         "max_position_embeddings": config.max_position_embeddings,
         "rms_norm_eps": config.norm_eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "rope_parameters": rope_parameters(config),
         "tie_word_embeddings": config.tie_embeddings,
         "attention_bias": False,
     }
-    if config.qk_norm:
+    window = config.attention.window  # type: ignore[attr-defined]  # grouped has it
+    if window is not None:
+        other = transformers.MistralForCausalLM(transformers.MistralConfig(**values, sliding_window=window))
+    elif config.qk_norm:
         other = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**values))
     else:
         other = transformers.LlamaForCausalLM(transformers.LlamaConfig(**values, mlp_bias=False))
@@ -43,6 +56,26 @@ def theirs(model: Transformer) -> torch.nn.Module:
     assert missing == (["lm_head.weight"] if config.tie_embeddings else [])
     other.tie_weights()
     return other.eval()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"positions": {"kind": "rope", "scaling": {"method": "linear", "factor": 3.0}}},
+        {"positions": {"kind": "rope", "scaling": YARN}},
+        {"positions": {"kind": "rope", "scaling": {**YARN, "beta_fast": 4.0, "beta_slow": 0.1}}, "qk_norm": True},
+        {"attention": {"kind": "grouped", "window": 5, "full_every": 0}},
+    ],
+)
+@torch.no_grad()
+def test_logits_of_scaled_positions_and_of_windows(
+    tiny_model: Callable[..., Transformer], ids: torch.Tensor, shape: dict[str, object]
+) -> None:
+    model = tiny_model(**shape)
+    ours = model.logits(model(ids))
+    plain = tiny_model()
+    assert (ours - plain.logits(plain(ids))).abs().max() > 0.1
+    torch.testing.assert_close(ours, theirs(model)(ids).logits, **SAME)
 
 
 @pytest.mark.parametrize("qk_norm", [False, True])

@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from model_kinds import KINDS
 
 from alm.model.transformer import Transformer
 
 # fp32 sums of some fifty terms in another order (one row instead of many), through two blocks.
 CACHED = {"rtol": 1e-4, "atol": 1e-5}
-SHAPES = [{}, {"qk_norm": True, "n_kv_heads": 1}, {"n_kv_heads": 4}]
+SHAPES = [{}, {"qk_norm": True, "n_kv_heads": 1}, {"n_kv_heads": 4}, *KINDS]
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Kinds of attention: a module has `Config`, `build(config, model)` and `matmul_parameters(config, model)`.
+"""Kinds of attention: a module has `Config`, `build(config, model, layer)`, `matmul_parameters(config, model)`, `seen`.
 
 What `build` returns maps (B, T, D) to (B, T, D), given a `Placement` and a `LayerCache` or None.
 The tensor code lies in a private module beside the kind, so that reading a configuration does not import torch.

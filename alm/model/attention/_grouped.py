@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 class GroupedAttention(nn.Module):
     """softmax(q k^T / sqrt(E)) v in each head, over the token itself and those before it."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, window: int | None = None) -> None:
         super().__init__()
+        self.window = window
         D, E = config.d_model, config.head_width
         self.head_width = E
         self.q_proj = Linear(D, config.n_heads * E)
@@ -44,19 +45,41 @@ class GroupedAttention(nn.Module):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, E)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, K, S, E)
-        mixed = attend(q, k, v).transpose(1, 2)  # (B, T, H, E)
+        mixed = attend(q, k, v, slopes=placement.slopes, window=self.window).transpose(1, 2)  # (B, T, H, E)
         return cast(Tensor, self.o_proj(mixed.flatten(2)))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], -1, self.head_width)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`q` (B, H, T, E), the last T of the S tokens in `k` and `v` (B, K, S, E) -> (B, H, T, E)."""
+def attend(q: Tensor, k: Tensor, v: Tensor, *, slopes: Tensor | None = None, window: int | None = None) -> Tensor:
+    """`q` (B, H, T, E), the last T of the S tokens in `k` and `v` (B, K, S, E) -> (B, H, T, E).
+
+    A token sees itself and those before it, with `window` only the last so many. Scores lose `slopes` (H,) for every
+    token of distance.
+    """
     H, T, K, S = q.shape[1], q.shape[2], k.shape[1], k.shape[2]
     grouped = H != K
-    if T == S:
+    if window is not None and T == 1 and window < S:
+        k, v, S = k[:, :, -window:], v[:, :, -window:], window
+    is_narrow = window is not None and window < S
+    if T == S and slopes is None and not is_narrow:
         return F.scaled_dot_product_attention(q, k, v, is_causal=T > 1, enable_gqa=grouped)
     # `is_causal` would align the corner of the first token, not of the last; one new token sees everything.
-    seen = None if T == 1 else torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=grouped)
+    mask = None if T == 1 else _visible(T, S, window if is_narrow else None, q.device)
+    if slopes is not None:
+        mask = _fallen(T, S, slopes, mask).to(q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
+
+
+def _visible(new: int, count: int, window: int | None, device: torch.device) -> Tensor:
+    """(T, S): which of S = `count` tokens each of the last T = `new` sees."""
+    seen = torch.ones(new, count, dtype=torch.bool, device=device).tril(count - new)
+    return seen if window is None else seen.triu(count - new - window + 1)
+
+
+def _fallen(new: int, count: int, slopes: Tensor, seen: Tensor | None) -> Tensor:
+    """(H, T, S): what is added to the scores, -slope x distance, or -inf where a token is not seen."""
+    places = torch.arange(count, device=slopes.device)
+    added = -slopes[:, None, None] * (places[count - new :, None] - places)
+    return added if seen is None else added.masked_fill(~seen, -torch.inf)

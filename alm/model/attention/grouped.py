@@ -17,13 +17,25 @@ class Config(base.Config):
     """The number of heads is `n_heads` and `n_kv_heads` of the model."""
 
     kind: Literal["grouped"] = Field("grouped", description="Causal attention, key and value heads shared in groups.")
+    window: int | None = Field(
+        None, gt=0, description="Tokens that a token sees, itself included; absent: all that came before."
+    )
+    full_every: int = Field(
+        4, ge=0, description="With a window, every so many layers see all that came before; 0: none does."
+    )
 
 
-def build(config: Config, model: ModelConfig) -> GroupedAttention:
-    """One layer's attention."""
+def build(config: Config, model: ModelConfig, layer: int) -> GroupedAttention:
+    """The attention of one layer, counted from 0."""
     from alm.model.attention._grouped import GroupedAttention
 
-    return GroupedAttention(model)
+    return GroupedAttention(model, window=window_of(config, layer))
+
+
+def window_of(config: Config, layer: int) -> int | None:
+    """How many tokens a token of this layer sees at most; None for all."""
+    is_full = config.full_every and (layer + 1) % config.full_every == 0
+    return None if is_full else config.window
 
 
 def matmul_parameters(config: Config, model: ModelConfig) -> int:
@@ -31,3 +43,9 @@ def matmul_parameters(config: Config, model: ModelConfig) -> int:
     query_width = model.n_heads * model.head_width
     kv_width = model.n_kv_heads * model.head_width
     return model.d_model * (2 * query_width + 2 * kv_width)
+
+
+def seen(config: Config, tokens: int, layer: int) -> float:
+    """How many tokens one of a sequence of `tokens` sees on average, itself included."""
+    window = min(window_of(config, layer) or tokens, tokens)
+    return (window * (window + 1) / 2 + (tokens - window) * window) / tokens

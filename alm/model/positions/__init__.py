@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 class Placement(Protocol):
     """Where the tokens of one forward pass stand."""
 
+    @property
+    def slopes(self) -> Tensor | None:
+        """What each head's scores lose with every token of distance, (H,); None when they lose nothing."""
+        ...
+
     def rotate(self, x: Tensor) -> Tensor:
         """Queries or keys (B, T, heads, E) with their positions in them."""
         ...

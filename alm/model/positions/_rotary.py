@@ -21,6 +21,8 @@ class Rotation:
     cos: Tensor  # (T, 1, E/2) fp32
     sin: Tensor  # (T, 1, E/2) fp32
 
+    slopes: None = None
+
     def rotate(self, x: Tensor) -> Tensor:
         """`x` (B, T, H, E) with each pair turned by its position's angle."""
         if torch.is_grad_enabled() and x.requires_grad:
@@ -61,10 +63,14 @@ class Rotary(nn.Module):
 
     cos: Tensor
     sin: Tensor
+    frequencies: Tensor
 
-    def __init__(self, width: int, *, max_positions: int, theta: float) -> None:
+    def __init__(self, frequencies: Tensor, *, max_positions: int, factor: float = 1.0) -> None:
+        """`frequencies` (E/2,) on the CPU; `factor` lengthens what is rotated."""
         super().__init__()
-        self.width, self.max_positions, self.theta = width, max_positions, theta
+        self.max_positions, self.factor = max_positions, factor
+        # No buffer, so that it is neither cast nor moved.
+        self.__dict__["frequencies"] = frequencies
         self._fill(torch.device("cpu"))
 
     def forward(self, start: int, length: int) -> Rotation:
@@ -78,7 +84,7 @@ class Rotary(nn.Module):
         return self
 
     def _fill(self, device: torch.device) -> None:
-        exponents = torch.arange(0, self.width, 2, dtype=torch.float32) / self.width
-        angles = torch.outer(torch.arange(self.max_positions, dtype=torch.float32), self.theta**-exponents)  # (P, E/2)
-        self.register_buffer("cos", angles.cos()[:, None].to(device), persistent=False)
-        self.register_buffer("sin", angles.sin()[:, None].to(device), persistent=False)
+        places = torch.arange(self.max_positions, dtype=torch.float32, device="cpu")
+        angles = torch.outer(places, self.frequencies)  # (P, E/2)
+        self.register_buffer("cos", (angles.cos() * self.factor)[:, None].to(device), persistent=False)
+        self.register_buffer("sin", (angles.sin() * self.factor)[:, None].to(device), persistent=False)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alm.config import base
 
@@ -13,10 +13,41 @@ if TYPE_CHECKING:
     from alm.model.positions._rotary import Rotary
 
 
+class Scaling(base.Config):
+    """How positions are scaled, to reach further than the first training.
+
+    `linear` (Chen et al. 2023, arXiv:2306.15595, equation 4) divides all positions. `yarn` (Peng et al. 2023,
+    arXiv:2309.00071, sections 3.2 to 3.4) slows down the slow pairs alone.
+    """
+
+    method: Literal["none", "linear", "yarn"] = Field(
+        "none", description="none, linear (all positions are divided), or yarn (slow pairs are slowed down)."
+    )
+    factor: float = Field(1.0, ge=1, description="How much longer sequences are than those of the first training.")
+    original_max_position_embeddings: int | None = Field(
+        None, gt=0, description="The longest sequence of the first training, which yarn needs."
+    )
+    beta_fast: float = Field(
+        32.0, gt=0, description="With yarn, pairs that turn so often in a first sequence stay as they are."
+    )
+    beta_slow: float = Field(
+        1.0, gt=0, description="With yarn, pairs that turn no more often than this are fully slowed down."
+    )
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.method == "none" and self.factor != 1:
+            raise ValueError("a factor needs a method: linear or yarn")
+        if self.method == "yarn" and self.original_max_position_embeddings is None:
+            raise ValueError("yarn needs original_max_position_embeddings")
+        return self
+
+
 class Config(base.Config):
-    """Rotary positions have no settings of their own: the base is `rope_theta` of the model."""
+    """The base is `rope_theta` of the model."""
 
     kind: Literal["rope"] = Field("rope", description="Rotary position embedding.")
+    scaling: Scaling = Field(Scaling(), description="How positions are scaled.")
 
 
 def check(model: ModelConfig) -> None:
@@ -29,6 +60,8 @@ def check(model: ModelConfig) -> None:
 
 def build(config: Config, model: ModelConfig) -> Rotary:
     """The rotation of every position up to `max_position_embeddings`."""
+    from alm.model.positions import _frequencies
     from alm.model.positions._rotary import Rotary
 
-    return Rotary(model.head_width, max_positions=model.max_position_embeddings, theta=model.rope_theta)
+    frequencies, factor = _frequencies.scaled(model.head_width, model.rope_theta, config.scaling)
+    return Rotary(frequencies, max_positions=model.max_position_embeddings, factor=factor)

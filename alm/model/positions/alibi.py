@@ -1,0 +1,30 @@
+"""Attention with linear biases (Press et al. 2022, "Train Short, Test Long", arXiv:2108.12409)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from alm.config import base
+
+if TYPE_CHECKING:
+    from alm.model.config import ModelConfig
+    from alm.model.positions._alibi import LinearBiases
+
+
+class Config(base.Config):
+    """Biases have no settings: the slopes follow from the number of heads."""
+
+    kind: Literal["alibi"] = Field("alibi", description="Scores fall linearly with distance; nothing is rotated.")
+
+
+def check(model: ModelConfig) -> None:
+    """Any shape can have biases."""
+
+
+def build(config: Config, model: ModelConfig) -> LinearBiases:
+    """A slope for each head."""
+    from alm.model.positions._alibi import LinearBiases
+
+    return LinearBiases(model.n_heads)

@@ -1,0 +1,15 @@
+"""Shapes of models that are not the default, one of each kind and some together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+YARN: dict[str, Any] = {"method": "yarn", "factor": 4, "original_max_position_embeddings": 10}
+KINDS: list[dict[str, Any]] = [
+    {"positions": "alibi"},
+    {"positions": "alibi", "n_heads": 1, "n_kv_heads": 1},
+    {"positions": {"kind": "rope", "scaling": YARN}},
+    {"attention": {"kind": "grouped", "window": 5, "full_every": 2}},
+    {"attention": {"kind": "grouped", "window": 3, "full_every": 0}, "positions": "alibi"},
+    {"feedforward": "relu2"},
+]
