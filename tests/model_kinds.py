@@ -12,4 +12,5 @@ KINDS: list[dict[str, Any]] = [
     {"attention": {"kind": "grouped", "window": 5, "full_every": 2}},
     {"attention": {"kind": "grouped", "window": 3, "full_every": 0}, "positions": "alibi"},
     {"feedforward": "relu2"},
+    {"feedforward": {"kind": "dual", "small_hidden_size": 16, "capacity_factor": 2.0}},
 ]

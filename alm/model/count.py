@@ -50,7 +50,10 @@ def count(config: ModelConfig) -> Count:
     """The `Count` of a model of this shape; ConfigError while its vocabulary is `auto`."""
     table = config.known_vocab_size * config.d_model
     attention = config.n_layers * kinds.module_of(config.attention).matmul_parameters(config.attention, config)
-    feedforward = config.n_layers * kinds.module_of(config.feedforward).matmul_parameters(config.feedforward, config)
+    kind = kinds.module_of(config.feedforward)
+    multiplied = config.n_layers * kind.matmul_parameters(config.feedforward, config)
+    # Where tokens take one of several ways there are more parameters than a token is multiplied with.
+    feedforward = config.n_layers * getattr(kind, "parameters", kind.matmul_parameters)(config.feedforward, config)
     head_norms = 2 * config.head_width if config.qk_norm else 0
     return Count(
         embedding=table,
@@ -58,6 +61,6 @@ def count(config: ModelConfig) -> Count:
         feedforward=feedforward,
         norms=config.n_layers * (2 * config.d_model + head_norms) + config.d_model,
         head=0 if config.tie_embeddings else table,
-        matmul=attention + feedforward + table,
+        matmul=attention + multiplied + table,
         _config=config,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -81,6 +82,20 @@ class Transformer(nn.Module):
     def head_weight(self) -> Tensor:
         """The matrix (V, D) that scores the next token."""
         return self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+
+    def auxiliary_loss(self) -> Tensor | None:
+        """What feed-forward layers add to the mean loss of a token after a forward pass in training; often nothing."""
+        found = [getattr(layer.mlp, "auxiliary_loss", None) for layer in self.model.layers]
+        losses = [loss for loss in found if isinstance(loss, Tensor)]
+        return torch.stack(losses).sum() if losses else None
+
+    def routing(self) -> dict[str, Tensor]:
+        """How tokens were routed in the last forward pass in training: means over the layers; empty without routers."""
+        layers = [layer.mlp for layer in self.model.layers if getattr(layer.mlp, "large_share", None) is not None]
+        return {
+            f"routing_{name}": torch.stack([getattr(layer, name) for layer in layers]).mean()
+            for name in (("large_share", "entropy") if layers else ())
+        }
 
     def new_cache(self, *, batch_size: int = 1, max_tokens: int | None = None) -> KVCache:
         """An empty cache of this model's type and on its device."""

@@ -165,6 +165,7 @@ class _Recorder:
             {
                 "step": step,
                 "loss": loss,
+                **{name: float(value) for name, value in self._state.model.routing().items()},
                 "lr": lr,
                 "gradient_norm": float(result.gradient_norm),
                 "tokens": step * self._tokens_per_step,

@@ -67,7 +67,10 @@ def _backward(state: TrainState, forward: Forward, batch: MicroBatch, *, choice:
     wanted = batch.targets.to(choice.device, non_blocking=True)
     with autocast(choice.device, choice.precision):
         loss = cross_entropy_sum(forward(inputs), state.model.head_weight, wanted) / targets
-    loss.backward()  # type: ignore[no-untyped-call]
+    auxiliary = state.model.auxiliary_loss()
+    # Weighted as this micro-batch is in the step. What is reported is the loss of the text alone.
+    whole = loss if auxiliary is None else loss + auxiliary * (batch.target_count() / targets)
+    whole.backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 
 

@@ -1,0 +1,57 @@
+"""Two SwiGLUs, a small and a large one, of which a router chooses one for each token.
+
+Top-1 routing as in the Switch Transformer (Fedus, Zoph and Shazeer 2022, arXiv:2101.03961, section 2.1): the output is
+scaled by the probability of the chosen one, which is how the router learns. Its load-balancing loss (section 2.2,
+equation 4) and the z-loss of ST-MoE (Zoph et al. 2022, arXiv:2202.08906, equation 5) are added to the loss.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from alm.config import base
+
+if TYPE_CHECKING:
+    from alm.model.config import ModelConfig
+    from alm.model.feedforward._dual import DualFeedForward
+
+
+class Config(base.Config):
+    """The inner width of the large one is `ffn_hidden_size` of the model. Not exportable."""
+
+    kind: Literal["dual"] = Field(
+        "dual", description="A small and a large feed-forward layer, one of them for each token. Not exportable."
+    )
+    small_hidden_size: int = Field(384, gt=0, description="Width inside the small layer.")
+    capacity_factor: float = Field(
+        1.25, gt=0, le=2, description="In training the large layer takes at most so many times half the tokens."
+    )
+    drop_tokens: bool = Field(
+        False, description="Whether tokens beyond that get nothing; otherwise the small layer takes them."
+    )
+    temperature: float = Field(1.0, gt=0, description="What the router's scores are divided by.")
+    balance_weight: float = Field(0.01, ge=0, description="Weight of the loss that keeps both layers in use.")
+    z_weight: float = Field(0.001, ge=0, description="Weight of the loss that keeps the router's scores small.")
+
+
+def build(config: Config, model: ModelConfig) -> DualFeedForward:
+    """One layer's feed-forward part."""
+    from alm.model.feedforward._dual import DualFeedForward
+
+    return DualFeedForward(config, model.d_model, model.ffn_hidden_size)
+
+
+def parameters(config: Config, model: ModelConfig) -> int:
+    """Entries of all matrices."""
+    return model.d_model * (2 + 3 * config.small_hidden_size + 3 * model.ffn_hidden_size)
+
+
+def matmul_parameters(config: Config, model: ModelConfig) -> int:
+    """Entries of the matrices that a token is multiplied with in training, on average.
+
+    The large layer works on as many tokens as it has room for, the small one on all, so that shapes do not change.
+    """
+    large = round(3 * model.ffn_hidden_size * config.capacity_factor / 2)
+    return model.d_model * (2 + 3 * config.small_hidden_size + large)
