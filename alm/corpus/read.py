@@ -46,6 +46,15 @@ class CleanFile:
         known = self.shard.sha256 if self.shard else None
         return artifacts.record(self.path, relative_to=relative_to, sha256=known)
 
+    def records(self, *, relative_to: Path) -> list[FileRecord]:
+        """The file, and its document lines where there are some: they say what is held out."""
+        found = [self.record(relative_to=relative_to)]
+        if self.shard is not None and self.shard.lines_file and self.shard.lines_sha256:
+            lines = self.path.with_name(self.shard.lines_file)
+            if lines.is_file():
+                found.append(artifacts.record(lines, relative_to=relative_to, sha256=self.shard.lines_sha256))
+        return found
+
 
 @dataclass(frozen=True)
 class CleanDocument:

@@ -36,6 +36,7 @@ from alm.tokenizers.special import PADDING
 
 _SHARD = re.compile(r"shard_\d{5,}\.(bin|idx)")
 _STATE_FOLDER = ".alm"
+_BESIDE = {".txt": ".jsonl", ".bin": ".idx"}  # document lines, and Megatron's index
 _PART_BYTES = 8 << 20
 _FEWEST_TOKENS = 3  # the shortest sequence and one more to predict
 _WORTH_SHARING = 500_000_000  # tokens; fewer are copied sooner than workers are started
@@ -66,7 +67,7 @@ def pack(
     others = foreign.find([str(path) for path in foreign_tokens]) if foreign_tokens else []
     inputs = (
         artifacts.record(tokenizer, relative_to=out, sha256=loaded.sha256),
-        *(file.record(relative_to=out) for file in files),
+        *(record for file in files for record in file.records(relative_to=out)),
         *foreign.records(others, relative_to=out),
     )
     values = config.model_dump(mode="json")
@@ -122,10 +123,12 @@ class _Job:
         parts: Iterator[CleanPart | foreign.Part] = chain(own, others)
         for number, part in enumerate(parts):
             path = part.path if isinstance(part, foreign.Part) else part.file.path
+            beside = [path.with_suffix(_BESIDE[path.suffix])] if path.suffix in _BESIDE else []
+            names = [artifacts.relative(each, self.out) for each in (path, *beside)]
             yield EncodeWork(
                 number,
                 part,
-                of_file[artifacts.relative(path, self.out)],
+                " ".join(of_file[name] for name in names if name in of_file),
                 self.tokenizer_path,
                 self.tokenizer.sha256,
                 self.config.validation_fraction,

@@ -208,3 +208,37 @@ def test_document_starts_are_known_in_either_mode(tmp_path: Path) -> None:
             length = len(ids) - stream.padding.get(row, 0)
             after_ends = {at + 1 for at in np.flatnonzero(ids[: length - 1] == 0).tolist()}
             assert set(stream.starts(row).tolist()) - {0} == after_ends
+
+
+def test_another_split_of_the_same_text_is_another_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text is the same byte for byte: only the document lines say what is held out."""
+    clean = write_clean(tmp_path / "clean", texts(60), validation_fraction=0.1)
+    tokenizer = write_tokenizer(tmp_path / "tokenizer.json", clean)
+    config, out = PackConfig(seq_len=16), tmp_path / "out"
+    before = pack(config, tokenizer=tokenizer, clean=[clean], out=out)
+    other = write_clean(tmp_path / "other", texts(60), validation_fraction=0.5)
+    assert (other / "s-00000.txt").read_bytes() == (clean / "s-00000.txt").read_bytes()
+    (clean / "s-00000.jsonl").write_bytes((other / "s-00000.jsonl").read_bytes())
+    (clean / "s.json").write_bytes((other / "s.json").read_bytes())
+    with pytest.raises(ArtifactError, match=r"made from other inputs\n.*s-00000.jsonl"):
+        pack(config, tokenizer=tokenizer, clean=[clean], out=out)
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pack_module, "assemble", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            pack(config, tokenizer=tokenizer, clean=[clean], out=out, force=True)
+    after = pack(config, tokenizer=tokenizer, clean=[clean], out=out, force=True)
+    assert after.sources["s"]["validation"].documents > before.sources["s"]["validation"].documents
+    # And the parts of the one are not those of the other.
+    with monkeypatch.context() as patch:
+        patch.setattr(pack_module, "assemble", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            pack(config, tokenizer=tokenizer, clean=[clean], out=tmp_path / "two")
+    fresh = write_clean(tmp_path / "third", texts(60), validation_fraction=0.1)
+    for name in ("s-00000.jsonl", "s.json"):
+        (clean / name).write_bytes((fresh / name).read_bytes())
+    again = pack(config, tokenizer=tokenizer, clean=[clean], out=tmp_path / "two")
+    assert again.sources == before.sources
