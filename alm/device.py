@@ -7,6 +7,7 @@ fp32 elsewhere; where a flag does not settle that, a short matrix product in bot
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import platform
 import time
@@ -187,6 +188,28 @@ def set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
     except RuntimeError as error:
         raise AlmError(f"PyTorch refuses {threads} threads: {error}") from error
+
+
+# glibc's names for them, from malloc.h.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_TOP_PAD_BYTES = 64 * 2**20
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library keep large blocks that are freed, for the whole process; whether it could be told.
+
+    glibc gives them back to the system, so that each step of a training on the CPU maps the same memory anew, page by
+    page. Other libraries have no such setting.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: _TOP_PAD_BYTES}
+    took = [mallopt(name, value) for name, value in settings.items()]
+    return all(took)
 
 
 def environment(choice: Choice) -> dict[str, str]:

@@ -10,6 +10,14 @@ from alm import kinds
 from alm.config.base import Config, OfKind
 from alm.errors import ConfigError
 
+# Tables of token ids have rows in multiples of this, which suit the matrix units of GPUs.
+ROW_MULTIPLE = 64
+
+
+def padded(vocab_size: int) -> int:
+    """Rows of a table for so many token ids."""
+    return -(-vocab_size // ROW_MULTIPLE) * ROW_MULTIPLE
+
 
 class ModelConfig(Config):
     """A decoder-only transformer; the defaults are a Llama with one key/value head."""
@@ -36,6 +44,15 @@ class ModelConfig(Config):
         cast(Config, "grouped"), validate_default=True, description="The attention layer of each block."
     )
     qk_norm: bool = Field(False, description="Whether queries and keys are normalized in each head, as in Qwen3.")
+    x0_skip: bool = Field(
+        False, description="Whether each block also sees the embeddings, through a learned scale. Not exportable."
+    )
+    value_residual: bool = Field(
+        False, description="Whether values are mixed with those of the first block. Not exportable."
+    )
+    smear: bool = Field(
+        False, description="Whether some of the previous token's embedding is added to each. Not exportable."
+    )
     tie_embeddings: bool = Field(True, description="Whether the output head is the embedding table.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping a value while training.")
     norm_eps: float = Field(1e-6, gt=0, description="What is added to the mean square before its root is taken.")

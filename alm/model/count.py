@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alm import kinds
-from alm.model.config import ModelConfig
+from alm.model.config import ModelConfig, padded
 
 FLOPS_PER_MULTIPLY_ADD = 2
 # The backward pass makes two matrix products for each one of the forward pass.
@@ -21,13 +21,14 @@ class Count:
     feedforward: int
     norms: int
     head: int  # 0 when tied
+    extras: int  # scales of x0_skip, value_residual and smear
     matmul: int  # entries of the matrices that a token is multiplied with: the head counts, tied or not
     _config: ModelConfig
 
     @property
     def total(self) -> int:
         """All parameters, a tied head counted once."""
-        return self.embedding + self.attention + self.feedforward + self.norms + self.head
+        return self.embedding + self.attention + self.feedforward + self.norms + self.head + self.extras
 
     def forward_flops_per_token(self, tokens: int) -> float:
         """Mean FLOPs of a token in a causal sequence of `tokens`: 2 (matmul + 2 width x tokens seen, in each layer).
@@ -54,6 +55,8 @@ def count(config: ModelConfig) -> Count:
     multiplied = config.n_layers * kind.matmul_parameters(config.feedforward, config)
     # Where tokens take one of several ways there are more parameters than a token is multiplied with.
     feedforward = config.n_layers * getattr(kind, "parameters", kind.matmul_parameters)(config.feedforward, config)
+    # Multiplied with more rows than there are tokens, where their number is no multiple of 64.
+    head = padded(config.known_vocab_size) * config.d_model
     head_norms = 2 * config.head_width if config.qk_norm else 0
     return Count(
         embedding=table,
@@ -61,6 +64,13 @@ def count(config: ModelConfig) -> Count:
         feedforward=feedforward,
         norms=config.n_layers * (2 * config.d_model + head_norms) + config.d_model,
         head=0 if config.tie_embeddings else table,
-        matmul=attention + multiplied + table,
+        extras=_extras(config),
+        matmul=attention + multiplied + head,
         _config=config,
     )
+
+
+def _extras(config: ModelConfig) -> int:
+    residual_scales = 2 * config.n_layers if config.x0_skip else 0
+    value_scales = config.n_layers - 1 if config.value_residual else 0
+    return residual_scales + value_scales + (config.d_model if config.smear else 0)

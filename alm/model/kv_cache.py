@@ -1,6 +1,6 @@
 """Keys and values of the tokens seen so far, in memory that is reserved once.
 
-B batch, T new tokens, S tokens seen so far, K key/value heads, E head width.
+B batch, T new tokens, S tokens seen so far, K key/value heads, E head width, D model width.
 """
 
 from __future__ import annotations
@@ -38,9 +38,17 @@ class KVCache:
         max_tokens: int | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        padding: Tensor | None = None,
     ) -> None:
-        """Room for `max_tokens` (None: all positions of the model); under autocast, `dtype` is its type."""
+        """Room for `max_tokens` (None: all positions of the model); under autocast, `dtype` is its type.
+
+        `padding` (B,) int64: rows whose text is shorter begin with so many tokens that are none.
+        """
         self.max_tokens = config.max_position_embeddings if max_tokens is None else max_tokens
+        self.padding = padding
+        # Numbers of documents (B, max_tokens), where tokens do not see all others.
+        self.documents: Tensor | None = None
+        self.last_embedding: Tensor | None = None  # (B, 1, D)
         shape = (batch_size, config.n_kv_heads, self.max_tokens, config.head_width)
         self.layers = [
             LayerCache(torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
@@ -51,3 +59,12 @@ class KVCache:
     def length(self) -> int:
         """Tokens seen so far."""
         return self.layers[0].length
+
+    def append_documents(self, numbers: Tensor) -> Tensor:
+        """Stores `numbers` (B, T) of the tokens that come next; those of all, (B, S), come back as a view."""
+        if self.documents is None:
+            size = (len(numbers), self.max_tokens)
+            self.documents = torch.zeros(size, dtype=numbers.dtype, device=numbers.device)
+        end = self.length + numbers.shape[1]
+        self.documents[:, self.length : end] = numbers
+        return self.documents[:, :end]

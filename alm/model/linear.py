@@ -1,11 +1,18 @@
 """Weight matrices as they are here: no bias, and zero until `initialize` or `load_state_dict` fills them.
 
-PyTorch's own layers would draw from the global generator when they are made.
+PyTorch's own layers would draw from the global generator when they are made. B batch, T tokens, D model width,
+V vocabulary.
 """
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from alm.model.config import padded
 
 
 class Linear(nn.Linear):
@@ -19,9 +26,32 @@ class Linear(nn.Linear):
         nn.init.zeros_(self.weight)
 
 
-class Embedding(nn.Embedding):
-    """A table of rows, `weight` (V, D)."""
+class Table(nn.Module):
+    """A row of width D for each token id: `weight` (V rounded up, D), of which only V rows are ever seen outside.
 
-    def reset_parameters(self) -> None:
-        """Zeros."""
-        nn.init.zeros_(self.weight)
+    The others are zero and stay so: nothing looks them up, and the loss and `Transformer.logits` leave them out. State
+    dictionaries hold V rows.
+    """
+
+    def __init__(self, vocab_size: int, width: int) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.weight = nn.Parameter(torch.zeros(padded(vocab_size), width))
+        self.register_state_dict_post_hook(_without_padding)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_with_padding)  # type: ignore[no-untyped-call]
+
+    def forward(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, D)
+        return F.embedding(ids, self.weight)
+
+
+def _without_padding(module: nn.Module, state: dict[str, Any], prefix: str, metadata: object) -> None:
+    assert isinstance(module, Table)
+    if padded(module.vocab_size) != module.vocab_size:
+        state[f"{prefix}weight"] = state[f"{prefix}weight"][: module.vocab_size]
+
+
+def _with_padding(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
+    assert isinstance(module, Table)
+    weight, missing = state.get(f"{prefix}weight"), padded(module.vocab_size) - module.vocab_size
+    if missing and weight is not None and len(weight) == module.vocab_size:
+        state[f"{prefix}weight"] = F.pad(weight, (0, 0, 0, missing))

@@ -1,77 +1,130 @@
 """Cross entropy straight from hidden states: the logits of all tokens never exist at once.
 
-B batch, T tokens, N = B x T rows, R rows of one chunk, D model width, V vocabulary.
+B batch, T tokens, N = B x T rows, R rows of one chunk, D model width, V vocabulary, W rows of the matrix (V or more).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# A chunk has this many rows, or more where the vocabulary is so small that its logits still fit in so many elements.
-CHUNK_ROWS = 512
-CHUNK_ELEMENTS = 2**22
+# Rows of a chunk: at least so many, more while its logits have no more than so many elements. Small chunks of logits
+# stay in a CPU's cache; a GPU needs large products.
+CHUNK_ROWS = {"cpu": 256, "other": 4096}
+CHUNK_ELEMENTS = 2**20
 
 
-def cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Sum over all tokens of -ln p(target), in nats, as an fp32 scalar (fp64 for fp64 input).
+class Losses(NamedTuple):
+    """Sums over all tokens, as fp32 scalars (fp64 for fp64 input)."""
 
-    `hidden` (B, T, D), `weight` (V, D), `targets` (B, T) int64; a token whose target is negative counts nothing. Under
-    autocast the matrix products are in its type and the softmax is in fp32. Gradients are made here, chunk by chunk, if
-    any will be asked for; `backward`, which can be called once, only scales them.
+    total: Tensor  # nats, and the z-loss: what is differentiated
+    nats: Tensor  # -ln p(target) alone, without a gradient
+
+
+def cross_entropy_sum(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, vocab_size: int | None = None, divisor: float = 1.0
+) -> Tensor:
+    """Sum over all tokens of -ln p(target), in nats, by `divisor`: `Losses.total` without a z-loss."""
+    return losses(hidden, weight, targets, vocab_size=vocab_size, divisor=divisor).total
+
+
+def losses(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    vocab_size: int | None = None,
+    divisor: float = 1.0,
+    z_weight: float = 0.0,
+) -> Losses:
+    """Sum over all tokens of -ln p(target) + z_weight ln^2 Z, by `divisor`; Z sums the exponentials of the logits.
+
+    `hidden` (B, T, D), `weight` (W, D) of which the first `vocab_size` rows are tokens (absent: all), `targets` (B, T)
+    int64; a token whose target is negative counts nothing. The z-loss keeps Z near 1 (Chowdhery et al. 2022, PaLM,
+    arXiv:2204.02311, section 5). Under autocast the matrix products are in its type and the softmax is in fp32.
+    Gradients are made here, chunk by chunk, if any will be asked for; `backward`, which can be called once, only scales
+    them.
     """
-    rows, answers = hidden.flatten(0, -2), targets.flatten()
+    rows, answers, size = hidden.flatten(0, -2), targets.flatten(), vocab_size or len(weight)
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
-        return cast(Tensor, _CrossEntropySum.apply(rows, weight, answers))  # type: ignore[no-untyped-call]
-    return token_losses(hidden, weight, targets).sum()
+        made = _Losses.apply(rows, weight, answers, size, divisor, z_weight)  # type: ignore[no-untyped-call]
+        return Losses(*cast("tuple[Tensor, Tensor]", made))
+    found, z = _forward_only(rows, weight, answers, size)
+    nats = found.sum()
+    return Losses((nats + z_weight * z if z_weight else nats) / divisor, nats / divisor)
 
 
 @torch.no_grad()
-def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, *, vocab_size: int | None = None) -> Tensor:
     """-ln p(target) of every token, (B, T), in nats, as fp32 (fp64 for fp64 input); no gradient.
 
     It is 0 where the target is negative.
     """
-    rows, answers = _products_type(hidden.flatten(0, -2)), targets.flatten()
-    losses = torch.empty(answers.shape, dtype=_score_type(rows), device=rows.device)
-    for part, logits in _chunks(rows, weight.to(rows.dtype)):
-        losses[part] = _losses_(logits, answers[part])[0]
-    return losses.view(targets.shape)
+    found, _ = _forward_only(hidden.flatten(0, -2), weight, targets.flatten(), vocab_size or len(weight))
+    return found.view(targets.shape)
 
 
-class _CrossEntropySum(torch.autograd.Function):
-    """The gradient of a row's logits is softmax(logits) - onehot(target), so both gradients are made in one pass."""
+@torch.no_grad()
+def _forward_only(hidden: Tensor, weight: Tensor, targets: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
+    """Losses (N,) of the tokens, and the sum of ln^2 Z."""
+    rows = _products_type(hidden)
+    found = torch.empty(targets.shape, dtype=_score_type(rows), device=rows.device)
+    squares = torch.zeros((), dtype=found.dtype, device=rows.device)
+    for part, logits in _chunks(rows, weight.to(rows.dtype), vocab_size):
+        found[part], _, log_z = _losses_(logits, targets[part])
+        squares += log_z.square().sum()
+    return found, squares
+
+
+class _Losses(torch.autograd.Function):
+    """The gradient of a row's logits is softmax(logits) - onehot(target), so both gradients are made in one pass.
+
+    Rows are divided by the sums of their exponentials in the small matrices, `hidden` and its gradient, not in the
+    large one of the logits.
+    """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:  # Any: torch has no type for it
+    def forward(  # Any: torch has no type for it
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, vocab_size: int, divisor: float, z_weight: float
+    ) -> tuple[Tensor, Tensor]:
         rows = _products_type(hidden)  # (N, D)
-        matrix = weight.to(rows.dtype)  # (V, D)
-        total = torch.zeros((), dtype=_score_type(rows), device=rows.device)
+        matrix = weight.to(rows.dtype)  # (W, D)
+        nats = torch.zeros((), dtype=_score_type(rows), device=rows.device)
+        extra = torch.zeros_like(nats)
         hidden_gradient = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
-        weight_gradient = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        for part, logits in _chunks(rows, matrix):
-            losses, sums = _losses_(logits, targets[part])
-            total += losses.sum()
-            gradient = _logit_gradient_(logits, sums, targets[part]).to(rows.dtype)  # (R, V)
+        weight_gradient = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+        for part, logits in _chunks(rows, matrix, vocab_size):
+            found, sums, log_z = _losses_(logits, targets[part])
+            nats += found.sum()
+            if z_weight:
+                extra += z_weight * log_z.square().sum()
+                logits.mul_((1 + 2 * z_weight * log_z)[:, None])
+            gradient = _unscaled_gradient_(logits, sums, targets[part]).to(rows.dtype)  # (R, W)
+            each = (1 / divisor / sums).masked_fill_(targets[part] < 0, 0.0)[:, None].to(rows.dtype)
             if hidden_gradient is not None:
                 torch.mm(gradient, matrix, out=hidden_gradient[part])
+                hidden_gradient[part] *= each
             if weight_gradient is not None:
-                _add_product_(weight_gradient, gradient.t(), rows[part])
+                _add_product_(weight_gradient, gradient.t(), rows[part] * each, is_first=part.start == 0)
         ctx.gradients = None if hidden_gradient is None else hidden_gradient.to(hidden.dtype), weight_gradient
-        return total
+        total, alone = (nats + extra) / divisor, nats / divisor
+        ctx.mark_non_differentiable(alone)
+        return total, alone
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
-            raise RuntimeError("the gradients of cross_entropy_sum were scaled in place: backward works once")
-        hidden_gradient, weight_gradient = (None if g is None else g.mul_(scale) for g in ctx.gradients)
+            raise RuntimeError("the gradients of the loss were scaled in place: backward works once")
+        # Elsewhere asking for the value would wait for the device.
+        is_one = scale.device.type == "cpu" and scale.item() == 1
+        gradients = [g if g is None or is_one else g.mul_(scale) for g in ctx.gradients]
         ctx.gradients = None
-        return hidden_gradient, weight_gradient, None
+        return *gradients, None, None, None, None
 
 
 def _products_type(rows: Tensor) -> Tensor:
@@ -85,11 +138,12 @@ def _score_type(rows: Tensor) -> torch.dtype:
     return torch.promote_types(rows.dtype, torch.float32)
 
 
-def _chunks(rows: Tensor, matrix: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Which rows, and their logits (R, V) in a buffer that the next chunk overwrites."""
-    N, V = len(rows), len(matrix)
-    size = min(N, max(CHUNK_ROWS, CHUNK_ELEMENTS // V))
-    products = torch.empty(size, V, dtype=rows.dtype, device=rows.device)
+def _chunks(rows: Tensor, matrix: Tensor, vocab_size: int) -> Iterator[tuple[slice, Tensor]]:
+    """Logits (R, W) of some rows at a time, in memory that the next ones overwrite."""
+    N, W = len(rows), len(matrix)
+    least = CHUNK_ROWS.get(rows.device.type, CHUNK_ROWS["other"])
+    size = min(N, max(least, CHUNK_ELEMENTS // W))
+    products = torch.empty(size, W, dtype=rows.dtype, device=rows.device)
     # One buffer for all chunks: touching fresh memory costs about as much as the softmax.
     scores = products if products.dtype == _score_type(rows) else products.to(_score_type(rows))
     for start in range(0, N, size):
@@ -98,27 +152,37 @@ def _chunks(rows: Tensor, matrix: Tensor) -> Iterator[tuple[slice, Tensor]]:
         torch.mm(rows[part], matrix.t(), out=products[: len(logits)])
         if scores is not products:
             logits.copy_(products[: len(logits)])
+        if vocab_size < W:
+            logits[:, vocab_size:] = -torch.inf
         yield part, logits
 
 
-def _losses_(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses (R,), and sums (R,) of what is left in `logits` (R, V): exp(logit - greatest logit)."""
+def _losses_(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses, sums and ln Z, (R,) each; `logits` (R, W) become exp(logit - greatest logit), with those sums.
+
+    The loss, and ln Z, are 0 where there is no target.
+    """
+    is_none = targets < 0
     scores = logits.gather(1, targets.clamp_min(0)[:, None]).squeeze(1)
     greatest = logits.amax(1)
     sums = logits.sub_(greatest[:, None]).exp_().sum(1)
-    return (sums.log() + greatest - scores).masked_fill_(targets < 0, 0.0), sums
+    log_z = (sums.log() + greatest).masked_fill_(is_none, 0.0)
+    return (log_z - scores).masked_fill_(is_none, 0.0), sums, log_z
 
 
-def _logit_gradient_(exponentials: Tensor, sums: Tensor, targets: Tensor) -> Tensor:
-    """A row without a target is divided by infinity, and so has no gradient."""
-    is_none = targets < 0
-    probabilities = exponentials.div_(sums.masked_fill(is_none, torch.inf)[:, None])
-    ones = torch.full_like(sums, -1.0).masked_fill_(is_none, 0.0)
-    return probabilities.scatter_add_(1, targets.clamp_min(0)[:, None], ones[:, None])
+def _unscaled_gradient_(exponentials: Tensor, sums: Tensor, targets: Tensor) -> Tensor:
+    """The gradient of the logits (R, W), times the sums of their rows."""
+    return exponentials.scatter_add_(1, targets.clamp_min(0)[:, None], -sums[:, None])
 
 
-def _add_product_(total: Tensor, left: Tensor, right: Tensor) -> None:
-    if total.dtype == left.dtype:
-        total.addmm_(left, right)
+def _add_product_(total: Tensor, left: Tensor, right: Tensor, *, is_first: bool) -> None:
+    if total.dtype != left.dtype:
+        product = torch.mm(left, right)
+        if is_first:
+            total.copy_(product)
+        else:
+            total.add_(product)
+    elif is_first:
+        torch.mm(left, right, out=total)
     else:
-        total.add_(torch.mm(left, right))
+        total.addmm_(left, right)

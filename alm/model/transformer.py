@@ -14,9 +14,11 @@ from torch.nn import functional as F
 from alm import kinds
 from alm.model.config import ModelConfig
 from alm.model.kv_cache import KVCache, LayerCache
-from alm.model.linear import Embedding, Linear
+from alm.model.linear import Table
+from alm.model.loss import Losses, losses, token_losses
 from alm.model.norm import RMSNorm
-from alm.model.positions import Placement, Positions
+from alm.model.positions import Positions
+from alm.model.scene import PADDING, Scene, document_numbers
 
 
 class Block(nn.Module):
@@ -29,13 +31,21 @@ class Block(nn.Module):
         self.self_attn: nn.Module = kinds.module_of(config.attention).build(config.attention, config, layer)
         self.post_attention_layernorm = RMSNorm(config.d_model, eps=config.norm_eps)
         self.mlp: nn.Module = kinds.module_of(config.feedforward).build(config.feedforward, config)
+        self.residual_scale = _vector(1, config.x0_skip)
+        self.x0_scale = _vector(1, config.x0_skip)
 
-    def forward(self, x: Tensor, placement: Placement, cache: LayerCache | None = None) -> Tensor:
-        x = x + self._drop(self.self_attn(self.input_layernorm(x), placement, cache))
+    def forward(self, x: Tensor, scene: Scene, cache: LayerCache | None = None) -> Tensor:
+        if self.residual_scale is not None and self.x0_scale is not None and scene.embedded is not None:
+            x = self.residual_scale * x + self.x0_scale * scene.embedded
+        x = x + self._drop(self.self_attn(self.input_layernorm(x), scene, cache))
         return x + self._drop(self.mlp(self.post_attention_layernorm(x)))
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training)
+
+
+def _vector(width: int, is_there: bool) -> nn.Parameter | None:
+    return nn.Parameter(torch.zeros(width)) if is_there else None
 
 
 class Decoder(nn.Module):
@@ -44,17 +54,49 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.dropout = config.dropout
-        self.embed_tokens = Embedding(config.known_vocab_size, config.d_model)
+        self.embed_tokens = Table(config.known_vocab_size, config.d_model)
+        self.smear = _vector(config.d_model, config.smear)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = RMSNorm(config.d_model, eps=config.norm_eps)
         self.positions: Positions = kinds.module_of(config.positions).build(config.positions, config)
+        attention = config.attention
+        has_documents = getattr(attention, "document_mask", False)
+        self.end_of_text_id: int | None = getattr(attention, "end_of_text_id", None) if has_documents else None
 
-    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        placement = self.positions(0 if cache is None else cache.length, ids.shape[1])
-        x = F.dropout(self.embed_tokens(ids), self.dropout, self.training)
+    def forward(self, ids: Tensor, cache: KVCache | None = None, padding: Tensor | None = None) -> Tensor:
+        start, padding = (0, padding) if cache is None else (cache.length, cache.padding)
+        scene = Scene(self.positions(start, ids.shape[1], padding), self._documents(ids, cache, start, padding))
+        x = F.dropout(self._smeared(self.embed_tokens(ids), scene, cache), self.dropout, self.training)
+        scene.embedded = x
         for number, layer in enumerate(self.layers):
-            x = layer(x, placement, None if cache is None else cache.layers[number])
+            x = layer(x, scene, None if cache is None else cache.layers[number])
         return cast(Tensor, self.norm(x))
+
+    def _documents(self, ids: Tensor, cache: KVCache | None, start: int, padding: Tensor | None) -> Tensor | None:
+        """Numbers of the documents of all tokens so far (B, S); None when every token sees all before it."""
+        if self.end_of_text_id is None and padding is None:
+            return None
+        numbers = torch.zeros_like(ids, dtype=torch.int32)
+        if self.end_of_text_id is not None:
+            before = cache.documents[:, start - 1] if cache is not None and cache.documents is not None else None
+            numbers = document_numbers(ids, end_of_text_id=self.end_of_text_id, before=before)
+        if padding is not None:
+            places = torch.arange(start, start + ids.shape[1], device=ids.device)
+            numbers = numbers.masked_fill(places < padding[:, None], PADDING)
+        return numbers if cache is None else cache.append_documents(numbers)
+
+    def _smeared(self, x: Tensor, scene: Scene, cache: KVCache | None) -> Tensor:
+        """Embeddings (B, T, D) with some of the one before, unless that is of another document."""
+        if self.smear is None:
+            return x
+        before = cache.last_embedding if cache is not None and cache.length else None
+        previous = torch.cat((torch.zeros_like(x[:, :1]) if before is None else before, x[:, :-1]), dim=1)
+        if scene.documents is not None:
+            numbers = F.pad(scene.documents, (1, 0), value=PADDING)[:, -x.shape[1] - 1 :]  # (B, T + 1)
+            previous = previous * (numbers[:, 1:] == numbers[:, :-1])[..., None]
+        if cache is not None:
+            cache.last_embedding = x[:, -1:]
+        return x + self.smear * previous
 
 
 class Transformer(nn.Module):
@@ -64,24 +106,39 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.model = Decoder(config)
-        self.lm_head = None if config.tie_embeddings else Linear(config.d_model, config.known_vocab_size)
+        self.lm_head = None if config.tie_embeddings else Table(config.known_vocab_size, config.d_model)
 
-    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, ids: Tensor, cache: KVCache | None = None, *, padding: Tensor | None = None) -> Tensor:
         """Hidden states (B, T, D) after the final norm, of `ids` (B, T) int64.
 
-        With `cache`, `ids` follow the tokens it holds, and are added to it.
+        With `cache`, `ids` follow the tokens it holds, and are added to it. With `padding` (B,) int64, which a cache
+        has of its own, the first so many tokens of a row are none: no other token sees them, and positions begin after
+        them.
         """
         self._check_room(ids.shape[1], cache)
-        return cast(Tensor, self.model(ids, cache))
+        return cast(Tensor, self.model(ids, cache, padding))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores (..., V) of the next token, from hidden states (..., D)."""
-        return F.linear(hidden, self.head_weight)
+        return F.linear(hidden, self._head.weight)[..., : self.config.known_vocab_size]
+
+    def losses(self, hidden: Tensor, targets: Tensor, *, divisor: float = 1.0, z_weight: float = 0.0) -> Losses:
+        """What hidden states (B, T, D) lose at `targets` (B, T), summed: `alm.model.loss.losses`."""
+        size = self.config.known_vocab_size
+        return losses(hidden, self._head.weight, targets, vocab_size=size, divisor=divisor, z_weight=z_weight)
+
+    def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """-ln p(target) of every token, (B, T), without a gradient."""
+        return token_losses(hidden, self._head.weight, targets, vocab_size=self.config.known_vocab_size)
 
     @property
     def head_weight(self) -> Tensor:
         """The matrix (V, D) that scores the next token."""
-        return self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+        return self._head.weight[: self.config.known_vocab_size]
+
+    @property
+    def _head(self) -> Table:
+        return self.model.embed_tokens if self.lm_head is None else self.lm_head
 
     def auxiliary_loss(self) -> Tensor | None:
         """What feed-forward layers add to the mean loss of a token after a forward pass in training; often nothing."""
@@ -97,11 +154,18 @@ class Transformer(nn.Module):
             for name in (("large_share", "entropy") if layers else ())
         }
 
-    def new_cache(self, *, batch_size: int = 1, max_tokens: int | None = None) -> KVCache:
+    def new_cache(
+        self, *, batch_size: int = 1, max_tokens: int | None = None, padding: Tensor | None = None
+    ) -> KVCache:
         """An empty cache of this model's type and on its device."""
         weight = self.head_weight
         return KVCache(
-            self.config, batch_size=batch_size, max_tokens=max_tokens, dtype=weight.dtype, device=weight.device
+            self.config,
+            batch_size=batch_size,
+            max_tokens=max_tokens,
+            dtype=weight.dtype,
+            device=weight.device,
+            padding=padding,
         )
 
     def _check_room(self, new_tokens: int, cache: KVCache | None) -> None:

@@ -18,6 +18,9 @@ class TrainingConfig(Config):
     micro_batch_size: int = Field(default=8, ge=1, description="Sequences in one forward.")
     gradient_accumulation: int = Field(default=4, ge=1, description="Micro-batches in one step.")
     gradient_clip_norm: float = Field(default=1.0, gt=0, description="Largest norm of all gradients together.")
+    z_loss: float = Field(
+        default=0.0, ge=0, description="Weight of the squared logarithm of the softmax's sum, which keeps scores small."
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="Precision of the forward; auto takes the fastest that is safe on the device."
     )

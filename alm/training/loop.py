@@ -115,6 +115,7 @@ def _step(
         clip_norm=config.training.gradient_clip_norm,
         seed=config.training.seed,
         should_stop=hooks.should_stop,
+        z_weight=config.training.z_loss,
     )
 
 

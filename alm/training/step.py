@@ -11,7 +11,6 @@ from torch import nn
 
 from alm.data.loader import MicroBatch
 from alm.device import Choice, autocast
-from alm.model.loss import cross_entropy_sum
 from alm.model.transformer import Transformer
 from alm.optim.groups import PEAK_LR
 from alm.training.state import TrainState
@@ -37,12 +36,13 @@ def train_step(
     clip_norm: float,
     seed: int,
     should_stop: Callable[[], bool],
+    z_weight: float = 0.0,
 ) -> StepResult | None:
     """Update `state` with the gradients of all `micro_batches`; None, and no update, when asked to stop.
 
     `forward` is the model, or the model compiled; `lr_factor` scales every group's peak rate. Losses are
     summed and divided by the number of target tokens of the whole step, so every token weighs the same
-    however the step is cut up.
+    however the step is cut up. `z_weight` is that of `alm.model.loss.losses`.
     """
     targets = sum(batch.target_count() for batch in micro_batches)
     total = torch.zeros((), device=choice.device)
@@ -52,7 +52,7 @@ def train_step(
         if should_stop():
             return None
         _seed_dropout(state.model, seed=seed, step=state.step, number=number)
-        loss = _backward(state, forward, batch, choice=choice, targets=targets)
+        loss = _backward(state, forward, batch, choice=choice, targets=targets, z_weight=z_weight)
         total += loss
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
     for group in state.optimizer.param_groups:
@@ -62,16 +62,18 @@ def train_step(
     return StepResult(total, norm)
 
 
-def _backward(state: TrainState, forward: Forward, batch: MicroBatch, *, choice: Choice, targets: int) -> torch.Tensor:
+def _backward(
+    state: TrainState, forward: Forward, batch: MicroBatch, *, choice: Choice, targets: int, z_weight: float
+) -> torch.Tensor:
     inputs = batch.inputs.to(choice.device, non_blocking=True)
     wanted = batch.targets.to(choice.device, non_blocking=True)
     with autocast(choice.device, choice.precision):
-        loss = cross_entropy_sum(forward(inputs), state.model.head_weight, wanted) / targets
+        found = state.model.losses(forward(inputs), wanted, divisor=targets, z_weight=z_weight)
     auxiliary = state.model.auxiliary_loss()
     # Weighted as this micro-batch is in the step. What is reported is the loss of the text alone.
-    whole = loss if auxiliary is None else loss + auxiliary * (batch.target_count() / targets)
+    whole = found.total if auxiliary is None else found.total + auxiliary * (batch.target_count() / targets)
     whole.backward()  # type: ignore[no-untyped-call]
-    return loss.detach()
+    return found.nats
 
 
 def _seed_dropout(model: Transformer, *, seed: int, step: int, number: int) -> None:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from alm.data.loader import micro_batch
 from alm.data.order import Positions, permute
 from alm.device import Choice, autocast
-from alm.model.loss import token_losses
 from alm.model.transformer import Transformer
 from alm.packing.shards import TokenStream
 
@@ -65,7 +64,7 @@ def validate(
         batch = micro_batch(stream, rows[start : start + micro_batch_size])
         targets = batch.targets.to(choice.device)
         with autocast(choice.device, choice.precision):
-            losses = token_losses(model(batch.inputs.to(choice.device)), model.head_weight, targets)
+            losses = model.token_losses(model(batch.inputs.to(choice.device)), targets)
         bytes_of = widths[targets]
         nats += losses.double().sum().cpu() if choice.device.type != "mps" else losses.cpu().double().sum()
         text_nats += (losses * (bytes_of > 0)).cpu().double().sum()

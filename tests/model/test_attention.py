@@ -2,14 +2,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import flex_attention
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from alm.model.attention import grouped
+from alm.model.attention import _flex, _grouped, grouped
+from alm.model.attention._blocked import Rules
 from alm.model.attention._grouped import attend
 from alm.model.positions._alibi import slopes_of
 from alm.model.transformer import Transformer
+
+# Sums of up to 150 terms in another order.
+FP32 = {"rtol": 1e-5, "atol": 1e-6}
+FP64 = {"rtol": 1e-10, "atol": 1e-12}
 
 
 def slow_attention(
@@ -18,6 +26,7 @@ def slow_attention(
     v: torch.Tensor,
     slopes: list[float] | None = None,
     window: int | None = None,
+    documents: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """One score at a time, in fp64: q (B, H, T, E), k and v (B, K, S, E)."""
     q, k, v = q.double(), k.double(), v.double()
@@ -30,6 +39,7 @@ def slow_attention(
             for t in range(T):
                 place = S - T + t
                 seen = [s for s in range(place + 1) if window is None or place - s < window]
+                seen = [s for s in seen if documents is None or documents[b, s] == documents[b, place]]
                 falls = slopes[h] if slopes else 0.0
                 scores = {s: float(q[b, h, t] @ k[b, shared, s]) / math.sqrt(E) - falls * (place - s) for s in seen}
                 total = sum(math.exp(score) for score in scores.values())
@@ -47,8 +57,107 @@ def test_equals_the_slow_one(kv_heads: int, new: int, seen: int, window: int | N
     q = torch.randn(2, 6, new, 8, generator=generator)
     k, v = torch.randn(2, 2, kv_heads, seen, 8, generator=generator)
     slopes = slopes_of(6) if has_slopes else None
-    found = attend(q, k, v, slopes=torch.tensor(slopes) if slopes else None, window=window)
-    torch.testing.assert_close(found.double(), slow_attention(q, k, v, slopes, window), rtol=1e-5, atol=1e-6)
+    rules = Rules(torch.tensor(slopes) if slopes else None, window)
+    torch.testing.assert_close(attend(q, k, v, rules).double(), slow_attention(q, k, v, slopes, window), **FP32)
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("has_slopes", [False, True])
+@pytest.mark.parametrize(("new", "seen"), [(7, 7), (1, 7), (3, 7)])
+def test_documents_do_not_see_each_other(new: int, seen: int, window: int | None, has_slopes: bool) -> None:
+    q, k, v = qkv(kv_heads=2, new=new, seen=seen)
+    documents = torch.tensor([[0, 0, 1, 1, 1, 2, 2], [-1, -1, -1, 0, 0, 0, 0]], dtype=torch.int32)
+    slopes = slopes_of(6) if has_slopes else None
+    rules = Rules(torch.tensor(slopes) if slopes else None, window, documents)
+    expected = slow_attention(q, k, v, slopes, window, documents)
+    torch.testing.assert_close(attend(q, k, v, rules).double(), expected, **FP32)
+
+
+def qkv(*, kv_heads: int, new: int, seen: int, width: int = 8) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(2, 6, new, width, generator=generator)
+    return q, *torch.randn(2, 2, kv_heads, seen, width, generator=generator)
+
+
+RULES = [
+    Rules(),
+    Rules(slopes=torch.tensor(slopes_of(6))),
+    Rules(window=1),
+    Rules(window=70),
+    Rules(window=100, slopes=torch.tensor(slopes_of(6))),
+    Rules(documents=torch.arange(150).repeat(2, 1) // 40),
+    Rules(torch.tensor(slopes_of(6)), 50, torch.stack([torch.arange(150) // 33, torch.arange(150) // 100])),
+]
+
+
+def plain_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rules: Rules) -> torch.Tensor:
+    """All scores at once, and autograd."""
+    new, seen = q.shape[2], k.shape[2]
+    k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
+    reach = seen if rules.window is None else rules.window
+    distances = torch.tensor([[seen - new + t - s for s in range(seen)] for t in range(new)])
+    sees = ((distances >= 0) & (distances < reach)).expand(len(q), 1, new, seen)
+    if rules.documents is not None:
+        rows = rules.documents.tolist()
+        same = [[[row[seen - new + t] == row[s] for s in range(seen)] for t in range(new)] for row in rows]
+        sees = sees & torch.tensor(same)[:, None]
+    scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])
+    if rules.slopes is not None:
+        scores = scores - rules.slopes.double()[:, None, None] * distances
+    return scores.masked_fill(~sees, -torch.inf).softmax(-1) @ v
+
+
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize(("kv_heads", "new"), [(1, 150), (2, 150), (6, 150), (2, 90)])
+def test_blocks_and_their_gradients_equal_plain_autograd(rules: Rules, kv_heads: int, new: int) -> None:
+    """Three blocks of 64, the last not full; or 90 tokens after 60 others."""
+    tensors = [x.double().requires_grad_() for x in qkv(kv_heads=kv_heads, new=new, seen=150)]
+    upstream = torch.randn(2, new, 6, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64).transpose(
+        1, 2
+    )
+    found, expected = attend(*tensors, rules), plain_attention(*tensors, rules)
+    torch.testing.assert_close(found, expected, **FP64)
+    with torch.no_grad():
+        assert torch.equal(attend(*tensors, rules), found)
+    ours, theirs = (torch.autograd.grad(out, tensors, upstream) for out in (found, expected))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, **FP64)
+
+
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("new", [150, 90])
+def test_masks_equal_blocks(rules: Rules, new: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other devices do, on this one."""
+    q, k, v = qkv(kv_heads=2, new=new, seen=150)
+    expected = attend(q, k, v, rules)
+    monkeypatch.setattr(_grouped, "_is_blocked", lambda q: False)
+    torch.testing.assert_close(attend(q, k, v, rules), expected, **FP32)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("rules", RULES)
+def test_flex_equals_blocks(rules: Rules, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mask and the scores that a GPU is given, in the plain form of FlexAttention, which on a CPU goes only forward."""
+    monkeypatch.setattr(_flex, "_compiled", lambda: flex_attention)
+    tensors = qkv(kv_heads=2, new=150, seen=150, width=16)
+    masks: dict[int | None, object] = {}
+    torch.testing.assert_close(_flex.attend_flex(*tensors, rules, masks), attend(*tensors, rules), **FP32)
+    assert list(masks) == [rules.window]
+
+
+def test_no_table_of_tokens_by_tokens_on_a_cpu() -> None:
+    largest = [0]
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            largest[0] = max(largest[0], out.numel() if isinstance(out, torch.Tensor) else 0)
+            return out
+
+    q, k, v = (x.requires_grad_() for x in qkv(kv_heads=6, new=1024, seen=1024))
+    with Watch():
+        attend(q, k, v, Rules(torch.tensor(slopes_of(6)), 100, torch.zeros(2, 1024))).sum().backward()
+    assert largest[0] == 2 * 6 * 64 * 163  # a block's scores: its window reaches 99 tokens back
 
 
 def test_slopes_are_those_of_the_paper() -> None:
@@ -64,7 +173,7 @@ def test_scores_fall_by_slope_times_distance_whatever_the_batch(batch: int) -> N
     q, k = torch.zeros(batch, 4, 6, 8), torch.zeros(batch, 4, 6, 8)
     v = torch.eye(6, 8).expand(batch, 4, 6, 8)
     slopes = torch.tensor(slopes_of(4))
-    weights = attend(q, k, v, slopes=slopes)[..., :6]  # (B, H, T, S)
+    weights = attend(q, k, v, Rules(slopes))[..., :6]  # (B, H, T, S)
     for head, slope in enumerate(slopes_of(4)):
         for token in range(6):
             falls = torch.tensor([-slope * (token - other) for other in range(token + 1)])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from model_kinds import EXTRAS
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -14,11 +15,12 @@ from alm.model.transformer import Transformer
 
 
 @pytest.mark.parametrize(
-    "shape", [{}, {"qk_norm": True}, {"tie_embeddings": False, "n_kv_heads": 1}, {"n_layers": 3, "n_kv_heads": 4}]
+    "shape",
+    [{}, {"qk_norm": True}, {"tie_embeddings": False, "n_kv_heads": 1}, {"n_layers": 3, "n_kv_heads": 4}, EXTRAS],
 )
 def test_equals_the_parameters_of_the_model(tiny_config: Callable[..., ModelConfig], shape: dict[str, object]) -> None:
     config = tiny_config(**shape)
-    counted, sizes = count(config), {n: p.numel() for n, p in Transformer(config).named_parameters()}
+    counted, sizes = count(config), {n: p.numel() for n, p in Transformer(config).state_dict().items()}
 
     def size_of(part: str) -> int:
         return sum(size for name, size in sizes.items() if part in name)
@@ -26,9 +28,10 @@ def test_equals_the_parameters_of_the_model(tiny_config: Callable[..., ModelConf
     assert counted.total == sum(sizes.values())
     assert counted.embedding == size_of("embed_tokens")
     assert counted.head == size_of("lm_head")
+    assert counted.extras == size_of("scale") + size_of("smear")
     assert counted.feedforward == size_of(".mlp.")
     assert counted.norms == size_of("norm")
-    assert counted.attention == size_of("self_attn") - size_of("q_norm") - size_of("k_norm")
+    assert counted.attention == size_of("self_attn") - size_of("q_norm") - size_of("k_norm") - size_of("value_scale")
 
 
 def test_flops_equal_those_that_pytorch_counts(tiny_config: Callable[..., ModelConfig]) -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alm.model import loss
-from alm.model.loss import cross_entropy_sum, token_losses
+from alm.model.loss import cross_entropy_sum, losses, token_losses
 
 # fp64 in another order of summation.
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -21,7 +21,7 @@ Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """21 rows in chunks of 8: two full ones and a rest."""
-    monkeypatch.setattr(loss, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(loss, "CHUNK_ROWS", {"cpu": 8, "other": 8})
     monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 8)
 
 
@@ -52,9 +52,9 @@ def test_value_and_gradients_equal_the_plain_ones(scale: float) -> None:
 
 def test_each_token_equals_the_plain_one() -> None:
     triple = case()
-    losses = token_losses(*triple)
-    assert not losses.requires_grad
-    torch.testing.assert_close(losses, plain(*triple), **EXACT)
+    found = token_losses(*triple)
+    assert not found.requires_grad
+    torch.testing.assert_close(found, plain(*triple), **EXACT)
     assert token_losses(*case(torch.float32)).dtype == torch.float32
 
 
@@ -99,6 +99,30 @@ def test_without_gradients_none_are_made() -> None:
     torch.testing.assert_close(total, plain(*triple).sum(), **FP32)
 
 
+@pytest.mark.parametrize("padding", [0, 14])
+@pytest.mark.parametrize("z_weight", [0.0, 0.3])
+def test_z_loss_divisor_and_rows_that_are_no_tokens(z_weight: float, padding: int) -> None:
+    hidden, weight, targets = case()
+    targets[1, 3:] = -1
+    longer = torch.cat((weight.detach(), torch.ones(padding, 16, dtype=torch.float64))).requires_grad_()
+    found = losses(hidden, longer, targets, vocab_size=50, divisor=7.0, z_weight=z_weight)
+    kept = targets >= 0
+    log_z = (hidden @ weight.t()).logsumexp(-1)[kept]
+    nats = plain(hidden, weight, targets.clamp_min(0))[kept].sum() / 7
+    total = nats + z_weight * log_z.square().sum() / 7
+    torch.testing.assert_close(found.total, total, **EXACT)
+    torch.testing.assert_close(found.nats, nats, **EXACT)
+    assert not found.nats.requires_grad
+    ours, theirs = torch.autograd.grad(found.total, (hidden, longer)), torch.autograd.grad(total, (hidden, weight))
+    torch.testing.assert_close(ours[0], theirs[0], **EXACT)
+    torch.testing.assert_close(ours[1][:50], theirs[1], **EXACT)
+    assert (ours[1][50:] == 0).all()
+    with torch.no_grad():
+        again = losses(hidden, longer, targets, vocab_size=50, divisor=7.0, z_weight=z_weight)
+    torch.testing.assert_close(again.total, total, **EXACT)
+    torch.testing.assert_close(token_losses(hidden, longer, targets, vocab_size=50).sum() / 7, nats, **EXACT)
+
+
 def test_backward_works_once() -> None:
     total = cross_entropy_sum(*case())
     total.backward(retain_graph=True)
@@ -113,12 +137,12 @@ def test_autocast_multiplies_in_bf16_and_sums_in_fp32(hidden_type: torch.dtype) 
     triple = (hidden.detach().to(hidden_type).requires_grad_(), weight, targets)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         total = cross_entropy_sum(*triple)
-        losses = token_losses(*triple)
+        each = token_losses(*triple)
     total.backward()
-    assert total.dtype == losses.dtype == torch.float32
+    assert total.dtype == each.dtype == torch.float32
     # Logits below 16 are rounded to 8 bits: 2^-5 each.
-    torch.testing.assert_close(losses.double(), plain(*rounded), rtol=0, atol=2**-4)
-    torch.testing.assert_close(total, losses.sum(), **FP32)
+    torch.testing.assert_close(each.double(), plain(*rounded), rtol=0, atol=2**-4)
+    torch.testing.assert_close(total, each.sum(), **FP32)
     assert triple[0].grad.dtype == hidden_type
     assert weight.grad.dtype == torch.float32
     exact = (rounded[0].requires_grad_(), rounded[1].requires_grad_(), targets)

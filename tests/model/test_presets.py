@@ -10,7 +10,6 @@ from alm.config.load import Part, load, read_yaml
 from alm.model.config import ModelConfig
 from alm.model.count import count
 from alm.model.init import initialize
-from alm.model.loss import cross_entropy_sum
 from alm.model.transformer import Transformer
 from alm.training.config import MODEL_SECTIONS, RunConfig
 
@@ -50,7 +49,7 @@ def test_every_shape_takes_a_step_on_the_meta_device(name: str) -> None:
         model = Transformer(config).to("meta")
         ids = torch.zeros(2, 33, dtype=torch.int64)
     assert sum(p.numel() for p in model.parameters()) == count(config).total
-    cross_entropy_sum(model(ids[:, :-1]), model.head_weight, ids[:, 1:]).backward()
+    model.losses(model(ids[:, :-1]), ids[:, 1:]).total.backward()
     assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
 
 
@@ -63,7 +62,7 @@ def test_small_shapes_learn_a_batch(name: str) -> None:
     losses = []
     for _ in range(3):
         optimizer.zero_grad()
-        loss = cross_entropy_sum(model(ids[:, :-1]), model.head_weight, ids[:, 1:]) / 64
+        loss = model.losses(model(ids[:, :-1]), ids[:, 1:], divisor=64).total
         loss.backward()
         optimizer.step()
         losses.append(loss.item())

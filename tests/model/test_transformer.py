@@ -10,14 +10,13 @@ from torch.nn import functional as F
 from alm.errors import ConfigError
 from alm.model.config import ModelConfig
 from alm.model.init import initialize
-from alm.model.loss import cross_entropy_sum
 from alm.model.transformer import Transformer
 
 SHAPES = [{}, {"qk_norm": True}, {"tie_embeddings": False, "n_kv_heads": 1}, *KINDS]
 
 
 def mean_loss(model: Transformer, ids: torch.Tensor) -> torch.Tensor:
-    return cross_entropy_sum(model(ids[:, :-1]), model.head_weight, ids[:, 1:]) / ids[:, 1:].numel()
+    return model.losses(model(ids[:, :-1]), ids[:, 1:], divisor=ids[:, 1:].numel()).total
 
 
 def test_names_and_shapes(tiny_model: Callable[..., Transformer]) -> None:

@@ -5,25 +5,31 @@ B batch, T tokens, S tokens seen so far (T of them new), D model width, H query 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention.bias import causal_lower_right
 
+from alm.model.attention._blocked import Rules, attend_blocked
 from alm.model.linear import Linear
 from alm.model.norm import RMSNorm
 
 if TYPE_CHECKING:
     from alm.model.config import ModelConfig
     from alm.model.kv_cache import LayerCache
-    from alm.model.positions import Placement
+    from alm.model.scene import Scene
+
+# Between a layer's own values and those of the first layer.
+FIRST_VALUE_SCALE = 0.5
 
 
 class GroupedAttention(nn.Module):
     """softmax(q k^T / sqrt(E)) v in each head, over the token itself and those before it."""
 
-    def __init__(self, config: ModelConfig, *, window: int | None = None) -> None:
+    def __init__(self, config: ModelConfig, layer: int, *, window: int | None = None) -> None:
         super().__init__()
         self.window = window
         D, E = config.d_model, config.head_width
@@ -34,52 +40,85 @@ class GroupedAttention(nn.Module):
         self.o_proj = Linear(config.n_heads * E, D)
         self.q_norm = RMSNorm(E, eps=config.norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(E, eps=config.norm_eps) if config.qk_norm else None
+        is_mixed = config.value_residual and layer > 0
+        self.value_scale = nn.Parameter(torch.full((1,), FIRST_VALUE_SCALE)) if is_mixed else None
 
-    def forward(self, x: Tensor, placement: Placement, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, scene: Scene, cache: LayerCache | None = None) -> Tensor:
         q = self._heads(self.q_proj(x))  # (B, T, H, E)
         k = self._heads(self.k_proj(x))  # (B, T, K, E)
-        v = self._heads(self.v_proj(x))
+        v = self._heads(self.v_proj(x)).transpose(1, 2)  # (B, K, T, E)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = placement.rotate(q), placement.rotate(k)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, E)
+        q, k = scene.placement.rotate(q).transpose(1, 2), scene.placement.rotate(k).transpose(1, 2)
+        v = self._with_first(v, scene)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, K, S, E)
-        mixed = attend(q, k, v, slopes=placement.slopes, window=self.window).transpose(1, 2)  # (B, T, H, E)
+        rules = Rules(scene.placement.slopes, self.window, scene.documents)
+        mixed = attend(q, k, v, rules, masks=scene.masks).transpose(1, 2)  # (B, T, H, E)
         return cast(Tensor, self.o_proj(mixed.flatten(2)))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], -1, self.head_width)
 
+    def _with_first(self, v: Tensor, scene: Scene) -> Tensor:
+        """Values with some of the first layer's in them (Zhou et al. 2024, arXiv:2410.17897, equation 8)."""
+        if self.value_scale is None:
+            scene.first_values = v
+            return v
+        assert scene.first_values is not None
+        return v + self.value_scale.to(v.dtype) * (scene.first_values - v)
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, slopes: Tensor | None = None, window: int | None = None) -> Tensor:
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rules: Rules = Rules(),  # noqa: B008 # frozen
+    *,
+    masks: dict[int | None, Any] | None = None,  # Any: FlexAttention's
+) -> Tensor:
     """`q` (B, H, T, E), the last T of the S tokens in `k` and `v` (B, K, S, E) -> (B, H, T, E).
 
-    A token sees itself and those before it, with `window` only the last so many. Scores lose `slopes` (H,) for every
-    token of distance.
+    By whatever is fastest for the device and the rules. `masks` keeps what layers of one forward pass can share.
     """
-    H, T, K, S = q.shape[1], q.shape[2], k.shape[1], k.shape[2]
-    grouped = H != K
-    if window is not None and T == 1 and window < S:
-        k, v, S = k[:, :, -window:], v[:, :, -window:], window
-    is_narrow = window is not None and window < S
-    if T == S and slopes is None and not is_narrow:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=T > 1, enable_gqa=grouped)
-    # `is_causal` would align the corner of the first token, not of the last; one new token sees everything.
-    mask = None if T == 1 else _visible(T, S, window if is_narrow else None, q.device)
-    if slopes is not None:
-        mask = _fallen(T, S, slopes, mask).to(q.dtype)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
+    T, S = q.shape[2], k.shape[2]
+    if rules.window is not None and T == 1:
+        k, v, rules = k[:, :, -rules.window :], v[:, :, -rules.window :], rules.of_last()
+    elif rules.window is not None and rules.window >= S:
+        rules = replace(rules, window=None)
+    if T > 1 and _is_blocked(q):
+        return attend_blocked(q, k, v, rules)
+    if q.device.type == "cuda" and T == S > 1 and not rules.is_plain:
+        from alm.model.attention._flex import attend_flex
+
+        return attend_flex(q, k, v, rules, {} if masks is None else masks)
+    is_causal = rules.is_plain and T == S > 1
+    mask = None if is_causal else _mask(q, k.shape[2], rules)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=q.shape[1] != k.shape[1]
+    )
 
 
-def _visible(new: int, count: int, window: int | None, device: torch.device) -> Tensor:
-    """(T, S): which of S = `count` tokens each of the last T = `new` sees."""
-    seen = torch.ones(new, count, dtype=torch.bool, device=device).tril(count - new)
-    return seen if window is None else seen.triu(count - new - window + 1)
+def _is_blocked(q: Tensor) -> bool:
+    """In bf16 PyTorch's kernel has the matrix units of the CPUs that know it; a compiled model keeps to it, too."""
+    is_exact = q.dtype in (torch.float32, torch.float64)
+    return q.device.type == "cpu" and is_exact and not torch.compiler.is_compiling()
 
 
-def _fallen(new: int, count: int, slopes: Tensor, seen: Tensor | None) -> Tensor:
-    """(H, T, S): what is added to the scores, -slope x distance, or -inf where a token is not seen."""
-    places = torch.arange(count, device=slopes.device)
-    added = -slopes[:, None, None] * (places[count - new :, None] - places)
-    return added if seen is None else added.masked_fill(~seen, -torch.inf)
+def _mask(q: Tensor, count: int, rules: Rules) -> Tensor | None:
+    """What is added to the scores, or which of `count` = S keys are seen: (B or 1, H or 1, T, S)."""
+    T, device = q.shape[2], q.device
+    if rules.is_plain:
+        # `is_causal` would align the corner of the first token, not of the last; one new token sees everything.
+        return None if T == 1 else causal_lower_right(T, count)
+    places = torch.arange(count, device=device)
+    distances = places[count - T :, None] - places  # (T, S)
+    seen = (distances >= 0)[None, None]
+    if rules.window is not None:
+        seen = seen & (distances < rules.window)
+    if rules.documents is not None:
+        seen = seen & (rules.documents[:, None, -T:, None] == rules.documents[:, None, None])
+    if rules.slopes is None:
+        return seen
+    falls = -rules.slopes[:, None, None] * distances  # (H, T, S)
+    return falls.to(q.dtype).masked_fill(~seen, -torch.inf)

@@ -23,13 +23,17 @@ class Config(base.Config):
     full_every: int = Field(
         4, ge=0, description="With a window, every so many layers see all that came before; 0: none does."
     )
+    document_mask: bool = Field(
+        False, description="Whether a token sees only its own document; an end-of-text token opens one."
+    )
+    end_of_text_id: int = Field(0, ge=0, description="The token that opens a document, for document_mask.")
 
 
 def build(config: Config, model: ModelConfig, layer: int) -> GroupedAttention:
     """The attention of one layer, counted from 0."""
     from alm.model.attention._grouped import GroupedAttention
 
-    return GroupedAttention(model, window=window_of(config, layer))
+    return GroupedAttention(model, layer, window=window_of(config, layer))
 
 
 def window_of(config: Config, layer: int) -> int | None:
@@ -46,6 +50,6 @@ def matmul_parameters(config: Config, model: ModelConfig) -> int:
 
 
 def seen(config: Config, tokens: int, layer: int) -> float:
-    """How many tokens one of a sequence of `tokens` sees on average, itself included."""
+    """How many tokens one of a sequence of `tokens` sees on average, itself included; as if it were one document."""
     window = min(window_of(config, layer) or tokens, tokens)
     return (window * (window + 1) / 2 + (tokens - window) * window) / tokens

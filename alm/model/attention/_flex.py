@@ -1,0 +1,69 @@
+"""Attention with rules through FlexAttention: what runs on a GPU when PyTorch's plain kernels cannot follow them.
+
+Whole blocks that no token sees are skipped, and no table of tokens by tokens is made (Dong et al. 2024,
+arXiv:2412.05496).
+B batch, H query heads, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from alm.model.attention._blocked import Rules
+
+
+def attend_flex(q: Tensor, k: Tensor, v: Tensor, rules: Rules, masks: dict[int | None, BlockMask]) -> Tensor:
+    """`q` (B, H, T, E), `k` and `v` (B, K, T, E) -> (B, H, T, E). `masks` holds this forward pass's, by window."""
+    if rules.window not in masks:
+        masks[rules.window] = _mask(rules, q.shape[2], q.device)
+    score = None if rules.slopes is None else _score(rules.slopes)
+    grouped = q.shape[1] != k.shape[1]
+    mixed: Tensor = _compiled()(q, k, v, score_mod=score, block_mask=masks[rules.window], enable_gqa=grouped)
+    return mixed
+
+
+@cache
+def _compiled() -> Callable[..., Any]:  # Any: torch's own type
+    """Without compilation it would make the table of all scores."""
+    return torch.compile(flex_attention)
+
+
+def _mask(rules: Rules, tokens: int, device: torch.device) -> BlockMask:
+    if rules.documents is None:
+        return _plain_mask(rules.window, tokens, device)
+    sees = visible(rules)
+    return create_block_mask(sees, len(rules.documents), None, tokens, tokens, device=str(device))
+
+
+@lru_cache(maxsize=32)
+def _plain_mask(window: int | None, tokens: int, device: torch.device) -> BlockMask:
+    """The same in every forward pass."""
+    return create_block_mask(visible(Rules(window=window)), None, None, tokens, tokens, device=str(device))
+
+
+def visible(rules: Rules) -> Callable[..., Tensor]:
+    """Whether a query sees a key, by their places, as FlexAttention asks."""
+    window, documents = rules.window, rules.documents
+
+    def sees(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        seen = query >= key
+        if window is not None:
+            seen = seen & (query - key < window)
+        if documents is not None:
+            seen = seen & (documents[b, query] == documents[b, key])
+        return seen
+
+    return sees
+
+
+def _score(slopes: Tensor) -> Callable[..., Tensor]:
+    def falls(score: Tensor, b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return score - slopes[h] * (query - key)
+
+    return falls
