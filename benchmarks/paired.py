@@ -26,8 +26,11 @@ class Cost(NamedTuple):
     wall: float
 
 
-def compare(programs: Mapping[str, Program], *, rounds: int, work: float = 0.0, unit: str = "") -> None:
-    """Run `programs`, ours first, and print what they cost; `work` units are done in each call."""
+def compare(programs: Mapping[str, Program], *, rounds: int, work: float = 0.0, unit: str = "") -> dict[str, float]:
+    """Run `programs`, ours first, and print what they cost; `work` units are done in each call.
+
+    Returns the median CPU seconds of each.
+    """
     costs: dict[str, list[Cost]] = {name: [] for name in programs}
     names = list(programs)
     for number in range(rounds + 1):
@@ -46,6 +49,7 @@ def compare(programs: Mapping[str, Program], *, rounds: int, work: float = 0.0, 
         pairs = list(zip(costs[ours], costs[peer], strict=True))
         cpu, wall = ([a[kind] / b[kind] for a, b in pairs] for kind in (0, 1))
         print(f"  {ours} / {peer}: CPU {with_interval(cpu)}; wall {with_interval(wall)}", flush=True)
+    return {name: statistics.median(cost.cpu for cost in found) for name, found in costs.items()}
 
 
 def _measured(program: Callable[[], object]) -> Cost:

@@ -2,30 +2,74 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 PEAK_LR = "peak_lr"
-_EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight")
+# Where PyTorch has a fused AdamW.
+FUSED_DEVICES = ("cpu", "cuda", "mps")
+_HEAD = "lm_head.weight"
+_EMBEDDING = "embed_tokens.weight"
+_WEIGHT = ".weight"
+
+Group = dict[str, Any]  # Any: torch's own type
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The trainable parameters of a model by what they do, each once."""
+
+    matrices: list[nn.Parameter]
+    embeddings: list[nn.Parameter]
+    head: list[nn.Parameter]
+    gains: list[nn.Parameter]
+    scalars: list[nn.Parameter]
+
+
+def roles(model: nn.Module) -> Roles:
+    """The roles of the parameters of `model`, by name and shape.
+
+    Gains are the weights of norms; scalars are other vectors and single numbers, such as the weight of a connection.
+    A head tied to the embeddings is one of these.
+    """
+    found = Roles([], [], [], [], [])
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            _role(found, name, parameter).append(parameter)
+    return found
+
+
+def _role(found: Roles, name: str, parameter: nn.Parameter) -> list[nn.Parameter]:
+    if name.endswith(_EMBEDDING):
+        return found.embeddings
+    if name.endswith(_HEAD):
+        return found.head
+    if parameter.dim() >= 2:
+        return found.matrices
+    return found.gains if name.endswith(_WEIGHT) else found.scalars
+
+
+def group(parameters: list[nn.Parameter], lr: float, *, weight_decay: float = 0.0) -> Group:
+    """A parameter group that keeps its peak rate under `PEAK_LR`, which a schedule scales."""
+    return {"params": parameters, "lr": lr, PEAK_LR: lr, "weight_decay": weight_decay}
 
 
 def parameter_groups(
-    model: nn.Module, *, lr: float, embedding_lr: float, weight_decay: float
-) -> list[dict[str, Any]]:  # Any: torch's own type
-    """Three groups of the trainable parameters: matrices, embeddings (the head among them) and gains.
+    model: nn.Module, *, lr: float, embedding_lr: float, weight_decay: float, scalar_lr: float | None = None
+) -> list[Group]:
+    """The groups of the trainable parameters: matrices, embeddings (the head among them), gains, and scalars if any.
 
     Weight decay acts on matrices, and on embeddings only while they learn at the matrices' rate: a table
     that learns fast is written anew by its tokens and would be worn away by decay between them.
-    Each group keeps its peak rate under `PEAK_LR`, which a schedule scales.
+    Scalars learn at `scalar_lr`; absent is `lr`.
     """
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    tables = [parameter for name, parameter in named if name.endswith(_EMBEDDINGS)]
-    matrices = [p for name, p in named if p.dim() >= 2 and not name.endswith(_EMBEDDINGS)]
-    gains = [parameter for _, parameter in named if parameter.dim() < 2]
+    found = roles(model)
     table_decay = weight_decay if embedding_lr == lr else 0.0
-    return [
-        {"params": matrices, "lr": lr, PEAK_LR: lr, "weight_decay": weight_decay},
-        {"params": tables, "lr": embedding_lr, PEAK_LR: embedding_lr, "weight_decay": table_decay},
-        {"params": gains, "lr": lr, PEAK_LR: lr, "weight_decay": 0.0},
+    groups = [
+        group(found.matrices, lr, weight_decay=weight_decay),
+        group(found.embeddings + found.head, embedding_lr, weight_decay=table_decay),
+        group(found.gains, lr),
     ]
+    return [*groups, group(found.scalars, lr if scalar_lr is None else scalar_lr)] if found.scalars else groups

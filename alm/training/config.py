@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
+from alm import kinds
 from alm.config.base import Config, OfKind
 from alm.data.config import DataConfig
 from alm.model.config import ModelConfig
@@ -70,6 +72,16 @@ class RunConfig(Config):
     data: DataConfig = DataConfig()
     validation: ValidationConfig = ValidationConfig()
     logging: LoggingConfig = LoggingConfig()
+
+    @field_validator("scheduler")
+    @classmethod
+    def _schedule_fits(cls, scheduler: Config, info: ValidationInfo) -> Config:
+        if "training" in info.data:
+            try:
+                kinds.module_of(scheduler).check(scheduler, max_steps=info.data["training"].max_steps)
+            except ValueError as error:
+                raise PydanticCustomError("kind", "{message}", {"message": str(error)}) from None
+        return scheduler
 
 
 MODEL_SECTIONS = frozenset({"model"})

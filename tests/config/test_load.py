@@ -121,7 +121,7 @@ def test_a_plain_string_names_a_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("schedule: cosin\n", "unknown kind `cosin` (did you mean `cosine`?) (one of: cosine)"),
+        ("schedule: cosin\n", "unknown kind `cosin` (did you mean `cosine`?) (one of: cosine, linear, wsd)"),
         ("schedule: {kind: cosine, warmup: 1}\n", "`schedule.warmup`: unknown key"),
         ("schedule: 3\n", "should be the name of a kind"),
     ],

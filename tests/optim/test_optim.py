@@ -9,7 +9,7 @@ from torch import nn
 
 from alm.model.init import initialize
 from alm.model.transformer import Transformer
-from alm.optim.groups import parameter_groups
+from alm.optim.groups import PEAK_LR, parameter_groups
 from alm.optim.optimizers import adamw
 from alm.optim.schedules import cosine
 
@@ -29,6 +29,18 @@ def test_embeddings_have_a_rate_of_their_own_and_then_no_decay() -> None:
     assert {id(p) for p in tables["params"]} == {id(model.model.embed_tokens.weight), id(model.head_weight)}
     assert [group["lr"] for group in (matrices, tables, gains)] == [0.1, 0.5, 0.1]
     assert [group["weight_decay"] for group in (matrices, tables, gains)] == [0.3, 0.0, 0.0]
+
+
+def test_scalars_have_a_rate_of_their_own_and_no_decay() -> None:
+    model = Transformer(run_config(model__vocab_size=50).model)
+    model.register_parameter("x0_scale", nn.Parameter(torch.tensor(0.5)))
+    model.register_parameter("smear", nn.Parameter(torch.zeros(3)))
+    for given, rate in ((0.02, 0.02), (None, 0.1)):
+        optimizer = adamw.build(adamw.Config(lr=0.1, scalar_lr=given), model)
+        *_, gains, scalars = optimizer.param_groups
+        assert {id(p) for p in scalars["params"]} == {id(model.x0_scale), id(model.smear)}
+        assert (scalars[PEAK_LR], scalars["weight_decay"]) == (rate, 0.0)
+        assert gains[PEAK_LR] == 0.1
 
 
 def test_one_update_is_that_of_the_paper() -> None:

@@ -191,6 +191,65 @@ def test_killed_at_random_moments_the_run_ends_in_the_same_bits(data: Path, tmp_
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
 
 
+KILLED_AT_STEP = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from builders import run_config
+from alm.events import Stepped
+from alm.training.pretrain import pretrain
+
+def kill(event):
+    if isinstance(event, Stepped) and event.step == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+pretrain(run_config(**{changes!r}), data=Path({data!r}), out=Path({out!r}), on_event=kill)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
+def test_muon_and_wsd_survive_a_kill(data: Path, tmp_path: Path, repository: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    changes = {"optim__kind": "muon", "scheduler__kind": "wsd", "model__tie_embeddings": False}
+    pretrain(run_config(**changes), data=data, out=whole)
+    program = KILLED_AT_STEP.format(tests=str(repository / "tests"), changes=changes, data=str(data), out=str(out))
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    events: list[Event] = []
+    pretrain(run_config(**changes), data=data, out=out, on_event=events.append)
+    assert Resumed(out, 4, STEPS) in events
+    assert bits(out) == bits(whole)
+    assert rows(out) == rows(whole)
+    rates = [row["lr"] for row in rows(out) if "lr" in row]
+    assert max(rates) == 0.01
+    assert rates[-1] < 0.005
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optim__kind": "muon", "optim__orthogonalization": "newton_schulz", "optim__scale": "rms"},
+        {"scheduler__kind": "linear", "optim__scalar_lr": 0.1},
+        {"scheduler__kind": "wsd", "scheduler__decay": "sqrt"},
+    ],
+    ids=["muon", "linear", "wsd"],
+)
+def test_every_optimizer_and_schedule_resumes_bit_for_bit(data: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    pretrain(run_config(**changes), data=data, out=whole)
+    with pytest.raises(StoppedError):
+        pretrain(run_config(**changes), data=data, out=out, on_event=StopAfter(7))
+    pretrain(run_config(**changes), data=data, out=out)
+    assert bits(out) == bits(whole)
+    assert rows(out) == rows(whole)
+
+
+def test_another_optimizer_or_schedule_is_refused_on_resume(data: Path, uninterrupted: Path) -> None:
+    with pytest.raises(ConfigError, match="optim.kind  adamw -> muon"):
+        pretrain(run_config(optim__kind="muon"), data=data, out=uninterrupted)
+    with pytest.raises(ConfigError, match="scheduler.kind  cosine -> wsd"):
+        pretrain(run_config(scheduler__kind="wsd"), data=data, out=uninterrupted)
+
+
 def test_a_finished_run_is_up_to_date(data: Path, uninterrupted: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in uninterrupted.iterdir()}
     events: list[Event] = []

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from alm.config.base import Config as BaseConfig
-from alm.optim.groups import parameter_groups
+from alm.optim.groups import FUSED_DEVICES, parameter_groups
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -22,6 +22,9 @@ class Config(BaseConfig):
     embedding_lr: float | None = Field(
         default=None, gt=0, description="Peak learning rate of the embedding table and the head; absent is `lr`."
     )
+    scalar_lr: float | None = Field(
+        default=None, gt=0, description="Peak learning rate of scalars and vectors that are no gains; absent is `lr`."
+    )
     betas: tuple[Beta, Beta] = Field(default=(0.9, 0.95), description="Decay rates of the two moments.")
     weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay of matrices.")
     eps: float = Field(default=1.0e-8, gt=0, description="Added to the root of the second moment.")
@@ -32,10 +35,14 @@ def build(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     device = next(model.parameters()).device.type
     return torch.optim.AdamW(
         parameter_groups(
-            model, lr=config.lr, embedding_lr=config.embedding_lr or config.lr, weight_decay=config.weight_decay
+            model,
+            lr=config.lr,
+            embedding_lr=config.embedding_lr or config.lr,
+            weight_decay=config.weight_decay,
+            scalar_lr=config.scalar_lr,
         ),
         lr=config.lr,
         betas=config.betas,
         eps=config.eps,
-        fused=device in ("cpu", "cuda", "mps"),
+        fused=device in FUSED_DEVICES,
     )

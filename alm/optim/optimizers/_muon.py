@@ -1,0 +1,153 @@
+"""The optimizer behind kind `muon`: orthogonalized momentum for matrices, AdamW for everything else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+from alm.optim.groups import Group
+from alm.optim.optimizers._orthogonal import Method, orthogonalize, polynomials
+
+Scale = Literal["spectral", "rms"]
+
+# The root mean square that updates of AdamW were found to have: Liu et al. 2025, arXiv:2502.16982, section 2.2.
+_ADAMW_RMS = 0.2
+# Numbers in one batched product. More run slower on a CPU, where they leave the cache; a GPU needs many to be busy.
+_STACK_NUMBERS = {"cpu": 1 << 21}
+_STACK_NUMBERS_ELSEWHERE = 1 << 25
+
+
+def matrix_group(group: Group, *, momentum: float, method: Method, steps: int, scale: Scale) -> Group:
+    """`group`, whose parameters are matrices, to be orthogonalized in `steps` steps of `method`."""
+    return {**group, "momentum": momentum, "orthogonalization": method, "steps": steps, "scale": scale}
+
+
+def adamw_group(group: Group, *, betas: tuple[float, float], eps: float, fused: bool) -> Group:
+    """`group` for AdamW."""
+    return {**group, "betas": betas, "eps": eps, "fused": fused}
+
+
+def shape_scale(rows: int, columns: int, scale: Scale) -> float:
+    """What an orthogonal update of a (rows, columns) matrix is multiplied with.
+
+    `spectral` is Jordan's sqrt(max(1, rows / columns)): outputs change alike whatever the shape. `rms` gives the
+    update the root mean square of AdamW's, so that its rate and decay can be AdamW's.
+    """
+    if scale == "spectral":
+        return math.sqrt(max(1.0, rows / columns))
+    return _ADAMW_RMS * math.sqrt(max(rows, columns))
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024) and AdamW in one object, by group: see `matrix_group` and `adamw_group`.
+
+    A matrix follows the orthogonalized Nesterov momentum of its gradient, after decay that does not pass through it.
+    Nothing is read back from the device.
+    """
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        super().__init__(groups, {})
+        for group in self.param_groups:
+            if _is_orthogonal(group) and any(parameter.dim() != 2 for parameter in group["params"]):
+                raise ValueError("only matrices can be orthogonalized")
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update all parameters that have a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            found = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if _is_orthogonal(group):
+                self._follow_orthogonal(found, group)
+            elif found:
+                self._follow_adamw(found, group)
+        return loss
+
+    def _follow_orthogonal(self, found: list[Tensor], group: Group) -> None:
+        steps = polynomials(group["orthogonalization"], group["steps"])
+        for stack in _stacks(found):
+            wide = torch.stack([_wide(self._momentum(parameter, group["momentum"])) for parameter in stack])
+            updates = orthogonalize(wide, steps, dtype=_dtype(wide.device))
+            for parameter, update in zip(stack, updates, strict=True):
+                _move(parameter, update, group)
+
+    def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
+        """The Nesterov momentum of the gradient, of which the state keeps the mean."""
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        assert parameter.grad is not None, "was looked for"
+        mean: Tensor = state["momentum"].lerp_(parameter.grad, 1.0 - momentum)
+        return parameter.grad.lerp(mean, momentum)
+
+    def _follow_adamw(self, found: list[Tensor], group: Group) -> None:
+        states = [self._adamw_state(parameter, fused=group["fused"]) for parameter in found]
+        adamw(
+            found,
+            [parameter.grad for parameter in found if parameter.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=group["fused"],
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+    def _adamw_state(self, parameter: Tensor, *, fused: bool) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device if fused else "cpu")
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        return state
+
+
+def _is_orthogonal(group: Group) -> bool:
+    return "orthogonalization" in group
+
+
+def _stacks(matrices: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """The matrices in lists of one shape, lying or standing, none longer than a batched product should be."""
+    by_shape: dict[tuple[int, ...], list[Tensor]] = {}
+    for matrix in matrices:
+        by_shape.setdefault(tuple(sorted(matrix.shape)), []).append(matrix)
+    for alike in by_shape.values():
+        room = max(1, _STACK_NUMBERS.get(alike[0].device.type, _STACK_NUMBERS_ELSEWHERE) // alike[0].numel())
+        for start in range(0, len(alike), room):
+            yield alike[start : start + room]
+
+
+def _wide(matrix: Tensor) -> Tensor:
+    return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    """bf16 on GPUs that multiply it: the steps forgive it. A CPU may have it only in name."""
+    has_bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def _move(parameter: Tensor, update: Tensor, group: Group) -> None:
+    rows, columns = parameter.shape
+    lr: float = group["lr"]
+    parameter.mul_(1.0 - lr * group["weight_decay"])
+    turned = update.mT if rows > columns else update
+    parameter.add_(turned, alpha=-lr * shape_scale(rows, columns, group["scale"]))

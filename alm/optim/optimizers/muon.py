@@ -1,0 +1,67 @@
+"""Kind `muon`: orthogonalized momentum for the matrices of the blocks (Jordan et al. 2024), AdamW for all else."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from alm.config.base import Config as BaseConfig
+from alm.optim.groups import FUSED_DEVICES, group, roles
+from alm.optim.optimizers._muon import Muon, adamw_group, matrix_group
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Config(BaseConfig):
+    """Muon for matrices; embeddings, head, gains and scalars follow AdamW at rates of their own, without decay."""
+
+    kind: Literal["muon"] = "muon"
+    lr: float = Field(default=0.02, gt=0, description="Peak learning rate of the matrices.")
+    momentum: Beta = Field(default=0.95, description="Decay rate of the matrices' Nesterov momentum.")
+    weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay of the matrices.")
+    orthogonalization: Literal["polar_express", "newton_schulz"] = Field(
+        default="polar_express",
+        description="Polynomials that make updates orthogonal: those of Amsel et al. 2025, or Jordan's one.",
+    )
+    steps: int = Field(
+        default=5, ge=1, le=12, description="How many polynomials in a row; a step costs as much as the others."
+    )
+    scale: Literal["spectral", "rms"] = Field(
+        default="spectral",
+        description="What an update is multiplied with: spectral is sqrt(max(1, rows / columns)), rms is "
+        "0.2 sqrt(max(rows, columns)), at which the rates of AdamW fit.",
+    )
+    embedding_lr: float = Field(default=0.03, gt=0, description="Peak learning rate of the embedding table.")
+    head_lr: float | None = Field(
+        default=None, gt=0, description="Peak learning rate of a head that is not tied; absent is `embedding_lr`."
+    )
+    gain_lr: float = Field(default=0.003, gt=0, description="Peak learning rate of the gains of norms.")
+    scalar_lr: float | None = Field(
+        default=None, gt=0, description="Peak learning rate of scalars and other vectors; absent is `gain_lr`."
+    )
+    betas: tuple[Beta, Beta] = Field(default=(0.9, 0.95), description="Decay rates of AdamW's two moments.")
+    eps: float = Field(default=1.0e-8, gt=0, description="Added to the root of AdamW's second moment.")
+
+
+def build(config: Config, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of `model`, with AdamW fused where the device has a fused kernel."""
+    found = roles(model)
+    fused = next(model.parameters()).device.type in FUSED_DEVICES
+    matrices = matrix_group(
+        group(found.matrices, config.lr, weight_decay=config.weight_decay),
+        momentum=config.momentum,
+        method=config.orthogonalization,
+        steps=config.steps,
+        scale=config.scale,
+    )
+    others = (
+        (found.embeddings, config.embedding_lr),
+        (found.head, config.head_lr or config.embedding_lr),
+        (found.gains, config.gain_lr),
+        (found.scalars, config.scalar_lr or config.gain_lr),
+    )
+    groups = [adamw_group(group(p, lr), betas=config.betas, eps=config.eps, fused=fused) for p, lr in others if p]
+    return Muon([matrices, *groups])

@@ -1,0 +1,51 @@
+"""What schedules share: how they begin, when they end, and how far they fall."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from alm.config.base import Config as BaseConfig
+
+
+class Phases(BaseConfig):
+    """A linear warm-up at the start and a share of the peak that is left at the end."""
+
+    warmup_steps: int = Field(default=100, ge=0, description="Steps over which the rate rises to its peak.")
+    total_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="Step at which the decay ends; auto is `training.max_steps`."
+    )
+    final_fraction: float = Field(default=0.1, ge=0, le=1, description="Share of the peak that is left at the end.")
+
+
+def end(phases: Phases, *, max_steps: int) -> int:
+    """The first step at the final rate, in a run of `max_steps`."""
+    return max_steps if phases.total_steps == "auto" else phases.total_steps
+
+
+def check_warmup(phases: Phases) -> None:
+    """`ValueError` where a fixed end comes before the warm-up is over."""
+    if phases.total_steps != "auto" and phases.warmup_steps > phases.total_steps:
+        raise ValueError(
+            f"a warm-up of {phases.warmup_steps:,} steps does not fit in `total_steps` {phases.total_steps:,}: "
+            "lower `scheduler.warmup_steps`"
+        )
+
+
+def warm_up(phases: Phases, step: int) -> float:
+    """The factor of update number `step` (from 0) of the warm-up: 1/w, 2/w .. w/w over `warmup_steps` w.
+
+    The first update already moves.
+    """
+    return (step + 1) / phases.warmup_steps
+
+
+def progress(step: int, *, start: int, stop: int) -> float:
+    """How much of a decay from `start` to `stop` lies before `step`, in [0, 1]."""
+    return min(1.0, max(0, step - start) / max(1, stop - start))
+
+
+def fall(phases: Phases, left: float) -> float:
+    """The factor where `left`, from 1 to 0, of the way between peak and final rate is left."""
+    return phases.final_fraction + (1.0 - phases.final_fraction) * left

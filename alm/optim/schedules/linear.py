@@ -1,0 +1,25 @@
+"""Kind `linear`: linear warm-up, then a straight line down (Bergsma et al. 2025, arXiv:2502.15938, to zero)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from alm.optim.schedules._phases import Phases, check_warmup, end, fall, progress, warm_up
+
+
+class Config(Phases):
+    """Warm-up and linear decay to a fraction of the peak."""
+
+    kind: Literal["linear"] = "linear"
+
+
+def check(config: Config, *, max_steps: int) -> None:
+    """`ValueError` where the phases do not fit in a run of `max_steps`."""
+    check_warmup(config)
+
+
+def factor(config: Config, step: int, *, max_steps: int) -> float:
+    """Multiplier of the peak rate for update number `step` (counted from 0), in (0, 1] before the end."""
+    if step < config.warmup_steps:
+        return warm_up(config, step)
+    return fall(config, 1.0 - progress(step, start=config.warmup_steps, stop=end(config, max_steps=max_steps)))

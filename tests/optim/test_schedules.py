@@ -1,0 +1,122 @@
+"""Schedules: values by hand, and laws that all of them keep."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+from builders import run_config
+from pydantic import ValidationError
+
+from alm import kinds
+from alm.optim.schedules import cosine, linear, wsd
+from alm.training.config import RunConfig
+
+KINDS = kinds.names("alm.optim.schedules")
+STEPS = 200
+SHAPES = [(kind, {}) for kind in KINDS] + [("wsd", {"decay": "sqrt"}), ("wsd", {"decay_fraction": 0.05})]
+
+
+def factors(kind: str, *, max_steps: int = STEPS, count: int | None = None, **values: Any) -> list[float]:
+    module = kinds.load("alm.optim.schedules", kind)
+    config = module.Config(**values)
+    module.check(config, max_steps=max_steps)
+    return [module.factor(config, step, max_steps=max_steps) for step in range(count or max_steps)]
+
+
+def scheduled(kind: str, **values: Any) -> RunConfig:
+    """A run of 12 steps with this schedule."""
+    return run_config(**{f"scheduler__{name}": value for name, value in {"kind": kind, **values}.items()})
+
+
+@pytest.mark.parametrize(("kind", "values"), SHAPES)
+@pytest.mark.parametrize("warmup", [0, 1, 50])
+@pytest.mark.parametrize("final", [0.0, 0.1, 1.0])
+def test_every_schedule_rises_to_the_peak_and_then_never_rises(
+    kind: str, values: dict[str, Any], warmup: int, final: float
+) -> None:
+    found = factors(kind, warmup_steps=warmup, final_fraction=final, **values)
+    assert min(found) > 0  # the first update moves, and so does the last
+    assert max(found) == found[warmup] == 1.0
+    assert found[: warmup + 1] == sorted(found[: warmup + 1])
+    assert found[warmup:] == sorted(found[warmup:], reverse=True)
+
+
+@pytest.mark.parametrize(("kind", "values"), SHAPES)
+@pytest.mark.parametrize("final", [0.0, 0.3])
+def test_every_schedule_ends_at_the_final_fraction_and_stays(kind: str, values: dict[str, Any], final: float) -> None:
+    found = factors(kind, count=STEPS + 50, warmup_steps=10, final_fraction=final, **values)
+    assert found[STEPS:] == [pytest.approx(final, abs=1e-12)] * 50
+    assert found[STEPS - 1] > final
+    same = factors(kind, max_steps=10 * STEPS, count=STEPS + 50, total_steps=STEPS, warmup_steps=10,
+                   final_fraction=final, **values)  # fmt: skip
+    assert same == found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_schedule_jumps(kind: str) -> None:
+    """Ten times as many steps, a tenth of the largest move between two of them."""
+    moves = []
+    for scale in (1, 10):
+        found = factors(kind, max_steps=STEPS * scale, count=STEPS * scale + 2, warmup_steps=20 * scale)
+        moves.append(max(abs(a - b) for a, b in itertools.pairwise(found)))
+    assert moves[1] == pytest.approx(moves[0] / 10, rel=0.02)
+
+
+def test_linear_by_hand() -> None:
+    found = factors("linear", max_steps=12, count=14, warmup_steps=4, final_fraction=0.2)
+    assert found[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert found[5:] == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.2])
+
+
+def test_wsd_by_hand() -> None:
+    line = factors("wsd", max_steps=10, count=12, warmup_steps=2, decay_fraction=0.4, final_fraction=0.0)
+    assert line[:7] == [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert line[7:] == pytest.approx([0.75, 0.5, 0.25, 0.0, 0.0])
+    root = factors("wsd", max_steps=10, count=12, warmup_steps=2, decay_fraction=0.4, final_fraction=0.1, decay="sqrt")
+    assert root[:7] == line[:7]
+    assert root[7:] == pytest.approx(
+        [0.55, 0.1 + 0.9 * (1 - math.sqrt(0.5)), 0.1 + 0.9 * (1 - math.sqrt(0.75)), 0.1, 0.1]
+    )
+
+
+def test_wsd_that_decays_all_the_way_is_linear() -> None:
+    assert factors("wsd", decay_fraction=1.0, warmup_steps=0) == factors("linear", warmup_steps=0)
+
+
+def test_the_stable_part_does_not_depend_on_the_length() -> None:
+    """What WSD is for: a run can be made longer from where its decay began."""
+    short, long = (factors("wsd", max_steps=n, warmup_steps=20, decay_fraction=0.25) for n in (100, 400))
+    assert long[:75] == short[:75]
+
+
+@pytest.mark.parametrize(("kind", "values", "fault"), [
+    ("cosine", {"warmup_steps": 11, "total_steps": 10}, "a warm-up of 11 steps does not fit in `total_steps` 10"),
+    ("linear", {"warmup_steps": 11, "total_steps": 10}, "lower `scheduler.warmup_steps`"),
+    ("wsd", {"warmup_steps": 7, "total_steps": 10}, "a warm-up of 7 steps and a decay of 4 do not fit in 10"),
+    ("wsd", {"warmup_steps": 9}, "a warm-up of 9 steps and a decay of 5 do not fit in 12: lower"),
+    ("wsd", {"warmup_steps": 2, "decay_fraction": 1.0}, "`scheduler.warmup_steps` or `scheduler.decay_fraction`"),
+])  # fmt: skip
+def test_phases_that_do_not_fit_are_refused(kind: str, values: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        scheduled(kind, **values)
+    (found,) = caught.value.errors()
+    assert fault in found["msg"]
+    assert found["loc"] == ("scheduler",)
+
+
+def test_phases_that_just_fit_are_accepted() -> None:
+    for values in ({"warmup_steps": 6, "total_steps": 10}, {"warmup_steps": 7}):
+        assert isinstance(scheduled("wsd", **values).scheduler, wsd.Config)
+    assert isinstance(scheduled("linear", warmup_steps=50).scheduler, linear.Config)
+    assert isinstance(scheduled("cosine", warmup_steps=50).scheduler, cosine.Config)
+
+
+@pytest.mark.parametrize("values", [
+    {"decay_fraction": 0.0}, {"decay_fraction": 1.1}, {"decay": "cubic"}, {"total_steps": 0}, {"final_fraction": -0.1},
+])  # fmt: skip
+def test_values_out_of_bounds_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        wsd.Config(**values)
