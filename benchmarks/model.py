@@ -8,9 +8,10 @@ FOLDER is a checkout of github.com/karpathy/nanoGPT; without it, that peer is le
 installed (`nox -s bench_model` does it in an environment of its own).
 
 On the CPU peers run as they ship, and once more with everything that ours has: the fused AdamW, and freed memory kept
-(`alm.device.keep_freed_memory`). Ratios are ours by the peer's speed within a round, from CPU seconds (seconds on a GPU),
-so above 1 we are faster. MFU is the share of the rate of a large matrix product, measured in the same round; the FLOPs are
-those of `alm.model.count` for every tool but nanoGPT, whose own shape is counted.
+(`alm.device.keep_freed_memory`). Ratios are the peer's time by ours within a round, in CPU seconds (seconds on a GPU), so
+above 1 we are faster. nanoGPT's shape is another (GELU, as many key as query heads): `alm, its shape` is ours with
+squared ReLUs and as many heads, which has the same matrices. MFU is the share of the rate of a large matrix product,
+measured in the same round.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import paired
-from model_worker import ROOFLINE_WIDTH
+from model_worker import ROOFLINE_WIDTH, as_nanogpt
 
 from alm.model.config import ModelConfig
 from alm.model.count import count
@@ -118,6 +119,8 @@ def contestants(arguments: argparse.Namespace) -> dict[str, tuple[str, bool]]:
     peers += ["nanogpt"] if arguments.nanogpt else []
     peers = [name for name in peers if arguments.device == "cpu" or name != "litgpt"]
     found = {"alm": ("alm", True), **{name: (name, False) for name in peers}}
+    if arguments.nanogpt:
+        found["alm, its shape"] = ("alm_as_nanogpt", True)
     if arguments.device == "cpu":
         found["alm, memory given back"] = ("alm", False)
         found |= {f"{name}, tuned": (name, True) for name in peers}
@@ -127,10 +130,8 @@ def contestants(arguments: argparse.Namespace) -> dict[str, tuple[str, bool]]:
 def flops_per_token(tool: str, work: Work) -> float:
     """Forward and backward."""
     shape = ModelConfig.model_validate(work.shape)
-    if tool == "nanogpt":
-        # Two matrices, four times as wide, are three that are 8/3 as wide.
-        changes = {"n_kv_heads": shape.n_heads, "ffn_hidden_size": 8 * shape.d_model // 3}
-        shape = ModelConfig.model_validate({**work.shape, **changes})
+    if "nanogpt" in tool:
+        shape = ModelConfig.model_validate(as_nanogpt(work.shape))
     return count(shape).training_flops_per_token(work.length)
 
 
@@ -170,16 +171,14 @@ def _print(
     for name, found in seconds.items():
         flops = flops_per_token(tools[name][0], work) * tokens
         shares = [flops / cost / rate for cost, rate in zip(found, rates, strict=True)]
-        rate = tokens / statistics.median(found)
+        rate, share = tokens / statistics.median(found), statistics.median(shares)
         added = max(cost["added"] for cost in costs[name])
-        print(
-            f"  {name:<24} {rate:10,.0f} tokens/s  MFU {statistics.median(shares):5.1%}  {added:7,.0f} MB", flush=True
-        )
-    ours = seconds["alm"]
+        print(f"  {name:<24} {rate:10,.0f} tokens/s  MFU {share:5.1%}  {added:7,.0f} MB", flush=True)
     for name, found in seconds.items():
-        if name != "alm":
-            ratios = [theirs / own for own, theirs in zip(ours, found, strict=True)]
-            print(f"  ours by {name:<24} {paired.with_interval(ratios)}", flush=True)
+        own = {"alm", "alm, its shape"} if name.startswith("nanogpt") else {"alm"}
+        for ours in sorted(own - {name}):
+            ratios = [theirs / mine for mine, theirs in zip(seconds[ours], found, strict=True)]
+            print(f"  {ours} against {name:<22} {paired.with_interval(ratios)}", flush=True)
 
 
 def memory(work: Work, arguments: argparse.Namespace) -> None:

@@ -76,6 +76,17 @@ def alm(job: Job) -> Step:
     return step
 
 
+def as_nanogpt(shape: dict[str, Any]) -> dict[str, Any]:
+    """The shape of ours that has nanoGPT's matrices."""
+    changes = {"n_kv_heads": shape["n_heads"], "feedforward": "relu2", "ffn_hidden_size": 4 * shape["d_model"]}
+    return {**shape, **changes}
+
+
+def alm_as_nanogpt(job: Job) -> Step:
+    """Ours with nanoGPT's matrices."""
+    return alm({**job, "shape": as_nanogpt(job["shape"])})
+
+
 def transformers(job: Job) -> Step:
     """`LlamaForCausalLM`, or Qwen3 with QK-norm, with the fused AdamW that its trainer takes."""
     import transformers as library

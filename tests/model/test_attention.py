@@ -137,7 +137,7 @@ def test_masks_equal_blocks(rules: Rules, new: int, monkeypatch: pytest.MonkeyPa
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("rules", RULES)
 def test_flex_equals_blocks(rules: Rules, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mask and the scores that a GPU is given, in the plain form of FlexAttention, which on a CPU goes only forward."""
+    """The mask and the scores that a GPU is given, in FlexAttention's plain form, which on a CPU goes only forward."""
     monkeypatch.setattr(_flex, "_compiled", lambda: flex_attention)
     tensors = qkv(kv_heads=2, new=150, seen=150, width=16)
     masks: dict[int | None, object] = {}
