@@ -8,7 +8,7 @@ FOLDER is a checkout of github.com/karpathy/nanoGPT; without it, that peer is le
 installed (`nox -s bench_model` does it in an environment of its own).
 
 On the CPU peers run as they ship, and once more with everything that ours has: the fused AdamW, and freed memory kept
-(`alm.device.keep_freed_memory`). Ratios are the peer's time by ours within a round, in CPU seconds (seconds on a GPU), so
+(`alm.device.keep_freed_memory`). Ratios are the peer's time by ours within a round, in CPU seconds (seconds on a GPU):
 above 1 we are faster. nanoGPT's shape is another (GELU, as many key as query heads): `alm, its shape` is ours with
 squared ReLUs and as many heads, which has the same matrices. MFU is the share of the rate of a large matrix product,
 measured in the same round.

@@ -1,9 +1,16 @@
-"""Shapes of models that are not the default, one of each kind and some together."""
+"""Shapes of models that are not the default: one of each kind, some together, and random ones."""
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import torch
+
+from alm.model.config import ModelConfig
+from alm.model.transformer import Transformer
+
+TOKENS = 80  # more than one block of attention
 YARN: dict[str, Any] = {"method": "yarn", "factor": 4, "original_max_position_embeddings": 10}
 EXTRAS: dict[str, Any] = {"x0_skip": True, "value_residual": True, "smear": True}
 KINDS: list[dict[str, Any]] = [
@@ -21,3 +28,56 @@ KINDS: list[dict[str, Any]] = [
     {"feedforward": "relu2"},
     {"feedforward": {"kind": "dual", "small_hidden_size": 16, "capacity_factor": 2.0}},
 ]
+
+
+def random_values(seed: int) -> dict[str, Any]:
+    """Values of a model configuration of any kind."""
+    draw = random.Random(seed)
+    heads = draw.choice([1, 2, 4, 6])
+    kv_heads = draw.choice([k for k in (1, 2, 3, 6) if heads % k == 0])
+    scaling = draw.choice(
+        [
+            {},
+            {"method": "linear", "factor": 2.5},
+            {"method": "yarn", "factor": 4.0, "original_max_position_embeddings": 30},
+        ]
+    )
+    attention = {"kind": "grouped", "full_every": draw.choice([0, 2])}
+    if draw.random() < 0.4:
+        attention["window"] = draw.choice([1, 5, 70])
+    if draw.random() < 0.3:
+        attention |= {"document_mask": True, "end_of_text_id": 3}
+    return {
+        "d_model": heads * draw.choice([4, 8, 16]),
+        "n_layers": draw.choice([1, 2, 3]),
+        "n_heads": heads,
+        "n_kv_heads": kv_heads,
+        "ffn_hidden_size": draw.choice([16, 24, 40]),
+        "vocab_size": draw.choice([23, 64, 101]),
+        "max_position_embeddings": 96,
+        "rope_theta": draw.choice([100.0, 10000.0]),
+        "positions": draw.choice(["alibi", {"kind": "rope", "scaling": scaling}, {"kind": "rope", "scaling": scaling}]),
+        "feedforward": draw.choice(["swiglu", "swiglu", "relu2", {"kind": "dual", "small_hidden_size": 8}]),
+        "attention": attention,
+        "qk_norm": draw.random() < 0.5,
+        "tie_embeddings": draw.random() < 0.5,
+        "x0_skip": draw.random() < 0.3,
+        "value_residual": draw.random() < 0.3,
+        "smear": draw.random() < 0.3,
+    }
+
+
+def random_model(seed: int, **changes: Any) -> Transformer:
+    """Weights that are large enough for a mistake anywhere to show."""
+    model = Transformer(ModelConfig.model_validate({**random_values(seed), **changes}))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            noise = torch.randn(value.shape, generator=generator)
+            value.copy_(noise * 0.3 if value.dim() > 1 else 1 + noise * 0.3)
+    return model.eval()
+
+
+def random_ids(model: Transformer, rows: int = 3, tokens: int = TOKENS) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(model.config.known_vocab_size, (rows, tokens), generator=generator)

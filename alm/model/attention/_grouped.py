@@ -86,7 +86,8 @@ def attend(
         k, v, rules = k[:, :, -rules.window :], v[:, :, -rules.window :], rules.of_last()
     elif rules.window is not None and rules.window >= S:
         rules = replace(rules, window=None)
-    if T > 1 and _is_blocked(q):
+    is_shared = q.shape[1] != k.shape[1]
+    if T > 1 and _is_blocked(q) and (is_shared or not rules.is_plain):
         return attend_blocked(q, k, v, rules)
     if q.device.type == "cuda" and T == S > 1 and not rules.is_plain:
         from alm.model.attention._flex import attend_flex
@@ -94,9 +95,7 @@ def attend(
         return attend_flex(q, k, v, rules, {} if masks is None else masks)
     is_causal = rules.is_plain and T == S > 1
     mask = None if is_causal else _mask(q, k.shape[2], rules)
-    return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=q.shape[1] != k.shape[1]
-    )
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=is_shared)
 
 
 def _is_blocked(q: Tensor) -> bool:
