@@ -1,8 +1,8 @@
-"""How many parameters a model has and how much arithmetic a token costs, from its configuration alone."""
+"""How many parameters a model has, and what a token costs in arithmetic and memory, from its configuration alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alm import kinds
 from alm.model.config import ModelConfig, padded
@@ -10,6 +10,34 @@ from alm.model.config import ModelConfig, padded
 FLOPS_PER_MULTIPLY_ADD = 2
 # The backward pass makes two matrix products for each one of the forward pass.
 TRAINING_PASSES = 3
+CPU_GAPS, CPU_CODE_BYTES = 1.2, 100 * 2**20
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+# Gradients that one layer makes before it lets go of what it kept, as a multiple of its inner width.
+LAYER_GRADIENTS = 3
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that training needs at its peak, by part."""
+
+    weights: int
+    optimizer: int
+    gradients: int  # those that are there when memory is fullest
+    activations: int
+    temporary: int  # logits of a chunk of rows, or the gradients within a layer
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.weights + self.optimizer + self.gradients + self.activations + self.temporary
+
+    @property
+    def of_process(self) -> int:
+        """What a process that trains on a CPU grows by: freed blocks leave gaps, and code is loaded.
+
+        Measured over six shapes from 1 to 60 million parameters, within 5% (docs/benchmarks.md).
+        """
+        return round(CPU_GAPS * self.total) + CPU_CODE_BYTES
 
 
 @dataclass(frozen=True)
@@ -45,6 +73,59 @@ class Count:
     def training_flops_per_token(self, tokens: int) -> float:
         """Forward and backward: three times the forward pass (Kaplan et al. 2020, section 2.1)."""
         return TRAINING_PASSES * self.forward_flops_per_token(tokens)
+
+    def backward_flops_per_token(self, tokens: int) -> float:
+        """Twice the forward pass."""
+        return self.training_flops_per_token(tokens) - self.forward_flops_per_token(tokens)
+
+    def activation_bytes(self, sequences: int, tokens: int, *, precision: str = "fp32") -> int:
+        """What a forward pass of `sequences` x `tokens` keeps for the backward pass.
+
+        For each layer the residual stream before both norms, always in fp32, what the norms make of it, and what the
+        attention and the feed-forward layer keep. It is what runs without compilation, which keeps less.
+        """
+        config = self._config
+        narrow = BYTES[precision]
+        attention: float = kinds.module_of(config.attention).saved(config.attention, config)
+        feedforward: float = kinds.module_of(config.feedforward).saved(config.feedforward, config)
+        D = config.d_model
+        layer = 4 * (2 * D + 2) + narrow * (2 * D + attention + feedforward)
+        extras = 4 * (D * config.n_layers if config.x0_skip else 0) + 4 * (D if config.smear else 0)
+        mixed = (config.n_layers - 1) * config.n_kv_heads * config.head_width if config.value_residual else 0
+        ids = 8
+        last = 4 * (D + 1)
+        return round(sequences * tokens * (config.n_layers * layer + extras + narrow * mixed + last + ids))
+
+    def memory(
+        self, sequences: int, tokens: int, *, precision: str = "fp32", moments: int = 2, on_gpu: bool = False
+    ) -> Memory:
+        """What training with micro-batches of `sequences` x `tokens` holds at its peak.
+
+        `moments` are the numbers that the optimizer keeps for each parameter. Memory is fullest either when the
+        backward pass begins, with all activations and the head's gradient, or when it ends, with all gradients.
+        """
+        config, rows = self._config, sequences * tokens
+        D, width = config.d_model, padded(config.known_vocab_size)
+        activations = self.activation_bytes(sequences, tokens, precision=precision)
+        each = 4 if precision == "fp32" else 4 + 2 * BYTES[precision]
+        loss = chunk_rows(rows, width, on_gpu=on_gpu) * width * each + 3 * 4 * rows * D
+        layer = LAYER_GRADIENTS * BYTES[precision] * rows * config.ffn_hidden_size
+        begins = Memory(0, 0, gradients=4 * width * D, activations=activations, temporary=max(loss, layer))
+        ends = Memory(0, 0, gradients=4 * self.total, activations=activations // config.n_layers, temporary=layer)
+        fullest = max(begins, ends, key=lambda memory: memory.total)
+        copies = BYTES[precision] * self.total if precision != "fp32" else 0
+        return replace(fullest, weights=4 * self.total + copies, optimizer=4 * moments * self.total)
+
+
+# Rows whose logits are there at a time: at least so many, more while they have no more than so many elements. Small
+# chunks stay in a CPU's cache; a GPU needs large products.
+CHUNK_ROWS_CPU, CHUNK_ROWS_GPU = 256, 4096
+CHUNK_ELEMENTS = 2**20
+
+
+def chunk_rows(rows: int, width: int, *, on_gpu: bool) -> int:
+    """How many of `rows` with `width` logits each the loss takes at a time."""
+    return min(rows, max(CHUNK_ROWS_GPU if on_gpu else CHUNK_ROWS_CPU, CHUNK_ELEMENTS // width))
 
 
 def count(config: ModelConfig) -> Count:

@@ -12,10 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Rows of a chunk: at least so many, more while its logits have no more than so many elements. Small chunks of logits
-# stay in a CPU's cache; a GPU needs large products.
-CHUNK_ROWS = {"cpu": 256, "other": 4096}
-CHUNK_ELEMENTS = 2**20
+from alm.model.count import chunk_rows
 
 
 class Losses(NamedTuple):
@@ -141,8 +138,7 @@ def _score_type(rows: Tensor) -> torch.dtype:
 def _chunks(rows: Tensor, matrix: Tensor, vocab_size: int) -> Iterator[tuple[slice, Tensor]]:
     """Logits (R, W) of some rows at a time, in memory that the next ones overwrite."""
     N, W = len(rows), len(matrix)
-    least = CHUNK_ROWS.get(rows.device.type, CHUNK_ROWS["other"])
-    size = min(N, max(least, CHUNK_ELEMENTS // W))
+    size = chunk_rows(N, W, on_gpu=rows.device.type != "cpu")
     products = torch.empty(size, W, dtype=rows.dtype, device=rows.device)
     # One buffer for all chunks: touching fresh memory costs about as much as the softmax.
     scores = products if products.dtype == _score_type(rows) else products.to(_score_type(rows))

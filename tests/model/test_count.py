@@ -60,3 +60,52 @@ def test_pico_by_hand() -> None:
 def test_an_unknown_vocabulary_cannot_be_counted() -> None:
     with pytest.raises(ConfigError):
         count(ModelConfig())
+
+
+@pytest.mark.parametrize(
+    "shape", [{}, {"n_layers": 3, "d_model": 64}, {"qk_norm": True}, {"feedforward": "relu2"}, EXTRAS]
+)
+def test_activations_are_those_that_autograd_keeps(
+    tiny_config: Callable[..., ModelConfig], shape: dict[str, object]
+) -> None:
+    config = tiny_config(**shape)
+    kept, counted = kept_bytes(Transformer(config).train(), 2, 32), count(config).activation_bytes(2, 32)
+    assert counted == kept
+
+
+@pytest.mark.parametrize("capacity_factor", [1.0, 1.5])
+def test_activations_of_routed_layers(tiny_config: Callable[..., ModelConfig], capacity_factor: float) -> None:
+    """All but what the router keeps, some twenty numbers a token."""
+    kind = {"kind": "dual", "small_hidden_size": 64, "capacity_factor": capacity_factor}
+    config = tiny_config(feedforward=kind, d_model=256, ffn_hidden_size=512)
+    kept, counted = kept_bytes(Transformer(config).train(), 2, 32), count(config).activation_bytes(2, 32)
+    assert counted <= kept <= counted + 2 * 32 * config.n_layers * 4 * 20
+
+
+def kept_bytes(model: Transformer, sequences: int, tokens: int) -> int:
+    """Bytes of all memory that a forward pass leaves for the backward pass, each piece once, without weights."""
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    found: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage
+        return tensor
+
+    ids = torch.zeros(sequences, tokens, dtype=torch.int64)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        hidden = model(ids)
+    assert hidden.requires_grad
+    return sum(storage.nbytes() for storage in found.values())
+
+
+def test_memory_is_what_its_parts_are(tiny_config: Callable[..., ModelConfig]) -> None:
+    counted = count(tiny_config())
+    few, many = counted.memory(1, 8), counted.memory(64, 40)
+    assert (few.weights, few.optimizer) == (4 * counted.total, 8 * counted.total)
+    assert few.gradients == 4 * counted.total  # fullest when all gradients are there
+    assert many.gradients == 4 * 64 * 32  # fullest when the backward pass begins: the head's, with its padding
+    assert many.activations == counted.activation_bytes(64, 40)
+    assert many.total == many.weights + many.optimizer + many.gradients + many.activations + many.temporary
+    assert counted.memory(64, 40, precision="bf16").activations < many.activations

@@ -21,8 +21,7 @@ Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """21 rows in chunks of 8: two full ones and a rest."""
-    monkeypatch.setattr(loss, "CHUNK_ROWS", {"cpu": 8, "other": 8})
-    monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 8)
+    monkeypatch.setattr(loss, "chunk_rows", lambda rows, width, on_gpu: min(rows, 8))
 
 
 def case(dtype: torch.dtype = torch.float64, scale: float = 1.0) -> Triple:

@@ -49,6 +49,13 @@ def matmul_parameters(config: Config, model: ModelConfig) -> int:
     return model.d_model * (2 * query_width + 2 * kv_width)
 
 
+def saved(config: Config, model: ModelConfig) -> int:
+    """Numbers that one token leaves for the backward pass: queries, keys, values and what they are mixed to."""
+    query_width, kv_width = model.n_heads * model.head_width, model.n_kv_heads * model.head_width
+    before_norm = query_width + kv_width + model.n_heads + model.n_kv_heads if model.qk_norm else 0
+    return 2 * query_width + 2 * kv_width + before_norm
+
+
 def seen(config: Config, tokens: int, layer: int) -> float:
     """How many tokens one of a sequence of `tokens` sees on average, itself included; as if it were one document."""
     window = min(window_of(config, layer) or tokens, tokens)

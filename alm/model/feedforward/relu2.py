@@ -29,3 +29,8 @@ def build(config: Config, model: ModelConfig) -> ReLU2:
 def matmul_parameters(config: Config, model: ModelConfig) -> int:
     """Entries of the matrices that every token is multiplied with."""
     return 2 * model.d_model * model.ffn_hidden_size
+
+
+def saved(config: Config, model: ModelConfig) -> float:
+    """Numbers that one token leaves for the backward pass: the rectified values and their squares."""
+    return 2 * model.ffn_hidden_size

@@ -29,3 +29,8 @@ def build(config: Config, model: ModelConfig) -> SwiGLU:
 def matmul_parameters(config: Config, model: ModelConfig) -> int:
     """Entries of the matrices that every token is multiplied with."""
     return 3 * model.d_model * model.ffn_hidden_size
+
+
+def saved(config: Config, model: ModelConfig) -> float:
+    """Numbers that one token leaves for the backward pass: both halves and their product."""
+    return 3 * model.ffn_hidden_size
