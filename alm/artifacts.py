@@ -204,12 +204,16 @@ class CheckpointMetadata(Config):
 
 
 class RunResult(Config):
-    """How a finished run ended. `seconds` is the time spent in steps, over all its sittings."""
+    """How a finished run ended. `seconds` is the time spent in steps, over all its sittings.
+
+    `bits_per_byte_margin` is half the width of a 95% interval around `bits_per_byte`.
+    """
 
     step: int
     training_tokens: int
     validation_loss: float | None
     bits_per_byte: float | None
+    bits_per_byte_margin: float | None = None
     seconds: float
 
 

@@ -46,6 +46,22 @@ class ValidationConfig(Config):
     bytes: int = Field(default=1_000_000, ge=1, description="UTF-8 bytes of held-out text scored each time.")
 
 
+class SamplesConfig(Config):
+    """Which prompts are continued while a run goes on, and how often. It does not change what the model learns."""
+
+    prompts: tuple[str, ...] | Literal["auto"] = Field(
+        default="auto",
+        description="Texts to continue, an empty one begins a document; [] for none. auto takes an empty one and the "
+        "beginnings of some held-out documents.",
+    )
+    count: int = Field(
+        default=10, ge=1, description="At how many steps: the first, the last, and between them ever further apart."
+    )
+    max_tokens: int = Field(default=64, ge=1, description="The most tokens of a continuation.")
+    temperature: float = Field(default=0.8, ge=0, description="As of `alm sample`; 0 is greedy.")
+    top_k: int = Field(default=40, ge=0, description="As of `alm sample`; 0 is greedy.")
+
+
 class LoggingConfig(Config):
     """What a run says while it goes on."""
 
@@ -66,6 +82,7 @@ class RunConfig(Config):
     )
     data: DataConfig = DataConfig()
     validation: ValidationConfig = ValidationConfig()
+    samples: SamplesConfig = SamplesConfig()
     logging: LoggingConfig = LoggingConfig()
 
 

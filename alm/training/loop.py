@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -18,9 +17,12 @@ from alm.errors import AlmError
 from alm.events import Listener, Stepped, Validated
 from alm.packing.shards import TokenStream
 from alm.training.config import RunConfig
+from alm.training.garbage import collector_paused
 from alm.training.metrics import MetricsFile
+from alm.training.samples import Sampler
 from alm.training.state import TrainState
 from alm.training.step import Forward, StepResult, train_step
+from alm.training.throughput import Clock, Gauge, TimeLeft, times_left
 from alm.training.validate import rows_for, validate
 
 
@@ -35,11 +37,12 @@ class Streams:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop asks and tells: whether to stop, what happened, and when to save."""
+    """What the loop asks and tells: whether to stop, what happened, when to save, and who writes samples if anyone."""
 
     should_stop: Callable[[], bool]
     on_event: Listener
     save: Callable[[], object]
+    sampler: Sampler | None = None
 
 
 def train(
@@ -54,16 +57,19 @@ def train(
     plan = planned(config, streams.train)
     recorder = _Recorder(state, config, streams, choice=choice, metrics=metrics, hooks=hooks)
     forward = compiled(state, enabled=training.compile is True)
-    with Loader(
-        streams.train,
-        plan,
-        first_step=state.step,
-        last_step=training.max_steps,
-        prefetch=config.data.prefetch,
-        pin=choice.device.type == "cuda",
-        should_stop=hooks.should_stop,
-    ) as loader:
-        for step, micro_batches in loader:
+    with (
+        collector_paused(),
+        Loader(
+            streams.train,
+            plan,
+            first_step=state.step,
+            last_step=training.max_steps,
+            prefetch=config.data.prefetch,
+            pin=choice.device.type == "cuda",
+            should_stop=hooks.should_stop,
+        ) as loader,
+    ):
+        for step, micro_batches in recorder.waiting(loader):
             factor = lr_factor(config, step)
             result = _step(state, forward, micro_batches, config, choice, factor, hooks)
             if result is None:
@@ -139,8 +145,23 @@ class _Recorder:
         self._hooks = hooks
         self._healthy = torch.ones((), dtype=torch.bool, device=choice.device)
         self._tokens_per_step = config.training.sequences_per_step * streams.train.seq_len
-        self._clock = _Clock(state.step)
+        self._gauge = Gauge(config, choice, seq_len=streams.train.seq_len)
         self._validation_rows = rows_for(streams.validation, streams.bytes_per_id, wanted_bytes=config.validation.bytes)
+        self._time_left = self._known_pauses()
+        self._clock = Clock(state.step)
+
+    def waiting(self, loader: Loader) -> Iterator[tuple[int, list[MicroBatch]]]:
+        """The batches of `loader`, with a look at the clock."""
+        return self._clock.waiting(loader)
+
+    def _known_pauses(self) -> TimeLeft:
+        training, sampler = self._config.training, self._hooks.sampler
+        left = {"saving": times_left(training.checkpoint_interval, training.max_steps)}
+        if len(self._validation_rows):
+            left["validation"] = times_left(self._config.validation.interval, training.max_steps)
+        if sampler is not None:
+            left["samples"] = sampler.left
+        return TimeLeft(training.max_steps, left)
 
     def after_step(self, result: StepResult, lr: float) -> None:
         step, last = self._state.step, self._state.step == self._config.training.max_steps
@@ -153,14 +174,18 @@ class _Recorder:
             self._hooks.on_event(Stepped(step, self._config.training.max_steps, lr, 0.0))
         if len(self._validation_rows) and (last or step % self._config.validation.interval == 0):
             self._validate()
+        if self._hooks.sampler is not None and self._hooks.sampler.is_due(step):
+            with self._clock.paused(self._time_left.paused("samples")):
+                self._hooks.sampler.sample(step)
         if last or step % self._config.training.checkpoint_interval == 0:
             self._save()
 
     def _log(self, result: StepResult, lr: float) -> None:
         self._check_health()
         step, loss = self._state.step, float(result.loss)
-        seconds, steps = self._clock.lap(step)
-        rate = self._tokens_per_step * steps / seconds
+        lap = self._clock.lap(step)
+        reading = self._gauge.read(lap)
+        self._time_left.stepped(reading.step_seconds)
         self._metrics.write(
             {
                 "step": step,
@@ -169,12 +194,22 @@ class _Recorder:
                 "lr": lr,
                 "gradient_norm": float(result.gradient_norm),
                 "tokens": step * self._tokens_per_step,
-                "tokens_per_second": round(rate, 1),
-                "step_seconds": round(seconds / steps, 6),
+                **reading.row(),
             }
         )
-        max_steps = self._config.training.max_steps
-        self._hooks.on_event(Stepped(step, max_steps, lr, rate, loss=loss))
+        self._hooks.on_event(
+            Stepped(
+                step,
+                self._config.training.max_steps,
+                lr,
+                reading.tokens_per_second,
+                loss=loss,
+                seconds_left=self._time_left.after(step),
+                mfu=reading.mfu,
+                memory_bytes=reading.memory_bytes,
+                data_wait_share=reading.data_wait_share,
+            )
+        )
 
     def _check_health(self) -> None:
         if not bool(self._healthy):
@@ -184,7 +219,7 @@ class _Recorder:
             )
 
     def _validate(self) -> None:
-        with self._clock.paused():
+        with self._clock.paused(self._time_left.paused("validation")):
             score = validate(
                 self._state.model,
                 self._streams.validation,
@@ -193,37 +228,19 @@ class _Recorder:
                 micro_batch_size=self._config.training.micro_batch_size,
                 choice=self._choice,
             )
+            gc.collect()
         step = self._state.step
-        self._metrics.write({"step": step, "validation_loss": score.loss, "bits_per_byte": score.bits_per_byte})
-        self._hooks.on_event(Validated(step, score.loss, score.bits_per_byte))
+        known = {} if score.margin is None else {"bits_per_byte_margin": score.margin}
+        row = {"step": step, "validation_loss": score.loss, "bits_per_byte": score.bits_per_byte, **known}
+        self._metrics.write(row)
+        self._hooks.on_event(Validated(step, score.loss, score.bits_per_byte, score.margin))
 
     def _save(self) -> None:
         # The update after a finite loss may have overflowed: what is saved must be whole in this sense too.
         for parameter in self._state.model.parameters():
             self._healthy &= torch.isfinite(parameter).all()
         self._check_health()
-        with self._clock.paused():
+        with self._clock.paused(self._time_left.paused("saving")):
             self._metrics.sync()
             self._hooks.save()
-
-
-class _Clock:
-    """Seconds of training between two log lines, validation and saving left out."""
-
-    def __init__(self, step: int) -> None:
-        self._started = time.perf_counter()
-        self._step = step
-
-    def lap(self, step: int) -> tuple[float, int]:
-        """Seconds and steps since the last lap."""
-        now = time.perf_counter()
-        seconds, steps = now - self._started, step - self._step
-        self._started, self._step = now, step
-        return max(seconds, 1e-9), max(steps, 1)
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time that passes in this context does not count."""
-        since = time.perf_counter()
-        yield
-        self._started += time.perf_counter() - since
+            gc.collect()  # the loop keeps it out of its steps

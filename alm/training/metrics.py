@@ -1,4 +1,7 @@
-"""`metrics.jsonl`: one JSON object a line, the record of a run that everything else is drawn from."""
+"""`metrics.jsonl`: one JSON object a line, the record of a run that everything else is drawn from.
+
+`samples.jsonl` is written, read and cut in the same way.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +9,33 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, Self
 
 from alm.files import explained, write_bytes
 
 NAME = "metrics.jsonl"
 
-Row = dict[str, float | int]
+Row = dict[str, Any]  # Any: JSON; numbers in the metrics, texts among the samples
 
 
-class MetricsFile:
+class RowsFile:
     """Appends rows; each is in the file as soon as it is written, and on the disk after `sync`."""
 
-    def __init__(self, run: Path) -> None:
-        self._path = run / NAME
+    def __init__(self, path: Path) -> None:
+        self._path = path
         with explained(self._path):
             # Unbuffered: a row is in the file or its writer has been told.
             self._file = self._path.open("ab", buffering=0)
 
-    def __enter__(self) -> MetricsFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def write(self, row: Row) -> None:
+    def write(self, *rows: Row) -> None:
         with explained(self._path):
-            self._file.write((json.dumps(row) + "\n").encode())
+            self._file.write(as_text(rows).encode())
 
     def sync(self) -> None:
         """Wait until the rows are on the disk: before a checkpoint says that they are."""
@@ -39,18 +43,25 @@ class MetricsFile:
             os.fsync(self._file.fileno())
 
 
-def read(run: Path) -> list[Row]:
+class MetricsFile(RowsFile):
+    """The metrics of `run`."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(run / NAME)
+
+
+def read(run: Path, *, name: str = NAME) -> list[Row]:
     """The rows of a run, without a last one that a kill cut off."""
-    path = run / NAME
+    path = run / name
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
     return [json.loads(line) for line in lines if line.strip()]
 
 
-def cut(run: Path, *, after: int) -> list[Row]:
+def cut(run: Path, *, after: int, name: str = NAME) -> list[Row]:
     """Take the rows of steps after `after` out of the file and return them: they will be made again."""
-    rows = read(run)
+    rows = read(run, name=name)
     later = [row for row in rows if row["step"] > after]
-    path = run / NAME
+    path = run / name
     kept = as_text([row for row in rows if row["step"] <= after]).encode()
     if path.is_file() and path.read_bytes() != kept:
         write_bytes(path, kept)

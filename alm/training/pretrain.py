@@ -5,6 +5,7 @@ Kill it at any instant: the run continues from its newest whole checkpoint and e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from alm.model.count import count
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.packing.shards import PackedData, open_packed, pack_command
 from alm.tokenizers.file import Tokenizer
-from alm.training import metrics, run
+from alm.training import metrics, run, samples
 from alm.training.config import RunConfig
 from alm.training.loop import Hooks, Streams, planned, train
 from alm.training.state import TrainState, fresh, restore_, snapshot
@@ -224,9 +225,10 @@ def _state(job: _Job, found: Found | None) -> TrainState:
     aside = set_aside_later(job.out, step=step)
     if aside is not None:
         job.on_event(Warned(f"checkpoints after step {step} are set aside in `{aside}`"))
-    later = metrics.cut(job.out, after=step)
-    if aside is not None and later:
-        write_text(aside / metrics.NAME, metrics.as_text(later))
+    for name in (metrics.NAME, samples.NAME):
+        later = metrics.cut(job.out, after=step, name=name)
+        if aside is not None and later:
+            write_text(aside / name, metrics.as_text(later))
     if found is not None:
         job.on_event(Resumed(job.out, step, job.config.training.max_steps))
     return state
@@ -256,12 +258,28 @@ def _train(job: _Job, state: TrainState) -> RunMetadata:
     if not streams.validation.sequences:
         job.on_event(Warned("no text is held out: this run has no validation", None))
     with StopSignals(on_request=partial(job.on_event, _STOPPING)) as signals, metrics.MetricsFile(job.out) as rows:
-        hooks = Hooks(lambda: signals.requested, job.on_event, partial(_save, job, state))
+        sampler = _sampler(job, state, tokenizer, streams, should_stop=lambda: signals.requested)
+        sampler.catch_up(state.step)
+        hooks = Hooks(lambda: signals.requested, job.on_event, partial(_save, job, state), sampler)
         train(state, job.config, streams, choice=job.choice, metrics=rows, hooks=hooks)
         if state.step < job.config.training.max_steps:
             rows.sync()
             raise _stopped(job, _save(job, state, interrupted=True), state.step, terminated=signals.terminated)
     return _finish(job, state.step)
+
+
+def _sampler(
+    job: _Job, state: TrainState, tokenizer: Tokenizer, streams: Streams, *, should_stop: Callable[[], bool]
+) -> samples.Sampler:
+    return samples.Sampler(
+        state.model,
+        tokenizer,
+        job.config,
+        held_out=streams.validation,
+        run=job.out,
+        should_stop=should_stop,
+        on_event=job.on_event,
+    )
 
 
 def epochs(config: RunConfig, mixture: Mixture) -> dict[str, float]:
@@ -303,6 +321,7 @@ def _finish(job: _Job, step: int) -> RunMetadata:
         training_tokens=step * job.config.training.sequences_per_step * job.packed.metadata.seq_len,
         validation_loss=scores[-1]["validation_loss"] if scores else None,
         bits_per_byte=scores[-1]["bits_per_byte"] if scores else None,
+        bits_per_byte_margin=scores[-1].get("bits_per_byte_margin") if scores else None,
         seconds=round(metrics.training_seconds(rows), 3),
     )
     finished = begun.model_copy(update={"config": job.config.model_dump(mode="json"), "result": result})
