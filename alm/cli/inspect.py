@@ -135,7 +135,8 @@ def _run(path: Path) -> Found:
     if metadata.result is not None:
         rows.append(("finished", f"{metadata.result.step:,} steps, {metadata.result.training_tokens:,} tokens"))
         if metadata.result.bits_per_byte is not None:
-            rows.append(("bits/byte", f"{metadata.result.bits_per_byte:.4f}"))
+            score = ui.score(metadata.result.bits_per_byte, metadata.result.bits_per_byte_margin)
+            rows.append(("held-out text", score))
     checkpoints = numbered(path)
     rows.append(("checkpoints", ", ".join(checkpoint.name for checkpoint in checkpoints) or "none"))
     faults = artifacts.damaged(path, metadata.payload())

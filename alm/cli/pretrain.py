@@ -79,7 +79,7 @@ def pretrain(
         f"{folder}: {made.result.step:,} steps, {made.result.training_tokens:,} tokens, {made.parameters:,} parameters"
     )
     if made.result.bits_per_byte is not None:
-        line += f", {made.result.bits_per_byte:.4f} bits/byte on held-out text"
+        line += f", {ui.score(made.result.bits_per_byte, made.result.bits_per_byte_margin)} on held-out text"
     ui.show_result(made.model_dump(mode="json"), [line], as_json=json)
     ui.next_step("alm", "sample", "--checkpoint", folder / "ckpt-last.pt", quiet=quiet, as_json=json)
 

@@ -1,7 +1,4 @@
-"""`metrics.jsonl`: one JSON object a line, the record of a run that everything else is drawn from.
-
-`samples.jsonl` is written, read and cut in the same way.
-"""
+"""`metrics.jsonl`: one JSON object a line, the record of a run that everything else is drawn from."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from alm.files import explained, write_bytes
 
@@ -18,24 +15,24 @@ NAME = "metrics.jsonl"
 Row = dict[str, Any]  # Any: JSON; numbers in the metrics, texts among the samples
 
 
-class RowsFile:
+class MetricsFile:
     """Appends rows; each is in the file as soon as it is written, and on the disk after `sync`."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, run: Path) -> None:
+        self._path = run / NAME
         with explained(self._path):
             # Unbuffered: a row is in the file or its writer has been told.
             self._file = self._path.open("ab", buffering=0)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> MetricsFile:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def write(self, *rows: Row) -> None:
+    def write(self, row: Row) -> None:
         with explained(self._path):
-            self._file.write(as_text(rows).encode())
+            self._file.write((json.dumps(row) + "\n").encode())
 
     def sync(self) -> None:
         """Wait until the rows are on the disk: before a checkpoint says that they are."""
@@ -43,15 +40,8 @@ class RowsFile:
             os.fsync(self._file.fileno())
 
 
-class MetricsFile(RowsFile):
-    """The metrics of `run`."""
-
-    def __init__(self, run: Path) -> None:
-        super().__init__(run / NAME)
-
-
 def read(run: Path, *, name: str = NAME) -> list[Row]:
-    """The rows of a run, without a last one that a kill cut off."""
+    """The rows of a run, without a last one that a kill cut off; `name` may be another file of the same form."""
     path = run / name
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
     return [json.loads(line) for line in lines if line.strip()]

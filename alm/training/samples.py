@@ -6,6 +6,7 @@ random state, so a run's weights are the same with samples and without.
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -16,6 +17,7 @@ import numpy as np
 from alm.data.order import permute
 from alm.errors import ConfigError, InputError
 from alm.events import Listener, Sampled, Warned
+from alm.files import explained
 from alm.generation.generate import check_prompt, generate, stream_text
 from alm.generation.sampling import SamplingConfig
 from alm.model.transformer import Transformer
@@ -23,7 +25,7 @@ from alm.packing.shards import TokenStream
 from alm.tokenizers.file import StreamDecoder, Tokenizer
 from alm.training import metrics
 from alm.training.config import RunConfig
-from alm.training.metrics import Row, RowsFile
+from alm.training.metrics import Row
 
 NAME = "samples.jsonl"
 _HELD_OUT_PROMPTS = 3
@@ -98,10 +100,15 @@ class Sampler:
             self._model.train(was_training)
         if len(rows) < len(self.prompts):
             return
-        with RowsFile(self._run / NAME) as file:
-            file.write(*rows)
-            file.sync()
+        self._append(metrics.as_text(rows).encode())
         self._on_event(Sampled(step, tuple((row["prompt"], row["text"]) for row in rows)))
+
+    def _append(self, data: bytes) -> None:
+        """On the disk before the step's checkpoint says that it is."""
+        path = self._run / NAME
+        with explained(path), path.open("ab", buffering=0) as file:
+            file.write(data)
+            os.fsync(file.fileno())
 
     def _row(self, step: int, number: int) -> Row | None:
         settings = self._config.samples
