@@ -148,4 +148,5 @@ class _Command:
         self._command = command
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Segment(self._command, None, [])
+        # A control code, so that it has no width; what it is counts on old Windows alone, where it does no harm.
+        yield Segment(self._command, None, [(ControlType.CARRIAGE_RETURN,)])
