@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -137,7 +138,7 @@ def sparkline(values: Sequence[float], width: int, levels: str = _LEVELS) -> str
     count = max(1, min(width, len(values)))
     edges = [len(values) * number // count for number in range(count + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
-    low, high = min(means), sorted(means)[int(_FULL_FROM * (count - 1))]
+    low, high = min(means), sorted(means)[math.ceil(_FULL_FROM * (count - 1))]
     scale = (len(levels) - 1) / (high - low) if high > low else 0.0
     return "".join(levels[min(round((mean - low) * scale), len(levels) - 1)] for mean in means)
 

@@ -39,7 +39,7 @@ def margin(nats: NDArray[np.float64], sizes: NDArray[np.int64]) -> float | None:
 
 
 def student_t(degrees: int, *, confidence: float = CONFIDENCE) -> float:
-    """The t that a two-sided interval reaches to: Abramowitz and Stegun 26.7.5, to three decimals from 7 degrees on."""
+    """The t that a two-sided interval reaches to: Abramowitz and Stegun 26.7.5, within 0.002 from 7 degrees on."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
