@@ -105,7 +105,7 @@ def test_facts_do_not_move_when_others_become_shorter() -> None:
         ([0, 1, 2, 3, 4, 5, 6, 7], 8, "▁▂▃▄▅▆▇█"),
         ([99, 10, *range(9, -1, -1)], 12, "██▇▇▆▅▅▄▃▂▂▁"),  # full from the second greatest of twelve on
         ([3, 3, 3], 10, "▁▁▁"),
-        ([9, 7, 5, 3, 1, 1], 3, "█▅▁"),
+        ([9, 7, 5, 3, 1, 1], 3, "█▄▁"),
         ([1], 5, "▁"),
     ],
 )
