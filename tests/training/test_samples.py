@@ -114,7 +114,7 @@ def test_a_run_is_the_same_with_samples_and_without(packed: PackedData, tmp_path
     torch.manual_seed(5)
     events = run(packed, tmp_path / "without", model__dropout=0.2, samples__prompts=[])
     torch.manual_seed(5)
-    run(packed, tmp_path / "with", model__dropout=0.2, samples__count=12)
+    run(packed, tmp_path / "with", model__dropout=0.2, samples__count=100)
     one, other = checkpoint(tmp_path / "without"), checkpoint(tmp_path / "with")
     assert all(torch.equal(tensor, other["model"][name]) for name, tensor in one["model"].items())
     assert torch.equal(one["rng"][0]["cpu"], other["rng"][0]["cpu"])
