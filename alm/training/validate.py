@@ -7,6 +7,7 @@ for bytes: the end-of-text token stands for none and counts in neither sum.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,8 +54,9 @@ def validate(
     rows: Positions,
     micro_batch_size: int,
     choice: Choice,
-) -> Score:
-    """The score of `rows` of `stream`; leaves the model in training mode as it was."""
+    should_stop: Callable[[], bool] = bool,
+) -> Score | None:
+    """The score of `rows` of `stream`, None when asked to stop; leaves the model in training mode as it was."""
     was_training = model.training
     model.eval()
     widths = torch.from_numpy(bytes_per_id.astype(np.int64)).to(choice.device)
@@ -62,6 +64,9 @@ def validate(
     text_nats = torch.zeros((), dtype=torch.float64)
     size = 0
     for start in range(0, len(rows), micro_batch_size):
+        if should_stop():
+            model.train(was_training)
+            return None
         batch = micro_batch(stream, rows[start : start + micro_batch_size])
         targets = batch.targets.to(choice.device)
         with autocast(choice.device, choice.precision):
