@@ -94,7 +94,7 @@ def _measured(packed: PackedData, choice: device.Choice, folder: Path, on_event:
     streams = loop.Streams(
         packed.split(TRAIN), packed.split("none"), Tokenizer.load(packed.tokenizer_path).bytes_per_id
     )
-    hooks = loop.Hooks(lambda: False, on_event, lambda *_: None)
+    hooks = loop.Hooks(lambda: False, on_event, lambda _: None, lambda: None)
     spent = dict.fromkeys(PARTS, 0.0)
     with contextlib.ExitStack() as patches:
         _watch(patches, live, spent)

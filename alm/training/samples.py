@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from alm.data.order import permute
-from alm.errors import ConfigError, InputError
+from alm.errors import AlmError, ConfigError, InputError
 from alm.events import Listener, Sampled, Warned
-from alm.files import explained
+from alm.files import explained, is_full
 from alm.generation.generate import check_prompt, generate, stream_text
 from alm.generation.sampling import SamplingConfig
 from alm.model.transformer import Transformer
@@ -93,22 +93,28 @@ class Sampler:
         was_training = self._model.training
         try:
             rows = [row for number in range(len(self.prompts)) if (row := self._row(step, number)) is not None]
-        except InputError as error:
-            self._on_event(Warned(f"no samples at step {step}: {error.message}"))
-            return
+            if len(rows) == len(self.prompts):
+                self._append(metrics.as_text(rows).encode())
+                self._on_event(Sampled(step, tuple((row["prompt"], row["text"]) for row in rows)))
+        except AlmError as error:
+            if not isinstance(error, InputError) and not is_full(error):
+                raise
+            self._on_event(Warned(f"no samples at step {step}: {error.message}", error.hint))
         finally:
             self._model.train(was_training)
-        if len(rows) < len(self.prompts):
-            return
-        self._append(metrics.as_text(rows).encode())
-        self._on_event(Sampled(step, tuple((row["prompt"], row["text"]) for row in rows)))
 
     def _append(self, data: bytes) -> None:
-        """On the disk before the step's checkpoint says that it is."""
+        """On the disk before the step's checkpoint says that it is; nothing at all on one that is full."""
         path = self._run / NAME
         with explained(path), path.open("ab", buffering=0) as file:
-            file.write(data)
-            os.fsync(file.fileno())
+            before = file.seek(0, os.SEEK_END)
+            try:
+                while data:
+                    data = data[file.write(data) :]
+                os.fsync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), before)
+                raise
 
     def _row(self, step: int, number: int) -> Row | None:
         settings = self._config.samples

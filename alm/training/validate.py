@@ -7,6 +7,7 @@ for bytes: the end-of-text token stands for none and counts in neither sum.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,14 +56,18 @@ def validate(
     rows: Positions,
     micro_batch_size: int,
     choice: Choice,
-) -> Score:
-    """The score of `rows` of `stream`; leaves the model in training mode as it was."""
+    should_stop: Callable[[], bool] = bool,
+) -> Score | None:
+    """The score of `rows` of `stream`, None when asked to stop; leaves the model in training mode as it was."""
     was_training = model.training
     model.eval()
     widths = torch.from_numpy(bytes_per_id.astype(np.int64))
     nats = 0.0
     text_nats, sizes = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
     for start in range(0, len(rows), micro_batch_size):
+        if should_stop():
+            model.train(was_training)
+            return None
         part = slice(start, start + micro_batch_size)
         batch = micro_batch(stream, rows[part])
         targets = batch.targets.to(choice.device)

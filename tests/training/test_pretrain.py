@@ -62,13 +62,9 @@ def bits(run: Path, name: str = LAST_NAME) -> str:
     return digest.hexdigest()
 
 
-OF_THE_MACHINE = {"tokens_per_second", "step_seconds", "mfu", "data_wait_share", "memory_bytes"}
-
-
 def rows(run: Path) -> list[dict[str, Any]]:
-    """The metrics but for what depends on the machine's clock and memory, and the samples."""
-    found = [{k: v for k, v in row.items() if k not in OF_THE_MACHINE} for row in metrics.read(run)]
-    return found + metrics.read(run, name=samples.NAME)
+    """The metrics but for what a clock decides, and the samples."""
+    return metrics.without_clock(metrics.read(run)) + metrics.read(run, name=samples.NAME)
 
 
 def test_the_first_loss_is_ln_v_and_training_lowers_it(uninterrupted: Path, data: Path, tmp_path: Path) -> None:
