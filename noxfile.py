@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent
 PYTHON = sys.executable
 # Other people's libraries that tests compare ours with.
 PEERS = ("tokenizers", "transformers")
-BENCHMARKS = ("tokenizer",)
+BENCHMARKS = ("tokenizer", "loop")
 # What the benchmarks measure against, besides.
 BENCHMARK_PEERS = ("rustbpe", "tiktoken", "kitoken", "sentencepiece")
 FROM_WHEEL = "import alm, sys; assert alm.__file__.startswith(sys.argv[1]), alm.__file__"

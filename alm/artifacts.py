@@ -191,7 +191,10 @@ class PackMetadata(Metadata):
 
 
 class CheckpointMetadata(Config):
-    """`ckpt-stepXXXXXX.json`: the promise that the `.pt` beside it is whole."""
+    """`ckpt-stepXXXXXX.json`: the promise that the `.pt` beside it is whole.
+
+    `bits_per_byte` is the score of the held-out text after this step, where it was scored then.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -201,15 +204,20 @@ class CheckpointMetadata(Config):
     step: int
     bytes: int
     sha256: str
+    bits_per_byte: float | None = None
 
 
 class RunResult(Config):
-    """How a finished run ended. `seconds` is the time spent in steps, over all its sittings."""
+    """How a finished run ended. `seconds` is the time spent in steps, over all its sittings.
+
+    `bits_per_byte_margin` is half the width of a 95% interval around `bits_per_byte`.
+    """
 
     step: int
     training_tokens: int
     validation_loss: float | None
     bits_per_byte: float | None
+    bits_per_byte_margin: float | None = None
     seconds: float
 
 

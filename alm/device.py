@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import platform
+import sys
 import time
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +26,11 @@ Precision = Literal["fp32", "bf16"]
 BF16_MIN_SPEEDUP = 1.2
 _PROBE_WIDTH = 512
 _PROBE_ROUNDS = 6
+_RATE_WIDTHS = (256, 512, 1024, 2048, 4096)
+_RATE_ROUNDS = 3
+# From here on a wider product would be no faster, only longer.
+_LONG_PRODUCT_SECONDS = 0.002
+_PRODUCTS_IN_A_ROW = 8  # so that waiting for a GPU is a small part
 _HINT = "run `alm device` to see what PyTorch can use here"
 
 
@@ -127,6 +134,52 @@ def _matmul_seconds(device: torch.device, dtype: torch.dtype) -> float:
     product = matrix @ matrix
     product[0, 0].item()  # waits for the device
     return time.perf_counter() - started
+
+
+@functools.cache
+def matmul_rate(device: torch.device, precision: Precision) -> float:
+    """FLOPs a second of matrix products in `precision`, the best that was seen: what a run's speed is held against.
+
+    Measured once in a process, in a fraction of a second: wider and wider products until one is long enough.
+    """
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    best = 0.0
+    for width in _RATE_WIDTHS:
+        seconds = min(_products_seconds(device, dtype, width) for _ in range(_RATE_ROUNDS))
+        best = max(best, 2 * width**3 / seconds)
+        if seconds > _LONG_PRODUCT_SECONDS:
+            break
+    return best
+
+
+def _products_seconds(device: torch.device, dtype: torch.dtype, width: int) -> float:
+    """Seconds of one product of random matrices: constant ones take less power and are multiplied faster on a GPU."""
+    draw = torch.Generator().manual_seed(width)
+    left, right = (torch.randn(width, width, generator=draw).to(device, dtype) for _ in range(2))
+    products = 1 if device.type == "cpu" else _PRODUCTS_IN_A_ROW
+    float(left[0, 0])  # waits for the device
+    started = time.perf_counter()
+    for _ in range(products):
+        product = left @ right
+    float(product[0, 0])
+    return (time.perf_counter() - started) / products
+
+
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """The most memory held so far: by tensors on CUDA, by Metal's allocator, elsewhere by the whole process.
+
+    None on Windows, which does not tell a process.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # of getrusage(2): bytes there, kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:

@@ -67,22 +67,39 @@ class UnitsProgressed(Event):
 
 @dataclass(frozen=True)
 class Stepped(Event):
-    """One optimizer step is done. `loss` (nats per token) is None between log steps."""
+    """One optimizer step is done. From `loss` on (nats per token) values are there at log steps alone.
+
+    `seconds_left` counts the steps, validations, checkpoints and samples still to come; `mfu` is the share of the
+    device's rate of matrix products that the model's arithmetic takes; `memory_bytes` is None where it is not told.
+    """
 
     step: int
     max_steps: int
     lr: float
     tokens_per_second: float
     loss: float | None = None
+    seconds_left: float | None = None
+    mfu: float | None = None
+    memory_bytes: int | None = None
+    data_wait_share: float | None = None
 
 
 @dataclass(frozen=True)
 class Validated(Event):
-    """The held-out text was scored after `step` steps."""
+    """The held-out text was scored after `step` steps; `margin` is half the width of a 95% interval, if known."""
 
     step: int
     loss: float
     bits_per_byte: float
+    margin: float | None = None
+
+
+@dataclass(frozen=True)
+class Sampled(Event):
+    """The run's fixed prompts were continued after `step` steps: (prompt, continuation) for each."""
+
+    step: int
+    texts: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)

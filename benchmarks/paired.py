@@ -36,7 +36,7 @@ def compare(programs: Mapping[str, Program], *, rounds: int, work: float = 0.0, 
     for number in range(rounds + 1):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            cost = _measured(programs[name]())
+            cost = measured(programs[name]())
             if number:  # the first round warms up
                 costs[name].append(cost)
     width = max(map(len, names))
@@ -52,7 +52,8 @@ def compare(programs: Mapping[str, Program], *, rounds: int, work: float = 0.0, 
     return {name: statistics.median(cost.cpu for cost in found) for name, found in costs.items()}
 
 
-def _measured(program: Callable[[], object]) -> Cost:
+def measured(program: Callable[[], object]) -> Cost:
+    """What one call of `program` costs."""
     gc.collect()
     wall, cpu = time.perf_counter(), time.process_time()
     program()

@@ -47,6 +47,7 @@ SMALL = [
     "--set", "training.gradient_accumulation=1", "--set", "training.checkpoint_interval=2",
     "--set", "training.precision=fp32", "--set", "training.threads=1",
     "--set", "logging.log_interval=2", "--set", "scheduler.warmup_steps=2",
+    "--set", "samples.count=2", "--set", "samples.max_tokens=6",
 ]  # fmt: skip
 
 # Packed text to a trained model, each command as a person types it.
@@ -114,6 +115,7 @@ def run_config(**changes: Any) -> RunConfig:
         "optim": {"kind": "adamw", "lr": 0.01},
         "scheduler": {"kind": "cosine", "warmup_steps": 3},
         "validation": {"interval": 4, "bytes": 500},
+        "samples": {"count": 4, "max_tokens": 6},
         "logging": {"log_interval": 2},
     }
     for key, value in changes.items():

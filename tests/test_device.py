@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,3 +78,45 @@ def test_full_memory_is_recognised() -> None:
     assert device.is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"))
     assert not device.is_out_of_memory(RuntimeError("shapes do not fit"))
     assert not device.is_out_of_memory(ValueError("out of memory"))
+
+
+def test_the_rate_of_products_is_the_best_of_widths_until_one_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {256: 1e-4, 512: 4e-4, 1024: 4e-3}
+    asked: list[int] = []
+
+    def products_seconds(_: object, __: object, width: int) -> float:
+        asked.append(width)
+        return seconds[width]
+
+    monkeypatch.setattr(device, "_products_seconds", products_seconds)
+    device.matmul_rate.cache_clear()
+    try:
+        rate = device.matmul_rate(torch.device("cpu"), "fp32")
+        assert rate == pytest.approx(2 * 512**3 / 4e-4)
+        assert asked == [256] * 3 + [512] * 3 + [1024] * 3
+        assert device.matmul_rate(torch.device("cpu"), "fp32") == rate
+        assert len(asked) == 9
+    finally:
+        device.matmul_rate.cache_clear()
+
+
+def test_a_measured_rate_is_one() -> None:
+    before = torch.get_rng_state()
+    assert 1e7 < device.matmul_rate(torch.device("cpu"), "fp32") < 1e15
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells it a second way")
+def test_the_peak_of_memory_is_what_the_kernel_says() -> None:
+    held = torch.ones(50_000_000, dtype=torch.uint8)
+    told = device.peak_memory_bytes(torch.device("cpu"))
+    del held
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    assert told is not None
+    # At times more: getrusage(2) counts what the process was before it became Python.
+    assert 0.98 < told / (int(line.split()[1]) * 1024) < 20
+
+
+def test_a_system_that_tells_no_peak_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert device.peak_memory_bytes(torch.device("cpu")) is None

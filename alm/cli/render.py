@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 
-from rich.columns import Columns
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, RenderableType, RenderResult
+from rich.control import Control
 from rich.live import Live
-from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.segment import ControlType, Segment
 from rich.text import Text
 
-from alm.cli.ui import Smoothed, line_for, units_line
-from alm.events import Event, Progressed, StageBegan, Stepped, UnitsProgressed, Validated, Warned
+from alm.cli.panel import TrainingPanel
+from alm.cli.ui import line_for, units_line
+from alm.events import Event, Progressed, Sampled, StageBegan, Stepped, UnitsProgressed, Validated, Warned
 
-_REFRESHES_PER_SECOND = 8
+_REFRESHES_PER_SECOND = 4
+# The terminal shows what is between the two at once (DEC mode 2026); one that does not know them ignores them.
+_FRAME_BEGINS, _FRAME_ENDS = "\x1b[?2026h", "\x1b[?2026l"
 
 
 class LiveListener:
@@ -32,17 +36,14 @@ class LiveListener:
         )
         self._ids: dict[str, TaskID] = {}
         self._began: dict[str, float] = {}
-        self._training = _TrainingPanel(self._console)
-        self._live = Live(
-            self._view(), console=self._console, refresh_per_second=_REFRESHES_PER_SECOND, redirect_stdout=False
-        )
+        self._training = TrainingPanel()
+        self._live = _SteadyLive(_Measured(self._shown), self._console)
 
     def __enter__(self) -> LiveListener:
         self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.update(self._view(), refresh=True)
         self._live.stop()
 
     def __call__(self, event: Event) -> None:
@@ -56,12 +57,18 @@ class LiveListener:
         else:
             if isinstance(event, Validated):
                 self._training.validated(event)
-            style = "yellow" if isinstance(event, Warned) else None
             if isinstance(event, StageBegan):
                 self._finish_tasks()
-            # A command is printed as one line, however narrow the terminal, so that it can be copied.
-            self._console.print(Text(line_for(event), style=style or ""), soft_wrap=True)
-        self._live.update(self._view())
+            self._print(event)
+
+    def _print(self, event: Event) -> None:
+        """A line above the display."""
+        text = Text(line_for(event), style="yellow" if isinstance(event, Warned) else "")
+        if isinstance(event, Sampled):
+            self._console.print(text, no_wrap=True, overflow="ellipsis")
+        else:
+            # One line, however narrow the terminal, so that a command can be copied.
+            self._console.print(text, soft_wrap=True)
 
     def _progressed(self, event: Progressed) -> None:
         if event.task not in self._ids:
@@ -86,51 +93,60 @@ class LiveListener:
                 self._tasks.update(task.id, total=task.completed)
                 self._tasks.stop_task(task.id)
 
-    def _view(self) -> RenderableType:
-        shown: list[RenderableType] = [self._tasks] if self._ids else []
+    def _shown(self) -> Iterator[RenderableType]:
+        if self._ids:
+            yield self._tasks
         if self._training.is_shown:
-            shown.append(self._training.view())
-        return Group(*shown)
+            yield self._training
 
 
-class _TrainingPanel:
-    """Bar and percent, elapsed and remaining time; smoothed loss, rate, tokens per second, bits per byte."""
+class _Measured:
+    """What is shown at the moment of drawing, and how wide its lines were the last time."""
 
-    def __init__(self, console: Console) -> None:
-        self._bar = Progress(
-            TextColumn("{task.percentage:>3.0f}%", markup=False),
-            BarColumn(bar_width=None),
-            TextColumn("{task.completed}/{task.total}", markup=False),
-            TimeElapsedColumn(),
-            TextColumn("eta", markup=False),
-            TimeRemainingColumn(),
-            console=console,
-            expand=True,
-        )
-        self._task: TaskID | None = None
-        self._loss = Smoothed()
-        self._rate = Smoothed()
-        self._facts: dict[str, str] = {}
+    def __init__(self, shown: Callable[[], Iterator[RenderableType]]) -> None:
+        self._shown = shown
+        self.widths: list[int] = []
 
-    @property
-    def is_shown(self) -> bool:
-        return self._task is not None
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = console.render_lines(Group(*self._shown()), options, pad=False)
+        self.widths = [sum(segment.cell_length for segment in line) for line in lines]
+        for line in lines:
+            yield from line
+            yield Segment.line()
 
-    def stepped(self, event: Stepped) -> None:
-        if self._task is None:
-            # Begun at the step before: a resumed run's speed is that of the steps it makes itself.
-            self._task = self._bar.add_task("", total=event.max_steps, completed=event.step - 1)
-        self._bar.update(self._task, completed=event.step)
-        self._facts["lr"] = f"{event.lr:.2e}"
-        if event.loss is not None:
-            self._facts["loss"] = f"{self._loss.add(event.loss):.4f}"
-            self._facts["tok/s"] = f"{self._rate.add(event.tokens_per_second):,.0f}"
 
-    def validated(self, event: Validated) -> None:
-        self._facts["bits/byte"] = f"{event.bits_per_byte:.4f}"
+class _SteadyLive(Live):
+    """A live display that neither flickers nor leaves lines behind when the terminal becomes narrower."""
 
-    def view(self) -> RenderableType:
-        order = ("loss", "bits/byte", "lr", "tok/s")
-        # Columns, so that a narrow terminal breaks the line between facts and not within one.
-        facts = Columns([Text(f"{name} {self._facts[name]}") for name in order if name in self._facts], padding=(0, 3))
-        return Panel(Group(self._bar, facts), title="pretrain", title_align="left")
+    def __init__(self, shown: _Measured, console: Console) -> None:
+        super().__init__(shown, console=console, refresh_per_second=_REFRESHES_PER_SECOND, redirect_stdout=False)
+        self._measured = shown
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """What is printed, then the display anew, as one frame."""
+        if not self.console.is_interactive:
+            return super().process_renderables(renderables)
+        mend = self._erase_wrapped()
+        frame = super().process_renderables(renderables)
+        return [_Command(_FRAME_BEGINS), mend, *frame, _Command(_FRAME_ENDS)]
+
+    def _erase_wrapped(self) -> Control:
+        """Erases the rows that the last frame's lines take up beyond one each since the terminal was made narrower.
+
+        Rich erases as many rows as it drew lines: the rest would stay above the display for good.
+        """
+        width = max(self.console.width, 1)
+        extra = sum((wide - 1) // width for wide in self._measured.widths if wide > width)
+        row: list[ControlType | tuple[ControlType, int]] = [(ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)]
+        return Control(ControlType.CARRIAGE_RETURN, *row * extra) if extra else Control()
+
+
+class _Command:
+    """Bytes for the terminal itself."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        # A control code, so that it has no width; what it is counts on old Windows alone, where it does no harm.
+        yield Segment(self._command, None, [(ControlType.CARRIAGE_RETURN,)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import shlex
 import sys
@@ -26,6 +27,7 @@ from alm.events import (
     Noted,
     Progressed,
     Resumed,
+    Sampled,
     StageBegan,
     Stepped,
     UnitsProgressed,
@@ -35,6 +37,7 @@ from alm.events import (
 
 _PLAIN_PROGRESS_SECONDS = 5.0
 _SMOOTHING = 0.9
+_LINE_CHARACTERS = 160
 _show_tracebacks = False
 
 
@@ -128,6 +131,20 @@ def size(number: float) -> str:
     return f"{number:.1f} TB"
 
 
+def score(bits_per_byte: float, margin: float | None) -> str:
+    """`1.943 ± 0.021 bits/byte`, with two digits of the margin, or four places where there is none."""
+    if not margin:
+        return f"{bits_per_byte:.4f} bits/byte"
+    places = min(max(1 - math.floor(math.log10(margin)), 2), 4)
+    return f"{bits_per_byte:.{places}f} ± {margin:.{places}f} bits/byte"
+
+
+def one_line(text: str) -> str:
+    """`text` without what breaks a line or commands a terminal, and not too long."""
+    shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return shown if len(shown) <= _LINE_CHARACTERS else shown[: _LINE_CHARACTERS - 1] + "…"
+
+
 @contextlib.contextmanager
 def listening(
     *, quiet: bool = False, as_json: bool = False, verbose: bool = False, live: bool = True
@@ -172,8 +189,10 @@ def line_for(event: Event) -> str:
             return f"resuming `{run}` at step {step} of {max_steps} (`--resume never` starts another run)"
         case CheckpointSaved(step):
             return f"Checkpoint saved at step {step}"
-        case Validated(step, loss, bits_per_byte):
-            return f"step {step}  validation loss {loss:.4f}  {bits_per_byte:.4f} bits/byte"
+        case Validated(step, loss, bits_per_byte, margin):
+            return f"step {step}  validation loss {loss:.4f}  {score(bits_per_byte, margin)}"
+        case Sampled(step, ((prompt, text), *_)):
+            return f"step {step}  sample: {one_line(prompt + text)}"
     raise AssertionError(event)
 
 
@@ -197,7 +216,6 @@ class PlainListener:
     def __init__(self) -> None:
         self._loss = Smoothed()
         self._rate = Smoothed()
-        self._started: tuple[float, int] | None = None
         self._tasks: dict[str, float] = {}
         self._said = time.monotonic()
 
@@ -212,16 +230,12 @@ class PlainListener:
             talk(line_for(event))
 
     def _stepped(self, event: Stepped) -> None:
-        if self._started is None:
-            self._started = (time.monotonic(), event.step)
         if event.loss is None:
             return
         loss, rate = self._loss.add(event.loss), self._rate.add(event.tokens_per_second)
-        since, first = self._started
-        done = event.step - first
-        left = (time.monotonic() - since) / done * (event.max_steps - event.step) if done else 0.0
-        eta = f"  eta {duration(left)}" if done else ""
-        talk(f"step {event.step}/{event.max_steps}  loss {loss:.4f}  lr {event.lr:.2e}  {rate:,.0f} tok/s{eta}")
+        mfu = f"  mfu {event.mfu:.0%}" if event.mfu is not None else ""
+        eta = f"  eta {duration(event.seconds_left)}" if event.seconds_left is not None else ""
+        talk(f"step {event.step}/{event.max_steps}  loss {loss:.4f}  lr {event.lr:.2e}  {rate:,.0f} tok/s{mfu}{eta}")
 
     def _units_progressed(self, event: UnitsProgressed) -> None:
         now = time.monotonic()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from alm.errors import InputError
 from alm.generation.sampling import SamplingConfig, sample
+from alm.model.config import ModelConfig
 from alm.model.kv_cache import KVCache
 from alm.model.transformer import Transformer
 
@@ -41,20 +42,25 @@ def generate(
     InputError at once, not at the first id, when the prompt leaves no room for an answer.
     """
     prompt = list(prompt_ids) or [end_of_text_id]
-    context = model.config.max_position_embeddings
-    if len(prompt) >= context:
-        raise InputError(
-            f"the prompt has {len(prompt)} tokens, and the model's context holds {context}, answer included",
-            hint=f"shorten the prompt to at most {context - 1} tokens",
-        )
-    _check_ids(prompt, model.config.known_vocab_size)
+    check_prompt(prompt, model.config)
     model.eval()
     known = vocab_size or model.config.known_vocab_size
-    most = min(sampling.max_tokens, context - len(prompt))
+    most = min(sampling.max_tokens, model.config.max_position_embeddings - len(prompt))
     return _generate(model, prompt, sampling, end_of_text_id, most, known)
 
 
-def _check_ids(prompt: list[int], vocab_size: int) -> None:
+def check_prompt(prompt_ids: Sequence[int], config: ModelConfig) -> None:
+    """Raise InputError when a model of this shape cannot continue the prompt."""
+    context = config.max_position_embeddings
+    if len(prompt_ids) >= context:
+        raise InputError(
+            f"the prompt has {len(prompt_ids)} tokens, and the model's context holds {context}, answer included",
+            hint=f"shorten the prompt to at most {context - 1} tokens",
+        )
+    _check_ids(prompt_ids, config.known_vocab_size)
+
+
+def _check_ids(prompt: Sequence[int], vocab_size: int) -> None:
     unknown = next((token_id for token_id in prompt if not 0 <= token_id < vocab_size), None)
     if unknown is not None:
         raise InputError(

@@ -104,6 +104,12 @@ class TokenStream:
             found[shard.source] = range(first, row)
         return found
 
+    def document_starts(self) -> NDArray[np.int64]:
+        """Where in the stream documents start."""
+        begins = zip(self.shards, self._starts.tolist(), strict=False)
+        found = [np.fromfile(self.folder / shard.index_file, dtype="<i8") + begin for shard, begin in begins]
+        return np.concatenate([np.empty(0, np.int64), *found])
+
     def starts(self, row: int) -> NDArray[np.int64]:
         """Where in a row documents start, 0 being its first token."""
         first = row * self.stride

@@ -31,6 +31,18 @@ class TrainingConfig(Config):
     )
     checkpoint_interval: int = Field(default=500, ge=1, description="Steps between checkpoints.")
     keep_last: int = Field(default=3, ge=1, description="Numbered checkpoints that are kept.")
+    keep_every: int | None = Field(
+        default=None, ge=1, description="Steps between checkpoints that are kept for ever; absent keeps none so."
+    )
+    keep_best: bool = Field(
+        default=False,
+        description="Whether a validation that is better than all before saves a checkpoint, and the best one is kept.",
+    )
+    max_skipped_in_row: int = Field(
+        default=10,
+        ge=1,
+        description="Steps skipped in a row, because a loss or gradient was not finite, that end the run.",
+    )
     compile: bool | Literal["auto"] = Field(
         default="auto", description="Whether torch.compile is used; auto is off, as it gains nothing on CPU."
     )
@@ -49,6 +61,22 @@ class ValidationConfig(Config):
 
     interval: int = Field(default=250, ge=1, description="Steps between validations.")
     bytes: int = Field(default=1_000_000, ge=1, description="UTF-8 bytes of held-out text scored each time.")
+
+
+class SamplesConfig(Config):
+    """Which prompts are continued while a run goes on, and how often. It does not change what the model learns."""
+
+    prompts: tuple[str, ...] | Literal["auto"] = Field(
+        default="auto",
+        description="Texts to continue, an empty one begins a document; [] for none. auto takes an empty one and the "
+        "beginnings of some held-out documents.",
+    )
+    count: int = Field(
+        default=10, ge=1, description="At how many steps: the first, the last, and between them ever further apart."
+    )
+    max_tokens: int = Field(default=64, ge=1, description="The most tokens of a continuation.")
+    temperature: float = Field(default=0.8, ge=0, description="As of `alm sample`; 0 is greedy.")
+    top_k: int = Field(default=40, ge=0, description="As of `alm sample`; 0 is greedy.")
 
 
 class LoggingConfig(Config):
@@ -71,6 +99,7 @@ class RunConfig(Config):
     )
     data: DataConfig = DataConfig()
     validation: ValidationConfig = ValidationConfig()
+    samples: SamplesConfig = SamplesConfig()
     logging: LoggingConfig = LoggingConfig()
 
     @field_validator("scheduler")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
+import gc
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 from alm import kinds
 from alm.data.loader import BatchPlan, Loader, MicroBatch, batch_plan
 from alm.device import Choice
-from alm.errors import AlmError
 from alm.events import Listener, Stepped, Validated
 from alm.packing.shards import TokenStream
 from alm.training.config import RunConfig
-from alm.training.metrics import MetricsFile
+from alm.training.garbage import collector_paused
+from alm.training.metrics import MetricsFile, read
+from alm.training.samples import Sampler
+from alm.training.skips import Skips
 from alm.training.state import TrainState
 from alm.training.step import Forward, StepResult, train_step
-from alm.training.validate import rows_for, validate
+from alm.training.throughput import Clock, Gauge, TimeLeft, times_left
+from alm.training.validate import Score, rows_for, validate
 
 
 @dataclass(frozen=True)
@@ -35,35 +38,46 @@ class Streams:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop asks and tells: whether to stop, what happened, and when to save."""
+    """What the loop asks and tells: whether to stop, what happened, when to save, and who writes samples, if anyone.
+
+    `should_stop` is asked before every micro-batch, of training and of validation, before every token of a sample, and
+    after every step. `save` gets the bits per byte of this step, if it was scored, and returns while it is being
+    written; `settle` hears of one that is through.
+    """
 
     should_stop: Callable[[], bool]
     on_event: Listener
-    save: Callable[[], object]
+    save: Callable[[float | None], object]
+    settle: Callable[[], object]
+    sampler: Sampler | None = None
 
 
 def train(
     state: TrainState, config: RunConfig, streams: Streams, *, choice: Choice, metrics: MetricsFile, hooks: Hooks
-) -> None:
-    """Train `state` up to `training.max_steps`.
+) -> bool:
+    """Train `state` up to `training.max_steps`; whether it got there, and the last step was scored.
 
-    Returns early, at a whole step, when `hooks.should_stop` says so. Raises `AlmError` when the loss
-    is no longer finite; nothing is saved from then on.
+    Returns early, at a whole step, when `hooks.should_stop` says so. A step whose loss or gradient is not finite
+    is skipped; raises `AlmError` after `training.max_skipped_in_row` of them, or when a weight is not finite.
     """
     training = config.training
     plan = planned(config, streams.train)
-    recorder = _Recorder(state, config, streams, choice=choice, metrics=metrics, hooks=hooks)
+    recorder = _Recorder(state, config, streams, plan, choice=choice, metrics=metrics, hooks=hooks)
+    recorder.catch_up()
     forward = compiled(state, enabled=training.compile is True)
-    with Loader(
-        streams.train,
-        plan,
-        first_step=state.step,
-        last_step=training.max_steps,
-        prefetch=config.data.prefetch,
-        pin=choice.device.type == "cuda",
-        should_stop=hooks.should_stop,
-    ) as loader:
-        for step, micro_batches in loader:
+    with (
+        collector_paused(),
+        Loader(
+            streams.train,
+            plan,
+            first_step=state.step,
+            last_step=training.max_steps,
+            prefetch=config.data.prefetch,
+            pin=choice.device.type == "cuda",
+            should_stop=hooks.should_stop,
+        ) as loader,
+    ):
+        for step, micro_batches in recorder.waiting(loader):
             factor = lr_factor(config, step)
             result = _step(state, forward, micro_batches, config, choice, factor, hooks)
             if result is None:
@@ -71,6 +85,8 @@ def train(
             recorder.after_step(result, state.optimizer.param_groups[0]["lr"])
             if hooks.should_stop():
                 break
+    recorder.skips.look()
+    return state.step >= training.max_steps and not recorder.was_cut
 
 
 def planned(config: RunConfig, stream: TokenStream) -> BatchPlan:
@@ -127,6 +143,7 @@ class _Recorder:
         state: TrainState,
         config: RunConfig,
         streams: Streams,
+        plan: BatchPlan,
         *,
         choice: Choice,
         metrics: MetricsFile,
@@ -138,54 +155,113 @@ class _Recorder:
         self._choice = choice
         self._metrics = metrics
         self._hooks = hooks
-        self._healthy = torch.ones((), dtype=torch.bool, device=choice.device)
+        self.skips = Skips(
+            state,
+            plan,
+            most_in_row=config.training.max_skipped_in_row,
+            metrics=metrics,
+            on_event=hooks.on_event,
+        )
+        self._best: float | None = None
+        self.was_cut = False
         self._tokens_per_step = config.training.sequences_per_step * streams.train.seq_len
-        self._clock = _Clock(state.step)
+        self._gauge = Gauge(config, choice, seq_len=streams.train.seq_len)
         self._validation_rows = rows_for(streams.validation, streams.bytes_per_id, wanted_bytes=config.validation.bytes)
+        self._time_left = self._known_pauses()
+        self._clock = Clock(state.step)
+
+    def waiting(self, loader: Loader) -> Iterator[tuple[int, list[MicroBatch]]]:
+        """The batches of `loader`, with a look at the clock."""
+        return self._clock.waiting(loader)
+
+    def _known_pauses(self) -> TimeLeft:
+        training, sampler = self._config.training, self._hooks.sampler
+        left = {"saving": times_left(training.checkpoint_interval, training.max_steps)}
+        if len(self._validation_rows):
+            left["validation"] = times_left(self._config.validation.interval, training.max_steps)
+        if sampler is not None:
+            left["samples"] = sampler.left
+        return TimeLeft(training.max_steps, left)
 
     def after_step(self, result: StepResult, lr: float) -> None:
-        step, last = self._state.step, self._state.step == self._config.training.max_steps
-        # Kept on the device: asking every step would make every step wait.
-        self._healthy &= torch.isfinite(result.loss) & torch.isfinite(result.gradient_norm)
-        logged = last or step % self._config.logging.log_interval == 0
-        if logged:
+        """Whatever is due after the step that `state` has just finished."""
+        training = self._config.training
+        step, last = self._state.step, self._state.step == training.max_steps
+        self.skips.note(step, result.is_finite)
+        self._hooks.settle()
+        if last or step % self._config.logging.log_interval == 0:
             self._log(result, lr)
         else:
-            self._hooks.on_event(Stepped(step, self._config.training.max_steps, lr, 0.0))
+            self._hooks.on_event(Stepped(step, training.max_steps, lr, 0.0))
+        self._sample()
+        self._validate_and_save(last=last)
+
+    def catch_up(self) -> None:
+        """The samples and the validation that a stop cut short, or a full disk lost, of the step resumed from."""
+        if self._hooks.sampler is not None:
+            with self._clock.paused():
+                self._hooks.sampler.catch_up(self._state.step)
+        rows = [row for row in read(self._metrics.run) if "bits_per_byte" in row]
+        self._best = min((row["bits_per_byte"] for row in rows), default=None)
+        step = self._state.step
+        if step and all(row["step"] != step for row in rows):
+            self._validate_and_save(last=step == self._config.training.max_steps, resumed=True)
+
+    def _validate_and_save(self, *, last: bool, resumed: bool = False) -> None:
+        training, step = self._config.training, self._state.step
+        score: Score | None = None
         if len(self._validation_rows) and (last or step % self._config.validation.interval == 0):
-            self._validate()
-        if last or step % self._config.training.checkpoint_interval == 0:
-            self._save()
+            score = self._validate()
+            if score is None:  # asked to stop: the step is saved as interrupted, and scored when the run is resumed
+                self.was_cut = True
+                return
+        is_best = score is not None and (self._best is None or score.bits_per_byte < self._best)
+        if score is not None and is_best:
+            self._best = score.bits_per_byte
+        due = last or any(every and step % every == 0 for every in (training.checkpoint_interval, training.keep_every))
+        if (due and not resumed) or (training.keep_best and is_best):
+            self._save(score)
 
     def _log(self, result: StepResult, lr: float) -> None:
-        self._check_health()
+        self.skips.look()
         step, loss = self._state.step, float(result.loss)
-        seconds, steps = self._clock.lap(step)
-        rate = self._tokens_per_step * steps / seconds
+        values = {"loss": loss, "gradient_norm": float(result.gradient_norm)}
+        reading = self._gauge.read(self._clock.lap(step))
+        self._time_left.stepped(reading.step_seconds)
         self._metrics.write(
             {
                 "step": step,
-                "loss": loss,
+                # JSON has no word for what is not finite.
+                **{name: value for name, value in values.items() if math.isfinite(value)},
                 **{name: float(value) for name, value in self._state.model.routing().items()},
                 "lr": lr,
-                "gradient_norm": float(result.gradient_norm),
                 "tokens": step * self._tokens_per_step,
-                "tokens_per_second": round(rate, 1),
-                "step_seconds": round(seconds / steps, 6),
+                **reading.row(),
+                "skipped_steps": self._state.skipped_steps,
             }
         )
-        max_steps = self._config.training.max_steps
-        self._hooks.on_event(Stepped(step, max_steps, lr, rate, loss=loss))
-
-    def _check_health(self) -> None:
-        if not bool(self._healthy):
-            raise AlmError(
-                f"the loss is no longer finite at step {self._state.step}; checkpoints, if any, are from before that",
-                hint="lower the learning rate: start another run with `--set optim.lr=...`",
+        self._hooks.on_event(
+            Stepped(
+                step,
+                self._config.training.max_steps,
+                lr,
+                reading.tokens_per_second,
+                loss=loss if math.isfinite(loss) else None,
+                seconds_left=self._time_left.after(step),
+                mfu=reading.mfu,
+                memory_bytes=reading.memory_bytes,
+                data_wait_share=reading.data_wait_share,
             )
+        )
 
-    def _validate(self) -> None:
-        with self._clock.paused():
+    def _sample(self) -> None:
+        sampler, step = self._hooks.sampler, self._state.step
+        if sampler is not None and sampler.is_due(step):
+            with self._clock.paused(self._time_left.paused("samples")):
+                sampler.sample(step)
+
+    def _validate(self) -> Score | None:
+        with self._clock.paused(self._time_left.paused("validation")):
             score = validate(
                 self._state.model,
                 self._streams.validation,
@@ -193,38 +269,20 @@ class _Recorder:
                 rows=self._validation_rows,
                 micro_batch_size=self._config.training.micro_batch_size,
                 choice=self._choice,
+                should_stop=self._hooks.should_stop,
             )
-        step = self._state.step
-        self._metrics.write({"step": step, "validation_loss": score.loss, "bits_per_byte": score.bits_per_byte})
-        self._hooks.on_event(Validated(step, score.loss, score.bits_per_byte))
+            gc.collect()  # the loop keeps it out of its steps
+        if score is not None:
+            step = self._state.step
+            known = {} if score.margin is None else {"bits_per_byte_margin": score.margin}
+            row = {"step": step, "validation_loss": score.loss, "bits_per_byte": score.bits_per_byte, **known}
+            self._metrics.write(row)
+            self._hooks.on_event(Validated(step, score.loss, score.bits_per_byte, score.margin))
+        return score
 
-    def _save(self) -> None:
-        # The update after a finite loss may have overflowed: what is saved must be whole in this sense too.
-        for parameter in self._state.model.parameters():
-            self._healthy &= torch.isfinite(parameter).all()
-        self._check_health()
-        with self._clock.paused():
+    def _save(self, score: Score | None) -> None:
+        self.skips.look()
+        with self._clock.paused(self._time_left.paused("saving")):
             self._metrics.sync()
-            self._hooks.save()
-
-
-class _Clock:
-    """Seconds of training between two log lines, validation and saving left out."""
-
-    def __init__(self, step: int) -> None:
-        self._started = time.perf_counter()
-        self._step = step
-
-    def lap(self, step: int) -> tuple[float, int]:
-        """Seconds and steps since the last lap."""
-        now = time.perf_counter()
-        seconds, steps = now - self._started, step - self._step
-        self._started, self._step = now, step
-        return max(seconds, 1e-9), max(steps, 1)
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time that passes in this context does not count."""
-        since = time.perf_counter()
-        yield
-        self._started += time.perf_counter() - since
+            self._hooks.save(None if score is None else score.bits_per_byte)
+            gc.collect()

@@ -5,37 +5,41 @@ Kill it at any instant: the run continues from its newest whole checkpoint and e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Literal
 
 import torch
 
 from alm import artifacts, device
 from alm.artifacts import RunMetadata, RunResult
+from alm.checkpoint.background import CheckpointWriter
 from alm.checkpoint.format import LAST_NAME, Checkpoint
 from alm.checkpoint.load import Found, load_checkpoint, newest, verify
-from alm.checkpoint.retain import retain, set_aside_later
-from alm.checkpoint.save import save_checkpoint
+from alm.checkpoint.retain import Retention, set_aside_later
+from alm.checkpoint.space import check_space
 from alm.config.load import write_yaml
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.data.mixture import Mixture
 from alm.device import Choice
 from alm.errors import AlmError, ArtifactError, ConfigError, StoppedError
 from alm.events import CheckpointSaved, Listener, Noted, Resumed, Warned, ignore
-from alm.files import sha256, write_text
+from alm.files import is_full, sha256, write_text
 from alm.model.count import count
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.packing.shards import PackedData, open_packed, pack_command
 from alm.tokenizers.file import Tokenizer
-from alm.training import metrics, run
+from alm.training import metrics, run, samples
 from alm.training.config import RunConfig
 from alm.training.loop import Hooks, Streams, planned, train
 from alm.training.state import TrainState, fresh, restore_, snapshot
-from alm.training.stop import StopSignals
+from alm.training.stop import Reason, StopRequests
 
 _STOPPING = Noted("stopping after this micro-batch; once more stops at once, without saving")
+_MOST_STATE = 3  # weights, and for each at most two moments
 Resume = Path | Literal["auto", "never"]
 
 
@@ -46,13 +50,14 @@ def pretrain(
     out: Path,
     device_name: str = "auto",
     resume: Resume = "auto",
+    deadline: float | None = None,
     on_event: Listener = ignore,
 ) -> RunMetadata:
     """Train a model on the packed `data` in the run folder `out`, from the start or from a checkpoint.
 
     `resume`: "auto" continues the run in `out` if there is one, "never" refuses to, a path continues
     from that checkpoint. A finished run is left as it is. Raises `StoppedError` after saving when a
-    signal asked for it.
+    signal asked for it, or at `deadline` (of `time.monotonic`). Any other error in the middle saves too.
     """
     packed = open_packed(data)
     _refuse_or_pass(out, resume)
@@ -67,12 +72,12 @@ def pretrain(
     found = _resume_point(out, resume, on_event) if begun else None
     if begun:
         _check_lineage(run.read_metadata(out), packed, out)
-        if found is not None and found.step >= config.training.max_steps:
+        if found is not None and found.step >= config.training.max_steps and _is_scored(job, found.step):
             on_event(Noted(f"`{out}` is up to date: finished at step {found.step}"))
             return _finish(job, found.step)
     try:
         with run.locked(out):
-            return _train(job, _state(job, found))
+            return _train(job, _state(job, found), found=found, deadline=deadline)
     except (RuntimeError, MemoryError) as error:
         if not device.is_out_of_memory(error):
             raise
@@ -209,6 +214,13 @@ def _resume_point(out: Path, resume: Resume, on_event: Listener) -> Found | None
     return newest(out, on_event=on_event)
 
 
+def _is_scored(job: _Job, step: int) -> bool:
+    """Whether the score of the last step is there: a stop may have cut it short."""
+    if not job.packed.metadata.sequences(VALIDATION):
+        return True
+    return any(row["step"] == step and "bits_per_byte" in row for row in metrics.read(job.out))
+
+
 def _state(job: _Job, found: Found | None) -> TrainState:
     """The state to train on from: new, or that of the checkpoint; later checkpoints and metrics are set aside."""
     state = fresh(job.config, job.choice)
@@ -224,9 +236,10 @@ def _state(job: _Job, found: Found | None) -> TrainState:
     aside = set_aside_later(job.out, step=step)
     if aside is not None:
         job.on_event(Warned(f"checkpoints after step {step} are set aside in `{aside}`"))
-    later = metrics.cut(job.out, after=step)
-    if aside is not None and later:
-        write_text(aside / metrics.NAME, metrics.as_text(later))
+    for name in (metrics.NAME, samples.NAME):
+        later = metrics.cut(job.out, after=step, name=name)
+        if aside is not None and later:
+            write_text(aside / name, metrics.as_text(later))
     if found is not None:
         job.on_event(Resumed(job.out, step, job.config.training.max_steps))
     return state
@@ -243,9 +256,39 @@ def _check_same_bits(checkpoint: Checkpoint, job: _Job) -> None:
         job.on_event(Warned(f"the run goes on, but not bit for bit as it would have there: {', '.join(different)}"))
 
 
-def _train(job: _Job, state: TrainState) -> RunMetadata:
+def _train(job: _Job, state: TrainState, *, found: Found | None, deadline: float | None) -> RunMetadata:
     tokenizer = Tokenizer.load(job.packed.tokenizer_path)
     streams = Streams(job.packed.split(TRAIN), job.packed.split(VALIDATION), tokenizer.bytes_per_id)
+    _warn(job, streams)
+    _check_space(job, state, found)
+    begun = state.step
+    with (
+        StopRequests(deadline=deadline, on_request=partial(job.on_event, _STOPPING)) as requests,
+        metrics.MetricsFile(job.out, on_event=job.on_event) as rows,
+        _writer(job) as writer,
+        _SavedOnError(job, state, writer),
+    ):
+        should_stop = partial(_is_asked, requests)
+        hooks = Hooks(
+            should_stop=should_stop,
+            on_event=job.on_event,
+            save=partial(_save, job, state, writer),
+            settle=writer.settle,
+            sampler=_sampler(job, state, tokenizer, streams, should_stop=should_stop),
+        )
+        finished = train(state, job.config, streams, choice=job.choice, metrics=rows, hooks=hooks)
+        writer.wait()
+        rows.sync()
+        if not finished:
+            path = writer.save_now(_checkpoint(job, state), interrupted=True)
+            raise _stopped(job, path, state.step, requests.reason)
+        if state.step > begun and not writer.has_saved(state.step):  # the disk was full: it may have room now
+            writer.save_now(_checkpoint(job, state))
+    return _finish(job, state.step)
+
+
+def _warn(job: _Job, streams: Streams) -> None:
+    """Tell what the run will do that its owner may not mean."""
     warmup = getattr(job.config.scheduler, "warmup_steps", 0)
     if warmup >= job.config.training.max_steps:
         job.on_event(Warned(f"the run ends within its warm-up of {warmup} steps", "--set scheduler.warmup_steps=..."))
@@ -255,13 +298,54 @@ def _train(job: _Job, state: TrainState) -> RunMetadata:
             job.on_event(Warned(f"{text} is seen {seen:.1f} times: from the fifth on it teaches little", MORE_TEXT))
     if not streams.validation.sequences:
         job.on_event(Warned("no text is held out: this run has no validation", None))
-    with StopSignals(on_request=partial(job.on_event, _STOPPING)) as signals, metrics.MetricsFile(job.out) as rows:
-        hooks = Hooks(lambda: signals.requested, job.on_event, partial(_save, job, state))
-        train(state, job.config, streams, choice=job.choice, metrics=rows, hooks=hooks)
-        if state.step < job.config.training.max_steps:
-            rows.sync()
-            raise _stopped(job, _save(job, state, interrupted=True), state.step, terminated=signals.terminated)
-    return _finish(job, state.step)
+
+
+def _check_space(job: _Job, state: TrainState, found: Found | None) -> None:
+    """Room for the checkpoints to come; before there is one, as large as an optimizer with two moments makes it."""
+    training = job.config.training
+    left = training.max_steps - state.step
+    weights = sum(parameter.nbytes for parameter in state.model.parameters())
+    check_space(
+        job.out,
+        _retention(job),
+        checkpoint_bytes=found.path.stat().st_size if found else _MOST_STATE * weights,
+        saves=-(-left // training.checkpoint_interval),
+        permanent=left // training.keep_every if training.keep_every else 0,
+        on_event=job.on_event,
+    )
+
+
+def _retention(job: _Job) -> Retention:
+    training = job.config.training
+    return Retention(training.keep_last, training.keep_every, training.keep_best)
+
+
+def _writer(job: _Job) -> CheckpointWriter:
+    def on_saved(step: int, path: Path) -> None:
+        job.on_event(CheckpointSaved(step, path))
+
+    def on_full(error: AlmError) -> None:
+        job.on_event(Warned(f"no checkpoint was saved: {error.message}; the run goes on and tries again", error.hint))
+
+    return CheckpointWriter(job.out, _retention(job), on_saved=on_saved, on_full=on_full)
+
+
+def _is_asked(requests: StopRequests) -> bool:
+    return requests.reason is not None
+
+
+def _sampler(
+    job: _Job, state: TrainState, tokenizer: Tokenizer, streams: Streams, *, should_stop: Callable[[], bool]
+) -> samples.Sampler:
+    return samples.Sampler(
+        state.model,
+        tokenizer,
+        job.config,
+        held_out=streams.validation,
+        run=job.out,
+        should_stop=should_stop,
+        on_event=job.on_event,
+    )
 
 
 def epochs(config: RunConfig, mixture: Mixture) -> dict[str, float]:
@@ -270,24 +354,63 @@ def epochs(config: RunConfig, mixture: Mixture) -> dict[str, float]:
     return {name or ALL: round(seen, 3) for name, seen in mixture.epochs(sequences).items()}
 
 
-def _save(job: _Job, state: TrainState, *, interrupted: bool = False) -> Path:
-    checkpoint = snapshot(
+def _checkpoint(job: _Job, state: TrainState) -> Checkpoint:
+    """`state` as it is; `AlmError` where it is nothing to go on from."""
+    if not state.is_finite():
+        raise AlmError(
+            f"a weight is no longer finite at step {state.step}; checkpoints, if any, are from before that",
+            hint="lower the learning rate: start another run with `--set optim.lr=...`",
+        )
+    return snapshot(
         state,
         job.config,
         environment=job.environment,
         tokenizer_sha256=job.packed.metadata.tokenizer_sha256,
         data_sha256=job.data_sha256,
     )
-    path = save_checkpoint(checkpoint, job.out, interrupted=interrupted)
-    retain(job.out, keep_last=job.config.training.keep_last)
-    job.on_event(CheckpointSaved(state.step, path))
-    return path
 
 
-def _stopped(job: _Job, path: Path, step: int, *, terminated: bool) -> StoppedError:
-    word = "terminated" if terminated else "interrupted"
+def _save(job: _Job, state: TrainState, writer: CheckpointWriter, bits_per_byte: float | None) -> None:
+    writer.save(_checkpoint(job, state), bits_per_byte=bits_per_byte)
+
+
+class _SavedOnError:
+    """Saves the last whole step when its block ends in an error that is no stop.
+
+    What cannot be gone on from is left alone: an update that broke off, weights that are not finite, steps that
+    were skipped up to the end.
+    """
+
+    def __init__(self, job: _Job, state: TrainState, writer: CheckpointWriter) -> None:
+        self._job = job
+        self._state = state
+        self._writer = writer
+        self._begun = state.step
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        state = self._state
+        if error is None or isinstance(error, StoppedError) or is_full(error) or state.step == self._begun:
+            return
+        state.optimizer.zero_grad(set_to_none=True)  # room, where memory was what failed
+        if not state.is_whole or state.skipped_in_row or not state.is_finite():
+            return
+        try:
+            self._writer.save_now(_checkpoint(self._job, state), interrupted=True)
+        except AlmError as fault:
+            self._job.on_event(Warned(f"step {state.step} was not saved: {fault.message}", fault.hint))
+
+
+def _stopped(job: _Job, path: Path, step: int, reason: Reason | None) -> StoppedError:
+    assert reason is not None, "the loop ends early only when it is asked to"
     return StoppedError(
-        f"{word} at step {step}; saved `{path}`", hint=f"run `{job.resume_command}` to go on", terminated=terminated
+        f"{reason.word} at step {step}; saved `{path}`",
+        hint=f"run `{job.resume_command}` to go on",
+        exit_code=reason.exit_code,
     )
 
 
@@ -303,6 +426,7 @@ def _finish(job: _Job, step: int) -> RunMetadata:
         training_tokens=step * job.config.training.sequences_per_step * job.packed.metadata.seq_len,
         validation_loss=scores[-1]["validation_loss"] if scores else None,
         bits_per_byte=scores[-1]["bits_per_byte"] if scores else None,
+        bits_per_byte_margin=scores[-1].get("bits_per_byte_margin") if scores else None,
         seconds=round(metrics.training_seconds(rows), 3),
     )
     finished = begun.model_copy(update={"config": job.config.model_dump(mode="json"), "result": result})

@@ -17,11 +17,21 @@ from alm.training.config import RunConfig
 
 @dataclass
 class TrainState:
-    """`step` counts finished updates."""
+    """`step` counts finished updates, those among them that were skipped too.
+
+    `is_whole` is false while an update is under way: what it leaves when it fails must not be saved.
+    """
 
     model: Transformer
     optimizer: torch.optim.Optimizer
     step: int = 0
+    skipped_steps: int = 0
+    skipped_in_row: int = 0
+    is_whole: bool = True
+
+    def is_finite(self) -> bool:
+        """Whether every weight is a number: an update after a finite loss may overflow."""
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters())
 
 
 def fresh(config: RunConfig, choice: Choice) -> TrainState:
@@ -41,13 +51,14 @@ def restore_(state: TrainState, checkpoint: Checkpoint, choice: Choice) -> None:
     state.model.load_state_dict(checkpoint.model)
     state.optimizer.load_state_dict(checkpoint.optimizer)
     state.step = checkpoint.step
+    state.skipped_steps, state.skipped_in_row = checkpoint.skipped_steps, checkpoint.skipped_in_row
     _restore_random(checkpoint.rng[0], choice.device)
 
 
 def snapshot(
     state: TrainState, config: RunConfig, *, environment: dict[str, str], tokenizer_sha256: str, data_sha256: str
 ) -> Checkpoint:
-    """`state` as a checkpoint. It shares the tensors: write it before the next step."""
+    """`state` as a checkpoint. It shares the tensors: copy or write it before the next step."""
     return Checkpoint(
         step=state.step,
         samples_seen=state.step * config.training.sequences_per_step,
@@ -58,6 +69,8 @@ def snapshot(
         environment=environment,
         tokenizer_sha256=tokenizer_sha256,
         data_sha256=data_sha256,
+        skipped_steps=state.skipped_steps,
+        skipped_in_row=state.skipped_in_row,
     )
 
 

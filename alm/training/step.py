@@ -20,10 +20,14 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class StepResult:
-    """Scalars on the device: reading them waits for it. `loss` is nats per target token."""
+    """Scalars on the device: reading them waits for it. `loss` is nats per target token.
+
+    Where `is_finite` is false the update was left out.
+    """
 
     loss: torch.Tensor
     gradient_norm: torch.Tensor
+    is_finite: torch.Tensor
 
 
 def train_step(
@@ -55,11 +59,35 @@ def train_step(
         loss = _backward(state, forward, batch, choice=choice, targets=targets, z_weight=z_weight)
         total += loss
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
+    # One answer for the whole step: where several processes share it, they must agree on this one.
+    is_finite = torch.isfinite(total) & torch.isfinite(norm)
     for group in state.optimizer.param_groups:
         group["lr"] = group[PEAK_LR] * lr_factor
-    state.optimizer.step()
+    state.is_whole = False
+    _update(state.optimizer, is_finite)
     state.step += 1
-    return StepResult(total, norm)
+    state.is_whole = True
+    return StepResult(total, norm, is_finite)
+
+
+def _update(optimizer: torch.optim.Optimizer, is_finite: torch.Tensor) -> None:
+    """Step `optimizer`, or leave its moments and the weights as they are, to the bit.
+
+    An accelerator is not waited for where the optimizer decides there by itself, as PyTorch's fused ones do for
+    `torch.amp.GradScaler`.
+    """
+    if not _decides_itself(optimizer, is_finite.device):
+        if bool(is_finite):
+            optimizer.step()
+        return
+    optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined] # read by the fused kernels
+    optimizer.grad_scale = None  # type: ignore[attr-defined]
+    optimizer.step()
+
+
+def _decides_itself(optimizer: torch.optim.Optimizer, device: torch.device) -> bool:
+    """Whether asking the optimizer's kernels is better than asking ourselves, which on a CPU costs nothing."""
+    return device.type != "cpu" and bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
 def _backward(

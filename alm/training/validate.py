@@ -7,6 +7,7 @@ for bytes: the end-of-text token stands for none and counts in neither sum.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,14 +19,16 @@ from alm.data.order import Positions, permute
 from alm.device import Choice, autocast
 from alm.model.transformer import Transformer
 from alm.packing.shards import TokenStream
+from alm.training.interval import margin
 
 
 @dataclass(frozen=True)
 class Score:
-    """`loss` in nats per target token of the same rows."""
+    """`loss` in nats per target token of the same rows; `margin` as `interval.margin` has it."""
 
     loss: float
     bits_per_byte: float
+    margin: float | None
 
 
 def rows_for(stream: TokenStream, bytes_per_id: NDArray[np.int32], *, wanted_bytes: int) -> Positions:
@@ -52,22 +55,28 @@ def validate(
     rows: Positions,
     micro_batch_size: int,
     choice: Choice,
-) -> Score:
-    """The score of `rows` of `stream`; leaves the model in training mode as it was."""
+    should_stop: Callable[[], bool] = bool,
+) -> Score | None:
+    """The score of `rows` of `stream`, None when asked to stop; leaves the model in training mode as it was."""
     was_training = model.training
     model.eval()
-    widths = torch.from_numpy(bytes_per_id.astype(np.int64)).to(choice.device)
-    nats = torch.zeros((), dtype=torch.float64)
-    text_nats = torch.zeros((), dtype=torch.float64)
-    size = 0
+    widths = torch.from_numpy(bytes_per_id.astype(np.int64))
+    nats = 0.0
+    text_nats, sizes = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
     for start in range(0, len(rows), micro_batch_size):
-        batch = micro_batch(stream, rows[start : start + micro_batch_size])
+        if should_stop():
+            model.train(was_training)
+            return None
+        part = slice(start, start + micro_batch_size)
+        batch = micro_batch(stream, rows[part])
         targets = batch.targets.to(choice.device)
         with autocast(choice.device, choice.precision):
             losses = model.token_losses(model(batch.inputs.to(choice.device)), targets)
-        bytes_of = widths[targets]
-        nats += losses.double().sum().cpu() if choice.device.type != "mps" else losses.cpu().double().sum()
-        text_nats += (losses * (bytes_of > 0)).cpu().double().sum()
-        size += int(bytes_of.sum())
+        losses = losses.cpu().double()  # there: Metal has no fp64
+        bytes_of = widths[batch.targets]
+        nats += float(losses.sum())
+        text_nats[part] = (losses * (bytes_of > 0)).sum(dim=1).numpy()
+        sizes[part] = bytes_of.sum(dim=1).numpy()
     model.train(was_training)
-    return Score(float(nats) / (len(rows) * stream.seq_len), float(text_nats) / math.log(2) / max(size, 1))
+    bits = text_nats.sum() / math.log(2) / max(sizes.sum(), 1)
+    return Score(nats / (len(rows) * stream.seq_len), float(bits), margin(text_nats, sizes))

@@ -17,6 +17,7 @@ from alm.events import (
     Noted,
     Progressed,
     Resumed,
+    Sampled,
     StageBegan,
     Stepped,
     Validated,
@@ -30,8 +31,15 @@ EVENTS: list[Event] = [
     Progressed("counting", 500, None, "documents"),
     Progressed("merges", 10, 20, "merges"),
     Resumed(Path("runs/a"), 3, 40),
-    *(Stepped(step, 40, 1e-3, 1000.0, loss=5.0 if step % 2 else None) for step in range(4, 41)),
+    *(
+        Stepped(step, 40, 1e-3, 1000.0, loss=5.0, seconds_left=40 - step, mfu=0.421, memory_bytes=10**9)
+        if step % 2
+        else Stepped(step, 40, 1e-3, 0.0)
+        for step in range(4, 41)
+    ),
+    Sampled(40, (("Once\n", "upon \x1b[31ma [bold]time[/bold]"), ("", "x"))),
     Validated(40, 4.5, 1.25),
+    Validated(40, 4.5, 1.25, margin=0.0214),
     CheckpointSaved(40, Path("runs/a/ckpt-step000040.pt")),
 ]
 
@@ -49,10 +57,15 @@ def test_plain_lines_say_everything_once(capsys: pytest.CaptureFixture[str]) -> 
         "Warning: careful (hint: do this)",
         "resuming `runs/a` at step 3 of 40 (`--resume never` starts another run)",
     ]
-    assert lines[-2:] == ["step 40  validation loss 4.5000  1.2500 bits/byte", "Checkpoint saved at step 40"]
+    assert lines[-4:] == [
+        "step 40  sample: Once upon [31ma [bold]time[/bold]",
+        "step 40  validation loss 4.5000  1.2500 bits/byte",
+        "step 40  validation loss 4.5000  1.250 ± 0.021 bits/byte",
+        "Checkpoint saved at step 40",
+    ]
     steps = [line for line in lines if line.startswith("step ") and "lr" in line]
     assert len(steps) == 18
-    assert steps[-1].startswith("step 39/40  loss 5.0000  lr 1.00e-03  1,000 tok/s  eta 0:00")
+    assert steps[-1] == "step 39/40  loss 5.0000  lr 1.00e-03  1,000 tok/s  mfu 42%  eta 0:01"
 
 
 @pytest.mark.parametrize("width", [40, 60, 100, 200])

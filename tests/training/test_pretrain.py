@@ -23,7 +23,7 @@ from alm.checkpoint.format import LAST_NAME, numbered
 from alm.checkpoint.load import load_checkpoint, verify
 from alm.errors import AlmError, ArtifactError, ConfigError, StoppedError
 from alm.events import CheckpointSaved, Event, Noted, Resumed, Stepped, Validated, Warned
-from alm.training import metrics
+from alm.training import metrics, samples
 from alm.training.config import RunConfig
 from alm.training.pretrain import pretrain
 
@@ -63,8 +63,8 @@ def bits(run: Path, name: str = LAST_NAME) -> str:
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
-    """The metrics but for what a clock decides."""
-    return [{k: v for k, v in row.items() if "second" not in k} for row in metrics.read(run)]
+    """The metrics but for what a clock decides, and the samples."""
+    return metrics.without_clock(metrics.read(run)) + metrics.read(run, name=samples.NAME)
 
 
 def test_the_first_loss_is_ln_v_and_training_lowers_it(uninterrupted: Path, data: Path, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_the_first_loss_is_ln_v_and_training_lowers_it(uninterrupted: Path, data
 def test_the_run_folder_is_as_the_format_says(uninterrupted: Path) -> None:
     names = {path.name for path in uninterrupted.iterdir()}
     steps = {f"ckpt-step{step:06d}.{ending}" for step in (4, 8, 12) for ending in ("pt", "json")}
-    assert names == steps | {LAST_NAME, "config.yaml", "run.json", "tokenizer.json", "metrics.jsonl"}
+    assert names == steps | {LAST_NAME, "config.yaml", "run.json", "tokenizer.json", "metrics.jsonl", "samples.jsonl"}
     found = load_checkpoint(uninterrupted / LAST_NAME)
     assert (found.step, found.samples_seen) == (STEPS, STEPS * 4)
     assert "model.layers.0.self_attn.q_proj.weight" in found.model

@@ -1,0 +1,154 @@
+"""The panel of a training run: a bar, a few numbers, and the curve of the loss, at any width."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, RenderResult
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from alm.cli.ui import Smoothed, duration, size
+from alm.events import Stepped, Validated
+
+_GAP = "   "
+_LEVELS = "▁▂▃▄▅▆▇█"
+_ASCII_LEVELS = "_.-~=+*#"
+# The first fall of a loss is so deep that all the rest would be flat: what is above this share of the curve is full.
+_FULL_FROM = 0.9
+
+
+class TrainingPanel:
+    """Draws what the last events said. Nothing is computed until it is drawn."""
+
+    def __init__(self) -> None:
+        self._step: Stepped | None = None
+        self._logged: Stepped | None = None
+        self._began = self._logged_at = time.monotonic()
+        self._loss, self._rate = Smoothed(), Smoothed()
+        self._smoothed: tuple[float, float] | None = None
+        self._scores: list[float] = []
+        self._curve = Curve()
+        self._widths: dict[str, int] = {}
+
+    @property
+    def is_shown(self) -> bool:
+        return self._step is not None
+
+    def stepped(self, event: Stepped) -> None:
+        if self._step is None:
+            self._began = time.monotonic()
+        self._step = event
+        if event.loss is not None:
+            self._logged, self._logged_at = event, time.monotonic()
+            self._smoothed = self._loss.add(event.loss), self._rate.add(event.tokens_per_second)
+            self._curve.add(event.loss)
+
+    def validated(self, event: Validated) -> None:
+        self._scores = [*self._scores[-1:], event.bits_per_byte]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        assert self._step is not None
+        inside = options.max_width - 4  # the border and its padding
+        lines: list[ConsoleRenderable] = [self._bar(self._step), *self._fact_lines(inside)]
+        if len(self._curve.values) > 1:
+            levels = _ASCII_LEVELS if options.ascii_only else _LEVELS
+            lines.append(Text(f"loss {sparkline(self._curve.values, inside - 5, levels)}", no_wrap=True))
+        yield Panel(Group(*lines), title="pretrain", title_align="left")
+
+    def _bar(self, event: Stepped) -> Table:
+        row = Table.grid(padding=(0, 1), expand=True)
+        row.add_column(no_wrap=True)
+        row.add_column(ratio=1)
+        row.add_column(no_wrap=True)
+        bar = ProgressBar(total=event.max_steps, completed=event.step)
+        row.add_row(f"{100 * event.step // event.max_steps:>3}%", bar, f"{event.step}/{event.max_steps}")
+        return row
+
+    def _fact_lines(self, width: int) -> list[Text]:
+        """The facts in as many lines as they need: broken between facts, never within one."""
+        facts = []
+        for name, fact in self._facts().items():
+            # As wide as it has ever been: what follows does not jump.
+            self._widths[name] = max(self._widths.get(name, 0), cell_len(fact))
+            facts.append(fact.ljust(self._widths[name]))
+        return [Text(line.rstrip(), no_wrap=True, overflow="ellipsis") for line in flowed(facts, width)]
+
+    def _facts(self) -> dict[str, str]:
+        now = time.monotonic()
+        facts = {"elapsed": f"elapsed {duration(now - self._began)}"}
+        logged = self._logged
+        if logged is not None and logged.seconds_left is not None:
+            facts["eta"] = f"eta {duration(max(logged.seconds_left - (now - self._logged_at), 0))}"
+        if self._smoothed is not None:
+            facts["loss"] = f"loss {self._smoothed[0]:.4f}"
+        if self._scores:
+            change = f" ({self._scores[1] - self._scores[0]:+.4f})" if len(self._scores) > 1 else ""
+            facts["score"] = f"bits/byte {self._scores[-1]:.4f}{change}"
+        if self._step is not None:
+            facts["lr"] = f"lr {self._step.lr:.2e}"
+        if self._smoothed is not None:
+            facts["rate"] = f"tok/s {self._smoothed[1]:,.0f}"
+        return facts | (_use_of_machine(logged) if logged is not None else {})
+
+
+def _use_of_machine(event: Stepped) -> dict[str, str]:
+    facts = {}
+    if event.mfu is not None:
+        facts["mfu"] = f"mfu {event.mfu:.1%}"
+    if event.memory_bytes is not None:
+        facts["memory"] = f"memory {size(event.memory_bytes)}"
+    if event.data_wait_share is not None:
+        facts["wait"] = f"data wait {event.data_wait_share:.1%}"
+    return facts
+
+
+class Curve:
+    """A series of any length in bounded memory: neighbours become their mean when there are too many."""
+
+    def __init__(self, *, most: int = 512) -> None:
+        self._most = most
+        self._means: list[float] = []
+        self._each = 1
+        self._open: list[float] = []
+
+    @property
+    def values(self) -> list[float]:
+        """Means of as many neighbours each, the last one perhaps of fewer."""
+        return [*self._means, *([sum(self._open) / len(self._open)] if self._open else [])]
+
+    def add(self, value: float) -> None:
+        self._open.append(value)
+        if len(self._open) == self._each:
+            self._means.append(sum(self._open) / self._each)
+            self._open = []
+        if len(self._means) == self._most:
+            self._means = [(a + b) / 2 for a, b in zip(self._means[::2], self._means[1::2], strict=True)]
+            self._each *= 2
+
+
+def sparkline(values: Sequence[float], width: int, levels: str = _LEVELS) -> str:
+    """`values` as at most `width` characters of `levels`, each the mean of its part."""
+    count = max(1, min(width, len(values)))
+    edges = [len(values) * number // count for number in range(count + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    low, high = min(means), sorted(means)[math.ceil(_FULL_FROM * (count - 1))]
+    scale = (len(levels) - 1) / (high - low) if high > low else 0.0
+    return "".join(levels[min(round((mean - low) * scale), len(levels) - 1)] for mean in means)
+
+
+def flowed(pieces: Iterable[str], width: int) -> list[str]:
+    """`pieces` with gaps between them, in lines of at most `width` cells as long as no piece is wider."""
+    lines: list[str] = []
+    for piece in pieces:
+        if lines and cell_len(lines[-1]) + len(_GAP) + cell_len(piece.rstrip()) <= width:
+            lines[-1] += _GAP + piece
+        else:
+            lines.append(piece)
+    return lines

@@ -1,0 +1,148 @@
+"""How fast a run is, how much of the device it uses, how long it waits, and how long it will still take."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from alm.device import Choice, matmul_rate, peak_memory_bytes
+from alm.model.count import count
+from alm.training.config import RunConfig
+
+# Recent laps count most, and a single slow one does not turn the estimate over.
+_NEWEST_LAP_WEIGHT = 0.3
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Lap:
+    """Seconds of `steps` steps, of which `waited` for batches; validation, saving and sampling are left out."""
+
+    seconds: float
+    steps: int
+    waited: float
+
+
+class Clock:
+    """Seconds of training between two log lines."""
+
+    def __init__(self, step: int) -> None:
+        self._started = time.perf_counter()
+        self._step = step
+        self._waited = 0.0
+
+    def lap(self, step: int) -> Lap:
+        """What passed since the last lap."""
+        now = time.perf_counter()
+        lap = Lap(max(now - self._started, 1e-9), max(step - self._step, 1), self._waited)
+        self._started, self._step, self._waited = now, step, 0.0
+        return lap
+
+    @contextlib.contextmanager
+    def paused(self, told: Callable[[float], None] = lambda seconds: None) -> Iterator[None]:
+        """Time that passes in this context does not count; `told` hears how much it was."""
+        since = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - since
+        self._started += seconds
+        told(seconds)
+
+    def waiting(self, batches: Iterable[T]) -> Iterator[T]:
+        """`batches`, with the time that each one is waited for noted."""
+        source = iter(batches)
+        while True:
+            since = time.perf_counter()
+            try:
+                batch = next(source)
+            except StopIteration:
+                return
+            self._waited += time.perf_counter() - since
+            yield batch
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A lap's means; `memory_bytes` is the most so far, or None where that is not told."""
+
+    step_seconds: float
+    tokens_per_second: float
+    mfu: float
+    data_wait_share: float
+    memory_bytes: int | None
+
+    def row(self) -> dict[str, float | int]:
+        """As the metrics have it."""
+        known = {} if self.memory_bytes is None else {"memory_bytes": self.memory_bytes}
+        return {
+            "tokens_per_second": round(self.tokens_per_second, 1),
+            "step_seconds": round(self.step_seconds, 6),
+            "mfu": round(self.mfu, 4),
+            "data_wait_share": round(self.data_wait_share, 4),
+            **known,
+        }
+
+
+class Gauge:
+    """Turns laps into readings.
+
+    `mfu` is model FLOPs utilization (Chowdhery et al. 2022, appendix B), with the rate of matrix products measured
+    on the device in the run's precision in place of what its maker promises.
+    """
+
+    def __init__(self, config: RunConfig, choice: Choice, *, seq_len: int) -> None:
+        self._tokens_per_step = config.training.sequences_per_step * seq_len
+        self._device = choice.device
+        flops = count(config.model).training_flops_per_token(seq_len)
+        self._tokens_per_second_at_best = matmul_rate(choice.device, choice.precision) / flops
+
+    def read(self, lap: Lap) -> Reading:
+        rate = self._tokens_per_step * lap.steps / lap.seconds
+        return Reading(
+            step_seconds=lap.seconds / lap.steps,
+            tokens_per_second=rate,
+            mfu=rate / self._tokens_per_second_at_best,
+            data_wait_share=min(lap.waited / lap.seconds, 1.0),
+            memory_bytes=peak_memory_bytes(self._device),
+        )
+
+
+class TimeLeft:
+    """Steps left at their recent speed, and each kind of pause at the length it last had.
+
+    `pauses` says, for each kind, how many of it come after a step.
+    """
+
+    def __init__(self, max_steps: int, pauses: dict[str, Callable[[int], int]]) -> None:
+        self._max_steps = max_steps
+        self._pauses = pauses
+        self._seconds = dict.fromkeys(pauses, 0.0)
+        self._step_seconds: float | None = None
+
+    def stepped(self, step_seconds: float) -> None:
+        """A lap's mean."""
+        before = step_seconds if self._step_seconds is None else self._step_seconds
+        self._step_seconds = before + _NEWEST_LAP_WEIGHT * (step_seconds - before)
+
+    def paused(self, kind: str) -> Callable[[float], None]:
+        """What hears the length of a pause of `kind`."""
+
+        def told(seconds: float) -> None:
+            self._seconds[kind] = seconds
+
+        return told
+
+    def after(self, step: int) -> float | None:
+        """Seconds from `step` to the end; None before the first lap."""
+        if self._step_seconds is None:
+            return None
+        pauses = sum(self._seconds[kind] * left(step) for kind, left in self._pauses.items())
+        return (self._max_steps - step) * self._step_seconds + pauses
+
+
+def times_left(interval: int, max_steps: int) -> Callable[[int], int]:
+    """How often something that is due every `interval` steps, and at the last one, comes after a step."""
+    return lambda step: -(-max_steps // interval) - step // interval if step < max_steps else 0

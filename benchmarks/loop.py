@@ -1,0 +1,136 @@
+"""What the training loop costs beside forward, backward and optimizer, in shares of a step's CPU seconds.
+
+A run of the preset 1m, one thread, logging on, without validation, checkpoints and samples, drawn as plain lines and on
+a panel. The parts are timed where the loop calls them, on its own thread; what the process spends beyond them, on any
+thread, is the rest: reading batches, metrics, drawing.
+
+    python benchmarks/loop.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from rich.console import Console
+
+from alm import device
+from alm.cli import ui
+from alm.cli.render import LiveListener
+from alm.config import presets
+from alm.config.load import Part, load
+from alm.corpus.config import CorpusConfig
+from alm.corpus.prepare import prepare
+from alm.events import Listener
+from alm.packing.config import PackConfig
+from alm.packing.pack import pack
+from alm.packing.shards import TRAIN, PackedData, open_packed
+from alm.tokenizers.config import TokenizerConfig
+from alm.tokenizers.file import Tokenizer
+from alm.tokenizers.train import train_tokenizer
+from alm.training import loop, state
+from alm.training.config import MODEL_SECTIONS, RunConfig
+from alm.training.metrics import MetricsFile
+
+STEPS, ROUNDS = 60, 5
+BATCH, LENGTH, VOCAB_SIZE = 8, 256, 4096
+PARTS = ("forward", "backward", "optimizer", "clipping")
+
+
+def main() -> None:
+    """Rounds in turn; the median share of each, with the least and the greatest."""
+    torch.set_num_threads(1)
+    choice = device.choose("cpu", precision="fp32")
+    device.matmul_rate(choice.device, choice.precision)  # measured once, before the first step
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(Path(os.devnull).open("w")):
+        packed = _data(Path(folder))
+        shares: dict[str, list[dict[str, float]]] = {"plain lines": [], "panel": []}
+        for number in range(ROUNDS + 1):
+            for name, found in shares.items():
+                with _listener(name) as on_event:
+                    measured = _measured(packed, choice, Path(folder), on_event)
+                if number:  # the first round warms up
+                    found.append(measured)
+    for name, found in shares.items():
+        print(f"{name}: {statistics.median(f['step'] for f in found) * 1e3:.1f} CPU ms a step")
+        for part in (*PARTS, "rest"):
+            values = [f[part] / f["step"] for f in found]
+            print(f"  {part:<10} {statistics.median(values):7.3%} [{min(values):.3%}, {max(values):.3%}]")
+
+
+def _data(folder: Path) -> PackedData:
+    prepare(load(CorpusConfig, [Part(presets.find("tales"))]), out=folder / "clean")
+    config = TokenizerConfig(vocab_size=VOCAB_SIZE)
+    train_tokenizer(config, inputs=[folder / "clean"], out=folder / "tokenizer.json")
+    pack(PackConfig(seq_len=LENGTH), tokenizer=folder / "tokenizer.json", clean=[folder / "clean"], out=folder / "data")
+    return open_packed(folder / "data")
+
+
+@contextlib.contextmanager
+def _listener(name: str) -> Iterator[Listener]:
+    if name == "plain lines":
+        yield ui.PlainListener()
+        return
+    with Path(os.devnull).open("w") as nowhere:
+        console = Console(file=nowhere, force_terminal=True, width=100, highlight=False, markup=False)
+        with LiveListener(console) as listener:
+            yield listener
+
+
+def _measured(packed: PackedData, choice: device.Choice, folder: Path, on_event: Listener) -> dict[str, float]:
+    """CPU seconds of a step, and of each part of it."""
+    changes = [f"model.vocab_size={VOCAB_SIZE}", f"training.max_steps={STEPS}", f"training.micro_batch_size={BATCH}"]
+    changes += ["training.gradient_accumulation=1", "training.checkpoint_interval=1000000"]
+    config = load(RunConfig, [Part(presets.find("1m"), MODEL_SECTIONS)], overrides=changes)
+    live = state.fresh(config, choice)
+    streams = loop.Streams(
+        packed.split(TRAIN), packed.split("none"), Tokenizer.load(packed.tokenizer_path).bytes_per_id
+    )
+    hooks = loop.Hooks(lambda: False, on_event, lambda _: None, lambda: None)
+    spent = dict.fromkeys(PARTS, 0.0)
+    with contextlib.ExitStack() as patches:
+        _watch(patches, live, spent)
+        with MetricsFile(folder) as metrics:
+            before = time.process_time()
+            loop.train(live, config, streams, choice=choice, metrics=metrics, hooks=hooks)
+            step = (time.process_time() - before) / STEPS
+    (folder / "metrics.jsonl").unlink()
+    parts = {name: seconds / STEPS for name, seconds in spent.items()}
+    return {"step": step, **parts, "rest": step - sum(parts.values())}
+
+
+def _watch(patches: contextlib.ExitStack, live: state.TrainState, spent: dict[str, float]) -> None:
+    """Times the parts wherever the loop calls them."""
+
+    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            before = time.thread_time()
+            try:
+                return function(*arguments, **keywords)
+            finally:
+                spent[part] += time.thread_time() - before
+
+        return call
+
+    loss, clip = loop.train_step.__globals__["cross_entropy_sum"], torch.nn.utils.clip_grad_norm_
+    for target, part, function in (
+        ("alm.training.step.cross_entropy_sum", "forward", loss),
+        ("alm.training.loop.compiled", "", None),
+        ("torch.nn.utils.clip_grad_norm_", "clipping", clip),
+        ("torch.Tensor.backward", "backward", torch.Tensor.backward),
+    ):
+        new = timed(part, function) if function else lambda state, enabled: timed("forward", state.model)
+        patches.enter_context(mock.patch(target, new))
+    live.optimizer.step = timed("optimizer", live.optimizer.step)  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    main()

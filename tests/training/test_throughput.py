@@ -1,0 +1,134 @@
+"""Speed, use of the machine and time left, with a clock that the test moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from builders import run_config, write_packed
+
+from alm.device import Choice
+from alm.events import Event, Stepped
+from alm.model.count import count
+from alm.training import metrics, throughput
+from alm.training.pretrain import pretrain
+from alm.training.skips import Skips
+from alm.training.throughput import Clock, Gauge, Lap, TimeLeft, times_left
+
+CPU = Choice(torch.device("cpu"), "fp32", "", "")
+
+
+class FakeTime:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    fake = FakeTime()
+    monkeypatch.setattr(throughput, "time", fake)
+    return fake
+
+
+def test_a_lap_leaves_pauses_out_and_counts_waiting(clock: FakeTime) -> None:
+    told: list[float] = []
+
+    def batches() -> list[int]:
+        for number in range(3):
+            clock.now += 0.5
+            yield number
+
+    laps = Clock(step=7)
+    for _ in laps.waiting(batches()):
+        clock.now += 2.0
+    with laps.paused(told.append):
+        clock.now += 40.0
+    assert laps.lap(10) == Lap(seconds=7.5, steps=3, waited=1.5)
+    assert told == [40.0]
+    clock.now += 1.0
+    assert laps.lap(11) == Lap(seconds=1.0, steps=1, waited=0.0)
+
+
+def test_a_reading_is_worked_out_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = run_config(model__vocab_size=300)
+    flops = count(config.model).training_flops_per_token(16)
+    monkeypatch.setattr(throughput, "matmul_rate", lambda *_: flops * 1000)  # at best a thousand tokens a second
+    monkeypatch.setattr(throughput, "peak_memory_bytes", lambda _: None)
+    reading = Gauge(config, CPU, seq_len=16).read(Lap(seconds=0.8, steps=5, waited=0.2))
+    # A step has 4 sequences of 16 tokens: 5 of them in 0.8 s are 400 tokens a second.
+    assert reading.tokens_per_second == pytest.approx(400)
+    assert reading.mfu == pytest.approx(0.4)
+    assert reading.row() == {"tokens_per_second": 400.0, "step_seconds": 0.16, "mfu": 0.4, "data_wait_share": 0.25}
+
+
+def test_the_time_left_is_steps_at_their_recent_speed_and_pauses_as_they_last_were() -> None:
+    left = TimeLeft(100, {"validation": times_left(40, 100), "saving": times_left(100, 100)})
+    assert left.after(10) is None
+    left.stepped(2.0)
+    assert left.after(10) == pytest.approx(90 * 2.0)
+    left.paused("validation")(5.0)
+    assert left.after(10) == pytest.approx(90 * 2.0 + 3 * 5.0)  # after steps 40, 80 and 100
+    left.paused("saving")(7.0)
+    assert left.after(90) == pytest.approx(10 * 2.0 + 5.0 + 7.0)
+    for _ in range(40):
+        left.stepped(1.0)
+    assert left.after(90) == pytest.approx(10 * 1.0 + 5.0 + 7.0, rel=1e-4)
+    assert left.after(100) == 0.0
+
+
+def test_what_is_due_at_intervals_and_at_the_end_is_counted() -> None:
+    for max_steps in (1, 7, 12, 40):
+        for interval in (1, 3, 4, 12, 50):
+            due = [step for step in range(1, max_steps + 1) if step % interval == 0 or step == max_steps]
+            left = times_left(interval, max_steps)
+            for step in range(max_steps + 1):
+                assert left(step) == sum(later > step for later in due), (max_steps, interval, step)
+
+
+def test_rows_and_events_have_it_and_nothing_waits_for_the_device_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU every value that is read makes the host wait: between log lines there may be none."""
+    data, events, reads = write_packed(tmp_path)[0], list[Event](), list[int]()
+    for name in ("item", "__float__", "__bool__", "__int__", "tolist", "cpu", "numpy"):
+        monkeypatch.setattr(torch.Tensor, name, _counted(getattr(torch.Tensor, name), reads))
+    # On a CPU nothing has to be waited for, so that there it is looked at every step whether it is finite.
+    monkeypatch.setattr(Skips, "note", lambda self, step, is_finite: self._unseen.append((step, is_finite)))
+    monkeypatch.setattr("alm.training.step._update", lambda optimizer, is_finite: optimizer.step())
+    seen: dict[int, int] = {}
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Stepped):
+            seen[event.step] = len(reads)
+
+    config = run_config(
+        logging__log_interval=6, training__checkpoint_interval=12, validation__interval=12, samples__prompts=[]
+    )
+    pretrain(config, data=data, out=tmp_path / "run", on_event=listen)
+    assert seen[2] == seen[5]
+    assert seen[8] == seen[11]
+    assert seen[6] > seen[5]
+    logged = [event for event in events if isinstance(event, Stepped) and event.loss is not None]
+    assert [event.step for event in logged] == [6, 12]
+    for event, row in zip(logged, (r for r in metrics.read(tmp_path / "run") if "loss" in r), strict=True):
+        assert event.mfu is not None
+        assert row["mfu"] == pytest.approx(event.mfu, abs=1e-4)
+        assert 0 <= row["data_wait_share"] <= 1
+        assert row.get("memory_bytes") == event.memory_bytes
+    assert logged[0].seconds_left is not None
+    assert logged[0].seconds_left > 0
+
+
+def _counted(function: object, reads: list[int]) -> object:
+    def call(*arguments: object, **keywords: object) -> object:
+        reads.append(1)
+        return function(*arguments, **keywords)  # type: ignore[operator]
+
+    return call
