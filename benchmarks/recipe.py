@@ -3,10 +3,10 @@
     python benchmarks/recipe.py DATA --seeds 1 2 3 --steps 500 --out results.jsonl NAME=key=value,key=value ...
     python benchmarks/recipe.py --read results.jsonl
 
-DATA is packed data (`alm pack`). Each recipe is a name and overrides of the configuration, as for `--set`, on top of the
-preset `--model` (1m) with micro-batches of `--batch` sequences; `adamw=` is the plain one that others are compared with.
-Runs are one after the other in processes of their own, one thread each; CPU seconds are those of the steps, validation
-left out. `--read` prints what a file of results says.
+DATA is packed data (`alm pack`). Each recipe is a name and overrides of the configuration, as for `--set`, on top of
+the preset `--model` (1m) with micro-batches of `--batch` sequences; `adamw` is the plain one that others are compared
+with. Runs are one after the other in processes of their own, one thread each; CPU seconds are those of the steps,
+validation left out. `--read` prints what files of results say.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-POINTS = 20
+POINTS = 10
 Row = dict[str, Any]  # Any: parsed JSON of our own making
 
 
@@ -82,7 +82,7 @@ def train(arguments: argparse.Namespace) -> Row:
         "training.checkpoint_interval": arguments.steps,
         "scheduler.warmup_steps": arguments.steps // 20,
         "validation.interval": max(1, arguments.steps // POINTS),
-        "validation.bytes": 200_000,
+        "validation.bytes": 150_000,
         "samples.prompts": [],
     }
     own = [change.replace(";", ",") for change in changes.split(",") if change]

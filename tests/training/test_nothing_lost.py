@@ -117,7 +117,7 @@ def test_a_stop_within_validation_is_made_up_for_on_resume(
     config = run_config(validation__bytes=100_000)
     pretrain(config, data=data, out=uninterrupted)
     seen, current = 0, 0
-    real = validate.token_losses
+    real = Transformer.token_losses
 
     def stopping(*arguments: Any) -> torch.Tensor:
         nonlocal seen
@@ -132,7 +132,7 @@ def test_a_stop_within_validation_is_made_up_for_on_resume(
         if isinstance(event, Stepped):
             current = event.step
 
-    monkeypatch.setattr(validate, "token_losses", stopping)
+    monkeypatch.setattr(Transformer, "token_losses", stopping)
     with pytest.raises(StoppedError, match=f"interrupted at step {at}"):
         pretrain(config, data=data, out=out, on_event=note)
     assert seen == 2
