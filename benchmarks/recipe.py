@@ -29,8 +29,7 @@ Row = dict[str, Any]  # Any: parsed JSON of our own making
 def main() -> None:
     """Run the recipes, or read results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, nargs="?")
-    parser.add_argument("recipes", nargs="*")
+    parser.add_argument("words", nargs="*", metavar="DATA NAME=CHANGES", help="packed data, then recipes")
     parser.add_argument("--model", default="1m")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=500)
@@ -39,6 +38,7 @@ def main() -> None:
     parser.add_argument("--read", type=Path, nargs="+")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    arguments.data, arguments.recipes = Path(*arguments.words[:1]), arguments.words[1:]
     if arguments.read:
         report([json.loads(line) for path in arguments.read for line in path.read_text().splitlines()])
     elif arguments.one:

@@ -21,7 +21,8 @@ from alm.checkpoint.format import BEST_NAME, LAST_NAME, numbered, step_of
 from alm.checkpoint.load import load_checkpoint, verify
 from alm.errors import AlmError, ConfigError, StoppedError
 from alm.events import CheckpointSaved, Event, Noted, Resumed, Stepped, Validated, Warned
-from alm.training import metrics, run, step, validate
+from alm.model.transformer import Transformer
+from alm.training import metrics, run, step
 from alm.training.pretrain import pretrain
 
 STEPS = 12
