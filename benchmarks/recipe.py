@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("recipes.jsonl"))
     parser.add_argument("--read", type=Path, nargs="+")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     arguments.data, arguments.recipes = Path(*arguments.words[:1]), arguments.words[1:]
     if arguments.read:
         report([json.loads(line) for path in arguments.read for line in path.read_text().splitlines()])
