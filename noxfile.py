@@ -117,6 +117,17 @@ def bench(session: nox.Session) -> None:
         session.run(PYTHON, f"benchmarks/{name}.py")
 
 
+@nox.session(venv_backend="venv")
+def bench_model(session: nox.Session) -> None:
+    """benchmarks/model.py beside litgpt and transformers, in an environment of its own.
+
+    `nox -s bench_model -- --nanogpt FOLDER` adds nanoGPT, from a checkout of github.com/karpathy/nanoGPT.
+    """
+    session.install("-e", ".")  # first: it decides which PyTorch
+    session.install("litgpt", "transformers")
+    session.run("python", "benchmarks/model.py", *session.posargs)
+
+
 def _alm(session: nox.Session, *arguments: str) -> None:
     session.run(PYTHON, "-m", "alm", *arguments)
 

@@ -115,6 +115,8 @@ def _show_plan(config: RunConfig, packed: Path, device: str, *, as_json: bool) -
         *(("", f"{name} seen {seen:.2f} times") for name, seen in found.epochs.items()),
         ("validation", f"{found.validation_sequences:,} sequences"),
         ("compute", f"{found.training_flops:.2e} FLOPs"),
+        ("memory", f"{found.memory_bytes / 1e9:,.1f} GB at the peak, estimated"),
+        *(("", f"{size / 1e9:,.2f} GB {part}") for part, size in found.memory.items()),
         ("device", f"{found.device}, {found.precision}"),
     ]
     ui.show_result(vars(found), ui.table(rows), as_json=as_json)

@@ -26,6 +26,8 @@ class Plan:
     validation_sequences: int
     epochs: dict[str, float]
     training_flops: float
+    memory: dict[str, int]  # bytes at the peak, by part
+    memory_bytes: int  # of the GPU, or what the process grows by
     device: str
     precision: str
 
@@ -40,6 +42,8 @@ def plan(config: RunConfig, *, data: Path, device_name: str = "auto") -> Plan:
     tokens_per_step = config.training.sequences_per_step * seq_len
     tokens = tokens_per_step * config.training.max_steps
     sequences = packed.metadata.sequences(TRAIN)
+    on_cpu = choice.device.type == "cpu"
+    memory = counted.memory(config.training.micro_batch_size, seq_len, precision=choice.precision, on_gpu=not on_cpu)
     mixture = planned(config, packed.split(TRAIN)).mixture
     return Plan(
         parameters=counted.total,
@@ -50,6 +54,8 @@ def plan(config: RunConfig, *, data: Path, device_name: str = "auto") -> Plan:
         validation_sequences=packed.metadata.sequences(VALIDATION),
         epochs=epochs(config, mixture),
         training_flops=tokens * counted.training_flops_per_token(seq_len),
+        memory=vars(memory),
+        memory_bytes=memory.of_process if on_cpu else memory.total,
         device=str(choice.device),
         precision=choice.precision,
     )

@@ -68,6 +68,8 @@ def pretrain(
     choice = device.choose(device_name, precision=config.training.precision)
     config = _resolved(config, choice)
     device.set_threads(int(config.training.threads))
+    if choice.device.type == "cpu":
+        device.keep_freed_memory()
     job = _Job(config, packed, out, choice, device.environment(choice), on_event)
     found = _resume_point(out, resume, on_event) if begun else None
     if begun:
