@@ -117,11 +117,15 @@ class _Losses(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError("the gradients of the loss were scaled in place: backward works once")
-        # Elsewhere asking for the value would wait for the device.
-        is_one = scale.device.type == "cpu" and scale.item() == 1
+        is_one = _is_one(scale)
         gradients = [g if g is None or is_one else g.mul_(scale) for g in ctx.gradients]
         ctx.gradients = None
         return *gradients, None, None, None, None
+
+
+def _is_one(scale: Tensor) -> bool:
+    """On a CPU; elsewhere asking for the value would wait for the device."""
+    return scale.device.type == "cpu" and scale.item() == 1
 
 
 def _products_type(rows: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ def test_only_matrices_are_decayed() -> None:
 def test_embeddings_have_a_rate_of_their_own_and_then_no_decay() -> None:
     model = Transformer(run_config(model__vocab_size=50, model__tie_embeddings=False).model)
     matrices, tables, gains = parameter_groups(model, lr=0.1, embedding_lr=0.5, weight_decay=0.3)
-    assert {id(p) for p in tables["params"]} == {id(model.model.embed_tokens.weight), id(model.head_weight)}
+    assert {id(p) for p in tables["params"]} == {id(model.model.embed_tokens.weight), id(model.lm_head.weight)}
     assert [group["lr"] for group in (matrices, tables, gains)] == [0.1, 0.5, 0.1]
     assert [group["weight_decay"] for group in (matrices, tables, gains)] == [0.3, 0.0, 0.0]
 

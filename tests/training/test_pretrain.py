@@ -244,9 +244,9 @@ def test_every_optimizer_and_schedule_resumes_bit_for_bit(data: Path, tmp_path: 
 
 
 def test_another_optimizer_or_schedule_is_refused_on_resume(data: Path, uninterrupted: Path) -> None:
-    with pytest.raises(ConfigError, match="optim.kind  adamw -> muon"):
+    with pytest.raises(ConfigError, match="optim.kind +adamw -> muon"):
         pretrain(run_config(optim__kind="muon"), data=data, out=uninterrupted)
-    with pytest.raises(ConfigError, match="scheduler.kind  cosine -> wsd"):
+    with pytest.raises(ConfigError, match="scheduler.kind +cosine -> wsd"):
         pretrain(run_config(scheduler__kind="wsd"), data=data, out=uninterrupted)
 
 
