@@ -162,10 +162,13 @@ def _mps_report() -> DeviceReport:
 def _cpu_report() -> DeviceReport:
     capability = torch.backends.cpu.get_cpu_capability()
     detail = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {capability}"
-    return DeviceReport("cpu", True, detail, _memory_bytes())
+    return DeviceReport("cpu", True, detail, memory_bytes(torch.device("cpu")))
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes(device: torch.device) -> int | None:
+    """All memory of the device, of this machine where it has none of its own; None where nobody tells."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf

@@ -12,15 +12,16 @@ import torch
 from numpy.typing import NDArray
 
 from alm import kinds
-from alm.data.loader import BatchPlan, Loader, MicroBatch, batch_plan
+from alm.data.loader import BatchPlan, Loader, MicroBatch, batch_plan, target_count
 from alm.device import Choice
 from alm.errors import AlmError
 from alm.events import Listener, Stepped, Validated
 from alm.packing.shards import TokenStream
 from alm.training.config import RunConfig
 from alm.training.metrics import MetricsFile
+from alm.training.parallel import whole
 from alm.training.state import TrainState
-from alm.training.step import Forward, StepResult, train_step
+from alm.training.step import StepResult, train_step
 from alm.training.validate import rows_for, validate
 
 
@@ -35,8 +36,12 @@ class Streams:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop asks and tells: whether to stop, what happened, and when to save."""
+    """What the loop asks and tells: whether to stop, what happened, and when to save.
 
+    `stop_wanted` is of this rank, `should_stop` what all ranks have agreed on: all have to ask it together.
+    """
+
+    stop_wanted: Callable[[], bool]
     should_stop: Callable[[], bool]
     on_event: Listener
     save: Callable[[], object]
@@ -53,7 +58,7 @@ def train(
     training = config.training
     plan = planned(config, streams.train)
     recorder = _Recorder(state, config, streams, choice=choice, metrics=metrics, hooks=hooks)
-    forward = compiled(state, enabled=training.compile is True)
+    world = state.sharing.world
     with Loader(
         streams.train,
         plan,
@@ -61,16 +66,22 @@ def train(
         last_step=training.max_steps,
         prefetch=config.data.prefetch,
         pin=choice.device.type == "cuda",
-        should_stop=hooks.should_stop,
+        rank=world.rank,
+        world_size=world.size,
+        should_stop=hooks.stop_wanted,
     ) as loader:
         for step, micro_batches in loader:
             factor = lr_factor(config, step)
-            result = _step(state, forward, micro_batches, config, choice, factor, hooks)
+            targets = target_count(streams.train, plan, step)
+            result = _step(state, micro_batches, targets, config, choice, factor, hooks)
             if result is None:
                 break
             recorder.after_step(result, state.optimizer.param_groups[0]["lr"])
             if hooks.should_stop():
                 break
+        else:
+            if state.step < training.max_steps:
+                hooks.should_stop()  # waiting for data was given up: the others ask before their first micro-batch
 
 
 def planned(config: RunConfig, stream: TokenStream) -> BatchPlan:
@@ -92,15 +103,10 @@ def lr_factor(config: RunConfig, step: int) -> float:
     return factor
 
 
-def compiled(state: TrainState, *, enabled: bool) -> Forward:
-    """The model's forward, through torch.compile when asked for."""
-    return torch.compile(state.model) if enabled else state.model
-
-
 def _step(
     state: TrainState,
-    forward: Forward,
     micro_batches: list[MicroBatch],
+    targets: int,
     config: RunConfig,
     choice: Choice,
     factor: float,
@@ -108,8 +114,8 @@ def _step(
 ) -> StepResult | None:
     return train_step(
         state,
-        forward,
         micro_batches,
+        targets=targets,
         choice=choice,
         lr_factor=factor,
         clip_norm=config.training.gradient_clip_norm,
@@ -186,7 +192,7 @@ class _Recorder:
     def _validate(self) -> None:
         with self._clock.paused():
             score = validate(
-                self._state.model,
+                self._state.sharing,
                 self._streams.validation,
                 self._streams.bytes_per_id,
                 rows=self._validation_rows,
@@ -200,7 +206,7 @@ class _Recorder:
     def _save(self) -> None:
         # The update after a finite loss may have overflowed: what is saved must be whole in this sense too.
         for parameter in self._state.model.parameters():
-            self._healthy &= torch.isfinite(parameter).all()
+            self._healthy &= torch.isfinite(whole(parameter)).all()
         self._check_health()
         with self._clock.paused():
             self._metrics.sync()

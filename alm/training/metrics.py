@@ -39,6 +39,22 @@ class MetricsFile:
             os.fsync(self._file.fileno())
 
 
+class NoMetrics(MetricsFile):
+    """For a rank that writes no files: takes rows and keeps none."""
+
+    def __init__(self) -> None:
+        """There is no file to open."""
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def write(self, row: Row) -> None:
+        pass
+
+    def sync(self) -> None:
+        pass
+
+
 def read(run: Path) -> list[Row]:
     """The rows of a run, without a last one that a kill cut off."""
     path = run / NAME

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from alm import device
 from alm.corpus.split import TRAIN, VALIDATION
+from alm.distributed import Place
 from alm.model.count import count
 from alm.packing.shards import open_packed
 from alm.training.config import RunConfig
 from alm.training.loop import planned
 from alm.training.pretrain import epochs, with_data
+from alm.training.ranks import check
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,12 @@ class Plan:
     training_flops: float
     device: str
     precision: str
+    ranks: int
 
 
-def plan(config: RunConfig, *, data: Path, device_name: str = "auto") -> Plan:
-    """The run that `pretrain` would do with the same arguments; nothing is written."""
+def plan(config: RunConfig, *, data: Path, device_name: str = "auto", ranks: int = 1) -> Plan:
+    """The run that `pretrain` would do with the same arguments as so many ranks; nothing is written."""
+    check(config.training, Place(size=ranks))
     packed = open_packed(data)
     config = with_data(config, packed)
     choice = device.choose(device_name, precision=config.training.precision)
@@ -52,4 +56,5 @@ def plan(config: RunConfig, *, data: Path, device_name: str = "auto") -> Plan:
         training_flops=tokens * counted.training_flops_per_token(seq_len),
         device=str(choice.device),
         precision=choice.precision,
+        ranks=ranks,
     )

@@ -5,6 +5,7 @@ Kill it at any instant: the run continues from its newest whole checkpoint and e
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Literal
 
 import torch
 
-from alm import artifacts, device
+from alm import artifacts, device, distributed
 from alm.artifacts import RunMetadata, RunResult
 from alm.checkpoint.format import LAST_NAME, Checkpoint
+from alm.checkpoint.format import name as checkpoint_name
 from alm.checkpoint.load import Found, load_checkpoint, newest, verify
 from alm.checkpoint.retain import retain, set_aside_later
 from alm.checkpoint.save import save_checkpoint
@@ -22,6 +24,7 @@ from alm.config.load import write_yaml
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.data.mixture import Mixture
 from alm.device import Choice
+from alm.distributed import World
 from alm.errors import AlmError, ArtifactError, ConfigError, StoppedError
 from alm.events import CheckpointSaved, Listener, Noted, Resumed, Warned, ignore
 from alm.files import sha256, write_text
@@ -29,7 +32,7 @@ from alm.model.count import count
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.packing.shards import PackedData, open_packed, pack_command
 from alm.tokenizers.file import Tokenizer
-from alm.training import metrics, run
+from alm.training import metrics, ranks, run
 from alm.training.config import RunConfig
 from alm.training.loop import Hooks, Streams, planned, train
 from alm.training.state import TrainState, fresh, restore_, snapshot
@@ -53,30 +56,25 @@ def pretrain(
     `resume`: "auto" continues the run in `out` if there is one, "never" refuses to, a path continues
     from that checkpoint. A finished run is left as it is. Raises `StoppedError` after saving when a
     signal asked for it.
+
+    Under `torchrun` every rank calls this with the same arguments. The main rank decides, and alone writes.
     """
-    packed = open_packed(data)
-    _refuse_or_pass(out, resume)
-    begun = run.exists(out)
-    if begun:
-        config = run.resumed_config(out, config, on_event=on_event)
-    config = with_data(config, packed)
-    choice = device.choose(device_name, precision=config.training.precision)
-    config = _resolved(config, choice)
-    device.set_threads(int(config.training.threads))
-    job = _Job(config, packed, out, choice, device.environment(choice), on_event)
-    found = _resume_point(out, resume, on_event) if begun else None
-    if begun:
-        _check_lineage(run.read_metadata(out), packed, out)
+    with distributed.joined(device_name) as world:
+        settled = world.from_main(lambda: _settled(config, data, out, resume, world, on_event))
+        config = settled.config
+        choice = device.choose(str(world.device), precision=config.training.precision)
+        device.set_threads(int(config.training.threads))
+        job = _Job(config, open_packed(data), out, choice, settled.environment, world, on_event)
+        found = settled.found
         if found is not None and found.step >= config.training.max_steps:
-            on_event(Noted(f"`{out}` is up to date: finished at step {found.step}"))
-            return _finish(job, found.step)
-    try:
-        with run.locked(out):
-            return _train(job, _state(job, found))
-    except (RuntimeError, MemoryError) as error:
-        if not device.is_out_of_memory(error):
-            raise
-        raise _out_of_memory(job) from error
+            return world.from_main(partial(_up_to_date, job, found.step))
+        try:
+            with run.locked(out) if world.is_main else contextlib.nullcontext():
+                return _train(job, _state(job, found))
+        except (RuntimeError, MemoryError) as error:
+            if not device.is_out_of_memory(error):
+                raise
+            raise _out_of_memory(job) from error
 
 
 ALL = "all sources"
@@ -87,12 +85,43 @@ MORE_TEXT = "train for fewer steps with `--set training.max_steps=...`, or prepa
 
 
 @dataclass(frozen=True)
+class _Settled:
+    """What the main rank has decided for all."""
+
+    config: RunConfig
+    environment: dict[str, str]
+    found: Found | None
+
+
+def _settled(config: RunConfig, data: Path, out: Path, resume: Resume, world: World, on_event: Listener) -> _Settled:
+    packed = open_packed(data)
+    _refuse_or_pass(out, resume)
+    begun = run.exists(out)
+    if begun:
+        config = run.resumed_config(out, config, on_event=on_event)
+    config = with_data(config, packed)
+    choice = device.choose(str(world.device), precision=config.training.precision)
+    config = _resolved(config, choice, world)
+    ranks.check(config.training, world)
+    found = _resume_point(out, resume, on_event) if begun else None
+    if begun:
+        _check_lineage(run.read_metadata(out), packed, out)
+    return _Settled(config, {**device.environment(choice), "ranks": ranks.label(config, world)}, found)
+
+
+def _up_to_date(job: _Job, step: int) -> RunMetadata:
+    job.on_event(Noted(f"`{job.out}` is up to date: finished at step {step}"))
+    return _finish(job, step)
+
+
+@dataclass(frozen=True)
 class _Job:
     config: RunConfig
     packed: PackedData
     out: Path
     choice: Choice
     environment: dict[str, str]
+    world: World
     on_event: Listener
 
     @property
@@ -163,7 +192,7 @@ def with_data(config: RunConfig, packed: PackedData) -> RunConfig:
     return config
 
 
-def _resolved(config: RunConfig, choice: Choice) -> RunConfig:
+def _resolved(config: RunConfig, choice: Choice, world: World) -> RunConfig:
     """The configuration with every `auto` replaced by what was chosen, so that a resume chooses the same."""
     training = config.training
     chosen = training.model_copy(
@@ -171,6 +200,7 @@ def _resolved(config: RunConfig, choice: Choice) -> RunConfig:
             "precision": choice.precision,
             "threads": torch.get_num_threads() if training.threads == "auto" else training.threads,
             "compile": training.compile is True,
+            "parallel": ranks.chosen(config, choice, world),
         }
     )
     return config.model_copy(update={"training": chosen})
@@ -211,15 +241,20 @@ def _resume_point(out: Path, resume: Resume, on_event: Listener) -> Found | None
 
 def _state(job: _Job, found: Found | None) -> TrainState:
     """The state to train on from: new, or that of the checkpoint; later checkpoints and metrics are set aside."""
-    state = fresh(job.config, job.choice)
-    step = 0
-    if not run.exists(job.out):
-        run.begin(job.out, job.config, _metadata(job), tokenizer=job.packed.tokenizer_path)
+    state = fresh(job.config, job.choice, job.world, seq_len=job.packed.metadata.seq_len)
     if found is not None:
-        checkpoint = load_checkpoint(found.path, device=job.choice.device)
+        checkpoint = load_checkpoint(found.path, device="cpu" if job.world.size > 1 else job.choice.device)
         _check_same_bits(checkpoint, job)
         restore_(state, checkpoint, job.choice)
-        step = state.step
+    job.world.from_main(lambda: _make_ready(job, found))
+    return state
+
+
+def _make_ready(job: _Job, found: Found | None) -> None:
+    """The run's folder as it is before the first step from here."""
+    step = 0 if found is None else found.step
+    if not run.exists(job.out):
+        run.begin(job.out, job.config, _metadata(job), tokenizer=job.packed.tokenizer_path)
     write_text(job.out / run.CONFIG_NAME, write_yaml(job.config.model_dump(mode="json")))
     aside = set_aside_later(job.out, step=step)
     if aside is not None:
@@ -229,15 +264,15 @@ def _state(job: _Job, found: Found | None) -> TrainState:
         write_text(aside / metrics.NAME, metrics.as_text(later))
     if found is not None:
         job.on_event(Resumed(job.out, step, job.config.training.max_steps))
-    return state
 
 
 def _check_same_bits(checkpoint: Checkpoint, job: _Job) -> None:
+    before = {"ranks": "1", **checkpoint.environment}
     different = [
-        f"{key} {checkpoint.environment.get(key)} -> {value}"
+        f"{key} {before.get(key)} -> {value}"
         for key, value in job.environment.items()
-        if key in ("torch", "device", "device_name", "cpu_capability", "precision", "threads")
-        and checkpoint.environment.get(key) != value
+        if key in ("torch", "device", "device_name", "cpu_capability", "precision", "threads", "ranks")
+        and before.get(key) != value
     ]
     if different:
         job.on_event(Warned(f"the run goes on, but not bit for bit as it would have there: {', '.join(different)}"))
@@ -255,13 +290,24 @@ def _train(job: _Job, state: TrainState) -> RunMetadata:
             job.on_event(Warned(f"{text} is seen {seen:.1f} times: from the fifth on it teaches little", MORE_TEXT))
     if not streams.validation.sequences:
         job.on_event(Warned("no text is held out: this run has no validation", None))
-    with StopSignals(on_request=partial(job.on_event, _STOPPING)) as signals, metrics.MetricsFile(job.out) as rows:
-        hooks = Hooks(lambda: signals.requested, job.on_event, partial(_save, job, state))
+    world = job.world
+    with StopSignals(on_request=partial(job.on_event, _STOPPING)) as signals, _metrics_of(job) as rows:
+        hooks = Hooks(
+            lambda: signals.requested,
+            lambda: bool(world.greatest(int(signals.requested))),
+            job.on_event,
+            partial(_save, job, state),
+        )
         train(state, job.config, streams, choice=job.choice, metrics=rows, hooks=hooks)
         if state.step < job.config.training.max_steps:
             rows.sync()
-            raise _stopped(job, _save(job, state, interrupted=True), state.step, terminated=signals.terminated)
-    return _finish(job, state.step)
+            terminated = bool(world.greatest(int(signals.terminated)))
+            raise _stopped(job, _save(job, state, interrupted=True), state.step, terminated=terminated)
+    return world.from_main(lambda: _finish(job, state.step))
+
+
+def _metrics_of(job: _Job) -> metrics.MetricsFile:
+    return metrics.MetricsFile(job.out) if job.world.is_main else metrics.NoMetrics()
 
 
 def epochs(config: RunConfig, mixture: Mixture) -> dict[str, float]:
@@ -278,6 +324,8 @@ def _save(job: _Job, state: TrainState, *, interrupted: bool = False) -> Path:
         tokenizer_sha256=job.packed.metadata.tokenizer_sha256,
         data_sha256=job.data_sha256,
     )
+    if not job.world.is_main:
+        return job.out / checkpoint_name(state.step, interrupted=interrupted)
     path = save_checkpoint(checkpoint, job.out, interrupted=interrupted)
     retain(job.out, keep_last=job.config.training.keep_last)
     job.on_event(CheckpointSaved(state.step, path))

@@ -26,6 +26,7 @@ MUTABLE = frozenset(
         "training.max_steps",
         "training.checkpoint_interval",
         "training.keep_last",
+        "training.parallel",
         "training.micro_batch_size",  # with the next one: their product stays
         "training.gradient_accumulation",
         "validation.interval",

@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alm.data.loader import micro_batch
+from alm.data.loader import MicroBatch, micro_batch
 from alm.data.order import Positions, permute
 from alm.device import Choice, autocast
-from alm.model.loss import token_losses
-from alm.model.transformer import Transformer
 from alm.packing.shards import TokenStream
+from alm.training.parallel import Sharing
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def rows_for(stream: TokenStream, bytes_per_id: NDArray[np.int32], *, wanted_byt
 
 @torch.no_grad()
 def validate(
-    model: Transformer,
+    sharing: Sharing,
     stream: TokenStream,
     bytes_per_id: NDArray[np.int32],
     *,
@@ -54,21 +53,30 @@ def validate(
     micro_batch_size: int,
     choice: Choice,
 ) -> Score:
-    """The score of `rows` of `stream`; leaves the model in training mode as it was."""
-    was_training = model.training
-    model.eval()
-    widths = torch.from_numpy(bytes_per_id.astype(np.int64)).to(choice.device)
-    nats = torch.zeros((), dtype=torch.float64)
-    text_nats = torch.zeros((), dtype=torch.float64)
-    size = 0
-    for start in range(0, len(rows), micro_batch_size):
-        batch = micro_batch(stream, rows[start : start + micro_batch_size])
-        targets = batch.targets.to(choice.device)
-        with autocast(choice.device, choice.precision):
-            losses = token_losses(model(batch.inputs.to(choice.device)), model.head_weight, targets)
-        bytes_of = widths[targets]
-        nats += losses.double().sum().cpu() if choice.device.type != "mps" else losses.cpu().double().sum()
-        text_nats += (losses * (bytes_of > 0)).cpu().double().sum()
-        size += int(bytes_of.sum())
-    model.train(was_training)
-    return Score(float(nats) / (len(rows) * stream.seq_len), float(text_nats) / math.log(2) / max(size, 1))
+    """The score of `rows` of `stream`, which ranks share; leaves the model in training mode as it was.
+
+    The same bits at any number of ranks: micro-batches are the same, and sums of rows are added up in their order.
+    """
+    world, was_training = sharing.world, sharing.objective.training
+    sharing.objective.eval()
+    widths = torch.from_numpy(bytes_per_id.astype(np.int64))
+    sums = torch.zeros(len(rows), 3, dtype=torch.float64)  # of a row: nats, nats of text, bytes of text
+    starts = range(0, len(rows), micro_batch_size)
+    for first in range(0, len(starts), world.size):
+        # Where nothing is left, a rank repeats the last: with FSDP every forward takes all ranks.
+        own = first + world.rank
+        part = slice(start := starts[min(own, len(starts) - 1)], start + micro_batch_size)
+        found = _row_sums(sharing, micro_batch(stream, rows[part]), widths, choice)
+        if own < len(starts):
+            sums[part] = found
+    nats, text_nats, size = world.sum_(sums).sum(0).tolist()  # other ranks' rows are zeros here: nothing is rounded
+    sharing.objective.train(was_training)
+    return Score(nats / (len(rows) * stream.seq_len), text_nats / math.log(2) / max(size, 1))
+
+
+def _row_sums(sharing: Sharing, batch: MicroBatch, widths: torch.Tensor, choice: Choice) -> torch.Tensor:
+    """(B, 3) float64 on the CPU: nats, nats of tokens that stand for bytes, and those bytes, of each row."""
+    with autocast(choice.device, choice.precision):
+        losses = sharing.objective.token_losses(batch.inputs.to(choice.device), batch.targets.to(choice.device))
+    losses, bytes_of = losses.cpu().double(), widths[batch.targets.clamp_min(0)] * (batch.targets >= 0)
+    return torch.stack([losses.sum(1), (losses * (bytes_of > 0)).sum(1), bytes_of.sum(1).double()], 1)
