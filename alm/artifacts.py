@@ -191,7 +191,10 @@ class PackMetadata(Metadata):
 
 
 class CheckpointMetadata(Config):
-    """`ckpt-stepXXXXXX.json`: the promise that the `.pt` beside it is whole."""
+    """`ckpt-stepXXXXXX.json`: the promise that the `.pt` beside it is whole.
+
+    `bits_per_byte` is the score of the held-out text after this step, where it was scored then.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -201,6 +204,7 @@ class CheckpointMetadata(Config):
     step: int
     bytes: int
     sha256: str
+    bits_per_byte: float | None = None
 
 
 class RunResult(Config):

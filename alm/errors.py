@@ -4,7 +4,7 @@
     |-- ConfigError       2   a configuration or a command line is wrong
     |-- InputError        1   text, shards or checkpoints that cannot be used
     |-- ArtifactError     1   an artifact is missing, damaged or made from other inputs
-    `-- StoppedError      130 interrupted, or 143 terminated, after saving
+    `-- StoppedError      130 interrupted, 143 terminated, 75 to be started again: all after saving
 
 Anything else that escapes is a bug and exits with `EXIT_BUG`.
 """
@@ -17,6 +17,7 @@ from typing import Any
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_BUG = 70
+EXIT_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: not finished, and the same command goes on
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
@@ -51,11 +52,11 @@ class ArtifactError(AlmError):
 
 
 class StoppedError(AlmError):
-    """A stage ended early because a signal asked for it, after saving what it had."""
+    """A stage ended early because a signal or a time limit asked for it, after saving what it had."""
 
-    def __init__(self, message: str, *, hint: str | None = None, terminated: bool = False) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, exit_code: int = EXIT_INTERRUPTED) -> None:
         super().__init__(message, hint=hint)
-        self.exit_code = EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
+        self.exit_code = exit_code
 
 
 class EchoedError(AlmError):

@@ -32,6 +32,8 @@ _MAGIC_BYTES = 6
 _UNPACKED_BYTES = 1 << 30  # whatever a file unpacks to, so much is let through
 _UNPACKED_TIMES = 500  # and so many times its own size: text packs 3 to 30 times
 _TEMPORARY_MARK = ".tmp-"
+# No space, a quota, and the largest size a file may have. Windows has no quotas of this kind.
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 @contextlib.contextmanager
@@ -103,6 +105,12 @@ def _hint_for(error: OSError, path: Path) -> str:
     if isinstance(error, PermissionError):
         return f"choose a folder you may write to, or run `ls -ld {path.parent}` to see who may"
     return f"run `df -h {path.parent}` to see what is free; what was there before is untouched"
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether `error`, or the refusal that it explains, says that no more can be stored: what was there is whole."""
+    fault = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(fault, OSError) and fault.errno in _FULL
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -61,6 +61,7 @@ EXIT_CODES = {
     errors.EXIT_FAILURE: "a failure that the message names",
     errors.EXIT_USAGE: "a wrong command line or configuration",
     errors.EXIT_BUG: "a bug in alm: please report it",
+    errors.EXIT_AGAIN: "not finished, but saved: `--time-limit` or SIGUSR1 ended it, and the same command goes on",
     errors.EXIT_INTERRUPTED: "interrupted (Ctrl-C), after saving",
     errors.EXIT_TERMINATED: "terminated (SIGTERM), after saving",
 }

@@ -32,13 +32,14 @@ PROMISED = {
     "alm pack": "--tokenizer --in --from --out --seq-len --shard-size --mode --val-fraction --dtype --workers --engine "
     "--ray-address --force --json -q -v --dry-run",
     "alm data show": "--step --run --data --characters --json",
-    "alm pretrain": "--model --train --data --out --device --resume --seed --set --json -q -v --dry-run",
+    "alm pretrain": "--model --train --data --out --device --resume --seed --time-limit --set --json -q -v --dry-run",
     "alm sample": "--checkpoint --tokenizer --prompt --max-tokens --temperature --top-k --seed --device --json -q -v",
     "alm config show": "--set --json",
     "alm config check": "--set",
     "alm config copy": "--out --force",
     "alm info": "--json",
     "alm device": "--device --json",
+    "alm verify-resume": "--kills --seed --data --device --keep --json -q -v",
 }
 
 # Flags that stand for a field; the last column says whether the flag has the field's default or none of its own.

@@ -4,7 +4,7 @@ from alm.errors import AlmError, ArtifactError, ConfigError, InputError, Stopped
 def test_each_failure_has_its_exit_code() -> None:
     codes = [error("x").exit_code for error in (AlmError, InputError, ArtifactError, ConfigError, StoppedError)]
     assert codes == [1, 1, 1, 2, 130]
-    assert StoppedError("x", terminated=True).exit_code == 143
+    assert StoppedError("x", exit_code=143).exit_code == 143
 
 
 def test_a_failure_carries_its_message_and_hint() -> None:

@@ -1,7 +1,8 @@
 """What a checkpoint holds, and how its files are named.
 
 `ckpt-stepXXXXXX.pt` with `ckpt-stepXXXXXX.json` beside it, written last: only a `.pt` whose `.json`
-is there and agrees is whole. `ckpt-last.pt` is a hard link to the newest, or a copy.
+is there and agrees is whole. `ckpt-last.pt` is a hard link to the newest, or a copy; so is `ckpt-best.pt`
+to the one with the best score.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import torch
 FORMAT = "alm-checkpoint"
 FORMAT_VERSION = 1
 LAST_NAME = "ckpt-last.pt"
+BEST_NAME = "ckpt-best.pt"
+LINK_NAMES = (LAST_NAME, BEST_NAME)  # names without metadata of their own
 _NUMBERED = re.compile(r"ckpt-step(\d{6,})(-interrupt)?\.pt")
 
 Values = dict[str, Any]  # Any: tensors and the JSON-like values that `weights_only` loading admits
@@ -26,7 +29,8 @@ class Checkpoint:
     """Everything a run needs to go on as if it had never stopped.
 
     `step` counts finished optimizer updates, `samples_seen` the sequences trained on. `rng` has one
-    entry a rank. `config` is the run's resolved configuration.
+    entry a rank. `config` is the run's resolved configuration. `skipped_steps` counts the updates that
+    were left out because something was not finite, `skipped_in_row` those of them just before `step`.
     """
 
     step: int
@@ -38,6 +42,8 @@ class Checkpoint:
     environment: dict[str, str]
     tokenizer_sha256: str
     data_sha256: str
+    skipped_steps: int = 0
+    skipped_in_row: int = 0
 
     def values(self) -> Values:
         """As a plain dictionary, to be written."""
@@ -59,4 +65,9 @@ def numbered(run: Path) -> list[Path]:
     """The numbered checkpoints of `run` that have metadata, newest first."""
     found = [path for path in run.glob("ckpt-step*.pt") if step_of(path) is not None]
     whole = [path for path in found if path.with_suffix(".json").is_file()]
-    return sorted(whole, key=lambda path: (step_of(path), path.name), reverse=True)
+    return sorted(whole, key=age, reverse=True)
+
+
+def age(path: Path) -> tuple[int, str]:
+    """What numbered checkpoints are ordered by, oldest first."""
+    return step_of(path) or 0, path.name

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 import torch
 
 from alm import artifacts, files
 from alm.artifacts import CheckpointMetadata
-from alm.checkpoint.format import FORMAT, FORMAT_VERSION, LAST_NAME, Checkpoint, numbered
+from alm.checkpoint.format import FORMAT, FORMAT_VERSION, LAST_NAME, LINK_NAMES, Checkpoint, age, numbered, step_of
 from alm.errors import AlmError, ArtifactError
 from alm.events import Listener, Warned, ignore
 
@@ -30,14 +31,14 @@ class Found:
 def verify(path: Path) -> Found:
     """`path` as a checkpoint whose bytes are those that were written; `ArtifactError` says what is wrong.
 
-    `ckpt-last.pt` is checked against the metadata of the numbered checkpoints beside it.
+    `ckpt-last.pt` and `ckpt-best.pt` are checked against the metadata of the numbered checkpoints beside them.
     """
     if path.is_dir():
         raise ArtifactError(f"`{path}` is a folder, a checkpoint is needed", hint=f"name `{path / LAST_NAME}`")
     if not path.is_file():
         raise ArtifactError(f"`{path}` does not exist", hint=_elsewhere(path))
     digest = files.sha256(path)
-    promises = [_promise(candidate) for candidate in _candidates(path)]
+    promises = list(_promises(path))
     for promise in promises:
         if promise.sha256 == digest:
             return Found(path, promise.step, digest)
@@ -53,12 +54,22 @@ def has_promise(path: Path) -> bool:
 
 def _candidates(path: Path) -> list[Path]:
     own = path.with_suffix(".json")
-    if path.name == LAST_NAME:
+    if path.name in LINK_NAMES:
         return [other.with_suffix(".json") for other in numbered(path.parent)]
     return [own] if own.is_file() else []
 
 
-def _promise(path: Path) -> CheckpointMetadata:
+def _promises(path: Path) -> Iterator[CheckpointMetadata]:
+    for candidate in _candidates(path):
+        try:
+            yield promise(candidate)
+        except ArtifactError:
+            if path.name not in LINK_NAMES:  # a link is vouched for by any one of them
+                raise
+
+
+def promise(path: Path) -> CheckpointMetadata:
+    """The metadata in `path`; `ArtifactError` when it is no longer what was written."""
     return artifacts.read(path, CheckpointMetadata, hint=f"rm {path.with_suffix('')}.*")
 
 
@@ -72,11 +83,15 @@ def newest(run: Path, *, on_event: Listener = ignore) -> Found | None:
 
     A damaged one is told and skipped: the one before it is still good.
     """
-    for path in numbered(run):
+    known = sorted((path for path in run.glob("ckpt-step*.pt") if step_of(path) is not None), key=age, reverse=True)
+    for path in known:
         try:
             return verify(path)
-        except ArtifactError as error:
-            on_event(Warned(f"{error.message}; falling back to the one before", None))
+        except (AlmError, OSError) as error:
+            reason = error.message if isinstance(error, AlmError) else f"`{path}` cannot be read: {error.strerror}"
+            on_event(Warned(f"{reason}; falling back to the one before", None))
+    if known:
+        on_event(Warned(f"no checkpoint in `{run}` is whole: it begins again at step 0", None))
     return None
 
 
@@ -98,7 +113,8 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkp
             f"`{path}` has format version {values['format_version']}, this alm reads {FORMAT_VERSION}",
             hint="run `pip install --upgrade a-lm`",
         )
-    missing = [field.name for field in fields(Checkpoint) if field.name not in values]
+    known = [field.name for field in fields(Checkpoint) if field.name in values]
+    missing = [f.name for f in fields(Checkpoint) if f.name not in values and f.default is MISSING]
     if missing:
         raise ArtifactError(f"`{path}` is no whole checkpoint: it has no `{missing[0]}`", hint=_elsewhere(path))
-    return Checkpoint(**{field.name: values[field.name] for field in fields(Checkpoint)})
+    return Checkpoint(**{name: values[name] for name in known})

@@ -1,24 +1,68 @@
-"""Which checkpoints stay: the last few. Metadata goes first, so that half a removal is no checkpoint."""
+"""Which checkpoints stay: the last few, every so many steps, the best.
+
+Metadata goes first, so that half a removal is no checkpoint.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from alm.checkpoint.format import LAST_NAME, numbered, step_of
-from alm.checkpoint.save import point_last_at
+from alm.artifacts import CheckpointMetadata
+from alm.checkpoint.format import BEST_NAME, LAST_NAME, numbered, step_of
+from alm.checkpoint.load import promise
+from alm.checkpoint.save import point_at
+from alm.errors import ArtifactError
 from alm.files import explained
 
 _ASIDE = "set-aside"
 
 
-def retain(run: Path, *, keep_last: int) -> None:
-    """Remove all but the `keep_last` newest numbered checkpoints of `run`."""
-    for path in numbered(run)[keep_last:]:
-        remove(path)
+@dataclass(frozen=True)
+class Retention:
+    """The newest `last`, those whose step is a multiple of `every`, and with `best` the one that scored best."""
+
+    last: int
+    every: int | None = None
+    best: bool = False
+
+
+def retain(run: Path, retention: Retention) -> None:
+    """Remove every numbered checkpoint of `run` that `retention` does not keep.
+
+    One that is visibly not whole does not count as one of the last, so that what it should have replaced stays.
+    """
+    whole = {path: found for path in numbered(run) if (found := _looks_whole(path))}
+    kept = set(list(whole)[: retention.last])
+    if not kept:
+        return
+    kept |= {path for path in whole if retention.every and (step_of(path) or 0) % retention.every == 0}
+    best = _best(whole)
+    if retention.best and best is not None:
+        kept.add(best)
+        point_at(best, BEST_NAME)
+    for path in numbered(run):
+        if path not in kept:
+            remove(path)
     for path in run.glob("ckpt-step*.pt"):  # a kill between the two removals leaves one without metadata
         if step_of(path) is not None and not path.with_suffix(".json").is_file():
             path.unlink()
+
+
+def _looks_whole(path: Path) -> CheckpointMetadata | None:
+    """What is promised of `path`, if it has the promised size; hashing every file at every save would be too slow."""
+    try:
+        found = promise(path.with_suffix(".json"))
+    except ArtifactError:
+        return None
+    return found if path.is_file() and path.stat().st_size == found.bytes else None
+
+
+def _best(whole: dict[Path, CheckpointMetadata]) -> Path | None:
+    """The one with the lowest bits per byte; the oldest of equals."""
+    scores = {path: found.bits_per_byte for path, found in whole.items() if found.bits_per_byte is not None}
+    return min(reversed(scores), key=lambda path: scores[path]) if scores else None
 
 
 def remove(path: Path) -> None:
@@ -30,7 +74,7 @@ def remove(path: Path) -> None:
 def set_aside_later(run: Path, *, step: int) -> Path | None:
     """Move the checkpoints of `run` after `step` into a folder of their own, which is returned.
 
-    `ckpt-last.pt` then points at the newest of those that stay.
+    `ckpt-last.pt` and `ckpt-best.pt` then point at those that stay.
     """
     later = [path for path in numbered(run) if (step_of(path) or 0) > step]
     if not later:
@@ -38,11 +82,17 @@ def set_aside_later(run: Path, *, step: int) -> Path | None:
     folder = free_folder(run)
     move(later, folder)
     staying = numbered(run)
-    if staying:
-        point_last_at(staying[0])
-    else:
-        (run / LAST_NAME).unlink(missing_ok=True)
+    _point(run, LAST_NAME, staying[0] if staying else None)
+    if (run / BEST_NAME).is_file():
+        _point(run, BEST_NAME, _best({path: found for path in staying if (found := _looks_whole(path))}))
     return folder
+
+
+def _point(run: Path, link: str, path: Path | None) -> None:
+    if path is None:
+        (run / link).unlink(missing_ok=True)
+    else:
+        point_at(path, link)
 
 
 def free_folder(run: Path) -> Path:

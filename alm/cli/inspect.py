@@ -16,7 +16,7 @@ from alm.artifacts import (
     SourceMetadata,
     TokenizerMetadata,
 )
-from alm.checkpoint.format import LAST_NAME, numbered
+from alm.checkpoint.format import LINK_NAMES, numbered
 from alm.checkpoint.load import verify
 from alm.cli import ui
 from alm.corpus.read import has_shards
@@ -139,8 +139,8 @@ def _run(path: Path) -> Found:
     checkpoints = numbered(path)
     rows.append(("checkpoints", ", ".join(checkpoint.name for checkpoint in checkpoints) or "none"))
     faults = artifacts.damaged(path, metadata.payload())
-    last = [path / LAST_NAME] if (path / LAST_NAME).is_file() else []
-    for checkpoint in [*checkpoints, *last]:
+    links = [path / name for name in LINK_NAMES if (path / name).is_file()]
+    for checkpoint in [*checkpoints, *links]:
         faults += _faults_of(checkpoint)
     mend = f"run `alm pretrain --resume auto --out {path}`: it uses the newest whole one"
     return Found("run", rows, faults, mend, [metadata.model_dump(mode="json")])

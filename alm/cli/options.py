@@ -34,6 +34,25 @@ RayAddress = Annotated[
 ]
 
 
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def seconds(given: str, *, flag: str) -> float:
+    """A duration like 90s, 55m, 1h30m or 1.5h in seconds; `ConfigError` naming `flag` for anything else."""
+    import re
+
+    from alm.errors import ConfigError
+
+    number = r"\d+(?:\.\d+)?"
+    parts = re.fullmatch("".join(rf"(?:({number}){unit})?" for unit in _UNITS), given)
+    values = parts.groups() if parts else ()
+    total = sum(float(value) * unit for value, unit in zip(values, _UNITS.values(), strict=bool(parts)) if value)
+    if total > 0:
+        return total
+    reason = "has no unit" if re.fullmatch(number, given) and float(given) else "is no duration above zero"
+    raise ConfigError(f"`{flag} {given}` {reason}", hint=f"write it like `{flag} 55m`, `{flag} 1h30m` or `{flag} 90s`")
+
+
 def worker_count(given: str) -> int:
     """What `--workers` says; `ConfigError` when that is neither a positive number nor `auto`."""
     import os

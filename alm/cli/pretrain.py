@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -66,6 +67,15 @@ def pretrain(
         int | None,
         typer.Option("--seed", help="Decides the initial weights and the order of sequences.", show_default=False),
     ] = None,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(
+            "--time-limit",
+            metavar="DURATION",
+            help="Save and end after so long, counted from the start of the command: 90s, 55m, 1h30m.",
+            show_default=False,
+        ),
+    ] = None,
     set_: options.Set = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -73,6 +83,8 @@ def pretrain(
     dry_run: options.DryRun = False,
 ) -> None:
     """Train a model. Interrupt it at any time: it saves, and the same command goes on, bit for bit."""
+    started = time.monotonic()  # before the imports, which take seconds
+    deadline = started + options.seconds(time_limit, flag="--time-limit") if time_limit is not None else None
     from alm import distributed
     from alm.training import pretrain as stage
 
@@ -93,7 +105,15 @@ def pretrain(
         return
     live = config.logging.rich_progress
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=live, rank=here.rank) as on_event:
-        made = stage.pretrain(config, data=packed, out=folder, device_name=device, resume=point, on_event=on_event)
+        made = stage.pretrain(
+            config,
+            data=packed,
+            out=folder,
+            device_name=device,
+            resume=point,
+            deadline=deadline,
+            on_event=on_event,
+        )
     if not here.is_main:
         return
     assert made.result is not None

@@ -7,12 +7,12 @@ import os
 import signal
 from collections.abc import Sequence
 
-from alm.errors import AlmError, EchoedError
+from alm.errors import EXIT_AGAIN, AlmError, EchoedError
 
 # torchrun hands these on to the ranks, which save and end; older versions of it know the first four alone.
 _SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 
-_CODES: dict[str, int] = {}
+_CODES = {"SIGUSR1": EXIT_AGAIN}
 
 
 def run(words: Sequence[str], *, ranks: int) -> None:

@@ -26,6 +26,18 @@ class TrainingConfig(Config):
     )
     checkpoint_interval: int = Field(default=500, ge=1, description="Steps between checkpoints.")
     keep_last: int = Field(default=3, ge=1, description="Numbered checkpoints that are kept.")
+    keep_every: int | None = Field(
+        default=None, ge=1, description="Steps between checkpoints that are kept for ever; absent keeps none so."
+    )
+    keep_best: bool = Field(
+        default=False,
+        description="Whether a validation that is better than all before saves a checkpoint, and the best one is kept.",
+    )
+    max_skipped_in_row: int = Field(
+        default=10,
+        ge=1,
+        description="Steps skipped in a row, because a loss or gradient was not finite, that end the run.",
+    )
     compile: bool | Literal["auto"] = Field(
         default="auto", description="Whether torch.compile is used; auto is off, as it gains nothing on CPU."
     )

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from alm import kinds
 from alm.data.loader import BatchPlan, Loader, MicroBatch, batch_plan, target_count
 from alm.device import Choice
-from alm.errors import AlmError
 from alm.events import Listener, Stepped, Validated
 from alm.packing.shards import TokenStream
 from alm.training.config import RunConfig
-from alm.training.metrics import MetricsFile
-from alm.training.parallel import whole
+from alm.training.metrics import MetricsFile, Row, read
+from alm.training.skips import Skips
 from alm.training.state import TrainState
 from alm.training.step import StepResult, train_step
-from alm.training.validate import rows_for, validate
+from alm.training.validate import Score, rows_for, validate
 
 
 @dataclass(frozen=True)
@@ -38,26 +37,30 @@ class Streams:
 class Hooks:
     """What the loop asks and tells: whether to stop, what happened, and when to save.
 
-    `stop_wanted` is of this rank, `should_stop` what all ranks have agreed on: all have to ask it together.
+    `should_stop` is asked before every micro-batch, of training and of validation, and after every step, by all ranks
+    together, who have agreed on the answer; `stop_wanted` is of this rank alone. `save` gets the bits per byte of this
+    step, if it was scored, and returns while it is being written; `settle` hears of one that is through.
     """
 
     stop_wanted: Callable[[], bool]
     should_stop: Callable[[], bool]
     on_event: Listener
-    save: Callable[[], object]
+    save: Callable[[float | None], object]
+    settle: Callable[[], object]
 
 
 def train(
     state: TrainState, config: RunConfig, streams: Streams, *, choice: Choice, metrics: MetricsFile, hooks: Hooks
-) -> None:
-    """Train `state` up to `training.max_steps`.
+) -> bool:
+    """Train `state` up to `training.max_steps`; whether it got there, and the last step was scored.
 
-    Returns early, at a whole step, when `hooks.should_stop` says so. Raises `AlmError` when the loss
-    is no longer finite; nothing is saved from then on.
+    Returns early, at a whole step, when `hooks.should_stop` says so. A step whose loss or gradient is not finite
+    is skipped; raises `AlmError` after `training.max_skipped_in_row` of them, or when a weight is not finite.
     """
     training = config.training
     plan = planned(config, streams.train)
-    recorder = _Recorder(state, config, streams, choice=choice, metrics=metrics, hooks=hooks)
+    recorder = _Recorder(state, config, streams, plan, choice=choice, metrics=metrics, hooks=hooks)
+    recorder.catch_up()
     world = state.sharing.world
     with Loader(
         streams.train,
@@ -82,6 +85,8 @@ def train(
         else:
             if state.step < training.max_steps:
                 hooks.should_stop()  # waiting for data was given up: the others ask before their first micro-batch
+    recorder.skips.look()
+    return state.step >= training.max_steps and not recorder.was_cut
 
 
 def planned(config: RunConfig, stream: TokenStream) -> BatchPlan:
@@ -132,6 +137,7 @@ class _Recorder:
         state: TrainState,
         config: RunConfig,
         streams: Streams,
+        plan: BatchPlan,
         *,
         choice: Choice,
         metrics: MetricsFile,
@@ -143,53 +149,80 @@ class _Recorder:
         self._choice = choice
         self._metrics = metrics
         self._hooks = hooks
-        self._healthy = torch.ones((), dtype=torch.bool, device=choice.device)
+        self.skips = Skips(
+            state,
+            plan,
+            most_in_row=config.training.max_skipped_in_row,
+            metrics=metrics,
+            on_event=hooks.on_event,
+        )
+        self._best: float | None = None
+        self.was_cut = False
         self._tokens_per_step = config.training.sequences_per_step * streams.train.seq_len
         self._clock = _Clock(state.step)
         self._validation_rows = rows_for(streams.validation, streams.bytes_per_id, wanted_bytes=config.validation.bytes)
 
     def after_step(self, result: StepResult, lr: float) -> None:
-        step, last = self._state.step, self._state.step == self._config.training.max_steps
-        # Kept on the device: asking every step would make every step wait.
-        self._healthy &= torch.isfinite(result.loss) & torch.isfinite(result.gradient_norm)
-        logged = last or step % self._config.logging.log_interval == 0
-        if logged:
+        """Whatever is due after the step that `state` has just finished."""
+        training = self._config.training
+        step, last = self._state.step, self._state.step == training.max_steps
+        self.skips.note(step, result.is_finite)
+        self._hooks.settle()
+        if last or step % self._config.logging.log_interval == 0:
             self._log(result, lr)
         else:
-            self._hooks.on_event(Stepped(step, self._config.training.max_steps, lr, 0.0))
+            self._hooks.on_event(Stepped(step, training.max_steps, lr, 0.0))
+        self._validate_and_save(last=last)
+
+    def catch_up(self) -> None:
+        """The validation that a stop cut short, or a full disk lost: it is due after the step resumed from."""
+        rows = self._state.sharing.world.from_main(self._scores)
+        self._best = min((row["bits_per_byte"] for row in rows), default=None)
+        step = self._state.step
+        if step and all(row["step"] != step for row in rows):
+            self._validate_and_save(last=step == self._config.training.max_steps, resumed=True)
+
+    def _scores(self) -> list[Row]:
+        return [row for row in read(self._metrics.run) if "bits_per_byte" in row]
+
+    def _validate_and_save(self, *, last: bool, resumed: bool = False) -> None:
+        training, step = self._config.training, self._state.step
+        score: Score | None = None
         if len(self._validation_rows) and (last or step % self._config.validation.interval == 0):
-            self._validate()
-        if last or step % self._config.training.checkpoint_interval == 0:
-            self._save()
+            score = self._validate()
+            if score is None:  # asked to stop: the step is saved as interrupted, and scored when the run is resumed
+                self.was_cut = True
+                return
+        is_best = score is not None and (self._best is None or score.bits_per_byte < self._best)
+        if score is not None and is_best:
+            self._best = score.bits_per_byte
+        due = last or any(every and step % every == 0 for every in (training.checkpoint_interval, training.keep_every))
+        if (due and not resumed) or (training.keep_best and is_best):
+            self._save(score)
 
     def _log(self, result: StepResult, lr: float) -> None:
-        self._check_health()
+        self.skips.look()
         step, loss = self._state.step, float(result.loss)
         seconds, steps = self._clock.lap(step)
         rate = self._tokens_per_step * steps / seconds
+        values = {"loss": loss, "gradient_norm": float(result.gradient_norm)}
         self._metrics.write(
             {
                 "step": step,
-                "loss": loss,
+                # JSON has no word for what is not finite.
+                **{name: value for name, value in values.items() if math.isfinite(value)},
                 **{name: float(value) for name, value in self._state.model.routing().items()},
                 "lr": lr,
-                "gradient_norm": float(result.gradient_norm),
                 "tokens": step * self._tokens_per_step,
                 "tokens_per_second": round(rate, 1),
                 "step_seconds": round(seconds / steps, 6),
+                "skipped_steps": self._state.skipped_steps,
             }
         )
         max_steps = self._config.training.max_steps
-        self._hooks.on_event(Stepped(step, max_steps, lr, rate, loss=loss))
+        self._hooks.on_event(Stepped(step, max_steps, lr, rate, loss=loss if math.isfinite(loss) else None))
 
-    def _check_health(self) -> None:
-        if not bool(self._healthy):
-            raise AlmError(
-                f"the loss is no longer finite at step {self._state.step}; checkpoints, if any, are from before that",
-                hint="lower the learning rate: start another run with `--set optim.lr=...`",
-            )
-
-    def _validate(self) -> None:
+    def _validate(self) -> Score | None:
         with self._clock.paused():
             score = validate(
                 self._state.sharing,
@@ -198,19 +231,19 @@ class _Recorder:
                 rows=self._validation_rows,
                 micro_batch_size=self._config.training.micro_batch_size,
                 choice=self._choice,
+                should_stop=self._hooks.should_stop,
             )
-        step = self._state.step
-        self._metrics.write({"step": step, "validation_loss": score.loss, "bits_per_byte": score.bits_per_byte})
-        self._hooks.on_event(Validated(step, score.loss, score.bits_per_byte))
+        if score is not None:
+            step = self._state.step
+            self._metrics.write({"step": step, "validation_loss": score.loss, "bits_per_byte": score.bits_per_byte})
+            self._hooks.on_event(Validated(step, score.loss, score.bits_per_byte))
+        return score
 
-    def _save(self) -> None:
-        # The update after a finite loss may have overflowed: what is saved must be whole in this sense too.
-        for parameter in self._state.model.parameters():
-            self._healthy &= torch.isfinite(whole(parameter)).all()
-        self._check_health()
+    def _save(self, score: Score | None) -> None:
+        self.skips.look()
         with self._clock.paused():
             self._metrics.sync()
-            self._hooks.save()
+            self._hooks.save(None if score is None else score.bits_per_byte)
 
 
 class _Clock:

@@ -2,48 +2,95 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from alm.files import explained, write_bytes
+from alm.errors import AlmError
+from alm.events import Listener, Warned, ignore
+from alm.files import explained, is_full, write_bytes
 
 NAME = "metrics.jsonl"
 
-Row = dict[str, float | int]
+Row = dict[str, Any]  # Any: numbers, but for `skipped_rows`, a list of them
 
 
 class MetricsFile:
-    """Appends rows; each is in the file as soon as it is written, and on the disk after `sync`."""
+    """Appends rows; each is in the file as soon as it is written, and on the disk after `sync`.
 
-    def __init__(self, run: Path) -> None:
+    Rows that a full disk has no room for wait in memory, in their order, and are tried again with every row.
+    """
+
+    def __init__(self, run: Path, *, on_event: Listener = ignore) -> None:
+        self.run = run
         self._path = run / NAME
+        self._on_event = on_event
+        self._waiting = b""
         with explained(self._path):
             # Unbuffered: a row is in the file or its writer has been told.
             self._file = self._path.open("ab", buffering=0)
+            self._size = self._file.seek(0, os.SEEK_END)
 
     def __enter__(self) -> MetricsFile:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self._write_waiting():
+            rows = self._waiting.count(b"\n")
+            self._on_event(Warned(f"the disk is full: {rows:,} rows of `{self._path}` are lost", _hint(self._path)))
         self._file.close()
 
     def write(self, row: Row) -> None:
-        with explained(self._path):
-            self._file.write((json.dumps(row) + "\n").encode())
+        """Append `row`."""
+        had_room = not self._waiting
+        self._waiting += (json.dumps(row) + "\n").encode()
+        if not self._write_waiting() and had_room:
+            self._on_event(Warned(f"the disk is full: rows of `{self._path}` wait in memory", _hint(self._path)))
 
     def sync(self) -> None:
         """Wait until the rows are on the disk: before a checkpoint says that they are."""
-        with explained(self._path):
+        self._write_waiting()
+        with self._full_disk_aside():
             os.fsync(self._file.fileno())
+
+    def _write_waiting(self) -> bool:
+        """Whether all rows are in the file. Half a row is taken back: the next one would be glued to it."""
+        while self._waiting:
+            written = 0
+            with self._full_disk_aside():
+                written = self._file.write(self._waiting) or 0
+            if written < len(self._waiting):
+                whole = self._waiting.rfind(b"\n", 0, written) + 1
+                os.ftruncate(self._file.fileno(), self._size + whole)
+                written = whole
+            self._size += written
+            self._waiting = self._waiting[written:]
+            if not written:
+                return False
+        return True
+
+    @contextlib.contextmanager
+    def _full_disk_aside(self) -> Iterator[None]:
+        try:
+            with explained(self._path):
+                yield
+        except AlmError as error:
+            if not is_full(error):
+                raise
+
+
+def _hint(path: Path) -> str:
+    return f"make room (`df -h {path.parent}`) "
 
 
 class NoMetrics(MetricsFile):
     """For a rank that writes no files: takes rows and keeps none."""
 
-    def __init__(self) -> None:
-        """There is no file to open."""
+    def __init__(self, run: Path) -> None:
+        self.run = run
 
     def __exit__(self, *_: object) -> None:
         pass
@@ -81,6 +128,11 @@ def training_seconds(rows: Iterable[Row]) -> float:
             total += (row["step"] - before) * row["step_seconds"]
             before = row["step"]
     return total
+
+
+def without_clock(rows: Iterable[Row]) -> list[Row]:
+    """`rows` but for what a clock decides: what is equal in two runs that are the same."""
+    return [{key: value for key, value in row.items() if "second" not in key} for row in rows]
 
 
 def as_text(rows: Iterable[Row]) -> str:

@@ -47,7 +47,12 @@ class Objective(nn.Module):
 
 
 class Sharing:
-    """One process: gradients of the micro-batches add up where they are. The base of the other ways."""
+    """One process: gradients of the micro-batches add up where they are. The base of the other ways.
+
+    `is_whole_here` says whether this rank has all weights and moments.
+    """
+
+    is_whole_here = True
 
     def __init__(self, objective: Objective, world: World) -> None:
         self.objective = objective
@@ -120,6 +125,8 @@ class Sharded(Sharing):
     FSDP2: Zhao et al. 2023, "PyTorch FSDP", arXiv:2304.11277, section 3. Gradients are cut up after each micro-batch:
     who needs this mode has no memory for all of them.
     """
+
+    is_whole_here = False
 
     def __init__(self, objective: Objective, world: World) -> None:
         super().__init__(objective, world)
@@ -229,6 +236,11 @@ def clip_(parameters: Iterable[nn.Parameter], largest: float) -> Tensor:
 def whole(tensor: Tensor) -> Tensor:
     """`tensor` as one piece: a collective where ranks have parts of it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this rank has of `tensor`."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(values: Any, *, keep: bool) -> Any:  # Any: a tree of dictionaries, lists, tensors and plain values

@@ -9,17 +9,18 @@ import contextlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Literal
 
 import torch
 
 from alm import artifacts, device, distributed
 from alm.artifacts import RunMetadata, RunResult
+from alm.checkpoint.background import CheckpointWriter, NoWriter
 from alm.checkpoint.format import LAST_NAME, Checkpoint
-from alm.checkpoint.format import name as checkpoint_name
 from alm.checkpoint.load import Found, load_checkpoint, newest, verify
-from alm.checkpoint.retain import retain, set_aside_later
-from alm.checkpoint.save import save_checkpoint
+from alm.checkpoint.retain import Retention, set_aside_later
+from alm.checkpoint.space import check_space
 from alm.config.load import write_yaml
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.data.mixture import Mixture
@@ -27,7 +28,7 @@ from alm.device import Choice
 from alm.distributed import World
 from alm.errors import AlmError, ArtifactError, ConfigError, StoppedError
 from alm.events import CheckpointSaved, Listener, Noted, Resumed, Warned, ignore
-from alm.files import sha256, write_text
+from alm.files import is_full, sha256, write_text
 from alm.model.count import count
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.packing.shards import PackedData, open_packed, pack_command
@@ -36,9 +37,10 @@ from alm.training import metrics, ranks, run
 from alm.training.config import RunConfig
 from alm.training.loop import Hooks, Streams, planned, train
 from alm.training.state import TrainState, fresh, restore_, snapshot
-from alm.training.stop import StopSignals
+from alm.training.stop import Agreement, Reason, StopRequests
 
 _STOPPING = Noted("stopping after this micro-batch; once more stops at once, without saving")
+_MOST_STATE = 3  # weights, and for each at most two moments
 Resume = Path | Literal["auto", "never"]
 
 
@@ -49,28 +51,29 @@ def pretrain(
     out: Path,
     device_name: str = "auto",
     resume: Resume = "auto",
+    deadline: float | None = None,
     on_event: Listener = ignore,
 ) -> RunMetadata:
     """Train a model on the packed `data` in the run folder `out`, from the start or from a checkpoint.
 
     `resume`: "auto" continues the run in `out` if there is one, "never" refuses to, a path continues
     from that checkpoint. A finished run is left as it is. Raises `StoppedError` after saving when a
-    signal asked for it.
+    signal asked for it, or at `deadline` (of `time.monotonic`). Any other error in the middle saves too.
 
-    Under `torchrun` every rank calls this with the same arguments. The main rank decides, and alone writes.
+    Under `torchrun` every rank calls this with the same arguments. The main rank decides, and it alone writes.
     """
     with distributed.joined(device_name) as world:
         settled = world.from_main(lambda: _settled(config, data, out, resume, world, on_event))
-        config = settled.config
-        choice = device.choose(str(world.device), precision=config.training.precision)
-        device.set_threads(int(config.training.threads))
-        job = _Job(config, open_packed(data), out, choice, settled.environment, world, on_event)
-        found = settled.found
-        if found is not None and found.step >= config.training.max_steps:
-            return world.from_main(partial(_up_to_date, job, found.step))
+        training = settled.config.training
+        choice = device.choose(str(world.device), precision=training.precision)
+        device.set_threads(int(training.threads))
+        job = _Job(settled.config, open_packed(data), out, choice, settled.environment, world, on_event)
+        if settled.is_finished:
+            return world.from_main(lambda: _up_to_date(job, training.max_steps))
         try:
-            with run.locked(out) if world.is_main else contextlib.nullcontext():
-                return _train(job, _state(job, found))
+            with contextlib.ExitStack() as stack:
+                world.from_main(lambda: stack.enter_context(run.locked(out)))
+                return _train(job, _state(job, settled.found), found=settled.found, deadline=deadline)
         except (RuntimeError, MemoryError) as error:
             if not device.is_out_of_memory(error):
                 raise
@@ -86,11 +89,12 @@ MORE_TEXT = "train for fewer steps with `--set training.max_steps=...`, or prepa
 
 @dataclass(frozen=True)
 class _Settled:
-    """What the main rank has decided for all."""
+    """What the main rank has found and decided, for all."""
 
     config: RunConfig
     environment: dict[str, str]
     found: Found | None
+    is_finished: bool
 
 
 def _settled(config: RunConfig, data: Path, out: Path, resume: Resume, world: World, on_event: Listener) -> _Settled:
@@ -103,10 +107,14 @@ def _settled(config: RunConfig, data: Path, out: Path, resume: Resume, world: Wo
     choice = device.choose(str(world.device), precision=config.training.precision)
     config = _resolved(config, choice, world)
     ranks.check(config.training, world)
-    found = _resume_point(out, resume, on_event) if begun else None
-    if begun:
-        _check_lineage(run.read_metadata(out), packed, out)
-    return _Settled(config, {**device.environment(choice), "ranks": ranks.label(config, world)}, found)
+    device.set_threads(int(config.training.threads))
+    environment = {**device.environment(choice), "ranks": ranks.label(config, world)}
+    if not begun:
+        return _Settled(config, environment, None, is_finished=False)
+    found = _resume_point(out, resume, on_event)
+    _check_lineage(run.read_metadata(out), packed, out)
+    is_finished = found is not None and found.step >= config.training.max_steps and _is_scored(packed, out, found.step)
+    return _Settled(config, environment, found, is_finished)
 
 
 def _up_to_date(job: _Job, step: int) -> RunMetadata:
@@ -239,10 +247,18 @@ def _resume_point(out: Path, resume: Resume, on_event: Listener) -> Found | None
     return newest(out, on_event=on_event)
 
 
+def _is_scored(packed: PackedData, out: Path, step: int) -> bool:
+    """Whether the score of the last step is there: a stop may have cut it short."""
+    if not packed.metadata.sequences(VALIDATION):
+        return True
+    return any(row["step"] == step and "bits_per_byte" in row for row in metrics.read(out))
+
+
 def _state(job: _Job, found: Found | None) -> TrainState:
     """The state to train on from: new, or that of the checkpoint; later checkpoints and metrics are set aside."""
     state = fresh(job.config, job.choice, job.world, seq_len=job.packed.metadata.seq_len)
     if found is not None:
+        # Ranks that need only a part of it have no room for all of it on their device.
         checkpoint = load_checkpoint(found.path, device="cpu" if job.world.size > 1 else job.choice.device)
         _check_same_bits(checkpoint, job)
         restore_(state, checkpoint, job.choice)
@@ -251,7 +267,7 @@ def _state(job: _Job, found: Found | None) -> TrainState:
 
 
 def _make_ready(job: _Job, found: Found | None) -> None:
-    """The run's folder as it is before the first step from here."""
+    """Make the run's folder what it has to be before the next step."""
     step = 0 if found is None else found.step
     if not run.exists(job.out):
         run.begin(job.out, job.config, _metadata(job), tokenizer=job.packed.tokenizer_path)
@@ -278,9 +294,45 @@ def _check_same_bits(checkpoint: Checkpoint, job: _Job) -> None:
         job.on_event(Warned(f"the run goes on, but not bit for bit as it would have there: {', '.join(different)}"))
 
 
-def _train(job: _Job, state: TrainState) -> RunMetadata:
+def _train(job: _Job, state: TrainState, *, found: Found | None, deadline: float | None) -> RunMetadata:
     tokenizer = Tokenizer.load(job.packed.tokenizer_path)
     streams = Streams(job.packed.split(TRAIN), job.packed.split(VALIDATION), tokenizer.bytes_per_id)
+    _warn(job, streams)
+    world = job.world
+    world.from_main(lambda: _check_space(job, state, found))
+    begun = state.step
+    with (
+        StopRequests(deadline=deadline, on_request=partial(job.on_event, _STOPPING)) as requests,
+        _metrics(job) as rows,
+        _writer(job) as writer,
+        _SavedOnError(job, state, writer),
+    ):
+        agreement = Agreement(requests, world)
+        hooks = Hooks(
+            stop_wanted=lambda: requests.reason is not None,
+            should_stop=agreement,
+            on_event=job.on_event,
+            save=partial(_save, job, state, writer),
+            settle=writer.settle,
+        )
+        finished = train(state, job.config, streams, choice=job.choice, metrics=rows, hooks=hooks)
+        writer.wait()
+        rows.sync()
+        if not finished:
+            path = writer.save_now(_checkpoint(job, state), interrupted=True)
+            raise _stopped(job, path, state.step, agreement.reason)
+        # The disk was full: it may have room now.
+        if state.step > begun and not world.from_main(lambda: writer.has_saved(state.step)):
+            writer.save_now(_checkpoint(job, state))
+    return world.from_main(lambda: _finish(job, state.step))
+
+
+def _metrics(job: _Job) -> metrics.MetricsFile:
+    return metrics.MetricsFile(job.out, on_event=job.on_event) if job.world.is_main else metrics.NoMetrics(job.out)
+
+
+def _warn(job: _Job, streams: Streams) -> None:
+    """Tell what the run will do that its owner may not mean."""
     warmup = getattr(job.config.scheduler, "warmup_steps", 0)
     if warmup >= job.config.training.max_steps:
         job.on_event(Warned(f"the run ends within its warm-up of {warmup} steps", "--set scheduler.warmup_steps=..."))
@@ -290,24 +342,37 @@ def _train(job: _Job, state: TrainState) -> RunMetadata:
             job.on_event(Warned(f"{text} is seen {seen:.1f} times: from the fifth on it teaches little", MORE_TEXT))
     if not streams.validation.sequences:
         job.on_event(Warned("no text is held out: this run has no validation", None))
-    world = job.world
-    with StopSignals(on_request=partial(job.on_event, _STOPPING)) as signals, _metrics_of(job) as rows:
-        hooks = Hooks(
-            lambda: signals.requested,
-            lambda: bool(world.greatest(int(signals.requested))),
-            job.on_event,
-            partial(_save, job, state),
-        )
-        train(state, job.config, streams, choice=job.choice, metrics=rows, hooks=hooks)
-        if state.step < job.config.training.max_steps:
-            rows.sync()
-            terminated = bool(world.greatest(int(signals.terminated)))
-            raise _stopped(job, _save(job, state, interrupted=True), state.step, terminated=terminated)
-    return world.from_main(lambda: _finish(job, state.step))
 
 
-def _metrics_of(job: _Job) -> metrics.MetricsFile:
-    return metrics.MetricsFile(job.out) if job.world.is_main else metrics.NoMetrics()
+def _check_space(job: _Job, state: TrainState, found: Found | None) -> None:
+    """Room for the checkpoints to come; before there is one, as large as an optimizer with two moments makes it."""
+    training = job.config.training
+    left = training.max_steps - state.step
+    weights = sum(parameter.nbytes for parameter in state.model.parameters())
+    check_space(
+        job.out,
+        _retention(job),
+        checkpoint_bytes=found.path.stat().st_size if found else _MOST_STATE * weights,
+        saves=-(-left // training.checkpoint_interval),
+        permanent=left // training.keep_every if training.keep_every else 0,
+        on_event=job.on_event,
+    )
+
+
+def _retention(job: _Job) -> Retention:
+    training = job.config.training
+    return Retention(training.keep_last, training.keep_every, training.keep_best)
+
+
+def _writer(job: _Job) -> CheckpointWriter:
+    def on_saved(step: int, path: Path) -> None:
+        job.on_event(CheckpointSaved(step, path))
+
+    def on_full(error: AlmError) -> None:
+        job.on_event(Warned(f"no checkpoint was saved: {error.message}; the run goes on and tries again", error.hint))
+
+    kind = CheckpointWriter if job.world.is_main else NoWriter
+    return kind(job.out, _retention(job), on_saved=on_saved, on_full=on_full)
 
 
 def epochs(config: RunConfig, mixture: Mixture) -> dict[str, float]:
@@ -316,26 +381,67 @@ def epochs(config: RunConfig, mixture: Mixture) -> dict[str, float]:
     return {name or ALL: round(seen, 3) for name, seen in mixture.epochs(sequences).items()}
 
 
-def _save(job: _Job, state: TrainState, *, interrupted: bool = False) -> Path:
-    checkpoint = snapshot(
+def _checkpoint(job: _Job, state: TrainState, *, alone: bool = False) -> Checkpoint:
+    """`state` as it is; `AlmError` where it is nothing to go on from. Ranks call it together, or `alone`."""
+    is_finite = state.is_finite()
+    if not (is_finite if alone else not job.world.greatest(int(not is_finite))):
+        raise AlmError(
+            f"a weight is no longer finite at step {state.step}; checkpoints, if any, are from before that",
+            hint="lower the learning rate: start another run with `--set optim.lr=...`",
+        )
+    return snapshot(
         state,
         job.config,
         environment=job.environment,
         tokenizer_sha256=job.packed.metadata.tokenizer_sha256,
         data_sha256=job.data_sha256,
+        alone=alone,
     )
-    if not job.world.is_main:
-        return job.out / checkpoint_name(state.step, interrupted=interrupted)
-    path = save_checkpoint(checkpoint, job.out, interrupted=interrupted)
-    retain(job.out, keep_last=job.config.training.keep_last)
-    job.on_event(CheckpointSaved(state.step, path))
-    return path
 
 
-def _stopped(job: _Job, path: Path, step: int, *, terminated: bool) -> StoppedError:
-    word = "terminated" if terminated else "interrupted"
+def _save(job: _Job, state: TrainState, writer: CheckpointWriter, bits_per_byte: float | None) -> None:
+    writer.save(_checkpoint(job, state), bits_per_byte=bits_per_byte)
+
+
+class _SavedOnError:
+    """Saves the last whole step when its block ends in an error that is no stop.
+
+    What cannot be gone on from is left alone: an update that broke off, weights that are not finite, steps that
+    were skipped up to the end. So is a model that the main rank has only a part of: others may be gone.
+    """
+
+    def __init__(self, job: _Job, state: TrainState, writer: CheckpointWriter) -> None:
+        self._job = job
+        self._state = state
+        self._writer = writer
+        self._begun = state.step
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        state = self._state
+        if error is None or isinstance(error, StoppedError) or is_full(error) or state.step == self._begun:
+            return
+        state.optimizer.zero_grad(set_to_none=True)  # room, where memory was what failed
+        if not (self._job.world.is_main and state.sharing.is_whole_here):
+            return
+        if not state.is_whole or state.skipped_in_row or not state.is_finite():
+            return
+        try:
+            self._writer.save_now(_checkpoint(self._job, state, alone=True), interrupted=True)
+        except AlmError as fault:
+            self._job.on_event(Warned(f"step {state.step} was not saved: {fault.message}", fault.hint))
+
+
+def _stopped(job: _Job, path: Path, step: int, reason: Reason | None) -> StoppedError:
+    assert reason is not None, "the loop ends early only when it is asked to"
     return StoppedError(
-        f"{word} at step {step}; saved `{path}`", hint=f"run `{job.resume_command}` to go on", terminated=terminated
+        f"{reason.word} at step {step}; saved `{path}`",
+        hint=f"run `{job.resume_command}` to go on",
+        exit_code=reason.exit_code,
     )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from alm import artifacts
-from alm.artifacts import RunMetadata
+from alm.artifacts import RunMetadata, Values
 from alm.config.load import Part, load, write_yaml
 from alm.errors import AlmError, ConfigError
-from alm.events import Listener, Warned
+from alm.events import Listener, Noted, Warned
 from alm.files import explained, is_running, write_bytes
 from alm.training.config import RunConfig
 
@@ -27,6 +27,9 @@ MUTABLE = frozenset(
         "training.checkpoint_interval",
         "training.keep_last",
         "training.parallel",
+        "training.keep_every",
+        "training.keep_best",
+        "training.max_skipped_in_row",
         "training.micro_batch_size",  # with the next one: their product stays
         "training.gradient_accumulation",
         "validation.interval",
@@ -109,12 +112,17 @@ def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunCo
         refused += [key for key in changed if key in _BATCH]
     elif any(key in _BATCH for key in changed):
         on_event(Warned("a step is cut into other micro-batches: the same curve, but not bit for bit"))
+    allowed = [key for key in changed if key not in refused]
     if refused:
-        lines = [f"{key}  {before.get(key)} -> {now.get(key)}" for key in refused]
+        lines = _table(refused, before, now)
+        if allowed:
+            lines += ["and with these changes, which are allowed:", *_table(allowed, before, now)]
         raise ConfigError(
             "\n  ".join([f"`{run}` was begun with another configuration", *lines]),
             hint=f"start another run with `--out {free_name(run)}`, or leave out what differs",
         )
+    if allowed:
+        on_event(Noted("\n  ".join(["resuming with another configuration", *_table(allowed, before, now)])))
     if "training.max_steps" in changed and before["scheduler.total_steps"] == _AUTO:
         on_event(
             Warned(f"training.max_steps was {before['training.max_steps']}: the learning rate follows the new one")
@@ -124,6 +132,13 @@ def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunCo
         section, _, name = key.partition(".")
         values[section][name] = now[key]
     return RunConfig.model_validate(values)
+
+
+def _table(keys: Iterable[str], before: Values, now: Values) -> list[str]:
+    """A line for each key: what it was, and what it is now."""
+    keys = list(dict.fromkeys(keys))
+    width = max(map(len, keys))
+    return [f"{key:<{width}}  {before.get(key)} -> {now.get(key)}" for key in keys]
 
 
 def free_name(run: Path) -> Path:

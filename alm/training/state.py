@@ -15,17 +15,28 @@ from alm.distributed import World
 from alm.model.init import initialize
 from alm.model.transformer import Transformer
 from alm.training.config import RunConfig
-from alm.training.parallel import Sharing, gathered, parted, share
+from alm.training.parallel import Sharing, gathered, local, parted, share
 
 
 @dataclass
 class TrainState:
-    """`step` counts finished updates; `sharing` is how the ranks train `model` together."""
+    """`step` counts finished updates, those among them that were skipped too.
+
+    `is_whole` is false while an update is under way: what it leaves when it fails must not be saved. `sharing` is how
+    the ranks train `model` together.
+    """
 
     model: Transformer
     optimizer: torch.optim.Optimizer
     sharing: Sharing
     step: int = 0
+    skipped_steps: int = 0
+    skipped_in_row: int = 0
+    is_whole: bool = True
+
+    def is_finite(self) -> bool:
+        """Whether every weight of this rank is a number: an update after a finite loss may overflow."""
+        return all(bool(torch.isfinite(local(parameter)).all()) for parameter in self.model.parameters())
 
 
 def fresh(config: RunConfig, choice: Choice, world: World, *, seq_len: int) -> TrainState:
@@ -54,6 +65,7 @@ def restore_(state: TrainState, checkpoint: Checkpoint, choice: Choice) -> None:
     state.model.load_state_dict({name: parted(tensor, own[name]) for name, tensor in checkpoint.model.items()})
     state.optimizer.load_state_dict(_parted_moments(checkpoint.optimizer, state.optimizer))
     state.step = checkpoint.step
+    state.skipped_steps, state.skipped_in_row = checkpoint.skipped_steps, checkpoint.skipped_in_row
     rank = state.sharing.world.rank
     # Made by fewer ranks: what they draw decides nothing, and need not be the same.
     _restore_random(checkpoint.rng[rank % len(checkpoint.rng)], choice.device)
@@ -70,13 +82,19 @@ def _parted_moments(saved: Values, optimizer: torch.optim.Optimizer) -> Values:
 
 
 def snapshot(
-    state: TrainState, config: RunConfig, *, environment: dict[str, str], tokenizer_sha256: str, data_sha256: str
+    state: TrainState,
+    config: RunConfig,
+    *,
+    environment: dict[str, str],
+    tokenizer_sha256: str,
+    data_sha256: str,
+    alone: bool = False,
 ) -> Checkpoint:
-    """`state` as a checkpoint, whole on the main rank; all ranks have to call it.
+    """`state` as a checkpoint, whole on the main rank. Ranks call it together, or `alone` after an error.
 
-    It shares the tensors: write it before the next step.
+    It shares the tensors: copy or write it before the next step.
     """
-    world = state.sharing.world
+    world = World(device=state.sharing.world.device) if alone else state.sharing.world
     return Checkpoint(
         step=state.step,
         samples_seen=state.step * config.training.sequences_per_step,
@@ -87,6 +105,8 @@ def snapshot(
         environment=environment,
         tokenizer_sha256=tokenizer_sha256,
         data_sha256=data_sha256,
+        skipped_steps=state.skipped_steps,
+        skipped_in_row=state.skipped_in_row,
     )
 
 

@@ -18,10 +18,14 @@ from alm.training.state import TrainState
 
 @dataclass(frozen=True)
 class StepResult:
-    """Scalars of all ranks, on the device: reading them waits for it. `loss` is nats per target token."""
+    """Scalars of all ranks, on the device: reading them waits for it. `loss` is nats per target token.
+
+    Where `is_finite` is false the update was left out.
+    """
 
     loss: torch.Tensor
     gradient_norm: torch.Tensor
+    is_finite: torch.Tensor
 
 
 def train_step(
@@ -53,11 +57,30 @@ def train_step(
             losses.append(_backward(state, batch, choice=choice, targets=targets))
     total = state.sharing.finish(losses)
     norm = clip_(state.model.parameters(), clip_norm)
+    # One answer for the whole step: both are sums over all ranks, who agree on it.
+    is_finite = torch.isfinite(total) & torch.isfinite(norm)
     for group in state.optimizer.param_groups:
         group["lr"] = group[PEAK_LR] * lr_factor
-    state.optimizer.step()
+    state.is_whole = False
+    _update(state.optimizer, is_finite)
     state.step += 1
-    return StepResult(total, norm)
+    state.is_whole = True
+    return StepResult(total, norm, is_finite)
+
+
+def _update(optimizer: torch.optim.Optimizer, is_finite: torch.Tensor) -> None:
+    """Step `optimizer`, or leave its moments and the weights as they are, to the bit.
+
+    An accelerator is not waited for where the optimizer decides there by itself, as PyTorch's fused ones do for
+    `torch.amp.GradScaler`.
+    """
+    if is_finite.device.type == "cpu" or not getattr(optimizer, "_step_supports_amp_scaling", False):
+        if bool(is_finite):
+            optimizer.step()
+        return
+    optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined] # read by the fused kernels
+    optimizer.grad_scale = None  # type: ignore[attr-defined]
+    optimizer.step()
 
 
 def _backward(state: TrainState, batch: MicroBatch, *, choice: Choice, targets: int) -> torch.Tensor:

@@ -1,32 +1,85 @@
-"""Asking a run to stop: SIGINT and SIGTERM become a flag that the loop looks at between micro-batches."""
+"""Asking a run to stop: signals and a time limit become a flag that the loop looks at between micro-batches."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable
+from enum import Enum
 from types import FrameType, TracebackType
 from typing import Any
 
-from alm.errors import StoppedError
+from alm.distributed import World
+from alm.errors import EXIT_AGAIN, EXIT_INTERRUPTED, EXIT_TERMINATED, StoppedError
 
 
-class StopSignals:
-    """While this context lasts, the first SIGINT or SIGTERM sets `requested`; a second SIGINT stops at once.
+class Reason(Enum):
+    """Why a run ends early: what is said of it, and the exit code.
 
-    Outside the main thread, where Python allows no handlers, nothing is installed and nothing is requested.
+    SIGUSR1 and the time limit are how a scheduler asks for the machine back: the exit code says that the run is not
+    finished and wants to be started again.
     """
 
-    def __init__(self, *, on_request: Callable[[], None] = lambda: None) -> None:
+    INTERRUPTED = ("interrupted", EXIT_INTERRUPTED)
+    TERMINATED = ("terminated", EXIT_TERMINATED)
+    ASKED = ("stopped by SIGUSR1", EXIT_AGAIN)
+    OUT_OF_TIME = ("stopped by the time limit", EXIT_AGAIN)
+
+    @property
+    def word(self) -> str:
+        return self.value[0]
+
+    @property
+    def exit_code(self) -> int:
+        return self.value[1]
+
+
+_ORDER = list(Reason)
+_REASONS = {"SIGINT": Reason.INTERRUPTED, "SIGTERM": Reason.TERMINATED, "SIGUSR1": Reason.ASKED}
+
+
+class Agreement:
+    """Whether to stop, asked by all ranks together: `reason` is that of one of them, the same on every rank."""
+
+    def __init__(self, requests: StopRequests, world: World) -> None:
+        self._requests = requests
+        self._world = world
+        self.reason: Reason | None = None
+
+    def __call__(self) -> bool:
+        own = self._requests.reason
+        number = self._world.greatest(0 if own is None else _ORDER.index(own) + 1)
+        self.reason = _ORDER[number - 1] if number else None
+        return number > 0
+
+
+class StopRequests:
+    """While this context lasts, the first signal, or `deadline` (of `time.monotonic`), sets `reason`.
+
+    A second SIGINT stops at once. Outside the main thread, where Python allows no handlers, there are no signals.
+    Windows has no SIGUSR1.
+    """
+
+    def __init__(self, *, deadline: float | None = None, on_request: Callable[[], None] = lambda: None) -> None:
+        self._deadline = deadline
         self._on_request = on_request
-        self.requested = False
-        self.terminated = False
+        self._signalled: Reason | None = None
         self._before: dict[signal.Signals, Any] = {}  # Any: what signal.signal returns
 
-    def __enter__(self) -> StopSignals:
+    @property
+    def reason(self) -> Reason | None:
+        """Why to stop, None while there is no reason to."""
+        if self._signalled is None and self._deadline is not None and time.monotonic() >= self._deadline:
+            return Reason.OUT_OF_TIME
+        return self._signalled
+
+    def __enter__(self) -> StopRequests:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._on_signal)
+            for name in _REASONS:
+                number = getattr(signal, name, None)
+                if number is not None:
+                    self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(
@@ -37,9 +90,8 @@ class StopSignals:
         self._before = {}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
+        if self._signalled is not None and number == signal.SIGINT:
             raise StoppedError("stopped at once: what the last checkpoint holds is all there is")
-        if not self.requested:
+        if self._signalled is None:
             self._on_request()
-        self.requested = True
-        self.terminated = number == signal.SIGTERM
+        self._signalled = _REASONS[signal.Signals(number).name]

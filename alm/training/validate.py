@@ -7,13 +7,14 @@ for bytes: the end-of-text token stands for none and counts in neither sum.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alm.data.loader import MicroBatch, micro_batch
+from alm.data.loader import NO_TARGET, MicroBatch, micro_batch
 from alm.data.order import Positions, permute
 from alm.device import Choice, autocast
 from alm.packing.shards import TokenStream
@@ -52,31 +53,52 @@ def validate(
     rows: Positions,
     micro_batch_size: int,
     choice: Choice,
-) -> Score:
-    """The score of `rows` of `stream`, which ranks share; leaves the model in training mode as it was.
+    should_stop: Callable[[], bool] = bool,
+) -> Score | None:
+    """The score of `rows` of `stream`, which ranks share, or None when asked to stop.
 
     The same bits at any number of ranks: micro-batches are the same, and sums of rows are added up in their order.
+    Leaves the model in training mode as it was.
     """
-    world, was_training = sharing.world, sharing.objective.training
+    was_training = sharing.objective.training
     sharing.objective.eval()
-    widths = torch.from_numpy(bytes_per_id.astype(np.int64))
-    sums = torch.zeros(len(rows), 3, dtype=torch.float64)  # of a row: nats, nats of text, bytes of text
+    sums = _sums(sharing, stream, rows, bytes_per_id, micro_batch_size, choice, should_stop)
+    sharing.objective.train(was_training)
+    if sums is None:
+        return None
+    nats, targets, text_nats, size = sums.sum(0).tolist()
+    return Score(nats / targets, text_nats / math.log(2) / max(size, 1))
+
+
+def _sums(
+    sharing: Sharing,
+    stream: TokenStream,
+    rows: Positions,
+    bytes_per_id: NDArray[np.int32],
+    micro_batch_size: int,
+    choice: Choice,
+    should_stop: Callable[[], bool],
+) -> torch.Tensor | None:
+    """(rows, 4) float64: what `_row_sums` says of each, on every rank; None when asked to stop."""
+    world, widths = sharing.world, torch.from_numpy(bytes_per_id.astype(np.int64))
+    sums = torch.zeros(len(rows), 4, dtype=torch.float64)
     starts = range(0, len(rows), micro_batch_size)
     for first in range(0, len(starts), world.size):
+        if should_stop():
+            return None
         # Where nothing is left, a rank repeats the last: with FSDP every forward takes all ranks.
         own = first + world.rank
         part = slice(start := starts[min(own, len(starts) - 1)], start + micro_batch_size)
         found = _row_sums(sharing, micro_batch(stream, rows[part]), widths, choice)
         if own < len(starts):
             sums[part] = found
-    nats, text_nats, size = world.sum_(sums).sum(0).tolist()  # other ranks' rows are zeros here: nothing is rounded
-    sharing.objective.train(was_training)
-    return Score(nats / (len(rows) * stream.seq_len), text_nats / math.log(2) / max(size, 1))
+    return world.sum_(sums)  # a row is zero on all ranks but one: nothing is rounded
 
 
 def _row_sums(sharing: Sharing, batch: MicroBatch, widths: torch.Tensor, choice: Choice) -> torch.Tensor:
-    """(B, 3) float64 on the CPU: nats, nats of tokens that stand for bytes, and those bytes, of each row."""
+    """(B, 4) float64 on the CPU, of each row: nats, targets, nats of those that stand for bytes, and these bytes."""
     with autocast(choice.device, choice.precision):
         losses = sharing.objective.token_losses(batch.inputs.to(choice.device), batch.targets.to(choice.device))
-    losses, bytes_of = losses.cpu().double(), widths[batch.targets.clamp_min(0)] * (batch.targets >= 0)
-    return torch.stack([losses.sum(1), (losses * (bytes_of > 0)).sum(1), bytes_of.sum(1).double()], 1)
+    losses, is_target = losses.cpu().double(), batch.targets != NO_TARGET
+    bytes_of = widths[batch.targets.clamp_min(0)] * is_target
+    return torch.stack([losses, is_target, losses * (bytes_of > 0), bytes_of.double()]).sum(2).T

@@ -12,7 +12,7 @@ import torch
 
 from alm.checkpoint.format import LAST_NAME, Checkpoint, numbered
 from alm.checkpoint.load import load_checkpoint, newest, verify
-from alm.checkpoint.retain import retain, set_aside_later
+from alm.checkpoint.retain import Retention, retain, set_aside_later
 from alm.checkpoint.save import save_checkpoint
 from alm.errors import AlmError, ArtifactError
 from alm.events import Event, Warned
@@ -143,7 +143,7 @@ def test_a_checkpoint_without_metadata_is_not_whole(tmp_path: Path) -> None:
 
 def test_only_the_last_few_are_kept(tmp_path: Path) -> None:
     save(tmp_path, 1, 2, 3, 10, 200)
-    retain(tmp_path, keep_last=2)
+    retain(tmp_path, Retention(last=2))
     assert [path.name for path in numbered(tmp_path)] == ["ckpt-step000200.pt", "ckpt-step000010.pt"]
     assert verify(tmp_path / LAST_NAME).step == 200
 

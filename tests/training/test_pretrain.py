@@ -64,7 +64,7 @@ def bits(run: Path, name: str = LAST_NAME) -> str:
 
 def rows(run: Path) -> list[dict[str, Any]]:
     """The metrics but for what a clock decides."""
-    return [{k: v for k, v in row.items() if "second" not in k} for row in metrics.read(run)]
+    return metrics.without_clock(metrics.read(run))
 
 
 def test_the_first_loss_is_ln_v_and_training_lowers_it(uninterrupted: Path, data: Path, tmp_path: Path) -> None:

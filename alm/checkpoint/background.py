@@ -1,0 +1,159 @@
+"""Writing checkpoints while training goes on: a copy is taken, and a thread does the rest.
+
+What training waits for is the copy. Serializing, hashing, the disk and removing older checkpoints happen in the
+thread, one checkpoint at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from alm import files
+from alm.checkpoint.format import Checkpoint, name
+from alm.checkpoint.retain import Retention, retain
+from alm.checkpoint.save import save_checkpoint
+from alm.errors import AlmError, StoppedError
+
+_PATIENCE_SECONDS = 0.2  # Windows runs no signal handler while a wait has no end
+
+Saved = Callable[[int, Path], object]
+Full = Callable[[AlmError], object]
+
+
+class HostCopy:
+    """Copies of tensors on the host. Buffers are kept, and the next copy overwrites the one before."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, torch.Tensor] = {}
+
+    def of(self, checkpoint: Checkpoint) -> Checkpoint:
+        """`checkpoint` with copies of its tensors: later changes of the originals do not reach it."""
+        copied = replace(
+            checkpoint, **{name: self._of(getattr(checkpoint, name), name) for name in ("model", "optimizer", "rng")}
+        )
+        if torch.cuda.is_available():
+            torch.cuda.current_stream().synchronize()
+        return copied
+
+    def _of(self, value: Any, place: str) -> Any:  # Any: what a checkpoint holds
+        if isinstance(value, torch.Tensor):
+            return self._tensor(value, place)
+        if isinstance(value, dict):
+            return {key: self._of(item, f"{place}/{key}") for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self._of(item, f"{place}/{number}") for number, item in enumerate(value))
+        return value
+
+    def _tensor(self, tensor: torch.Tensor, place: str) -> torch.Tensor:
+        buffer = self._buffers.get(place)
+        if buffer is None or (buffer.shape, buffer.dtype) != (tensor.shape, tensor.dtype):
+            buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            self._buffers[place] = buffer
+        return buffer.copy_(tensor.detach(), non_blocking=True)
+
+
+class CheckpointWriter:
+    """Saves checkpoints of one run, in the background or at once. Use as a context manager.
+
+    `on_saved` is told of each that is on the disk, whole; `on_full` of one that the disk had no room for, which
+    leaves the ones before as they were. Both are called in the caller's thread, as every other error is raised
+    there: by `settle`, or by the next call.
+
+    Leaving the context waits for the one in flight, but gives it up when the run is stopped at once.
+    """
+
+    def __init__(self, run: Path, retention: Retention, *, on_saved: Saved, on_full: Full) -> None:
+        self._run = run
+        self._retention = retention
+        self._on_saved = on_saved
+        self._on_full = on_full
+        self._copy = HostCopy()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="alm-checkpoint")
+        self._in_flight: tuple[int, Future[Path]] | None = None
+        self._saved_step: int | None = None
+        self._cancelled = threading.Event()
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if isinstance(error, StoppedError):
+                self._cancelled.set()
+            elif error is None:
+                self.wait()
+        finally:
+            self._thread.shutdown(wait=True)
+
+    def save(self, checkpoint: Checkpoint, *, bits_per_byte: float | None = None) -> None:
+        """Save a copy of `checkpoint` in the background; waits for the one before, and for the copy."""
+        self.wait()
+        copied = self._copy.of(checkpoint)
+        self._in_flight = (checkpoint.step, self._thread.submit(self._write, copied, bits_per_byte=bits_per_byte))
+
+    def save_now(self, checkpoint: Checkpoint, *, interrupted: bool = False) -> Path:
+        """Save `checkpoint` itself and wait for it: for the end of a run, where nothing else goes on."""
+        self.wait()
+        path = self._write(checkpoint, interrupted=interrupted)
+        self._tell(checkpoint.step, path)
+        return path
+
+    def has_saved(self, step: int) -> bool:
+        """Whether the newest checkpoint that is through is that of `step`."""
+        return self._saved_step == step
+
+    def _tell(self, step: int, path: Path) -> None:
+        self._saved_step = step
+        self._on_saved(step, path)
+
+    def settle(self) -> None:
+        """Tell of the checkpoint in flight if it is through, or raise what it ended in; never waits."""
+        if self._in_flight is not None and self._in_flight[1].done():
+            step, future = self._in_flight
+            self._in_flight = None
+            try:
+                path = future.result()
+            except AlmError as error:
+                if not files.is_full(error):
+                    raise
+                self._on_full(error)
+            else:
+                self._tell(step, path)
+
+    def wait(self) -> None:
+        """Wait for the checkpoint in flight, if there is one."""
+        if self._in_flight is not None:
+            while not wait([self._in_flight[1]], timeout=_PATIENCE_SECONDS).done:
+                pass
+            self.settle()
+
+    def _write(self, checkpoint: Checkpoint, *, interrupted: bool = False, bits_per_byte: float | None = None) -> Path:
+        path = save_checkpoint(
+            checkpoint,
+            self._run,
+            interrupted=interrupted,
+            bits_per_byte=bits_per_byte,
+            is_cancelled=self._cancelled.is_set,
+        )
+        retain(self._run, self._retention)
+        return path
+
+
+class NoWriter(CheckpointWriter):
+    """For a rank that writes no files: takes checkpoints and keeps none."""
+
+    def save(self, checkpoint: Checkpoint, *, bits_per_byte: float | None = None) -> None:
+        pass
+
+    def save_now(self, checkpoint: Checkpoint, *, interrupted: bool = False) -> Path:
+        return self._run / name(checkpoint.step, interrupted=interrupted)

@@ -1,0 +1,46 @@
+"""Whether the disk has room for the checkpoints to come, asked before a step is spent."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from alm.checkpoint.format import numbered
+from alm.checkpoint.retain import Retention
+from alm.errors import AlmError
+from alm.events import Listener, Warned, ignore
+
+
+def check_space(
+    run: Path, retention: Retention, *, checkpoint_bytes: int, saves: int, permanent: int, on_event: Listener = ignore
+) -> None:
+    """Raise `AlmError` when the next checkpoints of `run` do not fit beside what is there.
+
+    The next is written before the oldest goes, so one more than `retention` keeps must fit, or as many as there
+    will be `saves`. `permanent` ones, which are kept for ever, are only warned of: there is time to make room.
+    """
+    there = len(numbered(run))
+    rolling = max(1, min(saves, retention.last + retention.best + 1 - there))
+    free = shutil.disk_usage(run).free
+    if free < rolling * checkpoint_bytes:
+        raise AlmError(
+            f"`{run}` has {_size(free)} of free space, and the next {_count(rolling)} of {_size(checkpoint_bytes)} "
+            f"{'needs' if rolling == 1 else 'need'} {_size(rolling * checkpoint_bytes)}",
+            hint=f"make room (`df -h {run}`), keep fewer with `--set training.keep_last=1`, or name another `--out`",
+        )
+    if free < (rolling + permanent) * checkpoint_bytes:
+        on_event(
+            Warned(
+                f"`{run}` has {_size(free)} of free space; the {permanent:,} checkpoints that are kept for ever will "
+                f"need {_size(permanent * checkpoint_bytes)}",
+                "--set training.keep_every=... to keep fewer",
+            )
+        )
+
+
+def _count(number: int) -> str:
+    return "checkpoint" if number == 1 else f"{number} checkpoints"
+
+
+def _size(number: int) -> str:
+    return f"{number / 1e9:,.2f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"

@@ -1,0 +1,87 @@
+"""`alm verify-resume`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from alm.cli import options, ui
+
+if TYPE_CHECKING:
+    from alm.doctor.verify_resume import Verdict
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command(name="verify-resume", epilog="Example:  alm verify-resume --kills 50")
+def verify_resume(
+    kills: Annotated[int, typer.Option("--kills", min=1, help="How often the run is killed.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", help="Draws the moments.")] = 0,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Packed data; absent takes built-in tales.", show_default=False)
+    ] = None,
+    device: options.Device = "auto",
+    keep: Annotated[bool, typer.Option("--keep", help="Keep both runs, and say where they are.")] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Prove that killing a run loses nothing: kill one again and again, damage its files, and compare the bits."""
+    import shutil
+    import tempfile
+
+    from alm.doctor.verify_resume import verify_resume as verify
+    from alm.errors import AlmError
+
+    work = Path(tempfile.mkdtemp(prefix="alm-verify-resume-"))
+    lost = False
+    try:
+        with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
+            found = verify(work, kills=kills, seed=seed, data=data, device_name=device, on_event=on_event)
+        lost = not found.is_equal
+    except AlmError:
+        keep = True
+        raise
+    finally:
+        if keep or lost:
+            ui.talk(f"both runs are in `{work}`")
+        else:
+            shutil.rmtree(work, ignore_errors=True)
+    ui.show_result(_values(found), _lines(found), as_json=json)
+    if lost:
+        raise AlmError(
+            f"{_differing(found)} of the killed run are not those of the undisturbed one",
+            hint=f"please report it, with what `alm device` prints and the files in `{work}`",
+        )
+
+
+def _values(found: Verdict) -> dict[str, object]:
+    sides = {"undisturbed": vars(found.undisturbed), "killed": vars(found.killed)}
+    return {**vars(found), **sides, "is_equal": found.is_equal}
+
+
+def _differing(found: Verdict) -> str:
+    before, after = vars(found.undisturbed), vars(found.killed)
+    return ", ".join(name for name in before if before[name] != after[name])
+
+
+def _lines(found: Verdict) -> list[str]:
+    before, after = found.undisturbed, found.killed
+    rows = [
+        ("", "undisturbed", "killed", ""),
+        *(
+            (name, str(old)[:16], str(new)[:16], "equal" if old == new else "DIFFERENT")
+            for (name, old), new in zip(vars(before).items(), vars(after).values(), strict=True)
+        ),
+    ]
+    kills = ", ".join(f"{number} while {moment}" for moment, number in found.kills.items())
+    damaged = ", ".join(f"{number} {kind}" for kind, number in found.damaged.items()) or "none"
+    verdict = "nothing was lost" if found.is_equal else "SOMETHING WAS LOST"
+    return [
+        *ui.columns(rows),
+        f"{sum(found.kills.values())} kills: {kills}; {found.half_written} left a checkpoint half-written",
+        f"{sum(found.damaged.values())} damaged checkpoints: {damaged}",
+        f"{verdict} ({found.seconds:.0f} s)",
+    ]

@@ -1,0 +1,1 @@
+"""What alm promises, proved on the machine at hand."""

@@ -1,0 +1,245 @@
+"""`alm verify-resume`: a run that is killed again and again ends in the bits of one that is left alone.
+
+Both runs are real ones, `alm pretrain` in a process of its own. This process watches the killed one and chooses
+the moments: while it starts, in the middle of steps, and while a checkpoint is being written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from alm.checkpoint.format import LAST_NAME, Checkpoint, numbered
+from alm.checkpoint.load import load_checkpoint
+from alm.config.load import write_yaml
+from alm.doctor import damage
+from alm.doctor.example import example_config, example_data
+from alm.errors import AlmError
+from alm.events import Listener, Noted, Progressed, ignore
+from alm.training import metrics
+
+Moment = Literal["starting", "training", "writing"]
+_SHARES: dict[Moment, int] = {"starting": 1, "training": 4, "writing": 5}
+DAMAGES = len(damage.KINDS)
+STEPS_PER_KILL = 4
+_FEWEST_STEPS = 24
+_POLL_SECONDS = 0.002
+_WRITING_SECONDS = 0.03  # after a temporary file is seen: long enough to meet what comes after it, too
+_STARTING_SECONDS = 3.0
+_STEP_SECONDS = 0.05
+_TASK = "kill and resume"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One run: hashes of its last checkpoint, and of its metrics without what a clock decides."""
+
+    step: int
+    weights: str
+    optimizer: str
+    metrics: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Both runs, and what the second one went through.
+
+    `kills` by moment; `half_written` of them left a checkpoint that was being written; `damaged` by kind of damage.
+    """
+
+    undisturbed: Side
+    killed: Side
+    kills: dict[str, int]
+    half_written: int
+    damaged: dict[str, int]
+    seconds: float
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether the killed run is the undisturbed one, bit for bit."""
+        return self.undisturbed == self.killed
+
+
+def verify_resume(
+    work: Path,
+    *,
+    kills: int,
+    seed: int,
+    data: Path | None = None,
+    device_name: str = "auto",
+    on_event: Listener = ignore,
+) -> Verdict:
+    """Train twice in `work` on the packed `data`, or on built-in tales: undisturbed, and killed `kills` times.
+
+    Up to five times the newest checkpoint is damaged before the run goes on. `seed` draws the moments. Raises
+    `AlmError` when a run ends by itself in an error.
+    """
+    started = time.monotonic()
+    packed = data or example_data(work, on_event=on_event)
+    config = example_config(packed, max_steps=max(_FEWEST_STEPS, STEPS_PER_KILL * kills))
+    path = work / "config.yaml"
+    path.write_text(write_yaml(config.model_dump(mode="json")), encoding="utf-8")
+    command = [sys.executable, "-m", "alm", "pretrain", "--model", str(path), "--train", str(path)]
+    command += ["--data", str(packed), "--device", device_name, "--quiet", "--out"]
+    on_event(Noted(f"a run of {config.training.max_steps} steps that nobody disturbs"))
+    _finish([*command, str(work / "undisturbed")], work / "undisturbed.log")
+    on_event(Noted(f"the same, killed {kills} times"))
+    killer = _Killer([*command, str(work / "killed")], work / "killed", config.training.max_steps, random.Random(seed))
+    for number in killer.kill(kills):
+        on_event(Progressed(_TASK, number, kills, "kills"))
+    _finish(killer.command, killer.log)
+    return Verdict(
+        undisturbed=side(work / "undisturbed"),
+        killed=side(work / "killed"),
+        kills=killer.kills,
+        half_written=killer.half_written,
+        damaged=killer.damaged,
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+def side(run: Path) -> Side:
+    """What the finished `run` ended in."""
+    found = load_checkpoint(run / LAST_NAME)
+    rows = metrics.without_clock(metrics.read(run))
+    return Side(
+        found.step, _digest(found.model), _digest(_optimizer(found)), hashlib.sha256(str(rows).encode()).hexdigest()
+    )
+
+
+def _optimizer(checkpoint: Checkpoint) -> dict[str, Any]:  # Any: tensors and numbers
+    state: dict[Any, dict[str, Any]] = checkpoint.optimizer["state"]
+    return {f"{number}.{name}": value for number, values in state.items() for name, value in values.items()}
+
+
+def _digest(values: dict[str, Any]) -> str:  # Any: tensors and numbers
+    digest = hashlib.sha256()
+    for name in sorted(values):
+        value = values[name]
+        digest.update(f"{name} ".encode())
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{value.dtype} {tuple(value.shape)} ".encode())
+            digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        else:
+            digest.update(repr(value).encode())
+    return digest.hexdigest()
+
+
+def _finish(command: list[str], log: Path) -> None:
+    with log.open("ab") as file:
+        code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False).returncode
+    if code:
+        raise _ended(code, log)
+
+
+def _ended(code: int, log: Path) -> AlmError:
+    said = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    return AlmError(
+        f"`alm pretrain` ended with code {code}: {said[-1] if said else 'it said nothing'}",
+        hint=f"run `cat {log}`",
+    )
+
+
+class _Killer:
+    """Starts the run again and again, and kills it at drawn moments spread over its steps."""
+
+    def __init__(self, command: list[str], run: Path, max_steps: int, draw: random.Random) -> None:
+        self.command = command
+        self.log = run.with_name(f"{run.name}.log")
+        self.kills: dict[str, int] = dict.fromkeys(_SHARES, 0)
+        self.half_written = 0
+        self.damaged: dict[str, int] = {}
+        self._run = run
+        self._max_steps = max_steps
+        self._draw = draw
+        self._seen = (0, 0)
+
+    def kill(self, kills: int) -> Iterator[int]:
+        """Kill the run `kills` times, and yield how often it was."""
+        last = self._max_steps - 3 * STEPS_PER_KILL  # so that a checkpoint still comes after the last target
+        targets = sorted(self._draw.uniform(0, max(1, last)) for _ in range(kills))
+        before_damage = self._rounds_with_damage(kills)
+        for number, target in enumerate(targets, start=1):
+            (moment,) = self._draw.choices(list(_SHARES), list(_SHARES.values()))
+            self._once(moment, target)
+            if number in before_damage:
+                self._damage()
+            yield number
+
+    def _rounds_with_damage(self, kills: int) -> set[int]:
+        first = min(kills, 1 + kills // 5)  # before that there may be no checkpoint yet
+        rounds = range(first, kills + 1)
+        return set(self._draw.sample(rounds, min(DAMAGES, len(rounds))))
+
+    def _once(self, moment: Moment, target: float) -> None:
+        left_behind = self._half_written()
+        with (
+            self.log.open("ab") as log,
+            subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as child,
+        ):
+            try:
+                self._wait(child, moment, target, left_behind)
+            finally:
+                child.kill()  # SIGKILL; on Windows TerminateProcess, which asks no more
+                code = child.wait()
+        if code == 0:
+            raise AlmError("the run ended before it could be killed", hint="run it again with fewer `--kills`")
+        if code > 0 and sys.platform != "win32":
+            raise _ended(code, self.log)
+        self.kills[moment] += 1
+        self.half_written += bool(self._half_written() - left_behind)
+
+    def _wait(
+        self, child: subprocess.Popen[bytes], moment: Moment, target: float, left_behind: set[tuple[str, int]]
+    ) -> None:
+        """Until the drawn moment has come, or the run has ended by itself."""
+        if moment == "starting":
+            _pause(child, self._draw.uniform(0, _STARTING_SECONDS))
+            return
+        while child.poll() is None and self._step() < target:
+            time.sleep(_POLL_SECONDS)
+        if moment == "training":
+            _pause(child, self._draw.uniform(0, _STEP_SECONDS))
+            return
+        while child.poll() is None and not self._half_written() - left_behind:
+            time.sleep(_POLL_SECONDS)
+        _pause(child, self._draw.uniform(0, _WRITING_SECONDS))
+
+    def _step(self) -> int:
+        """The last step in the metrics, which are read only when they have grown: the run needs the processor."""
+        path = self._run / metrics.NAME
+        size = path.stat().st_size if path.is_file() else 0
+        if size != self._seen[0]:
+            rows = metrics.read(self._run)
+            self._seen = (size, int(rows[-1]["step"]) if rows else 0)
+        return self._seen[1]
+
+    def _half_written(self) -> set[tuple[str, int]]:
+        """Temporary files of checkpoints with their times, which tell them from those of an earlier process."""
+        found = set()
+        for path in self._run.glob(".ckpt-*"):
+            with contextlib.suppress(OSError):  # renamed in between
+                found.add((path.name, path.stat().st_mtime_ns))
+        return found
+
+    def _damage(self) -> None:
+        checkpoints = numbered(self._run)
+        if checkpoints:
+            kind = damage.KINDS[sum(self.damaged.values()) % DAMAGES]
+            kind(checkpoints[0], self._draw)
+            self.damaged[kind.__name__] = self.damaged.get(kind.__name__, 0) + 1
+
+
+def _pause(child: subprocess.Popen[bytes], seconds: float) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(timeout=seconds)
