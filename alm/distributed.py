@@ -153,7 +153,7 @@ class World(Place):
         with _answered():
             dist.broadcast_object_list(made, src=MAIN)
         if failure is not None:
-            raise failure
+            raise _SharedError(failure)
         if made[0] is None:
             raise EchoedError("the main rank ends", exit_code=0)
         value: T = made[0][0]
@@ -162,6 +162,14 @@ class World(Place):
     def wait(self) -> None:
         """Go on when every rank has come here."""
         self.greatest(0)
+
+
+class _SharedError(Exception):
+    """Carries an error that all ranks know of out of the world."""
+
+    def __init__(self, error: AlmError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 @contextlib.contextmanager
@@ -232,6 +240,8 @@ def _told_once(error: Exception, here: Place, store: Store) -> Exception:
     if threading.current_thread() is threading.main_thread():
         # torchrun ends the ranks that are left: what there is to say comes first.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if isinstance(error, _SharedError):
+        return error.error
     if isinstance(error, EchoedError):
         return error
     if isinstance(error, StoppedError):  # all ranks stop together

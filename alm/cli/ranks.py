@@ -5,9 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
+import uuid
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from alm.errors import EXIT_AGAIN, AlmError, EchoedError
+
+if TYPE_CHECKING:
+    from torch.distributed.launcher.api import LaunchConfig
 
 # torchrun hands these on to the ranks, which save and end; older versions of it know the first four alone.
 _SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
@@ -22,20 +28,37 @@ def run(words: Sequence[str], *, ranks: int) -> None:
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import main
+    from torch.distributed.launcher.api import elastic_launch
 
     os.environ.setdefault("OMP_NUM_THREADS", str(_threads(ranks)))
-    os.environ.setdefault("PET_SIGNALS_TO_HANDLE", _SIGNALS)
     # The ranks say what is wrong; torchrun would say it again, at length.
     logging.disable(logging.ERROR)
     try:
-        main(["--standalone", "--nproc-per-node", str(ranks), "-m", "alm", *words])
+        elastic_launch(_plan(ranks), sys.executable)("-u", "-m", "alm", *words)
     except ChildFailedError as error:
         raise _failure({rank: failure.exitcode for rank, failure in error.failures.items()}) from error
     except SignalException as stop:
         raise EchoedError("stopped", exit_code=_CODES.get(stop.sigval.name, 128 + stop.sigval)) from stop
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _plan(ranks: int) -> LaunchConfig:
+    """What `torchrun --standalone` does with so many ranks."""
+    from torch.distributed.launcher.api import LaunchConfig
+
+    plan = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=ranks,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    if hasattr(plan, "signals_to_handle"):
+        plan.signals_to_handle = _SIGNALS
+    return plan
 
 
 def _threads(ranks: int) -> int:
