@@ -199,7 +199,10 @@ def joined(device_name: str = "auto") -> Iterator[World]:
         world.wait()
     except Exception as error:
         # Connections stay open: the others are to notice only when this rank has said what happened.
-        raise _told_once(error, here, store) from error
+        told = _told_once(error, here, store)
+        if told is error:
+            raise
+        raise told from error
     dist.destroy_process_group()
 
 

@@ -33,7 +33,7 @@ def compare(programs: Mapping[str, Program], *, rounds: int, work: float = 0.0, 
     for number in range(rounds + 1):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            cost = _measured(programs[name]())
+            cost = measured(programs[name]())
             if number:  # the first round warms up
                 costs[name].append(cost)
     width = max(map(len, names))
@@ -48,7 +48,8 @@ def compare(programs: Mapping[str, Program], *, rounds: int, work: float = 0.0, 
         print(f"  {ours} / {peer}: CPU {with_interval(cpu)}; wall {with_interval(wall)}", flush=True)
 
 
-def _measured(program: Callable[[], object]) -> Cost:
+def measured(program: Callable[[], object]) -> Cost:
+    """What one call of `program` costs."""
     gc.collect()
     wall, cpu = time.perf_counter(), time.process_time()
     program()

@@ -27,6 +27,11 @@ class Retention:
     every: int | None = None
     best: bool = False
 
+    def is_permanent(self, path: Path) -> bool:
+        """Whether the step in the name of `path` is one whose checkpoint is never removed."""
+        step = step_of(path)
+        return self.every is not None and step is not None and step % self.every == 0
+
 
 def retain(run: Path, retention: Retention) -> None:
     """Remove every numbered checkpoint of `run` that `retention` does not keep.
@@ -37,7 +42,7 @@ def retain(run: Path, retention: Retention) -> None:
     kept = set(list(whole)[: retention.last])
     if not kept:
         return
-    kept |= {path for path in whole if retention.every and (step_of(path) or 0) % retention.every == 0}
+    kept |= {path for path in whole if retention.is_permanent(path)}
     best = _best(whole)
     if retention.best and best is not None:
         kept.add(best)

@@ -19,7 +19,7 @@ def check_space(
     The next is written before the oldest goes, so one more than `retention` keeps must fit, or as many as there
     will be `saves`. `permanent` ones, which are kept for ever, are only warned of: there is time to make room.
     """
-    there = len(numbered(run))
+    there = sum(not retention.is_permanent(path) for path in numbered(run))
     rolling = max(1, min(saves, retention.last + retention.best + 1 - there))
     free = shutil.disk_usage(run).free
     if free < rolling * checkpoint_bytes:

@@ -74,13 +74,18 @@ def _update(optimizer: torch.optim.Optimizer, is_finite: torch.Tensor) -> None:
     An accelerator is not waited for where the optimizer decides there by itself, as PyTorch's fused ones do for
     `torch.amp.GradScaler`.
     """
-    if is_finite.device.type == "cpu" or not getattr(optimizer, "_step_supports_amp_scaling", False):
+    if not _decides_itself(optimizer, is_finite.device):
         if bool(is_finite):
             optimizer.step()
         return
     optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined] # read by the fused kernels
     optimizer.grad_scale = None  # type: ignore[attr-defined]
     optimizer.step()
+
+
+def _decides_itself(optimizer: torch.optim.Optimizer, device: torch.device) -> bool:
+    """Whether asking the optimizer's kernels is better than asking ourselves, which on a CPU costs nothing."""
+    return device.type != "cpu" and bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
 def _backward(state: TrainState, batch: MicroBatch, *, choice: Choice, targets: int) -> torch.Tensor:

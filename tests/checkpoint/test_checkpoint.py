@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import pickle
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alm.checkpoint.format import LAST_NAME, Checkpoint, numbered
+from alm.checkpoint.format import BEST_NAME, LAST_NAME, Checkpoint, numbered, step_of
 from alm.checkpoint.load import load_checkpoint, newest, verify
 from alm.checkpoint.retain import Retention, retain, set_aside_later
 from alm.checkpoint.save import save_checkpoint
@@ -72,6 +74,53 @@ def test_last_is_a_copy_where_there_are_no_links(tmp_path: Path, monkeypatch: py
     save(tmp_path, 1, 2)
     assert (tmp_path / LAST_NAME).read_bytes() == (tmp_path / "ckpt-step000002.pt").read_bytes()
     assert verify(tmp_path / LAST_NAME).step == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", b"[]", b'{"format": "alm-checkpoint"}', None])
+def test_damaged_metadata_is_told_and_the_checkpoint_before_is_used(tmp_path: Path, damage: bytes | None) -> None:
+    save(tmp_path, 1, 2)
+    metadata = tmp_path / "ckpt-step000002.json"
+    if damage is None:
+        metadata.unlink()
+    else:
+        metadata.write_bytes(damage)
+    events: list[Event] = []
+    found = newest(tmp_path, on_event=events.append)
+    assert found is not None
+    assert found.step == 1
+    assert [("step000002" in e.message, "falling back" in e.message) for e in events if isinstance(e, Warned)] == [
+        (True, True)
+    ]
+
+
+def test_a_link_is_vouched_for_by_any_whole_metadata(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2)
+    (tmp_path / "ckpt-step000001.json").write_bytes(b"garbage")
+    assert verify(tmp_path / LAST_NAME).step == 2
+
+
+def test_no_whole_checkpoint_at_all_is_told(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    (tmp_path / "ckpt-step000001.pt").write_bytes(b"")
+    events: list[Event] = []
+    assert newest(tmp_path, on_event=events.append) is None
+    assert isinstance(events[-1], Warned)
+    assert "begins again at step 0" in events[-1].message
+
+
+def test_the_hash_taken_while_writing_is_that_of_the_file(tmp_path: Path) -> None:
+    path = save_checkpoint(checkpoint(3), tmp_path, bits_per_byte=1.5)
+    promised = json.loads(path.with_suffix(".json").read_bytes())
+    data = path.read_bytes()
+    assert (promised["sha256"], promised["bytes"]) == (hashlib.sha256(data).hexdigest(), len(data))
+    assert promised["bits_per_byte"] == 1.5
+
+
+def test_a_checkpoint_of_before_skipped_steps_were_counted_is_read(tmp_path: Path) -> None:
+    values = {k: v for k, v in checkpoint(1).values().items() if not k.startswith("skipped")}
+    torch.save(values, tmp_path / "a.pt")
+    found = load_checkpoint(tmp_path / "a.pt")
+    assert (found.step, found.skipped_steps, found.skipped_in_row) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
@@ -148,6 +197,57 @@ def test_only_the_last_few_are_kept(tmp_path: Path) -> None:
     assert verify(tmp_path / LAST_NAME).step == 200
 
 
+def scored(run: Path, **scores: float | None) -> None:
+    for step, score in scores.items():
+        save_checkpoint(checkpoint(int(step[1:])), run, bits_per_byte=score)
+
+
+def steps(run: Path) -> list[int]:
+    return [step for path in numbered(run) if (step := step_of(path)) is not None]
+
+
+def test_every_so_many_steps_and_the_best_are_kept(tmp_path: Path) -> None:
+    scored(tmp_path, s5=3.0, s10=2.0, s12=1.0, s15=1.0, s20=4.0, s21=None, s22=None)
+    retain(tmp_path, Retention(last=2, every=10, best=True))
+    assert steps(tmp_path) == [22, 21, 20, 12, 10]
+    assert (tmp_path / BEST_NAME).samefile(tmp_path / "ckpt-step000012.pt")
+    assert verify(tmp_path / BEST_NAME).step == 12
+    scored(tmp_path, s25=0.5)
+    retain(tmp_path, Retention(last=1, every=10, best=True))
+    assert steps(tmp_path) == [25, 20, 10]
+    assert verify(tmp_path / BEST_NAME).step == 25
+
+
+def test_the_best_is_another_one_when_it_is_set_aside(tmp_path: Path) -> None:
+    scored(tmp_path, s1=2.0, s2=1.0)
+    retain(tmp_path, Retention(last=2, best=True))
+    set_aside_later(tmp_path, step=1)
+    assert verify(tmp_path / BEST_NAME).step == 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbled"])
+def test_the_only_whole_one_stays(tmp_path: Path, damage: str) -> None:
+    save(tmp_path, 1, 2)
+    path = tmp_path / "ckpt-step000002.pt"
+    path.write_bytes(b"half") if damage == "cut" else path.with_suffix(".json").write_bytes(b"{")
+    retain(tmp_path, Retention(last=1))
+    assert verify(tmp_path / "ckpt-step000001.pt").step == 1
+
+
+def test_metadata_goes_before_the_checkpoint_it_vouches_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, 1, 2)
+    removed: list[str] = []
+    unlink = Path.unlink
+
+    def noting(self: Path, missing_ok: bool = False) -> None:
+        removed.append(self.name)
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", noting)
+    retain(tmp_path, Retention(last=1))
+    assert removed == ["ckpt-step000001.json", "ckpt-step000001.pt"]
+
+
 def test_later_checkpoints_are_set_aside(tmp_path: Path) -> None:
     save(tmp_path, 1, 2, 3)
     folder = set_aside_later(tmp_path, step=1)
@@ -184,6 +284,7 @@ def test_a_kill_while_saving_leaves_the_one_before(tmp_path: Path, monkeypatch: 
             finished = True
             try:
                 save(run, 2)
+                retain(run, Retention(last=1))
             except KeyboardInterrupt:
                 finished = False
         found = newest(run)

@@ -1,0 +1,79 @@
+"""`alm verify-resume` and the flags of `alm pretrain` that end a run early."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import CHAIN, SMALL
+
+from alm.doctor import verify_resume as doctor
+from alm.doctor.verify_resume import Side, Verdict
+
+
+def verdict(*, weights: str) -> Verdict:
+    before = Side(24, "a" * 64, "b" * 64, "c" * 64)
+    return Verdict(before, replace(before, weights=weights), {"starting": 1, "training": 2}, 1, {"emptied": 1}, 2.5)
+
+
+def test_the_command_prints_a_table_and_a_verdict(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "verify_resume", lambda *_, **__: verdict(weights="a" * 64))
+    code, out, _ = run("verify-resume", "--kills", "3", "-q")
+    assert code == 0
+    assert out.splitlines()[2].split() == ["weights", "a" * 16, "a" * 16, "equal"]
+    assert "3 kills: 1 while starting, 2 while training; 1 left a checkpoint half-written" in out
+    assert "1 damaged checkpoints: 1 emptied" in out
+    assert out.splitlines()[-1] == "nothing was lost (2 s)"
+    code, out, _ = run("verify-resume", "--json")
+    assert (code, json.loads(out)["is_equal"], json.loads(out)["killed"]["step"]) == (0, True, 24)
+
+
+def test_the_command_fails_when_something_is_lost(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "verify_resume", lambda *_, **__: verdict(weights="d" * 64))
+    code, out, err = run("verify-resume")
+    assert code == 1
+    assert "DIFFERENT" in out
+    assert "SOMETHING WAS LOST" in out
+    assert "Error: weights of the killed run are not those of the undisturbed one" in err
+    folder = Path(err.partition("both runs are in `")[2].partition("`")[0])
+    assert folder.is_dir()
+    shutil.rmtree(folder)
+
+
+def test_the_runs_are_kept_when_asked_for(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    worked: list[Path] = []
+
+    def pretending(work: Path, **_: object) -> Verdict:
+        worked.append(work)
+        return verdict(weights="a" * 64)
+
+    monkeypatch.setattr(doctor, "verify_resume", pretending)
+    _, _, err = run("verify-resume", "--keep")
+    assert f"both runs are in `{worked[0]}`" in err
+    assert worked[0].is_dir()
+    shutil.rmtree(worked[0])
+    run("verify-resume")
+    assert not worked[1].exists()
+
+
+def test_a_time_limit_saves_ends_with_its_own_code_and_goes_on(project: Path, run: Any) -> None:
+    for arguments in CHAIN[:3]:
+        assert run(*arguments)[0] == 0
+    code, _, err = run("pretrain", *SMALL, "--time-limit", "0.001s")
+    assert code == 75
+    assert "stopped by the time limit at step 0; saved `" in err
+    assert "Hint: run `alm pretrain --resume runs/pico-pretrain/ckpt-last.pt` to go on" in err
+    code, out, _ = run("pretrain", "--time-limit", "10h")
+    assert code == 0
+    assert "6 steps" in out
+
+
+def test_a_time_limit_without_a_unit_is_a_usage_error(project: Path, run: Any) -> None:
+    code, _, err = run("pretrain", "--time-limit", "55")
+    assert code == 2
+    assert "Error: `--time-limit 55` has no unit" in err
+    assert "`--time-limit 55m`" in err

@@ -1,0 +1,132 @@
+"""`alm verify-resume`: it kills, it compares, and it notices."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import run_config, write_packed
+
+from alm.checkpoint.format import LAST_NAME, numbered
+from alm.checkpoint.load import load_checkpoint, newest, verify
+from alm.checkpoint.save import save_checkpoint
+from alm.doctor import damage
+from alm.doctor.verify_resume import _finish, _Killer, side, verify_resume
+from alm.errors import AlmError, ArtifactError
+from alm.events import Event, Progressed, Warned
+from alm.training import metrics
+from alm.training.pretrain import pretrain
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_packed(tmp_path_factory.mktemp("data"))[0]
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    pretrain(run_config(), data=data, out=out)
+    return out
+
+
+@pytest.fixture
+def from_here(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
+    """Child processes import the package of this checkout."""
+    monkeypatch.setenv("PYTHONPATH", str(repository))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("from_here")
+def test_a_killed_run_ends_in_the_bits_of_the_undisturbed_one(data: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    found = verify_resume(tmp_path, kills=3, seed=2, data=data, device_name="cpu", on_event=events.append)
+    assert found.is_equal
+    assert sum(found.kills.values()) == 3
+    assert found.damaged
+    assert found.undisturbed.step == 24
+    assert [event.done for event in events if isinstance(event, Progressed)] == [1, 2, 3]
+    assert side(tmp_path / "killed") == side(tmp_path / "undisturbed")
+    assert "falling back" in (tmp_path / "killed.log").read_text()
+
+
+def moved(run: Path, change: Callable[[Any], None]) -> None:
+    """The last checkpoint of `run` with something changed, as whole as before."""
+    found = load_checkpoint(run / LAST_NAME)
+    change(found)
+    save_checkpoint(found, run)
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("weights", lambda c: c.model["model.norm.weight"].view(-1)[3:4].view(torch.int32).bitwise_xor_(1)),
+        ("optimizer", lambda c: c.optimizer["state"][0]["exp_avg_sq"].view(-1)[:1].view(torch.int32).bitwise_xor_(1)),
+        ("optimizer", lambda c: c.optimizer["state"][0]["step"].add_(1)),
+    ],
+)
+def test_one_bit_is_noticed(finished: Path, tmp_path: Path, what: str, change: Callable[[Any], None]) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    moved(run, change)
+    before, after = side(finished), side(run)
+    assert [name for name in vars(before) if vars(before)[name] != vars(after)[name]] == [what]
+
+
+def test_another_curve_is_noticed_and_another_clock_is_not(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    rows = metrics.read(run)
+    rows[0]["step_seconds"] = 99.0
+    (run / metrics.NAME).write_text(metrics.as_text(rows))
+    assert side(run) == side(finished)
+    rows[0]["loss"] += 1e-9
+    (run / metrics.NAME).write_text(metrics.as_text(rows))
+    assert replace(side(run), metrics="") == replace(side(finished), metrics="")
+    assert side(run) != side(finished)
+
+
+@pytest.mark.parametrize("kind", damage.KINDS, ids=lambda kind: kind.__name__)
+def test_each_damage_is_one_that_resuming_must_notice(
+    finished: Path, tmp_path: Path, kind: Callable[[Path, random.Random], None]
+) -> None:
+    for seed in range(5):
+        run = Path(shutil.copytree(finished, tmp_path / str(seed)))
+        kind(run / "ckpt-step000012.pt", random.Random(seed))
+        with pytest.raises(ArtifactError):
+            verify(run / "ckpt-step000012.pt")
+        events: list[Event] = []
+        found = newest(run, on_event=events.append)
+        assert found is not None
+        assert found.step == 8
+        assert len([event for event in events if isinstance(event, Warned)]) == 1
+
+
+def test_a_run_that_fails_by_itself_is_told_with_its_last_words(tmp_path: Path) -> None:
+    program = "import sys; print('first', file=sys.stderr); print('Error: no data', file=sys.stderr); sys.exit(3)"
+    with pytest.raises(AlmError, match="ended with code 3: Error: no data") as caught:
+        _finish([sys.executable, "-c", program], tmp_path / "log")
+    assert caught.value.hint == f"run `cat {tmp_path / 'log'}`"
+
+
+@pytest.mark.parametrize(("code", "message"), [(0, "ended before it could be killed"), (2, "ended with code 2")])
+@pytest.mark.skipif(os.name == "nt", reason="a killed process has a positive exit code there")
+def test_a_run_that_ends_before_it_is_killed_is_told(tmp_path: Path, code: int, message: str) -> None:
+    killer = _Killer([sys.executable, "-c", f"import sys; sys.exit({code})"], tmp_path / "run", 24, random.Random(0))
+    with pytest.raises(AlmError, match=message):
+        killer._once("training", 5.0)
+
+
+def test_numbered_checkpoints_are_what_is_damaged(finished: Path, tmp_path: Path) -> None:
+    run_ = Path(shutil.copytree(finished, tmp_path / "run"))
+    killer = _Killer([], run_, 24, random.Random(0))
+    for _ in range(5):
+        killer._damage()
+    assert killer.damaged == {kind.__name__: 1 for kind in damage.KINDS}
+    assert len(numbered(run_)) == 2  # one has lost its metadata

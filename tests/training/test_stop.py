@@ -1,0 +1,86 @@
+"""Asking a run to stop, and the durations of a time limit."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from alm.cli.options import seconds
+from alm.errors import ConfigError, StoppedError
+from alm.training.stop import Reason, StopRequests
+
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGUSR1")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "code"),
+    [
+        ("SIGINT", Reason.INTERRUPTED, 130),
+        ("SIGTERM", Reason.TERMINATED, 143),
+        pytest.param("SIGUSR1", Reason.ASKED, 75, marks=posix),
+    ],
+)
+def test_a_signal_asks_once(name: str, reason: Reason, code: int) -> None:
+    asked: list[None] = []
+    with StopRequests(on_request=lambda: asked.append(None)) as requests:
+        assert requests.reason is None
+        signal.raise_signal(getattr(signal, name))
+        signal.raise_signal(signal.SIGTERM)
+        assert len(asked) == 1
+    assert reason.exit_code == code
+    with StopRequests() as requests:
+        signal.raise_signal(getattr(signal, name))
+        assert requests.reason is reason
+
+
+@pytest.mark.parametrize("first", ["SIGINT", "SIGTERM"])
+def test_the_next_ctrl_c_stops_at_once(first: str) -> None:
+    with StopRequests():
+        signal.raise_signal(getattr(signal, first))
+        with pytest.raises(StoppedError, match="at once"):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_deadline_is_a_reason_once_it_is_past(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("alm.training.stop.time.monotonic", lambda: now)
+    with StopRequests(deadline=160.0) as requests:
+        assert requests.reason is None
+        now = 160.0
+        assert requests.reason is Reason.OUT_OF_TIME
+        assert Reason.OUT_OF_TIME.exit_code == 75
+        signal.raise_signal(signal.SIGTERM)
+        assert requests.reason is Reason.TERMINATED
+    assert StopRequests().reason is None
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("90s", 90), ("55m", 3300), ("1h30m", 5400), ("1.5h", 5400), ("2d", 172800), ("1d1h1m1s", 90061), ("0h5m", 300)],
+)
+def test_a_duration_is_read(given: str, expected: float) -> None:
+    assert seconds(given, flag="--time-limit") == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("55", "has no unit"),
+        ("1.5", "has no unit"),
+        ("", "is no duration"),
+        ("0", "is no duration above zero"),
+        ("0m", "is no duration above zero"),
+        ("-5m", "is no duration"),
+        ("30m1h", "is no duration"),
+        ("1h 30m", "is no duration"),
+        ("1:30:00", "is no duration"),
+        ("5 minutes", "is no duration"),
+        ("infm", "is no duration"),
+    ],
+)
+def test_what_is_no_duration_is_told(given: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=f"`--time-limit {given}` {reason}") as caught:
+        seconds(given, flag="--time-limit")
+    assert "--time-limit 55m" in str(caught.value.hint)
