@@ -1,10 +1,11 @@
-"""What the tests of several ranks run under torchrun: `python ranked.py PART DATA OUT`. The main rank writes OUT/PART-N.json.
+"""What the tests of several ranks run under torchrun: `python ranked.py PART DATA OUT`.
 
-Each part does several checks in one start, because a start costs seconds for each rank.
+The main rank writes what it found to OUT/checks-N.json. Many checks share one start, which costs each rank seconds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -23,7 +24,7 @@ from alm.corpus.split import TRAIN, VALIDATION
 from alm.data.loader import MicroBatch, read_step, target_count
 from alm.device import Choice
 from alm.distributed import World
-from alm.errors import AlmError
+from alm.errors import AlmError, EchoedError, StoppedError
 from alm.events import Event, Stepped
 from alm.packing.shards import open_packed
 from alm.tokenizers.file import Tokenizer
@@ -36,12 +37,11 @@ from alm.training.step import train_step
 from alm.training.validate import rows_for, validate
 
 CPU = Choice(torch.device("cpu"), "fp32", "", "")
-STEPS = 8
-STOP = 4
+STEPS, STOP = 6, 3
 # 12 micro-batches can be shared by 1, 2, 3 and 4 ranks, 8 are a whole tree.
 PLAIN: dict[str, Any] = {
     "training__micro_batch_size": 1, "training__gradient_accumulation": 12, "training__max_steps": STEPS,
-    "model__dropout": 0.1, "model__feedforward": "dual",
+    "training__checkpoint_interval": STOP, "model__dropout": 0.1, "model__feedforward": "dual",
 }  # fmt: skip
 KINDS: dict[str, dict[str, Any]] = {
     "ddp": {},
@@ -147,11 +147,18 @@ def checks(data: Path, out: Path) -> dict[str, Any]:
         found["gradients"] = {kind: gradients(kind, data, world) for kind in kinds}
         found["scores"] = {kind: score(data, world, kind) for kind in kinds}
         found["score_alone"] = score(data, World(), "ddp")
-    found["resumed"] = {kind: resumed(kind, data, out) for kind in [*kinds, *(["ddp8"] if power_of_two else [])]}
-    if size == 3:  # what two ranks saved with FSDP goes on here with DDP
-        pretrain(config_of("ddp", training__max_steps=STEPS + 1), data=data, out=out / "from-2", device_name="cpu")
-        found["from_2"] = bits(out / "from-2", f"ckpt-step{STEPS:06d}.pt") if distributed.place().is_main else ""
+    runs = {2: ["ddp", "fsdp", "tree", "ddp8"], 3: ["ddp", "fsdp"], 4: ["ddp", "tree"]}[size]
+    found["runs"] = {kind: resumed(kind, data, out) for kind in runs}
+    if size == 3:  # last of all: a stop ends the ranks
+        found["loaded"] = loaded(config_of("fsdp"), data, out / "again-3")
     return found
+
+
+def loaded(config: RunConfig, data: Path, run: Path) -> str:
+    """A hash of what is saved by a run that is resumed in the middle and stopped before it does anything."""
+    with contextlib.suppress(StoppedError, EchoedError):
+        pretrain(config, data=data, out=run, device_name="cpu", resume=run / f"ckpt-step{STOP:06d}.pt", deadline=0.0)
+    return bits(run, f"ckpt-step{STOP:06d}-interrupt.pt") if distributed.place().is_main else ""
 
 
 class SignalAt:

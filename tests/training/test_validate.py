@@ -30,7 +30,9 @@ def test_bits_per_byte_is_what_its_definition_says(tmp_path: Path) -> None:
     model = Transformer(run_config(model__vocab_size=packed.metadata.vocab_size).model)
     initialize(model, seed=3)
     model.train()
-    score = validate(Sharing(Objective(model, model), World()), stream, widths, rows=np.arange(5), micro_batch_size=2, choice=CPU)
+    score = validate(
+        Sharing(Objective(model, model), World()), stream, widths, rows=np.arange(5), micro_batch_size=2, choice=CPU
+    )
     nats, text_nats, size = 0.0, 0.0, 0
     for row in range(5):
         ids = torch.from_numpy(stream.rows(np.array([row])))
