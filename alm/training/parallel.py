@@ -73,6 +73,10 @@ class Sharing:
         """The context for forward and backward of one micro-batch of a step."""
         return contextlib.nullcontext()
 
+    def token_losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Losses (B, T) in nats, without gradients."""
+        return self.objective.token_losses(inputs, targets)
+
     def finish(self, losses: Sequence[Tensor]) -> Tensor:
         """Make every `.grad` that of the whole step; the sum of the losses of all ranks."""
         return self.world.sum_(torch.stack(list(losses)).sum())
@@ -133,12 +137,18 @@ class Sharded(Sharing):
         mesh = init_device_mesh(world.device.type, (world.size,))
         for block in objective.model.model.layers:
             fully_shard(block, mesh=mesh)
-        fully_shard(objective, mesh=mesh)
+        self._root = fully_shard(objective, mesh=mesh)
         register_fsdp_forward_method(objective, "token_losses")
 
     @property
     def scale(self) -> float:
         return float(self.world.size)
+
+    def token_losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        losses = super().token_losses(inputs, targets)
+        # A backward pass would do this. Otherwise what is left whole hides the parts, whose old gradients would stay.
+        self._root.reshard()
+        return losses
 
 
 class FixedTree(Sharing):

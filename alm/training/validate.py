@@ -98,7 +98,7 @@ def _sums(
 def _row_sums(sharing: Sharing, batch: MicroBatch, widths: torch.Tensor, choice: Choice) -> torch.Tensor:
     """(B, 4) float64 on the CPU, of each row: nats, targets, nats of those that stand for bytes, and these bytes."""
     with autocast(choice.device, choice.precision):
-        losses = sharing.objective.token_losses(batch.inputs.to(choice.device), batch.targets.to(choice.device))
+        losses = sharing.token_losses(batch.inputs.to(choice.device), batch.targets.to(choice.device))
     losses, is_target = losses.cpu().double(), batch.targets != NO_TARGET
     bytes_of = widths[batch.targets.clamp_min(0)] * is_target
     return torch.stack([losses, is_target, losses * (bytes_of > 0), bytes_of.double()]).sum(2).T
