@@ -29,7 +29,7 @@ from alm.training.config import MODEL_SECTIONS, RunConfig
 from alm.training.step import train_step
 
 VOCAB_SIZE, BATCH, LENGTH = 32_000, 2, 512
-STEPS, ROUNDS = 4, 7
+STEPS, ROUNDS = 1, 7
 INTERVALS = (25, 50)
 
 

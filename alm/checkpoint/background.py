@@ -57,7 +57,7 @@ class HostCopy:
         if buffer is None or (buffer.shape, buffer.dtype) != (tensor.shape, tensor.dtype):
             buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
             self._buffers[place] = buffer
-        return buffer.copy_(tensor.detach(), non_blocking=True)
+        return buffer.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
 
 
 class CheckpointWriter:

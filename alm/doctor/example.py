@@ -47,6 +47,7 @@ def example_config(packed: Path, *, max_steps: int) -> RunConfig:
             "micro_batch_size": 2,
             "gradient_accumulation": 2,
             "checkpoint_interval": 3,
+            "threads": 1,
             "keep_every": 20,
             "keep_best": True,
         },

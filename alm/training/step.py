@@ -84,8 +84,8 @@ def _update(optimizer: torch.optim.Optimizer, is_finite: torch.Tensor) -> None:
 
 
 def _decides_itself(optimizer: torch.optim.Optimizer, device: torch.device) -> bool:
-    """Whether asking the optimizer's kernels is better than asking ourselves, which on a CPU costs nothing."""
-    return device.type != "cpu" and bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+    """Whether the kernels look by themselves. A CPU is asked at no cost; of Metal nobody here could try it."""
+    return device.type == "cuda" and bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
 def _backward(state: TrainState, batch: MicroBatch, *, choice: Choice, targets: int) -> torch.Tensor:

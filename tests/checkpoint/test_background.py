@@ -179,6 +179,8 @@ def test_a_run_that_is_stopped_at_once_gives_up_what_it_writes(tmp_path: Path, h
     with pytest.raises(StoppedError, match="at once"):
         stopped()
     assert heard.arrived.is_set()
+    assert heard.writer._in_flight is not None
+    assert "cancel" in str(heard.writer._in_flight[1].exception()).lower()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -45,15 +45,16 @@ def from_here(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # four processes, each of which imports PyTorch: long where others use the machine too
 @pytest.mark.usefixtures("from_here")
 def test_a_killed_run_ends_in_the_bits_of_the_undisturbed_one(data: Path, tmp_path: Path) -> None:
     events: list[Event] = []
-    found = verify_resume(tmp_path, kills=3, seed=2, data=data, device_name="cpu", on_event=events.append)
+    found = verify_resume(tmp_path, kills=2, seed=3, data=data, device_name="cpu", on_event=events.append)
     assert found.is_equal
-    assert sum(found.kills.values()) == 3
+    assert sum(found.kills.values()) == 2
     assert found.damaged
     assert found.undisturbed.step == 24
-    assert [event.done for event in events if isinstance(event, Progressed)] == [1, 2, 3]
+    assert [event.done for event in events if isinstance(event, Progressed)] == [1, 2]
     assert side(tmp_path / "killed") == side(tmp_path / "undisturbed")
     assert "falling back" in (tmp_path / "killed.log").read_text()
 

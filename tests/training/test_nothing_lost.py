@@ -273,7 +273,7 @@ def test_metrics_on_a_full_disk_wait_and_are_whole_afterwards(tmp_path: Path) ->
     with metrics.MetricsFile(tmp_path, on_event=events.append) as file:
         for row in rows[:3]:
             file.write(row)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (250, hard))  # in the middle of a row
+        resource.setrlimit(resource.RLIMIT_FSIZE, (270, hard))  # in the middle of a row
         try:
             for row in rows[3:30]:
                 file.write(row)
