@@ -192,6 +192,14 @@ def set_threads(threads: int) -> None:
         raise AlmError(f"PyTorch refuses {threads} threads: {error}") from error
 
 
+def set_deterministic(device: torch.device) -> None:
+    """Use, in this process, kernels that add up in a fixed order. A CPU at a fixed number of threads does anyway."""
+    if device.type == "cuda":
+        # Read by cuBLAS at its first product.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+
+
 def environment(choice: Choice) -> dict[str, str]:
     """What else decides the bits of a run: machine, versions, threads."""
     device = choice.device

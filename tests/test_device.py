@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 
 import pytest
 import torch
@@ -76,3 +77,14 @@ def test_full_memory_is_recognised() -> None:
     assert device.is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"))
     assert not device.is_out_of_memory(RuntimeError("shapes do not fit"))
     assert not device.is_out_of_memory(ValueError("out of memory"))
+
+
+def test_a_gpu_is_asked_for_a_fixed_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("torch.use_deterministic_algorithms", asked.append)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is put back
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    device.set_deterministic(torch.device("cpu"))
+    assert (asked, "CUBLAS_WORKSPACE_CONFIG" in os.environ) == ([], False)
+    device.set_deterministic(torch.device("cuda", 0))
+    assert (asked, os.environ["CUBLAS_WORKSPACE_CONFIG"]) == ([True], ":4096:8")

@@ -67,6 +67,8 @@ def pretrain(
         training = settled.config.training
         choice = device.choose(str(world.device), precision=training.precision)
         device.set_threads(int(training.threads))
+        if training.reproducible:
+            device.set_deterministic(choice.device)
         job = _Job(settled.config, open_packed(data), out, choice, settled.environment, world, on_event)
         if settled.is_finished:
             return world.from_main(lambda: _up_to_date(job, training.max_steps))
