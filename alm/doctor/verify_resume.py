@@ -167,19 +167,19 @@ class _Killer:
     def kill(self, kills: int) -> Iterator[int]:
         """Kill the run `kills` times, and yield how often it was."""
         last = self._max_steps - 3 * STEPS_PER_KILL  # so that a checkpoint still comes after the last target
-        targets = sorted(self._draw.uniform(0, max(1, last)) for _ in range(kills))
-        before_damage = self._rounds_with_damage(kills)
+        targets = sorted(self._draw.uniform(STEPS_PER_KILL, last) for _ in range(kills))
+        rounds = self._draw.sample(range(1, kills + 1), min(DAMAGES, max(1, kills // 2)))
+        wanted = 0
         for number, target in enumerate(targets, start=1):
-            (moment,) = self._draw.choices(list(_SHARES), list(_SHARES.values()))
+            # The first is one that leaves something to go on from: a run that only ever begins proves nothing.
+            shares = {m: share for m, share in _SHARES.items() if number > 1 or m != "starting"}
+            (moment,) = self._draw.choices(list(shares), list(shares.values()))
             self._once(moment, target)
-            if number in before_damage:
+            wanted += number in rounds
+            if wanted and len(numbered(self._run)) > 1:
                 self._damage()
+                wanted -= 1
             yield number
-
-    def _rounds_with_damage(self, kills: int) -> set[int]:
-        first = min(kills, 1 + kills // 5)  # before that there may be no checkpoint yet
-        rounds = range(first, kills + 1)
-        return set(self._draw.sample(rounds, min(DAMAGES, len(rounds))))
 
     def _once(self, moment: Moment, target: float) -> None:
         left_behind = self._half_written()
@@ -206,7 +206,7 @@ class _Killer:
         if moment == "starting":
             _pause(child, self._draw.uniform(0, _STARTING_SECONDS))
             return
-        while child.poll() is None and self._step() < target:
+        while child.poll() is None and (self._step() < target or not numbered(self._run)):
             time.sleep(_POLL_SECONDS)
         if moment == "training":
             _pause(child, self._draw.uniform(0, _STEP_SECONDS))
@@ -233,11 +233,9 @@ class _Killer:
         return found
 
     def _damage(self) -> None:
-        checkpoints = numbered(self._run)
-        if checkpoints:
-            kind = damage.KINDS[sum(self.damaged.values()) % DAMAGES]
-            kind(checkpoints[0], self._draw)
-            self.damaged[kind.__name__] = self.damaged.get(kind.__name__, 0) + 1
+        kind = damage.KINDS[sum(self.damaged.values()) % DAMAGES]
+        kind(numbered(self._run)[0], self._draw)
+        self.damaged[kind.__name__] = self.damaged.get(kind.__name__, 0) + 1
 
 
 def _pause(child: subprocess.Popen[bytes], seconds: float) -> None:
