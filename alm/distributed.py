@@ -28,6 +28,7 @@ from alm.errors import EXIT_FAILURE, AlmError, ConfigError, EchoedError, Stopped
 # What one rank does alone while the others wait, hashing a checkpoint for example, has to be done in this time.
 PATIENCE = timedelta(minutes=10)
 MAIN = 0
+_PARENT_SECONDS = 1.0  # how often it is looked for
 _FAILURES = "failures"  # a key of the store that all ranks share
 _NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 # In what torch says when a peer is gone.
@@ -190,6 +191,11 @@ def joined(device_name: str = "auto") -> Iterator[World]:
     if here.size == 1:
         yield World(device=device.choose(device_name, precision="fp32").device)
         return
+    with _ended_with_parent():
+        yield from _met(here, device_name)
+
+
+def _met(here: Place, device_name: str) -> Iterator[World]:
     shared, _, _ = next(rendezvous("env://", timeout=PATIENCE))
     store = PrefixStore(f"alm/{next(_joins)}", shared)
     try:
@@ -204,6 +210,24 @@ def joined(device_name: str = "auto") -> Iterator[World]:
             raise
         raise told from error
     dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _ended_with_parent() -> Iterator[None]:
+    """While this context lasts: terminate this process when torchrun, its parent, was killed, for nobody else would."""
+    parent, left = os.getppid(), threading.Event()
+
+    def watch() -> None:
+        while not left.wait(_PARENT_SECONDS):
+            if os.getppid() != parent:  # never so on Windows, where a process keeps the number
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    threading.Thread(target=watch, name="alm-parent", daemon=True).start()
+    try:
+        yield
+    finally:
+        left.set()
 
 
 def _device_of(here: Place, name: str) -> torch.device:

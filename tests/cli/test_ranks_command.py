@@ -146,3 +146,20 @@ def test_nproc_trains_on_two_ranks(trained: Path) -> None:
     assert json.loads(done.stdout)["result"]["step"] == 6
     metadata = artifacts.read(Path("runs/two/run.json"), RunMetadata, hint="")
     assert metadata.environment["ranks"] == "2, ddp"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
+def test_ranks_whose_starter_is_killed_save_and_end(trained: Path) -> None:
+    words = ["pretrain", *SHARED, "--nproc", "2", "--out", "runs/two", "--set", "training.max_steps=1000000"]
+    starter = subprocess.Popen([sys.executable, "-m", "alm", *words], stderr=subprocess.PIPE, text=True)
+    assert starter.stderr is not None
+    with starter:
+        for line in starter.stderr:
+            if line.startswith("step 4/"):
+                starter.kill()
+                break
+        rest = starter.stderr.read()  # ends when the last rank has ended
+    assert "Error: terminated at step " in rest
+    assert list(Path("runs/two").glob("ckpt-step*-interrupt.pt"))
+    assert not Path("runs/two/.lock").exists()
