@@ -35,7 +35,7 @@ class Plan:
 
 def plan(config: RunConfig, *, data: Path, device_name: str = "auto", ranks: int = 1) -> Plan:
     """The run that `pretrain` would do with the same arguments as so many ranks; nothing is written."""
-    check(config.training, Place(size=ranks))
+    check(config, Place(size=ranks))
     packed = open_packed(data)
     config = with_data(config, packed)
     choice = device.choose(device_name, precision=config.training.precision)

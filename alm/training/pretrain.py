@@ -108,7 +108,7 @@ def _settled(config: RunConfig, data: Path, out: Path, resume: Resume, world: Wo
     config = with_data(config, packed)
     choice = device.choose(str(world.device), precision=config.training.precision)
     config = _resolved(config, choice, world)
-    ranks.check(config.training, world)
+    ranks.check(config, world)
     device.set_threads(int(config.training.threads))
     environment = {**device.environment(choice), "ranks": ranks.label(config, world)}
     if not begun:

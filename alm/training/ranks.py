@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from alm import device
+from alm import device, kinds
 from alm.device import Choice
 from alm.distributed import Place
 from alm.errors import ConfigError
@@ -22,16 +22,22 @@ def chosen(config: RunConfig, choice: Choice, here: Place) -> str:
     if config.training.parallel != "auto":
         return config.training.parallel
     memory = device.memory_bytes(choice.device)
-    if memory is None or here.size == 1 or config.training.reproducible:
+    if memory is None or here.size == 1 or config.training.reproducible or not _works_on_parts(config):
         return "ddp"
     sharers = here.local_size if choice.device.type == "cpu" else 1
     needed = count(config.model).total * STATE_BYTES_PER_PARAMETER
     return "fsdp" if needed > STATE_SHARE_OF_MEMORY * memory / sharers else "ddp"
 
 
-def check(training: TrainingConfig, here: Place) -> None:
-    """Raises `ConfigError` where so many ranks cannot share a step's micro-batches, with the nearest that can."""
-    number, ranks = training.gradient_accumulation, here.size
+def check(config: RunConfig, here: Place) -> None:
+    """Raises `ConfigError` where so many ranks cannot share a step or the model, with the nearest that can."""
+    training, ranks = config.training, here.size
+    number = training.gradient_accumulation
+    if training.parallel == "fsdp" and ranks > 1 and not _works_on_parts(config):
+        raise ConfigError(
+            f"the optimizer `{kinds.module_of(config.optim).__name__.rpartition('.')[2]}` needs whole matrices, of which fsdp gives each rank a part",
+            hint="use `--set training.parallel=ddp`, or `--set optim=adamw`",
+        )
     if training.reproducible:
         _check_tree(training, ranks)
     if number % ranks:
@@ -39,6 +45,10 @@ def check(training: TrainingConfig, here: Place) -> None:
             f"{ranks} ranks cannot share {number} micro-batches evenly (`training.gradient_accumulation`)",
             hint=f"use {_nearest_ranks(number, ranks)} ranks, or {_regrouped(training, ranks)}",
         )
+
+
+def _works_on_parts(config: RunConfig) -> bool:
+    return bool(getattr(kinds.module_of(config.optim), "WORKS_ON_PARTS", False))
 
 
 def _check_tree(training: TrainingConfig, ranks: int) -> None:

@@ -63,9 +63,9 @@ def test_a_counter_keeps_few_sums() -> None:
 def test_a_step_that_cannot_be_shared_names_what_can(
     micro: int, accumulation: int, size: int, fitting: str, regrouped: list[list[str]]
 ) -> None:
-    training = run_config(training__micro_batch_size=micro, training__gradient_accumulation=accumulation).training
+    config = run_config(training__micro_batch_size=micro, training__gradient_accumulation=accumulation)
     with pytest.raises(ConfigError, match=f"{size} ranks cannot share {accumulation} micro-batches evenly") as caught:
-        ranks.check(training, Place(size=size))
+        ranks.check(config, Place(size=size))
     hint = str(caught.value.hint)
     first, *ways = re.findall(r"use ([\d or]+) ranks|`([^`]+)`", hint)
     assert first[0] == fitting
@@ -76,9 +76,9 @@ def test_a_step_that_cannot_be_shared_names_what_can(
 
 
 def test_every_number_of_ranks_that_divides_is_taken() -> None:
-    training = run_config(training__gradient_accumulation=12).training
+    config = run_config(training__gradient_accumulation=12)
     for size in (1, 2, 3, 4, 6, 12):
-        ranks.check(training, Place(size=size))
+        ranks.check(config, Place(size=size))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_what_is_not_reproducible_is_refused(accumulation: int, size: int, paral
         training__gradient_accumulation=accumulation, training__parallel=parallel, training__reproducible=True
     )
     with pytest.raises(ConfigError, match=phrase):
-        ranks.check(config.training, Place(size=size))
+        ranks.check(config, Place(size=size))
 
 
 def test_auto_is_fsdp_where_the_state_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +108,18 @@ def test_auto_is_fsdp_where_the_state_fills_the_memory(monkeypatch: pytest.Monke
     assert ranks.chosen(config, CPU, Place()) == "ddp"
     assert ranks.chosen(run_config(model__vocab_size=300, training__parallel="ddp"), CPU, pair) == "ddp"
     assert ranks.chosen(run_config(model__vocab_size=300, training__reproducible=True), CPU, pair) == "ddp"
+
+
+def test_an_optimizer_of_whole_matrices_is_not_given_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alm.optim.optimizers.adamw.WORKS_ON_PARTS", False)
+    monkeypatch.setattr("alm.device.memory_bytes", lambda _: 1)
+    pair = Place(0, 2, 0, 2)
+    assert ranks.chosen(run_config(model__vocab_size=300), CPU, pair) == "ddp"
+    sharded = run_config(training__parallel="fsdp")
+    with pytest.raises(ConfigError, match="the optimizer `adamw` needs whole matrices") as caught:
+        ranks.check(sharded, pair)
+    assert "training.parallel=ddp" in str(caught.value.hint)
+    ranks.check(sharded, Place())  # alone, it has all of them
 
 
 def test_ranks_decide_bits_only_where_they_do() -> None:
