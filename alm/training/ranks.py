@@ -34,8 +34,9 @@ def check(config: RunConfig, here: Place) -> None:
     training, ranks = config.training, here.size
     number = training.gradient_accumulation
     if training.parallel == "fsdp" and ranks > 1 and not _works_on_parts(config):
+        name = kinds.module_of(config.optim).__name__.rpartition(".")[2]
         raise ConfigError(
-            f"the optimizer `{kinds.module_of(config.optim).__name__.rpartition('.')[2]}` needs whole matrices, of which fsdp gives each rank a part",
+            f"the optimizer `{name}` needs whole matrices, of which fsdp gives each rank a part",
             hint="use `--set training.parallel=ddp`, or `--set optim=adamw`",
         )
     if training.reproducible:
