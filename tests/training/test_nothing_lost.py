@@ -21,7 +21,7 @@ from alm.checkpoint.format import BEST_NAME, LAST_NAME, numbered, step_of
 from alm.checkpoint.load import load_checkpoint, verify
 from alm.errors import AlmError, ConfigError, StoppedError
 from alm.events import CheckpointSaved, Event, Noted, Resumed, Stepped, Validated, Warned
-from alm.training import metrics, run, step, validate
+from alm.training import metrics, parallel, run, step
 from alm.training.pretrain import pretrain
 
 STEPS = 12
@@ -117,7 +117,7 @@ def test_a_stop_within_validation_is_made_up_for_on_resume(
     config = run_config(validation__bytes=100_000)
     pretrain(config, data=data, out=uninterrupted)
     seen, current = 0, 0
-    real = validate.token_losses
+    real = parallel.token_losses
 
     def stopping(*arguments: Any) -> torch.Tensor:
         nonlocal seen
@@ -132,7 +132,7 @@ def test_a_stop_within_validation_is_made_up_for_on_resume(
         if isinstance(event, Stepped):
             current = event.step
 
-    monkeypatch.setattr(validate, "token_losses", stopping)
+    monkeypatch.setattr(parallel, "token_losses", stopping)
     with pytest.raises(StoppedError, match=f"interrupted at step {at}"):
         pretrain(config, data=data, out=out, on_event=note)
     assert seen == 2
@@ -387,10 +387,10 @@ def test_the_recorded_rows_are_those_of_the_batch(data: Path, tmp_path: Path, mo
     seen: list[torch.Tensor] = []
     real = poisoned({3}, float("nan"), loss=True)
 
-    def noting(state: Any, forward: Any, batch: Any, **keywords: Any) -> Any:
+    def noting(state: Any, batch: Any, **keywords: Any) -> Any:
         if state.step == 3:
             seen.append(batch.inputs)
-        return real(state, forward, batch, **keywords)
+        return real(state, batch, **keywords)
 
     monkeypatch.setattr(step, "_backward", noting)
     pretrain(run_config(), data=data, out=tmp_path / "run")
