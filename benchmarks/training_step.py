@@ -38,8 +38,8 @@ def ours(config: RunConfig, choice: device.Choice) -> Step:
     def step(batch: MicroBatch) -> float:
         made = train_step(
             live,
-            live.model,
             [batch],
+            targets=batch.target_count(),
             choice=choice,
             lr_factor=1.0,
             clip_norm=config.training.gradient_clip_norm,

@@ -39,8 +39,12 @@ class TrainState:
         return all(bool(torch.isfinite(local(parameter)).all()) for parameter in self.model.parameters())
 
 
-def fresh(config: RunConfig, choice: Choice, world: World, *, seq_len: int) -> TrainState:
-    """A state at step 0. The weights depend on the seed alone, not on the device or the ranks."""
+def fresh(config: RunConfig, choice: Choice, world: World | None = None, *, seq_len: int = 1) -> TrainState:
+    """A state at step 0, of one process where there is no `world`; ranks warm up with sequences of `seq_len`.
+
+    The weights depend on the seed alone, not on the device or the ranks.
+    """
+    world = world or World(device=choice.device)
     model = Transformer(config.model)
     initialize(model, seed=config.training.seed)
     if config.training.parallel != "fsdp" or world.size == 1:
