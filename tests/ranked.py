@@ -31,7 +31,8 @@ from alm.tokenizers.file import Tokenizer
 from alm.training.config import RunConfig
 from alm.training.loop import planned
 from alm.training.parallel import whole
-from alm.training.pretrain import pretrain, with_data
+from alm.training.pretrain import pretrain
+from alm.training.settle import with_data
 from alm.training.state import TrainState, fresh
 from alm.training.step import train_step
 from alm.training.validate import rows_for, validate

@@ -12,8 +12,9 @@ from alm.model.count import count
 from alm.packing.shards import open_packed
 from alm.training.config import RunConfig
 from alm.training.loop import planned
-from alm.training.pretrain import epochs, with_data
+from alm.training.pretrain import epochs
 from alm.training.ranks import check
+from alm.training.settle import with_data
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
-
-import torch
 
 from alm import artifacts, device, distributed
 from alm.artifacts import RunMetadata, RunResult
 from alm.checkpoint.background import CheckpointWriter, NoWriter
 from alm.checkpoint.format import LAST_NAME, Checkpoint
-from alm.checkpoint.load import Found, load_checkpoint, newest, verify
+from alm.checkpoint.load import Found, load_checkpoint
 from alm.checkpoint.retain import Retention, set_aside_later
 from alm.checkpoint.space import check_space
 from alm.config.load import write_yaml
@@ -26,22 +23,22 @@ from alm.corpus.split import TRAIN, VALIDATION
 from alm.data.mixture import Mixture
 from alm.device import Choice
 from alm.distributed import World
-from alm.errors import AlmError, ArtifactError, ConfigError, StoppedError
+from alm.errors import AlmError, StoppedError
 from alm.events import CheckpointSaved, Listener, Noted, Resumed, Warned, ignore
 from alm.files import is_full, sha256, write_text
 from alm.model.count import count
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
-from alm.packing.shards import PackedData, open_packed, pack_command
+from alm.packing.shards import PackedData, open_packed
 from alm.tokenizers.file import Tokenizer
-from alm.training import metrics, ranks, run
+from alm.training import metrics, run
 from alm.training.config import RunConfig
 from alm.training.loop import Hooks, Streams, planned, train
+from alm.training.settle import Resume, settle
 from alm.training.state import TrainState, fresh, restore_, snapshot
 from alm.training.stop import Agreement, Reason, StopRequests
 
 _STOPPING = Noted("stopping after this micro-batch; once more stops at once, without saving")
 _MOST_STATE = 3  # weights, and for each at most two moments
-Resume = Path | Literal["auto", "never"]
 
 
 def pretrain(
@@ -63,7 +60,7 @@ def pretrain(
     Under `torchrun` every rank calls this with the same arguments. The main rank decides, and it alone writes.
     """
     with distributed.joined(device_name) as world:
-        settled = world.from_main(lambda: _settled(config, data, out, resume, world, on_event))
+        settled = world.from_main(lambda: settle(config, data, out, resume, world, on_event))
         training = settled.config.training
         choice = device.choose(str(world.device), precision=training.precision)
         device.set_threads(int(training.threads))
@@ -87,36 +84,6 @@ ALL = "all sources"
 # new text.
 MANY_EPOCHS = 4
 MORE_TEXT = "train for fewer steps with `--set training.max_steps=...`, or prepare more text"
-
-
-@dataclass(frozen=True)
-class _Settled:
-    """What the main rank has found and decided, for all."""
-
-    config: RunConfig
-    environment: dict[str, str]
-    found: Found | None
-    is_finished: bool
-
-
-def _settled(config: RunConfig, data: Path, out: Path, resume: Resume, world: World, on_event: Listener) -> _Settled:
-    packed = open_packed(data)
-    _refuse_or_pass(out, resume)
-    begun = run.exists(out)
-    if begun:
-        config = run.resumed_config(out, config, on_event=on_event)
-    config = with_data(config, packed)
-    choice = device.choose(str(world.device), precision=config.training.precision)
-    config = _resolved(config, choice, world)
-    ranks.check(config, world)
-    device.set_threads(int(config.training.threads))
-    environment = {**device.environment(choice), "ranks": ranks.label(config, world)}
-    if not begun:
-        return _Settled(config, environment, None, is_finished=False)
-    found = _resume_point(out, resume, on_event)
-    _check_lineage(run.read_metadata(out), packed, out)
-    is_finished = found is not None and found.step >= config.training.max_steps and _is_scored(packed, out, found.step)
-    return _Settled(config, environment, found, is_finished)
 
 
 def _up_to_date(job: _Job, step: int) -> RunMetadata:
@@ -143,30 +110,6 @@ class _Job:
         return f"alm pretrain --resume {self.out / LAST_NAME}"
 
 
-def _refuse_or_pass(out: Path, resume: Resume) -> None:
-    if resume == "never" and run.exists(out):
-        raise ConfigError(f"`{out}` holds a run already", hint=f"name another folder: `--out {run.free_name(out)}`")
-    if isinstance(resume, Path):
-        _refuse_stranger(out, resume)
-
-
-def _refuse_stranger(out: Path, checkpoint: Path) -> None:
-    """A checkpoint is resumed in its own run: in another folder, metrics and weights would not belong together."""
-    if not checkpoint.is_file():
-        verify(checkpoint)  # says whether it is missing or a folder, and what to name instead
-    if not run.exists(out):
-        inside = run.exists(out.parent)  # one that was set aside
-        hint = (
-            f"move it and its .json into `{out.parent}` first" if inside else "name a checkpoint inside a run's folder"
-        )
-        raise ConfigError(f"`{out}` holds no run to resume: there is no `{run.METADATA_NAME}`", hint=hint)
-    if checkpoint.resolve().parent != out.resolve():
-        raise ConfigError(
-            f"`{checkpoint}` is not a checkpoint of the run in `{out}`",
-            hint=f"resume it where it lies: `--resume {checkpoint} --out {checkpoint.parent}`",
-        )
-
-
 def _out_of_memory(job: _Job) -> AlmError:
     training = job.config.training
     smaller = [f"training.micro_batch_size={max(1, training.micro_batch_size // 2)}"]
@@ -182,40 +125,6 @@ def _out_of_memory(job: _Job) -> AlmError:
     )
 
 
-def with_data(config: RunConfig, packed: PackedData) -> RunConfig:
-    """The configuration with the data's vocabulary, checked against what the data needs."""
-    data, model = packed.metadata, config.model
-    if data.seq_len > model.max_position_embeddings:
-        raise ConfigError(
-            f"sequences of {data.seq_len:,} tokens do not fit `model.max_position_embeddings` "
-            f"{model.max_position_embeddings:,}",
-            hint=f"`--set model.max_position_embeddings={data.seq_len}`, or `{pack_command(packed.folder)} "
-            f"--seq-len {model.max_position_embeddings} --force`",
-        )
-    if model.vocab_size == "auto":
-        return config.model_copy(update={"model": model.with_vocab_size(data.vocab_size)})
-    if model.vocab_size < data.vocab_size:
-        raise ConfigError(
-            f"`model.vocab_size` {model.vocab_size:,} is less than the {data.vocab_size:,} tokens of the tokenizer",
-            hint="leave it `auto`: `--set model.vocab_size=auto`",
-        )
-    return config
-
-
-def _resolved(config: RunConfig, choice: Choice, world: World) -> RunConfig:
-    """The configuration with every `auto` replaced by what was chosen, so that a resume chooses the same."""
-    training = config.training
-    chosen = training.model_copy(
-        update={
-            "precision": choice.precision,
-            "threads": torch.get_num_threads() if training.threads == "auto" else training.threads,
-            "compile": training.compile is True,
-            "parallel": ranks.chosen(config, choice, world),
-        }
-    )
-    return config.model_copy(update={"training": chosen})
-
-
 def _metadata(job: _Job) -> RunMetadata:
     packed = job.packed
     return RunMetadata(
@@ -227,33 +136,6 @@ def _metadata(job: _Job) -> RunMetadata:
         parameters=count(job.config.model).total,
         environment=job.environment,
     )
-
-
-def _check_lineage(metadata: RunMetadata, packed: PackedData, out: Path) -> None:
-    for what, before, now in (
-        ("tokenizer", metadata.tokenizer_sha256, packed.metadata.tokenizer_sha256),
-        ("data", metadata.data_sha256, sha256(packed.folder / PACK_METADATA_NAME)),
-    ):
-        if before != now:
-            raise ArtifactError(
-                f"`{out}` was begun on other data than `{packed.folder}`\n"
-                f"  {what} of the run   {before[: artifacts.SHORT_HASH]}\n"
-                f"  {what} of the data  {now[: artifacts.SHORT_HASH]}",
-                hint=f"start another run with `--out {run.free_name(out)}`",
-            )
-
-
-def _resume_point(out: Path, resume: Resume, on_event: Listener) -> Found | None:
-    if isinstance(resume, Path):
-        return verify(resume)
-    return newest(out, on_event=on_event)
-
-
-def _is_scored(packed: PackedData, out: Path, step: int) -> bool:
-    """Whether the score of the last step is there: a stop may have cut it short."""
-    if not packed.metadata.sequences(VALIDATION):
-        return True
-    return any(row["step"] == step and "bits_per_byte" in row for row in metrics.read(out))
 
 
 def _state(job: _Job, found: Found | None) -> TrainState:
