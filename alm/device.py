@@ -216,10 +216,13 @@ def _mps_report() -> DeviceReport:
 def _cpu_report() -> DeviceReport:
     capability = torch.backends.cpu.get_cpu_capability()
     detail = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {capability}"
-    return DeviceReport("cpu", True, detail, _memory_bytes())
+    return DeviceReport("cpu", True, detail, memory_bytes(torch.device("cpu")))
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes(device: torch.device) -> int | None:
+    """All memory of the device, of this machine where it has none of its own; None where nobody tells."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf
@@ -263,6 +266,14 @@ def keep_freed_memory() -> bool:
     settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: _TOP_PAD_BYTES}
     took = [mallopt(name, value) for name, value in settings.items()]
     return all(took)
+
+
+def set_deterministic(device: torch.device) -> None:
+    """Use, in this process, kernels that add up in a fixed order. A CPU at a fixed number of threads does anyway."""
+    if device.type == "cuda":
+        # Read by cuBLAS at its first product.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
 
 
 def environment(choice: Choice) -> dict[str, str]:

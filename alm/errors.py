@@ -59,5 +59,13 @@ class StoppedError(AlmError):
         self.exit_code = exit_code
 
 
+class EchoedError(AlmError):
+    """What another rank of the same run tells, in words and by its exit code: nothing is shown of it here."""
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def _again(kind: type[AlmError], message: str) -> AlmError:
     return kind(message)

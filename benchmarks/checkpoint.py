@@ -52,8 +52,8 @@ class Run:
         for _ in range(STEPS):
             train_step(
                 self.state,
-                self.state.model,
                 [self.batch],
+                targets=self.batch.target_count(),
                 choice=self.choice,
                 lr_factor=0.1,
                 clip_norm=1.0,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -120,3 +121,14 @@ def test_the_peak_of_memory_is_what_the_kernel_says() -> None:
 def test_a_system_that_tells_no_peak_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "resource", None)
     assert device.peak_memory_bytes(torch.device("cpu")) is None
+
+
+def test_a_gpu_is_asked_for_a_fixed_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("torch.use_deterministic_algorithms", asked.append)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is put back
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    device.set_deterministic(torch.device("cpu"))
+    assert (asked, "CUBLAS_WORKSPACE_CONFIG" in os.environ) == ([], False)
+    device.set_deterministic(torch.device("cuda", 0))
+    assert (asked, os.environ["CUBLAS_WORKSPACE_CONFIG"]) == ([True], ":4096:8")

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from alm import files
-from alm.checkpoint.format import Checkpoint
+from alm.checkpoint.format import Checkpoint, name
 from alm.checkpoint.retain import Retention, retain
 from alm.checkpoint.save import save_checkpoint
 from alm.errors import AlmError, StoppedError
@@ -147,3 +147,13 @@ class CheckpointWriter:
         )
         retain(self._run, self._retention)
         return path
+
+
+class NoWriter(CheckpointWriter):
+    """For a rank that writes no files: takes checkpoints and keeps none."""
+
+    def save(self, checkpoint: Checkpoint, *, bits_per_byte: float | None = None) -> None:
+        pass
+
+    def save_now(self, checkpoint: Checkpoint, *, interrupted: bool = False) -> Path:
+        return self._run / name(checkpoint.step, interrupted=interrupted)

@@ -12,7 +12,7 @@ import typer
 
 from alm import __version__
 from alm.cli import config, corpus, data, device, info, pack, pretrain, quickstart, sample, tokenizer, ui, verify_resume
-from alm.errors import EXIT_BUG, EXIT_FAILURE, EXIT_INTERRUPTED, AlmError
+from alm.errors import EXIT_BUG, EXIT_FAILURE, EXIT_INTERRUPTED, AlmError, EchoedError
 
 # No markup mode: help is plain text, and Rich is not imported for it.
 app = typer.Typer(
@@ -70,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a named failure, 2 wrong usage, 70 a bug, 130 interrupted."""
     words = with_bare_resume(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(args=words, prog_name="alm")
+        app(args=words, prog_name="alm", obj=words)
+    except EchoedError as echo:
+        raise SystemExit(echo.exit_code) from None
     except AlmError as error:
         ui.show_error(error)
         raise SystemExit(error.exit_code) from None

@@ -12,6 +12,7 @@ import typer
 from alm.cli import options, ui
 
 if TYPE_CHECKING:
+    from alm.distributed import Place
     from alm.training.config import RunConfig
 
 app = typer.Typer(rich_markup_mode=None)
@@ -23,6 +24,7 @@ DEFAULT_DATA = Path("data/packed")
 
 @app.command(epilog="Example:  alm pretrain --model pico --set training.max_steps=200 --out runs/first")
 def pretrain(
+    context: typer.Context,
     model: Annotated[
         str | None,
         typer.Option(
@@ -45,6 +47,16 @@ def pretrain(
         Path | None, typer.Option("--out", help="The run's folder.  [default: runs/MODEL-pretrain]", show_default=False)
     ] = None,
     device: options.Device = "auto",
+    nproc: Annotated[
+        int | None,
+        typer.Option(
+            "--nproc",
+            metavar="N",
+            min=1,
+            help="Train on N devices of this machine at once.",
+            show_default=False,
+        ),
+    ] = None,
     resume: Annotated[
         str,
         typer.Option(
@@ -73,18 +85,26 @@ def pretrain(
     """Train a model. Interrupt it at any time: it saves, and the same command goes on, bit for bit."""
     started = time.monotonic()  # before the imports, which take seconds
     deadline = started + options.seconds(time_limit, flag="--time-limit") if time_limit is not None else None
+    from alm import distributed
     from alm.training import pretrain as stage
 
+    here = distributed.place()
+    ranks = _ranks(nproc, here)
     folder = out or _folder(resume, model)
     point = _resume_point(resume)
     overrides = [*(set_ or []), *([f"training.seed={seed}"] if seed is not None else [])]
     config = _config(folder, model, train, overrides, resume=point)
     packed = data or _own_data(folder) or DEFAULT_DATA
     if dry_run:
-        _show_plan(config, packed, device, as_json=json)
+        _show_plan(config, packed, device, ranks, as_json=json)
+        return
+    if ranks > here.size:
+        from alm.cli import ranks as launcher
+
+        launcher.run(context.obj, ranks=ranks)
         return
     live = config.logging.rich_progress
-    with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=live) as on_event:
+    with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=live, rank=here.rank) as on_event:
         made = stage.pretrain(
             config,
             data=packed,
@@ -94,6 +114,8 @@ def pretrain(
             deadline=deadline,
             on_event=on_event,
         )
+    if not here.is_main:
+        return
     assert made.result is not None
     line = (
         f"{folder}: {made.result.step:,} steps, {made.result.training_tokens:,} tokens, {made.parameters:,} parameters"
@@ -104,10 +126,19 @@ def pretrain(
     ui.next_step("alm", "sample", "--checkpoint", folder / "ckpt-last.pt", quiet=quiet, as_json=json)
 
 
-def _show_plan(config: RunConfig, packed: Path, device: str, *, as_json: bool) -> None:
+def _ranks(nproc: int | None, here: Place) -> int:
+    """How many ranks the run has. What torchrun started is not started once more: each rank has the same words."""
+    from alm.errors import ConfigError
+
+    if nproc is not None and here.size > 1 and nproc != here.size:
+        raise ConfigError(f"`--nproc {nproc}`, but torchrun has started {here.size} ranks", hint="leave out `--nproc`")
+    return nproc or here.size
+
+
+def _show_plan(config: RunConfig, packed: Path, device: str, ranks: int, *, as_json: bool) -> None:
     from alm.training.plan import plan
 
-    found = plan(config, data=packed, device_name=device)
+    found = plan(config, data=packed, device_name=device, ranks=ranks)
     rows = [
         ("parameters", f"{found.parameters:,}"),
         ("steps", f"{found.steps:,} of {found.tokens_per_step:,} tokens = {found.tokens:,} tokens"),
@@ -115,9 +146,9 @@ def _show_plan(config: RunConfig, packed: Path, device: str, *, as_json: bool) -
         *(("", f"{name} seen {seen:.2f} times") for name, seen in found.epochs.items()),
         ("validation", f"{found.validation_sequences:,} sequences"),
         ("compute", f"{found.training_flops:.2e} FLOPs"),
-        ("memory", f"{found.memory_bytes / 1e9:,.1f} GB at the peak, estimated"),
+        ("memory", f"{found.memory_bytes / 1e9:,.1f} GB at the peak{' for each rank' if ranks > 1 else ''}, estimated"),
         *(("", f"{size / 1e9:,.2f} GB {part}") for part, size in found.memory.items()),
-        ("device", f"{found.device}, {found.precision}"),
+        ("device", f"{found.device}, {found.precision}" + (f", {ranks} ranks" if ranks > 1 else "")),
     ]
     ui.show_result(vars(found), ui.table(rows), as_json=as_json)
 

@@ -33,6 +33,7 @@ from alm.events import (
     UnitsProgressed,
     Validated,
     Warned,
+    ignore,
 )
 
 _PLAIN_PROGRESS_SECONDS = 5.0
@@ -147,14 +148,19 @@ def one_line(text: str) -> str:
 
 @contextlib.contextmanager
 def listening(
-    *, quiet: bool = False, as_json: bool = False, verbose: bool = False, live: bool = True
+    *, quiet: bool = False, as_json: bool = False, verbose: bool = False, live: bool = True, rank: int = 0
 ) -> Iterator[Listener]:
-    """The listener for this terminal and these flags; `live` is `logging.rich_progress`."""
+    """The listener for this terminal and these flags; `live` is `logging.rich_progress`.
+
+    Of the ranks that train together the first is heard.
+    """
     global _show_tracebacks
     if verbose:
         _show_tracebacks = True
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
-    if quiet or as_json:
+    if rank:
+        yield ignore
+    elif quiet or as_json:
         yield warnings_only
     elif live and not verbose and is_terminal():
         from alm.cli.render import LiveListener

@@ -64,6 +64,12 @@ def batch_plan(
     return BatchPlan(chosen, sequences_per_step, micro_batch_size, seed)
 
 
+def target_count(stream: TokenStream, plan: BatchPlan, step: int) -> int:
+    """Tokens that all ranks together predict in `step`."""
+    padded = sum(stream.padding.get(row, 0) for row in plan.rows(step).tolist()) if stream.padding else 0
+    return plan.sequences_per_step * stream.seq_len - padded
+
+
 def read_step(
     stream: TokenStream, plan: BatchPlan, step: int, *, rank: int = 0, world_size: int = 1
 ) -> list[MicroBatch]:
@@ -88,7 +94,7 @@ def micro_batch(stream: TokenStream, rows: Positions) -> MicroBatch:
 
 
 class Loader:
-    """The micro-batches of steps `first_step` .. `last_step - 1`, read ahead by one thread.
+    """The micro-batches that a rank has in steps `first_step` .. `last_step - 1`, read ahead by one thread.
 
     Use as a context manager: leaving it ends the thread. Iterating yields (step, micro-batches), and ends
     early when `should_stop` says so while a batch is waited for.
@@ -103,12 +109,15 @@ class Loader:
         last_step: int,
         prefetch: int,
         pin: bool,
+        rank: int = 0,
+        world_size: int = 1,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._stream = stream
         self._plan = plan
         self._steps = range(first_step, last_step)
         self._pin = pin
+        self._part = {"rank": rank, "world_size": world_size}
         self._should_stop = should_stop
         self._ready: queue.Queue[tuple[int, list[MicroBatch]] | BaseException] = queue.Queue(max(1, prefetch))
         self._closed = threading.Event()
@@ -151,7 +160,7 @@ class Loader:
             return ready
 
     def _read(self, step: int) -> list[MicroBatch]:
-        batches = read_step(self._stream, self._plan, step)
+        batches = read_step(self._stream, self._plan, step, **self._part)
         if not self._pin:
             return batches
         return [replace(b, inputs=b.inputs.pin_memory(), targets=b.targets.pin_memory()) for b in batches]

@@ -46,6 +46,14 @@ class TrainingConfig(Config):
     compile: bool | Literal["auto"] = Field(
         default="auto", description="Whether torch.compile is used; auto is off, as it gains nothing on CPU."
     )
+    parallel: Literal["auto", "ddp", "fsdp"] = Field(
+        default="auto",
+        description="How ranks share a model: ddp has all of it on each, fsdp a part; auto is ddp where that fits.",
+    )
+    reproducible: bool = Field(
+        default=False,
+        description="Whether weights are the same bits at any number of ranks that is a power of two; slower.",
+    )
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         default="auto", description="CPU threads; auto is what PyTorch takes on the first machine."
     )

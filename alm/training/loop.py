@@ -8,21 +8,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from alm import kinds
-from alm.data.loader import BatchPlan, Loader, MicroBatch, batch_plan
+from alm.data.loader import BatchPlan, Loader, MicroBatch, batch_plan, target_count
 from alm.device import Choice
 from alm.events import Listener, Stepped, Validated
 from alm.packing.shards import TokenStream
 from alm.training.config import RunConfig
 from alm.training.garbage import collector_paused
-from alm.training.metrics import MetricsFile, read
+from alm.training.metrics import MetricsFile, Row, read
 from alm.training.samples import Sampler
 from alm.training.skips import Skips
 from alm.training.state import TrainState
-from alm.training.step import Forward, StepResult, train_step
+from alm.training.step import StepResult, train_step
 from alm.training.throughput import Clock, Gauge, TimeLeft, times_left
 from alm.training.validate import Score, rows_for, validate
 
@@ -40,11 +39,12 @@ class Streams:
 class Hooks:
     """What the loop asks and tells: whether to stop, what happened, when to save, and who writes samples, if anyone.
 
-    `should_stop` is asked before every micro-batch, of training and of validation, before every token of a sample, and
-    after every step. `save` gets the bits per byte of this step, if it was scored, and returns while it is being
-    written; `settle` hears of one that is through.
+    `should_stop` is asked before every micro-batch, of training and of validation, and after every step, by all ranks
+    together, who have agreed on the answer; `stop_wanted` is of this rank alone. `save` gets the bits per byte of this
+    step, if it was scored, and returns while it is being written; `settle` hears of one that is through.
     """
 
+    stop_wanted: Callable[[], bool]
     should_stop: Callable[[], bool]
     on_event: Listener
     save: Callable[[float | None], object]
@@ -64,7 +64,7 @@ def train(
     plan = planned(config, streams.train)
     recorder = _Recorder(state, config, streams, plan, choice=choice, metrics=metrics, hooks=hooks)
     recorder.catch_up()
-    forward = compiled(state, enabled=training.compile is True)
+    world = state.sharing.world
     with (
         collector_paused(),
         Loader(
@@ -74,17 +74,23 @@ def train(
             last_step=training.max_steps,
             prefetch=config.data.prefetch,
             pin=choice.device.type == "cuda",
-            should_stop=hooks.should_stop,
+            rank=world.rank,
+            world_size=world.size,
+            should_stop=hooks.stop_wanted,
         ) as loader,
     ):
         for step, micro_batches in recorder.waiting(loader):
             factor = lr_factor(config, step)
-            result = _step(state, forward, micro_batches, config, choice, factor, hooks)
+            targets = target_count(streams.train, plan, step)
+            result = _step(state, micro_batches, targets, config, choice, factor, hooks)
             if result is None:
                 break
             recorder.after_step(result, state.optimizer.param_groups[0]["lr"])
             if hooks.should_stop():
                 break
+        else:
+            if state.step < training.max_steps:
+                hooks.should_stop()  # waiting for data was given up: the others ask before their first micro-batch
     recorder.skips.look()
     return state.step >= training.max_steps and not recorder.was_cut
 
@@ -108,15 +114,10 @@ def lr_factor(config: RunConfig, step: int) -> float:
     return factor
 
 
-def compiled(state: TrainState, *, enabled: bool) -> Forward:
-    """The model's forward, through torch.compile when asked for."""
-    return torch.compile(state.model) if enabled else state.model
-
-
 def _step(
     state: TrainState,
-    forward: Forward,
     micro_batches: list[MicroBatch],
+    targets: int,
     config: RunConfig,
     choice: Choice,
     factor: float,
@@ -124,8 +125,8 @@ def _step(
 ) -> StepResult | None:
     return train_step(
         state,
-        forward,
         micro_batches,
+        targets=targets,
         choice=choice,
         lr_factor=factor,
         clip_norm=config.training.gradient_clip_norm,
@@ -165,7 +166,7 @@ class _Recorder:
         self._best: float | None = None
         self.was_cut = False
         self._tokens_per_step = config.training.sequences_per_step * streams.train.seq_len
-        self._gauge = Gauge(config, choice, seq_len=streams.train.seq_len)
+        self._gauge = Gauge(config, choice, seq_len=streams.train.seq_len, ranks=state.sharing.world.size)
         self._validation_rows = rows_for(streams.validation, streams.bytes_per_id, wanted_bytes=config.validation.bytes)
         self._time_left = self._known_pauses()
         self._clock = Clock(state.step)
@@ -201,11 +202,14 @@ class _Recorder:
         if self._hooks.sampler is not None:
             with self._clock.paused():
                 self._hooks.sampler.catch_up(self._state.step)
-        rows = [row for row in read(self._metrics.run) if "bits_per_byte" in row]
+        rows = self._state.sharing.world.from_main(self._scores)
         self._best = min((row["bits_per_byte"] for row in rows), default=None)
         step = self._state.step
         if step and all(row["step"] != step for row in rows):
             self._validate_and_save(last=step == self._config.training.max_steps, resumed=True)
+
+    def _scores(self) -> list[Row]:
+        return [row for row in read(self._metrics.run) if "bits_per_byte" in row]
 
     def _validate_and_save(self, *, last: bool, resumed: bool = False) -> None:
         training, step = self._config.training, self._state.step
@@ -263,7 +267,7 @@ class _Recorder:
     def _validate(self) -> Score | None:
         with self._clock.paused(self._time_left.paused("validation")):
             score = validate(
-                self._state.model,
+                self._state.sharing,
                 self._streams.validation,
                 self._streams.bytes_per_id,
                 rows=self._validation_rows,

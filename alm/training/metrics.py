@@ -86,6 +86,22 @@ def _hint(path: Path) -> str:
     return f"make room (`df -h {path.parent}`) "
 
 
+class NoMetrics(MetricsFile):
+    """For a rank that writes no files: takes rows and keeps none."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def write(self, row: Row) -> None:
+        pass
+
+    def sync(self) -> None:
+        pass
+
+
 def read(run: Path, *, name: str = NAME) -> list[Row]:
     """The rows of a run, without a last one that a kill cut off; `name` may be another file of the same form."""
     path = run / name

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from alm import device
 from alm.corpus.split import TRAIN, VALIDATION
+from alm.distributed import Place
 from alm.model.count import count
 from alm.packing.shards import open_packed
 from alm.training.config import RunConfig
 from alm.training.loop import planned
-from alm.training.pretrain import epochs, with_data
+from alm.training.pretrain import epochs
+from alm.training.ranks import check
+from alm.training.settle import with_data
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,12 @@ class Plan:
     memory_bytes: int  # of the GPU, or what the process grows by
     device: str
     precision: str
+    ranks: int
 
 
-def plan(config: RunConfig, *, data: Path, device_name: str = "auto") -> Plan:
-    """The run that `pretrain` would do with the same arguments; nothing is written."""
+def plan(config: RunConfig, *, data: Path, device_name: str = "auto", ranks: int = 1) -> Plan:
+    """The run that `pretrain` would do with the same arguments as so many ranks; nothing is written."""
+    check(config, Place(size=ranks))
     packed = open_packed(data)
     config = with_data(config, packed)
     choice = device.choose(device_name, precision=config.training.precision)
@@ -58,4 +63,5 @@ def plan(config: RunConfig, *, data: Path, device_name: str = "auto") -> Plan:
         memory_bytes=memory.of_process if on_cpu else memory.total,
         device=str(choice.device),
         precision=choice.precision,
+        ranks=ranks,
     )

@@ -5,42 +5,41 @@ Kill it at any instant: the run continues from its newest whole checkpoint and e
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
-import torch
-
-from alm import artifacts, device
+from alm import artifacts, device, distributed
 from alm.artifacts import RunMetadata, RunResult
-from alm.checkpoint.background import CheckpointWriter
+from alm.checkpoint.background import CheckpointWriter, NoWriter
 from alm.checkpoint.format import LAST_NAME, Checkpoint
-from alm.checkpoint.load import Found, load_checkpoint, newest, verify
+from alm.checkpoint.load import Found, load_checkpoint
 from alm.checkpoint.retain import Retention, set_aside_later
 from alm.checkpoint.space import check_space
 from alm.config.load import write_yaml
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.data.mixture import Mixture
 from alm.device import Choice
-from alm.errors import AlmError, ArtifactError, ConfigError, StoppedError
+from alm.distributed import World
+from alm.errors import AlmError, StoppedError
 from alm.events import CheckpointSaved, Listener, Noted, Resumed, Warned, ignore
 from alm.files import is_full, sha256, write_text
 from alm.model.count import count
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
-from alm.packing.shards import PackedData, open_packed, pack_command
+from alm.packing.shards import PackedData, open_packed
 from alm.tokenizers.file import Tokenizer
 from alm.training import metrics, run, samples
 from alm.training.config import RunConfig
 from alm.training.loop import Hooks, Streams, planned, train
+from alm.training.settle import Resume, settle
 from alm.training.state import TrainState, fresh, restore_, snapshot
-from alm.training.stop import Reason, StopRequests
+from alm.training.stop import Agreement, Reason, StopRequests
 
 _STOPPING = Noted("stopping after this micro-batch; once more stops at once, without saving")
 _MOST_STATE = 3  # weights, and for each at most two moments
-Resume = Path | Literal["auto", "never"]
 
 
 def pretrain(
@@ -58,32 +57,29 @@ def pretrain(
     `resume`: "auto" continues the run in `out` if there is one, "never" refuses to, a path continues
     from that checkpoint. A finished run is left as it is. Raises `StoppedError` after saving when a
     signal asked for it, or at `deadline` (of `time.monotonic`). Any other error in the middle saves too.
+
+    Under `torchrun` every rank calls this with the same arguments. The main rank decides, and it alone writes.
     """
-    packed = open_packed(data)
-    _refuse_or_pass(out, resume)
-    begun = run.exists(out)
-    if begun:
-        config = run.resumed_config(out, config, on_event=on_event)
-    config = with_data(config, packed)
-    choice = device.choose(device_name, precision=config.training.precision)
-    config = _resolved(config, choice)
-    device.set_threads(int(config.training.threads))
-    if choice.device.type == "cpu":
-        device.keep_freed_memory()
-    job = _Job(config, packed, out, choice, device.environment(choice), on_event)
-    found = _resume_point(out, resume, on_event) if begun else None
-    if begun:
-        _check_lineage(run.read_metadata(out), packed, out)
-        if found is not None and found.step >= config.training.max_steps and _is_scored(job, found.step):
-            on_event(Noted(f"`{out}` is up to date: finished at step {found.step}"))
-            return _finish(job, found.step)
-    try:
-        with run.locked(out):
-            return _train(job, _state(job, found), found=found, deadline=deadline)
-    except (RuntimeError, MemoryError) as error:
-        if not device.is_out_of_memory(error):
-            raise
-        raise _out_of_memory(job) from error
+    with distributed.joined(device_name) as world:
+        settled = world.from_main(lambda: settle(config, data, out, resume, world, on_event))
+        training = settled.config.training
+        choice = device.choose(str(world.device), precision=training.precision)
+        device.set_threads(int(training.threads))
+        if choice.device.type == "cpu":
+            device.keep_freed_memory()
+        if training.reproducible:
+            device.set_deterministic(choice.device)
+        job = _Job(settled.config, open_packed(data), out, choice, settled.environment, world, on_event)
+        if settled.is_finished:
+            return world.from_main(lambda: _up_to_date(job, training.max_steps))
+        try:
+            with contextlib.ExitStack() as stack:
+                world.from_main(lambda: stack.enter_context(run.locked(out)))
+                return _train(job, _state(job, settled.found), found=settled.found, deadline=deadline)
+        except (RuntimeError, MemoryError) as error:
+            if not device.is_out_of_memory(error):
+                raise
+            raise _out_of_memory(job) from error
 
 
 ALL = "all sources"
@@ -93,6 +89,11 @@ MANY_EPOCHS = 4
 MORE_TEXT = "train for fewer steps with `--set training.max_steps=...`, or prepare more text"
 
 
+def _up_to_date(job: _Job, step: int) -> RunMetadata:
+    job.on_event(Noted(f"`{job.out}` is up to date: finished at step {step}"))
+    return _finish(job, step)
+
+
 @dataclass(frozen=True)
 class _Job:
     config: RunConfig
@@ -100,6 +101,7 @@ class _Job:
     out: Path
     choice: Choice
     environment: dict[str, str]
+    world: World
     on_event: Listener
 
     @property
@@ -109,30 +111,6 @@ class _Job:
     @property
     def resume_command(self) -> str:
         return f"alm pretrain --resume {self.out / LAST_NAME}"
-
-
-def _refuse_or_pass(out: Path, resume: Resume) -> None:
-    if resume == "never" and run.exists(out):
-        raise ConfigError(f"`{out}` holds a run already", hint=f"name another folder: `--out {run.free_name(out)}`")
-    if isinstance(resume, Path):
-        _refuse_stranger(out, resume)
-
-
-def _refuse_stranger(out: Path, checkpoint: Path) -> None:
-    """A checkpoint is resumed in its own run: in another folder, metrics and weights would not belong together."""
-    if not checkpoint.is_file():
-        verify(checkpoint)  # says whether it is missing or a folder, and what to name instead
-    if not run.exists(out):
-        inside = run.exists(out.parent)  # one that was set aside
-        hint = (
-            f"move it and its .json into `{out.parent}` first" if inside else "name a checkpoint inside a run's folder"
-        )
-        raise ConfigError(f"`{out}` holds no run to resume: there is no `{run.METADATA_NAME}`", hint=hint)
-    if checkpoint.resolve().parent != out.resolve():
-        raise ConfigError(
-            f"`{checkpoint}` is not a checkpoint of the run in `{out}`",
-            hint=f"resume it where it lies: `--resume {checkpoint} --out {checkpoint.parent}`",
-        )
 
 
 def _out_of_memory(job: _Job) -> AlmError:
@@ -150,39 +128,6 @@ def _out_of_memory(job: _Job) -> AlmError:
     )
 
 
-def with_data(config: RunConfig, packed: PackedData) -> RunConfig:
-    """The configuration with the data's vocabulary, checked against what the data needs."""
-    data, model = packed.metadata, config.model
-    if data.seq_len > model.max_position_embeddings:
-        raise ConfigError(
-            f"sequences of {data.seq_len:,} tokens do not fit `model.max_position_embeddings` "
-            f"{model.max_position_embeddings:,}",
-            hint=f"`--set model.max_position_embeddings={data.seq_len}`, or `{pack_command(packed.folder)} "
-            f"--seq-len {model.max_position_embeddings} --force`",
-        )
-    if model.vocab_size == "auto":
-        return config.model_copy(update={"model": model.with_vocab_size(data.vocab_size)})
-    if model.vocab_size < data.vocab_size:
-        raise ConfigError(
-            f"`model.vocab_size` {model.vocab_size:,} is less than the {data.vocab_size:,} tokens of the tokenizer",
-            hint="leave it `auto`: `--set model.vocab_size=auto`",
-        )
-    return config
-
-
-def _resolved(config: RunConfig, choice: Choice) -> RunConfig:
-    """The configuration with every `auto` replaced by what was chosen, so that a resume chooses the same."""
-    training = config.training
-    chosen = training.model_copy(
-        update={
-            "precision": choice.precision,
-            "threads": torch.get_num_threads() if training.threads == "auto" else training.threads,
-            "compile": training.compile is True,
-        }
-    )
-    return config.model_copy(update={"training": chosen})
-
-
 def _metadata(job: _Job) -> RunMetadata:
     packed = job.packed
     return RunMetadata(
@@ -196,44 +141,23 @@ def _metadata(job: _Job) -> RunMetadata:
     )
 
 
-def _check_lineage(metadata: RunMetadata, packed: PackedData, out: Path) -> None:
-    for what, before, now in (
-        ("tokenizer", metadata.tokenizer_sha256, packed.metadata.tokenizer_sha256),
-        ("data", metadata.data_sha256, sha256(packed.folder / PACK_METADATA_NAME)),
-    ):
-        if before != now:
-            raise ArtifactError(
-                f"`{out}` was begun on other data than `{packed.folder}`\n"
-                f"  {what} of the run   {before[: artifacts.SHORT_HASH]}\n"
-                f"  {what} of the data  {now[: artifacts.SHORT_HASH]}",
-                hint=f"start another run with `--out {run.free_name(out)}`",
-            )
-
-
-def _resume_point(out: Path, resume: Resume, on_event: Listener) -> Found | None:
-    if isinstance(resume, Path):
-        return verify(resume)
-    return newest(out, on_event=on_event)
-
-
-def _is_scored(job: _Job, step: int) -> bool:
-    """Whether the score of the last step is there: a stop may have cut it short."""
-    if not job.packed.metadata.sequences(VALIDATION):
-        return True
-    return any(row["step"] == step and "bits_per_byte" in row for row in metrics.read(job.out))
-
-
 def _state(job: _Job, found: Found | None) -> TrainState:
     """The state to train on from: new, or that of the checkpoint; later checkpoints and metrics are set aside."""
-    state = fresh(job.config, job.choice)
-    step = 0
-    if not run.exists(job.out):
-        run.begin(job.out, job.config, _metadata(job), tokenizer=job.packed.tokenizer_path)
+    state = fresh(job.config, job.choice, job.world, seq_len=job.packed.metadata.seq_len)
     if found is not None:
-        checkpoint = load_checkpoint(found.path, device=job.choice.device)
+        # Ranks that need only a part of it have no room for all of it on their device.
+        checkpoint = load_checkpoint(found.path, device="cpu" if job.world.size > 1 else job.choice.device)
         _check_same_bits(checkpoint, job)
         restore_(state, checkpoint, job.choice)
-        step = state.step
+    job.world.from_main(lambda: _make_ready(job, found))
+    return state
+
+
+def _make_ready(job: _Job, found: Found | None) -> None:
+    """Make the run's folder what it has to be before the next step."""
+    step = 0 if found is None else found.step
+    if not run.exists(job.out):
+        run.begin(job.out, job.config, _metadata(job), tokenizer=job.packed.tokenizer_path)
     write_text(job.out / run.CONFIG_NAME, write_yaml(job.config.model_dump(mode="json")))
     aside = set_aside_later(job.out, step=step)
     if aside is not None:
@@ -244,15 +168,15 @@ def _state(job: _Job, found: Found | None) -> TrainState:
             write_text(aside / name, metrics.as_text(later))
     if found is not None:
         job.on_event(Resumed(job.out, step, job.config.training.max_steps))
-    return state
 
 
 def _check_same_bits(checkpoint: Checkpoint, job: _Job) -> None:
+    before = {"ranks": "1", **checkpoint.environment}
     different = [
-        f"{key} {checkpoint.environment.get(key)} -> {value}"
+        f"{key} {before.get(key)} -> {value}"
         for key, value in job.environment.items()
-        if key in ("torch", "device", "device_name", "cpu_capability", "precision", "threads")
-        and checkpoint.environment.get(key) != value
+        if key in ("torch", "device", "device_name", "cpu_capability", "precision", "threads", "ranks")
+        and before.get(key) != value
     ]
     if different:
         job.on_event(Warned(f"the run goes on, but not bit for bit as it would have there: {', '.join(different)}"))
@@ -262,31 +186,38 @@ def _train(job: _Job, state: TrainState, *, found: Found | None, deadline: float
     tokenizer = Tokenizer.load(job.packed.tokenizer_path)
     streams = Streams(job.packed.split(TRAIN), job.packed.split(VALIDATION), tokenizer.bytes_per_id)
     _warn(job, streams)
-    _check_space(job, state, found)
+    world = job.world
+    world.from_main(lambda: _check_space(job, state, found))
     begun = state.step
     with (
         StopRequests(deadline=deadline, on_request=partial(job.on_event, _STOPPING)) as requests,
-        metrics.MetricsFile(job.out, on_event=job.on_event) as rows,
+        _metrics(job) as rows,
         _writer(job) as writer,
         _SavedOnError(job, state, writer),
     ):
-        should_stop = partial(_is_asked, requests)
+        agreement, stop_wanted = Agreement(requests, world), partial(_is_asked, requests)
         hooks = Hooks(
-            should_stop=should_stop,
+            stop_wanted=stop_wanted,
+            should_stop=agreement,
             on_event=job.on_event,
             save=partial(_save, job, state, writer),
             settle=writer.settle,
-            sampler=_sampler(job, state, tokenizer, streams, should_stop=should_stop),
+            sampler=_sampler(job, state, tokenizer, streams, should_stop=stop_wanted),
         )
         finished = train(state, job.config, streams, choice=job.choice, metrics=rows, hooks=hooks)
         writer.wait()
         rows.sync()
         if not finished:
             path = writer.save_now(_checkpoint(job, state), interrupted=True)
-            raise _stopped(job, path, state.step, requests.reason)
-        if state.step > begun and not writer.has_saved(state.step):  # the disk was full: it may have room now
+            raise _stopped(job, path, state.step, agreement.reason)
+        # The disk was full: it may have room now.
+        if state.step > begun and not world.from_main(lambda: writer.has_saved(state.step)):
             writer.save_now(_checkpoint(job, state))
-    return _finish(job, state.step)
+    return world.from_main(lambda: _finish(job, state.step))
+
+
+def _metrics(job: _Job) -> metrics.MetricsFile:
+    return metrics.MetricsFile(job.out, on_event=job.on_event) if job.world.is_main else metrics.NoMetrics(job.out)
 
 
 def _warn(job: _Job, streams: Streams) -> None:
@@ -329,7 +260,8 @@ def _writer(job: _Job) -> CheckpointWriter:
     def on_full(error: AlmError) -> None:
         job.on_event(Warned(f"no checkpoint was saved: {error.message}; the run goes on and tries again", error.hint))
 
-    return CheckpointWriter(job.out, _retention(job), on_saved=on_saved, on_full=on_full)
+    kind = CheckpointWriter if job.world.is_main else NoWriter
+    return kind(job.out, _retention(job), on_saved=on_saved, on_full=on_full)
 
 
 def _is_asked(requests: StopRequests) -> bool:
@@ -338,7 +270,13 @@ def _is_asked(requests: StopRequests) -> bool:
 
 def _sampler(
     job: _Job, state: TrainState, tokenizer: Tokenizer, streams: Streams, *, should_stop: Callable[[], bool]
-) -> samples.Sampler:
+) -> samples.Sampler | None:
+    """Who writes samples: the main rank alone, if it has all of the model; the others wait."""
+    if not job.world.is_main or not job.config.samples.prompts:
+        return None
+    if not state.sharing.is_whole_here:
+        job.on_event(Warned("no samples are made during a run with `training.parallel: fsdp`", None))
+        return None
     return samples.Sampler(
         state.model,
         tokenizer,
@@ -356,9 +294,10 @@ def epochs(config: RunConfig, mixture: Mixture) -> dict[str, float]:
     return {name or ALL: round(seen, 3) for name, seen in mixture.epochs(sequences).items()}
 
 
-def _checkpoint(job: _Job, state: TrainState) -> Checkpoint:
-    """`state` as it is; `AlmError` where it is nothing to go on from."""
-    if not state.is_finite():
+def _checkpoint(job: _Job, state: TrainState, *, alone: bool = False) -> Checkpoint:
+    """`state` as it is; `AlmError` where it is nothing to go on from. Ranks call it together, or `alone`."""
+    is_finite = state.is_finite()
+    if not (is_finite if alone else not job.world.greatest(int(not is_finite))):
         raise AlmError(
             f"a weight is no longer finite at step {state.step}; checkpoints, if any, are from before that",
             hint="lower the learning rate: start another run with `--set optim.lr=...`",
@@ -369,6 +308,7 @@ def _checkpoint(job: _Job, state: TrainState) -> Checkpoint:
         environment=job.environment,
         tokenizer_sha256=job.packed.metadata.tokenizer_sha256,
         data_sha256=job.data_sha256,
+        alone=alone,
     )
 
 
@@ -380,7 +320,7 @@ class _SavedOnError:
     """Saves the last whole step when its block ends in an error that is no stop.
 
     What cannot be gone on from is left alone: an update that broke off, weights that are not finite, steps that
-    were skipped up to the end.
+    were skipped up to the end. So is a model that the main rank has only a part of: others may be gone.
     """
 
     def __init__(self, job: _Job, state: TrainState, writer: CheckpointWriter) -> None:
@@ -399,10 +339,12 @@ class _SavedOnError:
         if error is None or isinstance(error, StoppedError) or is_full(error) or state.step == self._begun:
             return
         state.optimizer.zero_grad(set_to_none=True)  # room, where memory was what failed
+        if not (self._job.world.is_main and state.sharing.is_whole_here):
+            return
         if not state.is_whole or state.skipped_in_row or not state.is_finite():
             return
         try:
-            self._writer.save_now(_checkpoint(self._job, state), interrupted=True)
+            self._writer.save_now(_checkpoint(self._job, state, alone=True), interrupted=True)
         except AlmError as fault:
             self._job.on_event(Warned(f"step {state.step} was not saved: {fault.message}", fault.hint))
 

@@ -26,6 +26,7 @@ MUTABLE = frozenset(
         "training.max_steps",
         "training.checkpoint_interval",
         "training.keep_last",
+        "training.parallel",
         "training.keep_every",
         "training.keep_best",
         "training.max_skipped_in_row",

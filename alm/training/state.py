@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,37 +11,53 @@ import torch
 from alm import kinds
 from alm.checkpoint.format import Checkpoint, Values
 from alm.device import Choice
+from alm.distributed import World
 from alm.model.init import initialize
 from alm.model.transformer import Transformer
 from alm.training.config import RunConfig
+from alm.training.parallel import Sharing, gathered, local, parted, share
 
 
 @dataclass
 class TrainState:
     """`step` counts finished updates, those among them that were skipped too.
 
-    `is_whole` is false while an update is under way: what it leaves when it fails must not be saved.
+    `is_whole` is false while an update is under way: what it leaves when it fails must not be saved. `sharing` is how
+    the ranks train `model` together.
     """
 
     model: Transformer
     optimizer: torch.optim.Optimizer
+    sharing: Sharing
     step: int = 0
     skipped_steps: int = 0
     skipped_in_row: int = 0
     is_whole: bool = True
 
     def is_finite(self) -> bool:
-        """Whether every weight is a number: an update after a finite loss may overflow."""
-        return all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters())
+        """Whether every weight of this rank is a number: an update after a finite loss may overflow."""
+        return all(bool(torch.isfinite(local(parameter)).all()) for parameter in self.model.parameters())
 
 
-def fresh(config: RunConfig, choice: Choice) -> TrainState:
-    """A state at step 0. The weights depend on the seed alone, not on the device."""
+def fresh(config: RunConfig, choice: Choice, world: World | None = None, *, seq_len: int = 1) -> TrainState:
+    """A state at step 0, of one process where there is no `world`; ranks warm up with sequences of `seq_len`.
+
+    The weights depend on the seed alone, not on the device or the ranks.
+    """
+    world = world or World(device=choice.device)
     model = Transformer(config.model)
     initialize(model, seed=config.training.seed)
-    model.to(choice.device)
+    if config.training.parallel != "fsdp" or world.size == 1:
+        model.to(choice.device)  # otherwise each block goes there when it has been cut up
+    sharing = share(model, config, world, forward=compiled(model, enabled=config.training.compile is True))
     optimizer = kinds.module_of(config.optim).build(config.optim, model)
-    return TrainState(model, optimizer)
+    sharing.warm_up(choice, shape=(config.training.micro_batch_size, seq_len))
+    return TrainState(model, optimizer, sharing)
+
+
+def compiled(model: Transformer, *, enabled: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The model's forward, through torch.compile when asked for."""
+    return torch.compile(model) if enabled else model
 
 
 def restore_(state: TrainState, checkpoint: Checkpoint, choice: Choice) -> None:
@@ -48,23 +65,46 @@ def restore_(state: TrainState, checkpoint: Checkpoint, choice: Choice) -> None:
 
     The random state is restored for what may draw from it; dropout does not, it is seeded by its step.
     """
-    state.model.load_state_dict(checkpoint.model)
-    state.optimizer.load_state_dict(checkpoint.optimizer)
+    own = dict(state.model.state_dict())
+    state.model.load_state_dict({name: parted(tensor, own[name]) for name, tensor in checkpoint.model.items()})
+    state.optimizer.load_state_dict(_parted_moments(checkpoint.optimizer, state.optimizer))
     state.step = checkpoint.step
     state.skipped_steps, state.skipped_in_row = checkpoint.skipped_steps, checkpoint.skipped_in_row
-    _restore_random(checkpoint.rng[0], choice.device)
+    rank = state.sharing.world.rank
+    # Made by fewer ranks: what they draw decides nothing, and need not be the same.
+    _restore_random(checkpoint.rng[rank % len(checkpoint.rng)], choice.device)
+
+
+def _parted_moments(saved: Values, optimizer: torch.optim.Optimizer) -> Values:
+    """The optimizer's state of a checkpoint, each tensor cut as its parameter is."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = {
+        index: {name: parted(value, parameters[index]) for name, value in moments.items()}
+        for index, moments in saved["state"].items()
+    }
+    return {**saved, "state": state}
 
 
 def snapshot(
-    state: TrainState, config: RunConfig, *, environment: dict[str, str], tokenizer_sha256: str, data_sha256: str
+    state: TrainState,
+    config: RunConfig,
+    *,
+    environment: dict[str, str],
+    tokenizer_sha256: str,
+    data_sha256: str,
+    alone: bool = False,
 ) -> Checkpoint:
-    """`state` as a checkpoint. It shares the tensors: copy or write it before the next step."""
+    """`state` as a checkpoint, whole on the main rank. Ranks call it together, or `alone` after an error.
+
+    It shares the tensors: copy or write it before the next step.
+    """
+    world = World(device=state.sharing.world.device) if alone else state.sharing.world
     return Checkpoint(
         step=state.step,
         samples_seen=state.step * config.training.sequences_per_step,
-        model=state.model.state_dict(),
-        optimizer=state.optimizer.state_dict(),
-        rng=[_random(next(state.model.parameters()).device)],
+        model=gathered(dict(state.model.state_dict()), keep=world.is_main),
+        optimizer=gathered(state.optimizer.state_dict(), keep=world.is_main),
+        rng=world.gathered(_random(world.device)),
         config=config.model_dump(mode="json"),
         environment=environment,
         tokenizer_sha256=tokenizer_sha256,

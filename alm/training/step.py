@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 import torch
-from torch import nn
 
 from alm.data.loader import MicroBatch
 from alm.device import Choice, autocast
 from alm.model.transformer import Transformer
 from alm.optim.groups import PEAK_LR
+from alm.training.parallel import clip_
 from alm.training.state import TrainState
-
-Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """Scalars on the device: reading them waits for it. `loss` is nats per target token.
+    """Scalars of all ranks, on the device: reading them waits for it. `loss` is nats per target token.
 
     Where `is_finite` is false the update was left out.
     """
@@ -32,9 +30,9 @@ class StepResult:
 
 def train_step(
     state: TrainState,
-    forward: Forward,
     micro_batches: Sequence[MicroBatch],
     *,
+    targets: int,
     choice: Choice,
     lr_factor: float,
     clip_norm: float,
@@ -44,22 +42,24 @@ def train_step(
 ) -> StepResult | None:
     """Update `state` with the gradients of all `micro_batches`; None, and no update, when asked to stop.
 
-    `forward` is the model, or the model compiled; `lr_factor` scales every group's peak rate. Losses are
-    summed and divided by the number of target tokens of the whole step, so every token weighs the same
-    however the step is cut up. `z_weight` is that of `alm.model.loss.losses`.
+    `micro_batches` are those of this rank, `lr_factor` scales every group's peak rate. Losses are summed and
+    divided by `targets`, the number of target tokens of the whole step over all ranks, so every token weighs the
+    same however the step is cut up. `z_weight` is that of `alm.model.loss.losses`. `should_stop` has to answer alike on
+    every rank.
     """
-    targets = sum(batch.target_count() for batch in micro_batches)
-    total = torch.zeros((), device=choice.device)
+    losses = []
+    first = state.sharing.world.rank * len(micro_batches)
     state.model.train()
-    state.optimizer.zero_grad(set_to_none=True)
+    state.sharing.begin()
     for number, batch in enumerate(micro_batches):
         if should_stop():
             return None
-        _seed_dropout(state.model, seed=seed, step=state.step, number=number)
-        loss = _backward(state, forward, batch, choice=choice, targets=targets, z_weight=z_weight)
-        total += loss
-    norm = nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
-    # One answer for the whole step: where several processes share it, they must agree on this one.
+        _seed_dropout(state.model, seed=seed, step=state.step, number=first + number)
+        with state.sharing.micro_batch(is_last=number == len(micro_batches) - 1):
+            losses.append(_backward(state, batch, choice=choice, targets=targets, z_weight=z_weight))
+    total = state.sharing.finish(losses)
+    norm = clip_(state.model.parameters(), clip_norm)
+    # One answer for the whole step: both are sums over all ranks, who agree on it.
     is_finite = torch.isfinite(total) & torch.isfinite(norm)
     for group in state.optimizer.param_groups:
         group["lr"] = group[PEAK_LR] * lr_factor
@@ -90,18 +90,17 @@ def _decides_itself(optimizer: torch.optim.Optimizer, device: torch.device) -> b
     return device.type == "cuda" and bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
-def _backward(
-    state: TrainState, forward: Forward, batch: MicroBatch, *, choice: Choice, targets: int, z_weight: float
-) -> torch.Tensor:
+def _backward(state: TrainState, batch: MicroBatch, *, choice: Choice, targets: int, z_weight: float) -> torch.Tensor:
     inputs = batch.inputs.to(choice.device, non_blocking=True)
     wanted = batch.targets.to(choice.device, non_blocking=True)
     with autocast(choice.device, choice.precision):
-        found = state.model.losses(forward(inputs), wanted, divisor=targets, z_weight=z_weight)
-    auxiliary = state.model.auxiliary_loss()
+        total, nats, auxiliary = state.sharing.loss(inputs, wanted, divisor=float(targets), z_weight=z_weight)
     # Weighted as this micro-batch is in the step. What is reported is the loss of the text alone.
-    whole = found.total if auxiliary is None else found.total + auxiliary * (batch.target_count() / targets)
+    whole = total if auxiliary is None else total + auxiliary * (batch.target_count() / targets)
+    if state.sharing.scale != 1:
+        whole = whole * state.sharing.scale
     whole.backward()  # type: ignore[no-untyped-call]
-    return found.nats
+    return nats
 
 
 def _seed_dropout(model: Transformer, *, seed: int, step: int, number: int) -> None:

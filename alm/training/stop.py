@@ -10,6 +10,7 @@ from enum import Enum
 from types import FrameType, TracebackType
 from typing import Any
 
+from alm.distributed import World
 from alm.errors import EXIT_AGAIN, EXIT_INTERRUPTED, EXIT_TERMINATED, StoppedError
 
 
@@ -34,7 +35,23 @@ class Reason(Enum):
         return self.value[1]
 
 
+_ORDER = list(Reason)
 _REASONS = {"SIGINT": Reason.INTERRUPTED, "SIGTERM": Reason.TERMINATED, "SIGUSR1": Reason.ASKED}
+
+
+class Agreement:
+    """Whether to stop, asked by all ranks together: `reason` is that of one of them, the same on every rank."""
+
+    def __init__(self, requests: StopRequests, world: World) -> None:
+        self._requests = requests
+        self._world = world
+        self.reason: Reason | None = None
+
+    def __call__(self) -> bool:
+        own = self._requests.reason
+        number = self._world.greatest(0 if own is None else _ORDER.index(own) + 1)
+        self.reason = _ORDER[number - 1] if number else None
+        return number > 0
 
 
 class StopRequests:

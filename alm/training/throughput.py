@@ -93,11 +93,11 @@ class Gauge:
     on the device in the run's precision in place of what its maker promises.
     """
 
-    def __init__(self, config: RunConfig, choice: Choice, *, seq_len: int) -> None:
+    def __init__(self, config: RunConfig, choice: Choice, *, seq_len: int, ranks: int = 1) -> None:
         self._tokens_per_step = config.training.sequences_per_step * seq_len
         self._device = choice.device
         flops = count(config.model).training_flops_per_token(seq_len)
-        self._tokens_per_second_at_best = matmul_rate(choice.device, choice.precision) / flops
+        self._tokens_per_second_at_best = ranks * matmul_rate(choice.device, choice.precision) / flops
 
     def read(self, lap: Lap) -> Reading:
         rate = self._tokens_per_step * lap.steps / lap.seconds

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alm.data.loader import micro_batch
+from alm.data.loader import NO_TARGET, MicroBatch, micro_batch
 from alm.data.order import Positions, permute
 from alm.device import Choice, autocast
-from alm.model.transformer import Transformer
 from alm.packing.shards import TokenStream
 from alm.training.interval import margin
+from alm.training.parallel import Sharing
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def rows_for(stream: TokenStream, bytes_per_id: NDArray[np.int32], *, wanted_byt
 
 @torch.no_grad()
 def validate(
-    model: Transformer,
+    sharing: Sharing,
     stream: TokenStream,
     bytes_per_id: NDArray[np.int32],
     *,
@@ -57,26 +57,51 @@ def validate(
     choice: Choice,
     should_stop: Callable[[], bool] = bool,
 ) -> Score | None:
-    """The score of `rows` of `stream`, None when asked to stop; leaves the model in training mode as it was."""
-    was_training = model.training
-    model.eval()
-    widths = torch.from_numpy(bytes_per_id.astype(np.int64))
-    nats = 0.0
-    text_nats, sizes = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
-    for start in range(0, len(rows), micro_batch_size):
+    """The score of `rows` of `stream`, which ranks share, or None when asked to stop.
+
+    The same bits at any number of ranks: micro-batches are the same, and sums of rows are added up in their order.
+    Leaves the model in training mode as it was.
+    """
+    was_training = sharing.objective.training
+    sharing.objective.eval()
+    sums = _sums(sharing, stream, rows, bytes_per_id, micro_batch_size, choice, should_stop)
+    sharing.objective.train(was_training)
+    if sums is None:
+        return None
+    nats, targets, text_nats, size = sums.sum(0).tolist()
+    interval = margin(sums[:, 2].numpy(), sums[:, 3].numpy().astype(np.int64))
+    return Score(nats / targets, text_nats / math.log(2) / max(size, 1), interval)
+
+
+def _sums(
+    sharing: Sharing,
+    stream: TokenStream,
+    rows: Positions,
+    bytes_per_id: NDArray[np.int32],
+    micro_batch_size: int,
+    choice: Choice,
+    should_stop: Callable[[], bool],
+) -> torch.Tensor | None:
+    """(rows, 4) float64: what `_row_sums` says of each, on every rank; None when asked to stop."""
+    world, widths = sharing.world, torch.from_numpy(bytes_per_id.astype(np.int64))
+    sums = torch.zeros(len(rows), 4, dtype=torch.float64)
+    starts = range(0, len(rows), micro_batch_size)
+    for first in range(0, len(starts), world.size):
         if should_stop():
-            model.train(was_training)
             return None
-        part = slice(start, start + micro_batch_size)
-        batch = micro_batch(stream, rows[part])
-        targets = batch.targets.to(choice.device)
-        with autocast(choice.device, choice.precision):
-            losses = model.token_losses(model(batch.inputs.to(choice.device)), targets)
-        losses = losses.cpu().double()  # there: Metal has no fp64
-        bytes_of = widths[batch.targets]
-        nats += float(losses.sum())
-        text_nats[part] = (losses * (bytes_of > 0)).sum(dim=1).numpy()
-        sizes[part] = bytes_of.sum(dim=1).numpy()
-    model.train(was_training)
-    bits = text_nats.sum() / math.log(2) / max(sizes.sum(), 1)
-    return Score(nats / (len(rows) * stream.seq_len), float(bits), margin(text_nats, sizes))
+        # Where nothing is left, a rank repeats the last: with FSDP every forward takes all ranks.
+        own = first + world.rank
+        part = slice(start := starts[min(own, len(starts) - 1)], start + micro_batch_size)
+        found = _row_sums(sharing, micro_batch(stream, rows[part]), widths, choice)
+        if own < len(starts):
+            sums[part] = found
+    return world.sum_(sums)  # a row is zero on all ranks but one: nothing is rounded
+
+
+def _row_sums(sharing: Sharing, batch: MicroBatch, widths: torch.Tensor, choice: Choice) -> torch.Tensor:
+    """(B, 4) float64 on the CPU, of each row: nats, targets, nats of those that stand for bytes, and these bytes."""
+    with autocast(choice.device, choice.precision):
+        losses = sharing.token_losses(batch.inputs.to(choice.device), batch.targets.to(choice.device))
+    losses, is_target = losses.cpu().double(), batch.targets != NO_TARGET
+    bytes_of = widths[batch.targets.clamp_min(0)] * is_target
+    return torch.stack([losses, is_target, losses * (bytes_of > 0), bytes_of.double()]).sum(2).T

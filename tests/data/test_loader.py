@@ -11,7 +11,7 @@ import torch
 from builders import write_packed
 
 from alm.corpus.split import TRAIN
-from alm.data.loader import NO_TARGET, BatchPlan, Loader, micro_batch, read_step
+from alm.data.loader import NO_TARGET, BatchPlan, Loader, micro_batch, read_step, target_count
 from alm.data.mixture import plain
 from alm.packing.config import PackConfig
 from alm.packing.pack import pack
@@ -63,6 +63,19 @@ def test_reading_ahead_changes_nothing(stream: TokenStream, prefetch: int) -> No
             assert torch.equal(batch.targets, expected.targets)
 
 
+def test_a_rank_reads_its_micro_batches_alone(stream: TokenStream) -> None:
+    whole = read_step(stream, plan(stream, micro=1), 6)
+    found = []
+    for rank in range(4):
+        with Loader(
+            stream, plan(stream, micro=1), first_step=6, last_step=7, prefetch=1, pin=False, rank=rank, world_size=4
+        ) as loader:
+            ((_, batches),) = loader
+        assert len(batches) == 2
+        found += batches
+    assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(found, whole, strict=True))
+
+
 def test_leaving_early_ends_the_thread(stream: TokenStream) -> None:
     with Loader(stream, plan(stream), first_step=0, last_step=10_000, prefetch=2, pin=False) as loader:
         next(iter(loader))
@@ -102,3 +115,6 @@ def test_padding_predicts_nothing_and_is_not_counted(tmp_path: Path) -> None:
     assert batch.target_count() == 32 - padding
     assert (batch.inputs >= 0).all()
     assert micro_batch(fitted, np.array([0])).target_count() == 16
+    ways = plan(fitted, sequences_per_step=6, micro=2)
+    for step in range(-(-fitted.sequences // 6)):  # the padded row is in one of them
+        assert target_count(fitted, ways, step) == sum(batch.target_count() for batch in read_step(fitted, ways, step))

@@ -388,10 +388,10 @@ def test_the_recorded_rows_are_those_of_the_batch(data: Path, tmp_path: Path, mo
     seen: list[torch.Tensor] = []
     real = poisoned({3}, float("nan"), loss=True)
 
-    def noting(state: Any, forward: Any, batch: Any, **keywords: Any) -> Any:
+    def noting(state: Any, batch: Any, **keywords: Any) -> Any:
         if state.step == 3:
             seen.append(batch.inputs)
-        return real(state, forward, batch, **keywords)
+        return real(state, batch, **keywords)
 
     monkeypatch.setattr(step, "_backward", noting)
     pretrain(run_config(), data=data, out=tmp_path / "run")

@@ -10,10 +10,12 @@ from builders import run_config, write_packed
 
 from alm.corpus.split import VALIDATION
 from alm.device import Choice
+from alm.distributed import World
 from alm.model.init import initialize
 from alm.model.transformer import Transformer
 from alm.packing.shards import open_packed
 from alm.tokenizers.file import Tokenizer
+from alm.training.parallel import Objective, Sharing
 from alm.training.validate import rows_for, validate
 
 CPU = Choice(torch.device("cpu"), "fp32", "", "")
@@ -28,7 +30,9 @@ def test_bits_per_byte_is_what_its_definition_says(tmp_path: Path) -> None:
     model = Transformer(run_config(model__vocab_size=packed.metadata.vocab_size).model)
     initialize(model, seed=3)
     model.train()
-    score = validate(model, stream, widths, rows=np.arange(5), micro_batch_size=2, choice=CPU)
+    score = validate(
+        Sharing(Objective(model, model), World()), stream, widths, rows=np.arange(5), micro_batch_size=2, choice=CPU
+    )
     nats, text_nats, size = 0.0, 0.0, 0
     for row in range(5):
         ids = torch.from_numpy(stream.rows(np.array([row])))

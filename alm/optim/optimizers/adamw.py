@@ -11,6 +11,9 @@ from torch import nn
 from alm.config.base import Config as BaseConfig
 from alm.optim.groups import FUSED_DEVICES, parameter_groups
 
+# Each entry of a parameter is updated by itself, so ranks may hold parts of it.
+WORKS_ON_PARTS = True
+
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 

@@ -1,0 +1,144 @@
+"""What is decided before a run begins or goes on: its configuration, and where it goes on from.
+
+With several ranks the main one decides for all, as it alone is sure to see the files as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from alm import artifacts, device
+from alm.artifacts import RunMetadata
+from alm.checkpoint.load import Found, newest, verify
+from alm.corpus.split import VALIDATION
+from alm.device import Choice
+from alm.distributed import World
+from alm.errors import ArtifactError, ConfigError
+from alm.events import Listener
+from alm.files import sha256
+from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
+from alm.packing.shards import PackedData, open_packed, pack_command
+from alm.training import metrics, ranks, run
+from alm.training.config import RunConfig
+
+Resume = Path | Literal["auto", "never"]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What was found and decided. `found` is None where the run begins."""
+
+    config: RunConfig
+    environment: dict[str, str]
+    found: Found | None
+    is_finished: bool
+
+
+def settle(config: RunConfig, data: Path, out: Path, resume: Resume, world: World, on_event: Listener) -> Settled:
+    """How the run in `out` begins, or goes on. Raises `AlmError` where it cannot be meant."""
+    packed = open_packed(data)
+    _refuse_or_pass(out, resume)
+    begun = run.exists(out)
+    if begun:
+        config = run.resumed_config(out, config, on_event=on_event)
+    config = with_data(config, packed)
+    choice = device.choose(str(world.device), precision=config.training.precision)
+    config = _resolved(config, choice, world)
+    ranks.check(config, world)
+    device.set_threads(int(config.training.threads))
+    environment = {**device.environment(choice), "ranks": ranks.label(config, world)}
+    if not begun:
+        return Settled(config, environment, None, is_finished=False)
+    found = _resume_point(out, resume, on_event)
+    _check_lineage(run.read_metadata(out), packed, out)
+    is_finished = found is not None and found.step >= config.training.max_steps and _is_scored(packed, out, found.step)
+    return Settled(config, environment, found, is_finished)
+
+
+def _refuse_or_pass(out: Path, resume: Resume) -> None:
+    if resume == "never" and run.exists(out):
+        raise ConfigError(f"`{out}` holds a run already", hint=f"name another folder: `--out {run.free_name(out)}`")
+    if isinstance(resume, Path):
+        _refuse_stranger(out, resume)
+
+
+def _refuse_stranger(out: Path, checkpoint: Path) -> None:
+    """A checkpoint is resumed in its own run: in another folder, metrics and weights would not belong together."""
+    if not checkpoint.is_file():
+        verify(checkpoint)  # says whether it is missing or a folder, and what to name instead
+    if not run.exists(out):
+        inside = run.exists(out.parent)  # one that was set aside
+        hint = (
+            f"move it and its .json into `{out.parent}` first" if inside else "name a checkpoint inside a run's folder"
+        )
+        raise ConfigError(f"`{out}` holds no run to resume: there is no `{run.METADATA_NAME}`", hint=hint)
+    if checkpoint.resolve().parent != out.resolve():
+        raise ConfigError(
+            f"`{checkpoint}` is not a checkpoint of the run in `{out}`",
+            hint=f"resume it where it lies: `--resume {checkpoint} --out {checkpoint.parent}`",
+        )
+
+
+def with_data(config: RunConfig, packed: PackedData) -> RunConfig:
+    """The configuration with the data's vocabulary, checked against what the data needs."""
+    data, model = packed.metadata, config.model
+    if data.seq_len > model.max_position_embeddings:
+        raise ConfigError(
+            f"sequences of {data.seq_len:,} tokens do not fit `model.max_position_embeddings` "
+            f"{model.max_position_embeddings:,}",
+            hint=f"`--set model.max_position_embeddings={data.seq_len}`, or `{pack_command(packed.folder)} "
+            f"--seq-len {model.max_position_embeddings} --force`",
+        )
+    if model.vocab_size == "auto":
+        return config.model_copy(update={"model": model.with_vocab_size(data.vocab_size)})
+    if model.vocab_size < data.vocab_size:
+        raise ConfigError(
+            f"`model.vocab_size` {model.vocab_size:,} is less than the {data.vocab_size:,} tokens of the tokenizer",
+            hint="leave it `auto`: `--set model.vocab_size=auto`",
+        )
+    return config
+
+
+def _resolved(config: RunConfig, choice: Choice, world: World) -> RunConfig:
+    """The configuration with every `auto` replaced by what was chosen, so that a resume chooses the same."""
+    training = config.training
+    chosen = training.model_copy(
+        update={
+            "precision": choice.precision,
+            "threads": torch.get_num_threads() if training.threads == "auto" else training.threads,
+            "compile": training.compile is True,
+            "parallel": ranks.chosen(config, choice, world),
+        }
+    )
+    return config.model_copy(update={"training": chosen})
+
+
+def _check_lineage(metadata: RunMetadata, packed: PackedData, out: Path) -> None:
+    for what, before, now in (
+        ("tokenizer", metadata.tokenizer_sha256, packed.metadata.tokenizer_sha256),
+        ("data", metadata.data_sha256, sha256(packed.folder / PACK_METADATA_NAME)),
+    ):
+        if before != now:
+            raise ArtifactError(
+                f"`{out}` was begun on other data than `{packed.folder}`\n"
+                f"  {what} of the run   {before[: artifacts.SHORT_HASH]}\n"
+                f"  {what} of the data  {now[: artifacts.SHORT_HASH]}",
+                hint=f"start another run with `--out {run.free_name(out)}`",
+            )
+
+
+def _resume_point(out: Path, resume: Resume, on_event: Listener) -> Found | None:
+    if isinstance(resume, Path):
+        return verify(resume)
+    return newest(out, on_event=on_event)
+
+
+def _is_scored(packed: PackedData, out: Path, step: int) -> bool:
+    """Whether the score of the last step is there: a stop may have cut it short."""
+    if not packed.metadata.sequences(VALIDATION):
+        return True
+    return any(row["step"] == step and "bits_per_byte" in row for row in metrics.read(out))

@@ -1,0 +1,206 @@
+"""What the tests of several ranks run under torchrun: `python ranked.py PART DATA OUT`.
+
+The main rank writes what it found to OUT/checks-N.json. Many checks share one start, which costs each rank seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from builders import run_config
+
+from alm import distributed
+from alm.checkpoint.format import LAST_NAME
+from alm.checkpoint.load import load_checkpoint
+from alm.corpus.split import TRAIN, VALIDATION
+from alm.data.loader import MicroBatch, read_step, target_count
+from alm.device import Choice
+from alm.distributed import World
+from alm.errors import AlmError, EchoedError, StoppedError
+from alm.events import Event, Stepped
+from alm.packing.shards import open_packed
+from alm.tokenizers.file import Tokenizer
+from alm.training.config import RunConfig
+from alm.training.loop import planned
+from alm.training.parallel import whole
+from alm.training.pretrain import pretrain
+from alm.training.settle import with_data
+from alm.training.state import TrainState, fresh
+from alm.training.step import train_step
+from alm.training.validate import rows_for, validate
+
+CPU = Choice(torch.device("cpu"), "fp32", "", "")
+STEPS, STOP = 6, 3
+# 12 micro-batches can be shared by 1, 2, 3 and 4 ranks, 8 are a whole tree.
+PLAIN: dict[str, Any] = {
+    "training__micro_batch_size": 1, "training__gradient_accumulation": 12, "training__max_steps": STEPS,
+    "training__checkpoint_interval": STOP, "model__dropout": 0.1,
+}  # fmt: skip
+KINDS: dict[str, dict[str, Any]] = {
+    "ddp": {},
+    "fsdp": {"training__parallel": "fsdp"},
+    "tree": {"training__gradient_accumulation": 8, "training__reproducible": True},
+    "ddp8": {"training__gradient_accumulation": 8},
+}
+
+
+def config_of(kind: str, **changes: Any) -> RunConfig:
+    """The small run of a kind of sharing."""
+    return run_config(**{**PLAIN, **KINDS[kind], **changes})
+
+
+def bits(run: Path, name: str = LAST_NAME) -> str:
+    """A hash of all that decides what comes next: weights and optimizer."""
+    found = load_checkpoint(run / name)
+    digest = hashlib.sha256()
+    for tensor in [*found.model.values(), *(t for s in found.optimizer["state"].values() for t in s.values())]:
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def resumed(kind: str, data: Path, out: Path) -> dict[str, str]:
+    """Hashes of a run that went through and of the same run resumed in the middle."""
+    run = out / f"{kind}-{distributed.place().size}"
+    pretrain(config_of(kind), data=data, out=run, device_name="cpu")
+    is_main = distributed.place().is_main
+    through = bits(run) if is_main else ""
+    pretrain(config_of(kind), data=data, out=run, device_name="cpu", resume=run / f"ckpt-step{STOP:06d}.pt")
+    return {"through": through, "resumed": bits(run) if is_main else ""}
+
+
+def gradients(kind: str, data: Path, world: World) -> dict[str, Any]:
+    """The gradients, loss and norm of one step with `kind`, next to those of this process alone."""
+    alone, alone_result = stepped("ddp" if kind == "fsdp" else kind, data, World())
+    ours, result = stepped(kind, data, world)
+    worst = 0.0
+    for mine, theirs in zip(ours.model.parameters(), alone.model.parameters(), strict=True):
+        assert mine.grad is not None
+        assert theirs.grad is not None
+        worst = max(worst, float((whole(mine.grad) - theirs.grad).abs().max() / theirs.grad.abs().max()))
+    return {
+        "worst": worst,
+        "loss": [float(result.loss), float(alone_result.loss)],
+        "norm": [float(result.gradient_norm), float(alone_result.gradient_norm)],
+    }
+
+
+def stepped(kind: str, data: Path, world: World) -> tuple[TrainState, Any]:
+    """A fresh state after one step; its gradients, clipped, are still there."""
+    packed = open_packed(data)
+    # Dual has a loss of its own; its router would make of rounding another route in a run of several steps.
+    config = with_data(config_of(kind, model__dropout=0.0, model__feedforward="dual"), packed)
+    stream = packed.split(TRAIN)
+    state = fresh(config, CPU, world, seq_len=stream.seq_len)
+    plan = planned(config, stream)
+    batches: list[MicroBatch] = read_step(stream, plan, 3, rank=world.rank, world_size=world.size)
+    targets = target_count(stream, plan, 3)
+    result = train_step(
+        state, batches, targets=targets, choice=CPU, lr_factor=0.5, clip_norm=0.1, seed=1, should_stop=lambda: False
+    )
+    assert result is not None
+    return state, result
+
+
+def score(data: Path, world: World, kind: str) -> list[float]:
+    """Bits per byte and loss of the weights at step 0."""
+    packed = open_packed(data)
+    config = with_data(config_of(kind), packed)
+    stream = packed.split(VALIDATION)
+    widths = Tokenizer.load(packed.tokenizer_path).bytes_per_id
+    state = fresh(config, CPU, world, seq_len=stream.seq_len)
+    rows = rows_for(stream, widths, wanted_bytes=900)
+    found = validate(state.sharing, stream, widths, rows=rows, micro_batch_size=2, choice=CPU)
+    assert found is not None
+    return [found.bits_per_byte, found.loss, float(len(rows))]
+
+
+def spoken(world: World) -> dict[str, Any]:
+    """One of each thing that ranks say to each other."""
+    summed = torch.tensor([1.0 + world.rank, 10.0])
+    found: dict[str, Any] = {
+        "sum": world.sum_(summed).tolist(),
+        "greatest": world.greatest(world.rank),
+        "gathered": world.gathered({"rank": world.rank}),
+        "from_main": world.from_main(lambda: f"rank {world.rank}"),
+    }
+    if world.size % 2 == 0:
+        partner = world.rank ^ 1
+        found["exchanged"] = world.gathered(world.exchanged(torch.tensor([float(world.rank)]), partner=partner).item())
+    return found
+
+
+def checks(data: Path, out: Path) -> dict[str, Any]:
+    """All that does not end the ranks."""
+    size = distributed.place().size
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {}
+    with distributed.joined("cpu") as world:
+        found["spoken"] = spoken(world)
+        power_of_two = size in (2, 4)
+        kinds = ["ddp", "fsdp", *(["tree"] if power_of_two else [])]
+        found["gradients"] = {kind: gradients(kind, data, world) for kind in kinds}
+        found["scores"] = {kind: score(data, world, kind) for kind in kinds}
+        found["score_alone"] = score(data, World(), "ddp")
+    runs = {2: ["ddp", "fsdp", "tree", "ddp8"], 3: ["ddp", "fsdp"], 4: ["ddp", "tree"]}[size]
+    found["runs"] = {kind: resumed(kind, data, out) for kind in runs}
+    if size == 3:  # last of all: a stop ends the ranks
+        found["loaded"] = loaded(config_of("fsdp"), data, out / "again-3")
+    return found
+
+
+def loaded(config: RunConfig, data: Path, run: Path) -> str:
+    """A hash of what is saved by a run that is resumed in the middle and stopped before it does anything."""
+    with contextlib.suppress(StoppedError, EchoedError):
+        pretrain(config, data=data, out=run, device_name="cpu", resume=run / f"ckpt-step{STOP:06d}.pt", deadline=0.0)
+    return bits(run, f"ckpt-step{STOP:06d}-interrupt.pt") if distributed.place().is_main else ""
+
+
+class SignalAt:
+    """Sends this process a signal after a step."""
+
+    def __init__(self, step: int, number: int) -> None:
+        self.step, self.number = step, number
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Stepped) and event.step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def ending(how: str, data: Path, out: Path) -> None:
+    """A run of which the last rank is ended after step 3, as `how` says."""
+    here = distributed.place()
+
+    def fail(event: Event) -> None:
+        if isinstance(event, Stepped) and event.step == 3:
+            raise AlmError("the disk is on fire", hint="call the fire brigade") if how == "error" else KeyError("a bug")
+
+    last = here.rank == here.size - 1
+    numbers = {"killed": signal.SIGKILL, "signalled": signal.SIGTERM}
+    listener = (SignalAt(3, numbers[how]) if how in numbers else fail) if last else (lambda event: None)
+    pretrain(config_of("ddp"), data=data, out=out / how, device_name="cpu", on_event=listener)
+
+
+def main() -> None:
+    part, data, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    if part != "checks":
+        from alm.cli import main as cli
+
+        cli.app = lambda **_: ending(part, data, out)  # type: ignore[assignment] # errors end as those of a command do
+        cli.main([])
+        return
+    found = checks(data, out)
+    here = distributed.place()
+    if here.is_main:
+        (out / f"checks-{here.size}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
