@@ -39,6 +39,7 @@ from alm.tokenizers.train import train_tokenizer
 from alm.training import loop, state
 from alm.training.config import MODEL_SECTIONS, RunConfig
 from alm.training.metrics import MetricsFile
+from alm.training.parallel import clip_
 
 STEPS, ROUNDS = 60, 5
 BATCH, LENGTH, VOCAB_SIZE = 8, 256, 4096
@@ -94,7 +95,7 @@ def _measured(packed: PackedData, choice: device.Choice, folder: Path, on_event:
     streams = loop.Streams(
         packed.split(TRAIN), packed.split("none"), Tokenizer.load(packed.tokenizer_path).bytes_per_id
     )
-    hooks = loop.Hooks(lambda: False, on_event, lambda _: None, lambda: None)
+    hooks = loop.Hooks(bool, bool, on_event, lambda _: None, lambda: None)
     spent = dict.fromkeys(PARTS, 0.0)
     with contextlib.ExitStack() as patches:
         _watch(patches, live, spent)
@@ -120,15 +121,9 @@ def _watch(patches: contextlib.ExitStack, live: state.TrainState, spent: dict[st
 
         return call
 
-    loss, clip = loop.train_step.__globals__["cross_entropy_sum"], torch.nn.utils.clip_grad_norm_
-    for target, part, function in (
-        ("alm.training.step.cross_entropy_sum", "forward", loss),
-        ("alm.training.loop.compiled", "", None),
-        ("torch.nn.utils.clip_grad_norm_", "clipping", clip),
-        ("torch.Tensor.backward", "backward", torch.Tensor.backward),
-    ):
-        new = timed(part, function) if function else lambda state, enabled: timed("forward", state.model)
-        patches.enter_context(mock.patch(target, new))
+    patches.enter_context(mock.patch("alm.training.step.clip_", timed("clipping", clip_)))
+    patches.enter_context(mock.patch("torch.Tensor.backward", timed("backward", torch.Tensor.backward)))
+    live.sharing.loss = timed("forward", live.sharing.loss)
     live.optimizer.step = timed("optimizer", live.optimizer.step)  # type: ignore[method-assign]
 
 

@@ -27,7 +27,6 @@ from alm.data.loader import MicroBatch
 from alm.model.config import ModelConfig
 from alm.training import state
 from alm.training.config import RunConfig
-from alm.training.loop import compiled
 from alm.training.step import train_step
 
 Job = dict[str, Any]  # Any: parsed JSON of our own making
@@ -59,16 +58,18 @@ def main() -> None:
 def alm(job: Job) -> Step:
     """The step of `alm pretrain`."""
     optim = {"lr": ADAMW["lr"], "betas": ADAMW["betas"], "weight_decay": ADAMW["weight_decay"]}
-    config = RunConfig.model_validate({"model": job["shape"], "optim": {"kind": "adamw", **optim}})
+    training = {"compile": job["compile"]}
+    config = RunConfig.model_validate(
+        {"model": job["shape"], "training": training, "optim": {"kind": "adamw", **optim}}
+    )
     choice = device.choose(job["device"], precision=job["precision"])
     live = state.fresh(config, choice)
-    forward = compiled(live, enabled=job["compile"])
-    inputs, targets = _batch(job)
-    batch = MicroBatch(inputs, targets)
+    batch = MicroBatch(*_batch(job))
+    targets = batch.target_count()
 
     def step() -> float:
         made = train_step(
-            live, forward, [batch], choice=choice, lr_factor=1.0, clip_norm=CLIP, seed=1, should_stop=lambda: False
+            live, [batch], targets=targets, choice=choice, lr_factor=1.0, clip_norm=CLIP, seed=1, should_stop=bool
         )
         assert made is not None
         return made.loss

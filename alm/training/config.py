@@ -44,7 +44,8 @@ class TrainingConfig(Config):
         description="Steps skipped in a row, because a loss or gradient was not finite, that end the run.",
     )
     compile: bool | Literal["auto"] = Field(
-        default="auto", description="Whether torch.compile is used; auto is off, as it gains nothing on CPU."
+        default="auto",
+        description="Whether torch.compile is used; auto tries both at the start of a run, and is off on a CPU.",
     )
     parallel: Literal["auto", "ddp", "fsdp"] = Field(
         default="auto",

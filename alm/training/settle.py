@@ -22,7 +22,7 @@ from alm.events import Listener
 from alm.files import sha256
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.packing.shards import PackedData, open_packed, pack_command
-from alm.training import metrics, ranks, run
+from alm.training import compiling, metrics, ranks, run
 from alm.training.config import RunConfig
 
 Resume = Path | Literal["auto", "never"]
@@ -47,7 +47,8 @@ def settle(config: RunConfig, data: Path, out: Path, resume: Resume, world: Worl
         config = run.resumed_config(out, config, on_event=on_event)
     config = with_data(config, packed)
     choice = device.choose(str(world.device), precision=config.training.precision)
-    config = _resolved(config, choice, world)
+    compile_ = compiling.settled(config, choice, seq_len=packed.metadata.seq_len, on_event=on_event)
+    config = _resolved(config, choice, world, compile_=compile_)
     ranks.check(config, world)
     device.set_threads(int(config.training.threads))
     environment = {**device.environment(choice), "ranks": ranks.label(config, world)}
@@ -103,14 +104,14 @@ def with_data(config: RunConfig, packed: PackedData) -> RunConfig:
     return config
 
 
-def _resolved(config: RunConfig, choice: Choice, world: World) -> RunConfig:
+def _resolved(config: RunConfig, choice: Choice, world: World, *, compile_: bool) -> RunConfig:
     """The configuration with every `auto` replaced by what was chosen, so that a resume chooses the same."""
     training = config.training
     chosen = training.model_copy(
         update={
             "precision": choice.precision,
             "threads": torch.get_num_threads() if training.threads == "auto" else training.threads,
-            "compile": training.compile is True,
+            "compile": compile_,
             "parallel": ranks.chosen(config, choice, world),
         }
     )

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from builders import run_config
+
+from alm.device import choose
+from alm.events import Event, Noted
+from alm.training import compiling
+from alm.training.compiling import settled, tried
+
+CPU = choose("cpu", precision="fp32")
+
+
+def test_what_is_said_is_done_and_a_cpu_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "tried", None)
+    for wanted, expected in ((True, True), (False, False), ("auto", False)):
+        found = settled(
+            run_config(model__vocab_size=50, training__compile=wanted), CPU, seq_len=8, on_event=lambda event: None
+        )
+        assert found is expected
+
+
+@pytest.mark.parametrize(("plain", "compiled", "pays"), [(0.2, 0.1, True), (0.1, 0.2, False), (0.102, 0.1, False)])
+def test_the_faster_is_kept_and_told(
+    monkeypatch: pytest.MonkeyPatch, plain: float, compiled: float, pays: bool
+) -> None:
+    seconds = iter([plain, compiled])
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    monkeypatch.setattr(compiling, "_seconds", lambda *_: next(seconds))
+    events: list[Event] = []
+    elsewhere = CPU.__class__(torch.device("meta"), "fp32", "", "")
+    config = run_config(model__vocab_size=50, training__compile="auto")
+    assert settled(config, elsewhere, seq_len=8, on_event=events.append) is pays
+    assert [event.message for event in events if isinstance(event, Noted)] == [
+        f"torch.compile is {'on' if pays else 'off'}: a micro-batch takes {compiled * 1e3:.1f} ms with it, "
+        f"{plain * 1e3:.1f} without"
+    ]
+
+
+def test_where_it_does_not_work_it_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(model: torch.nn.Module) -> object:
+        def forward(ids: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no compiler found\nmore")
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", fails)
+    assert tried(run_config(model__vocab_size=50), CPU, seq_len=8) == (
+        False,
+        "it does not work here (no compiler found)",
+    )
+
+
+def test_a_trial_draws_nothing_and_times_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def counted(model: torch.nn.Module) -> object:
+        def forward(ids: torch.Tensor) -> torch.Tensor:
+            calls.append("compiled")
+            hidden: torch.Tensor = model(ids)
+            return hidden
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", counted)
+    before = torch.get_rng_state()
+    pays, why = tried(run_config(model__vocab_size=50, model__dropout=0.5), CPU, seq_len=8)
+    assert torch.equal(before, torch.get_rng_state())
+    assert len(calls) == 8
+    assert isinstance(pays, bool)
+    assert why.startswith("a micro-batch takes ")
