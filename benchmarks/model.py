@@ -51,7 +51,7 @@ class Work:
 
 def _shape(d_model: int, n_layers: int, n_heads: int, n_kv_heads: int, ffn: int, vocab_size: int) -> dict[str, Any]:
     sizes = {"d_model": d_model, "n_layers": n_layers, "n_heads": n_heads, "n_kv_heads": n_kv_heads}
-    return {**sizes, "ffn_hidden_size": ffn, "vocab_size": vocab_size}
+    return {**sizes, "ffn_hidden_size": ffn, "vocab_size": vocab_size, "max_position_embeddings": 2048}
 
 
 PICO = _shape(384, 8, 6, 1, 1536, 32000)

@@ -16,7 +16,6 @@ import torch
 from alm import device
 from alm.config import presets
 from alm.config.load import Part, load
-from alm.model.loss import cross_entropy_sum
 from alm.training import state
 from alm.training.config import MODEL_SECTIONS, RunConfig
 
@@ -55,7 +54,7 @@ def gradients(preset: str, tokens: int) -> Callable[[], object]:
 
     def run() -> None:
         model.zero_grad()
-        (cross_entropy_sum(model(ids), model.head_weight, targets) / tokens).backward()
+        model.losses(model(ids), targets, divisor=tokens).total.backward()
 
     return run
 

@@ -74,6 +74,13 @@ class ModelConfig(Config):
         return n_kv_heads
 
     @model_validator(mode="after")
+    def _end_of_text_is_a_token(self) -> Self:
+        end = getattr(self.attention, "end_of_text_id", 0)
+        if isinstance(self.vocab_size, int) and end >= self.vocab_size:
+            raise ValueError(f"attention.end_of_text_id {end} is no token of {self.vocab_size}")
+        return self
+
+    @model_validator(mode="after")
     def _positions_fit(self) -> Self:
         kinds.module_of(self.positions).check(self)
         return self

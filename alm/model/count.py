@@ -11,9 +11,20 @@ FLOPS_PER_MULTIPLY_ADD = 2
 # The backward pass makes two matrix products for each one of the forward pass.
 TRAINING_PASSES = 3
 CPU_GAPS, CPU_CODE_BYTES = 1.2, 100 * 2**20
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+BYTES = {"fp32": 4, "bf16": 2}
 # Gradients that one layer makes before it lets go of what it kept, as a multiple of its inner width.
 LAYER_GRADIENTS = 3
+
+
+# Rows whose logits are there at a time: at least so many, more while they have no more than so many elements. Small
+# chunks stay in a CPU's cache; a GPU needs large products.
+CHUNK_ROWS_CPU, CHUNK_ROWS_GPU = 256, 4096
+CHUNK_ELEMENTS = 2**20
+
+
+def chunk_rows(rows: int, width: int, *, on_gpu: bool) -> int:
+    """How many of `rows` with `width` logits each the loss takes at a time."""
+    return min(rows, max(CHUNK_ROWS_GPU if on_gpu else CHUNK_ROWS_CPU, CHUNK_ELEMENTS // width))
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,7 @@ class Memory:
     def of_process(self) -> int:
         """What a process that trains on a CPU grows by: freed blocks leave gaps, and code is loaded.
 
-        Measured over six shapes from 1 to 60 million parameters, within 5% (docs/benchmarks.md).
+        Measured over shapes from 1 to 60 million parameters (docs/benchmarks.md).
         """
         return round(CPU_GAPS * self.total) + CPU_CODE_BYTES
 
@@ -92,40 +103,44 @@ class Count:
         layer = 4 * (2 * D + 2) + narrow * (2 * D + attention + feedforward)
         extras = 4 * (D * config.n_layers if config.x0_skip else 0) + 4 * (D if config.smear else 0)
         mixed = (config.n_layers - 1) * config.n_kv_heads * config.head_width if config.value_residual else 0
-        ids = 8
-        last = 4 * (D + 1)
-        return round(sequences * tokens * (config.n_layers * layer + extras + narrow * mixed + last + ids))
+        masks = 4 * D * (2 * config.n_layers + 1) if config.dropout else 0
+        ids, last = 8, 4 * (D + 1)
+        each = config.n_layers * layer + extras + narrow * mixed + masks + last + ids
+        return round(sequences * tokens * each)
 
     def memory(
-        self, sequences: int, tokens: int, *, precision: str = "fp32", moments: int = 2, on_gpu: bool = False
+        self,
+        sequences: int,
+        tokens: int,
+        *,
+        precision: str = "fp32",
+        moments: int = 2,
+        accumulates: bool = False,
+        on_gpu: bool = False,
     ) -> Memory:
         """What training with micro-batches of `sequences` x `tokens` holds at its peak.
 
-        `moments` are the numbers that the optimizer keeps for each parameter. Memory is fullest either when the
-        backward pass begins, with all activations and the head's gradient, or when it ends, with all gradients.
+        `moments` are the numbers that the optimizer keeps for each parameter; with `accumulates` a step has several
+        micro-batches. Memory is fullest either when the last backward pass begins, with all activations and the head's
+        gradient, or when it ends, with all gradients and those of a table that are added up there.
         """
         config, rows = self._config, sequences * tokens
         D, width = config.d_model, padded(config.known_vocab_size)
+        table = 4 * width * D
+        tables = 1 if config.tie_embeddings else 2
+        everything = 4 * (self.total + tables * (width - config.known_vocab_size) * D)
         activations = self.activation_bytes(sequences, tokens, precision=precision)
         each = 4 if precision == "fp32" else 4 + 2 * BYTES[precision]
+        # Besides the logits: hidden states, their gradient, and rows scaled for the product with the logits' gradient.
         loss = chunk_rows(rows, width, on_gpu=on_gpu) * width * each + 3 * 4 * rows * D
         layer = LAYER_GRADIENTS * BYTES[precision] * rows * config.ffn_hidden_size
-        begins = Memory(0, 0, gradients=4 * width * D, activations=activations, temporary=max(loss, layer))
-        ends = Memory(0, 0, gradients=4 * self.total, activations=activations // config.n_layers, temporary=layer)
+        again = everything if accumulates else 0
+        begins = Memory(0, 0, gradients=table + again, activations=activations, temporary=max(loss, layer))
+        seconds = table * (config.tie_embeddings + accumulates)
+        ends = Memory(0, 0, gradients=everything + seconds, activations=activations // config.n_layers, temporary=layer)
         fullest = max(begins, ends, key=lambda memory: memory.total)
-        copies = BYTES[precision] * self.total if precision != "fp32" else 0
-        return replace(fullest, weights=4 * self.total + copies, optimizer=4 * moments * self.total)
-
-
-# Rows whose logits are there at a time: at least so many, more while they have no more than so many elements. Small
-# chunks stay in a CPU's cache; a GPU needs large products.
-CHUNK_ROWS_CPU, CHUNK_ROWS_GPU = 256, 4096
-CHUNK_ELEMENTS = 2**20
-
-
-def chunk_rows(rows: int, width: int, *, on_gpu: bool) -> int:
-    """How many of `rows` with `width` logits each the loss takes at a time."""
-    return min(rows, max(CHUNK_ROWS_GPU if on_gpu else CHUNK_ROWS_CPU, CHUNK_ELEMENTS // width))
+        copies = BYTES[precision] * everything // 4 if precision != "fp32" else 0
+        return replace(fullest, weights=everything + copies, optimizer=moments * everything)
 
 
 def count(config: ModelConfig) -> Count:

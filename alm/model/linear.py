@@ -41,7 +41,21 @@ class Table(nn.Module):
         self.register_load_state_dict_pre_hook(_with_padding)  # type: ignore[no-untyped-call]
 
     def forward(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, D)
-        return F.embedding(ids, self.weight)
+        is_padded = len(self.weight) != self.vocab_size
+        return F.embedding(ids, self.weight[: self.vocab_size] if is_padded else self.weight)
+
+
+def table_rows(model: nn.Module) -> dict[int, int]:
+    """V of each padded table, by the `id` of its parameter."""
+    tables = [module for module in model.modules() if isinstance(module, Table)]
+    return {id(table.weight): table.vocab_size for table in tables if len(table.weight) != table.vocab_size}
+
+
+def with_rows(tensor: Tensor, rows: int) -> Tensor:
+    """`tensor` with so many rows: cut, in memory of its own, or with zeros at its end."""
+    if len(tensor) > rows:
+        return tensor[:rows].clone()
+    return F.pad(tensor, (0, 0, 0, rows - len(tensor))) if len(tensor) < rows else tensor
 
 
 def _without_padding(module: nn.Module, state: dict[str, Any], prefix: str, metadata: object) -> None:

@@ -16,17 +16,10 @@ from alm.model.count import chunk_rows
 
 
 class Losses(NamedTuple):
-    """Sums over all tokens, as fp32 scalars (fp64 for fp64 input)."""
+    """Sums over all tokens, divided by what was asked for, as fp32 scalars (fp64 for fp64 input)."""
 
     total: Tensor  # nats, and the z-loss: what is differentiated
     nats: Tensor  # -ln p(target) alone, without a gradient
-
-
-def cross_entropy_sum(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, vocab_size: int | None = None, divisor: float = 1.0
-) -> Tensor:
-    """Sum over all tokens of -ln p(target), in nats, by `divisor`: `Losses.total` without a z-loss."""
-    return losses(hidden, weight, targets, vocab_size=vocab_size, divisor=divisor).total
 
 
 def losses(
@@ -38,7 +31,7 @@ def losses(
     divisor: float = 1.0,
     z_weight: float = 0.0,
 ) -> Losses:
-    """Sum over all tokens of -ln p(target) + z_weight ln^2 Z, by `divisor`; Z sums the exponentials of the logits.
+    """Sum over all tokens of -ln p(target) + z_weight ln^2 Z, divided by `divisor`; Z sums the logits' exponentials.
 
     `hidden` (B, T, D), `weight` (W, D) of which the first `vocab_size` rows are tokens (absent: all), `targets` (B, T)
     int64; a token whose target is negative counts nothing. The z-loss keeps Z near 1 (Chowdhery et al. 2022, PaLM,

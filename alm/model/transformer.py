@@ -37,11 +37,19 @@ class Block(nn.Module):
     def forward(self, x: Tensor, scene: Scene, cache: LayerCache | None = None) -> Tensor:
         if self.residual_scale is not None and self.x0_scale is not None and scene.embedded is not None:
             x = self.residual_scale * x + self.x0_scale * scene.embedded
-        x = x + self._drop(self.self_attn(self.input_layernorm(x), scene, cache))
-        return x + self._drop(self.mlp(self.post_attention_layernorm(x)))
+        x = x + self._drop(self.self_attn(_narrowed(self.input_layernorm(x)), scene, cache))
+        return x + self._drop(self.mlp(_narrowed(self.post_attention_layernorm(x))))
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training)
+
+
+def _narrowed(x: Tensor) -> Tensor:
+    """`x` in the type of matrix products: cast once, not by each product, which would keep a copy of its own."""
+    kind = x.device.type
+    if x.is_meta or not torch.is_autocast_enabled(kind):  # the meta device knows no autocast
+        return x
+    return x.to(torch.get_autocast_dtype(kind))
 
 
 def _vector(width: int, is_there: bool) -> nn.Parameter | None:
@@ -65,7 +73,8 @@ class Decoder(nn.Module):
 
     def forward(self, ids: Tensor, cache: KVCache | None = None, padding: Tensor | None = None) -> Tensor:
         start, padding = (0, padding) if cache is None else (cache.length, cache.padding)
-        scene = Scene(self.positions(start, ids.shape[1], padding), self._documents(ids, cache, start, padding))
+        # Padding shifts all positions of a row alike, and only distances count.
+        scene = Scene(self.positions(start, ids.shape[1]), self._documents(ids, cache, start, padding))
         x = F.dropout(self._smeared(self.embed_tokens(ids), scene, cache), self.dropout, self.training)
         scene.embedded = x
         for number, layer in enumerate(self.layers):
@@ -95,7 +104,7 @@ class Decoder(nn.Module):
             numbers = F.pad(scene.documents, (1, 0), value=PADDING)[:, -x.shape[1] - 1 :]  # (B, T + 1)
             previous = previous * (numbers[:, 1:] == numbers[:, :-1])[..., None]
         if cache is not None:
-            cache.last_embedding = x[:, -1:]
+            cache.last_embedding = x[:, -1:].clone()  # a view would keep all of them
         return x + self.smear * previous
 
 
@@ -112,9 +121,10 @@ class Transformer(nn.Module):
         """Hidden states (B, T, D) after the final norm, of `ids` (B, T) int64.
 
         With `cache`, `ids` follow the tokens it holds, and are added to it. With `padding` (B,) int64, which a cache
-        has of its own, the first so many tokens of a row are none: no other token sees them, and positions begin after
-        them.
+        has of its own, the first so many tokens of a row are none, and no other token sees them.
         """
+        if cache is not None and padding is not None:
+            raise ValueError("a cache has its own padding: give it to `new_cache`")
         self._check_room(ids.shape[1], cache)
         return cast(Tensor, self.model(ids, cache, padding))
 
@@ -143,8 +153,8 @@ class Transformer(nn.Module):
     def auxiliary_loss(self) -> Tensor | None:
         """What feed-forward layers add to the mean loss of a token after a forward pass in training; often nothing."""
         found = [getattr(layer.mlp, "auxiliary_loss", None) for layer in self.model.layers]
-        losses = [loss for loss in found if isinstance(loss, Tensor)]
-        return torch.stack(losses).sum() if losses else None
+        there = [loss for loss in found if isinstance(loss, Tensor)]
+        return torch.stack(there).sum() if there else None
 
     def routing(self) -> dict[str, Tensor]:
         """How tokens were routed in the last forward pass in training: means over the layers; empty without routers."""
@@ -157,13 +167,15 @@ class Transformer(nn.Module):
     def new_cache(
         self, *, batch_size: int = 1, max_tokens: int | None = None, padding: Tensor | None = None
     ) -> KVCache:
-        """An empty cache of this model's type and on its device."""
+        """An empty cache of the type that this model computes in, and on its device."""
         weight = self.head_weight
+        kind = weight.device.type
+        is_cast = not weight.is_meta and torch.is_autocast_enabled(kind)
         return KVCache(
             self.config,
             batch_size=batch_size,
             max_tokens=max_tokens,
-            dtype=weight.dtype,
+            dtype=torch.get_autocast_dtype(kind) if is_cast else weight.dtype,
             device=weight.device,
             padding=padding,
         )

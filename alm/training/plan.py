@@ -48,7 +48,13 @@ def plan(config: RunConfig, *, data: Path, device_name: str = "auto", ranks: int
     tokens = tokens_per_step * config.training.max_steps
     sequences = packed.metadata.sequences(TRAIN)
     on_cpu = choice.device.type == "cpu"
-    memory = counted.memory(config.training.micro_batch_size, seq_len, precision=choice.precision, on_gpu=not on_cpu)
+    memory = counted.memory(
+        config.training.micro_batch_size,
+        seq_len,
+        precision=choice.precision,
+        accumulates=config.training.gradient_accumulation > 1,
+        on_gpu=not on_cpu,
+    )
     mixture = planned(config, packed.split(TRAIN)).mixture
     return Plan(
         parameters=counted.total,

@@ -13,6 +13,7 @@ from alm.checkpoint.format import Checkpoint, Values
 from alm.device import Choice
 from alm.distributed import World
 from alm.model.init import initialize
+from alm.model.linear import table_rows, with_rows
 from alm.model.transformer import Transformer
 from alm.training.config import RunConfig
 from alm.training.parallel import Sharing, gathered, local, parted, share
@@ -79,10 +80,29 @@ def _parted_moments(saved: Values, optimizer: torch.optim.Optimizer) -> Values:
     """The optimizer's state of a checkpoint, each tensor cut as its parameter is."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state = {
-        index: {name: parted(value, parameters[index]) for name, value in moments.items()}
+        index: {name: parted(_as_long(value, parameters[index]), parameters[index]) for name, value in moments.items()}
         for index, moments in saved["state"].items()
     }
     return {**saved, "state": state}
+
+
+def _as_long(value: Any, parameter: torch.Tensor) -> Any:  # Any: a state may hold plain values
+    """Moments of a table of tokens, with zeros for its rows that are no tokens."""
+    is_moment = isinstance(value, torch.Tensor) and value.dim() == parameter.dim() == 2
+    return with_rows(value, len(parameter)) if is_moment else value
+
+
+def _without_padding(saved: Values, state: TrainState) -> Values:
+    """A whole optimizer's state with as many rows in a table's moments as there are tokens, like the weights."""
+    parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    rows = table_rows(state.model)
+    for index, moments in saved["state"].items():
+        wanted = rows.get(id(parameters[index]))
+        if wanted is not None:
+            for name, value in moments.items():
+                if isinstance(value, torch.Tensor) and value.dim() == 2:
+                    moments[name] = with_rows(value, wanted)
+    return saved
 
 
 def snapshot(
@@ -102,8 +122,8 @@ def snapshot(
     return Checkpoint(
         step=state.step,
         samples_seen=state.step * config.training.sequences_per_step,
-        model=gathered(dict(state.model.state_dict()), keep=world.is_main),
-        optimizer=gathered(state.optimizer.state_dict(), keep=world.is_main),
+        model=_whole_memory(gathered(dict(state.model.state_dict()), keep=world.is_main)),
+        optimizer=_without_padding(gathered(state.optimizer.state_dict(), keep=world.is_main), state),
         rng=world.gathered(_random(world.device)),
         config=config.model_dump(mode="json"),
         environment=environment,
@@ -112,6 +132,14 @@ def snapshot(
         skipped_steps=state.skipped_steps,
         skipped_in_row=state.skipped_in_row,
     )
+
+
+def _whole_memory(tensors: Values) -> Values:
+    """A part of a tensor is copied: a file would hold all of it."""
+    return {
+        name: tensor.clone() if tensor is not None and tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
+        for name, tensor in tensors.items()
+    }
 
 
 def _random(device: torch.device) -> Values:

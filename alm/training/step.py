@@ -94,7 +94,7 @@ def _backward(state: TrainState, batch: MicroBatch, *, choice: Choice, targets: 
     inputs = batch.inputs.to(choice.device, non_blocking=True)
     wanted = batch.targets.to(choice.device, non_blocking=True)
     with autocast(choice.device, choice.precision):
-        total, nats, auxiliary = state.sharing.loss(inputs, wanted, divisor=float(targets), z_weight=z_weight)
+        total, nats, auxiliary = state.sharing.loss(inputs, wanted, divisor=float(max(targets, 1)), z_weight=z_weight)
     # Weighted as this micro-batch is in the step. What is reported is the loss of the text alone.
     whole = total if auxiliary is None else total + auxiliary * (batch.target_count() / targets)
     if state.sharing.scale != 1:

@@ -145,6 +145,23 @@ def test_flex_equals_blocks(rules: Rules, monkeypatch: pytest.MonkeyPatch) -> No
     assert list(masks) == [rules.window]
 
 
+def test_layers_share_masks_by_window(tiny_model: Callable[..., Transformer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where making one takes time."""
+    seen: list[tuple[int, int | None]] = []
+
+    def attend_flex(q: Any, k: Any, v: Any, rules: Rules, masks: dict[int | None, object]) -> torch.Tensor:
+        seen.append((id(masks), rules.window))
+        return q
+
+    monkeypatch.setattr(_flex, "attend_flex", attend_flex)
+    monkeypatch.setattr(_grouped, "_is_blocked", lambda q: False)
+    monkeypatch.setattr(_grouped, "_has_flex", lambda q: True)
+    model = tiny_model(n_layers=4, attention={"kind": "grouped", "window": 5, "full_every": 2, "document_mask": True})
+    model(torch.ones(1, 12, dtype=torch.int64))
+    assert len({masks for masks, _ in seen}) == 1
+    assert [window for _, window in seen] == [5, None, 5, None]
+
+
 def test_no_table_of_tokens_by_tokens_on_a_cpu() -> None:
     largest = [0]
 

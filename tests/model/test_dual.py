@@ -127,5 +127,7 @@ def test_the_model_gathers_what_its_layers_say(tiny_model: Callable[..., Transfo
     loss = model.auxiliary_loss()
     assert loss is not None
     assert loss.requires_grad
+    each = [layer.mlp.auxiliary_loss for layer in model.model.layers]
+    torch.testing.assert_close(loss, each[0] + each[1])
     assert set(model.routing()) == {"routing_large_share", "routing_entropy"}
     assert tiny_model().train().auxiliary_loss() is None

@@ -45,3 +45,31 @@ def test_a_full_cache_refuses(tiny_model: Callable[..., Transformer], ids: torch
     with pytest.raises(ValueError, match="20 \\+ 1 tokens do not fit in 20"):
         model(ids[:, 20:21], cache)
     assert cache.length == 20
+
+
+@torch.inference_mode()
+def test_a_cache_that_is_longer_than_the_model_refuses_too(tiny_model: Callable[..., Transformer]) -> None:
+    model = tiny_model()
+    cache = model.new_cache(max_tokens=100)
+    with pytest.raises(ValueError, match="0 \\+ 41 tokens do not fit in 40"):
+        model(torch.zeros(1, 41, dtype=torch.int64), cache)
+
+
+def test_a_cache_has_its_own_padding(tiny_model: Callable[..., Transformer], ids: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="give it to `new_cache`"):
+        tiny_model()(ids, tiny_model().new_cache(batch_size=3), padding=torch.tensor([0, 1, 2]))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("shape", [{}, {"n_kv_heads": 4}, {"positions": "alibi"}])
+def test_under_autocast_a_cache_is_of_its_type(
+    tiny_model: Callable[..., Transformer], ids: torch.Tensor, shape: dict[str, object]
+) -> None:
+    model = tiny_model(**shape)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cache = model.new_cache(batch_size=3)
+        assert cache.layers[0].keys.dtype == torch.bfloat16
+        parts = [model(piece, cache) for piece in ids.split([9, 14, 1], dim=1)]
+        whole = model(ids)
+    # Two blocks in bf16, whose products differ by their order.
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=0.1 * whole.abs().max().item())

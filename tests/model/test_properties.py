@@ -45,7 +45,7 @@ def test_padding_on_the_left_changes_nothing(seed: int) -> None:
     padding = torch.tensor([TOKENS - length for length in lengths])
     together = model(ids, padding=padding)
     cache = model.new_cache(batch_size=3, padding=padding)
-    decoded = torch.cat([model(piece, cache) for piece in ids.split([70, 1, 1, 8], dim=1)], dim=1)
+    decoded = torch.cat([model(piece, cache) for piece in ids.split([67, 3, 1, 1, 8], dim=1)], dim=1)
     for row, length in enumerate(lengths):
         alone = model(ids[row : row + 1, -length:])[0]
         assert_near(together[row, -length:], alone)

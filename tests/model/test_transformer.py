@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from alm.errors import ConfigError
 from alm.model.config import ModelConfig
 from alm.model.init import initialize
+from alm.model.scene import Scene
 from alm.model.transformer import Transformer
 
 SHAPES = [{}, {"qk_norm": True}, {"tie_embeddings": False, "n_kv_heads": 1}, *KINDS]
@@ -104,6 +105,54 @@ def test_dropout_only_in_training(tiny_model: Callable[..., Transformer], ids: t
     assert not torch.equal(first, second)
     torch.manual_seed(0)
     assert torch.equal(model(ids), first)
+
+
+def test_dropout_falls_on_what_is_added(tiny_model: Callable[..., Transformer], ids: torch.Tensor) -> None:
+    """On the embeddings, after attention and after the feed-forward layer, and on what `x0_skip` adds."""
+    model = tiny_model(dropout=0.5, n_layers=1, x0_skip=True).train()
+    block = model.model.layers[0]
+    torch.manual_seed(3)
+    found = model(ids)
+    torch.manual_seed(3)
+    x = F.dropout(model.model.embed_tokens(ids), 0.5)
+    scene = Scene(model.model.positions(0, ids.shape[1]))
+    mixed = block.residual_scale * x + block.x0_scale * x
+    mixed = mixed + F.dropout(block.self_attn(block.input_layernorm(mixed), scene), 0.5)
+    mixed = mixed + F.dropout(block.mlp(block.post_attention_layernorm(mixed)), 0.5)
+    torch.testing.assert_close(found, model.model.norm(mixed))
+
+
+def test_the_loss_of_the_model_has_a_z_loss_and_a_divisor(
+    tiny_model: Callable[..., Transformer], ids: torch.Tensor
+) -> None:
+    model = tiny_model()
+    hidden = model(ids[:, :-1])
+    log_z = model.logits(hidden).logsumexp(-1)
+    found = model.losses(hidden, ids[:, 1:], divisor=5.0, z_weight=0.1)
+    torch.testing.assert_close(found.total - found.nats, 0.1 * log_z.square().sum() / 5)
+    torch.testing.assert_close(found.nats, model.token_losses(hidden, ids[:, 1:]).sum() / 5)
+
+
+def test_rows_that_are_no_tokens_are_zero_and_not_looked_up(tiny_model: Callable[..., Transformer]) -> None:
+    model = Transformer(tiny_model().config)
+    initialize(model, seed=0)
+    model.load_state_dict(model.state_dict())
+    table = model.model.embed_tokens.weight
+    assert table.shape == (64, 32)
+    assert (table[61:] == 0).all()
+    with pytest.raises(IndexError):
+        model(torch.tensor([[62]]))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_model_compiles_to_one_graph(
+    tiny_model: Callable[..., Transformer], ids: torch.Tensor, shape: dict[str, object]
+) -> None:
+    model = tiny_model(**shape)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(ids), model(ids), rtol=1e-4, atol=1e-5)
+    torch._dynamo.reset()
 
 
 def test_making_a_model_draws_no_random_number(tiny_config: Callable[..., ModelConfig]) -> None:

@@ -37,14 +37,19 @@ def _compiled() -> Callable[..., Any]:  # Any: torch's own type
 def _mask(rules: Rules, tokens: int, device: torch.device) -> BlockMask:
     if rules.documents is None:
         return _plain_mask(rules.window, tokens, device)
-    sees = visible(rules)
-    return create_block_mask(sees, len(rules.documents), None, tokens, tokens, device=str(device))
+    return _made(visible(rules), len(rules.documents), tokens, device)
 
 
 @lru_cache(maxsize=32)
 def _plain_mask(window: int | None, tokens: int, device: torch.device) -> BlockMask:
     """The same in every forward pass."""
-    return create_block_mask(visible(Rules(window=window)), None, None, tokens, tokens, device=str(device))
+    return _made(visible(Rules(window=window)), None, tokens, device)
+
+
+def _made(sees: Callable[..., Tensor], batch: int | None, tokens: int, device: torch.device) -> BlockMask:
+    # Without compilation it would make the table of tokens by tokens once. A CPU has no use for either.
+    is_compiled = device.type == "cuda" and not torch.compiler.is_compiling()
+    return create_block_mask(sees, batch, None, tokens, tokens, device=str(device), _compile=is_compiled)
 
 
 def visible(rules: Rules) -> Callable[..., Tensor]:

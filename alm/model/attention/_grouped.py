@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from alm.model.kv_cache import LayerCache
     from alm.model.scene import Scene
 
-# Between a layer's own values and those of the first layer.
-FIRST_VALUE_SCALE = 0.5
-
 
 class GroupedAttention(nn.Module):
     """softmax(q k^T / sqrt(E)) v in each head, over the token itself and those before it."""
@@ -40,8 +37,8 @@ class GroupedAttention(nn.Module):
         self.o_proj = Linear(config.n_heads * E, D)
         self.q_norm = RMSNorm(E, eps=config.norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(E, eps=config.norm_eps) if config.qk_norm else None
-        is_mixed = config.value_residual and layer > 0
-        self.value_scale = nn.Parameter(torch.full((1,), FIRST_VALUE_SCALE)) if is_mixed else None
+        self.gives_values = config.value_residual and layer == 0
+        self.value_scale = nn.Parameter(torch.zeros(1)) if config.value_residual and layer > 0 else None
 
     def forward(self, x: Tensor, scene: Scene, cache: LayerCache | None = None) -> Tensor:
         q = self._heads(self.q_proj(x))  # (B, T, H, E)
@@ -62,8 +59,9 @@ class GroupedAttention(nn.Module):
 
     def _with_first(self, v: Tensor, scene: Scene) -> Tensor:
         """Values with some of the first layer's in them (Zhou et al. 2024, arXiv:2410.17897, equation 8)."""
-        if self.value_scale is None:
+        if self.gives_values:
             scene.first_values = v
+        if self.value_scale is None:
             return v
         assert scene.first_values is not None
         return v + self.value_scale.to(v.dtype) * (scene.first_values - v)
@@ -87,15 +85,20 @@ def attend(
     elif rules.window is not None and rules.window >= S:
         rules = replace(rules, window=None)
     is_shared = q.shape[1] != k.shape[1]
-    if T > 1 and _is_blocked(q) and (is_shared or not rules.is_plain):
+    if T > 1 and _is_blocked(q) and (is_shared or not rules.is_plain or T != S):
         return attend_blocked(q, k, v, rules)
-    if q.device.type == "cuda" and T == S > 1 and not rules.is_plain:
+    if T == S > 1 and not rules.is_plain and _has_flex(q):
         from alm.model.attention._flex import attend_flex
 
         return attend_flex(q, k, v, rules, {} if masks is None else masks)
     is_causal = rules.is_plain and T == S > 1
     mask = None if is_causal else _mask(q, k.shape[2], rules)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=is_shared)
+
+
+def _has_flex(q: Tensor) -> bool:
+    """Not while generating: each length of a prompt would be compiled anew."""
+    return q.device.type == "cuda" and not torch.is_inference_mode_enabled()
 
 
 def _is_blocked(q: Tensor) -> bool:
@@ -107,9 +110,11 @@ def _is_blocked(q: Tensor) -> bool:
 def _mask(q: Tensor, count: int, rules: Rules) -> Tensor | None:
     """What is added to the scores, or which of `count` = S keys are seen: (B or 1, H or 1, T, S)."""
     T, device = q.shape[2], q.device
-    if rules.is_plain:
-        # `is_causal` would align the corner of the first token, not of the last; one new token sees everything.
-        return None if T == 1 else causal_lower_right(T, count)
+    if rules.is_plain and T == 1:
+        return None
+    if rules.is_plain and q.device.type == "cuda" and not torch.compiler.is_compiling():
+        # No table at all. `is_causal` would align the corner of the first token, not of the last.
+        return causal_lower_right(T, count)
     places = torch.arange(count, device=device)
     distances = places[count - T :, None] - places  # (T, S)
     seen = (distances >= 0)[None, None]

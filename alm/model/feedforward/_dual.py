@@ -41,6 +41,7 @@ class DualFeedForward(nn.Module):
         scores, probabilities = self._routed(rows)  # (N, 2) fp32
         is_large = probabilities[:, LARGE] > probabilities[:, SMALL]
         if not self.training:
+            self.auxiliary_loss = None
             # Both, and no capacity: what a token gets does not depend on its neighbours.
             mixed: Tensor = torch.where(is_large[:, None], self.large(rows), self.small(rows))
             chosen: Tensor = probabilities.amax(1, keepdim=True).to(mixed.dtype)
@@ -49,7 +50,8 @@ class DualFeedForward(nn.Module):
         return self._within_capacity(rows, probabilities, is_large).view(x.shape)
 
     def _routed(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(rows.device.type, enabled=False):
+        kind = "cpu" if rows.is_meta else rows.device.type  # the meta device knows no autocast
+        with torch.autocast(kind, enabled=False):
             scores: Tensor = self.router(rows.to(self.router.weight.dtype)) / self.config.temperature
         return scores, torch.softmax(scores, -1)
 

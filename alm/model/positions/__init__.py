@@ -28,9 +28,6 @@ class Placement(Protocol):
 class Positions(Protocol):
     """A position encoding; one is shared by all layers."""
 
-    def __call__(self, start: int, length: int, padding: Tensor | None = None) -> Placement:
-        """The placement of the tokens `start` to `start + length - 1`.
-
-        With `padding` (B,), the first so many tokens of a row are none, and its positions begin after them.
-        """
+    def __call__(self, start: int, length: int) -> Placement:
+        """The placement of the tokens `start` to `start + length - 1`. Only distances between them may count."""
         ...

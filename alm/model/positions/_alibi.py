@@ -32,7 +32,7 @@ class LinearBiases(nn.Module):
         self.heads = heads
         self._fill(torch.device("cpu"))
 
-    def forward(self, start: int, length: int, padding: Tensor | None = None) -> Biases:
+    def forward(self, start: int, length: int) -> Biases:
         """The same wherever the tokens stand."""
         return Biases(self.slopes)
 

@@ -16,10 +16,10 @@ from torch.autograd.function import once_differentiable
 
 @dataclass(frozen=True)
 class Rotation:
-    """The angles of some consecutive positions, in each row or in all."""
+    """The angles of some consecutive positions."""
 
-    cos: Tensor  # (T, 1, E/2) or (B, T, 1, E/2) fp32
-    sin: Tensor  # the same
+    cos: Tensor  # (T, 1, E/2) fp32
+    sin: Tensor  # (T, 1, E/2) fp32
 
     slopes: None = None
 
@@ -73,13 +73,9 @@ class Rotary(nn.Module):
         self.__dict__["frequencies"] = frequencies
         self._fill(torch.device("cpu"))
 
-    def forward(self, start: int, length: int, padding: Tensor | None = None) -> Rotation:
-        """The rotation of the positions `start` to `start + length - 1`, in each row less its `padding` (B,)."""
-        if padding is None:
-            return Rotation(self.cos[start : start + length], self.sin[start : start + length])
-        places = torch.arange(start, start + length, device=padding.device) - padding[:, None]  # (B, T)
-        places = places.clamp_min(0)
-        return Rotation(self.cos[places], self.sin[places])
+    def forward(self, start: int, length: int) -> Rotation:
+        """The rotation of the positions `start` to `start + length - 1`."""
+        return Rotation(self.cos[start : start + length], self.sin[start : start + length])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # `model.to(bfloat16)` would round the angles, and `to_empty` would leave them undefined.
