@@ -97,10 +97,10 @@ class Count:
         """
         config = self._config
         narrow = BYTES[precision]
-        attention: float = kinds.module_of(config.attention).saved(config.attention, config)
-        feedforward: float = kinds.module_of(config.feedforward).saved(config.feedforward, config)
+        attention: float = kinds.module_of(config.attention).saved_bytes(config.attention, config, narrow=narrow)
+        feedforward: float = kinds.module_of(config.feedforward).saved_bytes(config.feedforward, config, narrow=narrow)
         D = config.d_model
-        layer = 4 * (2 * D + 2) + narrow * (2 * D + attention + feedforward)
+        layer = 4 * (2 * D + 2) + narrow * 2 * D + attention + feedforward
         extras = 4 * (D * config.n_layers if config.x0_skip else 0) + 4 * (D if config.smear else 0)
         mixed = (config.n_layers - 1) * config.n_kv_heads * config.head_width if config.value_residual else 0
         masks = 4 * D * (2 * config.n_layers + 1) if config.dropout else 0

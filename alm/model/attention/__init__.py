@@ -1,6 +1,6 @@
 """Kinds of attention: a module has `Config`, `build(config, model, layer)`.
 
-For `alm/model/count.py` it has `matmul_parameters(config, model)`, `saved(config, model)` and
+For `alm/model/count.py` it has `matmul_parameters(config, model)`, `saved_bytes(config, model, *, narrow)` and
 `seen(config, tokens, layer)`.
 What `build` returns maps (B, T, D) to (B, T, D), given a `Scene` and a `LayerCache` or None.
 The tensor code lies in a private module beside the kind, so that reading a configuration does not import torch.

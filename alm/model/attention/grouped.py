@@ -49,11 +49,14 @@ def matmul_parameters(config: Config, model: ModelConfig) -> int:
     return model.d_model * (2 * query_width + 2 * kv_width)
 
 
-def saved(config: Config, model: ModelConfig) -> int:
-    """Numbers that one token leaves for the backward pass: queries, keys, values and what they are mixed to."""
+def saved_bytes(config: Config, model: ModelConfig, *, narrow: int) -> float:
+    """What one token leaves for the backward pass: queries, keys, values and what they are mixed to.
+
+    `narrow` are the bytes of a number that matrix products make; norms keep fp32.
+    """
     query_width, kv_width = model.n_heads * model.head_width, model.n_kv_heads * model.head_width
     before_norm = query_width + kv_width + model.n_heads + model.n_kv_heads if model.qk_norm else 0
-    return 2 * query_width + 2 * kv_width + before_norm
+    return narrow * (2 * query_width + 2 * kv_width) + 4 * before_norm
 
 
 def seen(config: Config, tokens: int, layer: int) -> float:

@@ -57,7 +57,7 @@ def matmul_parameters(config: Config, model: ModelConfig) -> int:
     return model.d_model * (2 + 3 * config.small_hidden_size + large)
 
 
-def saved(config: Config, model: ModelConfig) -> float:
-    """Numbers that one token leaves for the backward pass, on average; the router's few are left out."""
+def saved_bytes(config: Config, model: ModelConfig, *, narrow: int) -> float:
+    """What one token leaves for the backward pass, on average; the router's few are left out."""
     large = config.capacity_factor / 2 * (3 * model.ffn_hidden_size + 3 * model.d_model)
-    return 3 * config.small_hidden_size + model.d_model + large
+    return narrow * (3 * config.small_hidden_size + model.d_model + large)

@@ -31,6 +31,6 @@ def matmul_parameters(config: Config, model: ModelConfig) -> int:
     return 3 * model.d_model * model.ffn_hidden_size
 
 
-def saved(config: Config, model: ModelConfig) -> float:
-    """Numbers that one token leaves for the backward pass: both halves and their product."""
-    return 3 * model.ffn_hidden_size
+def saved_bytes(config: Config, model: ModelConfig, *, narrow: int) -> float:
+    """What one token leaves for the backward pass: both halves and their product."""
+    return narrow * 3 * model.ffn_hidden_size
