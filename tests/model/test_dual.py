@@ -40,9 +40,9 @@ def slow(made: DualFeedForward, x: torch.Tensor, capacity: int | None) -> torch.
     out = torch.zeros_like(flat)
     for n, (row, p) in enumerate(zip(flat, found, strict=True)):
         if n in taken:
-            out[n] = p[LARGE] * made.large(row)
+            out[n] = 2 * p[LARGE] * made.large(row)
         elif n not in wanting or not made.config.drop_tokens:
-            out[n] = p[SMALL] * made.small(row)
+            out[n] = 2 * p[SMALL] * made.small(row)
     return out.view(x.shape)
 
 

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from alm.model.feedforward.dual import Config
 
 SMALL, LARGE = 0, 1
+# An undecided router, with probabilities of a half, leaves the layers' outputs as large as they are.
+SCALE = 2.0
 
 
 class DualFeedForward(nn.Module):
-    """p_i(x) layer_i(x), with i the layer that the router finds likelier.
+    """2 p_i(x) layer_i(x), with i the layer that the router finds likelier.
 
     After a forward pass in training, `auxiliary_loss` is what is to be added to the mean loss of a token, and
     `large_share` and `entropy` (nats) describe the routing; none of them before.
@@ -44,8 +46,8 @@ class DualFeedForward(nn.Module):
             self.auxiliary_loss = None
             # Both, and no capacity: what a token gets does not depend on its neighbours.
             mixed: Tensor = torch.where(is_large[:, None], self.large(rows), self.small(rows))
-            chosen: Tensor = probabilities.amax(1, keepdim=True).to(mixed.dtype)
-            return (mixed * chosen).view(x.shape)
+            chosen = SCALE * probabilities.amax(1, keepdim=True)
+            return (mixed * chosen.to(mixed.dtype)).view(x.shape)
         self._describe(scores, probabilities, is_large)
         return self._within_capacity(rows, probabilities, is_large).view(x.shape)
 
@@ -61,10 +63,10 @@ class DualFeedForward(nn.Module):
         wishes = probabilities[:, LARGE].detach().masked_fill(~is_large, -1.0)
         wish, chosen = wishes.topk(capacity)  # those that want it most
         is_taken = torch.zeros_like(is_large).index_put((chosen,), wish > 0)
-        weights = torch.where(is_taken, probabilities[:, LARGE], 0.0)[chosen]
+        weights = torch.where(is_taken, SCALE * probabilities[:, LARGE], 0.0)[chosen]
         small: Tensor = self.small(rows)
         is_small = ~is_large if self.config.drop_tokens else ~is_taken
-        mixed = small * torch.where(is_small, probabilities[:, SMALL], 0.0)[:, None].to(small.dtype)
+        mixed = small * torch.where(is_small, SCALE * probabilities[:, SMALL], 0.0)[:, None].to(small.dtype)
         large = self.large(rows[chosen]) * weights[:, None].to(small.dtype)
         return mixed.index_add(0, chosen, large.to(mixed.dtype))
 
