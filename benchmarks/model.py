@@ -22,6 +22,7 @@ import os
 import statistics
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,7 +36,10 @@ from alm.model.count import count
 
 WORKER = Path(__file__).with_name("model_worker.py")
 ROUNDS = 9
+WARM_UP = 3
+PRODUCTS = 20
 Found = dict[str, float]
+Tools = dict[str, tuple[str, bool]]
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Work:
     batch: int
     length: int
     steps: int
+    is_large: bool = False  # so that a GPU holds one at a time
 
 
 def _shape(d_model: int, n_layers: int, n_heads: int, n_kv_heads: int, ffn: int, vocab_size: int) -> dict[str, Any]:
@@ -64,7 +69,7 @@ GPU = [
     Work("29M (pico)", PICO, 32, 1024, 20),
     Work("124M", _shape(768, 12, 12, 12, 2048, 50304), 16, 1024, 10),
     Work("350M", _shape(1024, 24, 16, 4, 3456, 32000), 12, 1024, 10),
-    Work("1B", _shape(2048, 20, 16, 4, 5888, 32000), 4, 2048, 5),
+    Work("1B", _shape(2048, 20, 16, 4, 5888, 32000), 4, 2048, 5, is_large=True),
 ]
 
 
@@ -113,7 +118,7 @@ def _pinned(device: str) -> list[str]:
     return ["taskset", "-c", "0"] if device == "cpu" and sys.platform == "linux" else []
 
 
-def contestants(arguments: argparse.Namespace) -> dict[str, tuple[str, bool]]:
+def contestants(arguments: argparse.Namespace) -> Tools:
     """Tools by the name that is printed, each with whether it keeps freed memory. Ours, as it ships, is first."""
     peers = [name for name in ("litgpt", "transformers") if find_spec(name) is not None]
     peers += ["nanogpt"] if arguments.nanogpt else []
@@ -139,33 +144,53 @@ def compare(work: Work, arguments: argparse.Namespace) -> None:
     """All contestants in turn, ours with each peer's ratio and interval."""
     print(f"\n{work.name}: {work.batch} x {work.length} tokens a step, {arguments.device}", flush=True)
     tools = {**contestants(arguments), "matrix product": ("roofline", True)}
+    costs = _one_after_the_other(work, tools, arguments) if work.is_large else _in_turn(work, tools, arguments)
     kind = "cpu" if arguments.device == "cpu" else "wall"
-    live = {name: Contestant(tool, work, arguments, keep_memory=keep) for name, (tool, keep) in tools.items()}
-    costs: dict[str, list[Found]] = {name: [] for name in live}
-    try:
+    _print(work, tools, {name: [cost[kind] for cost in found] for name, found in costs.items()}, costs, arguments)
+
+
+def _in_turn(work: Work, tools: Tools, arguments: argparse.Namespace) -> dict[str, list[Found]]:
+    """All are there, and one works at a time, in an order that rotates."""
+    with ExitStack() as stack:
+        live = {
+            name: stack.enter_context(Contestant(tool, work, arguments, keep_memory=keep))
+            for name, (tool, keep) in tools.items()
+        }
+        costs: dict[str, list[Found]] = {name: [] for name in live}
         for contestant in live.values():
-            contestant.run(3)
+            contestant.run(WARM_UP)
         for number in range(arguments.rounds):
             names = list(live)
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
-                costs[name].append(live[name].run(20 if name == "matrix product" else work.steps))
-    finally:
-        for contestant in live.values():
-            contestant.__exit__()
-    _print(work, tools, {name: [cost[kind] for cost in found] for name, found in costs.items()}, costs, arguments)
+                costs[name].append(live[name].run(_steps(name, work)))
+    return costs
+
+
+def _one_after_the_other(work: Work, tools: Tools, arguments: argparse.Namespace) -> dict[str, list[Found]]:
+    """Where memory has no room for two."""
+    costs = {}
+    for name, (tool, keep) in tools.items():
+        with Contestant(tool, work, arguments, keep_memory=keep) as contestant:
+            contestant.run(WARM_UP)
+            costs[name] = [contestant.run(_steps(name, work)) for _ in range(arguments.rounds)]
+    return costs
+
+
+def _steps(name: str, work: Work) -> int:
+    return PRODUCTS if name == "matrix product" else work.steps
 
 
 def _print(
     work: Work,
-    tools: dict[str, tuple[str, bool]],
+    tools: Tools,
     seconds: dict[str, list[float]],
     costs: dict[str, list[Found]],
     arguments: argparse.Namespace,
 ) -> None:
     width = ROOFLINE_WIDTH[arguments.device]
     products = seconds.pop("matrix product")
-    rates = [20 * 2 * width**3 / cost for cost in products]
+    rates = [PRODUCTS * 2 * width**3 / cost for cost in products]
     print(f"  a product of {width} x {width}: {statistics.median(rates) / 1e9:,.1f} GFLOP/s", flush=True)
     tokens = work.batch * work.length * work.steps
     for name, found in seconds.items():
@@ -202,7 +227,7 @@ def main() -> None:
     for work in works:
         if not arguments.memory and (arguments.only or "") in work.name:
             compare(work, arguments)
-    if arguments.device == "cpu" and not arguments.only:
+    if arguments.device == "cpu" and (arguments.memory or not arguments.only):
         memory(CPU_MEMORY, arguments)
 
 

@@ -1,8 +1,9 @@
 """Two SwiGLUs, a small and a large one, of which a router chooses one for each token.
 
 Top-1 routing as in the Switch Transformer (Fedus, Zoph and Shazeer 2022, arXiv:2101.03961, section 2.1): the output is
-scaled by the probability of the chosen one, here twice that, which is how the router learns. Its load-balancing loss (section 2.2,
-equation 4) and the z-loss of ST-MoE (Zoph et al. 2022, arXiv:2202.08906, equation 5) are added to the loss.
+scaled by the probability of the chosen one, here twice that, which is how the router learns. Its load-balancing loss
+(section 2.2, equation 4) and the z-loss of ST-MoE (Zoph et al. 2022, arXiv:2202.08906, equation 5) are added to the
+loss.
 """
 
 from __future__ import annotations
