@@ -34,13 +34,13 @@ class ModelConfig(Config):
     )
     max_position_embeddings: PositiveInt = Field(1024, description="The longest sequence in tokens, prompt included.")
     rope_theta: float = Field(10000.0, gt=0, description="Base of the rotary frequencies.")
-    positions: Annotated[Config, OfKind("alm.model.positions")] = Field(
+    positions: Annotated[Config, OfKind("alm.model.positions", default="rope")] = Field(
         cast(Config, "rope"), validate_default=True, description="How a token's position enters the model."
     )
-    feedforward: Annotated[Config, OfKind("alm.model.feedforward")] = Field(
+    feedforward: Annotated[Config, OfKind("alm.model.feedforward", default="swiglu")] = Field(
         cast(Config, "swiglu"), validate_default=True, description="The feed-forward layer of each block."
     )
-    attention: Annotated[Config, OfKind("alm.model.attention")] = Field(
+    attention: Annotated[Config, OfKind("alm.model.attention", default="grouped")] = Field(
         cast(Config, "grouped"), validate_default=True, description="The attention layer of each block."
     )
     qk_norm: bool = Field(False, description="Whether queries and keys are normalized in each head, as in Qwen3.")

@@ -109,3 +109,9 @@ def test_reading_a_configuration_and_counting_do_not_import_torch() -> None:
         "count(ModelConfig(vocab_size=9)); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_setting_of_the_usual_kind_needs_no_kind() -> None:
+    model = ModelConfig.model_validate({"attention": {"window": 64}, "positions": {"scaling": {"factor": 1.0}}})
+    assert model.attention.model_dump()["window"] == 64
+    assert model.positions.model_dump()["kind"] == "rope"
