@@ -138,10 +138,12 @@ def _matmul_seconds(device: torch.device, dtype: torch.dtype) -> float:
 
 @functools.cache
 def matmul_rate(device: torch.device, precision: Precision) -> float:
-    """FLOPs a second of matrix products in `precision`, the best that was seen: what a run's speed is held against.
+    """FLOPs a second of matrix products in `precision`, what a run's speed is held against: measured once a process."""
+    return measured_matmul_rate(device, precision)
 
-    Measured once in a process, in a fraction of a second: wider and wider products until one is long enough.
-    """
+
+def measured_matmul_rate(device: torch.device, precision: Precision) -> float:
+    """The best rate of wider and wider products until one is long enough: a fraction of a second."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     best = 0.0
     for width in _RATE_WIDTHS:

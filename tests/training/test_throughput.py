@@ -67,6 +67,19 @@ def test_a_reading_is_worked_out_by_hand(monkeypatch: pytest.MonkeyPatch) -> Non
     assert reading.row() == {"tokens_per_second": 400.0, "step_seconds": 0.16, "mfu": 0.4, "data_wait_share": 0.25}
 
 
+def test_a_rate_that_was_measured_on_a_busy_machine_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = run_config(model__vocab_size=300)
+    flops = count(config.model).training_flops_per_token(16)
+    monkeypatch.setattr(throughput, "matmul_rate", lambda *_: flops * 100)
+    monkeypatch.setattr(throughput, "measured_matmul_rate", lambda *_: flops * 800)
+    monkeypatch.setattr(throughput, "peak_memory_bytes", lambda _: None)
+    gauge = Gauge(config, CPU, seq_len=16)
+    lap = Lap(seconds=0.8, steps=5, waited=0.2)  # 400 tokens a second
+    assert gauge.read(lap).mfu == pytest.approx(0.5)
+    monkeypatch.setattr(throughput, "measured_matmul_rate", None)
+    assert gauge.read(lap).mfu == pytest.approx(0.5)
+
+
 def test_the_time_left_is_steps_at_their_recent_speed_and_pauses_as_they_last_were() -> None:
     left = TimeLeft(100, {"validation": times_left(40, 100), "saving": times_left(100, 100)})
     assert left.after(10) is None
