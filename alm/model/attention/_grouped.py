@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from alm.model.scene import Scene
 
 
+# Query heads of one key head from which on blocks are faster than PyTorch's kernel (docs/benchmarks.md).
+MANY_HEADS = 3
+
+
 class GroupedAttention(nn.Module):
     """softmax(q k^T / sqrt(E)) v in each head, over the token itself and those before it."""
 
@@ -85,7 +89,8 @@ def attend(
     elif rules.window is not None and rules.window >= S:
         rules = replace(rules, window=None)
     is_shared = q.shape[1] != k.shape[1]
-    if T > 1 and _is_blocked(q) and (is_shared or not rules.is_plain or T != S):
+    pays = q.shape[1] >= MANY_HEADS * k.shape[1] or not rules.is_plain or T != S
+    if T > 1 and pays and _is_blocked(q):
         return attend_blocked(q, k, v, rules)
     if T == S > 1 and not rules.is_plain and _has_flex(q):
         from alm.model.attention._flex import attend_flex
