@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.attention.bias import causal_lower_right
 
 from alm.model.attention._blocked import Rules, attend_blocked
+from alm.model.attention.grouped import MANY_HEADS
 from alm.model.linear import Linear
 from alm.model.norm import RMSNorm
 
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     from alm.model.config import ModelConfig
     from alm.model.kv_cache import LayerCache
     from alm.model.scene import Scene
-
-
-# Query heads of one key head from which on blocks are faster than PyTorch's kernel (docs/benchmarks.md).
-MANY_HEADS = 3
 
 
 class GroupedAttention(nn.Module):

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from alm.model.config import ModelConfig
 
 
+# Query heads of one key head from which on blocks are faster than PyTorch's kernel (docs/benchmarks.md).
+MANY_HEADS = 3
+
+
 class Config(base.Config):
     """The number of heads is `n_heads` and `n_kv_heads` of the model."""
 
@@ -56,7 +60,9 @@ def saved_bytes(config: Config, model: ModelConfig, *, narrow: int) -> float:
     """
     query_width, kv_width = model.n_heads * model.head_width, model.n_kv_heads * model.head_width
     before_norm = query_width + kv_width + model.n_heads + model.n_kv_heads if model.qk_norm else 0
-    return narrow * (2 * query_width + 2 * kv_width) + 4 * before_norm
+    # PyTorch's kernel keeps the logarithm of each softmax's sum; blocks, where they are used, do not.
+    sums = model.n_heads if model.n_heads < MANY_HEADS * model.n_kv_heads else 0
+    return narrow * (2 * query_width + 2 * kv_width) + 4 * (before_norm + sums)
 
 
 def seen(config: Config, tokens: int, layer: int) -> float:
