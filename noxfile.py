@@ -25,6 +25,7 @@ PEERS = ("tokenizers", "transformers")
 BENCHMARKS = ("tokenizer", "loop")
 # What the benchmarks measure against, besides.
 BENCHMARK_PEERS = ("rustbpe", "tiktoken", "kitoken", "sentencepiece")
+IN_PARALLEL = ("--numprocesses=auto", "--maxprocesses=8", "--dist=worksteal")
 FROM_WHEEL = "import alm, sys; assert alm.__file__.startswith(sys.argv[1]), alm.__file__"
 
 nox.needs_version = ">=2025.5"
@@ -55,7 +56,8 @@ def types(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Every test that can run on this machine, slow ones too; `nox -s tests -- -k pack` selects."""
-    session.run(PYTHON, "-m", "pytest", *session.posargs)
+    # Two threads in each of two workers would wait for each other.
+    session.run(PYTHON, "-m", "pytest", *IN_PARALLEL, *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session
