@@ -61,13 +61,20 @@ def main() -> None:
         print(json.dumps(_train_ours(json.loads(arguments.one))))
         return
     parts = [_cut(path) for path in arguments.text]
-    changes = {key: json.loads(value) for key, _, value in (change.partition("=") for change in arguments.set)}
+    changes = {key: _value(value) for key, _, value in (change.partition("=") for change in arguments.set)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         for name, texts in zip(("train", "held"), zip(*parts, strict=True), strict=True):
             (folder / f"{name}.txt").write_text("\n".join(texts), encoding="utf-8", newline="")
         for seconds in arguments.seconds:
             _compare(folder, seconds, arguments, {**OURS[min(OURS, key=lambda s: abs(s - seconds))], **changes})
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _cut(path: Path) -> tuple[str, str]:
@@ -166,6 +173,7 @@ def _overrides(job: Recipe, steps: int) -> list[str]:
         "training.max_steps": steps, "training.micro_batch_size": job["batch"], "training.gradient_accumulation": 1,
         "training.precision": "fp32", "training.threads": 1, "training.seed": job["seed"],
         "training.checkpoint_interval": steps,
+        "optim": {"kind": job.get("optim", "adamw")},
         "optim.lr": job.get("lr", 3e-3), "optim.embedding_lr": job.get("embedding_lr", 3e-2),
         "scheduler.kind": "wsd", "scheduler.warmup_steps": max(1, steps // 50), "scheduler.final_fraction": 0.02,
         "samples.prompts": [],
