@@ -40,8 +40,8 @@ SHARE = 0.1  # of the budget, for each
 # The longer the budget, the larger the model, the more often it sees the text, and the more dropout it needs.
 OURS = {
     60: {"vocab": 1024, "seq_len": 128, "batch": 4, "d_model": 128, "n_layers": 4, "dropout": 0.0},
-    180: {"vocab": 1024, "seq_len": 128, "batch": 4, "d_model": 192, "n_layers": 4, "dropout": 0.1},
-    600: {"vocab": 1024, "seq_len": 128, "batch": 4, "d_model": 256, "n_layers": 4, "dropout": 0.2},
+    180: {"vocab": 1024, "seq_len": 128, "batch": 8, "d_model": 192, "n_layers": 4, "dropout": 0.1},
+    600: {"vocab": 1024, "seq_len": 128, "batch": 8, "d_model": 256, "n_layers": 4, "dropout": 0.2},
 }
 Recipe = dict[str, Any]
 
@@ -168,13 +168,13 @@ def _overrides(job: Recipe, steps: int) -> list[str]:
         "model.d_model": job["d_model"], "model.n_layers": job["n_layers"], "model.n_heads": heads,
         "model.n_kv_heads": 1, "model.ffn_hidden_size": job["d_model"] * 3, "model.dropout": job["dropout"],
         "model.max_position_embeddings": job["seq_len"], "model.qk_norm": job.get("qk_norm", True),
-        "model.x0_skip": job.get("extras", False), "model.value_residual": job.get("extras", False),
-        "model.smear": job.get("extras", False),
+        "model.x0_skip": job.get("extras", True), "model.value_residual": job.get("extras", True),
+        "model.smear": job.get("extras", True),
         "training.max_steps": steps, "training.micro_batch_size": job["batch"], "training.gradient_accumulation": 1,
         "training.precision": "fp32", "training.threads": 1, "training.seed": job["seed"],
         "training.checkpoint_interval": steps,
-        "optim": {"kind": job.get("optim", "adamw")},
-        "optim.lr": job.get("lr", 3e-3), "optim.embedding_lr": job.get("embedding_lr", 3e-2),
+        "optim": {"kind": job.get("optim", "muon")},
+        "optim.lr": job.get("lr", 0.02), "optim.embedding_lr": job.get("embedding_lr", 3e-2),
         "scheduler.kind": "wsd", "scheduler.warmup_steps": max(1, steps // 50), "scheduler.final_fraction": 0.02,
         "samples.prompts": [],
     }  # fmt: skip

@@ -223,7 +223,7 @@ def _metrics(job: _Job) -> metrics.MetricsFile:
 def _warn(job: _Job, streams: Streams) -> None:
     """Tell what the run will do that its owner may not mean."""
     warmup = getattr(job.config.scheduler, "warmup_steps", 0)
-    if warmup >= job.config.training.max_steps:
+    if warmup != "auto" and warmup >= job.config.training.max_steps:
         job.on_event(Warned(f"the run ends within its warm-up of {warmup} steps", "--set scheduler.warmup_steps=..."))
     for name, seen in epochs(job.config, planned(job.config, streams.train).mixture).items():
         if seen > MANY_EPOCHS:

@@ -71,6 +71,14 @@ def test_linear_by_hand() -> None:
     assert found[5:] == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.2])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_warm_up_left_to_alm_is_a_twentieth_of_the_steps_up_to_the_end(kind: str) -> None:
+    for max_steps in range(1, 60):  # fits in any run
+        factors(kind, max_steps=max_steps)
+    assert factors(kind, max_steps=100)[:6] == [0.2, 0.4, 0.6, 0.8, 1.0, 1.0]
+    assert factors(kind, max_steps=400, total_steps=40)[:3] == [0.5, 1.0, 1.0]
+
+
 def test_wsd_by_hand() -> None:
     line = factors("wsd", max_steps=10, count=12, warmup_steps=2, decay_fraction=0.4, final_fraction=0.0)
     assert line[:7] == [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]

@@ -9,10 +9,15 @@ from pydantic import Field
 from alm.config.base import Config as BaseConfig
 
 
+WARMUP_SHARE = 0.05
+
+
 class Phases(BaseConfig):
     """A linear warm-up at the start and a share of the peak that is left at the end."""
 
-    warmup_steps: int = Field(default=100, ge=0, description="Steps over which the rate rises to its peak.")
+    warmup_steps: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto", description="Steps over which the rate rises to its peak; auto is a twentieth of all steps."
+    )
     total_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="Step at which the decay ends; auto is `training.max_steps`."
     )
@@ -24,21 +29,29 @@ def end(phases: Phases, *, max_steps: int) -> int:
     return max_steps if phases.total_steps == "auto" else phases.total_steps
 
 
-def check_warmup(phases: Phases) -> None:
+def warmup_steps(phases: Phases, *, max_steps: int) -> int:
+    """Steps of the warm-up in a run of `max_steps`."""
+    if phases.warmup_steps != "auto":
+        return phases.warmup_steps
+    return round(WARMUP_SHARE * end(phases, max_steps=max_steps))
+
+
+def check_warmup(phases: Phases, *, max_steps: int) -> None:
     """`ValueError` where a fixed end comes before the warm-up is over."""
-    if phases.total_steps != "auto" and phases.warmup_steps > phases.total_steps:
+    steps = warmup_steps(phases, max_steps=max_steps)
+    if phases.total_steps != "auto" and steps > phases.total_steps:
         raise ValueError(
-            f"a warm-up of {phases.warmup_steps:,} steps does not fit in `total_steps` {phases.total_steps:,}: "
+            f"a warm-up of {steps:,} steps does not fit in `total_steps` {phases.total_steps:,}: "
             "lower `scheduler.warmup_steps`"
         )
 
 
-def warm_up(phases: Phases, step: int) -> float:
-    """The factor of update number `step` (from 0) of the warm-up: 1/w, 2/w .. w/w over `warmup_steps` w.
+def warm_up(steps: int, step: int) -> float:
+    """The factor of update number `step` (from 0) of a warm-up over so many `steps` w: 1/w, 2/w .. w/w.
 
     The first update already moves.
     """
-    return (step + 1) / phases.warmup_steps
+    return (step + 1) / steps
 
 
 def progress(step: int, *, start: int, stop: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from alm.optim.schedules._phases import Phases, check_warmup, end, fall, progress, warm_up
+from alm.optim.schedules._phases import Phases, check_warmup, end, fall, progress, warm_up, warmup_steps
 
 
 class Config(Phases):
@@ -15,11 +15,12 @@ class Config(Phases):
 
 def check(config: Config, *, max_steps: int) -> None:
     """`ValueError` where the phases do not fit in a run of `max_steps`."""
-    check_warmup(config)
+    check_warmup(config, max_steps=max_steps)
 
 
 def factor(config: Config, step: int, *, max_steps: int) -> float:
     """Multiplier of the peak rate for update number `step` (counted from 0), in (0, 1] before the end."""
-    if step < config.warmup_steps:
-        return warm_up(config, step)
-    return fall(config, 1.0 - progress(step, start=config.warmup_steps, stop=end(config, max_steps=max_steps)))
+    warmup = warmup_steps(config, max_steps=max_steps)
+    if step < warmup:
+        return warm_up(warmup, step)
+    return fall(config, 1.0 - progress(step, start=warmup, stop=end(config, max_steps=max_steps)))

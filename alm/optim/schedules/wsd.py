@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from alm.optim.schedules._phases import Phases, end, fall, progress, warm_up
+from alm.optim.schedules._phases import Phases, end, fall, progress, warm_up, warmup_steps
 
 
 class Config(Phases):
@@ -26,17 +26,19 @@ def check(config: Config, *, max_steps: int) -> None:
     """`ValueError` where warm-up and decay do not fit in a run of `max_steps`."""
     steps = end(config, max_steps=max_steps)
     decay_steps = steps - _decay_start(config, steps)
-    if config.warmup_steps + decay_steps > steps:
+    warmup = warmup_steps(config, max_steps=max_steps)
+    if warmup + decay_steps > steps:
         raise ValueError(
-            f"a warm-up of {config.warmup_steps:,} steps and a decay of {decay_steps:,} do not fit in {steps:,}: "
+            f"a warm-up of {warmup:,} steps and a decay of {decay_steps:,} do not fit in {steps:,}: "
             "lower `scheduler.warmup_steps` or `scheduler.decay_fraction`"
         )
 
 
 def factor(config: Config, step: int, *, max_steps: int) -> float:
     """Multiplier of the peak rate for update number `step` (counted from 0), in (0, 1] before the end."""
-    if step < config.warmup_steps:
-        return warm_up(config, step)
+    warmup = warmup_steps(config, max_steps=max_steps)
+    if step < warmup:
+        return warm_up(warmup, step)
     steps = end(config, max_steps=max_steps)
     done = progress(step, start=_decay_start(config, steps), stop=steps)
     return fall(config, 1.0 - (math.sqrt(done) if config.decay == "sqrt" else done))
