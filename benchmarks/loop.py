@@ -2,7 +2,7 @@
 
 A run of the preset 1m, one thread, logging on, without validation, checkpoints and samples, drawn as plain lines and on
 a panel. The parts are timed where the loop calls them, on its own thread; what the process spends beyond them, on any
-thread, is the rest: reading batches, metrics, drawing.
+thread, is the rest: reading batches, metrics, drawing. What is paid once a run, before the first steps, is left out.
 
     python benchmarks/loop.py
 """
@@ -29,7 +29,7 @@ from alm.config import presets
 from alm.config.load import Part, load
 from alm.corpus.config import CorpusConfig
 from alm.corpus.prepare import prepare
-from alm.events import Listener
+from alm.events import Listener, Stepped
 from alm.packing.config import PackConfig
 from alm.packing.pack import pack
 from alm.packing.shards import TRAIN, PackedData, open_packed
@@ -41,7 +41,7 @@ from alm.training.config import MODEL_SECTIONS, RunConfig
 from alm.training.metrics import MetricsFile
 from alm.training.parallel import clip_
 
-STEPS, ROUNDS = 60, 5
+FIRST, STEPS, ROUNDS = 10, 60, 3  # steps before measuring, and measured
 BATCH, LENGTH, VOCAB_SIZE = 8, 256, 4096
 PARTS = ("forward", "backward", "optimizer", "clipping")
 
@@ -49,6 +49,7 @@ PARTS = ("forward", "backward", "optimizer", "clipping")
 def main() -> None:
     """Rounds in turn; the median share of each, with the least and the greatest."""
     torch.set_num_threads(1)
+    device.keep_freed_memory()
     choice = device.choose("cpu", precision="fp32")
     device.matmul_rate(choice.device, choice.precision)  # measured once, before the first step
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(Path(os.devnull).open("w")):
@@ -88,21 +89,34 @@ def _listener(name: str) -> Iterator[Listener]:
 
 def _measured(packed: PackedData, choice: device.Choice, folder: Path, on_event: Listener) -> dict[str, float]:
     """CPU seconds of a step, and of each part of it."""
-    changes = [f"model.vocab_size={VOCAB_SIZE}", f"training.max_steps={STEPS}", f"training.micro_batch_size={BATCH}"]
+    changes = [
+        f"model.vocab_size={VOCAB_SIZE}",
+        f"training.max_steps={FIRST + STEPS}",
+        f"training.micro_batch_size={BATCH}",
+    ]
     changes += ["training.gradient_accumulation=1", "training.checkpoint_interval=1000000"]
     config = load(RunConfig, [Part(presets.find("1m"), MODEL_SECTIONS)], overrides=changes)
     live = state.fresh(config, choice)
     streams = loop.Streams(
         packed.split(TRAIN), packed.split("none"), Tokenizer.load(packed.tokenizer_path).bytes_per_id
     )
-    hooks = loop.Hooks(bool, bool, on_event, lambda _: None, lambda: None)
-    spent = dict.fromkeys(PARTS, 0.0)
+    spent, begun, ended = dict.fromkeys(PARTS, 0.0), 0.0, 0.0
+
+    def watched(event: object) -> None:
+        nonlocal begun, ended
+        on_event(event)
+        if isinstance(event, Stepped) and event.step == FIRST:
+            spent.update(dict.fromkeys(PARTS, 0.0))
+            begun = time.process_time()
+        elif isinstance(event, Stepped) and event.step == FIRST + STEPS:
+            ended = time.process_time()
+
+    hooks = loop.Hooks(bool, bool, watched, lambda _: None, lambda: None)
     with contextlib.ExitStack() as patches:
         _watch(patches, live, spent)
         with MetricsFile(folder) as metrics:
-            before = time.process_time()
             loop.train(live, config, streams, choice=choice, metrics=metrics, hooks=hooks)
-            step = (time.process_time() - before) / STEPS
+    step = (ended - begun) / STEPS
     (folder / "metrics.jsonl").unlink()
     parts = {name: seconds / STEPS for name, seconds in spent.items()}
     return {"step": step, **parts, "rest": step - sum(parts.values())}
