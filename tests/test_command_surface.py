@@ -40,6 +40,7 @@ PROMISED = {
     "alm config copy": "--out --force",
     "alm info": "--json",
     "alm device": "--device --json",
+    "alm doctor": "--device --data --out --json --quiet -q --verbose -v",
     "alm verify-resume": "--kills --seed --data --device --keep --json -q -v",
 }
 

@@ -42,6 +42,8 @@ def device(
         f"precision  {choice.precision}: {choice.precision_reason}",
     ]
     ui.show_result(values, lines, as_json=json)
+    words = [] if wanted == "auto" else ["--device", wanted]
+    ui.next_step("alm", "doctor", *words, quiet=False, as_json=json)
 
 
 def _memory(size: int | None) -> str:

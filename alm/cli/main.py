@@ -11,7 +11,21 @@ from typing import Annotated
 import typer
 
 from alm import __version__
-from alm.cli import config, corpus, data, device, info, pack, pretrain, quickstart, sample, tokenizer, ui, verify_resume
+from alm.cli import (
+    config,
+    corpus,
+    data,
+    device,
+    doctor,
+    info,
+    pack,
+    pretrain,
+    quickstart,
+    sample,
+    tokenizer,
+    ui,
+    verify_resume,
+)
 from alm.errors import EXIT_BUG, EXIT_FAILURE, EXIT_INTERRUPTED, AlmError, EchoedError
 
 # No markup mode: help is plain text, and Rich is not imported for it.
@@ -36,6 +50,7 @@ for _module, _name in (
     (config, "config"),
     (info, None),
     (device, None),
+    (doctor, None),
     (verify_resume, None),
 ):
     app.add_typer(_module.app, name=_name)

@@ -5,10 +5,13 @@ Both ways give the same ids, the same merges and the same files; tests hold them
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
 import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +25,17 @@ _WARM_PAYS = 1 << 22
 _COLD_PAYS = 1 << 25
 
 _state = {"loaded": False}
+_decided: ContextVar[bool | None] = ContextVar("decided", default=None)
+
+
+@contextlib.contextmanager
+def decided(*, use_kernels: bool) -> Iterator[None]:
+    """In this context kernels are used, or are not, however much text there is: to compare both ways."""
+    token = _decided.set(use_kernels)
+    try:
+        yield
+    finally:
+        _decided.reset(token)
 
 
 def pays_off(characters: int, on_event: Listener = ignore) -> bool:
@@ -31,7 +45,10 @@ def pays_off(characters: int, on_event: Listener = ignore) -> bool:
     `never` decides it.
     """
     forced = os.environ.get("ALM_KERNELS", "")
-    if forced in ("always", "never"):
+    chosen = _decided.get()
+    if chosen is not None:
+        answer = chosen
+    elif forced in ("always", "never"):
         answer = forced == "always"
     elif not _is_installed():
         answer = False

@@ -6,7 +6,7 @@ B batch, T tokens, S tokens seen so far (T of them new), D model width, H query 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from alm.model.config import ModelConfig
     from alm.model.kv_cache import LayerCache
     from alm.model.scene import Scene
+
+Way = Literal["blocks", "flex", "causal", "mask"]
 
 
 class GroupedAttention(nn.Module):
@@ -85,17 +87,28 @@ def attend(
         k, v, rules = k[:, :, -rules.window :], v[:, :, -rules.window :], rules.of_last()
     elif rules.window is not None and rules.window >= S:
         rules = replace(rules, window=None)
-    is_shared = q.shape[1] != k.shape[1]
-    pays = q.shape[1] >= MANY_HEADS * k.shape[1] or not rules.is_plain or T != S
-    if T > 1 and pays and _is_blocked(q):
+    taken = way(q, k, rules)
+    if taken == "blocks":
         return attend_blocked(q, k, v, rules)
-    if T == S > 1 and not rules.is_plain and _has_flex(q):
+    if taken == "flex":
         from alm.model.attention._flex import attend_flex
 
         return attend_flex(q, k, v, rules, {} if masks is None else masks)
-    is_causal = rules.is_plain and T == S > 1
+    is_causal = taken == "causal"
     mask = None if is_causal else _mask(q, k.shape[2], rules)
+    is_shared = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=is_shared)
+
+
+def way(q: Tensor, k: Tensor, rules: Rules) -> Way:
+    """How these queries attend to these keys: in blocks, by FlexAttention, or by PyTorch's kernel, causal or masked."""
+    T, S = q.shape[2], k.shape[2]
+    pays = q.shape[1] >= MANY_HEADS * k.shape[1] or not rules.is_plain or T != S
+    if T > 1 and pays and _is_blocked(q):
+        return "blocks"
+    if T == S > 1 and not rules.is_plain and _has_flex(q):
+        return "flex"
+    return "causal" if rules.is_plain and T == S > 1 else "mask"
 
 
 def _has_flex(q: Tensor) -> bool:

@@ -1,0 +1,134 @@
+"""Attention by whatever way this device takes, against a plain one written here.
+
+B batch, T new tokens, S tokens seen so far (T of them new), H query heads, K key/value heads, E head width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alm.device import Choice
+from alm.doctor.check import Check, judged, remedy
+from alm.doctor.tolerance import distance, within
+from alm.model.attention._blocked import Rules
+from alm.model.attention._grouped import way
+from alm.model.positions._alibi import slopes_of
+
+Attend = Callable[[Tensor, Tensor, Tensor, Rules], Tensor]
+
+_WIDTH = 32
+_WINDOW, _DOCUMENT = 40, 56
+# Scores, their scale, softmax, mixing; the backward pass makes the scores again and four products more.
+_FORWARD_OPERATIONS, _BACKWARD_OPERATIONS = 4, 12
+_WAYS = {"blocks": "in blocks", "flex": "FlexAttention", "causal": "PyTorch's kernel", "mask": "PyTorch's, masked"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Shapes and rules that take a way of their own on some device."""
+
+    name: str
+    heads: int
+    kv_heads: int
+    new_tokens: int
+    tokens: int
+    is_restricted: bool = False  # a window, documents, slopes
+
+    @property
+    def is_training(self) -> bool:
+        """Whether gradients are compared too."""
+        return self.new_tokens == self.tokens
+
+
+CASES = (
+    Case("attention, shared keys", 4, 1, 96, 96),
+    Case("attention, own keys", 2, 2, 96, 96),
+    Case("attention, rules", 4, 2, 128, 128, is_restricted=True),
+    Case("attention, one token", 4, 1, 1, 96),
+    Case("attention, some tokens", 4, 2, 7, 96),
+)
+
+
+def agrees(attend: Attend, case: Case, choice: Choice) -> Check:
+    """What `attend` makes of random tokens, and its gradients, against `reference` in fp64 on the CPU."""
+    dtype = torch.bfloat16 if choice.precision == "bf16" else torch.float32
+    inputs = [x.to(choice.device, dtype) for x in _drawn(case)]
+    rules = _rules(case, choice.device)
+    found = _results(attend, inputs, rules, case)
+    exact = [x.cpu().double() for x in inputs]
+    wanted = _results(reference, exact, _rules(case, torch.device("cpu")), case)
+    taken = _WAYS[way(inputs[0], inputs[1], rules)]
+    names = ("result", "queries' gradient", "keys' gradient", "values' gradient")
+    distances = {name: distance(*pair) for name, *pair in zip(names, found, wanted, strict=False)}
+    bounds = {name: bound_of(case, choice, is_gradient=name != names[0]) for name in distances}
+    worst = max(distances, key=lambda name: distances[name] / bounds[name])
+    return judged(
+        case.name,
+        holds=distances[worst] <= bounds[worst],
+        measured=f"{taken}: {worst} off by {distances[worst]:.1e}",
+        wanted=f"below {bounds[worst]:.1e}, what rounding in {choice.precision} makes of softmax and sums",
+        cause=f"attention ({taken}) of {_shape(case)} is wrong on this device, or in this PyTorch",
+        cure=remedy(choice.device),
+    )
+
+
+def reference(q: Tensor, k: Tensor, v: Tensor, rules: Rules) -> Tensor:
+    """softmax(q k^T / sqrt(E) - slope x distance) v over the tokens that are seen, with all scores there at once."""
+    B, H, T, E = q.shape  # noqa: N806 - of the legend
+    S, group = k.shape[2], H // k.shape[1]  # noqa: N806
+    keys, values = (x.repeat_interleave(group, dim=1) for x in (k, v))
+    scores = q @ keys.transpose(2, 3) / math.sqrt(E)  # (B, H, T, S)
+    distances = torch.arange(S - T, S)[:, None] - torch.arange(S)  # (T, S)
+    hidden = (distances < 0).expand(B, 1, T, S)
+    if rules.window is not None:
+        hidden = hidden | (distances >= rules.window)
+    if rules.documents is not None:
+        hidden = hidden | (rules.documents[:, None, -T:, None] != rules.documents[:, None, None, :])
+    if rules.slopes is not None:
+        scores = scores - rules.slopes[:, None, None] * distances
+    return torch.softmax(scores.masked_fill(hidden, -math.inf), -1) @ values
+
+
+def bound_of(case: Case, choice: Choice, *, is_gradient: bool) -> float:
+    """How far rounding alone can take it."""
+    operations = _BACKWARD_OPERATIONS if is_gradient else _FORWARD_OPERATIONS
+    return within(max(case.tokens, _WIDTH), choice.precision, operations=operations)
+
+
+def _drawn(case: Case) -> list[Tensor]:
+    """Queries, keys, values, and a gradient of the result."""
+    draw = torch.Generator().manual_seed(case.tokens)
+    heads = ((case.heads, case.new_tokens), (case.kv_heads, case.tokens), (case.kv_heads, case.tokens))
+    shapes = [*heads, (case.heads, case.new_tokens)]
+    return [torch.randn(2, heads, tokens, _WIDTH, generator=draw) for heads, tokens in shapes]
+
+
+def _rules(case: Case, device: torch.device) -> Rules:
+    if not case.is_restricted:
+        return Rules()
+    documents = (torch.arange(case.tokens) // _DOCUMENT).int().expand(2, -1).contiguous()
+    slopes = torch.tensor(slopes_of(case.heads), dtype=torch.float32)
+    return Rules(slopes.to(device), _WINDOW, documents.to(device))
+
+
+def _results(attend: Attend, inputs: list[Tensor], rules: Rules, case: Case) -> list[Tensor]:
+    """What `attend` makes, and where one trains the gradients of queries, keys and values."""
+    q, k, v, gradient = (x.detach() for x in inputs)
+    if not case.is_training:
+        with torch.no_grad():
+            return [attend(q, k, v, rules)]
+    for x in (q, k, v):
+        x.requires_grad_()
+    made = attend(q, k, v, rules)
+    made.backward(gradient)  # type: ignore[no-untyped-call]
+    return [made, *(x.grad for x in (q, k, v) if x.grad is not None)]
+
+
+def _shape(case: Case) -> str:
+    rules = "windows, documents and slopes, " if case.is_restricted else ""
+    return f"{rules}{case.heads} query and {case.kv_heads} key heads, {case.new_tokens} of {case.tokens} tokens"

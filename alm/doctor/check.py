@@ -1,0 +1,119 @@
+"""One law, examined: what was found, what was wanted, and where it does not hold why and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from alm import device
+from alm.errors import AlmError
+
+Outcome = Literal["ok", "failed", "skipped"]
+
+REPORT = "report it with what `alm doctor --json` and `alm device` print"
+# What broken devices, drivers and installations are seen to raise: PyTorch's own errors and those of compilers are
+# RuntimeErrors, a library that is not whole gives the others. Anything else is a bug of ours, and crashes.
+BROKEN = (
+    RuntimeError,
+    OSError,
+    MemoryError,
+    ImportError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    AlmError,
+)
+# Words of PyTorch's errors that tell what to do about them.
+_SIGNS = (
+    ("no kernel image is available", "install a PyTorch that is built for this GPU: https://pytorch.org/get-started"),
+    ("not currently implemented for the mps", "run `export PYTORCH_ENABLE_MPS_FALLBACK=1`, and this again"),
+    ("not implemented for", "install a newer PyTorch: `pip install --upgrade torch`"),
+    ("driver", "update the driver of the device"),
+    ("compiler", "install a C compiler, or add `--set training.compile=false` to `alm pretrain`"),
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """What became of one check. `cause` and `cure` are there where it failed, and where something is to be noted."""
+
+    name: str
+    outcome: Outcome
+    measured: str
+    wanted: str = ""
+    cause: str | None = None
+    cure: str | None = None
+
+    @property
+    def is_note(self) -> bool:
+        """Whether it holds, but something is worth knowing."""
+        return self.outcome == "ok" and self.cause is not None
+
+
+def judged(name: str, *, holds: bool, measured: str, wanted: str, cause: str, cure: str) -> Check:
+    """A check that passed, or failed for `cause`."""
+    if holds:
+        return Check(name, "ok", measured, wanted)
+    return Check(name, "failed", measured, wanted, cause, cure)
+
+
+def graded(name: str, *, holds: bool, is_good: bool, measured: str, wanted: str, cause: str, cure: str) -> Check:
+    """As `judged`; where it holds without being good, `cause` and `cure` are noted."""
+    if is_good:
+        return Check(name, "ok", measured, wanted)
+    return Check(name, "ok" if holds else "failed", measured, wanted, cause, cure)
+
+
+def skipped(name: str, why: str) -> Check:
+    """A check that there is nothing for: it did not pass."""
+    return Check(name, "skipped", why)
+
+
+Examined = Callable[[], Check]
+
+
+def remedy(device: torch.device) -> str:
+    """What to do where a device computes something wrong."""
+    if device.type == "cpu":
+        return f"install PyTorch anew, `pip install --force-reinstall torch`; if that does not help, {REPORT}"
+    return f"add `--device cpu` to `alm pretrain` and `alm sample`, and {REPORT}"
+
+
+def guarded(name: str, check: Examined, on: torch.device) -> Check:
+    """What `check` finds; one that ends in an error has failed by it, and the others go on."""
+    try:
+        return check()
+    except BROKEN as error:
+        return crashed(name, error, on)
+
+
+def crashed(name: str, error: Exception, on: torch.device) -> Check:
+    """The failure of a check that ended in `error`."""
+    lines: Sequence[str] = str(error).strip().splitlines()
+    said = lines[0][:200] if lines else "it says nothing"
+    cure = error.hint if isinstance(error, AlmError) else None
+    return Check(
+        name,
+        "failed",
+        measured="it ended in an error",
+        wanted="an answer",
+        cause=said if isinstance(error, AlmError) else f"{type(error).__name__}: {said}",
+        cure=cure or _cure(error, on),
+    )
+
+
+def _cure(error: Exception, on: torch.device) -> str:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or device.is_out_of_memory(error):
+        return "end other programs that use the device's memory, and run this again"
+    if isinstance(error, OSError) and error.filename:
+        return f"see to `{error.filename}`, or name another folder with `--out`"
+    if isinstance(error, ImportError):
+        return "install it anew: `pip install --force-reinstall a-lm`"
+    found = next((cure for sign, cure in _SIGNS if sign in str(error).lower()), None)
+    return found or remedy(on)

@@ -1,0 +1,122 @@
+"""Whether a checkpoint comes back from the disk as it was, and a run goes on from it as if nothing had been."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alm.checkpoint.format import Checkpoint
+from alm.checkpoint.load import load_checkpoint
+from alm.checkpoint.save import save_checkpoint
+from alm.device import Choice
+from alm.doctor import models
+from alm.doctor.check import REPORT, Check, judged
+from alm.doctor.learning import step_loss
+from alm.training.config import RunConfig
+from alm.training.state import TrainState, fresh, restore_, snapshot
+
+SAVED, RESUMED = "checkpoint comes back", "run goes on exactly"
+_BEFORE, _AFTER = 4, 4
+
+Save = Callable[[Checkpoint, Path], Path]
+Load = Callable[[Path], Checkpoint]
+
+
+def comes_back(
+    config: RunConfig, choice: Choice, folder: Path, *, save: Save = save_checkpoint, load: Load = load_checkpoint
+) -> Check:
+    """A checkpoint that is saved in `folder` and loaded again is the same, bit for bit."""
+    state = trained(fresh(config, choice), choice, steps=_BEFORE)
+    before = taken(state, config)
+    after = load(save(before, folder))
+    different = [name for name in before.values() if not same(before.values()[name], after.values().get(name))]
+    size = sum(tensor.nbytes for tensor in before.model.values())
+    return judged(
+        SAVED,
+        holds=not different,
+        measured=f"{len(before.values())} parts, {size / 1e6:.1f} MB of weights, the same bits"
+        if not different
+        else f"{', '.join(different)} changed on the way",
+        wanted="every bit of every part",
+        cause="what is read from this disk is not what was written",
+        cure=f"name a folder on another disk: `alm doctor --out FOLDER`, then `alm pretrain --out`; {REPORT}",
+    )
+
+
+def goes_on(
+    config: RunConfig, choice: Choice, folder: Path, *, save: Save = save_checkpoint, load: Load = load_checkpoint
+) -> Check:
+    """A run that is saved, loaded and goes on ends in the bits of one that was left alone."""
+    undisturbed = trained(fresh(config, choice), choice, steps=_BEFORE + _AFTER)
+    path = save(taken(trained(fresh(config, choice), choice, steps=_BEFORE), config), folder)
+    resumed = fresh(config, choice)
+    restore_(resumed, load(path), choice)
+    trained(resumed, choice, steps=_AFTER)
+    ended = taken(resumed, config)
+    different = _differing(taken(undisturbed, config), ended)
+    again = trained(fresh(config, choice), choice, steps=_BEFORE + _AFTER) if different else undisturbed
+    if different and _differing(taken(undisturbed, config), taken(again, config)):
+        return _varies(choice)
+    return judged(
+        RESUMED,
+        holds=not different,
+        measured=f"after {_BEFORE} + {_AFTER} steps weights and moments are "
+        + ("those of a run left alone" if not different else "others"),
+        wanted="the same bits",
+        cause=f"{', '.join(different)} of the resumed run are not those of the undisturbed one",
+        cure=f"run `alm verify-resume`; {REPORT}",
+    )
+
+
+def _varies(choice: Choice) -> Check:
+    """Two undisturbed runs differ as well: resuming is not at fault."""
+    return Check(
+        RESUMED,
+        "ok",
+        "two runs that are left alone differ too",
+        "the same bits, where a device computes the same twice",
+        f"{choice.device} adds up in an order that changes from run to run, so no two runs are equal bit for bit",
+        "add `--set training.reproducible=true` to `alm pretrain`, which is slower",
+    )
+
+
+def trained(state: TrainState, choice: Choice, *, steps: int) -> TrainState:
+    """`state` after so many more steps, each on a batch that only its number decides."""
+    for _ in range(steps):
+        step_loss(state, models.batch(state.model.config, seed=state.step), choice)
+    return state
+
+
+def taken(state: TrainState, config: RunConfig) -> Checkpoint:
+    """A checkpoint of `state` that later steps do not change."""
+    shared = snapshot(state, config, environment={"made by": "alm doctor"}, tokenizer_sha256="", data_sha256="")
+    return Checkpoint(**{name: _copied(value) for name, value in vars(shared).items()})
+
+
+def _copied(value: Any) -> Any:  # Any: what a checkpoint holds
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
+
+
+def _differing(first: Checkpoint, second: Checkpoint) -> list[str]:
+    names = ("step", "model", "optimizer", "rng")
+    return [name for name in names if not same(vars(first)[name], vars(second)[name])]
+
+
+def same(first: Any, second: Any) -> bool:  # Any: what a checkpoint holds
+    """Whether both are equal, tensors in type, shape and every bit."""
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        if (first.dtype, first.shape) != (second.dtype, second.shape):
+            return False
+        return torch.equal(*(x.contiguous().view(-1).view(torch.uint8) for x in (first, second)))
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(same(value, second[key]) for key, value in first.items())
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return bool(first == second)

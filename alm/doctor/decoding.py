@@ -1,0 +1,43 @@
+"""Whether a model that decodes with a cache says what it says of the whole text. B batch, T tokens, V vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from alm.device import Choice, autocast
+from alm.doctor.check import Check, judged, remedy
+from alm.doctor.tolerance import distance, rounding
+from alm.model.kv_cache import KVCache
+from alm.model.transformer import Transformer
+
+NAME = "cached decoding"
+_PREFILL = 37  # neither a block of attention nor a half of the text
+
+NewCache = Callable[[int, int], KVCache]
+
+
+@torch.inference_mode()
+def agrees(model: Transformer, ids: Tensor, choice: Choice, *, name: str = NAME, cache: KVCache | None = None) -> Check:
+    """Logits of `ids` (B, T), prefilled and then token by token, against those of one forward pass.
+
+    `cache` is an empty one of the model's making where there is none.
+    """
+    ids = ids.to(choice.device)
+    with autocast(choice.device, choice.precision):
+        whole = model.logits(model(ids))
+        cache = model.new_cache(batch_size=len(ids), max_tokens=ids.shape[1]) if cache is None else cache
+        parts = [ids[:, :_PREFILL], *ids[:, _PREFILL:].tensor_split(ids.shape[1] - _PREFILL, dim=1)]
+        pieces = torch.cat([model.logits(model(part, cache)) for part in parts], dim=1)
+    found, bound = distance(pieces, whole), rounding(model.config, choice.precision)
+    return judged(
+        name,
+        holds=found <= bound,
+        measured=f"off by {found:.1e} in {choice.precision}",
+        wanted=f"below {bound:.1e}, what rounding in {choice.precision} makes of {model.config.n_layers} layers",
+        cause="tokens that are generated one by one do not see what they saw while training: the cache, or attention "
+        "of few tokens to many, is wrong on this device",
+        cure=remedy(choice.device),
+    )

@@ -1,0 +1,192 @@
+"""What a run needs around it: libraries, room on the disk, memory, a place for compiled code, threads."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from packaging.requirements import Requirement
+
+from alm import device
+from alm.config import presets
+from alm.config.load import Part, load
+from alm.doctor.check import Check, graded, judged, skipped
+from alm.model.count import count
+from alm.tokenizers import compiled
+from alm.training.config import MODEL_SECTIONS, RunConfig
+
+LIBRARIES, DISK, MEMORY, FOLDER, THREADS = "libraries", "disk", "memory", "compiled code", "threads"
+_PACKAGE = "a-lm"
+_VOCAB_SIZE = 32_000
+_BYTES_PER_PARAMETER = 12  # in a checkpoint: weights and two moments
+_SMALLEST = "1m"
+_GB = 1e9
+
+Installed = Callable[[str], str]
+
+
+def requirements() -> list[str] | None:
+    """What the installed package asks for, Python among it; None where it is not installed."""
+    try:
+        found = metadata.metadata(_PACKAGE)
+    except metadata.PackageNotFoundError:
+        return None
+    return [f"python{found['Requires-Python'] or ''}", *(found.get_all("Requires-Dist") or [])]
+
+
+def libraries(wanted: Sequence[str] | None, installed: Installed = metadata.version) -> Check:
+    """Whether every library is there in a version that alm was made for; `installed` tells it by name."""
+    if wanted is None:
+        return skipped(LIBRARIES, f"`{_PACKAGE}` is not installed: what it asks for is not known")
+    needed = [one for one in map(Requirement, wanted) if one.marker is None or one.marker.evaluate({"extra": ""})]
+    faults = {str(one): fault for one in needed if (fault := _fault(one, installed))}
+    shown = [one.name for one in needed if one.name in ("python", "torch", "numpy")]
+    return judged(
+        LIBRARIES,
+        holds=not faults,
+        measured=", ".join(faults.values() if faults else (f"{name} {_version(name, installed)}" for name in shown)),
+        wanted=", ".join(faults) or "what pyproject.toml asks for",
+        cause="alm was made for, and tested with, other versions",
+        cure=_installing(list(faults)),
+    )
+
+
+def _installing(wanted: Sequence[str]) -> str:
+    libraries = [one for one in wanted if not one.startswith("python")]
+    pip = "pip install " + " ".join(f"'{one}'" for one in libraries)
+    return pip if len(libraries) == len(wanted) else "make an environment of another Python: `python3.12 -m venv .venv`"
+
+
+def _version(name: str, installed: Installed) -> str:
+    return platform.python_version() if name == "python" else installed(name)
+
+
+def _fault(one: Requirement, installed: Installed) -> str | None:
+    try:
+        version = _version(one.name, installed)
+    except metadata.PackageNotFoundError:
+        return f"{one.name} is not there"
+    # Builds by hardware makers and nightly ones are versions as well.
+    is_fine = one.specifier.contains(version, prereleases=True)
+    return None if is_fine else f"{one.name} is {version}"
+
+
+def preset(name: str) -> RunConfig:
+    """A preset of a model with the default training, and a usual vocabulary."""
+    parts = [Part(presets.find(name), MODEL_SECTIONS), Part(presets.find("train"))]
+    return load(RunConfig, parts, overrides=[f"model.vocab_size={_VOCAB_SIZE}"])
+
+
+def disk(folder: Path, free: int) -> Check:
+    """Whether `free` bytes hold the checkpoints of a default run, or at least one of the smallest model."""
+    default, smallest = (_BYTES_PER_PARAMETER * count(preset(name).model).total for name in ("pico", _SMALLEST))
+    needed = (preset("pico").training.keep_last + 1) * default
+    return graded(
+        DISK,
+        holds=free >= 2 * smallest,
+        is_good=free >= needed,
+        measured=f"{free / _GB:,.1f} GB free in `{folder}`",
+        wanted=f"{needed / _GB:,.1f} GB, for the checkpoints of a default run",
+        cause=f"a default run keeps {preset('pico').training.keep_last} checkpoints of {default / _GB:.2f} GB, and one "
+        "more while it writes",
+        cure=f"make room (`df -h {folder}`), name another folder with `--out`, or `--set training.keep_last=1`",
+    )
+
+
+def memory(free: int | None, where: str) -> Check:
+    """Whether `free` bytes hold a default run, or at least the smallest model in the smallest micro-batches."""
+    if free is None:
+        return skipped(MEMORY, "nobody tells here how much is free")
+    default, smallest = needed_memory("pico"), needed_memory(_SMALLEST, micro_batch_size=1)
+    return graded(
+        MEMORY,
+        holds=free >= smallest,
+        is_good=free >= default,
+        measured=f"{free / _GB:,.1f} GB free on {where}",
+        wanted=f"{default / _GB:,.1f} GB, for a default run",
+        cause=f"training `pico` in the default micro-batches takes {default / _GB:.1f} GB",
+        cure="alm pretrain --set training.micro_batch_size=2 --set training.gradient_accumulation=16"
+        if free >= smallest
+        else "end other programs, and run this again",
+    )
+
+
+def needed_memory(name: str, *, micro_batch_size: int | None = None) -> int:
+    """Bytes that a process grows by when it trains this preset."""
+    config = preset(name)
+    sequences = micro_batch_size or config.training.micro_batch_size
+    return count(config.model).memory(sequences, config.model.max_position_embeddings).of_process
+
+
+def free_memory(on: torch.device) -> int | None:
+    """Bytes that are free on the device, or on the machine where it has none of its own; None where nobody tells."""
+    if on.type == "cuda":
+        return int(torch.cuda.mem_get_info(on)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+    except OSError:
+        return device.memory_bytes(on)  # all there is: better than nothing
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+
+
+def kernel_folder(folder: Path | None, *, has_numba: bool) -> Check:
+    """Whether the tokenizer's compiled code can be kept in `folder`, None where it cannot."""
+    if not has_numba:
+        return skipped(FOLDER, "Numba is not installed: the tokenizer runs in plain Python, more slowly")
+    return judged(
+        FOLDER,
+        holds=folder is not None,
+        measured=f"kept in `{folder}`" if folder else "nowhere to be kept",
+        wanted="a folder that can be written to",
+        cause="the folder for the tokenizer's compiled code cannot be written to: it is compiled anew in every process",
+        cure="export NUMBA_CACHE_DIR=PATH, with a folder that you can write to",
+    )
+
+
+def found_kernel_folder() -> Check:
+    """`kernel_folder` of this machine."""
+    has_numba = importlib.util.find_spec("numba") is not None
+    return kernel_folder(compiled.folder() if has_numba else None, has_numba=has_numba)
+
+
+def threads(used: int, processors: int) -> Check:
+    """Whether PyTorch's threads fit the processors that this process may use."""
+    is_too_many = used > processors
+    return graded(
+        THREADS,
+        holds=not is_too_many,
+        # Half as many as there are processors is one for each core, where a core counts as two.
+        is_good=processors <= 2 * used and not is_too_many,
+        measured=f"{used} on {processors} processors",
+        wanted=f"{-(-processors // 2)} to {processors}",
+        cause="threads wait for each other: there are more of them than processors"
+        if is_too_many
+        else "most processors are not used: look at OMP_NUM_THREADS",
+        cure=f"export OMP_NUM_THREADS={processors}",
+    )
+
+
+def usable_processors() -> int:
+    """How many processors this process may use: fewer than the machine has under taskset or in a container."""
+    counted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(counted, _quota() or counted))
+
+
+def _quota() -> int | None:
+    """The processors that a container's limit comes to, rounded up; None where there is no limit."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text("utf-8").split()
+    except (OSError, ValueError):
+        return None
+    return None if limit == "max" else -(-int(limit) // int(period))
+
+
+def free_space(folder: Path) -> int:
+    """Bytes that are free on the disk of `folder`."""
+    return shutil.disk_usage(folder).free

@@ -1,0 +1,184 @@
+"""The stage `alm doctor`: the laws of alm, examined on this machine and device, one after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from alm.device import Choice, keep_freed_memory
+from alm.doctor import (
+    against_cpu,
+    attention,
+    checkpoints,
+    decoding,
+    environment,
+    learning,
+    loading,
+    models,
+    positions,
+    precision,
+    tokenizing,
+)
+from alm.doctor.check import Check, Examined, guarded
+from alm.errors import InputError
+from alm.events import Listener, ignore
+from alm.model.attention._grouped import attend
+from alm.model.config import ModelConfig
+from alm.model.init import initialize
+from alm.model.positions._rotary import Rotary
+from alm.model.transformer import Transformer
+from alm.packing.shards import open_packed
+from alm.training.state import fresh
+
+_SEED = 1337
+_LONG = 1024
+_TIMED = {"n_layers": 2, "max_position_embeddings": 256, "vocab_size": 4096}
+
+Named = tuple[str, Examined]
+
+
+def examine(
+    choice: Choice, *, out: Path = Path(), data: Path | None = None, on_event: Listener = ignore
+) -> Iterator[Check]:
+    """What each check finds, as it finds it; one that ends in an error has failed.
+
+    Checkpoints are written on the disk of the folder `out`, and removed again. `data` is packed data for the loader's
+    speed; without it some is made up. Raises `AlmError` at once where one of them cannot be meant.
+    """
+    out = _existing(out)
+    if data is not None:
+        open_packed(data)
+    if choice.device.type == "cpu":
+        keep_freed_memory()
+    return (guarded(name, check, choice.device) for name, check in _checks(choice, out, data, on_event))
+
+
+def _existing(folder: Path) -> Path:
+    """`folder`, or the nearest one above it that is there: it is on the same disk."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"`{there}` is a file, a folder is needed", hint="alm doctor --out .")
+    return there
+
+
+def _checks(choice: Choice, out: Path, data: Path | None, on_event: Listener) -> Iterator[Named]:
+    yield from _of_environment(choice, out)
+    yield from _of_model(choice)
+    yield from _of_tokenizer(on_event)
+    yield loading.NAME, partial(_loader, choice, data)
+    yield from _of_checkpoints(choice, out)
+
+
+def _of_environment(choice: Choice, out: Path) -> Iterator[Named]:
+    yield environment.LIBRARIES, lambda: environment.libraries(environment.requirements())
+    yield environment.DISK, lambda: environment.disk(out, environment.free_space(out))
+    where = "this machine" if choice.device.type == "cpu" else str(choice.device)
+    yield environment.MEMORY, lambda: environment.memory(environment.free_memory(choice.device), where)
+    yield environment.FOLDER, environment.found_kernel_folder
+    yield environment.THREADS, lambda: environment.threads(torch.get_num_threads(), environment.usable_processors())
+
+
+def _of_model(choice: Choice) -> Iterator[Named]:
+    config, everything = models.plain(), models.with_everything()
+    batch = models.batch(config)
+    yield learning.FIRST_LOSS, lambda: learning.first_loss(_new(config, choice), batch, choice)
+    yield learning.GRADIENTS, lambda: learning.gradients(_new(everything, choice), models.batch(everything), choice)
+    yield learning.OVERFIT, lambda: learning.overfitted(fresh(models.run_of(config), choice), batch, choice)
+    turning: dict[str, Callable[..., Check]] = {
+        positions.NORMS: positions.keeps_lengths,
+        positions.DISTANCES: positions.counts_distances,
+    }
+    for name, check in turning.items():
+        yield name, partial(_turning, check, choice)
+    for title, shape in ((decoding.NAME, config), (f"{decoding.NAME}, rules", everything)):
+        yield title, partial(_decoding, shape, choice, title)
+    for case in attention.CASES:
+        yield case.name, partial(attention.agrees, attend, case, choice)
+    yield precision.LOSSES, partial(_first_losses, choice)
+    yield precision.SPEED, partial(_speed, choice)
+    yield against_cpu.NAME, partial(_against_cpu, choice)
+
+
+def _new(config: ModelConfig, choice: Choice) -> Transformer:
+    model = Transformer(config)
+    initialize(model, seed=_SEED)
+    return model.to(choice.device)
+
+
+def _turning(check: Callable[..., Check], choice: Choice) -> Check:
+    config = models.plain()
+    model = Transformer(config.model_copy(update={"max_position_embeddings": _LONG})).to(choice.device)
+    rotary = model.model.positions
+    assert isinstance(rotary, Rotary)
+    return check(rotary, tokens=_LONG, width=config.head_width, device=choice.device)
+
+
+def _decoding(config: ModelConfig, choice: Choice, name: str) -> Check:
+    return decoding.agrees(models.lively(config, choice.device), models.ids(config), choice, name=name)
+
+
+def _fp32(choice: Choice) -> Choice:
+    return dataclasses.replace(choice, precision="fp32")
+
+
+def _first_losses(choice: Choice) -> Check:
+    if choice.precision == "fp32":
+        return precision.nothing_to_compare(precision.LOSSES, choice)
+    config = models.plain()
+    batches = [models.batch(config, seed=number) for number in range(precision.STEPS)]
+    found, wanted = (precision.first_losses(models.run_of(config), each, batches) for each in (choice, _fp32(choice)))
+    return precision.same_losses(found, wanted, config, choice.precision, targets=batches[0].target_count())
+
+
+def _speed(choice: Choice) -> Check:
+    if choice.precision == "fp32":
+        return precision.nothing_to_compare(precision.SPEED, choice)
+    shape = ModelConfig().model_copy(update=_TIMED)
+    return precision.fast_enough(*precision.speeds(shape, choice, _fp32(choice)), choice.precision)
+
+
+def _against_cpu(choice: Choice) -> Check:
+    if choice.device.type == "cpu":
+        return against_cpu.nothing_to_compare()
+    config = models.plain()
+    here, there = (
+        against_cpu.passed(config, models.batch(config), device) for device in (choice.device, torch.device("cpu"))
+    )
+    return against_cpu.same(here, there, config, device=str(choice.device))
+
+
+def _of_tokenizer(on_event: Listener) -> Iterator[Named]:
+    made = functools.cache(tokenizing.tokenizers)
+    yield tokenizing.ROUND_TRIP, lambda: tokenizing.round_trip(made())
+    yield tokenizing.KERNELS, lambda: tokenizing.kernels(list(made().values()), on_event=on_event)
+
+
+def _loader(choice: Choice, data: Path | None) -> Check:
+    with TemporaryDirectory(prefix="alm-doctor-") as folder:
+        stream = loading.made_up(Path(folder)) if data is None else loading.stream_of(data)
+        if data is not None and not stream.sequences:
+            return loading.has_no_row(data)
+        model_rows = loading.model_rate(stream, choice, vocab_size=loading.vocab_size_of(data))
+        where = f"`{data}`" if data is not None else "the disk of temporary files"
+        return loading.keeps_up(loading.loader_rate(stream, choice), model_rows, where=where)
+
+
+def _of_checkpoints(choice: Choice, out: Path) -> Iterator[Named]:
+    config = models.run_of(models.plain().model_copy(update={"dropout": 0.1}))
+    laws: dict[str, Callable[..., Check]] = {
+        checkpoints.SAVED: checkpoints.comes_back,
+        checkpoints.RESUMED: checkpoints.goes_on,
+    }
+    for name, law in laws.items():
+        yield name, partial(_on_disk, law, config, choice, out)
+
+
+def _on_disk(law: Callable[..., Check], config: object, choice: Choice, out: Path) -> Check:
+    with TemporaryDirectory(prefix=".alm-doctor-", dir=out) as folder:
+        return law(config, choice, Path(folder))

@@ -1,0 +1,97 @@
+"""Whether a model can learn here: its first loss, its gradients, one batch by heart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from alm.data.loader import MicroBatch
+from alm.device import Choice, autocast
+from alm.doctor.check import Check, judged, remedy
+from alm.model.transformer import Transformer
+from alm.training.state import TrainState
+from alm.training.step import train_step
+
+FIRST_LOSS, GRADIENTS, OVERFIT = "first loss", "gradients", "one batch by heart"
+FIRST_LOSS_NATS = 0.3
+_OVERFIT_STEPS = 40
+_OVERFIT_SHARE = 0.2
+_NAMED = 3
+
+
+def first_loss(model: Transformer, batch: MicroBatch, choice: Choice) -> Check:
+    """A model that knows nothing loses the logarithm of the vocabulary's size."""
+    with torch.no_grad(), autocast(choice.device, choice.precision):
+        hidden = model(batch.inputs.to(choice.device))
+        found = float(model.losses(hidden, batch.targets.to(choice.device), divisor=batch.target_count()).nats)
+    wanted = math.log(model.config.known_vocab_size)
+    return judged(
+        FIRST_LOSS,
+        holds=abs(found - wanted) <= FIRST_LOSS_NATS,
+        measured=f"{found:.3f} nats, ln V is {wanted:.3f}",
+        wanted=f"{wanted:.3f} ± {FIRST_LOSS_NATS} nats, the logarithm of the vocabulary's size",
+        cause="the first weights, the forward pass or the loss are wrong on this device: a model that knows nothing "
+        "must guess evenly",
+        cure=remedy(choice.device),
+    )
+
+
+def gradients(model: Transformer, batch: MicroBatch, choice: Choice) -> Check:
+    """Every parameter gets a gradient that is finite and not zero."""
+    model.train()
+    with autocast(choice.device, choice.precision):
+        hidden = model(batch.inputs.to(choice.device))
+        loss = model.losses(hidden, batch.targets.to(choice.device), divisor=batch.target_count()).total
+        extra = model.auxiliary_loss()
+    (loss if extra is None else loss + extra).backward()  # type: ignore[no-untyped-call]
+    parameters = dict(model.named_parameters())
+    without = [name for name, parameter in parameters.items() if not _is_fine(parameter.grad)]
+    return judged(
+        GRADIENTS,
+        holds=not without,
+        measured=f"{len(parameters) - len(without)} of {len(parameters)} parameters have one",
+        wanted="one for every parameter, finite and not zero",
+        cause=f"nothing, or no number, reaches {_list(without)}: the backward pass breaks off there",
+        cure=remedy(choice.device),
+    )
+
+
+def _is_fine(gradient: torch.Tensor | None) -> bool:
+    return gradient is not None and bool(torch.isfinite(gradient).all()) and bool(gradient.any())
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(f"`{name}`" for name in names[:_NAMED]) + more
+
+
+def overfitted(state: TrainState, batch: MicroBatch, choice: Choice) -> Check:
+    """Some steps on the same batch leave little of its loss."""
+    losses = [step_loss(state, batch, choice) for _ in range(_OVERFIT_STEPS)]
+    first, last = losses[0], losses[-1]
+    return judged(
+        OVERFIT,
+        holds=last <= _OVERFIT_SHARE * first,
+        measured=f"{first:.2f} to {last:.2f} nats in {_OVERFIT_STEPS} steps",
+        wanted=f"below {_OVERFIT_SHARE * first:.2f} nats, a fifth of the first loss",
+        cause="the optimizer does not follow the gradients on this device, or the gradients are wrong",
+        cure=remedy(choice.device),
+    )
+
+
+def step_loss(state: TrainState, batch: MicroBatch, choice: Choice) -> float:
+    """The loss of `batch` before the update that it makes."""
+    result = train_step(
+        state,
+        [batch],
+        targets=batch.target_count(),
+        choice=choice,
+        lr_factor=1.0,
+        clip_norm=1.0,
+        seed=0,
+        should_stop=bool,
+    )
+    assert result is not None
+    return float(result.loss)

@@ -1,0 +1,87 @@
+"""The chosen precision against fp32: what it does to the first losses, and whether it is fast."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+from alm.data.loader import MicroBatch
+from alm.device import Choice, Precision
+from alm.doctor import models
+from alm.doctor.check import Check, graded, judged, skipped
+from alm.doctor.learning import step_loss
+from alm.doctor.tolerance import rounding
+from alm.model.config import ModelConfig
+from alm.training.config import RunConfig
+from alm.training.state import TrainState, fresh
+
+LOSSES, SPEED = "precision, first losses", "precision, speed"
+STEPS = 6
+_ROUNDS = 3
+_SLOWER = 1.25
+_CURE = "train in fp32: add `--set training.precision=fp32` to `alm pretrain`"
+
+
+def first_losses(config: RunConfig, choice: Choice, batches: Sequence[MicroBatch]) -> list[float]:
+    """The losses of the first steps of a run in the precision of `choice`."""
+    state = fresh(config, choice)
+    return [step_loss(state, batch, choice) for batch in batches]
+
+
+def same_losses(
+    found: Sequence[float], wanted: Sequence[float], model: ModelConfig, precision: Precision, *, targets: int
+) -> Check:
+    """Whether losses in `precision`, means over so many targets, are those in fp32 but for what rounding does."""
+    # Logits are smaller than the loss at first, and rounded for each target anew: their mean is off by less.
+    bound = rounding(model, precision) / math.sqrt(targets)
+    shares = [abs(one - other) / other for one, other in zip(found, wanted, strict=True)]
+    worst = max(shares, key=lambda share: share if share == share else float("inf"))
+    return judged(
+        LOSSES,
+        holds=all(share <= bound for share in shares),
+        measured=f"{precision} differs from fp32 by {worst:.2%} at most in {len(found)} steps",
+        wanted=f"below {bound:.2%}, what rounding in {precision} does to a mean of {targets} losses",
+        cause=f"{precision} loses more than its digits on this device",
+        cure=_CURE,
+    )
+
+
+def fast_enough(seconds: float, fp32_seconds: float, precision: Precision) -> Check:
+    """Notes when the chosen precision is slower than fp32: nothing breaks by it."""
+    times = fp32_seconds / seconds
+    return graded(
+        SPEED,
+        holds=True,
+        is_good=seconds <= _SLOWER * fp32_seconds,
+        measured=f"a step in {precision} is {times:.2f} times as fast as in fp32",
+        wanted=f"at least {1 / _SLOWER:.1f} times",
+        cause=f"{precision} was chosen, and fp32 is faster for this model here",
+        cure=_CURE,
+    )
+
+
+def nothing_to_compare(name: str, choice: Choice) -> Check:
+    """What is said where fp32 is the choice."""
+    return skipped(name, f"fp32 is what is used here ({choice.precision_reason})")
+
+
+def step_seconds(states: Sequence[tuple[TrainState, Choice]], batch: MicroBatch) -> list[float]:
+    """Seconds of a step of each state: the best of some rounds, taken in turn, after one that warms up."""
+    rounds = [[_seconds(state, batch, choice) for state, choice in states] for _ in range(_ROUNDS + 1)]
+    return [min(seconds) for seconds in zip(*rounds[1:], strict=True)]
+
+
+def _seconds(state: TrainState, batch: MicroBatch, choice: Choice) -> float:
+    started = time.perf_counter()
+    step_loss(state, batch, choice)  # it reads the loss, which waits for the device
+    return time.perf_counter() - started
+
+
+def speeds(model: ModelConfig, chosen: Choice, fp32: Choice) -> tuple[float, float]:
+    """Seconds of a step of a model of this shape in the chosen precision, and in fp32."""
+    config = models.run_of(model)
+    rows = 2 if chosen.device.type == "cpu" else 8
+    batch = models.batch(model, rows=rows, tokens=model.max_position_embeddings)
+    first, second = step_seconds([(fresh(config, choice), choice) for choice in (chosen, fp32)], batch)
+    return first, second
