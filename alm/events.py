@@ -95,6 +95,22 @@ class Validated(Event):
 
 
 @dataclass(frozen=True)
+class Judged(Event):
+    """What the validation after `step` steps says of the run, in plain words.
+
+    `forecast`, in bits per byte, is the score after the last of `max_steps` steps, between `low` and `high`; all None
+    while nothing can be said of it.
+    """
+
+    step: int
+    max_steps: int
+    verdict: str
+    forecast: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
 class Sampled(Event):
     """The run's fixed prompts were continued after `step` steps: (prompt, continuation) for each."""
 

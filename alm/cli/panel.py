@@ -14,8 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from alm.cli.ui import Smoothed, duration, size
-from alm.events import Stepped, Validated
+from alm.cli.ui import Smoothed, duration, forecast, size
+from alm.events import Judged, Stepped, Validated
 
 _GAP = "   "
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -34,6 +34,7 @@ class TrainingPanel:
         self._loss, self._rate = Smoothed(), Smoothed()
         self._smoothed: tuple[float, float] | None = None
         self._scores: list[float] = []
+        self._judged: Judged | None = None
         self._curve = Curve()
         self._widths: dict[str, int] = {}
 
@@ -53,6 +54,9 @@ class TrainingPanel:
     def validated(self, event: Validated) -> None:
         self._scores = [*self._scores[-1:], event.bits_per_byte]
 
+    def judged(self, event: Judged) -> None:
+        self._judged = event
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         assert self._step is not None
         inside = options.max_width - 4  # the border and its padding
@@ -60,6 +64,8 @@ class TrainingPanel:
         if len(self._curve.values) > 1:
             levels = _ASCII_LEVELS if options.ascii_only else _LEVELS
             lines.append(Text(f"loss {sparkline(self._curve.values, inside - 5, levels)}", no_wrap=True))
+        if self._judged is not None:
+            lines.append(Text(self._judged.verdict))
         yield Panel(Group(*lines), title="pretrain", title_align="left")
 
     def _bar(self, event: Stepped) -> Table:
@@ -91,6 +97,8 @@ class TrainingPanel:
         if self._scores:
             change = f" ({self._scores[1] - self._scores[0]:+.4f})" if len(self._scores) > 1 else ""
             facts["score"] = f"bits/byte {self._scores[-1]:.4f}{change}"
+        if self._judged is not None and (shown := forecast(self._judged)):
+            facts["forecast"] = f"at the end {shown}"
         if self._step is not None:
             facts["lr"] = f"lr {self._step.lr:.2e}"
         if self._smoothed is not None:

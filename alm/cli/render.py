@@ -14,7 +14,7 @@ from rich.text import Text
 
 from alm.cli.panel import TrainingPanel
 from alm.cli.ui import line_for, units_line
-from alm.events import Event, Progressed, Sampled, StageBegan, Stepped, UnitsProgressed, Validated, Warned
+from alm.events import Event, Judged, Progressed, Sampled, StageBegan, Stepped, UnitsProgressed, Validated, Warned
 
 _REFRESHES_PER_SECOND = 4
 # The terminal shows what is between the two at once (DEC mode 2026); one that does not know them ignores them.
@@ -57,6 +57,8 @@ class LiveListener:
         else:
             if isinstance(event, Validated):
                 self._training.validated(event)
+            if isinstance(event, Judged):
+                self._training.judged(event)
             if isinstance(event, StageBegan):
                 self._finish_tasks()
             self._print(event)

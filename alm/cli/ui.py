@@ -23,6 +23,7 @@ from alm.errors import AlmError
 from alm.events import (
     CheckpointSaved,
     Event,
+    Judged,
     Listener,
     Noted,
     Progressed,
@@ -140,6 +141,13 @@ def score(bits_per_byte: float, margin: float | None) -> str:
     return f"{bits_per_byte:.{places}f} ± {margin:.{places}f} bits/byte"
 
 
+def forecast(event: Judged) -> str:
+    """`1.930 [1.880, 1.990]`, or nothing where there is no forecast."""
+    if event.forecast is None:
+        return ""
+    return f"{event.forecast:.3f} [{event.low:.3f}, {event.high:.3f}]"
+
+
 def one_line(text: str) -> str:
     """`text` without what breaks a line or commands a terminal, and not too long."""
     shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
@@ -197,6 +205,9 @@ def line_for(event: Event) -> str:
             return f"Checkpoint saved at step {step}"
         case Validated(step, loss, bits_per_byte, margin):
             return f"step {step}  validation loss {loss:.4f}  {score(bits_per_byte, margin)}"
+        case Judged(step, max_steps, verdict):
+            ahead = f"; forecast {shown} at step {max_steps}" if (shown := forecast(event)) else ""
+            return f"step {step}  {verdict}{ahead}"
         case Sampled(step, ((prompt, text), *_)):
             return f"step {step}  sample: {one_line(prompt + text)}"
     raise AssertionError(event)

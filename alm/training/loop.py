@@ -24,6 +24,7 @@ from alm.training.state import TrainState
 from alm.training.step import StepResult, train_step
 from alm.training.throughput import Clock, Gauge, TimeLeft, times_left
 from alm.training.validate import Score, rows_for, validate
+from alm.training.verdict import Judge, fields
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Streams:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop asks and tells: whether to stop, what happened, when to save, and who writes samples, if anyone.
+    """What the loop asks and tells: whether to stop, what happened, when to save, who writes samples and who judges.
 
     `should_stop` is asked before every micro-batch, of training and of validation, and after every step, by all ranks
     together, who have agreed on the answer; `stop_wanted` is of this rank alone. `save` gets the bits per byte of this
@@ -50,6 +51,7 @@ class Hooks:
     save: Callable[[float | None], object]
     settle: Callable[[], object]
     sampler: Sampler | None = None
+    judge: Judge | None = None
 
 
 def train(
@@ -202,6 +204,8 @@ class _Recorder:
         if self._hooks.sampler is not None:
             with self._clock.paused():
                 self._hooks.sampler.catch_up(self._state.step)
+        if self._hooks.judge is not None:
+            self._hooks.judge.catch_up(read(self._metrics.run))
         rows = self._state.sharing.world.from_main(self._scores)
         self._best = min((row["bits_per_byte"] for row in rows), default=None)
         step = self._state.step
@@ -232,18 +236,19 @@ class _Recorder:
         values = {"loss": loss, "gradient_norm": float(result.gradient_norm)}
         reading = self._gauge.read(self._clock.lap(step))
         self._time_left.stepped(reading.step_seconds)
-        self._metrics.write(
-            {
-                "step": step,
-                # JSON has no word for what is not finite.
-                **{name: value for name, value in values.items() if math.isfinite(value)},
-                **{name: float(value) for name, value in self._state.model.routing().items()},
-                "lr": lr,
-                "tokens": step * self._tokens_per_step,
-                **reading.row(),
-                "skipped_steps": self._state.skipped_steps,
-            }
-        )
+        row: Row = {
+            "step": step,
+            # JSON has no word for what is not finite.
+            **{name: value for name, value in values.items() if math.isfinite(value)},
+            **{name: float(value) for name, value in self._state.model.routing().items()},
+            "lr": lr,
+            "tokens": step * self._tokens_per_step,
+            **reading.row(),
+            "skipped_steps": self._state.skipped_steps,
+        }
+        self._metrics.write(row)
+        if self._hooks.judge is not None:
+            self._hooks.judge.add(row)
         self._hooks.on_event(
             Stepped(
                 step,
@@ -280,8 +285,11 @@ class _Recorder:
             step = self._state.step
             known = {} if score.margin is None else {"bits_per_byte_margin": score.margin}
             row = {"step": step, "validation_loss": score.loss, "bits_per_byte": score.bits_per_byte, **known}
-            self._metrics.write(row)
+            judged = None if self._hooks.judge is None else self._hooks.judge.judge(row)
+            self._metrics.write(row if judged is None else row | fields(judged))
             self._hooks.on_event(Validated(step, score.loss, score.bits_per_byte, score.margin))
+            if judged is not None:
+                self._hooks.on_event(judged)
         return score
 
     def _save(self, score: Score | None) -> None:

@@ -31,12 +31,13 @@ from alm.model.count import count
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.packing.shards import PackedData, open_packed
 from alm.tokenizers.file import Tokenizer
-from alm.training import metrics, run, samples
+from alm.training import metrics, reference, run, samples
 from alm.training.config import RunConfig
-from alm.training.loop import Hooks, Streams, planned, train
+from alm.training.loop import Hooks, Streams, lr_factor, planned, train
 from alm.training.settle import Resume, settle
 from alm.training.state import TrainState, fresh, restore_, snapshot
 from alm.training.stop import Agreement, Reason, StopRequests
+from alm.training.verdict import Judge
 
 _STOPPING = Noted("stopping after this micro-batch; once more stops at once, without saving")
 _MOST_STATE = 3  # weights, and for each at most two moments
@@ -203,6 +204,7 @@ def _train(job: _Job, state: TrainState, *, found: Found | None, deadline: float
             save=partial(_save, job, state, writer),
             settle=writer.settle,
             sampler=_sampler(job, state, tokenizer, streams, should_stop=stop_wanted),
+            judge=_judge(job),
         )
         finished = train(state, job.config, streams, choice=job.choice, metrics=rows, hooks=hooks)
         writer.wait()
@@ -286,6 +288,14 @@ def _sampler(
         should_stop=should_stop,
         on_event=job.on_event,
     )
+
+
+def _judge(job: _Job) -> Judge | None:
+    """Who says how the run goes: the main rank."""
+    if not job.world.is_main:
+        return None
+    known = reference.matching(job.config, job.packed.metadata)
+    return Judge(job.config.training.max_steps, partial(lr_factor, job.config), known)
 
 
 def epochs(config: RunConfig, mixture: Mixture) -> dict[str, float]:

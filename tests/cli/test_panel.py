@@ -11,7 +11,7 @@ from rich.console import Console
 
 from alm.cli.panel import Curve, TrainingPanel, flowed, sparkline
 from alm.cli.render import LiveListener
-from alm.events import Noted, Sampled, Stepped, Validated
+from alm.events import Judged, Noted, Sampled, Stepped, Validated
 
 WIDTHS = (40, 60, 100)
 FACTS = [
@@ -23,9 +23,13 @@ FACTS = [
     "mfu 43.1%",
     "memory 1.2 GB",
     "data wait 0.2%",
+    "at the end 1.300 [1.200, 1.400]",
     "200/2000",
     " 10%",
 ]
+
+
+VERDICT = "behind the reference by 0.200: 2.700 bits/byte, not 2.350 to 2.650; compare `optim` with `[b]nano[/b]`"
 
 
 def logged(step: int, loss: float = 5.0) -> Stepped:
@@ -48,6 +52,8 @@ def panel() -> TrainingPanel:
         shown.stepped(logged(step))
     shown.validated(Validated(150, 4.6, 2.0))
     shown.validated(Validated(200, 4.5, 1.9))
+    shown.judged(Judged(150, 2000, "too early for a forecast"))
+    shown.judged(Judged(200, 2000, VERDICT, 1.3, 1.2, 1.4))
     return shown
 
 
@@ -67,6 +73,9 @@ def test_every_fact_is_whole_and_every_line_as_wide_as_the_terminal(width: int) 
     for fact in FACTS:
         assert fact in text, fact
     assert "…" not in text
+    words = " ".join(line.strip("│ ") for line in lines)
+    assert VERDICT in words
+    assert "too early" not in words
     assert re.search(r"elapsed 0:0\d", text)
 
 

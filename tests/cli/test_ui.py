@@ -14,6 +14,7 @@ from alm.errors import AlmError
 from alm.events import (
     CheckpointSaved,
     Event,
+    Judged,
     Noted,
     Progressed,
     Resumed,
@@ -40,6 +41,8 @@ EVENTS: list[Event] = [
     Sampled(40, (("Once\n", "upon \x1b[31ma [bold]time[/bold]"), ("", "x"))),
     Validated(40, 4.5, 1.25),
     Validated(40, 4.5, 1.25, margin=0.0214),
+    Judged(40, 100, "too early for a forecast"),
+    Judged(40, 100, "on track: 1.25 bits/byte", 1.1, 1.05, 1.1502),
     CheckpointSaved(40, Path("runs/a/ckpt-step000040.pt")),
 ]
 
@@ -57,10 +60,12 @@ def test_plain_lines_say_everything_once(capsys: pytest.CaptureFixture[str]) -> 
         "Warning: careful (hint: do this)",
         "resuming `runs/a` at step 3 of 40 (`--resume never` starts another run)",
     ]
-    assert lines[-4:] == [
+    assert lines[-6:] == [
         "step 40  sample: Once upon [31ma [bold]time[/bold]",
         "step 40  validation loss 4.5000  1.2500 bits/byte",
         "step 40  validation loss 4.5000  1.250 ± 0.021 bits/byte",
+        "step 40  too early for a forecast",
+        "step 40  on track: 1.25 bits/byte; forecast 1.100 [1.050, 1.150] at step 100",
         "Checkpoint saved at step 40",
     ]
     steps = [line for line in lines if line.startswith("step ") and "lr" in line]

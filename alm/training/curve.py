@@ -1,0 +1,42 @@
+"""What the rows of a run's metrics say of how it comes along, as forecasts and verdicts need it."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable
+
+from alm.training.metrics import Row
+
+
+class Curve:
+    """A run's scores and training losses so far, in the order of their steps."""
+
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self.score_steps: list[int] = []
+        self.scores: list[float] = []  # bits per byte
+        self.loss_steps: list[int] = []
+        self.losses: list[float] = []  # nats per token
+        self.skipped: list[int] = []  # since step 0, at the scores
+        self.bits_per_nat = 0.0  # from a loss to bits per byte, as the held-out text has it
+        self._skipped = 0
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Row) -> None:
+        """Take in a row of `metrics.jsonl`, of whatever kind."""
+        self._skipped = row.get("skipped_steps", self._skipped)
+        if "loss" in row:
+            self.loss_steps.append(row["step"])
+            self.losses.append(row["loss"])
+        if "bits_per_byte" in row:
+            self.score_steps.append(row["step"])
+            # What is not a number compares with nothing.
+            self.scores.append(math.inf if math.isnan(row["bits_per_byte"]) else row["bits_per_byte"])
+            self.skipped.append(self._skipped)
+            self.bits_per_nat = row["bits_per_byte"] / max(row["validation_loss"], 1e-9)
+
+    def losses_before(self, number: int) -> list[float]:
+        """The training losses since the score before score `number`, up to it."""
+        after, until = self.score_steps[number - 1] if number else 0, self.score_steps[number]
+        return self.losses[bisect_right(self.loss_steps, after) : bisect_right(self.loss_steps, until)]
