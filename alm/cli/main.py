@@ -11,7 +11,21 @@ from typing import Annotated
 import typer
 
 from alm import __version__
-from alm.cli import config, corpus, data, device, info, pack, pretrain, quickstart, sample, tokenizer, ui, verify_resume
+from alm.cli import (
+    config,
+    corpus,
+    data,
+    device,
+    info,
+    pack,
+    pretrain,
+    quickstart,
+    report,
+    sample,
+    tokenizer,
+    ui,
+    verify_resume,
+)
 from alm.errors import EXIT_BUG, EXIT_FAILURE, EXIT_INTERRUPTED, AlmError, EchoedError
 
 # No markup mode: help is plain text, and Rich is not imported for it.
@@ -33,6 +47,7 @@ for _module, _name in (
     (data, "data"),
     (pretrain, None),
     (sample, None),
+    (report, None),
     (config, "config"),
     (info, None),
     (device, None),
