@@ -41,6 +41,7 @@ MUTABLE = frozenset(
         "samples.top_k",
         "logging.log_interval",
         "logging.rich_progress",
+        "logging.sinks",
         "data.prefetch",
     }
 )
