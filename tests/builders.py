@@ -15,7 +15,7 @@ from alm.packing.config import PackConfig
 from alm.packing.pack import pack
 from alm.tokenizers.config import TokenizerConfig
 from alm.tokenizers.train import train_tokenizer
-from alm.training import metrics, run, samples
+from alm.training import metrics, run
 from alm.training.config import RunConfig
 
 VOCAB_SIZE = 300
@@ -185,6 +185,6 @@ def write_run(
     (folder / run.CONFIG_NAME).write_text(write_yaml(metadata.config), encoding="utf-8")
     (folder / metrics.NAME).write_text(metrics.as_text(rows), encoding="utf-8")
     if texts is not None:
-        (folder / samples.NAME).write_text(metrics.as_text(texts), encoding="utf-8")
+        (folder / run.SAMPLES_NAME).write_text(metrics.as_text(texts), encoding="utf-8")
     artifacts.write(folder / run.METADATA_NAME, metadata)
     return folder

@@ -25,6 +25,7 @@ from alm.cli import (
     tokenizer,
     ui,
     verify_resume,
+    watch,
 )
 from alm.errors import EXIT_BUG, EXIT_FAILURE, EXIT_INTERRUPTED, AlmError, EchoedError
 
@@ -47,6 +48,7 @@ for _module, _name in (
     (data, "data"),
     (pretrain, None),
     (sample, None),
+    (watch, None),
     (report, None),
     (config, "config"),
     (info, None),

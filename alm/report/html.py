@@ -98,6 +98,7 @@ def _alone(run: Shown) -> list[str]:
     ]
     return [
         page.paragraph(_sentence(record), tone="" if record.is_finished else "quiet"),
+        *([page.paragraph(f"Verdict: {verdict}.")] if (verdict := record.verdict()) else []),
         page.facts((name, value) for name, value in pairs if value),
     ]
 

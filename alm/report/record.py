@@ -15,7 +15,7 @@ from alm.errors import AlmError, InputError
 from alm.files import is_running
 from alm.report.series import Point, smoothed
 from alm.report.tail import Tail
-from alm.training import metrics, run, samples
+from alm.training import metrics, run
 from alm.training.metrics import Row
 
 _LOGGED = "lr"  # every row of a logged step has one
@@ -81,6 +81,17 @@ class Record:
         points = self.points(MARGIN)
         return points[-1][1] if points else None
 
+    def verdict(self) -> str | None:
+        """What the newest validation was judged to mean, with a forecast of the last one, where the metrics tell."""
+        row = max((row for row in self.rows if SCORE in row), key=lambda row: row["step"], default={})
+        words = row.get("verdict")
+        if not isinstance(words, str) or not words:
+            return None
+        ahead, low, high = (number(row.get(key)) for key in ("forecast", "forecast_low", "forecast_high"))
+        if ahead is None or low is None or high is None:
+            return words
+        return f"{words}; forecast {ahead:.3f} [{low:.3f}, {high:.3f}] bits/byte at step {self.max_steps:,}"
+
     def typical(self, key: str) -> float | None:
         """The median over the logged steps."""
         told = [value for _, value in self.points(key) if value is not None]
@@ -122,7 +133,7 @@ class Watched:
     def __init__(self, folder: Path) -> None:
         check(folder)
         self.folder = folder
-        self._metrics, self._samples = Tail(folder / metrics.NAME), Tail(folder / samples.NAME)
+        self._metrics, self._samples = Tail(folder / metrics.NAME), Tail(folder / run.SAMPLES_NAME)
 
     def look(self) -> Record:
         """The run as it is now; only what is new of its rows is read."""

@@ -72,4 +72,4 @@ def named(values: Mapping[str, object]) -> dict[str, float]:
 def _group(key: str) -> str:
     if key in OF_THE_MACHINE:
         return "machine"
-    return "validation" if key.startswith(("validation_", "bits_per_byte")) else "training"
+    return "validation" if key.startswith(("validation_", "bits_per_byte", "forecast")) else "training"
