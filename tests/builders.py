@@ -6,14 +6,16 @@ import random
 from pathlib import Path
 from typing import Any
 
-from alm.artifacts import PackMetadata
-from alm.config.load import load
+from alm import artifacts
+from alm.artifacts import PackMetadata, RunMetadata, RunResult
+from alm.config.load import load, write_yaml
 from alm.corpus.config import CorpusConfig
 from alm.corpus.prepare import prepare
 from alm.packing.config import PackConfig
 from alm.packing.pack import pack
 from alm.tokenizers.config import TokenizerConfig
 from alm.tokenizers.train import train_tokenizer
+from alm.training import metrics, run
 from alm.training.config import RunConfig
 
 VOCAB_SIZE = 300
@@ -122,3 +124,67 @@ def run_config(**changes: Any) -> RunConfig:
         section, _, name = key.partition("__")
         values.setdefault(section, {})[name] = value
     return RunConfig.model_validate(values)
+
+
+def logged_row(step: int, loss: float | None, **changes: Any) -> dict[str, Any]:
+    """A row of a logged step as the loop writes it; without a loss where it was not finite."""
+    row = {
+        "step": step,
+        "loss": loss,
+        "gradient_norm": 1.5,
+        "lr": 3e-4,
+        "tokens": step * 1000,
+        "tokens_per_second": 2000.0,
+        "step_seconds": 0.5,
+        "mfu": 0.25,
+        "data_wait_share": 0.01,
+        "memory_bytes": 500_000_000,
+        "skipped_steps": 0,
+        **changes,
+    }
+    return {key: value for key, value in row.items() if value is not None}
+
+
+def scored_row(step: int, bits_per_byte: float, margin: float | None = 0.05) -> dict[str, Any]:
+    """A row of a validation."""
+    known = {} if margin is None else {"bits_per_byte_margin": margin}
+    return {"step": step, "validation_loss": bits_per_byte * 2, "bits_per_byte": bits_per_byte, **known}
+
+
+def sample_row(step: int, prompt: str, text: str) -> dict[str, Any]:
+    """A row of a continued prompt."""
+    return {"step": step, "prompt": prompt, "text": text, "temperature": 0.8, "top_k": 40, "max_tokens": 8, "seed": 1}
+
+
+def write_run(
+    folder: Path,
+    rows: list[dict[str, Any]],
+    *,
+    texts: list[dict[str, Any]] | None = None,
+    finished: bool = False,
+    **changes: Any,
+) -> Path:
+    """A run's folder as training leaves it, without training: `changes` are of its configuration."""
+    config = run_config(**changes)
+    score = next((row["bits_per_byte"] for row in reversed(rows) if "bits_per_byte" in row), None)
+    result: RunResult | None = None
+    if finished:
+        step = config.training.max_steps
+        result = RunResult(step=step, training_tokens=1, validation_loss=score, bits_per_byte=score, seconds=1.0)
+    metadata = RunMetadata(
+        config=config.model_dump(mode="json"),
+        inputs=(),
+        data="../packed",
+        data_sha256="d" * 64,
+        tokenizer_sha256="e" * 64,
+        parameters=12_345,
+        environment={"torch": "2.13.0", "device": "cpu"},
+        result=result,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / run.CONFIG_NAME).write_text(write_yaml(metadata.config), encoding="utf-8")
+    (folder / metrics.NAME).write_text(metrics.as_text(rows), encoding="utf-8")
+    if texts is not None:
+        (folder / run.SAMPLES_NAME).write_text(metrics.as_text(texts), encoding="utf-8")
+    artifacts.write(folder / run.METADATA_NAME, metadata)
+    return folder

@@ -35,6 +35,8 @@ PROMISED = {
     "alm pretrain": "--model --train --data --out --device --nproc --resume --seed --time-limit --set --json -q -v "
     "--dry-run",
     "alm sample": "--checkpoint --tokenizer --prompt --max-tokens --temperature --top-k --seed --device --json -q -v",
+    "alm watch": "--once --json",
+    "alm report": "--out --force --json",
     "alm config show": "--set --json",
     "alm config check": "--set",
     "alm config copy": "--out --force",

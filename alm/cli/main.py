@@ -21,10 +21,12 @@ from alm.cli import (
     pack,
     pretrain,
     quickstart,
+    report,
     sample,
     tokenizer,
     ui,
     verify_resume,
+    watch,
 )
 from alm.errors import EXIT_BUG, EXIT_FAILURE, EXIT_INTERRUPTED, AlmError, EchoedError
 
@@ -47,6 +49,8 @@ for _module, _name in (
     (data, "data"),
     (pretrain, None),
     (sample, None),
+    (watch, None),
+    (report, None),
     (config, "config"),
     (info, None),
     (device, None),

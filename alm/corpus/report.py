@@ -91,7 +91,7 @@ def html(report: CorpusReport) -> str:
     parts = [page.heading("What became of the corpus", 1), *_opening(report), _overview(report)]
     for source in report.sources:
         parts += _section(source)
-    return page.page("Corpus report", parts)
+    return page.page("Corpus report", parts, generator="alm corpus prepare")
 
 
 def _opening(report: CorpusReport) -> list[str]:

@@ -93,6 +93,9 @@ class LoggingConfig(Config):
 
     log_interval: int = Field(default=10, ge=1, description="Steps between lines of metrics.")
     rich_progress: bool = Field(default=True, description="Whether a terminal shows the live panel.")
+    sinks: tuple[Annotated[Config, OfKind("alm.training.sinks")], ...] = Field(
+        default=(), description="Trackers that get the rows of metrics, and samples, besides the run's own files."
+    )
 
 
 class RunConfig(Config):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,11 @@ class MetricsFile:
     Rows that a full disk has no room for wait in memory, in their order, and are tried again with every row.
     """
 
-    def __init__(self, run: Path, *, on_event: Listener = ignore) -> None:
+    def __init__(
+        self, run: Path, *, on_event: Listener = ignore, mirror: Callable[[Row], None] = lambda row: None
+    ) -> None:
         self.run = run
+        self._mirror = mirror
         self._path = run / NAME
         self._on_event = on_event
         self._waiting = b""
@@ -44,11 +47,12 @@ class MetricsFile:
         self._file.close()
 
     def write(self, row: Row) -> None:
-        """Append `row`."""
+        """Append `row`, then show it to the mirror."""
         had_room = not self._waiting
         self._waiting += (json.dumps(row) + "\n").encode()
         if not self._write_waiting() and had_room:
             self._on_event(Warned(f"the disk is full: rows of `{self._path}` wait in memory", _hint(self._path)))
+        self._mirror(row)
 
     def sync(self) -> None:
         """Wait until the rows are on the disk: before a checkpoint says that they are."""

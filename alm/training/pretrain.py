@@ -34,6 +34,7 @@ from alm.tokenizers.file import Tokenizer
 from alm.training import metrics, reference, run, samples
 from alm.training.config import RunConfig
 from alm.training.loop import Hooks, Streams, lr_factor, planned, train
+from alm.training.mirror import Mirror, mirrored
 from alm.training.settle import Resume, settle
 from alm.training.state import TrainState, fresh, restore_, snapshot
 from alm.training.stop import Agreement, Reason, StopRequests
@@ -192,7 +193,8 @@ def _train(job: _Job, state: TrainState, *, found: Found | None, deadline: float
     begun = state.step
     with (
         StopRequests(deadline=deadline, on_request=partial(job.on_event, _STOPPING)) as requests,
-        _metrics(job) as rows,
+        _mirror(job, state) as mirror,
+        _metrics(job, mirror) as rows,
         _writer(job) as writer,
         _SavedOnError(job, state, writer),
     ):
@@ -203,8 +205,8 @@ def _train(job: _Job, state: TrainState, *, found: Found | None, deadline: float
             on_event=job.on_event,
             save=partial(_save, job, state, writer),
             settle=writer.settle,
-            sampler=_sampler(job, state, tokenizer, streams, should_stop=stop_wanted),
             judge=_judge(job),
+            sampler=_sampler(job, state, tokenizer, streams, mirror, should_stop=stop_wanted),
         )
         finished = train(state, job.config, streams, choice=job.choice, metrics=rows, hooks=hooks)
         writer.wait()
@@ -218,8 +220,17 @@ def _train(job: _Job, state: TrainState, *, found: Found | None, deadline: float
     return world.from_main(lambda: _finish(job, state.step))
 
 
-def _metrics(job: _Job) -> metrics.MetricsFile:
-    return metrics.MetricsFile(job.out, on_event=job.on_event) if job.world.is_main else metrics.NoMetrics(job.out)
+def _mirror(job: _Job, state: TrainState) -> contextlib.AbstractContextManager[Mirror]:
+    """Who hands rows and samples on: the main rank, which alone has some."""
+    if not job.world.is_main:
+        return contextlib.nullcontext(Mirror(job.on_event))
+    return mirrored(job.config, job.out, step=state.step, on_event=job.on_event)
+
+
+def _metrics(job: _Job, mirror: Mirror) -> metrics.MetricsFile:
+    if not job.world.is_main:
+        return metrics.NoMetrics(job.out)
+    return metrics.MetricsFile(job.out, on_event=job.on_event, mirror=mirror.row)
 
 
 def _warn(job: _Job, streams: Streams) -> None:
@@ -271,7 +282,13 @@ def _is_asked(requests: StopRequests) -> bool:
 
 
 def _sampler(
-    job: _Job, state: TrainState, tokenizer: Tokenizer, streams: Streams, *, should_stop: Callable[[], bool]
+    job: _Job,
+    state: TrainState,
+    tokenizer: Tokenizer,
+    streams: Streams,
+    mirror: Mirror,
+    *,
+    should_stop: Callable[[], bool],
 ) -> samples.Sampler | None:
     """Who writes samples: the main rank alone, if it has all of the model; the others wait."""
     if not job.world.is_main or not job.config.samples.prompts:
@@ -286,7 +303,7 @@ def _sampler(
         held_out=streams.validation,
         run=job.out,
         should_stop=should_stop,
-        on_event=job.on_event,
+        on_event=mirror.hearing(job.on_event),
     )
 
 

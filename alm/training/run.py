@@ -19,6 +19,7 @@ CONFIG_NAME = "config.yaml"
 METADATA_NAME = "run.json"
 TOKENIZER_NAME = "tokenizer.json"
 LOCK_NAME = ".lock"
+SAMPLES_NAME = "samples.jsonl"
 
 # What may differ from the run's own configuration when it is resumed.
 MUTABLE = frozenset(
@@ -41,6 +42,7 @@ MUTABLE = frozenset(
         "samples.top_k",
         "logging.log_interval",
         "logging.rich_progress",
+        "logging.sinks",
         "data.prefetch",
     }
 )

@@ -26,8 +26,9 @@ from alm.tokenizers.file import StreamDecoder, Tokenizer
 from alm.training import metrics
 from alm.training.config import RunConfig
 from alm.training.metrics import Row
+from alm.training.run import SAMPLES_NAME
 
-NAME = "samples.jsonl"
+NAME = SAMPLES_NAME
 _HELD_OUT_PROMPTS = 3
 _PROMPT_TOKENS = 16
 _PROMPT_SEED = 0

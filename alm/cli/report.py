@@ -1,0 +1,56 @@
+"""`alm report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alm.cli import options, ui
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command(epilog="Example:  alm report runs/first runs/second --out compared.html")
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="The folders of one or more runs.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="The page.  [default: RUN/report.html; report.html for several runs]",
+            show_default=False,
+        ),
+    ] = None,
+    force: options.Force = False,
+    json: options.Json = False,
+) -> None:
+    """Write a page about a run, or several side by side: curves, samples over time, configuration, lineage, machine."""
+    from alm.report import words
+    from alm.report.record import SCORE
+    from alm.report.report import report as stage
+
+    made = stage(runs, out=out, force=force)
+    values = {
+        "out": str(made.out),
+        "runs": [
+            {
+                "run": str(record.folder),
+                "name": name,
+                "step": record.step,
+                "finished": record.is_finished,
+                "bits_per_byte": record.last(SCORE),
+                "bits_per_byte_margin": record.margin(),
+            }
+            for name, record in made.runs
+        ],
+    }
+    lines = [
+        f"{name}: {words.state(record)}{_score(record.last(SCORE), record.margin())}" for name, record in made.runs
+    ]
+    ui.show_result(values, [*lines, f"wrote {made.out}"], as_json=json)
+
+
+def _score(bits_per_byte: float | None, margin: float | None) -> str:
+    return "" if bits_per_byte is None else f", {ui.score(bits_per_byte, margin)} on held-out text"

@@ -1,0 +1,137 @@
+"""What `alm watch` shows of a run: a bar, facts, two curves, the last sample and the verdict, at any size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import fmean
+
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, OverflowMethod, RenderResult
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from alm.cli import ui
+from alm.cli.panel import flowed
+from alm.cli.plot import plot
+from alm.events import Sampled
+from alm.report import words
+from alm.report.record import SCORE, Record
+from alm.report.series import Point, smoothed
+
+_RECENT = 10  # logged steps that the time left is told from
+_LOWEST, _HIGHEST = 3, 10  # rows of a curve
+_SIDE_BY_SIDE = 110  # cells from which there is room for both curves in a row
+_BORDER = 4
+
+
+def facts(record: Record) -> dict[str, str]:
+    """What is known of the run now, by name, as it is shown."""
+    found = {"elapsed": f"elapsed {ui.duration(record.seconds)}"}
+    seconds = seconds_left(record)
+    if seconds is not None:
+        found["eta"] = f"eta {ui.duration(seconds)}"
+    if (loss := record.smoothed_loss()) is not None:
+        found["loss"] = f"loss {loss:.4f}"
+    if (score := record.last(SCORE)) is not None:
+        found["score"] = ui.score(score, record.margin()) + _change(record)
+    for name, key, form in (("lr", "lr", ".2e"), ("tok/s", "tokens_per_second", ",.0f"), ("mfu", "mfu", ".1%")):
+        if (value := record.last(key)) is not None:
+            found[name] = f"{name} {value:{form}}"
+    if (memory := record.last("memory_bytes")) is not None:
+        found["memory"] = f"memory {ui.size(memory)}"
+    if skipped := record.last("skipped_steps"):
+        found["skipped"] = f"skipped {skipped:.0f}"
+    return found
+
+
+def _change(record: Record) -> str:
+    scores = [value for _, value in record.points(SCORE) if value is not None]
+    return f" ({scores[-1] - scores[-2]:+.4f})" if len(scores) > 1 else ""
+
+
+def seconds_left(record: Record) -> float | None:
+    """Steps left at their recent speed; what validation and saving will take is not in it."""
+    recent = [value for _, value in record.points("step_seconds")[-_RECENT:] if value is not None]
+    if not recent or record.is_finished:
+        return None
+    return max(record.max_steps - record.step, 0) * fmean(recent)
+
+
+def last_sample(record: Record) -> str | None:
+    """The newest text of the first prompt, on one line."""
+    if not record.samples:
+        return None
+    newest = max(row["step"] for row in record.samples)
+    row = next(row for row in record.samples if row["step"] == newest)
+    return ui.line_for(Sampled(newest, ((row["prompt"], row["text"]),)))
+
+
+class WatchPanel:
+    """Draws a record."""
+
+    def __init__(self, record: Record, name: str) -> None:
+        self._record, self._name = record, name
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        inside = max(options.max_width - _BORDER, 1)
+        above: list[ConsoleRenderable] = [self._bar()]
+        above += [_line(text, options) for text in flowed(facts(self._record).values(), inside)]
+        below = [_text(text, options) for text in (self._record.verdict(), last_sample(self._record)) if text]
+        for text in below:
+            text.truncate(2 * inside, overflow=_overflow(options))
+        below.append(_text(f"{self._name}: {words.state(self._record)}", options))
+        taken = len(above) + sum(len(text.wrap(console, inside)) for text in below) + 2
+        curves = list(self._curves(inside, console.height - 1 - taken, is_ascii=options.ascii_only))
+        yield Panel(Group(*above, *curves, *below), title="watch", title_align="left")
+
+    def _bar(self) -> Table:
+        step, most = self._record.step, self._record.max_steps
+        row = Table.grid(padding=(0, 1), expand=True)
+        row.add_column(no_wrap=True)
+        row.add_column(ratio=1)
+        row.add_column(no_wrap=True)
+        row.add_row(f"{100 * step // most:>3}%", ProgressBar(total=most, completed=step), f"{step}/{most}")
+        return row
+
+    def _curves(self, width: int, height: int, *, is_ascii: bool) -> Iterator[ConsoleRenderable]:
+        """Bits per byte and loss, beside each other or one above the other, as far as `height` rows have room."""
+        series: list[tuple[str, list[Point]]] = [
+            ("bits/byte of held-out text", self._record.points(SCORE)),
+            ("training loss, smoothed", smoothed(self._record.points("loss"))),
+        ]
+        shown = [(title, points) for title, points in series if sum(v is not None for _, v in points) > 1]
+        beside = width >= _SIDE_BY_SIDE and len(shown) == 2
+        if not beside and height < len(shown) * (_LOWEST + 2):
+            shown = shown[:1]
+        rows = min(_HIGHEST, height // (1 if beside else max(len(shown), 1)) - 2)
+        if rows < _LOWEST:
+            return
+        each = (width - 2) // 2 if beside else width
+        drawn = [self._curve(title, points, width=each, height=rows, is_ascii=is_ascii) for title, points in shown]
+        if beside:
+            pair = Table.grid(padding=(0, 2, 0, 0))
+            pair.add_row(*drawn)
+            yield pair
+        else:
+            yield from drawn
+
+    def _curve(self, title: str, points: list[Point], *, width: int, height: int, is_ascii: bool) -> Text:
+        last_step = max(self._record.step, 1)
+        lines = plot(points, width=width, height=height, last_step=last_step, is_ascii=is_ascii)
+        return Text("\n".join([title.center(width).rstrip(), *lines]), no_wrap=True, overflow="crop")
+
+
+def _text(text: str, options: ConsoleOptions) -> Text:
+    """`text` in what the terminal can show."""
+    return Text(text.encode(options.encoding, "replace").decode(options.encoding))
+
+
+def _line(text: str, options: ConsoleOptions) -> Text:
+    shown = _text(text, options)
+    shown.no_wrap, shown.overflow = True, _overflow(options)
+    return shown
+
+
+def _overflow(options: ConsoleOptions) -> OverflowMethod:
+    return "crop" if options.ascii_only else "ellipsis"

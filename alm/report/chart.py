@@ -1,0 +1,241 @@
+"""Curves as SVG that keeps the size of its text at every width of the page, and can be read without colour.
+
+Places along the steps are percentages of the picture's width, heights are pixels. What cannot be told in percentages,
+the curves, lies in an inner picture that is stretched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from alm.page import escaped
+from alm.report.series import Point, decades, pieces, thinned, ticks
+
+_HEIGHT, _FOOT = 208, 52
+_PAD = 8  # pixels above the highest and below the lowest value
+_WIDTH = 1000  # units of the inner picture
+_MOST_POINTS = 500
+_MOST_DOTS = 40
+_LETTER_HEIGHT = 14
+_MARKS = 6
+_MOST_BARS, _BAR_WIDTH = 4, 8  # margins beside each other, pixels for each
+# The first fall of a loss is so deep that all the rest would be flat: what is higher before this share of the steps
+# runs out of the picture.
+_SCALED_FROM = 0.1
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run's values. `name` stands at its end, `margin` is drawn around its last value, `style` is its dashes."""
+
+    points: Sequence[Point]
+    name: str = ""
+    pale: Sequence[Point] = ()
+    margin: float | None = None
+    style: int = 0
+
+    @property
+    def values(self) -> list[tuple[int, float]]:
+        """The points that have a value."""
+        return [(step, value) for step, value in self.points if value is not None]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From values to pixels; `low` is at the bottom. `is_log` for values above zero over powers of ten."""
+
+    low: float
+    high: float
+    is_log: bool
+
+    def y(self, value: float) -> float:
+        """Pixels from the top."""
+        low, high, value = (self._bent(v) for v in (self.low, self.high, value))
+        share = (value - low) / (high - low) if high > low else 0.5
+        return _HEIGHT - _PAD - share * (_HEIGHT - 2 * _PAD)
+
+    def marks(self) -> list[float]:
+        """The values that lines are drawn for."""
+        found = decades(self.low, self.high) if self.is_log else []
+        return found if len(found) > 1 else ticks(self.low, self.high, _MARKS)
+
+    def _bent(self, value: float) -> float:
+        return math.log10(max(value, self.low)) if self.is_log else value
+
+
+def scale(curves: Iterable[Curve], *, last_step: int, from_zero: bool, is_log: bool) -> Scale:
+    """What shows all values but those of the first fall, and all margins."""
+    found: list[float] = []
+    lows: list[float] = []
+    for curve in curves:
+        values = curve.values
+        late = [value for step, value in values if step >= _SCALED_FROM * last_step]
+        found += late or [value for _, value in values]
+        lows += [value for _, value in values]
+        if values and curve.margin:
+            found += [values[-1][1] - curve.margin, values[-1][1] + curve.margin]
+    found += [min(lows)]
+    positive = [value for value in found if value > 0]
+    if is_log and positive:
+        return Scale(min(positive), max(positive), is_log=max(positive) > min(positive))
+    return Scale(min(0.0, *found) if from_zero else min(found), max(found), is_log=False)
+
+
+def plot(
+    title: str,
+    curves: Sequence[Curve],
+    *,
+    last_step: int,
+    tokens_per_step: int | None = None,
+    from_zero: bool = False,
+    is_log: bool = False,
+) -> str:
+    """The curves over steps 0 to `last_step`, with tokens below the steps where all runs have as many in a step.
+
+    At least one curve has to have a value.
+    """
+    curves = [curve for curve in curves if curve.values]
+    used = scale(curves, last_step=last_step, from_zero=from_zero, is_log=is_log)
+    parts = [
+        f"<desc>{escaped(' '.join(map(described, curves)))}</desc>",
+        *_rows(used),
+        *_columns(last_step, tokens_per_step),
+        f'<svg x="0" y="0" width="100%" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" '
+        f'aria-hidden="true">{"".join(_paths(curve, used, last_step) for curve in curves)}</svg>',
+        *(_dots(curve, used, last_step) for curve in curves),
+        *_ends(curves, used, last_step),
+    ]
+    inside = "\n".join(part for part in parts if part)
+    return (
+        f'<svg class="plot" role="img" aria-label="{escaped(title)}" height="{_HEIGHT + _FOOT}" '
+        f'xmlns="http://www.w3.org/2000/svg">\n{inside}\n</svg>'
+    )
+
+
+def described(curve: Curve) -> str:
+    """A sentence for those who cannot see the curve."""
+    (first, begin), (last, end) = curve.values[0], curve.values[-1]
+    least = min(curve.values, key=lambda point: point[1])
+    name = f"{curve.name}: " if curve.name else ""
+    least_shown = f"least {shown(least[1])} at step {least[0]:,}"
+    return f"{name}{shown(begin)} at step {first:,}, {least_shown}, {shown(end)} at step {last:,}."
+
+
+def key(style: int) -> str:
+    """A short line in a run's dash pattern."""
+    return (
+        f'<svg class="key" viewBox="0 0 42 10" aria-hidden="true" xmlns="http://www.w3.org/2000/svg">'
+        f'<path class="curve of{style}" d="M0 5H42"/></svg>'
+    )
+
+
+def shown(value: float) -> str:
+    """A value in the few digits that a table needs.
+
+    >>> [shown(v) for v in (0.0, 2.94461, 0.00123456, 12345.6, 123.456)]
+    ['0', '2.9446', '0.0012346', '12,346', '123.5']
+    """
+    size = abs(value)
+    if size >= 1000:
+        return f"{value:,.0f}"
+    if size >= 100:
+        return f"{value:.1f}"
+    return f"{value:.4f}" if size >= 0.1 else f"{value:.5g}"
+
+
+def short(value: float) -> str:
+    """A mark of an axis: as short as it can be, with k, M, G and T for powers of a thousand.
+
+    >>> [short(v) for v in (0.0, 0.0005, 2.5, 150.0, 12500.0, 3e6, 5e-6)]
+    ['0', '0.0005', '2.5', '150', '12.5k', '3M', '5e-06']
+    """
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:.4g}{unit}"
+    return f"{value:.4g}"
+
+
+def _x(step: float, last_step: int) -> str:
+    return f"{100 * step / last_step:.2f}%"
+
+
+def _rows(used: Scale) -> Iterable[str]:
+    for value in used.marks():
+        y = used.y(value)
+        yield f'<line class="axis" x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>'
+        yield f'<text x="0" dx="-8" y="{y + 4:.1f}" text-anchor="end">{short(value)}</text>'
+
+
+def _columns(last_step: int, tokens_per_step: int | None) -> Iterable[str]:
+    for step in ticks(0, last_step):
+        x = _x(step, last_step)
+        yield f'<line class="axis" x1="{x}" x2="{x}" y1="{_HEIGHT}" y2="{_HEIGHT + 4}"/>'
+        yield f'<text x="{x}" y="{_HEIGHT + 18}" text-anchor="middle">{short(step)}</text>'
+        if tokens_per_step and step:
+            tokens = short(float(f"{step * tokens_per_step:.3g}"))
+            yield f'<text x="{x}" y="{_HEIGHT + 34}" text-anchor="middle">{tokens}</text>'
+    yield f'<text x="0" dx="-8" y="{_HEIGHT + 18}" text-anchor="end">step</text>'
+    if tokens_per_step:
+        yield f'<text x="0" dx="-8" y="{_HEIGHT + 34}" text-anchor="end">tokens</text>'
+
+
+def _paths(curve: Curve, used: Scale, last_step: int) -> str:
+    pale = _path(curve.pale, used, last_step, f"curve pale of{curve.style}") if curve.pale else ""
+    return pale + _path(curve.points, used, last_step, f"curve of{curve.style}")
+
+
+def _path(points: Sequence[Point], used: Scale, last_step: int, kind: str) -> str:
+    drawn = []
+    for piece in pieces(points):
+        kept = thinned(piece, max(2, _MOST_POINTS * len(piece) // len(points)))
+        places = [f"{_WIDTH * step / last_step:.1f} {used.y(value):.1f}" for step, value in kept]
+        # A lone value between gaps is a short line: a path of one point is nothing.
+        drawn.append(f"M{'L'.join(places)}" if len(places) > 1 else f"M{places[0]}h2")
+    return f'<path class="{kind}" d="{"".join(drawn)}"/>'
+
+
+def _dots(curve: Curve, used: Scale, last_step: int) -> str:
+    """A dot for each value, where there are few."""
+    if len(curve.values) > _MOST_DOTS or curve.pale:
+        return ""
+    inside = [(step, y) for step, value in curve.values if 0 <= (y := used.y(value)) <= _HEIGHT]
+    return "".join(
+        f'<circle class="of{curve.style}" cx="{_x(step, last_step)}" cy="{y:.1f}" r="2.5"/>' for step, y in inside
+    )
+
+
+def _ends(curves: Sequence[Curve], used: Scale, last_step: int) -> Iterable[str]:
+    """Margins and names at the ends of the curves."""
+    barred = [curve for curve in curves if curve.margin] if len(curves) <= _MOST_BARS else []
+    right = _BAR_WIDTH * len(barred) if len(curves) > 1 else 0
+    for number, curve in enumerate(barred):
+        yield _bar(curve, used, last_step, right=_BAR_WIDTH * (number + 0.5) if right else 0)
+    named = sorted((curve for curve in curves if curve.name), key=lambda curve: used.y(curve.values[-1][1]))
+    for y, curve in zip(_apart([used.y(curve.values[-1][1]) for curve in named]), named, strict=True):
+        x = _x(curve.values[-1][0], last_step)
+        yield f'<text class="name" x="{x}" dx="{right + 6:.0f}" y="{y + 4:.1f}">{escaped(curve.name)}</text>'
+
+
+def _bar(curve: Curve, used: Scale, last_step: int, *, right: float) -> str:
+    step, value = curve.values[-1]
+    assert curve.margin is not None
+    top, bottom = used.y(value + curve.margin), used.y(value - curve.margin)
+    path = f"M{right - 3:.0f} {top:.1f}h6M{right:.0f} {top:.1f}V{bottom:.1f}M{right - 3:.0f} {bottom:.1f}h6"
+    return (
+        f'<svg x="{_x(step, last_step)}" overflow="visible" aria-hidden="true">'
+        f'<path class="bar of{curve.style}" d="{path}"/></svg>'
+    )
+
+
+def _apart(heights: Sequence[float]) -> list[float]:
+    """Rising `heights`, moved so that names there do not overlap, and none lies below the picture."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(max(height, placed[-1] + _LETTER_HEIGHT) if placed else height)
+    limit = float(_HEIGHT - _LETTER_HEIGHT / 2)
+    for index in reversed(range(len(placed))):
+        placed[index] = min(placed[index], limit)
+        limit = placed[index] - _LETTER_HEIGHT
+    return placed

@@ -1,0 +1,346 @@
+"""The page of one run, or of several side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from alm import page
+from alm.artifacts import Values, flat
+from alm.report import chart, words
+from alm.report.chart import Curve
+from alm.report.lineage import Lineage, trace
+from alm.report.notes import notes
+from alm.report.record import SCORE, Record
+from alm.report.series import Point, smoothed
+from alm.training.config import RunConfig
+from alm.training.metrics import Row
+
+GENERATOR = "alm report"
+MOST_RUNS = 8  # as many dash patterns as can be told apart
+_MOST_TABLE_ROWS = 24
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A run on the page: its letter, nothing where it is alone, its name, and its dash pattern."""
+
+    record: Record
+    name: str
+    letter: str
+    style: int
+
+    @property
+    def title(self) -> str:
+        """What a column of it is called."""
+        return f"{self.letter} {self.name}" if self.letter else self.name
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture of one value: what it is called, what is drawn, and how."""
+
+    title: str
+    note: str
+    key: str
+    is_smoothed: bool = False
+    from_zero: bool = False
+    is_log: bool = False
+
+
+FIRST = Chart("Bits per byte on held-out text", "lower is better; the bar at the end is a 95% interval", SCORE)
+OTHERS = (
+    Chart("Training loss", "nats per token, averaged over neighbouring steps", "loss", is_smoothed=True),
+    Chart("Learning rate", "of the first parameter group", "lr", from_zero=True),
+    Chart(
+        "Tokens per second",
+        "while it trains: without validation, saving and sampling",
+        "tokens_per_second",
+        from_zero=True,
+    ),
+    Chart("Gradient norm", "before clipping, on a logarithmic scale", "gradient_norm", is_log=True),
+)
+
+
+def html(records: Sequence[Record], names: Sequence[str]) -> str:
+    """The page that needs nothing else. At least one run, at most `MOST_RUNS`."""
+    letters = [chr(ord("A") + number) if len(records) > 1 else "" for number in range(len(records))]
+    runs = [Shown(r, n, letter, i) for i, (r, n, letter) in enumerate(zip(records, names, letters, strict=True))]
+    title = " and ".join(names) if len(names) < 3 else f"{len(names)} runs"
+    parts = [
+        page.heading(title, 1),
+        *(_several(runs) if len(runs) > 1 else _alone(runs[0])),
+        *_curves(runs),
+        *_samples(runs),
+        *_configuration(runs),
+        *_lineage(runs),
+        *_machine(runs),
+        *_notes(runs),
+    ]
+    return page.page(title, parts, generator=GENERATOR)
+
+
+# ---- what came out -----------------------------------------------------------------------------------------
+
+
+def _alone(run: Shown) -> list[str]:
+    record = run.record
+    pairs = [
+        ("bits per byte", words.score(record.last(SCORE), record.margin())),
+        ("validation loss", words.told(record.last("validation_loss"), ".4f")),
+        ("training loss", words.told(record.smoothed_loss(), ".4f")),
+        ("steps", f"{record.step:,} of {record.max_steps:,}"),
+        ("tokens", words.told(record.last("tokens"), ",.0f")),
+        ("parameters", f"{record.metadata.parameters:,}"),
+        ("time in steps", words.duration(record.seconds)),
+        ("tokens per second", words.told(record.typical("tokens_per_second"), ",.0f")),
+    ]
+    return [
+        page.paragraph(_sentence(record), tone="" if record.is_finished else "quiet"),
+        *([page.paragraph(f"Verdict: {verdict}.")] if (verdict := record.verdict()) else []),
+        page.facts((name, value) for name, value in pairs if value),
+    ]
+
+
+def _sentence(record: Record) -> str:
+    score = words.score(record.last(SCORE), record.margin())
+    return f"The run is {words.state(record)}." + (
+        f" It needs {score} bits for a byte of held-out text." if score else ""
+    )
+
+
+def _several(runs: Sequence[Shown]) -> list[str]:
+    columns = ["run", "bits per byte", f"difference to {runs[0].letter}", "validation loss", "training loss"]
+    columns += ["steps", "tokens", "time in steps", "tokens per second", "parameters", "finished"]
+    rows = [[run.letter, *_final(run.record, runs[0].record)] for run in runs]
+    keys = "".join(f"<p>{chart.key(run.style)}<b>{run.letter}</b> {page.escaped(run.name)}</p>" for run in runs)
+    return [keys, page.table(columns, rows), page.paragraph(_comparable(runs), tone="quiet")]
+
+
+def _final(record: Record, first: Record) -> list[str]:
+    score, base = record.last(SCORE), first.last(SCORE)
+    difference = "" if record is first or score is None or base is None else f"{score - base:+.4f}"
+    return [
+        words.score(score, record.margin()),
+        difference,
+        words.told(record.last("validation_loss"), ".4f"),
+        words.told(record.smoothed_loss(), ".4f"),
+        f"{record.step:,}",
+        words.told(record.last("tokens"), ",.0f"),
+        words.duration(record.seconds),
+        words.told(record.typical("tokens_per_second"), ",.0f"),
+        f"{record.metadata.parameters:,}",
+        "yes" if record.is_finished else "no",
+    ]
+
+
+def _comparable(runs: Sequence[Shown]) -> str:
+    """What may be concluded from the table."""
+    data = {run.record.metadata.data_sha256 for run in runs}
+    tokenizers = {run.record.metadata.tokenizer_sha256 for run in runs}
+    if len(data) == 1:
+        return (
+            "All runs were scored on rows of the same text. The margin says how much another text could change a "
+            "score; it moves all of them alike, so that a difference is surer than either score."
+        )
+    losses = "" if len(tokenizers) == 1 else " Losses are per token, of different tokenizers: they cannot be compared."
+    return f"The runs were scored on different text: a difference within their margins says nothing.{losses}"
+
+
+# ---- curves ------------------------------------------------------------------------------------------------
+
+
+def _curves(runs: Sequence[Shown]) -> list[str]:
+    figures = [figure for each in (FIRST, *OTHERS) if (figure := _figure(each, runs))]
+    if not figures:
+        return []
+    has_score = any(run.record.points(SCORE) for run in runs)
+    first, rest = (figures[:1], figures[1:]) if has_score else ([], figures)
+    return [page.heading("Curves"), *first, page.side_by_side(rest)]
+
+
+def _figure(what: Chart, runs: Sequence[Shown]) -> str:
+    points = {run.letter: run.record.points(what.key) for run in runs}
+    curves = [_curve(what, run, points[run.letter], is_alone=len(runs) == 1) for run in runs]
+    if not any(curve.values for curve in curves):
+        return ""
+    per_step = {run.record.tokens_per_step for run in runs}
+    drawn = chart.plot(
+        what.title,
+        curves,
+        last_step=max(step for given in points.values() for step, _ in given) or 1,
+        tokens_per_step=per_step.pop() if len(per_step) == 1 else None,
+        from_zero=what.from_zero,
+        is_log=what.is_log,
+    )
+    return page.figure(what.title, what.note, drawn, [page.folded("Values", [_values(runs, points)])])
+
+
+def _curve(what: Chart, run: Shown, points: list[Point], *, is_alone: bool) -> Curve:
+    return Curve(
+        smoothed(points) if what.is_smoothed else points,
+        name=run.letter,
+        pale=points if what.is_smoothed and is_alone else (),
+        margin=run.record.margin() if what.key == SCORE else None,
+        style=run.style,
+    )
+
+
+def _values(runs: Sequence[Shown], points: dict[str, list[Point]]) -> str:
+    """Some of the values as a table: those who cannot see the picture have the same of it."""
+    steps = max((list(given) for given in points.values()), key=len)
+    every = -(-len(steps) // _MOST_TABLE_ROWS)
+    chosen = [step for step, _ in steps[::-every]][::-1]
+    by_step = [dict(points[run.letter]) for run in runs]
+    rows = [[f"{step:,}", *(_shown(values.get(step)) for values in by_step)] for step in chosen]
+    return page.table(["step", *(run.title for run in runs)], rows)
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else chart.shown(value)
+
+
+# ---- samples -----------------------------------------------------------------------------------------------
+
+
+def _samples(runs: Sequence[Shown]) -> list[str]:
+    prompts = list(dict.fromkeys(row["prompt"] for run in runs for row in run.record.samples))
+    if not prompts:
+        return []
+    parts = [_prompt(prompt, runs, is_open=number == 0) for number, prompt in enumerate(prompts)]
+    return [page.heading("Samples over time"), page.paragraph(_settings(runs), tone="quiet"), *parts]
+
+
+def _settings(runs: Sequence[Shown]) -> str:
+    told = {
+        f"temperature {row.get('temperature')}, top-k {row.get('top_k')}" for run in runs for row in run.record.samples
+    }
+    return f"What the model wrote after the same prompt at growing steps; {' or '.join(sorted(told))}."
+
+
+def _prompt(prompt: str, runs: Sequence[Shown], *, is_open: bool) -> str:
+    shown = " ".join(prompt.split())
+    title = f"After “{shown}”" if shown else "From the beginning of a document"
+    if len(runs) == 1:
+        cards = [page.quote(f"step {row['step']:,}", row["text"]) for row in _written(runs[0].record, prompt)]
+        return page.folded(title, [page.side_by_side(cards, kind="cards")], is_open=is_open)
+    by_step: dict[int, list[str]] = {}
+    for run in runs:
+        for row in _written(run.record, prompt):
+            by_step.setdefault(row["step"], []).append(page.quote(f"{run.letter}, step {row['step']:,}", row["text"]))
+    rows = [page.side_by_side(cards, kind="row") for _, cards in sorted(by_step.items())]
+    return page.folded(title, rows, is_open=is_open)
+
+
+def _written(record: Record, prompt: str) -> list[Row]:
+    return sorted((row for row in record.samples if row["prompt"] == prompt), key=lambda row: row["step"])
+
+
+# ---- configuration, lineage, machine -----------------------------------------------------------------------
+
+
+def _configuration(runs: Sequence[Shown]) -> list[str]:
+    settings = [dict(flat(run.record.config)) for run in runs]
+    keys = list(dict.fromkeys(key for values in settings for key in values))
+    different = [key for key in keys if len({_text(values.get(key)) for values in settings}) > 1]
+    everything = _table_of(runs, keys, lambda i, key: _text(settings[i].get(key)))
+    parts = [page.heading("Configuration")]
+    if len(runs) > 1:
+        parts += (
+            [page.heading("What differs", 3), _table_of(runs, different, lambda i, key: _text(settings[i].get(key)))]
+            if different
+            else [page.paragraph("All runs have the same configuration.")]
+        )
+    else:
+        parts += _unusual(settings[0])
+    return [*parts, page.folded("Everything", [everything])]
+
+
+def _unusual(settings: Values) -> list[str]:
+    usual = dict(flat(RunConfig().model_dump(mode="json")))
+    rows = [(key, _text(value), _text(usual.get(key))) for key, value in settings.items() if value != usual.get(key)]
+    return (
+        [page.heading("Other than the defaults", 3), page.table(("", "value", "default"), rows, breaks_words=True)]
+        if rows
+        else []
+    )
+
+
+def _text(value: object) -> str:
+    """As YAML has it; nothing where there is none."""
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _table_of(runs: Sequence[Shown], keys: Iterable[str], cell: Callable[[int, str], str]) -> str:
+    """A row for each key, a column for each run; one for all where they agree in everything."""
+    rows = [(key, *(cell(number, key) for number in range(len(runs)))) for key in keys]
+    if len(runs) > 1 and all(len(set(row[1:])) == 1 for row in rows):
+        return page.table(["", "all runs"], [row[:2] for row in rows], breaks_words=True)
+    return page.table(["", *(run.title for run in runs)], rows, breaks_words=True)
+
+
+def _lineage(runs: Sequence[Shown]) -> list[str]:
+    traced = [trace(run.record) for run in runs]
+    keys = list(dict.fromkeys(name for found in traced for name, _ in found.facts))
+    facts = [dict(found.facts) for found in traced]
+    parts = [page.heading("Lineage"), _table_of(runs, keys, lambda i, key: facts[i].get(key, ""))]
+    told: list[Lineage] = []
+    for run, found in zip(runs, traced, strict=True):
+        parts += [page.paragraph(f"{run.letter} {fault}".strip(), tone="bad") for fault in found.faults]
+        if found.sources and found.sources not in [one.sources for one in told]:
+            of = [r.letter for r, other in zip(runs, traced, strict=True) if other.sources == found.sources]
+            parts += [page.heading(f"Sources of {', '.join(of)}" if of[0] else "Sources", 3), _sources(found)]
+            told.append(found)
+    return parts
+
+
+def _sources(found: Lineage) -> str:
+    columns = ("source", "kind", "licence", "revision", "documents", "text", "training tokens", "held-out tokens")
+    rows = [
+        (
+            source.name,
+            source.kind or "",
+            source.licence or ("not stated" if source.is_clean_text_known else "clean text not found"),
+            (source.revision or "")[:12],
+            source.documents,
+            words.size(source.bytes),
+            source.tokens,
+            source.held_out_tokens,
+        )
+        for source in found.sources
+    ]
+    return page.table(columns, rows)
+
+
+def _machine(runs: Sequence[Shown]) -> list[str]:
+    speed = [_speed(run.record) for run in runs]
+    environment = [dict(run.record.metadata.environment) for run in runs]
+    keys = list(dict.fromkeys(key for values in environment for key in values))
+    return [
+        page.heading("Speed and machine"),
+        _table_of(runs, speed[0], lambda i, key: speed[i][key]),
+        page.heading("Where it ran", 3),
+        _table_of(runs, keys, lambda i, key: environment[i].get(key, "")),
+    ]
+
+
+def _speed(record: Record) -> dict[str, str]:
+    memory = record.last("memory_bytes")
+    return {
+        "tokens per second, median": words.told(record.typical("tokens_per_second"), ",.0f"),
+        "seconds a step, median": words.told(record.typical("step_seconds"), ".4f"),
+        "use of the device (MFU), median": words.told(record.typical("mfu"), ".1%"),
+        "waiting for data, median": words.told(record.typical("data_wait_share"), ".1%"),
+        "most memory": "" if memory is None else words.size(memory),
+        "time in steps": words.duration(record.seconds),
+    }
+
+
+def _notes(runs: Sequence[Shown]) -> list[str]:
+    parts = [
+        page.paragraph(f"{run.letter} {note.text}".strip(), tone="bad" if note.is_bad else "")
+        for run in runs
+        for note in notes(run.record)
+    ]
+    return [page.heading("Notes"), *parts] if parts else []

@@ -1,0 +1,58 @@
+"""Numbers of a run as a reader wants them."""
+
+from __future__ import annotations
+
+import math
+
+from alm.report.record import Record
+
+
+def score(bits_per_byte: float | None, margin: float | None = None) -> str:
+    """Bits per byte with its margin, in two digits of that, or in four places; nothing where there is none.
+
+    >>> score(1.94342, 0.0213), score(1.94342), score(None)
+    ('1.943 ± 0.021', '1.9434', '')
+    """
+    if bits_per_byte is None:
+        return ""
+    if not margin:
+        return f"{bits_per_byte:.4f}"
+    places = min(max(1 - math.floor(math.log10(margin)), 2), 4)
+    return f"{bits_per_byte:.{places}f} ± {margin:.{places}f}"
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(59.7), duration(3725)
+    ('1:00', '1:02:05')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def size(number: float) -> str:
+    """Bytes in the largest decimal unit that leaves a digit before the point.
+
+    >>> size(999), size(1_234_000_000)
+    ('999 bytes', '1.2 GB')
+    """
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def told(value: float | None, form: str) -> str:
+    """`value` in `form`, nothing where there is none."""
+    return "" if value is None else format(value, form)
+
+
+def state(record: Record) -> str:
+    """How far a run is, in a few words."""
+    at = f"step {record.step:,} of {record.max_steps:,}"
+    if record.is_finished:
+        return f"finished at step {record.step:,}"
+    trainer = record.trainer()
+    return f"at {at}, trained by process {trainer} now" if trainer else f"not finished: at {at}"

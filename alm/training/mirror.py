@@ -1,0 +1,170 @@
+"""Rows of metrics, and samples, handed on to `logging.sinks`, so that nothing of theirs can hurt the run.
+
+Each sink lives in a thread of its own: a slow network holds no step up, and an exception ends the sink alone.
+`metrics.jsonl` is written first, and has everything.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from alm import kinds
+from alm.config.base import Config
+from alm.errors import AlmError, ConfigError
+from alm.events import Event, Listener, Noted, Sampled, Warned
+from alm.files import write_json
+from alm.training import metrics
+from alm.training.config import RunConfig
+from alm.training.metrics import Row
+from alm.training.sinks._sink import Opening, Sink, named
+
+NAME = "sinks.json"
+_CLOSING_SECONDS = 60.0
+_ID_BYTES = 4
+
+
+def check(sinks: Iterable[Config]) -> None:
+    """Raise `ConfigError` where the package of a sink is not installed: before anything is begun."""
+    for config in sinks:
+        module = kinds.module_of(config)
+        if find_spec(module.PACKAGE) is None:
+            raise ConfigError(
+                f"`logging.sinks`: the sink `{_kind(config)}` needs the package {module.PACKAGE}",
+                hint=f"run `pip install {module.INSTALL}`",
+            )
+
+
+class Mirror:
+    """Shows rows and samples to every sink that is open."""
+
+    def __init__(self, on_event: Listener) -> None:
+        self._on_event = on_event
+        self._lanes: list[_Lane] = []
+
+    def open(self, config: Config, opening: Opening) -> None:
+        """Open a sink. Raises `AlmError` when it cannot be."""
+        lane = _Lane(config, opening, self._on_event)
+        self._lanes.append(lane)
+        self._on_event(Noted(f"sink {lane.kind}: {lane.where}"))
+
+    def row(self, row: Row) -> None:
+        """Show a row of metrics."""
+        values = named(row)
+        if values:
+            for lane in self._lanes:
+                lane.put(lambda sink: sink.scalars(row["step"], values))
+
+    def hearing(self, on_event: Listener) -> Listener:
+        """`on_event`, with samples shown to the sinks as well."""
+
+        def heard(event: Event) -> None:
+            on_event(event)
+            if isinstance(event, Sampled):
+                for lane in self._lanes:
+                    lane.put(lambda sink: sink.samples(event.step, event.texts))
+
+        return heard
+
+    def close(self) -> None:
+        """Let every sink send what is left, for as long as that is reasonable."""
+        for lane in self._lanes:
+            lane.put(lambda sink: sink.close())
+        for lane in self._lanes:
+            lane.end()
+
+
+class _Lane:
+    """One sink and its thread. The first exception is told once, and is the end of it."""
+
+    def __init__(self, config: Config, opening: Opening, on_event: Listener) -> None:
+        self.kind = _kind(config)
+        self._on_event = on_event
+        self._rows = opening.run / metrics.NAME
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"sink-{self.kind}")
+        self._pending: deque[Future[None]] = deque()
+        opening_it: Future[Sink] = self._pool.submit(kinds.module_of(config).opened, config, opening)
+        fault = opening_it.exception()
+        if fault is not None:
+            self._pool.shutdown(wait=False)
+            raise _refusal(self.kind, fault) from fault
+        self._sink: Sink | None = opening_it.result()
+        self.where = self._sink.where
+
+    def put(self, show: Callable[[Sink], None]) -> None:
+        """Have `show` called in the sink's thread, after what was put before."""
+        if self._sink is not None:
+            self._pending.append(self._pool.submit(show, self._sink))
+            self._look()
+
+    def end(self) -> None:
+        """Wait for what was put."""
+        wait(self._pending, timeout=_CLOSING_SECONDS)
+        self._look()
+        if self._pending:
+            self._give_up(f"is not done after {_CLOSING_SECONDS:.0f} seconds: what it has not sent is lost")
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _look(self) -> None:
+        while self._pending and self._pending[0].done():
+            fault = self._pending.popleft().exception()
+            if fault is not None:
+                self._give_up(f"failed, and gets nothing more: {_told(fault)}")
+
+    def _give_up(self, reason: str) -> None:
+        for future in self._pending:
+            future.cancel()
+        self._pending.clear()
+        self._sink = None
+        self._on_event(Warned(f"the sink `{self.kind}` {reason}", f"`{self._rows}` has every row"))
+
+
+def _refusal(kind: str, fault: BaseException) -> AlmError:
+    if isinstance(fault, AlmError):
+        return fault
+    return ConfigError(
+        f"`logging.sinks`: the sink `{kind}` cannot be opened: {_told(fault)}",
+        hint="mend that, or train without it: `--set logging.sinks=[]`",
+    )
+
+
+def _told(fault: BaseException) -> str:
+    return " ".join(f"{type(fault).__name__}: {fault}".split())
+
+
+def _kind(config: Config) -> str:
+    kind: Any = getattr(config, "kind", "")  # every kind's configuration names it
+    return str(kind)
+
+
+@contextmanager
+def mirrored(config: RunConfig, run: Path, *, step: int, on_event: Listener) -> Iterator[Mirror]:
+    """The sinks of `config`, open for a run that goes on from `step`, and closed in the end."""
+    mirror = Mirror(on_event)
+    try:
+        if config.logging.sinks:
+            rows = [row for row in metrics.read(run) if row["step"] <= step]
+            opening = Opening(run, _id(run), config.model_dump(mode="json"), step, rows)
+            for sink in config.logging.sinks:
+                mirror.open(sink, opening)
+        yield mirror
+    finally:
+        mirror.close()
+
+
+def _id(run: Path) -> str:
+    """The run's name for trackers, drawn once: another run in a folder of the same name is another one there."""
+    path = run / NAME
+    try:
+        known = json.loads(path.read_bytes())["id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        known = secrets.token_hex(_ID_BYTES)
+        write_json(path, {"id": known})
+    return str(known)
