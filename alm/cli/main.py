@@ -11,7 +11,21 @@ from typing import Annotated
 import typer
 
 from alm import __version__
-from alm.cli import config, corpus, data, device, info, pack, pretrain, quickstart, sample, tokenizer, ui, verify_resume
+from alm.cli import (
+    config,
+    corpus,
+    data,
+    device,
+    info,
+    pack,
+    plan,
+    pretrain,
+    quickstart,
+    sample,
+    tokenizer,
+    ui,
+    verify_resume,
+)
 from alm.errors import EXIT_BUG, EXIT_FAILURE, EXIT_INTERRUPTED, AlmError, EchoedError
 
 # No markup mode: help is plain text, and Rich is not imported for it.
@@ -31,6 +45,7 @@ for _module, _name in (
     (tokenizer, "tokenizer"),
     (pack, None),
     (data, "data"),
+    (plan, None),
     (pretrain, None),
     (sample, None),
     (config, "config"),
