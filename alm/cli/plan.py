@@ -260,15 +260,15 @@ def _verdict(plan: Plan, data: Path | None) -> Iterator[str]:
 
 
 def _fit(plan: Plan) -> str:
-    needed = f"{ui.size(plan.memory_bytes)}"
+    needed = ui.size(plan.memory_bytes)
     if plan.fits is None:
         return f"Memory: it needs {needed}; how much is free is not told here."
-    free = ui.size(plan.available_bytes or 0)
+    free = "" if plan.available_bytes is None else f" of {ui.size(plan.available_bytes)}"
     if plan.fits:
-        return f"Fits: {needed} of {free}."
+        return f"Fits: {needed}{free}."
     if plan.suggested is not None:
         flags = " ".join(f"--set training.{name}={value}" for name, value in plan.suggested.items())
-        return f"Does not fit: it needs {needed} of {free}. It fits, with the same curve, with `{flags}`."
+        return f"Does not fit: it needs {needed}{free}. It fits, with the same curve, with `{flags}`."
     if plan.model_that_fits is not None:
         return f"Does not fit: not one sequence does. The largest preset that does is `--model {plan.model_that_fits}`."
     return "Does not fit: not one sequence does, nor one of any preset. Take shorter ones: `alm pack --seq-len`."

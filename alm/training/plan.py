@@ -16,7 +16,7 @@ from alm.training import limits, rehearsal
 from alm.training.budget import TOKENS_PER_PARAMETER, fitted
 from alm.training.config import RunConfig, TrainingConfig
 from alm.training.costs import START_SECONDS, Costs, costs, times
-from alm.training.fit import Room, checkpoint_bytes
+from alm.training.fit import Room, checkpoint_bytes, halved
 from alm.training.planned_text import Text, assumed_text, packed_text
 from alm.training.ranks import check
 
@@ -110,15 +110,32 @@ def plan(
     )
     _set_threads(config.training, choice, ranks)
     memory = Room(config, text.seq_len, choice, ranks)
-    suggested = memory.suggested()
-    if is_measured and (memory.fits or suggested is not None):
-        runnable = config.model_copy(update={"training": suggested or config.training})
-        spent: Costs | None = _spent(runnable, text, choice, ranks=ranks, started=started)
-    else:
-        spent = None
+    tried = _tried(memory, text, started=started, is_measured=is_measured)
     if budget is not None:
-        config, text = _for_budget(config, text, spent, data, seconds=budget, tokens=tokens)
-    return _Sums(config, text, choice, ranks).plan(memory, suggested, spent, cost)
+        config, text = _for_budget(config, text, tried.spent, data, seconds=budget, tokens=tokens)
+    return _Sums(config, text, choice, ranks).plan(memory, tried, cost)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """How a step is cut so that it fits, or None, and what it then costs, or None if that was not measured."""
+
+    training: TrainingConfig | None
+    spent: Costs | None
+    is_full: bool = False  # although counting said that it fits
+
+
+def _tried(memory: Room, text: Text, *, started: float | None, is_measured: bool) -> _Tried:
+    """A few steps of the run as it is configured; cut smaller where they do not fit."""
+    training = memory.config.training if memory.fits is not False else memory.suggested()
+    is_full = False
+    while is_measured and training is not None:
+        config = memory.config.model_copy(update={"training": training})
+        spent = _spent(config, text, memory.choice, ranks=memory.ranks, started=started)
+        if spent is not None:
+            return _Tried(training, spent, is_full)
+        training, is_full = halved(training, ranks=memory.ranks), True
+    return _Tried(training, None, is_full)
 
 
 def _set_threads(training: TrainingConfig, choice: Choice, ranks: int) -> None:
@@ -175,11 +192,16 @@ class _Sums:
     choice: Choice
     ranks: int
 
-    def plan(self, memory: Room, suggested: TrainingConfig | None, spent: Costs | None, cost: Cost) -> Plan:
+    def plan(self, memory: Room, tried: _Tried, cost: Cost) -> Plan:
+        """All of them."""
         training, counted, seq_len = self.config.training, count(self.config.model), self.text.seq_len
         per_step = training.sequences_per_step * seq_len
         tokens = per_step * training.max_steps
-        needed, largest = memory.needs(), memory.largest()
+        needed, largest, spent = memory.needs(), memory.largest(), tried.spent
+        is_known = largest is not None or spent is not None or tried.is_full
+        fits = tried.training == memory.config.training if is_known else None
+        if tried.is_full:
+            largest = tried.training.micro_batch_size if tried.training else 0
         parts = None if spent is None else spent.of(self.config)
         seconds = None if parts is None else sum(parts.values())
         return Plan(
@@ -201,12 +223,12 @@ class _Sums:
             memory_bytes=needed.total,
             process_bytes=memory.process_bytes,
             available_bytes=memory.available,
-            fits=memory.fits,
+            fits=fits,
             micro_batch_size=training.micro_batch_size,
             gradient_accumulation=training.gradient_accumulation,
             largest_micro_batch=largest,
-            suggested=None if suggested is None else _batch(suggested),
-            model_that_fits=memory.model_that_fits() if largest == 0 else None,
+            suggested=None if fits is not False or tried.training is None else _batch(tried.training),
+            model_that_fits=memory.model_that_fits() if memory.largest() == 0 else None,
             tokens_per_second=None if spent is None else per_step / spent.step,
             step_seconds=None if spent is None else spent.step,
             seconds=seconds,
