@@ -240,6 +240,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def usable_processors() -> int:
+    """Processors that this process may use: a container may have fewer than the machine, which only some tell."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return found or 1
+
+
 def set_threads(threads: int) -> None:
     """Use `threads` CPU threads in this process: sums are only equal bit for bit at an equal number."""
     try:
@@ -268,6 +274,21 @@ def keep_freed_memory() -> bool:
     settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: _TOP_PAD_BYTES}
     took = [mallopt(name, value) for name, value in settings.items()]
     return all(took)
+
+
+def give_back_freed_memory() -> None:
+    """Have the C library give the system what `keep_freed_memory` kept, where it can be told."""
+    if platform.libc_ver()[0] == "glibc":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when `device` has done all that it was given: before a clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def set_deterministic(device: torch.device) -> None:

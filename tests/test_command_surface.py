@@ -32,8 +32,10 @@ PROMISED = {
     "alm pack": "--tokenizer --in --from --out --seq-len --shard-size --mode --val-fraction --dtype --workers --engine "
     "--ray-address --force --json -q -v --dry-run",
     "alm data show": "--step --run --data --characters --json",
-    "alm pretrain": "--model --train --data --out --device --nproc --resume --seed --time-limit --set --json -q -v "
-    "--dry-run",
+    "alm plan": "--model --train --data --seq-len --tokens --device --nproc --budget --watts --price-per-hour "
+    "--no-measure --set --json -q -v",
+    "alm pretrain": "--model --train --data --out --device --nproc --resume --seed --time-limit --budget --set --json "
+    "-q -v --dry-run",
     "alm sample": "--checkpoint --tokenizer --prompt --max-tokens --temperature --top-k --seed --device --json -q -v",
     "alm watch": "--once --json",
     "alm report": "--out --force --json",

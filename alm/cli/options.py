@@ -24,6 +24,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors on stderr.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what libraries do, and show tracebacks.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="DURATION",
+        help="Choose as many steps as can be done in so long, counted from the start of the command: 20m, 2h.",
+        show_default=False,
+    ),
+]
 Workers = Annotated[
     str, typer.Option("--workers", metavar="N", help="How many work at once: a number, or auto for all processors.")
 ]

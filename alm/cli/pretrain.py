@@ -76,6 +76,7 @@ def pretrain(
             show_default=False,
         ),
     ] = None,
+    budget: options.Budget = None,
     set_: options.Set = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -85,6 +86,7 @@ def pretrain(
     """Train a model. Interrupt it at any time: it saves, and the same command goes on, bit for bit."""
     started = time.monotonic()  # before the imports, which take seconds
     deadline = started + options.seconds(time_limit, flag="--time-limit") if time_limit is not None else None
+    seconds = options.seconds(budget, flag="--budget") if budget is not None else None
     from alm import distributed
     from alm.training import pretrain as stage
 
@@ -93,10 +95,11 @@ def pretrain(
     folder = out or _folder(resume, model)
     point = _resume_point(resume)
     overrides = [*(set_ or []), *([f"training.seed={seed}"] if seed is not None else [])]
+    _check_budget(budget, overrides)
     config = _config(folder, model, train, overrides, resume=point)
     packed = data or _own_data(folder) or DEFAULT_DATA
     if dry_run:
-        _show_plan(config, packed, device, ranks, as_json=json)
+        _show_plan(config, packed, device, ranks, as_json=json, budget=seconds, started=started)
         return
     if ranks > here.size:
         from alm.cli import ranks as launcher
@@ -112,6 +115,7 @@ def pretrain(
             device_name=device,
             resume=point,
             deadline=deadline,
+            finish_by=None if seconds is None else started + seconds,
             on_event=on_event,
         )
     if not here.is_main:
@@ -135,22 +139,21 @@ def _ranks(nproc: int | None, here: Place) -> int:
     return nproc or here.size
 
 
-def _show_plan(config: RunConfig, packed: Path, device: str, ranks: int, *, as_json: bool) -> None:
-    from alm.training.plan import plan
+def _check_budget(budget: str | None, overrides: list[str]) -> None:
+    from alm.errors import ConfigError
 
-    found = plan(config, data=packed, device_name=device, ranks=ranks)
-    rows = [
-        ("parameters", f"{found.parameters:,}"),
-        ("steps", f"{found.steps:,} of {found.tokens_per_step:,} tokens = {found.tokens:,} tokens"),
-        ("data", f"{found.training_sequences:,} sequences"),
-        *(("", f"{name} seen {seen:.2f} times") for name, seen in found.epochs.items()),
-        ("validation", f"{found.validation_sequences:,} sequences"),
-        ("compute", f"{found.training_flops:.2e} FLOPs"),
-        ("memory", f"{found.memory_bytes / 1e9:,.1f} GB at the peak{' for each rank' if ranks > 1 else ''}, estimated"),
-        *(("", f"{size / 1e9:,.2f} GB {part}") for part, size in found.memory.items()),
-        ("device", f"{found.device}, {found.precision}" + (f", {ranks} ranks" if ranks > 1 else "")),
-    ]
-    ui.show_result(vars(found), ui.table(rows), as_json=as_json)
+    if budget is not None and any(change.partition("=")[0].strip() == "training.max_steps" for change in overrides):
+        raise ConfigError(
+            "`--budget` chooses `training.max_steps`, which `--set` gives too", hint="leave out one of the two"
+        )
+
+
+def _show_plan(
+    config: RunConfig, packed: Path, device: str, ranks: int, *, as_json: bool, budget: float | None, started: float
+) -> None:
+    from alm.cli.plan import show
+
+    show(config, data=packed, device_name=device, ranks=ranks, as_json=as_json, budget=budget, started=started)
 
 
 def _folder(resume: str, model: str | None) -> Path:

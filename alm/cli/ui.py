@@ -133,6 +133,14 @@ def size(number: float) -> str:
     return f"{number:.1f} TB"
 
 
+def count_of(number: float) -> str:
+    """A number to two or three digits: 950, 13M, 1.5B."""
+    for unit, scale in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= scale:
+            return f"{number / scale:.3g}{unit}"
+    return f"{number:.0f}"
+
+
 def score(bits_per_byte: float, margin: float | None) -> str:
     """`1.943 ± 0.021 bits/byte`, with two digits of the margin, or four places where there is none."""
     if not margin:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from alm.device import Choice, autocast
+from alm.device import Choice, autocast, wait_for
 from alm.events import Listener, Noted
 from alm.model.init import initialize
 from alm.model.transformer import Transformer
@@ -60,17 +60,10 @@ def _seconds(forward: Forward, model: Transformer, ids: Tensor, choice: Choice) 
     """Of a forward and backward pass, when all is warm."""
     for number in range(_WARM_UP + _STEPS):
         if number == _WARM_UP:
-            _wait(choice.device)
+            wait_for(choice.device)
             started = time.perf_counter()
         with autocast(choice.device, choice.precision):
             loss = model.losses(forward(ids), ids, divisor=float(ids.numel())).total
         loss.backward()  # type: ignore[no-untyped-call]
-    _wait(choice.device)
+    wait_for(choice.device)
     return (time.perf_counter() - started) / _STEPS
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

@@ -2,72 +2,269 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from alm import device
-from alm.corpus.split import TRAIN, VALIDATION
+from alm import device as devices
+from alm.device import Choice
 from alm.distributed import Place
-from alm.model.count import count
-from alm.packing.shards import open_packed
-from alm.training.config import RunConfig
-from alm.training.loop import planned
-from alm.training.pretrain import epochs
+from alm.errors import ConfigError
+from alm.events import Listener, ignore
+from alm.model.count import Count, count
+from alm.training import limits, rehearsal
+from alm.training.budget import TOKENS_PER_PARAMETER, fitted
+from alm.training.config import RunConfig, TrainingConfig
+from alm.training.costs import START_SECONDS, Costs, costs, times
+from alm.training.fit import Room, checkpoint_bytes, halved
+from alm.training.planned_text import Text, assumed_text, packed_text
 from alm.training.ranks import check
-from alm.training.settle import with_data
+
+JOULES_PER_KWH, SECONDS_PER_HOUR = 3.6e6, 3600
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What running costs: watts drawn, and the price of an hour in any currency; None is not told."""
+
+    watts: float | None = None
+    price_per_hour: float | None = None
+
+
+NO_COST = Cost()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of a run."""
+    """Numbers of a run. Those in seconds are None where nothing was measured, those of the text where it is not known.
+
+    `memory` has the bytes at the peak by part, `memory_bytes` their sum: of the GPU, or what the process grows by, and
+    `process_bytes` is what a process on a CPU has before it trains. `largest_micro_batch` is 0 where not one sequence
+    fits; then `model_that_fits` is a preset that does, if one does. `suggested` are micro-batches that fit, where
+    those of the configuration do not: what is measured is measured with them.
+    """
 
     parameters: int
+    parameters_by_part: dict[str, int]
+    seq_len: int
+    vocab_size: int
+    assumed: tuple[str, ...]
     tokens_per_step: int
     steps: int
     tokens: int
-    training_sequences: int
-    validation_sequences: int
+    tokens_per_parameter: float
+    compute_optimal_tokens: int
+    training_sequences: int | None
+    validation_sequences: int | None
     epochs: dict[str, float]
     training_flops: float
-    memory: dict[str, int]  # bytes at the peak, by part
-    memory_bytes: int  # of the GPU, or what the process grows by
+    memory: dict[str, int]
+    memory_bytes: int
+    process_bytes: int
+    available_bytes: int | None
+    fits: bool | None
+    micro_batch_size: int
+    gradient_accumulation: int
+    largest_micro_batch: int | None
+    suggested: dict[str, int] | None
+    model_that_fits: str | None
+    tokens_per_second: float | None
+    step_seconds: float | None
+    seconds: float | None
+    seconds_by_part: dict[str, float] | None
+    checkpoint_bytes: int
+    checkpoints: int
+    kwh: float | None
+    price: float | None
     device: str
     precision: str
     ranks: int
+    intervals: dict[str, int]
 
 
-def plan(config: RunConfig, *, data: Path, device_name: str = "auto", ranks: int = 1) -> Plan:
-    """The run that `pretrain` would do with the same arguments as so many ranks; nothing is written."""
-    check(config, Place(size=ranks))
-    packed = open_packed(data)
-    config = with_data(config, packed)
-    choice = device.choose(device_name, precision=config.training.precision)
-    counted = count(config.model)
-    seq_len = packed.metadata.seq_len
-    tokens_per_step = config.training.sequences_per_step * seq_len
-    tokens = tokens_per_step * config.training.max_steps
-    sequences = packed.metadata.sequences(TRAIN)
-    on_cpu = choice.device.type == "cpu"
-    memory = counted.memory(
-        config.training.micro_batch_size,
-        seq_len,
-        precision=choice.precision,
-        accumulates=config.training.gradient_accumulation > 1,
-        on_gpu=not on_cpu,
+def plan(
+    config: RunConfig,
+    *,
+    data: Path | None = None,
+    seq_len: int | None = None,
+    tokens: int | None = None,
+    device_name: str = "auto",
+    ranks: int = 1,
+    is_measured: bool = True,
+    budget: float | None = None,
+    cost: Cost = NO_COST,
+    started: float | None = None,
+    on_event: Listener = ignore,
+) -> Plan:
+    """The run that `pretrain` would do with the same arguments as so many ranks; nothing is written.
+
+    Without packed `data` the text has `tokens` tokens in sequences of `seq_len`, or what is assumed. With `budget`, in
+    seconds of the whole command, steps are chosen for it. `started` (of `time.monotonic`) is when the command began,
+    as a run's would.
+    """
+    check(config, Place(size=ranks, local_size=ranks))
+    config, text = packed_text(config, data) if data else assumed_text(config, seq_len=seq_len, tokens=tokens)
+    choice = devices.choose(device_name, precision=config.training.precision)
+    config = limits.capped(
+        config, choice.device, seq_len=text.seq_len, vocab_size=text.vocab_size, ranks=ranks, on_event=on_event
     )
-    mixture = planned(config, packed.split(TRAIN)).mixture
-    return Plan(
-        parameters=counted.total,
-        tokens_per_step=tokens_per_step,
-        steps=config.training.max_steps,
-        tokens=tokens,
-        training_sequences=sequences,
-        validation_sequences=packed.metadata.sequences(VALIDATION),
-        epochs=epochs(config, mixture),
-        training_flops=tokens * counted.training_flops_per_token(seq_len),
-        memory=vars(memory),
-        memory_bytes=memory.of_process if on_cpu else memory.total,
-        device=str(choice.device),
-        precision=choice.precision,
-        ranks=ranks,
-    )
+    _set_threads(config.training, choice, ranks)
+    memory = Room(config, text.seq_len, choice, ranks)
+    tried = _tried(memory, text, started=started, is_measured=is_measured)
+    if budget is not None:
+        config, text = _for_budget(config, text, tried.spent, data, seconds=budget, tokens=tokens)
+    return _Sums(config, text, choice, ranks).plan(memory, tried, cost)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """How a step is cut so that it fits, or None, and what it then costs, or None if that was not measured."""
+
+    training: TrainingConfig | None
+    spent: Costs | None
+    is_full: bool = False  # although counting said that it fits
+
+
+def _tried(memory: Room, text: Text, *, started: float | None, is_measured: bool) -> _Tried:
+    """A few steps of the run as it is configured; cut smaller where they do not fit."""
+    training = memory.config.training if memory.fits is not False else memory.suggested()
+    is_full = False
+    while is_measured and training is not None:
+        config = memory.config.model_copy(update={"training": training})
+        spent = _spent(config, text, memory.choice, ranks=memory.ranks, started=started)
+        if spent is not None:
+            return _Tried(training, spent, is_full)
+        training, is_full = halved(training, ranks=memory.ranks), True
+    return _Tried(training, None, is_full)
+
+
+def _set_threads(training: TrainingConfig, choice: Choice, ranks: int) -> None:
+    """As the run will have them: what it is told, or the share of the processors that a rank has."""
+    if choice.device.type != "cpu":
+        return
+    devices.keep_freed_memory()
+    if training.threads != "auto":
+        devices.set_threads(training.threads)
+    elif ranks > 1:
+        devices.set_threads(devices.usable_processors() // ranks or 1)
+
+
+def _spent(config: RunConfig, text: Text, choice: Choice, *, ranks: int, started: float | None) -> Costs | None:
+    """What the run costs in time, by a few steps; None where memory is full after all."""
+    before = 0.0 if started is None else time.monotonic() - started
+    try:
+        rates = rehearsal.rehearse(_of_one_rank(config, ranks), choice, text.batches, seq_len=text.seq_len)
+    except (RuntimeError, MemoryError) as error:
+        if not devices.is_out_of_memory(error):
+            raise
+        return None
+    return costs(config, rates, validation_sequences=text.scored, start=before + START_SECONDS, ranks=ranks)
+
+
+def _of_one_rank(config: RunConfig, ranks: int) -> RunConfig:
+    """`config` with the part of a step that one of the ranks does, by itself."""
+    training = config.training
+    own = {"gradient_accumulation": training.gradient_accumulation // ranks, "compile": training.compile is True}
+    return config.model_copy(update={"training": training.model_copy(update=own)})
+
+
+def _for_budget(
+    config: RunConfig, text: Text, spent: Costs | None, data: Path | None, *, seconds: float, tokens: int | None
+) -> tuple[RunConfig, Text]:
+    """`config` with the steps that fit into so many seconds, and what becomes of the text."""
+    if spent is None:
+        raise ConfigError(
+            "steps for a budget come from measured ones, and nothing was measured",
+            hint="leave out `--no-measure`; if the model does not fit into memory, choose a smaller one: `--model 1m`",
+        )
+    config = fitted(config, spent, seconds=seconds)
+    if data is not None:
+        return packed_text(config, data)
+    return config, assumed_text(config, seq_len=text.seq_len, tokens=tokens)[1]
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """The numbers of a plan, from what was decided and measured."""
+
+    config: RunConfig
+    text: Text
+    choice: Choice
+    ranks: int
+
+    def plan(self, memory: Room, tried: _Tried, cost: Cost) -> Plan:
+        """All of them."""
+        training, counted, seq_len = self.config.training, count(self.config.model), self.text.seq_len
+        per_step = training.sequences_per_step * seq_len
+        tokens = per_step * training.max_steps
+        needed, largest, spent = memory.needs(), memory.largest(), tried.spent
+        is_known = largest is not None or spent is not None or tried.is_full
+        fits = tried.training == memory.config.training if is_known else None
+        if tried.is_full:
+            largest = tried.training.micro_batch_size if tried.training else 0
+        parts = None if spent is None else spent.of(self.config)
+        seconds = None if parts is None else sum(parts.values())
+        return Plan(
+            parameters=counted.total,
+            parameters_by_part=_parts(counted),
+            seq_len=seq_len,
+            vocab_size=self.config.model.known_vocab_size,
+            assumed=self.text.assumed,
+            tokens_per_step=per_step,
+            steps=training.max_steps,
+            tokens=tokens,
+            tokens_per_parameter=round(tokens / counted.total, 3),
+            compute_optimal_tokens=TOKENS_PER_PARAMETER * counted.total,
+            training_sequences=self.text.training_sequences,
+            validation_sequences=self.text.validation_sequences,
+            epochs=self.text.epochs,
+            training_flops=tokens * counted.training_flops_per_token(seq_len),
+            memory=dict(needed.parts),
+            memory_bytes=needed.total,
+            process_bytes=memory.process_bytes,
+            available_bytes=memory.available,
+            fits=fits,
+            micro_batch_size=training.micro_batch_size,
+            gradient_accumulation=training.gradient_accumulation,
+            largest_micro_batch=largest,
+            suggested=None if fits is not False or tried.training is None else _batch(tried.training),
+            model_that_fits=memory.model_that_fits() if memory.largest() == 0 else None,
+            tokens_per_second=None if spent is None else per_step / spent.step,
+            step_seconds=None if spent is None else spent.step,
+            seconds=seconds,
+            seconds_by_part=parts,
+            checkpoint_bytes=checkpoint_bytes(counted),
+            checkpoints=self._checkpoints(),
+            kwh=_product(cost.watts, seconds, 1 / JOULES_PER_KWH),
+            price=_product(cost.price_per_hour, seconds, 1 / SECONDS_PER_HOUR),
+            device=str(self.choice.device),
+            precision=self.choice.precision,
+            ranks=self.ranks,
+            intervals=self._intervals(),
+        )
+
+    def _checkpoints(self) -> int:
+        """How many lie on the disk when there are most: one is written before the oldest goes."""
+        training = self.config.training
+        saves = times(self.config)["saving"]
+        permanent = training.max_steps // training.keep_every if training.keep_every else 0
+        return min(saves, training.keep_last + training.keep_best + 1) + permanent
+
+    def _intervals(self) -> dict[str, int]:
+        """What happens every so many steps."""
+        found = {"validation": self.config.validation.interval, "checkpoint": self.config.training.checkpoint_interval}
+        warmup = getattr(self.config.scheduler, "warmup_steps", None)
+        return found if warmup is None else {"warm-up": warmup, **found}
+
+
+def _parts(counted: Count) -> dict[str, int]:
+    named = ("embedding", "attention", "feedforward", "norms", "head", "extras")
+    return {name: size for name in named if (size := getattr(counted, name))}
+
+
+def _batch(training: TrainingConfig) -> dict[str, int]:
+    return {name: getattr(training, name) for name in ("micro_batch_size", "gradient_accumulation")}
+
+
+def _product(each: float | None, seconds: float | None, unit: float) -> float | None:
+    return None if each is None or seconds is None else each * seconds * unit

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ from alm import artifacts, device, distributed
 from alm.artifacts import RunMetadata, RunResult
 from alm.checkpoint.background import CheckpointWriter, NoWriter
 from alm.checkpoint.format import LAST_NAME, Checkpoint
-from alm.checkpoint.load import Found, load_checkpoint
+from alm.checkpoint.load import Found, load_checkpoint, newest
 from alm.checkpoint.retain import Retention, set_aside_later
 from alm.checkpoint.space import check_space
 from alm.config.load import write_yaml
@@ -31,8 +31,11 @@ from alm.model.count import count
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.packing.shards import PackedData, open_packed
 from alm.tokenizers.file import Tokenizer
-from alm.training import metrics, reference, run, samples
+from alm.training import metrics, reference, rehearsal, run, samples
+from alm.training.available import available_bytes
+from alm.training.budget import MANY_EPOCHS, keeping_choices
 from alm.training.config import RunConfig
+from alm.training.fitting import Fitting
 from alm.training.loop import Hooks, Streams, lr_factor, planned, train
 from alm.training.mirror import Mirror, mirrored
 from alm.training.settle import Resume, settle
@@ -52,6 +55,7 @@ def pretrain(
     device_name: str = "auto",
     resume: Resume = "auto",
     deadline: float | None = None,
+    finish_by: float | None = None,
     on_event: Listener = ignore,
 ) -> RunMetadata:
     """Train a model on the packed `data` in the run folder `out`, from the start or from a checkpoint.
@@ -60,10 +64,19 @@ def pretrain(
     from that checkpoint. A finished run is left as it is. Raises `StoppedError` after saving when a
     signal asked for it, or at `deadline` (of `time.monotonic`). Any other error in the middle saves too.
 
+    `finish_by`, also of `time.monotonic`, is for a run that begins: it gets as many steps as will be done by then, and
+    what else is counted in steps in proportion. A run that goes on keeps what was chosen when it began.
+
+    Where memory is full, micro-batches are halved and the run goes on: the same curve, which the configuration of the
+    run and the next run on this device remember.
+
     Under `torchrun` every rank calls this with the same arguments. The main rank decides, and it alone writes.
     """
     with distributed.joined(device_name) as world:
-        settled = world.from_main(lambda: settle(config, data, out, resume, world, on_event))
+        begun = finish_by is not None and run.exists(out)
+        settled = world.from_main(
+            lambda: settle(_as_begun(config, out, on_event) if begun else config, data, out, resume, world, on_event)
+        )
         training = settled.config.training
         choice = device.choose(str(world.device), precision=training.precision)
         device.set_threads(int(training.threads))
@@ -74,20 +87,17 @@ def pretrain(
         job = _Job(settled.config, open_packed(data), out, choice, settled.environment, world, on_event)
         if settled.is_finished:
             return world.from_main(lambda: _up_to_date(job, training.max_steps))
-        try:
-            with contextlib.ExitStack() as stack:
-                world.from_main(lambda: stack.enter_context(run.locked(out)))
-                return _train(job, _state(job, settled.found), found=settled.found, deadline=deadline)
-        except (RuntimeError, MemoryError) as error:
-            if not device.is_out_of_memory(error):
-                raise
-            raise _out_of_memory(job) from error
+        fitting = _fitting(job)
+        config = fitting.tried(job.config)
+        if finish_by is not None and not begun:
+            config = fitting.budgeted(config, finish_by=finish_by)
+        job = replace(job, config=config)
+        with contextlib.ExitStack() as stack:
+            world.from_main(lambda: stack.enter_context(run.locked(out)))
+            return _fitted(job, settled.found, deadline=deadline)
 
 
 ALL = "all sources"
-# Muennighoff et al. 2023, "Scaling Data-Constrained Language Models", section 5: up to 4 epochs are almost as good as
-# new text.
-MANY_EPOCHS = 4
 MORE_TEXT = "train for fewer steps with `--set training.max_steps=...`, or prepare more text"
 
 
@@ -115,19 +125,32 @@ class _Job:
         return f"alm pretrain --resume {self.out / LAST_NAME}"
 
 
-def _out_of_memory(job: _Job) -> AlmError:
-    training = job.config.training
-    smaller = [f"training.micro_batch_size={max(1, training.micro_batch_size // 2)}"]
-    smaller.append(f"training.gradient_accumulation={training.gradient_accumulation * 2}")
-    flags = " ".join(f"--set {change}" for change in smaller)
-    hint = f"add `{flags}`: half the memory of activations, the same curve"
-    if training.micro_batch_size == 1:
-        hint = "choose a smaller model: `--model 10m`, or `--model 1m`"
-    return AlmError(
-        f"the memory of {job.choice.device} is full: {count(job.config.model).total:,} parameters and micro-batches "
-        f"of {training.micro_batch_size} sequences do not fit",
-        hint=hint,
-    )
+def _as_begun(config: RunConfig, out: Path, on_event: Listener) -> RunConfig:
+    """`config` with what a budget chose for the run in `out` when it began."""
+    own = run.read_config(out)
+    on_event(Noted(f"`{out}` keeps its {own.training.max_steps:,} steps: a budget counts when a run begins"))
+    return keeping_choices(config, own)
+
+
+def _fitted(job: _Job, found: Found | None, *, deadline: float | None) -> RunMetadata:
+    """Train; where memory is full, go on from the newest checkpoint with smaller micro-batches."""
+    fitting = _fitting(job)
+    while True:
+        try:
+            return _train(job, _state(job, found), found=found, deadline=deadline)
+        except (RuntimeError, MemoryError) as error:
+            if not device.is_out_of_memory(error):
+                raise
+            if job.world.size > 1:  # the others are in the middle of a step
+                fitting.remember(job.config)
+                raise fitting.out_of_memory(job.config) from error
+            job = replace(job, config=fitting.halved(job.config))
+        rehearsal.let_go(job.choice.device)  # here: the error had hold of everything
+        found = newest(job.out, on_event=job.on_event)
+
+
+def _fitting(job: _Job) -> Fitting:
+    return Fitting(job.packed, job.choice, job.world, available_bytes(job.choice.device), job.on_event)
 
 
 def _metadata(job: _Job) -> RunMetadata:
@@ -145,12 +168,17 @@ def _metadata(job: _Job) -> RunMetadata:
 
 def _state(job: _Job, found: Found | None) -> TrainState:
     """The state to train on from: new, or that of the checkpoint; later checkpoints and metrics are set aside."""
-    state = fresh(job.config, job.choice, job.world, seq_len=job.packed.metadata.seq_len)
-    if found is not None:
-        # Ranks that need only a part of it have no room for all of it on their device.
-        checkpoint = load_checkpoint(found.path, device="cpu" if job.world.size > 1 else job.choice.device)
-        _check_same_bits(checkpoint, job)
-        restore_(state, checkpoint, job.choice)
+    try:
+        state = fresh(job.config, job.choice, job.world, seq_len=job.packed.metadata.seq_len)
+        if found is not None:
+            # Ranks that need only a part of it have no room for all of it on their device.
+            checkpoint = load_checkpoint(found.path, device="cpu" if job.world.size > 1 else job.choice.device)
+            _check_same_bits(checkpoint, job)
+            restore_(state, checkpoint, job.choice)
+    except (RuntimeError, MemoryError) as error:
+        if not device.is_out_of_memory(error):
+            raise
+        raise _fitting(job).out_of_memory(job.config) from error
     job.world.from_main(lambda: _make_ready(job, found))
     return state
 

@@ -32,6 +32,7 @@ NAME = SAMPLES_NAME
 _HELD_OUT_PROMPTS = 3
 _PROMPT_TOKENS = 16
 _PROMPT_SEED = 0
+AUTO_PROMPTS = 1 + _HELD_OUT_PROMPTS  # an empty one, and these
 _SEED_BYTES = 4  # short enough to be typed after `alm sample --seed`
 
 

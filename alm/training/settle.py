@@ -22,7 +22,7 @@ from alm.events import Listener
 from alm.files import sha256
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.packing.shards import PackedData, open_packed, pack_command
-from alm.training import compiling, metrics, mirror, ranks, run
+from alm.training import compiling, limits, metrics, mirror, ranks, run
 from alm.training.config import RunConfig
 
 Resume = Path | Literal["auto", "never"]
@@ -43,6 +43,14 @@ def settle(config: RunConfig, data: Path, out: Path, resume: Resume, world: Worl
     packed = open_packed(data)
     _refuse_or_pass(out, resume)
     begun = run.exists(out)
+    config = limits.capped(
+        config,
+        world.device,
+        seq_len=packed.metadata.seq_len,
+        vocab_size=packed.metadata.vocab_size,
+        ranks=world.size,
+        on_event=on_event,
+    )
     if begun:
         config = run.resumed_config(out, config, on_event=on_event)
     mirror.check(config.logging.sinks)

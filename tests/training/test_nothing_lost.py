@@ -163,15 +163,14 @@ def failing(at: int, error: BaseException) -> Callable[..., Any]:
     return backward
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), AlmError("a refusal"), RuntimeError("CUDA out of memory")])
+@pytest.mark.parametrize("error", [ValueError("a bug"), AlmError("a refusal"), RuntimeError("a kernel failed")])
 def test_an_error_saves_the_last_whole_step(
     data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(step, "_backward", failing(6, error))
-        expected = "memory of cpu is full" if isinstance(error, RuntimeError) else str(error)
-        with pytest.raises((ValueError, AlmError), match=expected):
+        with pytest.raises(type(error), match=str(error)):
             pretrain(run_config(), data=data, out=out)
     assert verify(out / "ckpt-step000006-interrupt.pt").step == 6
     events: list[Event] = []

@@ -341,13 +341,15 @@ def test_a_resume_may_cut_a_step_into_other_micro_batches(data: Path, uninterrup
 def test_a_full_memory_names_what_makes_it_fit(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
+    """Smaller micro-batches are tried before: tests/training/test_fitting.py."""
+
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(text)
 
     monkeypatch.setattr("alm.training.step._backward", fail)
-    with pytest.raises(AlmError, match="the memory of cpu is full") as caught:
+    with pytest.raises(AlmError, match="the memory of cpu is full.*micro-batches of 1 sequences") as caught:
         pretrain(run_config(), data=data, out=tmp_path / "run")
-    assert "training.micro_batch_size=1 --set training.gradient_accumulation=4" in str(caught.value.hint)
+    assert "--model 10m" in str(caught.value.hint)
 
 
 def test_a_run_within_its_warm_up_is_told(data: Path, tmp_path: Path) -> None:

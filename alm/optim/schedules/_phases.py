@@ -8,7 +8,6 @@ from pydantic import Field
 
 from alm.config.base import Config as BaseConfig
 
-
 WARMUP_SHARE = 0.05
 
 

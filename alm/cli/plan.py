@@ -1,0 +1,296 @@
+"""`alm plan`, and what `alm pretrain --dry-run` shows: the numbers of a run, and a verdict in plain words."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alm.cli import options, ui
+
+if TYPE_CHECKING:
+    from alm.training.budget import Proposal
+    from alm.training.config import RunConfig
+    from alm.training.plan import Plan
+
+app = typer.Typer(rich_markup_mode=None)
+
+DEFAULT_DATA = Path("data/packed")
+_SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
+_PARTS = {
+    "temporary": "logits and gradients within a layer",
+    "checkpoint": "copy that checkpoints are written from",
+    "gaps": "code, and gaps between blocks",
+}
+
+
+@app.command(epilog="Example:  alm plan --model 10m --tokens 50M --budget 2h")
+def plan(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="Model file or preset; with --budget absent chooses one.  [default: pico]",
+            show_default=False,
+        ),
+    ] = None,
+    train: Annotated[
+        str | None, typer.Option("--train", help="Training file or preset.  [default: train]", show_default=False)
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Packed data.  [default: data/packed, if it is there]", show_default=False),
+    ] = None,
+    seq_len: Annotated[
+        int | None,
+        typer.Option("--seq-len", metavar="N", min=1, help="Tokens of a sequence, without packed data."),
+    ] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            "--tokens", metavar="N", help="Tokens of text there will be, without packed data: 800k, 20M, 1.5B."
+        ),
+    ] = None,
+    device: options.Device = "auto",
+    nproc: Annotated[int, typer.Option("--nproc", metavar="N", min=1, help="As of `alm pretrain`.")] = 1,
+    budget: options.Budget = None,
+    watts: Annotated[
+        float | None,
+        typer.Option("--watts", min=0, help="What the machine draws: adds the energy.", show_default=False),
+    ] = None,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option("--price-per-hour", min=0, help="What it costs: tells the price.", show_default=False),
+    ] = None,
+    no_measure: Annotated[
+        bool, typer.Option("--no-measure", help="Only what can be counted: no steps are tried, no times are told.")
+    ] = False,
+    set_: options.Set = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Say whether a run fits, how long it takes and what the text allows, before anything is spent."""
+    started = time.monotonic()  # before the imports, which take seconds
+    from alm.training.plan import Cost
+
+    seconds = None if budget is None else options.seconds(budget, flag="--budget")
+    wanted, packed = _tokens(tokens), _data(data, seq_len, tokens)
+    overrides = set_ or []
+    found: Proposal | None = None
+    with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
+        if seconds is not None and model is None and train is None:
+            found = _proposed(seconds, packed, seq_len, wanted, device, measure=not no_measure)
+            overrides, model = [*found.overrides, *overrides], found.preset
+            seq_len = seq_len or (None if packed else found.seq_len)
+            overrides += [] if packed else [f"model.vocab_size={found.vocab_size}"]
+        show(
+            _config(model, train, overrides),
+            data=packed,
+            device_name=device,
+            ranks=nproc,
+            as_json=json,
+            seq_len=seq_len,
+            tokens=wanted,
+            is_measured=not no_measure,
+            budget=seconds,
+            cost=Cost(watts, price_per_hour),
+            started=started,
+            on_event=on_event,
+            found=found,
+            flag=budget,
+        )
+
+
+def show(
+    config: RunConfig, *, as_json: bool, found: Proposal | None = None, flag: str | None = None, **arguments: Any
+) -> None:  # Any: as `alm.training.plan.plan` takes them
+    """Plan `config` and print what comes out."""
+    from alm.training.plan import plan as make
+
+    made = make(config, **arguments)
+    words = list(_verdict(made, arguments.get("data")))
+    commands = [] if found is None else _commands(found, arguments.get("data"), flag)
+    values = {**vars(made), "verdict": words, "commands": commands}
+    lines = [*ui.table(list(_rows(made))), "", *words]
+    ui.show_result(
+        values, [*lines, *(["", "To do so:", *(f"  {line}" for line in commands)] if commands else [])], as_json=as_json
+    )
+
+
+def _tokens(given: str | None) -> int | None:
+    from alm.errors import ConfigError
+
+    if given is None:
+        return None
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgb]?)", given.lower().replace(",", "").replace("_", ""))
+    number = round(float(parts[1]) * _SCALES[parts[2]]) if parts else 0
+    if number < 1:
+        raise ConfigError(f"`--tokens {given}` is no number of tokens", hint="write it like `--tokens 20M`")
+    return number
+
+
+def _data(data: Path | None, seq_len: int | None, tokens: str | None) -> Path | None:
+    """The packed data that is planned with; None where the text is assumed."""
+    from alm.errors import ConfigError
+    from alm.packing.shards import METADATA_NAME
+
+    assumed = [name for name, value in (("--seq-len", seq_len), ("--tokens", tokens)) if value is not None]
+    if assumed and data is not None:
+        raise ConfigError(
+            f"`{assumed[0]}` is for text that is not packed yet, and `{data}` says what it has",
+            hint=f"leave out one of `{assumed[0]}` and `--data`",
+        )
+    if data is not None or assumed:
+        return data
+    return DEFAULT_DATA if (DEFAULT_DATA / METADATA_NAME).is_file() else None
+
+
+def _config(model: str | None, train: str | None, overrides: list[str]) -> RunConfig:
+    from alm.cli.pretrain import DEFAULT_MODEL, DEFAULT_TRAIN
+    from alm.config import presets
+    from alm.config.load import Part, load
+    from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig
+
+    parts = [
+        Part(presets.find(model or DEFAULT_MODEL), MODEL_SECTIONS),
+        Part(presets.find(train or DEFAULT_TRAIN), TRAIN_SECTIONS),
+    ]
+    return load(RunConfig, parts, overrides=overrides)
+
+
+def _proposed(
+    seconds: float, packed: Path | None, seq_len: int | None, tokens: int | None, device: str, *, measure: bool
+) -> Proposal:
+    from alm.errors import ConfigError
+    from alm.training.proposing import proposed
+
+    if not measure:
+        raise ConfigError("what is worth training in a time is measured", hint="leave out `--no-measure`")
+    return proposed(seconds, data=packed, seq_len=seq_len, tokens=tokens, device_name=device)
+
+
+def _commands(found: Proposal, packed: Path | None, budget: str | None) -> list[str]:
+    """What to paste for what is proposed."""
+    made = (
+        []
+        if packed
+        else [
+            f"alm tokenizer train --vocab-size {found.vocab_size}",
+            f"alm pack --seq-len {found.seq_len}",
+        ]
+    )
+    changes = " ".join(f"--set {change}" for change in found.overrides)
+    data = f" --data {packed}" if packed not in (None, DEFAULT_DATA) else ""
+    return [*made, f"alm pretrain --model {found.preset}{data} {changes} --budget {budget}"]
+
+
+def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
+    yield "parameters", f"{plan.parameters:,}"
+    for name, size in plan.parameters_by_part.items():
+        yield "", f"{size:,} {name} ({size / plan.parameters:.0%})"
+    yield "steps", f"{plan.steps:,} of {plan.tokens_per_step:,} tokens = {plan.tokens:,} tokens"
+    yield "", ", ".join(f"{what} {steps:,}" for what, steps in plan.intervals.items()) + " steps"
+    yield (
+        "tokens",
+        f"{plan.tokens_per_parameter:.3g} for each parameter; 20 (Chinchilla) would be {plan.compute_optimal_tokens:,}",
+    )
+    yield from _text_rows(plan)
+    yield "compute", f"{plan.training_flops:.2e} FLOPs"
+    yield from _memory_rows(plan)
+    yield from _time_rows(plan)
+    yield (
+        "disk",
+        f"{ui.size(plan.checkpoints * plan.checkpoint_bytes)}: checkpoints of {ui.size(plan.checkpoint_bytes)}",
+    )
+    yield "device", f"{plan.device}, {plan.precision}" + (f", {plan.ranks} ranks" if plan.ranks > 1 else "")
+
+
+def _text_rows(plan: Plan) -> Iterator[tuple[str, str]]:
+    if plan.training_sequences is not None:
+        yield (
+            "data",
+            f"{plan.training_sequences:,} sequences of {plan.seq_len:,} tokens, vocabulary {plan.vocab_size:,}",
+        )
+    else:
+        yield "data", f"sequences of {plan.seq_len:,} tokens, vocabulary {plan.vocab_size:,}"
+    for name, seen in plan.epochs.items():
+        yield "", f"{name} seen {seen:.2f} times"
+    if plan.validation_sequences is not None:
+        yield "validation", f"{plan.validation_sequences:,} sequences"
+    for what in plan.assumed:
+        yield "assumed", what
+
+
+def _memory_rows(plan: Plan) -> Iterator[tuple[str, str]]:
+    free = "" if plan.available_bytes is None else f" of {ui.size(plan.available_bytes)} that are free"
+    each = " for each rank" if plan.ranks > 1 else ""
+    yield "memory", f"{ui.size(plan.memory_bytes)} at the peak{each}{free}"
+    for part, size in plan.memory.items():
+        yield "", f"{ui.size(size)} {_PARTS.get(part, part)}"
+    most = "" if plan.largest_micro_batch is None else f"; up to {plan.largest_micro_batch:,} fit"
+    yield "micro-batch", f"{plan.micro_batch_size:,} sequences, {plan.gradient_accumulation:,} in a step{most}"
+
+
+def _time_rows(plan: Plan) -> Iterator[tuple[str, str]]:
+    if plan.seconds is None or plan.seconds_by_part is None:
+        return
+    yield "speed", f"{plan.tokens_per_second:,.0f} tokens a second, {plan.step_seconds:.3g} s a step, measured"
+    parts = ", ".join(f"{name} {ui.duration(value)}" for name, value in plan.seconds_by_part.items())
+    yield "time", f"{ui.duration(plan.seconds)}: {parts}"
+    if plan.kwh is not None:
+        yield "energy", f"{plan.kwh:.3g} kWh"
+    if plan.price is not None:
+        yield "price", f"{plan.price:.2f}"
+
+
+def _verdict(plan: Plan, data: Path | None) -> Iterator[str]:
+    """Whether it fits, how long it takes, and what the text allows, a sentence each."""
+    yield _fit(plan)
+    if plan.seconds is not None:
+        ranks = ", without what ranks say to each other" if plan.ranks > 1 else ""
+        yield f"Time: about {_about(plan.seconds)} on this device{ranks}."
+    elif plan.fits is not False:
+        yield "Time: not measured."
+    yield _text(plan)
+
+
+def _fit(plan: Plan) -> str:
+    needed = ui.size(plan.memory_bytes)
+    if plan.fits is None:
+        return f"Memory: it needs {needed}; how much is free is not told here."
+    free = "" if plan.available_bytes is None else f" of {ui.size(plan.available_bytes)}"
+    if plan.fits:
+        return f"Fits: {needed}{free}."
+    if plan.suggested is not None:
+        flags = " ".join(f"--set training.{name}={value}" for name, value in plan.suggested.items())
+        return f"Does not fit: it needs {needed}{free}. It fits, with the same curve, with `{flags}`."
+    if plan.model_that_fits is not None:
+        return f"Does not fit: not one sequence does. The largest preset that does is `--model {plan.model_that_fits}`."
+    return "Does not fit: not one sequence does, nor one of any preset. Take shorter ones: `alm pack --seq-len`."
+
+
+def _text(plan: Plan) -> str:
+    from alm.training.budget import MANY_EPOCHS
+
+    ratio = f"{plan.tokens_per_parameter:.2g} tokens for each parameter"
+    seen = max(plan.epochs.values(), default=None)
+    if seen is None:
+        return f"Text: {ui.count_of(plan.tokens)} tokens are needed; {ratio}."
+    if seen > MANY_EPOCHS:
+        return (
+            f"Text: seen {seen:.1f} times, and from the fifth on it teaches little; {ratio}. Prepare more text, or "
+            f"train for at most {max(1, int(plan.steps * MANY_EPOCHS / seen)):,} steps."
+        )
+    return f"Text: seen {seen:.2g} times; {ratio}."
+
+
+def _about(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,244 @@
+"""From a time to a run: how many steps it allows, and what size of model is worth training in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from alm.config import presets
+from alm.config.load import Part, load
+from alm.errors import ConfigError
+from alm.model.config import ModelConfig
+from alm.model.count import count
+from alm.training.config import TRAIN_SECTIONS, RunConfig
+from alm.training.costs import Costs, times
+from alm.training.sizes import ladder
+
+# Of the time. What is left is for steps.
+VALIDATION_SHARE, SAMPLES_SHARE, SAVING_SHARE = 0.1, 0.1, 0.05
+# However long a run is, a crash should not cost more.
+MOST_SECONDS_BETWEEN_CHECKPOINTS = 1800.0
+FEWEST_VALIDATION_BYTES = 20_000
+FEWEST_LOG_LINES = 20
+
+
+def fitted(config: RunConfig, costs: Costs, *, seconds: float) -> RunConfig:
+    """`config` with as many steps as `seconds` allow, and everything else that is counted in steps in proportion.
+
+    What happens between steps keeps its number, as long as it takes no more than its share of the time: first it
+    happens less often, then less text is scored. Checkpoints come at least every half hour. Raises `ConfigError`
+    where not one step fits.
+    """
+    before = times(config)
+    scored = _text_scored(config, costs, seconds)
+    costs = replace(costs, validation=costs.validation * scored)
+    number = {
+        "validation": _affordable(before["validation"], costs.validation, VALIDATION_SHARE * seconds),
+        "samples": _affordable(min(config.samples.count, before["samples"]), costs.samples, SAMPLES_SHARE * seconds),
+        "saving": _affordable(
+            max(before["saving"], math.ceil(seconds / MOST_SECONDS_BETWEEN_CHECKPOINTS)),
+            costs.saving,
+            SAVING_SHARE * seconds,
+        ),
+    }
+    pauses = sum(number[name] * getattr(costs, name) for name in number)
+    steps = math.floor((seconds - costs.start - pauses) / costs.step)
+    if steps < 1:
+        raise ConfigError(
+            f"{seconds:,.0f} seconds allow no step: one takes {costs.step:,.1f} seconds, and what a run does besides "
+            f"takes {costs.start + pauses:,.1f}",
+            hint="choose a smaller model with `--model 1m`, or smaller steps with "
+            "`--set training.gradient_accumulation=1`, or more time",
+        )
+    return _with_steps(config, steps, number, validation_bytes=math.ceil(config.validation.bytes * scored))
+
+
+# What `fitted` chooses.
+_CHOSEN = (
+    "training.max_steps",
+    "training.checkpoint_interval",
+    "training.keep_every",
+    "validation.interval",
+    "validation.bytes",
+    "samples.count",
+    "logging.log_interval",
+    "scheduler.warmup_steps",
+    "scheduler.total_steps",
+)
+
+
+def keeping_choices(wanted: RunConfig, own: RunConfig) -> RunConfig:
+    """`wanted` with what `fitted` once chose for a run that is configured as `own`."""
+    values, before = wanted.model_dump(mode="json"), own.model_dump(mode="json")
+    for key in _CHOSEN:
+        section, _, name = key.partition(".")
+        if name in values[section] and name in before[section]:
+            values[section][name] = before[section][name]
+    return RunConfig.model_validate(values)
+
+
+def _affordable(number: int, each: float, seconds: float) -> int:
+    """How many of `number` fit into `seconds`; one at least, if there are any."""
+    return min(number, max(1, int(seconds / each))) if each else number
+
+
+def _text_scored(config: RunConfig, costs: Costs, seconds: float) -> float:
+    """The share of the held-out text that is scored so that a single validation takes no more than its share."""
+    if costs.validation <= VALIDATION_SHARE * seconds:
+        return 1.0
+    least = min(1.0, FEWEST_VALIDATION_BYTES / config.validation.bytes)
+    return max(least, VALIDATION_SHARE * seconds / costs.validation)
+
+
+def _with_steps(config: RunConfig, steps: int, number: Mapping[str, int], *, validation_bytes: int) -> RunConfig:
+    training, ratio = config.training, steps / config.training.max_steps
+    values = config.model_dump(mode="json")
+    values["training"] |= {
+        "max_steps": steps,
+        "checkpoint_interval": math.ceil(steps / number["saving"]),
+        "keep_every": max(1, round(training.keep_every * ratio)) if training.keep_every else None,
+    }
+    values["validation"] |= {"interval": math.ceil(steps / max(number["validation"], 1)), "bytes": validation_bytes}
+    values["samples"]["count"] = max(number["samples"], 1)
+    values["logging"]["log_interval"] = max(1, min(config.logging.log_interval, steps // FEWEST_LOG_LINES))
+    for key in ("warmup_steps", "total_steps"):
+        if isinstance(values["scheduler"].get(key), int):
+            values["scheduler"][key] = round(values["scheduler"][key] * ratio)
+    return RunConfig.model_validate(values)
+
+
+# Hoffmann et al. 2022, "Training Compute-Optimal Large Language Models", section 3: about 20 tokens for each
+# parameter, from 6e18 FLOPs on, the smallest compute they trained with.
+TOKENS_PER_PARAMETER = 20
+_HOFFMANN_FLOPS = 6e18
+# What did best here at a thousandth of a thousandth of that (docs/benchmarks.md, quickstart and time to quality): the
+# text of a few minutes on a CPU is not enough to learn its words from, and a wider model learns them from fewer.
+_MEASURED_FLOPS, _MEASURED_RATIO = 6.4e12, 0.45
+# Li et al. 2025, "Predictable Scale: Part I", arXiv:2503.04715, section 1: batch ~ D^0.571, rate ~ N^-0.713 D^0.307,
+# with N without embeddings. The factors are those that go through what was measured here.
+_MEASURED_TOKENS, _MEASURED_PARAMETERS, _MEASURED_BATCH, _MEASURED_LR = 0.87e6, 1.17e6, 512, 3.0e-3
+_BATCH_POWER, _LR_PARAMETER_POWER, _LR_TOKEN_POWER = 0.571, -0.713, 0.307
+HIGHEST_LR, EMBEDDING_LR_RATIO = 4.0e-3, 10
+# Tables of embeddings that were best have about a quarter of the parameters of the layers (docs/vocabulary.md).
+_LAYERS_PER_TABLE = 4
+# A token has to be met now and then: a rule of thumb.
+_TEXT_BYTES_PER_TOKEN_ID = 1000
+LEAST_VOCABULARY, MOST_VOCABULARY = 512, 65536
+BYTES_PER_TOKEN = 4.0
+STEPS_SHARE = 0.8
+# Muennighoff et al. 2023, "Scaling Data-Constrained Language Models", section 5: up to 4 epochs are almost as good as
+# new text.
+MANY_EPOCHS = 4
+WARM_UP_SHARE = 0.05
+MOST_MICRO_BATCH_TOKENS = 16_384
+TRAIN_PRESET = "train"
+
+Rate = Callable[[ModelConfig, int], float]
+"""Tokens a second of training a model with sequences of some length."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A run worth its time. `config` has everything; `overrides` is what differs from the presets, for `--set`."""
+
+    preset: str
+    config: RunConfig
+    vocab_size: int
+    seq_len: int
+    overrides: tuple[str, ...]
+
+
+def propose(
+    seconds: float,
+    *,
+    tokens_per_second: Rate,
+    models: Mapping[str, ModelConfig] | None = None,
+    text_bytes: int | None = None,
+    vocab_size: int | None = None,
+    seq_len: int | None = None,
+    fits: Callable[[ModelConfig, int, int], bool] = lambda model, sequences, tokens: True,
+) -> Proposal:
+    """The largest of `models` that gets enough tokens in `seconds`, with its vocabulary, batch and rates.
+
+    `vocab_size` and `seq_len` are those of packed data; absent they are chosen too. `text_bytes` limits what can be
+    learned. `fits` says whether micro-batches of so many sequences of so many tokens fit into memory. The number of
+    steps is from `tokens_per_second` alone: `fitted` makes it exact.
+    """
+    best: Proposal | None = None
+    for name, shape in (models or ladder()).items():
+        vocabulary = vocab_size or vocabulary_for(shape, text_bytes)
+        model, length = shape.with_vocab_size(vocabulary), seq_len or sequence_for(shape)
+        if best is not None and not fits(model, 1, length):
+            break
+        tokens = STEPS_SHARE * seconds * tokens_per_second(model, length)
+        proposal = _proposal(name, model, length, tokens, fits)
+        new = min(tokens, MANY_EPOCHS * text_bytes / BYTES_PER_TOKEN) if text_bytes else tokens
+        counted = count(model)
+        wanted = tokens_per_parameter(new * counted.training_flops_per_token(length))
+        if best is not None and new < wanted * counted.total:
+            break
+        best = proposal
+    assert best is not None, "there is a first model"
+    return best
+
+
+def tokens_per_parameter(flops: float) -> float:
+    """How many tokens for each parameter are best spent with so many FLOPs: a power law through two points.
+
+    Hoffmann's law above, less below, down to what was measured here.
+    """
+    power: float = math.log(TOKENS_PER_PARAMETER / _MEASURED_RATIO) / math.log(_HOFFMANN_FLOPS / _MEASURED_FLOPS)
+    share: float = (flops / _HOFFMANN_FLOPS) ** power
+    return TOKENS_PER_PARAMETER * min(1.0, share)
+
+
+def vocabulary_for(shape: ModelConfig, text_bytes: int | None = None) -> int:
+    """A power of two: the table has about a quarter of what the layers have, and the text shows each token."""
+    layers = _layers(shape.with_vocab_size(LEAST_VOCABULARY))
+    wanted: int = 2 ** round(math.log2(layers / _LAYERS_PER_TABLE / shape.d_model))
+    if text_bytes is not None:
+        wanted = min(wanted, 2 ** int(math.log2(max(text_bytes / _TEXT_BYTES_PER_TOKEN_ID, 1))))
+    return min(max(wanted, LEAST_VOCABULARY), MOST_VOCABULARY)
+
+
+def sequence_for(shape: ModelConfig) -> int:
+    """Tokens of a training sequence: half of what the model can read."""
+    return max(1, shape.max_position_embeddings // 2)
+
+
+def _layers(model: ModelConfig) -> int:
+    counted = count(model)
+    return counted.total - counted.embedding - counted.head
+
+
+def _proposal(
+    name: str, model: ModelConfig, seq_len: int, tokens: float, fits: Callable[[ModelConfig, int, int], bool]
+) -> Proposal:
+    batch = _MEASURED_BATCH * (tokens / _MEASURED_TOKENS) ** _BATCH_POWER
+    sequences = 2 ** max(0, round(math.log2(batch / seq_len)))
+    micro = min(sequences, 2 ** int(math.log2(max(1, MOST_MICRO_BATCH_TOKENS // seq_len))))
+    while micro > 1 and not fits(model, micro, seq_len):
+        micro //= 2
+    steps = max(1, round(tokens / (sequences * seq_len)))
+    lr = _MEASURED_LR * (_layers(model) / _MEASURED_PARAMETERS) ** _LR_PARAMETER_POWER
+    lr = _two_digits(min(HIGHEST_LR, lr * (tokens / _MEASURED_TOKENS) ** _LR_TOKEN_POWER))
+    overrides = (
+        f"training.micro_batch_size={micro}",
+        f"training.gradient_accumulation={sequences // micro}",
+        f"optim.lr={lr:g}",
+        f"optim.embedding_lr={EMBEDDING_LR_RATIO * lr:g}",
+    )
+    in_steps = (
+        f"training.max_steps={steps}",
+        f"scheduler.warmup_steps={round(WARM_UP_SHARE * steps)}",
+        f"training.checkpoint_interval={-(-steps // 5)}",
+        f"validation.interval={-(-steps // 5)}",
+    )
+    parts = [Part(presets.find(TRAIN_PRESET), TRAIN_SECTIONS)]
+    config = load(RunConfig, parts, overrides=[*overrides, *in_steps]).model_copy(update={"model": model})
+    return Proposal(name, config, model.known_vocab_size, seq_len, (*overrides, *in_steps))
+
+
+def _two_digits(value: float) -> float:
+    return float(f"{value:.1e}")

@@ -1,0 +1,64 @@
+"""What a run costs in time, by what it is spent on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alm.model.count import count
+from alm.training.config import RunConfig
+from alm.training.fit import checkpoint_bytes
+from alm.training.rehearsal import Rates
+from alm.training.samples import AUTO_PROMPTS, sample_steps
+from alm.training.throughput import times_left
+
+# Copying, serializing, hashing and writing together, and what even the smallest checkpoint takes (docs/benchmarks.md).
+SAVING_BYTES_PER_SECOND, SAVING_SECONDS = 300e6, 0.05
+# From a measurement to the first step: the model, the files of a run, the rows to score.
+START_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of a run's start, and of each step, validation, set of samples and checkpoint; 0 of what it has not."""
+
+    start: float
+    step: float
+    validation: float
+    samples: float
+    saving: float
+
+    def of(self, config: RunConfig) -> dict[str, float]:
+        """Seconds of a run with this configuration, by what they are spent on."""
+        number = times(config)
+        return {
+            "start": self.start,
+            "steps": config.training.max_steps * self.step,
+            "validation": number["validation"] * self.validation,
+            "samples": number["samples"] * self.samples,
+            "checkpoints": number["saving"] * self.saving,
+        }
+
+
+def times(config: RunConfig) -> dict[str, int]:
+    """How often a run does what it does between steps."""
+    steps = config.training.max_steps
+    return {
+        "validation": times_left(config.validation.interval, steps)(0),
+        "saving": times_left(config.training.checkpoint_interval, steps)(0),
+        "samples": len(sample_steps(steps, config.samples.count)) if config.samples.prompts else 0,
+    }
+
+
+def costs(config: RunConfig, rates: Rates, *, validation_sequences: int, start: float, ranks: int = 1) -> Costs:
+    """The `Costs` at the measured `rates`; a validation scores so many sequences, shared by the ranks."""
+    training, samples = config.training, config.samples
+    prompts = AUTO_PROMPTS if samples.prompts == "auto" else len(samples.prompts)
+    # A prompt is read in one go, which takes about as long as a token.
+    generated = prompts * (samples.max_tokens + 1)
+    return Costs(
+        start=start,
+        step=rates.step(training.gradient_accumulation // ranks),
+        validation=rates.validation_sequence * validation_sequences / ranks,
+        samples=rates.generated_token * generated,
+        saving=SAVING_SECONDS + checkpoint_bytes(count(config.model)) / SAVING_BYTES_PER_SECOND,
+    )

@@ -1,0 +1,172 @@
+"""Whether a run fits into memory: what it needs by part, the largest micro-batch, and how a step is cut to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from alm import device as devices
+from alm.device import Choice
+from alm.model.count import BYTES, CPU_CODE_BYTES, CPU_GAPS, Count, count
+from alm.training.available import available_bytes
+from alm.training.config import RunConfig, TrainingConfig
+from alm.training.sizes import ladder
+
+# What is counted is right to a few percent, and other programs want memory too.
+USABLE_SHARE = 0.9
+# Below this share of what is free, counting leaves no doubt.
+SURE_SHARE = 0.5
+# Nobody trains with more; where more would fit the answer is this.
+MOST_SEQUENCES = 4096
+ADAM_MOMENTS = 2
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes at the peak, by part. `gaps` is what blocks of memory of a CPU's C library leave unused, and code."""
+
+    parts: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self.parts.values())
+
+
+def needs(
+    config: RunConfig, *, seq_len: int, precision: str, on_cpu: bool, micro_batch_size: int | None = None
+) -> Needs:
+    """What training holds at its peak on its device. `micro_batch_size` takes the place of the configuration's.
+
+    A CPU also has the copy from which checkpoints are written; beside a GPU that is in the host's memory.
+    """
+    training, counted = config.training, count(config.model)
+    memory = counted.memory(
+        micro_batch_size or training.micro_batch_size,
+        seq_len,
+        precision=precision,
+        moments=ADAM_MOMENTS,
+        accumulates=training.gradient_accumulation > 1,
+        on_gpu=not on_cpu,
+    )
+    parts = dict(vars(memory))
+    if on_cpu:
+        parts["checkpoint"] = checkpoint_bytes(counted)
+        parts["gaps"] = round((CPU_GAPS - 1) * memory.total) + CPU_CODE_BYTES
+    return Needs(parts)
+
+
+def checkpoint_bytes(counted: Count) -> int:
+    """A checkpoint of a model: its weights and the two moments of Adam."""
+    return (1 + ADAM_MOMENTS) * BYTES["fp32"] * counted.total
+
+
+def largest_micro_batch(needed: Callable[[int], int], available: int | None) -> int | None:
+    """The most sequences whose `needed` bytes are at most the usable share of `available`; 0 if one is too many.
+
+    None where `available` is not known. `needed` must not fall.
+    """
+    if available is None:
+        return None
+    room = USABLE_SHARE * available
+    low, high = 0, MOST_SEQUENCES
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if needed(middle) <= room else (low, middle - 1)
+    return low
+
+
+def cut(training: TrainingConfig, *, most: int, ranks: int = 1) -> TrainingConfig | None:
+    """`training` with micro-batches of at most `most` sequences, the same number in a step; None where there is none.
+
+    The size divides the sequences of a step, so that all micro-batches are equal; their number is shared evenly by
+    the ranks, and is a power of two where `reproducible` asks for one.
+
+    >>> halved = cut(TrainingConfig(micro_batch_size=3, gradient_accumulation=4), most=1)
+    >>> halved.micro_batch_size, halved.gradient_accumulation
+    (1, 12)
+    """
+    sequences = training.sequences_per_step
+    for size in range(min(most, sequences), 0, -1):
+        number, rest = divmod(sequences, size)
+        if rest or number % ranks or (training.reproducible and number & (number - 1)):
+            continue
+        return training.model_copy(update={"micro_batch_size": size, "gradient_accumulation": number})
+    return None
+
+
+def halved(training: TrainingConfig, *, ranks: int = 1) -> TrainingConfig | None:
+    """`training` with micro-batches of half the size, or the next below that divides a step; None at one sequence."""
+    return cut(training, most=training.micro_batch_size // 2, ranks=ranks)
+
+
+def flags(training: TrainingConfig) -> str:
+    """The flags that ask for the micro-batches of `training`."""
+    return (
+        f"--set training.micro_batch_size={training.micro_batch_size} "
+        f"--set training.gradient_accumulation={training.gradient_accumulation}"
+    )
+
+
+@dataclass(frozen=True)
+class Room:
+    """The memory that a device has for a run, now, and what the run needs of it."""
+
+    config: RunConfig
+    seq_len: int
+    choice: Choice
+    ranks: int = 1
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether what is needed is the process's."""
+        return self.choice.device.type == "cpu"
+
+    @cached_property
+    def available(self) -> int | None:
+        """For one rank."""
+        found = available_bytes(self.choice.device)
+        return found // self.ranks if found is not None and self.on_cpu else found
+
+    @cached_property
+    def process_bytes(self) -> int:
+        """Of this process, whose libraries a run loads too."""
+        return (devices.peak_memory_bytes(self.choice.device) or 0) if self.on_cpu else 0
+
+    def needs(self, micro_batch_size: int | None = None, config: RunConfig | None = None) -> Needs:
+        """Of this configuration or another one, with its own micro-batches or others."""
+        return needs(
+            config or self.config,
+            seq_len=self.seq_len,
+            precision=self.choice.precision,
+            on_cpu=self.on_cpu,
+            micro_batch_size=micro_batch_size,
+        )
+
+    def largest(self, config: RunConfig | None = None) -> int | None:
+        """The most sequences of a micro-batch that fits; None where nobody tells what there is."""
+        return largest_micro_batch(lambda size: self.needs(size, config).total, self.available)
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the run does as it is configured."""
+        largest = self.largest()
+        return None if largest is None else self.config.training.micro_batch_size <= largest
+
+    def suggested(self) -> TrainingConfig | None:
+        """The step cut so that it fits, where it does not."""
+        largest = self.largest()
+        if largest is None or self.fits:
+            return None
+        return cut(self.config.training, most=largest, ranks=self.ranks)
+
+    def model_that_fits(self) -> str | None:
+        """The largest preset of which one sequence fits."""
+        vocab_size, found = self.config.model.known_vocab_size, None
+        for name, shape in ladder().items():
+            longer = {"max_position_embeddings": max(shape.max_position_embeddings, self.seq_len)}
+            model = shape.with_vocab_size(vocab_size).model_copy(update=longer)
+            if self.largest(self.config.model_copy(update={"model": model})):
+                found = name
+        return found

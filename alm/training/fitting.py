@@ -1,0 +1,123 @@
+"""How a run is fitted into the memory and the time of its device, before it begins and when memory is full."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from alm import device
+from alm.corpus.split import TRAIN, VALIDATION
+from alm.device import Choice
+from alm.distributed import World
+from alm.errors import AlmError
+from alm.events import Listener, Noted, Warned
+from alm.model.count import count
+from alm.packing.shards import PackedData
+from alm.tokenizers.file import Tokenizer
+from alm.training import limits, rehearsal
+from alm.training.budget import fitted
+from alm.training.config import RunConfig
+from alm.training.costs import START_SECONDS, costs
+from alm.training.fit import SURE_SHARE, flags, halved, needs
+from alm.training.rehearsal import Rates
+from alm.training.validate import rows_for
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Fits configurations of a run to where it is. Ranks call its methods together, but for `remember`.
+
+    `free_bytes` is what the device had before anything was done; None where nobody tells.
+    """
+
+    packed: PackedData
+    choice: Choice
+    world: World
+    free_bytes: int | None
+    on_event: Listener
+
+    @property
+    def _seq_len(self) -> int:
+        return self.packed.metadata.seq_len
+
+    def tried(self, config: RunConfig) -> RunConfig:
+        """`config` with micro-batches for which every rank has memory, tried where counting leaves doubt.
+
+        One rank that has none would leave the others waiting for it in the middle of a step. A rank alone does not
+        see that. With fsdp no rank can try by itself.
+        """
+        if self.world.size == 1 or config.training.parallel == "fsdp":
+            return config
+        while self.world.greatest(int(not self._fits(config))):
+            config = self.halved(config)
+        return config
+
+    def _fits(self, config: RunConfig) -> bool:
+        free, on_cpu = self.free_bytes, self.choice.device.type == "cpu"
+        needed = needs(config, seq_len=self._seq_len, precision=self.choice.precision, on_cpu=on_cpu).total
+        if free is not None and needed < SURE_SHARE * free / (self.world.local_size if on_cpu else 1):
+            return True
+        rows = rehearsal.rows_of(self.packed.split(TRAIN))
+        return rehearsal.fits(config, self.choice, rows, seq_len=self._seq_len)
+
+    def budgeted(self, config: RunConfig, *, finish_by: float) -> RunConfig:
+        """`config` with the steps that will be done by then (of `time.monotonic`), from a few that are measured."""
+        began = time.monotonic()
+        config, rates = self._measured(config)
+        widths = Tokenizer.load(self.packed.tokenizer_path).bytes_per_id
+        validation, ranks = self.packed.split(VALIDATION), self.world.size
+        scored = len(rows_for(validation, widths, wanted_bytes=config.validation.bytes))
+        spent = costs(config, rates, validation_sequences=scored, start=START_SECONDS, ranks=ranks)
+        chosen = self.world.from_main(lambda: fitted(config, spent, seconds=finish_by - time.monotonic()))
+        self.on_event(
+            Noted(
+                f"{chosen.training.max_steps:,} steps of {spent.step:.3g} s fit into the time "
+                f"(measured in {time.monotonic() - began:.1f} s)"
+            )
+        )
+        return chosen
+
+    def _measured(self, config: RunConfig) -> tuple[RunConfig, Rates]:
+        rows = rehearsal.rows_of(self.packed.split(TRAIN))
+        while True:
+            try:
+                return config, rehearsal.rehearse(config, self.choice, rows, seq_len=self._seq_len, world=self.world)
+            except (RuntimeError, MemoryError) as error:
+                if not device.is_out_of_memory(error) or self.world.size > 1:
+                    raise
+                config = self.halved(config)
+            rehearsal.let_go(self.choice.device)  # here: the error had hold of everything
+
+    def halved(self, config: RunConfig) -> RunConfig:
+        """`config` with the next smaller micro-batches, which is told and remembered; else `AlmError`."""
+        self.remember(config)
+        before = config.training
+        smaller = halved(before, ranks=self.world.size)
+        if smaller is None:
+            raise self.out_of_memory(config)
+        self.on_event(
+            Warned(
+                f"the memory of {self.choice.device} is full: a step of {before.sequences_per_step} sequences is cut "
+                f"into micro-batches of {smaller.micro_batch_size} instead of {before.micro_batch_size}, the same curve"
+            )
+        )
+        return config.model_copy(update={"training": smaller})
+
+    def remember(self, config: RunConfig) -> None:
+        """Note for later runs that the micro-batches of `config` do not fit."""
+        vocab_size = self.packed.metadata.vocab_size
+        key = limits.key(config, self.choice.device, seq_len=self._seq_len, vocab_size=vocab_size)
+        limits.remember(key, failed=config.training.micro_batch_size, free_bytes=self.free_bytes)
+
+    def out_of_memory(self, config: RunConfig) -> AlmError:
+        """What to say when memory is full and the run ends."""
+        training = config.training
+        smaller = halved(training, ranks=self.world.size)
+        hint = "choose a smaller model: `--model 10m`, or `--model 1m`"
+        if smaller is not None:
+            hint = f"run the same command again, which remembers this, or add `{flags(smaller)}`: the same curve"
+        return AlmError(
+            f"the memory of {self.choice.device} is full: {count(config.model).total:,} parameters and micro-batches "
+            f"of {training.micro_batch_size} sequences do not fit",
+            hint=hint,
+        )

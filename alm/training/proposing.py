@@ -1,0 +1,78 @@
+"""What is worth training in a given time on this device, found out by trying."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alm import device as devices
+from alm.corpus.split import TRAIN
+from alm.device import Choice
+from alm.model.config import ModelConfig
+from alm.model.count import count
+from alm.packing.shards import open_packed
+from alm.training import rehearsal
+from alm.training.budget import BYTES_PER_TOKEN, Proposal, propose
+from alm.training.config import RunConfig, TrainingConfig
+from alm.training.fit import Room
+
+# Of the rate of products, that training a small model reaches (docs/benchmarks.md): a first guess.
+TYPICAL_SHARE = 0.5
+_MOST_TRIES, _TRY_SECONDS = 3, 0.5
+
+
+def proposed(
+    seconds: float,
+    *,
+    data: Path | None = None,
+    seq_len: int | None = None,
+    tokens: int | None = None,
+    device_name: str = "auto",
+    precision: str = "auto",
+) -> Proposal:
+    """A run worth so many seconds on the device: its speed is that of products of matrices, then that of the model."""
+    choice = devices.choose(device_name, precision=precision)
+    vocab_size, text_bytes = None, None if tokens is None else round(tokens * BYTES_PER_TOKEN)
+    if data is not None:
+        metadata = open_packed(data).metadata
+        vocab_size, seq_len = metadata.vocab_size, metadata.seq_len
+        text_bytes = round(metadata.sequences(TRAIN) * seq_len * BYTES_PER_TOKEN)
+    flops_per_second = TYPICAL_SHARE * devices.matmul_rate(choice.device, choice.precision)
+    found: Proposal | None = None
+    for _ in range(_MOST_TRIES):
+        before, found = (
+            found,
+            _proposal_at(
+                flops_per_second, seconds, choice, vocab_size=vocab_size, seq_len=seq_len, text_bytes=text_bytes
+            ),
+        )
+        if before is not None and before.preset == found.preset:
+            break
+        rows = rehearsal.random_rows(found.vocab_size, seq_len=found.seq_len)
+        training = found.config.training
+        rates = rehearsal.rehearse(found.config, choice, rows, seq_len=found.seq_len, seconds=_TRY_SECONDS)
+        speed = training.sequences_per_step * found.seq_len / rates.step(training.gradient_accumulation)
+        flops_per_second = speed * count(found.config.model).training_flops_per_token(found.seq_len)
+    assert found is not None
+    return found
+
+
+def _proposal_at(
+    flops_per_second: float,
+    seconds: float,
+    choice: Choice,
+    *,
+    vocab_size: int | None,
+    seq_len: int | None,
+    text_bytes: int | None,
+) -> Proposal:
+    def rate(model: ModelConfig, tokens: int) -> float:
+        return flops_per_second / count(model).training_flops_per_token(tokens)
+
+    def fits(model: ModelConfig, sequences: int, tokens: int) -> bool:
+        config = RunConfig.model_construct(model=model, training=TrainingConfig(micro_batch_size=sequences))
+        largest = Room(config, tokens, choice).largest()
+        return largest is None or sequences <= largest
+
+    return propose(
+        seconds, tokens_per_second=rate, vocab_size=vocab_size, seq_len=seq_len, text_bytes=text_bytes, fits=fits
+    )

@@ -1,0 +1,216 @@
+"""A few real steps of a run, for what they cost: time, and whether memory holds them. Nothing is kept or written."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from alm import device as devices
+from alm.data.loader import MicroBatch, micro_batch
+from alm.device import Choice, wait_for
+from alm.distributed import World
+from alm.generation.generate import generate
+from alm.generation.sampling import SamplingConfig
+from alm.packing.shards import TokenStream
+from alm.training.config import RunConfig
+from alm.training.state import TrainState, fresh
+from alm.training.step import train_step
+
+SECONDS = 2.0  # of measured steps; warming up and what a run does between steps come on top
+_FEWEST_ROUNDS, _MOST_ROUNDS = 3, 50
+_GENERATED_TOKENS = 12
+_NO_TOKEN = -1  # ends no text
+
+Batches = Callable[[int], MicroBatch]
+"""A micro-batch of so many sequences."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds of a micro-batch, of the update after the last one, of scoring a sequence, and of a generated token.
+
+    A micro-batch is one of the configuration that was rehearsed; all are of one rank.
+    """
+
+    micro_batch: float
+    update: float
+    validation_sequence: float
+    generated_token: float
+
+    def step(self, micro_batches: int) -> float:
+        """Seconds of a step of so many micro-batches on each rank."""
+        return micro_batches * self.micro_batch + self.update
+
+
+def rehearse(
+    config: RunConfig,
+    choice: Choice,
+    batches: Batches,
+    *,
+    seq_len: int,
+    world: World | None = None,
+    seconds: float = SECONDS,
+) -> Rates:
+    """Measure steps for about so many seconds, when all is warm; ranks call it together.
+
+    Where a micro-batch takes long a smaller one is measured and its time scaled by the number of sequences. The
+    model is let go of afterwards. Raises what PyTorch does when memory is full.
+    """
+    devices.matmul_rate(choice.device, choice.precision)  # a run measures it at its start; here it also wakes the CPU
+    with torch.random.fork_rng([choice.device] if choice.device.type == "cuda" else []):  # dropout draws
+        rates = _Stage(fresh(config, choice, world, seq_len=seq_len), config, choice, batches, seconds).rates()
+    let_go(choice.device)
+    return rates
+
+
+def let_go(device: torch.device) -> None:
+    """Give memory that nothing refers to any more back to the device, or to the system."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+    else:
+        devices.give_back_freed_memory()
+
+
+def rows_of(stream: TokenStream) -> Batches:
+    """The first rows of `stream`, over and over where it has fewer."""
+    import numpy as np
+
+    return lambda number: micro_batch(stream, np.arange(number, dtype=np.int64) % stream.sequences)
+
+
+def random_rows(vocab_size: int, *, seq_len: int) -> Batches:
+    """Random ids, where there is no text yet."""
+    draw = torch.Generator().manual_seed(0)
+
+    def batch(number: int) -> MicroBatch:
+        ids = torch.randint(vocab_size, (number, seq_len + 1), generator=draw)
+        return MicroBatch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
+
+    return batch
+
+
+def fits(config: RunConfig, choice: Choice, batches: Batches, *, seq_len: int) -> bool:
+    """Whether this rank, by itself, has the memory for steps: two are tried, one beside the optimizer's moments."""
+    found = _fits(config, choice, batches, seq_len=seq_len)
+    let_go(choice.device)
+    return found
+
+
+def _fits(config: RunConfig, choice: Choice, batches: Batches, *, seq_len: int) -> bool:
+    try:
+        stage = _Stage(fresh(config, choice, seq_len=seq_len), config, choice, batches, SECONDS)
+        for micro_batches in (1, min(2, config.training.gradient_accumulation)):
+            stage.round(config.training.micro_batch_size, micro_batches=micro_batches)
+    except (RuntimeError, MemoryError) as error:
+        if not devices.is_out_of_memory(error):
+            raise
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What a rehearsal plays on."""
+
+    state: TrainState
+    config: RunConfig
+    choice: Choice
+    batches: Batches
+    seconds: float
+
+    def rates(self) -> Rates:
+        size = self._size()
+        in_pairs = self._micro_batches > 1 or size < self.config.training.micro_batch_size
+        self.round(size, micro_batches=1 + in_pairs)  # the optimizer makes its moments, and memory grows
+        found = self._rounds(size, micro_batches=1 + in_pairs)
+        first, last = (statistics.median(values) for values in zip(*found, strict=True))
+        scale = self.config.training.micro_batch_size / size
+        # The last micro-batch ends with the update. Where there is but one, nobody needs to know them apart.
+        micro, update = (scale * first, max(last - first, 0.0)) if in_pairs else (last, 0.0)
+        return Rates(micro, update, self._scoring(size), self._generating())
+
+    @property
+    def _micro_batches(self) -> int:
+        """Of this rank in a step."""
+        return self.config.training.gradient_accumulation // self.state.sharing.world.size
+
+    def _size(self) -> int:
+        """As many sequences as a micro-batch of the time that there is; all ranks take the least of any."""
+        self.round(1, micro_batches=1)
+        _, seconds = self.round(1, micro_batches=1)
+        affordable = int(self.seconds / _FEWEST_ROUNDS / seconds)
+        size = min(self.config.training.micro_batch_size, max(1, affordable))
+        return -self.state.sharing.world.greatest(-size)
+
+    def _rounds(self, size: int, *, micro_batches: int) -> list[tuple[float, float]]:
+        """Rounds until the time is over, a few at least, as many on every rank."""
+        _, seconds = found = self.round(size, micro_batches=micro_batches)
+        wanted = int(self.seconds / max(sum(found), 1e-6))
+        fewest = _FEWEST_ROUNDS if seconds < self.seconds else 2
+        number = self.state.sharing.world.greatest(min(max(wanted, fewest), _MOST_ROUNDS))
+        return [self.round(size, micro_batches=micro_batches) for _ in range(number)]
+
+    def round(self, size: int, *, micro_batches: int) -> tuple[float, float]:
+        """Seconds of the micro-batches before the last, each, and of the last with the update."""
+        batch = self.batches(size)
+        times: list[float] = []
+
+        def look() -> bool:
+            wait_for(self.choice.device)
+            times.append(time.perf_counter())
+            return False
+
+        ranks = self.state.sharing.world.size
+        train_step(
+            self.state,
+            [batch] * micro_batches,
+            targets=max(1, batch.target_count() * micro_batches * ranks),
+            choice=self.choice,
+            lr_factor=0.0,
+            clip_norm=self.config.training.gradient_clip_norm,
+            seed=self.config.training.seed,
+            should_stop=look,
+            z_weight=self.config.training.z_loss,
+        )
+        look()
+        *_, last, end = times
+        return (last - times[0]) / max(micro_batches - 1, 1), end - last
+
+    @torch.no_grad()
+    def _scoring(self, size: int) -> float:
+        sharing, batch, device = self.state.sharing, self.batches(size), self.choice.device
+        sharing.objective.eval()
+        with devices.autocast(device, self.choice.precision):
+            seconds = self._timed(
+                lambda: sharing.token_losses(batch.inputs.to(device), batch.targets.to(device)).sum().item()
+            )
+        sharing.objective.train()
+        return seconds / size
+
+    def _generating(self) -> float:
+        """Seconds of a token that follows a short text; 0 where a run generates none."""
+        sharing, tokens = self.state.sharing, min(_GENERATED_TOKENS, self.config.model.max_position_embeddings - 1)
+        if not sharing.is_whole_here or tokens < 1 or not self.config.samples.prompts:
+            return 0.0
+        sampling = SamplingConfig(max_tokens=tokens)
+        return (
+            self._timed(lambda: list(generate(self.state.model, [0], sampling=sampling, end_of_text_id=_NO_TOKEN)))
+            / tokens
+        )
+
+    def _timed(self, act: Callable[[], object]) -> float:
+        """Seconds of the second time."""
+        act()
+        wait_for(self.choice.device)
+        started = time.perf_counter()
+        act()
+        wait_for(self.choice.device)
+        return time.perf_counter() - started

@@ -1,0 +1,214 @@
+"""`alm plan`: the three questions before anything is spent."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import SMALL
+
+from alm import device
+from alm.training import fit, rehearsal, run
+from alm.training.rehearsal import Rates
+
+RATES = Rates(micro_batch=0.9, update=0.1, validation_sequence=0.01, generated_token=0.02)
+GB = 10**9
+
+
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU with 10 GB free, on which a micro-batch takes 0.9 s and an update 0.1."""
+    monkeypatch.setattr(rehearsal, "rehearse", lambda *_, **__: RATES)
+    monkeypatch.setattr(device, "matmul_rate", lambda *_: 1e11)
+    monkeypatch.setattr(fit, "available_bytes", lambda _: 10 * GB)
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steady: None) -> Path:
+    """A folder without packed data."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def planned(run: Any, *arguments: str) -> dict[str, Any]:
+    code, out, err = run("plan", *arguments, "--json")
+    assert code == 0, err
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def test_it_is_listed_and_works_before_there_is_data(empty: Path, run: Any) -> None:
+    assert re.search(r"^  plan  +Say whether a run fits", run("--help")[1], re.MULTILINE)
+    code, out, err = run("plan", "--model", "1m", "--tokens", "2M")
+    assert code == 0, err
+    assert "assumed      a vocabulary of 32,000 (`--set model.vocab_size=...`)" in out
+    assert "assumed      sequences of 512 tokens (`--seq-len`)" in out
+    assert "\nFits: " in out
+    assert "\nTime: about " in out
+    assert "\nText: seen 6.6 times, and from the fifth on it teaches little" in out  # 800 steps of 16,384 of 2 million
+    assert list(empty.iterdir()) == []
+
+
+def test_numbers_add_up(empty: Path, run: Any) -> None:
+    changes = ["--set", "model.vocab_size=1000", "--set", "training.max_steps=100", "--set", "training.keep_last=1"]
+    found = planned(run, "--model", "1m", "--seq-len", "100", "--tokens", "1.6M", *changes, "--watts", "50",
+                    "--price-per-hour", "2")  # fmt: skip
+    # Width 128: 1,000 x 128 of the tied table; 4 layers of 128 x (128 + 64 + 64 + 128) and 3 x 128 x 384; 9 norms.
+    assert found["parameters_by_part"] == {
+        "embedding": 128_000, "attention": 4 * 128 * 384, "feedforward": 4 * 3 * 128 * 384, "norms": 9 * 128,
+    }  # fmt: skip
+    assert found["parameters"] == sum(found["parameters_by_part"].values())
+    assert found["tokens"] == 100 * 32 * 100
+    assert found["tokens_per_parameter"] == pytest.approx(320_000 / found["parameters"], abs=1e-3)
+    assert found["compute_optimal_tokens"] == 20 * found["parameters"]
+    assert found["epochs"] == {"all sources": 0.2}
+    assert found["training_sequences"] == 16_000
+    assert found["memory_bytes"] == sum(found["memory"].values())
+    assert found["fits"] is True
+    assert found["step_seconds"] == pytest.approx(4 * 0.9 + 0.1)
+    assert found["tokens_per_second"] == pytest.approx(3200 / 3.7)
+    assert found["seconds"] == pytest.approx(sum(found["seconds_by_part"].values()))
+    assert found["seconds_by_part"]["steps"] == pytest.approx(370)
+    assert found["seconds_by_part"]["validation"] == pytest.approx(1250 * 0.01)  # 500,000 bytes, 400 a sequence, once
+    assert found["kwh"] == pytest.approx(50 * found["seconds"] / 3.6e6)
+    assert found["price"] == pytest.approx(2 * found["seconds"] / 3600)
+    assert found["checkpoint_bytes"] == 12 * found["parameters"]
+    assert found["checkpoints"] == 1
+
+
+def test_without_measuring_only_what_is_counted_is_told(empty: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal, "rehearse", None)
+    found = planned(run, "--no-measure")
+    assert (found["seconds"], found["tokens_per_second"], found["fits"]) == (None, None, True)
+    assert "Time: not measured." in found["verdict"]
+    for more in (["--model", "1m"], []):
+        code, _, err = run("plan", "--no-measure", "--budget", "2h", *more)
+        assert code == 2
+        assert "measured" in err
+        assert "leave out `--no-measure`" in err
+
+
+def test_what_does_not_fit_is_told_with_what_does(empty: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = planned(run, "--model", "1m", "--set", "training.micro_batch_size=1")["memory_bytes"]
+    monkeypatch.setattr(fit, "available_bytes", lambda _: one / fit.USABLE_SHARE + 1)
+    found = planned(run, "--model", "1m")
+    assert (found["fits"], found["largest_micro_batch"]) == (False, 1)
+    assert found["suggested"] == {"micro_batch_size": 1, "gradient_accumulation": 32}
+    assert found["seconds"] is not None
+    (line,) = [line for line in found["verdict"] if line.startswith("Does not fit")]
+    assert "`--set training.micro_batch_size=1 --set training.gradient_accumulation=32`" in line
+    larger = planned(run, "--model", "120m")
+    assert (larger["largest_micro_batch"], larger["model_that_fits"], larger["seconds"]) == (0, "1m", None)
+    assert "`--model 1m`" in larger["verdict"][0]
+    assert not any("Time" in line for line in larger["verdict"])
+    monkeypatch.setattr(fit, "available_bytes", lambda _: 1)
+    assert "nor one of any preset" in planned(run, "--model", "120m")["verdict"][0]
+    monkeypatch.setattr(fit, "available_bytes", lambda _: None)
+    assert "how much is free is not told here" in planned(run, "--model", "1m", "--no-measure")["verdict"][0]
+    assert re.fullmatch(r"Fits: [\d.]+ MB\.", planned(run, "--model", "1m")["verdict"][0])  # it was tried
+
+
+def test_memory_that_is_full_after_all_is_no_error(empty: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Rates:
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(rehearsal, "rehearse", full)
+    found = planned(run, "--model", "1m")
+    assert (found["seconds"], found["fits"], found["largest_micro_batch"]) == (None, False, 0)
+    assert found["verdict"][0].startswith("Does not fit")
+    monkeypatch.setattr(rehearsal, "rehearse", lambda config, *_, **__: full() if _micro(config) > 3 else RATES)
+    found = planned(run, "--model", "1m")
+    assert found["suggested"] == {"micro_batch_size": 2, "gradient_accumulation": 16}
+    assert found["step_seconds"] == pytest.approx(16 * 0.9 + 0.1)
+
+
+def _micro(config: Any) -> int:
+    return int(config.training.micro_batch_size)
+
+
+def test_a_budget_with_nothing_fixed_proposes_all_of_it(empty: Path, run: Any) -> None:
+    found = planned(run, "--budget", "20m", "--tokens", "20M")
+    assert 0.9 * 1200 < found["seconds"] <= 1200
+    train, pack, pretrain = found["commands"]
+    assert train == f"alm tokenizer train --vocab-size {found['vocab_size']}"
+    assert pack == f"alm pack --seq-len {found['seq_len']}"
+    assert re.match(r"alm pretrain --model \S+ --set training.micro_batch_size=\d+ .* --budget 20m$", pretrain)
+    code, out, _ = run("plan", "--budget", "20m")
+    assert code == 0
+    assert "\nTo do so:\n  alm tokenizer train" in out
+
+
+def test_a_budget_for_a_model_chooses_steps_alone(empty: Path, run: Any) -> None:
+    found = planned(run, "--budget", "20m", "--model", "3m")
+    assert found["commands"] == []
+    assert 0.9 * 1200 < found["seconds"] <= 1200
+    assert found["micro_batch_size"] == 8
+    assert found["intervals"]["warm-up"] == round(found["steps"] / 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--tokens", "many"], "`--tokens many` is no number of tokens"),
+        (["--tokens", "0"], "write it like `--tokens 20M`"),
+        (["--budget", "20"], "has no unit"),
+        (["--tokens", "5M", "--data", "data/packed"], "`--tokens` is for text that is not packed yet"),
+        (["--seq-len", "4096", "--model", "1m"], "4,096 tokens do not fit `model.max_position_embeddings` 512"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--nproc", "3"], "3 ranks cannot share 4 micro-batches evenly"),
+        (["--budget", "2s", "--model", "1m"], "2 seconds allow no step"),
+    ],
+)
+def test_wrong_input_is_told(empty: Path, run: Any, arguments: list[str], said: str) -> None:
+    code, out, err = run("plan", *arguments)
+    assert (code in (1, 2), out) == (True, "")
+    assert said in err
+
+
+def test_packed_data_is_planned_with_and_a_dry_run_shows_the_same(trained: Path, run: Any, steady: None) -> None:
+    changes = list(SMALL)
+    found = planned(run, *changes)
+    assert found["assumed"] == []
+    assert found["vocab_size"] == 300
+    code, out, _ = run("pretrain", *changes, "--out", "runs/other", "--dry-run", "--json")
+    dry = json.loads(out)
+    assert code == 0
+    for values in (found, dry):
+        del values["seconds"], values["seconds_by_part"]["start"], values["process_bytes"]
+    assert dry == found
+    assert not Path("runs/other").exists()
+    found = planned(run, "--budget", "20m")
+    (command,) = found["commands"]
+    assert command.startswith("alm pretrain --model ")
+    assert found["seq_len"] == 16
+
+
+def test_pretrain_keeps_to_a_budget_and_does_not_choose_again(trained: Path, run: Any, steady: None) -> None:
+    code, _, err = run("pretrain", *SMALL, "--budget", "20m")
+    assert code == 2
+    assert "`--budget` chooses `training.max_steps`, which `--set` gives too" in err
+    small = [word for pair in zip(SMALL[::2], SMALL[1::2], strict=True) if "max_steps" not in pair[1] for word in pair]
+    code, _, err = run("pretrain", *small, "--budget", "40s", "--out", "runs/b")
+    assert code == 0, err
+    own = run_config("runs/b")
+    assert 10 < own.training.max_steps < 40
+    assert f"{own.training.max_steps} steps of 1 s fit into the time" in err
+    code, _, err = run("pretrain", *small, "--train", "train", "--model", "pico", "--budget", "40s", "--out", "runs/b")
+    assert code == 0, err
+    assert f"keeps its {own.training.max_steps} steps" in err
+    assert run_config("runs/b") == own
+
+
+def run_config(folder: str) -> Any:
+    return run.read_config(Path(folder))
+
+
+def test_a_plan_is_measured_on_the_device(trained: Path, run: Any) -> None:
+    """With nothing held still: a tiny model takes milliseconds a step on any machine."""
+    found = planned(run, *SMALL)
+    assert 0 < found["step_seconds"] < 10
+    assert found["seconds"] > 6 * found["step_seconds"]
+    assert found["available_bytes"] > 0
