@@ -1,7 +1,7 @@
 """Which device, and which precision is really fast there.
 
-`auto` takes cuda, then mps, then cpu. Precision `auto` takes bf16 where the hardware computes in it,
-fp32 elsewhere; where a flag does not settle that, a short matrix product in both is timed.
+`auto` takes cuda, then mps, then cpu. Precision `auto` takes what the hardware computes fast in; where a flag does not
+settle that, it is measured: here by a short matrix product, for a run by its own model (`alm/training/precision.py`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import platform
 import sys
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
 from alm.errors import AlmError, ConfigError
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Below this gain the risk of the smaller format is not worth it.
 BF16_MIN_SPEEDUP = 1.2
@@ -58,8 +60,7 @@ def choose(device: str = "auto", *, precision: str = "auto") -> Choice:
     """The device and precision to use. Raises `ConfigError` for a name PyTorch does not know here."""
     chosen, device_reason = _device(device)
     if precision != "auto":
-        fixed: Precision = "bf16" if precision == "bf16" else "fp32"
-        return Choice(chosen, fixed, device_reason, "asked for")
+        return Choice(chosen, cast(Precision, precision), device_reason, "asked for")
     fastest, precision_reason = fastest_precision(chosen)
     return Choice(chosen, fastest, device_reason, precision_reason)
 
@@ -92,20 +93,35 @@ def _refuse_absent(device: torch.device) -> None:
         raise ConfigError(f"`{device.type}` is not supported: use auto, cuda, mps or cpu", hint=_HINT)
 
 
-def fastest_precision(device: torch.device) -> tuple[Precision, str]:
-    """The fastest safe precision of `device`, and why. Takes a fraction of a second where it must measure."""
+def known_precision(device: torch.device) -> tuple[Precision, str] | None:
+    """The fastest safe precision of `device`, and why; None where it has to be measured."""
     if device.type == "cuda":
-        if torch.cuda.get_device_capability(device) >= (8, 0):
+        capability = torch.cuda.get_device_capability(device)
+        if capability >= (8, 0):
             return "bf16", "this GPU has bf16 hardware"
-        return "fp32", "this GPU has no bf16 hardware"
+        if capability >= (7, 0):
+            return "fp16", "this GPU has fp16 hardware, and none for bf16"
+        return "fp32", "this GPU has neither bf16 nor fp16 hardware that is fast"
     if device.type == "cpu" and not _cpu_has_bf16():
         return "fp32", "this CPU has no bf16 hardware"
-    speedup = _bf16_speedup(device)
+    return None
+
+
+def fastest_precision(device: torch.device) -> tuple[Precision, str]:
+    """The fastest safe precision of `device`, and why. Takes a fraction of a second where it must measure."""
+    return known_precision(device) or by_speedup(_bf16_speedup(device), "a matrix product")
+
+
+def by_speedup(speedup: float | None, what: str) -> tuple[Precision, str]:
+    """The precision in which `what` was measured to be fast, where bf16 takes 1 / `speedup` of the time of fp32.
+
+    None is where bf16 does not run.
+    """
     if speedup is None:
         return "fp32", "bf16 does not run here"
     if speedup >= BF16_MIN_SPEEDUP:
-        return "bf16", f"measured: a matrix product is {speedup:.1f} times as fast in bf16"
-    return "fp32", f"measured: a matrix product is only {speedup:.2f} times as fast in bf16"
+        return "bf16", f"measured: {what} is {speedup:.1f} times as fast in bf16"
+    return "fp32", f"measured: {what} is only {speedup:.2f} times as fast in bf16"
 
 
 def _cpu_has_bf16() -> bool:
@@ -144,7 +160,7 @@ def matmul_rate(device: torch.device, precision: Precision) -> float:
 
 def measured_matmul_rate(device: torch.device, precision: Precision) -> float:
     """The best rate of wider and wider products until one is long enough: a fraction of a second."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = DTYPES[precision]
     best = 0.0
     for width in _RATE_WIDTHS:
         seconds = min(_products_seconds(device, dtype, width) for _ in range(_RATE_ROUNDS))
@@ -188,7 +204,7 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
     """The context in which a forward computes in `precision`; weights stay fp32."""
     if precision == "fp32":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    return torch.autocast(device.type, dtype=DTYPES[precision])
 
 
 def reports() -> list[DeviceReport]:

@@ -64,7 +64,10 @@ def _remove_stale(path: Path) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process of that id lives; always True on Windows, which cannot be asked harmlessly."""
+    """Whether a process of that id lives; always True on Windows, which cannot be asked harmlessly.
+
+    What has ended and only waits to be asked for its exit code lives no more, where the system tells.
+    """
     if pid == os.getpid() or os.name == "nt":  # Windows has no harmless probe of another process
         return True
     try:
@@ -73,7 +76,16 @@ def is_running(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """In a container whose first process asks for no exit codes a killed process stays one for ever. Linux tells."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] == "Z"  # after the name, which may hold anything
 
 
 def sync_folder(folder: Path) -> None:

@@ -28,6 +28,7 @@ from alm.errors import AlmError, EchoedError, StoppedError
 from alm.events import Event, Stepped
 from alm.packing.shards import open_packed
 from alm.tokenizers.file import Tokenizer
+from alm.training import scaling
 from alm.training.config import RunConfig
 from alm.training.loop import planned
 from alm.training.parallel import whole
@@ -49,6 +50,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "fsdp": {"training__parallel": "fsdp"},
     "tree": {"training__gradient_accumulation": 8, "training__reproducible": True},
     "ddp8": {"training__gradient_accumulation": 8},
+    "half": {"training__precision": "fp16"},
+    "half-fsdp": {"training__precision": "fp16", "training__parallel": "fsdp"},
 }
 
 
@@ -63,6 +66,7 @@ def bits(run: Path, name: str = LAST_NAME) -> str:
     digest = hashlib.sha256()
     for tensor in [*found.model.values(), *(t for s in found.optimizer["state"].values() for t in s.values())]:
         digest.update(tensor.numpy().tobytes())
+    digest.update(str(found.loss_scaler).encode())
     return digest.hexdigest()
 
 
@@ -141,6 +145,7 @@ def checks(data: Path, out: Path) -> dict[str, Any]:
     """All that does not end the ranks."""
     size = distributed.place().size
     torch.set_num_threads(1)
+    scaling.GROWTH_INTERVAL = 2  # so that the scale of fp16 moves
     found: dict[str, Any] = {}
     with distributed.joined("cpu") as world:
         found["spoken"] = spoken(world)
@@ -149,7 +154,7 @@ def checks(data: Path, out: Path) -> dict[str, Any]:
         found["gradients"] = {kind: gradients(kind, data, world) for kind in kinds}
         found["scores"] = {kind: score(data, world, kind) for kind in kinds}
         found["score_alone"] = score(data, World(), "ddp")
-    runs = {2: ["ddp", "fsdp", "tree", "ddp8"], 3: ["ddp", "fsdp"], 4: ["ddp", "tree"]}[size]
+    runs = {2: ["ddp", "fsdp", "tree", "ddp8", "half", "half-fsdp"], 3: ["ddp", "fsdp"], 4: ["ddp", "tree"]}[size]
     found["runs"] = {kind: resumed(kind, data, out) for kind in runs}
     if size == 3:  # last of all: a stop ends the ranks
         found["loaded"] = loaded(config_of("fsdp"), data, out / "again-3")

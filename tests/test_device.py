@@ -36,8 +36,19 @@ def test_a_cpu_is_as_precise_as_its_hardware_is_fast(
     assert reason
 
 
+@pytest.mark.parametrize(
+    ("capability", "precision"),
+    [((6, 1), "fp32"), ((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16"), ((12, 0), "bf16")],
+)
+def test_a_gpu_is_as_precise_as_its_generation_is_fast(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
+    assert device.fastest_precision(torch.device("cuda", 0))[0] == precision
+
+
 def test_a_precision_asked_for_is_taken() -> None:
-    for precision in ("fp32", "bf16"):
+    for precision in ("fp32", "bf16", "fp16"):
         assert device.choose("cpu", precision=precision).precision == precision
 
 
@@ -59,8 +70,9 @@ def test_absent_hardware_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_forward_computes_in_the_precision_chosen() -> None:
     a = torch.ones(2, 2)
-    with device.autocast(torch.device("cpu"), "bf16"):
-        assert (a @ a).dtype == torch.bfloat16
+    for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        with device.autocast(torch.device("cpu"), name):
+            assert (a @ a).dtype == dtype
     assert isinstance(device.autocast(torch.device("cpu"), "fp32"), contextlib.nullcontext)
 
 
@@ -99,6 +111,14 @@ def test_the_rate_of_products_is_the_best_of_widths_until_one_takes_long(monkeyp
         assert len(asked) == 9
     finally:
         device.matmul_rate.cache_clear()
+
+
+def test_a_rate_is_that_of_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.dtype] = []
+    monkeypatch.setattr(device, "_products_seconds", lambda _, dtype, __: seen.append(dtype) or 1.0)
+    for precision in ("fp32", "bf16", "fp16"):
+        device.measured_matmul_rate(torch.device("cpu"), precision)
+    assert list(dict.fromkeys(seen)) == [torch.float32, torch.bfloat16, torch.float16]
 
 
 def test_a_measured_rate_is_one() -> None:

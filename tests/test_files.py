@@ -8,6 +8,8 @@ import hashlib
 import json
 import lzma
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
@@ -243,3 +245,14 @@ def test_what_unpacks_to_too_much_is_refused_when_that_is_reached(
         read(path)
     monkeypatch.setattr(files, "_UNPACKED_TIMES", 1 + 9_000_000 // path.stat().st_size)
     assert len(read(path)) == 9_000_000
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="Linux tells")
+def test_a_process_that_only_waits_for_its_exit_code_to_be_asked_runs_no_more() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.read()  # until it ends
+        while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT) is None:
+            pass
+        assert not files.is_running(process.pid)
+        assert files.is_running(os.getppid())

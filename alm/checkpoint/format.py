@@ -31,6 +31,7 @@ class Checkpoint:
     `step` counts finished optimizer updates, `samples_seen` the sequences trained on. `rng` has one
     entry a rank. `config` is the run's resolved configuration. `skipped_steps` counts the updates that
     were left out because something was not finite, `skipped_in_row` those of them just before `step`.
+    `loss_scaler` is there in fp16 (`alm/training/scaling.py`).
     """
 
     step: int
@@ -44,6 +45,7 @@ class Checkpoint:
     data_sha256: str
     skipped_steps: int = 0
     skipped_in_row: int = 0
+    loss_scaler: dict[str, float] | None = None
 
     def values(self) -> Values:
         """As a plain dictionary, to be written."""

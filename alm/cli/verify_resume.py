@@ -23,6 +23,7 @@ def verify_resume(
         Path | None, typer.Option("--data", help="Packed data; absent takes built-in tales.", show_default=False)
     ] = None,
     device: options.Device = "auto",
+    nproc: Annotated[int, typer.Option("--nproc", metavar="N", min=1, help="Ranks that train together.")] = 1,
     keep: Annotated[bool, typer.Option("--keep", help="Keep both runs, and say where they are.")] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -39,7 +40,7 @@ def verify_resume(
     lost = False
     try:
         with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
-            found = verify(work, kills=kills, seed=seed, data=data, device_name=device, on_event=on_event)
+            found = verify(work, kills=kills, seed=seed, data=data, device_name=device, ranks=nproc, on_event=on_event)
         lost = not found.is_equal
     except AlmError:
         keep = True
@@ -77,11 +78,12 @@ def _lines(found: Verdict) -> list[str]:
         ),
     ]
     kills = ", ".join(f"{number} while {moment}" for moment, number in found.kills.items())
+    alone = f"; {found.of_one_rank} hit one rank of {found.ranks}, the others all" if found.ranks > 1 else ""
     damaged = ", ".join(f"{number} {kind}" for kind, number in found.damaged.items()) or "none"
     verdict = "nothing was lost" if found.is_equal else "SOMETHING WAS LOST"
     return [
         *ui.columns(rows),
-        f"{sum(found.kills.values())} kills: {kills}; {found.half_written} left a checkpoint half-written",
+        f"{sum(found.kills.values())} kills: {kills}; {found.half_written} left a checkpoint half-written{alone}",
         f"{sum(found.damaged.values())} damaged checkpoints: {damaged}",
         f"{verdict} ({found.seconds:.0f} s)",
     ]

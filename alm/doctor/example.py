@@ -30,8 +30,8 @@ def example_data(work: Path, *, on_event: Listener = ignore) -> Path:
     return packed
 
 
-def example_config(packed: Path, *, max_steps: int) -> RunConfig:
-    """A run on `packed`: dropout and accumulated micro-batches, and a checkpoint every few steps."""
+def example_config(packed: Path, *, max_steps: int, ranks: int = 1) -> RunConfig:
+    """A run of `ranks` on `packed`: dropout, micro-batches that each accumulates, and a checkpoint every few steps."""
     values = {
         "model": {
             "d_model": 128,
@@ -45,7 +45,7 @@ def example_config(packed: Path, *, max_steps: int) -> RunConfig:
         "training": {
             "max_steps": max_steps,
             "micro_batch_size": 2,
-            "gradient_accumulation": 2,
+            "gradient_accumulation": 2 * ranks,
             "checkpoint_interval": 3,
             "threads": 1,
             "keep_every": 20,

@@ -1,7 +1,8 @@
 """`alm verify-resume`: a run that is killed again and again ends in the bits of one that is left alone.
 
-Both runs are real ones, `alm pretrain` in a process of its own. This process watches the killed one and chooses
-the moments: while it starts, in the middle of steps, and while a checkpoint is being written.
+Both runs are real ones, `alm pretrain` in a process of its own, or in one for each of its ranks. This process watches
+the killed one and chooses the moments: while it starts, in the middle of steps, and while a checkpoint is being
+written.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from alm.checkpoint.load import load_checkpoint
 from alm.config.load import write_yaml
 from alm.doctor import damage
 from alm.doctor.example import example_config, example_data
-from alm.errors import AlmError
+from alm.doctor.processes import children, killed, stopped
+from alm.errors import AlmError, ConfigError
 from alm.events import Listener, Noted, Progressed, ignore
 from alm.training import metrics
 
@@ -37,6 +39,9 @@ _POLL_SECONDS = 0.005
 _WRITING_SECONDS = 0.03  # after a temporary file is seen: long enough to meet what comes after it, too
 _STARTING_SECONDS = 3.0
 _STEP_SECONDS = 0.05
+# The other ranks notice, the main one saves, torchrun ends what is left.
+_ENDING_SECONDS = 120.0
+_ONE_RANK_SHARE = 0.5
 _TASK = "kill and resume"
 
 
@@ -54,12 +59,15 @@ class Side:
 class Verdict:
     """Both runs, and what the second one went through.
 
-    `kills` by moment; `half_written` of them left a checkpoint that was being written; `damaged` by kind of damage.
+    `kills` by moment; `of_one_rank` of them hit a single rank, the others all and what started them; `half_written`
+    left a checkpoint that was being written; `damaged` by kind of damage.
     """
 
     undisturbed: Side
     killed: Side
+    ranks: int
     kills: dict[str, int]
+    of_one_rank: int
     half_written: int
     damaged: dict[str, int]
     seconds: float
@@ -77,31 +85,44 @@ def verify_resume(
     seed: int,
     data: Path | None = None,
     device_name: str = "auto",
+    ranks: int = 1,
     on_event: Listener = ignore,
 ) -> Verdict:
     """Train twice in `work` on the packed `data`, or on built-in tales: undisturbed, and killed `kills` times.
 
-    Up to five times the newest checkpoint is damaged before the run goes on. `seed` draws the moments. Raises
-    `AlmError` when a run ends by itself in an error.
+    With several `ranks` a kill hits all of them and the process that started them, or one rank alone. Up to five times
+    the newest checkpoint is damaged before the run goes on. `seed` draws the moments. Raises `AlmError` when a run ends
+    by itself in an error.
     """
+    if ranks > 1 and sys.platform == "win32":
+        raise ConfigError("Windows does not tell which processes are ranks", hint="leave out `--nproc`")
     started = time.monotonic()
     packed = data or example_data(work, on_event=on_event)
-    config = example_config(packed, max_steps=max(_FEWEST_STEPS, STEPS_PER_KILL * kills))
+    config = example_config(packed, max_steps=max(_FEWEST_STEPS, STEPS_PER_KILL * kills), ranks=ranks)
     path = work / "config.yaml"
     path.write_text(write_yaml(config.model_dump(mode="json")), encoding="utf-8")
     command = [sys.executable, "-m", "alm", "pretrain", "--model", str(path), "--train", str(path)]
-    command += ["--data", str(packed), "--device", device_name, "--quiet", "--out"]
+    command += ["--data", str(packed), "--device", device_name, "--quiet"]
+    command += [*(["--nproc", str(ranks)] if ranks > 1 else []), "--out"]
     on_event(Noted(f"a run of {config.training.max_steps} steps that nobody disturbs"))
     _finish([*command, str(work / "undisturbed")], work / "undisturbed.log")
     on_event(Noted(f"the same, killed {kills} times"))
-    killer = _Killer([*command, str(work / "killed")], work / "killed", config.training.max_steps, random.Random(seed))
+    killer = _Killer(
+        [*command, str(work / "killed")],
+        work / "killed",
+        config.training.max_steps,
+        random.Random(seed),
+        ranks=ranks,
+    )
     for number in killer.kill(kills):
         on_event(Progressed(_TASK, number, kills, "kills"))
     _finish(killer.command, killer.log)
     return Verdict(
         undisturbed=side(work / "undisturbed"),
         killed=side(work / "killed"),
+        ranks=ranks,
         kills=killer.kills,
+        of_one_rank=killer.of_one_rank,
         half_written=killer.half_written,
         damaged=killer.damaged,
         seconds=round(time.monotonic() - started, 1),
@@ -153,14 +174,16 @@ def _ended(code: int, log: Path) -> AlmError:
 class _Killer:
     """Starts the run again and again, and kills it at drawn moments spread over its steps."""
 
-    def __init__(self, command: list[str], run: Path, max_steps: int, draw: random.Random) -> None:
+    def __init__(self, command: list[str], run: Path, max_steps: int, draw: random.Random, *, ranks: int = 1) -> None:
         self.command = command
         self.log = run.with_name(f"{run.name}.log")
         self.kills: dict[str, int] = dict.fromkeys(_SHARES, 0)
+        self.of_one_rank = 0
         self.half_written = 0
         self.damaged: dict[str, int] = {}
         self._run = run
         self._max_steps = max_steps
+        self._ranks = ranks
         self._draw = draw
         self._seen = (0, 0)
 
@@ -189,15 +212,28 @@ class _Killer:
         ):
             try:
                 self._wait(child, moment, target, left_behind)
+                code = child.poll()
+                if code is None:
+                    self._hit(child)
             finally:
-                child.kill()  # SIGKILL; on Windows TerminateProcess, which asks no more
-                code = child.wait()
-        if code == 0:
-            raise AlmError("the run ended before it could be killed", hint="run it again with fewer `--kills`")
-        if code > 0 and sys.platform != "win32":
-            raise _ended(code, self.log)
+                _end_all(child)
+        if code is not None:
+            raise self._too_early(code)
         self.kills[moment] += 1
         self.half_written += bool(self._half_written() - left_behind)
+
+    def _hit(self, child: subprocess.Popen[bytes]) -> None:
+        """Kill one rank, and wait until that has ended the others; or leave it to the caller to kill all at once."""
+        ranks = children(child.pid) if self._ranks > 1 else []
+        if ranks and self._draw.random() < _ONE_RANK_SHARE:
+            killed(self._draw.choice(ranks))
+            self.of_one_rank += 1
+            _pause(child, _ENDING_SECONDS)
+
+    def _too_early(self, code: int) -> AlmError:
+        if code == 0:
+            return AlmError("the run ended before it could be killed", hint="run it again with fewer `--kills`")
+        return _ended(code, self.log)
 
     def _wait(
         self, child: subprocess.Popen[bytes], moment: Moment, target: float, left_behind: set[tuple[str, int]]
@@ -236,6 +272,16 @@ class _Killer:
         kind = damage.KINDS[sum(self.damaged.values()) % DAMAGES]
         kind(numbered(self._run)[0], self._draw)
         self.damaged[kind.__name__] = self.damaged.get(kind.__name__, 0) + 1
+
+
+def _end_all(child: subprocess.Popen[bytes]) -> None:
+    """Kill `child` and the ranks that it has started, at one moment; returns when they are gone."""
+    stopped(child)  # so that it starts no more of them
+    ranks = children(child.pid)
+    child.kill()  # SIGKILL; on Windows TerminateProcess, which asks no more
+    for rank in ranks:
+        killed(rank)
+    child.wait()
 
 
 def _pause(child: subprocess.Popen[bytes], seconds: float) -> None:

@@ -11,7 +11,7 @@ FLOPS_PER_MULTIPLY_ADD = 2
 # The backward pass makes two matrix products for each one of the forward pass.
 TRAINING_PASSES = 3
 CPU_GAPS, CPU_CODE_BYTES = 1.2, 100 * 2**20
-BYTES = {"fp32": 4, "bf16": 2}
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 # Gradients that one layer makes before it lets go of what it kept, as a multiple of its inner width.
 LAYER_GRADIENTS = 3
 

@@ -14,6 +14,9 @@ from torch.autograd.function import once_differentiable
 
 from alm.model.count import chunk_rows
 
+# fp16 reaches from 6e-8 to 65504: room above for products with weights, and below for unlikely tokens.
+FP16_ROW = 256.0
+
 
 class Losses(NamedTuple):
     """Sums over all tokens, divided by what was asked for, as fp32 scalars (fp64 for fp64 input)."""
@@ -28,7 +31,7 @@ def losses(
     targets: Tensor,
     *,
     vocab_size: int | None = None,
-    divisor: float = 1.0,
+    divisor: float | Tensor = 1.0,
     z_weight: float = 0.0,
 ) -> Losses:
     """Sum over all tokens of -ln p(target) + z_weight ln^2 Z, divided by `divisor`; Z sums the logits' exponentials.
@@ -79,7 +82,13 @@ class _Losses(torch.autograd.Function):
 
     @staticmethod
     def forward(  # Any: torch has no type for it
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, vocab_size: int, divisor: float, z_weight: float
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        vocab_size: int,
+        divisor: float | Tensor,
+        z_weight: float,
     ) -> tuple[Tensor, Tensor]:
         rows = _products_type(hidden)  # (N, D)
         matrix = weight.to(rows.dtype)  # (W, D)
@@ -93,7 +102,10 @@ class _Losses(torch.autograd.Function):
             if z_weight:
                 extra += z_weight * log_z.square().sum()
                 logits.mul_((1 + 2 * z_weight * log_z)[:, None])
-            gradient = _unscaled_gradient_(logits, sums, targets[part]).to(rows.dtype)  # (R, W)
+            unscaled = _unscaled_gradient_(logits, sums, targets[part])
+            if rows.dtype == torch.float16:
+                sums = _fitted_(unscaled, sums)
+            gradient = unscaled.to(rows.dtype)  # (R, W)
             each = (1 / divisor / sums).masked_fill_(targets[part] < 0, 0.0)[:, None].to(rows.dtype)
             if hidden_gradient is not None:
                 torch.mm(gradient, matrix, out=hidden_gradient[part])
@@ -166,6 +178,14 @@ def _losses_(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _unscaled_gradient_(exponentials: Tensor, sums: Tensor, targets: Tensor) -> Tensor:
     """The gradient of the logits (R, W), times the sums of their rows."""
     return exponentials.scatter_add_(1, targets.clamp_min(0)[:, None], -sums[:, None])
+
+
+def _fitted_(gradient: Tensor, sums: Tensor) -> Tensor:
+    """Give the rows of `gradient`, whose entries are within `sums`, a size at which neither they nor products overflow
+    fp16, nor small ones vanish; what they are now to be divided by.
+    """
+    gradient.mul_((FP16_ROW / sums)[:, None])
+    return torch.full_like(sums, FP16_ROW)
 
 
 def _add_product_(total: Tensor, left: Tensor, right: Tensor, *, is_first: bool) -> None:

@@ -132,7 +132,9 @@ class Transformer(nn.Module):
         """Scores (..., V) of the next token, from hidden states (..., D)."""
         return F.linear(hidden, self._head.weight)[..., : self.config.known_vocab_size]
 
-    def losses(self, hidden: Tensor, targets: Tensor, *, divisor: float = 1.0, z_weight: float = 0.0) -> Losses:
+    def losses(
+        self, hidden: Tensor, targets: Tensor, *, divisor: float | Tensor = 1.0, z_weight: float = 0.0
+    ) -> Losses:
         """What hidden states (B, T, D) lose at `targets` (B, T), summed: `alm.model.loss.losses`."""
         size = self.config.known_vocab_size
         return losses(hidden, self._head.weight, targets, vocab_size=size, divisor=divisor, z_weight=z_weight)

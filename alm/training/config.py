@@ -23,7 +23,7 @@ class TrainingConfig(Config):
     z_loss: float = Field(
         default=0.0, ge=0, description="Weight of the squared logarithm of the softmax's sum, which keeps scores small."
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="Precision of the forward; auto takes the fastest that is safe on the device."
     )
     seed: int = Field(

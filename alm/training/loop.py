@@ -190,7 +190,7 @@ class _Recorder:
         """Whatever is due after the step that `state` has just finished."""
         training = self._config.training
         step, last = self._state.step, self._state.step == training.max_steps
-        self.skips.note(step, result.is_finite)
+        self.skips.note(step, result)
         self._hooks.settle()
         if last or step % self._config.logging.log_interval == 0:
             self._log(result, lr)
@@ -234,6 +234,7 @@ class _Recorder:
         self.skips.look()
         step, loss = self._state.step, float(result.loss)
         values = {"loss": loss, "gradient_norm": float(result.gradient_norm)}
+        scaler = self._state.scaler
         reading = self._gauge.read(self._clock.lap(step))
         self._time_left.stepped(reading.step_seconds)
         row: Row = {
@@ -245,6 +246,7 @@ class _Recorder:
             "tokens": step * self._tokens_per_step,
             **reading.row(),
             "skipped_steps": self._state.skipped_steps,
+            **({} if scaler is None else {"loss_scale": float(scaler.scale)}),
         }
         self._metrics.write(row)
         if self._hooks.judge is not None:

@@ -14,6 +14,7 @@ from alm.events import Listener, Warned, ignore
 from alm.files import explained, is_full, write_bytes
 
 NAME = "metrics.jsonl"
+_MOST_NAMED = 5  # lines in a warning
 
 Row = dict[str, Any]  # Any: JSON; numbers, `skipped_rows` a list of them; texts among the samples
 
@@ -106,16 +107,43 @@ class NoMetrics(MetricsFile):
         pass
 
 
-def read(run: Path, *, name: str = NAME) -> list[Row]:
-    """The rows of a run, without a last one that a kill cut off; `name` may be another file of the same form."""
+def read(run: Path, *, name: str = NAME, on_event: Listener = ignore) -> list[Row]:
+    """The rows of a run; `name` may be another file of the same form.
+
+    A last line that a kill cut off is left out. So is any other line that is no row, of which `on_event` is warned.
+    """
     path = run / name
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    return [json.loads(line) for line in lines if line.strip()]
+    found = {number: _row(line) for number, line in enumerate(lines, start=1) if line.strip()}
+    damaged = [number for number, row in found.items() if row is None]
+    if damaged:
+        on_event(Warned(_damage(damaged, path), None))
+    return [row for row in found.values() if row is not None]
 
 
-def cut(run: Path, *, after: int, name: str = NAME) -> list[Row]:
-    """Take the rows of steps after `after` out of the file and return them: they will be made again."""
-    rows = read(run, name=name)
+def _row(line: bytes) -> Row | None:
+    """What `line` holds, None where it is no object with a step."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and type(row.get("step")) is int else None
+
+
+def _damage(lines: list[int], path: Path) -> str:
+    if len(lines) == 1:
+        return f"line {lines[0]} of `{path}` is no row, and is left out"
+    named = ", ".join(map(str, lines[:_MOST_NAMED]))
+    more = f" and {len(lines) - _MOST_NAMED:,} more" if len(lines) > _MOST_NAMED else ""
+    return f"lines {named}{more} of `{path}` are no rows, and are left out"
+
+
+def cut(run: Path, *, after: int, name: str = NAME, on_event: Listener = ignore) -> list[Row]:
+    """Take the rows of steps after `after` out of the file and return them: they will be made again.
+
+    What is no row goes too, and `on_event` is warned of it as by `read`.
+    """
+    rows = read(run, name=name, on_event=on_event)
     later = [row for row in rows if row["step"] > after]
     path = run / name
     kept = as_text([row for row in rows if row["step"] <= after]).encode()

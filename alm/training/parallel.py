@@ -36,7 +36,7 @@ class Objective(nn.Module):
         self._hidden = (forward,)  # in a tuple: the compiled model is a module, and would be registered twice
 
     def forward(
-        self, inputs: Tensor, targets: Tensor, *, divisor: float = 1.0, z_weight: float = 0.0
+        self, inputs: Tensor, targets: Tensor, *, divisor: float | Tensor = 1.0, z_weight: float = 0.0
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """`Losses` of (B, T) inputs and targets, and what layers add to the mean loss of a token."""
         found = self.model.losses(self._hidden[0](inputs), targets, divisor=divisor, z_weight=z_weight)

@@ -193,7 +193,7 @@ def _make_ready(job: _Job, found: Found | None) -> None:
     if aside is not None:
         job.on_event(Warned(f"checkpoints after step {step} are set aside in `{aside}`"))
     for name in (metrics.NAME, samples.NAME):
-        later = metrics.cut(job.out, after=step, name=name)
+        later = metrics.cut(job.out, after=step, name=name, on_event=job.on_event)
         if aside is not None and later:
             write_text(aside / name, metrics.as_text(later))
     if found is not None:

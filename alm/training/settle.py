@@ -22,7 +22,7 @@ from alm.events import Listener
 from alm.files import sha256
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.packing.shards import PackedData, open_packed, pack_command
-from alm.training import compiling, limits, metrics, mirror, ranks, run
+from alm.training import compiling, limits, metrics, mirror, precision, ranks, run
 from alm.training.config import RunConfig
 
 Resume = Path | Literal["auto", "never"]
@@ -55,7 +55,7 @@ def settle(config: RunConfig, data: Path, out: Path, resume: Resume, world: Worl
         config = run.resumed_config(out, config, on_event=on_event)
     mirror.check(config.logging.sinks)
     config = with_data(config, packed)
-    choice = device.choose(str(world.device), precision=config.training.precision)
+    choice = precision.settled(config, str(world.device), seq_len=packed.metadata.seq_len, on_event=on_event)
     compile_ = compiling.settled(config, choice, seq_len=packed.metadata.seq_len, on_event=on_event)
     config = _resolved(config, choice, world, compile_=compile_)
     ranks.check(config, world)

@@ -6,16 +6,18 @@ import torch
 
 from alm.data.loader import BatchPlan
 from alm.errors import AlmError
-from alm.events import Listener, Warned
+from alm.events import Listener, Noted, Warned
 from alm.training.metrics import MetricsFile
 from alm.training.state import TrainState
+from alm.training.step import StepResult
 
 
 class Skips:
     """Counts skipped steps into `state` and writes a row for each, with the rows of its batch.
 
     Whether a step was skipped is known on the device. On a CPU it is looked at right away, elsewhere only by
-    `look`, which waits for the device: call it where the loop waits anyway.
+    `look`, which waits for the device: call it where the loop waits anyway. Gradients that overflow at a loss scale
+    that can still fall belong to fp16: such steps are recorded, and do not count as in a row.
     """
 
     def __init__(
@@ -28,34 +30,37 @@ class Skips:
         self._on_event = on_event
         self._unseen: list[tuple[int, torch.Tensor]] = []
 
-    def note(self, step: int, is_finite: torch.Tensor) -> None:
+    def note(self, step: int, result: StepResult) -> None:
         """Step number `step`, counted from 1, is over."""
-        self._unseen.append((step, is_finite))
-        if is_finite.device.type == "cpu":
+        self._unseen.append((step, torch.stack([result.is_finite, result.overflowed])))
+        if result.is_finite.device.type == "cpu":
             self.look()
 
     def look(self) -> None:
         """Bring the counts up to date. Raises `AlmError` when too many steps in a row were skipped."""
         if not self._unseen:
             return
-        answers = torch.stack([is_finite for _, is_finite in self._unseen]).tolist()
+        answers = torch.stack([answer for _, answer in self._unseen]).tolist()
         steps = [step for step, _ in self._unseen]
         self._unseen = []
         longest = 0
-        for step, is_finite in zip(steps, answers, strict=True):
-            self._count(step, is_finite=is_finite)
+        for step, (is_finite, overflowed) in zip(steps, answers, strict=True):
+            self._count(step, is_finite=is_finite, overflowed=overflowed)
             longest = max(longest, self._state.skipped_in_row)
         if longest >= self._most_in_row:
             raise self._too_many(longest)
 
-    def _count(self, step: int, *, is_finite: bool) -> None:
+    def _count(self, step: int, *, is_finite: bool, overflowed: bool) -> None:
         if is_finite:
             self._state.skipped_in_row = 0
             return
         self._state.skipped_steps += 1
-        self._state.skipped_in_row += 1
         rows = [int(row) for row in self._plan.rows(step - 1)]
-        self._metrics.write({"step": step, "skipped_rows": rows})
+        self._metrics.write({"step": step, "skipped_rows": rows, **({"overflowed": True} if overflowed else {})})
+        if overflowed:
+            self._on_event(Noted(f"step {step} is skipped: a gradient overflowed fp16; the loss is scaled less now"))
+            return
+        self._state.skipped_in_row += 1
         self._on_event(
             Warned(
                 f"step {step} is skipped: its loss or gradient is not finite",

@@ -17,6 +17,7 @@ from alm.model.linear import table_rows, with_rows
 from alm.model.transformer import Transformer
 from alm.training.config import RunConfig
 from alm.training.parallel import Sharing, gathered, local, parted, share
+from alm.training.scaling import LossScaler
 
 
 @dataclass
@@ -24,12 +25,13 @@ class TrainState:
     """`step` counts finished updates, those among them that were skipped too.
 
     `is_whole` is false while an update is under way: what it leaves when it fails must not be saved. `sharing` is how
-    the ranks train `model` together.
+    the ranks train `model` together. `scaler` is there in fp16.
     """
 
     model: Transformer
     optimizer: torch.optim.Optimizer
     sharing: Sharing
+    scaler: LossScaler | None = None
     step: int = 0
     skipped_steps: int = 0
     skipped_in_row: int = 0
@@ -53,7 +55,7 @@ def fresh(config: RunConfig, choice: Choice, world: World | None = None, *, seq_
     sharing = share(model, config, world, forward=compiled(model, enabled=config.training.compile is True))
     optimizer = kinds.module_of(config.optim).build(config.optim, model)
     sharing.warm_up(choice, shape=(config.training.micro_batch_size, seq_len))
-    return TrainState(model, optimizer, sharing)
+    return TrainState(model, optimizer, sharing, LossScaler(choice.device) if choice.precision == "fp16" else None)
 
 
 def compiled(model: Transformer, *, enabled: bool) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -71,6 +73,8 @@ def restore_(state: TrainState, checkpoint: Checkpoint, choice: Choice) -> None:
     state.optimizer.load_state_dict(_parted_moments(checkpoint.optimizer, state.optimizer))
     state.step = checkpoint.step
     state.skipped_steps, state.skipped_in_row = checkpoint.skipped_steps, checkpoint.skipped_in_row
+    if state.scaler is not None and checkpoint.loss_scaler is not None:
+        state.scaler.restore_(checkpoint.loss_scaler)
     rank = state.sharing.world.rank
     # Made by fewer ranks: what they draw decides nothing, and need not be the same.
     _restore_random(checkpoint.rng[rank % len(checkpoint.rng)], choice.device)
@@ -131,6 +135,7 @@ def snapshot(
         data_sha256=data_sha256,
         skipped_steps=state.skipped_steps,
         skipped_in_row=state.skipped_in_row,
+        loss_scaler=None if state.scaler is None else state.scaler.state(),
     )
 
 

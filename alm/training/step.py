@@ -20,12 +20,13 @@ from alm.training.state import TrainState
 class StepResult:
     """Scalars of all ranks, on the device: reading them waits for it. `loss` is nats per target token.
 
-    Where `is_finite` is false the update was left out.
+    Where `is_finite` is false the update was left out; where `overflowed` is true, a smaller loss scale may mend that.
     """
 
     loss: torch.Tensor
     gradient_norm: torch.Tensor
     is_finite: torch.Tensor
+    overflowed: torch.Tensor
 
 
 def train_step(
@@ -58,6 +59,8 @@ def train_step(
         with state.sharing.micro_batch(is_last=number == len(micro_batches) - 1):
             losses.append(_backward(state, batch, choice=choice, targets=targets, z_weight=z_weight))
     total = state.sharing.finish(losses)
+    if state.scaler is not None:
+        state.scaler.unscale_(state.model.parameters())
     norm = clip_(state.model.parameters(), clip_norm)
     # One answer for the whole step: both are sums over all ranks, who agree on it.
     is_finite = torch.isfinite(total) & torch.isfinite(norm)
@@ -65,9 +68,12 @@ def train_step(
         group["lr"] = group[PEAK_LR] * lr_factor
     state.is_whole = False
     _update(state.optimizer, is_finite)
+    overflowed = torch.zeros_like(is_finite)
+    if state.scaler is not None:
+        overflowed = state.scaler.update(loss=total, is_finite=is_finite)
     state.step += 1
     state.is_whole = True
-    return StepResult(total, norm, is_finite)
+    return StepResult(total, norm, is_finite, overflowed)
 
 
 def _update(optimizer: torch.optim.Optimizer, is_finite: torch.Tensor) -> None:
@@ -93,14 +99,17 @@ def _decides_itself(optimizer: torch.optim.Optimizer, device: torch.device) -> b
 def _backward(state: TrainState, batch: MicroBatch, *, choice: Choice, targets: int, z_weight: float) -> torch.Tensor:
     inputs = batch.inputs.to(choice.device, non_blocking=True)
     wanted = batch.targets.to(choice.device, non_blocking=True)
+    scale = 1.0 if state.scaler is None else state.scaler.scale
+    # The loss makes gradients in its forward pass: the scale has to be in there.
+    divisor = max(targets, 1) / scale
     with autocast(choice.device, choice.precision):
-        total, nats, auxiliary = state.sharing.loss(inputs, wanted, divisor=float(max(targets, 1)), z_weight=z_weight)
+        total, nats, auxiliary = state.sharing.loss(inputs, wanted, divisor=divisor, z_weight=z_weight)
     # Weighted as this micro-batch is in the step. What is reported is the loss of the text alone.
-    whole = total if auxiliary is None else total + auxiliary * (batch.target_count() / targets)
+    whole = total if auxiliary is None else total + auxiliary * (batch.target_count() / targets * scale)
     if state.sharing.scale != 1:
         whole = whole * state.sharing.scale
     whole.backward()  # type: ignore[no-untyped-call]
-    return nats
+    return nats / scale
 
 
 def _seed_dropout(model: Transformer, *, seed: int, step: int, number: int) -> None:

@@ -18,12 +18,15 @@ from builders import run_config, write_packed
 from alm.checkpoint.format import LAST_NAME, numbered
 from alm.checkpoint.load import load_checkpoint, newest, verify
 from alm.checkpoint.save import save_checkpoint
+from alm.distributed import Place
 from alm.doctor import damage
 from alm.doctor import verify_resume as doctor
+from alm.doctor.example import example_config
 from alm.doctor.verify_resume import _finish, _Killer, side, verify_resume
-from alm.errors import AlmError, ArtifactError
+from alm.errors import AlmError, ArtifactError, ConfigError
 from alm.events import Event, Progressed, Warned
-from alm.training import metrics
+from alm.files import is_running
+from alm.training import metrics, ranks
 from alm.training.pretrain import pretrain
 
 
@@ -126,6 +129,70 @@ def test_a_run_that_ends_before_it_is_killed_is_told(tmp_path: Path, code: int, 
     killer = _Killer([sys.executable, "-c", f"import sys; sys.exit({code})"], tmp_path / "run", 24, random.Random(0))
     with pytest.raises(AlmError, match=message):
         killer._once("training", 5.0)
+
+
+RANKS = """
+import subprocess, sys
+ranks = [subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) for _ in "ab"]
+with open(sys.argv[1], "a") as file:
+    print(*[rank.pid for rank in ranks], file=file, flush=True)
+while all(rank.poll() is None for rank in ranks):
+    try:
+        ranks[0].wait(0.01)
+    except subprocess.TimeoutExpired:
+        pass
+print("a rank has ended", flush=True)
+for rank in ranks:
+    rank.kill()
+    rank.wait()
+sys.exit(1)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows is not asked for ranks")
+def test_one_rank_is_killed_or_all(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A starter of ranks stands for torchrun: it ends them when one has ended."""
+    run_, started = Path(shutil.copytree(finished, tmp_path / "run")), tmp_path / "started"
+    killer = _Killer([sys.executable, "-c", RANKS, str(started)], run_, 24, random.Random(0), ranks=2)
+
+    def wait(self: object, child: object, *_: object) -> None:
+        while len(started.read_text().splitlines() if started.exists() else []) <= sum(killer.kills.values()):
+            pass
+
+    monkeypatch.setattr(_Killer, "_wait", wait)
+    for share, expected in ((1.0, (1, 1)), (0.0, (1, 1)), (1.0, (2, 2))):
+        monkeypatch.setattr(doctor, "_ONE_RANK_SHARE", share)
+        killer._once("training", 0.0)
+        assert (killer.of_one_rank, killer.log.read_text().count("a rank has ended")) == expected
+    assert killer.kills["training"] == 3
+    ids = [int(word) for word in started.read_text().split()]
+    assert len(ids) == 6
+    assert not any(map(is_running, ids))
+
+
+def test_ranks_share_the_micro_batches_of_the_example(data: Path) -> None:
+    for size in (1, 2, 3, 5):
+        ranks.check(example_config(data, max_steps=24, ranks=size), Place(size=size))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("from_here")
+@pytest.mark.skipif(os.name == "nt", reason="Windows is not asked for ranks")
+def test_killed_ranks_end_in_the_bits_of_undisturbed_ones(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_SHARES", {"training": 1})
+    found = verify_resume(tmp_path, kills=1, seed=0, data=data, device_name="cpu", ranks=2)
+    assert found.is_equal
+    assert (found.ranks, sum(found.kills.values())) == (2, 1)
+    assert len(load_checkpoint(tmp_path / "killed" / LAST_NAME).rng) == 2
+
+
+def test_windows_is_not_asked_for_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.sys, "platform", "win32")
+    with pytest.raises(ConfigError, match="which processes are ranks"):
+        verify_resume(tmp_path, kills=1, seed=0, ranks=2)
 
 
 def test_numbered_checkpoints_are_what_is_damaged(finished: Path, tmp_path: Path) -> None:

@@ -162,6 +162,7 @@ class Live(TorchDispatchMode):
         ("fp32", {"d_model": 128, "ffn_hidden_size": 352, "vocab_size": 8192, "tie_embeddings": False}),
         ("fp32", {"d_model": 64, "ffn_hidden_size": 192, "n_layers": 10, "vocab_size": 512}),
         ("bf16", {"d_model": 64, "ffn_hidden_size": 192, "n_layers": 10, "vocab_size": 512}),
+        ("fp16", {"d_model": 64, "ffn_hidden_size": 192, "n_layers": 10, "vocab_size": 512}),
     ],
 )
 def test_memory_is_that_of_a_step(

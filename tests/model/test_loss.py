@@ -155,6 +155,27 @@ def test_autocast_multiplies_in_bf16_and_sums_in_fp32(hidden_type: torch.dtype) 
     torch.testing.assert_close(triple[0].grad.double(), exact[0].grad, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("vocab_size", [300, 70_000])
+def test_in_fp16_gradients_neither_overflow_nor_vanish(vocab_size: int) -> None:
+    """With scores that are nearly alike the exponentials of a row sum to more than fp16 can hold."""
+    draw = torch.Generator().manual_seed(0)
+    hidden = torch.randn(1, 6, 8, generator=draw).mul_(0.05).requires_grad_()
+    weight = torch.randn(vocab_size, 8, generator=draw).requires_grad_()
+    targets = torch.randint(vocab_size, (1, 6), generator=draw)
+    with torch.autocast("cpu", dtype=torch.float16):
+        total = losses(hidden, weight, targets, divisor=torch.tensor(6.0 / 1024)).total / 1024
+    (total * 1024).backward()
+    exact = tuple(tensor.detach().double().requires_grad_() for tensor in (hidden, weight))
+    wanted = plain(*exact, targets).sum() / 6
+    wanted.backward()
+    assert total.item() == pytest.approx(wanted.item(), rel=1e-3)
+    for ours, theirs in zip((hidden, weight), exact, strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        error = (ours.grad.double() / 1024 - theirs.grad).norm() / theirs.grad.norm()
+        assert error < 2e-3  # fp16 keeps 11 bits
+
+
 class LargestTensor(TorchDispatchMode):
     """Remembers the number of elements of the largest tensor that any operation returned."""
 

@@ -402,13 +402,6 @@ def test_micro_batches_are_a_matter_of_memory_only(data: Path, tmp_path: Path) -
     assert found[2] == pytest.approx(found[0], rel=1e-4)
 
 
-def test_a_row_that_a_kill_cut_off_is_not_read(tmp_path: Path) -> None:
-    (tmp_path / metrics.NAME).write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
-    assert metrics.read(tmp_path) == [{"step": 1, "loss": 2.0}]
-    assert metrics.cut(tmp_path, after=0) == [{"step": 1, "loss": 2.0}]
-    assert (tmp_path / metrics.NAME).read_text() == ""
-
-
 def test_a_folder_that_is_a_file_is_told(data: Path, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("here first")
     with pytest.raises(AlmError, match="cannot write"):

@@ -1,0 +1,54 @@
+"""Processes of another process: to find and to kill them, on systems that tell."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from alm.files import is_running
+
+_POLL_SECONDS = 0.005
+_PROCESSES = Path("/proc")
+
+
+def children(parent: int) -> list[int]:
+    """The ids of the processes that `parent` has started and that live; none on Windows, which is not asked."""
+    if sys.platform == "win32":
+        return []
+    pairs = _from_proc() if (_PROCESSES / "self" / "stat").is_file() else _from_ps()
+    return sorted(child for child, of in pairs if of == parent)
+
+
+def _from_proc() -> list[tuple[int, int]]:
+    found = []
+    for path in _PROCESSES.glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended in between
+            # After the name, which may hold anything: state and parent.
+            state, of = path.read_text("utf-8", "replace").rpartition(")")[2].split()[:2]
+            if state != "Z":
+                found.append((int(path.parent.name), int(of)))
+    return found
+
+
+def _from_ps() -> list[tuple[int, int]]:
+    lines = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    return [(int(child), int(of)) for child, of in map(str.split, lines.splitlines())]
+
+
+def stopped(process: subprocess.Popen[bytes]) -> None:
+    """Keep `process` from doing anything more, where the system can."""
+    if sys.platform != "win32" and process.poll() is None:
+        process.send_signal(signal.SIGSTOP)
+
+
+def killed(process: int) -> None:
+    """Kill the process of that id, and return when it is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+    while is_running(process):
+        time.sleep(_POLL_SECONDS)

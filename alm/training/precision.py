@@ -1,0 +1,90 @@
+"""Which precision a run is fast in, where no flag of the hardware says it: its own model is timed in each.
+
+How much bf16 gains depends on the shape of the model as much as on the device.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from alm import device as devices
+from alm.device import Choice, Precision, autocast
+from alm.events import Listener, Noted, ignore
+from alm.model.count import count
+from alm.model.init import initialize
+from alm.model.transformer import Transformer
+from alm.training.config import RunConfig
+
+# A micro-batch is cut to about so many, which a core with bf16 does in a few tenths of a second,
+_FLOPS = 2e10
+# but not so far that a matrix product becomes one with a vector.
+_FEWEST_TOKENS = 64
+_ROUNDS = 3
+_LONGEST_SECONDS = 2.0
+
+Seconds = Callable[[Precision], float]
+
+
+def settled(config: RunConfig, device_name: str, *, seq_len: int, on_event: Listener = ignore) -> Choice:
+    """The device of that name with `training.precision`; `auto` is measured where it has to be."""
+    wanted = config.training.precision
+    choice = devices.choose(device_name, precision="fp32" if wanted == "auto" else wanted)
+    if wanted != "auto":
+        return choice
+    found = devices.known_precision(choice.device)
+    if found is None:
+        if config.training.threads != "auto":
+            devices.set_threads(config.training.threads)
+        found = tried(Trial(config, choice.device, seq_len=seq_len))
+        on_event(Noted(f"precision is {found[0]}: {found[1]}"))
+    return Choice(choice.device, found[0], choice.device_reason, found[1])
+
+
+def tried(seconds: Seconds) -> tuple[Precision, str]:
+    """The precision in which `seconds` says that a step is fast, and why: the best of a few of each, taken in turn."""
+    best: dict[Precision, float] = {"fp32": float("inf"), "bf16": float("inf")}
+    spent = 0.0
+    try:
+        for number in range(1 + _ROUNDS):
+            found = {precision: seconds(precision) for precision in best}
+            spent += sum(found.values())
+            if number:  # the first finds caches empty
+                best = {precision: min(best[precision], found[precision]) for precision in best}
+            if number and spent > _LONGEST_SECONDS:
+                break
+    except (RuntimeError, TypeError):  # older Metal refuses the type
+        return devices.by_speedup(None, "")
+    return devices.by_speedup(best["fp32"] / best["bf16"], "a step of this model")
+
+
+class Trial:
+    """The model of a run with a micro-batch that is none of its data; called, the seconds of a forward and backward."""
+
+    def __init__(self, config: RunConfig, device: torch.device, *, seq_len: int) -> None:
+        self._device, self._seed = device, config.training.seed
+        self._model = Transformer(config.model)
+        initialize(self._model, seed=self._seed)
+        self._model.to(device).train()
+        rows, tokens = shape(config, seq_len=seq_len)
+        draw = torch.Generator().manual_seed(self._seed)
+        self._ids = torch.randint(config.model.known_vocab_size, (rows, tokens), generator=draw).to(device)
+
+    def __call__(self, precision: Precision) -> float:
+        with torch.random.fork_rng([]):  # dropout draws; on a GPU nothing is timed
+            started = time.perf_counter()
+            with autocast(self._device, precision):
+                hidden = self._model(self._ids)
+                loss = self._model.losses(hidden, self._ids, divisor=float(self._ids.numel())).total
+            loss.backward()  # type: ignore[no-untyped-call]
+            loss.item()  # waits for the device
+            return time.perf_counter() - started
+
+
+def shape(config: RunConfig, *, seq_len: int) -> tuple[int, int]:
+    """Sequences and tokens of a micro-batch that is small enough to be timed."""
+    each = count(config.model).training_flops_per_token(seq_len)
+    room = max(_FEWEST_TOKENS, int(_FLOPS / each))
+    return max(1, min(config.training.micro_batch_size, room // seq_len)), min(seq_len, room)
