@@ -16,7 +16,7 @@ from alm.cli.panel import TrainingPanel
 from alm.cli.ui import line_for, units_line
 from alm.events import Event, Judged, Progressed, Sampled, StageBegan, Stepped, UnitsProgressed, Validated, Warned
 
-_REFRESHES_PER_SECOND = 4
+_REFRESHES_PER_SECOND = 2  # a frame costs milliseconds of a core that may be the only one
 # The terminal shows what is between the two at once (DEC mode 2026); one that does not know them ignores them.
 _FRAME_BEGINS, _FRAME_ENDS = "\x1b[?2026h", "\x1b[?2026l"
 
