@@ -6,9 +6,9 @@
 
 `run` trains so many small models, one after the other and with one thread, on packed data, in the folders OUT/00,
 OUT/01 and so on: every setting of each is drawn by its number, so that an interrupted `run` goes on where it stopped.
-`fit` looks for the prior of `alm/training/forecast.py` under which the last scores of the even ones were least
-surprising. `read` forecasts each run from the rows that it had when a share of its steps was done: even ones, that the
-prior was fitted to, and odd ones, that it has not seen.
+`fit` looks for the prior of `alm/training/forecast.py` under which the last scores of one half of them were least
+surprising. `read` forecasts each run from the rows that it had when a share of its steps was done: the half that the
+prior was fitted to, and the half that it has not seen.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from alm.training.loop import lr_factor
 from alm.training.pretrain import pretrain
 
 SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
-# Student's t with so many degrees of freedom: one odd run must not decide the prior.
-FREEDOM = 5
+# Every so many runs the halves change places: with so many data sets, each has runs in both.
+TURN = 8
 STEPS = (150, 200, 300, 400, 600, 600)
 WIDTHS = (128, 96, 64, 48, 32)
 # Of one run: CPU seconds at about 25 GFLOP/s. A run that is drawn too large becomes narrower.
@@ -58,7 +58,7 @@ def main() -> None:
         return
     cases = [case for folder in sorted(arguments.out.glob("[0-9]*")) for case in cases_of(folder)]
     if arguments.action == "fit":
-        print(fit([case for case in cases if case.is_even], seconds=60 * arguments.minutes))
+        print(fit([case for case in cases if case.is_fitted], seconds=60 * arguments.minutes))
     else:
         read(cases)
 
@@ -121,7 +121,7 @@ class Case:
     """A run as it was when `share` of its steps were done, and the score that it ended with."""
 
     name: str
-    is_even: bool
+    is_fitted: bool
     share: float
     curve: Curve
     schedule: Schedule
@@ -136,8 +136,9 @@ def cases_of(folder: Path) -> list[Case]:
     steps = config.training.max_steps
     schedule, last = Schedule.of(partial(lr_factor, config), steps), Curve(rows).scores[-1]
     begun = {share: Curve(row for row in rows if row["step"] <= share * steps) for share in SHARES}
-    even = int(folder.name) % 2 == 0
-    return [Case(folder.name, even, share, curve, schedule, last) for share, curve in begun.items()]
+    number = int(folder.name)
+    is_fitted = (number + number // TURN) % 2 == 0
+    return [Case(folder.name, is_fitted, share, curve, schedule, last) for share, curve in begun.items()]
 
 
 def fit(cases: list[Case], *, seconds: float) -> Prior:
@@ -163,9 +164,9 @@ def surprise(cases: list[Case], prior: Prior) -> float:
     for case in cases:
         forecasted = forecast.forecast(case.curve, case.schedule, prior=prior)
         if forecasted is not None:
-            spread = math.log(forecasted.high / forecasted.low) / 2 / 1.645
-            away = math.log(case.last / forecasted.value) / spread
-            found.append(math.log(spread) + (FREEDOM + 1) / 2 * math.log1p(away**2 / FREEDOM))
+            spread = (forecasted.high - forecasted.low) / (2 * 1.645)
+            away = (case.last - forecasted.value) / spread
+            found.append(math.log(spread) + away**2 / 2)
     return statistics.fmean(found)
 
 
@@ -174,8 +175,8 @@ def read(cases: list[Case]) -> None:
     print("| share | runs | forecasts | held | width, mean | error, root mean square | ms |")
     print("|---|---|---|---|---|---|---|")
     for share in SHARES:
-        for half, is_even in (("even, fitted", True), ("odd, unseen", False)):
-            print(_line(f"| {share:.0%} | {half}", [c for c in cases if c.share == share and c.is_even == is_even]))
+        for half, is_fitted in (("fitted to", True), ("unseen", False)):
+            print(_line(f"| {share:.0%} | {half}", [c for c in cases if (c.share, c.is_fitted) == (share, is_fitted)]))
 
 
 def _line(name: str, cases: list[Case]) -> str:

@@ -18,7 +18,6 @@ class Curve:
         self.loss_steps: list[int] = []
         self.losses: list[float] = []  # nats per token
         self.skipped: list[int] = []  # since step 0, at the scores
-        self.bits_per_nat = 0.0  # from a loss to bits per byte, as the held-out text has it
         self._skipped = 0
         for row in rows:
             self.add(row)
@@ -34,7 +33,6 @@ class Curve:
             # What is not a number compares with nothing.
             self.scores.append(math.inf if math.isnan(row["bits_per_byte"]) else row["bits_per_byte"])
             self.skipped.append(self._skipped)
-            self.bits_per_nat = row["bits_per_byte"] / max(row["validation_loss"], 1e-9)
 
     def losses_before(self, number: int) -> list[float]:
         """The training losses since the score before score `number`, up to it."""
