@@ -60,7 +60,8 @@ svg.key { display: inline-block; width: 2.6rem; height: .7rem; vertical-align: m
 circle.of0, circle.of1, circle.of2, circle.of3, circle.of4, circle.of5, circle.of6, circle.of7, .bar {
   fill: var(--paper); stroke-dasharray: none; stroke-width: 1.5px; }
 @media print { details::details-content { content-visibility: visible; block-size: auto; }
-  details > * { display: block; } body { margin: 0; max-width: none; font-size: 10pt; }
+  details > * { display: block; } .screen { display: none; } .scroll { overflow: visible; }
+  body { margin: 0; max-width: none; font-size: 10pt; }
   figure, blockquote, .facts { break-inside: avoid; } h2, h3 { break-after: avoid; } }
 """
 _WIDTH, _HEIGHT, _FOOT, _LEFT = 720, 180, 34, 8
@@ -140,10 +141,11 @@ def side_by_side(parts: Iterable[str], *, kind: str = "grid") -> str:
     return f'<div class="{kind}">\n{chr(10).join(parts)}\n</div>'
 
 
-def folded(summary: str, parts: Iterable[str], *, is_open: bool = False) -> str:
-    """A part that opens when it is clicked."""
+def folded(summary: str, parts: Iterable[str], *, is_open: bool = False, on_paper: bool = True) -> str:
+    """A part that opens when it is clicked. On paper it is open, or not there at all."""
     inside = "\n".join(parts)
-    return f"<details{' open' if is_open else ''}><summary>{escaped(summary)}</summary>\n{inside}\n</details>"
+    kind = "" if on_paper else ' class="screen"'
+    return f"<details{kind}{' open' if is_open else ''}><summary>{escaped(summary)}</summary>\n{inside}\n</details>"
 
 
 def details(summary: str, quotes: Iterable[tuple[str, str]]) -> str:

@@ -19,7 +19,7 @@ from alm.training.metrics import Row
 
 GENERATOR = "alm report"
 MOST_RUNS = 8  # as many dash patterns as can be told apart
-_MOST_TABLE_ROWS = 24
+_MOST_TABLE_ROWS = 40
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _sentence(record: Record) -> str:
 
 def _several(runs: Sequence[Shown]) -> list[str]:
     columns = ["run", "bits per byte", f"difference to {runs[0].letter}", "validation loss", "training loss"]
-    columns += ["steps", "tokens", "time in steps", "tokens per second", "parameters", "finished"]
+    columns += ["steps", "tokens", "time", "parameters", "finished"]
     rows = [[run.letter, *_final(run.record, runs[0].record)] for run in runs]
     keys = "".join(f"<p>{chart.key(run.style)}<b>{run.letter}</b> {page.escaped(run.name)}</p>" for run in runs)
     return [keys, page.table(columns, rows), page.paragraph(_comparable(runs), tone="quiet")]
@@ -129,7 +129,6 @@ def _final(record: Record, first: Record) -> list[str]:
         f"{record.step:,}",
         words.told(record.last("tokens"), ",.0f"),
         words.duration(record.seconds),
-        words.told(record.typical("tokens_per_second"), ",.0f"),
         f"{record.metadata.parameters:,}",
         "yes" if record.is_finished else "no",
     ]
@@ -139,6 +138,11 @@ def _comparable(runs: Sequence[Shown]) -> str:
     """What may be concluded from the table."""
     data = {run.record.metadata.data_sha256 for run in runs}
     tokenizers = {run.record.metadata.tokenizer_sha256 for run in runs}
+    parts = {str(dict(flat(run.record.config)).get("validation.bytes")) for run in runs}
+    if len(data) == 1 and len(parts) > 1:
+        return (
+            "The runs were scored on more and less of the same text: a difference within the wider margin says little."
+        )
     if len(data) == 1:
         return (
             "All runs were scored on rows of the same text. The margin says how much another text could change a "
@@ -165,6 +169,7 @@ def _figure(what: Chart, runs: Sequence[Shown]) -> str:
     curves = [_curve(what, run, points[run.letter], is_alone=len(runs) == 1) for run in runs]
     if not any(curve.values for curve in curves):
         return ""
+    values = page.folded("Values", [_values(runs, points)], on_paper=False)
     per_step = {run.record.tokens_per_step for run in runs}
     drawn = chart.plot(
         what.title,
@@ -174,7 +179,7 @@ def _figure(what: Chart, runs: Sequence[Shown]) -> str:
         from_zero=what.from_zero,
         is_log=what.is_log,
     )
-    return page.figure(what.title, what.note, drawn, [page.folded("Values", [_values(runs, points)])])
+    return page.figure(what.title, what.note, drawn, [values])
 
 
 def _curve(what: Chart, run: Shown, points: list[Point], *, is_alone: bool) -> Curve:
@@ -189,9 +194,8 @@ def _curve(what: Chart, run: Shown, points: list[Point], *, is_alone: bool) -> C
 
 def _values(runs: Sequence[Shown], points: dict[str, list[Point]]) -> str:
     """Some of the values as a table: those who cannot see the picture have the same of it."""
-    steps = max((list(given) for given in points.values()), key=len)
-    every = -(-len(steps) // _MOST_TABLE_ROWS)
-    chosen = [step for step, _ in steps[::-every]][::-1]
+    steps = sorted({step for given in points.values() for step, _ in given})
+    chosen = steps[:: -max(1, -(-len(steps) // _MOST_TABLE_ROWS))][::-1]
     by_step = [dict(points[run.letter]) for run in runs]
     rows = [[f"{step:,}", *(_shown(values.get(step)) for values in by_step)] for step in chosen]
     return page.table(["step", *(run.title for run in runs)], rows)
@@ -254,7 +258,7 @@ def _configuration(runs: Sequence[Shown]) -> list[str]:
         )
     else:
         parts += _unusual(settings[0])
-    return [*parts, page.folded("Everything", [everything])]
+    return [*parts, page.folded("Everything", [everything], on_paper=False)]
 
 
 def _unusual(settings: Values) -> list[str]:

@@ -123,7 +123,7 @@ def check(folder: Path) -> None:
     if not run.exists(folder):
         raise InputError(
             f"`{folder}` holds no run: there is no `{run.METADATA_NAME}`",
-            hint="name the folder of a run, as in `runs/*`",
+            hint=f"run `ls {folder.parent}` to see what is there",
         )
 
 

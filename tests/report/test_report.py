@@ -121,6 +121,8 @@ def test_runs_on_other_text_are_not_compared(tmp_path: Path) -> None:
     assert "scored on different text" in text
     assert "of different tokenizers: they cannot be compared" in text
     assert "All runs have the same configuration." in text
+    more = write_run(tmp_path / "more", rows(), validation__bytes=9000)
+    assert "scored on more and less of the same text" in Tags(made(first, more, out=tmp_path / "both.html")).text
 
 
 @pytest.mark.parametrize(
