@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alm.device import Choice
+from alm.device import DTYPES, Choice
 from alm.doctor.check import Check, judged, remedy
 from alm.doctor.tolerance import distance, within
 from alm.model.attention._blocked import Rules
@@ -56,8 +56,7 @@ CASES = (
 
 def agrees(attend: Attend, case: Case, choice: Choice) -> Check:
     """What `attend` makes of random tokens, and its gradients, against `reference` in fp64 on the CPU."""
-    dtype = torch.bfloat16 if choice.precision == "bf16" else torch.float32
-    inputs = [x.to(choice.device, dtype) for x in _drawn(case)]
+    inputs = [x.to(choice.device, DTYPES[choice.precision]) for x in _drawn(case)]
     rules = _rules(case, choice.device)
     found = _results(attend, inputs, rules, case)
     exact = [x.cpu().double() for x in inputs]

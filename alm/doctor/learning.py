@@ -19,6 +19,7 @@ FIRST_LOSS_NATS = 0.3
 _OVERFIT_STEPS = 40
 _OVERFIT_SHARE = 0.2
 _NAMED = 3
+_FP16_SCALE = 1024.0
 
 
 def first_loss(model: Transformer, batch: MicroBatch, choice: Choice) -> Check:
@@ -43,7 +44,9 @@ def gradients(model: Transformer, batch: MicroBatch, choice: Choice) -> Check:
     model.train()
     with autocast(choice.device, choice.precision):
         hidden = model(batch.inputs.to(choice.device))
-        loss = model.losses(hidden, batch.targets.to(choice.device), divisor=batch.target_count()).total
+        # In fp16 small gradients would vanish: a run scales its loss as well.
+        scale = _FP16_SCALE if choice.precision == "fp16" else 1.0
+        loss = model.losses(hidden, batch.targets.to(choice.device), divisor=batch.target_count() / scale).total
         extra = model.auxiliary_loss()
     (loss if extra is None else loss + extra).backward()  # type: ignore[no-untyped-call]
     parameters = dict(model.named_parameters())

@@ -11,7 +11,7 @@ from alm.device import Precision
 from alm.model.config import ModelConfig
 
 # Half the distance from 1 to the next number: the largest relative error of one rounding.
-UNIT = {"fp32": 2.0**-24, "bf16": 2.0**-8}
+UNIT: dict[Precision, float] = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}
 # Rounded operations that a value goes through in a block: two norms of two operations, six products, rotation, scores,
 # softmax, gate and activation, two sums.
 _ROUNDINGS_PER_BLOCK = 16

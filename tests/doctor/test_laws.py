@@ -13,7 +13,7 @@ import torch
 from checked import fails, notes, passes
 from torch import Tensor
 
-from alm.device import Choice, Precision
+from alm.device import DTYPES, Choice, Precision
 from alm.doctor import against_cpu, attention, decoding, learning, models, positions, precision
 from alm.doctor.tolerance import distance, rounding
 from alm.model.attention._blocked import Rules
@@ -28,7 +28,8 @@ from alm.training.state import fresh
 CPU = torch.device("cpu")
 FP32 = Choice(CPU, "fp32", "", "asked for")
 BF16 = Choice(CPU, "bf16", "", "asked for")
-PRECISIONS = pytest.mark.parametrize("choice", [FP32, BF16], ids=["fp32", "bf16"])
+FP16 = Choice(CPU, "fp16", "", "asked for")
+PRECISIONS = pytest.mark.parametrize("choice", [FP32, BF16, FP16], ids=["fp32", "bf16", "fp16"])
 
 
 def new_model(config: Any = None) -> Transformer:
@@ -53,9 +54,10 @@ def test_a_model_that_guesses_unevenly_at_first_fails(factor: float) -> None:
     fails(learning.first_loss(model, models.batch(model.config), FP32), "guess evenly", "pip install --force-reinstall")
 
 
-def test_every_parameter_of_every_kind_gets_a_gradient() -> None:
+@PRECISIONS
+def test_every_parameter_of_every_kind_gets_a_gradient(choice: Choice) -> None:
     config = models.with_everything()
-    check = learning.gradients(new_model(config), models.batch(config), FP32)
+    check = learning.gradients(new_model(config), models.batch(config), choice)
     passes(check)
     names = [name for name, _ in new_model(config).named_parameters()]
     assert check.measured.startswith(f"{len(names)} of {len(names)}")
@@ -162,7 +164,7 @@ def test_a_cache_that_is_off_by_one_fails(
 ) -> None:
     config = models.plain()
     model = models.lively(config, CPU)
-    dtype = torch.bfloat16 if choice.precision == "bf16" else torch.float32
+    dtype = DTYPES[choice.precision]
     with torch.inference_mode():
         cache = decoding.KVCache(config, batch_size=2, max_tokens=models.TOKENS, dtype=dtype)
     for layer in cache.layers:
@@ -249,11 +251,12 @@ def compared(found: list[float], wanted: list[float], kind: Precision = "bf16") 
     return precision.same_losses(found, wanted, models.plain(), kind, targets=192)
 
 
-def test_bf16_has_the_first_losses_of_fp32() -> None:
+@pytest.mark.parametrize("choice", [BF16, FP16], ids=["bf16", "fp16"])
+def test_a_narrow_precision_has_the_first_losses_of_fp32(choice: Choice) -> None:
     exact = losses(FP32)
-    found = losses(BF16)
+    found = losses(choice)
     assert found != exact
-    passes(compared(found, exact))
+    passes(compared(found, exact, choice.precision))
 
 
 @pytest.mark.parametrize("fault", [lambda loss: loss * 1.01, lambda loss: loss - 0.1, lambda loss: math.nan])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,6 +133,31 @@ def test_masks_equal_blocks(rules: Rules, new: int, monkeypatch: pytest.MonkeyPa
     expected = attend(q, k, v, rules)
     monkeypatch.setattr(_grouped, "_is_blocked", lambda q: False)
     torch.testing.assert_close(attend(q, k, v, rules), expected, **FP32)
+
+
+WAYS: list[tuple[str, torch.dtype, Rules, int, int, str]] = [
+    ("cpu", torch.float32, Rules(), 1, 80, "blocks"),
+    ("cpu", torch.float32, Rules(), 3, 80, "causal"),
+    ("cpu", torch.float32, Rules(window=5), 3, 80, "blocks"),
+    ("cpu", torch.bfloat16, Rules(window=5), 3, 80, "mask"),
+    ("cpu", torch.bfloat16, Rules(), 1, 80, "causal"),
+    ("cpu", torch.float32, Rules(), 1, 1, "mask"),
+    ("cuda", torch.float32, Rules(), 1, 80, "causal"),
+    ("cuda", torch.bfloat16, Rules(window=5), 1, 80, "flex"),
+    ("cuda", torch.bfloat16, Rules(window=5), 1, 7, "mask"),
+    ("mps", torch.float32, Rules(), 1, 80, "causal"),
+    ("mps", torch.float32, Rules(window=5), 1, 80, "mask"),
+]
+
+
+@pytest.mark.parametrize(("device", "dtype", "rules", "kv_heads", "new", "wanted"), WAYS)
+def test_each_device_takes_its_own_way(
+    device: str, dtype: torch.dtype, rules: Rules, kv_heads: int, new: int, wanted: str
+) -> None:
+    """The table in docs/architecture.md, of six query heads and 80 tokens."""
+    q, k, _ = qkv(kv_heads=kv_heads, new=new, seen=80)
+    on = SimpleNamespace(shape=q.shape, dtype=dtype, device=torch.device(device))
+    assert _grouped.way(on, k, rules) == wanted  # type: ignore[arg-type]
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

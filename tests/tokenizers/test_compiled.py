@@ -75,6 +75,18 @@ def test_the_environment_decides(value: str, answer: bool, monkeypatch: pytest.M
     assert compiled.pays_off(10**12) is answer
 
 
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("use_kernels", [True, False])
+def test_a_caller_decides_before_the_environment_and_only_in_its_context(
+    use_kernels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALM_KERNELS", "never" if use_kernels else "always")
+    with compiled.decided(use_kernels=use_kernels):
+        assert compiled.pays_off(1) is use_kernels
+        assert compiled.pays_off(10**12) is use_kernels
+    assert compiled.pays_off(1) is not use_kernels
+
+
 def test_small_texts_load_no_kernels() -> None:
     found = probe([10, 1000])
     assert found["used"] == [False, False]
