@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 STARTED = time.monotonic()  # before the imports, which take seconds
-FP32 = ["training.precision=fp32", "training.threads=1", "validation.bytes=40000"]
+FP32 = ["training.precision=fp32", "training.threads=1", "validation.bytes=40000", "samples.count=3"]
 
 
 class Work(NamedTuple):
@@ -32,21 +32,25 @@ class Work(NamedTuple):
     changes: list[str]
 
 
-def _work(name: str, model: str, steps: int, micro: int, number: int, *more: str) -> Work:
+def _work(name: str, model: str, steps: float, micro: int, number: int, *more: str) -> Work:
     """With three validations and checkpoints."""
+    steps = round(steps)
     sizes = [f"training.micro_batch_size={micro}", f"training.gradient_accumulation={number}"]
     often = [f"training.checkpoint_interval={-(-steps // 3)}", f"validation.interval={-(-steps // 3)}"]
     return Work(name, model, [f"training.max_steps={steps}", *sizes, *often, *FP32, *more])
 
 
 NARROW = ("model.d_model=64", "model.n_heads=2", "model.ffn_hidden_size=192")
-RUNS = [
-    _work("width 64, 16 x 2", "1m", 100, 16, 2, *NARROW),
-    _work("quickstart, 2 x 1", "quickstart", 240, 2, 1),
-    _work("1m, 8 x 4", "1m", 24, 8, 4),
-    _work("3m, 8 x 1", "3m", 18, 8, 1),
-    _work("10m, 4 x 2", "10m", 9, 4, 2),
-]
+
+
+def _runs(share: float) -> list[Work]:
+    return [
+        _work("width 64, 16 x 2", "1m", 100 * share, 16, 2, *NARROW),
+        _work("quickstart, 2 x 1", "quickstart", 240 * share, 2, 1),
+        _work("1m, 8 x 4", "1m", 24 * share, 8, 4),
+        _work("3m, 8 x 1", "3m", 18 * share, 8, 1),
+        _work("10m, 4 x 2", "10m", 10 * share, 4, 2),
+    ]
 
 
 def main() -> None:
@@ -55,7 +59,10 @@ def main() -> None:
     parser.add_argument("packed", type=Path, nargs="*")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--runs", type=int, nargs="+", default=list(range(len(RUNS))), help="which of them, from 0")
+    parser.add_argument("--share", type=float, default=1.0, help="of the steps")
+    parser.add_argument(
+        "--runs", type=int, nargs="+", default=list(range(len(_runs(1.0)))), help="which of them, from 0"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -65,7 +72,9 @@ def main() -> None:
         f"{'run':<20} {'tokens':>6}  {'planned':>8} {'then':>8} {'ratio':>6}   {'planned':>9} {'then':>9} {'ratio':>6}"
     )
     for number in arguments.runs:
-        row = _compare(RUNS[number], arguments.packed[number % len(arguments.packed)], arguments.clock)
+        row = _compare(
+            _runs(arguments.share)[number], arguments.packed[number % len(arguments.packed)], arguments.clock
+        )
         print(
             f"{row['name']:<20} {row['seq_len']:>6}  {row['seconds']:>7.1f} s {row['then_seconds']:>7.1f} s "
             f"{row['seconds'] / row['then_seconds']:>6.2f}   {row['bytes'] / 1e6:>6.0f} MB "

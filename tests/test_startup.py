@@ -32,6 +32,7 @@ BY_TYPER = ["pydantic"]
         (["corpus", "--help"], BY_TYPER),
         (["corpus", "prepare", "--help"], BY_TYPER),
         (["pretrain", "--help"], BY_TYPER),
+        (["plan", "--help"], BY_TYPER),
         (["sample", "-h"], BY_TYPER),
     ],
 )

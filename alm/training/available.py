@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,14 @@ def available_bytes(device: torch.device, *, root: Path = Path("/")) -> int | No
         return max(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory(), 0)
     known = [size for size in (_of_machine(root), *_of_groups(root)) if size is not None]
     return max(min(known), 0) if known else devices.memory_bytes(device)
+
+
+def resident_bytes(*, root: Path = Path("/")) -> int:
+    """Memory that this process has now; the most that it had where the kernel tells no more, 0 where not even that."""
+    fields = " ".join(_lines(root / "proc/self/statm")).split()
+    if len(fields) > 1:
+        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+    return devices.peak_memory_bytes(torch.device("cpu")) or 0
 
 
 def _of_machine(root: Path) -> int | None:

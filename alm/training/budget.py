@@ -130,17 +130,20 @@ STEPS_SHARE = 0.8
 # Muennighoff et al. 2023, "Scaling Data-Constrained Language Models", section 5: up to 4 epochs are almost as good as
 # new text.
 MANY_EPOCHS = 4
-WARM_UP_SHARE = 0.05
 MOST_MICRO_BATCH_TOKENS = 16_384
 TRAIN_PRESET = "train"
 
 Rate = Callable[[ModelConfig, int], float]
 """Tokens a second of training a model with sequences of some length."""
+Fits = Callable[[ModelConfig, int, int], bool]
+"""Whether micro-batches of so many sequences of so many tokens fit into memory."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A run worth its time. `config` has everything; `overrides` is what differs from the presets, for `--set`."""
+    """A run worth its time. `config` has everything; `overrides` is what differs from the presets but for what is
+    counted in steps, for `--set` beside `--budget`.
+    """
 
     preset: str
     config: RunConfig
@@ -157,22 +160,23 @@ def propose(
     text_bytes: int | None = None,
     vocab_size: int | None = None,
     seq_len: int | None = None,
-    fits: Callable[[ModelConfig, int, int], bool] = lambda model, sequences, tokens: True,
+    fits: Fits = lambda model, sequences, tokens: True,
 ) -> Proposal:
     """The largest of `models` that gets enough tokens in `seconds`, with its vocabulary, batch and rates.
 
     `vocab_size` and `seq_len` are those of packed data; absent they are chosen too. `text_bytes` limits what can be
-    learned. `fits` says whether micro-batches of so many sequences of so many tokens fit into memory. The number of
-    steps is from `tokens_per_second` alone: `fitted` makes it exact.
+    learned. The number of steps is from `tokens_per_second` alone: `fitted` makes it exact.
     """
     best: Proposal | None = None
     for name, shape in (models or ladder()).items():
         vocabulary = vocab_size or vocabulary_for(shape, text_bytes)
-        model, length = shape.with_vocab_size(vocabulary), seq_len or sequence_for(shape)
+        length = seq_len or sequence_for(shape)
+        longest = max(shape.max_position_embeddings, length)
+        model = shape.model_copy(update={"max_position_embeddings": longest}).with_vocab_size(vocabulary)
         if best is not None and not fits(model, 1, length):
             break
         tokens = STEPS_SHARE * seconds * tokens_per_second(model, length)
-        proposal = _proposal(name, model, length, tokens, fits)
+        proposal = _proposal(name, shape, model, length, tokens, fits)
         new = min(tokens, MANY_EPOCHS * text_bytes / BYTES_PER_TOKEN) if text_bytes else tokens
         counted = count(model)
         wanted = tokens_per_parameter(new * counted.training_flops_per_token(length))
@@ -212,9 +216,7 @@ def _layers(model: ModelConfig) -> int:
     return counted.total - counted.embedding - counted.head
 
 
-def _proposal(
-    name: str, model: ModelConfig, seq_len: int, tokens: float, fits: Callable[[ModelConfig, int, int], bool]
-) -> Proposal:
+def _proposal(name: str, shape: ModelConfig, model: ModelConfig, seq_len: int, tokens: float, fits: Fits) -> Proposal:
     batch = _MEASURED_BATCH * (tokens / _MEASURED_TOKENS) ** _BATCH_POWER
     sequences = 2 ** max(0, round(math.log2(batch / seq_len)))
     micro = min(sequences, 2 ** int(math.log2(max(1, MOST_MICRO_BATCH_TOKENS // seq_len))))
@@ -223,21 +225,19 @@ def _proposal(
     steps = max(1, round(tokens / (sequences * seq_len)))
     lr = _MEASURED_LR * (_layers(model) / _MEASURED_PARAMETERS) ** _LR_PARAMETER_POWER
     lr = _two_digits(min(HIGHEST_LR, lr * (tokens / _MEASURED_TOKENS) ** _LR_TOKEN_POWER))
-    overrides = (
+    overrides = [
         f"training.micro_batch_size={micro}",
         f"training.gradient_accumulation={sequences // micro}",
         f"optim.lr={lr:g}",
         f"optim.embedding_lr={EMBEDDING_LR_RATIO * lr:g}",
-    )
-    in_steps = (
-        f"training.max_steps={steps}",
-        f"scheduler.warmup_steps={round(WARM_UP_SHARE * steps)}",
-        f"training.checkpoint_interval={-(-steps // 5)}",
-        f"validation.interval={-(-steps // 5)}",
-    )
-    parts = [Part(presets.find(TRAIN_PRESET), TRAIN_SECTIONS)]
-    config = load(RunConfig, parts, overrides=[*overrides, *in_steps]).model_copy(update={"model": model})
-    return Proposal(name, config, model.known_vocab_size, seq_len, (*overrides, *in_steps))
+    ]
+    if model.max_position_embeddings != shape.max_position_embeddings:
+        overrides.append(f"model.max_position_embeddings={model.max_position_embeddings}")
+    of_training = [change for change in overrides if not change.startswith("model.")]
+    config = load(RunConfig, [Part(presets.find(TRAIN_PRESET), TRAIN_SECTIONS)], overrides=of_training)
+    config = _with_steps(config, steps, times(config), validation_bytes=config.validation.bytes)
+    config = config.model_copy(update={"model": model})
+    return Proposal(name, config, model.known_vocab_size, seq_len, tuple(overrides))
 
 
 def _two_digits(value: float) -> float:

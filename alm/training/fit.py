@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from alm import device as devices
 from alm.device import Choice
 from alm.model.count import BYTES, CPU_CODE_BYTES, CPU_GAPS, Count, count
-from alm.training.available import available_bytes
+from alm.training.available import available_bytes, resident_bytes
 from alm.training.config import RunConfig, TrainingConfig
 from alm.training.sizes import ladder
 
@@ -129,10 +128,10 @@ class Room:
         found = available_bytes(self.choice.device)
         return found // self.ranks if found is not None and self.on_cpu else found
 
-    @cached_property
+    @property
     def process_bytes(self) -> int:
         """Of this process, whose libraries a run loads too."""
-        return (devices.peak_memory_bytes(self.choice.device) or 0) if self.on_cpu else 0
+        return resident_bytes() if self.on_cpu else 0
 
     def needs(self, micro_batch_size: int | None = None, config: RunConfig | None = None) -> Needs:
         """Of this configuration or another one, with its own micro-batches or others."""

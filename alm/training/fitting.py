@@ -18,7 +18,7 @@ from alm.training import limits, rehearsal
 from alm.training.budget import fitted
 from alm.training.config import RunConfig
 from alm.training.costs import START_SECONDS, costs
-from alm.training.fit import SURE_SHARE, flags, halved, needs
+from alm.training.fit import MOST_SEQUENCES, SURE_SHARE, cut, flags, halved, largest_micro_batch, needs
 from alm.training.rehearsal import Rates
 from alm.training.validate import rows_for
 
@@ -43,19 +43,50 @@ class Fitting:
     def tried(self, config: RunConfig) -> RunConfig:
         """`config` with micro-batches for which every rank has memory, tried where counting leaves doubt.
 
-        One rank that has none would leave the others waiting for it in the middle of a step. A rank alone does not
-        see that. With fsdp no rank can try by itself.
+        One rank that has none would leave the others waiting for it in the middle of a step. A rank alone finds out in
+        its first steps. With fsdp no rank can try by itself.
         """
+        config = self._counted(config)
         if self.world.size == 1 or config.training.parallel == "fsdp":
             return config
         while self.world.greatest(int(not self._fits(config))):
             config = self.halved(config)
         return config
 
+    def _counted(self, config: RunConfig) -> RunConfig:
+        """`config` with what fits into a CPU's memory by counting: a process that takes more is killed."""
+        if self.choice.device.type != "cpu":
+            return config
+        free, training = self._free_bytes, config.training
+        found = largest_micro_batch(lambda size: self._needed(config, size), free)
+        most = -self.world.greatest(-(MOST_SEQUENCES if found is None else found))
+        if training.micro_batch_size <= most:
+            return config
+        smaller = cut(training, most=max(most, 1), ranks=self.world.size) or training
+        self.on_event(
+            Warned(
+                f"micro-batches of {training.micro_batch_size} sequences need {self._needed(config) / 1e9:,.2f} GB and "
+                f"{(free or 0) / 1e9:,.2f} are free: they have {smaller.micro_batch_size} now, the same curve",
+                None if most else "a smaller model is safer: `alm plan` names the largest that fits",
+            )
+        )
+        return config.model_copy(update={"training": smaller})
+
+    @property
+    def _free_bytes(self) -> int | None:
+        """Of this rank: those on one machine share what a CPU has."""
+        if self.free_bytes is None or self.choice.device.type != "cpu":
+            return self.free_bytes
+        return self.free_bytes // self.world.local_size
+
+    def _needed(self, config: RunConfig, micro_batch_size: int | None = None) -> int:
+        on_cpu, precision = self.choice.device.type == "cpu", self.choice.precision
+        return needs(
+            config, seq_len=self._seq_len, precision=precision, on_cpu=on_cpu, micro_batch_size=micro_batch_size
+        ).total
+
     def _fits(self, config: RunConfig) -> bool:
-        free, on_cpu = self.free_bytes, self.choice.device.type == "cpu"
-        needed = needs(config, seq_len=self._seq_len, precision=self.choice.precision, on_cpu=on_cpu).total
-        if free is not None and needed < SURE_SHARE * free / (self.world.local_size if on_cpu else 1):
+        if self._free_bytes is not None and self._needed(config) < SURE_SHARE * self._free_bytes:
             return True
         rows = rehearsal.rows_of(self.packed.split(TRAIN))
         return rehearsal.fits(config, self.choice, rows, seq_len=self._seq_len)
@@ -83,8 +114,11 @@ class Fitting:
             try:
                 return config, rehearsal.rehearse(config, self.choice, rows, seq_len=self._seq_len, world=self.world)
             except (RuntimeError, MemoryError) as error:
-                if not device.is_out_of_memory(error) or self.world.size > 1:
+                if not device.is_out_of_memory(error):
                     raise
+                if self.world.size > 1:  # the others are in the middle of a step
+                    self.remember(config)
+                    raise self.out_of_memory(config) from error
                 config = self.halved(config)
             rehearsal.let_go(self.choice.device)  # here: the error had hold of everything
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alm import device as devices
@@ -110,10 +110,11 @@ def plan(
     )
     _set_threads(config.training, choice, ranks)
     memory = Room(config, text.seq_len, choice, ranks)
+    before = memory.process_bytes  # now: trying adds to it
     tried = _tried(memory, text, started=started, is_measured=is_measured)
     if budget is not None:
         config, text = _for_budget(config, text, tried.spent, data, seconds=budget, tokens=tokens)
-    return _Sums(config, text, choice, ranks).plan(memory, tried, cost)
+    return _Sums(config, text, choice, ranks).plan(memory, tried, cost, process_bytes=before)
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,8 @@ def _for_budget(
     config = fitted(config, spent, seconds=seconds)
     if data is not None:
         return packed_text(config, data)
-    return config, assumed_text(config, seq_len=text.seq_len, tokens=tokens)[1]
+    trained = assumed_text(config, seq_len=text.seq_len, tokens=tokens)[1]
+    return config, replace(trained, assumed=text.assumed)
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ class _Sums:
     choice: Choice
     ranks: int
 
-    def plan(self, memory: Room, tried: _Tried, cost: Cost) -> Plan:
+    def plan(self, memory: Room, tried: _Tried, cost: Cost, *, process_bytes: int) -> Plan:
         """All of them."""
         training, counted, seq_len = self.config.training, count(self.config.model), self.text.seq_len
         per_step = training.sequences_per_step * seq_len
@@ -221,7 +223,7 @@ class _Sums:
             training_flops=tokens * counted.training_flops_per_token(seq_len),
             memory=dict(needed.parts),
             memory_bytes=needed.total,
-            process_bytes=memory.process_bytes,
+            process_bytes=process_bytes,
             available_bytes=memory.available,
             fits=fits,
             micro_batch_size=training.micro_batch_size,

@@ -152,10 +152,9 @@ class _Stage:
 
     def _rounds(self, size: int, *, micro_batches: int) -> list[tuple[float, float]]:
         """Rounds until the time is over, a few at least, as many on every rank."""
-        _, seconds = found = self.round(size, micro_batches=micro_batches)
-        wanted = int(self.seconds / max(sum(found), 1e-6))
+        seconds = max(sum(self.round(size, micro_batches=micro_batches)), 1e-6)
         fewest = _FEWEST_ROUNDS if seconds < self.seconds else 2
-        number = self.state.sharing.world.greatest(min(max(wanted, fewest), _MOST_ROUNDS))
+        number = self.state.sharing.world.greatest(min(max(int(self.seconds / seconds), fewest), _MOST_ROUNDS))
         return [self.round(size, micro_batches=micro_batches) for _ in range(number)]
 
     def round(self, size: int, *, micro_batches: int) -> tuple[float, float]:

@@ -136,8 +136,10 @@ def test_a_budget_with_nothing_fixed_proposes_all_of_it(empty: Path, run: Any) -
     assert train == f"alm tokenizer train --vocab-size {found['vocab_size']}"
     assert pack == f"alm pack --seq-len {found['seq_len']}"
     assert re.match(r"alm pretrain --model \S+ --set training.micro_batch_size=\d+ .* --budget 20m$", pretrain)
+    assert "max_steps" not in pretrain  # which `--budget` chooses
     code, out, _ = run("plan", "--budget", "20m")
     assert code == 0
+    assert "assumed      sequences of" not in out  # it is proposed
     assert "\nTo do so:\n  alm tokenizer train" in out
 
 

@@ -177,6 +177,10 @@ def test_what_is_fixed_stays_and_memory_limits_both() -> None:
     def fits(model: Any, sequences: int, tokens: int) -> bool:
         return bool(model.d_model <= 320 and sequences <= 4)
 
+    long = proposed(60, seq_len=2048)
+    assert long.config.model.max_position_embeddings == 2048
+    assert "model.max_position_embeddings=2048" in long.overrides
+
     small = proposed(6e6, fits=fits)
     assert (small.preset, small.config.training.micro_batch_size) == ("10m", 4)
     assert small.config.training.gradient_accumulation > 1

@@ -19,6 +19,7 @@ from alm.events import Event, Noted, Resumed, Warned
 from alm.packing.shards import open_packed
 from alm.training import fitting, limits, metrics, rehearsal, run, step
 from alm.training.config import RunConfig
+from alm.training.fit import USABLE_SHARE, needs
 from alm.training.fitting import Fitting
 from alm.training.pretrain import pretrain
 from alm.training.rehearsal import Rates
@@ -218,6 +219,24 @@ def test_ranks_try_only_where_counting_leaves_doubt(data: Path, monkeypatch: pyt
     assert fitted_by_ranks(data, world, training__parallel="fsdp")[0].training.micro_batch_size == 4
 
 
+@pytest.mark.parametrize(("room", "expected"), [(4, (4, 1)), (3, (2, 2)), (0, (1, 4))])
+def test_on_a_cpu_what_counting_says_is_heeded(data: Path, room: int, expected: tuple[int, int]) -> None:
+    """A process that takes more memory than there is is killed there, and never sees an error."""
+    events: list[Event] = []
+    packed = open_packed(data)
+    wanted = with_data(config(), packed)
+    needed = needs(wanted, seq_len=16, precision="fp32", on_cpu=True, micro_batch_size=room or 1).total
+    free = int(needed / USABLE_SHARE) + 1 if room else needed // 2
+    choice = Choice(torch.device("cpu"), "fp32", "", "")
+    training = Fitting(packed, choice, World(), free, events.append).tried(wanted).training
+    assert (training.micro_batch_size, training.gradient_accumulation) == expected
+    assert len(events) == (room < 4)
+    if room < 4:
+        assert isinstance(events[0], Warned)
+        assert "micro-batches of 4 sequences need 0." in events[0].message
+        assert (events[0].hint is None) == (room > 0)
+
+
 # Time
 
 
@@ -264,7 +283,6 @@ def test_a_budget_without_a_step_leaves_no_run(data: Path, tmp_path: Path) -> No
 
 def test_a_budget_is_measured_with_what_fits(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "_backward", with_room_for(2))
-    monkeypatch.setattr(rehearsal, "SECONDS", 0.01)
     packed, events = open_packed(data), list[Event]()
     here = Fitting(packed, Choice(torch.device("cpu"), "fp32", "", ""), World(), None, events.append)
     found = here.budgeted(with_data(config(), packed), finish_by=10**9)
