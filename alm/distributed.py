@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
@@ -198,18 +199,34 @@ def joined(device_name: str = "auto") -> Iterator[World]:
 def _met(here: Place, device_name: str) -> Iterator[World]:
     shared, _, _ = next(rendezvous("env://", timeout=PATIENCE))
     store = PrefixStore(f"alm/{next(_joins)}", shared)
-    try:
+    with _Telling(here, store):
         world = World(**vars(here), device=_device_of(here, device_name))
         _begin(world, store)
         yield world
         world.wait()
-    except Exception as error:
-        # Connections stay open: the others are to notice only when this rank has said what happened.
-        told = _told_once(error, here, store)
-        if told is error:
-            raise
-        raise told from error
     dist.destroy_process_group()
+
+
+class _Telling:
+    """Makes of an error that ends its block one that is told by a single rank.
+
+    Connections stay open: the others are to notice only when this rank has said what happened.
+    """
+
+    def __init__(self, here: Place, store: Store) -> None:
+        self._here = here
+        self._store = store
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception):
+            told = _told_once(error, self._here, self._store)
+            if told is not error:
+                raise told from error
 
 
 @contextlib.contextmanager

@@ -26,6 +26,18 @@ LAYERS = [
 HEIGHT = {name: len(LAYERS) - number for number, names in enumerate(LAYERS) for name in names}
 
 
+def catches_all(source: str) -> bool:
+    """Whether a module has an `except Exception` or a bare `except`."""
+    handlers = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ExceptHandler)]
+    return any(node.type is None or ast.unparse(node.type) == "Exception" for node in handlers)
+
+
+def test_every_exception_is_caught_in_one_place_alone(repository: Path) -> None:
+    modules = (repository / "alm").rglob("*.py")
+    found = [path.relative_to(repository).as_posix() for path in modules if catches_all(path.read_text("utf-8"))]
+    assert found == ["alm/cli/main.py"]
+
+
 def imports_of(source: str) -> set[str]:
     """Top-level names below `alm` that a module imports, at any depth; annotations-only imports count too."""
     found: set[str] = set()

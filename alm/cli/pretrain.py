@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from alm.cli import options, ui
+from alm.cli import ranks as launcher
 
 if TYPE_CHECKING:
     from alm.distributed import Place
@@ -84,7 +85,7 @@ def pretrain(
     dry_run: options.DryRun = False,
 ) -> None:
     """Train a model. Interrupt it at any time: it saves, and the same command goes on, bit for bit."""
-    started = time.monotonic()  # before the imports, which take seconds
+    started = launcher.started(time.monotonic())  # before the imports, which take seconds
     deadline = started + options.seconds(time_limit, flag="--time-limit") if time_limit is not None else None
     seconds = options.seconds(budget, flag="--budget") if budget is not None else None
     from alm import distributed
@@ -102,9 +103,7 @@ def pretrain(
         _show_plan(config, packed, device, ranks, as_json=json, budget=seconds, started=started)
         return
     if ranks > here.size:
-        from alm.cli import ranks as launcher
-
-        launcher.run(context.obj, ranks=ranks)
+        launcher.run(context.obj, ranks=ranks, started=started)
         return
     live = config.logging.rich_progress
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=live, rank=here.rank) as on_event:

@@ -44,9 +44,12 @@ def quickstart(
         "parameters": finished.run.parameters,
         "steps": result.step,
         "bits_per_byte": result.bits_per_byte,
+        "bits_per_byte_margin": result.bits_per_byte_margin,
         "samples": [{"prompt": p, "text": t} for p, t in zip(PROMPTS, finished.texts, strict=True)],
     }
-    score = f", {result.bits_per_byte:.3f} bits/byte on held-out tales" if result.bits_per_byte is not None else ""
+    score = ""
+    if result.bits_per_byte is not None:
+        score = f", {ui.score(result.bits_per_byte, result.bits_per_byte_margin)} on held-out tales"
     done = f"Done in {ui.duration(seconds)}: {finished.run.parameters:,} parameters, {result.step} steps{score}."
     texts = [line for text in finished.texts for line in ("", text.strip())]
     ui.show_result(values, [*texts, "", done], as_json=json)

@@ -18,12 +18,20 @@ if TYPE_CHECKING:
 # torchrun hands these on to the ranks, which save and end; older versions of it know the first four alone.
 _SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 
+_STARTED = "ALM_STARTED"  # an environment variable of the ranks
+
 _CODES = {"SIGUSR1": EXIT_AGAIN}
 
 
-def run(words: Sequence[str], *, ranks: int) -> None:
+def started(now: float) -> float:
+    """When the command began, by `time.monotonic`, which all processes share: for a rank, when its starter did."""
+    return float(os.environ.get(_STARTED, now))
+
+
+def run(words: Sequence[str], *, ranks: int, started: float) -> None:
     """Run `alm` with `words` as so many ranks on this machine; returns when all are done.
 
+    `started` is when the command began: its time limit counts from there.
     Signals go on to the ranks. Raises `EchoedError` with the exit code of the rank that ended first and not well.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -31,6 +39,7 @@ def run(words: Sequence[str], *, ranks: int) -> None:
     from torch.distributed.launcher.api import elastic_launch
 
     os.environ.setdefault("OMP_NUM_THREADS", str(_threads(ranks)))
+    os.environ[_STARTED] = repr(started)
     # The ranks say what is wrong; torchrun would say it again, at length.
     logging.disable(logging.ERROR)
     try:
@@ -41,6 +50,7 @@ def run(words: Sequence[str], *, ranks: int) -> None:
         raise EchoedError("stopped", exit_code=_CODES.get(stop.sigval.name, 128 + stop.sigval)) from stop
     finally:
         logging.disable(logging.NOTSET)
+        del os.environ[_STARTED]
 
 
 def _plan(ranks: int) -> LaunchConfig:

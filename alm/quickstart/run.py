@@ -10,13 +10,15 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from alm import distributed
 from alm.artifacts import PackMetadata, RunMetadata, TokenizerMetadata
 from alm.checkpoint.format import LAST_NAME
 from alm.config import presets
 from alm.config.load import Part, load
 from alm.corpus.config import CorpusConfig
 from alm.corpus.prepare import prepare
-from alm.errors import ConfigError
+from alm.distributed import Place
+from alm.errors import ConfigError, EchoedError
 from alm.events import Listener, StageBegan, ignore
 from alm.generation.load import load_model
 from alm.generation.sampling import SamplingConfig
@@ -86,7 +88,11 @@ def quickstart(
     device_name: str = "auto",
     on_event: Listener = ignore,
 ) -> Finished:
-    """Prepare, train a tokenizer, pack, pretrain and sample in `out`; `steps` and `seed` override the preset."""
+    """Prepare, train a tokenizer, pack, pretrain and sample in `out`; `steps` and `seed` override the preset.
+
+    Raises `ConfigError` where torchrun has started several of this.
+    """
+    _refuse_ranks(distributed.place())
     places = Places(out)
     overrides = [f"training.max_steps={steps}"] if steps else []
     overrides += [f"training.seed={seed}"] if seed is not None else []
@@ -95,6 +101,18 @@ def quickstart(
     _pack(places, on_event)
     run = _pretrain(places, overrides, device_name, on_event)
     return Finished(run, _sample(places, device_name, on_event))
+
+
+def _refuse_ranks(here: Place) -> None:
+    """Stages would be done by all ranks at once, in the same files."""
+    if here.size == 1:
+        return
+    if not here.is_main:
+        raise EchoedError("the main rank tells", exit_code=0)
+    raise ConfigError(
+        f"a quickstart is one process, torchrun has started {here.size}",
+        hint=f"run `alm quickstart` without torchrun; with text of your own, `alm pretrain --nproc {here.size}`",
+    )
 
 
 def _command(*words: object) -> str:

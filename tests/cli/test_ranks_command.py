@@ -32,6 +32,7 @@ class Launch:
         self.words: list[str] = []
         self.ranks = 0
         self.signals = ""
+        self.told: str | None = None
 
     def __call__(self, plan: Any, program: str) -> Any:
         assert program == sys.executable
@@ -39,6 +40,7 @@ class Launch:
 
         def run(*words: str) -> None:
             self.words = list(words)
+            self.told = os.environ.get("ALM_STARTED")
             if self.error is not None:
                 raise self.error
 
@@ -69,6 +71,28 @@ def test_nproc_starts_the_same_words_so_often(trained: Path, run: Any, monkeypat
     assert launch.ranks == 2
     assert set(launch.signals.split(",")) >= {"SIGINT", "SIGTERM", "SIGUSR1"}
     assert not Path("runs/two").exists()
+
+
+def test_a_time_limit_counts_from_the_start_of_the_starter(
+    trained: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch, deadlines = launched(monkeypatch), list[float]()
+    monkeypatch.setattr("alm.cli.pretrain.time.monotonic", lambda: 100.0)
+    words = ["pretrain", *SHARED, "--nproc", "2", "--time-limit", "90s", "--out", "runs/two"]
+    assert run(*words) == (0, "", "")
+    assert launch.told == "100.0"
+    assert "ALM_STARTED" not in os.environ
+
+    def stage(*_: Any, deadline: float, **__: Any) -> None:
+        deadlines.append(deadline)
+
+    monkeypatch.setattr("alm.training.pretrain.pretrain", stage)
+    monkeypatch.setattr("alm.distributed.place", lambda: Place(1, 2, 1, 2))
+    monkeypatch.setattr("alm.cli.pretrain.time.monotonic", lambda: 107.0)
+    assert run(*words) == (0, "", "")
+    monkeypatch.setenv("ALM_STARTED", launch.told)
+    assert run(*words) == (0, "", "")
+    assert deadlines == [197.0, 190.0]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from alm.config import presets
-from alm.errors import ConfigError, StoppedError
+from alm.distributed import Place
+from alm.errors import ConfigError, EchoedError, StoppedError
 from alm.events import Event, Resumed, StageBegan, Stepped
 from alm.quickstart import run as stage
 from alm.quickstart.run import PROMPTS, Places, quickstart
@@ -50,6 +51,19 @@ def test_it_goes_through_every_stage_and_ends_in_text(small: Path) -> None:
     assert finished.run.result.bits_per_byte is not None
     assert [text.startswith(prompt) for text, prompt in zip(finished.texts, PROMPTS, strict=True)] == [True] * 3
     assert all(len(text) > len(prompt) for text, prompt in zip(finished.texts, PROMPTS, strict=True))
+
+
+def test_ranks_are_refused_by_the_main_one(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alm.distributed.place", lambda: Place(0, 4, 0, 4))
+    with pytest.raises(ConfigError, match="a quickstart is one process, torchrun has started 4") as caught:
+        quickstart(small / "q")
+    assert "`alm quickstart` without torchrun" in str(caught.value.hint)
+    assert "`alm pretrain --nproc 4`" in str(caught.value.hint)
+    monkeypatch.setattr("alm.distributed.place", lambda: Place(3, 4, 3, 4))
+    with pytest.raises(EchoedError) as echo:
+        quickstart(small / "q")
+    assert echo.value.exit_code == 0
+    assert not (small / "q").exists()
 
 
 def test_interrupted_it_goes_on_where_it_stopped(small: Path) -> None:

@@ -1,0 +1,38 @@
+"""What `alm quickstart` says at its end."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from alm.artifacts import RunResult
+
+
+@pytest.mark.parametrize(
+    ("score", "margin", "said"),
+    [
+        (0.44934, 0.0217, "12 steps, 0.449 ± 0.022 bits/byte on held-out tales."),
+        (0.44934, None, "12 steps, 0.4493 bits/byte on held-out tales."),
+        (None, None, "12 steps."),
+    ],
+)
+def test_the_score_has_its_margin(
+    run: Any, monkeypatch: pytest.MonkeyPatch, score: float | None, margin: float | None, said: str
+) -> None:
+    result = RunResult(
+        step=12,
+        training_tokens=9,
+        validation_loss=score,
+        bits_per_byte=score,
+        bits_per_byte_margin=margin,
+        seconds=1.0,
+    )
+    finished = SimpleNamespace(run=SimpleNamespace(parameters=1000, result=result), texts=("a", "b", "c"))
+    monkeypatch.setattr("alm.quickstart.run.quickstart", lambda *_, **__: finished)
+    code, out, _ = run("quickstart")
+    assert code == 0
+    assert out.splitlines()[-1].endswith(said)
+    assert json.loads(run("quickstart", "--json")[1])["bits_per_byte_margin"] == margin
