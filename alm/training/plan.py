@@ -12,6 +12,7 @@ from alm.distributed import Place
 from alm.errors import ConfigError
 from alm.events import Listener, ignore
 from alm.model.count import Count, count
+from alm.optim.schedules import warmup_steps
 from alm.training import limits, rehearsal
 from alm.training.budget import TOKENS_PER_PARAMETER, fitted
 from alm.training.config import RunConfig, TrainingConfig
@@ -255,8 +256,7 @@ class _Sums:
     def _intervals(self) -> dict[str, int]:
         """What happens every so many steps."""
         found = {"validation": self.config.validation.interval, "checkpoint": self.config.training.checkpoint_interval}
-        warmup = getattr(self.config.scheduler, "warmup_steps", None)
-        return found if warmup is None else {"warm-up": warmup, **found}
+        return {"warm-up": warmup_steps(self.config.scheduler, max_steps=self.config.training.max_steps), **found}
 
 
 def _parts(counted: Count) -> dict[str, int]:

@@ -28,6 +28,7 @@ from alm.errors import AlmError, StoppedError
 from alm.events import CheckpointSaved, Listener, Noted, Resumed, Warned, ignore
 from alm.files import is_full, sha256, write_text
 from alm.model.count import count
+from alm.optim.schedules import warmup_steps
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.packing.shards import PackedData, open_packed
 from alm.tokenizers.file import Tokenizer
@@ -263,8 +264,8 @@ def _metrics(job: _Job, mirror: Mirror) -> metrics.MetricsFile:
 
 def _warn(job: _Job, streams: Streams) -> None:
     """Tell what the run will do that its owner may not mean."""
-    warmup = getattr(job.config.scheduler, "warmup_steps", 0)
-    if warmup != "auto" and warmup >= job.config.training.max_steps:
+    warmup = warmup_steps(job.config.scheduler, max_steps=job.config.training.max_steps)
+    if warmup >= job.config.training.max_steps:
         job.on_event(Warned(f"the run ends within its warm-up of {warmup} steps", "--set scheduler.warmup_steps=..."))
     for name, seen in epochs(job.config, planned(job.config, streams.train).mixture).items():
         if seen > MANY_EPOCHS:

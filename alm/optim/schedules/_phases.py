@@ -28,8 +28,10 @@ def end(phases: Phases, *, max_steps: int) -> int:
     return max_steps if phases.total_steps == "auto" else phases.total_steps
 
 
-def warmup_steps(phases: Phases, *, max_steps: int) -> int:
-    """Steps of the warm-up in a run of `max_steps`."""
+def warmup_steps(phases: BaseConfig, *, max_steps: int) -> int:
+    """Steps of the warm-up in a run of `max_steps`, none where a schedule has no phases."""
+    if not isinstance(phases, Phases):
+        return 0
     if phases.warmup_steps != "auto":
         return phases.warmup_steps
     return round(WARMUP_SHARE * end(phases, max_steps=max_steps))
