@@ -16,6 +16,9 @@ from typing import Any
 
 import torch
 from builders import run_config
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from alm import distributed
 from alm.checkpoint.format import LAST_NAME
@@ -26,6 +29,8 @@ from alm.device import Choice
 from alm.distributed import World
 from alm.errors import AlmError, EchoedError, StoppedError
 from alm.events import Event, Stepped
+from alm.optim.groups import group
+from alm.optim.optimizers._muon import Muon, matrix_group
 from alm.packing.shards import open_packed
 from alm.tokenizers.file import Tokenizer
 from alm.training import scaling
@@ -50,6 +55,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "fsdp": {"training__parallel": "fsdp"},
     "tree": {"training__gradient_accumulation": 8, "training__reproducible": True},
     "ddp8": {"training__gradient_accumulation": 8},
+    "muon": {"optim__kind": "muon"},
+    "muon-fsdp": {"optim__kind": "muon", "training__parallel": "fsdp"},
     "half": {"training__precision": "fp16"},
     "half-fsdp": {"training__precision": "fp16", "training__parallel": "fsdp"},
 }
@@ -113,6 +120,23 @@ def stepped(kind: str, data: Path, world: World) -> tuple[TrainState, Any]:
     return state, result
 
 
+def muon_on_parts(world: World) -> bool:
+    """Whether three updates of matrices that ranks have parts of are those of whole ones, to the bit."""
+    mesh, draw = init_device_mesh("cpu", (world.size,)), torch.Generator().manual_seed(0)
+    shapes = ((5, 7), (7, 3), (1, 6), (8, 8), (5, 7))
+    alone = [nn.Parameter(torch.randn(shape, generator=draw)) for shape in shapes]
+    shared = [nn.Parameter(distribute_tensor(p.detach().clone(), mesh, [Shard(0)])) for p in alone]
+    settings: dict[str, Any] = {"momentum": 0.9, "method": "polar_express", "steps": 5, "scale": "spectral"}
+    both = [Muon([matrix_group(group(ps, 0.1, weight_decay=0.1), **settings)]) for ps in (alone, shared)]
+    for _ in range(3):
+        for whole_one, part in zip(alone, shared, strict=True):
+            whole_one.grad = torch.randn(whole_one.shape, generator=draw)
+            part.grad = distribute_tensor(whole_one.grad.clone(), mesh, [Shard(0)])
+        for optimizer in both:
+            optimizer.step()
+    return all(torch.equal(whole(part), whole_one) for whole_one, part in zip(alone, shared, strict=True))
+
+
 def score(data: Path, world: World, kind: str) -> list[float]:
     """Bits per byte and loss of the weights at step 0."""
     packed = open_packed(data)
@@ -149,12 +173,17 @@ def checks(data: Path, out: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with distributed.joined("cpu") as world:
         found["spoken"] = spoken(world)
+        found["muon"] = muon_on_parts(world)
         power_of_two = size in (2, 4)
         kinds = ["ddp", "fsdp", *(["tree"] if power_of_two else [])]
         found["gradients"] = {kind: gradients(kind, data, world) for kind in kinds}
         found["scores"] = {kind: score(data, world, kind) for kind in kinds}
         found["score_alone"] = score(data, World(), "ddp")
-    runs = {2: ["ddp", "fsdp", "tree", "ddp8", "half", "half-fsdp"], 3: ["ddp", "fsdp"], 4: ["ddp", "tree"]}[size]
+    runs = {
+        2: ["ddp", "fsdp", "tree", "ddp8", "half", "half-fsdp", "muon", "muon-fsdp"],
+        3: ["ddp", "fsdp", "muon-fsdp"],
+        4: ["ddp", "tree"],
+    }[size]
     found["runs"] = {kind: resumed(kind, data, out) for kind in runs}
     if size == 3:  # last of all: a stop ends the ranks
         found["loaded"] = loaded(config_of("fsdp"), data, out / "again-3")

@@ -69,6 +69,11 @@ class Count:
         """All parameters, a tied head counted once."""
         return self.embedding + self.attention + self.feedforward + self.norms + self.head + self.extras
 
+    def moments(self, *, matrix: int, other: int) -> int:
+        """Numbers that an optimizer keeps: so many for each entry of a block's matrix, and for any other parameter."""
+        matrices = self.attention + self.feedforward
+        return matrix * matrices + other * (self.total - matrices)
+
     def forward_flops_per_token(self, tokens: int) -> float:
         """Mean FLOPs of a token in a causal sequence of `tokens`: 2 (matmul + 2 width x tokens seen, in each layer).
 
@@ -114,15 +119,15 @@ class Count:
         tokens: int,
         *,
         precision: str = "fp32",
-        moments: int = 2,
+        moments: tuple[int, int] = (2, 2),
         accumulates: bool = False,
         on_gpu: bool = False,
     ) -> Memory:
         """What training with micro-batches of `sequences` x `tokens` holds at its peak.
 
-        `moments` are the numbers that the optimizer keeps for each parameter; with `accumulates` a step has several
-        micro-batches. Memory is fullest either when the last backward pass begins, with all activations and the head's
-        gradient, or when it ends, with all gradients and those of a table that are added up there.
+        `moments` are the numbers that the optimizer keeps, as in the method of that name; with `accumulates` a step has
+        several micro-batches. Memory is fullest either when the last backward pass begins, with all activations and the
+        head's gradient, or when it ends, with all gradients and those of a table that are added up there.
         """
         config, rows = self._config, sequences * tokens
         D, width = config.d_model, padded(config.known_vocab_size)
@@ -140,7 +145,9 @@ class Count:
         ends = Memory(0, 0, gradients=everything + seconds, activations=activations // config.n_layers, temporary=layer)
         fullest = max(begins, ends, key=lambda memory: memory.total)
         copies = BYTES[precision] * everything // 4 if precision != "fp32" else 0
-        return replace(fullest, weights=everything + copies, optimizer=moments * everything)
+        matrix, other = moments
+        kept = 4 * self.moments(matrix=matrix, other=other) + other * (everything - 4 * self.total)
+        return replace(fullest, weights=everything + copies, optimizer=kept)
 
 
 def count(config: ModelConfig) -> Count:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -15,6 +15,13 @@ _EMBEDDING = "embed_tokens.weight"
 _WEIGHT = ".weight"
 
 Group = dict[str, Any]  # Any: torch's own type
+
+
+class Moments(NamedTuple):
+    """Numbers that an optimizer keeps for each entry of a block's matrix, and for each of all other parameters."""
+
+    matrix: int
+    other: int
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from alm import kinds
 from alm.device import Choice
-from alm.model.count import BYTES, CPU_CODE_BYTES, CPU_GAPS, Count, count
+from alm.model.count import BYTES, CPU_CODE_BYTES, CPU_GAPS, count
+from alm.optim.groups import Moments
 from alm.training.available import available_bytes, resident_bytes
 from alm.training.config import RunConfig, TrainingConfig
 from alm.training.sizes import ladder
@@ -18,7 +20,6 @@ USABLE_SHARE = 0.9
 SURE_SHARE = 0.5
 # Nobody trains with more; where more would fit the answer is this.
 MOST_SEQUENCES = 4096
-ADAM_MOMENTS = 2
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,27 @@ def needs(
         micro_batch_size or training.micro_batch_size,
         seq_len,
         precision=precision,
-        moments=ADAM_MOMENTS,
+        moments=moments(config),
         accumulates=training.gradient_accumulation > 1,
         on_gpu=not on_cpu,
     )
     parts = dict(vars(memory))
     if on_cpu:
-        parts["checkpoint"] = checkpoint_bytes(counted)
+        parts["checkpoint"] = checkpoint_bytes(config)
         parts["gaps"] = round((CPU_GAPS - 1) * memory.total) + CPU_CODE_BYTES
     return Needs(parts)
 
 
-def checkpoint_bytes(counted: Count) -> int:
-    """A checkpoint of a model: its weights and the two moments of Adam."""
-    return (1 + ADAM_MOMENTS) * BYTES["fp32"] * counted.total
+def moments(config: RunConfig) -> Moments:
+    """What the optimizer keeps for a parameter."""
+    found: Moments = kinds.module_of(config.optim).moments(config.optim)
+    return found
+
+
+def checkpoint_bytes(config: RunConfig) -> int:
+    """A checkpoint: the weights and what the optimizer keeps."""
+    counted = count(config.model)
+    return BYTES["fp32"] * (counted.total + counted.moments(**moments(config)._asdict()))
 
 
 def largest_micro_batch(needed: Callable[[int], int], available: int | None) -> int | None:

@@ -236,7 +236,7 @@ class _Sums:
             step_seconds=None if spent is None else spent.step,
             seconds=seconds,
             seconds_by_part=parts,
-            checkpoint_bytes=checkpoint_bytes(counted),
+            checkpoint_bytes=checkpoint_bytes(self.config),
             checkpoints=self._checkpoints(),
             kwh=_product(cost.watts, seconds, 1 / JOULES_PER_KWH),
             price=_product(cost.price_per_hour, seconds, 1 / SECONDS_PER_HOUR),

@@ -36,6 +36,7 @@ from alm.training import metrics, reference, rehearsal, run, samples
 from alm.training.available import available_bytes
 from alm.training.budget import MANY_EPOCHS, keeping_choices
 from alm.training.config import RunConfig
+from alm.training.fit import checkpoint_bytes
 from alm.training.fitting import Fitting
 from alm.training.loop import Hooks, Streams, lr_factor, planned, train
 from alm.training.mirror import Mirror, mirrored
@@ -45,7 +46,6 @@ from alm.training.stop import Agreement, Reason, StopRequests
 from alm.training.verdict import Judge
 
 _STOPPING = Noted("stopping after this micro-batch; once more stops at once, without saving")
-_MOST_STATE = 3  # weights, and for each at most two moments
 
 
 def pretrain(
@@ -276,14 +276,13 @@ def _warn(job: _Job, streams: Streams) -> None:
 
 
 def _check_space(job: _Job, state: TrainState, found: Found | None) -> None:
-    """Room for the checkpoints to come; before there is one, as large as an optimizer with two moments makes it."""
+    """Room for the checkpoints to come."""
     training = job.config.training
     left = training.max_steps - state.step
-    weights = sum(parameter.nbytes for parameter in state.model.parameters())
     check_space(
         job.out,
         _retention(job),
-        checkpoint_bytes=found.path.stat().st_size if found else _MOST_STATE * weights,
+        checkpoint_bytes=found.path.stat().st_size if found else checkpoint_bytes(job.config),
         saves=-(-left // training.checkpoint_interval),
         permanent=left // training.keep_every if training.keep_every else 0,
         on_event=job.on_event,

@@ -8,11 +8,10 @@ from alm import device, kinds
 from alm.device import Choice
 from alm.distributed import Place
 from alm.errors import ConfigError
-from alm.model.count import count
+from alm.model.count import BYTES, count
 from alm.training.config import RunConfig, TrainingConfig
+from alm.training.fit import checkpoint_bytes
 
-# Weights, gradients and the two moments of Adam, each in fp32.
-STATE_BYTES_PER_PARAMETER = 16
 # The rest is for activations.
 STATE_SHARE_OF_MEMORY = 0.6
 
@@ -25,7 +24,8 @@ def chosen(config: RunConfig, choice: Choice, here: Place) -> str:
     if memory is None or here.size == 1 or config.training.reproducible or not _works_on_parts(config):
         return "ddp"
     sharers = here.local_size if choice.device.type == "cpu" else 1
-    needed = count(config.model).total * STATE_BYTES_PER_PARAMETER
+    gradients = BYTES["fp32"] * count(config.model).total
+    needed = gradients + checkpoint_bytes(config)
     return "fsdp" if needed > STATE_SHARE_OF_MEMORY * memory / sharers else "ddp"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from builders import run_config
 from alm.checkpoint.format import Checkpoint
 from alm.data.loader import MicroBatch
 from alm.device import choose
-from alm.training import state
+from alm.model.count import count
+from alm.training import fit, state
 from alm.training.config import RunConfig
 from alm.training.step import train_step
 
@@ -34,6 +36,32 @@ def step(live: state.TrainState) -> None:
     ids = torch.arange(16)[None] % 50
     batch = MicroBatch(ids, ids)
     train_step(live, [batch], targets=16, choice=CPU, lr_factor=1.0, clip_norm=1.0, seed=1, should_stop=bool)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"model__tie_embeddings": False, "model__feedforward": "dual"},
+        {"model__qk_norm": True, "model__x0_skip": True, "model__value_residual": True, "model__smear": True},
+    ],
+    ids=["plain", "dual", "extras"],
+)
+def test_an_optimizer_keeps_as_many_numbers_as_its_kind_says(optimizer: str, shape: dict[str, Any]) -> None:
+    config = run_config(model__vocab_size=50, optim__kind=optimizer, **shape)
+    live = state.fresh(config, CPU)
+    step(live)
+    saved = state.snapshot(live, config, environment={}, tokenizer_sha256="", data_sha256="")
+    held, written = (
+        sum(value.numel() for values in found["state"].values() for value in values.values() if value.dim())
+        for found in (live.optimizer.state_dict(), saved.optimizer)
+    )
+    weights = sum(value.numel() for value in saved.model.values())
+    assert fit.checkpoint_bytes(config) == 4 * (weights + written)
+    memory = count(config.model).memory(1, 16, moments=fit.moments(config))
+    assert memory.optimizer == 4 * held
+    assert held > written  # the table is padded
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

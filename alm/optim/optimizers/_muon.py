@@ -8,6 +8,7 @@ from typing import Literal, overload
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.adamw import adamw
 
 from alm.optim.groups import Group
@@ -47,7 +48,8 @@ class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) and AdamW in one object, by group: see `matrix_group` and `adamw_group`.
 
     A matrix follows the orthogonalized Nesterov momentum of its gradient, after decay that does not pass through it.
-    Nothing is read back from the device.
+    Nothing is read back from the device. Where ranks have parts of the matrices each puts the momenta together, does
+    all of the work, and takes its part: the same update, at the cost of one exchange as long as the matrices.
     """
 
     def __init__(self, groups: Sequence[Group]) -> None:
@@ -78,7 +80,7 @@ class Muon(torch.optim.Optimizer):
     def _follow_orthogonal(self, found: list[Tensor], group: Group) -> None:
         steps = polynomials(group["orthogonalization"], group["steps"])
         for stack in _stacks(found):
-            wide = torch.stack([_wide(self._momentum(parameter, group["momentum"])) for parameter in stack])
+            wide = torch.stack([_wide(_whole(self._momentum(parameter, group["momentum"]))) for parameter in stack])
             updates = orthogonalize(wide, steps, dtype=_dtype(wide.device))
             for parameter, update in zip(stack, updates, strict=True):
                 _move(parameter, update, group)
@@ -150,4 +152,15 @@ def _move(parameter: Tensor, update: Tensor, group: Group) -> None:
     lr: float = group["lr"]
     parameter.mul_(1.0 - lr * group["weight_decay"])
     turned = update.mT if rows > columns else update
-    parameter.add_(turned, alpha=-lr * shape_scale(rows, columns, group["scale"]))
+    parameter.add_(_part(turned, parameter), alpha=-lr * shape_scale(rows, columns, group["scale"]))
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _part(tensor: Tensor, like: Tensor) -> Tensor:
+    """What this rank has of `tensor`, which all of them have, where `like` is cut up."""
+    if not isinstance(like, DTensor):
+        return tensor
+    return distribute_tensor(tensor.contiguous(), like.device_mesh, like.placements, src_data_rank=None)

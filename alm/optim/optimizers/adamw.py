@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from alm.config.base import Config as BaseConfig
-from alm.optim.groups import FUSED_DEVICES, parameter_groups
+from alm.optim.groups import FUSED_DEVICES, Moments, parameter_groups
 
 # Each entry of a parameter is updated by itself, so ranks may hold parts of it.
 WORKS_ON_PARTS = True
@@ -31,6 +31,11 @@ class Config(BaseConfig):
     betas: tuple[Beta, Beta] = Field(default=(0.9, 0.95), description="Decay rates of the two moments.")
     weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay of matrices.")
     eps: float = Field(default=1.0e-8, gt=0, description="Added to the root of the second moment.")
+
+
+def moments(config: Config) -> Moments:
+    """The mean of gradients and that of their squares."""
+    return Moments(matrix=2, other=2)
 
 
 def build(config: Config, model: nn.Module) -> torch.optim.Optimizer:

@@ -9,8 +9,11 @@ from pydantic import Field
 from torch import nn
 
 from alm.config.base import Config as BaseConfig
-from alm.optim.groups import FUSED_DEVICES, group, roles
+from alm.optim.groups import FUSED_DEVICES, Moments, group, roles
 from alm.optim.optimizers._muon import Muon, adamw_group, matrix_group
+
+# Matrices that ranks have in parts are put together for their update.
+WORKS_ON_PARTS = True
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -44,6 +47,11 @@ class Config(BaseConfig):
     )
     betas: tuple[Beta, Beta] = Field(default=(0.9, 0.95), description="Decay rates of AdamW's two moments.")
     eps: float = Field(default=1.0e-8, gt=0, description="Added to the root of AdamW's second moment.")
+
+
+def moments(config: Config) -> Moments:
+    """Of a matrix the mean of gradients alone."""
+    return Moments(matrix=1, other=2)
 
 
 def build(config: Config, model: nn.Module) -> torch.optim.Optimizer:
