@@ -4,9 +4,10 @@
     python benchmarks/tales.py --generator 500
 
 CHECKPOINT is one of a run on the tales, such as `alm-quickstart/runs/tales/ckpt-last.pt`. From the quickstart's prompts
-in turn, and with seeds that count from 0, it tells as many tokens as a quickstart does; `alm.corpus.sources.tales.judge`
-says which rules of the tales each text breaks. Bits per byte are those of tales with a seed of their own, each from its
-first token to its end. `--generator` judges tales themselves, whole and cut: none of them may be at fault.
+in turn, and with seeds that count from 0, it tells as many tokens as a quickstart does, and
+`alm.corpus.sources.tales.judge` says which rules of the tales each text breaks. Bits per byte are those of tales with a
+seed of their own, each from its first token to its end. `--generator` judges tales themselves, whole and cut: none of
+them may be at fault.
 """
 
 from __future__ import annotations
