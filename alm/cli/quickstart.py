@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from alm.cli import options, ui
+from alm.events import Noted
+
+if TYPE_CHECKING:
+    from alm.quickstart.run import Finished, Places, Prepared
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -23,47 +28,102 @@ def quickstart(
         int | None,
         typer.Option("--seed", help="Decides the initial weights and the order of sequences.", show_default=False),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            metavar="DURATION",
+            help="Choose the model, the tales and the steps so that all of it takes so long: 30s, 2m, 10m.",
+            show_default=False,
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin another one beside what is in --out, which stays as it is.")
+    ] = False,
     device: options.Device = "auto",
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Run the whole pipeline on built-in tales, offline, in about two minutes."""
-    from alm.quickstart.run import PROMPTS, Places
-    from alm.quickstart.run import quickstart as run
+    started = time.monotonic()  # before the imports, which take seconds
+    from alm.quickstart import run as stage
 
-    started = time.perf_counter()
+    seconds = None if budget is None else options.seconds(budget, flag="--budget")
+    job = stage.prepared(
+        out, steps=steps, seed=seed, budget=seconds, is_fresh=fresh, device_name=device, started=started
+    )
+    if dry_run:
+        ui.show_result(_plan_values(job), [*_plan_lines(job), "", *job.commands()], as_json=json)
+        return
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
-        finished = run(out, steps=steps, seed=seed, device_name=device, on_event=on_event)
-    seconds = time.perf_counter() - started
+        for line in _plan_lines(job):
+            on_event(Noted(line))
+        finished = stage.quickstart(job, device_name=device, on_event=on_event)
+    _show(job, finished, time.monotonic() - started, as_json=json)
+    if not (quiet or json):
+        for line in _next(job.places):
+            ui.talk(line)
+
+
+def _plan_lines(job: Prepared) -> Iterator[str]:
+    """What is going to happen, in a few lines; nothing where a run goes on."""
+    plan = job.plan
+    if plan is None:
+        return
+    yield (
+        f"Plan: {job.recipe.tales:,} tales; a model of {plan.parameters:,} parameters; {plan.steps:,} steps of "
+        f"{plan.tokens_per_step:,} tokens, which sees the text {max(plan.epochs.values()):.2g} times"
+    )
+    free = "" if plan.available_bytes is None else f" of {ui.size(plan.available_bytes)} that are free"
+    disk = ui.size(plan.checkpoints * plan.checkpoint_bytes)
+    yield f"Plan: {ui.size(plan.memory_bytes)} of memory{free}, and {disk} of disk for checkpoints"
+    if job.seconds is not None and plan.tokens_per_second is not None:
+        speed = f"{plan.tokens_per_second:,.0f} tokens a second on this device, measured"
+        yield f"Plan: done in about {ui.duration(job.seconds)}, at {speed}"
+
+
+def _plan_values(job: Prepared) -> dict[str, object]:
+    plan = None if job.plan is None else {key: value for key, value in vars(job.plan).items() if key != "assumed"}
+    return {
+        "out": str(job.places.out),
+        "seconds": job.seconds,
+        "tales": job.recipe.tales,
+        "plan": plan,
+        "commands": list(job.commands()),
+    }
+
+
+def _show(job: Prepared, finished: Finished, seconds: float, *, as_json: bool) -> None:
+    from alm.quickstart.run import PROMPTS
+
     result = finished.run.result
     assert result is not None
     values = {
-        "out": str(out),
+        "out": str(job.places.out),
         "seconds": round(seconds, 1),
         "parameters": finished.run.parameters,
         "steps": result.step,
         "bits_per_byte": result.bits_per_byte,
         "bits_per_byte_margin": result.bits_per_byte_margin,
         "samples": [{"prompt": p, "text": t} for p, t in zip(PROMPTS, finished.texts, strict=True)],
+        "report": str(finished.report),
     }
     score = ""
     if result.bits_per_byte is not None:
         score = f", {ui.score(result.bits_per_byte, result.bits_per_byte_margin)} on held-out tales"
     done = f"Done in {ui.duration(seconds)}: {finished.run.parameters:,} parameters, {result.step} steps{score}."
     texts = [line for text in finished.texts for line in ("", text.strip())]
-    ui.show_result(values, [*texts, "", done], as_json=json)
-    if not (quiet or json):
-        for line in _next(Places(out).checkpoint):
-            ui.talk(line)
+    ui.show_result(values, [*texts, "", done, f"Report: {finished.report}"], as_json=as_json)
 
 
-def _next(checkpoint: Path) -> list[str]:
+def _next(places: Places) -> list[str]:
     return [
         "",
         "Try next:",
-        f'  alm sample --checkpoint {checkpoint} --prompt "The little fox" --max-tokens 200 --temperature 0.5',
-        f"  alm info {checkpoint.parent}",
+        f'  alm sample --checkpoint {places.checkpoint} --prompt "The little fox" --max-tokens 200 --temperature 0.5',
+        f"  alm info {places.run}",
         "  alm corpus prepare my-texts/       with text of your own: then",
         "  alm tokenizer train && alm pack && alm pretrain && alm sample",
     ]

@@ -7,11 +7,13 @@ this again after an interruption goes on where it stopped.
 from __future__ import annotations
 
 import shlex
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from alm import distributed
-from alm.artifacts import PackMetadata, RunMetadata, TokenizerMetadata
+from alm.artifacts import RunMetadata
 from alm.checkpoint.format import LAST_NAME
 from alm.config import presets
 from alm.config.load import Part, load
@@ -24,20 +26,20 @@ from alm.generation.load import load_model
 from alm.generation.sampling import SamplingConfig
 from alm.packing.config import PackConfig
 from alm.packing.pack import pack
+from alm.quickstart import recipe as recipes
+from alm.quickstart.recipe import RUN_PRESET, SAMPLE_TOKENS, SEQ_LEN, TALES, VOCAB_SIZE, Recipe
+from alm.report.report import report
 from alm.tokenizers.config import TokenizerConfig
 from alm.tokenizers.train import train_tokenizer
-from alm.training.config import RunConfig
+from alm.training.plan import Plan
 from alm.training.pretrain import pretrain
-from alm.training.run import free_name
+from alm.training.run import exists, free_name
 
 CORPUS_PRESET = "tales"
-RUN_PRESET = "quickstart"
-VOCAB_SIZE = 2048
-SEQ_LEN = 256
-PROMPTS = ("Once upon a time", "", "One morning")
-SAMPLE_TOKENS = 220
+PACK_MODE = "bestfit"  # a row begins where a tale begins, so that whoever acts in it has been introduced
+PROMPTS = ("Once upon a time", "", "There was once")  # as tales begin
+STAGES = 6
 TEMPERATURE = 0.5  # so small a model is at its best when it keeps to what it is sure of
-STAGES = 5
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Places:
     """Where everything of a quickstart lies: laid out as a project of one's own would be."""
 
     out: Path
+
+    @property
+    def recipe(self) -> Path:
+        """What was chosen when it began."""
+        return self.out / recipes.NAME
 
     @property
     def clean(self) -> Path:
@@ -71,36 +78,100 @@ class Places:
         """The newest checkpoint of the run."""
         return self.run / LAST_NAME
 
+    @property
+    def report(self) -> Path:
+        """The page about the run."""
+        return self.out / "report.html"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a quickstart is going to do. There is no plan where it goes on with a run.
+
+    With a budget, training ends at `finish_by` (of `time.monotonic`).
+    """
+
+    places: Places
+    recipe: Recipe
+    plan: Plan | None
+    overrides: tuple[str, ...] = ()  # of its owner
+    finish_by: float | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """About how long it all takes, if that was measured."""
+        if self.plan is None or self.plan.seconds is None:
+            return None
+        return self.plan.seconds + recipes.others(self.recipe)
+
+    def commands(self) -> Iterator[str]:
+        """The command that does each step by hand, ready to be pasted. That of training has the time that is left."""
+        return (shlex.join(["alm", *map(str, words)]) for words in self._words(self.places))
+
+    def _words(self, at: Places) -> Iterator[list[object]]:
+        tales = [] if self.recipe.tales == TALES else ["--set", self.corpus_override]
+        yield ["corpus", "prepare", "--src", CORPUS_PRESET, "--out", at.clean, *tales]
+        yield ["tokenizer", "train", "--input", at.clean, "--vocab-size", VOCAB_SIZE, "--out", at.tokenizer]
+        packing = ["--seq-len", SEQ_LEN, "--mode", PACK_MODE]
+        yield ["pack", "--tokenizer", at.tokenizer, "--in", at.clean, "--out", at.packed, *packing]
+        changes = [word for change in self.run_overrides for word in ("--set", change)]
+        run = ["--model", RUN_PRESET, "--train", RUN_PRESET, "--data", at.packed, "--out", at.run]
+        yield ["pretrain", *run, *changes, *self._time_left()]
+        sampling = ["--prompt", PROMPTS[0], "--max-tokens", SAMPLE_TOKENS, "--temperature", TEMPERATURE]
+        yield ["sample", "--checkpoint", at.checkpoint, *sampling]
+        yield ["report", at.run, "--out", at.report]
+
+    def _time_left(self) -> list[str]:
+        left = None if self.finish_by is None else max(round(self.finish_by - time.monotonic()), 1)
+        return [] if left is None else ["--budget", f"{left}s"]
+
+    @property
+    def corpus_override(self) -> str:
+        """How many tales are told."""
+        return f"sources.tales.documents={self.recipe.tales}"
+
+    @property
+    def run_overrides(self) -> tuple[str, ...]:
+        """How the run differs from its preset."""
+        return (*self.recipe.overrides, *self.overrides)
+
 
 @dataclass(frozen=True)
 class Finished:
-    """What came out: the run, and a text for each prompt."""
+    """What came out: the run, a text for each prompt, and the page about it."""
 
     run: RunMetadata
     texts: tuple[str, ...]
+    report: Path
 
 
-def quickstart(
+def prepared(
     out: Path,
     *,
     steps: int | None = None,
     seed: int | None = None,
+    budget: float | None = None,
+    is_fresh: bool = False,
     device_name: str = "auto",
-    on_event: Listener = ignore,
-) -> Finished:
-    """Prepare, train a tokenizer, pack, pretrain and sample in `out`; `steps` and `seed` override the preset.
+    started: float | None = None,
+) -> Prepared:
+    """What a quickstart in `out` is going to do; nothing is written.
 
-    Raises `ConfigError` where torchrun has started several of this.
+    `budget`, in seconds from `started` (of `time.monotonic`, absent is now), chooses the size of the model, the tales
+    and the steps; `steps` and `seed` override the preset. What was chosen for a quickstart that is there already stays:
+    ConfigError for another budget. With `is_fresh` it is left where it is, and the new one lies beside it.
     """
     _refuse_ranks(distributed.place())
-    places = Places(out)
+    began = time.monotonic() if started is None else started
+    if budget is not None and steps is not None:
+        raise ConfigError("`--budget` chooses the steps, which `--steps` gives too", hint="leave out one of the two")
+    places = Places(free_name(out) if is_fresh and out.exists() else out)
+    recipe = _recipe(places, budget, device_name)
     overrides = [f"training.max_steps={steps}"] if steps else []
     overrides += [f"training.seed={seed}"] if seed is not None else []
-    _prepare(places, on_event)
-    _train_tokenizer(places, on_event)
-    _pack(places, on_event)
-    run = _pretrain(places, overrides, device_name, on_event)
-    return Finished(run, _sample(places, device_name, on_event))
+    plan = None if exists(places.run) else recipes.planned(recipe, *overrides, device_name=device_name)
+    finish_by = None if recipe.budget is None else began + recipe.budget - recipe.end
+    return Prepared(places, recipe, plan, tuple(overrides), finish_by)
 
 
 def _refuse_ranks(here: Place) -> None:
@@ -115,58 +186,74 @@ def _refuse_ranks(here: Place) -> None:
     )
 
 
-def _command(*words: object) -> str:
-    """The command line of `words`, ready to be pasted."""
-    return shlex.join(["alm", *map(str, words)])
-
-
-def _prepare(places: Places, on_event: Listener) -> None:
-    command = _command("corpus", "prepare", "--src", CORPUS_PRESET, "--out", places.clean)
-    on_event(StageBegan(1, STAGES, command))
-    config = load(CorpusConfig, [Part(presets.find(CORPUS_PRESET))])
-    prepare(config, out=places.clean, redo=command, on_event=on_event)
-
-
-def _train_tokenizer(places: Places, on_event: Listener) -> TokenizerMetadata:
-    words = ("--input", places.clean, "--vocab-size", VOCAB_SIZE, "--out", places.tokenizer)
-    command = _command("tokenizer", "train", *words)
-    on_event(StageBegan(2, STAGES, command))
-    config = TokenizerConfig(vocab_size=VOCAB_SIZE)
-    return train_tokenizer(config, inputs=[places.clean], out=places.tokenizer, redo=command, on_event=on_event)
-
-
-def _pack(places: Places, on_event: Listener) -> PackMetadata:
-    words = ("--tokenizer", places.tokenizer, "--in", places.clean, "--out", places.packed, "--seq-len", SEQ_LEN)
-    command = _command("pack", *words)
-    on_event(StageBegan(3, STAGES, command))
-    return pack(
-        PackConfig(seq_len=SEQ_LEN),
-        tokenizer=places.tokenizer,
-        clean=[places.clean],
-        out=places.packed,
-        redo=command,
-        on_event=on_event,
-    )
-
-
-def _pretrain(places: Places, overrides: list[str], device_name: str, on_event: Listener) -> RunMetadata:
-    words = ["--model", RUN_PRESET, "--train", RUN_PRESET, "--data", places.packed, "--out", places.run]
-    words += [word for override in overrides for word in ("--set", override)]
-    command = _command("pretrain", *words)
-    on_event(StageBegan(4, STAGES, command))
-    config = load(RunConfig, [Part(presets.find(RUN_PRESET))], overrides=overrides)
-    try:
-        return pretrain(config, data=places.packed, out=places.run, device_name=device_name, on_event=on_event)
-    except ConfigError as error:  # begun with other --steps or another --seed: a new quickstart is a new folder
+def _recipe(places: Places, budget: float | None, device_name: str) -> Recipe:
+    if not places.recipe.is_file() and not places.clean.exists():
+        return Recipe() if budget is None else recipes.for_budget(budget, device_name=device_name)
+    own = recipes.read(places.recipe) if places.recipe.is_file() else Recipe()
+    if budget not in (None, own.budget):
+        begun = "without a budget" if own.budget is None else f"for {own.budget:,.0f} seconds"
         raise ConfigError(
-            error.message, hint=f"run `{_command('quickstart', '--out', free_name(places.out))}`"
-        ) from error
+            f"the quickstart in `{places.out}` was begun {begun}",
+            hint="leave out `--budget` to go on with it, or add `--fresh` to begin another one beside it",
+        )
+    return own
 
 
-def _sample(places: Places, device_name: str, on_event: Listener) -> tuple[str, ...]:
-    words = ("--prompt", PROMPTS[0], "--max-tokens", SAMPLE_TOKENS, "--temperature", TEMPERATURE)
-    command = _command("sample", "--checkpoint", places.checkpoint, *words)
-    on_event(StageBegan(5, STAGES, command))
-    model = load_model(places.checkpoint, device_name=device_name, on_event=on_event)
+def quickstart(job: Prepared, *, device_name: str = "auto", on_event: Listener = ignore) -> Finished:
+    """Tell the tales, train a tokenizer, pack, pretrain, sample and report, as `prepared`."""
+    recipes.write(job.recipe, job.places.recipe)
+    commands = enumerate(job.commands(), 1)
+
+    def begin() -> str:
+        number, command = next(commands)
+        on_event(StageBegan(number, STAGES, command))
+        return command
+
+    _prepare(job, begin(), on_event)
+    _train_tokenizer(job, begin(), on_event)
+    _pack(job, begin(), on_event)
+    begin()
+    run = _pretrain(job, device_name, on_event)
+    begin()
+    texts = _sample(job, device_name, on_event)
+    begin()
+    return Finished(run, texts, report([job.places.run], out=job.places.report).out)
+
+
+def _prepare(job: Prepared, command: str, on_event: Listener) -> None:
+    config = load(CorpusConfig, [Part(presets.find(CORPUS_PRESET))], overrides=_tales(job))
+    prepare(config, out=job.places.clean, redo=command, on_event=on_event)
+
+
+def _tales(job: Prepared) -> list[str]:
+    return [] if job.recipe.tales == TALES else [job.corpus_override]
+
+
+def _train_tokenizer(job: Prepared, command: str, on_event: Listener) -> None:
+    places = job.places
+    config = TokenizerConfig(vocab_size=VOCAB_SIZE)
+    train_tokenizer(config, inputs=[places.clean], out=places.tokenizer, redo=command, on_event=on_event)
+
+
+def _pack(job: Prepared, command: str, on_event: Listener) -> None:
+    places = job.places
+    config = PackConfig(seq_len=SEQ_LEN, mode=PACK_MODE)
+    pack(config, tokenizer=places.tokenizer, clean=[places.clean], out=places.packed, redo=command, on_event=on_event)
+
+
+def _pretrain(job: Prepared, device_name: str, on_event: Listener) -> RunMetadata:
+    places, finish_by = job.places, job.finish_by
+    config = job.recipe.config(*job.overrides)
+    try:
+        return pretrain(
+            config, data=places.packed, out=places.run, device_name=device_name, finish_by=finish_by, on_event=on_event
+        )
+    except ConfigError as error:  # begun with other --steps or another --seed: a new quickstart is a new folder
+        command = shlex.join(["alm", "quickstart", "--out", str(free_name(places.out))])
+        raise ConfigError(error.message, hint=f"run `{command}`") from error
+
+
+def _sample(job: Prepared, device_name: str, on_event: Listener) -> tuple[str, ...]:
+    model = load_model(job.places.checkpoint, device_name=device_name, on_event=on_event)
     sampling = SamplingConfig(max_tokens=SAMPLE_TOKENS, temperature=TEMPERATURE)
     return tuple(prompt + "".join(model.generate(prompt, sampling).text()) for prompt in PROMPTS)

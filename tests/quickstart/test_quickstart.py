@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from alm.config import presets
+from alm.config.load import Part, load
+from alm.corpus.config import CorpusConfig
 from alm.distributed import Place
 from alm.errors import ConfigError, EchoedError, StoppedError
-from alm.events import Event, Resumed, StageBegan, Stepped
+from alm.events import Event, Listener, Resumed, Sampled, StageBegan, Stepped, ignore
+from alm.quickstart import recipe as recipes
 from alm.quickstart import run as stage
-from alm.quickstart.run import PROMPTS, Places, quickstart
+from alm.quickstart.run import PROMPTS, Finished, Places, prepared
+from alm.training import rehearsal
 
 CORPUS = "validation_fraction: 0.05\nsources: {tales: {kind: tales, documents: 120, seed: 1}}\n"
 RUN = """
-model: {d_model: 16, n_layers: 1, n_heads: 2, n_kv_heads: 1, ffn_hidden_size: 32, max_position_embeddings: 320}
+model: {d_model: 16, n_layers: 1, n_heads: 2, n_kv_heads: 1, ffn_hidden_size: 32, max_position_embeddings: 512}
 training: {max_steps: 6, micro_batch_size: 2, gradient_accumulation: 1, checkpoint_interval: 2, threads: 1,
            precision: fp32}
+samples: {prompts: [Once], count: 2, max_tokens: 4}
 logging: {log_interval: 1}
 """
 
@@ -30,9 +37,15 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "tales.yaml").write_text(CORPUS)
     (folder / "quickstart.yaml").write_text(RUN)
     monkeypatch.setattr(presets, "folder", lambda: folder)
-    monkeypatch.setattr(stage, "VOCAB_SIZE", 400)
-    monkeypatch.setattr(stage, "SAMPLE_TOKENS", 10)
+    for module in (stage, recipes):
+        monkeypatch.setattr(module, "VOCAB_SIZE", 400)
+        monkeypatch.setattr(module, "SAMPLE_TOKENS", 10)
+    monkeypatch.setattr(rehearsal, "SECONDS", 0.01)
     return tmp_path
+
+
+def quickstart(out: Path, *, on_event: Listener = ignore, seed: int | None = None) -> Finished:
+    return stage.quickstart(prepared(out, seed=seed), on_event=on_event)
 
 
 def test_it_goes_through_every_stage_and_ends_in_text(small: Path) -> None:
@@ -45,7 +58,11 @@ def test_it_goes_through_every_stage_and_ends_in_text(small: Path) -> None:
         ["alm", "pack", "--tokenizer"],
         ["alm", "pretrain", "--model"],
         ["alm", "sample", "--checkpoint"],
+        ["alm", "report", str(small / "q/runs/tales")],
     ]
+    assert [event.step for event in events if isinstance(event, Sampled)] == [1, 6]
+    assert finished.report == small / "q/report.html"
+    assert "tales" in finished.report.read_text()
     assert finished.run.result is not None
     assert finished.run.result.step == 6
     assert finished.run.result.bits_per_byte is not None
@@ -56,12 +73,12 @@ def test_it_goes_through_every_stage_and_ends_in_text(small: Path) -> None:
 def test_ranks_are_refused_by_the_main_one(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alm.distributed.place", lambda: Place(0, 4, 0, 4))
     with pytest.raises(ConfigError, match="a quickstart is one process, torchrun has started 4") as caught:
-        quickstart(small / "q")
+        prepared(small / "q")
     assert "`alm quickstart` without torchrun" in str(caught.value.hint)
     assert "`alm pretrain --nproc 4`" in str(caught.value.hint)
     monkeypatch.setattr("alm.distributed.place", lambda: Place(3, 4, 3, 4))
     with pytest.raises(EchoedError) as echo:
-        quickstart(small / "q")
+        prepared(small / "q")
     assert echo.value.exit_code == 0
     assert not (small / "q").exists()
 
@@ -92,6 +109,82 @@ def test_another_seed_wants_another_folder(small: Path) -> None:
     assert caught.value.hint == f"run `alm quickstart --out {small / 'q-2'}`"
 
 
+def test_the_commands_that_are_told_are_those_that_run(small: Path) -> None:
+    job = prepared(small / "q", steps=4, seed=9)
+    events: list[Event] = []
+    stage.quickstart(job, on_event=events.append)
+    assert list(job.commands()) == [event.command for event in events if isinstance(event, StageBegan)]
+    told = shlex.split(list(job.commands())[3])
+    assert told[-4:] == ["--set", "training.max_steps=4", "--set", "training.seed=9"]
+
+
+def test_a_plan_is_made_before_and_writes_nothing(small: Path) -> None:
+    job = prepared(small / "q", steps=4)
+    assert job.plan is not None
+    assert (job.plan.steps, job.plan.tokens_per_step) == (4, 2 * recipes.SEQ_LEN)
+    assert job.seconds is not None
+    assert job.plan.seconds is not None
+    assert job.seconds > job.plan.seconds
+    assert not (small / "q").exists()
+
+
+def test_where_a_run_goes_on_nothing_is_measured(small: Path) -> None:
+    quickstart(small / "q")
+    again = prepared(small / "q")
+    assert again.plan is None
+    assert again.seconds is None
+
+
+def test_a_fresh_one_lies_beside_and_leaves_the_other(small: Path) -> None:
+    quickstart(small / "q")
+    before = {path: path.stat().st_mtime_ns for path in (small / "q").rglob("*")}
+    job = prepared(small / "q", is_fresh=True)
+    assert job.places.out == small / "q-2"
+    stage.quickstart(job)
+    assert {path: path.stat().st_mtime_ns for path in (small / "q").rglob("*")} == before
+    assert prepared(small / "none", is_fresh=True).places.out == small / "none"
+
+
+# A time for all of it
+
+
+def test_training_ends_before_what_comes_after_it(small: Path) -> None:
+    job = prepared(small / "q", budget=90.0, started=1000.0)
+    assert job.recipe.budget == 90
+    assert job.recipe.end > recipes.END_SECONDS
+    assert job.finish_by == 1090.0 - job.recipe.end
+    assert list(job.commands())[3].split()[-2] == "--budget"
+
+
+def test_what_a_budget_chose_stays_when_it_goes_on(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = prepared(small / "q", budget=90.0)
+    recipes.write(job.recipe, job.places.recipe)
+    monkeypatch.setattr(recipes, "for_budget", None)
+    assert prepared(small / "q", budget=90.0).recipe == prepared(small / "q").recipe == job.recipe
+
+
+def test_tales_of_a_budget_are_told(small: Path) -> None:
+    job = prepared(small / "q")
+    job = replace(job, recipe=replace(job.recipe, tales=150))
+    stage.quickstart(job)
+    assert sum(path.read_text().count("\n") for path in job.places.clean.glob("tales-*.jsonl")) == 150
+
+
+@pytest.mark.parametrize("first", [None, 90.0])
+def test_another_budget_wants_another_folder(small: Path, first: float | None) -> None:
+    recipes.write(recipes.Recipe(budget=first), Places(small / "q").recipe)
+    with pytest.raises(ConfigError, match="was begun (without a budget|for 90 seconds)") as caught:
+        prepared(small / "q", budget=50.0)
+    assert "--fresh" in str(caught.value.hint)
+
+
+def test_a_budget_and_steps_exclude_each_other(small: Path) -> None:
+    with pytest.raises(ConfigError, match="which `--steps` gives too"):
+        prepared(small / "q", steps=3, budget=60.0)
+
+
 def test_its_preset_is_what_its_commands_name() -> None:
     assert {stage.CORPUS_PRESET, stage.RUN_PRESET} <= set(presets.names())
+    corpus = load(CorpusConfig, [Part(presets.find(stage.CORPUS_PRESET))])
+    assert corpus.sources["tales"].model_dump()["documents"] == recipes.TALES
     assert Places(Path("q")).checkpoint == Path("q/runs/tales/ckpt-last.pt")

@@ -1,0 +1,146 @@
+"""Whether a text keeps to what every tale keeps to: who is in it, what they are, and whom a pronoun can mean.
+
+The rules follow from how tales are made (`cast`, `scenes.set_scene`), and no tale breaks one. They know nothing of what
+happens in a text. A pronoun in speech may mean anybody, so only narration is looked at for pronouns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from alm.corpus.sources.tales import cast
+from alm.corpus.sources.tales.cast import HE, SHE, Pronouns
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A rule that a text breaks, and the words that break it."""
+
+    rule: str
+    where: str
+
+
+def _one_of(words: Iterable[str]) -> str:
+    return rf"\b({'|'.join(words)})\b"
+
+
+_ANIMALS = frozenset(kind.noun for kind in cast.ANIMALS)
+_PRONOUNS = {name.text: name.pronouns for name in cast.NAMES}
+_KINDS = {
+    **{name.text: frozenset({cast.GIRL.noun}) for name in cast.GIRL_NAMES},
+    **{name.text: frozenset({cast.BOY.noun}) for name in cast.BOY_NAMES},
+    **{name.text: _ANIMALS for name in (*cast.SHE_ANIMAL_NAMES, *cast.HE_ANIMAL_NAMES)},
+}
+_OWNERS = {form: own for own in (HE, SHE) for form in (own.he, own.him, own.his, own.himself)}
+_NAME = re.compile(_one_of(_PRONOUNS))
+_PRONOUN = re.compile(_one_of(_OWNERS), re.IGNORECASE)
+_NAME_OR_PRONOUN = re.compile(rf"{_NAME.pattern}|{_PRONOUN.pattern}", re.IGNORECASE)
+_KIND = re.compile(_one_of(sorted(_ANIMALS | {cast.GIRL.noun, cast.BOY.noun})))
+_TRAIT = re.compile(rf"\b(he|she) was an? [a-z]+ {_KIND.pattern} who\b", re.IGNORECASE)
+_ELDER = re.compile(rf"\b(his|her) {_one_of(cast.ELDERS)}", re.IGNORECASE)
+_SENTENCE = re.compile(r'[^.!?\n]+[.!?]+"?')
+_SPEECH = re.compile(r'"[^"\n]*([^"\n])(?:"|$)')
+_SUBJECT = re.compile(rf"\s*(?:{_NAME.pattern}|(He|She)\b)")
+_NEWCOMER = "newcomer"  # introduced before the name is told
+_NOBODY_KNEW = "Nobody knew where"  # `he` came from: the newcomer, too
+_GIVEN = re.compile(r"\s+gave (him|her)\b")  # the other one
+
+
+def judge(text: str) -> tuple[Fault, ...]:
+    """The faults of a text, at most one a rule; what comes after its last whole sentence is left out."""
+    told = text[: max((found.end() for found in _SENTENCE.finditer(text)), default=0)]
+    found = ((name, next(rule(told), None)) for name, rule in RULES.items())
+    return tuple(Fault(name, where.strip()) for name, where in found if where is not None)
+
+
+def _sentences(text: str) -> list[str]:
+    return [found[0] for found in _SENTENCE.finditer(text)]
+
+
+def _narration(text: str) -> list[str]:
+    """The sentences with speech left out; of speech stays its last mark, which may end a sentence."""
+    return _sentences(_SPEECH.sub(r'"\1"', text))
+
+
+def _cast(text: str) -> Iterator[str]:
+    """There are one or two names, and two do not share their pronouns."""
+    names = list(dict.fromkeys(_NAME.findall(text)))
+    if not names:
+        yield "nobody has a name"
+    if len({_PRONOUNS[name] for name in names}) < len(names):
+        yield ", ".join(names)
+
+
+def _introduced(text: str) -> Iterator[str]:
+    """The first sentence with a name says what its bearer is, unless the bearer was a newcomer before."""
+    for name, first in _first_sentences(text).items():
+        has_come = _NEWCOMER in text.partition(name)[0]
+        if not _KIND.search(first) and not has_come:
+            yield first
+
+
+def _kind(text: str) -> Iterator[str]:
+    """A name's bearer is of a kind that has such names, and stays of it."""
+    kinds: dict[Pronouns, str] = {}
+    for name, first in _first_sentences(text).items():
+        for kind in _KIND.findall(first):
+            kinds[_PRONOUNS[name]] = kind
+            if kind not in _KINDS[name]:
+                yield first
+    for found in _TRAIT.finditer(text):
+        if kinds.get(_OWNERS[found[1].lower()]) != found[2]:
+            yield found[0]
+
+
+def _first_sentences(text: str) -> dict[str, str]:
+    firsts: dict[str, str] = {}
+    for sentence in _sentences(text):
+        for name in _NAME.findall(sentence):
+            firsts.setdefault(name, sentence)
+    return firsts
+
+
+def _known(text: str) -> Iterator[str]:
+    """Before a pronoun somebody who goes by it has been named."""
+    named: set[Pronouns] = set()
+    for sentence in _narration(text):
+        for found in _NAME_OR_PRONOUN.finditer(sentence):
+            if found[0] in _PRONOUNS:
+                named.add(_PRONOUNS[found[0]])
+            elif _OWNERS[found[0].lower()] not in named and _NOBODY_KNEW not in sentence:
+                yield sentence
+
+
+def _own(text: str) -> Iterator[str]:
+    """The first pronoun after a sentence's subject, up to the next name, is the subject's own."""
+    for sentence in _narration(text):
+        subject = _SUBJECT.match(sentence)
+        if subject is None or _GIVEN.match(sentence, subject.end()):
+            continue
+        following = _NAME.split(sentence[subject.end() :])[0]
+        pronoun = _PRONOUN.search(following)
+        own = _PRONOUNS[subject[1]] if subject[1] else _OWNERS[subject[2].lower()]
+        if pronoun and _OWNERS[pronoun[1].lower()] != own:
+            yield sentence
+
+
+def _elder(text: str) -> Iterator[str]:
+    """One elder at most, the hero's."""
+    hero = _NAME.search(text)
+    elders = [found for sentence in _narration(text) for found in _ELDER.finditer(sentence)]
+    for found in elders:
+        if hero is None or _OWNERS[found[1].lower()] != _PRONOUNS[hero[0]] or found[2] != elders[0][2]:
+            yield found[0]
+
+
+RULES: dict[str, Callable[[str], Iterator[str]]] = {
+    "cast": _cast,
+    "introduced": _introduced,
+    "kind": _kind,
+    "known": _known,
+    "own": _own,
+    "elder": _elder,
+}
+"""Each yields the words that break it, in the order of the text."""

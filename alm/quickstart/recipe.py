@@ -1,0 +1,138 @@
+"""What a quickstart makes in a given time: how large a model, from how many tales.
+
+The preset is what did best in its own time (docs/benchmarks.md). For another time, or a faster device, the model grows
+with the square root of the compute, as compute-optimal models do (Hoffmann et al. 2022, section 3), and so does the
+text. The number of steps is measured when training begins. The vocabulary stays: the tales have few words.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from alm import device
+from alm.config import presets
+from alm.config.load import Part, load
+from alm.errors import ArtifactError
+from alm.files import write_text
+from alm.model.config import ModelConfig
+from alm.model.count import count
+from alm.training import rehearsal
+from alm.training.config import RunConfig
+from alm.training.plan import Plan, plan
+
+NAME = "quickstart.json"
+RUN_PRESET = "quickstart"
+SEQ_LEN = 416  # two tales: nearly all rows are filled by two whole ones
+VOCAB_SIZE = 2048
+SAMPLE_TOKENS = 220
+SAMPLES = 3
+TALES = 10_000  # of the corpus preset
+FEWEST_TALES, MOST_TALES = 2_000, 500_000
+TOKENS_PER_TALE = 208
+# (d_model, n_layers), from small to large; heads stay as wide as those of the preset.
+SIZES = ((64, 2), (64, 3), (96, 3), (128, 3), (160, 4), (192, 5), (256, 6), (384, 8), (640, 10))
+_HEAD_WIDTH, _FFN_RATIO, _FFN_MULTIPLE = 32, 2.75, 32
+# What a quickstart does besides training: for each tale, and at its beginning and end.
+TALE_SECONDS, OTHER_SECONDS, END_SECONDS = 8.0e-4, 6.0, 2.0
+_TRY_SECONDS = 0.5
+_STEPS_SHARE = 0.8  # of the time for training
+_LEAST_SHARE = 0.25  # of a short time, that training gets
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a quickstart differs from its presets: the overrides of the run, and the number of tales.
+
+    `budget` is in seconds of the whole quickstart, of which the last `end` are for what comes after training; absent
+    where the number of steps is fixed.
+    """
+
+    tales: int = TALES
+    overrides: tuple[str, ...] = ()
+    budget: float | None = None
+    end: float = 0.0
+
+    def config(self, *more: str) -> RunConfig:
+        """The run, with `more` overrides."""
+        return load(RunConfig, [Part(presets.find(RUN_PRESET))], overrides=[*self.overrides, *more])
+
+
+def read(path: Path) -> Recipe:
+    """The recipe that `write` wrote."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Recipe(**{**values, "overrides": tuple(values["overrides"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise ArtifactError(
+            f"`{path}` is not what a quickstart writes: {error}", hint="run `alm quickstart --fresh`"
+        ) from error
+
+
+def write(recipe: Recipe, path: Path) -> None:
+    """Keep `recipe`, so that a quickstart that goes on is the same one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(asdict(recipe), indent=2) + "\n")
+
+
+def for_budget(seconds: float, *, device_name: str = "auto") -> Recipe:
+    """The recipe for a quickstart of so many seconds on the device, by the speed of the preset there."""
+    config = Recipe().config(f"model.vocab_size={VOCAB_SIZE}")
+    choice = device.choose(device_name, precision=config.training.precision)
+    rows = rehearsal.random_rows(VOCAB_SIZE, seq_len=SEQ_LEN)
+    rates = rehearsal.rehearse(config, choice, rows, seq_len=SEQ_LEN, seconds=_TRY_SECONDS)
+    tokens = config.training.sequences_per_step * SEQ_LEN
+    speed = tokens / rates.step(config.training.gradient_accumulation)
+    end = END_SECONDS + rates.generated_token * SAMPLES * SAMPLE_TOKENS
+    return for_compute(seconds, end, speed * count(config.model).training_flops_per_token(SEQ_LEN))
+
+
+def for_compute(seconds: float, end: float, flops_per_second: float) -> Recipe:
+    """The recipe for so many seconds, the last `end` of them after training, at so many training FLOPs a second."""
+    preset = Recipe().config(f"model.vocab_size={VOCAB_SIZE}")
+    training = max(seconds - OTHER_SECONDS - end - FEWEST_TALES * TALE_SECONDS, _LEAST_SHARE * seconds)
+    flops = _STEPS_SHARE * training * flops_per_second
+    wanted = count(preset.model).total * math.sqrt(flops / _flops(preset))
+    shape = min(map(_shape, SIZES), key=lambda each: abs(math.log(count(each).total / wanted)))
+    names = ("d_model", "n_layers", "n_heads", "n_kv_heads", "ffn_hidden_size")
+    overrides = tuple(
+        f"model.{name}={value}" for name in names if (value := getattr(shape, name)) != getattr(preset.model, name)
+    )
+    tales = math.ceil(flops / count(shape).training_flops_per_token(SEQ_LEN) / TOKENS_PER_TALE)
+    return Recipe(min(max(tales, FEWEST_TALES), MOST_TALES), overrides, seconds, round(end, 2))
+
+
+def _flops(config: RunConfig) -> float:
+    """Of a whole run."""
+    tokens = config.training.max_steps * config.training.sequences_per_step * SEQ_LEN
+    return tokens * count(config.model).training_flops_per_token(SEQ_LEN)
+
+
+def _shape(size: tuple[int, int]) -> ModelConfig:
+    """The model of a size, otherwise like the preset's."""
+    d_model, n_layers = size
+    heads = d_model // _HEAD_WIDTH
+    values = {
+        "vocab_size": VOCAB_SIZE,
+        "d_model": d_model,
+        "n_layers": n_layers,
+        "n_heads": heads,
+        "n_kv_heads": 1 if heads % 2 else heads // 2,
+        "ffn_hidden_size": math.ceil(_FFN_RATIO * d_model / _FFN_MULTIPLE) * _FFN_MULTIPLE,
+    }
+    return Recipe().config(*(f"model.{key}={value}" for key, value in values.items())).model
+
+
+def planned(recipe: Recipe, *more: str, device_name: str = "auto") -> Plan:
+    """The training of `recipe` on this device, by a few measured steps."""
+    budget = None if recipe.budget is None else max(recipe.budget - others(recipe), 1.0)
+    config = recipe.config(*more, f"model.vocab_size={VOCAB_SIZE}")
+    tokens = recipe.tales * TOKENS_PER_TALE
+    return plan(config, seq_len=SEQ_LEN, tokens=tokens, device_name=device_name, budget=budget)
+
+
+def others(recipe: Recipe) -> float:
+    """Seconds of a quickstart besides training."""
+    return recipe.tales * TALE_SECONDS + OTHER_SECONDS + (recipe.end or END_SECONDS)
