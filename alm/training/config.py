@@ -103,11 +103,11 @@ class RunConfig(Config):
 
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
-    optim: Annotated[Config, OfKind("alm.optim.optimizers", default="adamw")] = Field(
-        default="adamw", validate_default=True, description="The optimizer."
+    optim: Annotated[Config, OfKind("alm.optim.optimizers", default="muon")] = Field(
+        default="muon", validate_default=True, description="The optimizer."
     )
-    scheduler: Annotated[Config, OfKind("alm.optim.schedules", default="cosine")] = Field(
-        default="cosine", validate_default=True, description="The learning rate over time."
+    scheduler: Annotated[Config, OfKind("alm.optim.schedules", default="wsd")] = Field(
+        default="wsd", validate_default=True, description="The learning rate over time."
     )
     data: DataConfig = DataConfig()
     validation: ValidationConfig = ValidationConfig()
