@@ -57,7 +57,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     >>> ticks(0, 200)
     [0.0, 50.0, 100.0, 150.0, 200.0]
     >>> ticks(2.31, 2.94, 4)
-    [2.4, 2.6, 2.8]
+    [2.5, 2.75]
     """
     if not high > low:
         return [low]
