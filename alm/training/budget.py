@@ -112,14 +112,12 @@ def _with_steps(config: RunConfig, steps: int, number: Mapping[str, int], *, val
 # parameter, from 6e18 FLOPs on, the smallest compute they trained with.
 TOKENS_PER_PARAMETER = 20
 _HOFFMANN_FLOPS = 6e18
-# What did best here at a thousandth of a thousandth of that (docs/benchmarks.md, quickstart and time to quality): the
+# What did best here at a millionth of that (docs/benchmarks.md, quickstart and time to quality): the
 # text of a few minutes on a CPU is not enough to learn its words from, and a wider model learns them from fewer.
 _MEASURED_FLOPS, _MEASURED_RATIO = 6.4e12, 0.45
-# Li et al. 2025, "Predictable Scale: Part I", arXiv:2503.04715, section 1: batch ~ D^0.571, rate ~ N^-0.713 D^0.307,
-# with N without embeddings. The factors are those that go through what was measured here.
-_MEASURED_TOKENS, _MEASURED_PARAMETERS, _MEASURED_BATCH, _MEASURED_LR = 0.87e6, 1.17e6, 512, 3.0e-3
-_BATCH_POWER, _LR_PARAMETER_POWER, _LR_TOKEN_POWER = 0.571, -0.713, 0.307
-HIGHEST_LR, EMBEDDING_LR_RATIO = 4.0e-3, 10
+# Li et al. 2025, "Predictable Scale: Part I", arXiv:2503.04715, section 1: the best batch grows as D^0.571 with the
+# tokens D of a run. The factor is that which goes through what was measured here.
+_MEASURED_TOKENS, _MEASURED_BATCH, _BATCH_POWER = 0.87e6, 512, 0.571
 # Tables of embeddings that were best have about a quarter of the parameters of the layers (docs/vocabulary.md).
 _LAYERS_PER_TABLE = 4
 # A token has to be met now and then: a rule of thumb.
@@ -162,10 +160,11 @@ def propose(
     seq_len: int | None = None,
     fits: Fits = lambda model, sequences, tokens: True,
 ) -> Proposal:
-    """The largest of `models` that gets enough tokens in `seconds`, with its vocabulary, batch and rates.
+    """The largest of `models` that gets enough tokens in `seconds`, with its vocabulary and its batch.
 
-    `vocab_size` and `seq_len` are those of packed data; absent they are chosen too. `text_bytes` limits what can be
-    learned. The number of steps is from `tokens_per_second` alone: `fitted` makes it exact.
+    Rates are those of the preset `train`, which were measured. `vocab_size` and `seq_len` are those of packed data;
+    absent they are chosen too. `text_bytes` limits what can be learned. The number of steps is from `tokens_per_second`
+    alone: `fitted` makes it exact.
     """
     best: Proposal | None = None
     for name, shape in (models or ladder()).items():
@@ -223,13 +222,9 @@ def _proposal(name: str, shape: ModelConfig, model: ModelConfig, seq_len: int, t
     while micro > 1 and not fits(model, micro, seq_len):
         micro //= 2
     steps = max(1, round(tokens / (sequences * seq_len)))
-    lr = _MEASURED_LR * (_layers(model) / _MEASURED_PARAMETERS) ** _LR_PARAMETER_POWER
-    lr = _two_digits(min(HIGHEST_LR, lr * (tokens / _MEASURED_TOKENS) ** _LR_TOKEN_POWER))
     overrides = [
         f"training.micro_batch_size={micro}",
         f"training.gradient_accumulation={sequences // micro}",
-        f"optim.lr={lr:g}",
-        f"optim.embedding_lr={EMBEDDING_LR_RATIO * lr:g}",
     ]
     if model.max_position_embeddings != shape.max_position_embeddings:
         overrides.append(f"model.max_position_embeddings={model.max_position_embeddings}")
@@ -238,7 +233,3 @@ def _proposal(name: str, shape: ModelConfig, model: ModelConfig, seq_len: int, t
     config = _with_steps(config, steps, times(config), validation_bytes=config.validation.bytes)
     config = config.model_copy(update={"model": model})
     return Proposal(name, config, model.known_vocab_size, seq_len, tuple(overrides))
-
-
-def _two_digits(value: float) -> float:
-    return float(f"{value:.1e}")

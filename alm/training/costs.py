@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alm.model.count import count
 from alm.training.config import RunConfig
 from alm.training.fit import checkpoint_bytes
 from alm.training.rehearsal import Rates
@@ -60,5 +59,5 @@ def costs(config: RunConfig, rates: Rates, *, validation_sequences: int, start: 
         step=rates.step(training.gradient_accumulation // ranks),
         validation=rates.validation_sequence * validation_sequences / ranks,
         samples=rates.generated_token * generated,
-        saving=SAVING_SECONDS + checkpoint_bytes(count(config.model)) / SAVING_BYTES_PER_SECOND,
+        saving=SAVING_SECONDS + checkpoint_bytes(config) / SAVING_BYTES_PER_SECOND,
     )

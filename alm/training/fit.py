@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from alm import kinds
 from alm.device import Choice
 from alm.model.count import BYTES, CPU_CODE_BYTES, CPU_GAPS, Count, count
 from alm.training.available import available_bytes, resident_bytes
@@ -49,16 +50,24 @@ def needs(
         accumulates=training.gradient_accumulation > 1,
         on_gpu=not on_cpu,
     )
+    memory = replace(memory, optimizer=memory.optimizer - _without_moments(config, counted))
     parts = dict(vars(memory))
     if on_cpu:
-        parts["checkpoint"] = checkpoint_bytes(counted)
+        parts["checkpoint"] = checkpoint_bytes(config)
         parts["gaps"] = round((CPU_GAPS - 1) * memory.total) + CPU_CODE_BYTES
     return Needs(parts)
 
 
-def checkpoint_bytes(counted: Count) -> int:
-    """A checkpoint of a model: its weights and the two moments of Adam."""
-    return (1 + ADAM_MOMENTS) * BYTES["fp32"] * counted.total
+def checkpoint_bytes(config: RunConfig) -> int:
+    """A checkpoint: the weights, and the moments of the optimizer."""
+    counted = count(config.model)
+    return (1 + ADAM_MOMENTS) * BYTES["fp32"] * counted.total - _without_moments(config, counted)
+
+
+def _without_moments(config: RunConfig, counted: Count) -> int:
+    """Bytes less than the two moments of Adam that an optimizer keeps which has one for the matrices of the blocks."""
+    moments: int = getattr(kinds.module_of(config.optim), "MATRIX_MOMENTS", ADAM_MOMENTS)
+    return (ADAM_MOMENTS - moments) * BYTES["fp32"] * (counted.attention + counted.feedforward)
 
 
 def largest_micro_batch(needed: Callable[[int], int], available: int | None) -> int | None:

@@ -235,7 +235,7 @@ class _Sums:
             step_seconds=None if spent is None else spent.step,
             seconds=seconds,
             seconds_by_part=parts,
-            checkpoint_bytes=checkpoint_bytes(counted),
+            checkpoint_bytes=checkpoint_bytes(self.config),
             checkpoints=self._checkpoints(),
             kwh=_product(cost.watts, seconds, 1 / JOULES_PER_KWH),
             price=_product(cost.price_per_hour, seconds, 1 / SECONDS_PER_HOUR),
@@ -256,7 +256,7 @@ class _Sums:
         """What happens every so many steps."""
         found = {"validation": self.config.validation.interval, "checkpoint": self.config.training.checkpoint_interval}
         warmup = getattr(self.config.scheduler, "warmup_steps", None)
-        return found if warmup is None else {"warm-up": warmup, **found}
+        return {"warm-up": warmup, **found} if isinstance(warmup, int) else found
 
 
 def _parts(counted: Count) -> dict[str, int]:

@@ -12,6 +12,9 @@ from alm.config.base import Config as BaseConfig
 from alm.optim.groups import FUSED_DEVICES, group, roles
 from alm.optim.optimizers._muon import Muon, adamw_group, matrix_group
 
+# Where others keep two, as Adam does.
+MATRIX_MOMENTS = 1
+
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
