@@ -112,7 +112,7 @@ def _with_steps(config: RunConfig, steps: int, number: Mapping[str, int], *, val
 # parameter, from 6e18 FLOPs on, the smallest compute they trained with.
 TOKENS_PER_PARAMETER = 20
 _HOFFMANN_FLOPS = 6e18
-# What did best here at a thousandth of a thousandth of that (docs/benchmarks.md, quickstart and time to quality): the
+# What did best here at a millionth of that (docs/benchmarks.md, quickstart and time to quality): the
 # text of a few minutes on a CPU is not enough to learn its words from, and a wider model learns them from fewer.
 _MEASURED_FLOPS, _MEASURED_RATIO = 6.4e12, 0.45
 # Li et al. 2025, "Predictable Scale: Part I", arXiv:2503.04715, section 1: batch ~ D^0.571. The factor goes through
@@ -160,10 +160,11 @@ def propose(
     seq_len: int | None = None,
     fits: Fits = lambda model, sequences, tokens: True,
 ) -> Proposal:
-    """The largest of `models` that gets enough tokens in `seconds`, with its vocabulary, batch and rates.
+    """The largest of `models` that gets enough tokens in `seconds`, with its vocabulary and its batch.
 
-    `vocab_size` and `seq_len` are those of packed data; absent they are chosen too. `text_bytes` limits what can be
-    learned. The number of steps is from `tokens_per_second` alone: `fitted` makes it exact.
+    Rates are those of the preset `train`, which were measured. `vocab_size` and `seq_len` are those of packed data;
+    absent they are chosen too. `text_bytes` limits what can be learned. The number of steps is from `tokens_per_second`
+    alone: `fitted` makes it exact.
     """
     best: Proposal | None = None
     for name, shape in (models or ladder()).items():

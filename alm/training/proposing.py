@@ -69,7 +69,7 @@ def _proposal_at(
         return flops_per_second / count(model).training_flops_per_token(tokens)
 
     def fits(model: ModelConfig, sequences: int, tokens: int) -> bool:
-        config = RunConfig.model_construct(model=model, training=TrainingConfig(micro_batch_size=sequences))
+        config = RunConfig(model=model, training=TrainingConfig(micro_batch_size=sequences))
         largest = Room(config, tokens, choice).largest()
         return largest is None or sequences <= largest
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from builders import run_config
 
+from alm import kinds
 from alm.device import Choice
 from alm.model.count import count
 from alm.training import fit
 from alm.training.config import TrainingConfig
-from alm.training.fit import Room, cut, flags, halved, largest_micro_batch, needs
+from alm.training.fit import Room, checkpoint_bytes, cut, flags, halved, largest_micro_batch, needs
 
 CPU = Choice(torch.device("cpu"), "fp32", "", "")
 
@@ -77,6 +78,20 @@ def test_a_cpu_also_has_the_copy_that_checkpoints_are_written_from() -> None:
         sum(trained.values()) + on_cpu.parts["gaps"] == count(config.model).memory(2, 16, accumulates=True).of_process
     )
     assert needs(config, seq_len=16, precision="fp32", on_cpu=True, micro_batch_size=64).total > on_cpu.total
+
+
+def test_muon_keeps_one_moment_for_the_matrices_of_the_blocks() -> None:
+    config = run_config(model__vocab_size=320, optim__kind="muon", optim__lr=0.02)
+    model = _model(config)
+    optimizer = kinds.module_of(config.optim).build(config.optim, model)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    moments = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    kept = sum(value.nbytes for value in moments if value.dim())
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    assert needs(config, seq_len=16, precision="fp32", on_cpu=True).parts["optimizer"] == kept
+    assert checkpoint_bytes(config) == weights + kept
 
 
 def _model(config: object) -> torch.nn.Module:
