@@ -19,7 +19,8 @@ from pathlib import Path
 from alm.config import presets
 from alm.config.load import Part, load
 from alm.packing.shards import open_packed
-from alm.quickstart.run import CORPUS_PRESET, RUN_PRESET, SEQ_LEN, VOCAB_SIZE
+from alm.quickstart.recipe import RUN_PRESET, SEQ_LEN, VOCAB_SIZE
+from alm.quickstart.run import CORPUS_PRESET, PACK_MODE
 from alm.training import metrics, reference, run
 from alm.training.config import TRAIN_SECTIONS, RunConfig
 
@@ -34,13 +35,14 @@ class Job:
     train: str
     vocab_size: int
     seq_len: int
+    mode: str
     changes: tuple[str, ...] = ()
 
 
 JOBS = {
-    "quickstart": Job(RUN_PRESET, RUN_PRESET, VOCAB_SIZE, SEQ_LEN),
+    "quickstart": Job(RUN_PRESET, RUN_PRESET, VOCAB_SIZE, SEQ_LEN, PACK_MODE),
     # An eighth of the training file's steps, which see about as many tokens as the quickstart's.
-    "1m": Job("1m", "train", VOCAB_SIZE, SEQ_LEN, ("training.max_steps=200",)),
+    "1m": Job("1m", "train", VOCAB_SIZE, SEQ_LEN, PACK_MODE, ("training.max_steps=200",)),
 }
 
 
@@ -77,10 +79,10 @@ def make(name: str, job: Job, *, work: Path, seeds: list[int], out: Path) -> Non
 
 def _packed(job: Job, work: Path) -> Path:
     clean, tokenizer = work / "clean", work / f"tokenizer-{job.vocab_size}.json"
-    packed = work / f"packed-{job.vocab_size}-{job.seq_len}"
+    packed = work / f"packed-{job.vocab_size}-{job.seq_len}-{job.mode}"
     _alm("corpus", "prepare", "--src", CORPUS_PRESET, "--out", clean)
     _alm("tokenizer", "train", "--input", clean, "--vocab-size", job.vocab_size, "--out", tokenizer)
-    _alm("pack", "--tokenizer", tokenizer, "--in", clean, "--out", packed, "--seq-len", job.seq_len)
+    _alm("pack", "--tokenizer", tokenizer, "--in", clean, "--out", packed, "--seq-len", job.seq_len, "--mode", job.mode)
     return packed
 
 

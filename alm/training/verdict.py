@@ -12,9 +12,11 @@ from alm.training.forecast import Forecast, Schedule, forecast
 from alm.training.metrics import Row
 from alm.training.reference import Reference
 
-# A spike that heals by itself lifts the score of one validation by less; see docs/benchmarks.md.
+# What a warm-up spoils is often mended by itself, up to here in lengths of it.
+WARM_UPS = 2
+# From there on, scores of healthy runs rise above their best by a tenth of this at most (docs/benchmarks.md) ...
 DIVERGED = 0.05
-# Scores of healthy runs wobble by less from one validation to the next: the same rows are scored each time.
+# ... and by more than this only once in a while: the same rows are scored each time.
 WOBBLE = 0.003
 # Two in a row above the best are no wobble.
 RISES = 2
@@ -50,7 +52,13 @@ class Judge:
         return Judged(
             row["step"],
             self._max_steps,
-            verdict(self._curve, max_steps=self._max_steps, reference=self._reference, forecast=found),
+            verdict(
+                self._curve,
+                max_steps=self._max_steps,
+                warm_up=self._schedule.peak_step + 1,
+                reference=self._reference,
+                forecast=found,
+            ),
             *((found.value, found.low, found.high) if found is not None else ()),
         )
 
@@ -68,14 +76,20 @@ def fields(judged: Judged) -> Row:
 
 
 def verdict(
-    curve: Curve, *, max_steps: int, reference: Reference | None = None, forecast: Forecast | None = None
+    curve: Curve,
+    *,
+    max_steps: int,
+    warm_up: int = 0,
+    reference: Reference | None = None,
+    forecast: Forecast | None = None,
 ) -> str:
-    """What the newest score of `curve` says, the worst first."""
+    """What the newest score of `curve` says, the worst first; `warm_up` counts the steps up to the peak rate."""
+    is_settled = curve.score_steps[-1] > WARM_UPS * warm_up
     return (
         ("diverging: the held-out loss is not finite; lower `optim.lr`" if math.isinf(curve.scores[-1]) else None)
         or _skipping(curve)
-        or _diverging(curve)
-        or _overfitting(curve)
+        or (_diverging(curve) if is_settled else None)
+        or (_overfitting(curve) if is_settled else None)
         or _compared(curve, reference)
         or _finished(curve, max_steps)
         or _flat(curve, max_steps, forecast)

@@ -10,9 +10,12 @@ import pytest
 from builders import run_config, write_packed
 
 from alm.artifacts import PackMetadata
+from alm.config import presets
+from alm.config.load import Part, load
 from alm.errors import ArtifactError
 from alm.packing.shards import open_packed
 from alm.training import reference
+from alm.training.config import RunConfig
 from alm.training.reference import Point, Reference, band, data_sha256, deciding, matching
 
 
@@ -126,13 +129,18 @@ def test_a_damaged_reference_says_how_to_mend_it(packed: PackMetadata, tmp_path:
     assert caught.value.hint == "install `a-lm` again: `pip install --force-reinstall a-lm`"
 
 
-def test_the_references_that_ship_are_whole() -> None:
-    paths = sorted(reference.FOLDER.glob("*.json"))
-    assert "quickstart" in [path.stem for path in paths]
-    for path in paths:
+def test_the_references_that_ship_are_whole_and_of_their_presets_as_they_are() -> None:
+    for path in sorted(reference.FOLDER.glob("*.json")):
         known = Reference.model_validate_json(path.read_text("utf-8"))
         assert (known.preset, len(known.seeds)) == (path.stem, 3)
         steps = [point.step for point in known.points]
         assert steps == sorted(set(steps))
         assert steps[-1] == known.config["training.max_steps"]
         assert all(0 < point.low <= point.mean <= point.high for point in known.points)
+        now = deciding(load(RunConfig, [Part(presets.find(known.preset))]))
+        stale = {
+            key: (value, now.get(key))
+            for key, value in known.config.items()
+            if key.startswith("model.") and key != "model.vocab_size" and now.get(key) != value
+        }
+        assert not stale, f"make it anew: {known.command}"

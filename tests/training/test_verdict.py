@@ -99,6 +99,12 @@ def test_a_loss_that_rises_everywhere_diverges() -> None:
     assert said(DIVERGED, reference=reference((1, 2.5, 2.4, 2.6), (999, 2.5, 2.4, 2.6))) == words
 
 
+def test_until_twice_the_warm_up_a_rise_is_passed_over() -> None:
+    for scores in (DIVERGED, [*OVERFITTED[:3], (350, 2.33, [4.2]), (400, 2.35, [4.1])]):
+        assert said(scores, warm_up=199) != "too early for a forecast"
+        assert said(scores, warm_up=200) == "too early for a forecast"
+
+
 def test_a_small_spike_and_noise_do_not_diverge() -> None:
     assert said([*HEALTHY[:3], (400, 2.4, [4.9, 5.0])]) == "too early for a forecast"  # 4% up
     assert said([*HEALTHY[:3], (400, 2.5, [4.0, 5.2])]) == "too early for a forecast"  # the losses are noisy
@@ -171,6 +177,14 @@ def test_a_judge_that_was_there_all_along_and_one_that_read_the_rows_agree() -> 
     for row in rows[:-1]:
         there.add(row)
     assert there.judge(rows[-1]) == judge_of(rows[:-1]).judge(rows[-1])
+
+
+def test_a_judge_takes_the_warm_up_from_the_schedule() -> None:
+    rows = rows_of(OVERFITTED)
+    for warm_up, word in ((249, "overfitting"), (250, "still falling")):
+        judge = Judge(1000, lambda step, w=warm_up: min(1.0, (step + 1) / w), None)  # type: ignore[misc]
+        judge.catch_up(rows[:-1])
+        assert judge.judge(rows[-1]).verdict.startswith(word)
 
 
 def test_what_a_judge_says_is_what_the_metrics_keep() -> None:
