@@ -144,6 +144,16 @@ def test_rates_that_are_absent_are_those_beside_them() -> None:
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0, 0.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize(("width", "rate"), [(16, 0.05), (64, 0.05), (128, 0.03), (384, 0.01), (768, 0.005)])
+def test_the_rate_of_a_table_falls_with_its_width_unless_it_is_given(width: int, rate: float) -> None:
+    model = nn.Module()
+    model.embed_tokens = nn.Embedding(9, width)
+    model.q_proj = nn.Linear(width, 4, bias=False)
+    found = muon.build(muon.Config(), model).param_groups
+    assert [group[PEAK_LR] for group in found] == pytest.approx([0.02, rate])
+    assert muon.build(muon.Config(embedding_lr=0.3), model).param_groups[1][PEAK_LR] == 0.3
+
+
 def test_every_parameter_has_one_role() -> None:
     found = roles(Small())
     assert [len(part) for part in vars(found).values()] == [5, 1, 1, 1, 2]

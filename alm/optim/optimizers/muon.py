@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -14,6 +15,10 @@ from alm.optim.optimizers._muon import Muon, adamw_group, matrix_group
 
 # Matrices that ranks have in parts are put together for their update.
 WORKS_ON_PARTS = True
+
+# By measurement at widths of 64, 128 and 320 (docs/benchmarks.md); that a table which is the head too wants a rate that
+# falls with the width is also what Yang et al. 2022, "Tensor Programs V", table 8, say of Adam and output weights.
+_EMBEDDING_LR_BY_WIDTH, _HIGHEST_EMBEDDING_LR = 0.03 * 128, 0.05
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -37,7 +42,11 @@ class Config(BaseConfig):
         description="What an update is multiplied with: spectral is sqrt(max(1, rows / columns)), rms is "
         "0.2 sqrt(max(rows, columns)), at which the rates of AdamW fit.",
     )
-    embedding_lr: float = Field(default=0.03, gt=0, description="Peak learning rate of the embedding table.")
+    embedding_lr: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        default="auto",
+        description="Peak learning rate of the embedding table; auto is 0.03 at a width of 128, and less in proportion "
+        "where a table is wider, more where it is narrower, up to 0.05.",
+    )
     head_lr: float | None = Field(
         default=None, gt=0, description="Peak learning rate of a head that is not tied; absent is `embedding_lr`."
     )
@@ -54,6 +63,13 @@ def moments(config: Config) -> Moments:
     return Moments(matrix=1, other=2)
 
 
+def _embedding_lr(config: Config, tables: Sequence[nn.Parameter]) -> float:
+    if config.embedding_lr != "auto":
+        return config.embedding_lr
+    width = max((table.shape[1] for table in tables), default=1)
+    return min(_HIGHEST_EMBEDDING_LR, _EMBEDDING_LR_BY_WIDTH / width)
+
+
 def build(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of `model`, with AdamW fused where the device has a fused kernel."""
     found = roles(model)
@@ -65,9 +81,10 @@ def build(config: Config, model: nn.Module) -> torch.optim.Optimizer:
         steps=config.steps,
         scale=config.scale,
     )
+    embedding_lr = _embedding_lr(config, found.embeddings)
     others = (
-        (found.embeddings, config.embedding_lr),
-        (found.head, config.head_lr or config.embedding_lr),
+        (found.embeddings, embedding_lr),
+        (found.head, config.head_lr or embedding_lr),
         (found.gains, config.gain_lr),
         (found.scalars, config.scalar_lr or config.gain_lr),
     )
