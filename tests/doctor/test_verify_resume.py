@@ -22,6 +22,7 @@ from alm.distributed import Place
 from alm.doctor import damage
 from alm.doctor import verify_resume as doctor
 from alm.doctor.example import example_config
+from alm.doctor.processes import killed
 from alm.doctor.verify_resume import _finish, _Killer, side, verify_resume
 from alm.errors import AlmError, ArtifactError, ConfigError
 from alm.events import Event, Progressed, Warned
@@ -133,7 +134,7 @@ def test_a_run_that_ends_before_it_is_killed_is_told(tmp_path: Path, code: int, 
 
 RANKS = """
 import subprocess, sys
-ranks = [subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) for _ in "ab"]
+ranks = [subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) for _ in "ab"]
 with open(sys.argv[1], "a") as file:
     print(*[rank.pid for rank in ranks], file=file, flush=True)
 while all(rank.poll() is None for rank in ranks):
@@ -166,8 +167,10 @@ def test_one_rank_is_killed_or_all(finished: Path, tmp_path: Path, monkeypatch: 
         assert (killer.of_one_rank, killer.log.read_text().count("a rank has ended")) == expected
     assert killer.kills["training"] == 3
     ids = [int(word) for word in started.read_text().split()]
-    assert len(ids) == 6
-    assert not any(map(is_running, ids))
+    left = [rank for rank in ids if is_running(rank)]
+    for rank in left:
+        killed(rank)
+    assert (len(ids), left) == (6, [])
 
 
 def test_ranks_share_the_micro_batches_of_the_example(data: Path) -> None:
