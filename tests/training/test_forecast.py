@@ -91,7 +91,7 @@ def test_a_decay_to_come_lowers_the_forecast() -> None:
 def test_the_posterior_equals_one_by_sampling() -> None:
     """Importance sampling from the prior: draw curves, weigh each by how well it fits, look where they end."""
     prior = Prior(
-        slope=0.2, slope_spread=0.1, exponent=0.4, push=0.05, drop=0.05, drop_spread=0.02, wander=0.05, last=0.01
+        slope=0.2, slope_spread=0.1, exponent=0.4, push=0.05, drop=0.05, drop_spread=0.02, wander=0.05, last=0.06
     )
     factor = factor_of(SCHEDULES["wsd"])
     curve = curve_of(lambda x: 4 * x**-0.2, factor, until=300, every=100)
