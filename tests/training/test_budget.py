@@ -11,6 +11,7 @@ from builders import run_config
 from alm.config import presets
 from alm.config.load import Part, load
 from alm.errors import ConfigError
+from alm.model.config import ModelConfig
 from alm.model.count import count
 from alm.training import budget
 from alm.training.budget import Proposal, fitted, keeping_choices, propose, tokens_per_parameter, vocabulary_for
@@ -160,10 +161,10 @@ def test_a_proposal_is_worth_its_time_and_is_what_its_flags_say() -> None:
     assert model.vocab_size == found.vocab_size
 
 
-def test_rates_and_batches_are_those_of_the_quickstart_at_its_size() -> None:
-    shape = load(RunConfig, [Part(presets.find("quickstart"), MODEL_SECTIONS)]).model
+def test_rates_and_batches_are_those_that_were_measured_at_their_size() -> None:
+    shape = ModelConfig(d_model=160, n_layers=4, n_heads=4, n_kv_heads=2, ffn_hidden_size=448)
     tokens = 0.87e6 / budget.STEPS_SHARE
-    found = propose(1.0, tokens_per_second=lambda *_: tokens, models={"quickstart": shape}, seq_len=256)
+    found = propose(1.0, tokens_per_second=lambda *_: tokens, models={"measured": shape}, seq_len=256)
     assert found.config.training.sequences_per_step == 2
     assert found.config.optim.lr == pytest.approx(3e-3)  # type: ignore[attr-defined]
     assert found.config.optim.embedding_lr == pytest.approx(3e-2)  # type: ignore[attr-defined]
