@@ -21,7 +21,7 @@ from alm.training.config import TrainingConfig
 # People's scripts hold these: a name may be added, none may go.
 PROMISED = {
     "alm": "--version",
-    "alm quickstart": "--out --steps --seed --device --json --quiet -q --verbose -v",
+    "alm quickstart": "--out --steps --seed --budget --fresh --device --json --quiet -q --verbose -v --dry-run",
     "alm corpus prepare": "--src --out --only --limit --format --workers --engine --ray-address --num-shards "
     "--shard-index --force --set --json -q -v --dry-run",
     "alm tokenizer train": "--input --vocab-size --out --kind --workers --force --set --json -q -v --dry-run",
