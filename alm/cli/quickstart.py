@@ -72,16 +72,19 @@ def _plan_lines(job: Prepared) -> Iterator[str]:
     plan = job.plan
     if plan is None:
         return
+    about = "" if job.recipe.budget is None else "about "
     yield (
-        f"Plan: {job.recipe.tales:,} tales; a model of {plan.parameters:,} parameters; {plan.steps:,} steps of "
+        f"Plan: {job.recipe.tales:,} tales; a model of {plan.parameters:,} parameters; {about}{plan.steps:,} steps of "
         f"{plan.tokens_per_step:,} tokens, which sees the text {max(plan.epochs.values()):.2g} times"
     )
     free = "" if plan.available_bytes is None else f" of {ui.size(plan.available_bytes)} that are free"
     disk = ui.size(plan.checkpoints * plan.checkpoint_bytes)
     yield f"Plan: {ui.size(plan.memory_bytes)} of memory{free}, and {disk} of disk for checkpoints"
-    if job.seconds is not None and plan.tokens_per_second is not None:
-        speed = f"{plan.tokens_per_second:,.0f} tokens a second on this device, measured"
-        yield f"Plan: done in about {ui.duration(job.seconds)}, at {speed}"
+    if job.seconds is not None:
+        speed = (
+            "" if plan.tokens_per_second is None else f", at {plan.tokens_per_second:,.0f} tokens a second, measured"
+        )
+        yield f"Plan: done in about {ui.duration(job.seconds)}{speed}"
 
 
 def _plan_values(job: Prepared) -> dict[str, object]:

@@ -39,21 +39,22 @@ _HEAD_WIDTH, _FFN_RATIO, _FFN_MULTIPLE = 32, 2.75, 32
 TALE_SECONDS, OTHER_SECONDS, END_SECONDS = 8.0e-4, 6.0, 2.0
 _TRY_SECONDS = 0.5
 _STEPS_SHARE = 0.8  # of the time for training
-_LEAST_SHARE = 0.25  # of a short time, that training gets
+LEAST_SHARE = 0.2  # of the time, that training gets
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a quickstart differs from its presets: the overrides of the run, and the number of tales.
 
-    `budget` is in seconds of the whole quickstart, of which the last `end` are for what comes after training; absent
-    where the number of steps is fixed.
+    `budget` is in seconds of the whole quickstart, of which the last `end` are for what comes after training, and
+    `steps` is about how many that allows; absent where the number of steps is fixed.
     """
 
     tales: int = TALES
     overrides: tuple[str, ...] = ()
     budget: float | None = None
     end: float = 0.0
+    steps: int | None = None
 
     def config(self, *more: str) -> RunConfig:
         """The run, with `more` overrides."""
@@ -92,7 +93,7 @@ def for_budget(seconds: float, *, device_name: str = "auto") -> Recipe:
 def for_compute(seconds: float, end: float, flops_per_second: float) -> Recipe:
     """The recipe for so many seconds, the last `end` of them after training, at so many training FLOPs a second."""
     preset = Recipe().config(f"model.vocab_size={VOCAB_SIZE}")
-    training = max(seconds - OTHER_SECONDS - end - FEWEST_TALES * TALE_SECONDS, _LEAST_SHARE * seconds)
+    training = max(seconds - OTHER_SECONDS - end - FEWEST_TALES * TALE_SECONDS, LEAST_SHARE * seconds)
     flops = _STEPS_SHARE * training * flops_per_second
     wanted = count(preset.model).total * math.sqrt(flops / _flops(preset))
     shape = min(map(_shape, SIZES), key=lambda each: abs(math.log(count(each).total / wanted)))
@@ -101,7 +102,8 @@ def for_compute(seconds: float, end: float, flops_per_second: float) -> Recipe:
         f"model.{name}={value}" for name in names if (value := getattr(shape, name)) != getattr(preset.model, name)
     )
     tales = math.ceil(flops / count(shape).training_flops_per_token(SEQ_LEN) / TOKENS_PER_TALE)
-    return Recipe(min(max(tales, FEWEST_TALES), MOST_TALES), overrides, seconds, round(end, 2))
+    steps = max(1, round(tales * TOKENS_PER_TALE / (preset.training.sequences_per_step * SEQ_LEN)))
+    return Recipe(min(max(tales, FEWEST_TALES), MOST_TALES), overrides, seconds, round(end, 2), steps)
 
 
 def _flops(config: RunConfig) -> float:
@@ -126,11 +128,11 @@ def _shape(size: tuple[int, int]) -> ModelConfig:
 
 
 def planned(recipe: Recipe, *more: str, device_name: str = "auto") -> Plan:
-    """The training of `recipe` on this device, by a few measured steps."""
-    budget = None if recipe.budget is None else max(recipe.budget - others(recipe), 1.0)
-    config = recipe.config(*more, f"model.vocab_size={VOCAB_SIZE}")
+    """The training of `recipe` on this device: by a few measured steps, unless they were measured for its budget."""
+    steps = [] if recipe.steps is None else [f"training.max_steps={recipe.steps}", "scheduler.warmup_steps=0"]
+    config = recipe.config(*more, *steps, f"model.vocab_size={VOCAB_SIZE}")
     tokens = recipe.tales * TOKENS_PER_TALE
-    return plan(config, seq_len=SEQ_LEN, tokens=tokens, device_name=device_name, budget=budget)
+    return plan(config, seq_len=SEQ_LEN, tokens=tokens, device_name=device_name, is_measured=recipe.budget is None)
 
 
 def others(recipe: Recipe) -> float:

@@ -27,7 +27,7 @@ from alm.generation.sampling import SamplingConfig
 from alm.packing.config import PackConfig
 from alm.packing.pack import pack
 from alm.quickstart import recipe as recipes
-from alm.quickstart.recipe import RUN_PRESET, SAMPLE_TOKENS, SEQ_LEN, TALES, VOCAB_SIZE, Recipe
+from alm.quickstart.recipe import LEAST_SHARE, RUN_PRESET, SAMPLE_TOKENS, SEQ_LEN, TALES, VOCAB_SIZE, Recipe
 from alm.report.report import report
 from alm.tokenizers.config import TokenizerConfig
 from alm.tokenizers.train import train_tokenizer
@@ -99,7 +99,9 @@ class Prepared:
 
     @property
     def seconds(self) -> float | None:
-        """About how long it all takes, if that was measured."""
+        """About how long it all takes, if that is known."""
+        if self.recipe.budget is not None:
+            return self.recipe.budget
         if self.plan is None or self.plan.seconds is None:
             return None
         return self.plan.seconds + recipes.others(self.recipe)
@@ -243,6 +245,8 @@ def _pack(job: Prepared, command: str, on_event: Listener) -> None:
 
 def _pretrain(job: Prepared, device_name: str, on_event: Listener) -> RunMetadata:
     places, finish_by = job.places, job.finish_by
+    if finish_by is not None and job.recipe.budget is not None:  # something to show, however long it took to get here
+        finish_by = max(finish_by, time.monotonic() + LEAST_SHARE * job.recipe.budget)
     config = job.recipe.config(*job.overrides)
     try:
         return pretrain(

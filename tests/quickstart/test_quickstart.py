@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from alm.artifacts import RunMetadata
 from alm.config import presets
 from alm.config.load import Part, load
 from alm.corpus.config import CorpusConfig
@@ -153,6 +156,9 @@ def test_training_ends_before_what_comes_after_it(small: Path) -> None:
     assert job.recipe.budget == 90
     assert job.recipe.end > recipes.END_SECONDS
     assert job.finish_by == 1090.0 - job.recipe.end
+    assert job.seconds == 90
+    assert job.plan is not None
+    assert job.plan.steps == job.recipe.steps
     assert list(job.commands())[3].split()[-2] == "--budget"
 
 
@@ -168,6 +174,19 @@ def test_tales_of_a_budget_are_told(small: Path) -> None:
     job = replace(job, recipe=replace(job.recipe, tales=150))
     stage.quickstart(job)
     assert sum(path.read_text().count("\n") for path in job.places.clean.glob("tales-*.jsonl")) == 150
+
+
+def test_a_time_that_is_over_before_training_leaves_a_part_for_it(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    until: list[float] = []
+    train = stage.pretrain
+
+    def noted(*args: Any, finish_by: float, **named: Any) -> RunMetadata:
+        until.append(finish_by - time.monotonic())
+        return train(*args, **named)
+
+    monkeypatch.setattr(stage, "pretrain", noted)
+    stage.quickstart(prepared(small / "q", budget=90.0, started=time.monotonic() - 500))
+    assert until == [pytest.approx(recipes.LEAST_SHARE * 90, abs=1)]
 
 
 @pytest.mark.parametrize("first", [None, 90.0])

@@ -36,6 +36,8 @@ def test_with_the_time_of_the_preset_it_is_the_preset() -> None:
     found = at(120, speed=SPEED)
     assert found.overrides == ()
     assert (found.budget, found.end) == (120, END)
+    assert found.steps is not None
+    assert 0.8 < found.steps / Recipe().config().training.max_steps < 1.2
 
 
 def test_models_grow_with_the_square_root_of_the_compute() -> None:
