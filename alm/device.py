@@ -252,7 +252,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(
-        sign in str(error) for sign in ("DefaultCPUAllocator", "out of memory", "not enough memory")
+        sign in str(error) for sign in ("DefaultCPUAllocator", "out of memory", "not enough memory", "ALLOC_FAILED")
     )
 
 

@@ -11,7 +11,7 @@ from alm.config.load import Part, load
 from alm.errors import ConfigError
 from alm.model.config import ModelConfig
 from alm.model.count import count
-from alm.training.config import TRAIN_SECTIONS, RunConfig
+from alm.training.config import TRAIN_SECTIONS, RunConfig, checked
 from alm.training.costs import Costs, times
 from alm.training.sizes import ladder
 
@@ -30,6 +30,11 @@ def fitted(config: RunConfig, costs: Costs, *, seconds: float) -> RunConfig:
     happens less often, then less text is scored. Checkpoints come at least every half hour. Raises `ConfigError`
     where not one step fits.
     """
+    if seconds <= 0:
+        raise ConfigError(
+            "starting and measuring took all of the time: none is left for steps",
+            hint="give it more, or run it on a machine that is less busy",
+        )
     before = times(config)
     scored = _text_scored(config, costs, seconds)
     costs = replace(costs, validation=costs.validation * scored)
@@ -75,7 +80,7 @@ def keeping_choices(wanted: RunConfig, own: RunConfig) -> RunConfig:
         section, _, name = key.partition(".")
         if name in values[section] and name in before[section]:
             values[section][name] = before[section][name]
-    return RunConfig.model_validate(values)
+    return checked(values)
 
 
 def _affordable(number: int, each: float, seconds: float) -> int:
@@ -104,8 +109,8 @@ def _with_steps(config: RunConfig, steps: int, number: Mapping[str, int], *, val
     values["logging"]["log_interval"] = max(1, min(config.logging.log_interval, steps // FEWEST_LOG_LINES))
     for key in ("warmup_steps", "total_steps"):
         if isinstance(values["scheduler"].get(key), int):
-            values["scheduler"][key] = round(values["scheduler"][key] * ratio)
-    return RunConfig.model_validate(values)
+            values["scheduler"][key] = max(int(key == "total_steps"), round(values["scheduler"][key] * ratio))
+    return checked(values)
 
 
 # Hoffmann et al. 2022, "Training Compute-Optimal Large Language Models", section 3: about 20 tokens for each

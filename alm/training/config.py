@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from alm import kinds
 from alm.config.base import Config, OfKind
 from alm.data.config import DataConfig
+from alm.errors import ConfigError
 from alm.model.config import ModelConfig
 
 
@@ -123,6 +124,18 @@ class RunConfig(Config):
             except ValueError as error:
                 raise PydanticCustomError("kind", "{message}", {"message": str(error)}) from None
         return scheduler
+
+
+def checked(values: dict[str, object]) -> RunConfig:
+    """The configuration of `values`, put together from two; `ConfigError` where they do not go together."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        faults = [f"`{'.'.join(map(str, fault['loc']))}`: {fault['msg']}" for fault in error.errors()]
+        raise ConfigError(
+            "\n  ".join(["settings that do not go together with those of the run:", *faults]),
+            hint="leave out what was changed, or change both",
+        ) from error
 
 
 MODEL_SECTIONS = frozenset({"model"})

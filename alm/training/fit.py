@@ -47,7 +47,8 @@ def needs(
         seq_len,
         precision=precision,
         moments=moments(config),
-        accumulates=training.gradient_accumulation > 1,
+        # A step that is cut into other micro-batches has several.
+        accumulates=training.gradient_accumulation > 1 or micro_batch_size is not None,
         on_gpu=not on_cpu,
     )
     parts = dict(vars(memory))

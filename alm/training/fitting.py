@@ -63,10 +63,13 @@ class Fitting:
         if training.micro_batch_size <= most:
             return config
         smaller = cut(training, most=max(most, 1), ranks=self.world.size) or training
+        change = f"they have {smaller.micro_batch_size} now, the same curve but not bit for bit"
+        if smaller == training:
+            change = "the system may end this run"
         self.on_event(
             Warned(
                 f"micro-batches of {training.micro_batch_size} sequences need {self._needed(config) / 1e9:,.2f} GB and "
-                f"{(free or 0) / 1e9:,.2f} are free: they have {smaller.micro_batch_size} now, the same curve",
+                f"{(free or 0) / 1e9:,.2f} are free: {change}",
                 None if most else "a smaller model is safer: `alm plan` names the largest that fits",
             )
         )
@@ -132,7 +135,8 @@ class Fitting:
         self.on_event(
             Warned(
                 f"the memory of {self.choice.device} is full: a step of {before.sequences_per_step} sequences is cut "
-                f"into micro-batches of {smaller.micro_batch_size} instead of {before.micro_batch_size}, the same curve"
+                f"into micro-batches of {smaller.micro_batch_size} instead of {before.micro_batch_size}: the same "
+                "curve, but not bit for bit"
             )
         )
         return config.model_copy(update={"training": smaller})
@@ -143,10 +147,10 @@ class Fitting:
         key = limits.key(config, self.choice.device, seq_len=self._seq_len, vocab_size=vocab_size)
         limits.remember(key, failed=config.training.micro_batch_size, free_bytes=self.free_bytes)
 
-    def out_of_memory(self, config: RunConfig) -> AlmError:
-        """What to say when memory is full and the run ends."""
+    def out_of_memory(self, config: RunConfig, *, in_step: bool = True) -> AlmError:
+        """What to say when memory is full and the run ends: in a step, or before there was one."""
         training = config.training
-        smaller = halved(training, ranks=self.world.size)
+        smaller = halved(training, ranks=self.world.size) if in_step else None
         hint = "choose a smaller model: `--model 10m`, or `--model 1m`"
         if smaller is not None:
             hint = f"run the same command again, which remembers this, or add `{flags(smaller)}`: the same curve"

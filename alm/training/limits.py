@@ -47,12 +47,14 @@ def key(config: RunConfig, device: torch.device, *, seq_len: int, vocab_size: in
     shape = {**known, "vocab_size": vocab_size if known["vocab_size"] == "auto" else known["vocab_size"]}
     digest = sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return f"{name}, {devices.memory_bytes(device)} bytes / model {digest} / {seq_len} tokens"
+    kind = getattr(config.optim, "kind", "")
+    return f"{name}, {devices.memory_bytes(device)} bytes / model {digest} / {seq_len} tokens / {kind}"
 
 
 def remember(key: str, *, failed: int, free_bytes: int | None) -> None:
     """Note that micro-batches of `failed` sequences did not fit into `free_bytes`. Without a cache folder: nothing."""
-    values = {**_read(), key: {"failed": failed, "free_bytes": free_bytes}}
+    values = _read()
+    values[key] = {"failed": failed, "free_bytes": free_bytes}
     with contextlib.suppress(AlmError, OSError):
         path = cache_folder() / NAME
         path.parent.mkdir(parents=True, exist_ok=True)

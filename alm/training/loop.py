@@ -223,6 +223,8 @@ class _Recorder:
             if score is None:  # asked to stop: the step is saved as interrupted, and scored when the run is resumed
                 self.was_cut = True
                 return
+        if score is not None and not math.isfinite(score.bits_per_byte):
+            score = None  # told already; nothing to choose a checkpoint by
         is_best = score is not None and (self._best is None or score.bits_per_byte < self._best)
         if score is not None and is_best:
             self._best = score.bits_per_byte
@@ -287,8 +289,10 @@ class _Recorder:
             step = self._state.step
             known = {} if score.margin is None else {"bits_per_byte_margin": score.margin}
             row = {"step": step, "validation_loss": score.loss, "bits_per_byte": score.bits_per_byte, **known}
-            judged = None if self._hooks.judge is None else self._hooks.judge.judge(row)
-            self._metrics.write(row if judged is None else row | fields(judged))
+            judged = None
+            if math.isfinite(score.bits_per_byte):  # JSON has no word for what is not
+                judged = None if self._hooks.judge is None else self._hooks.judge.judge(row)
+                self._metrics.write(row if judged is None else row | fields(judged))
             self._hooks.on_event(Validated(step, score.loss, score.bits_per_byte, score.margin))
             if judged is not None:
                 self._hooks.on_event(judged)

@@ -10,9 +10,9 @@ import json
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from importlib.util import find_spec
+from multiprocessing.pool import AsyncResult, ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ from alm.training.metrics import Row
 from alm.training.sinks._sink import Opening, Sink, named
 
 NAME = "sinks.json"
+_OPENING_SECONDS = 120.0
 _CLOSING_SECONDS = 60.0
+_MOST_WAITING = 10_000
 _ID_BYTES = 4
 
 
@@ -88,39 +90,45 @@ class _Lane:
         self.kind = _kind(config)
         self._on_event = on_event
         self._rows = opening.run / metrics.NAME
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"sink-{self.kind}")
-        self._pending: deque[Future[None]] = deque()
-        opening_it: Future[Sink] = self._pool.submit(kinds.module_of(config).opened, config, opening)
-        fault = opening_it.exception()
-        if fault is not None:
-            self._pool.shutdown(wait=False)
+        # Its thread does not keep a process that ends from ending, as that of an executor would.
+        self._pool = ThreadPool(1)
+        self._pending: deque[AsyncResult[None]] = deque()
+        self._faults: deque[BaseException] = deque()
+        opened = kinds.module_of(config).opened
+        opening_it = self._pool.apply_async(opened, (config, opening), error_callback=self._faults.append)
+        opening_it.wait(_OPENING_SECONDS)
+        if not opening_it.ready() or not opening_it.successful():
+            fault = self._faults[0] if self._faults else TimeoutError(f"no answer after {_OPENING_SECONDS:.0f} seconds")
+            self._pool.terminate()
             raise _refusal(self.kind, fault) from fault
-        self._sink: Sink | None = opening_it.result()
+        self._sink: Sink | None = opening_it.get()
         self.where = self._sink.where
 
     def put(self, show: Callable[[Sink], None]) -> None:
         """Have `show` called in the sink's thread, after what was put before."""
-        if self._sink is not None:
-            self._pending.append(self._pool.submit(show, self._sink))
-            self._look()
+        if self._sink is None:
+            return
+        self._pending.append(self._pool.apply_async(show, (self._sink,), error_callback=self._faults.append))
+        self._look()
+        if len(self._pending) > _MOST_WAITING:
+            self._give_up(f"is too slow, {_MOST_WAITING:,} rows wait for it")
 
     def end(self) -> None:
         """Wait for what was put."""
-        wait(self._pending, timeout=_CLOSING_SECONDS)
+        if self._pending:
+            self._pending[-1].wait(_CLOSING_SECONDS)
         self._look()
         if self._pending:
             self._give_up(f"is not done after {_CLOSING_SECONDS:.0f} seconds: what it has not sent is lost")
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.terminate()
 
     def _look(self) -> None:
-        while self._pending and self._pending[0].done():
-            fault = self._pending.popleft().exception()
-            if fault is not None:
-                self._give_up(f"failed, and gets nothing more: {_told(fault)}")
+        while self._pending and self._pending[0].ready():
+            if not self._pending.popleft().successful():
+                self._give_up(f"failed, and gets nothing more: {_told(self._faults[0])}")
 
     def _give_up(self, reason: str) -> None:
-        for future in self._pending:
-            future.cancel()
+        self._pool.terminate()
         self._pending.clear()
         self._sink = None
         self._on_event(Warned(f"the sink `{self.kind}` {reason}", f"`{self._rows}` has every row"))

@@ -74,7 +74,8 @@ def pretrain(
     Under `torchrun` every rank calls this with the same arguments. The main rank decides, and it alone writes.
     """
     with distributed.joined(device_name) as world:
-        begun = finish_by is not None and run.exists(out)
+        # Only the main rank surely sees the folder.
+        begun = finish_by is not None and world.from_main(lambda: run.exists(out))
         settled = world.from_main(
             lambda: settle(_as_begun(config, out, on_event) if begun else config, data, out, resume, world, on_event)
         )
@@ -88,6 +89,7 @@ def pretrain(
         job = _Job(settled.config, open_packed(data), out, choice, settled.environment, world, on_event)
         if settled.is_finished:
             return world.from_main(lambda: _up_to_date(job, training.max_steps))
+        rehearsal.let_go(choice.device)  # what was tried above would count as taken
         fitting = _fitting(job)
         config = fitting.tried(job.config)
         if finish_by is not None and not begun:
@@ -179,7 +181,7 @@ def _state(job: _Job, found: Found | None) -> TrainState:
     except (RuntimeError, MemoryError) as error:
         if not device.is_out_of_memory(error):
             raise
-        raise _fitting(job).out_of_memory(job.config) from error
+        raise _fitting(job).out_of_memory(job.config, in_step=False) from error
     job.world.from_main(lambda: _make_ready(job, found))
     return state
 

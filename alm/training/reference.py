@@ -68,10 +68,7 @@ def matching(config: RunConfig, packed: PackMetadata, *, folder: Path = FOLDER) 
     """The reference that a run with `config` on `packed` can be held against, if there is one."""
     for path in sorted(folder.glob("*.json")):
         reference = artifacts.read(path, Reference, hint="install `a-lm` again: `pip install --force-reinstall a-lm`")
-        own = deciding(config)
-        if reference.data_sha256 == data_sha256(packed) and all(
-            own.get(key) == value for key, value in reference.config.items()
-        ):
+        if reference.data_sha256 == data_sha256(packed) and deciding(config) == reference.config:
             return reference
     return None
 

@@ -13,7 +13,7 @@ from alm.config.load import Part, load, write_yaml
 from alm.errors import AlmError, ConfigError
 from alm.events import Listener, Noted, Warned
 from alm.files import explained, is_running, write_bytes
-from alm.training.config import RunConfig
+from alm.training.config import RunConfig, checked
 
 CONFIG_NAME = "config.yaml"
 METADATA_NAME = "run.json"
@@ -138,7 +138,7 @@ def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunCo
     for key in changed:
         section, _, name = key.partition(".")
         values[section][name] = now[key]
-    return RunConfig.model_validate(values)
+    return checked(values)
 
 
 def _table(keys: Iterable[str], before: Values, now: Values) -> list[str]:

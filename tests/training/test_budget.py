@@ -107,6 +107,26 @@ def test_a_run_that_goes_on_keeps_what_was_chosen() -> None:
     assert kept.optim == wanted.optim
 
 
+def test_a_time_that_is_over_before_the_first_step_is_not_the_models_fault() -> None:
+    with pytest.raises(ConfigError, match="took all of the time") as caught:
+        fitted(config(), Costs(1, STEP, 0, 0, 0), seconds=-3)
+    assert "more time" not in str(caught.value.message)
+    assert "less busy" in str(caught.value.hint)
+
+
+def test_settings_that_do_not_go_together_with_what_was_chosen_are_told() -> None:
+    own = fitted(config(scheduler__kind="wsd", scheduler__warmup_steps=20), Costs(1, STEP, 0, 0, 0), seconds=100)
+    wanted = config(scheduler__kind="wsd", scheduler__warmup_steps=0, scheduler__decay_fraction=1.0)
+    with pytest.raises(ConfigError, match="do not go together.*\n.*a decay of") as caught:
+        keeping_choices(wanted, own)
+    assert "leave out" in str(caught.value.hint)
+
+
+def test_one_step_is_a_run_too_where_the_decay_had_a_fixed_end() -> None:
+    found = fitted(config(scheduler__total_steps=20, scheduler__warmup_steps=2), Costs(0, 1, 0, 0, 0), seconds=1)
+    assert (found.training.max_steps, found.scheduler.total_steps) == (1, 1)  # type: ignore[attr-defined]
+
+
 # What to train
 
 

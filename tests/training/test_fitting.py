@@ -79,7 +79,8 @@ def test_a_full_memory_halves_micro_batches_and_the_curve_stays(
     assert losses(out) == pytest.approx(losses(whole), rel=ROUNDING)
     said = [event.message for event in events if isinstance(event, Warned) and "is full" in event.message]
     assert said[0] == (
-        "the memory of cpu is full: a step of 4 sequences is cut into micro-batches of 2 instead of 4, the same curve"
+        "the memory of cpu is full: a step of 4 sequences is cut into micro-batches of 2 instead of 4: "
+        "the same curve, but not bit for bit"
     )
     assert len(said) == {2: 1, 1: 2}[expected[0]]
 

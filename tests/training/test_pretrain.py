@@ -23,9 +23,10 @@ from alm.checkpoint.format import LAST_NAME, numbered
 from alm.checkpoint.load import load_checkpoint, verify
 from alm.errors import AlmError, ArtifactError, ConfigError, StoppedError
 from alm.events import CheckpointSaved, Event, Noted, Resumed, Stepped, Validated, Warned
-from alm.training import metrics, samples
+from alm.training import loop, metrics, samples
 from alm.training.config import RunConfig
 from alm.training.pretrain import pretrain
+from alm.training.validate import Score
 
 STEPS = 12
 
@@ -373,6 +374,23 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_saved(data: Path, t
     assert "optim.lr" in str(caught.value.hint)
     for path in numbered(tmp_path / "run"):
         assert all(bool(t.isfinite().all()) for t in load_checkpoint(path).model.values()), path
+
+
+def test_a_score_that_is_not_finite_ends_nothing_and_is_in_no_file(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, events = tmp_path / "run", list[Event]()
+    score = Score(float("nan"), float("nan"), float("nan"))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "validate", lambda *_, **__: score)
+        config = run_config(training__max_steps=8, training__keep_best=True)
+        made = pretrain(config, data=data, out=run, on_event=events.append)
+    assert "NaN" not in (run / "metrics.jsonl").read_text()
+    assert made.result is not None
+    assert (made.result.step, made.result.bits_per_byte) == (8, None)
+    assert not (run / "ckpt-best.pt").exists()
+    assert [event.step for event in events if isinstance(event, Validated)] == [4, 8]
+    assert pretrain(config, data=data, out=run).result == made.result  # finished, and stays so
 
 
 def test_what_a_run_tells(data: Path, tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def test_what_the_comparison_is_for_may_differ(
         {"training__gradient_accumulation": 1},
         {"scheduler__warmup_steps": 1},
         {"validation__bytes": 499},
+        {"data__mixture": {"one": 1.0}},
     ],
 )
 def test_what_shapes_the_curve_may_not(packed: PackMetadata, tmp_path: Path, changes: dict[str, object]) -> None:
