@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,7 @@ def plan(
     started = time.monotonic()  # before the imports, which take seconds
     from alm.training.plan import Cost
 
+    _check_measured(no_measure, watts=watts, price_per_hour=price_per_hour)
     seconds = None if budget is None else options.seconds(budget, flag="--budget")
     wanted, packed = _tokens(tokens), _data(data, seq_len, tokens)
     overrides = set_ or []
@@ -103,23 +105,42 @@ def plan(
             on_event=on_event,
             found=found,
             flag=budget,
+            overrides=set_,
         )
 
 
 def show(
-    config: RunConfig, *, as_json: bool, found: Proposal | None = None, flag: str | None = None, **arguments: Any
+    config: RunConfig,
+    *,
+    as_json: bool,
+    found: Proposal | None = None,
+    flag: str | None = None,
+    overrides: list[str] | None = None,
+    **arguments: Any,
 ) -> None:  # Any: as `alm.training.plan.plan` takes them
     """Plan `config` and print what comes out."""
     from alm.training.plan import plan as make
 
     made = make(config, **arguments)
     words = list(_verdict(made, arguments.get("data")))
-    commands = [] if found is None else _commands(found, arguments.get("data"), flag)
+    commands: list[str] = []
+    if found is not None:
+        place = {"device": arguments["device_name"], "ranks": arguments["ranks"]}
+        commands = _commands(found, arguments.get("data"), flag, overrides=overrides or [], **place)
     values = {**vars(made), "verdict": words, "commands": commands}
     lines = [*ui.table(list(_rows(made))), "", *words]
     ui.show_result(
         values, [*lines, *(["", "To do so:", *(f"  {line}" for line in commands)] if commands else [])], as_json=as_json
     )
+
+
+def _check_measured(no_measure: bool, *, watts: float | None, price_per_hour: float | None) -> None:
+    """Energy and price come from a time that is measured."""
+    from alm.errors import ConfigError
+
+    named = [name for name, value in (("--watts", watts), ("--price-per-hour", price_per_hour)) if value is not None]
+    if no_measure and named:
+        raise ConfigError(f"`{named[0]}` needs a time, which is measured", hint="leave out `--no-measure`")
 
 
 def _tokens(given: str | None) -> int | None:
@@ -174,8 +195,10 @@ def _proposed(
     return proposed(seconds, data=packed, seq_len=seq_len, tokens=tokens, device_name=device)
 
 
-def _commands(found: Proposal, packed: Path | None, budget: str | None) -> list[str]:
-    """What to paste for what is proposed."""
+def _commands(
+    found: Proposal, packed: Path | None, budget: str | None, *, overrides: list[str], device: str, ranks: int
+) -> list[str]:
+    """What to paste for what is proposed, with what was asked for besides."""
     made = (
         []
         if packed
@@ -184,9 +207,12 @@ def _commands(found: Proposal, packed: Path | None, budget: str | None) -> list[
             f"alm pack --seq-len {found.seq_len}",
         ]
     )
-    changes = " ".join(f"--set {change}" for change in found.overrides)
-    data = f" --data {packed}" if packed not in (None, DEFAULT_DATA) else ""
-    return [*made, f"alm pretrain --model {found.preset}{data} {changes} --budget {budget}"]
+    words = ["alm", "pretrain", "--model", found.preset]
+    words += ["--data", str(packed)] if packed not in (None, DEFAULT_DATA) else []
+    words += [word for change in (*found.overrides, *overrides) for word in ("--set", change)]
+    words += [] if device == "auto" else ["--device", device]
+    words += [] if ranks == 1 else ["--nproc", str(ranks)]
+    return [*made, shlex.join([*words, "--budget", str(budget)])]
 
 
 def _rows(plan: Plan) -> Iterator[tuple[str, str]]:

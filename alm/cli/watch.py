@@ -93,7 +93,7 @@ def _show(record: Record, name: str, *, is_live: bool) -> None:
     if is_live:
         _console().print(WatchPanel(record, name))
         return
-    told = [*facts(record).values(), record.verdict(), last_sample(record)]
+    told = [*facts(record).values(), ui.one_line(record.verdict() or ""), last_sample(record)]
     for line in [words.state(record), *(text for text in told if text)]:
         ui.write(line)
 

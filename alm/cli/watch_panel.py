@@ -77,7 +77,11 @@ class WatchPanel:
         inside = max(options.max_width - _BORDER, 1)
         above: list[ConsoleRenderable] = [self._bar()]
         above += [_line(text, options) for text in flowed(facts(self._record).values(), inside)]
-        below = [_text(text, options) for text in (self._record.verdict(), last_sample(self._record)) if text]
+        below = [
+            _text(text, options)
+            for text in (ui.one_line(self._record.verdict() or ""), last_sample(self._record))
+            if text
+        ]
         for text in below:
             text.truncate(2 * inside, overflow=_overflow(options))
         below.append(_text(f"{self._name}: {words.state(self._record)}", options))

@@ -149,7 +149,10 @@ def _comparable(runs: Sequence[Shown]) -> str:
             "score; it moves all of them alike, so that a difference is surer than either score."
         )
     losses = "" if len(tokenizers) == 1 else " Losses are per token, of different tokenizers: they cannot be compared."
-    return f"The runs were scored on different text: a difference within their margins says nothing.{losses}"
+    return (
+        "The runs read data that was packed differently, perhaps other text: a difference within their margins says "
+        f"nothing.{losses}"
+    )
 
 
 # ---- curves ------------------------------------------------------------------------------------------------

@@ -137,9 +137,9 @@ class Watched:
 
     def look(self) -> Record:
         """The run as it is now; only what is new of its rows is read."""
+        metadata = run.read_metadata(self.folder)  # first: what says that the run is over comes after its last row
         self._metrics.look()
         self._samples.look()
-        metadata = run.read_metadata(self.folder)
         return Record(
             folder=self.folder,
             metadata=metadata,

@@ -17,7 +17,9 @@ from alm.doctor.verify_resume import Side, Verdict
 
 def verdict(*, weights: str) -> Verdict:
     before = Side(24, "a" * 64, "b" * 64, "c" * 64)
-    return Verdict(before, replace(before, weights=weights), {"starting": 1, "training": 2}, 1, {"emptied": 1}, 2.5)
+    return Verdict(
+        before, replace(before, weights=weights), 1, {"starting": 1, "training": 2}, 0, 1, {"emptied": 1}, 2.5
+    )
 
 
 def test_the_command_prints_a_table_and_a_verdict(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from alm.artifacts import RunResult
+from alm.quickstart.run import Places
 
 
 @pytest.mark.parametrize(
@@ -30,9 +32,14 @@ def test_the_score_has_its_margin(
         bits_per_byte_margin=margin,
         seconds=1.0,
     )
-    finished = SimpleNamespace(run=SimpleNamespace(parameters=1000, result=result), texts=("a", "b", "c"))
+    finished = SimpleNamespace(
+        run=SimpleNamespace(parameters=1000, result=result), texts=("a", "b", "c"), report="r.html"
+    )
+    job = SimpleNamespace(plan=None, places=Places(Path("q")))
+    monkeypatch.setattr("alm.quickstart.run.prepared", lambda *_, **__: job)
     monkeypatch.setattr("alm.quickstart.run.quickstart", lambda *_, **__: finished)
     code, out, _ = run("quickstart")
     assert code == 0
-    assert out.splitlines()[-1].endswith(said)
+    assert out.splitlines()[-2].endswith(said)
+    assert out.splitlines()[-1] == "Report: r.html"
     assert json.loads(run("quickstart", "--json")[1])["bits_per_byte_margin"] == margin

@@ -118,7 +118,7 @@ def test_runs_on_other_text_are_not_compared(tmp_path: Path) -> None:
     other = {"data_sha256": "1" * 64, "tokenizer_sha256": "2" * 64}
     write_metadata(second / "run.json", metadata.model_copy(update=other))
     text = Tags(made(first, second, out=tmp_path / "both.html")).text
-    assert "scored on different text" in text
+    assert "packed differently" in text
     assert "of different tokenizers: they cannot be compared" in text
     assert "All runs have the same configuration." in text
     more = write_run(tmp_path / "more", rows(), validation__bytes=9000)

@@ -14,6 +14,7 @@ from alm.model.count import count
 from alm.training import metrics, throughput
 from alm.training.pretrain import pretrain
 from alm.training.skips import Skips
+from alm.training.step import StepResult
 from alm.training.throughput import Clock, Gauge, Lap, TimeLeft, times_left
 
 CPU = Choice(torch.device("cpu"), "fp32", "", "")
@@ -111,8 +112,12 @@ def test_rows_and_events_have_it_and_nothing_waits_for_the_device_in_between(
     data, events, reads = write_packed(tmp_path)[0], list[Event](), list[int]()
     for name in ("item", "__float__", "__bool__", "__int__", "tolist", "cpu", "numpy"):
         monkeypatch.setattr(torch.Tensor, name, _counted(getattr(torch.Tensor, name), reads))
+
     # On a CPU nothing has to be waited for, so that there it is looked at every step whether it is finite.
-    monkeypatch.setattr(Skips, "note", lambda self, step, is_finite: self._unseen.append((step, is_finite)))
+    def noted(self: Skips, step: int, result: StepResult) -> None:
+        self._unseen.append((step, torch.stack([result.is_finite, result.overflowed])))
+
+    monkeypatch.setattr(Skips, "note", noted)
     monkeypatch.setattr("alm.model.loss._is_one", lambda scale: False)
     monkeypatch.setattr("alm.training.step._update", lambda optimizer, is_finite: optimizer.step())
     seen: dict[int, int] = {}
