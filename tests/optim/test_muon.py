@@ -154,6 +154,26 @@ def test_the_rate_of_a_table_falls_with_its_width_unless_it_is_given(width: int,
     assert muon.build(muon.Config(embedding_lr=0.3), model).param_groups[1][PEAK_LR] == 0.3
 
 
+def test_what_is_not_finite_is_left_out_on_the_device_to_the_bit() -> None:
+    """As `train_step` asks on a GPU, where reading the answer would wait for it."""
+    asked, plain = Small(), Small()
+    ours, theirs = muon.build(muon.Config(), asked), muon.build(muon.Config(), plain)
+    assert ours._step_supports_amp_scaling  # type: ignore[attr-defined]
+    for number, broken in enumerate([0.0, 1.0, 0.0, 1.0, 1.0, 0.0]):
+        draw = torch.Generator().manual_seed(number)
+        for parameter, other in zip(asked.parameters(), plain.parameters(), strict=True):
+            gradient = torch.randn(parameter.shape, generator=draw)
+            parameter.grad, other.grad = gradient * (float("nan") if broken else 1.0), gradient
+        ours.found_inf, ours.grad_scale = torch.tensor(broken), None  # type: ignore[attr-defined]
+        ours.step()
+        if not broken:
+            theirs.step()
+        for name, weight in plain.named_parameters():
+            assert torch.equal(asked.get_parameter(name), weight), (number, name)
+            state, wanted = ours.state[asked.get_parameter(name)], theirs.state[weight]
+            assert all(torch.equal(state[key], value) for key, value in wanted.items()), (number, name)
+
+
 def test_every_parameter_has_one_role() -> None:
     found = roles(Small())
     assert [len(part) for part in vars(found).values()] == [5, 1, 1, 1, 2]

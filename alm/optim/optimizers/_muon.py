@@ -48,8 +48,10 @@ class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) and AdamW in one object, by group: see `matrix_group` and `adamw_group`.
 
     A matrix follows the orthogonalized Nesterov momentum of its gradient, after decay that does not pass through it.
-    Nothing is read back from the device. Where ranks have parts of the matrices each puts the momenta together, does
-    all of the work, and takes its part: the same update, at the cost of one exchange as long as the matrices.
+    Nothing is read back from the device: where `found_inf`, a number on it that is set as for PyTorch's fused
+    optimizers, is not 0, weights and state stay as they are, to the bit. Where ranks have parts of the matrices each
+    puts the momenta together, does all of the work, and takes its part: the same update, at the cost of one exchange
+    as long as the matrices.
     """
 
     def __init__(self, groups: Sequence[Group]) -> None:
@@ -57,6 +59,16 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             if _is_orthogonal(group) and any(parameter.dim() != 2 for parameter in group["params"]):
                 raise ValueError("only matrices can be orthogonalized")
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether `found_inf` is looked at: by the name under which PyTorch's own optimizers say so."""
+        return not any(isinstance(parameter, DTensor) for group in self.param_groups for parameter in group["params"])
+
+    def _stays(self) -> Tensor | None:
+        """Whether this step has to be left out, where that is decided here."""
+        found: Tensor | None = getattr(self, "found_inf", None)
+        return None if found is None else found != 0
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -83,7 +95,7 @@ class Muon(torch.optim.Optimizer):
             wide = torch.stack([_wide(_whole(self._momentum(parameter, group["momentum"]))) for parameter in stack])
             updates = orthogonalize(wide, steps, dtype=_dtype(wide.device))
             for parameter, update in zip(stack, updates, strict=True):
-                _move(parameter, update, group)
+                _move(parameter, update, group, stays=self._stays())
 
     def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
         """The Nesterov momentum of the gradient, of which the state keeps the mean."""
@@ -91,8 +103,11 @@ class Muon(torch.optim.Optimizer):
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         assert parameter.grad is not None, "was looked for"
-        mean: Tensor = state["momentum"].lerp_(parameter.grad, 1.0 - momentum)
-        return parameter.grad.lerp(mean, momentum)
+        gradient, stays = parameter.grad, self._stays()
+        if stays is not None:  # a mean that moves to itself stays where it is
+            gradient = torch.where(stays, state["momentum"], gradient)
+        mean: Tensor = state["momentum"].lerp_(gradient, 1.0 - momentum)
+        return gradient.lerp(mean, momentum)
 
     def _follow_adamw(self, found: list[Tensor], group: Group) -> None:
         states = [self._adamw_state(parameter, fused=group["fused"]) for parameter in found]
@@ -104,6 +119,7 @@ class Muon(torch.optim.Optimizer):
             [],
             [state["step"] for state in states],
             fused=group["fused"],
+            found_inf=getattr(self, "found_inf", None),
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
@@ -147,12 +163,15 @@ def _dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
-def _move(parameter: Tensor, update: Tensor, group: Group) -> None:
+def _move(parameter: Tensor, update: Tensor, group: Group, *, stays: Tensor | None) -> None:
     rows, columns = parameter.shape
     lr: float = group["lr"]
+    before = None if stays is None else parameter.clone()
     parameter.mul_(1.0 - lr * group["weight_decay"])
     turned = update.mT if rows > columns else update
     parameter.add_(_part(turned, parameter), alpha=-lr * shape_scale(rows, columns, group["scale"]))
+    if before is not None and stays is not None:
+        parameter.copy_(torch.where(stays, before, parameter))
 
 
 def _whole(tensor: Tensor) -> Tensor:
