@@ -89,3 +89,13 @@ def chosen_engine(kind: str, workers: str, address: str | None) -> engines.Engin
     if address is not None and kind != "ray":
         raise ConfigError("`--ray-address` is for the engine ray", hint="add `--engine ray`")
     return engines.choose(kind, workers=worker_count(workers), address=address)
+
+
+def check_budget(budget: str | None, overrides: list[str]) -> None:
+    """`ConfigError` where steps are given that the budget is to choose."""
+    from alm.errors import ConfigError
+
+    if budget is not None and any(change.partition("=")[0].strip() == "training.max_steps" for change in overrides):
+        raise ConfigError(
+            "`--budget` chooses `training.max_steps`, which `--set` gives too", hint="leave out one of the two"
+        )

@@ -79,6 +79,7 @@ def plan(
     started = time.monotonic()  # before the imports, which take seconds
     from alm.training.plan import Cost
 
+    options.check_budget(budget, set_ or [])
     _check_measured(no_measure, watts=watts, price_per_hour=price_per_hour)
     seconds = None if budget is None else options.seconds(budget, flag="--budget")
     wanted, packed = _tokens(tokens), _data(data, seq_len, tokens)

@@ -96,7 +96,7 @@ def pretrain(
     folder = out or _folder(resume, model)
     point = _resume_point(resume)
     overrides = [*(set_ or []), *([f"training.seed={seed}"] if seed is not None else [])]
-    _check_budget(budget, overrides)
+    options.check_budget(budget, overrides)
     config = _config(folder, model, train, overrides, resume=point)
     packed = data or _own_data(folder) or DEFAULT_DATA
     if dry_run:
@@ -136,15 +136,6 @@ def _ranks(nproc: int | None, here: Place) -> int:
     if nproc is not None and here.size > 1 and nproc != here.size:
         raise ConfigError(f"`--nproc {nproc}`, but torchrun has started {here.size} ranks", hint="leave out `--nproc`")
     return nproc or here.size
-
-
-def _check_budget(budget: str | None, overrides: list[str]) -> None:
-    from alm.errors import ConfigError
-
-    if budget is not None and any(change.partition("=")[0].strip() == "training.max_steps" for change in overrides):
-        raise ConfigError(
-            "`--budget` chooses `training.max_steps`, which `--set` gives too", hint="leave out one of the two"
-        )
 
 
 def _show_plan(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 
 
-@app.command(epilog="Interrupted? The same command goes on where it stopped.")
+@app.command(epilog="Interrupted? The same command goes on where it stopped; after --fresh, name it with --out.")
 def quickstart(
     out: options.Out = Path("alm-quickstart"),
     steps: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,28 @@ def test_it_is_listed_and_works_before_there_is_data(empty: Path, run: Any) -> N
     assert "\nTime: about " in out
     assert "\nText: seen 6.6 times, and from the fifth on it teaches little" in out  # 1,600 steps of 8,192 of 2 million
     assert list(empty.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--budget", "1m", "--set", "training.max_steps=9"], "`--budget` chooses `training.max_steps`"),
+        (["--no-measure", "--watts", "60"], "`--watts` needs a time"),
+        (["--no-measure", "--price-per-hour", "1"], "`--price-per-hour` needs a time"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(empty: Path, run: Any, flags: list[str], said: str) -> None:
+    code, _, err = run("plan", "--model", "1m", *flags)
+    assert (code, said in err, "Hint: leave out" in err) == (2, True, True)
+
+
+def test_the_commands_of_a_proposal_say_what_was_asked_for_and_can_be_pasted(empty: Path, run: Any) -> None:
+    asked = ["--set", "data.mixture={a: 1, b: 2}", "--device", "cpu"]
+    command = planned(run, "--budget", "20m", *asked)["commands"][-1]
+    words = shlex.split(command)
+    assert words[:3] == ["alm", "pretrain", "--model"]
+    assert [words[words.index(flag) + 1] for flag in ("--device", "--budget")] == ["cpu", "20m"]
+    assert "data.mixture={a: 1, b: 2}" in words
 
 
 def test_numbers_add_up(empty: Path, run: Any) -> None:

@@ -104,7 +104,7 @@ def test_every_form_is_read_packed_or_not(tmp_path: Path, form: str, packer: str
         ("a.json", b'{"text": "x",\n "n": 1}', ["x"]),
         ("a", LINES, TEXTS),
         ("a.data", table(), TEXTS),
-        ("a.txt", gzip.compress(table()), TEXTS),
+        ("a.txt", gzip.compress(table(), mtime=0), TEXTS),
         ("a.unknown", json.dumps(ROWS).encode(), TEXTS),
         ("a", b"<!-- x -->\n<!DOCTYPE HTML><p>x", ["x"]),
         ("a", b"# {x}\n[1] plain", ["# {x}\n[1] plain"]),
