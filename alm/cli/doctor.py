@@ -49,7 +49,8 @@ def doctor(
     ui.show_result({**values, "checks": [vars(check) for check in found]}, summary, as_json=json)
     if failed:
         raise AlmError(f"{', '.join(f'`{check.name}`' for check in failed)} failed", hint=failed[0].cure)
-    ui.next_step("alm", "verify-resume", quiet=quiet, as_json=json)
+    words = [] if device == "auto" else ["--device", device]
+    ui.next_step("alm", "verify-resume", *words, quiet=quiet, as_json=json)
 
 
 def _shown(checks: Iterator[Check], *, silent: bool) -> Iterator[Check]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from alm.training.metrics import Row
+from alm.training.metrics import Row, parsed
 
 
 class Tail:
@@ -52,16 +51,8 @@ class Tail:
     def _parsed(self, lines: list[bytes]) -> Iterator[Row]:
         for line in lines:
             if line.strip():
-                row = _row(line)
+                row = parsed(line)
                 if row is None:
                     self.damaged += 1
                 else:
                     yield row
-
-
-def _row(line: bytes) -> Row | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) and type(row.get("step")) is int else None

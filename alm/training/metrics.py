@@ -114,14 +114,14 @@ def read(run: Path, *, name: str = NAME, on_event: Listener = ignore) -> list[Ro
     """
     path = run / name
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    found = {number: _row(line) for number, line in enumerate(lines, start=1) if line.strip()}
+    found = {number: parsed(line) for number, line in enumerate(lines, start=1) if line.strip()}
     damaged = [number for number, row in found.items() if row is None]
     if damaged:
         on_event(Warned(_damage(damaged, path), None))
     return [row for row in found.values() if row is not None]
 
 
-def _row(line: bytes) -> Row | None:
+def parsed(line: bytes) -> Row | None:
     """What `line` holds, None where it is no object with a step."""
     try:
         row = json.loads(line)

@@ -54,7 +54,7 @@ def test_a_sound_machine_exits_0_and_names_what_comes_next(run: Any, finds: Any)
         "skipped device against CPU       this is the CPU: there is nothing to compare",
         "2 ok, 1 skipped: cpu in fp32 (`alm device` says why)",
     ]
-    assert err.splitlines() == [*["compiling"] * 3, "next: alm verify-resume"]
+    assert err.splitlines() == [*["compiling"] * 3, "next: alm verify-resume --device cpu"]
 
 
 def test_a_failure_exits_1_with_its_cause_and_cure(run: Any, finds: Any) -> None:
