@@ -60,7 +60,7 @@ def quickstart(
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
         for line in _plan_lines(job):
             on_event(Noted(line))
-        finished = stage.quickstart(job, device_name=device, on_event=on_event)
+        finished = stage.quickstart(job, on_event=on_event)
     _show(job, finished, time.monotonic() - started, as_json=json)
     if not (quiet or json):
         for line in _next(job.places):

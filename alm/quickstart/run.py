@@ -96,6 +96,7 @@ class Prepared:
     plan: Plan | None
     overrides: tuple[str, ...] = ()  # of its owner
     finish_by: float | None = None
+    device_name: str = "auto"
 
     @property
     def seconds(self) -> float | None:
@@ -118,9 +119,10 @@ class Prepared:
         yield ["pack", "--tokenizer", at.tokenizer, "--in", at.clean, "--out", at.packed, *packing]
         changes = [word for change in self.run_overrides for word in ("--set", change)]
         run = ["--model", RUN_PRESET, "--train", RUN_PRESET, "--data", at.packed, "--out", at.run]
-        yield ["pretrain", *run, *changes, *self._time_left()]
+        device = [] if self.device_name == "auto" else ["--device", self.device_name]
+        yield ["pretrain", *run, *changes, *device, *self._time_left()]
         sampling = ["--prompt", PROMPTS[0], "--max-tokens", SAMPLE_TOKENS, "--temperature", TEMPERATURE]
-        yield ["sample", "--checkpoint", at.checkpoint, *sampling]
+        yield ["sample", "--checkpoint", at.checkpoint, *sampling, *device]
         yield ["report", at.run, "--out", at.report]
 
     def _time_left(self) -> list[str]:
@@ -173,7 +175,7 @@ def prepared(
     overrides += [f"training.seed={seed}"] if seed is not None else []
     plan = None if exists(places.run) else recipes.planned(recipe, *overrides, device_name=device_name)
     finish_by = None if recipe.budget is None else began + recipe.budget - recipe.end
-    return Prepared(places, recipe, plan, tuple(overrides), finish_by)
+    return Prepared(places, recipe, plan, tuple(overrides), finish_by, device_name)
 
 
 def _refuse_ranks(here: Place) -> None:
@@ -201,7 +203,7 @@ def _recipe(places: Places, budget: float | None, device_name: str) -> Recipe:
     return own
 
 
-def quickstart(job: Prepared, *, device_name: str = "auto", on_event: Listener = ignore) -> Finished:
+def quickstart(job: Prepared, *, on_event: Listener = ignore) -> Finished:
     """Tell the tales, train a tokenizer, pack, pretrain, sample and report, as `prepared`."""
     recipes.write(job.recipe, job.places.recipe)
     commands = enumerate(job.commands(), 1)
@@ -215,9 +217,9 @@ def quickstart(job: Prepared, *, device_name: str = "auto", on_event: Listener =
     _train_tokenizer(job, begin(), on_event)
     _pack(job, begin(), on_event)
     begin()
-    run = _pretrain(job, device_name, on_event)
+    run = _pretrain(job, on_event)
     begin()
-    texts = _sample(job, device_name, on_event)
+    texts = _sample(job, on_event)
     begin()
     return Finished(run, texts, report([job.places.run], out=job.places.report).out)
 
@@ -243,21 +245,26 @@ def _pack(job: Prepared, command: str, on_event: Listener) -> None:
     pack(config, tokenizer=places.tokenizer, clean=[places.clean], out=places.packed, redo=command, on_event=on_event)
 
 
-def _pretrain(job: Prepared, device_name: str, on_event: Listener) -> RunMetadata:
+def _pretrain(job: Prepared, on_event: Listener) -> RunMetadata:
     places, finish_by = job.places, job.finish_by
     if finish_by is not None and job.recipe.budget is not None:  # something to show, however long it took to get here
         finish_by = max(finish_by, time.monotonic() + LEAST_SHARE * job.recipe.budget)
     config = job.recipe.config(*job.overrides)
     try:
         return pretrain(
-            config, data=places.packed, out=places.run, device_name=device_name, finish_by=finish_by, on_event=on_event
+            config,
+            data=places.packed,
+            out=places.run,
+            device_name=job.device_name,
+            finish_by=finish_by,
+            on_event=on_event,
         )
     except ConfigError as error:  # begun with other --steps or another --seed: a new quickstart is a new folder
         command = shlex.join(["alm", "quickstart", "--out", str(free_name(places.out))])
         raise ConfigError(error.message, hint=f"run `{command}`") from error
 
 
-def _sample(job: Prepared, device_name: str, on_event: Listener) -> tuple[str, ...]:
-    model = load_model(job.places.checkpoint, device_name=device_name, on_event=on_event)
+def _sample(job: Prepared, on_event: Listener) -> tuple[str, ...]:
+    model = load_model(job.places.checkpoint, device_name=job.device_name, on_event=on_event)
     sampling = SamplingConfig(max_tokens=SAMPLE_TOKENS, temperature=TEMPERATURE)
     return tuple(prompt + "".join(model.generate(prompt, sampling).text()) for prompt in PROMPTS)
