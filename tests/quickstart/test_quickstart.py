@@ -73,6 +73,16 @@ def test_it_goes_through_every_stage_and_ends_in_text(small: Path) -> None:
     assert all(len(text) > len(prompt) for text, prompt in zip(finished.texts, PROMPTS, strict=True))
 
 
+def test_the_commands_name_the_device_that_was_asked_for(small: Path) -> None:
+    def with_device(device: str) -> list[str]:
+        return [
+            command for command in prepared(small / "q", device_name=device).commands() if "--device cpu" in command
+        ]
+
+    assert [command.split()[1] for command in with_device("cpu")] == ["pretrain", "sample"]
+    assert with_device("auto") == []
+
+
 def test_ranks_are_refused_by_the_main_one(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alm.distributed.place", lambda: Place(0, 4, 0, 4))
     with pytest.raises(ConfigError, match="a quickstart is one process, torchrun has started 4") as caught:
