@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import os
 import shlex
 import sys
@@ -36,6 +35,9 @@ from alm.events import (
     Warned,
     ignore,
 )
+from alm.report import words
+from alm.report.words import duration as duration
+from alm.report.words import size as size
 
 _PLAIN_PROGRESS_SECONDS = 5.0
 _SMOOTHING = 0.9
@@ -117,22 +119,6 @@ def units_line(event: UnitsProgressed, seconds: float) -> str:
     return f"{event.done:,} of {event.total:,} units  {event.documents:,} documents{speed}{kept}{left}"
 
 
-def duration(seconds: float) -> str:
-    """`h:mm:ss`, or `m:ss` below an hour."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def size(number: float) -> str:
-    """Bytes in the largest decimal unit that leaves a digit before the point."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
-
-
 def count_of(number: float) -> str:
     """A number to two or three digits: 950, 13M, 1.5B."""
     for unit, scale in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
@@ -143,10 +129,7 @@ def count_of(number: float) -> str:
 
 def score(bits_per_byte: float, margin: float | None) -> str:
     """`1.943 ± 0.021 bits/byte`, with two digits of the margin, or four places where there is none."""
-    if not margin:
-        return f"{bits_per_byte:.4f} bits/byte"
-    places = min(max(1 - math.floor(math.log10(margin)), 2), 4)
-    return f"{bits_per_byte:.{places}f} ± {margin:.{places}f} bits/byte"
+    return f"{words.score(bits_per_byte, margin)} bits/byte"
 
 
 def forecast(event: Judged) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from alm.report.record import Record
+if TYPE_CHECKING:  # the command line says numbers in these words too, and starts without what a record needs
+    from alm.report.record import Record
 
 
 def score(bits_per_byte: float | None, margin: float | None = None) -> str:
