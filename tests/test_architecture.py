@@ -20,7 +20,7 @@ LAYERS = [
     ["corpus"],
     ["artifacts", "engines", "distributed"],
     ["config", "device"],
-    ["kinds", "events", "files", "page", "hub"],
+    ["kinds", "events", "files", "page", "hub", "compiling"],
     ["errors"],
 ]
 HEIGHT = {name: len(LAYERS) - number for number, names in enumerate(LAYERS) for name in names}

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
-import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryFile
 
+from alm import compiling
 from alm.events import Listener, Noted, ignore
 
 # In characters of text: where the two ways were measured to take equal time (docs/benchmarks.md).
@@ -50,7 +46,7 @@ def pays_off(characters: int, on_event: Listener = ignore) -> bool:
         answer = chosen
     elif forced in ("always", "never"):
         answer = forced == "always"
-    elif not _is_installed():
+    elif not compiling.is_installed():
         answer = False
     elif _state["loaded"]:
         answer = characters >= _LOADED_PAYS
@@ -64,46 +60,11 @@ def pays_off(characters: int, on_event: Listener = ignore) -> bool:
 
 
 @functools.cache
-def _is_installed() -> bool:
-    """Numba has no build for some machines, Intel Macs among them."""
-    return find_spec("numba") is not None
+def folder() -> Path | None:
+    """Where the tokenizer's kernels are kept between processes; None when nothing can be written."""
+    return compiling.folder(Path(__file__).parent / "_kernels")
 
 
 @functools.cache
 def _is_warm() -> bool:
-    """Whether an earlier process has left compiled kernels."""
-    kept = folder()
-    return kept is not None and any(kept.rglob("*.nbi"))
-
-
-@functools.cache
-def folder() -> Path | None:
-    """Where compiled kernels are kept between processes; None when nothing can be written, as they live in one then.
-
-    It is named after a hash of the source of all kernels, because Numba looks only at the file that a kernel is
-    written in, not at those it calls into.
-    """
-    given = os.environ.get("NUMBA_CACHE_DIR")
-    chosen = (Path(given) if given else _user_cache() / "alm" / "kernels") / _version()
-    try:
-        chosen.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=chosen):
-            return chosen
-    except OSError:
-        return None
-
-
-def _user_cache() -> Path:
-    """The folder for caches of this user, as the platform has it."""
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-
-
-def _version() -> str:
-    digest = hashlib.sha256(f"{version('numba')} {sys.version}".encode())
-    for source in sorted((Path(__file__).parent / "_kernels").glob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
+    return compiling.is_warm(folder())

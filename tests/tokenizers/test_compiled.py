@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from alm import compiling
 from alm.events import Event, Noted
 from alm.tokenizers import compiled
 
@@ -63,7 +64,7 @@ def test_more_is_asked_of_kernels_that_must_be_compiled_first(is_warm: bool, mon
 
 @pytest.mark.usefixtures("fresh")
 def test_without_numba_everything_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "_is_installed", lambda: False)
+    monkeypatch.setattr(compiling, "is_installed", lambda: False)
     assert not compiled.pays_off(10**12)
 
 
