@@ -36,7 +36,9 @@ PROMISED = {
     "--no-measure --set --json -q -v",
     "alm pretrain": "--model --train --data --out --device --nproc --resume --seed --time-limit --budget --set --json "
     "-q -v --dry-run",
-    "alm sample": "--checkpoint --tokenizer --prompt --max-tokens --temperature --top-k --seed --device --json -q -v",
+    "alm sample": "--checkpoint --tokenizer --prompt --prompt-file --interactive -i --num-samples --max-tokens "
+    "--temperature --top-k --top-p --min-p --repetition-penalty --presence-penalty --frequency-penalty --bad-words "
+    "--stop --overflow --seed --inspect --device --json -q -v",
     "alm watch": "--once --json",
     "alm report": "--out --force --json",
     "alm config show": "--set --json",
@@ -63,6 +65,12 @@ FIELDS: list[tuple[str, str, type[Config], str, bool]] = [
     ("alm sample", "--max-tokens", SamplingConfig, "max_tokens", True),
     ("alm sample", "--temperature", SamplingConfig, "temperature", True),
     ("alm sample", "--top-k", SamplingConfig, "top_k", True),
+    ("alm sample", "--top-p", SamplingConfig, "top_p", True),
+    ("alm sample", "--min-p", SamplingConfig, "min_p", True),
+    ("alm sample", "--repetition-penalty", SamplingConfig, "repetition_penalty", True),
+    ("alm sample", "--presence-penalty", SamplingConfig, "presence_penalty", True),
+    ("alm sample", "--frequency-penalty", SamplingConfig, "frequency_penalty", True),
+    ("alm sample", "--overflow", SamplingConfig, "overflow", True),
     ("alm sample", "--seed", SamplingConfig, "seed", True),
 ]
 

@@ -49,6 +49,13 @@ def test_importing_alm_is_silent_and_light() -> None:
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
+def test_neither_training_nor_generating_imports_a_compiler() -> None:
+    """It takes as long as all of PyTorch, and only a GPU may need it."""
+    probe = "import sys, alm.training.pretrain, alm.generation.load; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_public_names_resolve() -> None:
     import alm
 

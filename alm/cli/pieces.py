@@ -15,7 +15,7 @@ _VISIBLE = {"\n": "⏎\n", "\t": "→", "\r": "␍", "\u00a0": "⍽", "\u200b": 
 
 def show_pieces(pieces: Sequence[bytes]) -> None:
     """Print `pieces`, the bytes of token after token, on stdout."""
-    shown = _shown(pieces)
+    shown = visible(pieces)
     if not sys.stdout.isatty() or "NO_COLOR" in os.environ:
         ui.write("|".join(shown))
         return
@@ -28,7 +28,7 @@ def show_pieces(pieces: Sequence[bytes]) -> None:
     Console(highlight=False, markup=False, emoji=False).print(text, soft_wrap=True)
 
 
-def _shown(pieces: Iterable[bytes]) -> list[str]:
+def visible(pieces: Iterable[bytes]) -> list[str]:
     """What of each piece can be seen; bytes that are no whole character as <0xNN>."""
     shown = []
     for piece in pieces:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -32,11 +30,25 @@ def sample(
         ),
     ] = None,
     prompt: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--prompt", help="Text to continue; `-` reads stdin; nothing begins a new document.", show_default=False
         ),
-    ] = "",
+    ] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option("--prompt-file", help="File with the text to continue.", show_default=False)
+    ] = None,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", "-i", help="Continue one line after the other, until the input ends.")
+    ] = False,
+    num_samples: Annotated[
+        int,
+        typer.Option(
+            "--num-samples",
+            min=1,
+            help="How many texts, with seeds that count up from `--seed`; several are written as records.",
+        ),
+    ] = 1,
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="The most tokens to generate.")] = 50,
     temperature: Annotated[
         float,
@@ -49,7 +61,62 @@ def sample(
         int,
         typer.Option("--top-k", help="Only this many of the likeliest tokens can be chosen; 0 is greedy."),
     ] = 40,
+    top_p: Annotated[
+        float,
+        typer.Option("--top-p", help="Only the likeliest tokens that together have this probability can be chosen."),
+    ] = 1.0,
+    min_p: Annotated[
+        float,
+        typer.Option("--min-p", help="Only tokens with this share of the likeliest one's probability can be chosen."),
+    ] = 0.0,
+    repetition_penalty: Annotated[
+        float,
+        typer.Option(
+            "--repetition-penalty",
+            help="Divides the scores of tokens that were in the prompt or the text; 1 changes nothing.",
+        ),
+    ] = 1.0,
+    presence_penalty: Annotated[
+        float,
+        typer.Option("--presence-penalty", help="Subtracted from the scores of tokens that were generated before."),
+    ] = 0.0,
+    frequency_penalty: Annotated[
+        float,
+        typer.Option(
+            "--frequency-penalty", help="Subtracted from a token's score each time that it was generated before."
+        ),
+    ] = 0.0,
+    bad_words: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--bad-words",
+            metavar="TEXT",
+            help="Words that are never written, as the tokenizer writes them alone and after a space. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stop",
+            metavar="TEXT",
+            help="Texts that end the generation, and are not printed. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    overflow: Annotated[
+        str,
+        typer.Option(
+            "--overflow",
+            help="What happens at the end of the context: refuse (the text ends there, and a longer prompt is an "
+            "error), or slide (the older half is forgotten).",
+        ),
+    ] = "refuse",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the random choices.")] = 1337,
+    inspect: Annotated[
+        bool,
+        typer.Option("--inspect", help="Show each token's probability in colour, and what else could have come."),
+    ] = False,
     device: options.Device = "auto",
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -57,32 +124,75 @@ def sample(
 ) -> None:
     """Generate text from a checkpoint, printed as it comes."""
     from alm.config.load import load
-    from alm.generation.load import load_model, newest_checkpoint
     from alm.generation.sampling import SamplingConfig
 
-    base = {"max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "seed": seed}
-    sampling = load(SamplingConfig, [], base=base)
+    values = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "bad_words": bad_words or [],
+        "stop": stop or [],
+        "max_tokens": max_tokens,
+        "overflow": overflow,
+        "seed": seed,
+    }
+    sampling = load(SamplingConfig, [], base=values)
+    _check_modes(interactive=interactive, inspect=inspect, as_json=json, has_prompt=bool(prompt or prompt_file))
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
+        from alm.generation.load import load_model, newest_checkpoint
+
+        text = "" if interactive else _prompt(prompt, prompt_file)
         path = checkpoint or newest_checkpoint(Path("runs"))
         loaded = load_model(path, tokenizer=tokenizer, device_name=device, on_event=on_event)
-        text = sys.stdin.buffer.read().decode("utf-8", "replace") if prompt == "-" else prompt
-        generation = loaded.generate(text, sampling, on_event=on_event)
-        written, seconds = _write(text, generation.text(), silent=json)
-    rate = len(generation.ids) / max(seconds, 1e-9)
-    values = {"checkpoint": str(path), "prompt": text, "text": written, "ids": generation.ids}
-    ui.show_result(values | {"tokens_per_second": round(rate, 1)}, [""], as_json=json)
-    if not (quiet or json):
-        ui.talk(f"{len(generation.ids)} tokens, {rate:,.0f} tok/s, seed {seed}")
+        if interactive:
+            from alm.cli.interactive import converse
+
+            converse(loaded, sampling, quiet=quiet, on_event=on_event)
+            return
+        from alm.cli.written import ALTERNATIVES, Texts, show_probabilities
+
+        texts = Texts(text, sampling, num_samples, silent=json or inspect)
+        alternatives = ALTERNATIVES if inspect or json else None
+        texts.take(loaded.write([text] * num_samples, sampling, alternatives=alternatives, on_event=on_event))
+    if inspect:
+        for continuation in texts.all:
+            show_probabilities(loaded.tokenizer, text, continuation)
+    if json:
+        ui.show_result({"checkpoint": str(path), **texts.values(loaded.tokenizer)}, [], as_json=True)
+    elif not quiet:
+        ui.talk(texts.summary())
 
 
-def _write(prompt: str, pieces: Iterator[str], *, silent: bool) -> tuple[str, float]:
-    """Print the prompt and what follows it as it comes; the text, and the seconds it took."""
-    started = time.perf_counter()
-    text = []
-    if not silent:
-        ui.write(prompt, end="")
-    for piece in pieces:
-        text.append(piece)
-        if not silent:
-            ui.write(piece, end="")
-    return "".join(text), time.perf_counter() - started
+def _check_modes(*, interactive: bool, inspect: bool, as_json: bool, has_prompt: bool) -> None:
+    """`ConfigError` where flags that cannot go together do."""
+    from alm.errors import ConfigError
+
+    clashes = {"--inspect": inspect, "--json": as_json, "--prompt": has_prompt}
+    clash = next((flag for flag, is_given in clashes.items() if is_given), None)
+    if interactive and clash:
+        raise ConfigError(f"`--interactive` and `{clash}` do not go together", hint="leave out one of the two")
+    if inspect and as_json:
+        raise ConfigError(
+            "`--inspect` and `--json` do not go together",
+            hint="leave out `--inspect`: the JSON has probabilities and alternatives too",
+        )
+
+
+def _prompt(given: str | None, file: Path | None) -> str:
+    """The text to continue, from a flag, a file or stdin."""
+    from alm.errors import ConfigError, InputError
+
+    if given is not None and file is not None:
+        raise ConfigError("`--prompt` and `--prompt-file` are two prompts", hint="leave out one of the two")
+    if file is not None:
+        try:
+            return file.read_bytes().decode("utf-8")
+        except OSError as error:
+            raise InputError(f"cannot read `{file}`: {error.strerror}", hint="name a file with text") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"`{file}` is not UTF-8 at byte {error.start}", hint="save the file as UTF-8") from error
+    return sys.stdin.buffer.read().decode("utf-8", "replace") if given == "-" else given or ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from alm import device
@@ -12,29 +12,11 @@ from alm.checkpoint.format import LAST_NAME
 from alm.checkpoint.load import has_promise, load_checkpoint, verify
 from alm.errors import ArtifactError
 from alm.events import Listener, Warned, ignore
-from alm.generation.generate import generate, stream_text
 from alm.generation.sampling import SamplingConfig
+from alm.generation.texts import Finished, Written, write
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
-from alm.tokenizers.file import StreamDecoder, Tokenizer
-
-
-@dataclass
-class Generation:
-    """Text as it comes. `ids` grows while `text` is read."""
-
-    _source: Iterator[int]
-    _decoder: StreamDecoder
-    ids: list[int] = field(default_factory=list)
-
-    def text(self) -> Iterator[str]:
-        """The pieces of the text, none of them cut within a character."""
-        return stream_text(self._noted(), self._decoder)
-
-    def _noted(self) -> Iterator[int]:
-        for token_id in self._source:
-            self.ids.append(token_id)
-            yield token_id
+from alm.tokenizers.file import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -44,20 +26,20 @@ class LoadedModel:
     model: Transformer
     tokenizer: Tokenizer
 
-    def generate(self, prompt: str, sampling: SamplingConfig, *, on_event: Listener = ignore) -> Generation:
+    def write(
+        self,
+        prompts: Sequence[str],
+        sampling: SamplingConfig,
+        *,
+        alternatives: int | None = None,
+        on_event: Listener = ignore,
+    ) -> Iterator[Written | Finished]:
+        """The continuations of `prompts` as they come: `alm.generation.texts.write`."""
+        return write(self.model, self.tokenizer, prompts, sampling, alternatives=alternatives, on_event=on_event)
+
+    def complete(self, prompt: str, sampling: SamplingConfig) -> str:
         """The continuation of `prompt`; an empty one begins a new document."""
-        ids = self.tokenizer.encode(prompt)
-        source = generate(
-            self.model,
-            ids,
-            sampling=sampling,
-            end_of_text_id=self.tokenizer.end_of_text_id,
-            vocab_size=self.tokenizer.vocab_size,
-        )
-        context = self.model.config.max_position_embeddings
-        if max(len(ids), 1) + sampling.max_tokens > context:
-            on_event(Warned(f"the context of {context:,} tokens ends before `--max-tokens {sampling.max_tokens}`"))
-        return Generation(source, StreamDecoder(self.tokenizer))
+        return "".join(event.text for event in self.write([prompt], sampling))
 
 
 def newest_checkpoint(runs: Path) -> Path:

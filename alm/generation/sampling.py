@@ -1,47 +1,146 @@
-"""From scores to the next token. V vocabulary, C candidates."""
+"""From scores to the next token: pure functions with the meaning, and in the order, of `transformers`.
+
+Each takes scores (..., V) and gives new ones, in which a token that cannot be chosen has -inf:
+`repetition_penalty`, `presence_and_frequency`, `ban`, `temperature`, `top_k`, `top_p`, `min_p`. `probabilities` and
+`draw` end the chain. V vocabulary, C candidates.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from alm.config.base import Config
-from alm.errors import InputError
+
+# Quotients of a smaller temperature overflow, and all of the probability is on one token long before.
+GREEDY_BELOW = 1e-5
 
 
 class SamplingConfig(Config):
-    """How the next token is chosen."""
+    """How the next token is chosen, and when a text ends."""
 
     temperature: float = Field(
         0.8, ge=0, description="Divides the scores before sampling: below 1 is safer, above 1 is wilder, 0 is greedy."
     )
     top_k: int = Field(40, ge=0, description="Only this many of the likeliest tokens can be chosen; 0 is greedy.")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="Only the likeliest tokens that together have this probability can be chosen."
+    )
+    min_p: float = Field(
+        0.0, ge=0, le=1, description="Only tokens with this share of the likeliest one's probability can be chosen."
+    )
+    repetition_penalty: float = Field(
+        1.0, gt=0, description="Divides the scores of tokens that were in the prompt or the text; 1 changes nothing."
+    )
+    presence_penalty: float = Field(
+        0.0, ge=-2, le=2, description="Subtracted from the scores of tokens that were generated before."
+    )
+    frequency_penalty: float = Field(
+        0.0, ge=-2, le=2, description="Subtracted from a token's score each time that it was generated before."
+    )
+    bad_words: tuple[str, ...] = Field(
+        (), description="Words that are never written, as the tokenizer writes them alone and after a space."
+    )
+    stop: tuple[str, ...] = Field((), description="Texts that end the generation, and are not printed.")
     max_tokens: int = Field(50, ge=0, description="The most tokens to generate.")
+    overflow: Literal["refuse", "slide"] = Field(
+        "refuse",
+        description="What happens at the end of the context: refuse (the text ends there, and a longer prompt is an "
+        "error), or slide (the older half is forgotten).",
+    )
     seed: int = Field(1337, ge=0, le=2**63 - 1, description="Seed of the random choices.")
 
+    @field_validator("bad_words", "stop")
+    @classmethod
+    def _are_texts(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in texts:
+            raise ValueError("an empty text is in every text")
+        return texts
 
-def sample(logits: Tensor, *, temperature: float, top_k: int, generator: torch.Generator) -> int:
-    """One id, chosen by scores (V,): greedy when `temperature` or `top_k` is 0, else among the `top_k` likeliest.
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is always taken."""
+        return self.temperature < GREEDY_BELOW or self.top_k == 0
 
-    Ties at the edge of the `top_k` are all kept, as in Hugging Face's `TopKLogitsWarper`. The choice is made on the
-    CPU, where `generator` lives, so that a seed means the same on every device.
+
+def repetition_penalty(scores: Tensor, ids: Tensor, penalty: float) -> Tensor:
+    """Scores of `ids` (..., T), prompt and text, divided by `penalty`, or multiplied where they are negative.
+
+    Keskar et al. 2019 (arXiv:1909.05858), section 4.1, with the sign of `RepetitionPenaltyLogitsProcessor`.
     """
-    if temperature == 0 or top_k == 0:
-        return int(logits.argmax())
-    ids, probabilities = candidates(logits, temperature=temperature, top_k=top_k)
-    return int(ids[torch.multinomial(probabilities, 1, generator=generator)])
+    found = scores.gather(-1, ids)
+    return scores.scatter(-1, ids, torch.where(found < 0, found * penalty, found / penalty))
 
 
-def candidates(logits: Tensor, *, temperature: float, top_k: int) -> tuple[Tensor, Tensor]:
-    """Ids (C,) in rising order and their probabilities (C,), of scores (V,); `temperature` and `top_k` above 0.
+def presence_and_frequency(scores: Tensor, counts: Tensor, *, presence: float, frequency: float) -> Tensor:
+    """Scores less `presence` where `counts` (..., V) of generated tokens are above 0, and less `frequency` for each.
 
-    InputError when a score is not a number, as after a training that diverged.
+    As in OpenAI's interface, which has both; `transformers` has neither.
     """
-    scores = logits.cpu()
-    best = scores.topk(min(top_k, len(scores))).values
-    if not best[0].isfinite():
-        raise InputError("the model's scores are not finite: its training diverged", hint="use an earlier checkpoint")
-    ids = (scores >= best[-1]).nonzero().squeeze(1)
-    # In fp64 and shifted: a tiny temperature would otherwise become 0, or its quotients infinite.
-    return ids, torch.softmax((scores[ids] - best[0]).double() / temperature, dim=0)
+    return scores - presence * (counts > 0) - frequency * counts
+
+
+def ban(scores: Tensor, ids: Sequence[int], banned: Sequence[Sequence[int]]) -> Tensor:
+    """Scores (V,) in which no token ends one of the `banned` sequences after `ids`: `NoBadWordsLogitsProcessor`."""
+    text = tuple(ids)
+    ends = [last for *before, last in banned if not before or text[-len(before) :] == tuple(before)]
+    return scores if not ends else scores.index_fill(-1, torch.tensor(ends), -torch.inf)
+
+
+def temperature(scores: Tensor, value: float) -> Tensor:
+    """Scores divided by `value`, which is above 0."""
+    return scores / value
+
+
+def top_k(scores: Tensor, count: int) -> Tensor:
+    """The `count` highest scores, and those that tie with the last of them."""
+    last = scores.topk(min(count, scores.shape[-1])).values[..., -1:]
+    return scores.masked_fill(scores < last, -torch.inf)
+
+
+def top_p(scores: Tensor, share: float) -> Tensor:
+    """The smallest set of highest scores whose probabilities add up to `share` (Holtzman et al. 2020,
+    arXiv:1904.09751, section 3.1); at least one.
+    """
+    rising, order = scores.sort(dim=-1)
+    removed = rising.softmax(-1).cumsum(-1) <= 1 - share
+    removed[..., -1:] = False
+    return scores.masked_fill(removed.scatter(-1, order, removed), -torch.inf)
+
+
+def min_p(scores: Tensor, share: float) -> Tensor:
+    """Scores whose probability is at least `share` of the highest (Nguyen et al. 2024, arXiv:2407.01082, section 3)."""
+    shares = scores.softmax(-1)
+    removed = shares < share * shares.amax(-1, keepdim=True)
+    return scores.masked_fill(removed, -torch.inf)
+
+
+def candidates(scores: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor]:
+    """Ids (C,) in rising order and what is left of scores (V,), divided by the temperature; not for greedy choices.
+
+    What `top_k` leaves is cut out before `top_p` sorts it: that takes a fraction of the time, and no more than the last
+    bit of a sum can differ.
+    """
+    scores = temperature(scores, config.temperature)
+    last = scores.topk(min(config.top_k, len(scores))).values[-1]
+    ids = (scores >= last).nonzero().squeeze(1)
+    left = scores[ids]
+    if config.top_p < 1:
+        left = top_p(left, config.top_p)
+    if config.min_p > 0:
+        left = min_p(left, config.min_p)
+    return ids, left
+
+
+def draw(scores: Tensor, generator: torch.Generator) -> int:
+    """The place of one of the scores (C,), by their softmax: one random number, looked up in the running sum.
+
+    In fp64 and on the CPU, so that a seed means the same on every device.
+    """
+    sums = scores.double().softmax(-1).cumsum(-1)
+    number = torch.rand((), generator=generator, dtype=torch.float64) * sums[-1]
+    return int(torch.searchsorted(sums, number, right=True))

@@ -5,6 +5,8 @@ B batch, T new tokens, S tokens seen so far, K key/value heads, E head width, D 
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -54,6 +56,21 @@ class KVCache:
             LayerCache(torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
             for _ in range(config.n_layers)
         ]
+
+    def row(self, number: int) -> KVCache:
+        """An empty cache of one row, in the memory of row `number` of this one."""
+        part = copy.copy(self)
+        part.layers = [LayerCache(each.keys[number, None], each.values[number, None]) for each in self.layers]
+        part.documents = part.last_embedding = part.padding = None
+        return part
+
+    def take(self, other: KVCache, tokens: int) -> None:
+        """Hold the first `tokens` tokens of `other` and nothing else: their keys and values, which are all that a
+        model without documents and smearing remembers.
+        """
+        for ours, theirs in zip(self.layers, other.layers, strict=True):
+            ours.length = 0
+            ours.append(theirs.keys[:, :, :tokens], theirs.values[:, :, :tokens])
 
     @property
     def length(self) -> int:

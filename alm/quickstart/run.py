@@ -267,4 +267,4 @@ def _pretrain(job: Prepared, on_event: Listener) -> RunMetadata:
 def _sample(job: Prepared, on_event: Listener) -> tuple[str, ...]:
     model = load_model(job.places.checkpoint, device_name=job.device_name, on_event=on_event)
     sampling = SamplingConfig(max_tokens=SAMPLE_TOKENS, temperature=TEMPERATURE)
-    return tuple(prompt + "".join(model.generate(prompt, sampling).text()) for prompt in PROMPTS)
+    return tuple(prompt + model.complete(prompt, sampling) for prompt in PROMPTS)

@@ -200,10 +200,11 @@ class _Stage:
         if not sharing.is_whole_here or tokens < 1 or not self.config.samples.prompts:
             return 0.0
         sampling = SamplingConfig(max_tokens=tokens)
-        return (
-            self._timed(lambda: list(generate(self.state.model, [0], sampling=sampling, end_of_text_id=_NO_TOKEN)))
-            / tokens
-        )
+
+        def act() -> object:
+            return list(generate(self.state.model, [0], sampling=sampling, end_of_text_id=_NO_TOKEN, plain=True))
+
+        return self._timed(act) / tokens
 
     def _timed(self, act: Callable[[], object]) -> float:
         """Seconds of the second time."""

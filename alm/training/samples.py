@@ -18,7 +18,8 @@ from alm.data.order import permute
 from alm.errors import AlmError, ConfigError, InputError
 from alm.events import Listener, Sampled, Warned
 from alm.files import explained, is_full
-from alm.generation.generate import check_prompt, generate, stream_text
+from alm.generation.engine import check_prompt
+from alm.generation.generate import generate, stream_text
 from alm.generation.sampling import SamplingConfig
 from alm.model.transformer import Transformer
 from alm.packing.shards import TokenStream
@@ -33,6 +34,7 @@ _HELD_OUT_PROMPTS = 3
 _PROMPT_TOKENS = 16
 _PROMPT_SEED = 0
 AUTO_PROMPTS = 1 + _HELD_OUT_PROMPTS  # an empty one, and these
+_WRITTEN = {"temperature", "top_k", "max_tokens", "seed"}
 _SEED_BYTES = 4  # short enough to be typed after `alm sample --seed`
 
 
@@ -128,7 +130,11 @@ class Sampler:
             seed=int.from_bytes(key[:_SEED_BYTES], "big"),
         )
         text = self._continuation(self.prompts[number], sampling)
-        return None if text is None else {"step": step, "prompt": self.prompts[number], "text": text, **dict(sampling)}
+        return (
+            None
+            if text is None
+            else {"step": step, "prompt": self.prompts[number], "text": text, **sampling.model_dump(include=_WRITTEN)}
+        )
 
     def _continuation(self, prompt: str, sampling: SamplingConfig) -> str | None:
         tokenizer, ids = self._tokenizer, list[int]()
@@ -138,6 +144,7 @@ class Sampler:
             sampling=sampling,
             end_of_text_id=tokenizer.end_of_text_id,
             vocab_size=tokenizer.vocab_size,
+            plain=True,
         ):
             if self._should_stop():
                 return None

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention.bias import causal_lower_right
 
 from alm.model.attention._blocked import Rules, attend_blocked
 from alm.model.attention.grouped import MANY_HEADS
@@ -128,6 +127,9 @@ def _mask(q: Tensor, count: int, rules: Rules) -> Tensor | None:
     if rules.is_plain and T == 1:
         return None
     if rules.is_plain and q.device.type == "cuda" and not torch.compiler.is_compiling():
+        # Imported here: it brings the compiler with it, seconds that a CPU would pay for nothing.
+        from torch.nn.attention.bias import causal_lower_right
+
         # No table at all. `is_causal` would align the corner of the first token, not of the last.
         return causal_lower_right(T, count)
     places = torch.arange(count, device=device)

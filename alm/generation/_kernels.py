@@ -1,0 +1,141 @@
+"""One token of each row through a layer, compiled for CPUs in fp32.
+
+A weight matrix is read once, row by row as it is stored, for all rows of the batch: decoding waits for memory, not for
+arithmetic. Every sum is taken in the same order whatever the batch and the number of threads, so a row's numbers do
+not depend on its neighbours. B rows of the batch, N and W widths, H query heads, K key/value heads, E head width,
+S places of the cache, R rows of the cache, P positions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numba
+import numpy as np
+
+from alm.compiling import Kernel, compiled, folder
+
+# Sums in any order, but infinities and NaN as they are.
+_ARITHMETIC = {"reassoc", "contract", "nsz", "arcp"}
+_FOLDER = folder(Path(__file__))
+
+
+def _kernel(function: Kernel, **options: bool) -> Kernel:
+    return compiled(function, kept=_FOLDER, fastmath=_ARITHMETIC, **options)
+
+
+def _multiply(weight, x, out):
+    """`out` (B, N) = `x` (B, W) @ `weight` (N, W).T
+
+    Four weights that lie far apart go side by side, because a core that reads in several places gets more of the
+    memory's bandwidth (docs/benchmarks.md).
+    """
+    count, width = weight.shape
+    quarter = (count + 3) // 4
+    for first in numba.prange(quarter):
+        second = min(first + quarter, count - 1)
+        third = min(first + 2 * quarter, count - 1)
+        fourth = min(first + 3 * quarter, count - 1)
+        for row in range(x.shape[0]):
+            sum1 = np.float32(0)
+            sum2 = np.float32(0)
+            sum3 = np.float32(0)
+            sum4 = np.float32(0)
+            for at in range(width):
+                value = x[row, at]
+                sum1 += weight[first, at] * value
+                sum2 += weight[second, at] * value
+                sum3 += weight[third, at] * value
+                sum4 += weight[fourth, at] * value
+            out[row, first] = sum1
+            out[row, second] = sum2
+            out[row, third] = sum3
+            out[row, fourth] = sum4
+
+
+multiply = _kernel(_multiply)
+multiply_in_parallel = _kernel(_multiply, parallel=True)
+
+
+@_kernel
+def normalize(x, weight, eps, out):
+    """`out` = `x` (B, W) / sqrt(mean(x^2) + eps) * `weight` (W,), in groups of W where `x` is wider (heads)."""
+    width = weight.size
+    for row in range(x.shape[0]):
+        for start in range(0, x.shape[1], width):
+            total = np.float32(0)
+            for at in range(width):
+                total += x[row, start + at] * x[row, start + at]
+            scale = np.float32(1) / np.sqrt(total / np.float32(width) + eps)
+            for at in range(width):
+                out[row, start + at] = x[row, start + at] * scale * weight[at]
+
+
+@_kernel
+def rotate(x, cos, sin, positions):
+    """Turn the heads of `x` (B, heads x E) by the angles (P, E/2) of `positions` (B,), in place."""
+    half = cos.shape[1]
+    for row in range(x.shape[0]):
+        place = positions[row]
+        for start in range(0, x.shape[1], 2 * half):
+            for at in range(start, start + half):
+                first, second = x[row, at], x[row, at + half]
+                c, s = cos[place, at - start], sin[place, at - start]
+                x[row, at] = first * c - second * s
+                x[row, at + half] = second * c + first * s
+
+
+@_kernel
+def store(k, v, keys, values, rows, positions):
+    """Put `k` and `v` (B, K x E) into the cache (R, K, S, E), at its `rows` and `positions` (B,)."""
+    width = keys.shape[3]
+    for row in range(k.shape[0]):
+        for head in range(keys.shape[1]):
+            for at in range(width):
+                keys[rows[row], head, positions[row], at] = k[row, head * width + at]
+                values[rows[row], head, positions[row], at] = v[row, head * width + at]
+
+
+@_kernel
+def attend(q, keys, values, rows, positions, window, scores, out):
+    """softmax(q k^T / sqrt(E)) v of each head of `q` (B, H x E), over the last `window` places up to its position.
+
+    `keys` and `values` are the cache (R, K, S, E), `scores` (S,) is scratch, `out` is like `q`.
+    """
+    width = keys.shape[3]
+    group = q.shape[1] // width // keys.shape[1]
+    scale = np.float32(1) / np.sqrt(np.float32(width))
+    for row in range(q.shape[0]):
+        stop = positions[row] + 1
+        start = max(0, stop - window)
+        for head in range(q.shape[1] // width):
+            k = keys[rows[row], head // group]
+            v = values[rows[row], head // group]
+            base = head * width
+            top = np.float32(-np.inf)
+            for place in range(start, stop):
+                score = np.float32(0)
+                for at in range(width):
+                    score += q[row, base + at] * k[place, at]
+                score *= scale
+                scores[place] = score
+                top = max(top, score)
+            total = np.float32(0)
+            for place in range(start, stop):
+                scores[place] = np.exp(scores[place] - top)
+                total += scores[place]
+            for at in range(width):
+                out[row, base + at] = np.float32(0)
+            for place in range(start, stop):
+                share = scores[place] / total
+                for at in range(width):
+                    out[row, base + at] += share * v[place, at]
+
+
+@_kernel
+def gate(gates, up):
+    """`gates` = silu(`gates`) * `up`, both (B, W)."""
+    for row in range(gates.shape[0]):
+        for at in range(gates.shape[1]):
+            value = gates[row, at]
+            gates[row, at] = value / (np.float32(1) + np.exp(-value)) * up[row, at]

@@ -1,0 +1,88 @@
+"""The choices of one row: its random numbers, and what it remembers of its own text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alm.errors import InputError
+from alm.generation import sampling
+from alm.generation.sampling import SamplingConfig
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A token, with the logarithm of its probability by the model itself (no temperature, no penalty) where asked for.
+
+    `alternatives` are the likeliest tokens, best first, with theirs.
+    """
+
+    id: int
+    logprob: float | None = None
+    alternatives: tuple[tuple[int, float], ...] = ()
+
+
+class Chooser:
+    """Chooses the tokens of one row, from scores (V,) on the CPU."""
+
+    def __init__(
+        self,
+        config: SamplingConfig,
+        prompt: Sequence[int],
+        *,
+        banned: Sequence[Sequence[int]] = (),
+        alternatives: int | None = None,
+    ) -> None:
+        """`banned` sequences are never completed; with `alternatives` (0 or more) choices have probabilities."""
+        self._config, self._banned, self._alternatives = config, banned, alternatives
+        self._prompt_length = len(prompt)
+        self.ids = list(prompt)
+        self._generator = torch.Generator().manual_seed(config.seed)
+
+    @property
+    def generated(self) -> list[int]:
+        """The tokens that were chosen so far."""
+        return self.ids[self._prompt_length :]
+
+    def choose(self, scores: Tensor) -> Choice:
+        """The next token. InputError when scores are not numbers, as after a training that diverged."""
+        scores = scores.float()
+        allowed = self._penalized(scores)
+        best = int(allowed.argmax())
+        if not allowed[best].isfinite():
+            raise _nothing_left(scores)
+        if self._config.is_greedy:
+            chosen = best
+        else:
+            ids, left = sampling.candidates(allowed, self._config)
+            chosen = int(ids[sampling.draw(left, self._generator)])
+        self.ids.append(chosen)
+        return self._described(scores, chosen)
+
+    def _penalized(self, scores: Tensor) -> Tensor:
+        config = self._config
+        if config.repetition_penalty != 1:
+            seen = torch.tensor(sorted(set(self.ids)))
+            scores = sampling.repetition_penalty(scores, seen, config.repetition_penalty)
+        if config.presence_penalty or config.frequency_penalty:
+            counts = torch.bincount(torch.tensor(self.generated, dtype=torch.int64), minlength=len(scores))
+            presence, frequency = config.presence_penalty, config.frequency_penalty
+            scores = sampling.presence_and_frequency(scores, counts, presence=presence, frequency=frequency)
+        return sampling.ban(scores, self.ids, self._banned) if self._banned else scores
+
+    def _described(self, scores: Tensor, chosen: int) -> Choice:
+        if self._alternatives is None:
+            return Choice(chosen)
+        logprobs = scores.double().log_softmax(-1)
+        best = logprobs.topk(min(self._alternatives, len(scores)))
+        alternatives = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+        return Choice(chosen, float(logprobs[chosen]), alternatives)
+
+
+def _nothing_left(scores: Tensor) -> InputError:
+    if scores.isnan().any() or not scores.max().isfinite():
+        return InputError("the model's scores are not finite: its training diverged", hint="use an earlier checkpoint")
+    return InputError("every token is banned", hint="give fewer `--bad-words`")

@@ -1,0 +1,201 @@
+"""Several texts at once, token by token: texts join and leave between two tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from alm.errors import InputError
+from alm.generation.choosing import Choice, Chooser
+from alm.generation.rows import Rows, rows_for
+from alm.generation.sampling import SamplingConfig
+from alm.model.config import ModelConfig
+from alm.model.transformer import Transformer
+
+EndReason = Literal["stop", "length", "context"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt to continue; an empty one begins with the engine's end of text."""
+
+    ids: Sequence[int]
+    sampling: SamplingConfig
+    banned: Sequence[Sequence[int]] = ()
+    alternatives: int | None = None  # None: choices have no probabilities
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A token that was added to the text of request `number`."""
+
+    number: int
+    choice: Choice
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The text of request `number` is complete: its end was chosen, or `max_tokens` tokens, or the context is full."""
+
+    number: int
+    reason: EndReason
+
+
+@dataclass
+class _Seat:
+    """A text and its row, which has read `length` of its last tokens: all, or all but the newest."""
+
+    number: int
+    row: int
+    request: Request
+    chooser: Chooser
+    room: int  # tokens that may still come
+    length: int
+    scores: Tensor  # (V,) of the token after those that were read
+    is_read: bool = True  # whether the row has read the newest token, too
+
+    @property
+    def can_slide(self) -> bool:
+        return self.request.sampling.overflow == "slide"
+
+
+class Engine:
+    """Continues requests on one model, a few of them at a time."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        *,
+        end_of_text_id: int,
+        vocab_size: int | None = None,
+        rows: int = 1,
+        max_tokens: int | None = None,
+        plain: bool = False,
+    ) -> None:
+        """Only ids below `vocab_size` are chosen: a model may have more than its tokenizer; absent means all.
+
+        `rows` texts go on at once, each with memory for `max_tokens` tokens, prompt included (absent: the whole
+        context). The model is put in eval mode; its weights must not change meanwhile. `plain` as in `rows_for`.
+        """
+        self._config, self._end_of_text_id = model.eval().config, end_of_text_id
+        self._vocab_size = vocab_size or model.config.known_vocab_size
+        context = model.config.max_position_embeddings
+        self._room = min(max_tokens or context, context)
+        self._rows: Rows = rows_for(model, count=rows, max_tokens=self._room, plain=plain)
+        self._free = list(range(rows))[::-1]
+        self._seats: dict[int, _Seat] = {}
+        self._waiting: dict[int, Request] = {}
+        self._known: dict[int, tuple[list[int], Tensor]] = {}  # by row: the prompt it begins with, and what follows
+        self._count = 0
+
+    def add(self, request: Request) -> int:
+        """Take a request in; its number, counted from 0. InputError when its prompt has no room or unknown ids."""
+        check_prompt(request.ids, self._config, overflow=request.sampling.overflow)
+        number, self._count = self._count, self._count + 1
+        self._waiting[number] = request
+        return number
+
+    def stop(self, number: int) -> None:
+        """Give a text up. No event tells of it."""
+        self._waiting.pop(number, None)
+        if seat := self._seats.pop(number, None):
+            self._free.append(seat.row)
+
+    def run(self) -> Iterator[Chosen | Ended]:
+        """What happens until all texts are complete."""
+        while self._waiting or self._seats:
+            yield from self.step()
+
+    def step(self) -> list[Chosen | Ended]:
+        """One more token for each text that has a row; those that wait are given the free rows first."""
+        while self._free and self._waiting:
+            number = next(iter(self._waiting))
+            self._seats[number] = self._seated(number, self._waiting.pop(number))
+        self._read_newest([seat for seat in self._seats.values() if not seat.is_read])
+        return [event for seat in list(self._seats.values()) for event in self._chosen(seat)]
+
+    def _seated(self, number: int, request: Request) -> _Seat:
+        row = self._free.pop()
+        prompt = list(request.ids) or [self._end_of_text_id]
+        chooser = Chooser(request.sampling, prompt, banned=request.banned, alternatives=request.alternatives)
+        most = request.sampling.max_tokens
+        if request.sampling.overflow == "slide":
+            prompt, room = prompt[-_remembered(self._config, most) :], most
+        else:
+            room = min(most, self._config.max_position_embeddings - len(prompt))
+        scores = self._prefill(row, prompt) if room else torch.empty(0)
+        return _Seat(number, row, request, chooser, room, len(prompt), scores)
+
+    def _prefill(self, row: int, prompt: list[int]) -> Tensor:
+        """Read a prompt, or take it from a row that begins with the same one."""
+        for source, (known, scores) in self._known.items():
+            if known == prompt and self._rows.share(source, row, len(prompt)):
+                self._known[row] = known, scores
+                return scores
+        self._known.pop(row, None)
+        scores = self._rows.prefill(row, prompt)
+        self._known[row] = prompt, scores
+        return scores
+
+    def _read_newest(self, seats: list[_Seat]) -> None:
+        """Let rows read the token that was chosen last."""
+        for seat in [seat for seat in seats if seat.length == self._room]:
+            kept = seat.chooser.ids[-(self._room // 2) :] if self._room > 1 else seat.chooser.ids[-1:]
+            self._known.pop(seat.row, None)
+            seat.scores, seat.length, seat.is_read = self._rows.prefill(seat.row, kept), len(kept), True
+        left = [seat for seat in seats if not seat.is_read]
+        if not left:
+            return
+        scores = self._rows.step([seat.row for seat in left], [seat.chooser.ids[-1] for seat in left])
+        for seat, row_scores in zip(left, scores, strict=True):
+            seat.scores, seat.length, seat.is_read = row_scores, seat.length + 1, True
+
+    def _chosen(self, seat: _Seat) -> Iterator[Chosen | Ended]:
+        if seat.room:
+            choice = seat.chooser.choose(seat.scores[: self._vocab_size])
+            if choice.id == self._end_of_text_id:
+                yield self._ended(seat, "stop")
+                return
+            seat.room, seat.is_read = seat.room - 1, False
+            yield Chosen(seat.number, choice)
+        if not seat.room:
+            is_short = len(seat.chooser.generated) < seat.request.sampling.max_tokens
+            yield self._ended(seat, "context" if is_short else "length")
+
+    def _ended(self, seat: _Seat, reason: EndReason) -> Ended:
+        self.stop(seat.number)
+        return Ended(seat.number, reason)
+
+
+def check_prompt(
+    prompt_ids: Sequence[int], config: ModelConfig, *, overflow: Literal["refuse", "slide"] = "refuse"
+) -> None:
+    """Raise InputError when a model of this shape cannot continue the prompt."""
+    context = config.max_position_embeddings
+    if len(prompt_ids) >= context and overflow == "refuse":
+        raise InputError(
+            f"the prompt has {len(prompt_ids)} tokens, and the model's context holds {context}, answer included",
+            hint=f"shorten the prompt to at most {context - 1} tokens",
+        )
+    unknown = next((token_id for token_id in prompt_ids if not 0 <= token_id < config.known_vocab_size), None)
+    if unknown is not None:
+        raise InputError(
+            f"the prompt has the token id {unknown}, and the model's ids are 0 to {config.known_vocab_size - 1}",
+            hint="use the tokenizer.json that lies beside the checkpoint",
+        )
+
+
+def _remembered(config: ModelConfig, max_tokens: int) -> int:
+    """How many tokens at the end of a prompt are read: with room for the answer, but at least half of the context."""
+    context = config.max_position_embeddings
+    return max(context - max_tokens, context // 2, 1)
+
+
+def needed(requests: Sequence[Request], config: ModelConfig) -> int:
+    """Tokens of context that the longest of `requests` can come to."""
+    longest = max((max(len(each.ids), 1) + each.sampling.max_tokens for each in requests), default=1)
+    return min(longest, config.max_position_embeddings)

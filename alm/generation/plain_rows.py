@@ -1,0 +1,42 @@
+"""Rows as any model knows them: `Transformer.forward`, one row after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from alm.generation.rows import is_llama
+from alm.model.transformer import Transformer
+
+
+class PlainRows:
+    """Works for every model on every device, and computes as training does."""
+
+    def __init__(self, model: Transformer, *, count: int, max_tokens: int) -> None:
+        self._model = model
+        self._whole = model.new_cache(batch_size=count, max_tokens=max_tokens)
+        self._caches = [self._whole.row(row) for row in range(count)]
+
+    def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
+        """Scores (V,) of the token after `ids`."""
+        self._caches[row] = self._whole.row(row)
+        return self._next(row, ids)
+
+    def share(self, source: int, row: int, tokens: int) -> bool:
+        """Keys and values alone: other models remember more than these."""
+        if not is_llama(self._model.config):
+            return False
+        self._caches[row].take(self._caches[source], tokens)
+        return True
+
+    def step(self, rows: Sequence[int], ids: Sequence[int]) -> Tensor:
+        """Scores (B, V) of the tokens after `ids`."""
+        return torch.stack([self._next(row, [token_id]) for row, token_id in zip(rows, ids, strict=True)])
+
+    # Entered anew for each token: a mode held across a `yield` would leak into the caller's code.
+    @torch.inference_mode()
+    def _next(self, row: int, ids: Sequence[int]) -> Tensor:
+        placed = torch.tensor([ids], device=self._model.head_weight.device)
+        return self._model.logits(self._model(placed, self._caches[row])[0, -1]).float().cpu()

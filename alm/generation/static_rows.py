@@ -1,0 +1,135 @@
+"""Rows on a GPU: one step for all of them with tensors that stay where they are, so that CUDA can replay it as a graph.
+
+Launching some hundred small kernels takes a GPU's host longer than the kernels themselves; a graph is launched once
+(pytorch.org/docs, "CUDA Graphs"). B rows, D model width, H query heads, K key/value heads, E head width, V vocabulary,
+S places that are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from alm.model.transformer import Block, Transformer
+
+# Places are looked at in multiples of this: a graph has fixed shapes, and each of them costs memory.
+_SPAN = 256
+_WARM_UPS = 3
+
+
+class StaticRows:
+    """A Llama or Qwen3, with windows or without."""
+
+    def __init__(self, model: Transformer, *, count: int, max_tokens: int) -> None:
+        self._model, self._max_tokens = model, max_tokens
+        device = model.head_weight.device
+        self._whole = model.new_cache(batch_size=count, max_tokens=max_tokens)
+        self._lengths = [0] * count
+        self._ids = torch.zeros(count, dtype=torch.int64, device=device)
+        self._places = torch.zeros(count, dtype=torch.int64, device=device)
+        self._numbers = torch.arange(count, device=device)
+        self._steps: dict[int, Callable[[], Tensor]] = {}
+
+    @torch.inference_mode()
+    def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
+        """Scores (V,) of the token after `ids`."""
+        hidden = self._model(torch.tensor([ids], device=self._ids.device), self._whole.row(row))
+        self._lengths[row] = len(ids)
+        return self._model.logits(hidden[0, -1]).float().cpu()
+
+    @torch.inference_mode()
+    def share(self, source: int, row: int, tokens: int) -> bool:
+        """Keys and values are all there is."""
+        for layer in self._whole.layers:
+            layer.keys[row, :, :tokens] = layer.keys[source, :, :tokens]
+            layer.values[row, :, :tokens] = layer.values[source, :, :tokens]
+        self._lengths[row] = tokens
+        return True
+
+    @torch.inference_mode()
+    def step(self, rows: Sequence[int], ids: Sequence[int]) -> Tensor:
+        """Scores (B, V) of the tokens after `ids`. Rows that take no part are computed along, and stay as they are."""
+        given = self._ids.new_zeros(len(self._ids), device="cpu")
+        given[list(rows)] = torch.tensor(ids)
+        self._ids.copy_(given)
+        # The place after a row's last token is written to before it is read, whoever writes it.
+        places = torch.tensor(self._lengths).clamp_max(self._max_tokens - 1)
+        self._places.copy_(places)
+        longest = max(self._lengths[row] for row in rows) + 1
+        span = min(-(-longest // _SPAN) * _SPAN, self._max_tokens)
+        if span not in self._steps:
+            self._steps[span] = self._prepared(span)
+        scores = self._steps[span]().float().cpu()
+        for row in rows:
+            self._lengths[row] += 1
+        return scores[list(rows)]
+
+    def _prepared(self, span: int) -> Callable[[], Tensor]:
+        """A step that looks at `span` places: as a graph on CUDA, as it is elsewhere."""
+        if self._ids.device.type != "cuda":
+            return lambda: self._scores(span)
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(_WARM_UPS):
+                self._scores(span)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            scores = self._scores(span)
+
+        def replay() -> Tensor:
+            graph.replay()
+            return scores
+
+        return replay
+
+    def _scores(self, span: int) -> Tensor:
+        """Scores (B, V) after reading `_ids` at `_places`."""
+        decoder: Any = self._model.model  # Any: modules of kinds
+        x = F.embedding(self._ids, decoder.embed_tokens.weight)  # (B, D)
+        angles = (decoder.positions.cos[self._places], decoder.positions.sin[self._places])  # (B, 1, E/2)
+        distances = self._places[:, None] - torch.arange(span, device=x.device)  # (B, S)
+        for number, block in enumerate(decoder.layers):
+            x = x + self._attention(block, number, x, angles, distances)
+            x = x + block.mlp(block.post_attention_layernorm(x))
+        return self._model.logits(decoder.norm(x))
+
+    def _attention(
+        self, block: Block, number: int, x: Tensor, angles: tuple[Tensor, Tensor], distances: Tensor
+    ) -> Tensor:
+        attention: Any = block.self_attn
+        cache, span = self._whole.layers[number], distances.shape[1]
+        normal = block.input_layernorm(x)
+        parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+        q, k, v = (part(normal).view(len(x), -1, attention.head_width) for part in parts)  # (B, H or K, E)
+        if attention.q_norm is not None:
+            q, k = attention.q_norm(q), attention.k_norm(k)
+        q, k = _turned(q, *angles), _turned(k, *angles)
+        cache.keys.index_put_((self._numbers[:, None], _heads(k), self._places[:, None]), k)
+        cache.values.index_put_((self._numbers[:, None], _heads(v), self._places[:, None]), v)
+        seen = distances >= 0
+        if attention.window is not None:
+            seen = seen & (distances < attention.window)
+        mixed = F.scaled_dot_product_attention(
+            q[:, :, None],
+            cache.keys[:, :, :span],
+            cache.values[:, :, :span],
+            attn_mask=seen[:, None, None],
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+        return cast(Tensor, attention.o_proj(mixed.flatten(1)))
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`x` (B, heads, E) turned by the angles (B, 1, E/2)."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def _heads(x: Tensor) -> Tensor:
+    return torch.arange(x.shape[1], device=x.device)[None]
