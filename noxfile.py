@@ -130,6 +130,14 @@ def bench_model(session: nox.Session) -> None:
     session.run("python", "benchmarks/model.py", *session.posargs)
 
 
+@nox.session(venv_backend="venv")
+def bench_generate(session: nox.Session) -> None:
+    """benchmarks/generate.py beside transformers, litgpt and llama.cpp, in an environment of its own."""
+    session.install("-e", ".")  # first: it decides which PyTorch
+    session.install("litgpt", "transformers", "xllamacpp")
+    session.run("python", "benchmarks/generate.py", *session.posargs)
+
+
 def _alm(session: nox.Session, *arguments: str) -> None:
     session.run(PYTHON, "-m", "alm", *arguments)
 

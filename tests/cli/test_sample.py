@@ -71,7 +71,7 @@ def test_a_stop_is_not_printed(trained: Path, run: Any) -> None:
 
 
 def test_the_end_of_the_context_is_refused_or_slid_over(trained: Path, run: Any) -> None:
-    arguments = ["--prompt", "fox " * 300, "--temperature", "9", "--top-k", "300"]
+    arguments = ["--prompt", "fox " * 2000, "--temperature", "9", "--top-k", "300"]
     code, _, err = run("sample", *arguments)
     assert code == 1
     assert "the model's context holds" in err
@@ -94,7 +94,7 @@ def test_lines_are_continued_one_after_the_other(trained: Path, run: Any, monkey
 def test_a_line_that_is_too_long_costs_no_more_than_itself(
     trained: Path, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("fox " * 300 + "\nthe\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("fox " * 2000 + "\nthe\n"))
     out, err = ok(run, "-i")
     assert out.startswith("the")
     assert "context holds" in err
