@@ -6,17 +6,24 @@ T tokens, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
 
+from alm import __version__
+from alm.artifacts import Comparison
+from alm.export.held_out import HeldOut, TokenLosses
 from alm.export.source import Source
 from alm.model.transformer import Transformer
 
 # fp32 on both sides, with sums in another order: as a share of the largest logit. The same in bits per byte.
 LOGITS_BAR = 1e-5
 BITS_PER_BYTE_BAR = 1e-5
+
+# In place of a difference that is none: JSON knows no infinity.
+UNLIKE = 1e30
 
 GREEDY_TOKENS = 48
 LONG_PROMPT_TOKENS = 512
@@ -88,6 +95,90 @@ def greedy_ids(source: Source, network: Transformer, prompt: Sequence[int], toke
 
 
 def worst_logit(ours: Tensor, theirs: Tensor) -> float:
-    """The largest difference of two (T, V) as a share of the largest of `ours`; infinite where one is not finite."""
+    """The largest difference of two (T, V) as a share of the largest of `ours`; `UNLIKE` where one is not finite."""
     worst = ((ours - theirs).abs().max() / ours.abs().max().clamp_min(1e-30)).item()
-    return worst if math.isfinite(worst) else math.inf
+    return worst if math.isfinite(worst) else UNLIKE
+
+
+def ids(source: Source, tool: str, encode: Callable[[str], list[int]]) -> Comparison:
+    """The hard texts, through our tokenizer and theirs."""
+    different = [text for text in HARD_TEXTS if encode(text) != source.tokenizer.encode(text)]
+    detail = f"first: {different[0]!r}" if different else f"{len(HARD_TEXTS)} hard texts"
+    return Comparison(what="texts with other ids", tool=tool, difference=len(different), bar=0, detail=detail)
+
+
+def logits(
+    source: Source,
+    network: Transformer,
+    tool: str,
+    theirs: Callable[[list[int]], Tensor],
+    *,
+    bar: float = LOGITS_BAR,
+) -> Comparison:
+    """Scores (T, V) of every prompt by our `network`, and theirs."""
+    asked = prompts(source)
+    worst = max(worst_logit(logits_of(network, prompt), theirs(prompt)) for prompt in asked)
+    tokens = sum(map(len, asked))
+    detail = f"largest difference as a share of the largest logit, {len(asked)} prompts, {tokens:,} tokens"
+    return Comparison(what="logits", tool=tool, difference=worst, bar=bar, detail=detail)
+
+
+def greedy(
+    source: Source,
+    network: Transformer,
+    tool: str,
+    answer: Callable[[list[int], int], list[int]],
+    *,
+    bar: float = LOGITS_BAR,
+) -> Comparison:
+    """The likeliest continuation of every prompt by our `network`, and theirs, token for token.
+
+    Where two tokens are as likely to us, as far as `bar` lets scores differ, either may come, and what follows is not
+    asked about.
+    """
+    total = different = ties = 0
+    for prompt in prompts(source):
+        tokens = answer_tokens(source, prompt)
+        ours = greedy_ids(source, network, prompt, tokens)
+        found = answer(prompt, tokens)
+        total += len(ours)
+        if ours != found:
+            at = next(n for n, pair in enumerate(zip_longest(ours, found)) if pair[0] != pair[1])
+            is_tie = at < min(len(ours), len(found)) and _is_tie(
+                network, [*prompt, *ours[:at]], ours[at], found[at], bar
+            )
+            ties += is_tie
+            different += 0 if is_tie else max(len(ours), len(found)) - at
+    detail = f"{total:,} tokens" + (f", {ties} answers go apart where two tokens are as likely" if ties else "")
+    return Comparison(what="tokens of greedy text that differ", tool=tool, difference=different, bar=0, detail=detail)
+
+
+def _is_tie(network: Transformer, ids: list[int], first: int, second: int, bar: float) -> bool:
+    scores = logits_of(network, ids)[-1]
+    return abs(scores[first] - scores[second]).item() <= 2 * bar * scores.abs().max().item()
+
+
+def bits_per_byte(
+    text: HeldOut, network: Transformer, tool: str, theirs: TokenLosses, *, bar: float = BITS_PER_BYTE_BAR
+) -> list[Comparison]:
+    """The score of held-out text by our `network`, and theirs."""
+    ours = text.bits_per_byte(scored_by(network))
+    found = text.bits_per_byte(theirs)
+    difference = abs(found - ours) if math.isfinite(found) else UNLIKE
+    detail = f"{ours:.6f} here, {found:.6f} there"
+    return [Comparison(what="bits per byte of held-out text", tool=tool, difference=difference, bar=bar, detail=detail)]
+
+
+def rounding(text: HeldOut, whole: Transformer, rounded: Transformer, dtype: str) -> list[Comparison]:
+    """What writing numbers as `dtype` costs, in bits per byte: told, and no reason to refuse."""
+    if rounded is whole:
+        return []
+    before, after = (text.bits_per_byte(scored_by(network)) for network in (whole, rounded))
+    detail = f"{before:.6f} in fp32, {after:.6f} so"
+    what = f"bits per byte that {dtype} costs"
+    return [Comparison(what=what, tool=f"alm {__version__}", difference=after - before, detail=detail)]
+
+
+def scored_by(network: Transformer) -> TokenLosses:
+    """Our own losses."""
+    return lambda inputs, targets: network.token_losses(network(inputs), targets)

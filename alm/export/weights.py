@@ -18,10 +18,11 @@ def narrowed(weights: dict[str, Tensor], dtype: str) -> dict[str, Tensor]:
     return {name: tensor.to(DTYPES[dtype]) for name, tensor in weights.items()}
 
 
-def overflowing(weights: dict[str, Tensor], dtype: str) -> list[str]:
-    """The names of finite tensors of which a value is not finite any more as `dtype`."""
+def too_large(weights: dict[str, Tensor], dtype: str) -> list[str]:
+    """A sentence for the first tensor of which a value would not be finite any more as `dtype`; often none."""
     largest = torch.finfo(DTYPES[dtype]).max
-    return [name for name, tensor in weights.items() if tensor.abs().max() > largest]
+    found = [name for name, tensor in weights.items() if tensor.abs().max() > largest]
+    return [f"`{found[0]}` has values beyond {largest:,.0f}, the largest of {dtype}"] if found else []
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

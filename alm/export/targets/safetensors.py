@@ -26,10 +26,9 @@ class Config(TargetConfig):
 
 def refusals(config: Config, source: Source) -> list[str]:
     """Only what `dtype` cannot hold."""
-    from alm.export.weights import overflowing
+    from alm.export.weights import too_large
 
-    large = overflowing(source.weights, config.dtype)
-    return [f"`{large[0]}` has values that are too large for {config.dtype}"] if large else []
+    return too_large(source.weights, config.dtype)
 
 
 def write(config: Config, source: Source, folder: Path) -> None:
