@@ -37,6 +37,7 @@ PROMISED = {
     "alm pretrain": "--model --train --data --out --device --nproc --resume --seed --time-limit --budget --set --json "
     "-q -v --dry-run",
     "alm sample": "--checkpoint --tokenizer --prompt --max-tokens --temperature --top-k --seed --device --json -q -v",
+    "alm export": "--to --checkpoint --out --dtype --no-compare --set --force --json -q -v --dry-run",
     "alm watch": "--once --json",
     "alm report": "--out --force --json",
     "alm config show": "--set --json",
