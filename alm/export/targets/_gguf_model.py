@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from alm.model.attention import grouped
-from alm.model.attention.grouped import window_of
 from alm.model.config import ModelConfig
-from alm.model.feedforward import swiglu
 from alm.model.positions import rope
 
 if TYPE_CHECKING:
@@ -35,41 +32,8 @@ def architecture(model: ModelConfig) -> Literal["llama", "qwen3"]:
     return "qwen3" if model.qk_norm else "llama"
 
 
-def refusals(model: ModelConfig) -> list[str]:
-    """What llama.cpp's Llama and Qwen3 do not have."""
-    kind = {name: getattr(model, name).kind for name in ("positions", "feedforward", "attention")}
-    reasons = {
-        f"positions are `{kind['positions']}`, and llama.cpp has a Llama with `rope` alone": kind["positions"]
-        != "rope",
-        f"the feed-forward layer is `{kind['feedforward']}`, and llama.cpp has a Llama with `swiglu` alone": (
-            kind["feedforward"] != "swiglu"
-        ),
-        f"attention is `{kind['attention']}`, and llama.cpp has a Llama with `grouped` alone": (
-            kind["attention"] != "grouped"
-        ),
-        "`attention.window` hides earlier tokens, which llama.cpp's Llama shows": _has_window(model),
-        "`attention.document_mask` hides earlier documents, which llama.cpp's Llama shows": (
-            getattr(model.attention, "document_mask", False)
-        ),
-        "`x0_skip` adds the embeddings in every block, which llama.cpp's Llama does not": model.x0_skip,
-        "`value_residual` mixes values with those of the first block, which llama.cpp's Llama does not": (
-            model.value_residual
-        ),
-        "`smear` adds the embedding of the token before, which llama.cpp's Llama does not": model.smear,
-    }
-    return [reason for reason, is_so in reasons.items() if is_so]
-
-
-def _has_window(model: ModelConfig) -> bool:
-    attention = model.attention
-    return isinstance(attention, grouped.Config) and any(
-        window_of(attention, layer) is not None for layer in range(model.n_layers)
-    )
-
-
 def add_shape(writer: gguf.GGUFWriter, model: ModelConfig) -> None:
     """Every number that llama.cpp needs to build the model."""
-    assert isinstance(model.feedforward, swiglu.Config)
     writer.add_vocab_size(model.known_vocab_size)
     writer.add_context_length(model.max_position_embeddings)
     writer.add_embedding_length(model.d_model)

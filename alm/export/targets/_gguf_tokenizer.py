@@ -47,6 +47,9 @@ def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, *, vocab_size: 
     writer.add_token_list([*names, *(f"[unused {id_}]" for id_ in padding)])
     writer.add_token_types([*types, *(kinds.UNUSED for _ in padding)])
     writer.add_token_merges([f"{names[left]} {names[right]}" for left, right in tokenizer.merge_pairs])
+    if padding:
+        # As `alm sample`, llama.cpp then never says what has no text.
+        writer.add_array("tokenizer.ggml.suppress_tokens", list(padding))
     _add_special_ids(writer, tokenizer)
 
 

@@ -27,8 +27,8 @@ _SECONDS = 600
 class LlamaCpp:
     """A model in llama.cpp, asked by id or by text."""
 
-    def __init__(self, connection: HTTPConnection) -> None:
-        self._connection = connection
+    def __init__(self, host: str, port: int) -> None:
+        self._host, self._port = host, port
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, nothing added, and nothing in it read as a special token."""
@@ -69,9 +69,12 @@ class LlamaCpp:
         )
 
     def _ask(self, path: str, **question: object) -> dict[str, Any]:  # Any: as JSON has it
-        self._connection.request("POST", path, json.dumps(question), {"Content-Type": "application/json"})
-        response = self._connection.getresponse()
-        answer: dict[str, Any] = json.loads(response.read())
+        # A connection for each question: the server hangs up after seconds without one, which we may need to think.
+        with closing(HTTPConnection(self._host, self._port, timeout=_SECONDS)) as connection:
+            headers = {"Content-Type": "application/json", "Connection": "close"}
+            connection.request("POST", path, json.dumps(question), headers)
+            response = connection.getresponse()
+            answer: dict[str, Any] = json.loads(response.read())
         assert response.status == 200, answer
         return answer
 
@@ -92,9 +95,9 @@ def serving(path: Path, *, context: int) -> Iterator[LlamaCpp]:
         ) from error
     address = urlsplit(server.listening_address)
     assert address.hostname is not None
+    assert address.port is not None
     try:
-        with closing(HTTPConnection(address.hostname, address.port, timeout=_SECONDS)) as connection:
-            yield LlamaCpp(connection)
+        yield LlamaCpp(address.hostname, address.port)
     finally:
         del server  # the last reference: it stops its threads and closes its port
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from alm.artifacts import Comparison
+from alm.export import llama
 from alm.export.config import TargetConfig
 from alm.export.source import Source
 from alm.files import explained
@@ -31,12 +33,13 @@ class Config(TargetConfig):
 
 def refusals(config: Config, source: Source) -> list[str]:
     """What llama.cpp's Llama, its tokenizers, or `dtype` cannot hold."""
-    from alm.export.targets import _gguf_model, _gguf_tokenizer
-    from alm.export.weights import overflowing
+    from alm.export.targets import _gguf_tokenizer
+    from alm.export.weights import too_large
 
-    narrow = [] if config.dtype == "f32" else overflowing(source.weights, "fp16")
-    large = [f"`{name}` has values that are too large for {config.dtype}" for name in narrow[:1]]
-    return [*_gguf_model.refusals(source.model), *_gguf_tokenizer.refusals(source.tokenizer), *large]
+    found = [*llama.refusals(source.model), *llama.vocabulary_refusals(source.model, source.tokenizer)]
+    found += _gguf_tokenizer.refusals(source.tokenizer)
+    # Scales of q8_0 are f16, too, and what has no whole blocks is f16.
+    return found if config.dtype == "f32" else found + too_large(source.weights, "fp16")
 
 
 def file_name(config: Config, source: Source) -> str:
@@ -84,8 +87,6 @@ def _add_origin(writer: gguf.GGUFWriter, config: Config, source: Source) -> None
 
 def compare(config: Config, source: Source, folder: Path) -> list[Comparison] | None:
     """What llama.cpp makes of the file; None where the package is not installed."""
-    from importlib.util import find_spec
-
     if find_spec(TOOL) is None:
         return None
     from alm.export.targets._gguf_compare import comparisons
