@@ -237,6 +237,40 @@ class RunMetadata(Metadata):
         return [FileRecord(path="tokenizer.json", bytes=-1, sha256=self.tokenizer_sha256)]
 
 
+class Comparison(Config):
+    """What another tool makes of an export, beside this alm.
+
+    `difference` is the worst that was found; above `bar` the export is refused. Without a `bar` it is only told.
+    """
+
+    what: str
+    tool: str
+    difference: float
+    bar: float | None = None
+    detail: str = ""
+
+    @property
+    def is_close(self) -> bool:
+        """Whether the difference is one that may be."""
+        return self.bar is None or self.difference <= self.bar
+
+
+class ExportMetadata(Metadata):
+    """`export.json`: a model in the files of another tool. `comparisons` is absent where that tool was not there."""
+
+    format: Literal["alm-export"] = "alm-export"
+    to: str
+    name: str
+    step: int
+    parameters: int
+    tokenizer_sha256: str
+    comparisons: tuple[Comparison, ...] | None = None
+    files: tuple[FileRecord, ...]
+
+    def payload(self) -> list[FileRecord]:
+        return list(self.files)
+
+
 AnyMetadata = TypeVar("AnyMetadata", bound=Config)
 
 

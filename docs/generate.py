@@ -226,6 +226,10 @@ SHARED = {
     ),
     "alm.training.sinks": ("Sinks", "`logging.sinks` is a list of these: `--set logging.sinks=[tensorboard]`."),
     "alm.corpus.adapters": ("Adapters", "`adapter` of a source says how its rows become documents."),
+    "alm.export.targets": (
+        "Exports",
+        "There is no file for these: `alm export` has `--dtype`, and `--set` for the rest.",
+    ),
 }
 TYPE_NAMES = {int: "integer", float: "number", bool: "true or false", str: "text"}
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}

@@ -26,6 +26,8 @@ KINDS: list[dict[str, Any]] = [
     },
     EXTRAS,
     {"feedforward": "relu2"},
+    {"head_dim": 6, "n_heads": 5, "n_kv_heads": 5},
+    {"head_dim": 14, "qk_norm": True},
     {"feedforward": {"kind": "dual", "small_hidden_size": 16, "capacity_factor": 2.0}},
 ]
 
@@ -48,6 +50,7 @@ def random_values(seed: int) -> dict[str, Any]:
     if draw.random() < 0.3:
         attention |= {"document_mask": True, "end_of_text_id": 3}
     return {
+        "head_dim": random.Random(-1 - seed).choice(["auto", "auto", 6, 10]),
         "d_model": heads * draw.choice([4, 8, 16]),
         "n_layers": draw.choice([1, 2, 3]),
         "n_heads": heads,

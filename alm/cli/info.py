@@ -14,7 +14,9 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def info(
-    path: Annotated[Path, typer.Argument(help="A clean corpus, a tokenizer, packed data, a run or a checkpoint.")],
+    path: Annotated[
+        Path, typer.Argument(help="A clean corpus, a tokenizer, packed data, a run, a checkpoint or an export.")
+    ],
     json: options.Json = False,
 ) -> None:
     """Say what an artifact is, what it was made from, and whether it is whole (every hash is checked)."""

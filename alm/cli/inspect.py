@@ -10,6 +10,7 @@ from typing import Any
 
 from alm import artifacts
 from alm.artifacts import (
+    ExportMetadata,
     FileRecord,
     PackMetadata,
     RunMetadata,
@@ -50,7 +51,8 @@ def inspect(path: Path) -> Found:
         if applies(path):
             return look(path)
     raise ArtifactError(
-        f"`{path}` is no artifact of alm", hint="name a clean corpus, a tokenizer, packed data, a run or a checkpoint"
+        f"`{path}` is no artifact of alm",
+        hint="name a clean corpus, a tokenizer, packed data, a run, a checkpoint or an export",
     )
 
 
@@ -174,6 +176,22 @@ def _checkpoint(path: Path) -> Found:
     return Found("checkpoint", rows, [], "", [facts])
 
 
+def _export(path: Path) -> Found:
+    from alm.export.run import METADATA_NAME, line
+
+    metadata = artifacts.read(path / METADATA_NAME, ExportMetadata, hint="run `alm export`")
+    rows = [
+        ("form", metadata.to),
+        ("parameters", f"{metadata.parameters:,}"),
+        ("step", f"{metadata.step:,}"),
+        ("tokenizer", metadata.tokenizer_sha256[: artifacts.SHORT_HASH]),
+        *(("compared", line(comparison)) for comparison in metadata.comparisons or ()),
+        *_inputs(metadata.inputs),
+    ]
+    faults = artifacts.damaged(path, metadata.payload())
+    return Found("export", rows, faults, f"run `{metadata.command} --force`", [metadata.model_dump(mode="json")])
+
+
 def _inputs(inputs: tuple[FileRecord, ...]) -> Rows:
     shown = [("made from", f"{file.path}  {file.sha256[: artifacts.SHORT_HASH]}") for file in inputs[:5]]
     return [*shown, ("", f"and {len(inputs) - 5} more files")] if len(inputs) > 5 else shown
@@ -195,6 +213,7 @@ _LOOKS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Found]], ...] = (
     (lambda path: path.suffix == ".pt", _checkpoint),
     (lambda path: _is(path / "run.json", "alm-run"), _run),
     (lambda path: _is(path / "metadata.json", "alm-packed"), _packed),
+    (lambda path: _is(path / "export.json", "alm-export"), _export),
     (lambda path: path.is_dir() and any(_is_clean_metadata(p) for p in path.glob("*.json")), _clean),
     (_is_clean_metadata, _clean),
     (lambda path: path.is_file() and metadata_path(path).is_file(), _tokenizer),

@@ -24,6 +24,9 @@ class ModelConfig(Config):
 
     d_model: PositiveInt = Field(384, description="Width of the residual stream.")
     n_layers: PositiveInt = Field(8, description="Number of transformer blocks.")
+    head_dim: Literal["auto"] | PositiveInt = Field(
+        "auto", description="Width of one head, or `auto` for `d_model` / `n_heads`."
+    )
     n_heads: PositiveInt = Field(6, description="Number of query heads in each attention.")
     n_kv_heads: PositiveInt = Field(
         1, description="Number of key and value heads, each shared by a group of query heads."
@@ -61,7 +64,7 @@ class ModelConfig(Config):
     @classmethod
     def _heads_divide_width(cls, n_heads: int, info: ValidationInfo) -> int:
         d_model = info.data.get("d_model")
-        if d_model is not None and d_model % n_heads:
+        if info.data.get("head_dim") == "auto" and d_model is not None and d_model % n_heads:
             raise ValueError(f"n_heads {n_heads} does not divide d_model {d_model}")
         return n_heads
 
@@ -88,7 +91,7 @@ class ModelConfig(Config):
     @property
     def head_width(self) -> int:
         """E: how wide one head is."""
-        return self.d_model // self.n_heads
+        return self.d_model // self.n_heads if isinstance(self.head_dim, str) else self.head_dim
 
     @property
     def known_vocab_size(self) -> int:

@@ -10,11 +10,11 @@ from alm import page
 from alm.artifacts import Values, flat
 from alm.report import chart, words
 from alm.report.chart import Curve
-from alm.report.lineage import Lineage, trace
 from alm.report.notes import notes
 from alm.report.record import SCORE, Record
 from alm.report.series import Point, smoothed
 from alm.training.config import RunConfig
+from alm.training.lineage import Lineage, trace
 from alm.training.metrics import Row
 
 GENERATOR = "alm report"
@@ -288,7 +288,7 @@ def _table_of(runs: Sequence[Shown], keys: Iterable[str], cell: Callable[[int, s
 
 
 def _lineage(runs: Sequence[Shown]) -> list[str]:
-    traced = [trace(run.record) for run in runs]
+    traced = [trace(run.record.folder, run.record.metadata) for run in runs]
     keys = list(dict.fromkeys(name for found in traced for name, _ in found.facts))
     facts = [dict(found.facts) for found in traced]
     parts = [page.heading("Lineage"), _table_of(runs, keys, lambda i, key: facts[i].get(key, ""))]

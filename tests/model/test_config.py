@@ -14,6 +14,7 @@ def test_defaults() -> None:
     assert ModelConfig().model_dump(mode="json") == {
         "d_model": 384,
         "n_layers": 8,
+        "head_dim": "auto",
         "n_heads": 6,
         "n_kv_heads": 1,
         "ffn_hidden_size": 1536,
@@ -64,6 +65,7 @@ def test_what_is_dumped_loads_as_the_same() -> None:
         ),
         ({"positions": {"kind": "rope", "scaling": {"factor": 2}}}, "a factor needs a method"),
         ({"d_model": 30, "n_heads": 6}, "rope needs an even head width, and d_model 30 / n_heads 6 = 5"),
+        ({"head_dim": 7}, "rope needs an even head width, and head_dim = 7"),
         ({"vocab_size": 0}, "greater than 0"),
         ({"vocab_size": "all"}, "'auto'"),
         ({"dropout": 1.0}, "less than 1"),
@@ -81,6 +83,11 @@ def test_the_place_of_a_head_problem_is_its_own_key() -> None:
     with pytest.raises(ValidationError) as caught:
         ModelConfig(d_model=100, n_heads=6)
     assert [error["loc"] for error in caught.value.errors()] == [("n_heads",)]
+
+
+def test_heads_as_wide_as_they_are_told() -> None:
+    assert ModelConfig(d_model=96, n_heads=6).head_width == 16
+    assert ModelConfig(d_model=100, n_heads=6, head_dim=24).head_width == 24
 
 
 def test_vocab_size_can_be_fixed_later() -> None:

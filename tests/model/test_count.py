@@ -24,7 +24,14 @@ MEMORY = 0.08
 
 @pytest.mark.parametrize(
     "shape",
-    [{}, {"qk_norm": True}, {"tie_embeddings": False, "n_kv_heads": 1}, {"n_layers": 3, "n_kv_heads": 4}, EXTRAS],
+    [
+        {},
+        {"qk_norm": True},
+        {"tie_embeddings": False, "n_kv_heads": 1},
+        {"n_layers": 3, "n_kv_heads": 4},
+        {"head_dim": 14, "qk_norm": True},
+        EXTRAS,
+    ],
 )
 def test_equals_the_parameters_of_the_model(tiny_config: Callable[..., ModelConfig], shape: dict[str, object]) -> None:
     config = tiny_config(**shape)
@@ -42,16 +49,18 @@ def test_equals_the_parameters_of_the_model(tiny_config: Callable[..., ModelConf
     assert counted.attention == size_of("self_attn") - size_of("q_norm") - size_of("k_norm") - size_of("value_scale")
 
 
-def test_flops_equal_those_that_pytorch_counts(tiny_config: Callable[..., ModelConfig]) -> None:
+@pytest.mark.parametrize("head_dim", ["auto", 14])
+def test_flops_equal_those_that_pytorch_counts(tiny_config: Callable[..., ModelConfig], head_dim: str | int) -> None:
     """PyTorch counts every pair of tokens, we count the causal half with its diagonal."""
-    config, tokens = tiny_config(n_kv_heads=4), 16
+    config, tokens = tiny_config(n_kv_heads=4, head_dim=head_dim), 16
     model = Transformer(config)
     # Only the plain form of attention is made of products that the counter knows on a CPU.
     plain = sdpa_kernel(SDPBackend.MATH)
     with FlopCounterMode(display=False) as counter, plain, torch.no_grad():
         model.logits(model(torch.zeros(1, tokens, dtype=torch.int64)))
     pairs_left_out = tokens * (tokens - 1) // 2
-    left_out = 2 * 2 * config.n_layers * config.d_model * pairs_left_out
+    width = 32 if head_dim == "auto" else 4 * 14
+    left_out = 2 * 2 * config.n_layers * width * pairs_left_out
     assert count(config).forward_flops_per_token(tokens) * tokens == counter.get_total_flops() - left_out
 
 
@@ -71,7 +80,8 @@ def test_an_unknown_vocabulary_cannot_be_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [{}, {"n_layers": 3, "d_model": 64}, {"qk_norm": True}, {"feedforward": "relu2"}, EXTRAS]
+    "shape",
+    [{}, {"n_layers": 3, "d_model": 64}, {"qk_norm": True}, {"feedforward": "relu2"}, {"head_dim": 20}, EXTRAS],
 )
 def test_activations_are_those_that_autograd_keeps(
     tiny_config: Callable[..., ModelConfig], shape: dict[str, object]

@@ -53,9 +53,9 @@ class Config(base.Config):
 def check(model: ModelConfig) -> None:
     """ValueError unless a head can be rotated in pairs."""
     if model.head_width % 2:
-        raise ValueError(
-            f"rope needs an even head width, and d_model {model.d_model} / n_heads {model.n_heads} = {model.head_width}"
-        )
+        is_given = model.head_dim == model.head_width
+        where = "head_dim" if is_given else f"d_model {model.d_model} / n_heads {model.n_heads}"
+        raise ValueError(f"rope needs an even head width, and {where} = {model.head_width}")
 
 
 def build(config: Config, model: ModelConfig) -> Rotary:

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alm import artifacts
-from alm.artifacts import PackMetadata, SourceMetadata, TokenizerMetadata
+from alm.artifacts import PackMetadata, RunMetadata, SourceMetadata, TokenizerMetadata
 from alm.errors import AlmError
 from alm.files import sha256
 from alm.packing.shards import METADATA_NAME
-from alm.report.record import Record
 from alm.tokenizers.train import metadata_path
 
 _HINT = "run `alm info` on it"
@@ -42,10 +41,9 @@ class Lineage:
     faults: tuple[str, ...]
 
 
-def trace(record: Record) -> Lineage:
+def trace(run: Path, metadata: RunMetadata) -> Lineage:
     """Follow `run.json` to the packed data, the tokenizer and the clean text. Nothing large is read."""
-    metadata = record.metadata
-    folder = Path(os.path.normpath(record.folder / metadata.data))
+    folder = Path(os.path.normpath(run / metadata.data))
     facts = [
         ("made by", f"alm {metadata.alm_version}"),
         ("data", folder.as_posix()),

@@ -1,0 +1,103 @@
+"""`alm export`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alm.cli import options, ui
+
+if TYPE_CHECKING:
+    from alm.export.config import TargetConfig
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command(epilog="Example:  alm export --checkpoint runs/first/ckpt-last.pt --to huggingface --out exports/first")
+def export(
+    to: Annotated[
+        str, typer.Option("--to", metavar="KIND", help="huggingface, gguf or safetensors.", show_default=False)
+    ],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            "--checkpoint", help="Checkpoint to export.  [default: the newest runs/*/ckpt-last.pt]", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The folder of the export.  [default: exports/RUN-KIND]", show_default=False),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype",
+            help="Type of the numbers: fp32, fp16 or bf16; f32, f16 or q8_0 for gguf.  [default: all 32 bits]",
+            show_default=False,
+        ),
+    ] = None,
+    no_compare: Annotated[
+        bool, typer.Option("--no-compare", help="Do not load the files with the other tool to compare them.")
+    ] = False,
+    set_: options.Set = None,
+    force: options.Force = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Write a trained model as files of another tool, and compare what that tool makes of them."""
+    from alm.export import run as stage
+    from alm.export.source import load_source
+    from alm.generation.load import newest_checkpoint
+
+    config = _config(to, dtype, set_ or [])
+    path = checkpoint or newest_checkpoint(Path("runs"))
+    folder = out or Path("exports") / f"{path.resolve().parent.name}-{to}"
+    with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
+        if dry_run:
+            stage.check(config, load_source(path, on_event=on_event))
+            values = {"checkpoint": str(path), "to": to, "out": str(folder), "config": config.model_dump(mode="json")}
+            ui.show_result(values, [f"{path} can be written to {folder}"], as_json=json)
+            return
+        made = stage.export(
+            config,
+            checkpoint=path,
+            out=folder,
+            force=force,
+            compare=not no_compare,
+            redo=_command(path, folder, to, dtype, set_ or []),
+            on_event=on_event,
+        )
+    ui.show_result({"out": str(folder)} | made.model_dump(mode="json"), _lines(made, folder), as_json=json)
+
+
+def _config(to: str, dtype: str | None, overrides: list[str]) -> TargetConfig:
+    from alm import kinds
+    from alm.config.base import did_you_mean
+    from alm.config.load import load
+    from alm.errors import ConfigError
+
+    known = kinds.names("alm.export.targets")
+    if to not in known:
+        raise ConfigError(f"no export is named `{to}`{did_you_mean(to, known)} (there are: {', '.join(known)})")
+    schema: type[TargetConfig] = kinds.load("alm.export.targets", to).Config
+    base = {"kind": to} | ({} if dtype is None else {"dtype": dtype})
+    return load(schema, [], base=base, overrides=overrides)
+
+
+def _command(checkpoint: Path, out: Path, to: str, dtype: str | None, overrides: list[str]) -> str:
+    words = ["alm", "export", "--checkpoint", str(checkpoint), "--to", to, "--out", str(out)]
+    words += ["--dtype", dtype] if dtype else []
+    return shlex.join([*words, *(word for change in overrides for word in ("--set", change))])
+
+
+def _lines(made: Any, out: Path) -> list[str]:  # Any: ExportMetadata, whose module is not loaded for --help
+    from alm.export.run import line
+
+    size = sum(file.bytes for file in made.files)
+    head = f"{out}: {made.parameters:,} parameters of step {made.step:,} in {ui.size(size)}"
+    return [head, *(f"  {line(comparison)}" for comparison in made.comparisons or ())]

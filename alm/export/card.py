@@ -1,0 +1,205 @@
+"""The README.md of an export: what the model is, what it was made from, what it cost, and how it was compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from alm import __version__, kinds
+from alm.artifacts import SHORT_HASH, Comparison, RunMetadata
+from alm.export.config import TargetConfig
+from alm.export.source import Source
+from alm.model.config import ModelConfig
+from alm.model.count import count
+from alm.training import metrics, run
+from alm.training.config import RunConfig
+from alm.training.lineage import Lineage, trace
+from alm.training.metrics import Row
+
+NAME = "README.md"
+_MOST_SCORES = 12
+_SECONDS_OF_HOUR, _MINUTES_OF_HOUR = 3600, 60
+
+
+def text(config: TargetConfig, source: Source, comparisons: Sequence[Comparison] | None, *, name: str) -> str:
+    """The whole page, in Markdown, with the head that the hub reads."""
+    training = _Training.of(source) if source.run is not None else None
+    usage: str = kinds.module_of(config).usage(config, source, name)
+    parts = [
+        _front_matter(config, source),
+        f"# {name}",
+        _summary(source, training),
+        "## Use",
+        usage,
+        "## Model",
+        _table(("", ""), _shape(source)),
+        *(training.sections() if training is not None else []),
+        "## Compared",
+        *_compared(comparisons),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(config: TargetConfig, source: Source) -> str:
+    """Quoted as JSON, which YAML is a superset of: a licence may be any text."""
+    tags = ["alm", "qwen3" if source.model.qk_norm else "llama", config.model_dump()["kind"]]
+    licence = [f"license: {json.dumps(config.licence)}"] if config.licence else []
+    return "\n".join(["---", *licence, "pipeline_tag: text-generation", f"tags: {json.dumps(tags)}", "---"])
+
+
+def _summary(source: Source, training: _Training | None) -> str:
+    made = f"A language model of {source.parameters:,} parameters"
+    if training is None:
+        return f"{made}, from a checkpoint of step {source.step:,} without the record of its run (alm {__version__})."
+    return f"{made}, trained with alm {training.metadata.alm_version} on {training.tokens:,} tokens."
+
+
+def _shape(source: Source) -> list[tuple[str, str]]:
+    model = source.model
+    rows = [
+        ("parameters", f"{source.parameters:,}"),
+        ("layers", str(model.n_layers)),
+        ("width", f"{model.d_model:,}, {model.ffn_hidden_size:,} inside the feed-forward layers"),
+        ("heads", f"{model.n_heads} of width {model.head_width}, {model.n_kv_heads} for keys and values"),
+        ("context", f"{model.max_position_embeddings:,} tokens"),
+        ("vocabulary", _vocabulary(source)),
+        ("positions", _positions(model)),
+        ("embeddings", "tied" if model.tie_embeddings else "not tied"),
+    ]
+    return [*rows, ("queries and keys", "normalized in each head")] if model.qk_norm else rows
+
+
+def _vocabulary(source: Source) -> str:
+    known, rows = source.tokenizer.vocab_size, source.model.known_vocab_size
+    spare = f", {rows - known:,} more rows that stand for nothing" if rows > known else ""
+    return f"{known:,} tokens{spare}, {source.tokenizer.kind}, split `{source.tokenizer.pattern}`"
+
+
+def _positions(model: ModelConfig) -> str:
+    values = model.positions.model_dump()
+    if values["kind"] != "rope":
+        return str(values["kind"])
+    scaling = values["scaling"]
+    how = "" if scaling["method"] == "none" else f", {scaling['method']} x {scaling['factor']:g}"
+    return f"rope, base {model.rope_theta:g}{how}"
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What the run's own files tell of it, up to the step of the checkpoint."""
+
+    metadata: RunMetadata
+    config: RunConfig
+    rows: tuple[Row, ...]
+    step: int
+    lineage: Lineage
+
+    @classmethod
+    def of(cls, source: Source) -> _Training:
+        assert source.run is not None
+        metadata = run.read_metadata(source.run)
+        rows = tuple(row for row in metrics.read(source.run) if row["step"] <= source.step)
+        return cls(metadata, run.read_config(source.run), rows, source.step, trace(source.run, metadata))
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that one update trains on."""
+        told = [row for row in self.rows if row.get("tokens") and row["step"]]
+        return round(told[-1]["tokens"] / told[-1]["step"]) if told else 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on, each as often as it was seen."""
+        return self.step * self.tokens_per_step
+
+    @property
+    def scores(self) -> list[Row]:
+        """The rows of validations."""
+        return [row for row in self.rows if "bits_per_byte" in row]
+
+    def sections(self) -> list[str]:
+        """Data, compute and curve."""
+        curve = ["## Curve", _table(("step", "tokens", "bits per byte"), self._curve())] if self.scores else []
+        return ["## Data", *self._data(), "## Training", _table(("", ""), self._facts()), *curve]
+
+    def _data(self) -> list[str]:
+        if not self.lineage.sources:
+            return [f"{fault}." for fault in self.lineage.faults] or ["Nothing is known of it."]
+        columns = ("source", "kind", "licence", "revision", "documents", "bytes of text", "training tokens")
+        rows = [
+            (
+                source.name,
+                source.kind or "",
+                source.licence or ("not stated" if source.is_clean_text_known else "clean text not found"),
+                source.revision or "",
+                f"{source.documents:,}",
+                f"{source.bytes:,}",
+                f"{source.tokens:,}",
+            )
+            for source in self.lineage.sources
+        ]
+        hashes = [(key, value) for key, value in self.lineage.facts if key in ("data sha256", "tokenizer sha256")]
+        return [_table(columns, rows), ", ".join(f"{key} `{value[:SHORT_HASH]}`" for key, value in hashes) + "."]
+
+    def _facts(self) -> list[tuple[str, str]]:
+        environment = self.metadata.environment
+        seconds = metrics.training_seconds(self.rows)
+        rows = [
+            ("steps", f"{self.step:,} of {self.config.training.max_steps:,}"),
+            ("tokens", f"{self.tokens:,}, {self.tokens_per_step:,} a step"),
+            ("arithmetic", f"{self._flops():.2e} floating-point operations"),
+            ("time in steps", _duration(seconds)),
+            ("device", f"{environment.get('device_name', '')} ({environment.get('device', '')})"),
+            ("ranks", environment.get("ranks", "1")),
+            ("precision", environment.get("precision", "")),
+            ("optimizer", str(self.config.optim.model_dump()["kind"])),
+        ]
+        if self.scores:
+            rows.append(("bits per byte of held-out text", self._score(self.scores[-1])))
+        return rows
+
+    def _flops(self) -> float:
+        sequence = max(self.tokens_per_step // self.config.training.sequences_per_step, 1)
+        return self.tokens * count(self.config.model).training_flops_per_token(sequence)
+
+    def _score(self, row: Row) -> str:
+        margin = row.get("bits_per_byte_margin")
+        known = f" ± {margin:.4f}" if margin else ""
+        later = "" if row["step"] == self.step else f", at step {row['step']:,}"
+        return f"{row['bits_per_byte']:.4f}{known}{later}"
+
+    def _curve(self) -> list[tuple[str, ...]]:
+        """The scores, or some of them with the first and the last."""
+        last = len(self.scores) - 1
+        taken = sorted({round(number * last / (_MOST_SCORES - 1)) for number in range(_MOST_SCORES)})
+        return [
+            (f"{row['step']:,}", f"{row['step'] * self.tokens_per_step:,}", f"{row['bits_per_byte']:.4f}")
+            for row in (self.scores[number] for number in taken)
+        ]
+
+
+def _duration(seconds: float) -> str:
+    hours = seconds / _SECONDS_OF_HOUR
+    return f"{hours:.1f} hours" if hours >= 1 else f"{hours * _MINUTES_OF_HOUR:.1f} minutes"
+
+
+def _compared(comparisons: Sequence[Comparison] | None) -> list[str]:
+    if comparisons is None:
+        return ["The files were not compared with what alm makes of the same model."]
+    columns = ("what", "difference", "at most", "with", "")
+    rows = [
+        (one.what, f"{one.difference:.2g}", "" if one.bar is None else f"{one.bar:g}", one.tool, one.detail)
+        for one in comparisons
+    ]
+    return ["What this tool makes of the files, beside alm itself:", _table(columns, rows)]
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(value: str) -> str:
+    """`value` as one cell: names and licences are other people's text."""
+    return " ".join(value.replace("|", "\\|").replace("<", "&lt;").split())

@@ -1,0 +1,184 @@
+"""The questions that this alm and another tool are asked, and what may differ in their answers.
+
+T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+
+import torch
+from torch import Tensor
+
+from alm import __version__
+from alm.artifacts import Comparison
+from alm.export.held_out import HeldOut, TokenLosses
+from alm.export.source import Source
+from alm.model.transformer import Transformer
+
+# fp32 on both sides, with sums in another order: as a share of the largest logit. The same in bits per byte.
+LOGITS_BAR = 1e-5
+BITS_PER_BYTE_BAR = 1e-5
+
+# In place of a difference that is none: JSON knows no infinity.
+UNLIKE = 1e30
+
+GREEDY_TOKENS = 48
+LONG_PROMPT_TOKENS = 512
+
+PROMPTS = (
+    "",
+    "Once upon a time",
+    'The old fox looked at the river and said: "',
+    "def add(a, b):\n    return",
+    "1 + 2 = ",
+    "Größe 日本語 🚀",
+)
+"""What is continued. An empty one begins a document."""
+
+HARD_TEXTS = (
+    "",
+    " ",
+    "   three spaces before, three after   ",
+    "tabs\tand\nnewlines\r\n\r\nand\n\n\nmore\n",
+    "We've don't I'LL they'RE 'tis rock 'n' roll",
+    "3.14 1,000,000 0x1F 2026-11-26 ½ ² ٣ 四",
+    "Größe naïve café e\u0301 \ufb01 ﬀ ẞ İı",
+    "日本語のテキスト 한국어 العربية עברית ไทย हिन्दी",
+    "🚀 👨‍👩‍👧 🏳️‍🌈 e̸̢̛ z\u200dw\u200bn",
+    "\u00a0nbsp \u2003em \u3000ideographic \u0085 \u2028",
+    "def f(x):\n    if x > 0:\n\t\treturn {'a': [1, 2]}  # ok\n",
+    "<|endoftext|> <|im_start|>user\n<|im_end|> <unk> <s> </s> <0x41> [PAD]",
+    "http://example.com/a?b=c&d=%20 me@example.org #tag @name $1.00 50%",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "\x00\x01\x7f control, \u202eright to left\u202c",
+)
+"""Texts on which tokenizers come apart."""
+
+
+def prompts(source: Source) -> list[list[int]]:
+    """Ids of the fixed prompts, none empty, and of a long one of any ids; all leave room for an answer."""
+    context = source.model.max_position_embeddings
+    longest = max(context - GREEDY_TOKENS, 1)
+    texts = [source.tokenizer.encode(text) or [source.tokenizer.end_of_text_id] for text in PROMPTS]
+    generator = torch.Generator().manual_seed(0)
+    size = (min(longest, LONG_PROMPT_TOKENS),)
+    drawn: list[int] = torch.randint(source.tokenizer.vocab_size, size, generator=generator).tolist()
+    return [ids[:longest] for ids in [*texts, drawn]]
+
+
+def answer_tokens(source: Source, prompt: Sequence[int]) -> int:
+    """How many tokens fit behind the prompt, and are asked for."""
+    return min(GREEDY_TOKENS, source.model.max_position_embeddings - len(prompt))
+
+
+@torch.inference_mode()
+def logits_of(network: Transformer, ids: Sequence[int]) -> Tensor:
+    """Scores (T, V) of what follows each of `ids`, fp32."""
+    return network.logits(network(torch.tensor([list(ids)]))[0]).float()
+
+
+@torch.inference_mode()
+def greedy_ids(source: Source, network: Transformer, prompt: Sequence[int], tokens: int) -> list[int]:
+    """The likeliest id after the prompt, and so on: `tokens` of them, or up to and with the end of the text."""
+    cache = network.new_cache(max_tokens=len(prompt) + tokens)
+    ids, found = torch.tensor([list(prompt)]), []
+    for _ in range(tokens):
+        best = int(network.logits(network(ids, cache)[0, -1])[: source.tokenizer.vocab_size].argmax())
+        found.append(best)
+        if best == source.tokenizer.end_of_text_id:
+            break
+        ids = torch.tensor([[best]])
+    return found
+
+
+def worst_logit(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference of two (T, V) as a share of the largest of `ours`; `UNLIKE` where one is not finite."""
+    worst = ((ours - theirs).abs().max() / ours.abs().max().clamp_min(1e-30)).item()
+    return worst if math.isfinite(worst) else UNLIKE
+
+
+def ids(source: Source, tool: str, encode: Callable[[str], list[int]]) -> Comparison:
+    """The hard texts, through our tokenizer and theirs."""
+    different = [text for text in HARD_TEXTS if encode(text) != source.tokenizer.encode(text)]
+    detail = f"first: {different[0]!r}" if different else f"{len(HARD_TEXTS)} hard texts"
+    return Comparison(what="texts with other ids", tool=tool, difference=len(different), bar=0, detail=detail)
+
+
+def logits(
+    source: Source,
+    network: Transformer,
+    tool: str,
+    theirs: Callable[[list[int]], Tensor],
+    *,
+    bar: float = LOGITS_BAR,
+) -> Comparison:
+    """Scores (T, V) of every prompt by our `network`, and theirs."""
+    asked = prompts(source)
+    worst = max(worst_logit(logits_of(network, prompt), theirs(prompt)) for prompt in asked)
+    tokens = sum(map(len, asked))
+    detail = f"largest difference as a share of the largest logit, {len(asked)} prompts, {tokens:,} tokens"
+    return Comparison(what="logits", tool=tool, difference=worst, bar=bar, detail=detail)
+
+
+def greedy(
+    source: Source,
+    network: Transformer,
+    tool: str,
+    answer: Callable[[list[int], int], list[int]],
+    *,
+    bar: float = LOGITS_BAR,
+) -> Comparison:
+    """The likeliest continuation of every prompt by our `network`, and theirs, token for token.
+
+    Where two tokens are as likely to us, as far as `bar` lets scores differ, either may come, and what follows is not
+    asked about.
+    """
+    total = different = ties = 0
+    for prompt in prompts(source):
+        tokens = answer_tokens(source, prompt)
+        ours = greedy_ids(source, network, prompt, tokens)
+        found = answer(prompt, tokens)
+        total += len(ours)
+        if ours != found:
+            at = next(n for n, pair in enumerate(zip_longest(ours, found)) if pair[0] != pair[1])
+            is_tie = at < min(len(ours), len(found)) and _is_tie(
+                network, [*prompt, *ours[:at]], ours[at], found[at], bar
+            )
+            ties += is_tie
+            different += 0 if is_tie else max(len(ours), len(found)) - at
+    detail = f"{total:,} tokens" + (f", {ties} answers go apart where two tokens are as likely" if ties else "")
+    return Comparison(what="tokens of greedy text that differ", tool=tool, difference=different, bar=0, detail=detail)
+
+
+def _is_tie(network: Transformer, ids: list[int], first: int, second: int, bar: float) -> bool:
+    scores = logits_of(network, ids)[-1]
+    return abs(scores[first] - scores[second]).item() <= 2 * bar * scores.abs().max().item()
+
+
+def bits_per_byte(
+    text: HeldOut, network: Transformer, tool: str, theirs: TokenLosses, *, bar: float = BITS_PER_BYTE_BAR
+) -> list[Comparison]:
+    """The score of held-out text by our `network`, and theirs."""
+    ours = text.bits_per_byte(scored_by(network))
+    found = text.bits_per_byte(theirs)
+    difference = abs(found - ours) if math.isfinite(found) else UNLIKE
+    detail = f"{ours:.6f} here, {found:.6f} there"
+    return [Comparison(what="bits per byte of held-out text", tool=tool, difference=difference, bar=bar, detail=detail)]
+
+
+def rounding(text: HeldOut, whole: Transformer, rounded: Transformer, dtype: str) -> list[Comparison]:
+    """What writing numbers as `dtype` costs, in bits per byte: told, and no reason to refuse."""
+    if rounded is whole:
+        return []
+    before, after = (text.bits_per_byte(scored_by(network)) for network in (whole, rounded))
+    detail = f"{before:.6f} in fp32, {after:.6f} so"
+    what = f"bits per byte that {dtype} costs"
+    return [Comparison(what=what, tool=f"alm {__version__}", difference=after - before, detail=detail)]
+
+
+def scored_by(network: Transformer) -> TokenLosses:
+    """Our own losses."""
+    return lambda inputs, targets: network.token_losses(network(inputs), targets)

@@ -1,0 +1,70 @@
+"""Bits per byte of a run's held-out text, by whoever scores it. R rows, B rows at a time, T tokens."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alm.corpus.split import VALIDATION
+from alm.data.loader import NO_TARGET, MicroBatch, micro_batch
+from alm.errors import AlmError
+from alm.export.source import Source
+from alm.files import sha256
+from alm.packing.shards import METADATA_NAME, open_packed
+from alm.training import run
+from alm.training.validate import rows_for
+
+# Enough for differences to show, and scored in seconds.
+TEXT_BYTES = 65_536
+_ROWS_AT_A_TIME = 4
+
+TokenLosses = Callable[[Tensor, Tensor], Tensor]
+"""From ids (B, T) and those that follow them (B, T) to -ln p of each of these (B, T)."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Some rows of held-out text, and how many bytes each id stands for (V,)."""
+
+    batches: tuple[MicroBatch, ...]
+    widths: Tensor
+
+    @torch.inference_mode()
+    def bits_per_byte(self, token_losses: TokenLosses) -> float:
+        """As `alm.training.validate` counts it: tokens that stand for no byte are left out of both sums."""
+        nats = size = 0.0
+        for batch in self.batches:
+            bytes_of = self.widths[batch.targets.clamp_min(0)] * (batch.targets != NO_TARGET)
+            losses = token_losses(batch.inputs, batch.targets).double()
+            nats += losses[bytes_of > 0].sum().item()
+            size += bytes_of.sum().item()
+        return nats / math.log(2) / max(size, 1)
+
+
+def held_out(source: Source) -> HeldOut | None:
+    """About `TEXT_BYTES` of what the run's data holds out; None where that is gone, changed, or has nothing."""
+    if source.run is None:
+        return None
+    metadata = run.read_metadata(source.run)
+    folder = Path(os.path.normpath(source.run / metadata.data))
+    try:
+        packed = open_packed(folder)
+        is_same = sha256(folder / METADATA_NAME) == metadata.data_sha256
+    except AlmError:
+        return None
+    stream = packed.split(VALIDATION)
+    if not (is_same and stream.sequences) or packed.metadata.tokenizer_sha256 != source.tokenizer.sha256:
+        return None
+    widths = source.tokenizer.bytes_per_id
+    rows = rows_for(stream, widths, wanted_bytes=TEXT_BYTES)
+    parts = [rows[start : start + _ROWS_AT_A_TIME] for start in range(0, len(rows), _ROWS_AT_A_TIME)]
+    return HeldOut(
+        tuple(micro_batch(stream, part) for part in parts), torch.from_numpy(np.asarray(widths, dtype=np.int64))
+    )

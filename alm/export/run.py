@@ -1,0 +1,126 @@
+"""The stage `alm export`: a checkpoint in, files of another tool out, compared with this alm before they are shown."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from types import ModuleType
+
+from alm import artifacts, files, kinds
+from alm.artifacts import Comparison, ExportMetadata, FileRecord
+from alm.errors import AlmError, ArtifactError
+from alm.events import Listener, Noted, Warned, ignore
+from alm.export import card
+from alm.export.config import TargetConfig
+from alm.export.source import Source, load_source
+
+METADATA_NAME = "export.json"
+
+
+def export(
+    config: TargetConfig,
+    *,
+    checkpoint: Path,
+    out: Path,
+    force: bool = False,
+    compare: bool = True,
+    redo: str = "alm export",
+    on_event: Listener = ignore,
+) -> ExportMetadata:
+    """Write the model in `checkpoint` into the folder `out`, as the kind of `config` has it.
+
+    Raises `ArtifactError` when the model cannot be written in that form, when `out` holds something made from other
+    inputs and `force` is not given, and when the other tool makes something else of the files: then none of them stay.
+    """
+    source = load_source(checkpoint, on_event=on_event)
+    module = kinds.module_of(config)
+    check(config, source)
+    values = config.model_dump(mode="json")
+    inputs = [artifacts.record(path, relative_to=out) for path in (source.path, source.tokenizer_path)]
+    found = artifacts.current(out / METADATA_NAME, ExportMetadata, config=values, inputs=inputs, force=force, redo=redo)
+    if found is not None and (found.comparisons is not None or not compare):
+        on_event(Noted(f"`{out}` is up to date"))
+        return found
+    with files.staging(out, "export") as stage:
+        module.write(config, source, stage)
+        comparisons = _compared(module, config, source, stage, on_event) if compare else None
+        files.write_text(stage / card.NAME, card.text(config, source, comparisons, name=out.resolve().name))
+        metadata = ExportMetadata(
+            command=redo,
+            config=values,
+            inputs=tuple(inputs),
+            to=values["kind"],
+            name=source.name,
+            step=source.step,
+            parameters=source.parameters,
+            tokenizer_sha256=source.tokenizer.sha256,
+            comparisons=None if comparisons is None else tuple(comparisons),
+            files=_records(stage),
+        )
+        _check_place(metadata, out, force=force)
+        artifacts.write(stage / METADATA_NAME, metadata)
+        files.publish(stage, out, last=METADATA_NAME, replaces=_promised(out))
+    return metadata
+
+
+def check(config: TargetConfig, source: Source) -> None:
+    """`ArtifactError` with every reason why the model cannot be written in that form."""
+    broken = source.not_finite()
+    reasons = [f"`{broken[0]}` has values that are not finite: the training diverged"] if broken else []
+    reasons = reasons or kinds.module_of(config).refusals(config, source)
+    if reasons:
+        kind = config.model_dump()["kind"]
+        hint = "use an earlier checkpoint" if broken else _other_kind(kind, source)
+        raise ArtifactError("\n  ".join([f"`{source.path}` cannot be exported to {kind}:", *reasons]), hint=hint)
+
+
+def _other_kind(kind: str, source: Source) -> str:
+    if kind == "safetensors":
+        return "leave out `--dtype`: fp32 holds everything"
+    return f"run `alm export --checkpoint {source.path} --to safetensors`, which takes any model"
+
+
+def _compared(
+    module: ModuleType, config: TargetConfig, source: Source, stage: Path, on_event: Listener
+) -> list[Comparison] | None:
+    """What the other tool makes of the files in `stage`; None, with a warning, where it is not installed."""
+    comparisons: list[Comparison] | None = module.compare(config, source, stage)
+    if comparisons is None:
+        on_event(Warned(f"not compared: `{module.TOOL}` is not installed", f"pip install {module.TOOL}"))
+        return None
+    far = [line(comparison) for comparison in comparisons if not comparison.is_close]
+    if far:
+        raise ArtifactError(
+            "\n  ".join(["what was written is not the same model, so nothing was kept:", *far]),
+            hint="please report this with the run's config.yaml; `--no-compare` writes the files all the same",
+        )
+    return comparisons
+
+
+def line(comparison: Comparison) -> str:
+    """A comparison in one line."""
+    bar = "" if comparison.bar is None else f", at most {comparison.bar:g}"
+    detail = f" ({comparison.detail})" if comparison.detail else ""
+    return f"{comparison.what}: {comparison.difference:.3g}{bar}, {comparison.tool}{detail}"
+
+
+def _records(folder: Path) -> tuple[FileRecord, ...]:
+    return tuple(artifacts.record(path, relative_to=folder) for path in sorted(folder.iterdir()))
+
+
+def _promised(out: Path) -> list[str]:
+    """The files of the export that is there now."""
+    with contextlib.suppress(AlmError):
+        found = artifacts.read(out / METADATA_NAME, ExportMetadata, hint="")
+        return [file.path for file in found.files]
+    return []
+
+
+def _check_place(metadata: ExportMetadata, out: Path, *, force: bool) -> None:
+    """`ArtifactError` when a file of somebody else would be replaced."""
+    promised = _promised(out)
+    foreign = [file.path for file in metadata.files if file.path not in promised and (out / file.path).exists()]
+    if foreign and not force:
+        raise ArtifactError(
+            f"`{out / foreign[0]}` is there, and no export wrote it", hint=f"add `--out {out}-export`, or `--force`"
+        )

@@ -1,0 +1,95 @@
+"""A checkpoint ready to leave: its weights by their Llama names, its shape, its tokenizer, and where it came from."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from alm import files
+from alm.artifacts import SHORT_HASH
+from alm.checkpoint.load import has_promise, load_checkpoint, verify
+from alm.errors import ArtifactError
+from alm.events import Listener, Warned, ignore
+from alm.model.config import ModelConfig
+from alm.model.transformer import Transformer
+from alm.tokenizers.file import Tokenizer
+from alm.training import run
+
+
+@dataclass(frozen=True)
+class Source:
+    """One checkpoint. `weights` are fp32 on the CPU, a table has a row for each id; tied, there is no `lm_head.weight`.
+
+    `run` is the folder whose `run.json` tells of the training, where it lies beside the checkpoint.
+    """
+
+    path: Path
+    step: int
+    sha256: str
+    model: ModelConfig
+    weights: dict[str, Tensor]
+    tokenizer: Tokenizer
+    tokenizer_path: Path
+    run: Path | None
+
+    @property
+    def name(self) -> str:
+        """What the model is called: the name of its run's folder."""
+        return self.path.resolve().parent.name
+
+    @functools.cached_property
+    def parameters(self) -> int:
+        """How many numbers the weights are."""
+        return sum(tensor.numel() for tensor in self.weights.values())
+
+    @functools.cached_property
+    def network(self) -> Transformer:
+        """The model in fp32 on the CPU, ready to evaluate."""
+        return self.network_of(self.weights)
+
+    def network_of(self, weights: dict[str, Tensor]) -> Transformer:
+        """The same with other values: those that a file of less precision holds."""
+        model = Transformer(self.model)
+        model.load_state_dict(weights)
+        return model.eval()
+
+    def not_finite(self) -> list[str]:
+        """The names of weights that have a value that is not finite."""
+        return [name for name, tensor in self.weights.items() if not torch.isfinite(tensor).all()]
+
+
+def load_source(checkpoint: Path, *, on_event: Listener = ignore) -> Source:
+    """The checkpoint with the tokenizer beside it.
+
+    Raises `ArtifactError` when either is missing or damaged, or the tokenizer is not the one it was trained with.
+    """
+    if checkpoint.is_file() and not has_promise(checkpoint):
+        on_event(Warned(f"no metadata beside `{checkpoint}` can say whether it is whole"))
+        sha256 = files.sha256(checkpoint)
+    else:
+        sha256 = verify(checkpoint).sha256
+    loaded = load_checkpoint(checkpoint)
+    path = checkpoint.with_name(run.TOKENIZER_NAME)
+    tokenizer = Tokenizer.load(path)
+    if tokenizer.sha256 != loaded.tokenizer_sha256:
+        raise ArtifactError(
+            f"`{checkpoint}` was trained with another tokenizer than `{path}`\n"
+            f"  of the checkpoint  {loaded.tokenizer_sha256[:SHORT_HASH]}\n"
+            f"  {path}  {tokenizer.sha256[:SHORT_HASH]}",
+            hint=f"copy the run's own tokenizer there: `cp data/packed/tokenizer.json {path}`",
+        )
+    folder = checkpoint.parent
+    return Source(
+        path=checkpoint,
+        step=loaded.step,
+        sha256=sha256,
+        model=ModelConfig.model_validate(loaded.config["model"]),
+        weights={name: tensor.float() for name, tensor in loaded.model.items()},
+        tokenizer=tokenizer,
+        tokenizer_path=path,
+        run=folder if run.exists(folder) else None,
+    )

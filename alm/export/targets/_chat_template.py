@@ -1,0 +1,16 @@
+"""ChatML as a template for `transformers`, which marks what an assistant says: it is what fine-tuning learns from."""
+
+from __future__ import annotations
+
+NAME = "chat_template.jinja"
+TEXT = """\
+{%- for message in messages -%}
+{{- '<|im_start|>' + message['role'] + '\\n' -}}
+{%- if message['role'] == 'assistant' -%}
+{%- generation -%}{{- message['content'] + '<|im_end|>' -}}{%- endgeneration -%}{{- '\\n' -}}
+{%- else -%}
+{{- message['content'] + '<|im_end|>\\n' -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""

@@ -1,0 +1,90 @@
+"""What `transformers` makes of an exported folder, beside this alm. B rows, T tokens, V vocabulary."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from alm.artifacts import Comparison
+from alm.export import compare as questions
+from alm.export.held_out import HeldOut, held_out
+from alm.export.source import Source
+from alm.export.weights import narrowed
+from alm.model.transformer import Transformer
+
+
+def compare(source: Source, folder: Path, *, dtype: str) -> list[Comparison]:
+    """All that can be asked. Both sides hold the numbers that were written, in fp32: rounding is told by itself."""
+    transformers = _library()
+    network = source.network
+    if dtype != "fp32":
+        network = source.network_of({name: t.float() for name, t in narrowed(source.weights, dtype).items()})
+    tool = f"transformers {transformers.__version__}"
+    with quiet(transformers.utils.logging):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+        model.eval()
+        found = [
+            questions.ids(source, tool, lambda text: _encoded(tokenizer, text)),
+            questions.logits(source, network, tool, lambda ids: _logits(model, torch.tensor([ids]))[0]),
+            questions.greedy(source, network, tool, lambda ids, tokens: _greedy(source, model, ids, tokens)),
+        ]
+        text = held_out(source)
+        if text is not None:
+            found += _scores(source, network, model, text, tool, dtype)
+    return found
+
+
+def _library() -> Any:  # Any: most of it has no types
+    import transformers
+
+    return transformers
+
+
+@contextlib.contextmanager
+def quiet(logging: Any) -> Iterator[None]:
+    """Without the library's bars and lines, which would stand among ours."""
+    level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if has_bars:
+            logging.enable_progress_bar()
+
+
+def _encoded(tokenizer: Any, text: str) -> list[int]:
+    return cast("list[int]", tokenizer(text, split_special_tokens=True)["input_ids"])
+
+
+@torch.inference_mode()
+def _logits(model: Any, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, V)
+    return cast(Tensor, model(ids, use_cache=False).logits.float())
+
+
+def _greedy(source: Source, model: Any, prompt: list[int], tokens: int) -> list[int]:
+    made = model.generate(
+        torch.tensor([prompt]),
+        do_sample=False,
+        temperature=None,
+        top_k=None,
+        max_new_tokens=tokens,
+        eos_token_id=source.tokenizer.end_of_text_id,
+    )
+    return cast("list[int]", made[0, len(prompt) :].tolist())
+
+
+def _scores(source: Source, network: Transformer, model: Any, text: HeldOut, tool: str, dtype: str) -> list[Comparison]:
+    def their_losses(inputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(_logits(model, inputs).transpose(1, 2), targets.clamp_min(0), reduction="none")
+
+    found = questions.bits_per_byte(text, network, tool, their_losses)
+    return [*found, *questions.rounding(text, source.network, network, dtype)]

@@ -1,0 +1,105 @@
+"""Kind `gguf`: one file that llama.cpp and what is built on it read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from alm.artifacts import Comparison
+from alm.export import llama
+from alm.export.config import TargetConfig
+from alm.export.source import Source
+from alm.files import explained
+
+if TYPE_CHECKING:
+    import gguf
+
+TOOL = "xllamacpp"
+
+
+class Config(TargetConfig):
+    """How numbers are written."""
+
+    kind: Literal["gguf"] = Field("gguf", description="One file for llama.cpp.")
+    dtype: Literal["f32", "f16", "q8_0"] = Field(
+        "f32", description="Type of the numbers in matrices; q8_0 has 8 bits for each and a scale for every 32."
+    )
+
+
+def refusals(config: Config, source: Source) -> list[str]:
+    """What llama.cpp's Llama, its tokenizers, or `dtype` cannot hold."""
+    from alm.export.targets import _gguf_tokenizer
+    from alm.export.weights import too_large
+
+    found = [*llama.refusals(source.model), *llama.vocabulary_refusals(source.model, source.tokenizer)]
+    found += _gguf_tokenizer.refusals(source.tokenizer)
+    # Scales of q8_0 are f16, too, and what has no whole blocks is f16.
+    return found if config.dtype == "f32" else found + too_large(source.weights, "fp16")
+
+
+def file_name(config: Config, source: Source) -> str:
+    """What the file is called: such files leave their folders."""
+    return f"{source.name}-{config.dtype}.gguf"
+
+
+def write(config: Config, source: Source, folder: Path) -> None:
+    """The file, on the disk."""
+    import gguf
+
+    from alm.export.targets import _gguf_model as model
+    from alm.export.targets._gguf_tokenizer import add_tokenizer
+
+    path = folder / file_name(config, source)
+    with explained(path), contextlib.closing(gguf.GGUFWriter(path, model.architecture(source.model))) as writer:
+        _add_origin(writer, config, source)
+        model.add_shape(writer, source.model)
+        add_tokenizer(writer, source.tokenizer, vocab_size=source.model.known_vocab_size)
+        for name, values in model.tensors(source.model, source.weights):
+            array, kind = model.stored(values, config.dtype)
+            writer.add_tensor(name, array, raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    with explained(path), path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _add_origin(writer: gguf.GGUFWriter, config: Config, source: Source) -> None:
+    """What the model is, and where it comes from: the file may travel without its folder."""
+    import gguf
+
+    kinds = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}
+    writer.add_type(gguf.GGUFType.MODEL)
+    writer.add_name(source.name)
+    if config.licence is not None:
+        writer.add_license(config.licence)
+    writer.add_file_type(gguf.LlamaFileType[kinds[config.dtype]])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_uint64("alm.step", source.step)
+    writer.add_string("alm.checkpoint_sha256", source.sha256)
+    writer.add_string("alm.tokenizer_sha256", source.tokenizer.sha256)
+
+
+def compare(config: Config, source: Source, folder: Path) -> list[Comparison] | None:
+    """What llama.cpp makes of the file; None where the package is not installed."""
+    if find_spec(TOOL) is None:
+        return None
+    from alm.export.targets._gguf_compare import comparisons
+
+    return comparisons(source, folder / file_name(config, source), config.dtype)
+
+
+def usage(config: Config, source: Source, name: str) -> str:
+    """How a person runs the file."""
+    path = f"{name}/{file_name(config, source)}"
+    return f"""```console
+llama-cli -m {path} -no-cnv --temp 0.8 -p "Once upon a time"
+```
+
+`llama-server -m {path}` serves it. The file holds the tokenizer, which splits text and gives ids as `alm` does; a text
+begins with no token of its own, and an empty prompt with `<|endoftext|>`."""

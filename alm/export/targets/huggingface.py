@@ -1,0 +1,109 @@
+"""Kind `huggingface`: a folder that `transformers` loads, as a Llama, or a Qwen3 with `qk_norm`."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from alm.artifacts import Comparison
+from alm.export import llama
+from alm.export.config import TargetConfig
+from alm.export.targets import _chat_template
+from alm.files import write_bytes, write_json, write_text
+from alm.generation.sampling import SamplingConfig
+from alm.tokenizers.special import END_OF_TEXT, PADDING, TURN_END, TURN_START
+
+if TYPE_CHECKING:
+    from alm.export.source import Source
+    from alm.tokenizers.file import Tokenizer
+
+TOOL = "transformers"
+WEIGHTS_NAME = "model.safetensors"
+
+
+class Config(TargetConfig):
+    """How numbers are written."""
+
+    kind: Literal["huggingface"] = Field("huggingface", description="A folder for transformers, vLLM and their like.")
+    dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="Type of the numbers in the file.")
+
+
+def refusals(config: Config, source: Source) -> list[str]:
+    """What neither a Llama nor a Qwen3 has, and what `dtype` cannot hold."""
+    from alm.export.weights import too_large
+
+    found = [*llama.refusals(source.model), *llama.vocabulary_refusals(source.model, source.tokenizer)]
+    return found + too_large(source.weights, config.dtype)
+
+
+def write(config: Config, source: Source, folder: Path) -> None:
+    """Configuration, weights, and the tokenizer with what `transformers` wants to know of it."""
+    from alm.export.weights import narrowed, write_tensors
+
+    tokenizer = source.tokenizer
+    write_json(folder / "config.json", llama.config_json(source.model, tokenizer, dtype=config.dtype))
+    write_json(folder / "generation_config.json", _generation(source))
+    write_tensors(folder / WEIGHTS_NAME, narrowed(source.weights, config.dtype))
+    write_bytes(folder / "tokenizer.json", source.tokenizer_path.read_bytes())
+    write_json(folder / "tokenizer_config.json", _tokenizer(tokenizer, source.model.max_position_embeddings))
+    if has_turns(tokenizer):
+        write_text(folder / _chat_template.NAME, _chat_template.TEXT)
+
+
+def has_turns(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer has the tokens of ChatML."""
+    return TURN_START in tokenizer.specials and TURN_END in tokenizer.specials
+
+
+def _generation(source: Source) -> dict[str, Any]:  # Any: JSON
+    """`generate` without arguments does what `alm sample` does without any."""
+    chosen, known = SamplingConfig(), source.tokenizer.vocab_size
+    spare = list(range(known, source.model.known_vocab_size))
+    return {
+        **llama.token_ids(source.tokenizer),
+        "do_sample": True,
+        "temperature": chosen.temperature,
+        "top_k": chosen.top_k,
+        # Ids of the model that the tokenizer has no text for.
+        **({"suppress_tokens": spare} if spare else {}),
+    }
+
+
+def _tokenizer(tokenizer: Tokenizer, context: int) -> dict[str, Any]:  # Any: JSON
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        **({"pad_token": PADDING} if PADDING in tokenizer.specials else {}),
+        "add_bos_token": False,
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": context,
+    }
+
+
+def compare(config: Config, source: Source, folder: Path) -> list[Comparison] | None:
+    """What `transformers` makes of the folder: ids, logits, greedy text, bits per byte."""
+    if find_spec("transformers") is None:
+        return None
+    from alm.export.targets import _transformers
+
+    return _transformers.compare(source, folder, dtype=config.dtype)
+
+
+def usage(config: Config, source: Source, name: str) -> str:
+    """How the folder is loaded."""
+    return f"""```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = AutoModelForCausalLM.from_pretrained("{name}", dtype="auto")
+ids = tokenizer("Once upon a time", return_tensors="pt")
+print(tokenizer.decode(model.generate(**ids, max_new_tokens=50)[0]))
+```
+
+In text from strangers give `split_special_tokens=True` to the tokenizer: it then reads `{END_OF_TEXT}` and its like as
+the text that they are, as `alm` always does."""

@@ -1,0 +1,72 @@
+"""Kind `safetensors`: the weights under their own names, with the configuration and the tokenizer. Any model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from alm.artifacts import Comparison
+from alm.config.load import write_yaml
+from alm.export.config import TargetConfig
+from alm.export.source import Source
+from alm.files import write_bytes, write_text
+
+TOOL = "safetensors"
+WEIGHTS_NAME, CONFIG_NAME, TOKENIZER_NAME = "model.safetensors", "config.yaml", "tokenizer.json"
+
+
+class Config(TargetConfig):
+    """How numbers are written."""
+
+    kind: Literal["safetensors"] = Field("safetensors", description="The bare weights, for programs of your own.")
+    dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="Type of the numbers in the file.")
+
+
+def refusals(config: Config, source: Source) -> list[str]:
+    """Only what `dtype` cannot hold."""
+    from alm.export.weights import too_large
+
+    return too_large(source.weights, config.dtype)
+
+
+def write(config: Config, source: Source, folder: Path) -> None:
+    """`model.safetensors`, the model's `config.yaml` and `tokenizer.json`."""
+    from alm.export.weights import narrowed, write_tensors
+
+    write_tensors(folder / WEIGHTS_NAME, narrowed(source.weights, config.dtype))
+    write_text(folder / CONFIG_NAME, write_yaml({"model": source.model.model_dump(mode="json")}))
+    write_bytes(folder / TOKENIZER_NAME, source.tokenizer_path.read_bytes())
+
+
+def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
+    """The file read back by the library."""
+    import safetensors
+
+    from alm.export.weights import narrowed, read_tensors
+
+    expected, found = narrowed(source.weights, config.dtype), read_tensors(folder / WEIGHTS_NAME)
+    equal = [name for name in expected if name in found and expected[name].equal(found[name])]
+    different = len(expected.keys() | found.keys()) - len(equal)
+    return [
+        Comparison(
+            what="tensors that differ",
+            tool=f"safetensors {safetensors.__version__}",
+            difference=different,
+            bar=0,
+            detail=f"{len(expected)} tensors",
+        )
+    ]
+
+
+def usage(config: Config, source: Source, name: str) -> str:
+    """How the file is read."""
+    return f"""```python
+from safetensors.torch import load_file
+
+weights = load_file("{name}/{WEIGHTS_NAME}")
+```
+
+Names and shapes are those of Hugging Face's Llama. `{CONFIG_NAME}` holds the shape of the model as `alm` has it, and
+`{TOKENIZER_NAME}` is read by the library `tokenizers`."""

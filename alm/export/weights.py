@@ -1,0 +1,46 @@
+"""Tensors as a file of safetensors."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from alm.files import explained
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def narrowed(weights: dict[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    """The tensors with their values rounded to `dtype`."""
+    return {name: tensor.to(DTYPES[dtype]) for name, tensor in weights.items()}
+
+
+def too_large(weights: dict[str, Tensor], dtype: str) -> list[str]:
+    """A sentence for the first tensor of which a value would not be finite any more as `dtype`; often none."""
+    largest = torch.finfo(DTYPES[dtype]).max
+    found = [name for name, tensor in weights.items() if tensor.abs().max() > largest]
+    return [f"`{found[0]}` has values beyond {largest:,.0f}, the largest of {dtype}"] if found else []
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write `tensors` to `path` and to the disk."""
+    from safetensors.torch import save_file
+
+    with explained(path):
+        path.touch()
+        mode = path.stat().st_mode  # of a file like any other: the library would let nobody else read it
+        # `format` is what transformers asks for.
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+        path.chmod(mode)
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors in `path`, on the CPU."""
+    from safetensors.torch import load_file
+
+    return load_file(path)
