@@ -2,9 +2,9 @@
 
     python benchmarks/generate.py [--rounds 9] [--threads 1]
 
-Weights are random, the shape is pico's with 32,000 tokens, fp32. Four questions: tokens per second after a prompt of 64,
-for one text and for eight; what share of the memory's bandwidth the first comes to, as every token reads every weight
-once; and the time to the first token after a prompt of 512. Peers that are not installed are left out
+Weights are random, the shape is pico's with 32,000 tokens, fp32. Four questions: tokens per second after a prompt of
+64, for one text and for eight; what share of the memory's bandwidth the first comes to, as every token reads every
+weight once; and the time to the first token after a prompt of 512. Peers that are not installed are left out
 (`nox -s bench_generate` has all of them, in an environment of its own). All draw with temperature 0.8 from the 40
 likeliest. A token costs what many tokens take less what one takes, by as many. CPU seconds of the process are compared,
 which does nothing else.
@@ -48,9 +48,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    source = _source()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        tools = _tools(source, Path(name).resolve(), stack)
+        folder = Path(name).resolve()
+        source = _source(folder)
+        tools = _tools(source, folder, stack)
         print(
             f"{source.parameters / 1e6:.1f}M parameters, threads: {arguments.threads}, load: {os.getloadavg()[0]:.1f}"
         )
@@ -94,24 +95,26 @@ def _against_bandwidth(rate: float, size: int, rounds: int) -> None:
     numbers = torch.ones(READ)
     best = statistics.median(paired.measured(numbers.sum).cpu for _ in range(rounds))
     bandwidth = READ * 4 / best
+    share = rate * size / bandwidth
     print(
-        f"  a sum reads {bandwidth / 1e9:.1f} GB/s: at most {bandwidth / size:.0f} tokens, alm has {rate * size / bandwidth:.0%}"
+        f"  a sum reads {bandwidth / 1e9:.1f} GB/s: at most {bandwidth / size:.0f} tokens, alm has {share:.0%} of that"
     )
 
 
-def _source() -> Source:
+def _source(folder: Path) -> Source:
     merges = [(16 + number // 256, 16 + number % 256) for number in range(VOCAB_SIZE - 272)]
     model = Transformer(ModelConfig(vocab_size=VOCAB_SIZE))
     initialize(model, seed=1)
-    nowhere = Path("random")
+    tokenizer = Tokenizer.from_merges(merges)
+    tokenizer.save(folder / "tokenizer.json")
     return Source(
-        path=nowhere / "ckpt-last.pt",
+        path=folder / "ckpt-last.pt",
         step=0,
         sha256="0" * 64,
         model=model.config,
         weights=model.state_dict(),
-        tokenizer=Tokenizer.from_merges(merges),
-        tokenizer_path=nowhere,
+        tokenizer=tokenizer,
+        tokenizer_path=folder / "tokenizer.json",
         run=None,
     )
 

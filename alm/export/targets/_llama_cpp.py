@@ -47,26 +47,20 @@ class LlamaCpp:
 
     def greedy(self, prompt: Sequence[int], tokens: int) -> list[int]:
         """The ids of the likeliest continuation, `tokens` long or up to and with an end."""
-        ids: list[int] = self._completion(prompt, tokens)["tokens"]
+        ids: list[int] = self.complete(prompt, tokens)["tokens"]
         return ids
 
     def log_probabilities(self, prompt: Sequence[int], vocab_size: int) -> Tensor:
         """ln p (V,) of every token behind the prompt, fp32."""
-        found = self._completion(prompt, 1, listed=vocab_size)["completion_probabilities"][0]["top_logprobs"]
+        found = self.complete(prompt, 1, listed=vocab_size)["completion_probabilities"][0]["top_logprobs"]
         values = torch.full((vocab_size,), -torch.inf)
         values[[token["id"] for token in found]] = torch.tensor([token["logprob"] for token in found])
         return values
 
-    def _completion(self, prompt: Sequence[int], tokens: int, *, listed: int = 0) -> dict[str, Any]:
-        return self._ask(
-            "/completion",
-            prompt=list(prompt),
-            n_predict=tokens,
-            n_probs=listed,
-            temperature=0,
-            return_tokens=True,
-            cache_prompt=False,
-        )
+    def complete(self, prompt: Sequence[int], tokens: int, **options: object) -> dict[str, Any]:  # Any: JSON
+        """The answer of `/completion`, greedy unless `options` say otherwise, with nothing kept from before."""
+        fixed = {"temperature": 0, "return_tokens": True, "cache_prompt": False}
+        return self._ask("/completion", prompt=list(prompt), n_predict=tokens, **{**fixed, **options})
 
     def _ask(self, path: str, **question: object) -> dict[str, Any]:  # Any: as JSON has it
         # A connection for each question: the server hangs up after seconds without one, which we may need to think.
