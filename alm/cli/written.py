@@ -142,4 +142,4 @@ def _probability(choice: Choice) -> float:
 
 
 def _quoted(piece: str) -> str:
-    return f'"{piece.rstrip(chr(10))}"'
+    return '"' + piece.replace("\n", "") + '"'
