@@ -10,10 +10,12 @@ from torch import Tensor
 from alm.device import Choice, autocast
 from alm.doctor.check import Check, judged, remedy
 from alm.doctor.tolerance import distance, rounding
+from alm.generation.rows import Rows
 from alm.model.kv_cache import KVCache
 from alm.model.transformer import Transformer
 
 NAME = "cached decoding"
+ROWS = "decoding in rows"
 _PREFILL = 37  # neither a block of attention nor a half of the text
 
 NewCache = Callable[[int, int], KVCache]
@@ -40,4 +42,26 @@ def agrees(model: Transformer, ids: Tensor, choice: Choice, *, name: str = NAME,
         cause="tokens that are generated one by one do not see what they saw while training: the cache, or attention "
         "of few tokens to many, is wrong on this device",
         cure=remedy(choice.device),
+    )
+
+
+@torch.inference_mode()
+def rows_agree(model: Transformer, ids: Tensor, choice: Choice, rows: Rows) -> Check:
+    """What `alm sample` computes on this device, rows of `ids` (B, T) at different places, against one forward pass."""
+    whole = model.logits(model(ids.to(choice.device))).cpu()  # (B, T, V)
+    starts = [_PREFILL - row for row in range(len(ids))]
+    found = [rows.prefill(row, ids[row, :start].tolist()) for row, start in enumerate(starts)]
+    wanted = [whole[row, start - 1] for row, start in enumerate(starts)]
+    for step in range(ids.shape[1] - _PREFILL):
+        places = [start + step for start in starts]
+        found += rows.step(range(len(ids)), [int(ids[row, place]) for row, place in enumerate(places)])
+        wanted += [whole[row, place] for row, place in enumerate(places)]
+    off, bound = distance(torch.stack(found), torch.stack(wanted)), rounding(model.config, "fp32")
+    return judged(
+        ROWS,
+        holds=off <= bound,
+        measured=f"off by {off:.1e} ({type(rows).__name__})",
+        wanted=f"below {bound:.1e}, what rounding in fp32 makes of {model.config.n_layers} layers",
+        cause="what `alm sample` computes here token by token is not what the model was trained to compute",
+        cure=f"export ALM_KERNELS=never; {remedy(choice.device)}",
     )

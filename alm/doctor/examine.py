@@ -28,6 +28,7 @@ from alm.doctor import (
 from alm.doctor.check import Check, Examined, guarded
 from alm.errors import InputError
 from alm.events import Listener, ignore
+from alm.generation.rows import rows_for
 from alm.model.attention._grouped import attend
 from alm.model.config import ModelConfig
 from alm.model.init import initialize
@@ -98,6 +99,7 @@ def _of_model(choice: Choice) -> Iterator[Named]:
         yield name, partial(_turning, check, choice)
     for title, shape in ((decoding.NAME, config), (f"{decoding.NAME}, rules", everything)):
         yield title, partial(_decoding, shape, choice, title)
+    yield decoding.ROWS, partial(_decoding_in_rows, choice)
     for case in attention.CASES:
         yield case.name, partial(attention.agrees, attend, case, choice)
     yield precision.LOSSES, partial(_first_losses, choice)
@@ -121,6 +123,13 @@ def _turning(check: Callable[..., Check], choice: Choice) -> Check:
 
 def _decoding(config: ModelConfig, choice: Choice, name: str) -> Check:
     return decoding.agrees(models.lively(config, choice.device), models.ids(config), choice, name=name)
+
+
+def _decoding_in_rows(choice: Choice) -> Check:
+    config = models.plain().model_copy(update={"qk_norm": True})
+    model, ids = models.lively(config, choice.device), models.ids(config)
+    rows = rows_for(model, count=len(ids), max_tokens=ids.shape[1])
+    return decoding.rows_agree(model, ids, choice, rows)
 
 
 def _fp32(choice: Choice) -> Choice:

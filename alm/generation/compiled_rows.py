@@ -64,6 +64,8 @@ class CompiledRows:
         """Scores (B, V) of the tokens after `ids`."""
         numbers = np.array(rows, dtype=np.int64)
         places = self._lengths[numbers]
+        if places.max() >= len(self._scores):  # compiled loops would write past the end
+            raise ValueError(f"a row is full: it has room for {len(self._scores)} tokens")
         x = self._table[np.array(ids)]
         normal = np.empty_like(x)
         for layer in self._layers:

@@ -60,6 +60,8 @@ class StaticRows:
         places = torch.tensor(self._lengths).clamp_max(self._max_tokens - 1)
         self._places.copy_(places)
         longest = max(self._lengths[row] for row in rows) + 1
+        if longest > self._max_tokens:
+            raise ValueError(f"a row is full: it has room for {self._max_tokens} tokens")
         span = min(-(-longest // _SPAN) * _SPAN, self._max_tokens)
         if span not in self._steps:
             self._steps[span] = self._prepared(span)

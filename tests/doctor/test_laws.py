@@ -16,6 +16,9 @@ from torch import Tensor
 from alm.device import DTYPES, Choice, Precision
 from alm.doctor import against_cpu, attention, decoding, learning, models, positions, precision
 from alm.doctor.tolerance import distance, rounding
+from alm.generation.compiled_rows import CompiledRows
+from alm.generation.plain_rows import PlainRows
+from alm.generation.static_rows import StaticRows
 from alm.model.attention._blocked import Rules
 from alm.model.attention._grouped import attend
 from alm.model.init import initialize
@@ -170,6 +173,29 @@ def test_a_cache_that_is_off_by_one_fails(
     for layer in cache.layers:
         layer.append = partial(fault, layer)  # type: ignore[method-assign]
     fails(decoding.agrees(model, models.ids(config), choice, cache=cache), "one by one")
+
+
+@pytest.mark.parametrize("way", [PlainRows, CompiledRows, StaticRows])
+def test_rows_are_the_full_forward(way: Any) -> None:
+    model = models.lively(models.plain(), CPU)
+    passes(decoding.rows_agree(model, models.ids(models.plain()), FP32, way(model, count=2, max_tokens=models.TOKENS)))
+
+
+@pytest.mark.parametrize("fault", ["place", "row", "weights"])
+def test_rows_that_go_wrong_are_found(fault: str) -> None:
+    model = models.lively(models.plain(), CPU)
+    rows = CompiledRows(model, count=2, max_tokens=models.TOKENS + 1)
+    step = rows.step
+
+    def faulty(numbers: Any, ids: Any) -> Any:
+        if fault == "place" and rows._lengths[0] == 40:
+            rows._lengths[0] += 1
+        return step(numbers, ids[::-1] if fault == "row" else ids)
+
+    rows.step = faulty  # type: ignore[method-assign]
+    if fault == "weights":
+        rows._head = rows._head * 1.001
+    fails(decoding.rows_agree(model, models.ids(models.plain()), FP32, rows), "ALM_KERNELS=never")
 
 
 # ---- attention ---------------------------------------------------------------------------------------------

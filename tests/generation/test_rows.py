@@ -160,6 +160,15 @@ def test_a_static_step_leaves_rows_that_rest_as_they_are() -> None:
     assert torch.equal(rows.step([1], [8]), full)
 
 
+@pytest.mark.parametrize("make", [PlainRows, compiled, StaticRows])
+def test_a_row_that_is_full_is_no_place_to_write(make: Make) -> None:
+    rows = make(made(), count=1, max_tokens=4)
+    rows.prefill(0, [1, 2, 3])
+    rows.step([0], [4])
+    with pytest.raises(ValueError, match="4"):
+        rows.step([0], [5])
+
+
 def test_the_fast_ways_are_for_models_that_they_know(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ALM_KERNELS", raising=False)
     model = made()
