@@ -271,6 +271,22 @@ class ExportMetadata(Metadata):
         return list(self.files)
 
 
+class ImportMetadata(Metadata):
+    """`import.json`: a model of another tool as a checkpoint of step 0. `comparisons` as in `ExportMetadata`."""
+
+    format: Literal["alm-import"] = "alm-import"
+    kind: str
+    architecture: str
+    parameters: int
+    dtype: str
+    tokenizer_sha256: str
+    comparisons: tuple[Comparison, ...] | None = None
+    files: tuple[FileRecord, ...]
+
+    def payload(self) -> list[FileRecord]:
+        return list(self.files)
+
+
 AnyMetadata = TypeVar("AnyMetadata", bound=Config)
 
 

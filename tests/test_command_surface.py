@@ -40,6 +40,7 @@ PROMISED = {
     "--temperature --top-k --top-p --min-p --repetition-penalty --presence-penalty --frequency-penalty --bad-words "
     "--stop --overflow --seed --inspect --device --json -q -v",
     "alm export": "--to --checkpoint --out --dtype --no-compare --set --force --json -q -v --dry-run",
+    "alm import": "--from --out --no-compare --force --json -q -v --dry-run",
     "alm watch": "--once --json",
     "alm report": "--out --force --json",
     "alm config show": "--set --json",

@@ -18,9 +18,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command(epilog="Example:  alm export --checkpoint runs/first/ckpt-last.pt --to huggingface --out exports/first")
 def export(
-    to: Annotated[
-        str, typer.Option("--to", metavar="KIND", help="huggingface, gguf or safetensors.", show_default=False)
-    ],
+    to: Annotated[str, typer.Option("--to", metavar="KIND", help="huggingface, gguf or safetensors.")] = "huggingface",
     checkpoint: Annotated[
         Path | None,
         typer.Option(
@@ -96,7 +94,7 @@ def _command(checkpoint: Path, out: Path, to: str, dtype: str | None, overrides:
 
 
 def _lines(made: Any, out: Path) -> list[str]:  # Any: ExportMetadata, whose module is not loaded for --help
-    from alm.export.run import line
+    from alm.export.placing import line
 
     size = sum(file.bytes for file in made.files)
     head = f"{out}: {made.parameters:,} parameters of step {made.step:,} in {ui.size(size)}"

@@ -12,6 +12,7 @@ from alm import artifacts
 from alm.artifacts import (
     ExportMetadata,
     FileRecord,
+    ImportMetadata,
     PackMetadata,
     RunMetadata,
     SourceMetadata,
@@ -177,7 +178,8 @@ def _checkpoint(path: Path) -> Found:
 
 
 def _export(path: Path) -> Found:
-    from alm.export.run import METADATA_NAME, line
+    from alm.export.placing import line
+    from alm.export.run import METADATA_NAME
 
     metadata = artifacts.read(path / METADATA_NAME, ExportMetadata, hint="run `alm export`")
     rows = [
@@ -190,6 +192,23 @@ def _export(path: Path) -> Found:
     ]
     faults = artifacts.damaged(path, metadata.payload())
     return Found("export", rows, faults, f"run `{metadata.command} --force`", [metadata.model_dump(mode="json")])
+
+
+def _import(path: Path) -> Found:
+    from alm.export.importing import METADATA_NAME
+    from alm.export.placing import line
+
+    metadata = artifacts.read(path / METADATA_NAME, ImportMetadata, hint="run `alm import`")
+    rows = [
+        ("form", f"{metadata.kind}, {metadata.architecture} in {metadata.dtype}"),
+        ("parameters", f"{metadata.parameters:,}"),
+        ("tokenizer", metadata.tokenizer_sha256[: artifacts.SHORT_HASH]),
+        *(("compared", line(comparison)) for comparison in metadata.comparisons or ()),
+        *_inputs(metadata.inputs),
+    ]
+    faults = artifacts.damaged(path, metadata.payload())
+    mend = f"run `{metadata.command} --force`"
+    return Found("imported model", rows, faults, mend, [metadata.model_dump(mode="json")])
 
 
 def _inputs(inputs: tuple[FileRecord, ...]) -> Rows:
@@ -214,6 +233,7 @@ _LOOKS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Found]], ...] = (
     (lambda path: _is(path / "run.json", "alm-run"), _run),
     (lambda path: _is(path / "metadata.json", "alm-packed"), _packed),
     (lambda path: _is(path / "export.json", "alm-export"), _export),
+    (lambda path: _is(path / "import.json", "alm-import"), _import),
     (lambda path: path.is_dir() and any(_is_clean_metadata(p) for p in path.glob("*.json")), _clean),
     (_is_clean_metadata, _clean),
     (lambda path: path.is_file() and metadata_path(path).is_file(), _tokenizer),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from types import ModuleType
 
 from alm import artifacts, files, kinds
-from alm.artifacts import Comparison, ExportMetadata, FileRecord
-from alm.errors import AlmError, ArtifactError
+from alm.artifacts import Comparison, ExportMetadata
+from alm.errors import ArtifactError
 from alm.events import Listener, Noted, Warned, ignore
-from alm.export import card
+from alm.export import card, placing
 from alm.export.config import TargetConfig
 from alm.export.source import Source, load_source
 
@@ -55,11 +54,9 @@ def export(
             parameters=source.parameters,
             tokenizer_sha256=source.tokenizer.sha256,
             comparisons=None if comparisons is None else tuple(comparisons),
-            files=_records(stage),
+            files=placing.records(stage),
         )
-        _check_place(metadata, out, force=force)
-        artifacts.write(stage / METADATA_NAME, metadata)
-        files.publish(stage, out, last=METADATA_NAME, replaces=_promised(out))
+        placing.publish(stage, out, metadata, name=METADATA_NAME, force=force)
     return metadata
 
 
@@ -88,39 +85,4 @@ def _compared(
     if comparisons is None:
         on_event(Warned(f"not compared: `{module.TOOL}` is not installed", f"pip install {module.TOOL}"))
         return None
-    far = [line(comparison) for comparison in comparisons if not comparison.is_close]
-    if far:
-        raise ArtifactError(
-            "\n  ".join(["what was written is not the same model, so nothing was kept:", *far]),
-            hint="please report this with the run's config.yaml; `--no-compare` writes the files all the same",
-        )
-    return comparisons
-
-
-def line(comparison: Comparison) -> str:
-    """A comparison in one line."""
-    bar = "" if comparison.bar is None else f", at most {comparison.bar:g}"
-    detail = f" ({comparison.detail})" if comparison.detail else ""
-    return f"{comparison.what}: {comparison.difference:.3g}{bar}, {comparison.tool}{detail}"
-
-
-def _records(folder: Path) -> tuple[FileRecord, ...]:
-    return tuple(artifacts.record(path, relative_to=folder) for path in sorted(folder.iterdir()))
-
-
-def _promised(out: Path) -> list[str]:
-    """The files of the export that is there now."""
-    with contextlib.suppress(AlmError):
-        found = artifacts.read(out / METADATA_NAME, ExportMetadata, hint="")
-        return [file.path for file in found.files]
-    return []
-
-
-def _check_place(metadata: ExportMetadata, out: Path, *, force: bool) -> None:
-    """`ArtifactError` when a file of somebody else would be replaced."""
-    promised = _promised(out)
-    foreign = [file.path for file in metadata.files if file.path not in promised and (out / file.path).exists()]
-    if foreign and not force:
-        raise ArtifactError(
-            f"`{out / foreign[0]}` is there, and no export wrote it", hint=f"add `--out {out}-export`, or `--force`"
-        )
+    return placing.checked(comparisons)

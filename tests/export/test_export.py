@@ -78,7 +78,7 @@ def test_a_file_of_somebody_else_is_never_replaced(checkpoint_of: Make, tmp_path
     checkpoint, out = checkpoint_of(), tmp_path / "out"
     out.mkdir()
     (out / "README.md").write_text("mine")
-    with pytest.raises(ArtifactError, match="README.md` is there, and no export wrote it"):
+    with pytest.raises(ArtifactError, match="README.md` is there, and not of what `export.json` promises"):
         export(Config(), checkpoint=checkpoint, out=out)
     assert [path.name for path in out.iterdir()] == ["README.md"]
     assert (out / "README.md").read_text() == "mine"

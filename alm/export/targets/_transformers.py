@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,8 +19,11 @@ from alm.export.weights import narrowed
 from alm.model.transformer import Transformer
 
 
-def compare(source: Source, folder: Path, *, dtype: str) -> list[Comparison]:
-    """All that can be asked. Both sides hold the numbers that were written, in fp32: rounding is told by itself."""
+def compare(source: Source, folder: Path, *, dtype: str, unsaid: Sequence[int] = ()) -> list[Comparison]:
+    """All that can be asked. Both sides hold the numbers that were written, in fp32: rounding is told by itself.
+
+    `unsaid` are ids that greedy text is to do without, where the folder does not say so itself.
+    """
     transformers = _library()
     network = source.network
     if dtype != "fp32":
@@ -33,7 +36,7 @@ def compare(source: Source, folder: Path, *, dtype: str) -> list[Comparison]:
         found = [
             questions.ids(source, tool, lambda text: _encoded(tokenizer, text)),
             questions.logits(source, network, tool, lambda ids: _logits(model, torch.tensor([ids]))[0]),
-            questions.greedy(source, network, tool, lambda ids, tokens: _greedy(source, model, ids, tokens)),
+            questions.greedy(source, network, tool, lambda ids, tokens: _greedy(source, model, ids, tokens, unsaid)),
         ]
         text = held_out(source)
         if text is not None:
@@ -70,7 +73,7 @@ def _logits(model: Any, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, V)
     return cast(Tensor, model(ids, use_cache=False).logits.float())
 
 
-def _greedy(source: Source, model: Any, prompt: list[int], tokens: int) -> list[int]:
+def _greedy(source: Source, model: Any, prompt: list[int], tokens: int, unsaid: Sequence[int]) -> list[int]:
     made = model.generate(
         torch.tensor([prompt]),
         do_sample=False,
@@ -78,6 +81,7 @@ def _greedy(source: Source, model: Any, prompt: list[int], tokens: int) -> list[
         top_k=None,
         max_new_tokens=tokens,
         eos_token_id=source.tokenizer.end_of_text_id,
+        **({"suppress_tokens": list(unsaid)} if unsaid else {}),
     )
     return cast("list[int]", made[0, len(prompt) :].tolist())
 

@@ -1,0 +1,54 @@
+"""`alm import`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alm.cli import options, ui
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command("import", epilog="Example:  alm import --from huggingface my-model --out runs/my-model")
+def import_(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The folder with config.json and model.safetensors.")],
+    from_: Annotated[str, typer.Option("--from", metavar="KIND", help="huggingface: a Llama or a Qwen3.")] = (
+        "huggingface"
+    ),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The folder of the checkpoint.  [default: runs/PATH's name]", show_default=False),
+    ] = None,
+    no_compare: Annotated[
+        bool, typer.Option("--no-compare", help="Do not load the folder with transformers to compare it.")
+    ] = False,
+    force: options.Force = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Make a checkpoint of a model of another tool, to sample from and to go on training (alm pretrain --init)."""
+    from alm.errors import ConfigError
+    from alm.export import importing as stage
+    from alm.export.placing import line
+
+    if from_ != "huggingface":
+        raise ConfigError(f"nothing can be imported from `{from_}` (there is: huggingface)")
+    folder = out or Path("runs") / path.resolve().name
+    if dry_run:
+        found = stage.open_folder(path)
+        values = {"path": str(path), "out": str(folder), "model": found.model.model_dump(mode="json")}
+        ui.show_result(values, [f"{path}: a {found.architecture} that can be written to {folder}"], as_json=json)
+        return
+    redo = shlex.join(["alm", "import", "--from", from_, str(path), "--out", str(folder)])
+    with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
+        made = stage.import_model(path, out=folder, force=force, compare=not no_compare, redo=redo, on_event=on_event)
+    head = f"{folder}: {made.parameters:,} parameters of a {made.architecture} in {made.dtype}"
+    lines = [head, *(f"  {line(comparison)}" for comparison in made.comparisons or ())]
+    ui.show_result({"out": str(folder)} | made.model_dump(mode="json"), lines, as_json=json)
+    ui.next_step("alm", "sample", "--checkpoint", folder / "ckpt-last.pt", quiet=quiet, as_json=json)

@@ -1,0 +1,196 @@
+"""The stage `alm import`: a folder of Hugging Face in, a checkpoint of step 0 out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from alm import artifacts, files
+from alm.artifacts import Comparison, ImportMetadata
+from alm.checkpoint.format import LAST_NAME, Checkpoint
+from alm.checkpoint.save import save_checkpoint
+from alm.config.load import write_yaml
+from alm.errors import ArtifactError, InputError
+from alm.events import Listener, Noted, Warned, ignore
+from alm.export import from_llama, placing
+from alm.export.llama import vocabulary_refusals
+from alm.export.source import Source
+from alm.export.stored import StoredWeights
+from alm.model.config import ModelConfig
+from alm.model.transformer import Transformer
+from alm.tokenizers.file import Tokenizer
+from alm.training import run
+
+METADATA_NAME = "import.json"
+CONFIG_NAME, TOKENIZER_NAME = "config.json", "tokenizer.json"
+TIED_HEAD = "lm_head.weight"
+_ROTARY = ".rotary_emb.inv_freq"  # old files store what follows from the configuration
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a folder of Hugging Face holds, read and found to be ours to read; weights are read last."""
+
+    path: Path
+    architecture: str
+    model: ModelConfig
+    tokenizer: Tokenizer
+    stored: StoredWeights
+
+
+def open_folder(path: Path) -> Folder:
+    """The folder at `path`; `InputError` with every reason why its model cannot be ours."""
+    if not path.is_dir():
+        raise InputError(f"`{path}` is no folder", hint=f"name the folder that holds `{CONFIG_NAME}`")
+    values = _json(path / CONFIG_NAME)
+    model, faults = from_llama.read(values)
+    if model is None:
+        raise _refused(path, faults)
+    tokenizer = Tokenizer.load(path / TOKENIZER_NAME)
+    stored = StoredWeights.of(path)
+    faults = [*vocabulary_refusals(model, tokenizer), *_name_faults(model, stored)]
+    if faults:
+        raise _refused(path, faults)
+    return Folder(path, values["model_type"], model, tokenizer, stored)
+
+
+def import_model(
+    path: Path,
+    *,
+    out: Path,
+    force: bool = False,
+    compare: bool = True,
+    redo: str = "alm import",
+    on_event: Listener = ignore,
+) -> ImportMetadata:
+    """Make a checkpoint of step 0 in the folder `out` from the folder of Hugging Face at `path`.
+
+    Raises `InputError` when the model is not one that alm has, and `ArtifactError` when `transformers`, where it is
+    there, makes something else of it, or when `out` holds something that was made otherwise.
+    """
+    folder = open_folder(path)
+    if run.exists(out):
+        raise ArtifactError(f"`{out}` holds a run", hint=f"add `--out {run.free_name(out)}`")
+    inputs = [artifacts.record(file, relative_to=out) for file in _files(folder)]
+    values = {"kind": "huggingface"}
+    found = artifacts.current(out / METADATA_NAME, ImportMetadata, config=values, inputs=inputs, force=force, redo=redo)
+    if found is not None and (found.comparisons is not None or not compare):
+        on_event(Noted(f"`{out}` is up to date"))
+        return found
+    weights = _weights(folder)
+    with files.staging(out, "import") as stage:
+        _write(folder, weights, stage)
+        comparisons = _compared(folder, weights, stage, on_event) if compare else None
+        records = placing.records(stage)
+        metadata = ImportMetadata(
+            command=redo,
+            config=values,
+            inputs=tuple(inputs),
+            kind="huggingface",
+            architecture=folder.architecture,
+            parameters=sum(tensor.numel() for tensor in weights.values()),
+            dtype=folder.stored.dtype,
+            tokenizer_sha256=folder.tokenizer.sha256,
+            comparisons=None if comparisons is None else tuple(comparisons),
+            files=records,
+        )
+        placing.publish(stage, out, metadata, name=METADATA_NAME, force=force)
+    return metadata
+
+
+def _refused(path: Path, faults: list[str]) -> InputError:
+    return InputError("\n  ".join([f"`{path}` cannot be imported:", *faults]), hint=f"run `cat {path / CONFIG_NAME}`")
+
+
+def _json(path: Path) -> dict[str, Any]:  # Any: JSON
+    try:
+        values = json.loads(files.read_bytes(path))
+    except ValueError as error:
+        raise InputError(f"`{path}` is no JSON: {error}", hint=f"run `head -c 200 {path}` to see what it is") from error
+    if not isinstance(values, dict):
+        raise InputError(f"`{path}` holds no JSON object", hint=f"run `head -c 200 {path}` to see what it is")
+    return values
+
+
+def _files(folder: Folder) -> list[Path]:
+    return [folder.path / CONFIG_NAME, folder.path / TOKENIZER_NAME, *folder.stored.files]
+
+
+def _shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of the model's weights, without making them."""
+    import torch
+
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in Transformer(model).state_dict().items()}
+
+
+def _name_faults(model: ModelConfig, stored: StoredWeights) -> list[str]:
+    expected = _shapes(model)
+    found = {name: shape for name, shape in stored.shapes.items() if not name.endswith(_ROTARY)}
+    spare = {TIED_HEAD} if model.tie_embeddings else set()
+    faults = [f"it has no `{name}`" for name in expected.keys() - found.keys()]
+    faults += [f"`{name}` is nothing that the model has" for name in found.keys() - expected.keys() - spare]
+    faults += [
+        f"`{name}` is {list(found[name])}, and by the configuration {list(shape)}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    return sorted(faults)
+
+
+def _weights(folder: Folder) -> dict[str, Tensor]:
+    """All weights in fp32; `InputError` for one that is not finite, or a head that is not the tied table."""
+    found = {name: tensor.float() for name, tensor in folder.stored.tensors() if not name.endswith(_ROTARY)}
+    broken = [name for name, tensor in found.items() if not tensor.isfinite().all()]
+    if broken:
+        raise _refused(folder.path, [f"`{broken[0]}` has values that are not finite"])
+    if folder.model.tie_embeddings:
+        head = found.pop(TIED_HEAD, None)
+        if head is not None and not head.equal(found["model.embed_tokens.weight"]):
+            raise _refused(folder.path, [f"its embeddings are tied, and `{TIED_HEAD}` is another table"])
+    return {name: found[name] for name in _shapes(folder.model)}
+
+
+def _write(folder: Folder, weights: dict[str, Tensor], stage: Path) -> None:
+    config = {"model": folder.model.model_dump(mode="json")}
+    files.write_text(stage / run.CONFIG_NAME, write_yaml(config))
+    files.write_bytes(stage / run.TOKENIZER_NAME, (folder.path / TOKENIZER_NAME).read_bytes())
+    checkpoint = Checkpoint(
+        step=0,
+        samples_seen=0,
+        model=weights,
+        optimizer={},
+        rng=[],
+        config=config,
+        environment={},
+        tokenizer_sha256=folder.tokenizer.sha256,
+        data_sha256="",
+    )
+    save_checkpoint(checkpoint, stage)
+
+
+def _compared(folder: Folder, weights: dict[str, Tensor], stage: Path, on_event: Listener) -> list[Comparison] | None:
+    """What `transformers` makes of the folder, beside what was made here."""
+    if find_spec("transformers") is None:
+        on_event(Warned("not compared: `transformers` is not installed", "pip install transformers"))
+        return None
+    from alm.export.targets import _transformers
+
+    source = Source(
+        path=stage / LAST_NAME,
+        step=0,
+        sha256="",
+        model=folder.model,
+        weights=weights,
+        tokenizer=folder.tokenizer,
+        tokenizer_path=stage / run.TOKENIZER_NAME,
+        run=None,
+    )
+    # Ids of the model that the tokenizer has no text for are never chosen here.
+    unsaid = range(folder.tokenizer.vocab_size, folder.model.known_vocab_size)
+    return placing.checked(_transformers.compare(source, folder.path, dtype="fp32", unsaid=unsaid))

@@ -1,0 +1,361 @@
+"""A folder that `transformers` wrote becomes our checkpoint, with the same logits and weights, or is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from alm.artifacts import ImportMetadata, damaged, read
+from alm.checkpoint.load import load_checkpoint
+from alm.cli.main import main
+from alm.errors import ArtifactError, InputError
+from alm.events import Event, Noted, Warned
+from alm.export import from_llama, importing
+from alm.export.importing import import_model
+from alm.export.run import export
+from alm.export.source import Source, load_source
+from alm.export.targets.huggingface import Config
+from alm.tokenizers.file import Tokenizer
+
+from .conftest import Make, main_ok
+from .test_huggingface import LOGITS, SHAPES
+
+transformers = pytest.importorskip("transformers")
+
+YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32, "rope_theta": 700.0}
+# What may differ from the family's small default, by the names of transformers.
+THEIRS: list[tuple[str, dict[str, Any]]] = [
+    ("Llama", {}),
+    ("Llama", {"num_key_value_heads": 1, "tie_word_embeddings": True}),
+    ("Llama", {"head_dim": 20, "rms_norm_eps": 1e-3}),
+    ("Llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 123.0}}),
+    ("Llama", {"rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 500.0}}),
+    ("Llama", {"rope_parameters": YARN}),
+    ("Qwen3", {"head_dim": 16}),
+    ("Qwen3", {"head_dim": 24, "tie_word_embeddings": True, "rope_parameters": {**YARN, "beta_fast": 8.0}}),
+]
+
+
+def family_of(name: str, tokenizer: Tokenizer, **changes: Any) -> Any:
+    """A random model of theirs, whose weights are large enough that mistakes show."""
+    values = {
+        "vocab_size": tokenizer.vocab_size + 3,
+        "hidden_size": 32,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        "attention_bias": False,
+        **changes,
+    }
+    config = getattr(transformers, f"{name}Config")(**values)
+    model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator) * 0.3
+            parameter.copy_(noise if parameter.dim() > 1 else 1 + noise)
+    return model
+
+
+@pytest.fixture
+def folder_of(tmp_path: Path, tokenizer: Tokenizer) -> Callable[..., tuple[Path, Any]]:
+    """A folder as `save_pretrained` leaves it, and the model that is in it."""
+
+    def make(name: str = "Llama", *, dtype: torch.dtype = torch.float32, shard: str = "1GB", **changes: Any) -> Any:
+        folder = tmp_path / "theirs"
+        model = family_of(name, tokenizer, **changes).to(dtype)
+        model.save_pretrained(folder, max_shard_size=shard)
+        tokenizer.save(folder / "tokenizer.json")
+        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+        return folder, model.float()
+
+    return make
+
+
+def network_of(out: Path) -> Source:
+    return load_source(out / "ckpt-last.pt")
+
+
+@pytest.mark.parametrize(("name", "changes"), THEIRS)
+@torch.no_grad()
+def test_logits_are_theirs(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, name: str, changes: dict[str, Any]
+) -> None:
+    folder, theirs = folder_of(name, **changes)
+    import_model(folder, out=tmp_path / "run", compare=False)
+    ours = network_of(tmp_path / "run")
+    ids = torch.randint(200, (3, 64), generator=torch.Generator().manual_seed(1))
+    expected = theirs(ids).logits
+    found = ours.network.logits(ours.network(ids))
+    torch.testing.assert_close(found, expected, rtol=0, atol=LOGITS * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shard", ["1GB", "20KB"])
+def test_every_type_in_one_file_or_in_several(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, dtype: torch.dtype, shard: str
+) -> None:
+    folder, theirs = folder_of(dtype=dtype, shard=shard)
+    assert (len(list(folder.glob("*.safetensors"))) > 1) == (shard == "20KB")
+    made = import_model(folder, out=tmp_path / "run", compare=False)
+    assert made.dtype == {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[dtype]
+    weights = load_checkpoint(tmp_path / "run/ckpt-last.pt").model
+    expected = theirs.state_dict()
+    assert weights.keys() == expected.keys()
+    assert all(weights[name].equal(value) and value.dtype == torch.float32 for name, value in expected.items())
+
+
+@pytest.mark.parametrize("shape", SHAPES[:-2])
+def test_there_and_back_again_nothing_has_changed(checkpoint_of: Make, tmp_path: Path, shape: dict[str, Any]) -> None:
+    checkpoint = checkpoint_of(**shape)
+    export(Config(), checkpoint=checkpoint, out=tmp_path / "out", compare=False)
+    import_model(tmp_path / "out", out=tmp_path / "back", compare=False)
+    before, after = load_source(checkpoint), network_of(tmp_path / "back")
+    assert after.model == before.model
+    assert after.weights.keys() == before.weights.keys()
+    assert all(after.weights[name].equal(value) for name, value in before.weights.items())
+    assert after.tokenizer.sha256 == before.tokenizer.sha256
+    export(Config(), checkpoint=tmp_path / "back/ckpt-last.pt", out=tmp_path / "again", compare=False)
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+
+
+def test_of_what_transformers_saved_again(checkpoint_of: Make, tmp_path: Path) -> None:
+    """Its own form of the configuration and of the tokenizer, not ours."""
+    checkpoint = checkpoint_of(qk_norm=True, tie_embeddings=False)
+    export(Config(), checkpoint=checkpoint, out=tmp_path / "out", compare=False)
+    transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").save_pretrained(tmp_path / "saved")
+    transformers.AutoTokenizer.from_pretrained(tmp_path / "out").save_pretrained(tmp_path / "saved")
+    made = import_model(tmp_path / "saved", out=tmp_path / "back")
+    assert made.comparisons is not None
+    after = network_of(tmp_path / "back")
+    assert all(after.weights[name].equal(value) for name, value in load_source(checkpoint).weights.items())
+    assert after.model == load_source(checkpoint).model
+
+
+# ---- what is made ----------------------------------------------------------------------------------------------
+
+
+def test_other_commands_take_what_is_made(
+    folder_of: Callable[..., tuple[Path, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder_of("Qwen3", head_dim=16)
+    monkeypatch.chdir(tmp_path)
+    main_ok(["import", "theirs", "--dry-run"])
+    assert not Path("runs").exists()
+    main_ok(["import", "--from", "huggingface", "theirs", "--json"])
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (told["out"], told["architecture"], len(told["comparisons"])) == ("runs/theirs", "qwen3", 3)
+    for words in (
+        ["sample", "--prompt", "hello", "--max-tokens", "5", "--device", "cpu"],
+        ["info", "runs/theirs"],
+        ["info", "runs/theirs/ckpt-last.pt"],
+        ["export", "--to", "safetensors"],
+        ["config", "check", "runs/theirs/config.yaml", "train"],
+    ):
+        main_ok(words)
+
+
+def test_the_metadata_promises_what_is_there(folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path) -> None:
+    folder, theirs = folder_of()
+    made = import_model(folder, out=tmp_path / "run", compare=False)
+    assert read(tmp_path / "run/import.json", ImportMetadata, hint="") == made
+    assert damaged(tmp_path / "run", made.payload()) == []
+    assert {file.path for file in made.files} == {path.name for path in (tmp_path / "run").iterdir()} - {"import.json"}
+    assert {Path(file.path).name for file in made.inputs} == {"config.json", "tokenizer.json", "model.safetensors"}
+    assert made.parameters == sum(value.numel() for value in theirs.state_dict().values())
+
+
+def test_what_is_there_is_kept_or_refused(folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path) -> None:
+    (folder, _), out, events = folder_of(), tmp_path / "run", list[Event]()
+    made = import_model(folder, out=out, compare=False)
+    assert import_model(folder, out=out, compare=False, on_event=events.append) == made
+    assert events == [Noted(f"`{out}` is up to date")]
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "model.norm.weight": tensors["model.norm.weight"] * 2}, folder / "model.safetensors")
+    with pytest.raises(ArtifactError, match="was made from other inputs"):
+        import_model(folder, out=out, compare=False)
+    import_model(folder, out=out, compare=False, force=True)
+    (out / "run.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="holds a run"):
+        import_model(folder, out=out, compare=False, force=True)
+
+
+def test_without_transformers_it_is_not_compared(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder, _), events = folder_of(), list[Event]()
+    monkeypatch.setattr(importing, "find_spec", lambda name: None)
+    assert import_model(folder, out=tmp_path / "run", on_event=events.append).comparisons is None
+    assert events == [Warned("not compared: `transformers` is not installed", "pip install transformers")]
+
+
+def test_a_tokenizer_that_transformers_would_take_for_another(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path
+) -> None:
+    """Without its class it is that of the family, which normalizes."""
+    folder, _ = folder_of("Qwen3", head_dim=16)
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(ArtifactError, match="texts with other ids: "):
+        import_model(folder, out=tmp_path / "run")
+
+
+def test_another_model_here_is_a_failure(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = folder_of()
+    honest = from_llama.read
+    monkeypatch.setattr(from_llama, "read", lambda values: honest({**values, "rms_norm_eps": 1e-3}))
+    with pytest.raises(ArtifactError, match="logits: .*, at most 1e-05"):
+        import_model(folder, out=tmp_path / "run")
+    assert list((tmp_path / "run").glob("*")) == []
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------
+
+ALIEN: list[tuple[dict[str, Any], str]] = [
+    ({"model_type": "mistral"}, "`model_type: mistral`, and alm reads llama and qwen3"),
+    ({"hidden_act": "gelu"}, "`hidden_act: gelu`"),
+    ({"attention_bias": True}, "`attention_bias: True`"),
+    ({"mlp_bias": True}, "`mlp_bias: True`"),
+    ({"use_sliding_window": True}, "`use_sliding_window: True`"),
+    ({"layer_types": ["full_attention", "sliding_attention"]}, "layers of type `sliding_attention`"),
+    ({"quantization_config": {"bits": 4}}, "`quantization_config: {'bits': 4}`"),
+    ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "positions are scaled as `llama3`"),
+    ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "positions are scaled as `dynamic`"),
+    ({"rope_parameters": {**YARN, "attention_factor": 1.0}}, "yarn has `attention_factor: 1.0`"),
+    ({"rope_parameters": {**YARN, "mscale": 0.7}}, "positions have `mscale: 0.7`"),
+    ({"rope_parameters": {**YARN, "truncate": False}}, "yarn has `truncate: false`"),
+    ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "`partial_rotary_factor: 0.5`"),
+    ({"hidden_size": None}, "it has no `hidden_size`"),
+    ({"hidden_size": 30}, "`model.embed_tokens.weight` is [280, 32], and by the configuration [280, 30]"),
+    ({"num_hidden_layers": 3}, "it has no `model.layers.2.mlp.down_proj.weight`"),
+    ({"num_hidden_layers": 1}, "`model.layers.1.mlp.down_proj.weight` is nothing that the model has"),
+    ({"num_attention_heads": 3, "head_dim": None}, "n_heads 3 does not divide d_model 32"),
+    ({"vocab_size": 40}, "the tokenizer has 277 ids, and the model knows 40"),
+    ({"num_hidden_layers": "two"}, "n_layers: "),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason"), ALIEN)
+def test_what_alm_is_not_is_refused(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    folder, _ = folder_of()
+    values = json.loads((folder / "config.json").read_text("utf-8"))
+    if "rope_scaling" in changes:
+        values.pop("rope_parameters")
+    (folder / "config.json").write_text(json.dumps({**values, **changes}), encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        import_model(folder, out=tmp_path / "run")
+    assert reason in caught.value.message
+    assert not (tmp_path / "run").exists()
+
+
+def test_defaults_of_their_classes(tokenizer: Tokenizer) -> None:
+    """A file may leave out what its class knows."""
+    for name in ("Llama", "Qwen3"):
+        theirs = getattr(transformers, f"{name}Config")()
+        kept = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+        values = {"model_type": name.lower(), **{key: getattr(theirs, key) for key in kept}}
+        model, faults = from_llama.read(values)
+        assert faults == []
+        assert model is not None
+        other = getattr(transformers, f"{name}Config")(**{key: values[key] for key in kept})
+        assert model.max_position_embeddings == other.max_position_embeddings
+        assert model.head_width == (getattr(other, "head_dim", None) or other.hidden_size // other.num_attention_heads)
+        assert model.norm_eps == other.rms_norm_eps
+        assert model.tie_embeddings == other.tie_word_embeddings
+        assert model.rope_theta == other.rope_parameters["rope_theta"]
+        assert model.n_kv_heads == theirs.num_attention_heads or name == "Qwen3"
+
+
+def spoil(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_a_tied_head_may_be_there_twice_but_not_otherwise(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path
+) -> None:
+    folder, _ = folder_of(tie_word_embeddings=True)
+    spoil(folder, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"].clone()}))
+    import_model(folder, out=tmp_path / "run", compare=False)
+    assert "lm_head.weight" not in load_checkpoint(tmp_path / "run/ckpt-last.pt").model
+    spoil(folder, lambda t: t["lm_head.weight"].mul_(2))
+    with pytest.raises(InputError, match="its embeddings are tied, and `lm_head.weight` is another table"):
+        import_model(folder, out=tmp_path / "other", compare=False)
+
+
+def test_old_files_store_their_frequencies(folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path) -> None:
+    folder, _ = folder_of()
+    spoil(folder, lambda t: t.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}))
+    import_model(folder, out=tmp_path / "run", compare=False)
+
+
+def test_numbers_that_are_none_and_types_that_are_not_known(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path
+) -> None:
+    folder, _ = folder_of()
+    spoil(folder, lambda t: t["model.norm.weight"].fill_(torch.nan))
+    with pytest.raises(InputError, match="`model.norm.weight` has values that are not finite"):
+        import_model(folder, out=tmp_path / "run", compare=False)
+    spoil(folder, lambda t: t.update({"model.norm.weight": torch.ones(32, dtype=torch.int8)}))
+    with pytest.raises(InputError, match="stores numbers as I8, and alm reads F32, F16, BF16"):
+        import_model(folder, out=tmp_path / "run", compare=False)
+
+
+def test_a_folder_without_files_to_read(folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path) -> None:
+    folder, _ = folder_of()
+    weights, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    data = weights.read_bytes()
+    weights.write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match="is damaged"):
+        import_model(folder, out=tmp_path / "run")
+    weights.rename(folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match="has no `model.safetensors` and no `model.safetensors.index.json`"):
+        import_model(folder, out=tmp_path / "run")
+    for text, fault in (
+        ('{"weight_map": {"a": "../other.safetensors"}}', "names `../other.safetensors`, which does not lie beside it"),
+        ('{"weight_map": {"a": "other.safetensors"}}', "is missing, which"),
+        ('{"weight_map": 3}', "is damaged"),
+        ("{", "is damaged"),
+    ):
+        index.write_text(text)
+        with pytest.raises(InputError, match=fault):
+            import_model(folder, out=tmp_path / "run")
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(InputError, match="holds no JSON object"):
+        import_model(folder, out=tmp_path / "run")
+    (folder / "config.json").write_text("{")
+    with pytest.raises(InputError, match="is no JSON"):
+        import_model(folder, out=tmp_path / "run")
+    with pytest.raises(InputError, match="is no folder"):
+        import_model(folder / "config.json", out=tmp_path / "run")
+
+
+def test_a_tokenizer_that_alm_would_not_follow(folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path) -> None:
+    folder, _ = folder_of()
+    values = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    (folder / "tokenizer.json").write_text(json.dumps({**values, "normalizer": {"type": "NFC"}}))
+    with pytest.raises(InputError, match="sets `normalizer` to .*NFC"):
+        import_model(folder, out=tmp_path / "run")
+
+
+def test_an_unknown_origin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ending:
+        main(["import", "--from", "gguf", str(tmp_path)])
+    assert ending.value.code == 2
+    assert "nothing can be imported from `gguf`" in capsys.readouterr().err
