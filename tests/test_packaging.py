@@ -14,7 +14,10 @@ import pytest
 import yaml
 
 SET_UP_AND_TEST = "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/nox"
-RUN_TIME = {"torch", "typer", "pydantic", "pyyaml", "datasets", "huggingface_hub", "rich", "numpy", "numba"}
+RUN_TIME = {
+    *("torch", "typer", "pydantic", "pyyaml", "datasets", "huggingface_hub", "rich", "numpy", "numba"),
+    *("safetensors", "gguf"),
+}
 SESSIONS = {"dev", "lint", "types", "tests", "docs", "quickstart", "device", "build", "bench", "bench_model", "interop"}
 
 
