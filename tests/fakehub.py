@@ -1,7 +1,7 @@
 """A Hugging Face hub on loopback, of the standard library alone, with faults to order.
 
-It speaks the part of the hub that `datasets` and `huggingface_hub` use to read dataset repositories. Large
-files are redirected to a second origin, as the hub does to its content network.
+It speaks the part of the hub that `datasets` and `huggingface_hub` use to read dataset repositories, and to write
+models. Large files are redirected to a second origin, as the hub does to its content network, and uploaded there.
 
 `HF_ENDPOINT` and `HF_HOME` are read once, when `huggingface_hub` is imported, so `reserve()` must run before
 anything imports it: at the top of `tests/conftest.py`. It binds the ports and sets the environment. A test that
@@ -11,6 +11,7 @@ does not enter `serving(hub)` finds no hub there, or an empty one: none can reac
 from __future__ import annotations
 
 import atexit
+import base64
 import contextlib
 import hashlib
 import http.server
@@ -36,9 +37,18 @@ _JOIN_SECONDS = 30.0
 # ---- what the hub holds -------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Account:
+    """Whom a token belongs to, and what it allows."""
+
+    name: str
+    organizations: tuple[str, ...] = ()
+    role: str = "write"
+
+
 @dataclass
 class Repository:
-    """One dataset: its commits by sha, and its branches by name. `readers` are tokens that may read it."""
+    """A dataset or a model: its commits by sha, and its branches by name. `readers` are tokens that may read it."""
 
     gated: bool = False
     private: bool = False
@@ -84,6 +94,7 @@ class Request:
     path: str
     query: Mapping[str, list[str]]
     headers: Mapping[str, str]
+    body: bytes = b""
 
     @property
     def token(self) -> str | None:
@@ -121,6 +132,9 @@ class FakeHub:
     def forget(self) -> None:
         """Back to a hub that holds nothing, knows nobody and works."""
         self.repositories: dict[str, Repository] = {}
+        self.models: dict[str, Repository] = {}
+        self.accounts: dict[str, Account] = {}  # by token
+        self.blobs: dict[str, bytes] = {}  # large files that were uploaded, by sha256
         self.tokens: set[str] = set()
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
@@ -149,13 +163,18 @@ class FakeHub:
         repository.branches[branch] = sha
         return sha
 
+    def sign_up(self, token: str, name: str, *, organizations: tuple[str, ...] = (), role: str = "write") -> None:
+        """Give `token` to the account `name`."""
+        self.accounts[token] = Account(name, organizations, role)
+        self.tokens.add(token)
+
     def fault(self, path: str, action: str, **options: Any) -> Fault:
         """Let requests whose path matches the pattern `path` go wrong; see `Fault`."""
         fault = Fault(path, action, **options)
         self.faults.append(fault)
         return fault
 
-    def asked(self, path: str, *, method: str = "GET|HEAD|POST") -> list[Request]:
+    def asked(self, path: str, *, method: str = "GET|HEAD|POST|PUT") -> list[Request]:
         """The requests so far whose path matches."""
         return [r for r in self.requests if re.fullmatch(method, r.method) and re.search(path, r.path)]
 
@@ -188,6 +207,15 @@ class FakeHub:
             (r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self._resolve),
             (r"/api/resolve-cache/datasets/([^/]+/[^/]+)/([^/]+)/(.+)", self._small_file),
             (r"/_content/([0-9a-f]{64})", self._content),
+            (r"/api/whoami-v2", self._whoami),
+            (r"/api/repos/create", self._create),
+            (r"/api/validate-yaml", self._validate_card),
+            (r"/api/models/([^/]+/[^/]+)(?:/revision/[^/]+)?", self._model_info),
+            (r"/api/models/([^/]+/[^/]+)/preupload/([^/]+)", self._preupload),
+            (r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", self._batch),
+            (r"/_upload/([0-9a-f]{64})", self._upload),
+            (r"/([^/]+/[^/]+)\.git/info/lfs/verify", self._verify),
+            (r"/api/models/([^/]+/[^/]+)/commit/([^/]+)", self._add_commit),
         ]
         for pattern, route in routes:
             if match := re.fullmatch(pattern, request.path):
@@ -285,6 +313,115 @@ class FakeHub:
                         return _ranged(request, data, {})
         raise RefusedError(404, "", "no such content")
 
+    # ---- models: who may write, and how files come in -------------------------------------------
+
+    def _account(self, request: Request) -> Account:
+        if request.token not in self.accounts:
+            raise RefusedError(401, "", "Invalid credentials in Authorization header")
+        return self.accounts[request.token]
+
+    def _check_writer(self, request: Request, model: str) -> None:
+        account, namespace = self._account(request), model.partition("/")[0]
+        if account.role != "write" or namespace not in (account.name, *account.organizations):
+            raise RefusedError(403, "", f"You don't have the rights to create or change a model in {namespace}")
+
+    def _model(self, request: Request, model: str) -> Repository:
+        account, namespace = self.accounts.get(request.token or ""), model.partition("/")[0]
+        if request.token is not None and account is None:
+            raise RefusedError(401, "", "Invalid credentials in Authorization header")
+        repository = self.models.get(model)
+        is_member = account is not None and namespace in (account.name, *account.organizations)
+        if repository is None or (repository.private and not is_member):
+            raise RefusedError(404 if account else 401, "RepoNotFound", "Repository not found")
+        return repository
+
+    def _whoami(self, request: Request) -> Answer:
+        account = self._account(request)
+        orgs = [{"type": "org", "name": name} for name in account.organizations]
+        auth = {"type": "access_token", "accessToken": {"role": account.role}}
+        return _json({"type": "user", "name": account.name, "orgs": orgs, "auth": auth})
+
+    def _create(self, request: Request) -> Answer:
+        asked = json.loads(request.body)
+        model = f"{asked.get('organization') or self._account(request).name}/{asked['name']}"
+        self._check_writer(request, model)
+        if model in self.models:
+            raise RefusedError(409, "", "You already created this model repo")
+        self.models[model] = Repository(private=asked.get("visibility") == "private")
+        self._commit_files(model, {".gitattributes": b"*.safetensors filter=lfs\n"})
+        return _json({"url": f"{self.url}/{model}", "name": model})
+
+    def _validate_card(self, request: Request) -> Answer:
+        """Only what a test needs of the hub's rules: a licence is a word, and a card without any is warned of."""
+        head = json.loads(request.body)["content"].split("---")[1]
+        stated = re.search(r"^license: (.*)$", head, re.MULTILINE)
+        if stated is None:
+            return _json({"errors": [], "warnings": [{"message": "no license is stated"}]})
+        if not re.fullmatch(r'"?[\w.-]+"?', stated[1]):
+            fault = {"errors": [{"message": '"license" must be one of a list'}], "warnings": []}
+            return Answer(400, json.dumps(fault).encode(), {"Content-Type": "application/json"})
+        return _json({"errors": [], "warnings": []})
+
+    def _model_info(self, request: Request, model: str) -> Answer:
+        repository = self._model(request, model)
+        sha = repository.branches["main"]
+        siblings = [{"rfilename": path} for path in sorted(repository.commits[sha])]
+        return _json({"id": model, "sha": sha, "private": repository.private, "tags": [], "siblings": siblings})
+
+    def _preupload(self, request: Request, model: str, revision: str) -> Answer:
+        self._check_writer(request, model)
+        _, known = self._commit(self._model(request, model), revision)
+        found = []
+        for file in json.loads(request.body)["files"]:
+            path, is_large = file["path"], file["size"] > LFS_BYTES or file["path"].endswith(".safetensors")
+            oid = {} if path not in known else {"oid": _sha256(known[path]) if is_large else _blob_id(known[path])}
+            found.append({"path": path, "uploadMode": "lfs" if is_large else "regular", "shouldIgnore": False, **oid})
+        return _json({"files": found})
+
+    def _batch(self, request: Request, model: str) -> Answer:
+        self._check_writer(request, model)
+        objects = []
+        for wanted in json.loads(request.body)["objects"]:
+            upload = {"href": f"{self.content_url}/_upload/{wanted['oid']}"}
+            verify = {"href": f"{self.url}/{model}.git/info/lfs/verify"}
+            there = wanted["oid"] in self.blobs
+            objects.append({**wanted, **({} if there else {"actions": {"upload": upload, "verify": verify}})})
+        return _json({"transfer": "basic", "objects": objects})
+
+    def _upload(self, request: Request, digest: str) -> Answer:
+        if request.method != "PUT" or _sha256(request.body) != digest:
+            raise RefusedError(400, "", "not what was announced")
+        self.blobs[digest] = request.body
+        return Answer(200)
+
+    def _verify(self, request: Request, model: str) -> Answer:
+        self._check_writer(request, model)
+        asked = json.loads(request.body)
+        if len(self.blobs.get(asked["oid"], b"")) != asked["size"]:
+            raise RefusedError(404, "", "no such object")
+        return _json({})
+
+    def _add_commit(self, request: Request, model: str, revision: str) -> Answer:
+        self._check_writer(request, model)
+        _, files = self._commit(self._model(request, model), revision)
+        header, *operations = [json.loads(line) for line in request.body.splitlines()]
+        assert header["key"] == "header"
+        added = {}
+        for operation in operations:
+            value = operation["value"]
+            is_large = operation["key"] == "lfsFile"
+            added[value["path"]] = self.blobs[value["oid"]] if is_large else base64.b64decode(value["content"])
+        sha = self._commit_files(model, {**files, **added})
+        return _json({"success": True, "commitOid": sha, "commitUrl": f"{self.url}/{model}/commit/{sha}"})
+
+    def _commit_files(self, model: str, files: Mapping[str, bytes]) -> str:
+        repository = self.models[model]
+        number = len(repository.commits)
+        sha = hashlib.sha1(f"{model} {number}".encode()).hexdigest()
+        repository.commits[sha] = dict(files)
+        repository.branches["main"] = sha
+        return sha
+
 
 def _entries(files: Mapping[str, bytes], folder: str, *, recursive: bool) -> list[dict[str, Any]]:
     prefix = f"{folder}/" if folder else ""
@@ -300,8 +437,7 @@ def _entries(files: Mapping[str, bytes], folder: str, *, recursive: bool) -> lis
 
 
 def _entry(path: str, data: bytes) -> dict[str, Any]:
-    blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-    entry: dict[str, Any] = {"type": "file", "path": path, "size": len(data), "oid": blob}
+    entry: dict[str, Any] = {"type": "file", "path": path, "size": len(data), "oid": _blob_id(data)}
     if len(data) > LFS_BYTES:
         entry["lfs"] = {"oid": _sha256(data), "size": len(data), "pointerSize": 134}
     return entry
@@ -320,6 +456,10 @@ def _ranged(request: Request, data: bytes, headers: Mapping[str, str]) -> Answer
 
 def _json(value: object, **headers: str) -> Answer:
     return Answer(200, json.dumps(value).encode(), {"Content-Type": "application/json", **headers})
+
+
+def _blob_id(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 def _sha256(data: bytes) -> str:
@@ -388,10 +528,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         hub = self.server.hub
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._body()
         url = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(self.command, _decoded(url.path), parse_qs(url.query), headers)
+        request = Request(self.command, _decoded(url.path), parse_qs(url.query), headers, body)
         fault = hub.note(request)
         if fault is None:
             self._send(hub.answer(request))
@@ -407,7 +547,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._reset()
 
-    do_HEAD = do_POST = do_GET  # noqa: N815 (names of the base class)
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 (names of the base class)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     def _send(self, answer: Answer, *, only: int | None = None) -> None:
         self.send_response_only(answer.status)

@@ -41,6 +41,7 @@ PROMISED = {
     "--stop --overflow --seed --inspect --device --json -q -v",
     "alm export": "--to --checkpoint --out --dtype --no-compare --set --force --json -q -v --dry-run",
     "alm import": "--from --out --no-compare --force --json -q -v --dry-run",
+    "alm push": "--repo --public --to --checkpoint --out --dtype --no-compare --set --force --json -q -v --dry-run",
     "alm watch": "--once --json",
     "alm report": "--out --force --json",
     "alm config show": "--set --json",

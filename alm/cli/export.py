@@ -16,30 +16,36 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 
 
+To = Annotated[str, typer.Option("--to", metavar="KIND", help="huggingface, gguf or safetensors.")]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint", help="Checkpoint to export.  [default: the newest runs/*/ckpt-last.pt]", show_default=False
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        help="Type of the numbers: fp32, fp16 or bf16; f32, f16 or q8_0 for gguf.  [default: all 32 bits]",
+        show_default=False,
+    ),
+]
+NoCompare = Annotated[
+    bool, typer.Option("--no-compare", help="Do not load the files with the other tool to compare them.")
+]
+
+
 @app.command(epilog="Example:  alm export --checkpoint runs/first/ckpt-last.pt --to huggingface --out exports/first")
 def export(
-    to: Annotated[str, typer.Option("--to", metavar="KIND", help="huggingface, gguf or safetensors.")] = "huggingface",
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            "--checkpoint", help="Checkpoint to export.  [default: the newest runs/*/ckpt-last.pt]", show_default=False
-        ),
-    ] = None,
+    to: To = "huggingface",
+    checkpoint: Checkpoint = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="The folder of the export.  [default: exports/RUN-KIND]", show_default=False),
     ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            "--dtype",
-            help="Type of the numbers: fp32, fp16 or bf16; f32, f16 or q8_0 for gguf.  [default: all 32 bits]",
-            show_default=False,
-        ),
-    ] = None,
-    no_compare: Annotated[
-        bool, typer.Option("--no-compare", help="Do not load the files with the other tool to compare them.")
-    ] = False,
+    dtype: Dtype = None,
+    no_compare: NoCompare = False,
     set_: options.Set = None,
     force: options.Force = False,
     json: options.Json = False,
@@ -52,7 +58,7 @@ def export(
     from alm.export.source import load_source
     from alm.generation.load import newest_checkpoint
 
-    config = _config(to, dtype, set_ or [])
+    config = load_config(to, dtype, set_ or [])
     path = checkpoint or newest_checkpoint(Path("runs"))
     folder = out or Path("exports") / f"{path.resolve().parent.name}-{to}"
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
@@ -73,7 +79,8 @@ def export(
     ui.show_result({"out": str(folder)} | made.model_dump(mode="json"), _lines(made, folder), as_json=json)
 
 
-def _config(to: str, dtype: str | None, overrides: list[str]) -> TargetConfig:
+def load_config(to: str, dtype: str | None, overrides: list[str]) -> TargetConfig:
+    """What the flags say of the kind; `ConfigError` when there is none of that name."""
     from alm import kinds
     from alm.config.base import did_you_mean
     from alm.config.load import load

@@ -10,6 +10,9 @@ from alm.config.base import Config
 class TargetConfig(Config):
     """What the model card and the files say beside what is known of the run."""
 
+    title: str | None = Field(
+        None, description="What the model card calls the model; absent: the name of the folder, or on the hub its own."
+    )
     licence: str | None = Field(
         None, description="Licence of the weights, for the model card: apache-2.0, cc-by-sa-4.0; absent: not stated."
     )

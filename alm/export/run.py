@@ -43,7 +43,9 @@ def export(
     with files.staging(out, "export") as stage:
         module.write(config, source, stage)
         comparisons = _compared(module, config, source, stage, on_event) if compare else None
-        files.write_text(stage / card.NAME, card.text(config, source, comparisons, name=out.resolve().name))
+        files.write_text(
+            stage / card.NAME, card.text(config, source, comparisons, name=config.title or out.resolve().name)
+        )
         metadata = ExportMetadata(
             command=redo,
             config=values,

@@ -84,16 +84,23 @@ def connect(patience: Patience) -> None:
     _patience = patience
 
 
-def pin(dataset: str, *, revision: str = "main", patience: Patience | None = None) -> Pinned:
-    """The commit that `revision` of `dataset` is now; an `AlmError` when it cannot be read."""
-    from huggingface_hub import HfApi, constants, is_offline_mode
+def make_ready(name: str, patience: Patience) -> None:
+    """`connect`, where the hub may be asked at all; an `AlmError` about `name` otherwise."""
+    from huggingface_hub import constants, is_offline_mode
 
-    checked_id(dataset)
     if is_offline_mode():
-        raise offline(dataset)
+        raise offline(name)
     if not constants.ENDPOINT.startswith(("http://", "https://")):
         raise AlmError(f"HF_ENDPOINT is no address of a hub: `{constants.ENDPOINT}`", hint="run `unset HF_ENDPOINT`")
-    connect(patience or Patience())
+    connect(patience)
+
+
+def pin(dataset: str, *, revision: str = "main", patience: Patience | None = None) -> Pinned:
+    """The commit that `revision` of `dataset` is now; an `AlmError` when it cannot be read."""
+    from huggingface_hub import HfApi
+
+    checked_id(dataset)
+    make_ready(dataset, patience or Patience())
     api = HfApi()
     with explained(dataset, revision=revision):
         info = api.dataset_info(dataset, revision=revision)
@@ -308,8 +315,13 @@ def _gated(dataset: str, *, has_token: bool) -> AlmError:
     )
 
 
+def token_variable() -> str | None:
+    """The environment variable that the token comes from; None for a stored one."""
+    return next((name for name in _TOKEN_VARIABLES if os.environ.get(name)), None)
+
+
 def _bad_token(dataset: str) -> AlmError:
-    named = next((name for name in _TOKEN_VARIABLES if os.environ.get(name)), None)
+    named = token_variable()
     if named:
         return AlmError(
             f"the hub does not accept the token in {named}: it is wrong, expired or revoked (asked for `{dataset}`)",
@@ -343,7 +355,7 @@ def _no_revision(dataset: str, revision: str) -> AlmError:
 
 
 def offline(dataset: str) -> AlmError:
-    """The error for a dataset asked for while the hub's libraries are told to stay off the network."""
+    """The error for a dataset or a model asked for while the hub's libraries are told to stay off the network."""
     named = [name for name in _OFFLINE_VARIABLES if os.environ.get(name)] or [_OFFLINE_VARIABLES[0]]
     return AlmError(
         f"`{dataset}` is on the hub, and offline mode is on ({', '.join(named)})", hint=f"run `unset {' '.join(named)}`"

@@ -1,0 +1,75 @@
+"""`alm push`."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alm.cli import options, ui
+from alm.cli.export import Checkpoint, Dtype, NoCompare, To, load_config
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command(epilog="Example:  alm push --repo me/tales --checkpoint runs/tales/ckpt-last.pt --dtype bf16")
+def push(
+    repo: Annotated[
+        str,
+        typer.Option(
+            "--repo", metavar="NAME", help="The model on the hub, namespace/name; without a namespace, your own."
+        ),
+    ],
+    public: Annotated[
+        bool, typer.Option("--public", help="Let all read it; without this flag only you and your organization can.")
+    ] = False,
+    to: To = "huggingface",
+    checkpoint: Checkpoint = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The folder of the export.  [default: exports/NAMESPACE-NAME]", show_default=False),
+    ] = None,
+    dtype: Dtype = None,
+    no_compare: NoCompare = False,
+    set_: options.Set = None,
+    force: options.Force = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Export a model as alm export does, and put it on the Hugging Face hub; private unless --public is given."""
+    from alm.export import run
+    from alm.export.push import push as stage
+    from alm.export.source import load_source
+    from alm.generation.load import newest_checkpoint
+
+    config = load_config(to, dtype, set_ or [])
+    path = checkpoint or newest_checkpoint(Path("runs"))
+    words = ["alm", "push", "--repo", repo, *(["--public"] if public else []), "--checkpoint", str(path), "--to", to]
+    words += [*(["--out", str(out)] if out else []), *(["--dtype", dtype] if dtype else [])]
+    redo = shlex.join([*words, *(word for change in set_ or [] for word in ("--set", change))])
+    with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
+        if dry_run:
+            run.check(config, load_source(path, on_event=on_event))
+            who = "everybody" if public else "you and your organization alone"
+            values = {"checkpoint": str(path), "to": to, "repo": repo, "public": public}
+            ui.show_result(values, [f"{path} can be sent to `{repo}`, for {who}"], as_json=json)
+            return
+        made = stage(
+            config,
+            checkpoint=path,
+            repo=repo,
+            out=out,
+            is_public=public,
+            force=force,
+            compare=not no_compare,
+            redo=redo,
+            on_event=on_event,
+        )
+    sent = made.uploaded
+    line = f"{sent.url}: {'private' if sent.is_private else 'public'}, commit {sent.sha[:12]}"
+    ui.show_result({"out": str(made.out), **asdict(sent)}, [line], as_json=json)
