@@ -18,11 +18,14 @@ app = typer.Typer(rich_markup_mode=None)
 @app.command(epilog="Example:  alm push --repo me/tales --checkpoint runs/tales/ckpt-last.pt --dtype bf16")
 def push(
     repo: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--repo", metavar="NAME", help="The model on the hub, namespace/name; without a namespace, your own."
+            "--repo",
+            metavar="NAME",
+            help="The model on the hub, namespace/name; without a namespace, your own. Always needed.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     public: Annotated[
         bool, typer.Option("--public", help="Let all read it; without this flag only you and your organization can.")
     ] = False,
@@ -42,11 +45,14 @@ def push(
     dry_run: options.DryRun = False,
 ) -> None:
     """Export a model as alm export does, and put it on the Hugging Face hub; private unless --public is given."""
+    from alm.errors import ConfigError
     from alm.export import run
     from alm.export.push import push as stage
     from alm.export.source import load_source
     from alm.generation.load import newest_checkpoint
 
+    if repo is None:
+        raise ConfigError("`alm push` needs `--repo`", hint="name the model on the hub: `alm push --repo me/my-model`")
     config = load_config(to, dtype, set_ or [])
     path = checkpoint or newest_checkpoint(Path("runs"))
     words = ["alm", "push", "--repo", repo, *(["--public"] if public else []), "--checkpoint", str(path), "--to", to]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alm.artifacts import ExportMetadata
-from alm.events import Listener, Noted, ignore
+from alm.events import Listener, Noted, Warned, ignore
 from alm.export.config import TargetConfig
 from alm.export.run import METADATA_NAME, export
 from alm.hub import Patience
@@ -45,7 +45,14 @@ def push(
     made = export(config, checkpoint=checkpoint, out=folder, force=force, compare=compare, redo=redo, on_event=on_event)
     files = [folder / file.path for file in made.files] + [folder / METADATA_NAME]
     message = f"{made.name}, step {made.step:,}, by alm {made.alm_version}"
-    uploaded = upload(repo, files, is_public=is_public, message=message, patience=patience, on_event=on_event)
+    uploaded = upload(
+        repo,
+        files,
+        is_public=is_public,
+        message=message,
+        warn=lambda warning, hint: on_event(Warned(warning, hint)),
+        patience=patience,
+    )
     if not uploaded.is_new:
         on_event(Noted(f"`{repo}` is up to date"))
     return Pushed(made, folder, uploaded)

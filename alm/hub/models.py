@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alm.errors import AlmError, ConfigError
-from alm.events import Listener, Warned, ignore
 from alm.hub import Patience, make_ready, token_variable
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
 _TOKENS = "https://huggingface.co/settings/tokens"
+Warn = Callable[[str, str | None], None]
+"""Takes a warning and its hint."""
+
 _AGAIN = "run the same command again: what the hub has already is not sent again"
 
 
@@ -54,8 +56,8 @@ def upload(
     *,
     is_public: bool,
     message: str,
+    warn: Warn,
     patience: Patience | None = None,
-    on_event: Listener = ignore,
 ) -> Uploaded:
     """Put `files` into the model `repo`, which is made if it is not there; what else it holds stays.
 
@@ -66,15 +68,15 @@ def upload(
     make_ready(repo, patience or Patience())
     api = HfApi()
     with _explained(repo):
-        before, is_private = _made(api, repo, is_public=is_public, on_event=on_event)
+        before, is_private = _made(api, repo, is_public=is_public, warn=warn)
         additions = [CommitOperationAdd(path_in_repo=path.name, path_or_fileobj=path) for path in files]
-        with _heard(on_event):
+        with _heard(warn):
             commit = api.create_commit(repo, additions, commit_message=message)
     url = f"{api.endpoint}/{repo}"
     return Uploaded(repo, url, commit.oid, is_private=is_private, is_new=commit.oid != before)
 
 
-def _made(api: object, repo: str, *, is_public: bool, on_event: Listener) -> tuple[str | None, bool]:
+def _made(api: object, repo: str, *, is_public: bool, warn: Warn) -> tuple[str | None, bool]:
     """The commit that `repo` is at, None where it is made now, and whether it is private."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
@@ -91,18 +93,18 @@ def _made(api: object, repo: str, *, is_public: bool, on_event: Listener) -> tup
             hint="add `--public`, or name another `--repo`",
         )
     if found.private and is_public:
-        on_event(Warned(f"`{repo}` is private on the hub, and stays so", f"{api.endpoint}/{repo}/settings"))
+        warn(f"`{repo}` is private on the hub, and stays so", f"{api.endpoint}/{repo}/settings")
     return found.sha, bool(found.private)
 
 
 @contextlib.contextmanager
-def _heard(on_event: Listener) -> Iterator[None]:
+def _heard(warn: Warn) -> Iterator[None]:
     """What the library warns of, a model card that the hub finds fault with for one, told as we tell things."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
     for warning in caught:
-        on_event(Warned(" ".join(str(warning.message).split())))
+        warn(" ".join(str(warning.message).split()), None)
 
 
 # ---- refusals -----------------------------------------------------------------------------------

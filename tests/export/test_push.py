@@ -242,4 +242,4 @@ def test_never_without_a_name(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ending:
         main(["push", "--to", "safetensors"])
     assert ending.value.code == 2
-    assert "Missing option '--repo'" in capsys.readouterr().err
+    assert "`alm push` needs `--repo`" in capsys.readouterr().err
