@@ -35,7 +35,7 @@ def push(
     patience: Patience | None = None,
     on_event: Listener = ignore,
 ) -> Pushed:
-    """Export `checkpoint` as `export` does, into `out` or `exports/NAMESPACE-NAME`, and upload the folder to `repo`.
+    """Export `checkpoint` as `export` does, into `out` or `exports/NAMESPACE-NAME`, and upload it to `repo`.
 
     The hub is asked who we are before the work begins. The model card calls the model `repo`, as those who load it do.
     """
