@@ -16,6 +16,7 @@ from alm.model.count import count
 from alm.optim.schedules import warmup_steps
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.training import metrics, run, samples
+from alm.training.asked import differing
 from alm.training.budget import MANY_EPOCHS
 from alm.training.config import RunConfig
 from alm.training.fit import checkpoint_bytes
@@ -54,6 +55,7 @@ def _metadata(job: Job) -> RunMetadata:
         tokenizer_sha256=packed.metadata.tokenizer_sha256,
         parameters=count(job.config.model).total,
         environment=job.environment,
+        asked=dict(differing(job.asked, job.config)),
     )
 
 
@@ -62,6 +64,7 @@ def _make_ready(job: Job, found: Found | None) -> None:
     step = 0 if found is None else found.step
     if not run.exists(job.out):
         run.begin(job.out, job.config, _metadata(job), tokenizer=job.packed.tokenizer_path)
+    run.note_asked(job.out, differing(job.asked, job.config))  # before the configuration: a kill between does no harm
     write_text(job.out / run.CONFIG_NAME, write_yaml(job.config.model_dump(mode="json")))
     aside = set_aside_later(job.out, step=step)
     if aside is not None:

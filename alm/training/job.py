@@ -13,6 +13,7 @@ from alm.events import Listener
 from alm.files import sha256
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.packing.shards import PackedData
+from alm.training.asked import Asked
 from alm.training.available import available_bytes
 from alm.training.config import RunConfig
 from alm.training.fitting import Fitting
@@ -20,7 +21,7 @@ from alm.training.fitting import Fitting
 
 @dataclass(frozen=True)
 class Job:
-    """A run on this rank: its configuration, data and folder, and where it is done."""
+    """A run on this rank: its configuration, data and folder, where it is done, and what was `asked` for."""
 
     config: RunConfig
     packed: PackedData
@@ -28,6 +29,7 @@ class Job:
     choice: Choice
     environment: dict[str, str]
     world: World
+    asked: Asked
     on_event: Listener
 
     @property

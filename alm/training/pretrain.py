@@ -22,7 +22,6 @@ from alm.packing.shards import open_packed
 from alm.tokenizers.file import Tokenizer
 from alm.training import metrics, reference, rehearsal, run, samples
 from alm.training.beginning import check_room, state_of, warn
-from alm.training.budget import keeping_choices
 from alm.training.config import RunConfig
 from alm.training.ending import SavedOnError, checkpoint_of, finish, stopped
 from alm.training.job import Job
@@ -63,10 +62,8 @@ def pretrain(
     """
     with distributed.joined(device_name) as world:
         # Only the main rank surely sees the folder.
-        begun = finish_by is not None and world.from_main(lambda: run.exists(out))
-        settled = world.from_main(
-            lambda: settle(_as_begun(config, out, on_event) if begun else config, data, out, resume, world, on_event)
-        )
+        begun, has_budget = world.from_main(lambda: run.exists(out)), finish_by is not None
+        settled = world.from_main(lambda: settle(config, data, out, resume, world, on_event, has_budget=has_budget))
         training = settled.config.training
         choice = device.choose(str(world.device), precision=training.precision)
         device.set_threads(int(training.threads))
@@ -74,7 +71,7 @@ def pretrain(
             device.keep_freed_memory()
         if training.reproducible:
             device.set_deterministic(choice.device)
-        job = Job(settled.config, open_packed(data), out, choice, settled.environment, world, on_event)
+        job = Job(settled.config, open_packed(data), out, choice, settled.environment, world, settled.asked, on_event)
         if settled.is_finished:
             return world.from_main(lambda: _up_to_date(job, training.max_steps))
         rehearsal.let_go(choice.device)  # what was tried above would count as taken
@@ -91,13 +88,6 @@ def pretrain(
 def _up_to_date(job: Job, step: int) -> RunMetadata:
     job.on_event(Noted(f"`{job.out}` is up to date: finished at step {step}"))
     return finish(job, step)
-
-
-def _as_begun(config: RunConfig, out: Path, on_event: Listener) -> RunConfig:
-    """`config` with what a budget chose for the run in `out` when it began."""
-    own = run.read_config(out)
-    on_event(Noted(f"`{out}` keeps its {own.training.max_steps:,} steps: a budget counts when a run begins"))
-    return keeping_choices(config, own)
 
 
 def _fitted(job: Job, found: Found | None, *, deadline: float | None) -> RunMetadata:
