@@ -135,6 +135,11 @@ def planned(recipe: Recipe, *more: str, device_name: str = "auto") -> Plan:
     return plan(config, seq_len=SEQ_LEN, tokens=tokens, device_name=device_name, is_measured=recipe.budget is None)
 
 
+def for_training(recipe: Recipe, budget: float) -> float:
+    """Seconds of a budget that training gets, when all goes as it usually does."""
+    return max(budget - others(recipe), LEAST_SHARE * budget)
+
+
 def others(recipe: Recipe) -> float:
     """Seconds of a quickstart besides training."""
     return recipe.tales * TALE_SECONDS + OTHER_SECONDS + (recipe.end or END_SECONDS)
