@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -82,13 +82,15 @@ def plan(
     seconds = None if budget is None else options.seconds(budget, flag="--budget")
     wanted, packed = _tokens(tokens), _data(data, seq_len, tokens)
     overrides = set_ or []
-    _config(model, train, overrides)  # now: PyTorch takes seconds, and proposing some more
+    precision = _config(
+        model, train, overrides
+    ).training.precision  # now: PyTorch takes seconds
     from alm.training.plan import Cost
 
     found: Proposal | None = None
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
         if seconds is not None and model is None and train is None:
-            found = _proposed(seconds, packed, seq_len, wanted, device, measure=not no_measure)
+            found = _proposed(seconds, packed, seq_len, wanted, device, precision=precision, measure=not no_measure)
             overrides, model = [*found.overrides, *overrides], found.preset
             seq_len = seq_len or (None if packed else found.seq_len)
             overrides += [] if packed else [f"model.vocab_size={found.vocab_size}"]
@@ -189,14 +191,21 @@ def _config(model: str | None, train: str | None, overrides: list[str]) -> RunCo
 
 
 def _proposed(
-    seconds: float, packed: Path | None, seq_len: int | None, tokens: int | None, device: str, *, measure: bool
+    seconds: float,
+    packed: Path | None,
+    seq_len: int | None,
+    tokens: int | None,
+    device: str,
+    *,
+    precision: Literal["auto", "fp32", "bf16", "fp16"],
+    measure: bool,
 ) -> Proposal:
     from alm.errors import ConfigError
     from alm.training.proposing import proposed
 
     if not measure:
         raise ConfigError("what is worth training in a time is measured", hint="leave out `--no-measure`")
-    return proposed(seconds, data=packed, seq_len=seq_len, tokens=tokens, device_name=device)
+    return proposed(seconds, data=packed, seq_len=seq_len, tokens=tokens, device_name=device, precision=precision)
 
 
 def _commands(
