@@ -23,6 +23,7 @@ FORMAT_VERSION = 1
 SHORT_HASH = 8
 
 Values = dict[str, Any]  # Any: the JSON of a configuration
+AskedValue = int | str | None
 
 
 class FileRecord(Config):
@@ -222,7 +223,10 @@ class RunResult(Config):
 
 
 class RunMetadata(Metadata):
-    """`runs/<name>/run.json`: lineage and machine; `result` is there once the run is finished."""
+    """`runs/<name>/run.json`: lineage and machine; `result` is there once the run is finished.
+
+    `asked` has what was asked for, by dotted key, where a budget or a full memory decided otherwise.
+    """
 
     format: Literal["alm-run"] = "alm-run"
     data: str
@@ -230,6 +234,7 @@ class RunMetadata(Metadata):
     tokenizer_sha256: str
     parameters: int
     environment: dict[str, str]
+    asked: dict[str, AskedValue] = Field(default_factory=dict)
     result: RunResult | None = None
 
     def payload(self) -> list[FileRecord]:

@@ -63,3 +63,23 @@ def test_public_names_resolve() -> None:
         assert getattr(alm, name) is not None
     with pytest.raises(AttributeError, match="nothing_of_ours"):
         _ = alm.nothing_of_ours
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan", "--budget", "20"],
+        ["plan", "--set", "model.d_modle=3"],
+        ["plan", "--set", "optim.lrr=1"],
+        ["plan", "--data", "nowhere"],
+        ["pretrain", "--out", "nowhere", "--set", "training.max_step=3"],
+        ["quickstart", "--budget", "soon"],
+    ],
+)
+def test_what_is_mistyped_is_told_before_pytorch_is_imported(arguments: list[str]) -> None:
+    probe = (
+        "import sys\nfrom alm.cli.main import main\n"
+        f"try:\n    main({arguments})\nexcept SystemExit as end:\n    print(end.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.split() in (["1", "False"], ["2", "False"]), done.stderr

@@ -35,17 +35,16 @@ def doctor(
     verbose: options.Verbose = False,
 ) -> None:
     """Examine this machine and device in under a minute: does everything that alm relies on hold here?"""
-    from alm import device as devices
-    from alm.doctor.examine import examine
+    from alm.doctor.examine import chosen, examine
     from alm.errors import AlmError
 
-    choice = devices.choose(device)
+    choice = chosen(device)
     # No live display: the lines of the checks would run through it.
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
         found = list(_shown(examine(choice, out=out, data=data, on_event=on_event), silent=json))
     failed = [check for check in found if check.outcome == "failed"]
     values = {"device": str(choice.device), "precision": choice.precision, "is_sound": not failed}
-    summary = [f"{_summary(found)}: {choice.device} in {choice.precision} (`alm device` says why)"]
+    summary = [f"{_summary(found)}: {choice.device} in {choice.precision}: {choice.precision_reason}"]
     ui.show_result({**values, "checks": [vars(check) for check in found]}, summary, as_json=json)
     if failed:
         raise AlmError(f"{', '.join(f'`{check.name}`' for check in failed)} failed", hint=failed[0].cure)

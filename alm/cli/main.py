@@ -67,6 +67,9 @@ for _module, _name in (
 ):
     app.add_typer(_module.app, name=_name)
 
+# Those that keep what they have finished, for the same command to go on from. The others begin again.
+_GOES_ON = frozenset({"quickstart", "corpus", "pack", "pretrain"})
+
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -105,7 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(error.exit_code) from None
     except SystemExit as ending:
         if ending.code == EXIT_INTERRUPTED:  # Typer makes this of Ctrl-C, and says nothing
-            ui.talk("interrupted; what was finished is kept, and the same command goes on from there")
+            goes_on = bool(words) and words[0] in _GOES_ON
+            kept = "; what was finished is kept, and the same command goes on from there" if goes_on else ""
+            ui.talk(f"interrupted{kept}")
         raise
     except BrokenPipeError:
         # The reader of our output is gone; without this Python complains once more while it closes stdout.

@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -77,17 +77,20 @@ def plan(
 ) -> None:
     """Say whether a run fits, how long it takes and what the text allows, before anything is spent."""
     started = time.monotonic()  # before the imports, which take seconds
-    from alm.training.plan import Cost
-
     options.check_budget(budget, set_ or [])
     _check_measured(no_measure, watts=watts, price_per_hour=price_per_hour)
     seconds = None if budget is None else options.seconds(budget, flag="--budget")
     wanted, packed = _tokens(tokens), _data(data, seq_len, tokens)
     overrides = set_ or []
+    precision = _config(
+        model, train, overrides
+    ).training.precision  # now: PyTorch takes seconds
+    from alm.training.plan import Cost
+
     found: Proposal | None = None
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
         if seconds is not None and model is None and train is None:
-            found = _proposed(seconds, packed, seq_len, wanted, device, measure=not no_measure)
+            found = _proposed(seconds, packed, seq_len, wanted, device, precision=precision, measure=not no_measure)
             overrides, model = [*found.overrides, *overrides], found.preset
             seq_len = seq_len or (None if packed else found.seq_len)
             overrides += [] if packed else [f"model.vocab_size={found.vocab_size}"]
@@ -159,7 +162,7 @@ def _tokens(given: str | None) -> int | None:
 def _data(data: Path | None, seq_len: int | None, tokens: str | None) -> Path | None:
     """The packed data that is planned with; None where the text is assumed."""
     from alm.errors import ConfigError
-    from alm.packing.shards import METADATA_NAME
+    from alm.packing.shards import METADATA_NAME, open_packed
 
     assumed = [name for name, value in (("--seq-len", seq_len), ("--tokens", tokens)) if value is not None]
     if assumed and data is not None:
@@ -167,6 +170,8 @@ def _data(data: Path | None, seq_len: int | None, tokens: str | None) -> Path | 
             f"`{assumed[0]}` is for text that is not packed yet, and `{data}` says what it has",
             hint=f"leave out one of `{assumed[0]}` and `--data`",
         )
+    if data is not None:
+        open_packed(data)  # says what is wrong with it
     if data is not None or assumed:
         return data
     return DEFAULT_DATA if (DEFAULT_DATA / METADATA_NAME).is_file() else None
@@ -186,14 +191,21 @@ def _config(model: str | None, train: str | None, overrides: list[str]) -> RunCo
 
 
 def _proposed(
-    seconds: float, packed: Path | None, seq_len: int | None, tokens: int | None, device: str, *, measure: bool
+    seconds: float,
+    packed: Path | None,
+    seq_len: int | None,
+    tokens: int | None,
+    device: str,
+    *,
+    precision: Literal["auto", "fp32", "bf16", "fp16"],
+    measure: bool,
 ) -> Proposal:
     from alm.errors import ConfigError
     from alm.training.proposing import proposed
 
     if not measure:
         raise ConfigError("what is worth training in a time is measured", hint="leave out `--no-measure`")
-    return proposed(seconds, data=packed, seq_len=seq_len, tokens=tokens, device_name=device)
+    return proposed(seconds, data=packed, seq_len=seq_len, tokens=tokens, device_name=device, precision=precision)
 
 
 def _commands(

@@ -88,17 +88,17 @@ def pretrain(
     started = launcher.started(time.monotonic())  # before the imports, which take seconds
     deadline = started + options.seconds(time_limit, flag="--time-limit") if time_limit is not None else None
     seconds = options.seconds(budget, flag="--budget") if budget is not None else None
-    from alm import distributed
-    from alm.training import pretrain as stage
-
-    here = distributed.place()
-    ranks = _ranks(nproc, here)
     folder = out or _folder(resume, model)
     point = _resume_point(resume)
     overrides = [*(set_ or []), *([f"training.seed={seed}"] if seed is not None else [])]
     options.check_budget(budget, overrides)
-    config = _config(folder, model, train, overrides, resume=point)
+    config = _config(folder, model, train, overrides, resume=point, has_budget=budget is not None)
     packed = data or _own_data(folder) or DEFAULT_DATA
+    from alm import distributed  # PyTorch takes seconds: what is mistyped has been told
+    from alm.training import pretrain as stage
+
+    here = distributed.place()
+    ranks = _ranks(nproc, here)
     if dry_run:
         _show_plan(config, packed, device, ranks, as_json=json, budget=seconds, started=started)
         return
@@ -157,18 +157,20 @@ def _resume_point(resume: str) -> Path | Literal["auto", "never"]:
 
 
 def _config(
-    folder: Path, model: str | None, train: str | None, overrides: list[str], *, resume: Path | str
+    folder: Path, model: str | None, train: str | None, overrides: list[str], *, resume: Path | str, has_budget: bool
 ) -> RunConfig:
-    """The configuration asked for: the run's own where it is resumed and no files are named."""
+    """The configuration asked for: what was, where a run is resumed and no files are named."""
     from alm.config import presets
     from alm.config.load import Part, load
-    from alm.training import run
+    from alm.training import asked, run
     from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig
 
     own = folder / run.CONFIG_NAME if run.exists(folder) and resume != "never" else None
     model_path = presets.find(model) if model else own or presets.find(DEFAULT_MODEL)
     train_path = presets.find(train) if train else own or presets.find(DEFAULT_TRAIN)
     parts = [Part(model_path, MODEL_SECTIONS), Part(train_path, TRAIN_SECTIONS)]
+    if train_path == own:
+        overrides = [*asked.overrides(run.read_metadata(folder).asked, has_budget=has_budget), *overrides]
     return load(RunConfig, parts, overrides=overrides)
 
 

@@ -48,9 +48,9 @@ def quickstart(
 ) -> None:
     """Run the whole pipeline on built-in tales, offline, in about two minutes."""
     started = time.monotonic()  # before the imports, which take seconds
+    seconds = None if budget is None else options.seconds(budget, flag="--budget")
     from alm.quickstart import run as stage
 
-    seconds = None if budget is None else options.seconds(budget, flag="--budget")
     job = stage.prepared(
         out, steps=steps, seed=seed, budget=seconds, is_fresh=fresh, device_name=device, started=started
     )

@@ -35,6 +35,7 @@ from alm.model.init import initialize
 from alm.model.positions._rotary import Rotary
 from alm.model.transformer import Transformer
 from alm.packing.shards import open_packed
+from alm.training.precision import settled
 from alm.training.state import fresh
 
 _SEED = 1337
@@ -42,6 +43,11 @@ _LONG = 1024
 _TIMED = {"n_layers": 2, "max_position_embeddings": 256, "vocab_size": 4096}
 
 Named = tuple[str, Examined]
+
+
+def chosen(device_name: str) -> Choice:
+    """The device, and the precision in which the model that is timed here trains fastest on it, as a run chooses."""
+    return settled(models.run_of(_timed()), device_name, seq_len=_timed().max_position_embeddings)
 
 
 def examine(
@@ -148,8 +154,11 @@ def _first_losses(choice: Choice) -> Check:
 def _speed(choice: Choice) -> Check:
     if choice.precision == "fp32":
         return precision.nothing_to_compare(precision.SPEED, choice)
-    shape = ModelConfig().model_copy(update=_TIMED)
-    return precision.fast_enough(*precision.speeds(shape, choice, _fp32(choice)), choice.precision)
+    return precision.fast_enough(*precision.speeds(_timed(), choice, _fp32(choice)), choice.precision)
+
+
+def _timed() -> ModelConfig:
+    return ModelConfig().model_copy(update=_TIMED)
 
 
 def _against_cpu(choice: Choice) -> Check:

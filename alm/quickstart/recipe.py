@@ -12,7 +12,6 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from alm import device
 from alm.config import presets
 from alm.config.load import Part, load
 from alm.errors import ArtifactError
@@ -22,6 +21,7 @@ from alm.model.count import count
 from alm.training import rehearsal
 from alm.training.config import RunConfig
 from alm.training.plan import Plan, plan
+from alm.training.precision import settled, with_precision
 
 NAME = "quickstart.json"
 RUN_PRESET = "quickstart"
@@ -81,7 +81,7 @@ def write(recipe: Recipe, path: Path) -> None:
 def for_budget(seconds: float, *, device_name: str = "auto") -> Recipe:
     """The recipe for a quickstart of so many seconds on the device, by the speed of the preset there."""
     config = Recipe().config(f"model.vocab_size={VOCAB_SIZE}")
-    choice = device.choose(device_name, precision=config.training.precision)
+    choice = settled(config, device_name, seq_len=SEQ_LEN)
     rows = rehearsal.random_rows(VOCAB_SIZE, seq_len=SEQ_LEN)
     rates = rehearsal.rehearse(config, choice, rows, seq_len=SEQ_LEN, seconds=_TRY_SECONDS)
     tokens = config.training.sequences_per_step * SEQ_LEN
@@ -131,8 +131,14 @@ def planned(recipe: Recipe, *more: str, device_name: str = "auto") -> Plan:
     """The training of `recipe` on this device: by a few measured steps, unless they were measured for its budget."""
     steps = [] if recipe.steps is None else [f"training.max_steps={recipe.steps}", "scheduler.warmup_steps=0"]
     config = recipe.config(*more, *steps, f"model.vocab_size={VOCAB_SIZE}")
+    config = with_precision(config, settled(config, device_name, seq_len=SEQ_LEN))
     tokens = recipe.tales * TOKENS_PER_TALE
     return plan(config, seq_len=SEQ_LEN, tokens=tokens, device_name=device_name, is_measured=recipe.budget is None)
+
+
+def for_training(recipe: Recipe, budget: float) -> float:
+    """Seconds of a budget that training gets, when all goes as it usually does."""
+    return max(budget - others(recipe), LEAST_SHARE * budget)
 
 
 def others(recipe: Recipe) -> float:

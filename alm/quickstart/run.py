@@ -31,9 +31,10 @@ from alm.quickstart.recipe import LEAST_SHARE, RUN_PRESET, SAMPLE_TOKENS, SEQ_LE
 from alm.report.report import report
 from alm.tokenizers.config import TokenizerConfig
 from alm.tokenizers.train import train_tokenizer
+from alm.training.budget import TooShortError
 from alm.training.plan import Plan
 from alm.training.pretrain import pretrain
-from alm.training.run import exists, free_name
+from alm.training.run import OtherRunError, exists, free_name
 
 CORPUS_PRESET = "tales"
 PACK_MODE = "bestfit"  # a row begins where a tale begins, so that whoever acts in it has been introduced
@@ -107,11 +108,21 @@ class Prepared:
             return None
         return self.plan.seconds + recipes.others(self.recipe)
 
-    def commands(self) -> Iterator[str]:
-        """The command that does each step by hand, ready to be pasted. That of training has the time that is left."""
-        return (shlex.join(["alm", *map(str, words)]) for words in self._words(self.places))
+    @property
+    def training_ends(self) -> float | None:
+        """When training that begins now ends with a budget: it gets a part of the time, however late it begins."""
+        if self.finish_by is None or self.recipe.budget is None:
+            return None
+        return max(self.finish_by, time.monotonic() + LEAST_SHARE * self.recipe.budget)
 
-    def _words(self, at: Places) -> Iterator[list[object]]:
+    def commands(self, *, is_underway: bool = False) -> Iterator[str]:
+        """The command that does each step by hand, ready to be pasted.
+
+        With a budget that of training has the time that will be left for it; `is_underway`, that which is left now.
+        """
+        return (shlex.join(["alm", *map(str, words)]) for words in self._words(self.places, is_underway=is_underway))
+
+    def _words(self, at: Places, *, is_underway: bool) -> Iterator[list[object]]:
         tales = [] if self.recipe.tales == TALES else ["--set", self.corpus_override]
         yield ["corpus", "prepare", "--src", CORPUS_PRESET, "--out", at.clean, *tales]
         yield ["tokenizer", "train", "--input", at.clean, "--vocab-size", VOCAB_SIZE, "--out", at.tokenizer]
@@ -120,14 +131,17 @@ class Prepared:
         changes = [word for change in self.run_overrides for word in ("--set", change)]
         run = ["--model", RUN_PRESET, "--train", RUN_PRESET, "--data", at.packed, "--out", at.run]
         device = [] if self.device_name == "auto" else ["--device", self.device_name]
-        yield ["pretrain", *run, *changes, *device, *self._time_left()]
+        yield ["pretrain", *run, *changes, *device, *self._time_left(is_underway=is_underway)]
         sampling = ["--prompt", PROMPTS[0], "--max-tokens", SAMPLE_TOKENS, "--temperature", TEMPERATURE]
         yield ["sample", "--checkpoint", at.checkpoint, *sampling, *device]
         yield ["report", at.run, "--out", at.report]
 
-    def _time_left(self) -> list[str]:
-        left = None if self.finish_by is None else max(round(self.finish_by - time.monotonic()), 1)
-        return [] if left is None else ["--budget", f"{left}s"]
+    def _time_left(self, *, is_underway: bool) -> list[str]:
+        ends, budget = self.training_ends, self.recipe.budget
+        if ends is None or budget is None:
+            return []
+        left = ends - time.monotonic() if is_underway else recipes.for_training(self.recipe, budget)
+        return ["--budget", f"{max(round(left), 1)}s"]
 
     @property
     def corpus_override(self) -> str:
@@ -206,7 +220,7 @@ def _recipe(places: Places, budget: float | None, device_name: str) -> Recipe:
 def quickstart(job: Prepared, *, on_event: Listener = ignore) -> Finished:
     """Tell the tales, train a tokenizer, pack, pretrain, sample and report, as `prepared`."""
     recipes.write(job.recipe, job.places.recipe)
-    commands = enumerate(job.commands(), 1)
+    commands = enumerate(job.commands(is_underway=True), 1)
 
     def begin() -> str:
         number, command = next(commands)
@@ -246,9 +260,7 @@ def _pack(job: Prepared, command: str, on_event: Listener) -> None:
 
 
 def _pretrain(job: Prepared, on_event: Listener) -> RunMetadata:
-    places, finish_by = job.places, job.finish_by
-    if finish_by is not None and job.recipe.budget is not None:  # something to show, however long it took to get here
-        finish_by = max(finish_by, time.monotonic() + LEAST_SHARE * job.recipe.budget)
+    places = job.places
     config = job.recipe.config(*job.overrides)
     try:
         return pretrain(
@@ -256,12 +268,14 @@ def _pretrain(job: Prepared, on_event: Listener) -> RunMetadata:
             data=places.packed,
             out=places.run,
             device_name=job.device_name,
-            finish_by=finish_by,
+            finish_by=job.training_ends,
             on_event=on_event,
         )
-    except ConfigError as error:  # begun with other --steps or another --seed: a new quickstart is a new folder
+    except OtherRunError as error:  # begun with other --steps or another --seed: a new quickstart is a new folder
         command = shlex.join(["alm", "quickstart", "--out", str(free_name(places.out))])
         raise ConfigError(error.message, hint=f"run `{command}`") from error
+    except TooShortError as error:  # its hint has flags that a quickstart has not
+        raise ConfigError(error.message, hint="give it more time: `--fresh --budget 2m`") from error
 
 
 def _sample(job: Prepared, on_event: Listener) -> tuple[str, ...]:

@@ -23,15 +23,19 @@ FEWEST_VALIDATION_BYTES = 20_000
 FEWEST_LOG_LINES = 20
 
 
+class TooShortError(ConfigError):
+    """A time that allows no step."""
+
+
 def fitted(config: RunConfig, costs: Costs, *, seconds: float) -> RunConfig:
     """`config` with as many steps as `seconds` allow, and everything else that is counted in steps in proportion.
 
     What happens between steps keeps its number, as long as it takes no more than its share of the time: first it
-    happens less often, then less text is scored. Checkpoints come at least every half hour. Raises `ConfigError`
+    happens less often, then less text is scored. Checkpoints come at least every half hour. Raises `TooShortError`
     where not one step fits.
     """
     if seconds <= 0:
-        raise ConfigError(
+        raise TooShortError(
             "starting and measuring took all of the time: none is left for steps",
             hint="give it more, or run it on a machine that is less busy",
         )
@@ -50,37 +54,13 @@ def fitted(config: RunConfig, costs: Costs, *, seconds: float) -> RunConfig:
     pauses = sum(number[name] * getattr(costs, name) for name in number)
     steps = math.floor((seconds - costs.start - pauses) / costs.step)
     if steps < 1:
-        raise ConfigError(
+        raise TooShortError(
             f"{seconds:,.0f} seconds allow no step: one takes {costs.step:,.1f} seconds, and what a run does besides "
             f"takes {costs.start + pauses:,.1f}",
             hint="choose a smaller model with `--model 1m`, or smaller steps with "
             "`--set training.gradient_accumulation=1`, or more time",
         )
     return _with_steps(config, steps, number, validation_bytes=math.ceil(config.validation.bytes * scored))
-
-
-# What `fitted` chooses.
-_CHOSEN = (
-    "training.max_steps",
-    "training.checkpoint_interval",
-    "training.keep_every",
-    "validation.interval",
-    "validation.bytes",
-    "samples.count",
-    "logging.log_interval",
-    "scheduler.warmup_steps",
-    "scheduler.total_steps",
-)
-
-
-def keeping_choices(wanted: RunConfig, own: RunConfig) -> RunConfig:
-    """`wanted` with what `fitted` once chose for a run that is configured as `own`."""
-    values, before = wanted.model_dump(mode="json"), own.model_dump(mode="json")
-    for key in _CHOSEN:
-        section, _, name = key.partition(".")
-        if name in values[section] and name in before[section]:
-            values[section][name] = before[section][name]
-    return checked(values)
 
 
 def _affordable(number: int, each: float, seconds: float) -> int:

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from alm import device as devices
 from alm.device import Choice
 from alm.distributed import Place
@@ -13,7 +15,7 @@ from alm.errors import ConfigError
 from alm.events import Listener, ignore
 from alm.model.count import Count, count
 from alm.optim.schedules import warmup_steps
-from alm.training import limits, rehearsal
+from alm.training import limits, precision, rehearsal
 from alm.training.budget import TOKENS_PER_PARAMETER, fitted
 from alm.training.config import RunConfig, TrainingConfig
 from alm.training.costs import START_SECONDS, Costs, costs, times
@@ -105,11 +107,15 @@ def plan(
     """
     check(config, Place(size=ranks, local_size=ranks))
     config, text = packed_text(config, data) if data else assumed_text(config, seq_len=seq_len, tokens=tokens)
-    choice = devices.choose(device_name, precision=config.training.precision)
+    device = devices.choose(device_name, precision="fp32").device
     config = limits.capped(
-        config, choice.device, seq_len=text.seq_len, vocab_size=text.vocab_size, ranks=ranks, on_event=on_event
+        config, device, seq_len=text.seq_len, vocab_size=text.vocab_size, ranks=ranks, on_event=on_event
     )
-    _set_threads(config.training, choice, ranks)
+    _set_threads(config.training, device, ranks)
+    if is_measured:
+        choice = precision.settled(config, device_name, seq_len=text.seq_len, on_event=on_event)
+    else:
+        choice = devices.choose(device_name, precision=config.training.precision)
     memory = Room(config, text.seq_len, choice, ranks)
     before = memory.process_bytes  # now: trying adds to it
     tried = _tried(memory, text, started=started, is_measured=is_measured)
@@ -140,9 +146,9 @@ def _tried(memory: Room, text: Text, *, started: float | None, is_measured: bool
     return _Tried(training, None, is_full)
 
 
-def _set_threads(training: TrainingConfig, choice: Choice, ranks: int) -> None:
+def _set_threads(training: TrainingConfig, device: torch.device, ranks: int) -> None:
     """As the run will have them: what it is told, or the share of the processors that a rank has."""
-    if choice.device.type != "cpu":
+    if device.type != "cpu":
         return
     devices.keep_freed_memory()
     if training.threads != "auto":

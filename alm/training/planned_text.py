@@ -10,10 +10,10 @@ from alm.errors import ConfigError
 from alm.packing.shards import open_packed
 from alm.tokenizers.file import Tokenizer
 from alm.training import rehearsal
+from alm.training.beginning import ALL, epochs
 from alm.training.budget import BYTES_PER_TOKEN
 from alm.training.config import RunConfig
 from alm.training.loop import planned
-from alm.training.pretrain import ALL, epochs
 from alm.training.rehearsal import Batches
 from alm.training.settle import with_data
 from alm.training.validate import rows_for

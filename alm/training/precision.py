@@ -17,6 +17,7 @@ from alm.model.count import count
 from alm.model.init import initialize
 from alm.model.transformer import Transformer
 from alm.training.config import RunConfig
+from alm.training.fit import Room
 
 # A micro-batch is cut to about so many, which a core with bf16 does in a few tenths of a second,
 _FLOPS = 2e10
@@ -29,7 +30,10 @@ Seconds = Callable[[Precision], float]
 
 
 def settled(config: RunConfig, device_name: str, *, seq_len: int, on_event: Listener = ignore) -> Choice:
-    """The device of that name with `training.precision`; `auto` is measured where it has to be."""
+    """The device of that name with `training.precision`; `auto` is measured where it has to be.
+
+    A model that has no room there, not even with one sequence, is not tried: a matrix product stands for it.
+    """
     wanted = config.training.precision
     choice = devices.choose(device_name, precision="fp32" if wanted == "auto" else wanted)
     if wanted != "auto":
@@ -38,9 +42,20 @@ def settled(config: RunConfig, device_name: str, *, seq_len: int, on_event: List
     if found is None:
         if config.training.threads != "auto":
             devices.set_threads(config.training.threads)
-        found = tried(Trial(config, choice.device, seq_len=seq_len))
+        has_room = Room(config, seq_len, choice).largest() != 0
+        found = (
+            tried(Trial(config, choice.device, seq_len=seq_len))
+            if has_room
+            else devices.fastest_precision(choice.device)
+        )
         on_event(Noted(f"precision is {found[0]}: {found[1]}"))
     return Choice(choice.device, found[0], choice.device_reason, found[1])
+
+
+def with_precision(config: RunConfig, choice: Choice) -> RunConfig:
+    """`config` with the precision that was chosen, which is then not asked for again."""
+    training = config.training.model_copy(update={"precision": choice.precision})
+    return config.model_copy(update={"training": training})
 
 
 def tried(seconds: Seconds) -> tuple[Precision, str]:

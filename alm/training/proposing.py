@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from alm import device as devices
 from alm.corpus.split import TRAIN
@@ -14,6 +15,7 @@ from alm.training import rehearsal
 from alm.training.budget import BYTES_PER_TOKEN, Proposal, propose
 from alm.training.config import RunConfig, TrainingConfig
 from alm.training.fit import Room
+from alm.training.precision import settled
 
 # Of the rate of products, that training a small model reaches (docs/benchmarks.md): a first guess.
 TYPICAL_SHARE = 0.5
@@ -27,7 +29,7 @@ def proposed(
     seq_len: int | None = None,
     tokens: int | None = None,
     device_name: str = "auto",
-    precision: str = "auto",
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
 ) -> Proposal:
     """A run worth so many seconds on the device: its speed is that of products of matrices, then that of the model."""
     choice = devices.choose(device_name, precision=precision)
@@ -47,9 +49,11 @@ def proposed(
         )
         if before is not None and before.preset == found.preset:
             break
+        training = found.config.training.model_copy(update={"precision": precision})
+        config = found.config.model_copy(update={"training": training})
+        choice = settled(config, device_name, seq_len=found.seq_len)
         rows = rehearsal.random_rows(found.vocab_size, seq_len=found.seq_len)
-        training = found.config.training
-        rates = rehearsal.rehearse(found.config, choice, rows, seq_len=found.seq_len, seconds=_TRY_SECONDS)
+        rates = rehearsal.rehearse(config, choice, rows, seq_len=found.seq_len, seconds=_TRY_SECONDS)
         speed = training.sequences_per_step * found.seq_len / rates.step(training.gradient_accumulation)
         flops_per_second = speed * count(found.config.model).training_flops_per_token(found.seq_len)
     assert found is not None

@@ -13,6 +13,7 @@ from alm.config.load import Part, load, write_yaml
 from alm.errors import AlmError, ConfigError
 from alm.events import Listener, Noted, Warned
 from alm.files import explained, is_running, write_bytes
+from alm.training.asked import OF_MEMORY, Asked
 from alm.training.config import RunConfig, checked
 
 CONFIG_NAME = "config.yaml"
@@ -46,8 +47,11 @@ MUTABLE = frozenset(
         "data.prefetch",
     }
 )
-_BATCH = ("training.micro_batch_size", "training.gradient_accumulation")
 _AUTO = "auto"
+
+
+class OtherRunError(ConfigError):
+    """The folder holds another run, or files of something else: one of another name mends it."""
 
 
 def exists(run: Path) -> bool:
@@ -73,12 +77,19 @@ def begin(run: Path, config: RunConfig, metadata: RunMetadata, *, tokenizer: Pat
     }
     for name, data in contents.items():
         if (run / name).is_file() and (run / name).read_bytes() != data:
-            raise ConfigError(
+            raise OtherRunError(
                 f"`{run / name}` is there, and no run in `{run}` wrote it", hint=f"add `--out {free_name(run)}`"
             )
     for name, data in contents.items():
         write_bytes(run / name, data)
     artifacts.write(run / METADATA_NAME, metadata)
+
+
+def note_asked(run: Path, asked: Asked) -> None:
+    """Make `asked` what the metadata of `run` says was asked for."""
+    metadata = read_metadata(run)
+    if metadata.asked != asked:
+        artifacts.write(run / METADATA_NAME, metadata.model_copy(update={"asked": dict(asked)}))
 
 
 @contextlib.contextmanager
@@ -108,7 +119,7 @@ def locked(run: Path) -> Iterator[None]:
 def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunConfig:
     """The run's configuration with the changes of `wanted` that resuming allows.
 
-    `auto` in `wanted` agrees with whatever was chosen. Raises `ConfigError` listing every other change.
+    `auto` in `wanted` agrees with whatever was chosen. Raises `OtherRunError` listing every other change.
     """
     own = read_config(run)
     before, now = (dict(artifacts.flat(config.model_dump(mode="json"))) for config in (own, wanted))
@@ -116,15 +127,15 @@ def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunCo
     refused = [key for key in changed if key not in MUTABLE]
     refused += [key for key in before if key not in now]
     if wanted.training.sequences_per_step != own.training.sequences_per_step:
-        refused += [key for key in changed if key in _BATCH]
-    elif any(key in _BATCH for key in changed):
+        refused += [key for key in changed if key in OF_MEMORY]
+    elif any(key in OF_MEMORY for key in changed):
         on_event(Warned("a step is cut into other micro-batches: the same curve, but not bit for bit"))
     allowed = [key for key in changed if key not in refused]
     if refused:
         lines = _table(refused, before, now)
         if allowed:
             lines += ["and with these changes, which are allowed:", *_table(allowed, before, now)]
-        raise ConfigError(
+        raise OtherRunError(
             "\n  ".join([f"`{run}` was begun with another configuration", *lines]),
             hint=f"start another run with `--out {free_name(run)}`, or leave out what differs",
         )

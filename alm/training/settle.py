@@ -18,11 +18,12 @@ from alm.corpus.split import VALIDATION
 from alm.device import Choice
 from alm.distributed import World
 from alm.errors import ArtifactError, ConfigError
-from alm.events import Listener
+from alm.events import Listener, Noted
 from alm.files import sha256
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.packing.shards import PackedData, open_packed, pack_command
 from alm.training import compiling, limits, metrics, mirror, precision, ranks, run
+from alm.training.asked import Asked, asked_of, kept, still_asked
 from alm.training.config import RunConfig
 
 Resume = Path | Literal["auto", "never"]
@@ -30,19 +31,31 @@ Resume = Path | Literal["auto", "never"]
 
 @dataclass(frozen=True)
 class Settled:
-    """What was found and decided. `found` is None where the run begins."""
+    """What was found and decided. `asked` is what was asked for, `found` is None where the run begins."""
 
     config: RunConfig
+    asked: Asked
     environment: dict[str, str]
     found: Found | None
     is_finished: bool
 
 
-def settle(config: RunConfig, data: Path, out: Path, resume: Resume, world: World, on_event: Listener) -> Settled:
+def settle(
+    config: RunConfig,
+    data: Path,
+    out: Path,
+    resume: Resume,
+    world: World,
+    on_event: Listener,
+    *,
+    has_budget: bool = False,
+) -> Settled:
     """How the run in `out` begins, or goes on. Raises `AlmError` where it cannot be meant."""
     packed = open_packed(data)
     _refuse_or_pass(out, resume)
-    begun = run.exists(out)
+    begun, asked = run.exists(out), asked_of(config)
+    if begun:
+        config, asked = _as_decided(config, out, on_event, has_budget=has_budget)
     config = limits.capped(
         config,
         world.device,
@@ -62,11 +75,28 @@ def settle(config: RunConfig, data: Path, out: Path, resume: Resume, world: Worl
     device.set_threads(int(config.training.threads))
     environment = {**device.environment(choice), "ranks": ranks.label(config, world)}
     if not begun:
-        return Settled(config, environment, None, is_finished=False)
+        return Settled(config, asked, environment, None, is_finished=False)
     found = _resume_point(out, resume, on_event)
     _check_lineage(run.read_metadata(out), packed, out)
     is_finished = found is not None and found.step >= config.training.max_steps and _is_scored(packed, out, found.step)
-    return Settled(config, environment, found, is_finished)
+    return Settled(config, asked, environment, found, is_finished)
+
+
+def _as_decided(config: RunConfig, out: Path, on_event: Listener, *, has_budget: bool) -> tuple[RunConfig, Asked]:
+    """`config` with what was decided when the run in `out` began, which is told, and what is asked for now."""
+    own, asked = run.read_config(out), run.read_metadata(out).asked
+    if has_budget:
+        steps = f"{own.training.max_steps:,} steps"
+        on_event(Noted(f"`{out}` keeps its {steps} and what was chosen with them: a budget counts when a run begins"))
+    found = kept(config, own, asked, has_budget=has_budget)
+    if found.training.micro_batch_size != config.training.micro_batch_size:
+        on_event(
+            Noted(
+                f"micro-batches stay at {found.training.micro_batch_size} sequences, as "
+                f"{config.training.micro_batch_size} did not fit: every bit is the same"
+            )
+        )
+    return found, still_asked(found, own, asked)
 
 
 def _refuse_or_pass(out: Path, resume: Resume) -> None:

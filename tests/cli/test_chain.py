@@ -359,3 +359,16 @@ def test_ctrl_c_is_told(trained: Path, run: Any, monkeypatch: pytest.MonkeyPatch
     assert (code, out) == (130, "")
     assert "interrupted; what was finished is kept" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["plan", "--no-measure"]])
+def test_ctrl_c_where_nothing_is_kept_promises_nothing(
+    project: Path, run: Any, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("alm.doctor.examine.examine", interrupted)
+    monkeypatch.setattr("alm.training.plan.plan", interrupted)
+    code, out, err = run(*command)
+    assert (code, out, err.strip()) == (130, "", "interrupted")

@@ -41,7 +41,10 @@ def finds(monkeypatch: pytest.MonkeyPatch) -> Any:
     return found
 
 
-def test_a_sound_machine_exits_0_and_names_what_comes_next(run: Any, finds: Any) -> None:
+def test_a_sound_machine_exits_0_and_names_what_comes_next(
+    run: Any, finds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alm.device._cpu_has_bf16", lambda: False)
     finds(SOUND, SLOW, ABSENT)
     code, out, err = run("doctor", "--device", "cpu")
     assert code == 0
@@ -52,7 +55,7 @@ def test_a_sound_machine_exits_0_and_names_what_comes_next(run: Any, finds: Any)
         "        cause   fp32 is faster here",
         "        cure    add `--set x=y`",
         "skipped device against CPU       this is the CPU: there is nothing to compare",
-        "2 ok, 1 skipped: cpu in fp32 (`alm device` says why)",
+        "2 ok, 1 skipped: cpu in fp32: this CPU has no bf16 hardware",
     ]
     assert err.splitlines() == [*["compiling"] * 3, "next: alm verify-resume --device cpu"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from alm.errors import ConfigError, EchoedError, StoppedError
 from alm.events import Event, Listener, Resumed, Sampled, StageBegan, Stepped, ignore
 from alm.quickstart import recipe as recipes
 from alm.quickstart import run as stage
-from alm.quickstart.run import PROMPTS, Finished, Places, prepared
+from alm.quickstart.run import PROMPTS, Finished, Places, Prepared, prepared
 from alm.training import rehearsal
 
 CORPUS = "validation_fraction: 0.05\nsources: {tales: {kind: tales, documents: 120, seed: 1}}\n"
@@ -169,7 +170,40 @@ def test_training_ends_before_what_comes_after_it(small: Path) -> None:
     assert job.seconds == 90
     assert job.plan is not None
     assert job.plan.steps == job.recipe.steps
-    assert list(job.commands())[3].split()[-2] == "--budget"
+
+
+def budget_of(commands: Iterable[str]) -> float:
+    """Of the command for training."""
+    *_, flag, left = list(commands)[3].split()
+    assert flag == "--budget"
+    return float(left.removesuffix("s"))
+
+
+def test_the_commands_give_training_the_time_that_it_will_have(small: Path) -> None:
+    """Before anything is done the other steps still have theirs to come."""
+    recipe = recipes.Recipe(tales=20_000, budget=90.0, end=4.0)
+    job = Prepared(Places(small / "q"), recipe, None, finish_by=time.monotonic() + 60.0)
+    assert budget_of(job.commands()) == 90 - 16 - 6 - 4  # tales at 0.8 ms, the beginning, the end
+    assert budget_of(job.commands(is_underway=True)) == pytest.approx(60, abs=1)
+    late = replace(job, finish_by=time.monotonic() - 5.0)
+    assert budget_of(late.commands(is_underway=True)) == pytest.approx(0.2 * 90, abs=1)
+    short = replace(job, recipe=replace(recipe, budget=20.0))
+    assert budget_of(short.commands()) == 0.2 * 20
+
+
+def test_only_another_folder_is_hinted_at_where_it_mends(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> RunMetadata:
+        raise ConfigError("no CUDA device is available", hint="run `alm device`")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "pretrain", refused)
+        with pytest.raises(ConfigError) as caught:
+            quickstart(small / "q")
+    assert caught.value.hint == "run `alm device`"
+    monkeypatch.setattr(stage, "LEAST_SHARE", 0.0)
+    with pytest.raises(ConfigError, match="none is left for steps") as caught:
+        stage.quickstart(prepared(small / "late", budget=1.0, started=time.monotonic() - 500))
+    assert caught.value.hint == "give it more time: `--fresh --budget 2m`"
 
 
 def test_what_a_budget_chose_stays_when_it_goes_on(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

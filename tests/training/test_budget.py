@@ -13,7 +13,7 @@ from alm.config.load import Part, load
 from alm.errors import ConfigError
 from alm.model.count import count
 from alm.training import budget
-from alm.training.budget import Proposal, fitted, keeping_choices, propose, tokens_per_parameter, vocabulary_for
+from alm.training.budget import Proposal, fitted, propose, tokens_per_parameter, vocabulary_for
 from alm.training.config import TRAIN_SECTIONS, RunConfig
 from alm.training.costs import Costs, costs
 from alm.training.rehearsal import Rates
@@ -96,30 +96,11 @@ def test_no_step_in_the_time_is_refused() -> None:
     assert "--model 1m" in str(caught.value.hint)
 
 
-def test_a_run_that_goes_on_keeps_what_was_chosen() -> None:
-    own = fitted(config(), Costs(1, STEP, 0.1, 0.1, 0.1), seconds=100)
-    wanted = config(optim__lr=0.5)
-    kept = keeping_choices(wanted, own)
-    assert kept.training == own.training
-    assert (kept.scheduler, kept.validation, kept.samples, kept.logging) == (
-        own.scheduler, own.validation, own.samples, own.logging,
-    )  # fmt: skip
-    assert kept.optim == wanted.optim
-
-
 def test_a_time_that_is_over_before_the_first_step_is_not_the_models_fault() -> None:
     with pytest.raises(ConfigError, match="took all of the time") as caught:
         fitted(config(), Costs(1, STEP, 0, 0, 0), seconds=-3)
     assert "more time" not in str(caught.value.message)
     assert "less busy" in str(caught.value.hint)
-
-
-def test_settings_that_do_not_go_together_with_what_was_chosen_are_told() -> None:
-    own = fitted(config(scheduler__kind="wsd", scheduler__warmup_steps=20), Costs(1, STEP, 0, 0, 0), seconds=100)
-    wanted = config(scheduler__kind="wsd", scheduler__warmup_steps=0, scheduler__decay_fraction=1.0)
-    with pytest.raises(ConfigError, match="do not go together.*\n.*a decay of") as caught:
-        keeping_choices(wanted, own)
-    assert "leave out" in str(caught.value.hint)
 
 
 def test_one_step_is_a_run_too_where_the_decay_had_a_fixed_end() -> None:

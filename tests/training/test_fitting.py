@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import run_config, write_packed
+from builders import run_config
 
 from alm.checkpoint.format import LAST_NAME, numbered, step_of
 from alm.checkpoint.load import load_checkpoint
@@ -31,12 +31,7 @@ ROUNDING = 1e-4
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_packed(tmp_path_factory.mktemp("data"))[0]
-
-
-@pytest.fixture(scope="module")
-def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uncut(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
     pretrain(config(), data=data, out=out)
     return out
@@ -69,14 +64,14 @@ def sizes(out: Path) -> tuple[int, int]:
 
 @pytest.mark.parametrize(("room", "expected"), [(3, (2, 2)), (1, (1, 4))])
 def test_a_full_memory_halves_micro_batches_and_the_curve_stays(
-    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, expected: tuple[int, int]
+    data: Path, uncut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, expected: tuple[int, int]
 ) -> None:
     monkeypatch.setattr(step, "_backward", with_room_for(room))
     out, events = tmp_path / "run", list[Event]()
     finished = pretrain(config(), data=data, out=out, on_event=events.append)
     assert sizes(out) == expected
     assert finished.config["training"]["micro_batch_size"] == expected[0]
-    assert losses(out) == pytest.approx(losses(whole), rel=ROUNDING)
+    assert losses(out) == pytest.approx(losses(uncut), rel=ROUNDING)
     said = [event.message for event in events if isinstance(event, Warned) and "is full" in event.message]
     assert said[0] == (
         "the memory of cpu is full: a step of 4 sequences is cut into micro-batches of 2 instead of 4: "
@@ -95,31 +90,31 @@ def test_an_odd_micro_batch_keeps_the_global_batch(data: Path, tmp_path: Path, m
 
 
 def test_later_on_it_goes_on_from_the_last_whole_step(
-    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, uncut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(step, "_backward", with_room_for(2, from_step=6))
     out, events = tmp_path / "run", list[Event]()
     pretrain(config(), data=data, out=out, on_event=events.append)
     assert Resumed(out, 6, STEPS) in events
     assert sizes(out) == (2, 2)
-    assert losses(out) == pytest.approx(losses(whole), rel=ROUNDING)
+    assert losses(out) == pytest.approx(losses(uncut), rel=ROUNDING)
     assert [row["step"] for row in metrics.read(out) if "loss" in row] == [2, 4, 6, 8, 10, 12]
 
 
 def test_a_resumed_run_is_fitted_too_and_older_checkpoints_count(
-    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, uncut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
     pretrain(config(), data=data, out=out)
     monkeypatch.setattr(step, "_backward", with_room_for(2))
     pretrain(config(), data=data, out=out, resume=out / "ckpt-step000004.pt")
     assert sizes(out) == (2, 2)
-    assert losses(out) == pytest.approx(losses(whole), rel=ROUNDING)
+    assert losses(out) == pytest.approx(losses(uncut), rel=ROUNDING)
     assert {step_of(path) for path in numbered(out)} == {4, 8, 12}
 
 
 def test_a_failed_update_is_done_again_from_before(
-    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, uncut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Moments are made in the first update: the weights may be half changed."""
     real, seen = step._update, [0]
@@ -133,7 +128,7 @@ def test_a_failed_update_is_done_again_from_before(
     monkeypatch.setattr(step, "_update", update)
     out = tmp_path / "run"
     pretrain(config(), data=data, out=out)
-    assert losses(out) == pytest.approx(losses(whole), rel=ROUNDING)
+    assert losses(out) == pytest.approx(losses(uncut), rel=ROUNDING)
 
 
 def test_one_sequence_that_does_not_fit_ends_the_run(
@@ -148,7 +143,7 @@ def test_one_sequence_that_does_not_fit_ends_the_run(
 
 
 def test_it_is_remembered_for_the_next_run_and_the_resumed_one(
-    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, uncut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -271,7 +266,7 @@ def test_a_budget_chooses_the_steps_and_a_resumed_run_keeps_them(data: Path, tmp
     events.clear()
     pretrain(wanted, data=data, out=out, finish_by=1000 + 500.0, on_event=events.append)
     assert run.read_config(out) == chosen
-    kept = f"`{out}` keeps its 20 steps: a budget counts when a run begins"
+    kept = f"`{out}` keeps its 20 steps and what was chosen with them: a budget counts when a run begins"
     assert next(event.message for event in events if isinstance(event, Noted)) == kept
     pretrain(wanted, data=data, out=out, resume=out / "ckpt-step000010.pt", finish_by=1000 + 500.0)
     assert run.read_config(out) == chosen

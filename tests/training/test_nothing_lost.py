@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import run_config, write_packed
+from builders import run_config
 from torch import nn
 
 from alm.artifacts import CheckpointMetadata
@@ -26,18 +26,6 @@ from alm.training import metrics, run, step
 from alm.training.pretrain import pretrain
 
 STEPS = 12
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_packed(tmp_path_factory.mktemp("data"))[0]
-
-
-@pytest.fixture(scope="module")
-def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    pretrain(run_config(), data=data, out=out)
-    return out
 
 
 def same(run_: Path, other: Path, name: str = LAST_NAME) -> bool:
@@ -75,7 +63,7 @@ def on(kind: type[Event], at: int, action: Callable[[], object]) -> Callable[[Ev
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGUSR1")
-def test_usr1_saves_and_says_that_the_run_is_not_finished(data: Path, whole: Path, tmp_path: Path) -> None:
+def test_usr1_saves_and_says_that_the_run_is_not_finished(data: Path, uninterrupted: Path, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGUSR1)
     with pytest.raises(StoppedError, match="stopped by SIGUSR1 at step 5; saved") as caught:
         pretrain(
@@ -87,11 +75,11 @@ def test_usr1_saves_and_says_that_the_run_is_not_finished(data: Path, whole: Pat
     assert caught.value.exit_code == 75
     assert signal.getsignal(signal.SIGUSR1) == before
     pretrain(run_config(), data=data, out=tmp_path / "run")
-    assert same(tmp_path / "run", whole)
+    assert same(tmp_path / "run", uninterrupted)
 
 
 def test_a_time_limit_saves_and_says_that_the_run_is_not_finished(
-    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
 
@@ -106,7 +94,7 @@ def test_a_time_limit_saves_and_says_that_the_run_is_not_finished(
     assert caught.value.exit_code == 75
     assert verify(out / LAST_NAME).step == 6
     pretrain(run_config(), data=data, out=out, deadline=1000.0)
-    assert same(out, whole)
+    assert same(out, uninterrupted)
 
 
 @pytest.mark.parametrize("at", [4, 12])
@@ -165,7 +153,7 @@ def failing(at: int, error: BaseException) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), AlmError("a refusal"), RuntimeError("a kernel failed")])
 def test_an_error_saves_the_last_whole_step(
-    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    data: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -176,7 +164,7 @@ def test_an_error_saves_the_last_whole_step(
     events: list[Event] = []
     pretrain(run_config(), data=data, out=out, on_event=events.append)
     assert Resumed(out, 6, STEPS) in events
-    assert same(out, whole)
+    assert same(out, uninterrupted)
 
 
 def test_a_loader_that_fails_saves_too(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +221,7 @@ def filling(at: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_disk_that_is_full_for_a_while_loses_nothing(
-    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, events = tmp_path / "run", list[Event]()
     filling([8], monkeypatch)
@@ -241,7 +229,7 @@ def test_a_disk_that_is_full_for_a_while_loses_nothing(
     assert [event.step for event in events if isinstance(event, CheckpointSaved)] == [4, 12]
     assert ["No space left" in text and "tries again" in text for text in warnings(events)] == [True]
     assert not list(out.glob(".*"))
-    assert same(out, whole)
+    assert same(out, uninterrupted)
 
 
 def test_a_disk_that_stays_full_is_an_error_that_keeps_the_old(
@@ -445,17 +433,17 @@ def test_the_best_checkpoint_is_that_of_the_best_validation(
     assert promised.bits_per_byte == scores[best]
 
 
-def test_all_differences_are_shown_at_once(data: Path, whole: Path) -> None:
-    before = {path.name: path.stat().st_mtime_ns for path in whole.iterdir()}
+def test_all_differences_are_shown_at_once(data: Path, uninterrupted: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in uninterrupted.iterdir()}
     with pytest.raises(ConfigError) as caught:
-        pretrain(run_config(model__d_model=32, optim__lr=0.5, training__keep_last=9), data=data, out=whole)
+        pretrain(run_config(model__d_model=32, optim__lr=0.5, training__keep_last=9), data=data, out=uninterrupted)
     assert caught.value.message.splitlines()[1:] == [
         "  model.d_model  16 -> 32",
         "  optim.lr       0.01 -> 0.5",
         "  and with these changes, which are allowed:",
         "  training.keep_last  3 -> 9",
     ]
-    assert {path.name: path.stat().st_mtime_ns for path in whole.iterdir()} == before
+    assert {path.name: path.stat().st_mtime_ns for path in uninterrupted.iterdir()} == before
 
 
 def test_what_resuming_changes_is_told(data: Path, tmp_path: Path) -> None:

@@ -12,10 +12,13 @@ from builders import run_config, write_packed
 
 from alm import device
 from alm.device import Precision
+from alm.doctor import examine
 from alm.events import Event, Noted
-from alm.training import precision, run
+from alm.training import fit, precision, proposing, rehearsal, run
+from alm.training.plan import plan
 from alm.training.precision import Trial, settled, shape, tried
 from alm.training.pretrain import pretrain
+from alm.training.rehearsal import Rates
 
 
 def timings(*pairs: tuple[float, float]) -> Callable[[Precision], float]:
@@ -138,3 +141,40 @@ def test_what_was_found_is_told_recorded_and_taken_on_resume(timed: type[Timed],
     assert timed.trials == 1
     pretrain(config, data=data, out=tmp_path / "other")
     assert run.read_config(tmp_path / "other").training.precision == "fp32"
+
+
+def test_what_is_planned_and_proposed_is_what_the_run_chooses(
+    timed: type[Timed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However fast a product of matrices is."""
+    monkeypatch.setattr(device, "_bf16_speedup", lambda _: 1.0 if timed.share < 1 else 9.0)
+    monkeypatch.setattr(rehearsal, "SECONDS", 0.01)
+    seen: list[str] = []
+    monkeypatch.setattr(proposing.rehearsal, "rehearse", lambda _, choice, *__, **___: rates(seen, choice))
+    data = write_packed(tmp_path / "data")[0]
+    config = run_config(training__precision="auto", training__max_steps=2)
+    for number, (timed.share, expected) in enumerate(((0.5, "bf16"), (2.0, "fp32"))):
+        events: list[Event] = []
+        assert plan(config, data=data, on_event=events.append).precision == expected
+        assert any(isinstance(event, Noted) and f"precision is {expected}" in event.message for event in events)
+        pretrain(config, data=data, out=tmp_path / f"run{number}")
+        assert run.read_config(tmp_path / f"run{number}").training.precision == expected
+        seen.clear()
+        proposing.proposed(1.0, data=data, device_name="cpu")
+        assert set(seen) == {expected}
+        assert examine.chosen("cpu").precision == expected
+    proposing.proposed(1.0, data=data, device_name="cpu", precision="bf16")
+    assert seen[-1] == "bf16"
+
+
+def rates(seen: list[str], choice: device.Choice) -> Rates:
+    seen.append(choice.precision)
+    return Rates(0.1, 0.1, 0.0, 0.0)
+
+
+def test_a_model_without_room_is_not_built_to_be_timed(timed: type[Timed], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_bf16_speedup", lambda _: 9.0)
+    monkeypatch.setattr(fit, "available_bytes", lambda _: 1000)
+    config = run_config(training__precision="auto", model__vocab_size=300)
+    assert settled(config, "cpu", seq_len=16).precision == "bf16"
+    assert timed.trials == 0

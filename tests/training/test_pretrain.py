@@ -31,18 +31,6 @@ from alm.training.validate import Score
 STEPS = 12
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_packed(tmp_path_factory.mktemp("data"))[0]
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    pretrain(run_config(), data=data, out=out)
-    return out
-
-
 class StopAfter:
     """A listener that sends this process a signal once `step` is done."""
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import ranked
 import torch
-from builders import write_packed
 
 from alm.checkpoint.load import load_checkpoint
 from alm.training import metrics
@@ -39,11 +38,6 @@ def torchrun(part: str, data: Path, out: Path, *, ranks: int) -> subprocess.Comp
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])},
         capture_output=True, text=True, timeout=LONGEST_SECONDS,
     )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_packed(tmp_path_factory.mktemp("data"))[0]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import run_config, write_packed
+from builders import run_config
 from torch import Tensor
 
 from alm.checkpoint.format import LAST_NAME
@@ -31,11 +31,6 @@ HALF_TOLERANCE = 3e-3
 DUAL = {"kind": "dual", "small_hidden_size": 16, "balance_weight": 1.0, "z_weight": 1.0}
 YES, NO = torch.tensor(True), torch.tensor(False)
 LOSS, NAN = torch.tensor(2.0), torch.tensor(float("nan"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_packed(tmp_path_factory.mktemp("data"))[0]
 
 
 def test_the_scale_falls_at_an_overflow_and_rises_when_there_was_none_for_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import nn
 
 from alm.config.base import Config as BaseConfig
 from alm.optim.groups import FUSED_DEVICES, Moments, parameter_groups
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 # Each entry of a parameter is updated by itself, so ranks may hold parts of it.
 WORKS_ON_PARTS = True
@@ -40,6 +42,8 @@ def moments(config: Config) -> Moments:
 
 def build(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of `model`, fused where the device has a fused kernel."""
+    import torch
+
     device = next(model.parameters()).device.type
     return torch.optim.AdamW(
         parameter_groups(

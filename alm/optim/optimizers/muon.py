@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import nn
 
 from alm.config.base import Config as BaseConfig
 from alm.optim.groups import FUSED_DEVICES, Moments, group, roles
-from alm.optim.optimizers._muon import Muon, adamw_group, matrix_group
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 # Matrices that ranks have in parts are put together for their update.
 WORKS_ON_PARTS = True
@@ -72,6 +73,8 @@ def _embedding_lr(config: Config, tables: Sequence[nn.Parameter]) -> float:
 
 def build(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of `model`, with AdamW fused where the device has a fused kernel."""
+    from alm.optim.optimizers._muon import Muon, adamw_group, matrix_group
+
     found = roles(model)
     fused = next(model.parameters()).device.type in FUSED_DEVICES
     matrices = matrix_group(

@@ -1,0 +1,122 @@
+"""What is done before the next step of a run: its state, its folder, and whether its owner and the disk are ready."""
+
+from __future__ import annotations
+
+from alm import artifacts, device
+from alm.artifacts import RunMetadata
+from alm.checkpoint.format import Checkpoint
+from alm.checkpoint.load import Found, load_checkpoint
+from alm.checkpoint.retain import set_aside_later
+from alm.checkpoint.space import check_space
+from alm.config.load import write_yaml
+from alm.data.mixture import Mixture
+from alm.events import Resumed, Warned
+from alm.files import write_text
+from alm.model.count import count
+from alm.optim.schedules import warmup_steps
+from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
+from alm.training import metrics, run, samples
+from alm.training.asked import differing
+from alm.training.budget import MANY_EPOCHS
+from alm.training.config import RunConfig
+from alm.training.fit import checkpoint_bytes
+from alm.training.job import Job
+from alm.training.loop import Streams, planned
+from alm.training.state import TrainState, fresh, restore_
+
+ALL = "all sources"
+MORE_TEXT = "train for fewer steps with `--set training.max_steps=...`, or prepare more text"
+
+
+def state_of(job: Job, found: Found | None) -> TrainState:
+    """The state to train on from: new, or that of the checkpoint; later checkpoints and metrics are set aside."""
+    try:
+        state = fresh(job.config, job.choice, job.world, seq_len=job.packed.metadata.seq_len)
+        if found is not None:
+            # Ranks that need only a part of it have no room for all of it on their device.
+            checkpoint = load_checkpoint(found.path, device="cpu" if job.world.size > 1 else job.choice.device)
+            _check_same_bits(checkpoint, job)
+            restore_(state, checkpoint, job.choice)
+    except (RuntimeError, MemoryError) as error:
+        if not device.is_out_of_memory(error):
+            raise
+        raise job.fitting().out_of_memory(job.config, in_step=False) from error
+    job.world.from_main(lambda: _make_ready(job, found))
+    return state
+
+
+def _metadata(job: Job) -> RunMetadata:
+    packed = job.packed
+    return RunMetadata(
+        config=job.config.model_dump(mode="json"),
+        inputs=(artifacts.record(packed.folder / PACK_METADATA_NAME, relative_to=job.out),),
+        data=artifacts.relative(packed.folder, job.out),
+        data_sha256=job.data_sha256,
+        tokenizer_sha256=packed.metadata.tokenizer_sha256,
+        parameters=count(job.config.model).total,
+        environment=job.environment,
+        asked=dict(differing(job.asked, job.config)),
+    )
+
+
+def _make_ready(job: Job, found: Found | None) -> None:
+    """Make the run's folder what it has to be before the next step."""
+    step = 0 if found is None else found.step
+    if not run.exists(job.out):
+        run.begin(job.out, job.config, _metadata(job), tokenizer=job.packed.tokenizer_path)
+    run.note_asked(job.out, differing(job.asked, job.config))  # before the configuration: a kill between does no harm
+    write_text(job.out / run.CONFIG_NAME, write_yaml(job.config.model_dump(mode="json")))
+    aside = set_aside_later(job.out, step=step)
+    if aside is not None:
+        job.on_event(Warned(f"checkpoints after step {step} are set aside in `{aside}`"))
+    for name in (metrics.NAME, samples.NAME):
+        later = metrics.cut(job.out, after=step, name=name, on_event=job.on_event)
+        if aside is not None and later:
+            write_text(aside / name, metrics.as_text(later))
+    if found is not None:
+        job.on_event(Resumed(job.out, step, job.config.training.max_steps))
+
+
+def _check_same_bits(checkpoint: Checkpoint, job: Job) -> None:
+    before = {"ranks": "1", **checkpoint.environment}
+    different = [
+        f"{key} {before.get(key)} -> {value}"
+        for key, value in job.environment.items()
+        if key in ("torch", "device", "device_name", "cpu_capability", "precision", "threads", "ranks")
+        and before.get(key) != value
+    ]
+    if different:
+        job.on_event(Warned(f"the run goes on, but not bit for bit as it would have there: {', '.join(different)}"))
+
+
+def warn(job: Job, streams: Streams) -> None:
+    """Tell what the run will do that its owner may not mean."""
+    warmup = warmup_steps(job.config.scheduler, max_steps=job.config.training.max_steps)
+    if warmup >= job.config.training.max_steps:
+        job.on_event(Warned(f"the run ends within its warm-up of {warmup} steps", "--set scheduler.warmup_steps=..."))
+    for name, seen in epochs(job.config, planned(job.config, streams.train).mixture).items():
+        if seen > MANY_EPOCHS:
+            text = f"the text of `{name}`" if name != ALL else "the text"
+            job.on_event(Warned(f"{text} is seen {seen:.1f} times: from the fifth on it teaches little", MORE_TEXT))
+    if not streams.validation.sequences:
+        job.on_event(Warned("no text is held out: this run has no validation", None))
+
+
+def epochs(config: RunConfig, mixture: Mixture) -> dict[str, float]:
+    """How often the run goes through each source; through everything, where sources are not weighted."""
+    sequences = config.training.sequences_per_step * config.training.max_steps
+    return {name or ALL: round(seen, 3) for name, seen in mixture.epochs(sequences).items()}
+
+
+def check_room(job: Job, state: TrainState, found: Found | None) -> None:
+    """Room for the checkpoints to come."""
+    training = job.config.training
+    left = training.max_steps - state.step
+    check_space(
+        job.out,
+        job.retention,
+        checkpoint_bytes=found.path.stat().st_size if found else checkpoint_bytes(job.config),
+        saves=-(-left // training.checkpoint_interval),
+        permanent=left // training.keep_every if training.keep_every else 0,
+        on_event=job.on_event,
+    )

@@ -1,0 +1,99 @@
+"""How a run ends, well or not: what it can be gone on from is saved, and how it ended is written down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+from alm import artifacts
+from alm.artifacts import RunMetadata, RunResult
+from alm.checkpoint.background import CheckpointWriter
+from alm.checkpoint.format import Checkpoint
+from alm.errors import AlmError, StoppedError
+from alm.events import Warned
+from alm.files import is_full
+from alm.training import metrics, run
+from alm.training.job import Job
+from alm.training.state import TrainState, snapshot
+from alm.training.stop import Reason
+
+
+def checkpoint_of(job: Job, state: TrainState, *, alone: bool = False) -> Checkpoint:
+    """`state` as it is; `AlmError` where it is nothing to go on from. Ranks call it together, or `alone`."""
+    is_finite = state.is_finite()
+    if not (is_finite if alone else not job.world.greatest(int(not is_finite))):
+        raise AlmError(
+            f"a weight is no longer finite at step {state.step}; checkpoints, if any, are from before that",
+            hint="lower the learning rate: start another run with `--set optim.lr=...`",
+        )
+    return snapshot(
+        state,
+        job.config,
+        environment=job.environment,
+        tokenizer_sha256=job.packed.metadata.tokenizer_sha256,
+        data_sha256=job.data_sha256,
+        alone=alone,
+    )
+
+
+class SavedOnError:
+    """Saves the last whole step when its block ends in an error that is no stop.
+
+    What cannot be gone on from is left alone: an update that broke off, weights that are not finite, steps that
+    were skipped up to the end. So is a model that the main rank has only a part of: others may be gone.
+    """
+
+    def __init__(self, job: Job, state: TrainState, writer: CheckpointWriter) -> None:
+        self._job = job
+        self._state = state
+        self._writer = writer
+        self._begun = state.step
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        state = self._state
+        if error is None or isinstance(error, StoppedError) or is_full(error) or state.step == self._begun:
+            return
+        state.optimizer.zero_grad(set_to_none=True)  # room, where memory was what failed
+        if not (self._job.world.is_main and state.sharing.is_whole_here):
+            return
+        if not state.is_whole or state.skipped_in_row or not state.is_finite():
+            return
+        try:
+            self._writer.save_now(checkpoint_of(self._job, state, alone=True), interrupted=True)
+        except AlmError as fault:
+            self._job.on_event(Warned(f"step {state.step} was not saved: {fault.message}", fault.hint))
+
+
+def stopped(job: Job, path: Path, step: int, reason: Reason | None) -> StoppedError:
+    """What to raise when a run that was asked to stop has saved `step` in `path`."""
+    assert reason is not None, "the loop ends early only when it is asked to"
+    return StoppedError(
+        f"{reason.word} at step {step}; saved `{path}`",
+        hint=f"run `{job.resume_command}` to go on",
+        exit_code=reason.exit_code,
+    )
+
+
+def finish(job: Job, step: int) -> RunMetadata:
+    """Record how the run ended, from its own metrics, so that a kill just before this loses nothing."""
+    begun = run.read_metadata(job.out)
+    if begun.result is not None and begun.result.step == step:
+        return begun
+    rows = metrics.read(job.out)
+    scores = [row for row in rows if "bits_per_byte" in row]
+    result = RunResult(
+        step=step,
+        training_tokens=step * job.config.training.sequences_per_step * job.packed.metadata.seq_len,
+        validation_loss=scores[-1]["validation_loss"] if scores else None,
+        bits_per_byte=scores[-1]["bits_per_byte"] if scores else None,
+        bits_per_byte_margin=scores[-1].get("bits_per_byte_margin") if scores else None,
+        seconds=round(metrics.training_seconds(rows), 3),
+    )
+    finished = begun.model_copy(update={"config": job.config.model_dump(mode="json"), "result": result})
+    artifacts.write(job.out / run.METADATA_NAME, finished)
+    return finished

@@ -1,0 +1,53 @@
+"""One run of `alm pretrain`, as settled: what its parts are told about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from alm.checkpoint.format import LAST_NAME
+from alm.checkpoint.retain import Retention
+from alm.device import Choice
+from alm.distributed import World
+from alm.events import Listener
+from alm.files import sha256
+from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
+from alm.packing.shards import PackedData
+from alm.training.asked import Asked
+from alm.training.available import available_bytes
+from alm.training.config import RunConfig
+from alm.training.fitting import Fitting
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run on this rank: its configuration, data and folder, where it is done, and what was `asked` for."""
+
+    config: RunConfig
+    packed: PackedData
+    out: Path
+    choice: Choice
+    environment: dict[str, str]
+    world: World
+    asked: Asked
+    on_event: Listener
+
+    @property
+    def data_sha256(self) -> str:
+        """What the run's checkpoints say of their data."""
+        return sha256(self.packed.folder / PACK_METADATA_NAME)
+
+    @property
+    def resume_command(self) -> str:
+        """What to paste after a stop."""
+        return f"alm pretrain --resume {self.out / LAST_NAME}"
+
+    @property
+    def retention(self) -> Retention:
+        """Which checkpoints stay."""
+        training = self.config.training
+        return Retention(training.keep_last, training.keep_every, training.keep_best)
+
+    def fitting(self) -> Fitting:
+        """What fits the run into the memory that is free now."""
+        return Fitting(self.packed, self.choice, self.world, available_bytes(self.choice.device), self.on_event)
