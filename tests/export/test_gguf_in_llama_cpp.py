@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import random
 import socket
 from collections.abc import Callable, Sequence
@@ -32,6 +34,7 @@ from .conftest import TINY, Make, random_weights, save
 
 pytestmark = pytest.mark.llamacpp
 
+DATA = Path(__file__).parents[3] / "shared" / "data"
 # fp32 on both sides, with sums in another order: the bar of the issue for ln p, in nats.
 LOG_PROBABILITY = 1e-3
 YARN = {"method": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
@@ -138,10 +141,7 @@ def every_scalar() -> list[str]:
     scalars = [chr(point) for point in range(0x110000) if not 0xD800 <= point < 0xE000]
     texts = ["".join(scalars[start : start + 50_000]) for start in range(0, len(scalars), 50_000)]
     scripts = [range(0x3400), range(0xA000, 0xAC00), range(0xF900, 0x17000), range(0x1B000, 0x20000)]
-    return texts + [
-        "".join(f"a{c}1{c} {c}{c}'{c}\n{c}\n" for c in map(chr, part) if not "\ud800" <= c < "\ue000")
-        for part in scripts
-    ]
+    return texts + ["".join(f"a{c}1{c} {c}{c}'{c}\n{c}\n" for c in map(chr, part)) for part in scripts]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -205,6 +205,34 @@ def test_a_turn_that_ends_is_no_end_of_the_text(checkpoint_of: Make, tmp_path: P
     found = target.compare(Config(), source, tmp_path)
     assert found is not None
     assert [comparison.difference for comparison in found if "greedy" in comparison.what] == [0]
+
+
+# ---- real text -------------------------------------------------------------------------------------------------
+
+
+def documents(path: Path) -> list[str]:
+    """The text of `path`; for .jsonl each string in it."""
+    text = gzip.decompress(path.read_bytes()).decode()
+    if ".jsonl" not in path.name:
+        return [text]
+    records = [json.loads(line) for line in text.split("\n") if line]
+    return [value for record in records for value in record.values() if isinstance(value, str)]
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not DATA.is_dir(), reason="no shared/data beside the checkout")
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_ids_of_real_text(pattern: Pattern, tmp_path: Path) -> None:
+    books = [text for path in sorted((DATA / "prose").glob("se_lewis-carroll_*")) for text in documents(path)]
+    tokenizer = fitted(pattern, books)
+    paths = sorted((DATA / "tokenizer").rglob("*.gz"))
+    assert len(paths) >= 18
+    source = speaking(tokenizer, tmp_path / "run")
+    target.write(Config(), source, tmp_path)
+    with opened(tmp_path, source) as llama:
+        for path in paths:
+            for text in documents(path):
+                assert llama.encode(text) == tokenizer.encode(text), path.name
 
 
 # ---- what is not the same model is a failure -------------------------------------------------------------------
