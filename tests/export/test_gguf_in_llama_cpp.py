@@ -293,6 +293,11 @@ def test_a_file_that_cannot_be_loaded(tmp_path: Path) -> None:
 # ---- the server ------------------------------------------------------------------------------------------------
 
 
+def threads() -> int:
+    """Those of this process that the system knows of; 0 where it does not say."""
+    return len([*Path("/proc/self/task").glob("*")])
+
+
 def test_nothing_of_the_server_stays(checkpoint_of: Make, tmp_path: Path) -> None:
     source = load_source(checkpoint_of())
     target.write(Config(), source, tmp_path)
@@ -300,7 +305,7 @@ def test_nothing_of_the_server_stays(checkpoint_of: Make, tmp_path: Path) -> Non
         place = (llama._host, llama._port)
         assert place[0] == "127.0.0.1"
         assert llama.encode("the") == [273]
-        inside = len([*Path("/proc/self/task").iterdir()])
+        inside = threads()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(place, timeout=5)
-    assert len([*Path("/proc/self/task").iterdir()]) < inside
+    assert threads() < inside or not inside
