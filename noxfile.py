@@ -30,7 +30,7 @@ FROM_WHEEL = "import alm, sys; assert alm.__file__.startswith(sys.argv[1]), alm.
 
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "tests", "quickstart", "build"]
+nox.options.sessions = ["lint", "types", "tests", "llamacpp", "quickstart", "build"]
 
 
 @nox.session
@@ -55,9 +55,18 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Every test that can run on this machine, slow ones too; `nox -s tests -- -k pack` selects."""
+    """Every test that can run here, slow ones too, but for those of llama.cpp; `nox -s tests -- -k pack` selects."""
     # Two threads in each of two workers would wait for each other.
     session.run(PYTHON, "-m", "pytest", *IN_PARALLEL, *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def llamacpp(session: nox.Session) -> None:
+    """The tests that ask llama.cpp, in a temporary environment that has its package besides what is in this one."""
+    with _away() as folder:
+        python = _fresh_environment(session, folder / "venv", "xllamacpp")
+        command = (python, "-m", "pytest", *IN_PARALLEL, "-m", "llamacpp", "tests/export", *session.posargs)
+        session.run(*command, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session
@@ -99,7 +108,7 @@ def build(session: nox.Session) -> None:
     with _away() as folder:
         session.run(PYTHON, "-m", "build", "--outdir", str(folder), ".")
         (wheel,) = folder.glob("*.whl")
-        python = _fresh_environment(session, folder / "venv", wheel)
+        python = _fresh_environment(session, folder / "venv", str(wheel))
         with session.chdir(folder):
             session.run(python, "-c", FROM_WHEEL, str(folder))
             session.run(python, "-m", "alm", "--version")
@@ -159,11 +168,11 @@ def _tests_with_peers() -> list[str]:
     return sorted(str(path) for path in files | folders)
 
 
-def _fresh_environment(session: nox.Session, folder: Path, wheel: Path) -> str:
-    """The Python of a new environment with the wheel, which borrows every dependency from this one."""
+def _fresh_environment(session: nox.Session, folder: Path, package: str) -> str:
+    """The Python of a new environment with one package, a wheel or a name, which borrows all else from this one."""
     session.run(PYTHON, "-m", "venv", str(folder))
     python = str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
-    session.run(python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel))
+    session.run(python, "-m", "pip", "install", "--quiet", "--no-deps", package)
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
     inside, ours = (_output(program, "-c", where) for program in (python, PYTHON))
     # A folder named in a .pth file is searched, but its own .pth files are not read: no editable alm comes along.

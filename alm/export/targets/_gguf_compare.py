@@ -27,20 +27,26 @@ from alm.tokenizers.special import TURN_END
 
 @dataclass(frozen=True)
 class Bars:
-    """The most that may differ: ln p of any token, the distribution as a whole, and a share of the largest logit."""
+    """The most that may differ; None where it is told alone.
+
+    In nats ln p of any token, and the distribution as a whole; and tokens of greedy text, where two count as equally
+    likely that differ by no more than twice the share `tie` of the largest logit.
+    """
 
     log_probability: float | None
     divergence: float
-    logit: float
+    tie: float
+    greedy: int | None = 0
 
 
 BARS: dict[Dtype, Bars] = {
     # Seen in small trained models: 3e-5 in ln p and 1e-5 in divergence.
-    "f32": Bars(log_probability=1e-3, divergence=1e-4, logit=questions.LOGITS_BAR),
+    "f32": Bars(log_probability=1e-3, divergence=1e-4, tie=questions.LOGITS_BAR),
     # Seen: 8e-3 and 1e-5; a wrong order of rows makes 0.6 in ln p. A number of f16 is off by 1 in 4,096 at most.
-    "f16": Bars(log_probability=0.05, divergence=1e-3, logit=2e-3),
-    # Seen: 2e-3 in divergence; 0.4 in ln p, of tokens that hardly ever come. A number is off by 1 in 254 of its block.
-    "q8_0": Bars(log_probability=None, divergence=0.05, logit=2e-2),
+    "f16": Bars(log_probability=0.05, divergence=1e-3, tie=2e-3),
+    # Seen: 2e-3 in divergence; 0.4 in ln p, of tokens that hardly ever come. A number is off by 1 in 254 of its block's
+    # largest, which is no tie any more where a model is undecided.
+    "q8_0": Bars(log_probability=None, divergence=0.05, tie=2e-2, greedy=None),
 }
 
 
@@ -53,18 +59,18 @@ def comparisons(source: Source, path: Path, dtype: Dtype) -> list[Comparison]:
         found = [
             questions.ids(source, name, llama.encode),
             *_probabilities(source, network, llama, bars),
-            questions.greedy(source, network, name, _answers(source, llama), bar=bars.logit),
+            _greedy(source, network, llama, bars),
         ]
     text = held_out(source)
     return found if text is None else [*found, *questions.rounding(text, source.network, network, dtype)]
 
 
 def _probabilities(source: Source, network: Transformer, llama: LlamaCpp, bars: Bars) -> list[Comparison]:
-    prompts = questions.prompts(source)
+    prompts, end, size = questions.prompts(source), source.tokenizer.end_of_text_id, source.model.known_vocab_size
     farthest = divergence = 0.0
     for prompt in prompts:
         ours = torch.log_softmax(questions.logits_of(network, prompt)[-1].double(), -1)  # (V,)
-        theirs = llama.log_probabilities(prompt, source.model.known_vocab_size).double()
+        theirs = llama.log_probabilities(prompt, end=end, vocab_size=size).double()
         farthest = max(farthest, _finite((ours - theirs).abs().max()))
         divergence = max(divergence, _finite((ours.exp() * (ours - theirs)).sum().abs()))
     measured = (
@@ -75,6 +81,11 @@ def _probabilities(source: Source, network: Transformer, llama: LlamaCpp, bars: 
     return [
         Comparison(what=what, tool=tool(), difference=value, bar=bar, detail=detail) for what, value, bar in measured
     ]
+
+
+def _greedy(source: Source, network: Transformer, llama: LlamaCpp, bars: Bars) -> Comparison:
+    found = questions.greedy(source, network, tool(), _answers(source, llama), bar=bars.tie)
+    return found.model_copy(update={"bar": bars.greedy})
 
 
 def _answers(source: Source, llama: LlamaCpp) -> Callable[[list[int], int], list[int]]:

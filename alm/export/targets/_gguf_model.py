@@ -32,6 +32,19 @@ def architecture(model: ModelConfig) -> Literal["llama", "qwen3"]:
     return "qwen3" if model.qk_norm else "llama"
 
 
+def refusals(model: ModelConfig) -> list[str]:
+    """What a Llama can be, and not in llama.cpp."""
+    if not isinstance(model.positions, rope.Config) or model.positions.scaling.method != "yarn":
+        return []
+    usual, scaling = rope.Scaling(), model.positions.scaling
+    # The file format has keys for them, which llama.cpp reads for other architectures alone.
+    return [
+        f"`positions.scaling.{name}: {getattr(scaling, name):g}`: in llama.cpp it is {getattr(usual, name):g}"
+        for name in ("beta_fast", "beta_slow")
+        if getattr(scaling, name) != getattr(usual, name)
+    ]
+
+
 def add_shape(writer: gguf.GGUFWriter, model: ModelConfig) -> None:
     """Every number that llama.cpp needs to build the model."""
     writer.add_vocab_size(model.known_vocab_size)
@@ -61,11 +74,6 @@ def _add_scaling(writer: gguf.GGUFWriter, model: ModelConfig) -> None:
     writer.add_rope_scaling_factor(scaling.factor)
     if scaling.original_max_position_embeddings is not None:
         writer.add_rope_scaling_orig_ctx_len(scaling.original_max_position_embeddings)
-    if scaling.method == "yarn":
-        arch = architecture(model)
-        # By name: older versions of the library know the keys and have no method for them.
-        writer.add_float32(f"{arch}.rope.scaling.yarn_beta_fast", scaling.beta_fast)
-        writer.add_float32(f"{arch}.rope.scaling.yarn_beta_slow", scaling.beta_slow)
 
 
 def tensors(model: ModelConfig, weights: dict[str, Tensor]) -> Iterator[tuple[str, Numbers]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from alm.export.targets import _chat_template
 from alm.tokenizers import alphabet
 from alm.tokenizers.special import PADDING, TURN_END, TURN_START
 
@@ -71,10 +72,4 @@ def _add_special_ids(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
     if TURN_START in specials and TURN_END in specials:
-        writer.add_chat_template(CHAT_TEMPLATE)
-
-
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+        writer.add_chat_template(_chat_template.TEXT)

@@ -20,6 +20,8 @@ from torch import Tensor
 from alm.errors import ArtifactError
 
 PACKAGE = "xllamacpp"
+_ALWAYS = 1e9
+"""Added to a score: no other token comes."""
 _SECONDS = 600
 """How long one answer may take: minutes for a large model on few cores."""
 
@@ -50,11 +52,14 @@ class LlamaCpp:
         ids: list[int] = self.complete(prompt, tokens)["tokens"]
         return ids
 
-    def log_probabilities(self, prompt: Sequence[int], vocab_size: int) -> Tensor:
-        """ln p (V,) of every token behind the prompt, fp32."""
-        found = self.complete(prompt, 1, listed=vocab_size)["completion_probabilities"][0]["top_logprobs"]
+    def log_probabilities(self, prompt: Sequence[int], *, end: int, vocab_size: int) -> Tensor:
+        """ln p (V,) of every token behind the prompt, fp32; `end` is the id that ends a text."""
+        # The server tells of no token that is half a character, so the end is made to be chosen: that is done to a
+        # copy, and what is told are the scores of the model.
+        found = self.complete(prompt, 1, n_probs=vocab_size, logit_bias=[[end, _ALWAYS]])
+        listed = found["completion_probabilities"][0]["top_logprobs"]
         values = torch.full((vocab_size,), -torch.inf)
-        values[[token["id"] for token in found]] = torch.tensor([token["logprob"] for token in found])
+        values[[token["id"] for token in listed]] = torch.tensor([token["logprob"] for token in listed])
         return values
 
     def complete(self, prompt: Sequence[int], tokens: int, **options: object) -> dict[str, Any]:  # Any: JSON

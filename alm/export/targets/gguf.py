@@ -33,11 +33,11 @@ class Config(TargetConfig):
 
 def refusals(config: Config, source: Source) -> list[str]:
     """What llama.cpp's Llama, its tokenizers, or `dtype` cannot hold."""
-    from alm.export.targets import _gguf_tokenizer
+    from alm.export.targets import _gguf_model, _gguf_tokenizer
     from alm.export.weights import too_large
 
     found = [*llama.refusals(source.model), *llama.vocabulary_refusals(source.model, source.tokenizer)]
-    found += _gguf_tokenizer.refusals(source.tokenizer)
+    found += [*_gguf_model.refusals(source.model), *_gguf_tokenizer.refusals(source.tokenizer)]
     # Scales of q8_0 are f16, too, and what has no whole blocks is f16.
     return found if config.dtype == "f32" else found + too_large(source.weights, "fp16")
 
