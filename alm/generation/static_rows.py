@@ -74,6 +74,10 @@ class StaticRows:
         """A step that looks at `span` places: as a graph on CUDA, as it is elsewhere."""
         if self._ids.device.type != "cuda":
             return lambda: self._scores(span)
+        with torch.cuda.device(self._ids.device):
+            return self._captured(span)
+
+    def _captured(self, span: int) -> Callable[[], Tensor]:
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
