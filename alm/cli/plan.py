@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from alm.cli import options, ui
+from alm.events import Noted
 
 if TYPE_CHECKING:
     from alm.training.budget import Proposal
@@ -27,6 +28,8 @@ _PARTS = {
     "checkpoint": "copy that checkpoints are written from",
     "gaps": "code, and gaps between blocks",
 }
+
+_NOT_PROPOSED = "the budget chooses the steps alone, for `--model pico`: without `--train` it chooses a model too"
 
 
 @app.command(epilog="Example:  alm plan --model 10m --tokens 50M --budget 2h")
@@ -92,6 +95,8 @@ def plan(
             overrides, model = [*found.overrides, *overrides], found.preset
             seq_len = seq_len or (None if packed else found.seq_len)
             overrides += [] if packed else [f"model.vocab_size={found.vocab_size}"]
+        elif seconds is not None and model is None:
+            on_event(Noted(_NOT_PROPOSED))
         show(
             _config(model, train, overrides),
             data=packed,

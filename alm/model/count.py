@@ -122,12 +122,18 @@ class Count:
         moments: tuple[int, int] = (2, 2),
         accumulates: bool = False,
         on_gpu: bool = False,
+        shards: int = 1,
+        tree_sums: int | None = None,
     ) -> Memory:
         """What training with micro-batches of `sequences` x `tokens` holds at its peak.
 
         `moments` are the numbers that the optimizer keeps, as in the method of that name; with `accumulates` a step has
         several micro-batches. Memory is fullest either when the last backward pass begins, with all activations and the
         head's gradient, or when it ends, with all gradients and those of a table that are added up there.
+
+        With `shards` ranks that have a part of everything each (FSDP), what is outside of blocks is whole while a step
+        lasts, and so are two blocks: one that is used, and the next. With `tree_sums` gradients are added up in a tree,
+        of which so many sums lie there when the last micro-batch comes; it is then fullest while they are added up.
         """
         config, rows = self._config, sequences * tokens
         D, width = config.d_model, padded(config.known_vocab_size)
@@ -139,15 +145,23 @@ class Count:
         # Besides the logits: hidden states, their gradient, and rows scaled for the product with the logits' gradient.
         loss = chunk_rows(rows, width, on_gpu=on_gpu) * width * each + 3 * 4 * rows * D
         layer = LAYER_GRADIENTS * BYTES[precision] * rows * config.ffn_hidden_size
-        again = everything if accumulates else 0
+        inside = 4 * (self.attention + self.feedforward + self.norms)
+        block, outside = inside // config.n_layers, everything - inside
+        together = outside + 2 * block if shards > 1 else 0  # what is put together from its parts
+        part = everything // shards
+        again = part if accumulates else everything * (tree_sums or 0)
         begins = Memory(0, 0, gradients=table + again, activations=activations, temporary=max(loss, layer))
-        seconds = table * (config.tie_embeddings + accumulates)
-        ends = Memory(0, 0, gradients=everything + seconds, activations=activations // config.n_layers, temporary=layer)
-        fullest = max(begins, ends, key=lambda memory: memory.total)
+        seconds = table * (config.tie_embeddings + accumulates) + (0 if accumulates else again) + together
+        ends = Memory(0, 0, gradients=part + seconds, activations=activations // config.n_layers, temporary=layer)
+        # The gradient of the last micro-batch, the same in one piece, the sums, and the sum that is being made.
+        adding = Memory(
+            0, 0, gradients=0 if tree_sums is None else everything * (3 + tree_sums), activations=0, temporary=0
+        )
+        fullest = max(begins, ends, adding, key=lambda memory: memory.total)
         copies = BYTES[precision] * everything // 4 if precision != "fp32" else 0
         matrix, other = moments
         kept = 4 * self.moments(matrix=matrix, other=other) + other * (everything - 4 * self.total)
-        return replace(fullest, weights=everything + copies, optimizer=kept)
+        return replace(fullest, weights=part + together + copies, optimizer=kept // shards)
 
 
 def count(config: ModelConfig) -> Count:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from alm import artifacts, device
 from alm.artifacts import RunMetadata
 from alm.checkpoint.format import Checkpoint
@@ -32,7 +34,10 @@ def state_of(job: Job, found: Found | None) -> TrainState:
     """The state to train on from: new, or that of the checkpoint; later checkpoints and metrics are set aside."""
     try:
         state = fresh(job.config, job.choice, job.world, seq_len=job.packed.metadata.seq_len)
-        if found is not None:
+        if found is None:
+            # Nothing draws from it yet, but checkpoints hold it: by itself PyTorch begins with another one each time.
+            torch.manual_seed(job.config.training.seed)
+        else:
             # Ranks that need only a part of it have no room for all of it on their device.
             checkpoint = load_checkpoint(found.path, device="cpu" if job.world.size > 1 else job.choice.device)
             _check_same_bits(checkpoint, job)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -35,21 +35,34 @@ class Needs:
 
 
 def needs(
-    config: RunConfig, *, seq_len: int, precision: str, on_cpu: bool, micro_batch_size: int | None = None
+    config: RunConfig,
+    *,
+    seq_len: int,
+    precision: str,
+    on_cpu: bool,
+    micro_batch_size: int | None = None,
+    ranks: int = 1,
 ) -> Needs:
-    """What training holds at its peak on its device. `micro_batch_size` takes the place of the configuration's.
+    """What training holds at its peak on the device of one of `ranks`. `micro_batch_size` takes the place of the
+    configuration's; `training.parallel: auto` counts as ddp.
 
     A CPU also has the copy from which checkpoints are written; beside a GPU that is in the host's memory.
     """
     training, counted = config.training, count(config.model)
+    size = micro_batch_size or training.micro_batch_size
+    number = max(1, training.sequences_per_step // size // ranks)
+    is_sharded = ranks > 1 and training.parallel == "fsdp"
     memory = counted.memory(
-        micro_batch_size or training.micro_batch_size,
+        size,
         seq_len,
         precision=precision,
         moments=moments(config),
-        # A step that is cut into other micro-batches has several.
-        accumulates=training.gradient_accumulation > 1 or micro_batch_size is not None,
+        # A step that is cut into other micro-batches has several. With DDP gradients are there from the start.
+        accumulates=not training.reproducible
+        and (number > 1 or micro_batch_size is not None or (ranks > 1 and not is_sharded)),
         on_gpu=not on_cpu,
+        shards=ranks if is_sharded else 1,
+        tree_sums=(number - 1).bit_length() if training.reproducible else None,
     )
     parts = dict(vars(memory))
     if on_cpu:
@@ -70,19 +83,34 @@ def checkpoint_bytes(config: RunConfig) -> int:
     return BYTES["fp32"] * (counted.total + counted.moments(**moments(config)._asdict()))
 
 
-def largest_micro_batch(needed: Callable[[int], int], available: int | None) -> int | None:
+def largest_micro_batch(
+    needed: Callable[[int], int], available: int | None, *, sizes: Sequence[int] | None = None
+) -> int | None:
     """The most sequences whose `needed` bytes are at most the usable share of `available`; 0 if one is too many.
 
-    None where `available` is not known. `needed` must not fall.
+    None where `available` is not known. `needed` must not fall, unless `sizes` name the few that count.
     """
     if available is None:
         return None
     room = USABLE_SHARE * available
+    if sizes is not None:
+        return max((size for size in sizes if needed(size) <= room), default=0)
     low, high = 0, MOST_SEQUENCES
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if needed(middle) <= room else (low, middle - 1)
     return low
+
+
+def sizes_of_trees(training: TrainingConfig, *, ranks: int = 1) -> list[int] | None:
+    """Micro-batches in which a step can be cut with `reproducible`; None without it, where it need not be known.
+
+    Fewer sequences are more micro-batches, whose gradients have more sums: memory may grow as they shrink.
+    """
+    if not training.reproducible:
+        return None
+    found = (cut(training, most=size, ranks=ranks) for size in range(1, training.sequences_per_step + 1))
+    return sorted({each.micro_batch_size for each in found if each is not None})
 
 
 def cut(training: TrainingConfig, *, most: int, ranks: int = 1) -> TrainingConfig | None:
@@ -150,17 +178,20 @@ class Room:
             precision=self.choice.precision,
             on_cpu=self.on_cpu,
             micro_batch_size=micro_batch_size,
+            ranks=self.ranks,
         )
 
     def largest(self, config: RunConfig | None = None) -> int | None:
         """The most sequences of a micro-batch that fits; None where nobody tells what there is."""
-        return largest_micro_batch(lambda size: self.needs(size, config).total, self.available)
+        sizes = sizes_of_trees((config or self.config).training, ranks=self.ranks)
+        return largest_micro_batch(lambda size: self.needs(size, config).total, self.available, sizes=sizes)
 
     @property
     def fits(self) -> bool | None:
         """Whether the run does as it is configured."""
-        largest = self.largest()
-        return None if largest is None else self.config.training.micro_batch_size <= largest
+        if self.available is None:
+            return None
+        return self.needs(self.config.training.micro_batch_size).total <= USABLE_SHARE * self.available
 
     def suggested(self) -> TrainingConfig | None:
         """The step cut so that it fits, where it does not."""

@@ -18,7 +18,17 @@ from alm.training import limits, rehearsal
 from alm.training.budget import fitted
 from alm.training.config import RunConfig
 from alm.training.costs import START_SECONDS, costs
-from alm.training.fit import MOST_SEQUENCES, SURE_SHARE, cut, flags, halved, largest_micro_batch, needs
+from alm.training.fit import (
+    MOST_SEQUENCES,
+    SURE_SHARE,
+    USABLE_SHARE,
+    cut,
+    flags,
+    halved,
+    largest_micro_batch,
+    needs,
+    sizes_of_trees,
+)
 from alm.training.rehearsal import Rates
 from alm.training.validate import rows_for
 
@@ -58,11 +68,19 @@ class Fitting:
         if self.choice.device.type != "cpu":
             return config
         free, training = self._free_bytes, config.training
-        found = largest_micro_batch(lambda size: self._needed(config, size), free)
+        sizes = sizes_of_trees(training, ranks=self.world.size)
+        found = largest_micro_batch(lambda size: self._needed(config, size), free, sizes=sizes)
         most = -self.world.greatest(-(MOST_SEQUENCES if found is None else found))
-        if training.micro_batch_size <= most:
+        own = training.micro_batch_size
+        if sizes is None:
+            fits = own <= most
+        else:  # larger ones may fit where these do not
+            is_full = free is not None and self._needed(config, own) > USABLE_SHARE * free
+            fits = not self.world.greatest(int(is_full))
+        if fits:
             return config
-        smaller = cut(training, most=max(most, 1), ranks=self.world.size) or training
+        least = 1 if sizes is None else own
+        smaller = cut(training, most=most or least, ranks=self.world.size) or training
         change = f"they have {smaller.micro_batch_size} now, the same curve but not bit for bit"
         if smaller == training:
             change = "the system may end this run"
@@ -85,7 +103,12 @@ class Fitting:
     def _needed(self, config: RunConfig, micro_batch_size: int | None = None) -> int:
         on_cpu, precision = self.choice.device.type == "cpu", self.choice.precision
         return needs(
-            config, seq_len=self._seq_len, precision=precision, on_cpu=on_cpu, micro_batch_size=micro_batch_size
+            config,
+            seq_len=self._seq_len,
+            precision=precision,
+            on_cpu=on_cpu,
+            micro_batch_size=micro_batch_size,
+            ranks=self.world.size,
         ).total
 
     def _fits(self, config: RunConfig) -> bool:

@@ -21,7 +21,7 @@ from alm.training.config import RunConfig, TrainingConfig
 from alm.training.costs import START_SECONDS, Costs, costs, times
 from alm.training.fit import Room, checkpoint_bytes, halved
 from alm.training.planned_text import Text, assumed_text, packed_text
-from alm.training.ranks import check
+from alm.training.ranks import check, chosen
 
 JOULES_PER_KWH, SECONDS_PER_HOUR = 3.6e6, 3600
 
@@ -116,12 +116,25 @@ def plan(
         choice = precision.settled(config, device_name, seq_len=text.seq_len, on_event=on_event)
     else:
         choice = devices.choose(device_name, precision=config.training.precision)
+    config = _shared(config, choice, ranks)
     memory = Room(config, text.seq_len, choice, ranks)
+    is_measured = is_measured and _can_be_tried(memory)
     before = memory.process_bytes  # now: trying adds to it
     tried = _tried(memory, text, started=started, is_measured=is_measured)
     if budget is not None:
         config, text = _for_budget(config, text, tried.spent, data, seconds=budget, tokens=tokens)
     return _Sums(config, text, choice, ranks).plan(memory, tried, cost, process_bytes=before)
+
+
+def _shared(config: RunConfig, choice: Choice, ranks: int) -> RunConfig:
+    """`config` with how so many ranks will share the model."""
+    parallel = chosen(config, choice, Place(size=ranks, local_size=ranks))
+    return config.model_copy(update={"training": config.training.model_copy(update={"parallel": parallel})})
+
+
+def _can_be_tried(memory: Room) -> bool:
+    """Whether this process has room for a rank's steps by itself: with fsdp it has all of the model, not a part."""
+    return memory.ranks == 1 or memory.config.training.parallel != "fsdp" or replace(memory, ranks=1).fits is not False
 
 
 @dataclass(frozen=True)

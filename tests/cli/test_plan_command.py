@@ -12,6 +12,7 @@ import pytest
 from builders import SMALL
 
 from alm import device
+from alm.cli.pretrain import DEFAULT_MODEL
 from alm.training import fit, rehearsal, run
 from alm.training.rehearsal import Rates
 
@@ -165,6 +166,14 @@ def test_a_budget_with_nothing_fixed_proposes_all_of_it(empty: Path, run: Any) -
     assert code == 0
     assert "assumed      sequences of" not in out  # it is proposed
     assert "\nTo do so:\n  alm tokenizer train" in out
+
+
+def test_a_training_file_leaves_the_budget_the_steps_which_is_told(empty: Path, run: Any) -> None:
+    code, out, err = run("plan", "--budget", "20m", "--train", "train", "--tokens", "20M")
+    assert (code, "To do so:" in out) == (0, False)
+    assert "the budget chooses the steps alone, for `--model pico`" in err
+    assert "chooses the steps alone" not in run("plan", "--budget", "20m", "--tokens", "20M")[2]
+    assert DEFAULT_MODEL == "pico"
 
 
 def test_a_budget_for_a_model_chooses_steps_alone(empty: Path, run: Any) -> None:

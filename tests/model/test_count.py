@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from live import Live
 from model_kinds import EXTRAS
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
 from alm import device
@@ -131,36 +129,6 @@ def kept_bytes(model: Transformer, sequences: int, tokens: int) -> int:
         hidden = model(ids)
     assert hidden.requires_grad
     return sum(storage.nbytes() for storage in found.values())
-
-
-class Live(TorchDispatchMode):
-    """The most bytes of tensors that were there at once."""
-
-    def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
-        super().__init__()
-        self._sizes: dict[int, int] = {}
-        self.now = self.most = 0
-        for tensor in tensors:
-            self._note(tensor)
-
-    def _note(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self._sizes:
-            self._sizes[key] = size
-            self.now += size
-            self.most = max(self.most, self.now)
-            weakref.finalize(storage, self._forget, key)
-
-    def _forget(self, key: int) -> None:
-        self.now -= self._sizes.pop(key, 0)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(out):
-            if isinstance(tensor, torch.Tensor):
-                self._note(tensor)
-        return out
 
 
 @pytest.mark.parametrize("micro_batches", [1, 3])

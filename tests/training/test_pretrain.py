@@ -80,6 +80,14 @@ def test_the_run_folder_is_as_the_format_says(uninterrupted: Path) -> None:
     assert artifacts.damaged(uninterrupted, metadata.payload()) == []
 
 
+def test_the_same_run_writes_the_same_checkpoints(uninterrupted: Path, data: Path, tmp_path: Path) -> None:
+    """Byte for byte, whatever the process has drawn before."""
+    torch.seed()
+    pretrain(run_config(), data=data, out=tmp_path / "run")
+    for name in ("ckpt-step000004.pt", LAST_NAME):
+        assert (tmp_path / "run" / name).read_bytes() == (uninterrupted / name).read_bytes()
+
+
 def test_nothing_is_left_auto_in_the_run(uninterrupted: Path) -> None:
     config = load_checkpoint(uninterrupted / LAST_NAME).config
     assert "auto" not in {*config["training"].values(), config["model"]["vocab_size"]}
