@@ -24,6 +24,7 @@ from alm.export.targets._llama_cpp import serving
 from alm.export.targets.gguf import Config
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
+from alm.tokenizers import alphabet
 from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.models import bpe
 from alm.tokenizers.pretokenize import PATTERNS, Pattern, count_words
@@ -156,6 +157,17 @@ def test_ids_and_text(pattern: Pattern, tmp_path: Path) -> None:
             assert llama.encode(text) == ids
         for text in every_scalar():
             assert llama.encode(text) == tokenizer.encode(text)
+
+
+def test_a_word_that_is_a_token_and_is_not_merged_to_it(tmp_path: Path) -> None:
+    """bc comes before ab, so that abc is a and bc, though there is an abc: `llama-bpe` would take that."""
+    a, b, c = (alphabet.ids()[byte] for byte in b"abc")
+    tokenizer = Tokenizer.from_merges([(b, c), (a, b), (alphabet.FIRST_MERGE_ID + 1, c)], pattern="cl100k")
+    assert tokenizer.encode("abc") == [a, alphabet.FIRST_MERGE_ID]
+    source = speaking(tokenizer, tmp_path / "run")
+    target.write(Config(), source, tmp_path)
+    with opened(tmp_path, source) as llama:
+        assert llama.encode("abc") == tokenizer.encode("abc")
 
 
 def test_what_llama_cpp_splits_differently(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def _add_origin(writer: gguf.GGUFWriter, config: Config, source: Source) -> None
 
     kinds = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}
     writer.add_type(gguf.GGUFType.MODEL)
-    writer.add_name(source.name)
+    writer.add_name(config.title or source.name)
     if config.licence is not None:
         writer.add_license(config.licence)
     writer.add_file_type(gguf.LlamaFileType[kinds[config.dtype]])
@@ -98,8 +98,8 @@ def usage(config: Config, source: Source, name: str) -> str:
     """How a person runs the file."""
     path = f"{name}/{file_name(config, source)}"
     return f"""```console
-llama-cli -m {path} -no-cnv --temp 0.8 -p "Once upon a time"
+llama-completion -m {path} -no-cnv --temp 0.8 --top-k 40 -p "Once upon a time"
 ```
 
-`llama-server -m {path}` serves it. The file holds the tokenizer, which splits text and gives ids as `alm` does; a text
-begins with no token of its own, and an empty prompt with `<|endoftext|>`."""
+Programs that are built on llama.cpp take the file as it is. It holds the tokenizer, which gives the ids of `alm`. No
+token is put before a prompt; the prompt `<|endoftext|>` begins a new text."""
