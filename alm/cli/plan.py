@@ -82,9 +82,7 @@ def plan(
     seconds = None if budget is None else options.seconds(budget, flag="--budget")
     wanted, packed = _tokens(tokens), _data(data, seq_len, tokens)
     overrides = set_ or []
-    precision = _config(
-        model, train, overrides
-    ).training.precision  # now: PyTorch takes seconds
+    precision = _config(model, train, overrides).training.precision  # now: PyTorch takes seconds
     from alm.training.plan import Cost
 
     found: Proposal | None = None
