@@ -225,6 +225,7 @@ class RunResult(Config):
 class RunMetadata(Metadata):
     """`runs/<name>/run.json`: lineage and machine; `result` is there once the run is finished.
 
+    `initial_weights` is the checkpoint that it began from, if one was named.
     `asked` has what was asked for, by dotted key, where a budget or a full memory decided otherwise.
     """
 
@@ -235,6 +236,7 @@ class RunMetadata(Metadata):
     parameters: int
     environment: dict[str, str]
     asked: dict[str, AskedValue] = Field(default_factory=dict)
+    initial_weights: FileRecord | None = None
     result: RunResult | None = None
 
     def payload(self) -> list[FileRecord]:

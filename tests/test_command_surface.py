@@ -34,8 +34,8 @@ PROMISED = {
     "alm data show": "--step --run --data --characters --json",
     "alm plan": "--model --train --data --seq-len --tokens --device --nproc --budget --watts --price-per-hour "
     "--no-measure --set --json -q -v",
-    "alm pretrain": "--model --train --data --out --device --nproc --resume --seed --time-limit --budget --set --json "
-    "-q -v --dry-run",
+    "alm pretrain": "--model --train --data --out --init --device --nproc --resume --seed --time-limit --budget --set "
+    "--json -q -v --dry-run",
     "alm sample": "--checkpoint --tokenizer --prompt --prompt-file --interactive -i --num-samples --max-tokens "
     "--temperature --top-k --top-p --min-p --repetition-penalty --presence-penalty --frequency-penalty --bad-words "
     "--stop --overflow --seed --inspect --device --json -q -v",

@@ -135,6 +135,9 @@ def _run(path: Path) -> Found:
         ("tokenizer", metadata.tokenizer_sha256[: artifacts.SHORT_HASH]),
         *((key, value) for key, value in metadata.environment.items()),
     ]
+    if metadata.initial_weights is not None:
+        initial = metadata.initial_weights
+        rows.append(("begun from", f"{initial.path}, {initial.sha256[: artifacts.SHORT_HASH]}"))
     if metadata.result is not None:
         rows.append(("finished", f"{metadata.result.step:,} steps, {metadata.result.training_tokens:,} tokens"))
         if metadata.result.bits_per_byte is not None:

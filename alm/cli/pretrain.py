@@ -47,6 +47,15 @@ def pretrain(
     out: Annotated[
         Path | None, typer.Option("--out", help="The run's folder.  [default: runs/MODEL-pretrain]", show_default=False)
     ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            "--init",
+            metavar="CHECKPOINT",
+            help="Begin with the weights, and the model, of this checkpoint; all else is new.",
+            show_default=False,
+        ),
+    ] = None,
     device: options.Device = "auto",
     nproc: Annotated[
         int | None,
@@ -88,11 +97,12 @@ def pretrain(
     started = launcher.started(time.monotonic())  # before the imports, which take seconds
     deadline = started + options.seconds(time_limit, flag="--time-limit") if time_limit is not None else None
     seconds = options.seconds(budget, flag="--budget") if budget is not None else None
-    folder = out or _folder(resume, model)
+    _check_init(init, model)
+    folder = out or _folder(resume, model, init)
     point = _resume_point(resume)
     overrides = [*(set_ or []), *([f"training.seed={seed}"] if seed is not None else [])]
     options.check_budget(budget, overrides)
-    config = _config(folder, model, train, overrides, resume=point, has_budget=budget is not None)
+    config = _config(folder, model, train, overrides, resume=point, init=init, has_budget=budget is not None)
     packed = data or _own_data(folder) or DEFAULT_DATA
     from alm import distributed  # PyTorch takes seconds: what is mistyped has been told
     from alm.training import pretrain as stage
@@ -111,6 +121,7 @@ def pretrain(
             config,
             data=packed,
             out=folder,
+            init=init,
             device_name=device,
             resume=point,
             deadline=deadline,
@@ -146,9 +157,20 @@ def _show_plan(
     show(config, data=packed, device_name=device, ranks=ranks, as_json=as_json, budget=budget, started=started)
 
 
-def _folder(resume: str, model: str | None) -> Path:
+def _check_init(init: Path | None, model: str | None) -> None:
+    from alm.errors import ConfigError
+
+    if init is not None and model is not None:
+        raise ConfigError(
+            "`--init` and `--model` exclude each other", hint="leave out `--model`: the checkpoint has one"
+        )
+
+
+def _folder(resume: str, model: str | None, init: Path | None) -> Path:
     if resume not in ("auto", "never"):
         return Path(resume).parent
+    if init is not None:
+        return Path("runs") / f"{init.resolve().parent.name}-pretrain"
     return Path("runs") / f"{Path(model or DEFAULT_MODEL).stem}-pretrain"
 
 
@@ -157,7 +179,14 @@ def _resume_point(resume: str) -> Path | Literal["auto", "never"]:
 
 
 def _config(
-    folder: Path, model: str | None, train: str | None, overrides: list[str], *, resume: Path | str, has_budget: bool
+    folder: Path,
+    model: str | None,
+    train: str | None,
+    overrides: list[str],
+    *,
+    resume: Path | str,
+    init: Path | None,
+    has_budget: bool,
 ) -> RunConfig:
     """The configuration asked for: what was, where a run is resumed and no files are named."""
     from alm.config import presets
@@ -166,12 +195,16 @@ def _config(
     from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig
 
     own = folder / run.CONFIG_NAME if run.exists(folder) and resume != "never" else None
-    model_path = presets.find(model) if model else own or presets.find(DEFAULT_MODEL)
     train_path = presets.find(train) if train else own or presets.find(DEFAULT_TRAIN)
-    parts = [Part(model_path, MODEL_SECTIONS), Part(train_path, TRAIN_SECTIONS)]
+    parts = [Part(train_path, TRAIN_SECTIONS)]
     if train_path == own:
         overrides = [*asked.overrides(run.read_metadata(folder).asked, has_budget=has_budget), *overrides]
-    return load(RunConfig, parts, overrides=overrides)
+    if init is not None and own is None:
+        from alm.training.initial import model_values
+
+        return load(RunConfig, parts, base={"model": model_values(init)}, overrides=overrides)
+    model_path = presets.find(model) if model else own or presets.find(DEFAULT_MODEL)
+    return load(RunConfig, [Part(model_path, MODEL_SECTIONS), *parts], overrides=overrides)
 
 
 def _own_data(folder: Path) -> Path | None:

@@ -155,6 +155,9 @@ class _Training:
             ("precision", environment.get("precision", "")),
             ("optimizer", str(self.config.optim.model_dump()["kind"])),
         ]
+        initial = self.metadata.initial_weights
+        if initial is not None:
+            rows.append(("begun from", f"another checkpoint, sha256 `{initial.sha256[:SHORT_HASH]}`"))
         if self.scores:
             rows.append(("bits per byte of held-out text", self._score(self.scores[-1])))
         return rows

@@ -83,7 +83,7 @@ def import_model(
         on_event(Noted(f"`{out}` is up to date"))
         return found
     weights = _weights(folder)
-    with files.staging(out, "import") as stage:
+    with placing.staged(out, "import") as stage:
         _write(folder, weights, stage)
         comparisons = _compared(folder, weights, stage, on_event) if compare else None
         records = placing.records(stage)

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from alm import artifacts, files
 from alm.artifacts import Comparison, ExportMetadata, FileRecord, ImportMetadata
 from alm.errors import AlmError, ArtifactError
+
+
+@contextlib.contextmanager
+def staged(out: Path, label: str) -> Iterator[Path]:
+    """`files.staging`; when nothing came of it, a folder `out` that was made for it goes again."""
+    try:
+        with files.staging(out, label) as stage:
+            yield stage
+    finally:
+        with contextlib.suppress(OSError):  # it has something in it
+            out.rmdir()
 
 
 def records(folder: Path) -> tuple[FileRecord, ...]:

@@ -40,7 +40,7 @@ def export(
     if found is not None and (found.comparisons is not None or not compare):
         on_event(Noted(f"`{out}` is up to date"))
         return found
-    with files.staging(out, "export") as stage:
+    with placing.staged(out, "export") as stage:
         module.write(config, source, stage)
         comparisons = _compared(module, config, source, stage, on_event) if compare else None
         files.write_text(

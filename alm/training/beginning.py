@@ -22,6 +22,7 @@ from alm.training.asked import differing
 from alm.training.budget import MANY_EPOCHS
 from alm.training.config import RunConfig
 from alm.training.fit import checkpoint_bytes
+from alm.training.initial import fill_
 from alm.training.job import Job
 from alm.training.loop import Streams, planned
 from alm.training.state import TrainState, fresh, restore_
@@ -31,7 +32,10 @@ MORE_TEXT = "train for fewer steps with `--set training.max_steps=...`, or prepa
 
 
 def state_of(job: Job, found: Found | None) -> TrainState:
-    """The state to train on from: new, or that of the checkpoint; later checkpoints and metrics are set aside."""
+    """The state to train on from: that of the checkpoint, or a new one, with initial weights if it has some.
+
+    Later checkpoints and metrics are set aside.
+    """
     try:
         state = fresh(job.config, job.choice, job.world, seq_len=job.packed.metadata.seq_len)
         if found is None:
@@ -42,6 +46,8 @@ def state_of(job: Job, found: Found | None) -> TrainState:
             checkpoint = load_checkpoint(found.path, device="cpu" if job.world.size > 1 else job.choice.device)
             _check_same_bits(checkpoint, job)
             restore_(state, checkpoint, job.choice)
+        elif job.initial is not None:
+            fill_(state.model, job.initial)
     except (RuntimeError, MemoryError) as error:
         if not device.is_out_of_memory(error):
             raise
@@ -52,9 +58,12 @@ def state_of(job: Job, found: Found | None) -> TrainState:
 
 def _metadata(job: Job) -> RunMetadata:
     packed = job.packed
+    initial = None if job.initial is None else job.initial.record(job.out)
+    data = artifacts.record(packed.folder / PACK_METADATA_NAME, relative_to=job.out)
     return RunMetadata(
         config=job.config.model_dump(mode="json"),
-        inputs=(artifacts.record(packed.folder / PACK_METADATA_NAME, relative_to=job.out),),
+        inputs=(data,) if initial is None else (data, initial),
+        initial_weights=initial,
         data=artifacts.relative(packed.folder, job.out),
         data_sha256=job.data_sha256,
         tokenizer_sha256=packed.metadata.tokenizer_sha256,

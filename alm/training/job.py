@@ -17,6 +17,7 @@ from alm.training.asked import Asked
 from alm.training.available import available_bytes
 from alm.training.config import RunConfig
 from alm.training.fitting import Fitting
+from alm.training.initial import InitialWeights
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Job:
     world: World
     asked: Asked
     on_event: Listener
+    initial: InitialWeights | None = None  # None: random ones
 
     @property
     def data_sha256(self) -> str:

@@ -50,6 +50,9 @@ def trace(run: Path, metadata: RunMetadata) -> Lineage:
         ("data sha256", metadata.data_sha256),
         ("tokenizer sha256", metadata.tokenizer_sha256),
     ]
+    if metadata.initial_weights is not None:
+        initial = metadata.initial_weights
+        facts.append(("begun from", f"{Path(initial.path).as_posix()}, sha256 {initial.sha256}"))
     packed, faults = _packed(folder, metadata.data_sha256)
     if packed is None:
         return Lineage(tuple(facts), (), tuple(faults))

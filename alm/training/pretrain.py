@@ -24,6 +24,7 @@ from alm.training import metrics, reference, rehearsal, run, samples
 from alm.training.beginning import check_room, state_of, warn
 from alm.training.config import RunConfig
 from alm.training.ending import SavedOnError, checkpoint_of, finish, stopped
+from alm.training.initial import initial_weights
 from alm.training.job import Job
 from alm.training.loop import Hooks, Streams, lr_factor, train
 from alm.training.mirror import Mirror, mirrored
@@ -40,6 +41,7 @@ def pretrain(
     *,
     data: Path,
     out: Path,
+    init: Path | None = None,
     device_name: str = "auto",
     resume: Resume = "auto",
     deadline: float | None = None,
@@ -47,6 +49,9 @@ def pretrain(
     on_event: Listener = ignore,
 ) -> RunMetadata:
     """Train a model on the packed `data` in the run folder `out`, from the start or from a checkpoint.
+
+    With `init` a run that begins has the weights of that checkpoint, of the same tokenizer, and all else is new; one
+    that goes on must have begun from it.
 
     `resume`: "auto" continues the run in `out` if there is one, "never" refuses to, a path continues
     from that checkpoint. A finished run is left as it is. Raises `StoppedError` after saving when a
@@ -63,6 +68,7 @@ def pretrain(
     with distributed.joined(device_name) as world:
         # Only the main rank surely sees the folder.
         begun, has_budget = world.from_main(lambda: run.exists(out)), finish_by is not None
+        initial = world.from_main(lambda: initial_weights(init, out, open_packed(data), config.model))
         settled = world.from_main(lambda: settle(config, data, out, resume, world, on_event, has_budget=has_budget))
         training = settled.config.training
         choice = device.choose(str(world.device), precision=training.precision)
@@ -71,7 +77,17 @@ def pretrain(
             device.keep_freed_memory()
         if training.reproducible:
             device.set_deterministic(choice.device)
-        job = Job(settled.config, open_packed(data), out, choice, settled.environment, world, settled.asked, on_event)
+        job = Job(
+            settled.config,
+            open_packed(data),
+            out,
+            choice,
+            settled.environment,
+            world,
+            settled.asked,
+            on_event,
+            initial=initial,
+        )
         if settled.is_finished:
             return world.from_main(lambda: _up_to_date(job, training.max_steps))
         rehearsal.let_go(choice.device)  # what was tried above would count as taken
@@ -201,7 +217,8 @@ def _judge(job: Job) -> Judge | None:
     """Who says how the run goes: the main rank."""
     if not job.world.is_main:
         return None
-    known = reference.matching(job.config, job.packed.metadata)
+    # References are of runs that begin with random weights.
+    known = reference.matching(job.config, job.packed.metadata) if job.initial is None else None
     return Judge(job.config.training.max_steps, partial(lr_factor, job.config), known)
 
 

@@ -1,0 +1,115 @@
+"""A run that begins with the weights of a checkpoint instead of random ones: `alm pretrain --init`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alm import artifacts
+from alm.artifacts import SHORT_HASH, FileRecord
+from alm.checkpoint.format import Checkpoint
+from alm.checkpoint.load import load_checkpoint, verify
+from alm.errors import ArtifactError, ConfigError
+from alm.model.config import ModelConfig
+from alm.model.transformer import Transformer
+from alm.packing.shards import PackedData
+from alm.training import run
+from alm.training.parallel import parted
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """The checkpoint that a run begins from, by the bytes that it had then."""
+
+    path: Path
+    sha256: str
+
+    def record(self, out: Path) -> FileRecord:
+        """What the metadata of the run in `out` says of it."""
+        return artifacts.record(self.path, relative_to=out, sha256=self.sha256)
+
+
+def initial_weights(init: Path | None, out: Path, packed: PackedData, model: ModelConfig) -> InitialWeights | None:
+    """The weights of `init` for a run that begins in `out`, those it has begun with otherwise; None for random ones.
+
+    Raises `ArtifactError` when the checkpoint is damaged or of another tokenizer than `packed`, and `ConfigError` when
+    its weights do not fit `model`, or the run has begun otherwise.
+    """
+    if run.exists(out):
+        return _as_recorded(init, out)
+    if init is None:
+        return None
+    found, checkpoint = verify(init), load_checkpoint(init)
+    _check_tokenizer(init, checkpoint, packed)
+    known = model.with_vocab_size(packed.metadata.vocab_size) if model.vocab_size == "auto" else model
+    _check_shapes(init, checkpoint, known)
+    return InitialWeights(init, found.sha256)
+
+
+def _as_recorded(init: Path | None, out: Path) -> InitialWeights | None:
+    recorded = run.read_metadata(out).initial_weights
+    if init is not None and (recorded is None or verify(init).sha256 != recorded.sha256):
+        began = "with random weights" if recorded is None else f"from `{recorded.path}` {recorded.sha256[:SHORT_HASH]}"
+        raise ConfigError(
+            f"`{out}` began {began}, not from `{init}`",
+            hint=f"start another run with `--out {run.free_name(out)}`, or leave out `--init`",
+        )
+    if recorded is None:
+        return None
+    return InitialWeights(Path(os.path.normpath(out / recorded.path)), recorded.sha256)
+
+
+def _check_tokenizer(init: Path, checkpoint: Checkpoint, packed: PackedData) -> None:
+    of_weights, of_data = checkpoint.tokenizer_sha256, packed.metadata.tokenizer_sha256
+    if of_weights != of_data:
+        raise ArtifactError(
+            f"`{init}` was trained with another tokenizer than the data in `{packed.folder}`\n"
+            f"  of the checkpoint  {of_weights[:SHORT_HASH]}\n"
+            f"  of the data        {of_data[:SHORT_HASH]}",
+            hint=f"pack the text anew: `alm pack --tokenizer {init.with_name(run.TOKENIZER_NAME)} --out ...`",
+        )
+
+
+def _check_shapes(init: Path, checkpoint: Checkpoint, model: ModelConfig) -> None:
+    with torch.device("meta"):
+        expected: Mapping[str, Tensor] = Transformer(model).state_dict()
+    weights = checkpoint.model
+    for name in sorted(weights.keys() | expected.keys()):
+        if name not in expected or name not in weights or expected[name].shape != weights[name].shape:
+            raise ConfigError(
+                f"the weights of `{init}` do not fit the model: `{name}` is {_shape(weights, name)} there, and "
+                f"{_shape(expected, name)} by the configuration",
+                hint="leave out the `--set model...` that changes it",
+            )
+
+
+def _shape(weights: Mapping[str, Tensor], name: str) -> str:
+    return str(list(weights[name].shape)) if name in weights else "nothing"
+
+
+def model_values(init: Path) -> dict[str, Any]:  # Any: JSON
+    """The section `model` of the configuration that the checkpoint was saved with."""
+    verify(init)
+    values: dict[str, Any] = load_checkpoint(init).config["model"]
+    return values
+
+
+def fill_(model: Transformer, start: InitialWeights) -> None:
+    """Put the weights of `start` into `model`, of which this rank may have a part.
+
+    Raises `ArtifactError` when the file is gone, damaged, or another one than when the run began.
+    """
+    if verify(start.path).sha256 != start.sha256:
+        raise ArtifactError(
+            f"`{start.path}` is another checkpoint now than when the run began from it",
+            hint=f"put the one with the sha256 {start.sha256[:SHORT_HASH]}... back, or start another run",
+        )
+    own = dict(model.state_dict())
+    weights = load_checkpoint(start.path).model
+    model.load_state_dict({name: parted(tensor, own[name]) for name, tensor in weights.items()})
