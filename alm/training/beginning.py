@@ -41,13 +41,13 @@ def state_of(job: Job, found: Found | None) -> TrainState:
         if found is None:
             # Nothing draws from it yet, but checkpoints hold it: by itself PyTorch begins with another one each time.
             torch.manual_seed(job.config.training.seed)
+            if job.initial is not None:
+                fill_(state.model, job.initial)
         else:
             # Ranks that need only a part of it have no room for all of it on their device.
             checkpoint = load_checkpoint(found.path, device="cpu" if job.world.size > 1 else job.choice.device)
             _check_same_bits(checkpoint, job)
             restore_(state, checkpoint, job.choice)
-        elif job.initial is not None:
-            fill_(state.model, job.initial)
     except (RuntimeError, MemoryError) as error:
         if not device.is_out_of_memory(error):
             raise
