@@ -13,7 +13,6 @@ which does nothing else.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
@@ -52,9 +51,7 @@ def main() -> None:
         folder = Path(name).resolve()
         source = _source(folder)
         tools = _tools(source, folder, stack)
-        print(
-            f"{source.parameters / 1e6:.1f}M parameters, threads: {arguments.threads}, load: {os.getloadavg()[0]:.1f}"
-        )
+        print(f"{source.parameters / 1e6:.1f}M parameters, threads: {arguments.threads}")
         short, long = ([[17 * n % VOCAB_SIZE for n in range(length)]] for length in (SHORT, LONG))
         print(f"one text, {NEW} tokens after {SHORT}")
         rates = _compare(tools, arguments.rounds, lambda tool: _decoding(tool, short), NEW)

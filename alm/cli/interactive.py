@@ -8,17 +8,18 @@ from collections.abc import Iterator
 
 from alm.cli import ui
 from alm.cli.written import Texts
-from alm.errors import AlmError
+from alm.errors import AlmError, InputError
 from alm.events import Listener
 from alm.generation.load import LoadedModel
 from alm.generation.sampling import SamplingConfig
 
 _HELP = """\
-A line is continued; an empty one begins a new document. Ctrl-C ends a text, Ctrl-D all of it.
+A line is continued; an empty one begins a new document. Ctrl-C ends a text.
 /again             continue the line before once more, with the next seed
 /set KEY=VALUE     change a setting: /set temperature=0.5
 /show              the settings
-/help              this"""
+/help              this
+/quit              the end"""
 
 
 def converse(loaded: LoadedModel, sampling: SamplingConfig, *, quiet: bool, on_event: Listener) -> None:
@@ -32,8 +33,12 @@ def converse(loaded: LoadedModel, sampling: SamplingConfig, *, quiet: bool, on_e
                 ui.talk(_HELP)
             elif line == "/show":
                 ui.talk("\n".join(ui.table([(key, str(value)) for key, value in sampling.model_dump().items()])))
+            elif line == "/quit":
+                return
             elif line.startswith("/set "):
                 sampling = _changed(sampling, line.removeprefix("/set "))
+            elif line.startswith("/") and line != "/again":
+                raise InputError(f"`{line.split()[0]}` is no command here", hint="type `/help`")
             else:
                 prompt = prompt if line == "/again" else line
                 _continue(loaded, prompt, sampling, quiet=quiet, on_event=on_event)

@@ -91,7 +91,8 @@ def sample(
         typer.Option(
             "--bad-words",
             metavar="TEXT",
-            help="Words that are never written, as the tokenizer writes them alone and after a space. Repeatable.",
+            help="Words whose tokens never follow each other, as the tokenizer cuts them alone and after a space. "
+            "Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -141,7 +142,8 @@ def sample(
         "seed": seed,
     }
     sampling = load(SamplingConfig, [], base=values)
-    _check_modes(interactive=interactive, inspect=inspect, as_json=json, has_prompt=bool(prompt or prompt_file))
+    given = {"--inspect": inspect, "--json": json, "--prompt": prompt, "--prompt-file": prompt_file}
+    _check_modes(interactive, {**given, "--num-samples": num_samples > 1})
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
         from alm.generation.load import load_model, newest_checkpoint
 
@@ -160,6 +162,8 @@ def sample(
         texts.take(loaded.write([text] * num_samples, sampling, alternatives=alternatives, on_event=on_event))
     if inspect:
         for continuation in texts.all:
+            if num_samples > 1:
+                ui.write(f"seed {continuation.seed}")
             show_probabilities(loaded.tokenizer, text, continuation)
     if json:
         ui.show_result({"checkpoint": str(path), **texts.values(loaded.tokenizer)}, [], as_json=True)
@@ -167,15 +171,16 @@ def sample(
         ui.talk(texts.summary())
 
 
-def _check_modes(*, interactive: bool, inspect: bool, as_json: bool, has_prompt: bool) -> None:
+def _check_modes(interactive: bool, given: dict[str, object]) -> None:
     """`ConfigError` where flags that cannot go together do."""
     from alm.errors import ConfigError
 
-    clashes = {"--inspect": inspect, "--json": as_json, "--prompt": has_prompt}
-    clash = next((flag for flag, is_given in clashes.items() if is_given), None)
+    clash = next((flag for flag, value in given.items() if value), None)
     if interactive and clash:
         raise ConfigError(f"`--interactive` and `{clash}` do not go together", hint="leave out one of the two")
-    if inspect and as_json:
+    if given["--prompt"] is not None and given["--prompt-file"]:
+        raise ConfigError("`--prompt` and `--prompt-file` are two prompts", hint="leave out one of the two")
+    if given["--inspect"] and given["--json"]:
         raise ConfigError(
             "`--inspect` and `--json` do not go together",
             hint="leave out `--inspect`: the JSON has probabilities and alternatives too",
@@ -183,16 +188,16 @@ def _check_modes(*, interactive: bool, inspect: bool, as_json: bool, has_prompt:
 
 
 def _prompt(given: str | None, file: Path | None) -> str:
-    """The text to continue, from a flag, a file or stdin."""
-    from alm.errors import ConfigError, InputError
+    """The text to continue, from a flag, a file or stdin: of these without the newline that such texts end with."""
+    from alm.errors import InputError
 
-    if given is not None and file is not None:
-        raise ConfigError("`--prompt` and `--prompt-file` are two prompts", hint="leave out one of the two")
-    if file is not None:
-        try:
-            return file.read_bytes().decode("utf-8")
-        except OSError as error:
-            raise InputError(f"cannot read `{file}`: {error.strerror}", hint="name a file with text") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"`{file}` is not UTF-8 at byte {error.start}", hint="save the file as UTF-8") from error
-    return sys.stdin.buffer.read().decode("utf-8", "replace") if given == "-" else given or ""
+    if file is None and given != "-":
+        return given or ""
+    name = "stdin" if file is None else str(file)
+    try:
+        text = (sys.stdin.buffer.read() if file is None else file.read_bytes()).decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"cannot read `{name}`: {error.strerror}", hint="name a file with text") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"`{name}` is not UTF-8 at byte {error.start}", hint="save the text as UTF-8") from error
+    return text.removesuffix("\n").removesuffix("\r")

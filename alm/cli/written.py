@@ -49,18 +49,24 @@ class Texts:
                     self._show_complete()
         finally:
             self._seconds = time.perf_counter() - started
-            self._show("\n" if is_alone else "")
+            if is_alone:
+                self._show("\n")
+            else:  # interrupted, those that are complete are shown, though one before them is not
+                self._show_complete(past_gaps=True)
 
     def _show(self, text: str) -> None:
         if text and not self._silent:
             ui.write(text, end="")
 
-    def _show_complete(self) -> None:
-        """The texts before the first that is still under way."""
+    def _show_complete(self, *, past_gaps: bool = False) -> None:
+        """The texts before the first that is still under way, or all that are complete."""
         from alm.corpus.records import record
 
-        while self._shown < len(self.all) and self.all[self._shown].reason is not None:
-            self._show(record(self._prompt + self.all[self._shown].text).decode("utf-8", "replace"))
+        for text in self.all[self._shown :]:
+            if text.reason is not None:
+                self._show(record(self._prompt + text.text).decode("utf-8", "replace"))
+            elif not past_gaps:
+                return
             self._shown += 1
 
     @property

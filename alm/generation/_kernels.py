@@ -24,37 +24,55 @@ def _kernel(function: Kernel, **options: bool) -> Kernel:
     return compiled(function, kept=_FOLDER, fastmath=_ARITHMETIC, **options)
 
 
-def _multiply(weight, x, out):
-    """`out` (B, N) = `x` (B, W) @ `weight` (N, W).T
+def _inlined(function: Kernel) -> Kernel:
+    return _kernel(function, forceinline=True)
 
-    Four weights that lie far apart go side by side, because a core that reads in several places gets more of the
-    memory's bandwidth (docs/benchmarks.md).
+
+def _in_threads(function: Kernel) -> Kernel:
+    return _kernel(function, parallel=True)
+
+
+@_inlined
+def _multiply_four(weight, x, out, first, quarter):
+    """Four columns of `out`, a quarter of all of them apart.
+
+    Their weights lie far apart, because a core that reads in several places gets more of the memory's bandwidth
+    (docs/benchmarks.md).
     """
-    count, width = weight.shape
-    quarter = (count + 3) // 4
+    last = weight.shape[0] - 1
+    second, third, fourth = min(first + quarter, last), min(first + 2 * quarter, last), min(first + 3 * quarter, last)
+    for row in range(x.shape[0]):
+        sum1 = np.float32(0)
+        sum2 = np.float32(0)
+        sum3 = np.float32(0)
+        sum4 = np.float32(0)
+        for at in range(weight.shape[1]):
+            value = x[row, at]
+            sum1 += weight[first, at] * value
+            sum2 += weight[second, at] * value
+            sum3 += weight[third, at] * value
+            sum4 += weight[fourth, at] * value
+        out[row, first] = sum1
+        out[row, second] = sum2
+        out[row, third] = sum3
+        out[row, fourth] = sum4
+
+
+@_kernel
+def multiply(weight, x, out):
+    """`out` (B, N) = `x` (B, W) @ `weight` (N, W).T"""
+    quarter = (weight.shape[0] + 3) // 4
+    for first in range(quarter):
+        _multiply_four(weight, x, out, first, quarter)
+
+
+# Not the same function compiled in another way: what is kept on the disk is found by a function's name.
+@_in_threads
+def multiply_in_threads(weight, x, out):
+    """The same, by all of Numba's threads."""
+    quarter = (weight.shape[0] + 3) // 4
     for first in numba.prange(quarter):
-        second = min(first + quarter, count - 1)
-        third = min(first + 2 * quarter, count - 1)
-        fourth = min(first + 3 * quarter, count - 1)
-        for row in range(x.shape[0]):
-            sum1 = np.float32(0)
-            sum2 = np.float32(0)
-            sum3 = np.float32(0)
-            sum4 = np.float32(0)
-            for at in range(width):
-                value = x[row, at]
-                sum1 += weight[first, at] * value
-                sum2 += weight[second, at] * value
-                sum3 += weight[third, at] * value
-                sum4 += weight[fourth, at] * value
-            out[row, first] = sum1
-            out[row, second] = sum2
-            out[row, third] = sum3
-            out[row, fourth] = sum4
-
-
-multiply = _kernel(_multiply)
-multiply_in_parallel = _kernel(_multiply, parallel=True)
+        _multiply_four(weight, x, out, first, quarter)
 
 
 @_kernel

@@ -38,9 +38,12 @@ class Chooser:
     ) -> None:
         """`banned` sequences are never completed; with `alternatives` (0 or more) choices have probabilities."""
         self._config, self._banned, self._alternatives = config, banned, alternatives
+        self._longest = max(map(len, banned), default=0)
         self._prompt_length = len(prompt)
         self.ids = list(prompt)
         self._generator = torch.Generator().manual_seed(config.seed)
+        self._seen: Tensor | None = None  # (V,) bool: tokens of prompt and text
+        self._counts: Tensor | None = None  # (V,) how often each was generated
 
     @property
     def generated(self) -> list[int]:
@@ -59,19 +62,28 @@ class Chooser:
         else:
             ids, left = sampling.candidates(allowed, self._config)
             chosen = int(ids[sampling.draw(left, self._generator)])
-        self.ids.append(chosen)
+        self._remember(chosen)
         return self._described(scores, chosen)
+
+    def _remember(self, chosen: int) -> None:
+        self.ids.append(chosen)
+        if self._seen is not None:
+            self._seen[chosen] = True
+        if self._counts is not None:
+            self._counts[chosen] += 1
 
     def _penalized(self, scores: Tensor) -> Tensor:
         config = self._config
         if config.repetition_penalty != 1:
-            seen = torch.tensor(sorted(set(self.ids)))
-            scores = sampling.repetition_penalty(scores, seen, config.repetition_penalty)
+            if self._seen is None:
+                self._seen = _counted(self.ids, len(scores)) > 0
+            scores = sampling.repetition_penalty(scores, self._seen, config.repetition_penalty)
         if config.presence_penalty or config.frequency_penalty:
-            counts = torch.bincount(torch.tensor(self.generated, dtype=torch.int64), minlength=len(scores))
+            if self._counts is None:
+                self._counts = _counted(self.generated, len(scores))
             presence, frequency = config.presence_penalty, config.frequency_penalty
-            scores = sampling.presence_and_frequency(scores, counts, presence=presence, frequency=frequency)
-        return sampling.ban(scores, self.ids, self._banned) if self._banned else scores
+            scores = sampling.presence_and_frequency(scores, self._counts, presence=presence, frequency=frequency)
+        return sampling.ban(scores, self.ids[-self._longest :], self._banned) if self._banned else scores
 
     def _described(self, scores: Tensor, chosen: int) -> Choice:
         if self._alternatives is None:
@@ -80,6 +92,12 @@ class Chooser:
         best = logprobs.topk(min(self._alternatives, len(scores)))
         alternatives = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
         return Choice(chosen, float(logprobs[chosen]), alternatives)
+
+
+def _counted(ids: Sequence[int], size: int) -> Tensor:
+    """How often each of `size` ids is in `ids`; a prompt may have others, which a tokenizer does not have."""
+    known = torch.tensor([token_id for token_id in ids if token_id < size], dtype=torch.int64)
+    return torch.bincount(known, minlength=size)
 
 
 def _nothing_left(scores: Tensor) -> InputError:

@@ -5,6 +5,7 @@ B rows of the batch, R rows of the cache, D model width, V vocabulary, W some wi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -21,9 +22,8 @@ from alm.model.transformer import Block, Transformer
 Array = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
 
-_numba: Any = numba  # not all of it is declared
 # Entries of a matrix from which on threads pay: starting them takes some microseconds.
-_PARALLEL_FROM = 1 << 17
+_THREADS_PAY_FROM = 1 << 17
 _ALL = 1 << 62
 
 
@@ -43,7 +43,16 @@ class CompiledRows:
         blocks = cast(Iterable[Block], model.model.layers)
         self._layers = [_Layer.of(block, *cache) for block, cache in zip(blocks, caches, strict=True)]
         self._scores = np.empty(max_tokens, dtype=np.float32)
-        self._multiply = _multiplier()
+        self._threads = _threads()
+        self._load()
+
+    def _load(self) -> None:
+        """Load or compile all loops now, not at the first token: they work on nothing."""
+        none = np.empty((0, self._head.shape[1]), dtype=np.float32)
+        rows = np.empty(0, dtype=np.int64)
+        self._attention(self._layers[0], none, rows, rows)
+        self._feedforward(self._layers[0], none)
+        _kernels.normalize(none, self._norm, self._eps, none)
 
     @torch.inference_mode()
     def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
@@ -62,6 +71,8 @@ class CompiledRows:
 
     def step(self, rows: Sequence[int], ids: Sequence[int]) -> Tensor:
         """Scores (B, V) of the tokens after `ids`."""
+        if self._threads > 1:
+            numba.set_num_threads(self._threads)  # of the thread that calls, whichever that is
         numbers = np.array(rows, dtype=np.int64)
         places = self._lengths[numbers]
         if places.max() >= len(self._scores):  # compiled loops would write past the end
@@ -95,7 +106,8 @@ class CompiledRows:
 
     def _product(self, weight: Array, x: Array) -> Array:
         out = np.empty((len(x), len(weight)), dtype=np.float32)
-        self._multiply[weight.size >= _PARALLEL_FROM](weight, x, out)
+        in_threads = self._threads > 1 and weight.size >= _THREADS_PAY_FROM
+        (_kernels.multiply_in_threads if in_threads else _kernels.multiply)(weight, x, out)
         return out
 
 
@@ -145,15 +157,19 @@ def _array(tensor: Tensor) -> Array:
     return np.ascontiguousarray(tensor.detach().numpy())
 
 
-def _multiplier() -> tuple[Any, Any]:
-    """How matrices are multiplied, small ones and large ones: in as many threads as PyTorch uses, where they start
-    quickly. Numba's own pool does not.
+def _threads() -> int:
+    """How many threads a large product gets: as many as PyTorch uses, on Linux, where they have been seen to work.
+
+    They are tried at once, and where Numba has none that several callers may use there is one.
     """
-    threads = min(torch.get_num_threads(), _numba.config.NUMBA_NUM_THREADS)
-    if threads == 1:
-        return _kernels.multiply, _kernels.multiply
-    _numba.set_num_threads(threads)
+    usable: Any = numba.config  # Any: not all of it is declared
+    threads: int = min(torch.get_num_threads(), usable.NUMBA_NUM_THREADS)
+    if threads == 1 or sys.platform != "linux":
+        return 1
+    usable.THREADING_LAYER = "threadsafe"
     one = np.ones((1, 1), dtype=np.float32)
-    _kernels.multiply_in_parallel(one, one, one.copy())  # a layer of threads is chosen at the first use
-    is_quick = _numba.threading_layer() != "workqueue"
-    return _kernels.multiply, _kernels.multiply_in_parallel if is_quick else _kernels.multiply
+    try:
+        _kernels.multiply_in_threads(one, one, one.copy())
+    except ValueError:
+        return 1
+    return threads

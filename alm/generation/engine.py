@@ -58,10 +58,6 @@ class _Seat:
     scores: Tensor  # (V,) of the token after those that were read
     is_read: bool = True  # whether the row has read the newest token, too
 
-    @property
-    def can_slide(self) -> bool:
-        return self.request.sampling.overflow == "slide"
-
 
 class Engine:
     """Continues requests on one model, a few of them at a time."""
@@ -94,7 +90,9 @@ class Engine:
 
     def add(self, request: Request) -> int:
         """Take a request in; its number, counted from 0. InputError when its prompt has no room or unknown ids."""
-        check_prompt(request.ids, self._config, overflow=request.sampling.overflow)
+        check_prompt(request.ids, self._config, context=self._room, overflow=request.sampling.overflow)
+        if not request.ids and self._end_of_text_id < 0:
+            raise ValueError("an empty prompt begins with the end of text, which this model does not have")
         number, self._count = self._count, self._count + 1
         self._waiting[number] = request
         return number
@@ -124,9 +122,9 @@ class Engine:
         chooser = Chooser(request.sampling, prompt, banned=request.banned, alternatives=request.alternatives)
         most = request.sampling.max_tokens
         if request.sampling.overflow == "slide":
-            prompt, room = prompt[-_remembered(self._config, most) :], most
+            prompt, room = prompt[-max(self._room - most, self._room // 2, 1) :], most
         else:
-            room = min(most, self._config.max_position_embeddings - len(prompt))
+            room = min(most, self._room - len(prompt))
         scores = self._prefill(row, prompt) if room else torch.empty(0)
         return _Seat(number, row, request, chooser, room, len(prompt), scores)
 
@@ -143,7 +141,7 @@ class Engine:
 
     def _read_newest(self, seats: list[_Seat]) -> None:
         """Let rows read the token that was chosen last."""
-        for seat in [seat for seat in seats if seat.length == self._room]:
+        for seat in [seat for seat in seats if seat.length == self._room]:  # only what slides comes so far
             kept = seat.chooser.ids[-(self._room // 2) :] if self._room > 1 else seat.chooser.ids[-1:]
             self._known.pop(seat.row, None)
             seat.scores, seat.length, seat.is_read = self._rows.prefill(seat.row, kept), len(kept), True
@@ -172,14 +170,18 @@ class Engine:
 
 
 def check_prompt(
-    prompt_ids: Sequence[int], config: ModelConfig, *, overflow: Literal["refuse", "slide"] = "refuse"
+    prompt_ids: Sequence[int],
+    config: ModelConfig,
+    *,
+    context: int | None = None,
+    overflow: Literal["refuse", "slide"] = "refuse",
 ) -> None:
-    """Raise InputError when a model of this shape cannot continue the prompt."""
-    context = config.max_position_embeddings
+    """Raise InputError when a model of this shape cannot continue the prompt in `context` tokens (absent: its own)."""
+    context = context or config.max_position_embeddings
     if len(prompt_ids) >= context and overflow == "refuse":
         raise InputError(
             f"the prompt has {len(prompt_ids)} tokens, and the model's context holds {context}, answer included",
-            hint=f"shorten the prompt to at most {context - 1} tokens",
+            hint=f"shorten the prompt to at most {context - 1} tokens, or add `--overflow slide`",
         )
     unknown = next((token_id for token_id in prompt_ids if not 0 <= token_id < config.known_vocab_size), None)
     if unknown is not None:
@@ -189,13 +191,7 @@ def check_prompt(
         )
 
 
-def _remembered(config: ModelConfig, max_tokens: int) -> int:
-    """How many tokens at the end of a prompt are read: with room for the answer, but at least half of the context."""
-    context = config.max_position_embeddings
-    return max(context - max_tokens, context // 2, 1)
-
-
 def needed(requests: Sequence[Request], config: ModelConfig) -> int:
     """Tokens of context that the longest of `requests` can come to."""
-    longest = max((max(len(each.ids), 1) + each.sampling.max_tokens for each in requests), default=1)
+    longest = max((max(len(each.ids), 1) + max(each.sampling.max_tokens, 1) for each in requests), default=1)
     return min(longest, config.max_position_embeddings)

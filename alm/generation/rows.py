@@ -36,11 +36,12 @@ class Rows(Protocol):
 def rows_for(model: Transformer, *, count: int, max_tokens: int, plain: bool = False) -> Rows:
     """`count` rows of `model`, in the fastest way that its device and its shape allow.
 
-    With `plain` as training computes: where weights are about to change.
+    With `plain` as training computes: where weights are about to change. `ALM_KERNELS=never` does the same for all.
     """
     device = model.head_weight.device.type
-    if not plain and is_llama(model.config) and model.head_weight.dtype == torch.float32:
-        if device == "cpu" and uses_kernels():
+    is_fast = not plain and os.environ.get("ALM_KERNELS") != "never"
+    if is_fast and is_llama(model.config) and model.head_weight.dtype == torch.float32:
+        if device == "cpu" and compiling.is_installed():
             from alm.generation.compiled_rows import CompiledRows
 
             return CompiledRows(model, count=count, max_tokens=max_tokens)
@@ -53,14 +54,11 @@ def rows_for(model: Transformer, *, count: int, max_tokens: int, plain: bool = F
     return PlainRows(model, count=count, max_tokens=max_tokens)
 
 
-def uses_kernels() -> bool:
-    """Whether compiled code is there and wanted: `ALM_KERNELS=never` does without."""
-    return os.environ.get("ALM_KERNELS") != "never" and compiling.is_installed()
-
-
-def is_cold() -> bool:
-    """Whether the compiled code that would be used has to be compiled first, which takes seconds."""
-    return uses_kernels() and not compiling.is_warm(compiling.folder(KERNELS))
+def must_compile(model: Transformer) -> bool:
+    """Whether `rows_for` has to compile loops first, which takes seconds: as far as the disk knows."""
+    is_wanted = os.environ.get("ALM_KERNELS") != "never" and compiling.is_installed()
+    is_known = model.head_weight.device.type == "cpu" and is_llama(model.config)
+    return is_wanted and is_known and not compiling.is_warm(compiling.folder(KERNELS))
 
 
 def is_llama(config: ModelConfig) -> bool:

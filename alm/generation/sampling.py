@@ -1,8 +1,8 @@
 """From scores to the next token: pure functions with the meaning, and in the order, of `transformers`.
 
 Each takes scores (..., V) and gives new ones, in which a token that cannot be chosen has -inf:
-`repetition_penalty`, `presence_and_frequency`, `ban`, `temperature`, `top_k`, `top_p`, `min_p`. `probabilities` and
-`draw` end the chain. V vocabulary, C candidates.
+`repetition_penalty`, `presence_and_frequency`, `ban`, `temperature`, `top_k`, `top_p`, `min_p`; `draw` ends the chain.
+V vocabulary, C candidates.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SamplingConfig(Config):
         0.0, ge=0, le=1, description="Only tokens with this share of the likeliest one's probability can be chosen."
     )
     repetition_penalty: float = Field(
-        1.0, gt=0, description="Divides the scores of tokens that were in the prompt or the text; 1 changes nothing."
+        1.0, ge=1e-3, description="Divides the scores of tokens that were in the prompt or the text; 1 changes nothing."
     )
     presence_penalty: float = Field(
         0.0, ge=-2, le=2, description="Subtracted from the scores of tokens that were generated before."
@@ -43,7 +43,8 @@ class SamplingConfig(Config):
         0.0, ge=-2, le=2, description="Subtracted from a token's score each time that it was generated before."
     )
     bad_words: tuple[str, ...] = Field(
-        (), description="Words that are never written, as the tokenizer writes them alone and after a space."
+        (),
+        description="Words whose tokens never follow each other, as the tokenizer cuts them alone and after a space.",
     )
     stop: tuple[str, ...] = Field((), description="Texts that end the generation, and are not printed.")
     max_tokens: int = Field(50, ge=0, description="The most tokens to generate.")
@@ -67,13 +68,12 @@ class SamplingConfig(Config):
         return self.temperature < GREEDY_BELOW or self.top_k == 0
 
 
-def repetition_penalty(scores: Tensor, ids: Tensor, penalty: float) -> Tensor:
-    """Scores of `ids` (..., T), prompt and text, divided by `penalty`, or multiplied where they are negative.
+def repetition_penalty(scores: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Scores of tokens that were `seen` (..., V) bool, in prompt or text, divided by `penalty`; multiplied if negative.
 
     Keskar et al. 2019 (arXiv:1909.05858), section 4.1, with the sign of `RepetitionPenaltyLogitsProcessor`.
     """
-    found = scores.gather(-1, ids)
-    return scores.scatter(-1, ids, torch.where(found < 0, found * penalty, found / penalty))
+    return torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
 
 
 def presence_and_frequency(scores: Tensor, counts: Tensor, *, presence: float, frequency: float) -> Tensor:

@@ -7,7 +7,7 @@ S places that are looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -19,6 +19,7 @@ from alm.model.transformer import Block, Transformer
 # Places are looked at in multiples of this: a graph has fixed shapes, and each of them costs memory.
 _SPAN = 256
 _WARM_UPS = 3
+_Graph = tuple["torch.cuda.CUDAGraph", Tensor]
 
 
 class StaticRows:
@@ -32,7 +33,7 @@ class StaticRows:
         self._ids = torch.zeros(count, dtype=torch.int64, device=device)
         self._places = torch.zeros(count, dtype=torch.int64, device=device)
         self._numbers = torch.arange(count, device=device)
-        self._steps: dict[int, Callable[[], Tensor]] = {}
+        self._graphs: dict[int, _Graph] = {}
 
     @torch.inference_mode()
     def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
@@ -63,36 +64,36 @@ class StaticRows:
         if longest > self._max_tokens:
             raise ValueError(f"a row is full: it has room for {self._max_tokens} tokens")
         span = min(-(-longest // _SPAN) * _SPAN, self._max_tokens)
-        if span not in self._steps:
-            self._steps[span] = self._prepared(span)
-        scores = self._steps[span]().float().cpu()
+        scores = self._replayed(span) if self._ids.device.type == "cuda" else self._scores(span)
+        scores = scores.float().cpu()
         for row in rows:
             self._lengths[row] += 1
         return scores[list(rows)]
 
-    def _prepared(self, span: int) -> Callable[[], Tensor]:
-        """A step that looks at `span` places: as a graph on CUDA, as it is elsewhere."""
-        if self._ids.device.type != "cuda":
-            return lambda: self._scores(span)
-        with torch.cuda.device(self._ids.device):
-            return self._captured(span)
+    def _replayed(self, span: int) -> Tensor:
+        """What `_scores` gives, by a graph that is captured at the first use of `span`."""
+        if span not in self._graphs:
+            with torch.cuda.device(self._ids.device):
+                self._graphs[span] = self._captured(span)
+        graph, scores = self._graphs[span]
+        graph.replay()
+        return scores
 
-    def _captured(self, span: int) -> Callable[[], Tensor]:
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    def _captured(self, span: int) -> _Graph:
+        """After some runs aside, in which libraries make what they need (pytorch.org/docs, "CUDA Graphs")."""
+        # A stream of this GPU's own: the one that PyTorch would take may belong to another.
+        aside = torch.cuda.Stream(self._ids.device)  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(_WARM_UPS):
                 self._scores(span)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Graphs share their memory: what one of them gives is copied before another runs.
+        pool = next((other.pool() for other, _ in self._graphs.values()), None)
+        with torch.cuda.graph(graph, pool=pool, stream=aside, capture_error_mode="thread_local"):
             scores = self._scores(span)
-
-        def replay() -> Tensor:
-            graph.replay()
-            return scores
-
-        return replay
+        return graph, scores
 
     def _scores(self, span: int) -> Tensor:
         """Scores (B, V) after reading `_ids` at `_places`."""
@@ -121,6 +122,8 @@ class StaticRows:
         seen = distances >= 0
         if attention.window is not None:
             seen = seen & (distances < attention.window)
+            # A row that rests may stand far behind the span: a softmax over nothing is no number.
+            seen = seen | ~seen.any(1, keepdim=True)
         mixed = F.scaled_dot_product_attention(
             q[:, :, None],
             cache.keys[:, :, :span],

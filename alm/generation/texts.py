@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from alm.events import Listener, Noted, Warned, ignore
 from alm.generation.choosing import Choice
 from alm.generation.engine import Ended, EndReason, Engine, Request, needed
-from alm.generation.rows import is_cold, is_llama
+from alm.generation.rows import must_compile
 from alm.generation.sampling import SamplingConfig
 from alm.generation.stopping import StopFilter
 from alm.model.transformer import Transformer
@@ -93,7 +93,7 @@ def write(
         Request(ids, sampling.model_copy(update={"seed": seed_of(sampling, number)}), banned, alternatives)
         for number, ids in enumerate(map(tokenizer.encode, prompts))
     ]
-    if model.head_weight.device.type == "cpu" and is_llama(model.config) and is_cold():
+    if must_compile(model):
         on_event(Noted("compiling the loops that generate, some seconds, once on this machine"))
     engine = Engine(
         model,

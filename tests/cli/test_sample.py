@@ -28,8 +28,11 @@ def test_a_prompt_is_the_same_from_a_flag_a_file_and_stdin(
     flag = ok(run, "--prompt", "the fox")[0]
     assert flag.startswith("the fox")
     assert ok(run, "--prompt-file", "prompt.txt")[0] == flag
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"the fox")))
-    assert ok(run, "--prompt", "-")[0] == flag
+    for written in (b"the fox", b"the fox\n", b"\xef\xbb\xbfthe fox\r\n"):  # as `echo` and editors write it
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(written)))
+        assert ok(run, "--prompt", "-")[0] == flag
+        Path("prompt.txt").write_bytes(written)
+        assert ok(run, "--prompt-file", "prompt.txt")[0] == flag
 
 
 def test_several_texts_are_records_with_seeds_that_count_up(trained: Path, run: Any) -> None:
@@ -80,7 +83,7 @@ def test_the_end_of_the_context_is_refused_or_slid_over(trained: Path, run: Any)
 
 
 def test_lines_are_continued_one_after_the_other(trained: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = "the fox\n/set temperature=0\n/again\n/set tempature=1\n/show\n/help\nthe\n"
+    lines = "the fox\n/set temperature=0\n/again\n/set tempature=1\n/show\n/help\n/hlep\nthe\n/quit\nno more\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(lines))
     out, err = ok(run, "-i", "--seed", "5")
     first = ok(run, "--prompt", "the fox", "--seed", "5")[0]
@@ -88,6 +91,7 @@ def test_lines_are_continued_one_after_the_other(trained: Path, run: Any, monkey
     assert out == first + "".join(greedy)
     assert "did you mean `temperature`?" in err
     assert "/again" in err
+    assert "`/hlep` is no command here" in err
     assert "seed                7" in err
 
 
@@ -106,6 +110,8 @@ def test_a_line_that_is_too_long_costs_no_more_than_itself(
         (["--prompt", "a", "--prompt-file", "b"], "are two prompts"),
         (["-i", "--json"], "`--interactive` and `--json` do not go together"),
         (["-i", "--prompt", "a"], "`--interactive` and `--prompt` do not go together"),
+        (["-i", "--prompt-file", "a"], "`--interactive` and `--prompt-file` do not go together"),
+        (["-i", "--num-samples", "2"], "`--interactive` and `--num-samples` do not go together"),
         (["--inspect", "--json"], "the JSON has probabilities"),
         (["--top-p", "0"], "top_p"),
         (["--overflow", "crash"], "overflow"),

@@ -12,7 +12,7 @@ from alm.model.transformer import Transformer
 
 NEVER = -1
 CONTEXT = 40
-PROMPTS = [[5, 17, 2, 40], [9], [5, 17, 2, 40], [1] * 20, [3, 4], [5, 17, 2, 40], []]
+PROMPTS: list[list[int]] = [[5, 17, 2, 40], [9], [5, 17, 2, 40], [1] * 20, [3, 4], [5, 17, 2, 40], []]
 
 
 def request(ids: list[int], **settings: Any) -> Request:
@@ -104,6 +104,21 @@ def test_a_prompt_that_slides_leaves_room_for_a_short_answer(model: Transformer)
     assert texts(Engine(model, end_of_text_id=NEVER), [sliding])[0][0] == slid(model, prompt, 4, CONTEXT - 4)
 
 
+@pytest.mark.parametrize("plain", [True, False])
+def test_an_engine_with_less_memory_than_the_context_keeps_to_the_policy(model: Transformer, plain: bool) -> None:
+    small = Engine(model, end_of_text_id=NEVER, max_tokens=16, plain=plain)
+    assert [len(ids) for ids, _ in texts(small, [request([1] * 10, max_tokens=30)])] == [6]
+    with pytest.raises(InputError, match="context holds 16"):
+        small.add(request([1] * 20))
+    sliding = Engine(model, end_of_text_id=NEVER, max_tokens=16, plain=plain)
+    assert texts(sliding, [request([1] * 20, max_tokens=30, overflow="slide")])[0][1] == "length"
+
+
+def test_an_empty_prompt_needs_an_end_of_text(model: Transformer) -> None:
+    with pytest.raises(ValueError, match="an empty prompt"):
+        Engine(model, end_of_text_id=NEVER).add(request([]))
+
+
 def test_no_tokens_are_none(model: Transformer) -> None:
     assert texts(Engine(model, end_of_text_id=NEVER), [request([1], max_tokens=0)]) == [([], "length")]
 
@@ -127,3 +142,4 @@ def test_memory_is_for_what_texts_can_come_to(model: Transformer) -> None:
     assert needed([request([1] * 4, max_tokens=6), request([], max_tokens=3)], model.config) == 10
     assert needed([request([], max_tokens=3)], model.config) == 4
     assert needed([request([1] * 4, max_tokens=600)], model.config) == CONTEXT
+    assert needed([request([1] * 4, max_tokens=0)], model.config) == 5

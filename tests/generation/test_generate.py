@@ -74,7 +74,7 @@ def test_a_prompt_that_fills_the_context_is_refused_at_once(model: Transformer, 
     assert caught.value.message == (
         f"the prompt has {length} tokens, and the model's context holds 40, answer included"
     )
-    assert caught.value.hint == "shorten the prompt to at most 39 tokens"
+    assert caught.value.hint == "shorten the prompt to at most 39 tokens, or add `--overflow slide`"
 
 
 @pytest.mark.parametrize("unknown", [61, -1])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,11 +96,12 @@ class Checked:
     @torch.no_grad()
     def _compare(self, rows: list[int], found: Tensor) -> None:
         for row, scores in zip(rows, found, strict=True):
-            expected = self.model.logits(self.model(torch.tensor([self.texts[row]])))[0, -1]
+            text = torch.tensor([self.texts[row]], device=self.model.head_weight.device)
+            expected = self.model.logits(self.model(text))[0, -1].cpu()
             assert (scores - expected).abs().max() <= TOLERANCE * expected.abs().max(), self.texts[row]
 
 
-def check(model: Transformer, rows: Rows) -> None:
+def check(model: Transformer, rows: Rows) -> Checked:
     """Rows that begin, go on, rest, begin anew and share, at different places."""
     checked = Checked(model, rows)
     checked.prefill(0, [1, 2, 3])
@@ -111,6 +116,7 @@ def check(model: Transformer, rows: Rows) -> None:
     checked.step([1, 0, 2], [9, 8, 7])
     for token in range(10):
         checked.step([0, 2], [token, token + 1])
+    return checked
 
 
 @pytest.mark.parametrize("make", [PlainRows, compiled, StaticRows])
@@ -118,6 +124,21 @@ def check(model: Transformer, rows: Rows) -> None:
 def test_a_llama_in_every_way_equals_the_full_forward(shape: str, make: Make) -> None:
     model = made(**LLAMAS[shape])
     check(model, make(model, count=3, max_tokens=48))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("shape", LLAMAS)
+def test_graphs_on_every_gpu_equal_the_full_forward(shape: str) -> None:
+    """Two spans, and what rests between them."""
+    for number in range(torch.cuda.device_count()):
+        model = made(**{**LLAMAS[shape], "max_position_embeddings": 600}).to(f"cuda:{number}")
+        rows = rows_for(model, count=3, max_tokens=600)
+        assert isinstance(rows, StaticRows)
+        checked = check(model, rows)
+        checked.prefill(2, [5, 3] * 130)
+        checked.step([0, 2], [1, 2])
+        checked.step([0, 1], [1, 2])
 
 
 @pytest.mark.parametrize("shape", OTHERS)
@@ -146,6 +167,25 @@ def test_compiled_rows_have_the_same_bits_alone_and_among_others(threads: int) -
         alone.prefill(0, prompt)
         for ids, scores in zip(steps, found, strict=True):
             assert torch.equal(alone.step([0], [ids[row]])[0], scores[row])
+
+
+PROBE = """
+import numpy as np
+from alm.generation import _kernels
+one = np.ones((1, 1), dtype=np.float32)
+_kernels.{name}(one, one, one.copy())
+print(sum(_kernels.{name}.stats.cache_hits.values()))
+"""
+
+
+def test_a_product_in_threads_and_one_without_are_kept_apart(tmp_path: Path) -> None:
+    """What one process has compiled is not what another loads for the other of the two."""
+    for name, hits in (("multiply", 0), ("multiply_in_threads", 0), ("multiply", 1), ("multiply_in_threads", 1)):
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE.format(name=name)],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert int(done.stdout) == hits, name
 
 
 def test_a_static_step_leaves_rows_that_rest_as_they_are() -> None:
