@@ -18,7 +18,10 @@ RUN_TIME = {
     *("torch", "typer", "pydantic", "pyyaml", "datasets", "huggingface_hub", "rich", "numpy", "numba"),
     *("safetensors", "gguf"),
 }
-SESSIONS = {"dev", "lint", "types", "tests", "docs", "quickstart", "device", "build", "bench", "bench_model", "interop"}
+SESSIONS = {
+    *("dev", "lint", "types", "tests", "llamacpp", "docs", "quickstart", "device", "build", "interop"),
+    *("bench", "bench_model", "bench_generate"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +94,7 @@ def test_nox_has_the_sessions(repository: Path) -> None:
         "lint",
         "types",
         "tests",
+        "llamacpp",
         "quickstart",
         "build",
     ]
