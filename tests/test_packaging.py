@@ -123,5 +123,5 @@ def test_ci_may_only_read_and_runs_sessions_that_exist(workflow: dict[str, Any])
     assert workflow["permissions"] == {"contents": "read"}
     steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
     run = {name for step in steps if "nox -s" in step for name in step.split("#")[0].split()[2:]}
-    assert run == {"lint", "types", "tests", "build", "quickstart"}
+    assert run == {"lint", "types", "tests", "llamacpp", "build", "quickstart"}
     assert run <= SESSIONS
