@@ -18,7 +18,10 @@ RUN_TIME = {
     *("torch", "typer", "pydantic", "pyyaml", "datasets", "huggingface_hub", "rich", "numpy", "numba"),
     *("safetensors", "gguf"),
 }
-SESSIONS = {"dev", "lint", "types", "tests", "docs", "quickstart", "device", "build", "bench", "bench_model", "interop"}
+SESSIONS = {
+    *("dev", "lint", "types", "tests", "llamacpp", "docs", "quickstart", "device", "build", "interop"),
+    *("bench", "bench_model", "bench_generate"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +94,7 @@ def test_nox_has_the_sessions(repository: Path) -> None:
         "lint",
         "types",
         "tests",
+        "llamacpp",
         "quickstart",
         "build",
     ]
@@ -119,5 +123,5 @@ def test_ci_may_only_read_and_runs_sessions_that_exist(workflow: dict[str, Any])
     assert workflow["permissions"] == {"contents": "read"}
     steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
     run = {name for step in steps if "nox -s" in step for name in step.split("#")[0].split()[2:]}
-    assert run == {"lint", "types", "tests", "build", "quickstart"}
+    assert run == {"lint", "types", "tests", "llamacpp", "build", "quickstart"}
     assert run <= SESSIONS
