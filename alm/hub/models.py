@@ -13,6 +13,7 @@ from alm.errors import AlmError, ConfigError
 from alm.hub import Patience, make_ready, token_variable
 
 if TYPE_CHECKING:
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
 _TOKENS = "https://huggingface.co/settings/tokens"
@@ -76,12 +77,10 @@ def upload(
     return Uploaded(repo, url, commit.oid, is_private=is_private, is_new=commit.oid != before)
 
 
-def _made(api: object, repo: str, *, is_public: bool, warn: Warn) -> tuple[str | None, bool]:
+def _made(api: HfApi, repo: str, *, is_public: bool, warn: Warn) -> tuple[str | None, bool]:
     """The commit that `repo` is at, None where it is made now, and whether it is private."""
-    from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    assert isinstance(api, HfApi)
     try:
         found = api.model_info(repo)
     except RepositoryNotFoundError:

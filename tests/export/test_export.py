@@ -217,7 +217,7 @@ def test_the_command(
     main_ok(["export", "--to", "safetensors", "--dtype", "bf16", "--json"])
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert Path(told["out"]) == Path("exports/tales-safetensors")
-    assert told["config"] == {"kind": "safetensors", "dtype": "bf16", "licence": None}
+    assert told["config"] == {"kind": "safetensors", "dtype": "bf16", "licence": None, "title": None}
     assert told["command"].endswith("--to safetensors --out exports/tales-safetensors --dtype bf16")
     main_ok(["export", "--to", "safetensors", "--dtype", "bf16"])
     assert "is up to date" in capsys.readouterr().err
