@@ -211,6 +211,31 @@ def test_a_tokenizer_that_transformers_would_take_for_another(
         import_model(folder, out=tmp_path / "run")
 
 
+@pytest.mark.parametrize("changes", [{"special": False}, {"lstrip": True}, {"rstrip": True}, {"single_word": True}])
+def test_an_added_token_that_text_would_meet_is_refused(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, changes: dict[str, bool]
+) -> None:
+    folder, _ = folder_of()
+    document = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    document["added_tokens"][3].update(changes)
+    (folder / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(InputError, match=rf"sets `{next(iter(changes))}` of `<\|pad\|>` to "):
+        import_model(folder, out=tmp_path / "run")
+
+
+def test_special_tokens_are_asked_about_amid_text(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were such a tokenizer read, the comparison would see it."""
+    folder, _ = folder_of()
+    document = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    document["added_tokens"][7]["special"] = False
+    (folder / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    monkeypatch.setattr("alm.tokenizers._format._ADDED", {})
+    with pytest.raises(ArtifactError, match=r"texts with other ids: 1, .* \(first: 'a <\|reserved_3\|> b"):
+        import_model(folder, out=tmp_path / "run")
+
+
 def test_another_model_here_is_a_failure(
     folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
