@@ -269,7 +269,27 @@ ALIEN: list[tuple[dict[str, Any], str]] = [
     ({"num_hidden_layers": 1}, "`model.layers.1.mlp.down_proj.weight` is nothing that the model has"),
     ({"num_attention_heads": 3, "head_dim": None}, "n_heads 3 does not divide d_model 32"),
     ({"vocab_size": 40}, "the tokenizer has 277 ids, and the model knows 40"),
-    ({"num_hidden_layers": "two"}, "n_layers: "),
+    ({"num_hidden_layers": "two"}, '`num_hidden_layers` is "two", not a whole number from 1 to 1000'),
+    ({"num_hidden_layers": True}, "`num_hidden_layers` is true, not a whole number"),
+    ({"num_hidden_layers": 10**9}, "`num_hidden_layers` is 1000000000, not a whole number from 1 to 1000"),
+    ({"num_attention_heads": "4"}, '`num_attention_heads` is "4", not a whole number'),
+    ({"max_position_embeddings": 10**12}, "`max_position_embeddings` is 1000000000000, not a whole number"),
+    ({"rms_norm_eps": float("nan")}, "`rms_norm_eps` is NaN, not a number"),
+    ({"tie_word_embeddings": 0}, "`tie_word_embeddings` is 0, not a flag"),
+    ({"layer_types": 5}, "`layer_types` is 5, not a list of names"),
+    ({"layer_types": [["a"]]}, '`layer_types` is [["a"]], not a list of names'),
+    ({"rope_parameters": {"rope_type": ["a"]}}, "positions are scaled as `['a']`"),
+    ({"rope_parameters": {**YARN, "factor": "4"}}, '`rope_parameters.factor` is "4", not a number'),
+    ({"rope_parameters": {**YARN, "factor": -4}}, "`rope_parameters.factor` is -4, not a number"),
+    ({"rope_parameters": {**YARN, "attention_factor": "x"}}, '`rope_parameters.attention_factor` is "x"'),
+    ({"rope_parameters": {**YARN, "rope_theta": 1.0}}, "yarn needs a `rope_theta` above 1, not 1.0"),
+    ({"rope_parameters": {**YARN, "truncate": "no"}}, '`rope_parameters.truncate` is "no", not a flag'),
+    ({"rope_parameters": {"rope_type": "yarn"}}, "positions are scaled as `yarn`, without a `factor`"),
+    ({"rope_parameters": {"rope_type": "linear"}}, "positions are scaled as `linear`, without a `factor`"),
+    ({"rope_parameters": {"factor": 4.0}}, "positions have `factor: 4.0`, which alm does not know"),
+    ({"rope_parameters": {"full_attention": YARN}}, "is given for each type of layer (`full_attention`)"),
+    ({"rope_scaling": "linear"}, '`rope_scaling` is "linear", not an object'),
+    ({"rope_scaling": ["linear", 4]}, '`rope_scaling` is ["linear", 4], not an object'),
 ]
 
 
@@ -286,6 +306,36 @@ def test_what_alm_is_not_is_refused(
         import_model(folder, out=tmp_path / "run")
     assert reason in caught.value.message
     assert not (tmp_path / "run").exists()
+
+
+LINEAR = {"rope_type": "linear", "factor": 4.0}
+SCALED: list[dict[str, Any]] = [
+    {"rope_parameters": {"rope_type": "default", "rope_theta": 99.0}, "rope_scaling": LINEAR},
+    {"rope_parameters": {"rope_type": "default"}, "rope_scaling": LINEAR, "rope_theta": 500.0},
+    {"rope_parameters": {}, "rope_scaling": LINEAR},
+    {"rope_parameters": LINEAR, "rope_scaling": {}},
+    {"rope_parameters": YARN, "rope_scaling": None},
+    {"rope_parameters": YARN, "original_max_position_embeddings": 16},
+    {"rope_parameters": {**YARN, "factor": None, "original_max_position_embeddings": 16}},
+    {"rope_scaling": {"type": "yarn", "factor": None}, "original_max_position_embeddings": 32},
+]
+
+
+@pytest.mark.parametrize("changes", SCALED)
+@torch.no_grad()
+def test_what_is_said_twice_of_positions_is_taken_as_they_take_it(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    folder, _ = folder_of()
+    values = json.loads((folder / "config.json").read_text("utf-8"))
+    values.pop("rope_parameters")
+    (folder / "config.json").write_text(json.dumps({**values, **changes}), encoding="utf-8")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    import_model(folder, out=tmp_path / "run", compare=False)
+    ours, ids = network_of(tmp_path / "run"), torch.arange(60)[None]
+    expected = theirs(ids).logits
+    found = ours.network.logits(ours.network(ids))
+    torch.testing.assert_close(found, expected, rtol=0, atol=LOGITS * expected.abs().max().item())
 
 
 def test_defaults_of_their_classes(tokenizer: Tokenizer) -> None:
