@@ -53,6 +53,8 @@ def family_of(name: str, tokenizer: Tokenizer, **changes: Any) -> Any:
         "num_key_value_heads": 2,
         "max_position_embeddings": 64,
         "attention_bias": False,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
         **changes,
     }
     config = getattr(transformers, f"{name}Config")(**values)
@@ -173,7 +175,14 @@ def test_the_metadata_promises_what_is_there(folder_of: Callable[..., tuple[Path
     assert read(tmp_path / "run/import.json", ImportMetadata, hint="") == made
     assert damaged(tmp_path / "run", made.payload()) == []
     assert {file.path for file in made.files} == {path.name for path in (tmp_path / "run").iterdir()} - {"import.json"}
-    assert {Path(file.path).name for file in made.inputs} == {"config.json", "tokenizer.json", "model.safetensors"}
+    read_from = {
+        "config.json",
+        "tokenizer.json",
+        "model.safetensors",
+        "generation_config.json",
+        "tokenizer_config.json",
+    }
+    assert {Path(file.path).name for file in made.inputs} == read_from
     assert made.parameters == sum(value.numel() for value in theirs.state_dict().values())
 
 
@@ -427,6 +436,62 @@ def test_a_tokenizer_that_alm_would_not_follow(folder_of: Callable[..., tuple[Pa
     (folder / "tokenizer.json").write_text(json.dumps({**values, "normalizer": {"type": "NFC"}}))
     with pytest.raises(InputError, match="sets `normalizer` to .*NFC"):
         import_model(folder, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("ends", "generation", "told"),
+    [(0, {}, ""), ([2, 0], {}, ""), (None, {}, ""), (2, {}, "2"), (0, {"eos_token_id": [2, 5]}, "2, 5")],
+)
+def test_another_end_of_text_is_told(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, ends: object, generation: dict[str, Any], told: str
+) -> None:
+    (folder, _), events = folder_of(eos_token_id=ends), list[Event]()
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    import_model(folder, out=tmp_path / "run", compare=False, on_event=events.append)
+    messages = [event.message for event in events if isinstance(event, Warned)]
+    assert messages == ([f"`{folder}` ends texts with id {told}, and alm with 0 (`<|endoftext|>`)"] if told else [])
+
+
+def test_what_is_not_taken_is_written_down(folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path) -> None:
+    folder, _ = folder_of()
+    (folder / "generation_config.json").write_text('{"eos_token_id": 0, "top_k": 20, "temperature": 0.6}')
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    assert import_model(folder, out=tmp_path / "run", compare=False).not_taken == (
+        "generation_config.json: temperature",
+        "generation_config.json: top_k",
+        "tokenizer_config.json: chat_template",
+        "chat_template.jinja",
+    )
+
+
+def test_hints_name_what_helps(folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        import_model(Path("someone/model"), out=tmp_path / "run")
+    assert "`hf download someone/model --local-dir model`" in str(caught.value.hint)
+    folder, _ = folder_of()
+    values = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    (folder / "tokenizer.json").write_text(json.dumps({**values, "padding": {}}))
+    with pytest.raises(InputError) as caught:
+        import_model(folder, out=tmp_path / "run")
+    assert "alm import --help" in str(caught.value.hint)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match="there is no tokenizer at") as caught:
+        import_model(folder, out=tmp_path / "run")
+    assert "tokenizer train" not in str(caught.value.hint)
+
+
+def test_a_dry_run_refuses_what_the_command_would(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = folder_of()
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "run.json").write_text("{}")
+    with pytest.raises(SystemExit) as ending:
+        main(["import", str(folder), "--out", str(out), "--dry-run"])
+    assert ending.value.code == 1
+    assert "holds a run" in capsys.readouterr().err
 
 
 def test_an_unknown_origin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
