@@ -34,7 +34,7 @@ def import_(
 ) -> None:
     """Make a checkpoint of a model of another tool, to sample from and to go on training (alm pretrain --init).
 
-    Only tokenizers that alm follows exactly are read: BPE of bytes with the split of qwen2, cl100k or gpt2, and its own.
+    Only tokenizers that alm can follow are read: BPE of bytes with the split of qwen2, cl100k or gpt2, and its own.
     """
     from alm.errors import ConfigError
     from alm.export import importing as stage

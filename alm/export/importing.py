@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from alm.checkpoint.save import save_checkpoint
 from alm.config.load import write_yaml
 from alm.errors import ArtifactError, InputError
 from alm.events import Listener, Noted, Warned, ignore
-from alm.export import beside_model, from_llama, placing
+from alm.export import beside_model, from_llama, peers, placing
 from alm.export.llama import vocabulary_refusals
 from alm.export.source import Source
 from alm.export.stored import StoredWeights
@@ -223,9 +222,6 @@ def _write(folder: Folder, weights: dict[str, Tensor], stage: Path) -> None:
 
 def _compared(folder: Folder, weights: dict[str, Tensor], stage: Path, on_event: Listener) -> list[Comparison] | None:
     """What `transformers` makes of the folder, beside what was made here."""
-    if find_spec("transformers") is None:
-        on_event(Warned("not compared: `transformers` is not installed", "pip install transformers"))
-        return None
     from alm.export.targets import _transformers
 
     source = Source(
@@ -240,4 +236,8 @@ def _compared(folder: Folder, weights: dict[str, Tensor], stage: Path, on_event:
     )
     # Ids of the model that the tokenizer has no text for are never chosen here.
     unsaid = range(folder.tokenizer.vocab_size, folder.model.known_vocab_size)
-    return placing.checked(_transformers.compare(source, folder.path, dtype="fp32", unsaid=unsaid))
+    try:
+        return placing.checked(_transformers.compare(source, folder.path, dtype="fp32", unsaid=unsaid))
+    except peers.UnusableToolError as error:
+        on_event(Warned(f"not compared: {error.message}", error.hint))
+        return None

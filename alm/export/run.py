@@ -9,7 +9,7 @@ from alm import artifacts, files, kinds
 from alm.artifacts import Comparison, ExportMetadata
 from alm.errors import ArtifactError
 from alm.events import Listener, Noted, Warned, ignore
-from alm.export import card, placing
+from alm.export import card, peers, placing
 from alm.export.config import TargetConfig
 from alm.export.source import Source, load_source
 
@@ -82,9 +82,9 @@ def _other_kind(kind: str, source: Source) -> str:
 def _compared(
     module: ModuleType, config: TargetConfig, source: Source, stage: Path, on_event: Listener
 ) -> list[Comparison] | None:
-    """What the other tool makes of the files in `stage`; None, with a warning, where it is not installed."""
-    comparisons: list[Comparison] | None = module.compare(config, source, stage)
-    if comparisons is None:
-        on_event(Warned(f"not compared: `{module.TOOL}` is not installed", f"pip install {module.TOOL}"))
+    """What the other tool makes of the files in `stage`; None, with a warning, where it cannot be used."""
+    try:
+        return placing.checked(module.compare(config, source, stage))
+    except peers.UnusableToolError as error:
+        on_event(Warned(f"not compared: {error.message}", error.hint))
         return None
-    return placing.checked(comparisons)

@@ -14,7 +14,7 @@ from model_kinds import EXTRAS
 from alm.artifacts import ExportMetadata
 from alm.errors import ArtifactError
 from alm.events import Event, Warned
-from alm.export import compare, llama
+from alm.export import compare, llama, peers
 from alm.export.run import export
 from alm.export.source import load_source
 from alm.export.targets import huggingface
@@ -216,7 +216,7 @@ def test_where_the_other_tool_is_not_there(
 ) -> None:
     checkpoint, events = checkpoint_of(), list[Event]()
     with monkeypatch.context() as patch:
-        patch.setattr(huggingface, "find_spec", lambda name: None)
+        patch.setattr(peers, "find_spec", lambda name: None)
         made = export(Config(), checkpoint=checkpoint, out=tmp_path / "out", on_event=events.append)
     assert made.comparisons is None
     assert events == [Warned("not compared: `transformers` is not installed", "pip install transformers")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from alm.checkpoint.load import load_checkpoint
 from alm.cli.main import main
 from alm.errors import ArtifactError, InputError
 from alm.events import Event, Noted, Warned
-from alm.export import from_llama, importing
+from alm.export import from_llama, peers
 from alm.export.importing import import_model
 from alm.export.run import export
 from alm.export.source import Source, load_source
+from alm.export.targets import _transformers
 from alm.export.targets.huggingface import Config
 from alm.tokenizers.file import Tokenizer
 
@@ -205,9 +207,34 @@ def test_without_transformers_it_is_not_compared(
     folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder, _), events = folder_of(), list[Event]()
-    monkeypatch.setattr(importing, "find_spec", lambda name: None)
+    monkeypatch.setattr(peers, "find_spec", lambda name: None)
     assert import_model(folder, out=tmp_path / "run", on_event=events.append).comparisons is None
     assert events == [Warned("not compared: `transformers` is not installed", "pip install transformers")]
+
+
+def test_a_broken_or_old_transformers_is_as_good_as_none(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder, _), events = folder_of(), list[Event]()
+    hint = "pip install --upgrade transformers"
+    monkeypatch.setattr(_transformers, "LEAST_VERSION", 99)
+    assert import_model(folder, out=tmp_path / "old", on_event=events.append).comparisons is None
+    monkeypatch.setitem(sys.modules, "transformers", None)  # importing it raises ImportError
+    monkeypatch.setattr(peers, "find_spec", lambda name: name)
+    assert import_model(folder, out=tmp_path / "broken", on_event=events.append).comparisons is None
+    old, broken = events
+    assert old == Warned(f"not compared: `transformers` {transformers.__version__} is too old, 99.0 is needed", hint)
+    assert isinstance(broken, Warned)
+    assert broken.message.startswith("not compared: `transformers` is installed and cannot be loaded: ")
+
+
+def test_a_folder_that_transformers_does_not_take(folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path) -> None:
+    folder, _ = folder_of()
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": 5}')
+    with pytest.raises(ArtifactError, match="`transformers` .* cannot load `") as caught:
+        import_model(folder, out=tmp_path / "run")
+    assert "--no-compare" in str(caught.value.hint)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_tokenizer_that_transformers_would_take_for_another(

@@ -12,17 +12,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alm.artifacts import Comparison
+from alm.errors import ArtifactError
 from alm.export import compare as questions
+from alm.export import peers
 from alm.export.held_out import HeldOut, held_out
 from alm.export.source import Source
 from alm.export.weights import narrowed
 from alm.model.transformer import Transformer
 
+LEAST_VERSION = 5  # what this was seen to work with
 
-def compare(source: Source, folder: Path, *, dtype: str, unsaid: Sequence[int] = ()) -> list[Comparison]:
+
+def compare(source: Source, folder: Path, *, dtype: str, unsaid: Sequence[int] | None = None) -> list[Comparison]:
     """All that can be asked. Both sides hold the numbers that were written, in fp32: rounding is told by itself.
 
-    `unsaid` are ids that greedy text is to do without, where the folder does not say so itself.
+    `unsaid` are ids that greedy text is to do without, in place of all that the folder says of generation;
+    with None that counts.
+    Raises `UnusableToolError` without `transformers`, and `ArtifactError` when it cannot load the folder.
     """
     transformers = _library()
     network = source.network
@@ -30,9 +36,9 @@ def compare(source: Source, folder: Path, *, dtype: str, unsaid: Sequence[int] =
         network = source.network_of({name: t.float() for name, t in narrowed(source.weights, dtype).items()})
     tool = f"transformers {transformers.__version__}"
     with quiet(transformers.utils.logging):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-        model.eval()
+        tokenizer, model = _loaded(transformers, folder)
+        if unsaid is not None:
+            model.generation_config = transformers.GenerationConfig()
         found = [
             questions.ids(source, tool, lambda text: _encoded(tokenizer, text)),
             questions.logits(source, network, tool, lambda ids: _logits(model, torch.tensor([ids]))[0]),
@@ -45,9 +51,26 @@ def compare(source: Source, folder: Path, *, dtype: str, unsaid: Sequence[int] =
 
 
 def _library() -> Any:  # Any: most of it has no types
-    import transformers
+    return peers.load("transformers", least=LEAST_VERSION)
 
-    return transformers
+
+def _loaded(transformers: Any, folder: Path) -> tuple[Any, Any]:
+    """The tokenizer and the model in `folder`; `ArtifactError` when the library does not take them."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    # Its classes check what they read in many ways, and have no error of their own.
+    plain = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError, RuntimeError)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    except (*plain, TypeError, ValueError, StrictDataclassError, SafetensorError) as error:
+        fault = str(error).strip().partition("\n")[0][:300]
+        raise ArtifactError(
+            f"`transformers` {transformers.__version__} cannot load `{folder}`: {type(error).__name__}: {fault}",
+            hint="add `--no-compare` to do without it",
+        ) from error
+    return tokenizer, model.eval()
 
 
 @contextlib.contextmanager
@@ -73,7 +96,7 @@ def _logits(model: Any, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, V)
     return cast(Tensor, model(ids, use_cache=False).logits.float())
 
 
-def _greedy(source: Source, model: Any, prompt: list[int], tokens: int, unsaid: Sequence[int]) -> list[int]:
+def _greedy(source: Source, model: Any, prompt: list[int], tokens: int, unsaid: Sequence[int] | None) -> list[int]:
     made = model.generate(
         torch.tensor([prompt]),
         do_sample=False,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from alm.artifacts import Comparison
-from alm.export import llama
+from alm.export import llama, peers
 from alm.export.config import TargetConfig
 from alm.export.source import Source
 from alm.files import explained
@@ -85,10 +84,9 @@ def _add_origin(writer: gguf.GGUFWriter, config: Config, source: Source) -> None
     writer.add_string("alm.tokenizer_sha256", source.tokenizer.sha256)
 
 
-def compare(config: Config, source: Source, folder: Path) -> list[Comparison] | None:
-    """What llama.cpp makes of the file; None where the package is not installed."""
-    if find_spec(TOOL) is None:
-        return None
+def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
+    """What llama.cpp makes of the file; `UnusableToolError` where its package is not there or cannot be loaded."""
+    peers.load(TOOL)
     from alm.export.targets._gguf_compare import comparisons
 
     return comparisons(source, folder / file_name(config, source), config.dtype)

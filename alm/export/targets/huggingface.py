@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -85,10 +84,8 @@ def _tokenizer(tokenizer: Tokenizer, context: int) -> dict[str, Any]:  # Any: JS
     }
 
 
-def compare(config: Config, source: Source, folder: Path) -> list[Comparison] | None:
+def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
     """What `transformers` makes of the folder: ids, logits, greedy text, bits per byte."""
-    if find_spec("transformers") is None:
-        return None
     from alm.export.targets import _transformers
 
     return _transformers.compare(source, folder, dtype=config.dtype)
