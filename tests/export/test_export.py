@@ -238,7 +238,7 @@ def test_the_command(
     assert told["command"].endswith("--to safetensors --out exports/tales-safetensors-bf16 --dtype bf16")
     main_ok(["export", "--to", "safetensors", "--dtype", "bf16"])
     assert "is up to date" in capsys.readouterr().err
-    main_ok(["info", "exports/tales-safetensors"])
+    main_ok(["info", "exports/tales-safetensors-bf16"])
     assert "export" in capsys.readouterr().out
 
 
