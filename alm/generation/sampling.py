@@ -142,9 +142,10 @@ def _highest(scores: Tensor, count: int) -> Tensor:
     found = scores.topk(count + 1)
     last, following = found.values[-2:].tolist()
     if last == following:
-        return (scores >= last).nonzero().squeeze(1)
-    rising: Tensor = found.indices[:-1].sort().values
-    return rising
+        ids: Tensor = (scores >= last).nonzero().squeeze(1)
+    else:
+        ids = found.indices[:-1].sort().values
+    return ids
 
 
 def draw(scores: Tensor, generator: torch.Generator) -> int:
