@@ -279,7 +279,10 @@ class ExportMetadata(Metadata):
 
 
 class ImportMetadata(Metadata):
-    """`import.json`: a model of another tool as a checkpoint of step 0. `comparisons` as in `ExportMetadata`."""
+    """`import.json`: a model of another tool as a checkpoint of step 0. `comparisons` as in `ExportMetadata`.
+
+    `not_taken` names what the folder said of sampling and chats, which a checkpoint does not hold.
+    """
 
     format: Literal["alm-import"] = "alm-import"
     kind: str
@@ -287,6 +290,7 @@ class ImportMetadata(Metadata):
     parameters: int
     dtype: str
     tokenizer_sha256: str
+    not_taken: tuple[str, ...] = ()
     comparisons: tuple[Comparison, ...] | None = None
     files: tuple[FileRecord, ...]
 

@@ -32,7 +32,10 @@ def import_(
     verbose: options.Verbose = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Make a checkpoint of a model of another tool, to sample from and to go on training (alm pretrain --init)."""
+    """Make a checkpoint of a model of another tool, to sample from and to go on training (alm pretrain --init).
+
+    Only tokenizers that alm follows exactly are read: BPE of bytes with the split of qwen2, cl100k or gpt2, and its own.
+    """
     from alm.errors import ConfigError
     from alm.export import importing as stage
     from alm.export.placing import line
@@ -40,12 +43,13 @@ def import_(
     if from_ != "huggingface":
         raise ConfigError(f"nothing can be imported from `{from_}` (there is: huggingface)")
     folder = out or Path("runs") / path.resolve().name
+    redo = shlex.join(["alm", "import", "--from", from_, str(path), "--out", str(folder)])
     if dry_run:
         found = stage.open_folder(path)
+        stage.made_before(found, out=folder, force=force, redo=redo)
         values = {"path": str(path), "out": str(folder), "model": found.model.model_dump(mode="json")}
         ui.show_result(values, [f"{path}: a {found.architecture} that can be written to {folder}"], as_json=json)
         return
-    redo = shlex.join(["alm", "import", "--from", from_, str(path), "--out", str(folder)])
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
         made = stage.import_model(path, out=folder, force=force, compare=not no_compare, redo=redo, on_event=on_event)
     head = f"{folder}: {made.parameters:,} parameters of a {made.architecture} in {made.dtype}"

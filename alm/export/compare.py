@@ -101,10 +101,16 @@ def worst_logit(ours: Tensor, theirs: Tensor) -> float:
 
 
 def ids(source: Source, tool: str, encode: Callable[[str], list[int]]) -> Comparison:
-    """The hard texts, through our tokenizer and theirs."""
-    different = [text for text in HARD_TEXTS if encode(text) != source.tokenizer.encode(text)]
-    detail = f"first: {different[0]!r}" if different else f"{len(HARD_TEXTS)} hard texts"
+    """The hard texts and those with the tokenizer's own special tokens, through our tokenizer and theirs."""
+    texts = [*HARD_TEXTS, *_with_specials(source)]
+    different = [text for text in texts if encode(text) != source.tokenizer.encode(text)]
+    detail = f"first: {different[0]!r}" if different else f"{len(texts)} hard texts"
     return Comparison(what="texts with other ids", tool=tool, difference=len(different), bar=0, detail=detail)
+
+
+def _with_specials(source: Source) -> list[str]:
+    """Each special token amid text, where it is text like any other; a tool may take the blanks beside it, too."""
+    return [f"a {name} b{name}c" for name in source.tokenizer.specials]
 
 
 def logits(

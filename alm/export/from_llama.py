@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -39,6 +40,40 @@ _PLAIN: dict[str, tuple[object, ...]] = {
     "partial_rotary_factor": (1, 1.0),
     "quantization_config": (None,),
 }
+
+
+class _Bounds(NamedTuple):
+    """What a number may be: no model of these families comes near the ends."""
+
+    least: float
+    most: float
+    whole: bool = True
+
+
+_WIDTH, _LENGTH, _RATIO = _Bounds(1, 2**20), _Bounds(1, 2**23), _Bounds(1, 2**20, whole=False)
+_THETA = _Bounds(1, 1e12, whole=False)
+_NUMBERS = {
+    "hidden_size": _WIDTH,
+    "num_hidden_layers": _Bounds(1, 1000),
+    "num_attention_heads": _WIDTH,
+    "num_key_value_heads": _WIDTH,
+    "head_dim": _WIDTH,
+    "intermediate_size": _WIDTH,
+    "vocab_size": _Bounds(1, 2**24),
+    "max_position_embeddings": _LENGTH,
+    "original_max_position_embeddings": _LENGTH,
+    "rms_norm_eps": _Bounds(1e-20, 1, whole=False),
+    "rope_theta": _THETA,
+}
+_ROPE_NUMBERS = {
+    "rope_theta": _THETA,
+    "factor": _RATIO,
+    "original_max_position_embeddings": _LENGTH,
+    "attention_factor": _Bounds(0, 2**20, whole=False),
+    "beta_fast": _Bounds(1e-6, 2**20, whole=False),
+    "beta_slow": _Bounds(1e-6, 2**20, whole=False),
+}
+_NULLABLE = ("factor", "attention_factor", "beta_fast", "beta_slow")  # null is as good as nothing said
 _ROPE_KEYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
 
 
@@ -54,40 +89,83 @@ class _Reading:
         given = self._rope()
         kind = given.get("rope_type", given.get("type", "default"))
         known = {"default": self._none, "linear": self._linear, "yarn": self._yarn}
-        if kind not in known:
-            self.faults.append(f"positions are scaled as `{kind}`, and alm knows linear and yarn")
+        if not isinstance(kind, str) or kind not in known:
+            self.faults.append(f"positions are scaled as `{str(kind)[:60]}`, and alm knows linear and yarn")
             return {}
         return known[kind](given)
 
     def _rope(self) -> Json:
-        for key in ("rope_parameters", "rope_scaling"):
-            if isinstance(self.values.get(key), Mapping):
-                return dict(self.values[key])
-        return {}
+        """What is said of positions; `rope_scaling`, the older name, goes first, as in transformers."""
+        given = self.values.get("rope_scaling") or self.values.get("rope_parameters") or {}
+        return dict(given) if isinstance(given, Mapping) else {}
 
     def theta(self) -> Any:  # Any: JSON
         """The base of the frequencies: newer files keep it with the scaling."""
         return self._rope().get("rope_theta", self.values["rope_theta"])
 
+    def check_types(self) -> None:
+        """Note what is no number, no flag, or out of all bounds, before anything is computed with it."""
+        for key, bounds in _NUMBERS.items():
+            if key in self.values:
+                self._check_number(key, self.values[key], bounds)
+        if not isinstance(self.values["tie_word_embeddings"], bool):
+            self.faults.append(f"`tie_word_embeddings` is {_shown(self.values['tie_word_embeddings'])}, not a flag")
+        layers = self.values.get("layer_types", [])
+        if not isinstance(layers, list) or not all(isinstance(kind, str) for kind in layers):
+            self.faults.append(f"`layer_types` is {_shown(layers)}, not a list of names")
+        for key in ("rope_scaling", "rope_parameters"):
+            self._check_positions(key)
+
+    def _check_positions(self, key: str) -> None:
+        given = self.values.get(key, {})
+        if not isinstance(given, Mapping):
+            self.faults.append(f"`{key}` is {_shown(given)}, not an object")
+            return
+        nested = [name for name, value in given.items() if isinstance(value, Mapping)]
+        if nested:
+            self.faults.append(f"`{key}` is given for each type of layer (`{nested[0][:60]}`), which alm does not read")
+        for name, bounds in _ROPE_NUMBERS.items():
+            if name in given and not (given[name] is None and name in _NULLABLE):
+                self._check_number(f"{key}.{name}", given[name], bounds)
+        if not isinstance(given.get("truncate", True), bool):
+            self.faults.append(f"`{key}.truncate` is {_shown(given['truncate'])}, not a flag")
+
+    def _check_number(self, key: str, value: object, bounds: _Bounds) -> None:
+        kinds = int if bounds.whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not bounds.least <= value <= bounds.most:
+            kind = "a whole number" if bounds.whole else "a number"
+            self.faults.append(f"`{key}` is {_shown(value)}, not {kind} from {bounds.least:g} to {bounds.most:g}")
+
     def _none(self, given: Json) -> Json:
+        self._only(given, set())
         return {}
 
     def _linear(self, given: Json) -> Json:
         self._only(given, {"factor", "original_max_position_embeddings"})
+        if given.get("factor") is None:
+            self.faults.append("positions are scaled as `linear`, without a `factor`")
         return {"method": "linear", "factor": given.get("factor")}
 
     def _yarn(self, given: Json) -> Json:
-        own = ("factor", "original_max_position_embeddings", "beta_fast", "beta_slow")
-        self._only(given, {*own, "attention_factor", "truncate"})
+        own = ("beta_fast", "beta_slow")
+        self._only(given, {*own, "factor", "original_max_position_embeddings", "attention_factor", "truncate"})
+        if "factor" not in given:
+            self.faults.append("positions are scaled as `yarn`, without a `factor`")
+        if self.theta() <= 1:
+            self.faults.append(f"yarn needs a `rope_theta` above 1, not {self.theta()}")
+        length = self.values["max_position_embeddings"]
+        # What stands beside the positions wins over what stands among them, as in transformers.
+        first = self.values.get("original_max_position_embeddings") or given.get(
+            "original_max_position_embeddings", length
+        )
+        factor = given.get("factor") or length / first
         scale = given.get("attention_factor")
-        factor = given.get("factor")
-        if scale is not None and not (factor and math.isclose(scale, 0.1 * math.log(factor) + 1, rel_tol=1e-6)):
+        if scale is not None and not math.isclose(scale, 0.1 * math.log(max(factor, 1)) + 1, rel_tol=1e-6):
             self.faults.append(f"yarn has `attention_factor: {scale}`, and alm takes it from the factor")
         if not given.get("truncate", True):
             self.faults.append("yarn has `truncate: false`, and alm rounds the pairs between which it sets in")
         known = {key: given[key] for key in own if given.get(key) is not None}
-        length = self.values["max_position_embeddings"]
-        return {"method": "yarn", "original_max_position_embeddings": length, **known}
+        return {"method": "yarn", "original_max_position_embeddings": first, "factor": factor, **known}
 
     def _only(self, given: Json, known: set[str]) -> None:
         others = sorted(key for key in given.keys() - known - _ROPE_KEYS if given[key] is not None)
@@ -100,9 +178,13 @@ class _Reading:
             value = rope.get(key, self.values.get(key, allowed[0]))
             if value not in allowed:
                 self.faults.append(f"`{key}: {str(value)[:60]}`, which alm's model does not have")
-        layers = self.values.get("layer_types") or []
-        others = sorted({str(kind) for kind in layers} - {"full_attention"})
+        layers = self.values.get("layer_types", [])
+        others = sorted(set(layers) - {"full_attention"})
         self.faults += [f"layers of type `{kind}`, which alm's model does not have" for kind in others]
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value)[:60]
 
 
 def read(values: Json) -> tuple[ModelConfig | None, list[str]]:
@@ -115,6 +197,9 @@ def read(values: Json) -> tuple[ModelConfig | None, list[str]]:
     missing = [theirs for theirs in _NAMES.values() if theirs not in reading.values]
     if missing:
         return None, [f"it has no `{name}`" for name in missing]
+    reading.check_types()
+    if reading.faults:
+        return None, reading.faults
     reading.check_plain()
     mapped = _mapped(reading, has_norm=architecture == "qwen3")
     if reading.faults:

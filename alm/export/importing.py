@@ -17,18 +17,20 @@ from alm.checkpoint.save import save_checkpoint
 from alm.config.load import write_yaml
 from alm.errors import ArtifactError, InputError
 from alm.events import Listener, Noted, Warned, ignore
-from alm.export import from_llama, placing
+from alm.export import beside_model, from_llama, placing
 from alm.export.llama import vocabulary_refusals
 from alm.export.source import Source
 from alm.export.stored import StoredWeights
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
 from alm.tokenizers.file import Tokenizer
+from alm.tokenizers.special import END_OF_TEXT
 from alm.training import run
 
 METADATA_NAME = "import.json"
 CONFIG_NAME, TOKENIZER_NAME = "config.json", "tokenizer.json"
 TIED_HEAD = "lm_head.weight"
+_CONFIG = {"kind": "huggingface"}
 _ROTARY = ".rotary_emb.inv_freq"  # old files store what follows from the configuration
 
 
@@ -41,22 +43,25 @@ class Folder:
     model: ModelConfig
     tokenizer: Tokenizer
     stored: StoredWeights
+    ends: tuple[int, ...]  # ids that end a text, by what the folder says; none where it says nothing
+    not_taken: tuple[str, ...]
 
 
 def open_folder(path: Path) -> Folder:
     """The folder at `path`; `InputError` with every reason why its model cannot be ours."""
     if not path.is_dir():
-        raise InputError(f"`{path}` is no folder", hint=f"name the folder that holds `{CONFIG_NAME}`")
+        raise InputError(f"`{path}` is no folder", hint=_folder_hint(path))
     values = _json(path / CONFIG_NAME)
     model, faults = from_llama.read(values)
     if model is None:
         raise _refused(path, faults)
-    tokenizer = Tokenizer.load(path / TOKENIZER_NAME)
+    tokenizer = _tokenizer(path / TOKENIZER_NAME)
     stored = StoredWeights.of(path)
     faults = [*vocabulary_refusals(model, tokenizer), *_name_faults(model, stored)]
     if faults:
         raise _refused(path, faults)
-    return Folder(path, values["model_type"], model, tokenizer, stored)
+    beside = beside_model.read(path, values, _json)
+    return Folder(path, values["model_type"], model, tokenizer, stored, beside.ends, beside.not_taken)
 
 
 def import_model(
@@ -74,28 +79,27 @@ def import_model(
     there, makes something else of it, or when `out` holds something that was made otherwise.
     """
     folder = open_folder(path)
-    if run.exists(out):
-        raise ArtifactError(f"`{out}` holds a run", hint=f"add `--out {run.free_name(out)}`")
     inputs = [artifacts.record(file, relative_to=out) for file in _files(folder)]
-    values = {"kind": "huggingface"}
-    found = artifacts.current(out / METADATA_NAME, ImportMetadata, config=values, inputs=inputs, force=force, redo=redo)
+    found = made_before(folder, out=out, force=force, redo=redo)
     if found is not None and (found.comparisons is not None or not compare):
         on_event(Noted(f"`{out}` is up to date"))
         return found
     weights = _weights(folder)
+    _warn_of_ends(folder, on_event)
     with placing.staged(out, "import") as stage:
         _write(folder, weights, stage)
         comparisons = _compared(folder, weights, stage, on_event) if compare else None
         records = placing.records(stage)
         metadata = ImportMetadata(
             command=redo,
-            config=values,
+            config=dict(_CONFIG),
             inputs=tuple(inputs),
             kind="huggingface",
             architecture=folder.architecture,
             parameters=sum(tensor.numel() for tensor in weights.values()),
             dtype=folder.stored.dtype,
             tokenizer_sha256=folder.tokenizer.sha256,
+            not_taken=folder.not_taken,
             comparisons=None if comparisons is None else tuple(comparisons),
             files=records,
         )
@@ -103,14 +107,43 @@ def import_model(
     return metadata
 
 
+def made_before(folder: Folder, *, out: Path, force: bool, redo: str) -> ImportMetadata | None:
+    """What `out` holds of this folder, if anything; `ArtifactError` when it is a run, or was made otherwise."""
+    if run.exists(out):
+        raise ArtifactError(f"`{out}` holds a run", hint=f"add `--out {run.free_name(out)}`")
+    inputs = [artifacts.record(file, relative_to=out) for file in _files(folder)]
+    return artifacts.current(
+        out / METADATA_NAME, ImportMetadata, config=dict(_CONFIG), inputs=inputs, force=force, redo=redo
+    )
+
+
 def _refused(path: Path, faults: list[str]) -> InputError:
     return InputError("\n  ".join([f"`{path}` cannot be imported:", *faults]), hint=f"run `cat {path / CONFIG_NAME}`")
+
+
+def _folder_hint(path: Path) -> str:
+    if path.exists() or path.is_absolute() or len(path.parts) != 2:
+        return f"name the folder that holds `{CONFIG_NAME}`"
+    return (
+        f"for a model of the hub, run `hf download {path.as_posix()} --local-dir {path.name}` and import `{path.name}`"
+    )
+
+
+def _tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer; what is wrong with it is no reason to train one here."""
+    if not path.is_file():
+        raise InputError(f"there is no tokenizer at `{path}`", hint=f"run `ls {path.parent}` to see what is there")
+    try:
+        return Tokenizer.load(path)
+    except InputError as error:
+        hint = "import a model whose tokenizer alm can follow: `alm import --help` says which"
+        raise InputError(error.message, hint=hint) from error
 
 
 def _json(path: Path) -> dict[str, Any]:  # Any: JSON
     try:
         values = json.loads(files.read_bytes(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"`{path}` is no JSON: {error}", hint=f"run `head -c 200 {path}` to see what it is") from error
     if not isinstance(values, dict):
         raise InputError(f"`{path}` holds no JSON object", hint=f"run `head -c 200 {path}` to see what it is")
@@ -118,7 +151,21 @@ def _json(path: Path) -> dict[str, Any]:  # Any: JSON
 
 
 def _files(folder: Folder) -> list[Path]:
-    return [folder.path / CONFIG_NAME, folder.path / TOKENIZER_NAME, *folder.stored.files]
+    beside = [path for name in beside_model.NAMES if (path := folder.path / name).is_file()]
+    return [folder.path / CONFIG_NAME, folder.path / TOKENIZER_NAME, *beside, *folder.stored.files]
+
+
+def _warn_of_ends(folder: Folder, on_event: Listener) -> None:
+    """Say so where this model ends its texts in another way than alm does."""
+    end = folder.tokenizer.end_of_text_id
+    if folder.ends and end not in folder.ends:
+        told = ", ".join(map(str, folder.ends))
+        on_event(
+            Warned(
+                f"`{folder.path}` ends texts with id {told}, and alm with {end} (`{END_OF_TEXT}`)",
+                "give `alm sample` a `--max-tokens`: its texts may not end until it is trained further",
+            )
+        )
 
 
 def _shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -23,6 +23,10 @@ _BYTES: Json = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": 
 # The library's defaults: it writes the two flags and, when decoding, looks at neither.
 _DECODER: Json = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
 _FALLBACK_DECODER: Json = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}
+# What an added token may be: with another flag the library finds it in text, or takes blanks around it.
+_ADDED: Json = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+_STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "model")
+_KEYS = frozenset({"version", "truncation", "padding", "added_tokens", *_STEPS})
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,7 @@ def write(content: Content) -> str:
 
 
 def _added_token(id_: int, name: str) -> Json:
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    return {"id": id_, "content": name, **flags}
+    return {"id": id_, "content": name, **_ADDED}
 
 
 def _splitting(pattern: Pattern, byte_level: bool) -> Json:
@@ -106,6 +109,18 @@ def _refused(path: Path, fault: str) -> InputError:
     )
 
 
+def _is_plain(post_processor: object) -> bool:
+    """Whether it leaves ids as they are: ByteLevel touches offsets alone, and a template may add nothing."""
+    if not isinstance(post_processor, dict):
+        return post_processor is None
+    flags = {key: value for key, value in post_processor.items() if key != "type"}
+    if post_processor.get("type") == "TemplateProcessing":
+        return flags.get("single") == [{"Sequence": {"id": "A", "type_id": 0}}]
+    return post_processor.get("type") == "ByteLevel" and all(
+        key in _BYTES and isinstance(value, bool) for key, value in flags.items()
+    )
+
+
 class _Reader:
     """Turns a parsed file into its `Content`; every refusal names the file."""
 
@@ -114,15 +129,25 @@ class _Reader:
 
     def content(self, document: Json) -> Content:
         module = self._module(document)
-        if document.get("normalizer") is not None:
-            raise self._fault(
-                f"sets `normalizer` to {json.dumps(document['normalizer'])[:60]}, which `alm` does not follow"
-            )
+        self._check_whole(document)
         pattern, byte_level = self._split(document)
         self._check_decoder(document.get("decoder"), byte_level)
         specials = self._specials(document)
         model: Model = module.read(document["model"], specials=specials, byte_level=byte_level, fault=self._fault)
         return Content(model, specials, pattern)
+
+    def _check_whole(self, document: Json) -> None:
+        """Refuse what would change the ids of a text before or after the model has made them."""
+        unknown = sorted(document.keys() - _KEYS)
+        if unknown:
+            raise self._fault(f"has `{unknown[0][:60]}`, which `alm` does not know")
+        plain = dict.fromkeys(("normalizer", "truncation", "padding")) | {"version": "1.0"}
+        different = [key for key, value in plain.items() if document.get(key, value) != value]
+        if not _is_plain(document.get("post_processor")):
+            different.append("post_processor")
+        if different:
+            value = json.dumps(document[different[0]])[:60]
+            raise self._fault(f"sets `{different[0]}` to {value}, which `alm` does not follow")
 
     def _module(self, document: Json) -> ModuleType:
         """The kind that reads a model of this type."""
@@ -157,6 +182,11 @@ class _Reader:
             raise self._fault("has an added token without `content` or `id`") from error
         if not all(isinstance(name, str) for name in specials):
             raise self._fault("has an added token whose `content` is no text")
+        for token in added:
+            flags = [flag for flag, value in _ADDED.items() if token.get(flag) is not value]
+            if flags:
+                value = json.dumps(token.get(flags[0]))[:60]
+                raise self._fault(f"sets `{flags[0]}` of `{token['content']}` to {value}, which `alm` does not follow")
         if END_OF_TEXT not in specials:
             raise self._fault(f"has no `{END_OF_TEXT}` among its added tokens")
         return specials

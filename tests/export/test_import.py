@@ -53,6 +53,8 @@ def family_of(name: str, tokenizer: Tokenizer, **changes: Any) -> Any:
         "num_key_value_heads": 2,
         "max_position_embeddings": 64,
         "attention_bias": False,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
         **changes,
     }
     config = getattr(transformers, f"{name}Config")(**values)
@@ -173,7 +175,14 @@ def test_the_metadata_promises_what_is_there(folder_of: Callable[..., tuple[Path
     assert read(tmp_path / "run/import.json", ImportMetadata, hint="") == made
     assert damaged(tmp_path / "run", made.payload()) == []
     assert {file.path for file in made.files} == {path.name for path in (tmp_path / "run").iterdir()} - {"import.json"}
-    assert {Path(file.path).name for file in made.inputs} == {"config.json", "tokenizer.json", "model.safetensors"}
+    read_from = {
+        "config.json",
+        "tokenizer.json",
+        "model.safetensors",
+        "generation_config.json",
+        "tokenizer_config.json",
+    }
+    assert {Path(file.path).name for file in made.inputs} == read_from
     assert made.parameters == sum(value.numel() for value in theirs.state_dict().values())
 
 
@@ -211,6 +220,31 @@ def test_a_tokenizer_that_transformers_would_take_for_another(
         import_model(folder, out=tmp_path / "run")
 
 
+@pytest.mark.parametrize("changes", [{"special": False}, {"lstrip": True}, {"rstrip": True}, {"single_word": True}])
+def test_an_added_token_that_text_would_meet_is_refused(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, changes: dict[str, bool]
+) -> None:
+    folder, _ = folder_of()
+    document = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    document["added_tokens"][3].update(changes)
+    (folder / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(InputError, match=rf"sets `{next(iter(changes))}` of `<\|pad\|>` to "):
+        import_model(folder, out=tmp_path / "run")
+
+
+def test_special_tokens_are_asked_about_amid_text(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were such a tokenizer read, the comparison would see it."""
+    folder, _ = folder_of()
+    document = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    document["added_tokens"][7]["special"] = False
+    (folder / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    monkeypatch.setattr("alm.tokenizers._format._ADDED", {})
+    with pytest.raises(ArtifactError, match=r"texts with other ids: 1, .* \(first: 'a <\|reserved_3\|> b"):
+        import_model(folder, out=tmp_path / "run")
+
+
 def test_another_model_here_is_a_failure(
     folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,7 +278,27 @@ ALIEN: list[tuple[dict[str, Any], str]] = [
     ({"num_hidden_layers": 1}, "`model.layers.1.mlp.down_proj.weight` is nothing that the model has"),
     ({"num_attention_heads": 3, "head_dim": None}, "n_heads 3 does not divide d_model 32"),
     ({"vocab_size": 40}, "the tokenizer has 277 ids, and the model knows 40"),
-    ({"num_hidden_layers": "two"}, "n_layers: "),
+    ({"num_hidden_layers": "two"}, '`num_hidden_layers` is "two", not a whole number from 1 to 1000'),
+    ({"num_hidden_layers": True}, "`num_hidden_layers` is true, not a whole number"),
+    ({"num_hidden_layers": 10**9}, "`num_hidden_layers` is 1000000000, not a whole number from 1 to 1000"),
+    ({"num_attention_heads": "4"}, '`num_attention_heads` is "4", not a whole number'),
+    ({"max_position_embeddings": 10**12}, "`max_position_embeddings` is 1000000000000, not a whole number"),
+    ({"rms_norm_eps": float("nan")}, "`rms_norm_eps` is NaN, not a number"),
+    ({"tie_word_embeddings": 0}, "`tie_word_embeddings` is 0, not a flag"),
+    ({"layer_types": 5}, "`layer_types` is 5, not a list of names"),
+    ({"layer_types": [["a"]]}, '`layer_types` is [["a"]], not a list of names'),
+    ({"rope_parameters": {"rope_type": ["a"]}}, "positions are scaled as `['a']`"),
+    ({"rope_parameters": {**YARN, "factor": "4"}}, '`rope_parameters.factor` is "4", not a number'),
+    ({"rope_parameters": {**YARN, "factor": -4}}, "`rope_parameters.factor` is -4, not a number"),
+    ({"rope_parameters": {**YARN, "attention_factor": "x"}}, '`rope_parameters.attention_factor` is "x"'),
+    ({"rope_parameters": {**YARN, "rope_theta": 1.0}}, "yarn needs a `rope_theta` above 1, not 1.0"),
+    ({"rope_parameters": {**YARN, "truncate": "no"}}, '`rope_parameters.truncate` is "no", not a flag'),
+    ({"rope_parameters": {"rope_type": "yarn"}}, "positions are scaled as `yarn`, without a `factor`"),
+    ({"rope_parameters": {"rope_type": "linear"}}, "positions are scaled as `linear`, without a `factor`"),
+    ({"rope_parameters": {"factor": 4.0}}, "positions have `factor: 4.0`, which alm does not know"),
+    ({"rope_parameters": {"full_attention": YARN}}, "is given for each type of layer (`full_attention`)"),
+    ({"rope_scaling": "linear"}, '`rope_scaling` is "linear", not an object'),
+    ({"rope_scaling": ["linear", 4]}, '`rope_scaling` is ["linear", 4], not an object'),
 ]
 
 
@@ -261,6 +315,36 @@ def test_what_alm_is_not_is_refused(
         import_model(folder, out=tmp_path / "run")
     assert reason in caught.value.message
     assert not (tmp_path / "run").exists()
+
+
+LINEAR = {"rope_type": "linear", "factor": 4.0}
+SCALED: list[dict[str, Any]] = [
+    {"rope_parameters": {"rope_type": "default", "rope_theta": 99.0}, "rope_scaling": LINEAR},
+    {"rope_parameters": {"rope_type": "default"}, "rope_scaling": LINEAR, "rope_theta": 500.0},
+    {"rope_parameters": {}, "rope_scaling": LINEAR},
+    {"rope_parameters": LINEAR, "rope_scaling": {}},
+    {"rope_parameters": YARN, "rope_scaling": None},
+    {"rope_parameters": YARN, "original_max_position_embeddings": 16},
+    {"rope_parameters": {**YARN, "factor": None, "original_max_position_embeddings": 16}},
+    {"rope_scaling": {"type": "yarn", "factor": None}, "original_max_position_embeddings": 32},
+]
+
+
+@pytest.mark.parametrize("changes", SCALED)
+@torch.no_grad()
+def test_what_is_said_twice_of_positions_is_taken_as_they_take_it(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    folder, _ = folder_of()
+    values = json.loads((folder / "config.json").read_text("utf-8"))
+    values.pop("rope_parameters")
+    (folder / "config.json").write_text(json.dumps({**values, **changes}), encoding="utf-8")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    import_model(folder, out=tmp_path / "run", compare=False)
+    ours, ids = network_of(tmp_path / "run"), torch.arange(60)[None]
+    expected = theirs(ids).logits
+    found = ours.network.logits(ours.network(ids))
+    torch.testing.assert_close(found, expected, rtol=0, atol=LOGITS * expected.abs().max().item())
 
 
 def test_defaults_of_their_classes(tokenizer: Tokenizer) -> None:
@@ -352,6 +436,62 @@ def test_a_tokenizer_that_alm_would_not_follow(folder_of: Callable[..., tuple[Pa
     (folder / "tokenizer.json").write_text(json.dumps({**values, "normalizer": {"type": "NFC"}}))
     with pytest.raises(InputError, match="sets `normalizer` to .*NFC"):
         import_model(folder, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("ends", "generation", "told"),
+    [(0, {}, ""), ([2, 0], {}, ""), (None, {}, ""), (2, {}, "2"), (0, {"eos_token_id": [2, 5]}, "2, 5")],
+)
+def test_another_end_of_text_is_told(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, ends: object, generation: dict[str, Any], told: str
+) -> None:
+    (folder, _), events = folder_of(eos_token_id=ends), list[Event]()
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    import_model(folder, out=tmp_path / "run", compare=False, on_event=events.append)
+    messages = [event.message for event in events if isinstance(event, Warned)]
+    assert messages == ([f"`{folder}` ends texts with id {told}, and alm with 0 (`<|endoftext|>`)"] if told else [])
+
+
+def test_what_is_not_taken_is_written_down(folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path) -> None:
+    folder, _ = folder_of()
+    (folder / "generation_config.json").write_text('{"eos_token_id": 0, "top_k": 20, "temperature": 0.6}')
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    assert import_model(folder, out=tmp_path / "run", compare=False).not_taken == (
+        "generation_config.json: temperature",
+        "generation_config.json: top_k",
+        "tokenizer_config.json: chat_template",
+        "chat_template.jinja",
+    )
+
+
+def test_hints_name_what_helps(folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        import_model(Path("someone/model"), out=tmp_path / "run")
+    assert "`hf download someone/model --local-dir model`" in str(caught.value.hint)
+    folder, _ = folder_of()
+    values = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    (folder / "tokenizer.json").write_text(json.dumps({**values, "padding": {}}))
+    with pytest.raises(InputError) as caught:
+        import_model(folder, out=tmp_path / "run")
+    assert "alm import --help" in str(caught.value.hint)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match="there is no tokenizer at") as caught:
+        import_model(folder, out=tmp_path / "run")
+    assert "tokenizer train" not in str(caught.value.hint)
+
+
+def test_a_dry_run_refuses_what_the_command_would(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = folder_of()
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "run.json").write_text("{}")
+    with pytest.raises(SystemExit) as ending:
+        main(["import", str(folder), "--out", str(out), "--dry-run"])
+    assert ending.value.code == 1
+    assert "holds a run" in capsys.readouterr().err
 
 
 def test_an_unknown_origin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

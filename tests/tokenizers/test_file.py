@@ -340,7 +340,7 @@ def without(dotted: str) -> Callable[[dict[str, Any]], None]:
     def edit(document: dict[str, Any]) -> None:
         *parents, last = dotted.split(".")
         for key in parents:
-            document = document[key]
+            document = document[int(key)] if isinstance(document, list) else document[key]
         del document[last]
 
     return edit
@@ -407,10 +407,49 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         "has an added token whose `content` is no text",
     ),
     "two ids": (
-        setting("added_tokens", [{"content": "<|endoftext|>", "id": 7}]),
+        setting("added_tokens.0.id", 7),
         "gives `<|endoftext|>` the ids 0 and 7",
     ),
+    "found in text": (setting("added_tokens.2.special", False), "sets `special` of `<|im_end|>` to false"),
+    "takes blanks before": (setting("added_tokens.2.lstrip", True), "sets `lstrip` of `<|im_end|>` to true"),
+    "takes blanks after": (setting("added_tokens.2.rstrip", True), "sets `rstrip` of `<|im_end|>` to true"),
+    "words alone": (setting("added_tokens.2.single_word", True), "sets `single_word` of `<|im_end|>` to true"),
+    "normalized": (setting("added_tokens.2.normalized", True), "sets `normalized` of `<|im_end|>` to true"),
+    "no flag": (without("added_tokens.2.special"), "sets `special` of `<|im_end|>` to null"),
+    "a first token": (
+        setting("post_processor", {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>"}}]}),
+        'sets `post_processor` to {"type": "TemplateProcessing"',
+    ),
+    "several": (
+        setting("post_processor", {"type": "Sequence", "processors": [GPT2]}),
+        'sets `post_processor` to {"type": "Sequence"',
+    ),
+    "no post-processor": (setting("post_processor", {"type": "ByteLevel", "x": 1}), "sets `post_processor` to "),
+    "cut": (setting("truncation", {"max_length": 5}), 'sets `truncation` to {"max_length": 5}'),
+    "padded": (setting("padding", {"pad_id": 3}), 'sets `padding` to {"pad_id": 3}'),
+    "another version": (setting("version", "2.0"), 'sets `version` to "2.0"'),
+    "another key": (setting("prefix", None), "has `prefix`, which `alm` does not know"),
 }
+
+
+NO_TEMPLATE = {
+    "type": "TemplateProcessing",
+    "single": [{"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {},
+}
+
+
+@pytest.mark.parametrize("post_processor", [GPT2, NO_TEMPLATE])
+def test_a_post_processor_that_leaves_ids_alone(
+    path: Path, tokenizer: Tokenizer, all_hard: list[str], post_processor: dict[str, Any]
+) -> None:
+    document = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**document, "post_processor": post_processor}), "utf-8")
+    loaded, theirs = Tokenizer.load(path), tokenizers.Tokenizer.from_file(str(path))
+    theirs.encode_special_tokens = True
+    for text in all_hard:
+        assert loaded.encode(text) == tokenizer.encode(text) == theirs.encode(text).ids
 
 
 @pytest.mark.parametrize("case", REFUSED)
