@@ -42,7 +42,11 @@ def export(
     checkpoint: Checkpoint = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The folder of the export.  [default: exports/RUN-KIND]", show_default=False),
+        typer.Option(
+            "--out",
+            help="The folder of the export.  [default: exports/RUN-KIND, and -DTYPE where one is given]",
+            show_default=False,
+        ),
     ] = None,
     dtype: Dtype = None,
     no_compare: NoCompare = False,
@@ -60,7 +64,7 @@ def export(
 
     config = load_config(to, dtype, set_ or [])
     path = checkpoint or newest_checkpoint(Path("runs"))
-    folder = out or Path("exports") / f"{path.resolve().parent.name}-{to}"
+    folder = out or Path("exports") / "-".join([path.resolve().parent.name, to, *([dtype] if dtype else [])])
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
         if dry_run:
             stage.check(config, load_source(path, on_event=on_event))

@@ -33,7 +33,7 @@ def push(
     checkpoint: Checkpoint = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The folder of the export.  [default: exports/NAME]", show_default=False),
+        typer.Option("--out", help="The folder of the export.  [default: one in exports/]", show_default=False),
     ] = None,
     dtype: Dtype = None,
     no_compare: NoCompare = False,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from alm.cli import options, ui
+from alm.errors import EXIT_TERMINATED
 
 if TYPE_CHECKING:
     from alm.doctor.verify_resume import Verdict
@@ -39,7 +43,7 @@ def verify_resume(
     work = Path(tempfile.mkdtemp(prefix="alm-verify-resume-"))
     lost = False
     try:
-        with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
+        with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event, _ending_its_runs():
             found = verify(work, kills=kills, seed=seed, data=data, device_name=device, ranks=nproc, on_event=on_event)
         lost = not found.is_equal
     except AlmError:
@@ -56,6 +60,20 @@ def verify_resume(
             f"{_differing(found)} of the killed run are not those of the undisturbed one",
             hint=f"please report it, with what `alm device` prints and the files in `{work}`",
         )
+
+
+@contextlib.contextmanager
+def _ending_its_runs() -> Iterator[None]:
+    """SIGTERM ends this command as an error would, so that no run of its goes on without it."""
+
+    def end(*_: object) -> None:
+        raise SystemExit(EXIT_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _values(found: Verdict) -> dict[str, object]:

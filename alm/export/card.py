@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from alm import __version__, kinds
-from alm.artifacts import SHORT_HASH, Comparison, RunMetadata
+from alm import __version__, artifacts, kinds
+from alm.artifacts import SHORT_HASH, Comparison, ImportMetadata, RunMetadata
+from alm.errors import AlmError
 from alm.export.config import TargetConfig
+from alm.export.importing import METADATA_NAME as IMPORT_NAME
 from alm.export.source import Source
 from alm.model.config import ModelConfig
 from alm.model.count import count
@@ -23,12 +26,12 @@ _SECONDS_OF_HOUR, _MINUTES_OF_HOUR = 3600, 60
 
 
 def text(config: TargetConfig, source: Source, comparisons: Sequence[Comparison] | None, *, name: str) -> str:
-    """The whole page, in Markdown, with the head that the hub reads."""
+    """The whole page, in Markdown, with the head that the hub reads. `name` is what those who load it call it."""
     training = _Training.of(source) if source.run is not None else None
     usage: str = kinds.module_of(config).usage(config, source, name)
     parts = [
         _front_matter(config, source),
-        f"# {name}",
+        f"# {config.title or name}",
         _summary(source, training),
         "## Use",
         usage,
@@ -51,8 +54,19 @@ def _front_matter(config: TargetConfig, source: Source) -> str:
 def _summary(source: Source, training: _Training | None) -> str:
     made = f"A language model of {source.parameters:,} parameters"
     if training is None:
-        return f"{made}, from a checkpoint of step {source.step:,} without the record of its run (alm {__version__})."
+        return f"{made}, {_origin(source)} (alm {__version__})."
+    if not training.tokens:
+        return f"{made}, trained with alm {training.metadata.alm_version}; the record of its steps is not there."
     return f"{made}, trained with alm {training.metadata.alm_version} on {training.tokens:,} tokens."
+
+
+def _origin(source: Source) -> str:
+    """What a checkpoint without a run came from."""
+    with contextlib.suppress(AlmError):
+        made = artifacts.read(source.path.with_name(IMPORT_NAME), ImportMetadata, hint="")
+        weights = ", ".join(f"`{each.sha256[:SHORT_HASH]}`" for each in made.inputs)
+        return f"the weights of a {made.architecture} that was imported from {made.kind} files, sha256 {weights}"
+    return f"from a checkpoint of step {source.step:,} without the record of its run"
 
 
 def _shape(source: Source) -> list[tuple[str, str]]:
@@ -144,12 +158,9 @@ class _Training:
 
     def _facts(self) -> list[tuple[str, str]]:
         environment = self.metadata.environment
-        seconds = metrics.training_seconds(self.rows)
         rows = [
             ("steps", f"{self.step:,} of {self.config.training.max_steps:,}"),
-            ("tokens", f"{self.tokens:,}, {self.tokens_per_step:,} a step"),
-            ("arithmetic", f"{self._flops():.2e} floating-point operations"),
-            ("time in steps", _duration(seconds)),
+            *(self._spent() if self.tokens else []),
             ("device", f"{environment.get('device_name', '')} ({environment.get('device', '')})"),
             ("ranks", environment.get("ranks", "1")),
             ("precision", environment.get("precision", "")),
@@ -161,6 +172,13 @@ class _Training:
         if self.scores:
             rows.append(("bits per byte of held-out text", self._score(self.scores[-1])))
         return rows
+
+    def _spent(self) -> list[tuple[str, str]]:
+        return [
+            ("tokens", f"{self.tokens:,}, {self.tokens_per_step:,} a step"),
+            ("arithmetic", f"{self._flops():.2e} floating-point operations"),
+            ("time in steps", _duration(metrics.training_seconds(self.rows))),
+        ]
 
     def _flops(self) -> float:
         sequence = max(self.tokens_per_step // self.config.training.sequences_per_step, 1)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from alm import artifacts
 from alm.artifacts import ExportMetadata
+from alm.errors import ArtifactError
 from alm.events import Listener, Noted, Warned, ignore
 from alm.export.config import TargetConfig
-from alm.export.run import METADATA_NAME, export
+from alm.export.run import export
 from alm.hub import Patience
 from alm.hub.models import Uploaded, full_name, upload
 
@@ -35,15 +37,18 @@ def push(
     patience: Patience | None = None,
     on_event: Listener = ignore,
 ) -> Pushed:
-    """Export `checkpoint` as `export` does, into `out` or `exports/NAMESPACE-NAME`, and upload it to `repo`.
+    """Export `checkpoint` as `export` does, into `out` or `exports/NAMESPACE--NAME-KIND`, and upload it to `repo`.
 
-    The hub is asked who we are before the work begins. The model card calls the model `repo`, as those who load it do.
+    The hub is asked who we are before the work begins. The metadata of the export stays here: it has paths of this
+    machine. `ArtifactError` when a file is no longer what was exported.
     """
     repo = full_name(repo, patience=patience)
-    folder = out or Path("exports") / repo.replace("/", "-")
-    config = config if config.title else config.model_copy(update={"title": repo})
+    folder = out or Path("exports") / f"{repo.replace('/', '--')}-{config.model_dump()['kind']}"
+    config = config.model_copy(update={"repo": repo})
     made = export(config, checkpoint=checkpoint, out=folder, force=force, compare=compare, redo=redo, on_event=on_event)
-    files = [folder / file.path for file in made.files] + [folder / METADATA_NAME]
+    if faults := artifacts.damaged(folder, made.files):
+        raise ArtifactError("\n  ".join(["not uploaded:", *faults]), hint="add `--force` to export it anew")
+    files = [folder / file.path for file in made.files]
     message = f"{made.name}, step {made.step:,}, by alm {made.alm_version}"
     uploaded = upload(
         repo,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +13,7 @@ from alm.events import Listener, Noted, Warned, ignore
 from alm.export import card, peers, placing
 from alm.export.config import TargetConfig
 from alm.export.source import Source, load_source
+from alm.training import run
 
 METADATA_NAME = "export.json"
 
@@ -32,6 +34,7 @@ def export(
     inputs and `force` is not given, and when the other tool makes something else of the files: then none of them stay.
     """
     source = load_source(checkpoint, on_event=on_event)
+    _check_place(out, source)
     module = kinds.module_of(config)
     check(config, source)
     values = config.model_dump(mode="json")
@@ -44,7 +47,7 @@ def export(
         module.write(config, source, stage)
         comparisons = _compared(module, config, source, stage, on_event) if compare else None
         files.write_text(
-            stage / card.NAME, card.text(config, source, comparisons, name=config.title or out.resolve().name)
+            stage / card.NAME, card.text(config, source, comparisons, name=config.repo or out.resolve().name)
         )
         metadata = ExportMetadata(
             command=redo,
@@ -58,8 +61,18 @@ def export(
             comparisons=None if comparisons is None else tuple(comparisons),
             files=placing.records(stage),
         )
+        gc.collect()  # Windows moves no file that a tool which compared it still has open
         placing.publish(stage, out, metadata, name=METADATA_NAME, force=force)
     return metadata
+
+
+def _check_place(out: Path, source: Source) -> None:
+    """`ArtifactError` for the folder of a run, whose files have the same names."""
+    if run.exists(out) or out.resolve() == source.path.resolve().parent:
+        raise ArtifactError(
+            f"`{out}` is the folder of a run, whose files an export would replace",
+            hint=f"add `--out exports/{source.name}`",
+        )
 
 
 def check(config: TargetConfig, source: Source) -> None:

@@ -54,14 +54,15 @@ class Chooser:
         """The next token. InputError when scores are not numbers, as after a training that diverged."""
         scores = scores.float()
         allowed = self._penalized(scores)
-        best = int(allowed.argmax())
-        if not allowed[best].isfinite():
-            raise _nothing_left(scores)
         if self._config.is_greedy:
-            chosen = best
+            chosen = int(allowed.argmax())
+            best = allowed[chosen]
         else:
             ids, left = sampling.candidates(allowed, self._config)
-            chosen = int(ids[sampling.draw(left, self._generator)])
+            best = left.max()
+            chosen = int(ids[sampling.draw(left, self._generator)]) if best.isfinite() else -1
+        if not best.isfinite():
+            raise _nothing_left(scores)
         self._remember(chosen)
         return self._described(scores, chosen)
 

@@ -126,14 +126,26 @@ def candidates(scores: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor]:
     bit of a sum can differ.
     """
     scores = temperature(scores, config.temperature)
-    last = scores.topk(min(config.top_k, len(scores))).values[-1]
-    ids = (scores >= last).nonzero().squeeze(1)
+    ids = _highest(scores, config.top_k)
     left = scores[ids]
     if config.top_p < 1:
         left = top_p(left, config.top_p)
     if config.min_p > 0:
         left = min_p(left, config.min_p)
     return ids, left
+
+
+def _highest(scores: Tensor, count: int) -> Tensor:
+    """Ids of the `count` highest of scores (V,) and of those that tie with the last of them, in rising order."""
+    if count >= len(scores):
+        return torch.arange(len(scores))
+    found = scores.topk(count + 1)
+    last, following = found.values[-2:].tolist()
+    if last == following:
+        ids: Tensor = (scores >= last).nonzero().squeeze(1)
+    else:
+        ids = found.indices[:-1].sort().values
+    return ids
 
 
 def draw(scores: Tensor, generator: torch.Generator) -> int:

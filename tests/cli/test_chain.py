@@ -361,6 +361,25 @@ def test_ctrl_c_is_told(trained: Path, run: Any, monkeypatch: pytest.MonkeyPatch
     assert "Traceback" not in err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals to a process are POSIX")
+def test_a_proof_that_is_terminated_ends_its_runs(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    ended = []
+
+    def terminated(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr("alm.doctor.verify_resume.verify_resume", terminated)
+    assert run("verify-resume")[0] == 143
+    assert ended
+    assert list(tmp_path.glob("alm-verify-resume-*")) == []
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 @pytest.mark.parametrize("command", [["doctor"], ["plan", "--no-measure"]])
 def test_ctrl_c_where_nothing_is_kept_promises_nothing(
     project: Path, run: Any, monkeypatch: pytest.MonkeyPatch, command: list[str]

@@ -74,6 +74,23 @@ def test_what_is_there_is_kept_refused_or_made_anew(checkpoint_of: Make, tmp_pat
     assert load_file(out / "model.safetensors")["model.norm.weight"].dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("force", [True, False])
+def test_a_run_is_no_place_for_an_export(checkpoint_of: Make, force: bool) -> None:
+    checkpoint = checkpoint_of()
+    before = {path.name: path.read_bytes() for path in checkpoint.parent.iterdir()}
+    with pytest.raises(ArtifactError, match="is the folder of a run"):
+        export(Config(), checkpoint=checkpoint, out=checkpoint.parent, force=force)
+    assert {path.name: path.read_bytes() for path in checkpoint.parent.iterdir()} == before
+
+
+def test_a_title_is_no_path(checkpoint_of: Make, tmp_path: Path) -> None:
+    out = tmp_path / 'my "out"'
+    export(Config(title='My "Tales"'), checkpoint=checkpoint_of(), out=out)
+    card = (out / "README.md").read_text("utf-8")
+    assert '\n# My "Tales"\n' in card
+    assert 'load_file("my \\"out\\"/model.safetensors")' in card
+
+
 def test_a_file_of_somebody_else_is_never_replaced(checkpoint_of: Make, tmp_path: Path) -> None:
     checkpoint, out = checkpoint_of(), tmp_path / "out"
     out.mkdir()
@@ -216,12 +233,12 @@ def test_the_command(
     assert not (tmp_path / "exports").exists()
     main_ok(["export", "--to", "safetensors", "--dtype", "bf16", "--json"])
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert Path(told["out"]) == Path("exports/tales-safetensors")
-    assert told["config"] == {"kind": "safetensors", "dtype": "bf16", "licence": None, "title": None}
-    assert told["command"].endswith("--to safetensors --out exports/tales-safetensors --dtype bf16")
+    assert Path(told["out"]) == Path("exports/tales-safetensors-bf16")
+    assert told["config"] == {"kind": "safetensors", "dtype": "bf16", "licence": None, "title": None, "repo": None}
+    assert told["command"].endswith("--to safetensors --out exports/tales-safetensors-bf16 --dtype bf16")
     main_ok(["export", "--to", "safetensors", "--dtype", "bf16"])
     assert "is up to date" in capsys.readouterr().err
-    main_ok(["info", "exports/tales-safetensors"])
+    main_ok(["info", "exports/tales-safetensors-bf16"])
     assert "export" in capsys.readouterr().out
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import jinja2
 import numpy as np
 import pytest
 import torch
@@ -287,7 +288,12 @@ def test_the_tokenizer_by_hand(written: Written) -> None:
     assert tokens[15:18] == ["<|reserved_11|>", "!", '"']
     assert tokens[272:] == ["th", "the", "he", "ll", "Ġa"]
     assert types == [3] * 16 + [1] * 261  # CONTROL, NORMAL
-    assert found.pop("chat_template") == _chat_template.TEXT
+    template = found.pop("chat_template")
+    assert template == _chat_template.PLAIN
+    # As llama-cpp-python and others do, which know no tags of `transformers`.
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+    rendered = jinja2.Environment().from_string(template).render(messages=talk, add_generation_prompt=True)
+    assert rendered == ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHo<|im_end|>\n<|im_start|>assistant\n")
     assert found == {
         "model": "gpt2",
         "pre": "qwen2",

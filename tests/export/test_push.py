@@ -41,8 +41,8 @@ def push(checkpoint_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     checkpoint = checkpoint_of()
     patience = Patience(attempts=2, first_attempts=2, wait=lambda seconds: None, timeout=5.0)
 
-    def call(repo: str = REPO, *, licence: str | None = "mit", **options: Any) -> Pushed:
-        config = safetensors.Config(licence=licence)
+    def call(repo: str = REPO, *, licence: str | None = "mit", title: str | None = None, **options: Any) -> Pushed:
+        config = safetensors.Config(licence=licence, title=title)
         return stage(config, checkpoint=checkpoint, repo=repo, patience=patience, **options)
 
     return call
@@ -55,8 +55,10 @@ def held(hub: FakeHub, model: str = REPO) -> dict[str, bytes]:
 
 def test_every_file_arrives_and_only_its_owner_can_read_it(logged_in: FakeHub, push: Push) -> None:
     made = push()
-    assert made.out == Path("exports/me-tales")
+    assert made.out == Path("exports/me--tales-safetensors")
     files = {path.name: path.read_bytes() for path in made.out.iterdir()}
+    # It has paths of this machine in it.
+    assert str(Path.cwd()).encode() in files.pop("export.json") or ".." in str(made.metadata.inputs)
     assert held(logged_in) == {**files, ".gitattributes": b"*.safetensors filter=lfs\n"}
     assert logged_in.models[REPO].private
     assert (made.uploaded.is_private, made.uploaded.is_new) == (True, True)
@@ -69,7 +71,7 @@ def test_every_file_arrives_and_only_its_owner_can_read_it(logged_in: FakeHub, p
     (commit,) = logged_in.asked(COMMITS, method="POST")
     summary = json.loads(commit.body.splitlines()[0])["value"]["summary"]
     assert summary.startswith("tiny, step 7, by alm ")
-    assert f'load_file("{REPO}/model.safetensors")' in files["README.md"].decode()
+    assert f'load_file(hf_hub_download("{REPO}", "model.safetensors"))' in files["README.md"].decode()
 
 
 def test_public_only_when_asked(logged_in: FakeHub, push: Push) -> None:
@@ -94,7 +96,7 @@ def test_what_the_hub_has_is_not_sent_again(logged_in: FakeHub, push: Push) -> N
     sent = len(logged_in.asked(UPLOADS, method="PUT"))
     again = push(on_event=events.append)
     assert (again.uploaded.is_new, again.uploaded.sha) == (False, first.uploaded.sha)
-    assert events == [Noted("`exports/me-tales` is up to date"), Noted("`me/tales` is up to date")]
+    assert events == [Noted("`exports/me--tales-safetensors` is up to date"), Noted("`me/tales` is up to date")]
     assert len(logged_in.asked(UPLOADS, method="PUT")) == sent
     assert len(logged_in.asked(COMMITS, method="POST")) == 1
 
@@ -107,8 +109,24 @@ def test_only_what_changed_is_sent(logged_in: FakeHub, push: Push) -> None:
     assert made.uploaded.is_new
     assert len(logged_in.asked(UPLOADS, method="PUT")) == sent
     _, *operations = [json.loads(line) for line in logged_in.asked(COMMITS, method="POST")[-1].body.splitlines()]
-    assert {operation["value"]["path"] for operation in operations} == {"README.md", "export.json"}
+    assert {operation["value"]["path"] for operation in operations} == {"README.md"}
     assert held(logged_in)["mine.txt"] == b"mine"
+
+
+def test_what_was_changed_since_it_was_exported_is_not_sent(logged_in: FakeHub, push: Push) -> None:
+    card = push().out / "README.md"
+    card.write_bytes(card.read_bytes().replace(b"alm", b"mla"))
+    with pytest.raises(AlmError, match=r"README.md` has changed") as caught:
+        push()
+    assert "--force" in str(caught.value.hint)
+    assert len(logged_in.asked(COMMITS, method="POST")) == 1
+
+
+def test_a_title_is_no_address(logged_in: FakeHub, push: Push, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = push(title='My "Tales"')
+    card = (made.out / "README.md").read_text("utf-8")
+    assert '# My "Tales"' in card
+    assert f'hf_hub_download("{REPO}", ' in card
 
 
 def test_a_name_without_a_namespace_is_ours(logged_in: FakeHub, push: Push) -> None:

@@ -1,4 +1,7 @@
-"""ChatML as a template for `transformers`, which marks what an assistant says: it is what fine-tuning learns from."""
+"""ChatML as a template for `transformers`, which marks what an assistant says: it is what fine-tuning learns from.
+
+`PLAIN` is the same without the marks, which other readers of such templates do not know.
+"""
 
 from __future__ import annotations
 
@@ -14,3 +17,4 @@ TEXT = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
 """
+PLAIN = TEXT.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "")

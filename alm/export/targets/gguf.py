@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -95,8 +96,9 @@ def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
 def usage(config: Config, source: Source, name: str) -> str:
     """How a person runs the file."""
     path = f"{name}/{file_name(config, source)}"
+    model = f"-hf {name}" if config.repo else f"-m {shlex.quote(path)}"
     return f"""```console
-llama-completion -m {path} -no-cnv --temp 0.8 --top-k 40 -p "Once upon a time"
+llama-completion {model} -no-cnv --temp 0.8 --top-k 40 -p "Once upon a time"
 ```
 
 Programs that are built on llama.cpp take the file as it is. It holds the tokenizer, which gives the ids of `alm`. No

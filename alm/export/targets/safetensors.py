@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -62,10 +63,13 @@ def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
 
 def usage(config: Config, source: Source, name: str) -> str:
     """How the file is read."""
+    path = json.dumps(f"{name}/{WEIGHTS_NAME}")
+    fetched = f"hf_hub_download({json.dumps(name)}, {json.dumps(WEIGHTS_NAME)})" if config.repo else path
+    needed = "from huggingface_hub import hf_hub_download\n" if config.repo else ""
     return f"""```python
-from safetensors.torch import load_file
+{needed}from safetensors.torch import load_file
 
-weights = load_file("{name}/{WEIGHTS_NAME}")
+weights = load_file({fetched})
 ```
 
 Names and shapes are those of Hugging Face's Llama. `{CONFIG_NAME}` holds the shape of the model as `alm` has it, and
