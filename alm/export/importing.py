@@ -237,7 +237,8 @@ def _compared(folder: Folder, weights: dict[str, Tensor], stage: Path, on_event:
     # Ids of the model that the tokenizer has no text for are never chosen here.
     unsaid = range(folder.tokenizer.vocab_size, folder.model.known_vocab_size)
     try:
-        return placing.checked(_transformers.compare(source, folder.path, dtype="fp32", unsaid=unsaid))
+        compared = _transformers.compare(source, folder.path, dtype="fp32", unsaid=unsaid)
+        return placing.checked(compared, hint="please report this with the folder's config.json")
     except peers.UnusableToolError as error:
         on_event(Warned(f"not compared: {error.message}", error.hint))
         return None

@@ -50,13 +50,13 @@ def _promised(path: Path, schema: type[ExportMetadata] | type[ImportMetadata]) -
     return []
 
 
-def checked(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """`comparisons`, when all are close; `ArtifactError` with those that are not."""
+def checked(comparisons: Sequence[Comparison], *, hint: str) -> list[Comparison]:
+    """`comparisons`, when all are close; `ArtifactError` with those that are not, and `hint`."""
     far = [line(comparison) for comparison in comparisons if not comparison.is_close]
     if far:
         raise ArtifactError(
             "\n  ".join(["this is not the same model there as here, so nothing was kept:", *far]),
-            hint="please report this with the configuration; `--no-compare` writes the files all the same",
+            hint=hint,
         )
     return list(comparisons)
 

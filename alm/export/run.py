@@ -16,6 +16,7 @@ from alm.export.source import Source, load_source
 from alm.training import run
 
 METADATA_NAME = "export.json"
+_FAR_HINT = "please report this with the configuration; `--no-compare` writes the files all the same"
 
 
 def export(
@@ -97,7 +98,7 @@ def _compared(
 ) -> list[Comparison] | None:
     """What the other tool makes of the files in `stage`; None, with a warning, where it cannot be used."""
     try:
-        return placing.checked(module.compare(config, source, stage))
+        return placing.checked(module.compare(config, source, stage), hint=_FAR_HINT)
     except peers.UnusableToolError as error:
         on_event(Warned(f"not compared: {error.message}", error.hint))
         return None
