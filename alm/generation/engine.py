@@ -174,14 +174,15 @@ def check_prompt(
     config: ModelConfig,
     *,
     context: int | None = None,
-    overflow: Literal["refuse", "slide"] = "refuse",
+    overflow: Literal["refuse", "slide"] | None = None,
 ) -> None:
     """Raise InputError when a model of this shape cannot continue the prompt in `context` tokens (absent: its own)."""
     context = context or config.max_position_embeddings
-    if len(prompt_ids) >= context and overflow == "refuse":
+    if len(prompt_ids) >= context and overflow != "slide":
+        other = ", or add `--overflow slide`" if overflow else ""  # where there is no policy there is no flag
         raise InputError(
             f"the prompt has {len(prompt_ids)} tokens, and the model's context holds {context}, answer included",
-            hint=f"shorten the prompt to at most {context - 1} tokens, or add `--overflow slide`",
+            hint=f"shorten the prompt to at most {context - 1} tokens{other}",
         )
     unknown = next((token_id for token_id in prompt_ids if not 0 <= token_id < config.known_vocab_size), None)
     if unknown is not None:
