@@ -68,9 +68,16 @@ def matching(config: RunConfig, packed: PackMetadata, *, folder: Path = FOLDER) 
     """The reference that a run with `config` on `packed` can be held against, if there is one."""
     for path in sorted(folder.glob("*.json")):
         reference = artifacts.read(path, Reference, hint="install `a-lm` again: `pip install --force-reinstall a-lm`")
-        if reference.data_sha256 == data_sha256(packed) and deciding(config) == reference.config:
+        if reference.data_sha256 == data_sha256(packed) and is_alike(config, reference):
             return reference
     return None
+
+
+def is_alike(config: RunConfig, reference: Reference) -> bool:
+    """Whether a run with `config` is as those of the reference; a setting newer than that must be at its default."""
+    values, usual = deciding(config), deciding(RunConfig())
+    is_same = all(values.get(key) == value for key, value in reference.config.items())
+    return is_same and all(value == usual.get(key) for key, value in values.items() if key not in reference.config)
 
 
 def data_sha256(packed: PackMetadata) -> str:
