@@ -67,7 +67,7 @@ def export(
     folder = out or Path("exports") / "-".join([path.resolve().parent.name, to, *([dtype] if dtype else [])])
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
         if dry_run:
-            stage.check(config, load_source(path, on_event=on_event))
+            stage.check(config, load_source(path, on_event=on_event), folder)
             values = {"checkpoint": str(path), "to": to, "out": str(folder), "config": config.model_dump(mode="json")}
             ui.show_result(values, [f"{path} can be written to {folder}"], as_json=json)
             return

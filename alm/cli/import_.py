@@ -46,7 +46,7 @@ def import_(
     redo = shlex.join(["alm", "import", "--from", from_, str(path), "--out", str(folder)])
     if dry_run:
         found = stage.open_folder(path)
-        stage.made_before(found, out=folder, force=force, redo=redo)
+        stage.made_before(stage.inputs_of(found, folder), out=folder, force=force, redo=redo)
         values = {"path": str(path), "out": str(folder), "model": found.model.model_dump(mode="json")}
         ui.show_result(values, [f"{path}: a {found.architecture} that can be written to {folder}"], as_json=json)
         return

@@ -60,7 +60,7 @@ def push(
     redo = shlex.join([*words, *(word for change in set_ or [] for word in ("--set", change))])
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
         if dry_run:
-            run.check(config, load_source(path, on_event=on_event))
+            run.check(config, load_source(path, on_event=on_event), out or Path("exports"))
             who = "everybody" if public else "you and your organization alone"
             values = {"checkpoint": str(path), "to": to, "repo": repo, "public": public}
             ui.show_result(values, [f"{path} can be sent to `{repo}`, for {who}"], as_json=json)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from alm import artifacts, files
-from alm.artifacts import Comparison, ImportMetadata
+from alm.artifacts import Comparison, FileRecord, ImportMetadata
 from alm.checkpoint.format import LAST_NAME, Checkpoint
 from alm.checkpoint.save import save_checkpoint
 from alm.config.load import write_yaml
@@ -78,8 +78,8 @@ def import_model(
     there, makes something else of it, or when `out` holds something that was made otherwise.
     """
     folder = open_folder(path)
-    inputs = [artifacts.record(file, relative_to=out) for file in _files(folder)]
-    found = made_before(folder, out=out, force=force, redo=redo)
+    inputs = inputs_of(folder, out)
+    found = made_before(inputs, out=out, force=force, redo=redo)
     if found is not None and (found.comparisons is not None or not compare):
         on_event(Noted(f"`{out}` is up to date"))
         return found
@@ -106,11 +106,15 @@ def import_model(
     return metadata
 
 
-def made_before(folder: Folder, *, out: Path, force: bool, redo: str) -> ImportMetadata | None:
-    """What `out` holds of this folder, if anything; `ArtifactError` when it is a run, or was made otherwise."""
+def inputs_of(folder: Folder, out: Path) -> list[FileRecord]:
+    """The files that are read, as seen from `out`, each hashed."""
+    return [artifacts.record(file, relative_to=out) for file in _files(folder)]
+
+
+def made_before(inputs: list[FileRecord], *, out: Path, force: bool, redo: str) -> ImportMetadata | None:
+    """What `out` holds of these files, if anything; `ArtifactError` when it is a run, or was made otherwise."""
     if run.exists(out):
         raise ArtifactError(f"`{out}` holds a run", hint=f"add `--out {run.free_name(out)}`")
-    inputs = [artifacts.record(file, relative_to=out) for file in _files(folder)]
     return artifacts.current(
         out / METADATA_NAME, ImportMetadata, config=dict(_CONFIG), inputs=inputs, force=force, redo=redo
     )

@@ -35,9 +35,8 @@ def export(
     inputs and `force` is not given, and when the other tool makes something else of the files: then none of them stay.
     """
     source = load_source(checkpoint, on_event=on_event)
-    _check_place(out, source)
     module = kinds.module_of(config)
-    check(config, source)
+    check(config, source, out)
     values = config.model_dump(mode="json")
     inputs = [artifacts.record(path, relative_to=out) for path in (source.path, source.tokenizer_path)]
     found = artifacts.current(out / METADATA_NAME, ExportMetadata, config=values, inputs=inputs, force=force, redo=redo)
@@ -76,8 +75,9 @@ def _check_place(out: Path, source: Source) -> None:
         )
 
 
-def check(config: TargetConfig, source: Source) -> None:
-    """`ArtifactError` with every reason why the model cannot be written in that form."""
+def check(config: TargetConfig, source: Source, out: Path) -> None:
+    """`ArtifactError` with every reason why the model cannot be written in that form, or not into `out`."""
+    _check_place(out, source)
     broken = source.not_finite()
     reasons = [f"`{broken[0]}` has values that are not finite: the training diverged"] if broken else []
     reasons = reasons or kinds.module_of(config).refusals(config, source)

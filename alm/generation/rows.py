@@ -14,6 +14,7 @@ from alm import compiling
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
 
+_LLAMA = ["rope", "swiglu", "grouped"]
 KERNELS = Path(__file__).with_name("_kernels.py")
 
 
@@ -63,6 +64,8 @@ def must_compile(model: Transformer) -> bool:
 
 def is_llama(config: ModelConfig) -> bool:
     """Whether a model is a plain Llama or Qwen3, perhaps with windows: all that the fast ways know."""
-    is_usual = (config.positions.kind, config.feedforward.kind, config.attention.kind) == ("rope", "swiglu", "grouped")  # type: ignore[attr-defined]
+    is_usual = [
+        getattr(part, "kind", "") for part in (config.positions, config.feedforward, config.attention)
+    ] == _LLAMA
     has_extras = config.x0_skip or config.value_residual or config.smear
     return is_usual and not has_extras and not getattr(config.attention, "document_mask", False)

