@@ -134,7 +134,6 @@ class Engine:
             if known == prompt and self._rows.share(source, row, len(prompt)):
                 self._known[row] = known, scores
                 return scores
-        self._known.pop(row, None)
         scores = self._rows.prefill(row, prompt)
         self._known[row] = prompt, scores
         return scores
