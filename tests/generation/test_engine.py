@@ -97,6 +97,13 @@ def test_a_text_that_slides_forgets_its_older_half(model: Transformer, length: i
     assert texts(Engine(model, end_of_text_id=NEVER), [sliding]) == [(slid(model, prompt, 90, read), "length")]
 
 
+def test_a_row_that_slid_no_longer_begins_with_its_prompt(model: Transformer) -> None:
+    short = request([1, 2, 3], seed=5)
+    sliding = request([1, 2, 3], seed=4, max_tokens=60, overflow="slide")
+    after = texts(Engine(model, end_of_text_id=NEVER, rows=1), [sliding, short])[1]
+    assert after == texts(Engine(model, end_of_text_id=NEVER), [short])[0]
+
+
 def test_a_prompt_that_slides_leaves_room_for_a_short_answer(model: Transformer) -> None:
     model.eval()
     prompt = [number % 61 for number in range(100)]
