@@ -23,7 +23,8 @@ import torch
 from alm.corpus.sources.tales.judge import RULES, judge
 from alm.corpus.sources.tales.tell import tell
 from alm.generation.load import LoadedModel, load_model
-from alm.generation.sampling import SamplingConfig, sample
+from alm.generation.sampling import SamplingConfig
+from alm.generation.texts import Continuation, seed_of, write
 from alm.quickstart.run import PROMPTS, SAMPLE_TOKENS, TEMPERATURE
 
 UNSEEN_SEED = 4242  # no configuration of the project has it
@@ -57,34 +58,15 @@ def judge_generator(tales: int) -> None:
 
 
 def samples(model: LoadedModel, arguments: argparse.Namespace) -> list[str]:
-    """The texts that are judged, each with its prompt: one batch a prompt, and a seed for each text."""
-    texts = [""] * arguments.samples
-    for turn, prompt in enumerate(arguments.prompts):
-        numbers = range(turn, arguments.samples, len(arguments.prompts))
-        told = continuations(model, prompt, seeds=numbers, temperature=arguments.temperature, top_k=arguments.top_k)
-        for number, text in zip(numbers, told, strict=True):
-            texts[number] = prompt + text
-    return texts
-
-
-@torch.inference_mode()
-def continuations(model: LoadedModel, prompt: str, *, seeds: range, temperature: float, top_k: int) -> list[str]:
-    """What `alm sample` tells after `prompt` with each seed, all at once because that is many times as fast."""
-    end, rows = model.tokenizer.end_of_text_id, len(seeds)
-    start = model.tokenizer.encode(prompt) or [end]
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    cache = model.model.new_cache(batch_size=rows, max_tokens=len(start) + SAMPLE_TOKENS)
-    ids, told = torch.tensor([start] * rows), list[list[int]]([] for _ in range(rows))
-    for _ in range(SAMPLE_TOKENS):
-        scores = model.model.logits(model.model(ids, cache)[:, -1])
-        following = [
-            sample(row, temperature=temperature, top_k=top_k, generator=generator)
-            for row, generator in zip(scores, generators, strict=True)
-        ]
-        for row, token_id in zip(told, following, strict=True):
-            row.append(token_id)
-        ids = torch.tensor(following)[:, None]
-    return [model.tokenizer.decode(row[: row.index(end)] if end in row else row) for row in told]
+    """The texts that are judged, each with its prompt: what `alm sample` tells with each seed."""
+    prompts = [arguments.prompts[number % len(arguments.prompts)] for number in range(arguments.samples)]
+    sampling = SamplingConfig(
+        seed=0, max_tokens=SAMPLE_TOKENS, temperature=arguments.temperature, top_k=arguments.top_k
+    )
+    texts = [Continuation(seed_of(sampling, number), prompt) for number, prompt in enumerate(prompts)]
+    for event in write(model.model, model.tokenizer, prompts, sampling):
+        texts[event.number].add(event)
+    return [text.text for text in texts]
 
 
 def report(texts: list[str], *, show: bool) -> None:

@@ -39,7 +39,7 @@ class Finished:
 
 @dataclass
 class Continuation:
-    """A whole text, as `complete` collects it."""
+    """A whole text, as `add` collects it."""
 
     seed: int
     text: str = ""
