@@ -1,4 +1,4 @@
-"""The programs in benchmarks/ run for minutes and need peers, so no test runs them: what they take from alm must be there."""
+"""What the programs in benchmarks/ take from alm must be there: they run for minutes, so no test runs them."""
 
 from __future__ import annotations
 

@@ -56,6 +56,12 @@ class ModelConfig(Config):
     smear: bool = Field(
         False, description="Whether some of the previous token's embedding is added to each. Not exportable."
     )
+    copy_init: float = Field(
+        0.0,
+        ge=0,
+        description="How much of what it reads each attention hands on unchanged before it has learned anything; "
+        "0 begins with noise. With 1 and tied embeddings names are copied far sooner (docs/benchmarks.md).",
+    )
     tie_embeddings: bool = Field(True, description="Whether the output head is the embedding table.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping a value while training.")
     norm_eps: float = Field(1e-6, gt=0, description="What is added to the mean square before its root is taken.")

@@ -7,10 +7,12 @@ import math
 import torch
 from torch import Tensor
 
+from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
 
 STD = 0.02
-RESIDUAL_OUTPUTS = ("o_proj.weight", "down_proj.weight")
+VALUES, OUTPUTS = "v_proj.weight", "o_proj.weight"
+RESIDUAL_OUTPUTS = (OUTPUTS, "down_proj.weight")
 # Vectors that do not start from 1: what they scale is absent at first, or half there.
 STARTS = {"x0_scale": 0.0, "smear": 0.0, "value_scale": 0.5}
 
@@ -20,18 +22,35 @@ def initialize(model: Transformer, *, seed: int) -> None:
 
     What is added to the residual stream is scaled by 1 / sqrt(2 n_layers), so that its variance does not grow with
     depth (GPT-2: Radford et al. 2019, section 2.3). Values are drawn on the CPU in fp32 from a generator of their own:
-    the same seed gives the same bits whatever the device.
+    the same seed gives the same bits whatever the device. With `copy_init`, attention begins as `_make_copy` says.
     """
     generator = torch.Generator().manual_seed(seed)
     residual_std = STD / math.sqrt(2 * model.config.n_layers)
     with torch.no_grad():
         # The state dictionary shares the memory, and has no rows that are no tokens.
-        for name, parameter in model.state_dict().items():
+        weights = model.state_dict()
+        for name, parameter in weights.items():
             if parameter.dim() == 1:
                 parameter.fill_(STARTS.get(name.rpartition(".")[2], 1.0))
             else:
                 std = residual_std if name.endswith(RESIDUAL_OUTPUTS) else STD
                 parameter.copy_(_normal(parameter, std=std, generator=generator))
+        if model.config.copy_init:
+            for name in (name for name in weights if name.endswith(VALUES)):
+                _make_copy(weights[name], weights[name.removesuffix(VALUES) + OUTPUTS], model.config)
+
+
+def _make_copy(values: Tensor, outputs: Tensor, config: ModelConfig) -> None:
+    """Let an attention hand on what it reads: on average, `outputs @ values` is `copy_init` times the identity.
+
+    Each head's part of `outputs` (d_model, heads) is the transpose of its `values` (key heads, d_model): half of the
+    mimetic initialization of Trockman & Kolter 2023 (arXiv:2305.09828), with the sign of trained language models.
+    With tied embeddings a token that is attended to becomes likelier, so that where to look pays from the first step.
+    """
+    group = config.n_heads // config.n_kv_heads
+    values.mul_(math.sqrt(config.copy_init / len(values)) / STD)
+    heads = values.view(config.n_kv_heads, -1, config.d_model).repeat_interleave(group, dim=0)
+    outputs.copy_(heads.flatten(0, 1).T / group)
 
 
 def _normal(like: Tensor, *, std: float, generator: torch.Generator) -> Tensor:

@@ -22,7 +22,10 @@ def built(config: ModelConfig, seed: int = 0) -> Transformer:
     return model
 
 
-@pytest.mark.parametrize("config", [PICO, ModelConfig(d_model=64, n_heads=2, n_layers=2, vocab_size=64)])
+@pytest.mark.parametrize(
+    "config",
+    [PICO, PICO.model_copy(update={"copy_init": 1.0}), ModelConfig(d_model=64, n_heads=2, n_layers=2, vocab_size=64)],
+)
 def test_first_loss_is_that_of_a_uniform_guess(config: ModelConfig) -> None:
     ids = torch.randint(config.known_vocab_size, (2, 33), generator=torch.Generator().manual_seed(0))
     model = built(config)
@@ -40,6 +43,25 @@ def test_spread_of_each_matrix(tiny_config: Callable[..., ModelConfig]) -> None:
             residual = name.endswith(("o_proj.weight", "down_proj.weight"))
             expected = 0.02 / math.sqrt(6) if residual else 0.02
             assert abs(parameter.std().item() / expected - 1) < SPREAD, name
+
+
+@pytest.mark.parametrize(("n_heads", "n_kv_heads"), [(4, 4), (4, 2), (4, 1)])
+def test_attention_that_copies_hands_on_what_it_reads(n_heads: int, n_kv_heads: int) -> None:
+    config = ModelConfig(
+        vocab_size=64, d_model=128, n_layers=2, n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=256, copy_init=0.5
+    )
+    attention, read = built(config).model.layers[1].self_attn, torch.randn(16, 128)
+    values = (read @ attention.v_proj.weight.T).unflatten(1, (n_kv_heads, 256))
+    mixed = values.repeat_interleave(n_heads // n_kv_heads, dim=1).flatten(1)  # one position: nothing else to attend to
+    handed_on = mixed @ attention.o_proj.weight.T
+    share = (handed_on * read).sum() / (read * read).sum()
+    assert abs(share.item() - 0.5) < 0.05
+
+
+def test_attention_that_copies_changes_no_other_weight(tiny_config: Callable[..., ModelConfig]) -> None:
+    before, after = built(tiny_config()).state_dict(), built(tiny_config(copy_init=1.0)).state_dict()
+    changed = {name.rpartition(".self_attn.")[2] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"v_proj.weight", "o_proj.weight"}
 
 
 def test_a_seed_is_a_model(tiny_config: Callable[..., ModelConfig]) -> None:
