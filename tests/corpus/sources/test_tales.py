@@ -18,7 +18,7 @@ from alm.corpus.sources.tales.scenes import set_scene
 from alm.corpus.sources.tales.story import ASK, KINDLY, Story
 from alm.corpus.sources.tales.tell import tell
 
-GOLDEN_SHA256_OF_200 = "32bf93ab18a4dfce91ae125f1306092b4ba63df1c7e97c929a322d57276f7292"
+GOLDEN_SHA256_OF_200 = "6cd1173cd1d9608cf2aca5c8fffcdbf20b5ea688a45afde7f7c396f9333dd78b"
 KIND_NOUNS = {kind.noun for kind in (cast.GIRL, cast.BOY, *cast.ANIMALS)}
 PRONOUNS = {name.text: name.pronouns for name in cast.NAMES}
 NAME = re.compile(r"\b(" + "|".join(PRONOUNS) + r")\b")

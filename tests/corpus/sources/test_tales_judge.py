@@ -17,7 +17,7 @@ HE_NAMES = [name.text for name in (*cast.BOY_NAMES, *cast.HE_ANIMAL_NAMES)]
 GIRLS, BOYS = [[name.text for name in names] for names in (cast.GIRL_NAMES, cast.BOY_NAMES)]
 NAME = re.compile(r"\b(" + "|".join(SHE_NAMES + HE_NAMES) + r")\b")
 CUTS = (None, 800, 500, 200)
-MISSED = 0.02  # of planted faults: both are named early in a tale, and hardly a pronoun has a subject
+MISSED = 0.04  # of planted faults: both are named early in a tale, or hardly a pronoun is in it
 
 MIA = "Once upon a time, there was a small girl named Mia. She was kind. "
 MIA_AND_REX = MIA + "Her best friend was a big brown bear named Gus. "
@@ -46,14 +46,15 @@ def test_no_tale_is_at_fault_whole_or_cut_anywhere(tales: list[str]) -> None:
         (MIA, set()),
         (MIA_AND_REX + "Gus laughed at his own joke, and Mia scratched her nose.", set()),
         ("It rained all day. Nobody came.", {"cast"}),
-        (MIA + "Next door lived a little girl named Zoe.", {"cast"}),
+        (MIA + "Next door lived a little girl named Anna.", {"cast"}),
         (MIA_AND_REX + "Next door lived a little boy named Tom.", {"cast"}),
         (MIA + "One day, Gus came by.", {"introduced"}),
         (MIA + 'The newcomer came by. "I am Gus," said the newcomer.', set()),
         ("Once upon a time, there was a small bear named Mia.", {"kind"}),
-        ("Once upon a time, there was a small girl named Bella.", {"kind"}),
-        ("Bella was a young fox who loved whistling. She was a kind fox who sang.", set()),
-        ("Bella was a young fox who loved whistling. She was a kind mole who sang.", {"kind"}),
+        ("Once upon a time, there was a small girl named Lulu.", {"kind"}),
+        ("Lulu was a young fox who loved whistling. She was a kind fox who sang.", set()),
+        ("Lulu was a young fox who loved whistling. She was a kind mole who sang.", {"kind"}),
+        ("Lulu was a young fox who loved whistling. Lulu was a kind mole who sang.", {"kind"}),
         (MIA + "He sat down.", {"known"}),
         ("Mia was a girl, and his home was a stone cottage.", {"known", "own"}),
         (MIA + '"She ran past me, and he ran after her," said the goose.', set()),

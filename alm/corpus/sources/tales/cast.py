@@ -80,10 +80,10 @@ def _helper(kind: str, look: str, doing: str) -> Helper:
     return Helper(kind=kind, a=f"a {look} {kind}", doing=doing)
 
 
-GIRL_NAMES = _names("Mia Hana Anna Emma Nora Ella Ruby Zoe Clara Lucy Molly Maya Amina Greta Rosa Priya", SHE)
-BOY_NAMES = _names("Tom Ben Sam Max Leo Jack Finn Noah Omar Hugo Oscar Ravi Felix Milo Kofi Henry", HE)
-SHE_ANIMAL_NAMES = _names("Pippa Tula Dotty Tilly Lulu Minnie Trixie Juno Flora Coco Bella Mitzi Tansy Sukie", SHE)
-HE_ANIMAL_NAMES = _names("Pip Rufus Barnaby Otto Bruno Gus Monty Fergus Chester Albie Dudley Rolo Humphrey Basil", HE)
+GIRL_NAMES = _names("Mia Hana Anna Emma Nora Ruby Amina Priya", SHE)
+BOY_NAMES = _names("Tom Ben Sam Max Jack Noah Omar Kofi", HE)
+SHE_ANIMAL_NAMES = _names("Pippa Tula Dotty Lulu Minnie Trixie Juno Coco", SHE)
+HE_ANIMAL_NAMES = _names("Rufus Barnaby Otto Bruno Gus Monty Chester Humphrey", HE)
 NAMES: tuple[Name, ...] = GIRL_NAMES + BOY_NAMES + SHE_ANIMAL_NAMES + HE_ANIMAL_NAMES
 
 _HOUSES = (

@@ -38,7 +38,7 @@ _NAME = re.compile(_one_of(_PRONOUNS))
 _PRONOUN = re.compile(_one_of(_OWNERS), re.IGNORECASE)
 _NAME_OR_PRONOUN = re.compile(rf"{_NAME.pattern}|{_PRONOUN.pattern}", re.IGNORECASE)
 _KIND = re.compile(_one_of(sorted(_ANIMALS | {cast.GIRL.noun, cast.BOY.noun})))
-_TRAIT = re.compile(rf"\b(he|she) was an? [a-z]+ {_KIND.pattern} who\b", re.IGNORECASE)
+_TRAIT = re.compile(rf"(?:{_NAME.pattern}|\b([Hh]e|[Ss]he)\b) was an? [a-z]+ {_KIND.pattern} who\b")
 _ELDER = re.compile(rf"\b(his|her) {_one_of(cast.ELDERS)}", re.IGNORECASE)
 _SENTENCE = re.compile(r'[^.!?\n]+[.!?]+"?')
 _SPEECH = re.compile(r'"[^"\n]*([^"\n])(?:"|$)')
@@ -90,7 +90,8 @@ def _kind(text: str) -> Iterator[str]:
             if kind not in _KINDS[name]:
                 yield first
     for found in _TRAIT.finditer(text):
-        if kinds.get(_OWNERS[found[1].lower()]) != found[2]:
+        pronouns = _PRONOUNS[found[1]] if found[1] else _OWNERS[found[2].lower()]
+        if kinds.get(pronouns) != found[3]:
             yield found[0]
 
 

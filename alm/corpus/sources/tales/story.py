@@ -163,7 +163,7 @@ class Story:
     def say(self, shapes: Shapes, *, chance: float = 1.0) -> None:
         """Adds one of `shapes` to the paragraph, or nothing when `chance` fails."""
         if self._goes_in(chance):
-            self._add(self.fill(self.pick(shapes)))
+            self._add(self.fill(_by_name(self.pick(shapes))))
 
     def speak(self, who: str, lines: Shapes, mood: Mood = SAY, *, chance: float = 1.0) -> None:
         """Adds one of `lines` as the words of the slot `who`; the mood's mark ends a line that does not ask or cry."""
@@ -215,6 +215,11 @@ class Story:
     def _just_named(self, who: Character) -> bool:
         """Whether the sentence before is about `who`, so that a pronoun is enough."""
         return bool(self._sentences) and self._sentences[-1].startswith((who.name, who.he.capitalize() + " "))
+
+
+def _by_name(shape: str) -> str:
+    """A sentence that begins with the hero does so by name: whom a pronoun means is hard to learn in a few minutes."""
+    return "{hero} " + shape.removeprefix("{he} ") if shape.startswith("{he} ") else shape
 
 
 def _upper(match: re.Match[str]) -> str:
