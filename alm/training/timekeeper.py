@@ -69,16 +69,14 @@ class Timekeeper:
         if not _is_worth_it(wanted, before, step):
             return None
         found = nearest(self._config, wanted, step=step)
-        late = self._pace.left(found, step, step_seconds=each) - seconds
-        self._tell(found.training.max_steps, wanted, each, late)
-        return found if _is_worth_it(found.training.max_steps, before, step) else None
-
-    def _tell(self, steps: int, wanted: int, each: float, late: float) -> None:
-        before = self._config.training.max_steps
-        said = f"a step takes {each:.3g} s now: {wanted:,} steps instead of {before:,} end in time"
-        if steps != wanted:
-            said += f", but the learning rates so far need {steps:,}, {late:,.0f} seconds more"
-        self._on_event(Noted(said))
+        steps = found.training.max_steps
+        is_changed = _is_worth_it(steps, before, step)
+        if is_changed or steps > wanted:
+            said = f"a step takes {each:.3g} s now: {wanted:,} steps instead of {before:,} end in time"
+            late = self._pace.left(found, step, step_seconds=each) - seconds
+            also = f", but the learning rates so far need {steps:,}, {late:,.0f} seconds more"
+            self._on_event(Noted(said + also if steps > wanted else said))
+        return found if is_changed else None
 
 
 def _is_worth_it(steps: int, before: int, step: int) -> bool:
