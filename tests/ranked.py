@@ -12,7 +12,9 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import torch
 from builders import run_config
@@ -33,11 +35,13 @@ from alm.optim.groups import group
 from alm.optim.optimizers._muon import Muon, matrix_group
 from alm.packing.shards import open_packed
 from alm.tokenizers.file import Tokenizer
-from alm.training import scaling
+from alm.training import fitting, rehearsal, scaling, step, throughput, timekeeper
 from alm.training.config import RunConfig
 from alm.training.loop import planned
 from alm.training.parallel import whole
 from alm.training.pretrain import pretrain
+from alm.training.rehearsal import Rates
+from alm.training.run import read_config
 from alm.training.settle import with_data
 from alm.training.state import TrainState, fresh
 from alm.training.step import train_step
@@ -185,9 +189,39 @@ def checks(data: Path, out: Path) -> dict[str, Any]:
         4: ["ddp", "tree"],
     }[size]
     found["runs"] = {kind: resumed(kind, data, out) for kind in runs}
+    if size == 2:
+        found["kept_in_time"] = kept_in_time(data, out)
     if size == 3:  # last of all: a stop ends the ranks
         found["loaded"] = loaded(config_of("fsdp"), data, out / "again-3")
     return found
+
+
+def kept_in_time(data: Path, out: Path) -> dict[str, Any]:
+    """A run with a budget for 40 steps whose steps take twice as long as was measured, on the main rank's clock.
+
+    The other ranks have one of their own. Next to it a run that had its length from the beginning.
+    """
+    here, now = distributed.place(), [1000.0]
+    real = step._backward
+
+    def backward(*arguments: Any, **keywords: Any) -> Any:
+        now[0] += 1.0 + 3 * here.rank
+        return real(*arguments, **keywords)
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], perf_counter=lambda: now[0])
+    wanted = config_of("ddp", training__gradient_accumulation=4, scheduler__kind="wsd", scheduler__warmup_steps="auto",
+                       training__max_steps=1000, training__checkpoint_interval=1000, validation__interval=500,
+                       samples__prompts=[])  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        for module in (fitting, timekeeper, throughput):
+            stack.enter_context(mock.patch.object(module, "time", clock))
+        stack.enter_context(mock.patch.object(step, "_backward", backward))
+        stack.enter_context(mock.patch.object(rehearsal, "rehearse", return_value=Rates(0.5, 0.0, 0.0, 0.0)))
+        pretrain(wanted, data=data, out=out / "kept", device_name="cpu", finish_by=1041.5)
+    changed = read_config(out / "kept")
+    pretrain(changed, data=data, out=out / "straight", device_name="cpu")
+    hashes = [bits(out / name) if here.is_main else "" for name in ("kept", "straight")]
+    return {"steps": changed.training.max_steps, "bits": hashes}
 
 
 def loaded(config: RunConfig, data: Path, run: Path) -> str:

@@ -78,8 +78,7 @@ def _make_ready(job: Job, found: Found | None) -> None:
     step = 0 if found is None else found.step
     if not run.exists(job.out):
         run.begin(job.out, job.config, _metadata(job), tokenizer=job.packed.tokenizer_path)
-    run.note_asked(job.out, differing(job.asked, job.config))  # before the configuration: a kill between does no harm
-    write_text(job.out / run.CONFIG_NAME, write_yaml(job.config.model_dump(mode="json")))
+    write_config(job)
     aside = set_aside_later(job.out, step=step)
     if aside is not None:
         job.on_event(Warned(f"checkpoints after step {step} are set aside in `{aside}`"))
@@ -89,6 +88,12 @@ def _make_ready(job: Job, found: Found | None) -> None:
             write_text(aside / name, metrics.as_text(later))
     if found is not None:
         job.on_event(Resumed(job.out, step, job.config.training.max_steps))
+
+
+def write_config(job: Job) -> None:
+    """Make the run's folder say how it is configured now, and what was asked for where that differs."""
+    run.note_asked(job.out, differing(job.asked, job.config))  # before the configuration: a kill between does no harm
+    write_text(job.out / run.CONFIG_NAME, write_yaml(job.config.model_dump(mode="json")))
 
 
 def _check_same_bits(checkpoint: Checkpoint, job: Job) -> None:
@@ -108,12 +113,19 @@ def warn(job: Job, streams: Streams) -> None:
     warmup = warmup_steps(job.config.scheduler, max_steps=job.config.training.max_steps)
     if warmup >= job.config.training.max_steps:
         job.on_event(Warned(f"the run ends within its warm-up of {warmup} steps", "--set scheduler.warmup_steps=..."))
+    warn_of_repeats(job, streams)
+    if not streams.validation.sequences:
+        job.on_event(Warned("no text is held out: this run has no validation", None))
+    if job.config.samples.prompts and job.world.size > 1 and job.config.training.parallel == "fsdp":
+        job.on_event(Warned("no samples are made during a run with `training.parallel: fsdp`", None))
+
+
+def warn_of_repeats(job: Job, streams: Streams) -> None:
+    """Tell which text the run will see so often that it teaches little."""
     for name, seen in epochs(job.config, planned(job.config, streams.train).mixture).items():
         if seen > MANY_EPOCHS:
             text = f"the text of `{name}`" if name != ALL else "the text"
             job.on_event(Warned(f"{text} is seen {seen:.1f} times: from the fifth on it teaches little", MORE_TEXT))
-    if not streams.validation.sequences:
-        job.on_event(Warned("no text is held out: this run has no validation", None))
 
 
 def epochs(config: RunConfig, mixture: Mixture) -> dict[str, float]:

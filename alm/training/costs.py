@@ -8,7 +8,6 @@ from alm.training.config import RunConfig
 from alm.training.fit import checkpoint_bytes
 from alm.training.rehearsal import Rates
 from alm.training.samples import AUTO_PROMPTS, sample_steps
-from alm.training.throughput import times_left
 
 # Copying, serializing, hashing and writing together, and what even the smallest checkpoint takes (docs/benchmarks.md).
 SAVING_BYTES_PER_SECOND, SAVING_SECONDS = 300e6, 0.05
@@ -38,14 +37,24 @@ class Costs:
         }
 
 
-def times(config: RunConfig) -> dict[str, int]:
-    """How often a run does what it does between steps."""
+def times(config: RunConfig, *, after: int = 0) -> dict[str, int]:
+    """How often a run does what it does between steps, once step `after` and what follows it are done."""
     steps = config.training.max_steps
+    sampled = sample_steps(steps, config.samples.count) if config.samples.prompts else ()
     return {
-        "validation": times_left(config.validation.interval, steps)(0),
-        "saving": times_left(config.training.checkpoint_interval, steps)(0),
-        "samples": len(sample_steps(steps, config.samples.count)) if config.samples.prompts else 0,
+        "validation": times_left(config.validation.interval, steps, after),
+        "saving": times_left(config.training.checkpoint_interval, steps, after),
+        "samples": sum(step > after for step in sampled),
     }
+
+
+def times_left(interval: int, steps: int, after: int) -> int:
+    """How often something comes after a step that is due every `interval` of so many steps, and at the last one.
+
+    >>> times_left(40, 100, after=40)
+    2
+    """
+    return -(-steps // interval) - after // interval if after < steps else 0
 
 
 def costs(config: RunConfig, rates: Rates, *, validation_sequences: int, start: float, ranks: int = 1) -> Costs:

@@ -41,16 +41,18 @@ class SavedOnError:
 
     What cannot be gone on from is left alone: an update that broke off, weights that are not finite, steps that
     were skipped up to the end. So is a model that the main rank has only a part of: others may be gone.
+
+    `job` may become another one on the way.
     """
 
     def __init__(self, job: Job, state: TrainState, writer: CheckpointWriter) -> None:
-        self._job = job
+        self.job = job
         self._state = state
         self._writer = writer
         self._begun = state.step
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> SavedOnError:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -59,14 +61,14 @@ class SavedOnError:
         if error is None or isinstance(error, StoppedError) or is_full(error) or state.step == self._begun:
             return
         state.optimizer.zero_grad(set_to_none=True)  # room, where memory was what failed
-        if not (self._job.world.is_main and state.sharing.is_whole_here):
+        if not (self.job.world.is_main and state.sharing.is_whole_here):
             return
         if not state.is_whole or state.skipped_in_row or not state.is_finite():
             return
         try:
-            self._writer.save_now(checkpoint_of(self._job, state, alone=True), interrupted=True)
+            self._writer.save_now(checkpoint_of(self.job, state, alone=True), interrupted=True)
         except AlmError as fault:
-            self._job.on_event(Warned(f"step {state.step} was not saved: {fault.message}", fault.hint))
+            self.job.on_event(Warned(f"step {state.step} was not saved: {fault.message}", fault.hint))
 
 
 def stopped(job: Job, path: Path, step: int, reason: Reason | None) -> StoppedError:

@@ -17,7 +17,7 @@ from alm.tokenizers.file import Tokenizer
 from alm.training import limits, rehearsal
 from alm.training.budget import fitted
 from alm.training.config import RunConfig
-from alm.training.costs import START_SECONDS, costs
+from alm.training.costs import START_SECONDS, Costs, costs
 from alm.training.fit import (
     MOST_SEQUENCES,
     SURE_SHARE,
@@ -30,6 +30,7 @@ from alm.training.fit import (
     sizes_of_trees,
 )
 from alm.training.rehearsal import Rates
+from alm.training.timekeeper import Budget
 from alm.training.validate import rows_for
 
 
@@ -117,14 +118,11 @@ class Fitting:
         rows = rehearsal.rows_of(self.packed.split(TRAIN))
         return rehearsal.fits(config, self.choice, rows, seq_len=self._seq_len)
 
-    def budgeted(self, config: RunConfig, *, finish_by: float) -> RunConfig:
+    def budgeted(self, config: RunConfig, *, finish_by: float) -> tuple[RunConfig, Budget]:
         """`config` with the steps that will be done by then (of `time.monotonic`), from a few that are measured."""
         began = time.monotonic()
         config, rates = self._measured(config)
-        widths = Tokenizer.load(self.packed.tokenizer_path).bytes_per_id
-        validation, ranks = self.packed.split(VALIDATION), self.world.size
-        scored = len(rows_for(validation, widths, wanted_bytes=config.validation.bytes))
-        spent = costs(config, rates, validation_sequences=scored, start=START_SECONDS, ranks=ranks)
+        spent = self._costs(config, rates)
         chosen = self.world.from_main(lambda: fitted(config, spent, seconds=finish_by - time.monotonic()))
         self.on_event(
             Noted(
@@ -132,7 +130,12 @@ class Fitting:
                 f"(measured in {time.monotonic() - began:.1f} s)"
             )
         )
-        return chosen
+        return chosen, Budget(finish_by, self._costs(chosen, rates))
+
+    def _costs(self, config: RunConfig, rates: Rates) -> Costs:
+        widths = Tokenizer.load(self.packed.tokenizer_path).bytes_per_id
+        scored = len(rows_for(self.packed.split(VALIDATION), widths, wanted_bytes=config.validation.bytes))
+        return costs(config, rates, validation_sequences=scored, start=START_SECONDS, ranks=self.world.size)
 
     def _measured(self, config: RunConfig) -> tuple[RunConfig, Rates]:
         rows = rehearsal.rows_of(self.packed.split(TRAIN))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,12 @@ from alm.packing.shards import TokenStream
 from alm.training.config import RunConfig
 from alm.training.garbage import collector_paused
 from alm.training.metrics import MetricsFile, Row, read
+from alm.training.pace import Pace
 from alm.training.samples import Sampler
 from alm.training.skips import Skips
 from alm.training.state import TrainState
 from alm.training.step import StepResult, train_step
-from alm.training.throughput import Clock, Gauge, TimeLeft, times_left
+from alm.training.throughput import Clock, Gauge
 from alm.training.validate import Score, rows_for, validate
 from alm.training.verdict import Judge, fields
 
@@ -42,7 +43,9 @@ class Hooks:
 
     `should_stop` is asked before every micro-batch, of training and of validation, and after every step, by all ranks
     together, who have agreed on the answer; `stop_wanted` is of this rank alone. `save` gets the bits per byte of this
-    step, if it was scored, and returns while it is being written; `settle` hears of one that is through.
+    step, if it was scored, and returns while it is being written; `settle` hears of one that is through. `is_changed`
+    is asked after every step, by all ranks, whether the run is another one from here on; `pace` hears how long all of
+    it takes.
     """
 
     stop_wanted: Callable[[], bool]
@@ -52,6 +55,8 @@ class Hooks:
     settle: Callable[[], object]
     sampler: Sampler | None = None
     judge: Judge | None = None
+    is_changed: Callable[[int], bool] = lambda step: False
+    pace: Pace = field(default_factory=Pace)
 
 
 def train(
@@ -59,8 +64,9 @@ def train(
 ) -> bool:
     """Train `state` up to `training.max_steps`; whether it got there, and the last step was scored.
 
-    Returns early, at a whole step, when `hooks.should_stop` says so. A step whose loss or gradient is not finite
-    is skipped; raises `AlmError` after `training.max_skipped_in_row` of them, or when a weight is not finite.
+    Returns early, at a whole step, when `hooks.should_stop` or `hooks.is_changed` says so. A step whose loss or
+    gradient is not finite is skipped; raises `AlmError` after `training.max_skipped_in_row` of them, or when a weight
+    is not finite.
     """
     training = config.training
     plan = planned(config, streams.train)
@@ -88,7 +94,7 @@ def train(
             if result is None:
                 break
             recorder.after_step(result, state.optimizer.param_groups[0]["lr"])
-            if hooks.should_stop():
+            if hooks.should_stop() or hooks.is_changed(state.step):
                 break
         else:
             if state.step < training.max_steps:
@@ -170,21 +176,12 @@ class _Recorder:
         self._tokens_per_step = config.training.sequences_per_step * streams.train.seq_len
         self._gauge = Gauge(config, choice, seq_len=streams.train.seq_len, ranks=state.sharing.world.size)
         self._validation_rows = rows_for(streams.validation, streams.bytes_per_id, wanted_bytes=config.validation.bytes)
-        self._time_left = self._known_pauses()
+        self._pace = hooks.pace
         self._clock = Clock(state.step)
 
     def waiting(self, loader: Loader) -> Iterator[tuple[int, list[MicroBatch]]]:
         """The batches of `loader`, with a look at the clock."""
         return self._clock.waiting(loader)
-
-    def _known_pauses(self) -> TimeLeft:
-        training, sampler = self._config.training, self._hooks.sampler
-        left = {"saving": times_left(training.checkpoint_interval, training.max_steps)}
-        if len(self._validation_rows):
-            left["validation"] = times_left(self._config.validation.interval, training.max_steps)
-        if sampler is not None:
-            left["samples"] = sampler.left
-        return TimeLeft(training.max_steps, left)
 
     def after_step(self, result: StepResult, lr: float) -> None:
         """Whatever is due after the step that `state` has just finished."""
@@ -237,8 +234,9 @@ class _Recorder:
         step, loss = self._state.step, float(result.loss)
         values = {"loss": loss, "gradient_norm": float(result.gradient_norm)}
         scaler = self._state.scaler
-        reading = self._gauge.read(self._clock.lap(step))
-        self._time_left.stepped(reading.step_seconds)
+        lap = self._clock.lap(step)
+        reading = self._gauge.read(lap)
+        self._pace.stepped(lap)
         row: Row = {
             "step": step,
             # JSON has no word for what is not finite.
@@ -260,7 +258,7 @@ class _Recorder:
                 lr,
                 reading.tokens_per_second,
                 loss=loss if math.isfinite(loss) else None,
-                seconds_left=self._time_left.after(step),
+                seconds_left=self._pace.eta(self._config, step),
                 mfu=reading.mfu,
                 memory_bytes=reading.memory_bytes,
                 data_wait_share=reading.data_wait_share,
@@ -270,11 +268,11 @@ class _Recorder:
     def _sample(self) -> None:
         sampler, step = self._hooks.sampler, self._state.step
         if sampler is not None and sampler.is_due(step):
-            with self._clock.paused(self._time_left.paused("samples")):
+            with self._clock.paused(self._pace.paused("samples")):
                 sampler.sample(step)
 
     def _validate(self) -> Score | None:
-        with self._clock.paused(self._time_left.paused("validation")):
+        with self._clock.paused(self._pace.paused("validation")):
             score = validate(
                 self._state.sharing,
                 self._streams.validation,
@@ -300,7 +298,7 @@ class _Recorder:
 
     def _save(self, score: Score | None) -> None:
         self.skips.look()
-        with self._clock.paused(self._time_left.paused("saving")):
+        with self._clock.paused(self._pace.paused("saving")):
             self._metrics.sync()
             self._hooks.save(None if score is None else score.bits_per_byte)
             gc.collect()

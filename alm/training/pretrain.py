@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,16 +21,18 @@ from alm.events import CheckpointSaved, Listener, Noted, Warned, ignore
 from alm.packing.shards import open_packed
 from alm.tokenizers.file import Tokenizer
 from alm.training import metrics, reference, rehearsal, run, samples
-from alm.training.beginning import check_room, state_of, warn
+from alm.training.beginning import check_room, state_of, warn, warn_of_repeats, write_config
 from alm.training.config import RunConfig
 from alm.training.ending import SavedOnError, checkpoint_of, finish, stopped
 from alm.training.initial import initial_weights
 from alm.training.job import Job
 from alm.training.loop import Hooks, Streams, lr_factor, train
 from alm.training.mirror import Mirror, mirrored
+from alm.training.pace import Pace
 from alm.training.settle import Resume, settle
 from alm.training.state import TrainState
 from alm.training.stop import Agreement, StopRequests
+from alm.training.timekeeper import Budget, Timekeeper
 from alm.training.verdict import Judge
 
 _STOPPING = Noted("stopping after this micro-batch; once more stops at once, without saving")
@@ -58,7 +60,8 @@ def pretrain(
     signal asked for it, or at `deadline` (of `time.monotonic`). Any other error in the middle saves too.
 
     `finish_by`, also of `time.monotonic`, is for a run that begins: it gets as many steps as will be done by then, and
-    what else is counted in steps in proportion. A run that goes on keeps what was chosen when it began.
+    what else is counted in steps in proportion. As long as its schedule allows, their number follows the machine. A run
+    that goes on keeps what was chosen.
 
     Where memory is full, micro-batches are halved and the run goes on: the same curve, which the configuration of the
     run and the next run on this device remember.
@@ -92,13 +95,13 @@ def pretrain(
             return world.from_main(lambda: _up_to_date(job, training.max_steps))
         rehearsal.let_go(choice.device)  # what was tried above would count as taken
         fitting = job.fitting()
-        config = fitting.tried(job.config)
+        config, budget = fitting.tried(job.config), None
         if finish_by is not None and not begun:
-            config = fitting.budgeted(config, finish_by=finish_by)
+            config, budget = fitting.budgeted(config, finish_by=finish_by)
         job = replace(job, config=config)
         with contextlib.ExitStack() as stack:
             world.from_main(lambda: stack.enter_context(run.locked(out)))
-            return _fitted(job, settled.found, deadline=deadline)
+            return _fitted(job, settled.found, budget, deadline=deadline)
 
 
 def _up_to_date(job: Job, step: int) -> RunMetadata:
@@ -106,57 +109,104 @@ def _up_to_date(job: Job, step: int) -> RunMetadata:
     return finish(job, step)
 
 
-def _fitted(job: Job, found: Found | None, *, deadline: float | None) -> RunMetadata:
+def _fitted(job: Job, found: Found | None, budget: Budget | None, *, deadline: float | None) -> RunMetadata:
     """Train; where memory is full, go on from the newest checkpoint with smaller micro-batches."""
     fitting = job.fitting()
     while True:
         try:
-            return _train(job, state_of(job, found), found=found, deadline=deadline)
+            return _train(job, state_of(job, found), budget, found=found, deadline=deadline)
         except (RuntimeError, MemoryError) as error:
             if not device.is_out_of_memory(error):
                 raise
             if job.world.size > 1:  # the others are in the middle of a step
                 fitting.remember(job.config)
                 raise fitting.out_of_memory(job.config) from error
-            job = replace(job, config=fitting.halved(job.config))
+            job = replace(job, config=fitting.halved(run.read_config(job.out)))  # its length may have changed
         rehearsal.let_go(job.choice.device)  # here: the error had hold of everything
         found = newest(job.out, on_event=job.on_event)
 
 
-def _train(job: Job, state: TrainState, *, found: Found | None, deadline: float | None) -> RunMetadata:
+def _train(
+    job: Job, state: TrainState, budget: Budget | None, *, found: Found | None, deadline: float | None
+) -> RunMetadata:
     tokenizer = Tokenizer.load(job.packed.tokenizer_path)
     streams = Streams(job.packed.split(TRAIN), job.packed.split(VALIDATION), tokenizer.bytes_per_id)
     warn(job, streams)
     world = job.world
     world.from_main(lambda: check_room(job, state, found))
-    begun = state.step
+    begun, pace = state.step, Pace() if budget is None else budget.pace()
     with (
         StopRequests(deadline=deadline, on_request=partial(job.on_event, _STOPPING)) as requests,
         _mirror(job, state) as mirror,
         _metrics(job, mirror) as rows,
         _writer(job) as writer,
-        SavedOnError(job, state, writer),
+        SavedOnError(job, state, writer) as saved,
     ):
-        agreement, stop_wanted = Agreement(requests, world), partial(_is_asked, requests)
-        hooks = Hooks(
-            stop_wanted=stop_wanted,
-            should_stop=agreement,
-            on_event=job.on_event,
-            save=partial(_save, job, state, writer),
-            settle=writer.settle,
-            judge=_judge(job),
-            sampler=_sampler(job, state, tokenizer, streams, mirror, should_stop=stop_wanted),
-        )
-        finished = train(state, job.config, streams, choice=job.choice, metrics=rows, hooks=hooks)
+        sitting = _Sitting(state, tokenizer, streams, requests, Agreement(requests, world), mirror, rows, writer, pace)
+        while True:
+            keeper = Timekeeper(saved.job.config, budget, pace, world=world, on_event=job.on_event)
+            finished = sitting.train(saved.job, keeper)
+            if keeper.changed is None:
+                break
+            saved.job = sitting.changed(saved.job, keeper.changed)
+        job = saved.job
         writer.wait()
         rows.sync()
         if not finished:
             path = writer.save_now(checkpoint_of(job, state), interrupted=True)
-            raise stopped(job, path, state.step, agreement.reason)
+            raise stopped(job, path, state.step, sitting.agreement.reason)
         # The disk was full: it may have room now.
         if state.step > begun and not world.from_main(lambda: writer.has_saved(state.step)):
             writer.save_now(checkpoint_of(job, state))
     return world.from_main(lambda: finish(job, state.step))
+
+
+@dataclass(frozen=True)
+class _Sitting:
+    """What stays as it is for as long as a process trains, also where the length of its run changes."""
+
+    state: TrainState
+    tokenizer: Tokenizer
+    streams: Streams
+    requests: StopRequests
+    agreement: Agreement
+    mirror: Mirror
+    rows: metrics.MetricsFile
+    writer: CheckpointWriter
+    pace: Pace
+
+    def train(self, job: Job, keeper: Timekeeper) -> bool:
+        """Whether `job` is finished: it may be asked to stop, or have another length from some step on."""
+        stop_wanted = partial(_is_asked, self.requests)
+        hooks = Hooks(
+            stop_wanted=stop_wanted,
+            should_stop=self.agreement,
+            on_event=job.on_event,
+            save=partial(_save, job, self.state, self.writer),
+            settle=self.writer.settle,
+            judge=_judge(job),
+            sampler=_sampler(job, self, should_stop=stop_wanted),
+            is_changed=keeper,
+            pace=self.pace,
+        )
+        return train(self.state, job.config, self.streams, choice=job.choice, metrics=self.rows, hooks=hooks)
+
+    def changed(self, job: Job, config: RunConfig) -> Job:
+        """`job` with another configuration from here on.
+
+        A checkpoint comes first: what was done before the change is not done again after it.
+        """
+        is_longer = config.training.max_steps > job.config.training.max_steps
+        job = replace(job, config=config)
+        if is_longer:
+            job.world.from_main(lambda: warn_of_repeats(job, self.streams))
+        self.writer.wait()
+        self.rows.sync()
+        if not job.world.from_main(lambda: self.writer.has_saved(self.state.step)):
+            _save(job, self.state, self.writer, None)
+            self.writer.wait()
+        job.world.from_main(lambda: write_config(job))
+        return job
 
 
 def _mirror(job: Job, state: TrainState) -> contextlib.AbstractContextManager[Mirror]:
@@ -187,29 +237,19 @@ def _is_asked(requests: StopRequests) -> bool:
     return requests.reason is not None
 
 
-def _sampler(
-    job: Job,
-    state: TrainState,
-    tokenizer: Tokenizer,
-    streams: Streams,
-    mirror: Mirror,
-    *,
-    should_stop: Callable[[], bool],
-) -> samples.Sampler | None:
+def _sampler(job: Job, sitting: _Sitting, *, should_stop: Callable[[], bool]) -> samples.Sampler | None:
     """Who writes samples: the main rank alone, if it has all of the model; the others wait."""
-    if not job.world.is_main or not job.config.samples.prompts:
-        return None
-    if not state.sharing.is_whole_here:
-        job.on_event(Warned("no samples are made during a run with `training.parallel: fsdp`", None))
+    state = sitting.state
+    if not job.world.is_main or not job.config.samples.prompts or not state.sharing.is_whole_here:
         return None
     return samples.Sampler(
         state.model,
-        tokenizer,
+        sitting.tokenizer,
         job.config,
-        held_out=streams.validation,
+        held_out=sitting.streams.validation,
         run=job.out,
         should_stop=should_stop,
-        on_event=mirror.hearing(job.on_event),
+        on_event=sitting.mirror.hearing(job.on_event),
     )
 
 

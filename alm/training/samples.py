@@ -7,7 +7,6 @@ random state, so a run's weights are the same with samples and without.
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -82,10 +81,6 @@ class Sampler:
 
     def is_due(self, step: int) -> bool:
         return step in self.steps
-
-    def left(self, step: int) -> int:
-        """How many of the steps come after `step`."""
-        return len(self.steps) - bisect_right(self.steps, step)
 
     def catch_up(self, step: int) -> None:
         """Make what a stop kept from being made after `step`."""

@@ -1,4 +1,4 @@
-"""How fast a run is, how much of the device it uses, how long it waits, and how long it will still take."""
+"""How fast a run is, how much of the device it uses, and how long it waits."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from typing import TypeVar
 from alm.device import Choice, matmul_rate, measured_matmul_rate, peak_memory_bytes
 from alm.model.count import count
 from alm.training.config import RunConfig
-
-# Recent laps count most, and a single slow one does not turn the estimate over.
-_NEWEST_LAP_WEIGHT = 0.3
 
 T = TypeVar("T")
 
@@ -113,41 +110,3 @@ class Gauge:
             data_wait_share=min(lap.waited / lap.seconds, 1.0),
             memory_bytes=peak_memory_bytes(self._device),
         )
-
-
-class TimeLeft:
-    """Steps left at their recent speed, and each kind of pause at the length it last had.
-
-    `pauses` says, for each kind, how many of it come after a step.
-    """
-
-    def __init__(self, max_steps: int, pauses: dict[str, Callable[[int], int]]) -> None:
-        self._max_steps = max_steps
-        self._pauses = pauses
-        self._seconds = dict.fromkeys(pauses, 0.0)
-        self._step_seconds: float | None = None
-
-    def stepped(self, step_seconds: float) -> None:
-        """A lap's mean."""
-        before = step_seconds if self._step_seconds is None else self._step_seconds
-        self._step_seconds = before + _NEWEST_LAP_WEIGHT * (step_seconds - before)
-
-    def paused(self, kind: str) -> Callable[[float], None]:
-        """What hears the length of a pause of `kind`."""
-
-        def told(seconds: float) -> None:
-            self._seconds[kind] = seconds
-
-        return told
-
-    def after(self, step: int) -> float | None:
-        """Seconds from `step` to the end; None before the first lap."""
-        if self._step_seconds is None:
-            return None
-        pauses = sum(self._seconds[kind] * left(step) for kind, left in self._pauses.items())
-        return (self._max_steps - step) * self._step_seconds + pauses
-
-
-def times_left(interval: int, max_steps: int) -> Callable[[int], int]:
-    """How often something that is due every `interval` steps, and at the last one, comes after a step."""
-    return lambda step: -(-max_steps // interval) - step // interval if step < max_steps else 0

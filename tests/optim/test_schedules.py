@@ -11,7 +11,7 @@ from builders import run_config
 from pydantic import ValidationError
 
 from alm import kinds
-from alm.optim.schedules import cosine, linear, wsd
+from alm.optim.schedules import agree, common, cosine, linear, wsd
 from alm.training.config import RunConfig
 
 KINDS = kinds.names("alm.optim.schedules")
@@ -98,6 +98,38 @@ def test_the_stable_part_does_not_depend_on_the_length() -> None:
     """What WSD is for: a run can be made longer from where its decay began."""
     short, long = (factors("wsd", max_steps=n, warmup_steps=20, decay_fraction=0.25) for n in (100, 400))
     assert long[:75] == short[:75]
+
+
+@pytest.mark.parametrize(("kind", "values"), SHAPES)
+@pytest.mark.parametrize("fixed", [
+    {"warmup_steps": 5}, {"warmup_steps": "auto"}, {"warmup_steps": 3, "total_steps": 20}, {"final_fraction": 1.0},
+])  # fmt: skip
+def test_two_lengths_agree_as_far_as_their_lists_of_factors_do(
+    kind: str, values: dict[str, Any], fixed: dict[str, Any]
+) -> None:
+    config = kinds.load("alm.optim.schedules", kind).Config(**values, **fixed)
+    for one, other in itertools.combinations((20, 21, 45), 2):
+        lists = [factors(kind, max_steps=steps, **values, **fixed) for steps in (one, other)]
+        shorter = min(one, other)
+        assert common((config, one), (config, other)) == max(
+            updates for updates in range(shorter + 1) if lists[0][:updates] == lists[1][:updates]
+        )
+        for updates in range(shorter + 1):
+            found = agree((config, one), (config, other), updates=updates)
+            assert found == (lists[0][:updates] == lists[1][:updates]), (one, other, updates)
+
+
+@pytest.mark.parametrize(("kind", "values", "expected"), [
+    ("wsd", {"decay_fraction": 0.4}, 61),  # the first update of the decay is at the peak
+    ("wsd", {"decay_fraction": 1.0, "warmup_steps": 0}, 1),
+    ("cosine", {}, 11),
+    ("linear", {}, 11),
+    ("linear", {"final_fraction": 1.0}, 100),
+    ("cosine", {"warmup_steps": "auto"}, 0),  # the warm-up depends on the length
+])  # fmt: skip
+def test_the_length_is_open_until_the_decay(kind: str, values: dict[str, Any], expected: int) -> None:
+    config = kinds.load("alm.optim.schedules", kind).Config(**{"warmup_steps": 10, **values})
+    assert common((config, 100), (config, 200)) == common((config, 200), (config, 100)) == expected
 
 
 @pytest.mark.parametrize(("kind", "values", "fault"), [

@@ -12,7 +12,7 @@ from builders import run_config
 from alm.config.load import load
 from alm.errors import ConfigError, StoppedError
 from alm.events import Event, Noted, Stepped, Warned
-from alm.training import fitting, limits, rehearsal, run, step
+from alm.training import fitting, limits, rehearsal, run, step, timekeeper
 from alm.training.asked import asked_of, differing, kept, overrides, still_asked
 from alm.training.config import RunConfig
 from alm.training.pretrain import pretrain
@@ -173,7 +173,7 @@ _real_backward = step._backward
 
 @pytest.fixture
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device on which a step takes a second, and a clock at 1,000."""
+    """A device on which a step takes a second, and a clock at 1,000. Nobody looks again."""
     monkeypatch.setattr(rehearsal, "rehearse", lambda *_, **__: Rates(0.9, 0.1, 0.0, 0.0))
 
     class Clock:
@@ -182,6 +182,7 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> None:
             return 1000.0
 
     monkeypatch.setattr(fitting, "time", Clock)
+    monkeypatch.setattr(timekeeper, "looks", lambda config: frozenset())
 
 
 @pytest.mark.usefixtures("steady")

@@ -15,8 +15,9 @@ from alm.model.count import count
 from alm.training import budget
 from alm.training.budget import Proposal, fitted, propose, tokens_per_parameter, vocabulary_for
 from alm.training.config import TRAIN_SECTIONS, RunConfig
-from alm.training.costs import Costs, costs
+from alm.training.costs import Costs, costs, times
 from alm.training.rehearsal import Rates
+from alm.training.samples import sample_steps
 from alm.training.sizes import ladder
 
 STEP = 0.5
@@ -50,6 +51,19 @@ def test_what_a_run_costs_is_the_sum_of_what_it_does() -> None:
     assert spent["start"] == 7.0
     silent = config(samples__prompts=[])
     assert costs(silent, rates, validation_sequences=30, start=7.0).of(silent)["samples"] == 0
+
+
+def test_what_is_due_at_intervals_and_at_the_end_is_counted() -> None:
+    for max_steps, interval in itertools.product((1, 7, 12, 40), (1, 3, 4, 12, 50)):
+        wanted = config(training__max_steps=max_steps, training__checkpoint_interval=interval,
+                        scheduler__warmup_steps=0, validation__interval=interval, samples__count=5)  # fmt: skip
+        due = [step for step in range(1, max_steps + 1) if step % interval == 0 or step == max_steps]
+        for step in range(max_steps + 1):
+            left = sum(later > step for later in due)
+            found = times(wanted, after=step)
+            assert (found["validation"], found["saving"]) == (left, left), (max_steps, interval, step)
+            assert found["samples"] == sum(later > step for later in sample_steps(max_steps, 5))
+        assert times(wanted) == times(wanted, after=0)
 
 
 @pytest.mark.parametrize("seconds", [30, 120, 1200, 100_000])

@@ -17,7 +17,7 @@ from alm.distributed import World
 from alm.errors import AlmError, ConfigError
 from alm.events import Event, Noted, Resumed, Warned
 from alm.packing.shards import open_packed
-from alm.training import fitting, limits, metrics, rehearsal, run, step
+from alm.training import fitting, limits, metrics, rehearsal, run, step, timekeeper
 from alm.training.config import RunConfig
 from alm.training.fit import USABLE_SHARE, needs
 from alm.training.fitting import Fitting
@@ -240,7 +240,7 @@ def test_on_a_cpu_what_counting_says_is_heeded(data: Path, room: int, expected: 
 
 @pytest.fixture
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device on which a step takes a second, and a clock at 1,000."""
+    """A device on which a step takes a second, and a clock at 1,000. Nobody looks again."""
     rates = Rates(micro_batch=0.9, update=0.1, validation_sequence=0.0, generated_token=0.0)
     monkeypatch.setattr(rehearsal, "rehearse", lambda *_, **__: rates)
 
@@ -250,6 +250,7 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> None:
             return 1000.0
 
     monkeypatch.setattr(fitting, "time", Clock)
+    monkeypatch.setattr(timekeeper, "looks", lambda config: frozenset())
 
 
 @pytest.mark.usefixtures("steady")
@@ -288,5 +289,5 @@ def test_a_budget_is_measured_with_what_fits(data: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(rehearsal, "rehearse", rehearse)
     packed, events = open_packed(data), list[Event]()
     here = Fitting(packed, Choice(torch.device("cpu"), "fp32", "", ""), World(), None, events.append)
-    found = here.budgeted(with_data(config(), packed), finish_by=10**9)
+    found, _ = here.budgeted(with_data(config(), packed), finish_by=10**9)
     assert (found.training.micro_batch_size, found.training.gradient_accumulation) == (2, 2)

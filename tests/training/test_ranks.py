@@ -157,6 +157,12 @@ def test_a_checkpoint_loads_at_any_number_of_ranks_and_either_way_of_sharing(
     assert ranked.loaded(ranked.config_of("ddp"), data, run) == ranked.bits(run, middle)
 
 
+def test_all_ranks_hear_that_a_run_has_another_length(two: dict[str, Any]) -> None:
+    found = two["kept_in_time"]
+    assert found["steps"] == 20  # by the clock of the main rank
+    assert found["bits"][0] == found["bits"][1]
+
+
 def test_only_the_main_rank_writes(each: dict[int, dict[str, Any]], alone: dict[str, str], out: Path) -> None:
     for size in (2, 3, 4):
         assert {path.name for path in (out / f"ddp-{size}").iterdir()} == {

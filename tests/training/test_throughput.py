@@ -1,4 +1,4 @@
-"""Speed, use of the machine and time left, with a clock that the test moves."""
+"""Speed and use of the machine, with a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alm.training import metrics, throughput
 from alm.training.pretrain import pretrain
 from alm.training.skips import Skips
 from alm.training.step import StepResult
-from alm.training.throughput import Clock, Gauge, Lap, TimeLeft, times_left
+from alm.training.throughput import Clock, Gauge, Lap
 
 CPU = Choice(torch.device("cpu"), "fp32", "", "")
 
@@ -79,30 +79,6 @@ def test_a_rate_that_was_measured_on_a_busy_machine_is_measured_again(monkeypatc
     assert gauge.read(lap).mfu == pytest.approx(0.5)
     monkeypatch.setattr(throughput, "measured_matmul_rate", None)
     assert gauge.read(lap).mfu == pytest.approx(0.5)
-
-
-def test_the_time_left_is_steps_at_their_recent_speed_and_pauses_as_they_last_were() -> None:
-    left = TimeLeft(100, {"validation": times_left(40, 100), "saving": times_left(100, 100)})
-    assert left.after(10) is None
-    left.stepped(2.0)
-    assert left.after(10) == pytest.approx(90 * 2.0)
-    left.paused("validation")(5.0)
-    assert left.after(10) == pytest.approx(90 * 2.0 + 3 * 5.0)  # after steps 40, 80 and 100
-    left.paused("saving")(7.0)
-    assert left.after(90) == pytest.approx(10 * 2.0 + 5.0 + 7.0)
-    for _ in range(40):
-        left.stepped(1.0)
-    assert left.after(90) == pytest.approx(10 * 1.0 + 5.0 + 7.0, rel=1e-4)
-    assert left.after(100) == 0.0
-
-
-def test_what_is_due_at_intervals_and_at_the_end_is_counted() -> None:
-    for max_steps in (1, 7, 12, 40):
-        for interval in (1, 3, 4, 12, 50):
-            due = [step for step in range(1, max_steps + 1) if step % interval == 0 or step == max_steps]
-            left = times_left(interval, max_steps)
-            for step in range(max_steps + 1):
-                assert left(step) == sum(later > step for later in due), (max_steps, interval, step)
 
 
 def test_rows_and_events_have_it_and_nothing_waits_for_the_device_in_between(
