@@ -121,7 +121,7 @@ def _shape(size: tuple[int, int]) -> ModelConfig:
         "d_model": d_model,
         "n_layers": n_layers,
         "n_heads": heads,
-        "n_kv_heads": 1 if heads % 2 else heads // 2,
+        "n_kv_heads": heads,
         "ffn_hidden_size": math.ceil(_FFN_RATIO * d_model / _FFN_MULTIPLE) * _FFN_MULTIPLE,
     }
     return Recipe().config(*(f"model.{key}={value}" for key, value in values.items())).model
