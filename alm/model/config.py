@@ -60,7 +60,8 @@ class ModelConfig(Config):
         0.0,
         ge=0,
         description="How much of what it reads each attention hands on unchanged before it has learned anything; "
-        "0 begins with noise. With 1 and tied embeddings names are copied far sooner (docs/benchmarks.md).",
+        "0 begins with noise. With 1 or 2 and tied embeddings a small model copies names far sooner "
+        "(docs/benchmarks.md); the first loss may then lie below that of a uniform guess.",
     )
     tie_embeddings: bool = Field(True, description="Whether the output head is the embedding table.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping a value while training.")

@@ -92,8 +92,10 @@ def _make_ready(job: Job, found: Found | None) -> None:
 
 def write_config(job: Job) -> None:
     """Make the run's folder say how it is configured now, and what was asked for where that differs."""
-    run.note_asked(job.out, differing(job.asked, job.config))  # before the configuration: a kill between does no harm
+    before, now = (differing(job.asked, config) for config in (run.read_config(job.out), job.config))
+    run.note_asked(job.out, {**before, **now})  # first, and for both configurations: a kill between does no harm
     write_text(job.out / run.CONFIG_NAME, write_yaml(job.config.model_dump(mode="json")))
+    run.note_asked(job.out, now)
 
 
 def _check_same_bits(checkpoint: Checkpoint, job: Job) -> None:

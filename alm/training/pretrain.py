@@ -18,6 +18,7 @@ from alm.checkpoint.load import Found, newest
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.errors import AlmError
 from alm.events import CheckpointSaved, Listener, Noted, Warned, ignore
+from alm.files import is_full
 from alm.packing.shards import open_packed
 from alm.tokenizers.file import Tokenizer
 from alm.training import metrics, reference, rehearsal, run, samples
@@ -192,21 +193,38 @@ class _Sitting:
         return train(self.state, job.config, self.streams, choice=job.choice, metrics=self.rows, hooks=hooks)
 
     def changed(self, job: Job, config: RunConfig) -> Job:
-        """`job` with another configuration from here on.
+        """`job` with another configuration from here on; `job` as it is where the disk has no room to say so.
 
         A checkpoint comes first: what was done before the change is not done again after it.
         """
-        is_longer = config.training.max_steps > job.config.training.max_steps
-        job = replace(job, config=config)
-        if is_longer:
-            job.world.from_main(lambda: warn_of_repeats(job, self.streams))
+        other = replace(job, config=config)
         self.writer.wait()
         self.rows.sync()
         if not job.world.from_main(lambda: self.writer.has_saved(self.state.step)):
-            _save(job, self.state, self.writer, None)
+            _save(other, self.state, self.writer, None)
             self.writer.wait()
-        job.world.from_main(lambda: write_config(job))
-        return job
+        return other if job.world.from_main(lambda: self._is_noted(job, other)) else job
+
+    def _is_noted(self, job: Job, other: Job) -> bool:
+        """Make the folder say that the run is now `other`; whether there was room for that, and for what it will save.
+
+        Where not, it has been told why.
+        """
+        if not self.writer.has_saved(self.state.step):
+            return False
+        is_longer = other.config.training.max_steps > job.config.training.max_steps
+        try:
+            if is_longer:
+                check_room(other, self.state, None)
+            write_config(other)
+        except AlmError as error:
+            if error.__cause__ is not None and not is_full(error):
+                raise
+            job.on_event(Warned(f"the run keeps its length: {error.message}", error.hint))
+            return False
+        if is_longer:
+            warn_of_repeats(other, self.streams)
+        return True
 
 
 def _mirror(job: Job, state: TrainState) -> contextlib.AbstractContextManager[Mirror]:

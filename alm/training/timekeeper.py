@@ -15,6 +15,7 @@ from alm.distributed import World
 from alm.errors import ConfigError
 from alm.events import Listener, Noted
 from alm.optim.schedules import agree, common, warmup_steps
+from alm.training.budget import MOST_SECONDS_BETWEEN_CHECKPOINTS
 from alm.training.config import RunConfig, checked
 from alm.training.costs import Costs
 from alm.training.pace import Pace
@@ -62,13 +63,13 @@ class Timekeeper:
         each = self._pace.steady()
         if each is None:
             return None
-        # The last checkpoint is waited for.
-        seconds = budget.finish_by - time.monotonic() - budget.costs.saving
+        # The last checkpoint is waited for, and one at a change.
+        seconds = budget.finish_by - time.monotonic() - 2 * budget.costs.saving
         wanted = steps_in_time(self._config, self._pace, step=step, step_seconds=each, seconds=seconds)
         before = self._config.training.max_steps
         if not _is_worth_it(wanted, before, step):
             return None
-        found = nearest(self._config, wanted, step=step)
+        found = _often_saved(nearest(self._config, wanted, step=step), each)
         steps = found.training.max_steps
         is_changed = _is_worth_it(steps, before, step)
         if is_changed or steps > wanted:
@@ -77,6 +78,14 @@ class Timekeeper:
             also = f", but the learning rates so far need {steps:,}, {late:,.0f} seconds more"
             self._on_event(Noted(said + also if steps > wanted else said))
         return found if is_changed else None
+
+
+def _often_saved(config: RunConfig, step_seconds: float) -> RunConfig:
+    """`config` with checkpoints as often as `fitted` promises, if steps take so long."""
+    training = config.training
+    most = max(1, int(MOST_SECONDS_BETWEEN_CHECKPOINTS / step_seconds))
+    interval = min(training.checkpoint_interval, most)
+    return config.model_copy(update={"training": training.model_copy(update={"checkpoint_interval": interval})})
 
 
 def _is_worth_it(steps: int, before: int, step: int) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
+import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -16,12 +18,14 @@ from builders import run_config
 from pydantic import ValidationError
 
 from alm import kinds
-from alm.checkpoint.format import LAST_NAME
+from alm.checkpoint import background
+from alm.checkpoint.format import LAST_NAME, Checkpoint
 from alm.checkpoint.load import load_checkpoint
 from alm.distributed import World
 from alm.errors import StoppedError
 from alm.events import CheckpointSaved, Event, Judged, Noted, Stepped, Warned
-from alm.training import fitting, limits, metrics, rehearsal, run, samples, step, throughput, timekeeper
+from alm.files import explained
+from alm.training import beginning, fitting, limits, metrics, rehearsal, run, samples, step, throughput, timekeeper
 from alm.training.config import RunConfig
 from alm.training.costs import Costs
 from alm.training.pace import Pace
@@ -321,6 +325,40 @@ def bits(out: Path) -> str:
 
 def rows(out: Path) -> list[dict[str, Any]]:
     return metrics.without_clock(metrics.read(out)) + metrics.read(out, name=samples.NAME)
+
+
+@pytest.mark.parametrize("full", ["checkpoint", "config.yaml"])
+def test_a_full_disk_at_a_change_leaves_the_run_as_it_is_until_the_next_look(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    out, events, refused = tmp_path / "run", list[Event](), list[str]()
+    Machine(lambda step: 2.0, Now(), monkeypatch)
+    save, write = background.save_checkpoint, beginning.write_text
+
+    def refuse(name: str) -> None:
+        if name == full and not refused:
+            refused.append(name)
+            with explained(out):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def saved(checkpoint: Checkpoint, *args: Any, **keywords: Any) -> Any:
+        refuse("checkpoint")
+        return save(checkpoint, *args, **keywords)
+
+    def written(path: Path, text: str) -> None:
+        if out.exists() and (out / run.CONFIG_NAME).exists() and list(out.glob("ckpt-*.pt")):
+            refuse(path.name)
+        write(path, text)
+
+    monkeypatch.setattr(background, "save_checkpoint", saved)
+    monkeypatch.setattr(beginning, "write_text", written)
+    pretrain(wanted(), data=data, out=out, finish_by=FINISH_BY, on_event=events.append)
+    assert refused == [full]
+    assert any(isinstance(event, Warned) for event in events)
+    looked = [event.message for event in events if isinstance(event, Noted) and "a step takes 2 s" in event.message]
+    assert len(looked) == 2
+    assert run.read_config(out).training.max_steps < 40
+    assert load_checkpoint(out / LAST_NAME).step == run.read_config(out).training.max_steps
 
 
 def test_a_run_that_was_changed_is_one_that_had_its_length_from_the_start(

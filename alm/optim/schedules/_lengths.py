@@ -5,6 +5,9 @@ A schedule that looks at the end of the run only in its last part leaves the len
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from alm import kinds
 from alm.config.base import Config
 
@@ -14,17 +17,17 @@ Timed = tuple[Config, int]
 
 def agree(one: Timed, other: Timed, *, updates: int) -> bool:
     """Whether the factors of the first `updates` are the same in both."""
+    first, second = _factors(one), _factors(other)
     # From the last one on: that is where two lengths differ, if they do.
-    return all(_factor(one, number) == _factor(other, number) for number in reversed(range(updates)))
+    return all(first(number) == second(number) for number in reversed(range(updates)))
 
 
 def common(one: Timed, other: Timed) -> int:
     """How many updates have the same factors in both, from the first one on, as long as both last."""
-    shorter = min(one[1], other[1])
-    return next((number for number in range(shorter) if _factor(one, number) != _factor(other, number)), shorter)
+    shorter, first, second = min(one[1], other[1]), _factors(one), _factors(other)
+    return next((number for number in range(shorter) if first(number) != second(number)), shorter)
 
 
-def _factor(timed: Timed, number: int) -> float:
+def _factors(timed: Timed) -> Callable[[int], float]:
     schedule, max_steps = timed
-    factor: float = kinds.module_of(schedule).factor(schedule, number, max_steps=max_steps)
-    return factor
+    return partial(kinds.module_of(schedule).factor, schedule, max_steps=max_steps)

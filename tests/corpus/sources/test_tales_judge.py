@@ -17,7 +17,8 @@ HE_NAMES = [name.text for name in (*cast.BOY_NAMES, *cast.HE_ANIMAL_NAMES)]
 GIRLS, BOYS = [[name.text for name in names] for names in (cast.GIRL_NAMES, cast.BOY_NAMES)]
 NAME = re.compile(r"\b(" + "|".join(SHE_NAMES + HE_NAMES) + r")\b")
 CUTS = (None, 800, 500, 200)
-MISSED = 0.04  # of planted faults: both are named early in a tale, or hardly a pronoun is in it
+# Of planted faults: both are named early in a tale; few tales have hardly a pronoun, and none that follows its subject.
+MISSED, MISSED_PRONOUNS = 0.02, 0.04
 
 MIA = "Once upon a time, there was a small girl named Mia. She was kind. "
 MIA_AND_REX = MIA + "Her best friend was a big brown bear named Gus. "
@@ -117,16 +118,22 @@ def swapped_kind(tale: str, random: Random) -> str:
 
 
 @pytest.mark.parametrize(
-    ("plant", "found_by"),
-    [(swapped_hero, {"cast"}), (swapped_pronouns, {"known", "own", "elder"}), (swapped_kind, {"kind"})],
+    ("plant", "found_by", "most"),
+    [
+        (swapped_hero, {"cast"}, MISSED),
+        (swapped_pronouns, {"known", "own", "elder"}, MISSED_PRONOUNS),
+        (swapped_kind, {"kind"}, MISSED),
+    ],
 )
-def test_planted_faults_are_found(tales: list[str], plant: Callable[[str, Random], str], found_by: set[str]) -> None:
+def test_planted_faults_are_found(
+    tales: list[str], plant: Callable[[str, Random], str], found_by: set[str], most: float
+) -> None:
     random = Random(1)
     planted = [plant(tale, random) for tale in tales]
     changed = [text for text, tale in zip(planted, tales, strict=True) if text != tale]
     assert len(changed) > 0.9 * len(tales)
     missed = [text for text in changed if not rules(text) & found_by]
-    assert len(missed) <= MISSED * len(changed), missed[:3]
+    assert len(missed) <= most * len(changed), missed[:3]
 
 
 def test_every_rule_says_what_it_is() -> None:
