@@ -43,6 +43,7 @@ def test_defaults() -> None:
         "x0_skip": False,
         "value_residual": False,
         "smear": False,
+        "copy_init": 0.0,
         "tie_embeddings": True,
         "dropout": 0.0,
         "norm_eps": 1e-6,
