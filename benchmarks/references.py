@@ -18,9 +18,11 @@ from pathlib import Path
 
 from alm.config import presets
 from alm.config.load import Part, load
+from alm.packing.config import PackConfig
 from alm.packing.shards import open_packed
 from alm.quickstart.recipe import RUN_PRESET, SEQ_LEN, VOCAB_SIZE
 from alm.quickstart.run import CORPUS_PRESET, PACK_MODE
+from alm.tokenizers.config import TokenizerConfig
 from alm.training import metrics, reference, run
 from alm.training.config import TRAIN_SECTIONS, RunConfig
 
@@ -33,16 +35,16 @@ class Job:
 
     model: str
     train: str
-    vocab_size: int
-    seq_len: int
-    mode: str
-    changes: tuple[str, ...] = ()
+    vocab_size: int = TokenizerConfig().vocab_size
+    seq_len: int = PackConfig().seq_len
+    mode: str = PackConfig().mode
 
 
+# But for the quickstart they are what the commands make that are given the tales, the model and nothing else.
 JOBS = {
     "quickstart": Job(RUN_PRESET, RUN_PRESET, VOCAB_SIZE, SEQ_LEN, PACK_MODE),
-    # An eighth of the training file's steps, which see about as many tokens as the quickstart's.
-    "1m": Job("1m", "train", VOCAB_SIZE, SEQ_LEN, PACK_MODE, ("training.max_steps=200",)),
+    "1m": Job("1m", "train"),
+    "pico": Job("pico", "train"),
 }
 
 
@@ -88,7 +90,7 @@ def _packed(job: Job, work: Path) -> Path:
 
 def _trained(job: Job, packed: Path, out: Path, seed: int) -> Path:
     steps = _steps(job)
-    changes = [*job.changes, f"training.seed={seed}", f"validation.interval={max(1, steps // POINTS)}"]
+    changes = [f"training.seed={seed}", f"validation.interval={max(1, steps // POINTS)}"]
     changes += ["samples.prompts=[]", "training.threads=1", f"training.checkpoint_interval={steps}"]
     words = [word for change in changes for word in ("--set", change)]
     _alm("pretrain", "--model", job.model, "--train", job.train, "--data", packed, "--out", out, *words)
@@ -97,7 +99,7 @@ def _trained(job: Job, packed: Path, out: Path, seed: int) -> Path:
 
 def _steps(job: Job) -> int:
     parts = [Part(presets.find(job.train), TRAIN_SECTIONS)]
-    return load(RunConfig, parts, overrides=list(job.changes)).training.max_steps
+    return load(RunConfig, parts).training.max_steps
 
 
 def _curve(folder: Path) -> list[tuple[int, float]]:

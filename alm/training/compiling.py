@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,20 +22,48 @@ MIN_SPEEDUP = 1.05
 Forward = Callable[[Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class Trial:
+    """Seconds of a micro-batch, forward and backward, with and without compiling; None where it did not work."""
+
+    plain: float | None = None
+    compiled: float | None = None
+    trouble: str = ""
+
+    @property
+    def pays(self) -> bool:
+        """Whether the gain is worth the time that compiling takes."""
+        return self.plain is not None and self.compiled is not None and self.plain / self.compiled >= MIN_SPEEDUP
+
+    @property
+    def share(self) -> float:
+        """What is left of a micro-batch's time by the better of both."""
+        return self.compiled / self.plain if self.pays and self.plain and self.compiled else 1.0
+
+    def __str__(self) -> str:
+        if self.plain is None or self.compiled is None:
+            return f"it does not work here ({self.trouble})"
+        return f"a micro-batch takes {self.compiled * 1e3:.1f} ms with it, {self.plain * 1e3:.1f} without"
+
+
 def settled(config: RunConfig, choice: Choice, *, seq_len: int, on_event: Listener) -> bool:
     """`training.compile` as true or false; `auto` is tried where it may pay, which a CPU is not."""
-    wanted = config.training.compile
-    if wanted != "auto":
-        return wanted
-    if choice.device.type == "cpu":
-        return False
-    pays, why = tried(config, choice, seq_len=seq_len)
-    on_event(Noted(f"torch.compile is {'on' if pays else 'off'}: {why}"))
-    return pays
+    if config.training.compile != "auto":
+        return config.training.compile
+    trial = tried(config, choice, seq_len=seq_len, on_event=on_event)
+    return trial is not None and trial.pays
 
 
-def tried(config: RunConfig, choice: Choice, *, seq_len: int) -> tuple[bool, str]:
-    """Whether the model, in micro-batches as in the run, is faster compiled than not; and a few words on it."""
+def tried(config: RunConfig, choice: Choice, *, seq_len: int, on_event: Listener) -> Trial | None:
+    """Both ways, in micro-batches as in the run, where `training.compile` leaves it open and it may pay."""
+    if config.training.compile != "auto" or choice.device.type == "cpu":
+        return None
+    trial = _trial(config, choice, seq_len)
+    on_event(Noted(f"torch.compile is {'on' if trial.pays else 'off'}: {trial}"))
+    return trial
+
+
+def _trial(config: RunConfig, choice: Choice, seq_len: int) -> Trial:
     model = Transformer(config.model)
     initialize(model, seed=config.training.seed)
     model.to(choice.device).train()
@@ -44,16 +73,9 @@ def tried(config: RunConfig, choice: Choice, *, seq_len: int) -> tuple[bool, str
     devices = [choice.device] if choice.device.type == "cuda" else []
     with torch.random.fork_rng(devices):  # dropout draws
         try:
-            plain = _seconds(model, model, ids, choice)
-            compiled = _seconds(torch.compile(model), model, ids, choice)
+            return Trial(_seconds(model, model, ids, choice), _seconds(torch.compile(model), model, ids, choice))
         except RuntimeError as error:  # a compiler is missing, or memory, or an operation is not known to it
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            return False, f"it does not work here ({reason[:200]})"
-    model.zero_grad(set_to_none=True)
-    return (
-        plain / compiled >= MIN_SPEEDUP,
-        f"a micro-batch takes {compiled * 1e3:.1f} ms with it, {plain * 1e3:.1f} without",
-    )
+            return Trial(trouble=(str(error).strip().splitlines() or [type(error).__name__])[0][:200])
 
 
 def _seconds(forward: Forward, model: Transformer, ids: Tensor, choice: Choice) -> float:

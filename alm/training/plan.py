@@ -15,7 +15,7 @@ from alm.errors import ConfigError
 from alm.events import Listener, ignore
 from alm.model.count import Count, count
 from alm.optim.schedules import warmup_steps
-from alm.training import limits, precision, rehearsal
+from alm.training import compiling, limits, precision, rehearsal
 from alm.training.budget import TOKENS_PER_PARAMETER, fitted
 from alm.training.config import RunConfig, TrainingConfig
 from alm.training.costs import START_SECONDS, Costs, costs, times
@@ -120,7 +120,8 @@ def plan(
     memory = Room(config, text.seq_len, choice, ranks)
     is_measured = is_measured and _can_be_tried(memory)
     before = memory.process_bytes  # now: trying adds to it
-    tried = _tried(memory, text, started=started, is_measured=is_measured)
+    trial = compiling.tried(config, choice, seq_len=text.seq_len, on_event=on_event) if is_measured else None
+    tried = _tried(memory, text, trial, started=started, is_measured=is_measured)
     if budget is not None:
         config, text = _for_budget(config, text, tried.spent, data, seconds=budget, tokens=tokens)
     return _Sums(config, text, choice, ranks).plan(memory, tried, cost, process_bytes=before)
@@ -146,13 +147,15 @@ class _Tried:
     is_full: bool = False  # although counting said that it fits
 
 
-def _tried(memory: Room, text: Text, *, started: float | None, is_measured: bool) -> _Tried:
+def _tried(
+    memory: Room, text: Text, trial: compiling.Trial | None, *, started: float | None, is_measured: bool
+) -> _Tried:
     """A few steps of the run as it is configured; cut smaller where they do not fit."""
     training = memory.config.training if memory.fits is not False else memory.suggested()
     is_full = False
     while is_measured and training is not None:
         config = memory.config.model_copy(update={"training": training})
-        spent = _spent(config, text, memory.choice, ranks=memory.ranks, started=started)
+        spent = _spent(config, text, memory.choice, trial, ranks=memory.ranks, started=started)
         if spent is not None:
             return _Tried(training, spent, is_full)
         training, is_full = halved(training, ranks=memory.ranks), True
@@ -170,15 +173,21 @@ def _set_threads(training: TrainingConfig, device: torch.device, ranks: int) -> 
         devices.set_threads(devices.usable_processors() // ranks or 1)
 
 
-def _spent(config: RunConfig, text: Text, choice: Choice, *, ranks: int, started: float | None) -> Costs | None:
-    """What the run costs in time, by a few steps; None where memory is full after all."""
+def _spent(
+    config: RunConfig, text: Text, choice: Choice, trial: compiling.Trial | None, *, ranks: int, started: float | None
+) -> Costs | None:
+    """What the run costs in time, by a few steps and how much faster they compile; None where memory is full."""
     before = 0.0 if started is None else time.monotonic() - started
     try:
-        rates = rehearsal.rehearse(_of_one_rank(config, ranks), choice, text.batches, seq_len=text.seq_len)
+        rates = rehearsal.rehearse(
+            _of_one_rank(config, ranks), choice, text.batches, seq_len=text.seq_len, apart=trial is not None
+        )
     except (RuntimeError, MemoryError) as error:
         if not devices.is_out_of_memory(error):
             raise
         return None
+    if trial is not None:
+        rates = replace(rates, micro_batch=rates.micro_batch * trial.share)
     return costs(config, rates, validation_sequences=text.scored, start=before + START_SECONDS, ranks=ranks)
 
 

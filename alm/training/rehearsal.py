@@ -55,15 +55,16 @@ def rehearse(
     seq_len: int,
     world: World | None = None,
     seconds: float = SECONDS,
+    apart: bool = False,
 ) -> Rates:
     """Measure steps for about so many seconds, when all is warm; ranks call it together.
 
-    Where a micro-batch takes long a smaller one is measured and its time scaled by the number of sequences. The
-    model is let go of afterwards. Raises what PyTorch does when memory is full.
+    Where a micro-batch takes long a smaller one is measured and its time scaled by the number of sequences. A step of
+    one micro-batch tells it `apart` from the update only when asked. The model is let go of afterwards. Raises what PyTorch does when memory is full.
     """
     devices.matmul_rate(choice.device, choice.precision)  # a run measures it at its start; here it also wakes the CPU
     with torch.random.fork_rng([choice.device] if choice.device.type == "cuda" else []):  # dropout draws
-        rates = _Stage(fresh(config, choice, world, seq_len=seq_len), config, choice, batches, seconds).rates()
+        rates = _Stage(fresh(config, choice, world, seq_len=seq_len), config, choice, batches, seconds).rates(apart=apart)
     let_go(choice.device)
     return rates
 
@@ -126,9 +127,9 @@ class _Stage:
     batches: Batches
     seconds: float
 
-    def rates(self) -> Rates:
+    def rates(self, *, apart: bool) -> Rates:
         size = self._size()
-        in_pairs = self._micro_batches > 1 or size < self.config.training.micro_batch_size
+        in_pairs = apart or self._micro_batches > 1 or size < self.config.training.micro_batch_size
         self.round(size, micro_batches=1 + in_pairs)  # the optimizer makes its moments, and memory grows
         found = self._rounds(size, micro_batches=1 + in_pairs)
         first, last = (statistics.median(values) for values in zip(*found, strict=True))

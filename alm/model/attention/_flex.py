@@ -49,7 +49,13 @@ def _plain_mask(window: int | None, tokens: int, device: torch.device) -> BlockM
 def _made(sees: Callable[..., Tensor], batch: int | None, tokens: int, device: torch.device) -> BlockMask:
     # Without compilation it would make the table of tokens by tokens once. A CPU has no use for either.
     is_compiled = device.type == "cuda" and not torch.compiler.is_compiling()
-    return create_block_mask(sees, batch, None, tokens, tokens, device=str(device), _compile=is_compiled)
+    make = _compiled_maker() if is_compiled else create_block_mask
+    return make(sees, batch, None, tokens, tokens, device=str(device))
+
+
+@cache
+def _compiled_maker() -> Callable[..., Any]:  # Any: torch's own type
+    return torch.compile(create_block_mask)
 
 
 def visible(rules: Rules) -> Callable[..., Tensor]:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from alm.model.kv_cache import LayerCache
     from alm.model.scene import Scene
 
+# FlexAttention has no backward pass for shared keys in less than a block of tokens, and none at all in narrower heads
+# (PyTorch 2.11, seen on an H100).
+FLEX_TOKENS, FLEX_WIDTH = 128, 16
 Way = Literal["blocks", "flex", "causal", "mask"]
 
 
@@ -105,7 +108,7 @@ def way(q: Tensor, k: Tensor, rules: Rules) -> Way:
     pays = q.shape[1] >= MANY_HEADS * k.shape[1] or not rules.is_plain or T != S
     if T > 1 and pays and _is_blocked(q):
         return "blocks"
-    if T == S > 1 and not rules.is_plain and _has_flex(q):
+    if T == S >= FLEX_TOKENS and q.shape[3] >= FLEX_WIDTH and not rules.is_plain and _has_flex(q):
         return "flex"
     return "causal" if rules.is_plain and T == S > 1 else "mask"
 

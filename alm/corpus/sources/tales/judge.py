@@ -26,18 +26,14 @@ def _one_of(words: Iterable[str]) -> str:
     return rf"\b({'|'.join(words)})\b"
 
 
-_ANIMALS = frozenset(kind.noun for kind in cast.ANIMALS)
 _PRONOUNS = {name.text: name.pronouns for name in cast.NAMES}
-_KINDS = {
-    **{name.text: frozenset({cast.GIRL.noun}) for name in cast.GIRL_NAMES},
-    **{name.text: frozenset({cast.BOY.noun}) for name in cast.BOY_NAMES},
-    **{name.text: _ANIMALS for name in (*cast.SHE_ANIMAL_NAMES, *cast.HE_ANIMAL_NAMES)},
-}
+_KINDS = {name.text: name.kind.noun for name in cast.NAMES}
+_PAIRS = [{name.text for name in pair} for pair in cast.PAIRS]
 _OWNERS = {form: own for own in (HE, SHE) for form in (own.he, own.him, own.his, own.himself)}
 _NAME = re.compile(_one_of(_PRONOUNS))
 _PRONOUN = re.compile(_one_of(_OWNERS), re.IGNORECASE)
 _NAME_OR_PRONOUN = re.compile(rf"{_NAME.pattern}|{_PRONOUN.pattern}", re.IGNORECASE)
-_KIND = re.compile(_one_of(sorted(_ANIMALS | {cast.GIRL.noun, cast.BOY.noun})))
+_KIND = re.compile(_one_of(sorted(set(_KINDS.values()))))
 _TRAIT = re.compile(rf"(?:{_NAME.pattern}|\b([Hh]e|[Ss]he)\b) was an? [a-z]+ {_KIND.pattern} who\b")
 _ELDER = re.compile(rf"\b(his|her) {_one_of(cast.ELDERS)}", re.IGNORECASE)
 _SENTENCE = re.compile(r'[^.!?\n]+[.!?]+"?')
@@ -65,11 +61,11 @@ def _narration(text: str) -> list[str]:
 
 
 def _cast(text: str) -> Iterator[str]:
-    """There are one or two names, and two do not share their pronouns."""
+    """There are one or two names, and two are those of friends."""
     names = list(dict.fromkeys(_NAME.findall(text)))
     if not names:
         yield "nobody has a name"
-    if len({_PRONOUNS[name] for name in names}) < len(names):
+    elif not any(pair.issuperset(names) for pair in _PAIRS):
         yield ", ".join(names)
 
 
@@ -82,13 +78,12 @@ def _introduced(text: str) -> Iterator[str]:
 
 
 def _kind(text: str) -> Iterator[str]:
-    """A name's bearer is of a kind that has such names, and stays of it."""
-    kinds: dict[Pronouns, str] = {}
-    for name, first in _first_sentences(text).items():
-        for kind in _KIND.findall(first):
-            kinds[_PRONOUNS[name]] = kind
-            if kind not in _KINDS[name]:
-                yield first
+    """A name's bearer is what it is in every tale."""
+    firsts = _first_sentences(text)
+    for name, first in firsts.items():
+        if set(_KIND.findall(first)) - {_KINDS[name]}:
+            yield first
+    kinds = {_PRONOUNS[name]: _KINDS[name] for name in firsts}
     for found in _TRAIT.finditer(text):
         pronouns = _PRONOUNS[found[1]] if found[1] else _OWNERS[found[2].lower()]
         if kinds.get(pronouns) != found[3]:

@@ -135,49 +135,35 @@ def _set_time(story: Story) -> None:
 
 
 def _pair(story: Story) -> tuple[cast.Character, cast.Character]:
-    """The hero and a friend, never of the same animal kind, and never with the same pronouns."""
-    hero_is_she, hero_is_child = story.happens(0.5), story.happens(0.5)
-    friend_is_child = hero_is_child and story.happens(0.75)
-    first, second = story.several(cast.ANIMALS, 2)
-    hero = _character(story, is_she=hero_is_she, animal=None if hero_is_child else first)
-    story.put(home=story.pick((_kind(is_she=hero_is_she) if hero_is_child else first).homes))
+    """The hero and a friend: either of two who are friends in every tale."""
+    one, other = story.pick(cast.PAIRS)
+    hero, friend = (one, other) if story.happens(0.5) else (other, one)
+    story.put(home=story.pick(hero.kind.homes))
     near = story.pick(places.NEAR)
     story.put(near=near.where, near_the=near.the)
-    return hero, _character(story, is_she=not hero_is_she, animal=None if friend_is_child else second)
+    return _character(story, hero), _character(story, friend)
 
 
-def _kind(*, is_she: bool) -> cast.Kind:
-    return cast.GIRL if is_she else cast.BOY
-
-
-def _character(story: Story, *, is_she: bool, animal: cast.Kind | None) -> cast.Character:
-    if animal is None:
-        names = cast.GIRL_NAMES if is_she else cast.BOY_NAMES
-    else:
-        names = cast.SHE_ANIMAL_NAMES if is_she else cast.HE_ANIMAL_NAMES
-    kind = animal or _kind(is_she=is_she)
-    name = story.pick(names)
-    own = name.pronouns
+def _character(story: Story, name: cast.Name) -> cast.Character:
+    own, kind = name.pronouns, name.kind
     return cast.Character(
         name.text, own.he, own.him, own.his, own.himself,
         kind=kind.noun, a=f"a {story.pick(kind.looks)} {kind.noun}", ran=kind.ran, hands=kind.hands,
     )  # fmt: skip
 
 
-def open_tale(story: Story, *, traits: tuple[words.Trait, ...] = words.TRAITS) -> None:
-    """Introduces the hero; `traits` are those that suit the trouble to come."""
+def open_tale(story: Story, *, traits: tuple[words.Trait, ...] = words.TRAITS, has_friend: bool = True) -> None:
+    """Introduces the hero and the friend; `traits` are those that suit the trouble to come."""
     trait = story.pick(traits)
     story.put(trait=trait.is_, trait_habit=story.fill(trait.habit))
     if story.happens(0.4):
         story.say(_INTRODUCTIONS_BY_HOBBY)
         story.say(_TRAITS, chance=0.8)
-        return
-    story.say(_INTRODUCTIONS)
-    story.say(_TRAITS if story.happens(0.6) else _HOBBIES, chance=0.95)
-
-
-def introduce_friend(story: Story) -> None:
-    story.say(_FRIENDS)
+    else:
+        story.say(_INTRODUCTIONS)
+        story.say(_TRAITS if story.happens(0.6) else _HOBBIES, chance=0.95)
+    if has_friend:
+        story.say(_FRIENDS)
 
 
 def meet_helper(story: Story) -> None:

@@ -100,7 +100,6 @@ def boast(story: Story) -> None:
     big = story.pick(_BOASTS)
     story.put(boast=big, food_noun=story.pick(("cake", "soup", "pie", "bread and cheese")))
     scenes.open_tale(story)
-    scenes.introduce_friend(story)
     story.paragraph(chance=0.8)
     story.say(_BOASTS_BEGIN)
     story.speak("hero", (big.claim,), SAY)

@@ -114,7 +114,7 @@ _OWNED = (
 )
 _BREAKS = (
     "{one_day}, {hero} was playing with the {broken.noun}, and {breaks}.",
-    "{one_day}, {hero} wanted to show the {broken.noun} to {friend}, {friend.a}. But {breaks}.",
+    "{one_day}, {hero} wanted to show the {broken.noun} to {friend}. But {breaks}.",
     "{one_day}, when {hero} was in a great hurry, something bad happened to the {broken.noun}. {breaks}.",
     "{one_day}, {hero} took the {broken.noun} outside, only for a moment, and {breaks}.",
 )

@@ -170,7 +170,6 @@ def building(story: Story) -> None:
     if plan.noun == "snow house":
         story.put(one_day=story.pick(("one winter morning", "one cold day in winter", "one white winter afternoon")))
     scenes.open_tale(story)
-    scenes.introduce_friend(story)
     story.paragraph(chance=0.8)
     story.say(_PLANS)
     story.speak("friend" if story.happens(0.5) else "hero", _PLAN_LINES, GLADLY)

@@ -69,7 +69,7 @@ _FEARS = (
                 "The little one fell asleep in {his} arms.",
             ),
             (
-                "One evening the sky went black, and {friend}, {friend.a}, was caught outside with no place to hide.",
+                "One evening the sky went black, and {friend} was caught outside with no place to hide.",
                 "{hero} opened the door, though the storm was loud, and ran out to [wave a lantern|ring a bell].",
                 "{friend} saw it and came in, wet and glad.",
             ),
@@ -94,7 +94,7 @@ _FEARS = (
                 "{he} pushed the reeds out of the way, and the duckling was free.",
             ),
             (
-                "{one_day}, the hat of {friend}, {friend.a}, blew off and sailed away on the lake like a little boat.",
+                "{one_day}, the hat of {friend} blew off and sailed away on the lake like a little boat.",
                 "{hero} shut {his} eyes, kicked with both feet and did not stop.",
                 "{he} came back with the hat on {his} own head.",
             ),
@@ -118,7 +118,7 @@ _FEARS = (
                 "The kitten jumped into {his} arms and would not let go.",
             ),
             (
-                "{one_day}, the kite of {friend}, {friend.a}, was caught at the top of a tall tree.",
+                "{one_day}, the kite of {friend} was caught at the top of a tall tree.",
                 "{hero} climbed one branch, and then one more, and {he} never looked down.",
                 "The kite came loose, and {friend} cheered and cheered.",
             ),

@@ -146,8 +146,6 @@ def handmade_gift(story: Story) -> None:
     is_for_friend = story.happens(0.5)
     story.put(receiver=story.fill("{friend}" if is_for_friend else "{elder}"))
     scenes.open_tale(story)
-    if is_for_friend:
-        scenes.introduce_friend(story)
     story.paragraph(chance=0.8)
     story.say(_BIRTHDAYS)
     story.say(_NO_MONEY)

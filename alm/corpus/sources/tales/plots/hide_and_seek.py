@@ -71,7 +71,6 @@ _GAME_ENDS = (
 
 def hide_and_seek(story: Story) -> None:
     scenes.open_tale(story)
-    scenes.introduce_friend(story)
     story.paragraph(chance=0.8)
     story.say(_GAME_BEGINS)
     story.speak("friend", _GAME_COUNTS, CRY, chance=0.8)

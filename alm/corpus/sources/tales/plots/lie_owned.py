@@ -189,8 +189,6 @@ def lie_owned(story: Story) -> None:
     story.put(food=story.pick(words.CAKES))
     story.put(blamed=story.fill(mischief.blamed))
     scenes.open_tale(story)
-    if mischief.blamed == "{friend}":
-        scenes.introduce_friend(story)
     story.paragraph(chance=0.8)
     story.say(mischief.rule)
     story.say(mischief.deed)

@@ -71,7 +71,7 @@ _FRIENDS_NOW = (
 
 
 def new_friend(story: Story) -> None:
-    scenes.open_tale(story)
+    scenes.open_tale(story, has_friend=False)
     story.paragraph(chance=0.8)
     story.say(_ARRIVALS)
     story.say(_STRANGE)

@@ -162,7 +162,6 @@ def quarrel(story: Story) -> None:
     story.put(food=story.pick(words.CAKES))
     over = story.pick(_QUARRELS)
     scenes.open_tale(story)
-    scenes.introduce_friend(story)
     story.paragraph()
     story.say(over.start)
     story.speak("hero", (over.hero_line,), CROSSLY)

@@ -117,7 +117,6 @@ _RACE_ENDS = (
 def race(story: Story) -> None:
     turn = story.pick(_RACE_TURNS)
     scenes.open_tale(story)
-    scenes.introduce_friend(story)
     story.say(_RACE_BEGINS)
     story.paragraph(chance=0.6)
     story.speak("friend", _RACE_DARES, GLADLY)

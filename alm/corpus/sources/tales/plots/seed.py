@@ -78,7 +78,7 @@ _SEED_WAITS = (
 _SEED_IMPATIENT = (
     "{hero} wanted to dig it up and look, but {elder} held {him} back.",
     "{hero} pulled at the ground. {hero} sang to it. {hero} shouted at it.",
-    '"It is never going to grow," said {friend}, {friend.a}, and ran off to play.',
+    '"It is never going to grow," said {friend} and ran off to play.',
     "{hero} nearly gave up, but {he} gave it one more [cup of water|day], and then one more.",
 )
 _SEED_LINES = (

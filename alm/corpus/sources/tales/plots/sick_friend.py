@@ -75,7 +75,6 @@ _WELL = (
 def sick_friend(story: Story) -> None:
     story.put(illness=story.fill(story.pick(_ILLNESSES)), event=story.pick(_EVENTS))
     scenes.open_tale(story)
-    scenes.introduce_friend(story)
     story.paragraph(chance=0.8)
     story.say(_MISSES)
     story.speak("friend", _SICK_LINES, SADLY)

@@ -123,7 +123,7 @@ _SKILL_BEGINS = (
     "There was one thing that {hero} could not do. {he} could not {skill.verb}.",
     "More than anything, {hero} wanted to learn to {skill.verb}.",
     "{one_day}, {hero} made up {his} mind to learn to {skill.verb}.",
-    "{one_day}, {hero} saw {friend}, {friend.a}, {skill.verb} as if it were nothing, and {he} wanted to do it, too.",
+    "{one_day}, {hero} saw {friend} {skill.verb} as if it were nothing, and {he} wanted to do it, too.",
 )
 _SKILL_GIVES_UP = (
     "I will never learn it",

@@ -74,7 +74,6 @@ _AFTER_STORM_LINES = (
 
 def storm(story: Story) -> None:
     scenes.open_tale(story)
-    scenes.introduce_friend(story)
     story.paragraph(chance=0.8)
     story.say(_STORM_SIGNS)
     story.speak("friend" if story.happens(0.5) else "hero", _STORM_LINES, CRY)

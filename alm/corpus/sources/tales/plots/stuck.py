@@ -79,9 +79,9 @@ _STUCK_YOUNG = (
     "People liked {hero}, but they did not think that {he} was [strong|clever|big enough to help].",
 )
 _STUCK_PAIRS = (
-    "There stood {helper.a} and {friend}, {friend.a}, not knowing what to do.",
-    "{helper.a} was there already, and soon {friend}, {friend.a}, came as well.",
-    "{friend}, {friend.a}, ran to get a rope, and {helper.a} came along to help.",
+    "There stood {helper.a} and {friend} not knowing what to do.",
+    "{helper.a} was there already, and soon {friend} came as well.",
+    "{friend} ran to get a rope, and {helper.a} came along to help.",
 )
 _STUCK_PULLS = (
     "{helper} pulled. {friend} pulled. Nothing moved.",

@@ -84,7 +84,6 @@ def surprise(story: Story) -> None:
     scenes.choose_thing(story)
     story.put(food=story.pick(words.CAKES))
     scenes.open_tale(story)
-    scenes.introduce_friend(story)
     story.paragraph(chance=0.8)
     story.say(_SURPRISE_DAYS)
     story.say(_GOES_ASKING)

@@ -8,7 +8,7 @@ from alm.corpus.sources.tales.story import CROSSLY, SADLY, Mention, Story
 _PLENTY = (
     "{one_day}, {hero} found a place {place.at} that was full of {fruit}. Nobody else knew about it.",
     "{one_day}, {helper.a} told {hero} to take as many {fruit} as {he} needed, but no more.",
-    "{one_day}, {hero} and {friend}, {friend.a}, went to pick {fruit}. There were [more|many more] than they had ever "
+    "{one_day}, {hero} and {friend} went to pick {fruit}. There were [more|many more] than they had ever "
     "[seen|dreamed of|eaten].",
     "{one_day}, after the great wind, the ground {place.at} was covered with {fruit}.",
 )

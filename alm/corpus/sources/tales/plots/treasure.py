@@ -10,14 +10,14 @@ _MAPS = (
     "There was a "
     "red cross on it.",
     "{one_day}, {hero} pulled a loose brick out of the wall. Behind it lay a map.",
-    "{one_day}, {friend}, {friend.a}, came with a map that [a crow had dropped|had been inside an old hat].",
+    "{one_day}, {friend} came with a map that [a crow had dropped|had been inside an old hat].",
     "{one_day}, {elder} gave {him} an old coat. In the pocket was a map with a red cross.",
 )
 _MAP_LINES = ("That must be a treasure", "Let us follow it", "The cross is not far from here", "What a strange map")
 _MAP_FRIENDS = (
-    "{he} showed it to {friend}, {friend.a}, and they packed {food.a} and a spade.",
-    "Alone it was no fun, so {he} took along {friend}, {friend.a}.",
-    "{friend}, {friend.a}, was good at maps, and so they went together.",
+    "{he} showed it to {friend} and they packed {food.a} and a spade.",
+    "Alone it was no fun, so {he} took along {friend}.",
+    "{friend} was good at maps, and so they went together.",
 )
 _FIRST_STEPS = (
     "First they had to go {way_1} and count [a hundred|twelve] steps.",

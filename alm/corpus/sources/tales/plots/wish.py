@@ -118,7 +118,7 @@ _WISHES = (
         ),
         (
             "But nobody said good morning, and at supper there was no plate for {him}.",
-            "But {friend}, {friend.a}, sat on {him} and did not know it, and {elder} cried because {he} was gone.",
+            "But {friend} sat on {him} and did not know it, and {elder} cried because {he} was gone.",
         ),
         "I wish to be seen again",
         (
