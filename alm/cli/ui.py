@@ -133,10 +133,10 @@ def score(bits_per_byte: float, margin: float | None) -> str:
 
 
 def forecast(event: Judged) -> str:
-    """`1.930 [1.880, 1.990]`, or nothing where there is no forecast."""
-    if event.forecast is None:
+    """As `words.forecast`, or nothing where there is no forecast."""
+    if event.forecast is None or event.low is None or event.high is None:
         return ""
-    return f"{event.forecast:.3f} [{event.low:.3f}, {event.high:.3f}]"
+    return words.forecast(event.forecast, event.low, event.high)
 
 
 def one_line(text: str) -> str:

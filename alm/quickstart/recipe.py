@@ -31,7 +31,7 @@ SAMPLE_TOKENS = 220
 SAMPLES = 3
 TALES = 10_000  # of the corpus preset
 FEWEST_TALES, MOST_TALES = 2_000, 500_000
-TOKENS_PER_TALE = 208
+TOKENS_PER_TALE = 214
 # (d_model, n_layers), from small to large; heads stay as wide as those of the preset.
 SIZES = ((64, 2), (64, 3), (96, 3), (128, 3), (160, 4), (192, 5), (256, 6), (384, 8), (640, 10))
 _HEAD_WIDTH, _FFN_RATIO, _FFN_MULTIPLE = 32, 2.75, 32

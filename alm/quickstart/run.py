@@ -40,7 +40,7 @@ CORPUS_PRESET = "tales"
 PACK_MODE = "bestfit"  # a row begins where a tale begins, so that whoever acts in it has been introduced
 PROMPTS = ("Once upon a time", "", "There was once")  # as tales begin
 STAGES = 6
-TEMPERATURE = 0.5  # so small a model is at its best when it keeps to what it is sure of
+TEMPERATURE = 0.4  # so small a model is at its best when it keeps to what it is sure of
 
 
 @dataclass(frozen=True)

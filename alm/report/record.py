@@ -13,6 +13,7 @@ from alm.artifacts import RunMetadata, Values
 from alm.config.load import read_yaml
 from alm.errors import AlmError, InputError
 from alm.files import is_running
+from alm.report import words
 from alm.report.series import Point, smoothed
 from alm.report.tail import Tail
 from alm.training import metrics, run
@@ -84,13 +85,13 @@ class Record:
     def verdict(self) -> str | None:
         """What the newest validation was judged to mean, with a forecast of the last one, where the metrics tell."""
         row = max((row for row in self.rows if SCORE in row), key=lambda row: row["step"], default={})
-        words = row.get("verdict")
-        if not isinstance(words, str) or not words:
+        verdict = row.get("verdict")
+        if not isinstance(verdict, str) or not verdict:
             return None
         ahead, low, high = (number(row.get(key)) for key in ("forecast", "forecast_low", "forecast_high"))
         if ahead is None or low is None or high is None:
-            return words
-        return f"{words}; forecast {ahead:.3f} [{low:.3f}, {high:.3f}] bits/byte at step {self.max_steps:,}"
+            return verdict
+        return f"{verdict}; forecast {words.forecast(ahead, low, high)} bits/byte at step {self.max_steps:,}"
 
     def typical(self, key: str) -> float | None:
         """The median over the logged steps."""

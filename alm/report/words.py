@@ -58,3 +58,12 @@ def state(record: Record) -> str:
         return f"finished at step {record.step:,}"
     trainer = record.trainer()
     return f"at {at}, trained by process {trainer} now" if trainer else f"not finished: at {at}"
+
+
+def forecast(value: float, low: float, high: float) -> str:
+    """The value between its bounds, or only the upper one of a forecast that may be nought, as it says no more.
+
+    >>> forecast(1.93, 1.88, 1.99), forecast(0.01, 0.0, 0.25)
+    ('1.930 [1.880, 1.990]', 'below 0.250')
+    """
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]" if low > 0 else f"below {high:.3f}"

@@ -60,11 +60,14 @@ def rehearse(
     """Measure steps for about so many seconds, when all is warm; ranks call it together.
 
     Where a micro-batch takes long a smaller one is measured and its time scaled by the number of sequences. A step of
-    one micro-batch tells it `apart` from the update only when asked. The model is let go of afterwards. Raises what PyTorch does when memory is full.
+    one micro-batch tells it `apart` from the update only when asked. The model is let go of afterwards. Raises what
+    PyTorch does when memory is full.
     """
     devices.matmul_rate(choice.device, choice.precision)  # a run measures it at its start; here it also wakes the CPU
     with torch.random.fork_rng([choice.device] if choice.device.type == "cuda" else []):  # dropout draws
-        rates = _Stage(fresh(config, choice, world, seq_len=seq_len), config, choice, batches, seconds).rates(apart=apart)
+        rates = _Stage(fresh(config, choice, world, seq_len=seq_len), config, choice, batches, seconds).rates(
+            apart=apart
+        )
     let_go(choice.device)
     return rates
 

@@ -42,6 +42,7 @@ EVENTS: list[Event] = [
     Validated(40, 4.5, 1.25),
     Validated(40, 4.5, 1.25, margin=0.0214),
     Judged(40, 100, "too early for a forecast"),
+    Judged(40, 100, "still falling", 0.012, 0.0, 0.169),
     Judged(40, 100, "on track: 1.25 bits/byte", 1.1, 1.05, 1.1502),
     CheckpointSaved(40, Path("runs/a/ckpt-step000040.pt")),
 ]
@@ -60,11 +61,12 @@ def test_plain_lines_say_everything_once(capsys: pytest.CaptureFixture[str]) -> 
         "Warning: careful (hint: do this)",
         "resuming `runs/a` at step 3 of 40 (`--resume never` starts another run)",
     ]
-    assert lines[-6:] == [
+    assert lines[-7:] == [
         "step 40  sample: Once upon [31ma [bold]time[/bold]",
         "step 40  validation loss 4.5000  1.2500 bits/byte",
         "step 40  validation loss 4.5000  1.250 ± 0.021 bits/byte",
         "step 40  too early for a forecast",
+        "step 40  still falling; forecast below 0.169 at step 100",
         "step 40  on track: 1.25 bits/byte; forecast 1.100 [1.050, 1.150] at step 100",
         "Checkpoint saved at step 40",
     ]

@@ -143,7 +143,8 @@ WAYS: list[tuple[str, torch.dtype, Rules, int, int, str]] = [
     ("cpu", torch.bfloat16, Rules(), 1, 80, "causal"),
     ("cpu", torch.float32, Rules(), 1, 1, "mask"),
     ("cuda", torch.float32, Rules(), 1, 80, "causal"),
-    ("cuda", torch.bfloat16, Rules(window=5), 1, 80, "flex"),
+    ("cuda", torch.bfloat16, Rules(window=5), 1, 80, "mask"),
+    ("cuda", torch.bfloat16, Rules(window=5), 1, 128, "flex"),
     ("cuda", torch.bfloat16, Rules(window=5), 1, 7, "mask"),
     ("mps", torch.float32, Rules(), 1, 80, "causal"),
     ("mps", torch.float32, Rules(window=5), 1, 80, "mask"),
@@ -154,10 +155,17 @@ WAYS: list[tuple[str, torch.dtype, Rules, int, int, str]] = [
 def test_each_device_takes_its_own_way(
     device: str, dtype: torch.dtype, rules: Rules, kv_heads: int, new: int, wanted: str
 ) -> None:
-    """The table in docs/architecture.md, of six query heads and 80 tokens."""
-    q, k, _ = qkv(kv_heads=kv_heads, new=new, seen=80)
+    """The table in docs/architecture.md, of six query heads, and 80 tokens if there are not more new ones."""
+    q, k, _ = qkv(kv_heads=kv_heads, new=new, seen=max(new, 80), width=16)
     on = SimpleNamespace(shape=q.shape, dtype=dtype, device=torch.device(device))
     assert _grouped.way(on, k, rules) == wanted  # type: ignore[arg-type]
+
+
+def test_heads_too_narrow_for_flex_attention_take_a_mask() -> None:
+    for width, wanted in ((8, "mask"), (15, "mask"), (16, "flex")):
+        q, k, _ = qkv(kv_heads=1, new=256, seen=256, width=width)
+        on = SimpleNamespace(shape=q.shape, dtype=torch.bfloat16, device=torch.device("cuda"))
+        assert _grouped.way(on, k, Rules(window=5)) == wanted  # type: ignore[arg-type]
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -182,6 +190,8 @@ def test_layers_share_masks_by_window(tiny_model: Callable[..., Transformer], mo
     monkeypatch.setattr(_flex, "attend_flex", attend_flex)
     monkeypatch.setattr(_grouped, "_is_blocked", lambda q: False)
     monkeypatch.setattr(_grouped, "_has_flex", lambda q: True)
+    monkeypatch.setattr(_grouped, "FLEX_TOKENS", 2)
+    monkeypatch.setattr(_grouped, "FLEX_WIDTH", 1)
     model = tiny_model(n_layers=4, attention={"kind": "grouped", "window": 5, "full_every": 2, "document_mask": True})
     model(torch.ones(1, 12, dtype=torch.int64))
     assert len({masks for masks, _ in seen}) == 1

@@ -7,13 +7,13 @@ from builders import run_config
 from alm.device import choose
 from alm.events import Event, Noted
 from alm.training import compiling
-from alm.training.compiling import settled, tried
+from alm.training.compiling import Trial, settled
 
 CPU = choose("cpu", precision="fp32")
 
 
 def test_what_is_said_is_done_and_a_cpu_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "tried", None)
+    monkeypatch.setattr(compiling, "_trial", None)
     for wanted, expected in ((True, True), (False, False), ("auto", False)):
         found = settled(
             run_config(model__vocab_size=50, training__compile=wanted), CPU, seq_len=8, on_event=lambda event: None
@@ -46,10 +46,15 @@ def test_where_it_does_not_work_it_is_off(monkeypatch: pytest.MonkeyPatch) -> No
         return forward
 
     monkeypatch.setattr(torch, "compile", fails)
-    assert tried(run_config(model__vocab_size=50), CPU, seq_len=8) == (
-        False,
-        "it does not work here (no compiler found)",
-    )
+    found = compiling._trial(run_config(model__vocab_size=50), CPU, 8)
+    assert found == Trial(trouble="no compiler found")
+    assert (found.pays, found.share, str(found)) == (False, 1.0, "it does not work here (no compiler found)")
+
+
+def test_what_is_left_of_a_micro_batch_is_the_better_of_both() -> None:
+    assert Trial(0.2, 0.05).share == 0.25
+    assert Trial(0.1, 0.2).share == 1.0
+    assert Trial(0.102, 0.1).share == 1.0  # not worth compiling at every start
 
 
 def test_a_trial_draws_nothing_and_times_both(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,8 +70,7 @@ def test_a_trial_draws_nothing_and_times_both(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(torch, "compile", counted)
     before = torch.get_rng_state()
-    pays, why = tried(run_config(model__vocab_size=50, model__dropout=0.5), CPU, seq_len=8)
+    found = compiling._trial(run_config(model__vocab_size=50, model__dropout=0.5), CPU, 8)
     assert torch.equal(before, torch.get_rng_state())
     assert len(calls) == 8
-    assert isinstance(pays, bool)
-    assert why.startswith("a micro-batch takes ")
+    assert str(found).startswith("a micro-batch takes ")

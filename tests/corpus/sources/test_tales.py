@@ -18,8 +18,8 @@ from alm.corpus.sources.tales.scenes import set_scene
 from alm.corpus.sources.tales.story import ASK, KINDLY, Story
 from alm.corpus.sources.tales.tell import tell
 
-GOLDEN_SHA256_OF_200 = "6cd1173cd1d9608cf2aca5c8fffcdbf20b5ea688a45afde7f7c396f9333dd78b"
-KIND_NOUNS = {kind.noun for kind in (cast.GIRL, cast.BOY, *cast.ANIMALS)}
+GOLDEN_SHA256_OF_200 = "7e2dada3bac2e9f83ce52f13bfc999e5e54d0338ac7b1b11222902e5a1f6dd7a"
+KIND_NOUNS = {name.kind.noun for name in cast.NAMES}
 PRONOUNS = {name.text: name.pronouns for name in cast.NAMES}
 NAME = re.compile(r"\b(" + "|".join(PRONOUNS) + r")\b")
 
@@ -161,6 +161,20 @@ def test_two_named_characters_never_share_their_pronouns(some: list[str]) -> Non
         names = set(NAME.findall(tale))
         assert 1 <= len(names) <= 2, tale
         assert len({PRONOUNS[name] for name in names}) == len(names), tale
+
+
+def test_whoever_has_a_name_is_of_the_same_kind_and_has_the_same_friend_in_every_tale(tales: list[str]) -> None:
+    kinds: dict[str, set[str]] = {}
+    friends: dict[str, set[str]] = {}
+    for tale in tales:
+        names = list(dict.fromkeys(NAME.findall(tale)))
+        for name, other in zip(names, names[1:] + names[:1], strict=True):
+            friends.setdefault(name, set()).add(other)
+        for found in re.finditer(rf"(\w+) (?:named|called) {NAME.pattern}", tale):
+            kinds.setdefault(found[2], set()).add(found[1])
+    assert set(friends) == set(PRONOUNS)
+    assert all(len(others) == 1 for others in friends.values())
+    assert kinds == {name.text: {name.kind.noun} for name in cast.NAMES}
 
 
 def test_whoever_has_a_name_is_introduced(some: list[str]) -> None:

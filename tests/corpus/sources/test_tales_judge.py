@@ -12,16 +12,16 @@ from alm.corpus.sources.tales import cast
 from alm.corpus.sources.tales.judge import RULES, judge
 from alm.corpus.sources.tales.tell import tell
 
-SHE_NAMES = [name.text for name in (*cast.GIRL_NAMES, *cast.SHE_ANIMAL_NAMES)]
-HE_NAMES = [name.text for name in (*cast.BOY_NAMES, *cast.HE_ANIMAL_NAMES)]
-GIRLS, BOYS = [[name.text for name in names] for names in (cast.GIRL_NAMES, cast.BOY_NAMES)]
+SHE_NAMES, HE_NAMES = [[name.text for name in cast.NAMES if name.pronouns == own] for own in (cast.SHE, cast.HE)]
+KINDS = {name.text: name.kind.noun for name in cast.NAMES}
 NAME = re.compile(r"\b(" + "|".join(SHE_NAMES + HE_NAMES) + r")\b")
 CUTS = (None, 800, 500, 200)
-# Of planted faults: both are named early in a tale; few tales have hardly a pronoun, and none that follows its subject.
-MISSED, MISSED_PRONOUNS = 0.02, 0.04
+# Of planted faults: both are named early in a tale, so each pronoun has somebody to mean; in few tales none follows its
+# subject.
+MISSED, MISSED_PRONOUNS = 0.02, 0.05
 
-MIA = "Once upon a time, there was a small girl named Mia. She was kind. "
-MIA_AND_REX = MIA + "Her best friend was a big brown bear named Gus. "
+RUBY = "Once upon a time, there was a small girl named Ruby. She was kind. "
+BOTH = RUBY + "Her best friend was a big brown bear named Barnaby. "
 
 
 @pytest.fixture(scope="module")
@@ -44,29 +44,31 @@ def test_no_tale_is_at_fault_whole_or_cut_anywhere(tales: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (MIA, set()),
-        (MIA_AND_REX + "Gus laughed at his own joke, and Mia scratched her nose.", set()),
+        (RUBY, set()),
+        (BOTH + "Barnaby laughed at his own joke, and Ruby scratched her nose.", set()),
         ("It rained all day. Nobody came.", {"cast"}),
-        (MIA + "Next door lived a little girl named Anna.", {"cast"}),
-        (MIA_AND_REX + "Next door lived a little boy named Tom.", {"cast"}),
-        (MIA + "One day, Gus came by.", {"introduced"}),
-        (MIA + 'The newcomer came by. "I am Gus," said the newcomer.', set()),
-        ("Once upon a time, there was a small bear named Mia.", {"kind"}),
-        ("Once upon a time, there was a small girl named Lulu.", {"kind"}),
-        ("Lulu was a young fox who loved whistling. She was a kind fox who sang.", set()),
-        ("Lulu was a young fox who loved whistling. She was a kind mole who sang.", {"kind"}),
-        ("Lulu was a young fox who loved whistling. Lulu was a kind mole who sang.", {"kind"}),
-        (MIA + "He sat down.", {"known"}),
-        ("Mia was a girl, and his home was a stone cottage.", {"known", "own"}),
-        (MIA + '"She ran past me, and he ran after her," said the goose.', set()),
-        (MIA_AND_REX + "Mia scratched his nose.", {"own"}),
-        (MIA_AND_REX + "She held his breath.", {"own"}),
-        (MIA_AND_REX + 'Gus said, "I know." Mia shook his head.', {"own"}),
-        (MIA_AND_REX + "Mia gave him a flower.", set()),
-        (MIA_AND_REX + "Mia was so sad that Gus shook his head.", set()),
-        (MIA + "She went to find her uncle. Her uncle smiled.", set()),
-        (MIA + "She went to find her uncle. Her aunt smiled.", {"elder"}),
-        (MIA_AND_REX + "His aunt smiled.", {"elder"}),
+        (RUBY + "Next door lived a little girl named Mia.", {"cast"}),
+        (RUBY + "Next door lived a little boy named Tom.", {"cast"}),
+        (BOTH + "Next door lived a little boy named Tom.", {"cast"}),
+        (RUBY + "One day, Barnaby came by.", {"introduced"}),
+        (RUBY + 'The newcomer came by. "I am Barnaby," said the newcomer.', set()),
+        ("Once upon a time, there was a small bear named Ruby.", {"kind"}),
+        ("Once upon a time, there was a small girl named Juno.", {"kind"}),
+        ("Once upon a time, there was a small cat named Juno.", {"kind"}),
+        ("Juno was a young fox who loved whistling. She was a kind fox who sang.", set()),
+        ("Juno was a young fox who loved whistling. She was a kind cat who sang.", {"kind"}),
+        ("Juno was a young fox who loved whistling. Juno was a kind cat who sang.", {"kind"}),
+        (RUBY + "He sat down.", {"known"}),
+        ("Ruby was a girl, and his home was a stone cottage.", {"known", "own"}),
+        (RUBY + '"She ran past me, and he ran after her," said the goose.', set()),
+        (BOTH + "Ruby scratched his nose.", {"own"}),
+        (BOTH + "She held his breath.", {"own"}),
+        (BOTH + 'Barnaby said, "I know." Ruby shook his head.', {"own"}),
+        (BOTH + "Ruby gave him a flower.", set()),
+        (BOTH + "Ruby was so sad that Barnaby shook his head.", set()),
+        (RUBY + "She went to find her uncle. Her uncle smiled.", set()),
+        (RUBY + "She went to find her uncle. Her aunt smiled.", {"elder"}),
+        (BOTH + "His aunt smiled.", {"elder"}),
     ],
 )
 def test_a_rule_finds_what_it_is_for_and_nothing_else(text: str, expected: set[str]) -> None:
@@ -74,13 +76,13 @@ def test_a_rule_finds_what_it_is_for_and_nothing_else(text: str, expected: set[s
 
 
 def test_what_was_not_told_to_its_end_is_not_judged() -> None:
-    assert rules(MIA + "Mia shook his") == set()
-    assert rules(MIA + '"It was there. He said') == set()
+    assert rules(RUBY + "Ruby shook his") == set()
+    assert rules(RUBY + '"It was there. He said') == set()
 
 
 def test_a_fault_names_its_rule_and_shows_its_words() -> None:
-    (fault,) = judge(MIA_AND_REX + "It rained. Mia scratched his nose.")
-    assert (fault.rule, fault.where) == ("own", "Mia scratched his nose.")
+    (fault,) = judge(BOTH + "It rained. Ruby scratched his nose.")
+    assert (fault.rule, fault.where) == ("own", "Ruby scratched his nose.")
 
 
 # Faults planted in whole tales
@@ -109,12 +111,11 @@ def swapped_pronouns(tale: str, random: Random) -> str:
 
 
 def swapped_kind(tale: str, random: Random) -> str:
-    """The first named is introduced as something that has other names."""
+    """The first named is introduced as something else."""
     first = NAME.search(tale)
     assert first
-    is_child = first[0] in GIRLS + BOYS
-    kinds = "girl|boy" if is_child else "|".join(kind.noun for kind in cast.ANIMALS)
-    return re.sub(rf"\b({kinds})\b", "mole" if is_child else "girl", tale, count=1)
+    kind = KINDS[first[0]]
+    return re.sub(rf"\b{kind}\b", "raccoon" if kind != "raccoon" else "girl", tale, count=1)
 
 
 @pytest.mark.parametrize(
