@@ -46,7 +46,7 @@ def quickstart(
     verbose: options.Verbose = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Run the whole pipeline on built-in tales, offline, in about two minutes."""
+    """Run the whole pipeline on built-in tales, offline, in about five minutes."""
     started = time.monotonic()  # before the imports, which take seconds
     seconds = None if budget is None else options.seconds(budget, flag="--budget")
     from alm.quickstart import run as stage

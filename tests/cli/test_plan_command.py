@@ -13,7 +13,8 @@ from builders import SMALL
 
 from alm import device
 from alm.cli.pretrain import DEFAULT_MODEL
-from alm.training import fit, rehearsal, run
+from alm.training import compiling, fit, rehearsal, run
+from alm.training.compiling import Trial
 from alm.training.rehearsal import Rates
 
 RATES = Rates(micro_batch=0.9, update=0.1, validation_sequence=0.01, generated_token=0.02)
@@ -52,6 +53,20 @@ def test_it_is_listed_and_works_before_there_is_data(empty: Path, run: Any) -> N
     assert "\nTime: about " in out
     assert "\nText: seen 6.6 times, and from the fifth on it teaches little" in out  # 1,600 steps of 8,192 of 2 million
     assert list(empty.iterdir()) == []
+
+
+def test_a_plan_counts_with_the_compiled_model_where_a_run_would_compile(
+    empty: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a step of two micro-batches and an update the former shrink; where compiling does not pay, nothing does."""
+    asked: list[bool] = []
+    monkeypatch.setattr(rehearsal, "rehearse", lambda *_, apart, **__: asked.append(apart) or RATES)
+    found = []
+    for trial in (None, Trial(0.4, 0.1), Trial(0.4, 0.5)):
+        monkeypatch.setattr(compiling, "tried", lambda *_, trial=trial, **__: trial)
+        found.append(planned(run, "--model", "1m", "--tokens", "2M")["step_seconds"])
+    assert found == pytest.approx([2 * 0.9 + 0.1, 2 * 0.9 / 4 + 0.1, 2 * 0.9 + 0.1])
+    assert asked == [False, True, True]
 
 
 @pytest.mark.parametrize(

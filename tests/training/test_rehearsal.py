@@ -65,6 +65,13 @@ def test_a_step_costs_its_micro_batches_and_an_update(clock: FakeTime, number: i
     assert rates.step(number) == pytest.approx(number * 6 * SECONDS_PER_SEQUENCE + SECONDS_PER_UPDATE)
 
 
+def test_one_micro_batch_is_told_apart_from_the_update_when_asked(clock: FakeTime) -> None:
+    config = run_config(model__vocab_size=300, training__micro_batch_size=6, training__gradient_accumulation=1)
+    together, apart = rehearsed(config), rehearsed(config, apart=True)
+    assert (together.micro_batch, together.update) == (pytest.approx(0.06 + SECONDS_PER_UPDATE), 0.0)
+    assert (apart.micro_batch, apart.update) == (pytest.approx(0.06), pytest.approx(SECONDS_PER_UPDATE))
+
+
 def test_one_slow_round_does_not_count(clock: FakeTime, monkeypatch: pytest.MonkeyPatch) -> None:
     slow, seen = step._update, [0]
 
