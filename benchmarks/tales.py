@@ -1,6 +1,6 @@
 """How well a model tells the built-in tales: bits per byte of unseen ones, and whether what it tells is consistent.
 
-    python benchmarks/tales.py CHECKPOINT... [--samples 50] [--temperature 0.5] [--show]
+    python benchmarks/tales.py CHECKPOINT... [--samples 50] [--temperature 0.4] [--show]
     python benchmarks/tales.py --generator 500
 
 CHECKPOINT is one of a run on the tales, such as `alm-quickstart/runs/tales/ckpt-last.pt`. From the quickstart's prompts

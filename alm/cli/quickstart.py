@@ -122,10 +122,13 @@ def _show(job: Prepared, finished: Finished, seconds: float, *, as_json: bool) -
 
 
 def _next(places: Places) -> list[str]:
+    from alm.quickstart.run import TEMPERATURE
+
+    sample = f"alm sample --checkpoint {places.checkpoint} --max-tokens 200 --temperature {TEMPERATURE}"
     return [
         "",
         "Try next:",
-        f'  alm sample --checkpoint {places.checkpoint} --prompt "The little fox" --max-tokens 200 --temperature 0.5',
+        f'  {sample} --prompt "Once there was a young fox"',
         f"  alm info {places.run}",
         "  alm corpus prepare my-texts/       with text of your own: then",
         "  alm tokenizer train && alm pack && alm pretrain && alm sample",
