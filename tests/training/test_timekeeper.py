@@ -667,3 +667,62 @@ def test_killed_while_a_change_is_noted_the_same_command_goes_on(
     assert (own.training.max_steps, own.scheduler.model_dump()["total_steps"]) == (steps, steps)
     assert load_checkpoint(left / LAST_NAME).step == steps
     assert noted(left) == differing(steps)
+
+
+NEED = "but the learning rates so far need"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (
+            lambda step: 4.0,
+            [f"a step takes 4 s now: 10 steps instead of 40 end in time, {NEED} 21, 43 seconds more"],
+        ),
+        (  # for a while it is in time, as it is; then it is late again
+            lambda step: 6.0 if step < 2 else 0.25 if step < 5 else 3.0 if step < 8 else 5.0,
+            [
+                f"a step takes 3.12 s now: 12 steps instead of 40 end in time, {NEED} 21, 27 seconds more",
+                f"a step takes 2.34 s now: 16 steps instead of 21 end in time, {NEED} 21, 10 seconds more",
+            ],
+        ),
+        (  # for a while it has time for more
+            lambda step: 4.0 if step < 6 else 0.5 if step < 14 else 6.0,
+            [
+                f"a step takes 4 s now: 10 steps instead of 40 end in time, {NEED} 21, 43 seconds more",
+                "a step takes 1.16 s now: 23 steps instead of 21 end in time",
+                "a step takes 0.828 s now: 28 steps instead of 23 end in time",
+                "a step takes 0.664 s now: 33 steps instead of 28 end in time",
+                f"a step takes 1.96 s now: 18 steps instead of 33 end in time, {NEED} 23, 8 seconds more",
+            ],
+        ),
+    ],
+)
+def test_that_a_run_will_be_late_is_told_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: Callable[[int], float], expected: list[str]
+) -> None:
+    """A long warm-up has no shorter run, however often it is looked at: 13 steps of it, and 8 that decay."""
+    events = list[Event]()
+    Machine(seconds, Now(), monkeypatch)
+    asked = wanted(scheduler__warmup_steps=325, logging__log_interval=1, samples__prompts=[])
+    pretrain(asked, data=data, out=tmp_path / "run", finish_by=FINISH_BY, on_event=events.append)
+    told = [event.message for event in events if isinstance(event, Noted) and "end in time" in event.message]
+    assert told == expected
+
+
+def test_what_the_device_can_do_at_best_is_not_forgotten_at_a_change(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was busy when that was measured, and is measured again when a run is faster: once for all lengths."""
+    rates = iter([1e7, 1e8])
+    Machine(lambda step: 2.0, Now(), monkeypatch)
+    monkeypatch.setattr(throughput, "matmul_rate", lambda *_: 1.0)
+    monkeypatch.setattr(throughput, "measured_matmul_rate", lambda *_: next(rates))
+    out = tmp_path / "run"
+    pretrain(wanted(samples__prompts=[]), data=data, out=out, finish_by=FINISH_BY)
+    assert run.read_config(out).training.max_steps == 20
+    shares = [row["mfu"] for row in metrics.read(out) if "mfu" in row]
+    assert len(shares) == 10
+    assert shares[0] > 0.01
+    assert set(shares) == {shares[0]}  # all steps take the same
+    assert next(rates) == 1e8
