@@ -26,6 +26,8 @@ BENCHMARKS = ("tokenizer", "loop")
 # What the benchmarks measure against, besides.
 BENCHMARK_PEERS = ("rustbpe", "tiktoken", "kitoken", "sentencepiece")
 IN_PARALLEL = ("--numprocesses=auto", "--maxprocesses=8", "--dist=worksteal")
+# Beyond pytest's own limit, for what holds the interpreter and cannot be interrupted: says where it stands, and exits.
+HANGS_END = ("-o", "faulthandler_timeout=360", "-o", "faulthandler_exit_on_timeout=true")
 FROM_WHEEL = "import alm, sys; assert alm.__file__.startswith(sys.argv[1]), alm.__file__"
 
 nox.needs_version = ">=2025.5"
@@ -65,8 +67,8 @@ def llamacpp(session: nox.Session) -> None:
     """The tests that ask llama.cpp, in a temporary environment that has its package besides what is in this one."""
     with _away() as folder:
         python = _fresh_environment(session, folder / "venv", "xllamacpp")
-        command = (python, "-m", "pytest", *IN_PARALLEL, "-m", "llamacpp", "tests/export", *session.posargs)
-        session.run(*command, env={"OMP_NUM_THREADS": "1"})
+        options = (*IN_PARALLEL, *HANGS_END, "-m", "llamacpp")
+        session.run(python, "-m", "pytest", *options, "tests/export", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session

@@ -40,6 +40,7 @@ from alm.training import loop, state
 from alm.training.config import MODEL_SECTIONS, RunConfig
 from alm.training.metrics import MetricsFile
 from alm.training.parallel import clip_
+from alm.training.throughput import Gauge
 
 FIRST, STEPS, ROUNDS = 10, 60, 3  # steps before measuring, and measured
 BATCH, LENGTH, VOCAB_SIZE = 8, 256, 4096
@@ -111,7 +112,8 @@ def _measured(packed: PackedData, choice: device.Choice, folder: Path, on_event:
         elif isinstance(event, Stepped) and event.step == FIRST + STEPS:
             ended = time.process_time()
 
-    hooks = loop.Hooks(bool, bool, watched, lambda _: None, lambda: None)
+    gauge = Gauge(config, choice, seq_len=streams.train.seq_len)
+    hooks = loop.Hooks(bool, bool, watched, lambda _: None, lambda: None, gauge)
     with contextlib.ExitStack() as patches:
         _watch(patches, live, spent)
         with MetricsFile(folder) as metrics:

@@ -44,8 +44,8 @@ class Hooks:
     `should_stop` is asked before every micro-batch, of training and of validation, and after every step, by all ranks
     together, who have agreed on the answer; `stop_wanted` is of this rank alone. `save` gets the bits per byte of this
     step, if it was scored, and returns while it is being written; `settle` hears of one that is through. `is_changed`
-    is asked after every step, by all ranks, whether the run is another one from here on; `pace` hears how long all of
-    it takes.
+    is asked after every step, by all ranks, whether the run is another one from here on; `gauge` reads how fast it is,
+    and `pace` hears how long all of it takes.
     """
 
     stop_wanted: Callable[[], bool]
@@ -53,6 +53,7 @@ class Hooks:
     on_event: Listener
     save: Callable[[float | None], object]
     settle: Callable[[], object]
+    gauge: Gauge
     sampler: Sampler | None = None
     judge: Judge | None = None
     is_changed: Callable[[int], bool] = lambda step: False
@@ -174,7 +175,7 @@ class _Recorder:
         self._best: float | None = None
         self.was_cut = False
         self._tokens_per_step = config.training.sequences_per_step * streams.train.seq_len
-        self._gauge = Gauge(config, choice, seq_len=streams.train.seq_len, ranks=state.sharing.world.size)
+        self._gauge = hooks.gauge
         self._validation_rows = rows_for(streams.validation, streams.bytes_per_id, wanted_bytes=config.validation.bytes)
         self._pace = hooks.pace
         self._clock = Clock(state.step)

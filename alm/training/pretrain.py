@@ -33,6 +33,7 @@ from alm.training.pace import Pace
 from alm.training.settle import Resume, settle
 from alm.training.state import TrainState
 from alm.training.stop import Agreement, StopRequests
+from alm.training.throughput import Gauge
 from alm.training.timekeeper import Budget, Timekeeper
 from alm.training.verdict import Judge
 
@@ -136,6 +137,7 @@ def _train(
     world = job.world
     world.from_main(lambda: check_room(job, state, found))
     begun, pace = state.step, Pace() if budget is None else budget.pace()
+    keeper = Timekeeper(job.config, budget, pace, world=world, on_event=job.on_event)
     with (
         StopRequests(deadline=deadline, on_request=partial(job.on_event, _STOPPING)) as requests,
         _mirror(job, state) as mirror,
@@ -143,19 +145,21 @@ def _train(
         _writer(job) as writer,
         SavedOnError(job, state, writer) as saved,
     ):
-        sitting = _Sitting(state, tokenizer, streams, requests, Agreement(requests, world), mirror, rows, writer, pace)
+        agreement = Agreement(requests, world)
+        gauge = Gauge(job.config, job.choice, seq_len=streams.train.seq_len, ranks=world.size)
+        sitting = _Sitting(state, tokenizer, streams, requests, agreement, mirror, rows, writer, gauge, pace)
         while True:
-            keeper = Timekeeper(saved.job.config, budget, pace, world=world, on_event=job.on_event)
             finished = sitting.train(saved.job, keeper)
             if keeper.changed is None:
                 break
             saved.job = sitting.changed(saved.job, keeper.changed)
+            keeper.go_on(saved.job.config)
         job = saved.job
         writer.wait()
         rows.sync()
         if not finished:
             path = writer.save_now(checkpoint_of(job, state), interrupted=True)
-            raise stopped(job, path, state.step, sitting.agreement.reason)
+            raise stopped(job, path, state.step, agreement.reason)
         # The disk was full: it may have room now.
         if state.step > begun and not world.from_main(lambda: writer.has_saved(state.step)):
             writer.save_now(checkpoint_of(job, state))
@@ -174,6 +178,7 @@ class _Sitting:
     mirror: Mirror
     rows: metrics.MetricsFile
     writer: CheckpointWriter
+    gauge: Gauge
     pace: Pace
 
     def train(self, job: Job, keeper: Timekeeper) -> bool:
@@ -185,6 +190,7 @@ class _Sitting:
             on_event=job.on_event,
             save=partial(_save, job, self.state, self.writer),
             settle=self.writer.settle,
+            gauge=self.gauge,
             judge=_judge(job),
             sampler=_sampler(job, self, should_stop=stop_wanted),
             is_changed=keeper,

@@ -41,15 +41,22 @@ class Budget:
 class Timekeeper:
     """Says after which step a run has another length: `changed` is how it goes on, None as long as it does as it is.
 
-    Without a budget that is never. Ranks ask together; the main rank decides.
+    Without a budget that is never. Ranks ask together; the main rank decides. It lasts as long as the process: that a
+    run will be late is told once, until it is in time again.
     """
 
     def __init__(
         self, config: RunConfig, budget: Budget | None, pace: Pace, *, world: World, on_event: Listener
     ) -> None:
-        self._config, self._budget, self._pace = config, budget, pace
+        self._budget, self._pace = budget, pace
         self._world, self._on_event = world, on_event
-        self._steps = frozenset() if budget is None else looks(config)
+        self._is_late = False
+        self.go_on(config)
+
+    def go_on(self, config: RunConfig) -> None:
+        """Look after the run as it is now: with `config`."""
+        self._config = config
+        self._steps = frozenset() if self._budget is None else looks(config)
         self.changed: RunConfig | None = None
 
     def __call__(self, step: int) -> bool:
@@ -67,16 +74,17 @@ class Timekeeper:
         seconds = budget.finish_by - time.monotonic() - 2 * budget.costs.saving
         wanted = steps_in_time(self._config, self._pace, step=step, step_seconds=each, seconds=seconds)
         before = self._config.training.max_steps
+        was_late, self._is_late = self._is_late, False
         if not _is_worth_it(wanted, before, step):
             return None
         found = _often_saved(nearest(self._config, wanted, step=step), each)
         steps = found.training.max_steps
-        is_changed = _is_worth_it(steps, before, step)
-        if is_changed or steps > wanted:
+        is_changed, self._is_late = _is_worth_it(steps, before, step), steps > wanted
+        if is_changed or (self._is_late and not was_late):
             said = f"a step takes {each:.3g} s now: {wanted:,} steps instead of {before:,} end in time"
             late = self._pace.left(found, step, step_seconds=each) - seconds
             also = f", but the learning rates so far need {steps:,}, {late:,.0f} seconds more"
-            self._on_event(Noted(said + also if steps > wanted else said))
+            self._on_event(Noted(said + also if self._is_late else said))
         return found if is_changed else None
 
 

@@ -321,3 +321,12 @@ def test_nothing_of_the_server_stays(checkpoint_of: Make, tmp_path: Path) -> Non
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(place, timeout=5)
     assert threads() < inside or not inside
+
+
+def test_a_server_that_is_closed_at_once_ends(checkpoint_of: Make, tmp_path: Path) -> None:
+    """Not once in a hundred times does closing wait for what never comes."""
+    source = load_source(checkpoint_of())
+    target.write(Config(), source, tmp_path)
+    for _ in range(100):
+        with opened(tmp_path, source):
+            pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import threading
@@ -16,10 +17,12 @@ from builders import run_config, write_packed
 from alm.checkpoint.load import load_checkpoint
 from alm.errors import ConfigError
 from alm.events import Event, Noted, Warned
+from alm.files import explained
 from alm.training import metrics, mirror, samples
 from alm.training.metrics import without_clock
 from alm.training.pretrain import pretrain
-from alm.training.sinks._sink import named
+from alm.training.sinks import trackio
+from alm.training.sinks._sink import Opening, named
 
 # What wandb 0.31 and trackio 0.43 have and are asked for, so that a call they would refuse is refused here too.
 WANDB = """
@@ -187,6 +190,101 @@ def test_trackio_gets_every_row_and_leaves_stdout_alone(
     out, err = capsys.readouterr()
     assert out == ""
     assert "* Trackio project initialized" in err
+
+
+class Now:
+    """A clock that the test moves."""
+
+    now = 50.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Now:
+    fake = Now()
+    monkeypatch.setattr(trackio, "time", fake)
+    return fake
+
+
+class Showing:
+    """Trackio as processes show rows to it, each of which may be killed."""
+
+    def __init__(self, run: Path, calls: Path, clock: Now) -> None:
+        run.mkdir()
+        self._run, self._calls, self._clock = run, calls, clock
+
+    def process(self, steps: Mapping[int, Mapping[str, float]], *, apart: float, project: str = "alm", id_: str = "1",
+                is_killed: bool = True) -> list[tuple[int, list[str]]]:  # fmt: skip
+        """Rows that are seconds `apart`, and what of them is sent."""
+        before = len(told(self._calls)) if self._calls.exists() else 0
+        sink = trackio.opened(trackio.Config(project=project), Opening(self._run, id_, {}, 0, []))
+        for step, values in steps.items():
+            sink.scalars(step, values)
+            self._clock.now += apart
+        if not is_killed:
+            sink.close()
+        return [(step, sorted(values)) for call, step, values in told(self._calls)[before:] if call == "log"]
+
+
+@pytest.fixture
+def showing(tmp_path: Path, calls: Path, clock: Now) -> Showing:
+    return Showing(tmp_path / "shown", calls, clock)
+
+
+def losses(*steps: int) -> dict[int, dict[str, float]]:
+    return {step: {"loss": 1.0 / step} for step in steps}
+
+
+def test_trackio_gets_what_a_killed_process_sent_only_once(showing: Showing) -> None:
+    assert showing.process(losses(2, 4, 6, 8), apart=10.0) == [(step, ["loss"]) for step in (2, 4, 6, 8)]
+    # That 6 was scored is new. Of 8, the last one, nobody knows whether it arrived.
+    again = showing.process({4: {"loss": 0.2}, 6: {"loss": 0.1, "score": 0.3}, **losses(8, 10)}, apart=10.0)
+    assert again == [(6, ["score"]), (8, ["loss"]), (10, ["loss"])]
+    assert showing.process(losses(8, 10, 12), apart=10.0, is_killed=False) == [(10, ["loss"]), (12, ["loss"])]
+    assert showing.process(losses(10, 12, 14), apart=10.0) == [(14, ["loss"])]
+
+
+@pytest.mark.parametrize("number", range(20, 36))
+def test_trackio_gets_again_what_may_have_been_on_its_way(showing: Showing, number: int) -> None:
+    """Whenever it is killed: the rows of its last second, four of them, and not those of more than three."""
+    rows = losses(*range(1, number + 1))
+    showing.process(rows, apart=0.25)
+    again = [step for step, _ in showing.process(rows, apart=0.0)]
+    assert again == list(range(again[0], number + 1))
+    assert 4 <= len(again) <= 12
+
+
+def test_trackio_gets_all_where_it_has_nothing_of_the_run(tmp_path: Path, showing: Showing) -> None:
+    rows, every = losses(2, 4), [(2, ["loss"]), (4, ["loss"])]
+    assert showing.process(rows, apart=10.0, is_killed=False) == every
+    assert showing.process(rows, apart=10.0, is_killed=False) == []
+    assert showing.process(rows, apart=10.0, is_killed=False, project="other") == every
+    assert showing.process(rows, apart=10.0, is_killed=False, project="other", id_="2") == every
+    for damaged in ("", "[]", "null", "{}", '{"project": "other", "run": "shown-2", "steps": [1]}'):
+        (tmp_path / "shown" / trackio.NAME).write_text(damaged)
+        assert showing.process(rows, apart=10.0, is_killed=False, project="other", id_="2") == every
+
+
+def test_a_full_disk_does_not_end_trackio(showing: Showing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, value: object) -> None:
+        with explained(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(trackio, "write_json", refuse)
+    rows = losses(2, 4, 6)
+    assert len(showing.process(rows, apart=10.0, is_killed=False)) == 3
+    assert len(showing.process(rows, apart=10.0)) == 3
+
+
+def test_trackio_gets_each_number_once_though_steps_were_made_twice(packed: Path, tmp_path: Path, calls: Path) -> None:
+    run = tmp_path / "run"
+    trained(packed, run, "trackio")
+    trained(packed, run, "trackio", resume=run / "ckpt-step000004.pt")
+    logged = [(name, step) for call, step, values in told(calls) if call == "log" for name in values]
+    assert len(logged) == len(set(logged))
+    assert set(logged) == expected(run).keys()
 
 
 def test_a_sink_that_fails_is_warned_of_once_and_the_run_goes_on(

@@ -10,6 +10,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,9 +27,11 @@ from alm.errors import StoppedError
 from alm.events import CheckpointSaved, Event, Judged, Noted, Stepped, Warned
 from alm.files import explained
 from alm.optim.schedules import warmup_steps
+from alm.packing.shards import open_packed
 from alm.training import beginning, fitting, limits, metrics, rehearsal, run, samples, step, throughput, timekeeper
 from alm.training.config import RunConfig
 from alm.training.costs import Costs
+from alm.training.fit import checkpoint_bytes
 from alm.training.pace import Pace
 from alm.training.pretrain import pretrain
 from alm.training.rehearsal import Rates
@@ -242,6 +245,25 @@ def test_where_the_time_is_over_the_run_ends_as_early_as_its_schedule_allows(mon
     ]
 
 
+@pytest.mark.parametrize(
+    ("step_seconds", "interval"),
+    [
+        (0.5, 100),  # never longer than it was
+        (90.0, 20),
+        (91.0, 19),
+        (1800.0, 1),
+        (4000.0, 1),
+    ],
+)
+def test_checkpoints_stay_half_an_hour_apart_whatever_a_step_takes(
+    monkeypatch: pytest.MonkeyPatch, step_seconds: float, interval: int
+) -> None:
+    changed, _ = look(monkeypatch, done=12, step_seconds=step_seconds, seconds_left=18 * step_seconds + 0.3)
+    assert changed is not None
+    assert changed.training.max_steps == 12 + 18
+    assert changed.training.checkpoint_interval == interval
+
+
 class Other(World):
     """Rank 1 of two, which hears from the main rank what is so."""
 
@@ -260,9 +282,11 @@ def test_the_main_rank_decides(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Machine:
-    """A device whose steps take `seconds(step)` on a clock of its own, and were measured to take one second."""
+    """A device whose steps take `seconds(step)` on a clock of its own, and were measured to take one, or `measured`."""
 
-    def __init__(self, seconds: Callable[[int], float], clock: Now, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, seconds: Callable[[int], float], clock: Now, monkeypatch: pytest.MonkeyPatch, *, measured: float = 1.0
+    ) -> None:
         real = step._backward
 
         def backward(state: Any, batch: Any, **keywords: Any) -> Any:
@@ -270,7 +294,8 @@ class Machine:
             return real(state, batch, **keywords)
 
         monkeypatch.setattr(step, "_backward", backward)
-        monkeypatch.setattr(rehearsal, "rehearse", lambda *_, **__: Rates(0.9, 0.1, 0.0, 0.0))
+        rates = Rates(0.9 * measured, 0.1 * measured, 0.0, 0.0)
+        monkeypatch.setattr(rehearsal, "rehearse", lambda *_, **__: rates)
         for module in (fitting, timekeeper, throughput):
             monkeypatch.setattr(module, "time", clock)
         monkeypatch.setattr("alm.training.throughput.measured_matmul_rate", lambda *_: 1e30)
@@ -509,3 +534,195 @@ def test_an_error_after_the_change_saves_what_the_run_has_become(
         pretrain(wanted(), data=data, out=out, finish_by=FINISH_BY)
     saved = torch.load(out / "ckpt-step000009-interrupt.pt", weights_only=True)
     assert saved["config"]["training"]["max_steps"] == 20
+
+
+def test_checkpoints_come_every_half_hour_once_steps_take_longer(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of ten minutes were planned: three of them to a checkpoint. They take twenty."""
+    out, events = tmp_path / "run", list[Event]()
+    Machine(lambda step: 1200.0, Now(), monkeypatch, measured=600.0)
+    pretrain(wanted(samples__prompts=[]), data=data, out=out, finish_by=1000.0 + 41.5 * 600.0, on_event=events.append)
+    saved = [event.step for event in events if isinstance(event, CheckpointSaved)]
+    assert saved == [3, 6, *range(7, 21)]
+    assert run.read_config(out).training.max_steps == 20
+    assert run.read_metadata(out).asked["training.checkpoint_interval"] == 1000
+
+
+class Disk:
+    """Free space: plenty before the first step, then what `free` says, time after time."""
+
+    def __init__(self, free: Callable[[int], int], clock: Now, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.times = 0
+
+        def usage(path: Path) -> SimpleNamespace:
+            if clock.now == 1000.0:
+                return SimpleNamespace(free=10**15)
+            self.times += 1
+            return SimpleNamespace(free=free(self.times))
+
+        monkeypatch.setattr("shutil.disk_usage", usage)
+
+
+NO_ROOM = "the run keeps its length: "
+
+
+def faster(
+    data: Path, out: Path, missing: Callable[[int], int], monkeypatch: pytest.MonkeyPatch
+) -> tuple[RunConfig, list[Event], Disk]:
+    """What a run becomes on a machine twice as fast as was measured, and so many bytes too small.
+
+    It has 40 steps, then about 80, and saves every 40: two checkpoints, not one, are to come after the look at step 6.
+    """
+    size = checkpoint_bytes(wanted(model__vocab_size=open_packed(data).metadata.vocab_size))
+    clock, events = Now(), list[Event]()
+    with monkeypatch.context() as patch:
+        Machine(lambda step: 0.5, clock, patch)
+        disk = Disk(lambda time: max(2 * size - missing(time), 0), clock, patch)
+        pretrain(wanted(samples__prompts=[]), data=data, out=out, finish_by=FINISH_BY, on_event=events.append)
+    return run.read_config(out), events, disk
+
+
+def test_a_run_gets_longer_where_its_checkpoints_have_room(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, events, disk = faster(data, tmp_path / "run", lambda time: 0, monkeypatch)
+    assert 70 < own.training.max_steps < 86
+    assert own.training.checkpoint_interval == 40
+    assert disk.times > 0
+    assert not [event for event in events if isinstance(event, Warned)]
+
+
+def test_a_run_stays_as_it_is_where_its_checkpoints_have_no_room(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, events, _ = faster(data, tmp_path / "run", lambda time: 1 if time == 1 else 10**15, monkeypatch)
+    warned = [event for event in events if isinstance(event, Warned)]
+    assert own.training.max_steps == 40
+    assert "the next 2 checkpoints" in warned[0].message
+    assert all(event.message.startswith(NO_ROOM) for event in warned)
+    assert all("df -h" in str(event.hint) for event in warned)
+    pretrain(own, data=data, out=tmp_path / "other")
+    assert bits(tmp_path / "run") == bits(tmp_path / "other")
+    assert rows(tmp_path / "run") == rows(tmp_path / "other")
+
+
+def test_room_that_is_there_at_a_later_look_is_used(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, events, _ = faster(data, tmp_path / "run", lambda time: int(time == 1), monkeypatch)
+    assert 70 < own.training.max_steps < 86
+    assert len([event for event in events if isinstance(event, Warned) and event.message.startswith(NO_ROOM)]) == 1
+    assert load_checkpoint(tmp_path / "run" / LAST_NAME).step == own.training.max_steps
+
+
+def test_a_run_gets_shorter_on_a_full_disk(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, out = Now(), tmp_path / "run"
+    Machine(lambda step: 2.0, clock, monkeypatch)
+    disk = Disk(lambda time: 0, clock, monkeypatch)
+    pretrain(wanted(samples__prompts=[]), data=data, out=out, finish_by=FINISH_BY)
+    assert (run.read_config(out).training.max_steps, disk.times) == (20, 0)
+
+
+@pytest.mark.parametrize("asked", [20, 40])
+@pytest.mark.parametrize(("moment", "steps"), [("before", 40), ("after", 20)])
+def test_killed_while_a_change_is_noted_the_same_command_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, steps: int, asked: int
+) -> None:
+    """Right before `config.yaml` has the new length it goes on in the old one, right after in the new one.
+
+    Either may be the one that was asked for; that it differs has to be known of the other.
+    """
+    same_command = wanted(training__max_steps=asked, scheduler__total_steps=asked, samples__prompts=[])
+    out, left, write = tmp_path / "run", tmp_path / "left", beginning.write_text
+
+    def written(path: Path, text: str) -> None:
+        is_change = path.name == run.CONFIG_NAME and list(out.glob("ckpt-*.pt"))
+        if is_change and moment == "before":
+            leave()
+        write(path, text)
+        if is_change and moment == "after":
+            leave()
+
+    def leave() -> None:
+        shutil.copytree(out, left)
+        (left / run.LOCK_NAME).unlink()
+
+    def noted(folder: Path) -> dict[str, Any]:
+        keys = ("training.max_steps", "scheduler.total_steps")
+        return {key: value for key, value in run.read_metadata(folder).asked.items() if key in keys}
+
+    def differing(length: int) -> dict[str, Any]:
+        return {} if asked == length else {"training.max_steps": asked, "scheduler.total_steps": asked}
+
+    with monkeypatch.context() as patch:
+        Machine(lambda step: 2.0, Now(), patch)
+        patch.setattr(beginning, "write_text", written)
+        pretrain(same_command, data=data, out=out, finish_by=FINISH_BY)
+    assert run.read_config(out).training.max_steps == 20
+    assert noted(out) == differing(20)
+    assert run.read_config(left).training.max_steps == steps
+    pretrain(same_command, data=data, out=left, finish_by=10**9)
+    own = run.read_config(left)
+    assert (own.training.max_steps, own.scheduler.model_dump()["total_steps"]) == (steps, steps)
+    assert load_checkpoint(left / LAST_NAME).step == steps
+    assert noted(left) == differing(steps)
+
+
+NEED = "but the learning rates so far need"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (
+            lambda step: 4.0,
+            [f"a step takes 4 s now: 10 steps instead of 40 end in time, {NEED} 21, 43 seconds more"],
+        ),
+        (  # for a while it is in time, as it is; then it is late again
+            lambda step: 6.0 if step < 2 else 0.25 if step < 5 else 3.0 if step < 8 else 5.0,
+            [
+                f"a step takes 3.12 s now: 12 steps instead of 40 end in time, {NEED} 21, 27 seconds more",
+                f"a step takes 2.34 s now: 16 steps instead of 21 end in time, {NEED} 21, 10 seconds more",
+            ],
+        ),
+        (  # for a while it has time for more
+            lambda step: 4.0 if step < 6 else 0.5 if step < 14 else 6.0,
+            [
+                f"a step takes 4 s now: 10 steps instead of 40 end in time, {NEED} 21, 43 seconds more",
+                "a step takes 1.16 s now: 23 steps instead of 21 end in time",
+                "a step takes 0.828 s now: 28 steps instead of 23 end in time",
+                "a step takes 0.664 s now: 33 steps instead of 28 end in time",
+                f"a step takes 1.96 s now: 18 steps instead of 33 end in time, {NEED} 23, 8 seconds more",
+            ],
+        ),
+    ],
+)
+def test_that_a_run_will_be_late_is_told_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: Callable[[int], float], expected: list[str]
+) -> None:
+    """A long warm-up has no shorter run, however often it is looked at: 13 steps of it, and 8 that decay."""
+    events = list[Event]()
+    Machine(seconds, Now(), monkeypatch)
+    asked = wanted(scheduler__warmup_steps=325, logging__log_interval=1, samples__prompts=[])
+    pretrain(asked, data=data, out=tmp_path / "run", finish_by=FINISH_BY, on_event=events.append)
+    told = [event.message for event in events if isinstance(event, Noted) and "end in time" in event.message]
+    assert told == expected
+
+
+def test_what_the_device_can_do_at_best_is_not_forgotten_at_a_change(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was busy when that was measured, and is measured again when a run is faster: once for all lengths."""
+    rates = iter([1e7, 1e8])
+    Machine(lambda step: 2.0, Now(), monkeypatch)
+    monkeypatch.setattr(throughput, "matmul_rate", lambda *_: 1.0)
+    monkeypatch.setattr(throughput, "measured_matmul_rate", lambda *_: next(rates))
+    out = tmp_path / "run"
+    pretrain(wanted(samples__prompts=[]), data=data, out=out, finish_by=FINISH_BY)
+    assert run.read_config(out).training.max_steps == 20
+    shares = [row["mfu"] for row in metrics.read(out) if "mfu" in row]
+    assert len(shares) == 10
+    assert shares[0] > 0.01
+    assert set(shares) == {shares[0]}  # all steps take the same
+    assert next(rates) == 1e8

@@ -96,7 +96,11 @@ def serving(path: Path, *, context: int) -> Iterator[LlamaCpp]:
     assert address.hostname is not None
     assert address.port is not None
     try:
-        yield LlamaCpp(address.hostname, address.port)
+        llama = LlamaCpp(address.hostname, address.port)
+        # Answered by the loop that closing ends, and only once it runs: one that begins after it was to end goes on for
+        # ever. What needs no model is answered without it.
+        llama.complete([0], 1)
+        yield llama
     finally:
         del server  # the last reference: it stops its threads and closes its port
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections import deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from alm.config.base import Config as BaseConfig
+from alm.errors import AlmError
+from alm.files import is_full, write_json
 from alm.training.sinks._sink import Opening, off_stdout
 
 PACKAGE, INSTALL = "trackio", "trackio"
+NAME = "trackio.json"
+# Trackio sends what it is given twice a second. What a killed process had given it since then may not be there.
+_ON_ITS_WAY_SECONDS = 1.0
 
 
 class Config(BaseConfig):
@@ -24,25 +33,25 @@ def opened(config: Config, opening: Opening) -> Trackio:
     """The sink. Runs are found by their name alone there, so it holds the run's id."""
     import trackio
 
+    name = f"{opening.name}-{opening.id}"
     with off_stdout():
-        run = trackio.init(
-            project=config.project,
-            name=f"{opening.name}-{opening.id}",
-            config=opening.config,
-            resume="allow",
-        )
-    return Trackio(run, where=f"`trackio show --project {config.project}`")
+        run = trackio.init(project=config.project, name=name, config=opening.config, resume="allow")
+    sent = Sent(opening.run / NAME, {"project": config.project, "run": name})
+    return Trackio(run, sent, where=f"`trackio show --project {config.project}`")
 
 
 class Trackio:
-    """A run of theirs. Steps that a killed run had sent and makes again are there twice."""
+    """A run of theirs. It would keep all values of a step, so that those that it has are not sent again."""
 
-    def __init__(self, run: Any, *, where: str) -> None:  # Any: the package is optional
-        self._run = run
+    def __init__(self, run: Any, sent: Sent, *, where: str) -> None:  # Any: the package is optional
+        self._run, self._sent = run, sent
         self.where = where
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self._run.log(dict(values), step=step)
+        new = {name: value for name, value in values.items() if self._sent.is_new(name, step)}
+        if new:
+            self._run.log(new, step=step)
+            self._sent.add(new, step)
 
     def samples(self, step: int, texts: Sequence[tuple[str, str]]) -> None:
         """Trackio shows no long texts."""
@@ -50,3 +59,49 @@ class Trackio:
     def close(self) -> None:
         with off_stdout():
             self._run.finish()
+        self._sent.all_arrived()
+
+
+class Sent:
+    """The last step of each name that has surely arrived, in a file that outlives a killed process.
+
+    It counts for `target` alone: another project, or another run of this name, begins with nothing.
+    """
+
+    def __init__(self, path: Path, target: Mapping[str, str]) -> None:
+        self._path, self._target = path, dict(target)
+        self._arrived = self._read()
+        self._on_their_way: deque[tuple[float, dict[str, int]]] = deque()
+
+    def is_new(self, name: str, step: int) -> bool:
+        """Whether the value of `name` at `step` may not have arrived."""
+        return step > self._arrived.get(name, -1)
+
+    def add(self, names: Mapping[str, object], step: int) -> None:
+        """The values of `names` at `step` have been sent."""
+        now = time.monotonic()
+        # Half as often as could be: each time is a file.
+        if self._on_their_way and self._on_their_way[0][0] <= now - 2 * _ON_ITS_WAY_SECONDS:
+            self._note(until=now - _ON_ITS_WAY_SECONDS)
+        self._on_their_way.append((now, dict.fromkeys(names, step)))
+
+    def all_arrived(self) -> None:
+        """Nothing is on its way any more."""
+        self._note(until=time.monotonic())
+
+    def _note(self, *, until: float) -> None:
+        while self._on_their_way and self._on_their_way[0][0] <= until:
+            self._arrived |= self._on_their_way.popleft()[1]
+        try:
+            write_json(self._path, {**self._target, "steps": self._arrived})
+        except AlmError as error:
+            if not is_full(error):
+                raise
+
+    def _read(self) -> dict[str, int]:
+        try:
+            found = json.loads(self._path.read_bytes())
+            is_same = all(found[key] == value for key, value in self._target.items())
+            return {str(name): int(step) for name, step in found["steps"].items()} if is_same else {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
