@@ -25,7 +25,7 @@ from alm.training.precision import settled, with_precision
 
 NAME = "quickstart.json"
 RUN_PRESET = "quickstart"
-SEQ_LEN = 416  # two tales: nearly all rows are filled by two whole ones
+SEQ_LEN = 416  # two tales: most rows are filled by two whole ones
 VOCAB_SIZE = 2048
 SAMPLE_TOKENS = 220
 SAMPLES = 3
@@ -79,7 +79,10 @@ def write(recipe: Recipe, path: Path) -> None:
 
 
 def for_budget(seconds: float, *, device_name: str = "auto") -> Recipe:
-    """The recipe for a quickstart of so many seconds on the device, by the speed of the preset there."""
+    """The recipe for a quickstart of so many seconds on the device, by the speed of the preset there.
+
+    On a GPU that is its speed before it is compiled: the model and the text can come out smaller than the time allows.
+    """
     config = Recipe().config(f"model.vocab_size={VOCAB_SIZE}")
     choice = settled(config, device_name, seq_len=SEQ_LEN)
     rows = rehearsal.random_rows(VOCAB_SIZE, seq_len=SEQ_LEN)

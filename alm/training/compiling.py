@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alm.device import Choice, autocast, wait_for
+from alm.device import Choice, autocast, is_out_of_memory, wait_for
 from alm.events import Listener, Noted
 from alm.model.init import initialize
 from alm.model.transformer import Transformer
 from alm.training.config import RunConfig
+from alm.training.rehearsal import let_go
 
 _WARM_UP, _STEPS = 3, 5
 # What a compiled model gains must be worth the time that compiling takes at every start.
@@ -64,18 +65,31 @@ def tried(config: RunConfig, choice: Choice, *, seq_len: int, on_event: Listener
 
 
 def _trial(config: RunConfig, choice: Choice, seq_len: int) -> Trial:
+    """With fewer sequences where memory is full: a run is cut as well, and wants to know then, too."""
+    devices = [choice.device] if choice.device.type == "cuda" else []
+    size = config.training.micro_batch_size
+    while True:
+        try:
+            with torch.random.fork_rng(devices):  # dropout draws
+                found = _timed(config, choice, (size, seq_len))
+        except RuntimeError as error:  # a compiler is missing, or memory, or an operation is not known to it
+            found = Trial(trouble=(str(error).strip().splitlines() or [type(error).__name__])[0][:200])
+            is_full = is_out_of_memory(error)
+        else:
+            is_full = False
+        let_go(choice.device)
+        if not is_full or size == 1:
+            return found
+        size //= 2
+
+
+def _timed(config: RunConfig, choice: Choice, shape: tuple[int, int]) -> Trial:
     model = Transformer(config.model)
     initialize(model, seed=config.training.seed)
     model.to(choice.device).train()
     generator = torch.Generator().manual_seed(config.training.seed)
-    shape = (config.training.micro_batch_size, seq_len)
     ids = torch.randint(config.model.known_vocab_size, shape, generator=generator).to(choice.device)
-    devices = [choice.device] if choice.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):  # dropout draws
-        try:
-            return Trial(_seconds(model, model, ids, choice), _seconds(torch.compile(model), model, ids, choice))
-        except RuntimeError as error:  # a compiler is missing, or memory, or an operation is not known to it
-            return Trial(trouble=(str(error).strip().splitlines() or [type(error).__name__])[0][:200])
+    return Trial(_seconds(model, model, ids, choice), _seconds(torch.compile(model), model, ids, choice))
 
 
 def _seconds(forward: Forward, model: Transformer, ids: Tensor, choice: Choice) -> float:

@@ -120,8 +120,10 @@ def plan(
     memory = Room(config, text.seq_len, choice, ranks)
     is_measured = is_measured and _can_be_tried(memory)
     before = memory.process_bytes  # now: trying adds to it
-    trial = compiling.tried(config, choice, seq_len=text.seq_len, on_event=on_event) if is_measured else None
-    tried = _tried(memory, text, trial, started=started, is_measured=is_measured)
+    training = config.training if memory.fits is not False else memory.suggested()
+    is_tried = is_measured and training is not None
+    trial = compiling.tried(config, choice, seq_len=text.seq_len, on_event=on_event) if is_tried else None
+    tried = _tried(memory, training, text, trial, started=started, is_measured=is_measured)
     if budget is not None:
         config, text = _for_budget(config, text, tried.spent, data, seconds=budget, tokens=tokens)
     return _Sums(config, text, choice, ranks).plan(memory, tried, cost, process_bytes=before)
@@ -148,10 +150,15 @@ class _Tried:
 
 
 def _tried(
-    memory: Room, text: Text, trial: compiling.Trial | None, *, started: float | None, is_measured: bool
+    memory: Room,
+    training: TrainingConfig | None,
+    text: Text,
+    trial: compiling.Trial | None,
+    *,
+    started: float | None,
+    is_measured: bool,
 ) -> _Tried:
-    """A few steps of the run as it is configured; cut smaller where they do not fit."""
-    training = memory.config.training if memory.fits is not False else memory.suggested()
+    """A few steps of the run with `training`, which fits by counting; cut smaller where they do not fit."""
     is_full = False
     while is_measured and training is not None:
         config = memory.config.model_copy(update={"training": training})
@@ -178,17 +185,23 @@ def _spent(
 ) -> Costs | None:
     """What the run costs in time, by a few steps and how much faster they compile; None where memory is full."""
     before = 0.0 if started is None else time.monotonic() - started
-    try:
-        rates = rehearsal.rehearse(
-            _of_one_rank(config, ranks), choice, text.batches, seq_len=text.seq_len, apart=trial is not None
-        )
-    except (RuntimeError, MemoryError) as error:
-        if not devices.is_out_of_memory(error):
-            raise
+    rates = _rates(_of_one_rank(config, ranks), text, choice, apart=trial is not None)
+    if rates is None:
         return None
     if trial is not None:
         rates = replace(rates, micro_batch=rates.micro_batch * trial.share)
     return costs(config, rates, validation_sequences=text.scored, start=before + START_SECONDS, ranks=ranks)
+
+
+def _rates(config: RunConfig, text: Text, choice: Choice, *, apart: bool) -> rehearsal.Rates | None:
+    """A rehearsal's, None where memory is full. Told apart they can want more of it than a run of one micro-batch."""
+    try:
+        return rehearsal.rehearse(config, choice, text.batches, seq_len=text.seq_len, apart=apart)
+    except (RuntimeError, MemoryError) as error:
+        if not devices.is_out_of_memory(error):
+            raise
+    rehearsal.let_go(choice.device)
+    return _rates(config, text, choice, apart=False) if apart else None
 
 
 def _of_one_rank(config: RunConfig, ranks: int) -> RunConfig:

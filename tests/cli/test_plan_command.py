@@ -165,6 +165,28 @@ def test_memory_that_is_full_after_all_is_no_error(empty: Path, run: Any, monkey
     assert found["step_seconds"] == pytest.approx(8 * 0.9 + 0.1)
 
 
+def test_rates_are_measured_together_where_memory_does_not_hold_them_apart(
+    empty: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step of one micro-batch never has a forward pass beside gradients, as two of them do."""
+
+    def rehearse(*_: Any, apart: bool, **__: Any) -> Rates:
+        if apart:
+            raise RuntimeError("CUDA out of memory")
+        return RATES
+
+    monkeypatch.setattr(rehearsal, "rehearse", rehearse)
+    monkeypatch.setattr(compiling, "tried", lambda *_, **__: Trial(0.4, 0.1))
+    found = planned(run, "--model", "1m")
+    assert (found["fits"], found["suggested"]) == (True, None)
+
+
+def test_a_model_that_does_not_fit_is_not_compiled(empty: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "tried", None)
+    monkeypatch.setattr(fit, "available_bytes", lambda _: 1)
+    assert planned(run, "--model", "1m")["fits"] is False
+
+
 def _micro(config: Any) -> int:
     return int(config.training.micro_batch_size)
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 from builders import run_config
 
-from alm.device import choose
+from alm.device import Choice, choose
 from alm.events import Event, Noted
 from alm.training import compiling
 from alm.training.compiling import Trial, settled
+from alm.training.config import RunConfig
 
 CPU = choose("cpu", precision="fp32")
 
@@ -49,6 +50,27 @@ def test_where_it_does_not_work_it_is_off(monkeypatch: pytest.MonkeyPatch) -> No
     found = compiling._trial(run_config(model__vocab_size=50), CPU, 8)
     assert found == Trial(trouble="no compiler found")
     assert (found.pays, found.share, str(found)) == (False, 1.0, "it does not work here (no compiler found)")
+
+
+def test_a_micro_batch_that_does_not_fit_is_tried_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run is cut as well, and compiling may pay then; what is not for want of memory is not tried again."""
+    sizes: list[int] = []
+    error = "CUDA out of memory"
+
+    def timed(config: RunConfig, choice: Choice, shape: tuple[int, int]) -> Trial:
+        sizes.append(shape[0])
+        if shape[0] > 2 or error != "CUDA out of memory":
+            raise RuntimeError(error)
+        return Trial(0.2, 0.1)
+
+    monkeypatch.setattr(compiling, "_timed", timed)
+    config = run_config(model__vocab_size=50, training__micro_batch_size=9)
+    assert compiling._trial(config, CPU, 8).pays
+    assert sizes == [9, 4, 2]
+    sizes.clear()
+    error = "no compiler found"
+    assert compiling._trial(config, CPU, 8).trouble == error
+    assert sizes == [9]
 
 
 def test_what_is_left_of_a_micro_batch_is_the_better_of_both() -> None:

@@ -14,6 +14,7 @@ import pytest
 from alm.corpus.sources.tales import cast, words
 from alm.corpus.sources.tales.plots import PLOTS
 from alm.corpus.sources.tales.plots.lost_thing import lost_thing
+from alm.corpus.sources.tales.plots.new_friend import new_friend
 from alm.corpus.sources.tales.scenes import set_scene
 from alm.corpus.sources.tales.story import ASK, KINDLY, Story
 from alm.corpus.sources.tales.tell import tell
@@ -185,6 +186,23 @@ def test_whoever_has_a_name_is_introduced(some: list[str]) -> None:
             is_told = bool(KIND_NOUNS & set(re.findall(r"[a-z]+", first)))
             is_said = re.search(rf'"(My name is |I am )?{name}\b', first) and "ewcomer" in tale
             assert is_told or is_said, (name, first)
+
+
+def test_the_hero_and_the_friend_are_introduced_at_the_beginning_and_once() -> None:
+    for plot in PLOTS:
+        for index in range(40):
+            tale = tale_of(plot, index)
+            names = list(dict.fromkeys(NAME.findall(tale)))
+            told = sentences(tale)
+            firsts = [
+                next(n for n, sentence in enumerate(told) if re.search(rf"\b{name}\b", sentence)) for name in names
+            ]
+            assert len(names) == 2, (plot, tale)
+            assert firsts[0] == 0, (plot, tale)
+            # A newcomer has a name only when asked for it.
+            assert (firsts[1] > 4) if plot is new_friend else (firsts[1] <= 3), (plot, tale)
+            introduced = re.findall(rf"named {names[1]}\b|\b{names[1]}, an? ", tale)
+            assert len(introduced) == (plot is not new_friend), (plot, tale)
 
 
 def test_the_thing_that_is_lost_is_the_thing_that_is_found() -> None:

@@ -16,9 +16,8 @@ SHE_NAMES, HE_NAMES = [[name.text for name in cast.NAMES if name.pronouns == own
 KINDS = {name.text: name.kind.noun for name in cast.NAMES}
 NAME = re.compile(r"\b(" + "|".join(SHE_NAMES + HE_NAMES) + r")\b")
 CUTS = (None, 800, 500, 200)
-# Of planted faults: both are named early in a tale, so each pronoun has somebody to mean; in few tales none follows its
-# subject.
-MISSED, MISSED_PRONOUNS = 0.02, 0.05
+# Of planted faults: both are named early in a tale; few tales have hardly a pronoun, and none that follows its subject.
+MISSED, MISSED_PRONOUNS = 0.02, 0.04
 
 RUBY = "Once upon a time, there was a small girl named Ruby. She was kind. "
 BOTH = RUBY + "Her best friend was a big brown bear named Barnaby. "
@@ -63,6 +62,9 @@ def test_no_tale_is_at_fault_whole_or_cut_anywhere(tales: list[str]) -> None:
         (RUBY + '"She ran past me, and he ran after her," said the goose.', set()),
         (BOTH + "Ruby scratched his nose.", {"own"}),
         (BOTH + "She held his breath.", {"own"}),
+        (BOTH + "After a while, Ruby scratched his nose.", {"own"}),
+        (BOTH + "If Ruby had known, he would have sung.", {"own"}),
+        (BOTH + "With her, Barnaby shook her paw.", set()),
         (BOTH + 'Barnaby said, "I know." Ruby shook his head.', {"own"}),
         (BOTH + "Ruby gave him a flower.", set()),
         (BOTH + "Ruby was so sad that Barnaby shook his head.", set()),
