@@ -46,7 +46,7 @@ class TrainingConfig(Config):
     )
     compile: bool | Literal["auto"] = Field(
         default="auto",
-        description="Whether torch.compile is used; auto tries both at the start of a run or plan, and is off on a CPU.",
+        description="Whether torch.compile is used; auto tries both at the start of a run or plan; off on a CPU.",
     )
     parallel: Literal["auto", "ddp", "fsdp"] = Field(
         default="auto",
