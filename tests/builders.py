@@ -188,3 +188,16 @@ def write_run(
         (folder / run.SAMPLES_NAME).write_text(metrics.as_text(texts), encoding="utf-8")
     artifacts.write(folder / run.METADATA_NAME, metadata)
     return folder
+
+
+class FakeTime:
+    """Stands for the module `time`: seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now

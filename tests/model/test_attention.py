@@ -151,21 +151,25 @@ WAYS: list[tuple[str, torch.dtype, Rules, int, int, str]] = [
 ]
 
 
+def taken(device: str, dtype: torch.dtype, q: torch.Tensor, k: torch.Tensor, rules: Rules) -> str:
+    """The way that `q`, as if it were on the device, goes."""
+    on: Any = SimpleNamespace(shape=q.shape, dtype=dtype, device=torch.device(device))
+    return _grouped.way(on, k, rules)
+
+
 @pytest.mark.parametrize(("device", "dtype", "rules", "kv_heads", "new", "wanted"), WAYS)
 def test_each_device_takes_its_own_way(
     device: str, dtype: torch.dtype, rules: Rules, kv_heads: int, new: int, wanted: str
 ) -> None:
     """The table in docs/architecture.md, of six query heads, and 80 tokens if there are not more new ones."""
     q, k, _ = qkv(kv_heads=kv_heads, new=new, seen=max(new, 80), width=16)
-    on = SimpleNamespace(shape=q.shape, dtype=dtype, device=torch.device(device))
-    assert _grouped.way(on, k, rules) == wanted  # type: ignore[arg-type]
+    assert taken(device, dtype, q, k, rules) == wanted
 
 
 def test_heads_too_narrow_for_flex_attention_take_a_mask() -> None:
     for width, wanted in ((8, "mask"), (15, "mask"), (16, "flex")):
         q, k, _ = qkv(kv_heads=1, new=256, seen=256, width=width)
-        on = SimpleNamespace(shape=q.shape, dtype=torch.bfloat16, device=torch.device("cuda"))
-        assert _grouped.way(on, k, Rules(window=5)) == wanted  # type: ignore[arg-type]
+        assert taken("cuda", torch.bfloat16, q, k, Rules(window=5)) == wanted
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

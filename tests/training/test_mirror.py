@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import run_config, write_packed
+from builders import FakeTime, run_config, write_packed
 
 from alm.checkpoint.load import load_checkpoint
 from alm.errors import ConfigError
@@ -192,18 +192,9 @@ def test_trackio_gets_every_row_and_leaves_stdout_alone(
     assert "* Trackio project initialized" in err
 
 
-class Now:
-    """A clock that the test moves."""
-
-    now = 50.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Now:
-    fake = Now()
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    fake = FakeTime()
     monkeypatch.setattr(trackio, "time", fake)
     return fake
 
@@ -211,7 +202,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Now:
 class Showing:
     """Trackio as processes show rows to it, each of which may be killed."""
 
-    def __init__(self, run: Path, calls: Path, clock: Now) -> None:
+    def __init__(self, run: Path, calls: Path, clock: FakeTime) -> None:
         run.mkdir()
         self._run, self._calls, self._clock = run, calls, clock
 
@@ -229,7 +220,7 @@ class Showing:
 
 
 @pytest.fixture
-def showing(tmp_path: Path, calls: Path, clock: Now) -> Showing:
+def showing(tmp_path: Path, calls: Path, clock: FakeTime) -> Showing:
     return Showing(tmp_path / "shown", calls, clock)
 
 

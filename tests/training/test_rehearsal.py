@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import run_config
+from builders import FakeTime, run_config
 
 from alm import device
 from alm.device import Choice
@@ -19,16 +19,6 @@ from alm.training.rehearsal import Rates, random_rows, rehearse
 
 CPU = Choice(torch.device("cpu"), "fp32", "", "")
 SECONDS_PER_SEQUENCE, SECONDS_PER_UPDATE = 0.01, 0.004
-
-
-class FakeTime:
-    """A clock that work moves on."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def perf_counter(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import run_config, write_packed
+from builders import FakeTime, run_config, write_packed
 
 from alm.device import Choice
 from alm.events import Event, Stepped
@@ -18,16 +18,6 @@ from alm.training.step import StepResult
 from alm.training.throughput import Clock, Gauge, Lap
 
 CPU = Choice(torch.device("cpu"), "fp32", "", "")
-
-
-class FakeTime:
-    """Seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def perf_counter(self) -> float:
-        return self.now
 
 
 @pytest.fixture
