@@ -37,7 +37,7 @@ from alm.training.pretrain import pretrain
 from alm.training.run import OtherRunError, exists, free_name
 
 CORPUS_PRESET = "tales"
-PACK_MODE = "bestfit"  # a row begins where a tale begins, so that whoever acts in it has been introduced
+PACK_MODE = "bestfit"  # rows begin where tales begin, most of them, so that whoever acts in it has been introduced
 PROMPTS = ("Once upon a time", "", "There was once")  # as tales begin
 STAGES = 6
 TEMPERATURE = 0.4  # so small a model is at its best when it keeps to what it is sure of
