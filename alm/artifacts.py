@@ -303,6 +303,7 @@ AnyMetadata = TypeVar("AnyMetadata", bound=Config)
 
 def read(path: Path, schema: type[AnyMetadata], *, hint: str) -> AnyMetadata:
     """The metadata in `path`; `ArtifactError` with `hint` when it is missing, damaged or of another format."""
+    files.ensure_published(path.parent)
     if not path.is_file():
         raise ArtifactError(f"`{path}` does not exist", hint=hint)
     try:
@@ -338,6 +339,7 @@ def current(
     None when there is nothing or `force` is given. An artifact made otherwise is refused with what
     differs and `redo`, the command that makes it anew.
     """
+    files.ensure_published(path.parent)
     if force or not path.is_file():
         return None
     found = read(path, schema, hint=f"run `{redo} --force` to make it anew")

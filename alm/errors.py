@@ -11,6 +11,8 @@ Anything else that escapes is a bug and exits with `EXIT_BUG`.
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -69,3 +71,8 @@ class EchoedError(AlmError):
 
 def _again(kind: type[AlmError], message: str) -> AlmError:
     return kind(message)
+
+
+def shell(*words: str | os.PathLike[str]) -> str:
+    """A command line to paste, each word quoted where a shell would take it apart: for hints."""
+    return shlex.join(os.fspath(word) for word in words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import hashlib
@@ -10,6 +11,7 @@ import lzma
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +19,7 @@ import pytest
 
 from alm import files
 from alm.errors import AlmError, InputError
+from alm.files import packed as packing
 
 
 def names(folder: Path) -> list[str]:
@@ -145,22 +148,41 @@ def test_published_files_replace_the_old_ones_together(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"2", "meta": b"2"}
 
 
-@pytest.mark.parametrize("fatal", range(3))
-def test_at_no_instant_does_metadata_describe_other_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fatal: int
+@pytest.mark.parametrize("call", ["fsync", "replace", "unlink"])
+def test_a_kill_at_any_instant_leaves_the_old_files_or_the_next_reader_completes_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    publish(tmp_path, {"a": b"1", "b": b"1", "meta": b"1"}, replaces=[])
-    replace, moves = Path.replace, iter(range(10))
+    owner = os if call == "fsync" else Path
+    plain = getattr(owner, call)
+    old, new = {"a": b"1", "b": b"1", "meta": b"1"}, {"a": b"2", "c": b"2", "meta": b"2"}
+    seen = set()
+    for fatal in range(40):
+        folder = tmp_path / str(fatal)
+        publish(folder, old, replaces=[])
+        calls = iter(range(1000))
 
-    def dying(self: Path, target: Path) -> Path:
-        if next(moves) == fatal:
-            raise KeyboardInterrupt
-        return replace(self, target)
+        def dying(*given: object, calls: Iterator[int] = calls, fatal: int = fatal, **named: object) -> object:
+            if next(calls) == fatal:
+                raise KeyboardInterrupt
+            return plain(*given, **named)
 
-    monkeypatch.setattr(Path, "replace", dying)
-    with pytest.raises(KeyboardInterrupt):
-        publish(tmp_path, {"a": b"2", "b": b"2", "meta": b"2"}, replaces=["a", "b"])
-    assert not (tmp_path / "meta").exists()
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, call, dying)
+            with contextlib.suppress(KeyboardInterrupt):
+                publish(folder, new, replaces=["a", "b"])
+        promised = (folder / "meta").read_bytes() if (folder / "meta").is_file() else None
+        there = contents(folder)
+        if promised is not None:  # it never promises what is not there
+            assert there == (old if promised == b"1" else new)
+        files.ensure_published(folder)
+        assert contents(folder) in ((new,) if promised != b"1" else (old, new))
+        seen.add(promised)
+    assert seen >= {b"1", b"2"}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The visible files."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
 
 def test_a_failed_stage_leaves_no_trace(tmp_path: Path) -> None:
@@ -235,15 +257,15 @@ def test_what_unpacks_to_too_much_is_refused_when_that_is_reached(
 ) -> None:
     path = tmp_path / "a"
     path.write_bytes(packed(b"x" * 9_000_000, ending))
-    monkeypatch.setattr(files, "_UNPACKED_BYTES", 9_000_000)
-    monkeypatch.setattr(files, "_UNPACKED_TIMES", 0)
+    monkeypatch.setattr(packing, "_UNPACKED_BYTES", 9_000_000)
+    monkeypatch.setattr(packing, "_UNPACKED_TIMES", 0)
     assert len(read(path)) == 9_000_000
-    monkeypatch.setattr(files, "_UNPACKED_BYTES", 5_000_000)
+    monkeypatch.setattr(packing, "_UNPACKED_BYTES", 5_000_000)
     with files.open_binary(path) as file:
         assert len(file.read(3_000_000)) == 3_000_000
     with pytest.raises(InputError, match="unpacks to more than 5,000,000 bytes"):
         read(path)
-    monkeypatch.setattr(files, "_UNPACKED_TIMES", 1 + 9_000_000 // path.stat().st_size)
+    monkeypatch.setattr(packing, "_UNPACKED_TIMES", 1 + 9_000_000 // path.stat().st_size)
     assert len(read(path)) == 9_000_000
 
 

@@ -1,0 +1,60 @@
+"""Files that are complete or absent: written, locked, published together, read with limits, unpacked.
+
+Everything `alm` writes goes through three functions. `atomic` writes one file: a temporary file in the same folder,
+fsync, rename, fsync of the folder. `publish` makes several files appear together, by a journal with one commit point.
+`exclusive` gives a folder to one process. A reader never sees half a file, and a kill at any instant loses nothing.
+"""
+
+from alm.files.lock import Owner, exclusive, holder
+from alm.files.packed import Readable, chunks, compression, open_binary, suffix
+from alm.files.parse import array, parse_json, raw_array, read_json
+from alm.files.publish import ensure_published, inside, publish, staging, sweep, workspace
+from alm.files.read import not_utf8, read_bytes, read_text, readable, sha256
+from alm.files.write import (
+    atomic,
+    explained,
+    hint_for,
+    indented_json,
+    is_full,
+    is_running,
+    sync_folder,
+    write_bytes,
+    write_json,
+    write_text,
+)
+
+__all__ = [
+    "Owner",
+    "Readable",
+    "array",
+    "atomic",
+    "chunks",
+    "compression",
+    "ensure_published",
+    "exclusive",
+    "explained",
+    "hint_for",
+    "holder",
+    "indented_json",
+    "inside",
+    "is_full",
+    "is_running",
+    "not_utf8",
+    "open_binary",
+    "parse_json",
+    "publish",
+    "raw_array",
+    "read_bytes",
+    "read_json",
+    "read_text",
+    "readable",
+    "sha256",
+    "staging",
+    "suffix",
+    "sweep",
+    "sync_folder",
+    "workspace",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]

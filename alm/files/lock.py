@@ -1,0 +1,238 @@
+"""One lock: a folder, or an artifact in it, belongs to one process at a time.
+
+The operating system holds the lock (flock, on Windows msvcrt), so it ends with its process however that ends, and a
+number in a file that survived a reboot or came from another machine locks nothing. What the file says is for people.
+
+Some file systems of clusters have no locks. There the file itself is the lock: made exclusively, and taken over only
+from a process of this machine and boot that no longer runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+from alm.errors import AlmError
+from alm.files.write import explained, is_running
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # a link in a stranger's folder could name any file
+_MOST_BYTES = 4096
+_PAUSE_SECONDS = 0.01
+_GLANCE_SECONDS = 0.2  # somebody who only asks who holds the lock holds it for far less
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that holds a lock. `started` and `boot` distinguish it from a later one of the same `pid`."""
+
+    pid: int
+    host: str
+    boot: str | None
+    started: str | None
+
+    def may_run(self) -> bool:
+        """Whether this process may still run: True unless that is known to be false."""
+        here = _myself()
+        if self.host != here.host:
+            return True
+        if None not in (self.boot, here.boot) and self.boot != here.boot:
+            return False
+        return is_running(self.pid) and (self.started is None or _started(self.pid) in (None, self.started))
+
+
+@contextlib.contextmanager
+def exclusive(lock: Path, *, what: str, patience_seconds: float = _GLANCE_SECONDS) -> Iterator[None]:
+    """`what` for this process alone; `AlmError` when another one works on it. Nothing is written before that.
+
+    A folder that is made for the lock, and still empty at the end, goes again.
+    """
+    with explained(lock):
+        made = _make_folders(lock.parent)
+        descriptor = _acquire(lock, what, patience_seconds)
+    try:
+        yield
+    finally:
+        _release(lock, descriptor)
+        for folder in made:
+            with contextlib.suppress(OSError):  # it holds something by now
+                folder.rmdir()
+
+
+def holder(lock: Path) -> Owner | None:
+    """The process that holds `lock`, None when none does."""
+    try:
+        descriptor = os.open(lock, os.O_RDWR | _NO_LINKS)
+    except FileNotFoundError:
+        return None
+    except OSError:  # not ours to open: what it says is all that can be known
+        found = _read(lock)
+        return found if found is not None and found.may_run() else None
+    try:
+        is_held = not _try_lock(descriptor)
+    except OSError:
+        found = _read(lock)
+        return found if found is not None and found.may_run() else None
+    finally:
+        os.close(descriptor)  # lets go of it, where we got it
+    return _read(lock) or _UNKNOWN if is_held else None
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Make `folder`; what had to be made, the innermost first."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _acquire(lock: Path, what: str, patience_seconds: float) -> int:
+    """A descriptor of `lock` that holds it."""
+    end = time.monotonic() + patience_seconds
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | _NO_LINKS, 0o666)
+        try:
+            if _try_lock(descriptor):
+                if _is_same(descriptor, lock):
+                    _write(descriptor)
+                    return descriptor
+                os.close(descriptor)  # its last holder removed it while we waited: take the new one
+                continue
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in _NO_LOCKS:
+                raise
+            return _acquire_by_name(lock, what)
+        os.close(descriptor)
+        if time.monotonic() >= end:
+            raise _refusal(lock, what)
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _refusal(lock: Path, what: str) -> AlmError:
+    owner = _read(lock)
+    if owner is None:
+        return AlmError(f"{what} is being worked on by another process", hint="wait for it, then run this again")
+    where = "" if owner.host == _myself().host else f" on `{owner.host}`"
+    return AlmError(
+        f"{what} is being worked on by process {owner.pid}{where}",
+        hint="wait for it, then run this again" if where else f"wait for it; `ps -p {owner.pid}` shows what it is",
+    )
+
+
+def _acquire_by_name(lock: Path, what: str) -> int:
+    """The lock where the file system has none: a file that only one process can make."""
+    owner = _read(lock)
+    if owner is None or not owner.may_run():
+        # Of several that find it stale, the rename lets one through; the others find nothing to rename.
+        stale = lock.with_name(f"{lock.name}.stale-{os.getpid()}")
+        with contextlib.suppress(OSError):
+            lock.replace(stale)
+            stale.unlink()
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        raise _refusal(lock, what) from None
+    _write(descriptor)
+    return descriptor
+
+
+def _release(lock: Path, descriptor: int) -> None:
+    # Removed while it is held: whoever waits for it finds that the name is another file's, or none's.
+    if os.name == "nt":  # which removes no open file
+        os.close(descriptor)
+    with contextlib.suppress(OSError):
+        if os.name == "nt" or _is_same(descriptor, lock):
+            lock.unlink(missing_ok=True)
+    if os.name != "nt":
+        os.close(descriptor)
+
+
+def _is_same(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _write(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(asdict(_myself())).encode())
+
+
+def _read(lock: Path) -> Owner | None:
+    """Who the file says holds it; None where it says nothing of use."""
+    try:
+        with lock.open("rb") as file:
+            values = json.loads(file.read(_MOST_BYTES))
+        found = Owner(**values)
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    kinds_fit = type(found.pid) is int and isinstance(found.host, str)
+    others_fit = all(isinstance(value, str | None) for value in (found.boot, found.started))
+    return found if kinds_fit and others_fit and 0 < found.pid < 1 << 31 else None
+
+
+_UNKNOWN = Owner(pid=0, host="", boot=None, started=None)
+
+
+@cache
+def _myself_of(pid: int) -> Owner:
+    return Owner(pid=pid, host=platform.node(), boot=_boot(), started=_started(pid))
+
+
+def _myself() -> Owner:
+    return _myself_of(os.getpid())  # another one after a fork
+
+
+def _boot() -> str | None:
+    """What this boot of this machine is called. Linux has a name for it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _started(pid: int) -> str | None:
+    """When the process began, in clock ticks since the boot, None where that is not known."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    except OSError:
+        return None
+    return status.rpartition(")")[2].split()[19]
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    _FAR = 1 << 30  # beyond what the file says, which others may read
+
+    def _try_lock(descriptor: int) -> bool:
+        os.lseek(descriptor, _FAR, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        finally:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        return True
+
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> bool:
+        """Whether the lock is ours now; `OSError` where the file system has no locks."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

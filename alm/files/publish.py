@@ -1,0 +1,228 @@
+"""Several files that appear together: made in a staging folder, then published by a journal.
+
+`publish` writes down in `.journal.json` all that is to be moved and removed. The instant at which that file gets its
+name is the commit point: before it nothing has changed, after it the change will be complete, by us or by whoever reads
+or writes the folder next (`ensure_published`). Each step can be taken twice. The promise, the file that says that the
+others are complete, goes first and comes last, so at no instant does it describe files that are not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from alm.errors import AlmError, ArtifactError, shell
+from alm.files.lock import exclusive
+from alm.files.write import explained, hint_for, remove_stale, sync_file, sync_folder, write_json
+
+JOURNAL_NAME = ".journal.json"
+LOCK_NAME = ".journal.lock"
+_MOST_BYTES = 64 << 20
+_PATIENCE_SECONDS = 30.0  # another process publishes to the same folder: that takes milliseconds
+
+
+@dataclass(frozen=True)
+class _Journal:
+    """What is to be done in a folder: all names are relative to it, with forward slashes.
+
+    `moves` are pairs of source and target. The source of the promise `last` is moved after all others.
+    """
+
+    last: str | None
+    last_source: str | None
+    removes: list[str] = field(default_factory=list)
+    moves: list[tuple[str, str]] = field(default_factory=list)
+    clear: list[str] = field(default_factory=list)  # folders that are done with
+    alm_journal: int = 1
+
+
+@contextlib.contextmanager
+def workspace(folder: Path, label: str, *, what: str) -> Iterator[Path]:
+    """A staging folder inside `folder`, which is ours alone meanwhile: see `exclusive` and `staging`."""
+    with exclusive(folder / f".{label}.lock", what=what):
+        ensure_published(folder)
+        with staging(folder, label) as stage:
+            yield stage
+
+
+@contextlib.contextmanager
+def staging(folder: Path, label: str) -> Iterator[Path]:
+    """A folder inside `folder` for files that are to appear together; removed afterwards. Hold a lock meanwhile.
+
+    Files that an earlier, killed process left under the same `label` are removed first.
+    """
+    stage = folder / f".{label}.staging"
+    with explained(folder):
+        _clear(stage)
+        stage.mkdir(parents=True)
+    try:
+        yield stage
+    finally:
+        if not (folder / JOURNAL_NAME).exists():  # else what it has to move is still in there
+            _clear(stage)
+
+
+def _clear(folder: Path) -> None:
+    if folder.is_symlink():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(
+    stage: Path,
+    folder: Path,
+    *,
+    last: str | None,
+    replaces: Iterable[str] = (),
+    moves: Mapping[str, str] | None = None,
+) -> None:
+    """Move every file of `stage`, which lies in `folder`, into `folder`, the promise `last` after all others.
+
+    Files named in `replaces` that are not written again are removed. `moves` takes along files that are in `folder`
+    already, from name to name. Without a promise all moves count the same.
+
+    Raises `AlmError` when the disk fails. Before the commit point nothing has changed; after it the error says so, and
+    `ensure_published` completes the change.
+    """
+    prefix = stage.relative_to(folder).as_posix()
+    staged = sorted(path.relative_to(stage).as_posix() for path in stage.rglob("*") if not path.is_dir())
+    assert last is None or last in staged, last
+    pairs = [*(moves or {}).items(), *((f"{prefix}/{name}", name) for name in staged if name != last)]
+    targets = {target for _, target in pairs} | {last}
+    journal = _Journal(
+        last=last,
+        last_source=None if last is None else f"{prefix}/{last}",
+        removes=sorted(set(replaces) - targets - {source for source, _ in pairs}),
+        moves=pairs,
+        clear=[prefix],
+    )
+    with explained(folder):
+        for name in staged:
+            sync_file(stage / name)
+        for path in {stage, *((stage / name).parent for name in staged)}:
+            sync_folder(path)
+    with exclusive(folder / LOCK_NAME, what=f"`{folder}`", patience_seconds=_PATIENCE_SECONDS):
+        _complete(folder)
+        write_json(folder / JOURNAL_NAME, asdict(journal))
+        _complete(folder)
+
+
+def ensure_published(folder: Path) -> None:
+    """Complete what a killed process had begun to publish to `folder`; nearly always there is nothing to do."""
+    if (folder / JOURNAL_NAME).is_file():
+        with exclusive(folder / LOCK_NAME, what=f"`{folder}`", patience_seconds=_PATIENCE_SECONDS):
+            _complete(folder)
+
+
+def sweep(folder: Path, label: str) -> None:
+    """Remove what a killed process left in `folder`: staged and temporary files. Hold its lock.
+
+    Where the folder may not be written, what lies there stays.
+    """
+    if not (folder / JOURNAL_NAME).exists():
+        _clear(folder / f".{label}.staging")
+    remove_stale(folder)
+
+
+def _complete(folder: Path) -> None:
+    """Take every step of the journal in `folder` that has not been taken yet."""
+    path = folder / JOURNAL_NAME
+    if not path.is_file():
+        return
+    journal = _read(path)
+    try:
+        _take(folder, journal)
+        path.unlink()
+        sync_folder(folder)
+    except OSError as error:
+        raise AlmError(
+            f"`{folder}` is not complete yet: cannot write `{error.filename or path}`: {error.strerror or error}",
+            hint=f"{_cure(error, folder)}; then run `{shell('alm', 'info', folder)}`, which completes it",
+        ) from error
+    for name in journal.clear:
+        _clear(inside(folder, name))
+
+
+def _cure(error: OSError, folder: Path) -> str:
+    hint = hint_for(error, folder / JOURNAL_NAME)
+    return hint.partition(";")[0] if "what was there before" not in hint.partition(";")[0] else "see to the disk"
+
+
+def _take(folder: Path, journal: _Journal) -> None:
+    last_source = None if journal.last_source is None else inside(folder, journal.last_source)
+    last = None if journal.last is None else inside(folder, journal.last)
+    is_begun = last_source is not None and not last_source.exists()
+    if last is not None and not is_begun:  # otherwise it is the new one, and only the journal is left to remove
+        last.unlink(missing_ok=True)
+        sync_folder(folder)
+    for name in journal.removes:
+        inside(folder, name).unlink(missing_ok=True)
+    touched = {folder}
+    for source_name, target_name in journal.moves:
+        source, target = inside(folder, source_name), inside(folder, target_name)
+        if source.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.replace(target)
+            touched |= {source.parent, target.parent}
+    for parent in touched:
+        if parent.is_dir():
+            sync_folder(parent)
+    if last is not None and last_source is not None and last_source.exists():
+        last_source.replace(last)
+        sync_folder(folder)
+
+
+def _read(path: Path) -> _Journal:
+    """The journal in `path`. It may be a stranger's: names that leave the folder are refused by `inside`."""
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError("it is too large")
+        values = json.loads(path.read_bytes())
+        journal = _Journal(**values)
+        names = [*journal.removes, *journal.clear, *(name for pair in journal.moves for name in pair)]
+        names += [name for name in (journal.last, journal.last_source) if name is not None]
+        is_ours = journal.alm_journal == 1 and all(isinstance(name, str) for name in names)
+        if (
+            not is_ours
+            or any(len(pair) != 2 for pair in journal.moves)
+            or (journal.last is None) != (journal.last_source is None)
+        ):
+            raise ValueError("it has other fields")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ArtifactError(
+            f"`{path}` is not a journal of alm: {error}",
+            hint=f"run `{shell('mv', path, path.with_name('journal.damaged'))}`, then the command that makes "
+            f"`{path.parent}` with `--force`",
+        ) from error
+    return journal
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file `name` of `folder`; `ArtifactError` for a name that could lead out of it.
+
+    A list of files in an artifact may come from a stranger, so it can only ever name files inside the artifact.
+    """
+    pure = PurePosixPath(name)
+    is_plain = (
+        bool(pure.parts)
+        and "\0" not in name
+        and "\\" not in name
+        and not pure.is_absolute()
+        and not PureWindowsPath(name).drive
+        and ".." not in pure.parts
+    )
+    if not is_plain:
+        raise ArtifactError(f"`{folder}` names the file `{name}`, which lies outside it", hint=_UNTRUSTED)
+    path = folder
+    for part in pure.parts[:-1]:
+        path /= part
+        if path.is_symlink():
+            raise ArtifactError(f"`{folder}` names the file `{name}`, but `{path}` is a link", hint=_UNTRUSTED)
+    return folder / name
+
+
+_UNTRUSTED = "an artifact only names its own files: get it again from where it came, or make it again"

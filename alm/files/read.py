@@ -1,0 +1,55 @@
+"""Reading a file of which only the name is known, with errors that say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from alm.errors import InputError, shell
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to read into an `InputError` that names the file."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        hint = f"run `{shell('ls', path.parent)}` to see what is there"
+        raise InputError(f"`{path}` does not exist", hint=hint) from error
+    except IsADirectoryError as error:
+        raise InputError(f"`{path}` is a folder, a file is needed", hint=f"run `{shell('ls', path)}`") from error
+    except PermissionError as error:
+        hint = f"run `{shell('ls', '-l', path)}` to see who may"
+        raise InputError(f"`{path}` may not be read", hint=hint) from error
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of the bytes of `path`."""
+    with readable(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of `path`; `InputError` when it is missing or a folder."""
+    with readable(path):
+        return path.read_bytes()
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, newlines as they are; `InputError` says where it is not UTF-8."""
+    data = read_bytes(path)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, offset=error.start, byte=data[error.start]) from error
+
+
+def not_utf8(path: Path, *, offset: int, byte: int) -> InputError:
+    """The error for a text file in some other encoding; `offset` counts bytes of the unpacked file."""
+    command = f"{shell('iconv', '-f', 'WINDOWS-1252', '-t', 'UTF-8', path)} > fixed.txt"
+    return InputError(
+        f"`{path}` is not UTF-8: byte 0x{byte:02X} at offset {offset:,}",
+        hint=f"run `{command}`, naming the encoding it really has",
+    )

@@ -1,0 +1,168 @@
+"""Writing one file so that it is complete or absent, and errors of the operating system in words."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from alm.errors import AlmError, shell
+
+TEMPORARY = re.compile(r"\..+\.tmp-(\d{1,10})", re.ASCII | re.DOTALL)
+# No space, a quota, and the largest size a file may have. Windows has no quotas of this kind.
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[BinaryIO]:
+    """A binary file to write that becomes `path` when the block ends well, and vanishes otherwise."""
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(path.parent, f".{glob.escape(path.name)}.tmp-*")
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the first error is the one to report
+                temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def remove_stale(folder: Path, pattern: str = ".*.tmp-*") -> None:
+    """Remove temporary files of writers that no longer run; a live writer keeps its own."""
+    for left in folder.glob(pattern):
+        match = TEMPORARY.fullmatch(left.name)
+        if match and not is_running(int(match[1])):
+            with contextlib.suppress(OSError):  # a leftover harms nobody, and the next writer tries again
+                left.unlink()
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of that id lives; always True on Windows, which has no harmless probe.
+
+    A process that has ended and only waits for its parent to collect its exit code does not count as running.
+    """
+    if pid == os.getpid() or os.name == "nt":
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """In a container whose first process collects no exit codes a killed process stays a zombie. Linux shows it."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] == "Z"  # after the name, which may hold anything
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut. Windows has no such call and needs none here."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:  # some network file systems sync no folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make the contents of `path`, which a library wrote, survive a power cut."""
+    # Windows syncs only what is open for writing.
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into an `AlmError` that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise AlmError(f"cannot write `{path}`: {error.strerror or error}", hint=hint_for(error, path)) from error
+
+
+def hint_for(error: OSError, path: Path) -> str:
+    """What to do about `error`, which writing or reading `path` ended in."""
+    folder = path.parent
+    if error.errno in _FULL:
+        return f"run `{shell('df', '-h', folder)}` to see what is free; what was there before is untouched"
+    if error.errno == errno.EROFS:
+        return f"choose a folder on a file system that can be written: the one of `{folder}` is read-only"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "run `ulimit -n 4096` in this shell, then the same command again: too few files may be open at once"
+    if error.errno == errno.ENAMETOOLONG:
+        return "choose a shorter name"
+    if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError):
+        return "choose another path: there is a folder where a file should be, or a file where a folder should be"
+    if isinstance(error, PermissionError):
+        return f"choose a folder you may use, or run `{shell('ls', '-ld', folder)}` to see who may"
+    return "run the same command again once the disk works: what was there before is untouched"
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether `error`, or the refusal that it explains, says that no more can be stored: what was there is complete."""
+    fault = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(fault, OSError) and fault.errno in _FULL
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` with `data`, atomically."""
+    with atomic(path) as file:
+        file.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` with `text` as UTF-8, atomically, newlines as they are."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replace `path` with `value` as indented JSON, atomically."""
+    write_text(path, indented_json(value) + "\n")
+
+
+def indented_json(value: object, margin: str = "") -> str:
+    """What `json.dumps(value, ensure_ascii=False, indent=2)` gives, several times faster for long flat parts.
+
+    With an indent the standard library leaves its compiled encoder.
+    """
+    inner = margin + "  "
+    if isinstance(value, dict) and value:
+        items = [
+            f"{inner}{_quoted(key)}: {item if type(item) is int else indented_json(item, inner)}"
+            for key, item in value.items()
+        ]
+        return "{\n" + ",\n".join(items) + f"\n{margin}}}"
+    if isinstance(value, list | tuple) and value:
+        items = [f"{inner}{item if type(item) is int else indented_json(item, inner)}" for item in value]
+        return "[\n" + ",\n".join(items) + f"\n{margin}]"
+    return _quoted(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+_quoted = json.encoder.encode_basestring
