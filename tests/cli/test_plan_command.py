@@ -23,7 +23,8 @@ GB = 10**9
 
 @pytest.fixture
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU with 10 GB free, on which a micro-batch takes 0.9 s and an update 0.1."""
+    """A CPU without bf16 and with 10 GB free, on which a micro-batch takes 0.9 s and an update 0.1."""
+    monkeypatch.setattr(device, "_cpu_has_bf16", lambda: False)  # with it, two plans may measure two precisions
     monkeypatch.setattr(rehearsal, "rehearse", lambda *_, **__: RATES)
     monkeypatch.setattr(device, "matmul_rate", lambda *_: 1e11)
     monkeypatch.setattr(fit, "available_bytes", lambda _: 10 * GB)

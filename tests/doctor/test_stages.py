@@ -173,10 +173,21 @@ def lossy(checkpoint: Checkpoint, folder: Path) -> Path:
     return save_checkpoint(dataclasses.replace(checkpoint, model=narrow), folder)
 
 
-def one_bit(checkpoint: Checkpoint, folder: Path) -> Path:
+def flipped(checkpoint: Checkpoint, bit: int) -> Checkpoint:
+    """`checkpoint` with one bit of the largest moment of the first parameter flipped, 0 is the last of its fraction."""
     moments = checkpoint.optimizer["state"][0]["exp_avg"].view(-1)
-    moments[:1].view(torch.int32).bitwise_xor_(1)
-    return save_checkpoint(checkpoint, folder)
+    place = int(moments.abs().argmax())
+    moments[place : place + 1].view(torch.int32).bitwise_xor_(1 << bit)
+    return checkpoint
+
+
+def last_bit(checkpoint: Checkpoint, folder: Path) -> Path:
+    return save_checkpoint(flipped(checkpoint, 0), folder)
+
+
+def one_bit(checkpoint: Checkpoint, folder: Path) -> Path:
+    """A quarter of the moment at least: on no processor do the steps that follow round it away, as they may the last."""
+    return save_checkpoint(flipped(checkpoint, 22), folder)
 
 
 def without_moments(checkpoint: Checkpoint, folder: Path) -> Path:
@@ -197,7 +208,7 @@ def copied(fault: checkpoints.Save) -> checkpoints.Save:
     return lambda checkpoint, folder: fault(Checkpoint(**checkpoints._copied(vars(checkpoint))), folder)
 
 
-@pytest.mark.parametrize(("fault", "what"), FAULTS)
+@pytest.mark.parametrize(("fault", "what"), [*FAULTS, (last_bit, "optimizer")])
 def test_a_lossy_checkpoint_fails(fault: checkpoints.Save, what: str, config: RunConfig, tmp_path: Path) -> None:
     check = checkpoints.comes_back(config, CHOICE, tmp_path, save=copied(fault))
     fails(check, what, "not what was written", "alm doctor --out")
