@@ -89,6 +89,16 @@ class Tally(Config):
     output: int
 
 
+class Held(Config):
+    """What is held out where hashes hold out nothing: the cluster of `digest`, or the end of its oldest document.
+
+    `cut` is the share of that document, None for all of the cluster. Chosen once and kept when the source grows.
+    """
+
+    digest: str = Field(pattern="^[0-9a-f]{64}$")
+    cut: float | None = Field(default=None, gt=0, lt=1)
+
+
 class SourceMetadata(Metadata):
     """`data/clean/<source>.json`: one source of a clean corpus."""
 
@@ -100,6 +110,7 @@ class SourceMetadata(Metadata):
     documents: Tally
     bytes: Tally
     validation_documents: int
+    held: Held | None = None
     shards: tuple[CleanShard, ...]
 
     def payload(self) -> list[FileRecord]:
