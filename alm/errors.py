@@ -12,9 +12,10 @@ Anything else that escapes is a bug and exits with `EXIT_BUG`.
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable
 from typing import Any
+
+from alm import shown
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -75,4 +76,4 @@ def _again(kind: type[AlmError], message: str) -> AlmError:
 
 def shell(*words: str | os.PathLike[str]) -> str:
     """A command line to paste, each word quoted where a shell would take it apart: for hints."""
-    return shlex.join(os.fspath(word) for word in words)
+    return " ".join(shown.word(os.fspath(word)) for word in words)

@@ -22,6 +22,7 @@ LAYERS = [
     ["config", "device"],
     ["kinds", "events", "files", "page", "hub", "compiling"],
     ["errors"],
+    ["shown"],
 ]
 HEIGHT = {name: len(LAYERS) - number for number, names in enumerate(LAYERS) for name in names}
 

@@ -38,7 +38,10 @@ def show(
         ui.show_result(dict(listed), ui.table(listed), as_json=json)
         return
     values = _load(names, set_ or []).model_dump(mode="json")
-    ui.show_result(values, [write_yaml(values).rstrip()], as_json=json)
+    if json:
+        ui.show_result(values, [], as_json=True)
+    else:  # to be kept in a file: YAML has escapes of its own
+        ui.write_exact(write_yaml(values))
 
 
 @app.command()

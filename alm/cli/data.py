@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from alm import shown
 from alm.cli import options, ui
 
 if TYPE_CHECKING:
@@ -62,13 +63,8 @@ def _values(row: Row) -> dict[str, object]:
 
 def _lines(row: Row, characters: int) -> list[str]:
     count = len(row.passages)
-    lines = [f"sequence {row.number:,}  {row.source}, {count} {'document' if count == 1 else 'documents'}"]
+    lines = [f"sequence {row.number:,}  {shown.line(row.source)}, {count} {'document' if count == 1 else 'documents'}"]
     for passage in row.passages:
         text = passage.text if len(passage.text) <= characters else passage.text[:characters] + " ..."
-        lines.append(f"  {'' if passage.begins else '... '}{_on_one_line(text)}  [{passage.tokens:,} tokens]")
+        lines.append(f"  {'' if passage.begins else '... '}{shown.line(text)}  [{passage.tokens:,} tokens]")
     return lines
-
-
-def _on_one_line(text: str) -> str:
-    """Line ends and other controls as escapes, so that a document is one line and cannot steer the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

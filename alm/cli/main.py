@@ -27,6 +27,7 @@ from alm.cli import (
     quickstart,
     report,
     sample,
+    screen,
     tokenizer,
     ui,
     verify_resume,
@@ -73,7 +74,7 @@ _GOES_ON = frozenset({"quickstart", "corpus", "pack", "pretrain"})
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"alm {__version__}")
+        ui.write(f"alm {__version__}")
         raise typer.Exit
 
 
@@ -98,6 +99,11 @@ def with_bare_resume(arguments: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a named failure, 2 wrong usage, 70 a bug, 130 interrupted."""
+    with screen.guarding():
+        _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     words = with_bare_resume(sys.argv[1:] if arguments is None else arguments)
     try:
         app(args=words, prog_name="alm", obj=words)

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from alm import shown
 from alm.cli.ui import Smoothed, duration, forecast, size
 from alm.events import Judged, Stepped, Validated
 
@@ -65,7 +66,7 @@ class TrainingPanel:
             levels = _ASCII_LEVELS if options.ascii_only else _LEVELS
             lines.append(Text(f"loss {sparkline(self._curve.values, inside - 5, levels)}", no_wrap=True))
         if self._judged is not None:
-            lines.append(Text(self._judged.verdict))
+            lines.append(Text(shown.line(self._judged.verdict)))
         yield Panel(Group(*lines), title="pretrain", title_align="left")
 
     def _bar(self, event: Stepped) -> Table:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
+from alm import shown
 from alm.cli import ui
 
 _BACKGROUNDS = ("on color(25)", "on color(58)", "on color(90)", "on color(23)", "on color(94)")
@@ -15,33 +16,36 @@ _VISIBLE = {"\n": "⏎\n", "\t": "→", "\r": "␍", "\u00a0": "⍽", "\u200b": 
 
 def show_pieces(pieces: Sequence[bytes]) -> None:
     """Print `pieces`, the bytes of token after token, on stdout."""
-    shown = visible(pieces)
+    seen = visible(pieces)
     if not sys.stdout.isatty() or "NO_COLOR" in os.environ:
-        ui.write("|".join(shown))
+        ui.write("|".join(seen))
         return
-    from rich.console import Console
     from rich.text import Text
 
+    from alm.cli.console import Console
+
     text = Text()
-    for number, piece in enumerate(shown):
+    for number, piece in enumerate(seen):
         text.append(piece, style=f"{_FOREGROUND} {_BACKGROUNDS[number % len(_BACKGROUNDS)]}")
-    Console(highlight=False, markup=False, emoji=False).print(text, soft_wrap=True)
+    Console().print(text, soft_wrap=True)
 
 
 def visible(pieces: Iterable[bytes]) -> list[str]:
     """What of each piece can be seen; bytes that are no whole character as <0xNN>."""
-    shown = []
+    found = []
     for piece in pieces:
         try:
             text = "".join(_visible(character) for character in piece.decode("utf-8"))
         except UnicodeDecodeError:
             text = "".join(f"<0x{byte:02X}>" for byte in piece)
-        shown.append(text)
-    return shown
+        found.append(text)
+    return found
 
 
 def _visible(character: str) -> str:
-    """A control character would do something to the terminal instead of being seen."""
+    """What would do something to the terminal instead of being seen is a sign or its number."""
     if character in _VISIBLE:
         return _VISIBLE[character]
-    return f"<0x{ord(character):02X}>" if ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 else character
+    if shown.line(character) == character:
+        return character
+    return f"<0x{ord(character):02X}>" if ord(character) < 0xA0 else f"<U+{ord(character):04X}>"

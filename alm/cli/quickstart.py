@@ -117,7 +117,7 @@ def _show(job: Prepared, finished: Finished, seconds: float, *, as_json: bool) -
     if result.bits_per_byte is not None:
         score = f", {ui.score(result.bits_per_byte, result.bits_per_byte_margin)} on held-out tales"
     done = f"Done in {ui.duration(seconds)}: {finished.run.parameters:,} parameters, {result.step} steps{score}."
-    texts = [line for text in finished.texts for line in ("", text.strip())]
+    texts = [line for text in finished.texts for line in ("", *text.strip().split("\n"))]
     ui.show_result(values, [*texts, "", done, f"Report: {finished.report}"], as_json=as_json)
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, RenderableType, RenderResult
+from rich.console import ConsoleOptions, ConsoleRenderable, Group, RenderableType, RenderResult
 from rich.control import Control
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.segment import ControlType, Segment
 from rich.text import Text
 
+from alm import shown
+from alm.cli import screen
+from alm.cli.console import Console
 from alm.cli.panel import TrainingPanel
 from alm.cli.ui import line_for, units_line
 from alm.events import Event, Judged, Progressed, Sampled, StageBegan, Stepped, UnitsProgressed, Validated, Warned
@@ -25,8 +29,7 @@ class LiveListener:
     """Draws events; a context manager that owns the terminal's last lines while it lasts."""
 
     def __init__(self, console: Console | None = None) -> None:
-        # Text of users is never markup, and numbers are not coloured.
-        self._console = console or Console(stderr=True, highlight=False, markup=False)
+        self._console = console or Console(stderr=True)
         self._tasks = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
@@ -38,13 +41,16 @@ class LiveListener:
         self._began: dict[str, float] = {}
         self._training = TrainingPanel()
         self._live = _SteadyLive(_Measured(self._shown), self._console)
+        self._ending = contextlib.ExitStack()
 
     def __enter__(self) -> LiveListener:
-        self._live.start()
+        self._ending.enter_context(self._live)
+        # Rich now prints above the display what others write to stderr, and would take commands in it for styles.
+        self._ending.enter_context(screen.guarding())
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        self._ending.close()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Progressed):
@@ -75,15 +81,15 @@ class LiveListener:
     def _progressed(self, event: Progressed) -> None:
         if event.task not in self._ids:
             self._finish_tasks()
-            self._ids[event.task] = self._tasks.add_task(event.task, total=event.total, count="")
+            self._ids[event.task] = self._tasks.add_task(shown.line(event.task), total=event.total, count="")
         of = f" of {event.total:,}" if event.total else ""
-        count = f"{event.done:,}{of} {event.unit}"
+        count = f"{event.done:,}{of} {shown.line(event.unit)}"
         self._tasks.update(self._ids[event.task], completed=event.done, total=event.total, count=count)
 
     def _units_progressed(self, event: UnitsProgressed) -> None:
         if event.task not in self._ids:
             self._finish_tasks()
-            self._ids[event.task] = self._tasks.add_task(event.task, total=event.total, count="")
+            self._ids[event.task] = self._tasks.add_task(shown.line(event.task), total=event.total, count="")
             self._began[event.task] = time.monotonic()
         count = units_line(event, time.monotonic() - self._began[event.task])
         self._tasks.update(self._ids[event.task], completed=event.done, total=event.total, count=count)

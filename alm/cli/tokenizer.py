@@ -137,7 +137,7 @@ def decode(
     if json:
         ui.show_result({"text": text}, [], as_json=True)
     else:
-        ui.write(text, end="")
+        ui.write_exact(text)
 
 
 @app.command()

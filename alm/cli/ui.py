@@ -7,10 +7,8 @@ and `--json`.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
-import shlex
 import sys
 import time
 import traceback
@@ -18,7 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alm.errors import AlmError
+from alm import shown
+from alm.cli.screen import talk as talk
+from alm.cli.screen import write as write
+from alm.cli.screen import write_exact as write_exact
+from alm.errors import AlmError, shell
 from alm.events import (
     CheckpointSaved,
     Event,
@@ -42,72 +44,65 @@ from alm.report.words import size as size
 _PLAIN_PROGRESS_SECONDS = 5.0
 _SMOOTHING = 0.9
 _LINE_CHARACTERS = 160
+_CODE = " " * 4  # before a line of code in a traceback
 _show_tracebacks = False
-
-
-def talk(text: str) -> None:
-    """One line for the person, on stderr, in what the stream can encode."""
-    encoding = sys.stderr.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding), file=sys.stderr, flush=True)  # noqa: T201
-
-
-def write(text: str, *, end: str = "\n") -> None:
-    """Data, on stdout, at once: UTF-8 byte for byte, but on a terminal what the terminal can show."""
-    if sys.stdout.isatty():
-        encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + end)
-    else:
-        sys.stdout.buffer.write((text + end).encode("utf-8", "replace"))
-    sys.stdout.flush()
 
 
 def show_error(error: AlmError) -> None:
     """`Error:` with what is wrong, and `Hint:` with what to do, if something is known."""
     if _show_tracebacks:
-        talk(traceback.format_exc().rstrip())
-    talk(f"Error: {error.message}")
+        talk(_traceback())
+    talk(f"Error: {shown.message(error.message)}")
     if error.hint:
-        talk(f"\nHint: {error.hint}")
+        talk(f"\nHint: {shown.line(error.hint)}")
 
 
 def show_bug() -> None:
     """A traceback, and where to send it."""
-    talk(traceback.format_exc().rstrip())
+    talk(_traceback())
     talk("\nError: this is a bug in alm, not a mistake of yours")
     talk("\nHint: please report the lines above, with the command you ran")
+
+
+def _traceback() -> str:
+    """Where the error was raised; libraries' advice to switch a safeguard off is not handed on."""
+    lines = traceback.format_exc().splitlines()
+    return "\n".join(line for line in lines if line.startswith(_CODE) or not shown.is_unsafe_advice(line))
 
 
 def show_result(values: Mapping[str, Any], lines: Sequence[str], *, as_json: bool) -> None:  # Any: JSON
     """The result of a command on stdout: one JSON object, or lines to read."""
     if as_json:
-        write(json.dumps(values, ensure_ascii=False))
+        write(shown.as_json(values))
     else:
         for line in lines:
-            write(line)
+            write(shown.line(line))
 
 
 def next_step(*words: str | Path, quiet: bool, as_json: bool) -> None:
     """Name the command that comes next, ready to be pasted."""
     if not (quiet or as_json):
-        talk(f"next: {shlex.join(str(word) for word in words)}")
+        talk(f"next: {shell(*words)}")
 
 
 def table(rows: Sequence[tuple[str, str]]) -> list[str]:
     """Lines of two aligned columns."""
-    width = max((len(left) for left, _ in rows), default=0)
-    return [f"{left:<{width}}  {right}" for left, right in rows]
+    cells = [(shown.line(left), shown.line(right)) for left, right in rows]
+    width = max((len(left) for left, _ in cells), default=0)
+    return [f"{left:<{width}}  {right}" for left, right in cells]
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of aligned columns; those in the middle hold numbers and are aligned right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    cells = [[shown.line(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     last = len(widths) - 1
     return [
         "  ".join(
             cell.ljust(width) if i in (0, last) else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in rows
+        for row in cells
     ]
 
 
@@ -140,9 +135,9 @@ def forecast(event: Judged) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` without what breaks a line or commands a terminal, and not too long."""
-    shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return shown if len(shown) <= _LINE_CHARACTERS else shown[: _LINE_CHARACTERS - 1] + "…"
+    """`text` on one line that commands nothing, and not too long."""
+    found = shown.line(" ".join(text.split()))
+    return found if len(found) <= _LINE_CHARACTERS else found[: _LINE_CHARACTERS - 1] + "…"
 
 
 @contextlib.contextmanager
@@ -185,20 +180,22 @@ def line_for(event: Event) -> str:
     """The plain line of an event that happens once."""
     match event:
         case Noted(message):
-            return message
+            return shown.message(message)
         case Warned(message, hint):
-            return f"Warning: {message}" + (f" (hint: {hint})" if hint else "")
+            return f"Warning: {shown.message(message)}" + (f" (hint: {shown.line(hint)})" if hint else "")
         case StageBegan(number, total, command):
-            return f"[{number}/{total}] {command}"
+            return f"[{number}/{total}] {shown.line(command)}"
         case Resumed(run, step, max_steps):
-            return f"resuming `{run}` at step {step} of {max_steps} (`--resume never` starts another run)"
+            return (
+                f"resuming `{shown.line(str(run))}` at step {step} of {max_steps} (`--resume never` starts another run)"
+            )
         case CheckpointSaved(step):
             return f"Checkpoint saved at step {step}"
         case Validated(step, loss, bits_per_byte, margin):
             return f"step {step}  validation loss {loss:.4f}  {score(bits_per_byte, margin)}"
         case Judged(step, max_steps, verdict):
-            ahead = f"; forecast {shown} at step {max_steps}" if (shown := forecast(event)) else ""
-            return f"step {step}  {verdict}{ahead}"
+            ahead = f"; forecast {found} at step {max_steps}" if (found := forecast(event)) else ""
+            return f"step {step}  {shown.line(verdict)}{ahead}"
         case Sampled(step, ((prompt, text), *_)):
             return f"step {step}  sample: {one_line(prompt + text)}"
     raise AssertionError(event)
@@ -250,11 +247,11 @@ class PlainListener:
         began = self._tasks.setdefault(event.task, now)
         if now - self._said >= _PLAIN_PROGRESS_SECONDS:
             self._said = now
-            talk(f"{event.task}: {units_line(event, now - began)}")
+            talk(f"{shown.line(event.task)}: {units_line(event, now - began)}")
 
     def _progressed(self, event: Progressed) -> None:
         now = time.monotonic()
         if now - self._said >= _PLAIN_PROGRESS_SECONDS:
             self._said = now
             of = f" of {event.total:,}" if event.total else ""
-            talk(f"{event.task}: {event.done:,}{of} {event.unit}")
+            talk(f"{shown.line(event.task)}: {event.done:,}{of} {shown.line(event.unit)}")

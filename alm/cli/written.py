@@ -56,7 +56,7 @@ class Texts:
 
     def _show(self, text: str) -> None:
         if text and not self._silent:
-            ui.write(text, end="")
+            ui.write_exact(text)
 
     def _show_complete(self, *, past_gaps: bool = False) -> None:
         """The texts before the first that is still under way, or all that are complete."""
@@ -119,7 +119,7 @@ def show_probabilities(tokenizer: Tokenizer, prompt: str, text: Continuation) ->
     if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
         _show_in_colour(prompt, pieces, text.choices)
     else:
-        ui.write(prompt + text.text)
+        ui.write_exact(f"{prompt}{text.text}\n")
     for piece, choice in zip(pieces, text.choices, strict=True):
         shown = visible([tokenizer.token_bytes(token_id) for token_id, _ in choice.alternatives])
         others = "  ".join(
@@ -130,8 +130,9 @@ def show_probabilities(tokenizer: Tokenizer, prompt: str, text: Continuation) ->
 
 
 def _show_in_colour(prompt: str, pieces: Sequence[str], choices: Sequence[Choice]) -> None:
-    from rich.console import Console
     from rich.text import Text
+
+    from alm.cli.console import Console
 
     text = Text(prompt)
     for piece, choice in zip(pieces, choices, strict=True):
@@ -140,7 +141,7 @@ def _show_in_colour(prompt: str, pieces: Sequence[str], choices: Sequence[Choice
     text.append("\n")
     for low, colour in _COLOURS:
         text.append(f" from {low:g} ", style=f"{_FOREGROUND} on color({colour})")
-    Console(highlight=False, markup=False, emoji=False).print(text, soft_wrap=True)
+    Console().print(text, soft_wrap=True)
 
 
 def _probability(choice: Choice) -> float:

@@ -62,7 +62,7 @@ def test_plain_lines_say_everything_once(capsys: pytest.CaptureFixture[str]) -> 
         "resuming `runs/a` at step 3 of 40 (`--resume never` starts another run)",
     ]
     assert lines[-7:] == [
-        "step 40  sample: Once upon [31ma [bold]time[/bold]",
+        r"step 40  sample: Once upon \x1b[31ma [bold]time[/bold]",
         "step 40  validation loss 4.5000  1.2500 bits/byte",
         "step 40  validation loss 4.5000  1.250 ± 0.021 bits/byte",
         "step 40  too early for a forecast",
