@@ -111,7 +111,7 @@ def stepped(kind: str, data: Path, world: World) -> tuple[TrainState, Any]:
     """A fresh state after one step; its gradients, clipped, are still there."""
     packed = open_packed(data)
     # Dual has a loss of its own; its router would make of rounding another route in a run of several steps.
-    config = with_data(config_of(kind, model__dropout=0.0, model__feedforward="dual"), packed)
+    config = with_data(config_of(kind, model__feedforward="dual"), packed)
     stream = packed.split(TRAIN)
     state = fresh(config, CPU, world, seq_len=stream.seq_len)
     plan = planned(config, stream)

@@ -108,7 +108,7 @@ class Count:
         layer = 4 * (2 * D + 2) + narrow * 2 * D + attention + feedforward
         extras = 4 * (D * config.n_layers if config.x0_skip else 0) + 4 * (D if config.smear else 0)
         mixed = (config.n_layers - 1) * config.n_kv_heads * config.head_width if config.value_residual else 0
-        masks = 4 * D * (2 * config.n_layers + 1) if config.dropout else 0
+        masks = D * (2 * config.n_layers + 1) if config.dropout else 0
         ids, last = 8, 4 * (D + 1)
         each = config.n_layers * layer + extras + narrow * mixed + masks + last + ids
         return round(sequences * tokens * each)

@@ -25,6 +25,7 @@ class Scene:
     placement: Placement
     documents: Tensor | None = None  # (B, S), None when all tokens may see each other
     masks: dict[int | None, Any] = field(default_factory=dict)  # Any: what the attention makes of it, by window
+    keys: Tensor | None = None  # (B,), None where nothing is dropped
     embedded: Tensor | None = None  # (B, T, D), where the residual stream begins
     first_values: Tensor | None = None  # (B, K, T, E) of the first layer
 

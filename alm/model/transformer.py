@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from alm import kinds
 from alm.model.config import ModelConfig
+from alm.model.dropout import drop, random_keys
 from alm.model.kv_cache import KVCache, LayerCache
 from alm.model.linear import Table
 from alm.model.loss import Losses, losses, token_losses
@@ -27,6 +28,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.dropout = config.dropout
+        self.site = 1 + 2 * layer  # where this block drops first; the embeddings are place 0
         self.input_layernorm = RMSNorm(config.d_model, eps=config.norm_eps)
         self.self_attn: nn.Module = kinds.module_of(config.attention).build(config.attention, config, layer)
         self.post_attention_layernorm = RMSNorm(config.d_model, eps=config.norm_eps)
@@ -37,11 +39,11 @@ class Block(nn.Module):
     def forward(self, x: Tensor, scene: Scene, cache: LayerCache | None = None) -> Tensor:
         if self.residual_scale is not None and self.x0_scale is not None and scene.embedded is not None:
             x = self.residual_scale * x + self.x0_scale * scene.embedded
-        x = x + self._drop(self.self_attn(_narrowed(self.input_layernorm(x)), scene, cache))
-        return x + self._drop(self.mlp(_narrowed(self.post_attention_layernorm(x))))
+        x = x + self._drop(self.self_attn(_narrowed(self.input_layernorm(x)), scene, cache), scene, self.site)
+        return x + self._drop(self.mlp(_narrowed(self.post_attention_layernorm(x))), scene, self.site + 1)
 
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+    def _drop(self, x: Tensor, scene: Scene, site: int) -> Tensor:
+        return x if scene.keys is None else drop(x, self.dropout, scene.keys, site=site)
 
 
 def _narrowed(x: Tensor) -> Tensor:
@@ -71,11 +73,16 @@ class Decoder(nn.Module):
         has_documents = getattr(attention, "document_mask", False)
         self.end_of_text_id: int | None = getattr(attention, "end_of_text_id", None) if has_documents else None
 
-    def forward(self, ids: Tensor, cache: KVCache | None = None, padding: Tensor | None = None) -> Tensor:
+    def forward(
+        self, ids: Tensor, cache: KVCache | None = None, padding: Tensor | None = None, keys: Tensor | None = None
+    ) -> Tensor:
         start, padding = (0, padding) if cache is None else (cache.length, cache.padding)
         # Padding shifts all positions of a row alike, and only distances count.
         scene = Scene(self.positions(start, ids.shape[1]), self._documents(ids, cache, start, padding))
-        x = F.dropout(self._smeared(self.embed_tokens(ids), scene, cache), self.dropout, self.training)
+        x = self._smeared(self.embed_tokens(ids), scene, cache)
+        if self.training and self.dropout:
+            scene.keys = random_keys(len(ids), ids.device) if keys is None else keys
+            x = drop(x, self.dropout, scene.keys, site=0)
         scene.embedded = x
         for number, layer in enumerate(self.layers):
             x = layer(x, scene, None if cache is None else cache.layers[number])
@@ -117,16 +124,26 @@ class Transformer(nn.Module):
         self.model = Decoder(config)
         self.lm_head = None if config.tie_embeddings else Table(config.known_vocab_size, config.d_model)
 
-    def forward(self, ids: Tensor, cache: KVCache | None = None, *, padding: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        ids: Tensor,
+        cache: KVCache | None = None,
+        *,
+        padding: Tensor | None = None,
+        keys: Tensor | None = None,
+    ) -> Tensor:
         """Hidden states (B, T, D) after the final norm, of `ids` (B, T) int64.
 
         With `cache`, `ids` follow the tokens it holds, and are added to it. With `padding` (B,) int64, which a cache
         has of its own, the first so many tokens of a row are none, and no other token sees them.
+
+        In training `keys` (B,) int64 decide what dropout drops in each row (`alm.model.dropout`); without them it is
+        random.
         """
         if cache is not None and padding is not None:
             raise ValueError("a cache has its own padding: give it to `new_cache`")
         self._check_room(ids.shape[1], cache)
-        return cast(Tensor, self.model(ids, cache, padding))
+        return cast(Tensor, self.model(ids, cache, padding, keys))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores (..., V) of the next token, from hidden states (..., D)."""

@@ -30,16 +30,26 @@ _WARM_UP_PASSES = 2
 class Objective(nn.Module):
     """The model with its loss in one forward: the gradient of a weight that is used outside would not be added up."""
 
-    def __init__(self, model: Transformer, forward: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, model: Transformer, forward: Callable[..., Tensor]) -> None:
         super().__init__()
         self.model = model
         self._hidden = (forward,)  # in a tuple: the compiled model is a module, and would be registered twice
 
     def forward(
-        self, inputs: Tensor, targets: Tensor, *, divisor: float | Tensor = 1.0, z_weight: float = 0.0
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        divisor: float | Tensor = 1.0,
+        z_weight: float = 0.0,
+        keys: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """`Losses` of (B, T) inputs and targets, and what layers add to the mean loss of a token."""
-        found = self.model.losses(self._hidden[0](inputs), targets, divisor=divisor, z_weight=z_weight)
+        """`Losses` of (B, T) inputs and targets, and what layers add to the mean loss of a token.
+
+        `keys` (B,) decide what dropout drops.
+        """
+        hidden = self._hidden[0](inputs, keys=keys)
+        found = self.model.losses(hidden, targets, divisor=divisor, z_weight=z_weight)
         return found.total, found.nats, self.model.auxiliary_loss()
 
     def token_losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -225,7 +235,7 @@ class TreeCounter:
         self._sums.clear()
 
 
-def share(model: Transformer, config: RunConfig, world: World, *, forward: Callable[[Tensor], Tensor]) -> Sharing:
+def share(model: Transformer, config: RunConfig, world: World, *, forward: Callable[..., Tensor]) -> Sharing:
     """How `world` trains `model`. The optimizer is built after this, of the parameters as they then are."""
     training = config.training
     objective = Objective(model, forward)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,17 @@ from alm import kinds
 from alm.checkpoint.format import Checkpoint, Values
 from alm.device import Choice
 from alm.distributed import World
+from alm.errors import ArtifactError
 from alm.model.init import initialize
 from alm.model.linear import table_rows, with_rows
 from alm.model.transformer import Transformer
+from alm.model.weights import mismatches
+from alm.optim.saved import fitted
 from alm.training.config import RunConfig
 from alm.training.parallel import Sharing, gathered, local, parted, share
 from alm.training.scaling import LossScaler
+
+_INIT_HINT = "`alm pretrain --init CHECKPOINT --out RUN`"
 
 
 @dataclass
@@ -58,26 +63,42 @@ def fresh(config: RunConfig, choice: Choice, world: World | None = None, *, seq_
     return TrainState(model, optimizer, sharing, LossScaler(choice.device) if choice.precision == "fp16" else None)
 
 
-def compiled(model: Transformer, *, enabled: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+def compiled(model: Transformer, *, enabled: bool) -> Callable[..., torch.Tensor]:
     """The model's forward, through torch.compile when asked for."""
     return torch.compile(model) if enabled else model
 
 
 def restore_(state: TrainState, checkpoint: Checkpoint, choice: Choice) -> None:
-    """Put `checkpoint` into `state`, whose shapes it must have.
+    """Put `checkpoint` into `state`; `ArtifactError` unless it has the weights and moments of it, and random states.
 
-    The random state is restored for what may draw from it; dropout does not, it is seeded by its step.
+    The random state is restored for what may draw from it; dropout does not, its masks follow from the step.
     """
-    own = dict(state.model.state_dict())
-    state.model.load_state_dict({name: parted(tensor, own[name]) for name, tensor in checkpoint.model.items()})
-    state.optimizer.load_state_dict(_parted_moments(checkpoint.optimizer, state.optimizer))
+    put_weights_(state.model, checkpoint.model)
+    saved = fitted(checkpoint.optimizer, state.optimizer, rows=table_rows(state.model))
+    state.optimizer.load_state_dict(_parted_moments(saved, state.optimizer))
     state.step = checkpoint.step
     state.skipped_steps, state.skipped_in_row = checkpoint.skipped_steps, checkpoint.skipped_in_row
     if state.scaler is not None and checkpoint.loss_scaler is not None:
         state.scaler.restore_(checkpoint.loss_scaler)
     rank = state.sharing.world.rank
     # Made by fewer ranks: what they draw decides nothing, and need not be the same.
+    if not checkpoint.rng:
+        raise _unfit("it has no random state", hint=f"begin with its weights: {_INIT_HINT}")
     _restore_random(checkpoint.rng[rank % len(checkpoint.rng)], choice.device)
+
+
+def put_weights_(model: Transformer, weights: Mapping[str, torch.Tensor]) -> None:
+    """Put whole `weights` into `model`, of which this rank may have a part; `ArtifactError` where they are not its."""
+    own = dict(model.state_dict())
+    shapes = [{name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (own, weights)]
+    faults = mismatches(*shapes)
+    if faults:
+        raise _unfit("\n  ".join(["its weights are not those of the model:", *faults]))
+    model.load_state_dict({name: parted(tensor, own[name]) for name, tensor in weights.items()})
+
+
+def _unfit(reason: str, *, hint: str = "resume an older one with `--resume`") -> ArtifactError:
+    return ArtifactError(f"the checkpoint does not fit its run: {reason}", hint=hint)
 
 
 def _parted_moments(saved: Values, optimizer: torch.optim.Optimizer) -> Values:
@@ -155,6 +176,9 @@ def _random(device: torch.device) -> Values:
 
 
 def _restore_random(states: dict[str, Any], device: torch.device) -> None:  # Any: tensors
-    torch.set_rng_state(states["cpu"].cpu())
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
+    try:
+        torch.set_rng_state(states["cpu"].cpu())
+        if device.type == "cuda" and "cuda" in states:
+            torch.cuda.set_rng_state(states["cuda"].cpu(), device)
+    except (KeyError, RuntimeError) as error:
+        raise _unfit(f"its random state (`rng`) is not one of this PyTorch ({', '.join(states)})") from error

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
 import torch
 
 from alm.data.loader import MicroBatch
 from alm.device import Choice, autocast
-from alm.model.transformer import Transformer
+from alm.model.dropout import step_keys
 from alm.optim.groups import PEAK_LR
 from alm.training.parallel import clip_
 from alm.training.state import TrainState
@@ -43,21 +42,22 @@ def train_step(
 ) -> StepResult | None:
     """Update `state` with the gradients of all `micro_batches`; None, and no update, when asked to stop.
 
-    `micro_batches` are those of this rank, `lr_factor` scales every group's peak rate. Losses are summed and
-    divided by `targets`, the number of target tokens of the whole step over all ranks, so every token weighs the
-    same however the step is cut up. `z_weight` is that of `alm.model.loss.losses`. `should_stop` has to answer alike on
-    every rank.
+    `micro_batches` are those of this rank, which has as many sequences as every other. `lr_factor` scales every group's
+    peak rate. Losses are summed and divided by `targets`, the number of target tokens of the whole step over all ranks,
+    so every token weighs the same however the step is cut up. `z_weight` is that of `alm.model.loss.losses`.
+    `should_stop` has to answer alike on every rank.
     """
     losses = []
-    first = state.sharing.world.rank * len(micro_batches)
+    place = state.sharing.world.rank * sum(len(batch.inputs) for batch in micro_batches)  # in the step, of all ranks
     state.model.train()
     state.sharing.begin()
     for number, batch in enumerate(micro_batches):
         if should_stop():
             return None
-        _seed_dropout(state.model, seed=seed, step=state.step, number=first + number)
+        keys = _dropout_keys(state, batch, seed=seed, first=place)
+        place += len(batch.inputs)
         with state.sharing.micro_batch(is_last=number == len(micro_batches) - 1):
-            losses.append(_backward(state, batch, choice=choice, targets=targets, z_weight=z_weight))
+            losses.append(_backward(state, batch, keys, choice=choice, targets=targets, z_weight=z_weight))
     total = state.sharing.finish(losses)
     if state.scaler is not None:
         state.scaler.unscale_(state.model.parameters())
@@ -96,24 +96,33 @@ def _decides_itself(optimizer: torch.optim.Optimizer, device: torch.device) -> b
     return device.type == "cuda" and bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
-def _backward(state: TrainState, batch: MicroBatch, *, choice: Choice, targets: int, z_weight: float) -> torch.Tensor:
+def _dropout_keys(state: TrainState, batch: MicroBatch, *, seed: int, first: int) -> torch.Tensor | None:
+    """What decides which values of each sequence are dropped: its place in the step, not its micro-batch."""
+    if not state.model.config.dropout:
+        return None
+    keys = step_keys(len(batch.inputs), seed=seed, step=state.step, first=first)
+    return keys.to(state.sharing.world.device, non_blocking=True)
+
+
+def _backward(
+    state: TrainState,
+    batch: MicroBatch,
+    keys: torch.Tensor | None,
+    *,
+    choice: Choice,
+    targets: int,
+    z_weight: float,
+) -> torch.Tensor:
     inputs = batch.inputs.to(choice.device, non_blocking=True)
     wanted = batch.targets.to(choice.device, non_blocking=True)
     scale = 1.0 if state.scaler is None else state.scaler.scale
     # The loss makes gradients in its forward pass: the scale has to be in there.
     divisor = max(targets, 1) / scale
     with autocast(choice.device, choice.precision):
-        total, nats, auxiliary = state.sharing.loss(inputs, wanted, divisor=divisor, z_weight=z_weight)
+        total, nats, auxiliary = state.sharing.loss(inputs, wanted, divisor=divisor, z_weight=z_weight, keys=keys)
     # Weighted as this micro-batch is in the step. What is reported is the loss of the text alone.
     whole = total if auxiliary is None else total + auxiliary * (batch.target_count() / targets * scale)
     if state.sharing.scale != 1:
         whole = whole * state.sharing.scale
     whole.backward()  # type: ignore[no-untyped-call]
     return nats / scale
-
-
-def _seed_dropout(model: Transformer, *, seed: int, step: int, number: int) -> None:
-    """Dropout as a function of (seed, step, micro-batch): a discarded step is redone with the same masks."""
-    if model.config.dropout:
-        key = sha256(f"{seed}/{step}/{number}".encode()).digest()
-        torch.manual_seed(int.from_bytes(key[:8], "big") >> 1)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from alm.errors import ConfigError
 from alm.model.config import ModelConfig
+from alm.model.dropout import drop
 from alm.model.init import initialize
 from alm.model.scene import Scene
 from alm.model.transformer import Transformer
@@ -110,15 +111,13 @@ def test_dropout_only_in_training(tiny_model: Callable[..., Transformer], ids: t
 def test_dropout_falls_on_what_is_added(tiny_model: Callable[..., Transformer], ids: torch.Tensor) -> None:
     """On the embeddings, after attention and after the feed-forward layer, and on what `x0_skip` adds."""
     model = tiny_model(dropout=0.5, n_layers=1, x0_skip=True).train()
-    block = model.model.layers[0]
-    torch.manual_seed(3)
-    found = model(ids)
-    torch.manual_seed(3)
-    x = F.dropout(model.model.embed_tokens(ids), 0.5)
+    block, keys = model.model.layers[0], torch.tensor([-5, 7, 2**62])
+    found = model(ids, keys=keys)
+    x = drop(model.model.embed_tokens(ids), 0.5, keys, site=0)
     scene = Scene(model.model.positions(0, ids.shape[1]))
     mixed = block.residual_scale * x + block.x0_scale * x
-    mixed = mixed + F.dropout(block.self_attn(block.input_layernorm(mixed), scene), 0.5)
-    mixed = mixed + F.dropout(block.mlp(block.post_attention_layernorm(mixed)), 0.5)
+    mixed = mixed + drop(block.self_attn(block.input_layernorm(mixed), scene), 0.5, keys, site=1)
+    mixed = mixed + drop(block.mlp(block.post_attention_layernorm(mixed)), 0.5, keys, site=2)
     torch.testing.assert_close(found, model.model.norm(mixed))
 
 
