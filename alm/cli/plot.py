@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numpy as np
+from numpy.typing import NDArray
 
 from alm.report.chart import Curve, Scale, scale, short
-from alm.report.series import Point, pieces
+from alm.report.series import Series
 
-# Bits of the dots in a cell, from the top, in its left and its right column: their sum is added to the blank cell.
-_LEFT, _RIGHT = (0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80)
+# Bits of the dots in a cell, row by row from the top, left and right: their sum is added to the blank cell.
+_BITS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _BLANK = 0x2800
 _LABEL = 7
+_FAR = 1e6  # dots outside the picture: a line from there is as good as upright
+
+Grid, Floats = NDArray[np.bool_], NDArray[np.float64]
 
 
-def plot(points: Sequence[Point], *, width: int, height: int, last_step: int, is_ascii: bool = False) -> list[str]:
+def plot(series: Series, *, width: int, height: int, last_step: int, is_ascii: bool = False) -> list[str]:
     """`height` lines of `width` cells, values at the left, and a line of steps below; none where there is no value."""
-    curve = Curve(points)
-    if not curve.values or width <= 2 * _LABEL or height < 2:
+    if not series.has_value() or width <= 2 * _LABEL or height < 2:
         return []
     inside = width - _LABEL - 1
-    used = scale([curve], last_step=last_step, from_zero=False, is_log=False)
-    canvas = _Stars(inside, height) if is_ascii else _Dots(inside, height)
-    for piece in pieces(points):
-        _draw(canvas, piece, used, last_step)
+    used = scale([Curve(series)], last_step=last_step, from_zero=False, is_log=False)
+    grid = _drawn(series, used, last_step, rows=height if is_ascii else 4 * height, columns=inside * (2 - is_ascii))
     labels = (
         {0: short(used.high), height - 1: short(used.low)} if used.high > used.low else {height // 2: short(used.low)}
     )
-    lines = [f"{labels.get(row, ''):>{_LABEL}} {line}" for row, line in enumerate(canvas.lines())]
+    lines = [
+        f"{labels.get(row, ''):>{_LABEL}} {line}" for row, line in enumerate(_stars(grid) if is_ascii else _dots(grid))
+    ]
     return [*lines, " " * (_LABEL + 1) + _steps(last_step, inside)]
 
 
@@ -34,50 +37,55 @@ def _steps(last_step: int, width: int) -> str:
     return f"0{f'step {last_step:,}':>{width - 1}}"
 
 
-class _Dots:
-    """Four rows and two columns of dots in a cell."""
+def _drawn(series: Series, used: Scale, last_step: int, *, rows: int, columns: int) -> Grid:
+    """Lines from value to value in `rows` of `columns` dots; the first fall leaves the picture at the top.
 
-    def __init__(self, width: int, height: int) -> None:
-        self.columns, self.rows = 2 * width, 4 * height
-        self._cells = [[0] * width for _ in range(height)]
-
-    def put(self, x: int, y: int) -> None:
-        """Set a dot; those that are outside are not there."""
-        if 0 <= x < self.columns and 0 <= y < self.rows:
-            self._cells[y // 4][x // 2] |= (_RIGHT if x % 2 else _LEFT)[y % 4]
-
-    def lines(self) -> list[str]:
-        """The picture, without what would be blank at the end of a line."""
-        return ["".join(chr(_BLANK + cell) if cell else " " for cell in row).rstrip() for row in self._cells]
-
-
-class _Stars(_Dots):
-    """One dot in a cell, of ASCII."""
-
-    def __init__(self, width: int, height: int) -> None:
-        self.columns, self.rows = width, height
-        self._cells = [[0] * width for _ in range(height)]
-
-    def put(self, x: int, y: int) -> None:
-        if 0 <= x < self.columns and 0 <= y < self.rows:
-            self._cells[y][x] = 1
-
-    def lines(self) -> list[str]:
-        return ["".join("*" if cell else " " for cell in row).rstrip() for row in self._cells]
+    Values that share a column are an upright line from the least to the greatest, however many there are.
+    """
+    grid = np.zeros((rows, columns), dtype=np.bool_)
+    x = np.minimum(series.steps * ((columns - 1) / last_step), _FAR)
+    column = np.rint(x).astype(np.int32)
+    begins = np.flatnonzero(np.diff(column, prepend=-1))
+    tops, bottoms = (
+        _heights(extreme.reduceat(series.values, begins), used, rows).tolist() for extreme in (np.fmax, np.fmin)
+    )
+    for at, top, bottom in zip(column[begins].tolist(), tops, bottoms, strict=True):
+        if 0 <= at < columns and top == top:  # not a gap
+            grid[max(round(top), 0) : max(round(bottom) + 1, 0), at] = True
+    ends = np.stack([begins[1:] - 1, begins[1:]])  # of lines from a column to another one
+    for (x0, x1), (y0, y1) in zip(
+        x[ends].T.tolist(), _heights(series.values[ends], used, rows).T.tolist(), strict=True
+    ):
+        if y0 == y0 and y1 == y1:
+            _slanted(grid, (x0, y0), (x1, y1))
+    return grid
 
 
-def _draw(canvas: _Dots, piece: Sequence[tuple[int, float]], used: Scale, last_step: int) -> None:
-    """Lines from value to value; the first fall leaves the picture at the top."""
-    span = used.high - used.low
-    places = [
-        (
-            step / last_step * (canvas.columns - 1),
-            (used.high - value) / span * (canvas.rows - 1) if span > 0 else (canvas.rows - 1) / 2,
-        )
-        for step, value in piece
-    ]
-    for (x0, y0), (x1, y1) in zip(places, places[1:] or places, strict=False):
-        dots = round(max(abs(x1 - x0), min(abs(y1 - y0), 2 * canvas.rows))) + 1
-        for number in range(dots + 1):
-            share = number / dots
-            canvas.put(round(x0 + share * (x1 - x0)), round(y0 + share * (y1 - y0)))
+def _heights(values: Floats, used: Scale, rows: int) -> Floats:
+    """Dots from the top."""
+    span = used.high / 2 - used.low / 2  # halves: the whole may be more than a number holds
+    if span > 0:
+        return np.clip((used.high / 2 - values / 2) / span * (rows - 1), -_FAR, _FAR)
+    return np.where(np.isnan(values), values, (rows - 1) / 2)
+
+
+def _slanted(grid: Grid, begin: tuple[float, float], end: tuple[float, float]) -> None:
+    (x0, y0), (x1, y1) = begin, end
+    rows, columns = grid.shape
+    dots = round(max(abs(x1 - x0), min(abs(y1 - y0), 2 * rows))) + 1
+    shares = np.arange(dots + 1) / dots
+    x, y = (np.rint(a + shares * (b - a)).astype(np.int64) for a, b in ((x0, x1), (y0, y1)))
+    is_inside = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
+    grid[y[is_inside], x[is_inside]] = True
+
+
+def _dots(grid: Grid) -> list[str]:
+    """Four rows and two columns of dots in a character, without what would be blank at the end of a line."""
+    rows, columns = grid.shape
+    cells = (grid.reshape(rows // 4, 4, columns // 2, 2) * np.array(_BITS)[:, None, :]).sum(axis=(1, 3))
+    return ["".join(chr(_BLANK + cell) if cell else " " for cell in row).rstrip() for row in cells.tolist()]
+
+
+def _stars(grid: Grid) -> list[str]:
+    """A dot in a character, of ASCII."""
+    return ["".join("*" if cell else " " for cell in row).rstrip() for row in grid.tolist()]

@@ -28,7 +28,7 @@ def report(
 ) -> None:
     """Write a page about a run, or several side by side: curves, samples over time, configuration, lineage, machine."""
     from alm.report import words
-    from alm.report.record import SCORE
+    from alm.report.history import SCORE
     from alm.report.report import report as stage
 
     made = stage(runs, out=out, force=force)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +11,8 @@ import typer
 from alm.cli import options, ui
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from alm.report.record import Record, Watched
+    from alm.training.metrics import Row
 
 app = typer.Typer(rich_markup_mode=None)
 _SECONDS = 1.0  # between two looks
@@ -45,40 +44,40 @@ def watch(
         elif is_live:
             _draw(watched, partial(sleep, _SECONDS))
         else:
-            for record, rows in changes(watched, partial(sleep, _SECONDS)):
-                for line in lines(record, rows):
-                    ui.write(line)
+            follow(watched, partial(sleep, _SECONDS), ui.write)
 
 
-def changes(watched: Watched, pause: Callable[[], None]) -> Iterator[tuple[Record, int]]:
-    """The run whenever there is more of it, with how many of its rows were there before, until it is finished."""
-    known = -1
+def follow(watched: Watched, pause: Callable[[], None], write: Callable[[str], None]) -> None:
+    """Write a line for each row as it comes, and where the run stands when it is finished."""
+    from alm.report import words
+
+    def on_rows(rows: Sequence[Row]) -> None:
+        for line in lines(rows, watched.max_steps):
+            write(line)
+
+    record = None
     while True:
-        record = watched.look()
-        if known < 0 or len(record.rows) != known or record.is_finished:
-            yield record, min(max(known, 0), len(record.rows))
-            known = len(record.rows)
+        before, record = record, watched.look(on_rows)
+        if record.is_finished or (record is not before and not watched.rows):
+            write(words.state(record))
         if record.is_finished:
             return
         pause()
 
 
-def lines(record: Record, first: int) -> Iterator[str]:
-    """A plain line for each row from `first` on, and where the run stands when it is finished."""
-    from alm.report import words
-    from alm.report.record import SCORE, number
+def lines(rows: Iterable[Row], max_steps: int) -> Iterator[str]:
+    """A plain line for each row that says how the run comes along."""
+    from alm.report.history import SCORE, number
 
-    for row in record.rows[first:]:
+    for row in rows:
         if number(row.get(SCORE)) is not None:
             yield f"step {row['step']}  {ui.score(row[SCORE], number(row.get('bits_per_byte_margin')))}"
         elif "lr" in row:
-            yield _logged(row, record.max_steps)
-    if record.is_finished or not record.rows:
-        yield words.state(record)
+            yield _logged(row, max_steps)
 
 
 def _logged(row: dict[str, object], max_steps: int) -> str:
-    from alm.report.record import number
+    from alm.report.history import number
 
     forms = {"loss": "loss {:.4f}", "lr": "lr {:.2e}", "tokens_per_second": "{:,.0f} tok/s", "mfu": "mfu {:.0%}"}
     told = [form.format(value) for key, form in forms.items() if (value := number(row.get(key))) is not None]
@@ -87,11 +86,12 @@ def _logged(row: dict[str, object], max_steps: int) -> str:
 
 def _show(record: Record, name: str, *, is_live: bool) -> None:
     """The state of a run: the panel on a terminal, else a line for each fact."""
+    from alm.cli.console import Console
     from alm.cli.watch_panel import WatchPanel, facts, last_sample
     from alm.report import words
 
     if is_live:
-        _console().print(WatchPanel(record, name))
+        Console().print(WatchPanel(record, name))
         return
     told = [*facts(record).values(), ui.one_line(record.verdict() or ""), last_sample(record)]
     for line in [words.state(record), *(text for text in told if text)]:
@@ -102,12 +102,14 @@ def _draw(watched: Watched, pause: Callable[[], None]) -> None:
     """The panel on a screen of its own until the run is finished; how it stood is left on the terminal."""
     from rich.live import Live
 
+    from alm.cli import screen
+    from alm.cli.console import Console
     from alm.cli.watch_panel import WatchPanel
 
-    name, console = str(watched.folder), _console()
+    name, console = str(watched.folder), Console()
     panel = WatchPanel(watched.look(), name)
     try:
-        with Live(panel, console=console, screen=True, auto_refresh=False) as live:
+        with Live(panel, console=console, screen=True, auto_refresh=False) as live, screen.guarding():
             while True:
                 record = watched.look()
                 panel = WatchPanel(record, name)
@@ -119,16 +121,10 @@ def _draw(watched: Watched, pause: Callable[[], None]) -> None:
         console.print(panel)
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False, markup=False)
-
-
 def _values(record: Record) -> dict[str, object]:
     """The state of a run as JSON."""
     from alm.cli.watch_panel import seconds_left
-    from alm.report.record import SCORE
+    from alm.report.history import SCORE
 
     keys = ("lr", "tokens_per_second", "mfu", "memory_bytes", "data_wait_share")
     return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import fmean
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, OverflowMethod, RenderResult
 from rich.panel import Panel
@@ -11,13 +10,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from alm import shown
 from alm.cli import ui
 from alm.cli.panel import flowed
 from alm.cli.plot import plot
 from alm.events import Sampled
 from alm.report import words
-from alm.report.record import SCORE, Record
-from alm.report.series import Point, smoothed
+from alm.report.history import SCORE
+from alm.report.record import Record
+from alm.report.series import Series
 
 _RECENT = 10  # logged steps that the time left is told from
 _LOWEST, _HIGHEST = 3, 10  # rows of a curve
@@ -46,16 +47,16 @@ def facts(record: Record) -> dict[str, str]:
 
 
 def _change(record: Record) -> str:
-    scores = [value for _, value in record.points(SCORE) if value is not None]
-    return f" ({scores[-1] - scores[-2]:+.4f})" if len(scores) > 1 else ""
+    scores = record.series(SCORE).known().values[-2:]
+    return f" ({scores[1] - scores[0]:+.4f})" if len(scores) > 1 else ""
 
 
 def seconds_left(record: Record) -> float | None:
     """Steps left at their recent speed; what validation and saving will take is not in it."""
-    recent = [value for _, value in record.points("step_seconds")[-_RECENT:] if value is not None]
+    recent = record.series("step_seconds")[-_RECENT:].known()
     if not recent or record.is_finished:
         return None
-    return max(record.max_steps - record.step, 0) * fmean(recent)
+    return max(record.max_steps - record.step, 0) * float(recent.values.mean())
 
 
 def last_sample(record: Record) -> str | None:
@@ -100,11 +101,11 @@ class WatchPanel:
 
     def _curves(self, width: int, height: int, *, is_ascii: bool) -> Iterator[ConsoleRenderable]:
         """Bits per byte and loss, beside each other or one above the other, as far as `height` rows have room."""
-        series: list[tuple[str, list[Point]]] = [
-            ("bits/byte of held-out text", self._record.points(SCORE)),
-            ("training loss, smoothed", smoothed(self._record.points("loss"))),
+        series = [
+            ("bits/byte of held-out text", self._record.series(SCORE)),
+            ("training loss, smoothed", self._record.smoothed),
         ]
-        shown = [(title, points) for title, points in series if sum(v is not None for _, v in points) > 1]
+        shown = [(title, values) for title, values in series if values.known_count > 1]
         beside = width >= _SIDE_BY_SIDE and len(shown) == 2
         if not beside and height < len(shown) * (_LOWEST + 2):
             shown = shown[:1]
@@ -112,7 +113,7 @@ class WatchPanel:
         if rows < _LOWEST:
             return
         each = (width - 2) // 2 if beside else width
-        drawn = [self._curve(title, points, width=each, height=rows, is_ascii=is_ascii) for title, points in shown]
+        drawn = [self._curve(title, values, width=each, height=rows, is_ascii=is_ascii) for title, values in shown]
         if beside:
             pair = Table.grid(padding=(0, 2, 0, 0))
             pair.add_row(*drawn)
@@ -120,15 +121,15 @@ class WatchPanel:
         else:
             yield from drawn
 
-    def _curve(self, title: str, points: list[Point], *, width: int, height: int, is_ascii: bool) -> Text:
+    def _curve(self, title: str, series: Series, *, width: int, height: int, is_ascii: bool) -> Text:
         last_step = max(self._record.step, 1)
-        lines = plot(points, width=width, height=height, last_step=last_step, is_ascii=is_ascii)
+        lines = plot(series, width=width, height=height, last_step=last_step, is_ascii=is_ascii)
         return Text("\n".join([title.center(width).rstrip(), *lines]), no_wrap=True, overflow="crop")
 
 
 def _text(text: str, options: ConsoleOptions) -> Text:
-    """`text` in what the terminal can show."""
-    return Text(text.encode(options.encoding, "replace").decode(options.encoding))
+    """`text` in what the terminal can show, and on one line."""
+    return Text(shown.line(text).encode(options.encoding, "replace").decode(options.encoding))
 
 
 def _line(text: str, options: ConsoleOptions) -> Text:

@@ -9,9 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 from alm.page import escaped
-from alm.report.series import Point, decades, pieces, thinned, ticks
+from alm.report.series import NOTHING, Series, decades, pieces, thinned, ticks
 
 _HEIGHT, _FOOT = 208, 52
 _PAD = 8  # pixels above the highest and below the lowest value
@@ -30,16 +34,21 @@ _SCALED_FROM = 0.1
 class Curve:
     """One run's values. `name` stands at its end, `margin` is drawn around its last value, `style` is its dashes."""
 
-    points: Sequence[Point]
+    points: Series
     name: str = ""
-    pale: Sequence[Point] = ()
+    pale: Series = NOTHING
     margin: float | None = None
     style: int = 0
 
-    @property
-    def values(self) -> list[tuple[int, float]]:
+    @cached_property
+    def values(self) -> Series:
         """The points that have a value."""
-        return [(step, value) for step, value in self.points if value is not None]
+        return self.points.known()
+
+    @property
+    def end(self) -> tuple[int, float]:
+        """The last of them."""
+        return int(self.values.steps[-1]), float(self.values.values[-1])
 
 
 @dataclass(frozen=True)
@@ -67,20 +76,20 @@ class Scale:
 
 def scale(curves: Iterable[Curve], *, last_step: int, from_zero: bool, is_log: bool) -> Scale:
     """What shows all values but those of the first fall, and all margins."""
-    found: list[float] = []
-    lows: list[float] = []
+    found: list[NDArray[np.float64]] = []
     for curve in curves:
-        values = curve.values
-        late = [value for step, value in values if step >= _SCALED_FROM * last_step]
-        found += late or [value for _, value in values]
-        lows += [value for _, value in values]
-        if values and curve.margin:
-            found += [values[-1][1] - curve.margin, values[-1][1] + curve.margin]
-    found += [min(lows)]
-    positive = [value for value in found if value > 0]
-    if is_log and positive:
-        return Scale(min(positive), max(positive), is_log=max(positive) > min(positive))
-    return Scale(min(0.0, *found) if from_zero else min(found), max(found), is_log=False)
+        every = curve.points
+        late = every[int(np.searchsorted(every.steps, _SCALED_FROM * last_step)) :]
+        found += [(late if late.has_value() else every).values, np.fmin.reduce(every.values, keepdims=True)]
+        if curve.margin:
+            found.append(curve.end[1] + np.array([-curve.margin, curve.margin]))
+    values = np.concatenate(found)
+    positive = values[values > 0] if is_log else values[:0]
+    used = positive if len(positive) else values
+    low, high = float(np.fmin.reduce(used)), float(np.fmax.reduce(used))
+    if len(positive):
+        return Scale(low, high, is_log=high > low)
+    return Scale(min(0.0, low) if from_zero else low, high, is_log=False)
 
 
 def plot(
@@ -116,11 +125,9 @@ def plot(
 
 def described(curve: Curve) -> str:
     """A sentence for those who cannot see the curve."""
-    (first, begin), (last, end) = curve.values[0], curve.values[-1]
-    least = min(curve.values, key=lambda point: point[1])
-    name = f"{curve.name}: " if curve.name else ""
-    least_shown = f"least {shown(least[1])} at step {least[0]:,}"
-    return f"{name}{shown(begin)} at step {first:,}, {least_shown}, {shown(end)} at step {last:,}."
+    places = [0, int(curve.values.values.argmin()), -1]
+    told = [f"{shown(float(curve.values.values[at]))} at step {curve.values.steps[at]:,}" for at in places]
+    return f"{f'{curve.name}: ' if curve.name else ''}{told[0]}, least {told[1]}, {told[2]}."
 
 
 def key(style: int) -> str:
@@ -186,11 +193,12 @@ def _paths(curve: Curve, used: Scale, last_step: int) -> str:
     return pale + _path(curve.points, used, last_step, f"curve of{curve.style}")
 
 
-def _path(points: Sequence[Point], used: Scale, last_step: int, kind: str) -> str:
+def _path(points: Series, used: Scale, last_step: int, kind: str) -> str:
     drawn = []
     for piece in pieces(points):
         kept = thinned(piece, max(2, _MOST_POINTS * len(piece) // len(points)))
-        places = [f"{_WIDTH * step / last_step:.1f} {used.y(value):.1f}" for step, value in kept]
+        known = zip(kept.steps.tolist(), kept.values.tolist(), strict=True)
+        places = [f"{_WIDTH * step / last_step:.1f} {used.y(value):.1f}" for step, value in known]
         # A lone value between gaps is a short line: a path of one point is nothing.
         drawn.append(f"M{'L'.join(places)}" if len(places) > 1 else f"M{places[0]}h2")
     return f'<path class="{kind}" d="{"".join(drawn)}"/>'
@@ -200,7 +208,8 @@ def _dots(curve: Curve, used: Scale, last_step: int) -> str:
     """A dot for each value, where there are few."""
     if len(curve.values) > _MOST_DOTS or curve.pale:
         return ""
-    inside = [(step, y) for step, value in curve.values if 0 <= (y := used.y(value)) <= _HEIGHT]
+    places = [(step, used.y(value)) for step, value in curve.values.points() if value is not None]
+    inside = [(step, y) for step, y in places if 0 <= y <= _HEIGHT]
     return "".join(
         f'<circle class="of{curve.style}" cx="{_x(step, last_step)}" cy="{y:.1f}" r="2.5"/>' for step, y in inside
     )
@@ -212,14 +221,14 @@ def _ends(curves: Sequence[Curve], used: Scale, last_step: int) -> Iterable[str]
     right = _BAR_WIDTH * len(barred) if len(curves) > 1 else 0
     for number, curve in enumerate(barred):
         yield _bar(curve, used, last_step, right=_BAR_WIDTH * (number + 0.5) if right else 0)
-    named = sorted((curve for curve in curves if curve.name), key=lambda curve: used.y(curve.values[-1][1]))
-    for y, curve in zip(_apart([used.y(curve.values[-1][1]) for curve in named]), named, strict=True):
-        x = _x(curve.values[-1][0], last_step)
+    named = sorted((curve for curve in curves if curve.name), key=lambda curve: used.y(curve.end[1]))
+    for y, curve in zip(_apart([used.y(curve.end[1]) for curve in named]), named, strict=True):
+        x = _x(curve.end[0], last_step)
         yield f'<text class="name" x="{x}" dx="{right + 6:.0f}" y="{y + 4:.1f}">{escaped(curve.name)}</text>'
 
 
 def _bar(curve: Curve, used: Scale, last_step: int, *, right: float) -> str:
-    step, value = curve.values[-1]
+    step, value = curve.end
     assert curve.margin is not None
     top, bottom = used.y(value + curve.margin), used.y(value - curve.margin)
     path = f"M{right - 3:.0f} {top:.1f}h6M{right:.0f} {top:.1f}V{bottom:.1f}M{right - 3:.0f} {bottom:.1f}h6"

@@ -6,13 +6,16 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from alm import page
 from alm.artifacts import Values, flat
 from alm.report import chart, words
 from alm.report.chart import Curve
+from alm.report.history import SCORE
 from alm.report.notes import notes
-from alm.report.record import SCORE, Record
-from alm.report.series import Point, smoothed
+from alm.report.record import Record
+from alm.report.series import NOTHING, Series, smoothed
 from alm.training.config import RunConfig
 from alm.training.lineage import Lineage, trace
 from alm.training.metrics import Row
@@ -162,13 +165,13 @@ def _curves(runs: Sequence[Shown]) -> list[str]:
     figures = [figure for each in (FIRST, *OTHERS) if (figure := _figure(each, runs))]
     if not figures:
         return []
-    has_score = any(run.record.points(SCORE) for run in runs)
+    has_score = any(len(run.record.series(SCORE)) for run in runs)
     first, rest = (figures[:1], figures[1:]) if has_score else ([], figures)
     return [page.heading("Curves"), *first, page.side_by_side(rest)]
 
 
 def _figure(what: Chart, runs: Sequence[Shown]) -> str:
-    points = {run.letter: run.record.points(what.key) for run in runs}
+    points = {run.letter: run.record.series(what.key) for run in runs}
     curves = [_curve(what, run, points[run.letter], is_alone=len(runs) == 1) for run in runs]
     if not any(curve.values for curve in curves):
         return ""
@@ -177,7 +180,7 @@ def _figure(what: Chart, runs: Sequence[Shown]) -> str:
     drawn = chart.plot(
         what.title,
         curves,
-        last_step=max(step for given in points.values() for step, _ in given) or 1,
+        last_step=max(int(given.steps[-1]) for given in points.values() if len(given)) or 1,
         tokens_per_step=per_step.pop() if len(per_step) == 1 else None,
         from_zero=what.from_zero,
         is_log=what.is_log,
@@ -185,22 +188,21 @@ def _figure(what: Chart, runs: Sequence[Shown]) -> str:
     return page.figure(what.title, what.note, drawn, [values])
 
 
-def _curve(what: Chart, run: Shown, points: list[Point], *, is_alone: bool) -> Curve:
+def _curve(what: Chart, run: Shown, points: Series, *, is_alone: bool) -> Curve:
     return Curve(
         smoothed(points) if what.is_smoothed else points,
         name=run.letter,
-        pale=points if what.is_smoothed and is_alone else (),
+        pale=points if what.is_smoothed and is_alone else NOTHING,
         margin=run.record.margin() if what.key == SCORE else None,
         style=run.style,
     )
 
 
-def _values(runs: Sequence[Shown], points: dict[str, list[Point]]) -> str:
+def _values(runs: Sequence[Shown], points: dict[str, Series]) -> str:
     """Some of the values as a table: those who cannot see the picture have the same of it."""
-    steps = sorted({step for given in points.values() for step, _ in given})
-    chosen = steps[:: -max(1, -(-len(steps) // _MOST_TABLE_ROWS))][::-1]
-    by_step = [dict(points[run.letter]) for run in runs]
-    rows = [[f"{step:,}", *(_shown(values.get(step)) for values in by_step)] for step in chosen]
+    steps = np.unique(np.concatenate([given.steps for given in points.values()]))
+    chosen = steps[:: -max(1, -(-len(steps) // _MOST_TABLE_ROWS))][::-1].tolist()
+    rows = [[f"{step:,}", *(_shown(points[run.letter].at(step)) for run in runs)] for step in chosen]
     return page.table(["step", *(run.title for run in runs)], rows)
 
 

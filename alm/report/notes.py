@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from alm.artifacts import flat
-from alm.report.record import SCORE, Record
+from alm.report.history import SCORE
+from alm.report.record import Record
 from alm.report.tail import Tail
 from alm.training import metrics
+from alm.training.metrics import Row
 
 _MOST_STEPS = 5
 
@@ -35,7 +37,7 @@ def notes(record: Record) -> list[Note]:
 
 
 def _skipped(record: Record) -> Iterator[Note]:
-    steps = sorted({row["step"] for row in record.rows if "skipped_rows" in row})
+    steps = sorted(set(record.skipped))
     if steps:
         look = f"alm data show --run {shlex.quote(str(record.folder))} --step {steps[0]}"
         number = "1 step was" if len(steps) == 1 else f"{len(steps):,} steps were"
@@ -61,11 +63,11 @@ def _stopped(record: Record) -> Iterator[Note]:
 def _set_aside(record: Record) -> Iterator[Note]:
     folders = record.folder.glob("set-aside-*")
     for folder in sorted(folders, key=lambda path: (len(path.name), path.name)):
-        tail = Tail(folder / metrics.NAME)
-        tail.look()
-        steps = [row["step"] for row in tail.rows]
-        rows = f": steps {min(steps):,} to {max(steps):,} of before lie there" if steps else ""
-        yield Note(f"Resumed from an older checkpoint; what came after it was set aside in {folder.name}{rows}.")
+        rows: list[Row] = []
+        Tail(folder / metrics.NAME, rows).look()
+        steps = [row["step"] for row in rows]
+        aside = f": steps {min(steps):,} to {max(steps):,} of before lie there" if steps else ""
+        yield Note(f"Resumed from an older checkpoint; what came after it was set aside in {folder.name}{aside}.")
 
 
 def _changed(record: Record) -> Iterator[Note]:
@@ -78,7 +80,7 @@ def _changed(record: Record) -> Iterator[Note]:
 def _missing(record: Record) -> Iterator[Note]:
     if record.last("lr") is None:
         yield Note("No step has been logged yet.")
-    if not record.points(SCORE):
+    if not record.series(SCORE):
         yield Note("No held-out text has been scored: this run has no bits per byte.")
     if not record.samples:
         yield Note("It has written no samples.")

@@ -2,49 +2,48 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import Generic, TypeVar
+
+import numpy as np
 
 from alm.artifacts import RunMetadata, Values
 from alm.config.load import read_yaml
 from alm.errors import AlmError, InputError
-from alm.files import is_running
+from alm.files import holder
 from alm.report import words
-from alm.report.series import Point, smoothed
+from alm.report.history import MARGIN, History, number
+from alm.report.series import Series, smoothed
 from alm.report.tail import Tail
 from alm.training import metrics, run
 from alm.training.metrics import Row
 
-_LOGGED = "lr"  # every row of a logged step has one
-SCORE, MARGIN = "bits_per_byte", "bits_per_byte_margin"
-_OF_SCORES = (SCORE, MARGIN, "validation_loss")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Record:
-    """A run as its files tell it. `config` is the run's own, with what a resume changed; `damaged` counts lines."""
+    """A run as its files describe it. `config` is the run's own, with what a resume changed; `damaged` counts lines."""
 
     folder: Path
     metadata: RunMetadata
     config: Values
-    rows: tuple[Row, ...]
+    step: int  # the last one that the metrics have
+    seconds: float  # spent in steps so far
+    tokens_per_step: int | None
+    skipped: tuple[int, ...]  # steps, as often as rows say so
+    columns: Mapping[str, Series]
+    newest_score: Row
     samples: tuple[Row, ...]
     damaged: int
 
     @property
     def max_steps(self) -> int:
         """The step at which the run is finished."""
-        wanted = _section(self.config, "training").get("max_steps")
-        return wanted if isinstance(wanted, int) and wanted > 0 else max(self.step, 1)
-
-    @property
-    def step(self) -> int:
-        """The last step that the metrics tell of."""
-        return max((row["step"] for row in self.rows), default=0)
+        return _max_steps(self.config, self.step)
 
     @property
     def is_finished(self) -> bool:
@@ -52,39 +51,30 @@ class Record:
         result = self.metadata.result
         return result is not None and result.step >= self.max_steps
 
-    @property
-    def tokens_per_step(self) -> int | None:
-        """Training tokens of one step, from the newest row that tells."""
-        told = [row for row in self.rows if row["step"] and number(row.get("tokens")) is not None]
-        return round(told[-1]["tokens"] / told[-1]["step"]) if told else None
-
-    @property
-    def seconds(self) -> float:
-        """Time spent in steps so far."""
-        return metrics.training_seconds(row for row in self.rows if number(row.get("step_seconds")) is not None)
-
-    def points(self, key: str) -> list[Point]:
+    def series(self, key: str) -> Series:
         """A value over the steps. A logged step without it, or with one that is not finite, is a gap."""
-        among = SCORE if key in _OF_SCORES else _LOGGED
-        found = {row["step"]: number(row.get(key)) for row in self.rows if among in row}
-        return sorted(found.items())
+        return self.columns[key]
 
     def last(self, key: str) -> float | None:
         """The newest value."""
-        return next((value for _, value in reversed(self.points(key)) if value is not None), None)
+        return self.series(key).last()
+
+    @cached_property
+    def smoothed(self) -> Series:
+        """The training loss without the noise of single batches."""
+        return smoothed(self.series("loss"))
 
     def smoothed_loss(self) -> float | None:
-        """The training loss at the end, without the noise of single batches."""
-        return next((value for _, value in reversed(smoothed(self.points("loss"))) if value is not None), None)
+        """The same at the end."""
+        return self.smoothed.last()
 
     def margin(self) -> float | None:
         """Half the width of the interval around the last score."""
-        points = self.points(MARGIN)
-        return points[-1][1] if points else None
+        return self.series(MARGIN)[-1:].last()
 
     def verdict(self) -> str | None:
         """What the newest validation was judged to mean, with a forecast of the last one, where the metrics tell."""
-        row = max((row for row in self.rows if SCORE in row), key=lambda row: row["step"], default={})
+        row = self.newest_score
         verdict = row.get("verdict")
         if not isinstance(verdict, str) or not verdict:
             return None
@@ -95,23 +85,18 @@ class Record:
 
     def typical(self, key: str) -> float | None:
         """The median over the logged steps."""
-        told = [value for _, value in self.points(key) if value is not None]
-        return median(told) if told else None
+        known = self.series(key).known()
+        return float(np.median(known.values)) if known else None
 
     def trainer(self) -> int | None:
         """The process of this machine that is training the run now; None where none is known to."""
-        lock = self.folder / run.LOCK_NAME
-        try:
-            holder = lock.read_text()
-        except (OSError, ValueError):
-            return None
-        return int(holder) if holder.isdecimal() and is_running(int(holder)) else None
+        owner = holder(self.folder / run.LOCK_NAME)
+        return None if owner is None else owner.pid
 
 
-def number(value: Any) -> float | None:  # Any: JSON
-    """`value` where it is a finite number."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None
+def _max_steps(config: Values, step: int) -> int:
+    wanted = _section(config, "training").get("max_steps")
+    return wanted if isinstance(wanted, int) and wanted > 0 else max(step, 1)
 
 
 def _section(config: Values, name: str) -> Values:
@@ -129,25 +114,54 @@ def check(folder: Path) -> None:
 
 
 class Watched:
-    """A run whose files are read again and again."""
+    """A run whose files are read again and again: of its rows only what is new, other files when they have changed."""
 
     def __init__(self, folder: Path) -> None:
         check(folder)
         self.folder = folder
-        self._metrics, self._samples = Tail(folder / metrics.NAME), Tail(folder / run.SAMPLES_NAME)
+        self._history, self._samples = _Heard(), _Samples()
+        self._tails = Tail(folder / metrics.NAME, self._history), Tail(folder / run.SAMPLES_NAME, self._samples)
+        self._metadata = _Kept(folder / run.METADATA_NAME, lambda: run.read_metadata(folder))
+        self._config = _Kept(folder / run.CONFIG_NAME, lambda: _config(folder))
+        self._record: Record | None = None
 
-    def look(self) -> Record:
-        """The run as it is now; only what is new of its rows is read."""
-        metadata = run.read_metadata(self.folder)  # first: what says that the run is over comes after its last row
-        self._metrics.look()
-        self._samples.look()
+    @property
+    def rows(self) -> int:
+        """Rows in the metrics at the last look."""
+        return self._history.count
+
+    @property
+    def max_steps(self) -> int:
+        """The step at which the run is finished, as far as is known."""
+        config = self._config.value or self._metadata.value
+        return _max_steps(config, self._history.step)
+
+    def look(self, on_rows: Callable[[Sequence[Row]], None] = lambda rows: None) -> Record:
+        """The run as it is now, the same object where nothing has changed. `on_rows` hears of rows that are new."""
+        is_new = self._metadata.look()  # first: what says that the run is over comes after its last row
+        is_new |= self._config.look()
+        self._history.on_rows = on_rows
+        for tail in self._tails:
+            is_new |= tail.look()
+        self._history.heard = self._history.count
+        if is_new or self._record is None:
+            self._record = self._now()
+        return self._record
+
+    def _now(self) -> Record:
+        history, metadata = self._history, self._metadata.value
         return Record(
             folder=self.folder,
             metadata=metadata,
-            config=_config(self.folder, metadata),
-            rows=tuple(self._metrics.rows),
-            samples=tuple(row for row in self._samples.rows if _is_sample(row)),
-            damaged=self._metrics.damaged + self._samples.damaged,
+            config=self._config.value or metadata.config,
+            step=history.step,
+            seconds=history.seconds,
+            tokens_per_step=history.tokens_per_step,
+            skipped=tuple(history.skipped),
+            columns=history.columns(),
+            newest_score=history.newest_score,
+            samples=tuple(self._samples),
+            damaged=sum(tail.damaged for tail in self._tails),
         )
 
 
@@ -156,17 +170,60 @@ def read(folder: Path) -> Record:
     return Watched(folder).look()
 
 
-def _config(folder: Path, metadata: RunMetadata) -> Values:
+def _config(folder: Path) -> Values | None:
     """`config.yaml` as it stands, not validated: that of another version of alm is shown too."""
     try:
         found = read_yaml(folder / run.CONFIG_NAME)
     except AlmError:
-        return metadata.config
-    return found if isinstance(found, dict) else metadata.config
+        return None
+    return found if isinstance(found, dict) else None
 
 
-def _is_sample(row: Row) -> bool:
-    return isinstance(row.get("prompt"), str) and isinstance(row.get("text"), str)
+class _Kept(Generic[T]):
+    """What `read` made of a file, read again when the file is another one."""
+
+    def __init__(self, path: Path, read: Callable[[], T]) -> None:
+        self._path, self._read = path, read
+        self._seen: tuple[int, ...] | None = None
+        self.value: T
+
+    def look(self) -> bool:
+        """Read it where it has changed; whether it has."""
+        seen = self._state()
+        if seen is not None and seen == self._seen:
+            return False
+        self.value = self._read()
+        self._seen = seen
+        return True
+
+    def _state(self) -> tuple[int, ...] | None:
+        try:
+            state = self._path.stat()
+        except OSError:
+            return None
+        return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+
+class _Heard(History):
+    """A history that says which rows are new to a reader who has heard of those before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard = 0
+        self.on_rows: Callable[[Sequence[Row]], None] = lambda rows: None
+
+    def extend(self, rows: Sequence[Row]) -> None:
+        before = self.count
+        super().extend(rows)
+        if self.count > self.heard:
+            self.on_rows(rows[max(self.heard - before, 0) :])
+
+
+class _Samples(list[Row]):
+    """The rows that are samples."""
+
+    def extend(self, rows: Iterable[Row]) -> None:
+        super().extend(row for row in rows if isinstance(row.get("prompt"), str) and isinstance(row.get("text"), str))
 
 
 def names(records: Iterable[Record]) -> list[str]:

@@ -3,52 +3,124 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from itertools import accumulate, groupby
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 
-Point = tuple[int, float | None]  # step and value, None where there was none: a gap in the curve
+import numpy as np
+from numpy.typing import NDArray
+
 _FEWEST_NEIGHBOURS = 4
 _REACHES = 100
 _MANY_MARKS = 100
 
 
-def smoothed(points: Sequence[Point]) -> list[Point]:
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Values over rising steps. A value is finite, or NaN where the step had none: a gap in the curve."""
+
+    steps: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, points: Iterable[tuple[int, float | None]]) -> Series:
+        """The series of some points.
+
+        >>> Series.of([(1, 2.0), (2, None)]).points()
+        [(1, 2.0), (2, None)]
+        """
+        given = list(points)
+        steps = np.array([step for step, _ in given], dtype=np.int64)
+        return cls(steps, np.array([math.nan if value is None else value for _, value in given], dtype=np.float64))
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, part: slice | NDArray[np.bool_] | NDArray[np.int64]) -> Series:
+        return Series(self.steps[part], self.values[part])
+
+    @cached_property
+    def known_count(self) -> int:
+        """How many points have a value."""
+        return len(self) - int(np.isnan(self.values).sum())
+
+    def points(self) -> list[tuple[int, float | None]]:
+        """Steps and values, None for a gap."""
+        values = (None if math.isnan(value) else value for value in self.values.tolist())
+        return list(zip(self.steps.tolist(), values, strict=True))
+
+    def has_value(self) -> bool:
+        """Whether there is anything but gaps."""
+        return self.last() is not None
+
+    def known(self) -> Series:
+        """The points that have a value."""
+        return self[~np.isnan(self.values)]
+
+    def last(self) -> float | None:
+        """The newest value."""
+        for end in range(len(self), 0, -_LOOKED_AT):
+            values = self.values[max(end - _LOOKED_AT, 0) : end]
+            found = np.flatnonzero(~np.isnan(values))
+            if len(found):
+                return float(values[found[-1]])
+        return None
+
+    def at(self, step: int) -> float | None:
+        """The value of `step`."""
+        place = int(np.searchsorted(self.steps, step))
+        if place == len(self) or self.steps[place] != step or math.isnan(self.values[place]):
+            return None
+        return float(self.values[place])
+
+
+_LOOKED_AT = 4096  # values at a time: the newest is nearly always among the last ones
+NOTHING = Series.of([])
+
+
+def smoothed(series: Series) -> Series:
     """Each value's mean with its neighbours on both sides, so that the curve does not lag; gaps stay gaps.
 
     There are a few neighbours on a side, or a hundredth of the points where that is more, and fewer at the ends.
     """
-    reach = max(_FEWEST_NEIGHBOURS, len(points) // _REACHES)
-    sums = list(accumulate((value or 0.0 for _, value in points), initial=0.0))
-    counts = list(accumulate((value is not None for _, value in points), initial=0))
-    found: list[Point] = []
-    for index, (step, value) in enumerate(points):
-        first, last = max(0, index - reach), min(len(points), index + reach + 1)
-        mean = (sums[last] - sums[first]) / max(counts[last] - counts[first], 1)
-        found.append((step, None if value is None else mean))
-    return found
+    reach = max(_FEWEST_NEIGHBOURS, len(series) // _REACHES)
+    is_gap = np.isnan(series.values)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if is_gap.any():
+            means = _windows(np.where(is_gap, 0.0, series.values), reach) / np.maximum(_windows(~is_gap, reach), 1)
+            means[is_gap] = math.nan
+        else:
+            places = np.arange(len(series))
+            means = _windows(series.values, reach)
+            means /= np.minimum(places, reach) + np.minimum(places[::-1], reach) + 1
+    means[np.isinf(means)] = math.nan
+    return Series(series.steps, means)
 
 
-def pieces(points: Iterable[Point]) -> list[list[tuple[int, float]]]:
+def _windows(values: NDArray[np.float64] | NDArray[np.bool_], reach: int) -> NDArray[np.float64]:
+    """The sum of each value and up to `reach` neighbours on each side."""
+    sums = np.zeros(len(values) + 1 + 2 * reach)
+    np.cumsum(values, out=sums[reach + 1 : len(sums) - reach])
+    sums[len(sums) - reach :] = sums[len(sums) - reach - 1]
+    return sums[2 * reach + 1 :] - sums[: -2 * reach - 1]
+
+
+def pieces(series: Series) -> list[Series]:
     """The parts of a curve between its gaps."""
-    found: list[list[tuple[int, float]]] = [[]]
-    for step, value in points:
-        if value is not None:
-            found[-1].append((step, value))
-        elif found[-1]:
-            found.append([])
-    return [piece for piece in found if piece]
+    is_known = np.concatenate([[False], ~np.isnan(series.values), [False]])
+    edges = np.flatnonzero(is_known[1:] != is_known[:-1]).tolist()
+    return [series[begin:end] for begin, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def thinned(piece: Sequence[tuple[int, float]], most: int) -> list[tuple[int, float]]:
+def thinned(piece: Series, most: int) -> Series:
     """About `most` points at most: of neighbours the least and the greatest, so that no spike is lost, and the ends."""
     if len(piece) <= most:
-        return list(piece)
-    width = 2 * len(piece) / most
-    kept = {0, len(piece) - 1}
-    for _, group in groupby(range(len(piece)), key=lambda index: int(index / width)):
-        indices = sorted(group, key=lambda index: piece[index][1])
-        kept |= {indices[0], indices[-1]}
-    return [piece[index] for index in sorted(kept)]
+        return piece
+    groups = (np.arange(len(piece)) / (2 * len(piece) / most)).astype(np.int64)
+    order = np.lexsort((piece.values, groups))
+    begins = np.flatnonzero(np.diff(groups, prepend=-1))
+    ends = np.append(begins[1:], len(piece)) - 1
+    return piece[np.unique(np.concatenate([[0, len(piece) - 1], order[begins], order[ends]]))]
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:

@@ -3,56 +3,85 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
+from io import BufferedReader
 from pathlib import Path
+from typing import Protocol
 
 from alm.training.metrics import Row, parsed
 
+_BLOCK = 4 * 2**20
+_LONGEST_LINE = 4 * _BLOCK
+_REMEMBERED = 1024
+
+
+class Rows(Protocol):
+    """Takes rows in; a list does."""
+
+    def clear(self) -> None:
+        """Forget all rows."""
+
+    def extend(self, rows: Sequence[Row], /) -> None:
+        """Take in the rows that follow."""
+
 
 class Tail:
-    """The rows of `path`, which need not be there yet.
+    """Hands the rows of `path`, which need not be there yet, to `rows`, each once.
 
-    A row is an object with a whole number `step`; other lines are counted in `damaged` and left out. A last line
-    without its end is not there yet.
+    A row is an object with a step; other lines are counted in `damaged` and left out. A last line without its end is
+    not there yet.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rows: Rows) -> None:
         self._path = path
-        self._identity: tuple[int, int] | None = None
-        self._rest = b""
-        self._read = 0
-        self.rows: list[Row] = []
-        self.damaged = 0
+        self._rows = rows
+        self._begin(None)
 
     def look(self) -> bool:
         """Read what is new; whether there was anything."""
         try:
             with self._path.open("rb") as file:
-                state = os.fstat(file.fileno())
-                begins_anew = self._identity != (state.st_dev, state.st_ino) or state.st_size < self._read
-                if begins_anew:  # a run that is resumed takes rows back
-                    self._begin((state.st_dev, state.st_ino))
-                file.seek(self._read)
-                data = file.read()
+                return self._look(file)
         except FileNotFoundError:
             was_there = self._identity is not None
             self._begin(None)
             return was_there
-        self._read += len(data)
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        before = len(self.rows) + self.damaged
-        self.rows += self._parsed(lines)
-        return begins_anew or len(self.rows) + self.damaged > before
+
+    def _look(self, file: BufferedReader) -> bool:
+        state = os.fstat(file.fileno())
+        identity = (state.st_dev, state.st_ino)
+        is_another = identity != self._identity or state.st_size < self._read or not self._is_continued(file)
+        if is_another:  # a run that is resumed takes rows back
+            self._begin(identity)
+        file.seek(self._read)
+        before, left = self._lines, state.st_size - self._read
+        while left > 0 and (block := file.read(min(_BLOCK, left))):
+            left -= len(block)
+            self._take(block)
+        return is_another or self._lines > before
+
+    def _is_continued(self, file: BufferedReader) -> bool:
+        """Whether what was read last is still there: a name of an inode is used again."""
+        file.seek(self._read - len(self._last))
+        return file.read(len(self._last)) == self._last
 
     def _begin(self, identity: tuple[int, int] | None) -> None:
-        self._identity, self._rest, self._read = identity, b"", 0
-        self.rows, self.damaged = [], 0
+        self._identity = identity
+        self._rest, self._last, self._is_too_long = b"", b"", False
+        self._read, self._lines, self.damaged = 0, 0, 0
+        self._rows.clear()
 
-    def _parsed(self, lines: list[bytes]) -> Iterator[Row]:
-        for line in lines:
-            if line.strip():
-                row = parsed(line)
-                if row is None:
-                    self.damaged += 1
-                else:
-                    yield row
+    def _take(self, block: bytes) -> None:
+        self._read += len(block)
+        self._last = (self._last + block)[-_REMEMBERED:]
+        *lines, self._rest = (self._rest + block).split(b"\n")
+        if lines and self._is_too_long:
+            lines[0] = b"{"
+            self._is_too_long = False
+        if len(self._rest) > _LONGEST_LINE:
+            self._rest, self._is_too_long = b"", True
+        found = parsed([line for line in lines if line.strip()])
+        rows = [row for row in found if row is not None]
+        self._lines += len(found)
+        self.damaged += len(found) - len(rows)
+        self._rows.extend(rows)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import random
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from alm.cli import watch
 from alm.cli.plot import plot
 from alm.cli.watch_panel import WatchPanel, facts, seconds_left
 from alm.report.record import Watched, read
+from alm.report.series import Series
 
 
 def rows(steps: int = 8) -> list[dict[str, Any]]:
@@ -39,7 +43,7 @@ def append(run: Path, *added: dict[str, Any]) -> None:
 
 def test_a_curve_in_cells() -> None:
     # Two rows of four dots each; the line goes from the first to the last of twenty columns of dots.
-    lines = plot([(0, 0.0), (10, 1.0)], width=18, height=2, last_step=10)
+    lines = plot(Series.of([(0, 0.0), (10, 1.0)]), width=18, height=2, last_step=10)
     assert [line[:8] for line in lines] == ["      1 ", "      0 ", " " * 8]
     assert lines[2][8:] == "0  step 10"
     dots = {
@@ -56,15 +60,48 @@ def test_a_curve_in_cells() -> None:
 
 
 def test_a_curve_in_stars_with_a_gap() -> None:
-    lines = plot([(0, 1.0), (2, 1.0), (4, None), (9, 3.0)], width=18, height=3, last_step=9, is_ascii=True)
+    lines = plot(Series.of([(0, 1.0), (2, 1.0), (4, None), (9, 3.0)]), width=18, height=3, last_step=9, is_ascii=True)
     assert [line.rstrip() for line in lines] == ["      3          *", "", "      1 ***", "        0   step 9"]
 
 
 def test_a_curve_of_nothing_or_of_one_value() -> None:
-    assert plot([], width=40, height=5, last_step=1) == []
-    assert plot([(1, None)], width=40, height=5, last_step=1) == []
-    assert plot([(1, 2.0)], width=10, height=5, last_step=1) == []
-    assert sum(c > "\u2800" for line in plot([(1, 2.0)], width=40, height=5, last_step=1) for c in line) == 1
+    assert plot(Series.of([]), width=40, height=5, last_step=1) == []
+    assert plot(Series.of([(1, None)]), width=40, height=5, last_step=1) == []
+    assert plot(Series.of([(1, 2.0)]), width=10, height=5, last_step=1) == []
+    assert sum(c > "\u2800" for line in plot(Series.of([(1, 2.0)]), width=40, height=5, last_step=1) for c in line) == 1
+
+
+def places(lines: list[str]) -> set[tuple[int, int]]:
+    """Columns and rows of the stars in a picture."""
+    stars = [line[8:] for line in lines[:-1]]
+    return {(column, row) for row, line in enumerate(stars) for column, star in enumerate(line) if star == "*"}
+
+
+def point_by_point(points: list[tuple[int, float]], *, width: int, height: int, last_step: int) -> set[tuple[int, int]]:
+    """What a line from each value to the next leaves, drawn dot by dot."""
+    late = [value for step, value in points if step >= last_step / 10]
+    low, high = min(value for _, value in points), max(late)
+    at = [(step / last_step * (width - 1), (high - value) / (high - low) * (height - 1)) for step, value in points]
+    found = set()
+    for (x0, y0), (x1, y1) in pairwise(at):
+        dots = round(max(abs(x1 - x0), abs(y1 - y0))) + 1
+        shares = [number / dots for number in range(dots + 1)]
+        found |= {(round(x0 + share * (x1 - x0)), round(y0 + share * (y1 - y0))) for share in shares}
+    return {(x, y) for x, y in found if 0 <= x < width and 0 <= y < height}
+
+
+@pytest.mark.parametrize("count", [3, 50, 5000])
+def test_a_long_curve_is_the_picture_of_all_its_points(count: int) -> None:
+    draw = random.Random(count)
+    points = [(step, 2 + 3 * math.exp(-5 * step / count) + draw.gauss(0, 0.3)) for step in range(1, count + 1)]
+    lines = plot(Series.of(points), width=68, height=20, last_step=count, is_ascii=True)
+    assert places(lines) == point_by_point(points, width=60, height=20, last_step=count)
+
+
+def test_a_curve_of_numbers_at_the_end_of_what_there_is() -> None:
+    points = [(1, 1e308), (2, -1e308), (3, None), (4, 0.0), (5, 1e308), (2**52, 5e-324)]
+    for last_step in (1, 5, 2**52):
+        assert len(plot(Series.of(points), width=40, height=5, last_step=last_step)) == 6
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
@@ -117,9 +154,15 @@ def test_a_run_is_followed_until_it_is_finished(tmp_path: Path) -> None:
             lambda: finish(run, 12),
         ]
     )
-    seen = [list(watch.lines(record, first)) for record, first in watch.changes(Watched(run), lambda: next(steps)())]
-    assert [len(lines) for lines in seen] == [2, 2, 0, 1, 1]
-    assert seen[1] == ["step 3/12  loss 5.0000  lr 3.00e-04  2,000 tok/s  mfu 25%", "step 3  2.000 ± 0.050 bits/byte"]
+    seen: list[list[str]] = [[]]
+
+    def pause() -> None:
+        next(steps)()
+        seen.append([])
+
+    watch.follow(Watched(run), pause, lambda line: seen[-1].append(line))
+    assert [len(lines) for lines in seen] == [2, 0, 2, 0, 1, 1]
+    assert seen[2] == ["step 3/12  loss 5.0000  lr 3.00e-04  2,000 tok/s  mfu 25%", "step 3  2.000 ± 0.050 bits/byte"]
     assert seen[-1] == ["finished at step 12"]
 
 
@@ -162,7 +205,7 @@ def test_on_a_terminal_it_draws_and_leaves_the_last_state(
     folder = write_run(tmp_path / "run", rows())
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=60, height=24, highlight=False, markup=False)
-    monkeypatch.setattr(watch, "_console", lambda: console)
+    monkeypatch.setattr("alm.cli.console.Console", lambda: console)
     monkeypatch.setattr("time.sleep", lambda _: (append(folder, logged_row(12, 4.0)), finish(folder, 12)))
     monkeypatch.setattr(sys, "stdout", Terminal())
     monkeypatch.setenv("TERM", "xterm")

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 from alm.page import page
 from alm.report.chart import Curve, plot, scale
+from alm.report.series import Series
 
 SVG = "{http://www.w3.org/2000/svg}"
+
+
+def curve(points: list[tuple[int, float | None]], **options: Any) -> Curve:
+    return Curve(Series.of(points), **options)
 
 
 def drawn(*curves: Curve, last_step: int = 100, **options: object) -> ElementTree.Element:
@@ -28,7 +34,7 @@ def heights(root: ElementTree.Element) -> dict[str, float]:
 
 
 def test_a_curve_is_to_scale() -> None:
-    root = drawn(Curve([(10, 1.0), (60, 3.0), (100, 2.0)]))
+    root = drawn(curve([(10, 1.0), (60, 3.0), (100, 2.0)]))
     at = heights(root)
     assert (at["1"] + at["3"]) / 2 == pytest.approx(at["2"], abs=0.1)
     assert at["3"] < at["2"] < at["1"]
@@ -40,27 +46,27 @@ def test_a_curve_is_to_scale() -> None:
 
 
 def test_a_logarithmic_scale_has_equal_distances_for_equal_ratios() -> None:
-    at = heights(drawn(Curve([(1, 0.01), (50, 1.0), (100, 100.0)]), is_log=True))
+    at = heights(drawn(curve([(1, 0.01), (50, 1.0), (100, 100.0)]), is_log=True))
     assert (
         at["0.01"] - at["0.1"]
         == pytest.approx(at["1"] - at["10"], abs=0.1)
         == pytest.approx(at["10"] - at["100"], abs=0.1)
     )
-    assert heights(drawn(Curve([(1, 0.0), (2, -1.0)]), is_log=True))  # nothing above zero: a plain scale
+    assert heights(drawn(curve([(1, 0.0), (2, -1.0)]), is_log=True))  # nothing above zero: a plain scale
 
 
 def test_the_first_fall_runs_out_of_the_picture_and_nothing_else_does() -> None:
-    used = scale([Curve([(1, 90.0), (9, 50.0), (10, 4.0), (100, 2.0)])], last_step=100, from_zero=False, is_log=False)
+    used = scale([curve([(1, 90.0), (9, 50.0), (10, 4.0), (100, 2.0)])], last_step=100, from_zero=False, is_log=False)
     assert (used.low, used.high) == (2.0, 4.0)
-    with_low_start = [Curve([(1, 0.0), (50, 1.0), (100, 0.5)], margin=0.75)]
+    with_low_start = [curve([(1, 0.0), (50, 1.0), (100, 0.5)], margin=0.75)]
     used = scale(with_low_start, last_step=100, from_zero=False, is_log=False)
     assert (used.low, used.high) == (-0.25, 1.25)
-    all_early = scale([Curve([(1, 9.0), (2, 8.0)])], last_step=100, from_zero=True, is_log=False)
+    all_early = scale([curve([(1, 9.0), (2, 8.0)])], last_step=100, from_zero=True, is_log=False)
     assert (all_early.low, all_early.high) == (0.0, 9.0)
 
 
 def test_gaps_are_gaps_and_a_lone_value_is_seen() -> None:
-    [path] = paths(drawn(Curve([(10, 1.0), (20, 2.0), (30, None), (40, 1.5), (50, None), (60, 1.0), (70, 1.0)])))
+    [path] = paths(drawn(curve([(10, 1.0), (20, 2.0), (30, None), (40, 1.5), (50, None), (60, 1.0), (70, 1.0)])))
     assert path.count("M") == 3
     assert len(re.findall(r"L", path)) == 2
     assert "h2" in path
@@ -68,9 +74,9 @@ def test_gaps_are_gaps_and_a_lone_value_is_seen() -> None:
 
 def test_curves_differ_in_dashes_and_end_in_their_names() -> None:
     root = drawn(
-        Curve([(10, 2.0), (100, 1.0)], name="A", margin=0.1),
-        Curve([(10, 2.0), (50, 1.0)], name="B", style=1),
-        Curve([(10, 2.0), (100, 1.0)], name="C", style=2),
+        curve([(10, 2.0), (100, 1.0)], name="A", margin=0.1),
+        curve([(10, 2.0), (50, 1.0)], name="B", style=1),
+        curve([(10, 2.0), (100, 1.0)], name="C", style=2),
     )
     names = {text.text: text for text in root.iter(f"{SVG}text") if text.attrib.get("class") == "name"}
     assert {name: text.attrib["x"] for name, text in names.items()} == {"A": "100.00%", "B": "50.00%", "C": "100.00%"}
@@ -85,7 +91,7 @@ def test_curves_differ_in_dashes_and_end_in_their_names() -> None:
 
 
 def test_a_margin_is_drawn_around_the_last_value() -> None:
-    root = drawn(Curve([(10, 2.0), (100, 1.0)], margin=0.5))
+    root = drawn(curve([(10, 2.0), (100, 1.0)], margin=0.5))
     at = heights(root)
     [bar] = [path.attrib["d"] for path in root.iter(f"{SVG}path") if "bar" in path.attrib["class"]]
     top, bottom = re.findall(r"M0 ([\d.]+)V([\d.]+)", bar)[0]
@@ -96,11 +102,11 @@ def test_a_margin_is_drawn_around_the_last_value() -> None:
 
 def test_a_long_curve_makes_no_long_picture() -> None:
     points = [(step, float(step % 97)) for step in range(100_000)]
-    assert len(plot("long", [Curve(points, pale=points)], last_step=100_000)) < 40_000
+    assert len(plot("long", [Curve(Series.of(points), pale=Series.of(points))], last_step=100_000)) < 40_000
 
 
 def test_tokens_stand_below_the_steps_where_they_are_known() -> None:
-    texts = [text.text for text in drawn(Curve([(1, 1.0), (100, 2.0)]), tokens_per_step=32_768).iter(f"{SVG}text")]
+    texts = [text.text for text in drawn(curve([(1, 1.0), (100, 2.0)]), tokens_per_step=32_768).iter(f"{SVG}text")]
     assert texts[-1] == "tokens"
     assert "819k" in texts  # at step 25
-    assert "tokens" not in [text.text for text in drawn(Curve([(1, 1.0), (100, 2.0)])).iter(f"{SVG}text")]
+    assert "tokens" not in [text.text for text in drawn(curve([(1, 1.0), (100, 2.0)])).iter(f"{SVG}text")]
