@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alm import __version__, artifacts, kinds
+from alm import __version__, artifacts, kinds, shown
 from alm.artifacts import SHORT_HASH, Comparison, ImportMetadata, RunMetadata
 from alm.errors import AlmError
 from alm.export.config import TargetConfig
 from alm.export.importing import METADATA_NAME as IMPORT_NAME
+from alm.export.markdown import Markdown, code, inert, table
 from alm.export.source import Source
 from alm.model.config import ModelConfig
 from alm.model.count import count
@@ -31,12 +31,12 @@ def text(config: TargetConfig, source: Source, comparisons: Sequence[Comparison]
     usage: str = kinds.module_of(config).usage(config, source, name)
     parts = [
         _front_matter(config, source),
-        f"# {config.title or name}",
+        f"# {inert(config.title or name)}",
         _summary(source, training),
         "## Use",
         usage,
         "## Model",
-        _table(("", ""), _shape(source)),
+        table(("", ""), _shape(source)),
         *(training.sections() if training is not None else []),
         "## Compared",
         *_compared(comparisons),
@@ -45,27 +45,29 @@ def text(config: TargetConfig, source: Source, comparisons: Sequence[Comparison]
 
 
 def _front_matter(config: TargetConfig, source: Source) -> str:
-    """Quoted as JSON, which YAML is a superset of: a licence may be any text."""
+    """Quoted as JSON on one line, which YAML is a superset of: a licence may be any text."""
     tags = ["alm", "qwen3" if source.model.qk_norm else "llama", config.model_dump()["kind"]]
-    licence = [f"license: {json.dumps(config.licence)}"] if config.licence else []
-    return "\n".join(["---", *licence, "pipeline_tag: text-generation", f"tags: {json.dumps(tags)}", "---"])
+    licence = [f"license: {shown.as_json(config.licence)}"] if config.licence else []
+    return "\n".join(["---", *licence, "pipeline_tag: text-generation", f"tags: {shown.as_json(tags)}", "---"])
 
 
 def _summary(source: Source, training: _Training | None) -> str:
     made = f"A language model of {source.parameters:,} parameters"
     if training is None:
         return f"{made}, {_origin(source)} (alm {__version__})."
+    version = inert(training.metadata.alm_version)
     if not training.tokens:
-        return f"{made}, trained with alm {training.metadata.alm_version}; the record of its steps is not there."
-    return f"{made}, trained with alm {training.metadata.alm_version} on {training.tokens:,} tokens."
+        return f"{made}, trained with alm {version}; the record of its steps is not there."
+    return f"{made}, trained with alm {version} on {training.tokens:,} tokens."
 
 
 def _origin(source: Source) -> str:
     """What a checkpoint without a run came from."""
     with contextlib.suppress(AlmError):
         made = artifacts.read(source.path.with_name(IMPORT_NAME), ImportMetadata, hint="")
-        weights = ", ".join(f"`{each.sha256[:SHORT_HASH]}`" for each in made.inputs)
-        return f"the weights of a {made.architecture} that was imported from {made.kind} files, sha256 {weights}"
+        weights = ", ".join(_short(each.sha256) for each in made.inputs)
+        architecture, kind = inert(made.architecture), inert(made.kind)
+        return f"the weights of a {architecture} that was imported from {kind} files, sha256 {weights}"
     return f"from a checkpoint of step {source.step:,} without the record of its run"
 
 
@@ -84,10 +86,15 @@ def _shape(source: Source) -> list[tuple[str, str]]:
     return [*rows, ("queries and keys", "normalized in each head")] if model.qk_norm else rows
 
 
-def _vocabulary(source: Source) -> str:
+def _short(sha256: str) -> Markdown:
+    return code(sha256[:SHORT_HASH])
+
+
+def _vocabulary(source: Source) -> Markdown:
     known, rows = source.tokenizer.vocab_size, source.model.known_vocab_size
     spare = f", {rows - known:,} more rows that stand for nothing" if rows > known else ""
-    return f"{known:,} tokens{spare}, {source.tokenizer.kind}, split `{source.tokenizer.pattern}`"
+    kind, pattern = inert(source.tokenizer.kind), code(source.tokenizer.pattern)
+    return Markdown(f"{known:,} tokens{spare}, {kind}, split {pattern}")
 
 
 def _positions(model: ModelConfig) -> str:
@@ -134,12 +141,12 @@ class _Training:
 
     def sections(self) -> list[str]:
         """Data, compute and curve."""
-        curve = ["## Curve", _table(("step", "tokens", "bits per byte"), self._curve())] if self.scores else []
-        return ["## Data", *self._data(), "## Training", _table(("", ""), self._facts()), *curve]
+        curve = ["## Curve", table(("step", "tokens", "bits per byte"), self._curve())] if self.scores else []
+        return ["## Data", *self._data(), "## Training", table(("", ""), self._facts()), *curve]
 
     def _data(self) -> list[str]:
         if not self.lineage.sources:
-            return [f"{fault}." for fault in self.lineage.faults] or ["Nothing is known of it."]
+            return [f"{inert(fault)}." for fault in self.lineage.faults] or ["Nothing is known of it."]
         columns = ("source", "kind", "licence", "revision", "documents", "bytes of text", "training tokens")
         rows = [
             (
@@ -154,7 +161,7 @@ class _Training:
             for source in self.lineage.sources
         ]
         hashes = [(key, value) for key, value in self.lineage.facts if key in ("data sha256", "tokenizer sha256")]
-        return [_table(columns, rows), ", ".join(f"{key} `{value[:SHORT_HASH]}`" for key, value in hashes) + "."]
+        return [table(columns, rows), ", ".join(f"{key} {_short(value)}" for key, value in hashes) + "."]
 
     def _facts(self) -> list[tuple[str, str]]:
         environment = self.metadata.environment
@@ -168,7 +175,7 @@ class _Training:
         ]
         initial = self.metadata.initial_weights
         if initial is not None:
-            rows.append(("begun from", f"another checkpoint, sha256 `{initial.sha256[:SHORT_HASH]}`"))
+            rows.append(("begun from", Markdown(f"another checkpoint, sha256 {_short(initial.sha256)}")))
         if self.scores:
             rows.append(("bits per byte of held-out text", self._score(self.scores[-1])))
         return rows
@@ -213,14 +220,4 @@ def _compared(comparisons: Sequence[Comparison] | None) -> list[str]:
         (one.what, f"{one.difference:.2g}", "" if one.bar is None else f"{one.bar:g}", one.tool, one.detail)
         for one in comparisons
     ]
-    return ["What this tool makes of the files, beside alm itself:", _table(columns, rows)]
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
-
-
-def _cell(value: str) -> str:
-    """`value` as one cell: names and licences are other people's text."""
-    return " ".join(value.replace("|", "\\|").replace("<", "&lt;").split())
+    return ["What this tool makes of the files, beside alm itself:", table(columns, rows)]

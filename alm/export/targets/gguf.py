@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from alm import shown
 from alm.artifacts import Comparison
 from alm.export import llama, peers
 from alm.export.config import TargetConfig
+from alm.export.markdown import fenced
 from alm.export.source import Source
 from alm.files import explained
 
@@ -75,9 +76,9 @@ def _add_origin(writer: gguf.GGUFWriter, config: Config, source: Source) -> None
 
     kinds = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}
     writer.add_type(gguf.GGUFType.MODEL)
-    writer.add_name(config.title or source.name)
+    writer.add_name(shown.line(config.title or source.name))  # programs print it as it is
     if config.licence is not None:
-        writer.add_license(config.licence)
+        writer.add_license(shown.line(config.licence))
     writer.add_file_type(gguf.LlamaFileType[kinds[config.dtype]])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_uint64("alm.step", source.step)
@@ -96,10 +97,9 @@ def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
 def usage(config: Config, source: Source, name: str) -> str:
     """How a person runs the file."""
     path = f"{name}/{file_name(config, source)}"
-    model = f"-hf {name}" if config.repo else f"-m {shlex.quote(path)}"
-    return f"""```console
-llama-completion {model} -no-cnv --temp 0.8 --top-k 40 -p "Once upon a time"
-```
+    model = f"-hf {shown.word(name)}" if config.repo else f"-m {shown.word(path)}"
+    command = f'llama-completion {model} -no-cnv --temp 0.8 --top-k 40 -p "Once upon a time"'
+    return f"""{fenced("console", command)}
 
 Programs that are built on llama.cpp take the file as it is. It holds the tokenizer, which gives the ids of `alm`. No
 token is put before a prompt; the prompt `<|endoftext|>` begins a new text."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from alm import shown
 from alm.artifacts import Comparison
 from alm.export import llama
 from alm.export.config import TargetConfig
+from alm.export.markdown import fenced
 from alm.export.targets import _chat_template
 from alm.files import write_bytes, write_json, write_text
 from alm.generation.sampling import SamplingConfig
@@ -94,15 +95,14 @@ def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
 
 def usage(config: Config, source: Source, name: str) -> str:
     """How the folder is loaded."""
-    quoted = json.dumps(name)
-    return f"""```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
+    quoted = shown.as_json(name)
+    program = f"""from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained({quoted})
 model = AutoModelForCausalLM.from_pretrained({quoted}, dtype="auto")
 ids = tokenizer("Once upon a time", return_tensors="pt")
-print(tokenizer.decode(model.generate(**ids, max_new_tokens=50)[0]))
-```
+print(tokenizer.decode(model.generate(**ids, max_new_tokens=50)[0]))"""
+    return f"""{fenced("python", program)}
 
 In text from strangers give `split_special_tokens=True` to the tokenizer: it then reads `{END_OF_TEXT}` and its like as
 the text that they are, as `alm` always does."""

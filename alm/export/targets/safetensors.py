@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from alm import shown
 from alm.artifacts import Comparison
 from alm.config.load import write_yaml
 from alm.export.config import TargetConfig
+from alm.export.markdown import fenced
 from alm.export.source import Source
 from alm.files import write_bytes, write_text
 
@@ -63,14 +64,13 @@ def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
 
 def usage(config: Config, source: Source, name: str) -> str:
     """How the file is read."""
-    path = json.dumps(f"{name}/{WEIGHTS_NAME}")
-    fetched = f"hf_hub_download({json.dumps(name)}, {json.dumps(WEIGHTS_NAME)})" if config.repo else path
+    path = shown.as_json(f"{name}/{WEIGHTS_NAME}")
+    fetched = f"hf_hub_download({shown.as_json(name)}, {shown.as_json(WEIGHTS_NAME)})" if config.repo else path
     needed = "from huggingface_hub import hf_hub_download\n" if config.repo else ""
-    return f"""```python
-{needed}from safetensors.torch import load_file
+    program = f"""{needed}from safetensors.torch import load_file
 
-weights = load_file({fetched})
-```
+weights = load_file({fetched})"""
+    return f"""{fenced("python", program)}
 
 Names and shapes are those of Hugging Face's Llama. `{CONFIG_NAME}` holds the shape of the model as `alm` has it, and
 `{TOKENIZER_NAME}` is read by the library `tokenizers`."""
