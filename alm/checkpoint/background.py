@@ -18,7 +18,7 @@ import torch
 
 from alm import files
 from alm.checkpoint.format import Checkpoint, name
-from alm.checkpoint.retain import Retention, retain
+from alm.checkpoint.retain import Retention
 from alm.checkpoint.save import save_checkpoint
 from alm.errors import AlmError, StoppedError
 
@@ -138,15 +138,14 @@ class CheckpointWriter:
             self.settle()
 
     def _write(self, checkpoint: Checkpoint, *, interrupted: bool = False, bits_per_byte: float | None = None) -> Path:
-        path = save_checkpoint(
+        return save_checkpoint(
             checkpoint,
             self._run,
+            retention=self._retention,
             interrupted=interrupted,
             bits_per_byte=bits_per_byte,
             is_cancelled=self._cancelled.is_set,
         )
-        retain(self._run, self._retention)
-        return path
 
 
 class NoWriter(CheckpointWriter):

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from alm import files
+
 FORMAT = "alm-checkpoint"
 FORMAT_VERSION = 1
 LAST_NAME = "ckpt-last.pt"
@@ -65,6 +67,7 @@ def step_of(path: Path) -> int | None:
 
 def numbered(run: Path) -> list[Path]:
     """The numbered checkpoints of `run` that have metadata, newest first."""
+    files.ensure_published(run)
     found = [path for path in run.glob("ckpt-step*.pt") if step_of(path) is not None]
     whole = [path for path in found if path.with_suffix(".json").is_file()]
     return sorted(whole, key=age, reverse=True)

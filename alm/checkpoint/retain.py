@@ -1,22 +1,27 @@
-"""Which checkpoints stay: the last few, every so many steps, the best.
+"""Which checkpoints stay, and what `ckpt-last.pt` and `ckpt-best.pt` are: a function of the promises in the folder.
 
-Metadata goes first, so that half a removal is no checkpoint.
+Saving, reconciling and setting aside all end in one `files.publish`, so that links, removals and rows change together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from alm import files
 from alm.artifacts import CheckpointMetadata
-from alm.checkpoint.format import BEST_NAME, LAST_NAME, numbered, step_of
+from alm.checkpoint.format import BEST_NAME, LAST_NAME, LINK_NAMES, age, numbered, step_of
 from alm.checkpoint.load import promise
-from alm.checkpoint.save import point_at
 from alm.errors import ArtifactError
-from alm.files import explained
 
+STAGING = "checkpoint"
 _ASIDE = "set-aside"
+_COPY_BYTES = 1 << 20
+
+Known = dict[Path, CheckpointMetadata]
 
 
 @dataclass(frozen=True)
@@ -32,31 +37,20 @@ class Retention:
         step = step_of(path)
         return self.every is not None and step is not None and step % self.every == 0
 
+    def kept(self, known: Known) -> set[Path]:
+        """Those of `known` that stay."""
+        newest_first = sorted(known, key=age, reverse=True)
+        kept = {*newest_first[: self.last], *(path for path in known if self.is_permanent(path))}
+        found = best_of(known) if self.best else None
+        return kept if found is None else kept | {found}
 
-def retain(run: Path, retention: Retention) -> None:
-    """Remove every numbered checkpoint of `run` that `retention` does not keep.
 
-    One that is visibly not whole does not count as one of the last, so that what it should have replaced stays.
-    """
-    whole = {path: found for path in numbered(run) if (found := _looks_whole(path))}
-    kept = set(list(whole)[: retention.last])
-    if not kept:
-        return
-    kept |= {path for path in whole if retention.is_permanent(path)}
-    best = _best(whole)
-    if retention.best and best is not None:
-        kept.add(best)
-        point_at(best, BEST_NAME)
-    for path in numbered(run):
-        if path not in kept:
-            remove(path)
-    for path in run.glob("ckpt-step*.pt"):  # a kill between the two removals leaves one without metadata
-        if step_of(path) is not None and not path.with_suffix(".json").is_file():
-            path.unlink()
+def whole_in(run: Path) -> Known:
+    """The numbered checkpoints of `run` that have the promised size: hashing all at every save would be too slow."""
+    return {path: found for path in numbered(run) if (found := _looks_whole(path))}
 
 
 def _looks_whole(path: Path) -> CheckpointMetadata | None:
-    """What is promised of `path`, if it has the promised size; hashing every file at every save would be too slow."""
     try:
         found = promise(path.with_suffix(".json"))
     except ArtifactError:
@@ -64,40 +58,109 @@ def _looks_whole(path: Path) -> CheckpointMetadata | None:
     return found if path.is_file() and path.stat().st_size == found.bytes else None
 
 
-def _best(whole: dict[Path, CheckpointMetadata]) -> Path | None:
+def best_of(known: Known) -> Path | None:
     """The one with the lowest bits per byte; the oldest of equals."""
-    scores = {path: found.bits_per_byte for path, found in whole.items() if found.bits_per_byte is not None}
-    return min(reversed(scores), key=lambda path: scores[path]) if scores else None
+    scores = {path: known[path].bits_per_byte for path in sorted(known, key=age)}
+    scored = {path: score for path, score in scores.items() if score is not None}
+    return min(scored, key=lambda path: scored[path]) if scored else None
 
 
-def remove(path: Path) -> None:
-    """Remove one numbered checkpoint."""
-    path.with_suffix(".json").unlink()
-    path.unlink()
+def surplus(run: Path, known: Known, retention: Retention) -> list[str]:
+    """The files of `run` that go when `retention` keeps what it keeps of `known`.
 
-
-def set_aside_later(run: Path, *, step: int) -> Path | None:
-    """Move the checkpoints of `run` after `step` into a folder of their own, which is returned.
-
-    `ckpt-last.pt` and `ckpt-best.pt` then point at those that stay.
+    A checkpoint that is visibly damaged does not count as one of the last, so that the one it should have replaced
+    stays; it goes as soon as there is a complete one.
     """
+    kept = retention.kept(known)
+    gone = [path for path in numbered(run) if path not in kept] if kept else []
+    return [name for path in gone for name in (path.name, path.with_suffix(".json").name)]
+
+
+def reconcile(run: Path, retention: Retention) -> bool:
+    """Make `run` hold what its complete checkpoints imply under `retention`; whether anything was to be done.
+
+    Hold the lock of the run.
+    """
+    files.ensure_published(run)
+    known = whole_in(run)
+    if not known:
+        return False
+    wanted = links(known, retention)
+    wrong = {link: path for link, path in wanted.items() if not _is(run / link, path)}
+    stale = [link for link in LINK_NAMES if link not in wanted and _is_unvouched(run, link, known)]
+    removes = surplus(run, known, retention)
+    if not (wrong or stale or removes):
+        return False
+    with files.staging(run, STAGING) as stage:
+        for link, path in wrong.items():
+            point_at(path, stage / link)
+        files.publish(stage, run, last=None, replaces=[*removes, *stale])
+    return True
+
+
+def links(known: Known, retention: Retention) -> dict[str, Path]:
+    """What `ckpt-last.pt`, and with `retention.best` `ckpt-best.pt`, are other names for."""
+    wanted = {LAST_NAME: max(known, key=age)} if known else {}
+    found = best_of(known) if retention.best else None
+    return wanted if found is None else wanted | {BEST_NAME: found}
+
+
+def _is(link: Path, path: Path) -> bool:
+    """Whether `link` is `path` by another name, or a copy of it."""
+    if not link.is_file():
+        return False
+    if link.samefile(path):
+        return True
+    return link.stat().st_size == path.stat().st_size and files.sha256(link) == files.sha256(path)
+
+
+def _is_unvouched(run: Path, link: str, known: Known) -> bool:
+    """Whether `link` is there, and is none of `known`."""
+    return (run / link).is_file() and not any(_is(run / link, path) for path in known)
+
+
+def point_at(path: Path, link: Path) -> None:
+    """Make `link`, which does not exist, a hard link to `path`, or a copy where the file system has no links."""
+    with files.explained(link):
+        try:
+            os.link(path, link)
+        except OSError as error:
+            if files.is_full(error):
+                raise
+            with path.open("rb") as source, link.open("wb") as target:
+                shutil.copyfileobj(source, target, _COPY_BYTES)
+
+
+def rewind(run: Path, *, step: int, rows: Mapping[str, tuple[bytes, bytes]]) -> Path | None:
+    """Take `run` back to `step`: later checkpoints move into a folder of their own. Returns it, None without any.
+
+    `rows` has for the name of each file of rows that changes what stays in it, and what goes: into that folder too, or
+    for good where there is no later checkpoint, since the same rows are made again. `ckpt-last.pt` and
+    `ckpt-best.pt` then are those that stay. All of it happens at one instant: nothing is lost by a kill.
+    """
+    known = whole_in(run)
     later = [path for path in numbered(run) if (step_of(path) or 0) > step]
-    if not later:
+    if not later and not rows:
         return None
     folder = free_folder(run)
-    move(later, folder)
-    staying = numbered(run)
-    _point(run, LAST_NAME, staying[0] if staying else None)
-    if (run / BEST_NAME).is_file():
-        _point(run, BEST_NAME, _best({path: found for path in staying if (found := _looks_whole(path))}))
-    return folder
-
-
-def _point(run: Path, link: str, path: Path | None) -> None:
-    if path is None:
-        (run / link).unlink(missing_ok=True)
-    else:
-        point_at(path, link)
+    staying = {path: found for path, found in known.items() if path not in later}
+    moved = [name for path in later for name in (path.name, path.with_suffix(".json").name)]
+    with files.staging(run, STAGING) as stage:
+        wanted = links(staying, Retention(last=1, best=(run / BEST_NAME).is_file()))
+        for link, path in wanted.items() if later else ():
+            point_at(path, stage / link)
+        for name, (kept, gone) in rows.items():
+            files.write_bytes(stage / name, kept)
+            if later and gone:
+                files.write_bytes(stage / folder.name / name, gone)
+        files.publish(
+            stage,
+            run,
+            last=None,
+            replaces=[link for link in LINK_NAMES if link not in wanted] if later else [],
+            moves={name: f"{folder.name}/{name}" for name in moved},
+        )
+    return folder if later else None
 
 
 def free_folder(run: Path) -> Path:
@@ -106,15 +169,3 @@ def free_folder(run: Path) -> Path:
     while (run / f"{_ASIDE}-{number}").exists():
         number += 1
     return run / f"{_ASIDE}-{number}"
-
-
-def move(checkpoints: Iterable[Path], folder: Path) -> None:
-    """Move numbered checkpoints with their metadata to `folder`, newest first.
-
-    Newest first: a kill on the way leaves the older ones, and the run resumes from them as asked.
-    """
-    with explained(folder):
-        folder.mkdir(parents=True)
-        for path in checkpoints:
-            path.with_suffix(".json").replace(folder / path.with_suffix(".json").name)
-            path.replace(folder / path.name)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import io
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -16,38 +14,53 @@ import torch
 
 from alm import artifacts, files
 from alm.artifacts import CheckpointMetadata
-from alm.checkpoint.format import LAST_NAME, Checkpoint, name
+from alm.checkpoint.format import Checkpoint, name
+from alm.checkpoint.retain import STAGING, Retention, links, point_at, surplus, whole_in
 
 _NEVER: Callable[[], bool] = bool
+_ALL = Retention(last=1)
 
 
 def save_checkpoint(
     checkpoint: Checkpoint,
     run: Path,
     *,
+    retention: Retention | None = None,
     interrupted: bool = False,
     bits_per_byte: float | None = None,
     is_cancelled: Callable[[], bool] = _NEVER,
 ) -> Path:
-    """Write `checkpoint` into `run` and point `ckpt-last.pt` at it; the path of the numbered file.
+    """Write `checkpoint` into `run`; the path of the numbered file. Hold the lock of the run.
+
+    At one instant it is there with its metadata, `ckpt-last.pt` is another name for it, and what `retention` does not
+    keep is gone; without `retention` all stay.
 
     Raises `AlmError` when it cannot be written, or soon after `is_cancelled` says so; nothing half-written stays.
     """
     path = run / name(checkpoint.step, interrupted=interrupted)
-    with files.atomic(path) as file:
-        written = _Hashing(file, is_cancelled)
-        _serialize(checkpoint, written)
-    metadata = CheckpointMetadata(
-        file=path.name, step=checkpoint.step, bytes=written.bytes, sha256=written.sha256, bits_per_byte=bits_per_byte
-    )
-    try:
-        artifacts.write(path.with_suffix(".json"), metadata)
-    except BaseException:
-        if not path.with_suffix(".json").is_file():
-            path.unlink(missing_ok=True)  # nobody vouches for it
-        raise
-    point_at(path, LAST_NAME)
+    promise_name = path.with_suffix(".json").name
+    with files.staging(run, STAGING) as stage:
+        with files.explained(path), (stage / path.name).open("wb") as file:
+            written = _Hashing(file, is_cancelled)
+            _serialize(checkpoint, written)
+        metadata = CheckpointMetadata(
+            file=path.name,
+            step=checkpoint.step,
+            bytes=written.bytes,
+            sha256=written.sha256,
+            bits_per_byte=bits_per_byte,
+        )
+        artifacts.write(stage / promise_name, metadata)
+        known = {**whole_in(run), path: metadata}
+        for link, target in links(known, retention or _ALL).items():
+            point_at(stage / path.name if target == path else target, stage / link)
+        gone = surplus(run, known, retention) if retention is not None else []
+        files.publish(stage, run, last=promise_name, replaces=[name for name in gone if not _is_of(name, path)])
     return path
+
+
+def _is_of(name: str, path: Path) -> bool:
+    return name in (path.name, path.with_suffix(".json").name)
 
 
 def _serialize(checkpoint: Checkpoint, target: _Hashing) -> None:
@@ -86,19 +99,3 @@ class _Hashing(io.RawIOBase):
         self._hash.update(data)
         self.bytes += number
         return number
-
-
-def point_at(path: Path, link: str) -> None:
-    """Make `link` beside `path` a hard link to it, or a copy where the file system has no links."""
-    target = path.with_name(link)
-    temporary = path.with_name(f".{link}.link-{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
-    try:
-        os.link(path, temporary)
-        temporary.replace(target)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        with files.atomic(target) as to, path.open("rb") as source:
-            shutil.copyfileobj(source, to, 1 << 20)
-    files.sync_folder(path.parent)

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from alm import artifacts, files
 from alm.artifacts import Comparison, ExportMetadata, FileRecord, ImportMetadata
-from alm.errors import AlmError, ArtifactError
-
-
-@contextlib.contextmanager
-def staged(out: Path, label: str) -> Iterator[Path]:
-    """`files.staging`; when nothing came of it, a folder `out` that was made for it goes again."""
-    try:
-        with files.staging(out, label) as stage:
-            yield stage
-    finally:
-        with contextlib.suppress(OSError):  # it has something in it
-            out.rmdir()
+from alm.errors import AlmError, ArtifactError, shell
 
 
 def records(folder: Path) -> tuple[FileRecord, ...]:
@@ -28,25 +17,26 @@ def records(folder: Path) -> tuple[FileRecord, ...]:
 
 
 def publish(stage: Path, out: Path, metadata: ExportMetadata | ImportMetadata, *, name: str, force: bool) -> None:
-    """Move what lies in `stage` into `out`, `metadata` as `name` last; what it replaces goes.
+    """Move what lies in `stage` into `out`, `metadata` as `name` last; the files of what it replaces go.
 
     `ArtifactError` when a file of somebody else would be replaced and `force` is not given.
     """
-    promised = _promised(out / name, type(metadata))
-    foreign = [file.path for file in metadata.files if file.path not in promised and (out / file.path).exists()]
+    ours = _ours(out / name, type(metadata))
+    foreign = [file.path for file in metadata.files if file.path not in ours and (out / file.path).exists()]
     if foreign and not force:
         raise ArtifactError(
-            f"`{out / foreign[0]}` is there, and not of what `{name}` promises",
-            hint=f"add `--out {out}-2`, or `--force` to replace it",
+            f"`{out / foreign[0]}` is there, and it is not the file that `{name}` promises",
+            hint=f"add `{shell('--out', f'{out}-2')}`, or `--force` to replace it",
         )
     artifacts.write(stage / name, metadata)
-    files.publish(stage, out, last=name, replaces=promised)
+    files.publish(stage, out, last=name, replaces=ours)
 
 
-def _promised(path: Path, schema: type[ExportMetadata] | type[ImportMetadata]) -> list[str]:
-    """The files of what is there now."""
+def _ours(path: Path, schema: type[ExportMetadata] | type[ImportMetadata]) -> list[str]:
+    """The files that the metadata in `path` promises and that are as it says: a stranger's list proves nothing more."""
     with contextlib.suppress(AlmError):
-        return [file.path for file in artifacts.read(path, schema, hint="").files]
+        promised = artifacts.read(path, schema, hint="").payload()
+        return [file.path for file in promised if not artifacts.damaged(path.parent, [file])]
     return []
 
 

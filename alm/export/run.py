@@ -16,6 +16,7 @@ from alm.export.source import Source, load_source
 from alm.training import run
 
 METADATA_NAME = "export.json"
+_LABEL = "export"
 _FAR_HINT = "please report this with the configuration; `--no-compare` writes the files all the same"
 
 
@@ -41,9 +42,10 @@ def export(
     inputs = [artifacts.record(path, relative_to=out) for path in (source.path, source.tokenizer_path)]
     found = artifacts.current(out / METADATA_NAME, ExportMetadata, config=values, inputs=inputs, force=force, redo=redo)
     if found is not None and (found.comparisons is not None or not compare):
+        files.sweep(out, _LABEL)
         on_event(Noted(f"`{out}` is up to date"))
         return found
-    with placing.staged(out, "export") as stage:
+    with files.workspace(out, _LABEL, what=f"an export to `{out}`") as stage:
         module.write(config, source, stage)
         comparisons = _compared(module, config, source, stage, on_event) if compare else None
         files.write_text(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from alm.files import explained
 
+_SYSTEM_ERROR = re.compile(r"os error (\d+)")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -27,13 +29,20 @@ def too_large(weights: dict[str, Tensor], dtype: str) -> list[str]:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write `tensors` to `path` and to the disk."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with explained(path):
         path.touch()
         mode = path.stat().st_mode  # of a file like any other: the library would let nobody else read it
         # `format` is what transformers asks for.
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+        except SafetensorError as error:  # has the system's error as text alone
+            number = _SYSTEM_ERROR.search(str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
         path.chmod(mode)
         with path.open("rb+") as file:
             os.fsync(file.fileno())

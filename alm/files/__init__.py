@@ -7,9 +7,9 @@ fsync, rename, fsync of the folder. `publish` makes several files appear togethe
 
 from alm.files.lock import Owner, exclusive, holder
 from alm.files.packed import Readable, chunks, compression, open_binary, suffix
-from alm.files.parse import array, parse_json, raw_array, read_json
-from alm.files.publish import ensure_published, inside, publish, staging, sweep, workspace
-from alm.files.read import not_utf8, read_bytes, read_text, readable, sha256
+from alm.files.parse import array, bounded_bytes, parse_json, raw_array, read_json
+from alm.files.publish import clear, ensure_published, inside, publish, staging, sweep, workspace
+from alm.files.read import as_text, not_utf8, read_bytes, read_text, readable, sha256
 from alm.files.write import (
     atomic,
     explained,
@@ -27,8 +27,11 @@ __all__ = [
     "Owner",
     "Readable",
     "array",
+    "as_text",
     "atomic",
+    "bounded_bytes",
     "chunks",
+    "clear",
     "compression",
     "ensure_published",
     "exclusive",

@@ -8,39 +8,76 @@ with a reason in words, or an error of alm that names the file too.
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from alm.errors import InputError, shell
-from alm.files.read import readable
+from alm.files.read import readable, regular
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import DTypeLike, NDArray
 
 MOST_BYTES = 256 << 20  # metadata of a corpus of a billion documents has a few MB
+MOST_VALUES = 1 << 23  # each takes up to a hundred bytes of memory
 MOST_DEPTH = 64
 MOST_DIGITS = 19  # of an integer: int64
 _LEAST_INT, _MOST_INT = -(1 << 63), (1 << 64) - 1
 _NUMBERS_SHOWN = 20
+# What a number that may be too large holds, once all digits are 0. To call a function for each number is slow.
+_DIGITS = bytes.maketrans(b"0123456789E", b"0000000000e")
+_SUSPECT = (b"0" * MOST_DIGITS, b"0e000", b"0e+000")
+_NPY_MAGIC = b"\x93NUMPY\x01\x00"
+_NPY_HEADER = re.compile(
+    r"\{'descr': ('[^'\\]{1,20}'|\[[^\]\\]{1,500}\]), 'fortran_order': False, "
+    r"'shape': \(((?:[0-9]{1,15}, ?)*(?:[0-9]{1,15})?)\), \} *\n",
+    re.ASCII,
+)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def parse_json(data: bytes | str, *, allow_nan: bool = False) -> Any:  # Any: JSON
+def parse_json(data: bytes | str, *, allow_nan: bool = False, allow_surrogates: bool = False) -> Any:  # Any: JSON
     """The value in `data`. `ValueError` for anything but JSON (UTF-8) with numbers of 64 bits and sane nesting.
 
-    NaN and infinities, which JSON does not have, are refused unless `allow_nan`.
+    A key given twice is refused. So are NaN and infinities, which JSON does not have, unless `allow_nan`, and halves of
+    surrogate pairs, which are not text, unless `allow_surrogates`.
     """
-    constant = None if allow_nan else _refuse_constant
+    if isinstance(data, str):
+        text, data = data, data.encode("utf-8", "surrogatepass")
+    else:
+        text = _decoded(data)
+    brackets = data.count(b"[") + data.count(b"{")
+    if brackets + data.count(b",") > MOST_VALUES:
+        raise ValueError(f"it may hold more than {MOST_VALUES:,} values")
+    digits = data.translate(_DIGITS)
+    is_wary = any(part in digits for part in _SUSPECT)
     try:
-        value = json.loads(data, parse_int=_integer, parse_float=_float, parse_constant=constant)
+        value = _DECODERS[allow_nan, is_wary](text)
     except RecursionError:
         raise ValueError(f"it is nested deeper than {MOST_DEPTH} levels") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"it is not UTF-8: byte 0x{error.object[error.start]:02X} at offset {error.start:,}") from None
-    brackets = (b"[", b"{") if isinstance(data, bytes) else ("[", "{")
-    if sum(data.count(bracket) for bracket in brackets) > MOST_DEPTH:  # type: ignore[arg-type] # of one type
+    if brackets > MOST_DEPTH:
         check_depth(value)
+    if not allow_surrogates and b"\\u" in data and _SURROGATE.search(text):
+        _check_surrogates(value)
     return value
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8: byte 0x{data[error.start]:02X} at offset {error.start:,}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key `{twice[:_NUMBERS_SHOWN]}` is given twice")
+    return found
 
 
 def _integer(text: str) -> int:
@@ -61,6 +98,25 @@ def _refuse_constant(text: str) -> float:
     raise ValueError(f"{text} is not a JSON value")
 
 
+_DECODERS = {
+    (allow_nan, is_wary): json.JSONDecoder(
+        object_pairs_hook=_object,
+        parse_int=_integer if is_wary else None,
+        parse_float=_float if is_wary else None,
+        parse_constant=None if allow_nan else _refuse_constant,
+    ).decode
+    for allow_nan in (False, True)
+    for is_wary in (False, True)
+}
+
+
+def _check_surrogates(value: object) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a surrogate pair, which is not text") from None
+
+
 def check_depth(value: object, *, most: int = MOST_DEPTH) -> None:
     """Raise `ValueError` where lists and dictionaries are nested deeper than `most`."""
     level = [value]
@@ -78,8 +134,8 @@ def check_depth(value: object, *, most: int = MOST_DEPTH) -> None:
 
 
 def bounded_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:
-    """The bytes of `path`; `InputError` where it cannot be read or has more than `most`."""
-    with readable(path), path.open("rb") as file:
+    """The bytes of the file `path`; `InputError` where it cannot be read or has more than `most`."""
+    with readable(path), regular(path).open("rb") as file:
         data = file.read(most + 1)
     if len(data) > most:
         raise InputError(
@@ -105,40 +161,37 @@ def array(path: Path, *, dtype: DTypeLike, dimensions: int | None = None, mapped
     Never unpickles. The header is compared with the size of the file before memory is asked for.
     """
     import numpy as np
+    from numpy.lib import format as npy
 
-    with readable(path), path.open("rb") as file:
-        shape, found, start = _header(file)
-    expected = start + int(found.itemsize) * _product(shape)
-    size = path.stat().st_size
+    wanted = np.dtype(dtype)
+    with readable(path), regular(path).open("rb") as file:
+        try:
+            found, shape, start = _header(file)
+        except ValueError as error:
+            raise ValueError(f"`{path}` is not an array of alm: {error}") from None
+        size = os.fstat(file.fileno()).st_size
+    if found != repr(npy.dtype_to_descr(wanted)):
+        raise ValueError(f"`{path}` holds {found}, not {wanted}")
+    expected = start + wanted.itemsize * math.prod(shape)
     if size != expected:
         raise ValueError(f"`{path}` has {size:,} bytes, its header says {expected:,}")
-    if found != np.dtype(dtype):
-        raise ValueError(f"`{path}` holds {found}, not {np.dtype(dtype)}")
     if dimensions is not None and len(shape) != dimensions:
         raise ValueError(f"`{path}` has {len(shape)} dimensions, not {dimensions}")
-    loaded: NDArray[Any] = np.load(path, mmap_mode="r" if mapped and _product(shape) else None, allow_pickle=False)
+    with readable(path):
+        loaded: NDArray[Any] = np.load(path, mmap_mode="r" if mapped and math.prod(shape) else None, allow_pickle=False)
     return loaded
 
 
-def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Shape, type and the offset of the values."""
-    from numpy.lib import format as npy
-
-    version = npy.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"it is an NPY file of version {version}")
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, is_fortran, dtype = read(file)
-    if is_fortran or dtype.hasobject:
-        raise ValueError("it is not a plain array")
-    return shape, dtype, file.tell()
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
+def _header(file: BinaryIO) -> tuple[str, tuple[int, ...], int]:
+    """What it says of type and shape, and the offset of the values. NumPy would evaluate it as Python."""
+    magic = file.read(len(_NPY_MAGIC))
+    if magic != _NPY_MAGIC:
+        raise ValueError("it does not begin as an NPY file of version 1")
+    length = int.from_bytes(file.read(2), "little")
+    match = _NPY_HEADER.fullmatch(file.read(length).decode("latin-1"))
+    if match is None:
+        raise ValueError("its header is not that of a plain array")
+    return match[1], tuple(int(size) for size in match[2].split(",") if size.strip()), file.tell()
 
 
 def raw_array(path: Path, *, dtype: DTypeLike) -> NDArray[Any]:
@@ -147,7 +200,7 @@ def raw_array(path: Path, *, dtype: DTypeLike) -> NDArray[Any]:
 
     width = np.dtype(dtype).itemsize
     with readable(path):
-        size = path.stat().st_size
+        size = regular(path).stat().st_size
         if size % width:
             raise ValueError(f"`{path}` has {size:,} bytes, not a multiple of {width}")
         return np.fromfile(path, dtype=dtype)

@@ -66,6 +66,12 @@ def staging(folder: Path, label: str) -> Iterator[Path]:
             _clear(stage)
 
 
+def clear(folder: Path, label: str) -> None:
+    """Remove what a killed process left in `folder`: staged and temporary files. Hold its lock."""
+    _clear(folder / f".{label}.staging")
+    remove_stale(folder)
+
+
 def _clear(folder: Path) -> None:
     if folder.is_symlink():
         folder.unlink()
@@ -100,6 +106,8 @@ def publish(
         moves=pairs,
         clear=[prefix],
     )
+    for name in (*journal.removes, *(name for pair in pairs for name in pair)):
+        inside(folder, name)
     with explained(folder):
         for name in staged:
             sync_file(stage / name)
@@ -118,14 +126,21 @@ def ensure_published(folder: Path) -> None:
             _complete(folder)
 
 
-def sweep(folder: Path, label: str) -> None:
-    """Remove what a killed process left in `folder`: staged and temporary files. Hold its lock.
+def sweep(folder: Path, label: str, *, also: Iterable[Path] = ()) -> None:
+    """Remove what a killed process left in `folder`: staged and temporary files, its lock, and the folders `also`.
 
-    Where the folder may not be written, what lies there stays.
+    Does nothing where another process is at work, or where the folder may not be written.
     """
-    if not (folder / JOURNAL_NAME).exists():
-        _clear(folder / f".{label}.staging")
-    remove_stale(folder)
+    stage, lock = folder / f".{label}.staging", folder / f".{label}.lock"
+    left = [path for path in (stage, lock, *also) if path.exists()]
+    if not left and not any(folder.glob(".*.tmp-*")):
+        return
+    with contextlib.suppress(AlmError), exclusive(lock, what=f"`{folder}`"):
+        ensure_published(folder)
+        for path in left:
+            if path != lock:
+                _clear(path)
+        remove_stale(folder)
 
 
 def _complete(folder: Path) -> None:

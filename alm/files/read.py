@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from alm.errors import InputError, shell
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to read into an `InputError` that names the file."""
+    if "\0" in os.fspath(path):
+        raise InputError(f"`{path}` cannot be the name of a file", hint="leave out the zero byte in it")
     try:
         yield
     except FileNotFoundError as error:
@@ -23,6 +27,18 @@ def readable(path: Path) -> Iterator[None]:
     except PermissionError as error:
         hint = f"run `{shell('ls', '-l', path)}` to see who may"
         raise InputError(f"`{path}` may not be read", hint=hint) from error
+    except OSError as error:
+        hint = f"run `{shell('ls', '-l', path)}` to see what it is"
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            hint = "run `ulimit -n 4096` in this shell, then the same command again"
+        raise InputError(f"`{path}` cannot be read: {error.strerror or error}", hint=hint) from error
+
+
+def regular(path: Path) -> Path:
+    """`path`, unless it is there and neither a file nor a folder: to open a pipe would wait for its writer."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"`{path}` is not a file", hint=f"run `{shell('ls', '-l', path)}` to see what it is")
+    return path
 
 
 def sha256(path: Path) -> str:
@@ -39,7 +55,11 @@ def read_bytes(path: Path) -> bytes:
 
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, newlines as they are; `InputError` says where it is not UTF-8."""
-    data = read_bytes(path)
+    return as_text(path, read_bytes(path))
+
+
+def as_text(path: Path, data: bytes) -> str:
+    """`data`, the bytes of `path`, as text; `InputError` says where it is not UTF-8."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -134,7 +134,6 @@ def _size(path: Path) -> int:
 
 def encode(job: EncodeWork, tell: Listener) -> Marker:
     """Write the ids of a part and its marker."""
-    job.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         outs = {split: _Out(stack.enter_context(atomic(job.encoded.ids_path(split))), job.dtype) for split in SPLITS}
         if isinstance(job.part, foreign.Part):

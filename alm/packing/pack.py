@@ -24,7 +24,7 @@ from alm.corpus.split import SPLITS, TRAIN, VALIDATION
 from alm.engines import Engine
 from alm.errors import ConfigError, InputError
 from alm.events import Listener, Noted, Progressed, Warned, ignore
-from alm.files import exclusive, publish, staging
+from alm.files import publish, sweep, workspace
 from alm.packing import foreign
 from alm.packing.assemble import ShardWork, assemble
 from alm.packing.config import PackConfig
@@ -36,6 +36,7 @@ from alm.tokenizers.special import PADDING
 
 _SHARD = re.compile(r"shard_\d{5,}\.(bin|idx)")
 _STATE_FOLDER = ".alm"
+_LABEL = "packing"
 _BESIDE = {".txt": ".jsonl", ".bin": ".idx"}  # document lines, and Megatron's index
 _PART_BYTES = 8 << 20
 _FEWEST_TOKENS = 3  # the shortest sequence and one more to predict
@@ -71,29 +72,33 @@ def pack(
         *foreign.records(others, relative_to=out),
     )
     values = config.model_dump(mode="json")
-    kept = artifacts.current(out / METADATA_NAME, PackMetadata, config=values, inputs=inputs, force=force, redo=redo)
-    if kept is not None:
-        on_event(Noted(f"`{out}` is up to date: {kept.total_tokens:,} tokens in {len(kept.shards)} shards"))
-        return kept
     job = _Job(config, tokenizer, loaded, files, others, inputs, out, part_bytes)
-    state = out / _STATE_FOLDER
-    try:
-        with exclusive(state / "lock", what=f"packing to `{out}`"), _parts_while_of_use(state / "parts"):
-            return _make(job, values, redo, engine or engines.choose("serial"), on_event)
-    finally:
-        if not (state / "parts").exists():
-            shutil.rmtree(state, ignore_errors=True)
+    made = _made(job, values, force=force, redo=redo)
+    if made is None:
+        with workspace(out, _LABEL, what=f"packing to `{out}`") as stage:
+            made = _made(job, values, force=force, redo=redo)  # by somebody who had the lock until now
+            if made is None:
+                with _parts_while_of_use(out / _STATE_FOLDER):
+                    return _make(job, stage, values, redo, engine or engines.choose("serial"), on_event)
+    sweep(out, _LABEL, also=[out / _STATE_FOLDER])
+    on_event(Noted(f"`{out}` is up to date: {made.total_tokens:,} tokens in {len(made.shards)} shards"))
+    return made
+
+
+def _made(job: _Job, values: artifacts.Values, *, force: bool, redo: str) -> PackMetadata | None:
+    place = job.out / METADATA_NAME
+    return artifacts.current(place, PackMetadata, config=values, inputs=job.inputs, force=force, redo=redo)
 
 
 @contextlib.contextmanager
-def _parts_while_of_use(folder: Path) -> Iterator[None]:
-    """What was encoded is kept when packing is stopped, and not when it is done or the text is at fault."""
+def _parts_while_of_use(state: Path) -> Iterator[None]:
+    """Parts that were encoded stay when packing is stopped, and go when it is done or the text is at fault."""
     try:
         yield
     except InputError:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(state, ignore_errors=True)
         raise
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(state, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -146,20 +151,21 @@ class _Part:
     counts: dict[str, Count]
 
 
-def _make(job: _Job, values: artifacts.Values, redo: str, engine: Engine, on_event: Listener) -> PackMetadata:
+def _make(
+    job: _Job, stage: Path, values: artifacts.Values, redo: str, engine: Engine, on_event: Listener
+) -> PackMetadata:
     parts = _encode_all(job, engine, on_event)
     tokens = sum(part.counts[TRAIN].tokens for part in parts)
     _check_length(job.config, tokens)
     mode = job.config.mode
     if mode == "auto":
         mode = "concat" if tokens <= BESTFIT_TOKENS else "bestfit"
-    with staging(job.out, "packing") as stage:
-        shards = _assemble_all(job, parts, mode, stage, engine, on_event)
-        job.tokenizer.save(stage / TOKENIZER_NAME)
-        metadata = _metadata(job, parts, shards, mode, values, redo)
-        _warn_without_validation(metadata, on_event)
-        artifacts.write(stage / METADATA_NAME, metadata)
-        publish(stage, job.out, last=METADATA_NAME, replaces=_previous(job.out))
+    shards = _assemble_all(job, parts, mode, stage, engine, on_event)
+    job.tokenizer.save(stage / TOKENIZER_NAME)
+    metadata = _metadata(job, parts, shards, mode, values, redo)
+    _warn_without_validation(metadata, on_event)
+    artifacts.write(stage / METADATA_NAME, metadata)
+    publish(stage, job.out, last=METADATA_NAME, replaces=_previous(job.out))
     return metadata
 
 

@@ -53,6 +53,7 @@ class Tokenizer:
     def load(cls, path: Path | str) -> Self:
         """The tokenizer in the file `path`; `InputError` when it is missing, damaged or of another make."""
         path = Path(path)
+        files.ensure_published(path.parent)
         data = _format.load_bytes(path)
         return cls(_format.read(path, data), data)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from textwrap import dedent
 
 from alm.errors import AlmError, InputError
-from alm.files import publish, staging
+from alm.files import publish, workspace
 from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.pretokenize import PATTERNS
 from alm.tokenizers.probes import PROBES
@@ -49,11 +49,11 @@ def export(tokenizer: Tokenizer, out: Path, *, force: bool = False) -> list[Path
     written = {f"{name}.tiktoken": ranks(tokenizer), f"{name}.py": module(tokenizer, name)}
     for file, text in written.items():
         path = out / file
-        if path.exists() and path.read_text("utf-8") != text and not force:
+        if path.exists() and path.read_bytes() != text.encode() and not force:
             raise InputError(
                 f"`{path}` exists", hint=f"add `--force` to replace it, or name another folder than `{out}`"
             )
-    with staging(out, "export") as stage:
+    with workspace(out, "export", what=f"`{out}`") as stage:
         for file, text in written.items():
             (stage / file).write_text(text, encoding="utf-8", newline="\n")
         publish(stage, out, last=f"{name}.py")

@@ -10,7 +10,7 @@ from alm.artifacts import FileRecord, TokenizerMetadata
 from alm.corpus.read import find
 from alm.errors import InputError
 from alm.events import Listener, Noted, Warned, ignore
-from alm.files import publish, sha256, staging
+from alm.files import publish, sha256, sweep, workspace
 from alm.tokenizers.config import TokenizerConfig
 from alm.tokenizers.count import Counted, count
 from alm.tokenizers.file import Tokenizer
@@ -35,7 +35,7 @@ def train_tokenizer(
 
     Words are counted by `workers` threads; the result does not depend on how many.
 
-    A text that cannot fill the vocabulary ends training early, which is told. Raises `ArtifactError`
+    A text that cannot fill the vocabulary ends training early, with a warning. Raises `ArtifactError`
     when `out` was made otherwise and `force` is not given.
     """
     if out.is_dir():
@@ -44,11 +44,32 @@ def train_tokenizer(
     records = tuple(file.record(relative_to=out.parent) for file in files)
     values = config.model_dump(mode="json")
     place = metadata_path(out)
-    kept = artifacts.current(place, TokenizerMetadata, config=values, inputs=records, force=force, redo=redo)
-    if kept is not None and not artifacts.damaged(out.parent, kept.payload()):
-        on_event(Noted(f"`{out}` is up to date: {kept.vocab_size:,} tokens"))
-        return kept
-    text = count(files, config.model.pattern, workers=workers, on_event=on_event)  # type: ignore[attr-defined] # of every kind
+    made = _made(place, values, records, force=force, redo=redo)
+    if made is None:
+        with workspace(out.parent, out.stem, what=f"`{out}`") as stage:
+            made = _made(place, values, records, force=force, redo=redo)  # by somebody who had the lock until now
+            if made is None:
+                text = count(files, config.model.pattern, workers=workers, on_event=on_event)  # type: ignore[attr-defined] # of every kind
+                tokenizer = _trained(config, text, on_event)
+                _refuse_stranger(out, place, tokenizer, force=force, redo=redo)
+                tokenizer.save(stage / out.name)
+                metadata = _metadata(config, values, records, text, tokenizer, stage / out.name, redo)
+                artifacts.write(stage / place.name, metadata)
+                publish(stage, out.parent, last=place.name)
+                return metadata
+    sweep(out.parent, out.stem)
+    on_event(Noted(f"`{out}` is up to date: {made.vocab_size:,} tokens"))
+    return made
+
+
+def _made(
+    place: Path, values: artifacts.Values, records: Sequence[FileRecord], *, force: bool, redo: str
+) -> TokenizerMetadata | None:
+    made = artifacts.current(place, TokenizerMetadata, config=values, inputs=records, force=force, redo=redo)
+    return None if made is None or artifacts.damaged(place.parent, made.payload()) else made
+
+
+def _trained(config: TokenizerConfig, text: Counted, on_event: Listener) -> Tokenizer:
     module = kinds.module_of(config.model)
     model = module.train(text.words, config=config.model, vocab_size=config.vocab_size, on_event=on_event)
     tokenizer = Tokenizer.of(model, pattern=config.model.pattern)  # type: ignore[attr-defined] # of every kind
@@ -56,13 +77,7 @@ def train_tokenizer(
         on_event(
             Warned(f"the text fills {tokenizer.vocab_size:,} of {config.vocab_size:,} tokens: it has no more to learn")
         )
-    _refuse_stranger(out, place, tokenizer, force=force, redo=redo)
-    with staging(out.parent, out.stem) as stage:
-        tokenizer.save(stage / out.name)
-        metadata = _metadata(config, values, records, text, tokenizer, stage / out.name, redo)
-        artifacts.write(stage / place.name, metadata)
-        publish(stage, out.parent, last=place.name)
-    return metadata
+    return tokenizer
 
 
 def _metadata(

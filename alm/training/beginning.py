@@ -8,12 +8,10 @@ from alm import artifacts, device
 from alm.artifacts import RunMetadata
 from alm.checkpoint.format import Checkpoint
 from alm.checkpoint.load import Found, load_checkpoint
-from alm.checkpoint.retain import set_aside_later
+from alm.checkpoint.retain import reconcile, rewind
 from alm.checkpoint.space import check_space
-from alm.config.load import write_yaml
 from alm.data.mixture import Mixture
 from alm.events import Resumed, Warned
-from alm.files import write_text
 from alm.model.count import count
 from alm.optim.schedules import warmup_steps
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
@@ -45,7 +43,8 @@ def state_of(job: Job, found: Found | None) -> TrainState:
                 fill_(state.model, job.initial)
         else:
             # Ranks that need only a part of it have no room for all of it on their device.
-            checkpoint = load_checkpoint(found.path, device="cpu" if job.world.size > 1 else job.choice.device)
+            device_ = "cpu" if job.world.size > 1 else job.choice.device
+            checkpoint = load_checkpoint(found.path, device=device_, step=found.step)
             _check_same_bits(checkpoint, job)
             restore_(state, checkpoint, job.choice)
     except (RuntimeError, MemoryError) as error:
@@ -79,23 +78,19 @@ def _make_ready(job: Job, found: Found | None) -> None:
     if not run.exists(job.out):
         run.begin(job.out, job.config, _metadata(job), tokenizer=job.packed.tokenizer_path)
     write_config(job)
-    aside = set_aside_later(job.out, step=step)
+    names = (metrics.NAME, samples.NAME)
+    found_rows = {name: metrics.split(job.out, after=step, name=name, on_event=job.on_event) for name in names}
+    aside = rewind(job.out, step=step, rows={name: pair for name, pair in found_rows.items() if pair is not None})
     if aside is not None:
         job.on_event(Warned(f"checkpoints after step {step} are set aside in `{aside}`"))
-    for name in (metrics.NAME, samples.NAME):
-        later = metrics.cut(job.out, after=step, name=name, on_event=job.on_event)
-        if aside is not None and later:
-            write_text(aside / name, metrics.as_text(later))
+    reconcile(job.out, job.retention)
     if found is not None:
         job.on_event(Resumed(job.out, step, job.config.training.max_steps))
 
 
 def write_config(job: Job) -> None:
     """Make the run's folder say how it is configured now, and what was asked for where that differs."""
-    before, now = (differing(job.asked, config) for config in (run.read_config(job.out), job.config))
-    run.note_asked(job.out, {**before, **now})  # first, and for both configurations: a kill between does no harm
-    write_text(job.out / run.CONFIG_NAME, write_yaml(job.config.model_dump(mode="json")))
-    run.note_asked(job.out, now)
+    run.rewrite(job.out, job.config, differing(job.asked, job.config))
 
 
 def _check_same_bits(checkpoint: Checkpoint, job: Job) -> None:

@@ -189,11 +189,12 @@ class _Recorder:
         training = self._config.training
         step, last = self._state.step, self._state.step == training.max_steps
         self.skips.note(step, result)
-        self._hooks.settle()
         if last or step % self._config.logging.log_interval == 0:
             self._log(result, lr)
         else:
             self._hooks.on_event(Stepped(step, training.max_steps, lr, 0.0))
+        # After the row of this step: if a save failed, the run ends here with the step saved, and its row is there.
+        self._hooks.settle()
         self._sample()
         self._validate_and_save(last=last)
 

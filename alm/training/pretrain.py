@@ -15,6 +15,7 @@ from alm import device, distributed
 from alm.artifacts import RunMetadata
 from alm.checkpoint.background import CheckpointWriter, NoWriter
 from alm.checkpoint.load import Found, newest
+from alm.checkpoint.retain import reconcile
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.errors import AlmError
 from alm.events import CheckpointSaved, Listener, Noted, Warned, ignore
@@ -70,7 +71,9 @@ def pretrain(
 
     Under `torchrun` every rank calls this with the same arguments. The main rank decides, and it alone writes.
     """
-    with distributed.joined(device_name) as world:
+    with distributed.joined(device_name) as world, contextlib.ExitStack() as stack:
+        # Before anything is looked at: what is found must still be so when it is gone on from.
+        world.from_main(lambda: stack.enter_context(run.locked(out)))
         # Only the main rank surely sees the folder.
         begun, has_budget = world.from_main(lambda: run.exists(out)), finish_by is not None
         initial = world.from_main(lambda: initial_weights(init, out, open_packed(data), config.model))
@@ -101,12 +104,13 @@ def pretrain(
         if finish_by is not None and not begun:
             config, budget = fitting.budgeted(config, finish_by=finish_by)
         job = replace(job, config=config)
-        with contextlib.ExitStack() as stack:
-            world.from_main(lambda: stack.enter_context(run.locked(out)))
-            return _fitted(job, settled.found, budget, deadline=deadline)
+        return _fitted(job, settled.found, budget, deadline=deadline)
 
 
 def _up_to_date(job: Job, step: int) -> RunMetadata:
+    """What a finished run says, once its files are what that implies: a kill may have come just before its end."""
+    if reconcile(job.out, job.retention):
+        job.on_event(Noted(f"links and old checkpoints of `{job.out}` were not up to date, and are now"))
     job.on_event(Noted(f"`{job.out}` is up to date: finished at step {step}"))
     return finish(job, step)
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from alm import artifacts
+from alm import artifacts, files
 from alm.artifacts import RunMetadata, Values
+from alm.checkpoint.retain import STAGING
 from alm.config.load import Part, load, write_yaml
-from alm.errors import AlmError, ConfigError
+from alm.errors import ConfigError, shell
 from alm.events import Listener, Noted, Warned
-from alm.files import explained, is_running, write_bytes
 from alm.training.asked import OF_MEMORY, Asked
 from alm.training.config import RunConfig, checked
 
@@ -21,6 +20,7 @@ METADATA_NAME = "run.json"
 TOKENIZER_NAME = "tokenizer.json"
 LOCK_NAME = ".lock"
 SAMPLES_NAME = "samples.jsonl"
+_STAGING = "run"
 
 # What may differ from the run's own configuration when it is resumed.
 MUTABLE = frozenset(
@@ -56,6 +56,7 @@ class OtherRunError(ConfigError):
 
 def exists(run: Path) -> bool:
     """Whether `run` holds a run: its metadata is written before the first step."""
+    files.ensure_published(run)
     return (run / METADATA_NAME).is_file()
 
 
@@ -70,50 +71,47 @@ def read_metadata(run: Path) -> RunMetadata:
 
 
 def begin(run: Path, config: RunConfig, metadata: RunMetadata, *, tokenizer: Path) -> None:
-    """Write what a run holds from its first step on, the metadata last."""
+    """Write what a run holds from its first step on, at one instant. Hold its lock."""
     contents = {
         CONFIG_NAME: write_yaml(config.model_dump(mode="json")).encode(),
-        TOKENIZER_NAME: tokenizer.read_bytes(),
+        TOKENIZER_NAME: files.read_bytes(tokenizer),
     }
     for name, data in contents.items():
-        if (run / name).is_file() and (run / name).read_bytes() != data:
+        if (run / name).is_file() and files.read_bytes(run / name) != data:
             raise OtherRunError(
-                f"`{run / name}` is there, and no run in `{run}` wrote it", hint=f"add `--out {free_name(run)}`"
+                f"`{run / name}` is there, and no run in `{run}` wrote it",
+                hint=f"add `{shell('--out', free_name(run))}`",
             )
-    for name, data in contents.items():
-        write_bytes(run / name, data)
-    artifacts.write(run / METADATA_NAME, metadata)
+    with files.staging(run, _STAGING) as stage:
+        for name, data in contents.items():
+            files.write_bytes(stage / name, data)
+        artifacts.write(stage / METADATA_NAME, metadata)
+        files.publish(stage, run, last=METADATA_NAME)
 
 
-def note_asked(run: Path, asked: Asked) -> None:
-    """Make `asked` what the metadata of `run` says was asked for."""
+def rewrite(run: Path, config: RunConfig, asked: Asked) -> None:
+    """Make `run` say how it is configured now, and what was asked for, at one instant. Hold its lock."""
     metadata = read_metadata(run)
-    if metadata.asked != asked:
-        artifacts.write(run / METADATA_NAME, metadata.model_copy(update={"asked": dict(asked)}))
+    text = write_yaml(config.model_dump(mode="json"))
+    if metadata.asked == asked and files.read_text(run / CONFIG_NAME) == text:
+        return
+    with files.staging(run, _STAGING) as stage:
+        files.write_text(stage / CONFIG_NAME, text)
+        artifacts.write(stage / METADATA_NAME, metadata.model_copy(update={"asked": dict(asked)}))
+        files.publish(stage, run, last=METADATA_NAME)
 
 
 @contextlib.contextmanager
 def locked(run: Path) -> Iterator[None]:
     """`run` for this process alone; `AlmError` when another one is training in it.
 
-    What a killed process left behind, its lock and half-written files, is cleared.
+    What a killed process had begun to publish is completed, and what it left half-written goes.
     """
-    lock = run / LOCK_NAME
-    with explained(lock):
-        run.mkdir(parents=True, exist_ok=True)
-        holder = lock.read_text() if lock.is_file() else ""
-        if holder.isdecimal() and int(holder) != os.getpid() and os.name != "nt" and is_running(int(holder)):
-            raise AlmError(
-                f"`{run}` is being trained by process {holder}",
-                hint=f"wait for it; if that process is something else, run `rm {lock}`",
-            )
-        lock.write_text(str(os.getpid()))
-        for left in run.glob(".ckpt-*"):
-            left.unlink()
-    try:
+    with files.exclusive(run / LOCK_NAME, what=f"the run in `{run}`"):
+        files.ensure_published(run)
+        for label in (_STAGING, STAGING):
+            files.clear(run, label)
         yield
-    finally:
-        lock.unlink(missing_ok=True)
 
 
 def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunConfig:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import TABLE, TINY_MODEL, tiny_weights
 
 from alm.checkpoint import background, save
 from alm.checkpoint.background import CheckpointWriter, HostCopy
@@ -27,10 +28,10 @@ def checkpoint(step: int = 1) -> Checkpoint:
     return Checkpoint(
         step=step,
         samples_seen=step,
-        model={"weight": torch.full((40, 30), float(step))},
+        model=tiny_weights(float(step)),
         optimizer={"state": {0: {"exp_avg": torch.full((5,), 2.0)}}, "param_groups": [{"betas": (0.9, 0.95)}]},
         rng=[{"cpu": torch.get_rng_state()}],
-        config={"a": {"b": 1}},
+        config={"model": TINY_MODEL},
         environment={},
         tokenizer_sha256="t",
         data_sha256="d",
@@ -73,13 +74,13 @@ def test_training_that_goes_on_does_not_reach_the_file(tmp_path: Path, heard: He
     with heard.writer as writer:
         writer.save(live)
         assert heard.arrived.wait(timeout=60)
-        live.model["weight"].fill_(-7.0)
+        live.model[TABLE].fill_(-7.0)
         live.optimizer["state"][0]["exp_avg"].zero_()
         live.rng[0]["cpu"].zero_()
         live.optimizer["param_groups"][0]["betas"] = (0.0, 0.0)
         heard.gate.set()
     found, expected = load_checkpoint(tmp_path / "ckpt-step000001.pt"), checkpoint()
-    assert torch.equal(found.model["weight"], expected.model["weight"])
+    assert torch.equal(found.model[TABLE], expected.model[TABLE])
     assert torch.equal(found.optimizer["state"][0]["exp_avg"], torch.full((5,), 2.0))
     assert found.optimizer["param_groups"] == [{"betas": (0.9, 0.95)}]
     assert torch.equal(found.rng[0]["cpu"], expected.rng[0]["cpu"])
@@ -89,10 +90,10 @@ def test_training_that_goes_on_does_not_reach_the_file(tmp_path: Path, heard: He
 def test_buffers_are_used_again(tmp_path: Path) -> None:
     copy = HostCopy()
     first, second = copy.of(checkpoint(1)), copy.of(checkpoint(2))
-    assert first.model["weight"].data_ptr() == second.model["weight"].data_ptr()
-    assert float(second.model["weight"][0, 0]) == 2.0
-    grown = copy.of(replace(checkpoint(3), model={"weight": torch.ones(3)}))
-    assert grown.model["weight"].shape == (3,)
+    assert first.model[TABLE].data_ptr() == second.model[TABLE].data_ptr()
+    assert float(second.model[TABLE][0, 0]) == 2.0
+    grown = copy.of(replace(checkpoint(3), model={TABLE: torch.ones(3)}))
+    assert grown.model[TABLE].shape == (3,)
 
 
 def test_the_next_save_waits_for_the_one_before(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +119,7 @@ def test_a_fault_of_the_thread_is_raised_here_as_it_is(tmp_path: Path, heard: He
     heard.writer.save(checkpoint())
     with pytest.raises(AlmError, match="the disk is broken") as caught:
         heard.writer.wait()
-    assert "df -h" in str(caught.value.hint)
+    assert "once the disk works" in str(caught.value.hint)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -11,23 +12,25 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import TABLE, TINY_MODEL, tiny_weights
 
 from alm.checkpoint.format import BEST_NAME, LAST_NAME, Checkpoint, numbered, step_of
 from alm.checkpoint.load import load_checkpoint, newest, verify
-from alm.checkpoint.retain import Retention, retain, set_aside_later
+from alm.checkpoint.retain import Retention, reconcile, rewind
 from alm.checkpoint.save import save_checkpoint
 from alm.errors import AlmError, ArtifactError
 from alm.events import Event, Warned
+from alm.files import ensure_published
 
 
 def checkpoint(step: int) -> Checkpoint:
     return Checkpoint(
         step=step,
         samples_seen=step * 8,
-        model={"weight": torch.full((40, 30), float(step))},
+        model=tiny_weights(float(step)),
         optimizer={"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
         rng=[{"cpu": torch.get_rng_state()}],
-        config={"model": {"d_model": 4}, "training": {"compile": "auto", "seed": 1}},
+        config={"model": TINY_MODEL, "training": {"compile": "auto", "seed": 1}},
         environment={"torch": "2"},
         tokenizer_sha256="t",
         data_sha256="d",
@@ -48,7 +51,7 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     assert path.name == "ckpt-step000007.pt"
     found = load_checkpoint(path)
     assert (found.step, found.samples_seen, found.config) == (7, 56, checkpoint(7).config)
-    assert torch.equal(found.model["weight"], checkpoint(7).model["weight"])
+    assert torch.equal(found.model[TABLE], checkpoint(7).model[TABLE])
     assert torch.equal(found.optimizer["state"][0]["exp_avg"], torch.ones(3))
     assert verify(path).step == 7
 
@@ -144,7 +147,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path: Path,
 def test_a_truncated_file_without_any_check_is_still_a_clear_error(tmp_path: Path) -> None:
     path = save_checkpoint(checkpoint(1), tmp_path)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ArtifactError, match="is no whole checkpoint"):
+    with pytest.raises(ArtifactError, match="is not a whole checkpoint"):
         load_checkpoint(path)
 
 
@@ -165,7 +168,7 @@ def test_a_file_from_a_stranger_runs_no_code(tmp_path: Path) -> None:
 
 def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
     torch.save({"weights": torch.ones(2)}, tmp_path / "other.pt")
-    with pytest.raises(ArtifactError, match="no checkpoint of alm"):
+    with pytest.raises(ArtifactError, match="not a checkpoint of alm"):
         load_checkpoint(tmp_path / "other.pt")
     with pytest.raises(ArtifactError, match="does not exist"):
         verify(tmp_path / "none.pt")
@@ -192,7 +195,7 @@ def test_a_checkpoint_without_metadata_is_not_whole(tmp_path: Path) -> None:
 
 def test_only_the_last_few_are_kept(tmp_path: Path) -> None:
     save(tmp_path, 1, 2, 3, 10, 200)
-    retain(tmp_path, Retention(last=2))
+    reconcile(tmp_path, Retention(last=2))
     assert [path.name for path in numbered(tmp_path)] == ["ckpt-step000200.pt", "ckpt-step000010.pt"]
     assert verify(tmp_path / LAST_NAME).step == 200
 
@@ -208,20 +211,20 @@ def steps(run: Path) -> list[int]:
 
 def test_every_so_many_steps_and_the_best_are_kept(tmp_path: Path) -> None:
     scored(tmp_path, s5=3.0, s10=2.0, s12=1.0, s15=1.0, s20=4.0, s21=None, s22=None)
-    retain(tmp_path, Retention(last=2, every=10, best=True))
+    reconcile(tmp_path, Retention(last=2, every=10, best=True))
     assert steps(tmp_path) == [22, 21, 20, 12, 10]
     assert (tmp_path / BEST_NAME).samefile(tmp_path / "ckpt-step000012.pt")
     assert verify(tmp_path / BEST_NAME).step == 12
     scored(tmp_path, s25=0.5)
-    retain(tmp_path, Retention(last=1, every=10, best=True))
+    reconcile(tmp_path, Retention(last=1, every=10, best=True))
     assert steps(tmp_path) == [25, 20, 10]
     assert verify(tmp_path / BEST_NAME).step == 25
 
 
 def test_the_best_is_another_one_when_it_is_set_aside(tmp_path: Path) -> None:
     scored(tmp_path, s1=2.0, s2=1.0)
-    retain(tmp_path, Retention(last=2, best=True))
-    set_aside_later(tmp_path, step=1)
+    reconcile(tmp_path, Retention(last=2, best=True))
+    rewind(tmp_path, step=1, rows={})
     assert verify(tmp_path / BEST_NAME).step == 1
 
 
@@ -230,67 +233,138 @@ def test_the_only_whole_one_stays(tmp_path: Path, damage: str) -> None:
     save(tmp_path, 1, 2)
     path = tmp_path / "ckpt-step000002.pt"
     path.write_bytes(b"half") if damage == "cut" else path.with_suffix(".json").write_bytes(b"{")
-    retain(tmp_path, Retention(last=1))
+    reconcile(tmp_path, Retention(last=1))
     assert verify(tmp_path / "ckpt-step000001.pt").step == 1
 
 
-def test_metadata_goes_before_the_checkpoint_it_vouches_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(tmp_path, 1, 2)
-    removed: list[str] = []
-    unlink = Path.unlink
-
-    def noting(self: Path, missing_ok: bool = False) -> None:
-        removed.append(self.name)
-        unlink(self, missing_ok)
-
-    monkeypatch.setattr(Path, "unlink", noting)
-    retain(tmp_path, Retention(last=1))
-    assert removed == ["ckpt-step000001.json", "ckpt-step000001.pt"]
-
-
-def test_later_checkpoints_are_set_aside(tmp_path: Path) -> None:
+def test_a_checkpoint_that_nobody_promises_is_never_removed(tmp_path: Path) -> None:
     save(tmp_path, 1, 2, 3)
-    folder = set_aside_later(tmp_path, step=1)
-    assert folder is not None
-    assert [verify(path).step for path in numbered(folder)] == [3, 2]
-    assert verify(tmp_path / LAST_NAME).step == 1
-    assert set_aside_later(tmp_path, step=1) is None
+    (tmp_path / "ckpt-step000001.json").unlink()
+    reconcile(tmp_path, Retention(last=1))
+    assert names(tmp_path) == ["ckpt-last.pt", "ckpt-step000001.pt", "ckpt-step000003.json", "ckpt-step000003.pt"]
 
 
-def test_a_kill_while_saving_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Die at every file-system call of a save in turn; each time the newest whole checkpoint is 1 or 2, and loads."""
-    calls = 0
+@pytest.mark.parametrize("damage", ["missing", "older", "other"])
+def test_links_are_made_right_at_the_next_start(tmp_path: Path, damage: str) -> None:
+    scored(tmp_path, s1=1.0, s2=2.0)
+    assert reconcile(tmp_path, Retention(last=2, best=True))
+    assert not reconcile(tmp_path, Retention(last=2, best=True))
+    for link in (LAST_NAME, BEST_NAME):
+        (tmp_path / link).unlink()
+        if damage == "older":
+            other = 1 if link == LAST_NAME else 2
+            os.link(tmp_path / f"ckpt-step00000{other}.pt", tmp_path / link)
+        elif damage == "other":
+            (tmp_path / link).write_bytes(b"x")
+    assert reconcile(tmp_path, Retention(last=2, best=True))
+    assert (verify(tmp_path / LAST_NAME).step, verify(tmp_path / BEST_NAME).step) == (2, 1)
+
+
+def test_a_link_that_nothing_vouches_for_goes(tmp_path: Path) -> None:
+    scored(tmp_path, s1=1.0, s2=2.0)
+    reconcile(tmp_path, Retention(last=1, best=True))
+    assert verify(tmp_path / BEST_NAME).step == 1
+    (tmp_path / "ckpt-step000001.json").unlink()
+    reconcile(tmp_path, Retention(last=1))
+    assert not (tmp_path / BEST_NAME).exists()
+
+
+def test_rows_and_later_checkpoints_are_set_aside_at_one_instant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Die at every file-system call in turn: nothing is lost, and the next start ends in the same folder."""
+    before, after = rewound(tmp_path / "clean", fatal=None, monkeypatch=monkeypatch)
+    assert set(after) == {
+        *(f"ckpt-step000001{ending}" for ending in (".pt", ".json")),
+        *(f"set-aside-1/ckpt-step00000{step}{ending}" for step in (2, 3) for ending in (".pt", ".json")),
+        "ckpt-last.pt",
+        "metrics.jsonl",
+        "set-aside-1/metrics.jsonl",
+    }
+    ends = []
+    for fatal in range(1, 60):
+        found, finished = rewound(tmp_path / str(fatal), fatal=fatal, monkeypatch=monkeypatch)
+        ends.append(found == before)
+        assert found in (before, after)
+        assert finished == after
+    assert ends[0]
+    assert not ends[-1]
+
+
+def rewound(
+    run: Path, *, fatal: int | None, monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """What `run` holds after a rewind that dies at the call `fatal`, and after the same one is done again."""
+    run.mkdir()
+    save(run, 1, 2, 3)
+    (run / "metrics.jsonl").write_bytes(b"1\n2\n3\n")
+    plain = contents(run)
+    with monkeypatch.context() as patch:
+        die_at(patch, fatal)
+        with contextlib.suppress(KeyboardInterrupt):
+            rewind(run, step=1, rows={"metrics.jsonl": (b"1\n", b"2\n3\n")})
+    ensure_published(run)
+    found = plain if fatal is None else contents(run)
+    if found == plain:
+        rewind(run, step=1, rows={"metrics.jsonl": (b"1\n", b"2\n3\n")})
+    return found, contents(run)
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """The visible files of `run`, by their names."""
+    paths = [path for path in run.rglob("*") if path.is_file()]
+    names = {path: path.relative_to(run).as_posix() for path in paths}
+    return {name: path.read_bytes() for path, name in names.items() if not name.startswith(".")}
+
+
+def die_at(patch: pytest.MonkeyPatch, fatal: int | None) -> list[int]:
+    """Make the call number `fatal` that changes files raise; a list of one number, the calls so far."""
+    calls = [0]
 
     def dying(real: object) -> object:
         def call(*arguments: object, **keywords: object) -> object:
-            nonlocal calls
-            calls += 1
-            if calls == fatal:
+            calls[0] += 1
+            if calls[0] == fatal:
                 raise KeyboardInterrupt
             return real(*arguments, **keywords)  # type: ignore[operator]
 
         return call
 
-    for fatal in range(1, 20):
+    for name in ("fsync", "link"):
+        patch.setattr(os, name, dying(getattr(os, name)))
+    for name in ("replace", "unlink"):
+        patch.setattr(Path, name, dying(getattr(Path, name)))
+    return calls
+
+
+def test_later_checkpoints_are_set_aside(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2, 3)
+    folder = rewind(tmp_path, step=1, rows={})
+    assert folder is not None
+    assert [verify(path).step for path in numbered(folder)] == [3, 2]
+    assert verify(tmp_path / LAST_NAME).step == 1
+    assert rewind(tmp_path, step=1, rows={}) is None
+
+
+def test_a_kill_while_saving_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Die at every file-system call of a save in turn; each time the newest whole checkpoint is 1 or 2, and loads."""
+    for fatal in range(1, 60):
         run = tmp_path / str(fatal)
         run.mkdir()
         save(run, 1)
         with monkeypatch.context() as patch:
-            calls = 0
-            for name in ("fsync", "link"):
-                patch.setattr(os, name, dying(getattr(os, name)))
-            for name in ("replace", "unlink"):
-                patch.setattr(Path, name, dying(getattr(Path, name)))
+            die_at(patch, fatal)
             finished = True
             try:
-                save(run, 2)
-                retain(run, Retention(last=1))
+                save_checkpoint(checkpoint(2), run, retention=Retention(last=1))
             except KeyboardInterrupt:
                 finished = False
         found = newest(run)
         assert found is not None
         assert load_checkpoint(found.path).step == found.step
         assert found.step == 2 or not finished
+        assert verify(run / LAST_NAME).step == found.step
+        assert [path.name for path in numbered(run)] == [f"ckpt-step00000{found.step}.pt"]
         if finished:
             break
     assert finished

@@ -20,8 +20,7 @@ ROWS = [{"step": 1, "loss": 2.0}, {"step": 3, "loss": 1.5}]
 def test_a_row_that_a_kill_cut_off_is_not_read(tmp_path: Path) -> None:
     (tmp_path / metrics.NAME).write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
     assert metrics.read(tmp_path) == [{"step": 1, "loss": 2.0}]
-    assert metrics.cut(tmp_path, after=0) == [{"step": 1, "loss": 2.0}]
-    assert (tmp_path / metrics.NAME).read_text() == ""
+    assert metrics.split(tmp_path, after=0) == (b"", FIRST + b"\n")
     events: list[Event] = []
     (tmp_path / metrics.NAME).write_bytes(FIRST + b"\n" + LAST + b'\n{"step": 4')
     assert metrics.read(tmp_path, on_event=events.append) == ROWS
@@ -49,11 +48,10 @@ def test_a_line_that_is_no_row_is_told_once_and_left_out(tmp_path: Path, garbage
     path, events = tmp_path / metrics.NAME, list[Event]()
     path.write_bytes(b"\n".join([FIRST, b"", garbage, LAST, b""]))
     assert metrics.read(tmp_path) == ROWS
-    assert metrics.cut(tmp_path, after=2, on_event=events.append) == ROWS[1:]
+    assert metrics.split(tmp_path, after=2, on_event=events.append) == (FIRST + b"\n", LAST + b"\n")
     assert events == [Warned(f"line 3 of `{path}` is no row, and is left out", None)]
-    assert path.read_bytes() == FIRST + b"\n"
-    assert metrics.read(tmp_path, on_event=events.append) == ROWS[:1]
-    assert len(events) == 1
+    path.write_bytes(FIRST + b"\n")
+    assert metrics.split(tmp_path, after=2) is None
 
 
 def test_many_lines_that_are_no_rows_are_one_warning(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from alm.events import CheckpointSaved, Event, Judged, Noted, Stepped, Warned
 from alm.files import explained
 from alm.optim.schedules import warmup_steps
 from alm.packing.shards import open_packed
-from alm.training import beginning, fitting, limits, metrics, rehearsal, run, samples, step, throughput, timekeeper
+from alm.training import fitting, limits, metrics, rehearsal, run, samples, step, throughput, timekeeper
 from alm.training.config import RunConfig
 from alm.training.costs import Costs
 from alm.training.fit import checkpoint_bytes
@@ -359,7 +359,7 @@ def test_a_full_disk_at_a_change_leaves_the_run_as_it_is_until_the_next_look(
 ) -> None:
     out, events, refused = tmp_path / "run", list[Event](), list[str]()
     Machine(lambda step: 2.0, Now(), monkeypatch)
-    save, write = background.save_checkpoint, beginning.write_text
+    save, rewrite = background.save_checkpoint, run.rewrite
 
     def refuse(name: str) -> None:
         if name == full and not refused:
@@ -371,13 +371,13 @@ def test_a_full_disk_at_a_change_leaves_the_run_as_it_is_until_the_next_look(
         refuse("checkpoint")
         return save(checkpoint, *args, **keywords)
 
-    def written(path: Path, text: str) -> None:
-        if out.exists() and (out / run.CONFIG_NAME).exists() and list(out.glob("ckpt-*.pt")):
-            refuse(path.name)
-        write(path, text)
+    def rewritten(folder: Path, *args: Any) -> None:
+        if list(out.glob("ckpt-*.pt")):
+            refuse(run.CONFIG_NAME)
+        rewrite(folder, *args)
 
     monkeypatch.setattr(background, "save_checkpoint", saved)
-    monkeypatch.setattr(beginning, "write_text", written)
+    monkeypatch.setattr(run, "rewrite", rewritten)
     pretrain(wanted(), data=data, out=out, finish_by=FINISH_BY, on_event=events.append)
     assert refused == [full]
     assert any(isinstance(event, Warned) for event in events)
@@ -629,18 +629,18 @@ def test_a_run_gets_shorter_on_a_full_disk(data: Path, tmp_path: Path, monkeypat
 def test_killed_while_a_change_is_noted_the_same_command_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, steps: int, asked: int
 ) -> None:
-    """Right before `config.yaml` has the new length it goes on in the old one, right after in the new one.
+    """Right before the folder says the new length it goes on in the old one, right after in the new one.
 
     Either may be the one that was asked for; that it differs has to be known of the other.
     """
     same_command = wanted(training__max_steps=asked, scheduler__total_steps=asked, samples__prompts=[])
-    out, left, write = tmp_path / "run", tmp_path / "left", beginning.write_text
+    out, left, rewrite = tmp_path / "run", tmp_path / "left", run.rewrite
 
-    def written(path: Path, text: str) -> None:
-        is_change = path.name == run.CONFIG_NAME and list(out.glob("ckpt-*.pt"))
+    def rewritten(folder: Path, *args: Any) -> None:
+        is_change = folder == out and list(out.glob("ckpt-*.pt"))
         if is_change and moment == "before":
             leave()
-        write(path, text)
+        rewrite(folder, *args)
         if is_change and moment == "after":
             leave()
 
@@ -657,7 +657,7 @@ def test_killed_while_a_change_is_noted_the_same_command_goes_on(
 
     with monkeypatch.context() as patch:
         Machine(lambda step: 2.0, Now(), patch)
-        patch.setattr(beginning, "write_text", written)
+        patch.setattr(run, "rewrite", rewritten)
         pretrain(same_command, data=data, out=out, finish_by=FINISH_BY)
     assert run.read_config(out).training.max_steps == 20
     assert noted(out) == differing(20)
