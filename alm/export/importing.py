@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,25 @@ from alm.artifacts import Comparison, FileRecord, ImportMetadata
 from alm.checkpoint.format import LAST_NAME, Checkpoint
 from alm.checkpoint.save import save_checkpoint
 from alm.config.load import write_yaml
-from alm.errors import ArtifactError, InputError
+from alm.errors import ArtifactError, InputError, shell
 from alm.events import Listener, Noted, Warned, ignore
 from alm.export import beside_model, from_llama, peers, placing
 from alm.export.llama import vocabulary_refusals
 from alm.export.source import Source
 from alm.export.stored import StoredWeights
+from alm.files.parse import read_json
 from alm.model.config import ModelConfig
-from alm.model.transformer import Transformer
+from alm.model.weights import differences, shapes_of
 from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.special import END_OF_TEXT
 from alm.training import run
 
 METADATA_NAME = "import.json"
+_LABEL = "import"
 CONFIG_NAME, TOKENIZER_NAME = "config.json", "tokenizer.json"
 TIED_HEAD = "lm_head.weight"
+_JSON_BYTES = 16 << 20  # tokenizer_config.json may list every added token
+_MANY_FAULTS = 10
 _CONFIG = {"kind": "huggingface"}
 _ROTARY = ".rotary_emb.inv_freq"  # old files store what follows from the configuration
 
@@ -49,7 +52,7 @@ class Folder:
 def open_folder(path: Path) -> Folder:
     """The folder at `path`; `InputError` with every reason why its model cannot be ours."""
     if not path.is_dir():
-        raise InputError(f"`{path}` is no folder", hint=_folder_hint(path))
+        raise InputError(f"`{path}` is not a folder", hint=_folder_hint(path))
     values = _json(path / CONFIG_NAME)
     model, faults = from_llama.read(values)
     if model is None:
@@ -81,11 +84,12 @@ def import_model(
     inputs = inputs_of(folder, out)
     found = made_before(inputs, out=out, force=force, redo=redo)
     if found is not None and (found.comparisons is not None or not compare):
+        files.sweep(out, _LABEL)
         on_event(Noted(f"`{out}` is up to date"))
         return found
     weights = _weights(folder)
     _warn_of_ends(folder, on_event)
-    with placing.staged(out, "import") as stage:
+    with files.workspace(out, _LABEL, what=f"an import to `{out}`") as stage:
         _write(folder, weights, stage)
         comparisons = _compared(folder, weights, stage, on_event) if compare else None
         records = placing.records(stage)
@@ -121,7 +125,10 @@ def made_before(inputs: list[FileRecord], *, out: Path, force: bool, redo: str) 
 
 
 def _refused(path: Path, faults: list[str]) -> InputError:
-    return InputError("\n  ".join([f"`{path}` cannot be imported:", *faults]), hint=f"run `cat {path / CONFIG_NAME}`")
+    if len(faults) > _MANY_FAULTS:
+        faults = [*faults[:_MANY_FAULTS], f"and {len(faults) - _MANY_FAULTS} more"]
+    message = "\n  ".join([f"`{path}` cannot be imported:", *faults])
+    return InputError(message, hint=f"run `{shell('cat', path / CONFIG_NAME)}`")
 
 
 def _folder_hint(path: Path) -> str:
@@ -144,12 +151,10 @@ def _tokenizer(path: Path) -> Tokenizer:
 
 
 def _json(path: Path) -> dict[str, Any]:  # Any: JSON
-    try:
-        values = json.loads(files.read_bytes(path))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"`{path}` is no JSON: {error}", hint=f"run `head -c 200 {path}` to see what it is") from error
+    values = read_json(path, most=_JSON_BYTES)
     if not isinstance(values, dict):
-        raise InputError(f"`{path}` holds no JSON object", hint=f"run `head -c 200 {path}` to see what it is")
+        hint = f"run `{shell('head', '-c', '200', path)}` to see what it is"
+        raise InputError(f"`{path}` holds no JSON object", hint=hint)
     return values
 
 
@@ -162,7 +167,7 @@ def _warn_of_ends(folder: Folder, on_event: Listener) -> None:
     """Say so where this model ends its texts in another way than alm does."""
     end = folder.tokenizer.end_of_text_id
     if folder.ends and end not in folder.ends:
-        told = ", ".join(map(str, folder.ends))
+        told = ", ".join(map(str, folder.ends[:_MANY_FAULTS]))
         on_event(
             Warned(
                 f"`{folder.path}` ends texts with id {told}, and alm with {end} (`{END_OF_TEXT}`)",
@@ -171,26 +176,9 @@ def _warn_of_ends(folder: Folder, on_event: Listener) -> None:
         )
 
 
-def _shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The names and shapes of the model's weights, without making them."""
-    import torch
-
-    with torch.device("meta"):
-        return {name: tuple(tensor.shape) for name, tensor in Transformer(model).state_dict().items()}
-
-
 def _name_faults(model: ModelConfig, stored: StoredWeights) -> list[str]:
-    expected = _shapes(model)
     found = {name: shape for name, shape in stored.shapes.items() if not name.endswith(_ROTARY)}
-    spare = {TIED_HEAD} if model.tie_embeddings else set()
-    faults = [f"it has no `{name}`" for name in expected.keys() - found.keys()]
-    faults += [f"`{name}` is nothing that the model has" for name in found.keys() - expected.keys() - spare]
-    faults += [
-        f"`{name}` is {list(found[name])}, and by the configuration {list(shape)}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    return sorted(faults)
+    return differences(model, found, spare={TIED_HEAD} if model.tie_embeddings else ())
 
 
 def _weights(folder: Folder) -> dict[str, Tensor]:
@@ -203,7 +191,7 @@ def _weights(folder: Folder) -> dict[str, Tensor]:
         head = found.pop(TIED_HEAD, None)
         if head is not None and not head.equal(found["model.embed_tokens.weight"]):
             raise _refused(folder.path, [f"its embeddings are tied, and `{TIED_HEAD}` is another table"])
-    return {name: found[name] for name in _shapes(folder.model)}
+    return {name: found[name] for name in shapes_of(folder.model)}
 
 
 def _write(folder: Folder, weights: dict[str, Tensor], stage: Path) -> None:
