@@ -147,6 +147,7 @@ def test_a_line_without_end_takes_no_memory_and_is_counted(tmp_path: Path, monke
         [b'{"step": 1}', b'{"step": 2, "loss": NaN}'],
         [b'{"step": 1},{"step": 2}', b'{"step": 3'],
         [b'{"step": 1},{"step": 2}', b'{"step": 3, "a": [{', b"}]}"],
+        [b'{"step": 1, "a": [{}', b"{}]}", b'{"step": 2},{"step": 3}'],
         [b'{"step": 1, "a": "}', b'{"}', b'{"step": 2}'],
         [b'{"step": 1, "a": {"b": 1}}', b'{"step": 2}'],
         [b'{"step": 1}', b"", b'{"step": 2}', b"\xff"],
