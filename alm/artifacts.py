@@ -43,9 +43,28 @@ def record(path: Path, *, relative_to: Path, sha256: str | None = None) -> FileR
 def relative(path: Path, folder: Path) -> str:
     """`path` as seen from `folder`, with forward slashes."""
     try:
-        return Path(os.path.relpath(path, folder)).as_posix()
+        return as_text(Path(os.path.relpath(path, folder)))
     except ValueError:  # Windows: another drive has no relative path
-        return path.resolve().as_posix()
+        return as_text(path.resolve())
+
+
+def as_text(path: Path) -> str:
+    r"""`path` with forward slashes, as text that JSON can hold: a byte that is not UTF-8 as `\xNN`.
+
+    >>> as_text(Path("texts/caf\udce9.txt"))
+    'texts/caf\\xe9.txt'
+    """
+    return readable_text(path.as_posix())
+
+
+def readable_text(given: str) -> str:
+    r"""`given`, from the operating system or from a file, without lone surrogates: a byte of a name as `\xNN`."""
+    if given.isascii():
+        return given
+    try:
+        return given.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # other surrogates than those of bytes
+        return given.encode("utf-8", "backslashreplace").decode()
 
 
 class Metadata(Config):
