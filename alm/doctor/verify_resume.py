@@ -22,6 +22,7 @@ import torch
 
 from alm.checkpoint.format import LAST_NAME, Checkpoint, numbered
 from alm.checkpoint.load import load_checkpoint
+from alm.checkpoint.retain import STAGING
 from alm.config.load import write_yaml
 from alm.doctor import damage
 from alm.doctor.example import example_config, example_data
@@ -261,10 +262,10 @@ class _Killer:
         return self._seen[1]
 
     def _half_written(self) -> set[tuple[str, int]]:
-        """Temporary files of checkpoints with their times, which tell them from those of an earlier process."""
+        """Checkpoints on their way, with their times, which distinguish them from those of an earlier process."""
         found = set()
-        for path in self._run.glob(".ckpt-*"):
-            with contextlib.suppress(OSError):  # renamed in between
+        for path in self._run.glob(f".{STAGING}.staging/*.pt"):
+            with contextlib.suppress(OSError):  # published in between
                 found.add((path.name, path.stat().st_mtime_ns))
         return found
 
