@@ -146,9 +146,9 @@ def _first_losses(choice: Choice) -> Check:
     if choice.precision == "fp32":
         return precision.nothing_to_compare(precision.LOSSES, choice)
     config = models.plain()
-    batches = [models.batch(config, seed=number) for number in range(precision.STEPS)]
-    found, wanted = (precision.first_losses(models.run_of(config), each, batches) for each in (choice, _fp32(choice)))
-    return precision.same_losses(found, wanted, config, choice.precision, targets=batches[0].target_count())
+    batch = models.batch(config)
+    found, wanted = (precision.first_losses(config, each, batch) for each in (choice, _fp32(choice)))
+    return precision.same_losses(found, wanted, config, choice.precision, targets=batch.target_count())
 
 
 def _speed(choice: Choice) -> Check:

@@ -58,6 +58,17 @@ def run_of(model: ModelConfig, *, micro_batch_size: int = 2, lr: float = 3e-3) -
     )
 
 
+def proportional_run_of(model: ModelConfig) -> RunConfig:
+    """A short run of `model` whose updates are nearly in proportion to the gradients: `eps` is above their size.
+
+    Where Adam divides a gradient by its own size, rounding decides the direction of those near zero, and after a few
+    steps losses differ by more than it does to any of them.
+    """
+    return RunConfig.model_validate(
+        {**run_of(model).model_dump(), "optim": {"kind": "adamw", "lr": 0.005, "eps": 0.01}}
+    )
+
+
 def lively(config: ModelConfig, device: torch.device) -> Transformer:
     """A model whose layers change what passes through as much as there is of it.
 

@@ -13,27 +13,27 @@ from alm.doctor.check import Check, graded, judged, skipped
 from alm.doctor.learning import step_loss
 from alm.doctor.tolerance import rounding
 from alm.model.config import ModelConfig
-from alm.training.config import RunConfig
 from alm.training.state import TrainState, fresh
 
 LOSSES, SPEED = "precision, first losses", "precision, speed"
-STEPS = 6
+_STEPS = 6
 _ROUNDS = 3
 _SLOWER = 1.25
 _CURE = "train in fp32: add `--set training.precision=fp32` to `alm pretrain`"
 
 
-def first_losses(config: RunConfig, choice: Choice, batches: Sequence[MicroBatch]) -> list[float]:
-    """The losses of the first steps of a run in the precision of `choice`."""
-    state = fresh(config, choice)
-    return [step_loss(state, batch, choice) for batch in batches]
+def first_losses(model: ModelConfig, choice: Choice, batch: MicroBatch) -> list[float]:
+    """The losses of the first steps of a run in the precision of `choice`, all on `batch`: they fall fast."""
+    state = fresh(models.proportional_run_of(model), choice)
+    return [step_loss(state, batch, choice) for _ in range(_STEPS)]
 
 
 def same_losses(
     found: Sequence[float], wanted: Sequence[float], model: ModelConfig, precision: Precision, *, targets: int
 ) -> Check:
     """Whether losses in `precision`, means over so many targets, are those in fp32 but for what rounding does."""
-    # Logits are smaller than the loss at first, and rounded for each target anew: their mean is off by less.
+    # Logits are smaller than the loss at first, and rounded for each target anew: their mean is off by less. Updates in
+    # proportion to gradients add the rounding of a mean over all parameters, which is less again.
     bound = rounding(model, precision) / math.sqrt(targets)
     shares = [abs(one - other) / other for one, other in zip(found, wanted, strict=True)]
     worst = max(shares, key=lambda share: share if share == share else float("inf"))

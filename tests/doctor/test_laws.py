@@ -26,6 +26,7 @@ from alm.model.kv_cache import LayerCache
 from alm.model.positions import Placement
 from alm.model.positions._rotary import Rotary, Rotation
 from alm.model.transformer import Transformer
+from alm.optim.groups import PEAK_LR
 from alm.training.state import fresh
 
 CPU = torch.device("cpu")
@@ -267,22 +268,39 @@ def test_a_gradient_of_attention_that_is_wrong_fails(choice: Choice) -> None:
 # ---- precision ---------------------------------------------------------------------------------------------
 
 
-def losses(choice: Choice) -> list[float]:
+def losses(choice: Choice, *, seed: int = 0) -> list[float]:
     config = models.plain()
-    batches = [models.batch(config, seed=number) for number in range(precision.STEPS)]
-    return precision.first_losses(models.run_of(config), choice, batches)
+    return precision.first_losses(config, choice, models.batch(config, seed=seed))
 
 
 def compared(found: list[float], wanted: list[float], kind: Precision = "bf16") -> Any:
     return precision.same_losses(found, wanted, models.plain(), kind, targets=192)
 
 
-@pytest.mark.parametrize("choice", [BF16, FP16], ids=["bf16", "fp16"])
-def test_a_narrow_precision_has_the_first_losses_of_fp32(choice: Choice) -> None:
-    exact = losses(FP32)
-    found = losses(choice)
+NARROW = pytest.mark.parametrize("choice", [BF16, FP16], ids=["bf16", "fp16"])
+
+
+@NARROW
+@pytest.mark.parametrize("seed", [0, 404])  # whatever the text: no update may turn on a rounding
+def test_a_narrow_precision_has_the_first_losses_of_fp32(seed: int, choice: Choice) -> None:
+    exact = losses(FP32, seed=seed)
+    found = losses(choice, seed=seed)
     assert found != exact
+    assert exact[-1] < 0.9 * exact[0]  # so that a wrong update shows
     passes(compared(found, exact, choice.precision))
+
+
+@NARROW
+def test_updates_that_a_narrow_precision_shortens_fail(choice: Choice, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact, sound = losses(FP32), precision.step_loss
+
+    def short(state: Any, batch: Any, chosen: Choice) -> float:
+        for group in state.optimizer.param_groups:
+            group[PEAK_LR] *= 0.97
+        return sound(state, batch, chosen)
+
+    monkeypatch.setattr(precision, "step_loss", short)
+    fails(compared(losses(choice), exact, choice.precision), "loses more than its digits")
 
 
 @pytest.mark.parametrize("fault", [lambda loss: loss * 1.01, lambda loss: loss - 0.1, lambda loss: math.nan])

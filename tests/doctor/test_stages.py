@@ -186,7 +186,7 @@ def last_bit(checkpoint: Checkpoint, folder: Path) -> Path:
 
 
 def one_bit(checkpoint: Checkpoint, folder: Path) -> Path:
-    """A quarter of the moment at least: on no processor do the steps that follow round it away, as they may the last."""
+    """A quarter of the moment or more: no processor rounds it away in the steps that follow, as it may the last bit."""
     return save_checkpoint(flipped(checkpoint, 22), folder)
 
 
