@@ -7,37 +7,87 @@ Paths inside are relative to the folder of the metadata.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
 
 from alm import __version__, files
 from alm.config.base import Config
-from alm.errors import ArtifactError
+from alm.errors import ArtifactError, InputError, shell
 
 FORMAT_VERSION = 1
 SHORT_HASH = 8
+CHECKSUM = "checksum"  # the key with the hash of all others
 
 Values = dict[str, Any]  # Any: the JSON of a configuration
 AskedValue = int | str | None
+Faults = Iterator[tuple[str, str]]
+"""What does not add up: the field, and what is wrong with it."""
+
+_MOST_VALUES = 10_000
+_VALUE_SHOWN = 60
+# The end of a record of clean text, as `alm/corpus/records.py` has it: a shard has this much more for each document.
+_RECORD_END_BYTES = len("\n<|endoftext|>\n")
+
+
+def _few(value: Any) -> Any:  # Any: JSON
+    # Before the values are looked at, each of which would be an error of its own.
+    if isinstance(value, dict | list) and len(value) > _MOST_VALUES:
+        raise ValueError(f"has more than {_MOST_VALUES:,} values")
+    return value
+
+
+def _nameable(path: str) -> str:
+    if not path or "\0" in path:
+        raise ValueError("is not the name of a file")
+    return path
+
+
+Count = Annotated[int, Field(strict=True, ge=0, lt=1 << 53)]
+Change = Annotated[int, Field(strict=True, gt=-(1 << 53), lt=1 << 53)]
+Measure = Annotated[float, Field(strict=True, ge=0, le=1e30)]
+Sha256 = Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{64}$")]
+Location = Annotated[str, Field(strict=True, max_length=4096), AfterValidator(_nameable)]
+SplitName = Literal["train", "validation"]
+Few = BeforeValidator(_few)
 
 
 class FileRecord(Config):
     """A file by name, size and hash."""
 
-    path: str
-    bytes: int
-    sha256: str
+    path: Location
+    bytes: Count
+    sha256: Sha256
+
+
+def _unsized(path: str, sha256: str) -> FileRecord:
+    """The record of a file whose size was not written down: -1."""
+    return FileRecord.model_construct(path=path, bytes=-1, sha256=sha256)
 
 
 def record(path: Path, *, relative_to: Path, sha256: str | None = None) -> FileRecord:
-    """The record of `path` as seen from the folder `relative_to`; hashes it unless `sha256` is known."""
-    digest = sha256 or files.sha256(path)
-    return FileRecord(path=relative(path, relative_to), bytes=path.stat().st_size, sha256=digest)
+    """The record of `path` as seen from the folder `relative_to`; hashes it unless `sha256` is known.
+
+    Raises `InputError` for a name that is not UTF-8: JSON could not hold it.
+    """
+    name = relative(path, relative_to)
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the name of `{path}` is not UTF-8", hint=f"run `{shell('mv', '-n', path, _utf8_name(path))}`"
+        ) from error
+    return FileRecord(path=name, bytes=path.stat().st_size, sha256=sha256 or files.sha256(path))
+
+
+def _utf8_name(path: Path) -> Path:
+    return path.with_name(os.fsencode(path.name).decode("latin-1"))
 
 
 def relative(path: Path, folder: Path) -> str:
@@ -76,36 +126,47 @@ class Metadata(Config):
     model_config = ConfigDict(extra="ignore")
 
     format: str
-    format_version: int = FORMAT_VERSION
+    format_version: Annotated[int, Field(strict=True, ge=1)] = FORMAT_VERSION
     alm_version: str = __version__
     command: str = ""
     config: Values
-    inputs: tuple[FileRecord, ...]
+    inputs: Annotated[tuple[FileRecord, ...], FailFast()]
 
     def payload(self) -> list[FileRecord]:
         """The files this metadata promises. A size of -1 is one that only the hash tells."""
         return []
 
+    def faults(self) -> Faults:
+        """The sums that do not come out, and what else is at odds with itself."""
+        yield from ()
+
 
 class CleanShard(Config):
     """One `<source>-NNNNN.txt` with its document lines `<source>-NNNNN.jsonl`; other formats hold the lines too."""
 
-    file: str
-    documents: int
-    bytes: int
-    sha256: str
-    lines_file: str | None = None
-    lines_sha256: str | None = None
+    file: Location
+    documents: Count
+    bytes: Count
+    sha256: Sha256
+    lines_file: Location | None = None
+    lines_sha256: Sha256 | None = None
 
 
 class Tally(Config):
     """Documents or bytes of one source. input = kept + dropped; output = kept + sum of changed."""
 
-    input: int
-    kept: int
-    dropped: dict[str, int]
-    changed: dict[str, int]
-    output: int
+    input: Count
+    kept: Count
+    dropped: Annotated[dict[str, Count], Few]
+    changed: Annotated[dict[str, Change], Few]
+    output: Count
+
+    def faults(self, field: str) -> Faults:
+        """The sums of `field` that do not come out."""
+        if self.input != self.kept + sum(self.dropped.values()):
+            yield f"{field}.input", f"{self.input:,} is not what was kept and dropped"
+        if self.output != self.kept + sum(self.changed.values()):
+            yield f"{field}.output", f"{self.output:,} is not what was kept and changed"
 
 
 class Held(Config):
@@ -114,7 +175,7 @@ class Held(Config):
     `cut` is the share of that document, None for all of the cluster. Chosen once and kept when the source grows.
     """
 
-    digest: str = Field(pattern="^[0-9a-f]{64}$")
+    digest: Sha256
     cut: float | None = Field(default=None, gt=0, lt=1)
 
 
@@ -128,14 +189,34 @@ class SourceMetadata(Metadata):
     licence: str | None
     documents: Tally
     bytes: Tally
-    validation_documents: int
+    validation_documents: Count
     held: Held | None = None
-    shards: tuple[CleanShard, ...]
+    shards: Annotated[tuple[CleanShard, ...], FailFast()]
 
     def payload(self) -> list[FileRecord]:
         texts = [FileRecord(path=s.file, bytes=s.bytes, sha256=s.sha256) for s in self.shards]
         lines = [(shard.lines_file, shard.lines_sha256) for shard in self.shards]
-        return texts + [FileRecord(path=path, bytes=-1, sha256=digest) for path, digest in lines if path and digest]
+        return texts + [_unsized(path, digest) for path, digest in lines if path and digest]
+
+    def faults(self) -> Faults:
+        yield from self.documents.faults("documents")
+        yield from self.bytes.faults("bytes")
+        if not self.shards:
+            yield "shards", "there is none"
+        if self.documents.output != sum(shard.documents for shard in self.shards):
+            yield "documents.output", f"{self.documents.output:,} is not the sum over the shards"
+        if self.validation_documents > self.documents.output:
+            yield "validation_documents", f"{self.validation_documents:,} is more than there are"
+        for number, shard in enumerate(self.shards):
+            if not shard.file.startswith(f"{self.source}-"):
+                yield f"shards.{number}.file", f"`{shard.file}` is not a shard of `{self.source}`"
+            if (shard.lines_file is None) != (shard.lines_sha256 is None):
+                yield f"shards.{number}.lines_file", "the file and its hash go together"
+            if shard.lines_file is None and shard.file.endswith(".txt"):
+                yield f"shards.{number}.lines_file", "text has document lines"
+        least = self.bytes.output + _RECORD_END_BYTES * self.documents.output
+        if all(shard.file.endswith(".txt") for shard in self.shards) and sum(s.bytes for s in self.shards) < least:
+            yield "bytes.output", f"{self.bytes.output:,} is more than the shards hold"
 
 
 class TokenizerMetadata(Metadata):
@@ -143,15 +224,19 @@ class TokenizerMetadata(Metadata):
 
     format: Literal["alm-tokenizer"] = "alm-tokenizer"
     kind: str
-    vocab_size: int
-    merges: int
-    documents: int
-    bytes: int
-    bytes_per_id: tuple[int, ...]
+    vocab_size: Count
+    merges: Count
+    documents: Count
+    bytes: Count
+    bytes_per_id: Annotated[tuple[Count, ...], FailFast()]
     file: FileRecord
 
     def payload(self) -> list[FileRecord]:
         return [self.file]
+
+    def faults(self) -> Faults:
+        if len(self.bytes_per_id) != self.vocab_size:
+            yield "bytes_per_id", f"there are {len(self.bytes_per_id):,}, and {self.vocab_size:,} ids"
 
 
 class PackedShard(Config):
@@ -160,46 +245,46 @@ class PackedShard(Config):
     The last `padding` of its tokens are none of the text.
     """
 
-    file: str
-    split: str
+    file: Location
+    split: SplitName
     source: str
-    sequences: int
-    tokens: int
-    sha256: str
-    index_file: str
-    index_sha256: str
-    padding: int = 0
+    sequences: Count
+    tokens: Count
+    sha256: Sha256
+    index_file: Location
+    index_sha256: Sha256
+    padding: Count = 0
 
 
 class PackedSource(Config):
     """Counts of one source in one split. tokens = stored_tokens + tail_tokens."""
 
-    documents: int
-    bytes: int
-    tokens: int
-    stored_tokens: int
-    tail_tokens: int
+    documents: Count
+    bytes: Count
+    tokens: Count
+    stored_tokens: Count
+    tail_tokens: Count
 
 
 class PackMetadata(Metadata):
     """`data/packed/metadata.json`. input = total - padding + tail; `target_tokens` are those that an epoch predicts."""
 
     format: Literal["alm-packed"] = "alm-packed"
-    seq_len: int
-    sequences_per_shard: int
+    seq_len: Annotated[Count, Field(ge=2, lt=1 << 31)]
+    sequences_per_shard: Annotated[Count, Field(ge=1)]
     dtype: Literal["uint16", "uint32"]
-    vocab_size: int
+    vocab_size: Annotated[Count, Field(ge=1, le=1 << 32)]
     mode: Literal["concat", "bestfit"]
-    end_of_text_id: int
-    tokenizer_sha256: str
-    tokenizer_file: str
-    sources: dict[str, dict[str, PackedSource]]
-    shards: tuple[PackedShard, ...]
-    input_tokens: int
-    total_tokens: int
-    tail_tokens: int
-    padding_tokens: int = 0
-    target_tokens: dict[str, int] = Field(default_factory=dict)
+    end_of_text_id: Count
+    tokenizer_sha256: Sha256
+    tokenizer_file: Location
+    sources: Annotated[dict[str, dict[SplitName, PackedSource]], Few]
+    shards: Annotated[tuple[PackedShard, ...], FailFast()]
+    input_tokens: Count
+    total_tokens: Count
+    tail_tokens: Count
+    padding_tokens: Count = 0
+    target_tokens: dict[SplitName, Count] = Field(default_factory=dict)
 
     def stride(self, split: str) -> int:
         """From the start of a row to that of the next: held-out text is always joined."""
@@ -216,9 +301,60 @@ class PackMetadata(Metadata):
     def payload(self) -> list[FileRecord]:
         width = {"uint16": 2, "uint32": 4}[self.dtype]
         bins = [FileRecord(path=s.file, bytes=s.tokens * width, sha256=s.sha256) for s in self.shards]
-        indexes = [FileRecord(path=s.index_file, bytes=-1, sha256=s.index_sha256) for s in self.shards]
-        tokenizer = FileRecord(path=self.tokenizer_file, bytes=-1, sha256=self.tokenizer_sha256)
-        return [*bins, *indexes, tokenizer]
+        indexes = [_unsized(shard.index_file, shard.index_sha256) for shard in self.shards]
+        return [*bins, *indexes, _unsized(self.tokenizer_file, self.tokenizer_sha256)]
+
+    def faults(self) -> Faults:
+        largest = 1 << {"uint16": 16, "uint32": 32}[self.dtype]
+        if not self.end_of_text_id < self.vocab_size <= largest:
+            yield "vocab_size", f"{self.vocab_size:,} does not go with `end_of_text_id` and `dtype`"
+        if not self.sequences("train"):
+            yield "shards", "there is none to train on"
+        for split in ("train", "validation"):
+            yield from self._faults_of_rows(split)
+        yield from self._faults_of_sums()
+
+    def _faults_of_rows(self, split: str) -> Faults:
+        """Each shard has the rows that start in it, and the stream of a split ends with its last row."""
+        rows, stride = self.sequences(split), self.stride(split)
+        if self.tokens(split) != (rows * stride + (stride == self.seq_len) if rows else 0):
+            yield "shards", f"the {split} shards have {self.tokens(split):,} tokens, which are not {rows:,} rows"
+        start = 0
+        for number, shard in enumerate(self.shards):
+            if shard.split == split:
+                end = start + shard.tokens
+                wanted = min(-(-end // stride), rows) - min(-(-start // stride), rows)
+                if not shard.tokens or shard.sequences != wanted:
+                    yield f"shards.{number}.sequences", f"{shard.sequences:,}, and {wanted:,} rows start in it"
+                if shard.padding > min(self.seq_len, shard.tokens - 1) * (stride > self.seq_len):
+                    yield f"shards.{number}.padding", f"{shard.padding:,} is more than a row can lack"
+                start = end
+
+    def _faults_of_sums(self) -> Faults:
+        stored: Counter[tuple[str, str]] = Counter()
+        targets: Counter[str] = Counter()
+        for number, shard in enumerate(self.shards):
+            if shard.split not in self.sources.get(shard.source, {}):
+                yield f"shards.{number}.source", f"`{shard.source}` is not among the sources"
+            stored[shard.source, shard.split] += shard.tokens - shard.padding
+            targets[shard.split] += shard.sequences * self.seq_len - shard.padding
+        counts = {(name, split): count for name, splits in self.sources.items() for split, count in splits.items()}
+        for (name, split), count in counts.items():
+            if count.stored_tokens != stored[name, split]:
+                yield f"sources.{name}.{split}.stored_tokens", f"{count.stored_tokens:,} is not the sum over the shards"
+            if count.tokens != count.stored_tokens + count.tail_tokens or count.documents > count.tokens:
+                yield f"sources.{name}.{split}.tokens", f"{count.tokens:,} is not what is stored and the tail"
+        for field, sum_ in (
+            ("input_tokens", sum(count.tokens for count in counts.values())),
+            ("tail_tokens", sum(count.tail_tokens for count in counts.values())),
+            ("total_tokens", sum(shard.tokens for shard in self.shards)),
+            ("padding_tokens", sum(shard.padding for shard in self.shards)),
+        ):
+            if getattr(self, field) != sum_:
+                yield field, f"{getattr(self, field):,} is not the sum, {sum_:,}"
+        for split_, count_ in self.target_tokens.items():
+            if count_ != targets[split_]:
+                yield f"target_tokens.{split_}", f"{count_:,} is not what the shards hold, {targets[split_]:,}"
 
 
 class CheckpointMetadata(Config):
@@ -230,12 +366,12 @@ class CheckpointMetadata(Config):
     model_config = ConfigDict(extra="ignore")
 
     format: Literal["alm-checkpoint"] = "alm-checkpoint"
-    format_version: int = FORMAT_VERSION
-    file: str
-    step: int
-    bytes: int
-    sha256: str
-    bits_per_byte: float | None = None
+    format_version: Annotated[int, Field(strict=True, ge=1)] = FORMAT_VERSION
+    file: Location
+    step: Count
+    bytes: Count
+    sha256: Sha256
+    bits_per_byte: Measure | None = None
 
 
 class RunResult(Config):
@@ -244,12 +380,12 @@ class RunResult(Config):
     `bits_per_byte_margin` is half the width of a 95% interval around `bits_per_byte`.
     """
 
-    step: int
-    training_tokens: int
-    validation_loss: float | None
-    bits_per_byte: float | None
-    bits_per_byte_margin: float | None = None
-    seconds: float
+    step: Count
+    training_tokens: Count
+    validation_loss: Measure | None
+    bits_per_byte: Measure | None
+    bits_per_byte_margin: Measure | None = None
+    seconds: Annotated[Measure, Field(le=1e12)]
 
 
 class RunMetadata(Metadata):
@@ -260,18 +396,18 @@ class RunMetadata(Metadata):
     """
 
     format: Literal["alm-run"] = "alm-run"
-    data: str
-    data_sha256: str
-    tokenizer_sha256: str
-    parameters: int
-    environment: dict[str, str]
-    asked: dict[str, AskedValue] = Field(default_factory=dict)
+    data: Location
+    data_sha256: Sha256
+    tokenizer_sha256: Sha256
+    parameters: Count
+    environment: Annotated[dict[str, str], Few]
+    asked: Annotated[dict[str, AskedValue], Few] = Field(default_factory=dict)
     initial_weights: FileRecord | None = None
     result: RunResult | None = None
 
     def payload(self) -> list[FileRecord]:
         # A run promises its tokenizer; its checkpoints carry their own metadata.
-        return [FileRecord(path="tokenizer.json", bytes=-1, sha256=self.tokenizer_sha256)]
+        return [_unsized("tokenizer.json", self.tokenizer_sha256)]
 
 
 class Comparison(Config):
@@ -282,8 +418,8 @@ class Comparison(Config):
 
     what: str
     tool: str
-    difference: float
-    bar: float | None = None
+    difference: Annotated[float, Field(strict=True)]
+    bar: Annotated[float, Field(strict=True)] | None = None
     detail: str = ""
 
     @property
@@ -298,11 +434,11 @@ class ExportMetadata(Metadata):
     format: Literal["alm-export"] = "alm-export"
     to: str
     name: str
-    step: int
-    parameters: int
-    tokenizer_sha256: str
-    comparisons: tuple[Comparison, ...] | None = None
-    files: tuple[FileRecord, ...]
+    step: Count
+    parameters: Count
+    tokenizer_sha256: Sha256
+    comparisons: Annotated[tuple[Comparison, ...] | None, Few] = None
+    files: Annotated[tuple[FileRecord, ...], FailFast()]
 
     def payload(self) -> list[FileRecord]:
         return list(self.files)
@@ -317,12 +453,12 @@ class ImportMetadata(Metadata):
     format: Literal["alm-import"] = "alm-import"
     kind: str
     architecture: str
-    parameters: int
+    parameters: Count
     dtype: str
-    tokenizer_sha256: str
-    not_taken: tuple[str, ...] = ()
-    comparisons: tuple[Comparison, ...] | None = None
-    files: tuple[FileRecord, ...]
+    tokenizer_sha256: Sha256
+    not_taken: Annotated[tuple[str, ...], Few] = ()
+    comparisons: Annotated[tuple[Comparison, ...] | None, Few] = None
+    files: Annotated[tuple[FileRecord, ...], FailFast()]
 
     def payload(self) -> list[FileRecord]:
         return list(self.files)
@@ -332,33 +468,71 @@ AnyMetadata = TypeVar("AnyMetadata", bound=Config)
 
 
 def read(path: Path, schema: type[AnyMetadata], *, hint: str) -> AnyMetadata:
-    """The metadata in `path`; `ArtifactError` with `hint` when it is missing, damaged or of another format."""
+    """The metadata in `path`; `ArtifactError` with `hint` when it is missing, damaged or of another format.
+
+    The one reader of all metadata. What it returns has the types of the schema, adds up, names only files of its own,
+    and is what was written.
+    """
     files.ensure_published(path.parent)
-    if not path.is_file():
+    if not path.exists():
         raise ArtifactError(f"`{path}` does not exist", hint=hint)
     try:
-        values = json.loads(path.read_bytes())
+        values = files.parse_json(files.bounded_bytes(path))
+    except InputError as error:
+        raise ArtifactError(error.message, hint=hint) from error
     except ValueError as error:
         raise ArtifactError(f"`{path}` is damaged: {error}", hint=hint) from error
     if not isinstance(values, dict):
-        raise ArtifactError(f"`{path}` is no metadata of `alm`", hint=hint)
+        raise ArtifactError(f"`{path}` is not metadata of `alm`", hint=hint)
     version = values.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if type(version) is int and version > FORMAT_VERSION:
         raise ArtifactError(
             f"`{path}` has format version {version}, this alm {__version__} reads {FORMAT_VERSION}",
             hint="run `pip install --upgrade a-lm`",
         )
+    checksum = values.pop(CHECKSUM, None)
     try:
-        return schema.model_validate(values)
+        found = schema.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ArtifactError(f"`{path}`: `{place}`: {first['msg']}", hint=hint) from error
+        raise ArtifactError(f"`{path}`: {_first_problem(error)}", hint=hint) from error
+    if isinstance(found, Metadata):
+        _check(path, found, hint)
+    if checksum not in (None, _checksum(values)):
+        raise ArtifactError(f"`{path}` has changed since it was written: `{CHECKSUM}` is of other values", hint=hint)
+    return found
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message, value = first["msg"].removeprefix("Value error, "), first["input"]
+    is_short = isinstance(value, str | int | float) and first["type"] not in ("missing", "unknown_key", "kind")
+    return f"`{place[:_VALUE_SHOWN]}`: {message}" + (f", not {value!r:.{_VALUE_SHOWN}}" if is_short else "")
+
+
+def _check(path: Path, found: Metadata, hint: str) -> None:
+    """`ArtifactError` where `found`, which stands in `path`, does not add up or names files outside its folder."""
+    names = [files.inside(path.parent, file.path) for file in found.payload()]
+    if len(set(names)) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise ArtifactError(f"`{path}` names `{twice.name}` twice", hint=hint)
+    for field, fault in found.faults():
+        raise ArtifactError(f"`{path}` does not add up: `{field}`: {fault}", hint=hint)
+
+
+def _checksum(values: Values) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def write(path: Path, metadata: Config) -> None:
-    """Write `metadata` as the promise that the artifact is whole: call it last."""
-    files.write_json(path, metadata.model_dump(mode="json"))
+    """Write `metadata` as the promise that the artifact is whole: call it last.
+
+    Where readers skip keys that they do not know, it holds a hash of its values, so that a damaged number is noticed.
+    """
+    values = metadata.model_dump(mode="json")
+    if metadata.model_config.get("extra") == "ignore":
+        values[CHECKSUM] = _checksum(values)
+    files.write_json(path, values)
 
 
 def current(

@@ -1,11 +1,13 @@
 """Reading configuration: YAML and `--set`, into one frozen model, with every problem told at once.
 
 YAML is read the way people expect (YAML 1.2): `1e-4` is a float, `no` and `12:30` are strings, a
-key given twice is an error with both lines.
+key given twice is an error with both lines. Limits keep a stranger's file from taking long: PyYAML reads about 30,000
+values a second, and what aliases repeat would be more than memory holds.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +18,18 @@ import yaml
 from pydantic import ValidationError
 
 from alm.config.base import Config, did_you_mean, unknown_key
-from alm.errors import AlmError, ConfigError
-from alm.files import read_text
+from alm.errors import AlmError, ConfigError, shell
+from alm.files import as_text, bounded_bytes
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 Values = dict[str, Any]  # Any: what YAML can hold
+
+MOST_BYTES = 1 << 20
+MOST_VALUES = 50_000  # with those that aliases repeat
+MOST_DEPTH = 64
+_VALUE_SHOWN = 60
+_MOST_DIGITS, _MOST_BITS = 20, 64
+_TEXT_TAG = "tag:yaml.org,2002:str"
 
 
 @dataclass(frozen=True)
@@ -109,12 +118,13 @@ def _sentence(found: Any) -> str:  # Any: pydantic_core.ErrorDetails is not expo
     message: str = found["msg"].removeprefix("Value error, ")
     value = found["input"]
     shown = isinstance(value, str | int | float) and found["type"] not in ("unknown_key", "kind", "missing")
-    return f"{message}, not {value!r}" if shown else message
+    return f"{message}, not {value!r:.{_VALUE_SHOWN}}" if shown else message
 
 
 def _hint(parts: Sequence[Part]) -> str:
-    files = " ".join(str(part.path) for part in parts)
-    return f"run `alm config check {files}` after mending" if files else "add `--help` to see what each flag takes"
+    if not parts:
+        return "add `--help` to see what each flag takes"
+    return f"run `{shell('alm', 'config', 'check', *(part.path for part in parts))}` after mending"
 
 
 def apply_overrides(
@@ -138,9 +148,9 @@ def apply_overrides(
 
 def _scalar(override: str, text: str, problems: list[str]) -> Any:  # Any: what YAML can hold
     try:
-        return yaml.load(text, Loader=_Loader)
+        return parse_yaml(text)
     except yaml.YAMLError as error:
-        problems.append(f"--set {override}: {_yaml_problem(error)}")
+        problems.append(f"--set {override:.{_VALUE_SHOWN}}: {_yaml_problem(error)}")
         return None
 
 
@@ -163,12 +173,17 @@ def _put(values: Values, path: Sequence[str], value: Any) -> bool:  # Any: what 
 
 def read_yaml(path: Path) -> Any:  # Any: what YAML can hold
     """What the YAML file holds; `ConfigError` says the line of a mistake."""
+    text = as_text(path, bounded_bytes(path, most=MOST_BYTES))
     try:
-        return yaml.load(read_text(path), Loader=_Loader)
+        return parse_yaml(text)
     except yaml.YAMLError as error:
-        raise ConfigError(
-            f"{path}: {_yaml_problem(error)}", hint=f"run `alm config check {path}` after mending"
-        ) from error
+        hint = f"run `{shell('alm', 'config', 'check', path)}` after mending"
+        raise ConfigError(f"{path}: {_yaml_problem(error)}", hint=hint) from error
+
+
+def parse_yaml(text: str) -> Any:  # Any: what YAML can hold
+    """What the YAML `text` holds; `yaml.YAMLError` for a mistake, and for more than any configuration holds."""
+    return yaml.load(text, Loader=_Loader)
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:
@@ -183,10 +198,63 @@ def write_yaml(values: Values) -> str:
     return text
 
 
+@dataclass(frozen=True)
+class _Measure:
+    """How many values a node has with all that its aliases repeat, and how deep they are nested."""
+
+    values: int
+    levels: int
+
+
+def _refusal(problem: str, place: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, place.start_mark)
+
+
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2 scalars and no duplicate keys."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own class attribute, filled below
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._levels = self._composed = 0
+        self._measures: dict[yaml.Node, _Measure] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # Any: as PyYAML has it
+        """The next value, unless it is too deep, too large, refers to itself or has a tag that makes more than text."""
+        event = self.peek_event()
+        self._composed += 1
+        self._levels += 1
+        if self._composed > MOST_VALUES:
+            raise _refusal(f"there are more than {MOST_VALUES:,} values", event)
+        if self._levels > MOST_DEPTH:
+            raise _refusal(f"values are nested deeper than {MOST_DEPTH} levels", event)
+        if getattr(event, "tag", None) not in (None, "!", _TEXT_TAG):
+            raise _refusal(f"the tag `{event.tag[:_VALUE_SHOWN]}` means nothing here", event)
+        node = super().compose_node(parent, index)
+        self._levels -= 1
+        if node is not None and node not in self._measures:
+            if isinstance(event, yaml.AliasEvent):
+                raise _refusal(f"`*{event.anchor[:_VALUE_SHOWN]}` stands within what it refers to", event)
+            self._measures[node] = self._measured(node, event)
+        return node
+
+    def _measured(self, node: yaml.Node, event: yaml.Event) -> _Measure:
+        inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            inner = [each for pair in node.value for each in pair]
+        measures = [self._measures[each] for each in inner]
+        values = 1 + sum(each.values for each in measures)
+        levels = 1 + max((each.levels for each in measures), default=0)
+        if values > MOST_VALUES or levels > MOST_DEPTH:
+            raise _refusal("its aliases repeat more than any configuration holds", event)
+        return _Measure(values, levels)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:  # Any: as PyYAML has it
+        value = super().construct_scalar(node)  # type: ignore[arg-type] # a mapping that has a `=` key
+        if isinstance(value, str) and "\0" in value:
+            raise _refusal("a zero byte is not text", node)
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[object, int] = {}
@@ -229,11 +297,20 @@ for _name, _pattern, _first in _SCALARS:
 
 def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
     # Decimal unless 0x: a leading zero is not octal in YAML 1.2.
-    text = str(node.value).replace("_", "")
-    try:
-        return int(text, 16) if text.startswith("0x") else int(text)
-    except ValueError as error:
-        raise yaml.constructor.ConstructorError(None, None, f"`{text[:20]}` is no number", node.start_mark) from error
+    text = str(loader.construct_scalar(node)).replace("_", "")
+    is_short = len(text) <= _MOST_DIGITS + 2
+    value = (int(text, 16) if text.startswith("0x") else int(text)) if is_short else None
+    if value is None or value.bit_length() > _MOST_BITS:
+        raise _refusal(f"`{text[:_MOST_DIGITS]}...` is too large a number", node)
+    return value
+
+
+def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
+    value = float(loader.construct_yaml_float(node))
+    if math.isinf(value) and "inf" not in node.value.lower():
+        raise _refusal(f"`{node.value[:_MOST_DIGITS]}` is too large a number", node)
+    return value
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
