@@ -77,13 +77,11 @@ def as_json(value: Any) -> str:  # Any: what JSON can hold
 def reason(error: BaseException) -> str:
     r"""What a library says is wrong, in its first line; never its advice to switch a safeguard off.
 
-    >>> reason(OSError(2, "No such file or directory")), reason(ValueError("bad magic\nsee the manual"))
-    ('No such file or directory', 'bad magic')
+    >>> reason(ValueError("bad magic\nsee the manual"))
+    'bad magic'
     >>> reason(ValueError("Re-running with weights_only set to False will likely succeed")), reason(EOFError())
     ('it is damaged, or holds what is never loaded because it could run code', 'EOFError')
     """
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
     said = str(error)
     if is_unsafe_advice(said):
         return "it is damaged, or holds what is never loaded because it could run code"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from alm import device
+from alm import device, shown
 from alm.errors import AlmError
 
 Outcome = Literal["ok", "failed", "skipped"]
@@ -95,8 +95,7 @@ def guarded(name: str, check: Examined, on: torch.device) -> Check:
 
 def crashed(name: str, error: Exception, on: torch.device) -> Check:
     """The failure of a check that ended in `error`."""
-    lines: Sequence[str] = str(error).strip().splitlines()
-    said = lines[0][:200] if lines else "it says nothing"
+    said = shown.reason(error)[:200] if str(error).strip() else "it says nothing"
     cure = error.hint if isinstance(error, AlmError) else None
     return Check(
         name,

@@ -6,6 +6,7 @@ import importlib
 from importlib.util import find_spec
 from types import ModuleType
 
+from alm import shown
 from alm.errors import AlmError
 
 
@@ -21,7 +22,7 @@ def load(name: str, *, least: int = 0) -> ModuleType:
     try:
         module = importlib.import_module(name)
     except ImportError as error:
-        raise UnusableToolError(f"`{name}` is installed and cannot be loaded: {error}", hint=hint) from error
+        raise UnusableToolError(f"`{name}` is installed and cannot be loaded: {shown.reason(error)}", hint=hint) from error
     version = str(getattr(module, "__version__", ""))
     major = version.split(".")[0]
     if least and not (major.isdecimal() and int(major) >= least):

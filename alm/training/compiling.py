@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from alm import shown
 from alm.device import Choice, autocast, is_out_of_memory, wait_for
 from alm.events import Listener, Noted
 from alm.model.init import initialize
@@ -73,7 +74,7 @@ def _trial(config: RunConfig, choice: Choice, seq_len: int) -> Trial:
             with torch.random.fork_rng(devices):  # dropout draws
                 found = _timed(config, choice, (size, seq_len))
         except RuntimeError as error:  # a compiler is missing, or memory, or an operation is not known to it
-            found = Trial(trouble=(str(error).strip().splitlines() or [type(error).__name__])[0][:200])
+            found = Trial(trouble=shown.reason(error)[:200])
             is_full = is_out_of_memory(error)
         else:
             is_full = False

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
+from alm import shown
 from alm.errors import ArtifactError
 
 PACKAGE = "xllamacpp"
@@ -90,7 +91,7 @@ def serving(path: Path, *, context: int) -> Iterator[LlamaCpp]:
         server = xllamacpp.Server(_parameters(path, context))
     except RuntimeError as error:
         raise ArtifactError(
-            f"llama.cpp cannot load `{path.name}`: {error}", hint=f"pip install --upgrade {PACKAGE}"
+            f"llama.cpp cannot load `{path.name}`: {shown.reason(error)}", hint=f"pip install --upgrade {PACKAGE}"
         ) from error
     address = urlsplit(server.listening_address)
     assert address.hostname is not None

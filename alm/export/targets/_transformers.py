@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from alm import shown
 from alm.artifacts import Comparison
 from alm.errors import ArtifactError
 from alm.export import compare as questions
@@ -65,7 +66,7 @@ def _loaded(transformers: Any, folder: Path) -> tuple[Any, Any]:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     except (*plain, TypeError, ValueError, StrictDataclassError, SafetensorError) as error:
-        fault = str(error).strip().partition("\n")[0][:300]
+        fault = shown.reason(error)[:300]
         raise ArtifactError(
             f"`transformers` {transformers.__version__} cannot load `{folder}`: {type(error).__name__}: {fault}",
             hint="add `--no-compare` to do without it",
