@@ -22,7 +22,9 @@ def load(name: str, *, least: int = 0) -> ModuleType:
     try:
         module = importlib.import_module(name)
     except ImportError as error:
-        raise UnusableToolError(f"`{name}` is installed and cannot be loaded: {shown.reason(error)}", hint=hint) from error
+        raise UnusableToolError(
+            f"`{name}` is installed and cannot be loaded: {shown.reason(error)}", hint=hint
+        ) from error
     version = str(getattr(module, "__version__", ""))
     major = version.split(".")[0]
     if least and not (major.isdecimal() and int(major) >= least):
