@@ -29,7 +29,10 @@ from alm.doctor.example import example_config, example_data
 from alm.doctor.processes import children, killed, stopped
 from alm.errors import AlmError, ConfigError
 from alm.events import Listener, Noted, Progressed, ignore
-from alm.training import metrics
+from alm.packing.shards import open_packed
+from alm.training import compiling, metrics, precision
+from alm.training.config import RunConfig
+from alm.training.settle import with_data
 
 Moment = Literal["starting", "training", "writing"]
 _SHARES: dict[Moment, int] = {"starting": 1, "training": 4, "writing": 5}
@@ -100,6 +103,7 @@ def verify_resume(
     started = time.monotonic()
     packed = data or example_data(work, on_event=on_event)
     config = example_config(packed, max_steps=max(_FEWEST_STEPS, STEPS_PER_KILL * kills), ranks=ranks)
+    config = _measured_once(config, packed, device_name, on_event)
     path = work / "config.yaml"
     path.write_text(write_yaml(config.model_dump(mode="json")), encoding="utf-8")
     command = [sys.executable, "-m", "alm", "pretrain", "--model", str(path), "--train", str(path)]
@@ -128,6 +132,16 @@ def verify_resume(
         damaged=killer.damaged,
         seconds=round(time.monotonic() - started, 1),
     )
+
+
+def _measured_once(config: RunConfig, packed: Path, device_name: str, on_event: Listener) -> RunConfig:
+    """`config` with what is chosen by timing, which two runs could choose differently."""
+    data = open_packed(packed)
+    seq_len, config = data.metadata.seq_len, with_data(config, data)
+    choice = precision.settled(config, device_name, seq_len=seq_len, on_event=on_event)
+    is_compiled = compiling.settled(config, choice, seq_len=seq_len, on_event=on_event)
+    training = {"precision": choice.precision, "compile": is_compiled}
+    return config.model_copy(update={"training": config.training.model_copy(update=training)})
 
 
 def side(run: Path) -> Side:

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from builders import run_config, write_packed
 
 from alm.checkpoint.format import LAST_NAME, numbered
 from alm.checkpoint.load import load_checkpoint, newest, verify
 from alm.checkpoint.save import save_checkpoint
+from alm.device import by_speedup
 from alm.distributed import Place
 from alm.doctor import damage
 from alm.doctor import verify_resume as doctor
@@ -65,6 +67,28 @@ def test_a_killed_run_ends_in_the_bits_of_the_undisturbed_one(
     assert [event.done for event in events if isinstance(event, Progressed)] == [1, 2]
     assert side(tmp_path / "killed") == side(tmp_path / "undisturbed")
     assert "falling back" in (tmp_path / "killed.log").read_text()
+
+
+def test_both_runs_are_given_what_was_measured_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where bf16 is about as fast as fp32, two runs that each measure it may choose differently, with nothing lost."""
+    speedups = iter([2.0, 1.0])
+    monkeypatch.setattr("alm.device._cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("alm.training.precision.tried", lambda _: by_speedup(next(speedups), "a step"))
+    commands: list[list[str]] = []
+
+    def finish(command: list[str], log: Path) -> None:
+        commands.append(command)
+        raise AlmError("that is enough")
+
+    monkeypatch.setattr(doctor, "_finish", finish)
+    with pytest.raises(AlmError, match="enough"):
+        verify_resume(tmp_path, kills=1, seed=0, data=data, device_name="cpu")
+    assert commands[0][commands[0].index("--train") + 1] == str(tmp_path / "config.yaml")
+    training = yaml.safe_load((tmp_path / "config.yaml").read_text())["training"]
+    assert (training["precision"], training["compile"]) == ("bf16", False)
+    assert next(speedups) == 1.0
 
 
 def moved(run: Path, change: Callable[[Any], None]) -> None:
