@@ -19,11 +19,17 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 
 from alm import kinds
 
+# Bounds of what is counted (steps, sequences, tokens), of bytes, and of seeds: no arithmetic with them overflows.
+MANY, MANY_BYTES, SEEDS = 10**9, 10**15, 2**63
+
 
 class Config(BaseModel):
-    """A frozen value object. Unknown keys are refused, each with its nearest neighbour."""
+    """A frozen value object. Unknown keys are refused, each with its nearest neighbour.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    Defaults are validated too, so that a check that looks at several fields never misses one that was left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     @model_validator(mode="wrap")
     @classmethod

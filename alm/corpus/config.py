@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from alm import kinds
-from alm.config.base import Config, OfKind
+from alm.config.base import MANY, MANY_BYTES, Config, OfKind
 from alm.errors import InputError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -34,6 +34,7 @@ class Deduplication(Config):
     lines: int | None = Field(
         default=None,
         gt=0,
+        le=MANY,
         description="A line that so many earlier documents hold is removed; absent removes none. Meant for web pages: "
         "texts like source code repeat lines that matter.",
     )
@@ -48,10 +49,15 @@ class SourceConfig(Config):
 
     kind: str
     enabled: bool = Field(default=True, description="Whether `alm corpus prepare` reads this source.")
-    limit: int | None = Field(default=None, gt=0, description="Most documents to keep; absent keeps all.")
-    max_bytes: int | None = Field(default=None, gt=0, description="Most UTF-8 bytes to keep; absent keeps all.")
+    limit: int | None = Field(default=None, gt=0, le=MANY, description="Most documents to keep; absent keeps all.")
+    max_bytes: int | None = Field(
+        default=None, gt=0, le=MANY_BYTES, description="Most UTF-8 bytes to keep; absent keeps all."
+    )
     max_document_bytes: int = Field(
-        default=16 << 20, ge=1024, description="Longest document; a longer text is cut between lines, or dropped."
+        default=16 << 20,
+        ge=1024,
+        le=MANY_BYTES,
+        description="Longest document; a longer text is cut between lines, or dropped.",
     )
     on_bad_input: Literal["stop", "skip"] = Field(
         default="stop", description="Whether a damaged file, line or row stops the run, or is skipped and counted."

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
 from alm.config.base import Config
+
+_LEAST, _MOST = 1e-9, 1e9  # of weights, whose sums and quotients stay numbers
 
 
 class DataConfig(Config):
@@ -34,7 +35,7 @@ class DataConfig(Config):
     @classmethod
     def _weights_are_shares(cls, mixture: dict[str, float] | None) -> dict[str, float] | None:
         if mixture is not None and not (
-            all(0 <= weight < math.inf for weight in mixture.values()) and any(mixture.values())
+            all(weight == 0 or _LEAST <= weight <= _MOST for weight in mixture.values()) and any(mixture.values())
         ):
-            raise ValueError("weights are numbers from 0 up, at least one of them above 0")
+            raise ValueError(f"weights are 0 or from {_LEAST:g} to {_MOST:g}, and at least one of them is above 0")
         return mixture

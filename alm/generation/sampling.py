@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from alm.config.base import Config
+from alm.config.base import MANY, Config
 
 # Quotients of a smaller temperature overflow, and all of the probability is on one token long before.
 GREEDY_BELOW = 1e-5
@@ -24,9 +24,14 @@ class SamplingConfig(Config):
     """How the next token is chosen, and when a text ends."""
 
     temperature: float = Field(
-        0.8, ge=0, description="Divides the scores before sampling: below 1 is safer, above 1 is wilder, 0 is greedy."
+        0.8,
+        ge=0,
+        le=1e3,
+        description="Divides the scores before sampling: below 1 is safer, above 1 is wilder, 0 is greedy.",
     )
-    top_k: int = Field(40, ge=0, description="Only this many of the likeliest tokens can be chosen; 0 is greedy.")
+    top_k: int = Field(
+        40, ge=0, le=MANY, description="Only this many of the likeliest tokens can be chosen; 0 is greedy."
+    )
     top_p: float = Field(
         1.0, gt=0, le=1, description="Only the likeliest tokens that together have this probability can be chosen."
     )
@@ -34,7 +39,10 @@ class SamplingConfig(Config):
         0.0, ge=0, le=1, description="Only tokens with this share of the likeliest one's probability can be chosen."
     )
     repetition_penalty: float = Field(
-        1.0, ge=1e-3, description="Divides the scores of tokens that were in the prompt or the text; 1 changes nothing."
+        1.0,
+        ge=1e-3,
+        le=1e3,
+        description="Divides the scores of tokens that were in the prompt or the text; 1 changes nothing.",
     )
     presence_penalty: float = Field(
         0.0, ge=-2, le=2, description="Subtracted from the scores of tokens that were generated before."
@@ -47,7 +55,7 @@ class SamplingConfig(Config):
         description="Words whose tokens never follow each other, as the tokenizer cuts them alone and after a space.",
     )
     stop: tuple[str, ...] = Field((), description="Texts that end the generation, and are not printed.")
-    max_tokens: int = Field(50, ge=0, description="The most tokens to generate.")
+    max_tokens: int = Field(50, ge=0, le=MANY, description="The most tokens to generate.")
     overflow: Literal["refuse", "slide"] = Field(
         "refuse",
         description="What happens at the end of the context: refuse (the text ends there, and a longer prompt is an "

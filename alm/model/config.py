@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from alm import kinds
 from alm.config.base import Config, OfKind
@@ -12,6 +13,9 @@ from alm.errors import ConfigError
 
 # Tables of token ids have rows in multiples of this, which suit the matrix units of GPUs.
 ROW_MULTIPLE = 64
+# Beyond anything that was ever trained, and near enough that what is counted stays countable.
+WIDEST, DEEPEST, MOST_HEADS, MOST_TOKEN_IDS, LONGEST = 2**17, 1024, 4096, 2**24, 2**24
+Width = Annotated[int, Field(gt=0, le=WIDEST)]
 
 
 def padded(vocab_size: int) -> int:
@@ -19,24 +23,31 @@ def padded(vocab_size: int) -> int:
     return -(-vocab_size // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
+def _misfit(message: str) -> PydanticCustomError:
+    """An error that says by itself which values do not go together."""
+    return PydanticCustomError("kind", "{message}", {"message": message})
+
+
 class ModelConfig(Config):
     """A decoder-only transformer; the defaults are a Llama with one key/value head."""
 
-    d_model: PositiveInt = Field(384, description="Width of the residual stream.")
-    n_layers: PositiveInt = Field(8, description="Number of transformer blocks.")
-    head_dim: Literal["auto"] | PositiveInt = Field(
+    d_model: Width = Field(384, description="Width of the residual stream.")
+    n_layers: int = Field(8, ge=1, le=DEEPEST, description="Number of transformer blocks.")
+    head_dim: Literal["auto"] | Width = Field(
         "auto", description="Width of one head, or `auto` for `d_model` / `n_heads`."
     )
-    n_heads: PositiveInt = Field(6, description="Number of query heads in each attention.")
-    n_kv_heads: PositiveInt = Field(
-        1, description="Number of key and value heads, each shared by a group of query heads."
+    n_heads: int = Field(6, ge=1, le=MOST_HEADS, description="Number of query heads in each attention.")
+    n_kv_heads: int = Field(
+        1, ge=1, le=MOST_HEADS, description="Number of key and value heads, each shared by a group of query heads."
     )
-    ffn_hidden_size: PositiveInt = Field(1536, description="Width inside the feed-forward layer.")
-    vocab_size: Literal["auto"] | PositiveInt = Field(
+    ffn_hidden_size: int = Field(1536, ge=1, le=8 * WIDEST, description="Width inside the feed-forward layer.")
+    vocab_size: Literal["auto"] | Annotated[int, Field(gt=0, le=MOST_TOKEN_IDS)] = Field(
         "auto", description="Number of token ids, or `auto` for as many as the tokenizer has."
     )
-    max_position_embeddings: PositiveInt = Field(1024, description="The longest sequence in tokens, prompt included.")
-    rope_theta: float = Field(10000.0, gt=0, description="Base of the rotary frequencies.")
+    max_position_embeddings: int = Field(
+        1024, ge=1, le=LONGEST, description="The longest sequence in tokens, prompt included."
+    )
+    rope_theta: float = Field(10000.0, gt=1, le=1e12, description="Base of the rotary frequencies.")
     positions: Annotated[Config, OfKind("alm.model.positions", default="rope")] = Field(
         cast(Config, "rope"), validate_default=True, description="How a token's position enters the model."
     )
@@ -59,20 +70,23 @@ class ModelConfig(Config):
     copy_init: float = Field(
         0.0,
         ge=0,
+        le=100,
         description="How much of what it reads each attention hands on unchanged before it has learned anything; "
         "0 begins with noise. With 1 or 2 and tied embeddings a small model copies names far sooner "
         "(docs/benchmarks.md); the first loss may then lie below that of a uniform guess.",
     )
     tie_embeddings: bool = Field(True, description="Whether the output head is the embedding table.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping a value while training.")
-    norm_eps: float = Field(1e-6, gt=0, description="What is added to the mean square before its root is taken.")
+    norm_eps: float = Field(
+        1e-6, ge=1e-12, le=1, description="What is added to the mean square before its root is taken."
+    )
 
     @field_validator("n_heads")
     @classmethod
     def _heads_divide_width(cls, n_heads: int, info: ValidationInfo) -> int:
         d_model = info.data.get("d_model")
         if info.data.get("head_dim") == "auto" and d_model is not None and d_model % n_heads:
-            raise ValueError(f"n_heads {n_heads} does not divide d_model {d_model}")
+            raise _misfit(f"n_heads {n_heads} does not divide d_model {d_model}")
         return n_heads
 
     @field_validator("n_kv_heads")
@@ -80,14 +94,14 @@ class ModelConfig(Config):
     def _kv_heads_divide_heads(cls, n_kv_heads: int, info: ValidationInfo) -> int:
         n_heads = info.data.get("n_heads")
         if n_heads is not None and n_heads % n_kv_heads:
-            raise ValueError(f"n_kv_heads {n_kv_heads} does not divide n_heads {n_heads}")
+            raise _misfit(f"n_kv_heads {n_kv_heads} does not divide n_heads {n_heads}")
         return n_kv_heads
 
     @model_validator(mode="after")
     def _end_of_text_is_a_token(self) -> Self:
         end = getattr(self.attention, "end_of_text_id", 0)
         if isinstance(self.vocab_size, int) and end >= self.vocab_size:
-            raise ValueError(f"attention.end_of_text_id {end} is no token of {self.vocab_size}")
+            raise ValueError(f"attention.end_of_text_id {end} is not one of {self.vocab_size} token ids")
         return self
 
     @model_validator(mode="after")

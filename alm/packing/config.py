@@ -6,14 +6,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from alm.config.base import Config
+from alm.config.base import MANY, Config
 
 
 class PackConfig(Config):
     """How text becomes shards."""
 
-    seq_len: int = Field(default=512, ge=2, description="Tokens that a sequence predicts.")
-    sequences_per_shard: int = Field(default=2048, ge=1, description="Sequences in a full shard.")
+    seq_len: int = Field(default=512, ge=2, le=2**24, description="Tokens that a sequence predicts.")
+    sequences_per_shard: int = Field(default=2048, ge=1, le=MANY, description="Sequences in a full shard.")
     mode: Literal["auto", "concat", "bestfit"] = Field(
         default="auto",
         description="How documents become sequences: concat joins all and cuts the stream, bestfit starts sequences at "

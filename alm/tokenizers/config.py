@@ -15,4 +15,6 @@ class TokenizerConfig(Config):
     model: Annotated[Config, OfKind("alm.tokenizers.models", default="bpe")] = Field(
         default="bpe", validate_default=True, description="The kind of tokenizer."
     )
-    vocab_size: int = Field(default=32000, ge=1, description="Number of token ids, special tokens and bytes included.")
+    vocab_size: int = Field(
+        default=32000, ge=1, le=2**24, description="Number of token ids, special tokens and bytes included."
+    )

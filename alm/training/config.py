@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from alm import kinds
-from alm.config.base import Config, OfKind
+from alm.config.base import MANY, MANY_BYTES, SEEDS, Config, OfKind
 from alm.data.config import DataConfig
 from alm.errors import ConfigError
 from alm.model.config import ModelConfig
+
+# Of a step: whoever asks for more means something else.
+MOST_SEQUENCES = 2**20
 
 
 class TrainingConfig(Config):
     """How long a run is, how its steps are cut up, and when it is saved."""
 
-    max_steps: int = Field(default=1000, ge=1, description="Optimizer steps of the whole run.")
-    micro_batch_size: int = Field(default=8, ge=1, description="Sequences in one forward.")
-    gradient_accumulation: int = Field(default=4, ge=1, description="Micro-batches in one step.")
-    gradient_clip_norm: float = Field(default=1.0, gt=0, description="Largest norm of all gradients together.")
+    max_steps: int = Field(default=1000, ge=1, le=MANY, description="Optimizer steps of the whole run.")
+    micro_batch_size: int = Field(default=8, ge=1, le=MOST_SEQUENCES, description="Sequences in one forward.")
+    gradient_accumulation: int = Field(default=4, ge=1, le=MOST_SEQUENCES, description="Micro-batches in one step.")
+    gradient_clip_norm: float = Field(default=1.0, gt=0, le=1e12, description="Largest norm of all gradients together.")
     z_loss: float = Field(
-        default=0.0, ge=0, description="Weight of the squared logarithm of the softmax's sum, which keeps scores small."
+        default=0.0,
+        ge=0,
+        le=1e3,
+        description="Weight of the squared logarithm of the softmax's sum, which keeps scores small.",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="Precision of the forward; auto takes the fastest that is safe on the device."
     )
     seed: int = Field(
-        default=1337, ge=0, lt=2**63, description="Decides the initial weights and the order of sequences."
+        default=1337, ge=0, lt=SEEDS, description="Decides the initial weights and the order of sequences."
     )
-    checkpoint_interval: int = Field(default=500, ge=1, description="Steps between checkpoints.")
-    keep_last: int = Field(default=3, ge=1, description="Numbered checkpoints that are kept.")
+    checkpoint_interval: int = Field(default=500, ge=1, le=MANY, description="Steps between checkpoints.")
+    keep_last: int = Field(default=3, ge=1, le=MANY, description="Numbered checkpoints that are kept.")
     keep_every: int | None = Field(
-        default=None, ge=1, description="Steps between checkpoints that are kept for ever; absent keeps none so."
+        default=None,
+        ge=1,
+        le=MANY,
+        description="Steps between checkpoints that are kept for ever; absent keeps none so.",
     )
     keep_best: bool = Field(
         default=False,
@@ -42,6 +51,7 @@ class TrainingConfig(Config):
     max_skipped_in_row: int = Field(
         default=10,
         ge=1,
+        le=MANY,
         description="Steps skipped in a row, because a loss or gradient was not finite, that end the run.",
     )
     compile: bool | Literal["auto"] = Field(
@@ -60,6 +70,15 @@ class TrainingConfig(Config):
         default="auto", description="CPU threads; auto is what PyTorch takes on the first machine."
     )
 
+    @model_validator(mode="after")
+    def _step_can_be_counted(self) -> Self:
+        if self.sequences_per_step > MOST_SEQUENCES:
+            raise ValueError(
+                f"micro_batch_size {self.micro_batch_size:,} x gradient_accumulation {self.gradient_accumulation:,} "
+                f"are more than {MOST_SEQUENCES:,} sequences in a step"
+            )
+        return self
+
     @property
     def sequences_per_step(self) -> int:
         """Sequences in one optimizer update."""
@@ -69,8 +88,10 @@ class TrainingConfig(Config):
 class ValidationConfig(Config):
     """When held-out text is scored, and how much of it."""
 
-    interval: int = Field(default=250, ge=1, description="Steps between validations.")
-    bytes: int = Field(default=1_000_000, ge=1, description="UTF-8 bytes of held-out text scored each time.")
+    interval: int = Field(default=250, ge=1, le=MANY, description="Steps between validations.")
+    bytes: int = Field(
+        default=1_000_000, ge=1, le=MANY_BYTES, description="UTF-8 bytes of held-out text scored each time."
+    )
 
 
 class SamplesConfig(Config):
@@ -82,17 +103,20 @@ class SamplesConfig(Config):
         "beginnings of some held-out documents.",
     )
     count: int = Field(
-        default=10, ge=1, description="At how many steps: the first, the last, and between them ever further apart."
+        default=10,
+        ge=1,
+        le=MANY,
+        description="At how many steps: the first, the last, and between them ever further apart.",
     )
-    max_tokens: int = Field(default=64, ge=1, description="The most tokens of a continuation.")
-    temperature: float = Field(default=0.8, ge=0, description="As of `alm sample`; 0 is greedy.")
-    top_k: int = Field(default=40, ge=0, description="As of `alm sample`; 0 is greedy.")
+    max_tokens: int = Field(default=64, ge=1, le=MANY, description="The most tokens of a continuation.")
+    temperature: float = Field(default=0.8, ge=0, le=1e3, description="As of `alm sample`; 0 is greedy.")
+    top_k: int = Field(default=40, ge=0, le=MANY, description="As of `alm sample`; 0 is greedy.")
 
 
 class LoggingConfig(Config):
     """What a run says while it goes on."""
 
-    log_interval: int = Field(default=10, ge=1, description="Steps between lines of metrics.")
+    log_interval: int = Field(default=10, ge=1, le=MANY, description="Steps between lines of metrics.")
     rich_progress: bool = Field(default=True, description="Whether a terminal shows the live panel.")
     sinks: tuple[Annotated[Config, OfKind("alm.training.sinks")], ...] = Field(
         default=(), description="Trackers that get the rows of metrics, and samples, besides the run's own files."

@@ -109,8 +109,12 @@ def sizes_of_trees(training: TrainingConfig, *, ranks: int = 1) -> list[int] | N
     """
     if not training.reproducible:
         return None
-    found = (cut(training, most=size, ranks=ranks) for size in range(1, training.sequences_per_step + 1))
-    return sorted({each.micro_batch_size for each in found if each is not None})
+    found: list[int] = []
+    most = training.sequences_per_step
+    while (smaller := cut(training, most=most, ranks=ranks)) is not None:
+        found.append(smaller.micro_batch_size)
+        most = smaller.micro_batch_size - 1
+    return sorted(found)
 
 
 def cut(training: TrainingConfig, *, most: int, ranks: int = 1) -> TrainingConfig | None:

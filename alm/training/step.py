@@ -57,7 +57,7 @@ def train_step(
         keys = _dropout_keys(state, batch, seed=seed, first=place)
         place += len(batch.inputs)
         with state.sharing.micro_batch(is_last=number == len(micro_batches) - 1):
-            losses.append(_backward(state, batch, keys, choice=choice, targets=targets, z_weight=z_weight))
+            losses.append(_backward(state, batch, keys=keys, choice=choice, targets=targets, z_weight=z_weight))
     total = state.sharing.finish(losses)
     if state.scaler is not None:
         state.scaler.unscale_(state.model.parameters())
@@ -107,8 +107,8 @@ def _dropout_keys(state: TrainState, batch: MicroBatch, *, seed: int, first: int
 def _backward(
     state: TrainState,
     batch: MicroBatch,
-    keys: torch.Tensor | None,
     *,
+    keys: torch.Tensor | None,
     choice: Choice,
     targets: int,
     z_weight: float,

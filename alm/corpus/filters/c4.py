@@ -23,8 +23,8 @@ class Config(base.Config):
     """Which of the rules apply."""
 
     kind: Literal["c4"] = Field(default="c4", description="Apply the rules of C4.")
-    min_words_per_line: int = Field(default=3, ge=0, description="Lines with fewer words go.")
-    min_sentences: int = Field(default=5, ge=0, description="Documents with fewer sentences go.")
+    min_words_per_line: int = Field(default=3, ge=0, le=base.MANY, description="Lines with fewer words go.")
+    min_sentences: int = Field(default=5, ge=0, le=base.MANY, description="Documents with fewer sentences go.")
     drop_braces: bool = Field(default=True, description="Whether documents with a curly bracket go.")
     drop_lorem_ipsum: bool = Field(default=True, description="Whether documents with `lorem ipsum` go.")
     drop_javascript_lines: bool = Field(default=True, description="Whether lines that name JavaScript go.")

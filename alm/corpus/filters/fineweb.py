@@ -21,12 +21,12 @@ class Config(base.Config):
     min_punctuated_lines: float = Field(
         default=0.12, ge=0, le=1, description="Least share of lines that end with punctuation."
     )
-    short_line_characters: int = Field(default=30, ge=0, description="Most characters of a short line.")
+    short_line_characters: int = Field(default=30, ge=0, le=base.MANY, description="Most characters of a short line.")
     max_short_lines: float = Field(default=0.67, ge=0, le=1, description="Most short lines.")
     max_repeated_line_characters: float = Field(
         default=0.01, ge=0, le=1, description="Most characters in lines that were there before."
     )
-    max_newlines_per_word: float = Field(default=0.3, ge=0, description="Most newlines for each word.")
+    max_newlines_per_word: float = Field(default=0.3, ge=0, le=base.MANY, description="Most newlines for each word.")
 
 
 def build(config: Config) -> Callable[[Draft], Draft | Drop]:

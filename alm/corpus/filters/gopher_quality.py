@@ -22,15 +22,21 @@ class Config(base.Config):
     """The thresholds."""
 
     kind: Literal["gopher_quality"] = Field(default="gopher_quality", description="Apply Gopher's quality rules.")
-    min_words: int = Field(default=50, ge=0, description="Fewest words that are not symbols.")
-    max_words: int = Field(default=100_000, ge=1, description="Most words that are not symbols.")
-    min_mean_word_length: float = Field(default=3.0, ge=0, description="Least mean length of these words.")
-    max_mean_word_length: float = Field(default=10.0, ge=0, description="Greatest mean length of these words.")
-    max_symbol_ratio: float = Field(default=0.1, ge=0, description="Most hash signs, or ellipses, for each word.")
+    min_words: int = Field(default=50, ge=0, le=base.MANY, description="Fewest words that are not symbols.")
+    max_words: int = Field(default=100_000, ge=1, le=base.MANY, description="Most words that are not symbols.")
+    min_mean_word_length: float = Field(
+        default=3.0, ge=0, le=base.MANY, description="Least mean length of these words."
+    )
+    max_mean_word_length: float = Field(
+        default=10.0, ge=0, le=base.MANY, description="Greatest mean length of these words."
+    )
+    max_symbol_ratio: float = Field(
+        default=0.1, ge=0, le=base.MANY, description="Most hash signs, or ellipses, for each word."
+    )
     max_bullet_lines: float = Field(default=0.9, ge=0, le=1, description="Most lines that begin with a bullet.")
     max_ellipsis_lines: float = Field(default=0.3, ge=0, le=1, description="Most lines that end with an ellipsis.")
     min_alphabetic_words: float = Field(default=0.8, ge=0, le=1, description="Least share of words with a letter.")
-    min_stop_words: int = Field(default=2, ge=0, description="Fewest different stop words.")
+    min_stop_words: int = Field(default=2, ge=0, le=base.MANY, description="Fewest different stop words.")
     stop_words: tuple[str, ...] = Field(
         default=("the", "be", "to", "of", "and", "that", "have", "with"), description="The stop words."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -18,22 +18,32 @@ _PARAGRAPH_END = re.compile(r"\n{2,}")
 _LINE_END = re.compile(r"\n+")
 
 
+Words = Annotated[int, Field(ge=1, le=100)]
+Share = Annotated[float, Field(ge=0, le=base.MANY)]
+
+
 class Config(base.Config):
     """The thresholds: shares of lines, of paragraphs, and of characters of the text."""
 
     kind: Literal["gopher_repetition"] = Field(
         default="gopher_repetition", description="Apply Gopher's repetition rules."
     )
-    max_repeated_lines: float = Field(default=0.30, ge=0, description="Most lines that were there before.")
-    max_repeated_paragraphs: float = Field(default=0.30, ge=0, description="Most paragraphs that were there before.")
-    max_repeated_line_characters: float = Field(default=0.20, ge=0, description="Most characters in such lines.")
-    max_repeated_paragraph_characters: float = Field(
-        default=0.20, ge=0, description="Most characters in such paragraphs."
+    max_repeated_lines: float = Field(
+        default=0.30, ge=0, le=base.MANY, description="Most lines that were there before."
     )
-    max_top_characters: dict[int, float] = Field(
+    max_repeated_paragraphs: float = Field(
+        default=0.30, ge=0, le=base.MANY, description="Most paragraphs that were there before."
+    )
+    max_repeated_line_characters: float = Field(
+        default=0.20, ge=0, le=base.MANY, description="Most characters in such lines."
+    )
+    max_repeated_paragraph_characters: float = Field(
+        default=0.20, ge=0, le=base.MANY, description="Most characters in such paragraphs."
+    )
+    max_top_characters: dict[Words, Share] = Field(
         default={2: 0.20, 3: 0.18, 4: 0.16}, description="By n, most characters in the most frequent n-gram."
     )
-    max_repeated_characters: dict[int, float] = Field(
+    max_repeated_characters: dict[Words, Share] = Field(
         default={5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10},
         description="By n, most characters in n-grams that were there before.",
     )

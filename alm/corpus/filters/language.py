@@ -24,7 +24,7 @@ class Config(base.Config):
     )
     keep: tuple[str, ...] = Field(default=("en",), min_length=1, description="Languages that stay, by ISO 639 code.")
     threshold: float = Field(default=0.65, ge=0, le=1, description="Least score of such a language.")
-    characters: int = Field(default=2000, ge=1, description="How much of a document is looked at.")
+    characters: int = Field(default=2000, ge=1, le=base.MANY, description="How much of a document is looked at.")
 
 
 def build(config: Config) -> Callable[[Draft], Draft | Drop]:

@@ -17,10 +17,10 @@ class Config(base.Config):
     """Bounds in UTF-8 bytes and in words; absent ones do not bind."""
 
     kind: Literal["length"] = Field(default="length", description="Drop documents that are too short or too long.")
-    min_bytes: int | None = Field(default=None, ge=0, description="Fewest bytes.")
-    max_bytes: int | None = Field(default=None, ge=1, description="Most bytes.")
-    min_words: int | None = Field(default=None, ge=0, description="Fewest words.")
-    max_words: int | None = Field(default=None, ge=1, description="Most words.")
+    min_bytes: int | None = Field(default=None, ge=0, le=base.MANY, description="Fewest bytes.")
+    max_bytes: int | None = Field(default=None, ge=1, le=base.MANY, description="Most bytes.")
+    min_words: int | None = Field(default=None, ge=0, le=base.MANY, description="Fewest words.")
+    max_words: int | None = Field(default=None, ge=1, le=base.MANY, description="Most words.")
 
 
 def build(config: Config) -> Callable[[Draft], Draft | Drop]:

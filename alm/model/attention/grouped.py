@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from alm.config import base
+from alm.config.base import MANY
 
 if TYPE_CHECKING:
     from alm.model.attention._grouped import GroupedAttention
@@ -22,15 +23,15 @@ class Config(base.Config):
 
     kind: Literal["grouped"] = Field("grouped", description="Causal attention, key and value heads shared in groups.")
     window: int | None = Field(
-        None, gt=0, description="Tokens that a token sees, itself included; absent: all that came before."
+        None, gt=0, le=MANY, description="Tokens that a token sees, itself included; absent: all that came before."
     )
     full_every: int = Field(
-        4, ge=0, description="With a window, every so many layers see all that came before; 0: none does."
+        4, ge=0, le=MANY, description="With a window, every so many layers see all that came before; 0: none does."
     )
     document_mask: bool = Field(
         False, description="Whether a token sees only its own document; an end-of-text token opens one."
     )
-    end_of_text_id: int = Field(0, ge=0, description="The token that opens a document, for document_mask.")
+    end_of_text_id: int = Field(0, ge=0, le=MANY, description="The token that opens a document, for document_mask.")
 
 
 def build(config: Config, model: ModelConfig, layer: int) -> GroupedAttention:

@@ -1,4 +1,4 @@
-"""Kinds of position encoding: a module has `Config`, `check(model)` and `build(config, model)`.
+"""Kinds of position encoding: a module has `Config`, `check(model)`, `table_bytes(model)` and `build(config, model)`.
 
 What `build` returns is a `Positions`. The tensor code lies in a private module beside the kind, so that
 reading a configuration does not import torch.

@@ -23,6 +23,11 @@ def check(model: ModelConfig) -> None:
     """Any shape can have biases."""
 
 
+def table_bytes(model: ModelConfig) -> int:
+    """A slope for each head is next to nothing."""
+    return 0
+
+
 def build(config: Config, model: ModelConfig) -> LinearBiases:
     """A slope for each head."""
     from alm.model.positions._alibi import LinearBiases

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 
 from alm.config import base
+from alm.config.base import MANY
 
 if TYPE_CHECKING:
     from alm.model.config import ModelConfig
@@ -23,15 +24,17 @@ class Scaling(base.Config):
     method: Literal["none", "linear", "yarn"] = Field(
         "none", description="none, linear (all positions are divided), or yarn (slow pairs are slowed down)."
     )
-    factor: float = Field(1.0, ge=1, description="How much longer sequences are than those of the first training.")
+    factor: float = Field(
+        1.0, ge=1, le=1e6, description="How much longer sequences are than those of the first training."
+    )
     original_max_position_embeddings: int | None = Field(
-        None, gt=0, description="The longest sequence of the first training, which yarn needs."
+        None, gt=0, le=MANY, description="The longest sequence of the first training, which yarn needs."
     )
     beta_fast: float = Field(
-        32.0, gt=0, description="With yarn, pairs that turn so often in a first sequence stay as they are."
+        32.0, ge=1e-3, le=1e6, description="With yarn, pairs that turn so often in a first sequence stay as they are."
     )
     beta_slow: float = Field(
-        1.0, gt=0, description="With yarn, pairs that turn no more often than this are fully slowed down."
+        1.0, ge=1e-3, le=1e6, description="With yarn, pairs that turn no more often than this are fully slowed down."
     )
 
     @model_validator(mode="after")
@@ -56,6 +59,11 @@ def check(model: ModelConfig) -> None:
         is_given = model.head_dim == model.head_width
         where = "head_dim" if is_given else f"d_model {model.d_model} / n_heads {model.n_heads}"
         raise ValueError(f"rope needs an even head width, and {where} = {model.head_width}")
+
+
+def table_bytes(model: ModelConfig) -> int:
+    """What cosines and sines of all positions take."""
+    return 4 * model.max_position_embeddings * model.head_width
 
 
 def build(config: Config, model: ModelConfig) -> Rotary:

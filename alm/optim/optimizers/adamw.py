@@ -16,23 +16,29 @@ if TYPE_CHECKING:
 # Each entry of a parameter is updated by itself, so ranks may hold parts of it.
 WORKS_ON_PARTS = True
 
-Beta = Annotated[float, Field(ge=0, lt=1)]
+Beta = Annotated[float, Field(ge=0, le=1 - 1e-6)]  # nearer to 1, fp32 does not know it from 1
 
 
 class Config(BaseConfig):
     """AdamW; weight decay acts on matrices only."""
 
     kind: Literal["adamw"] = "adamw"
-    lr: float = Field(default=3.0e-4, gt=0, description="Peak learning rate.")
+    lr: float = Field(default=3.0e-4, gt=0, le=100, description="Peak learning rate.")
     embedding_lr: float | None = Field(
-        default=None, gt=0, description="Peak learning rate of the embedding table and the head; absent is `lr`."
+        default=None,
+        gt=0,
+        le=100,
+        description="Peak learning rate of the embedding table and the head; absent is `lr`.",
     )
     scalar_lr: float | None = Field(
-        default=None, gt=0, description="Peak learning rate of scalars and vectors that are no gains; absent is `lr`."
+        default=None,
+        gt=0,
+        le=100,
+        description="Peak learning rate of scalars and vectors that are no gains; absent is `lr`.",
     )
     betas: tuple[Beta, Beta] = Field(default=(0.9, 0.95), description="Decay rates of the two moments.")
-    weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay of matrices.")
-    eps: float = Field(default=1.0e-8, gt=0, description="Added to the root of the second moment.")
+    weight_decay: float = Field(default=0.1, ge=0, le=100, description="Decoupled weight decay of matrices.")
+    eps: float = Field(default=1.0e-8, ge=1e-30, le=1, description="Added to the root of the second moment.")
 
 
 def moments(config: Config) -> Moments:

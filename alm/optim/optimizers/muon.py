@@ -21,16 +21,16 @@ WORKS_ON_PARTS = True
 # falls with the width is also what Yang et al. 2022, "Tensor Programs V", table 8, say of Adam and output weights.
 _EMBEDDING_LR_BY_WIDTH, _HIGHEST_EMBEDDING_LR = 0.03 * 128, 0.05
 
-Beta = Annotated[float, Field(ge=0, lt=1)]
+Beta = Annotated[float, Field(ge=0, le=1 - 1e-6)]  # nearer to 1, fp32 does not know it from 1
 
 
 class Config(BaseConfig):
     """Muon for matrices; embeddings, head, gains and scalars follow AdamW at rates of their own, without decay."""
 
     kind: Literal["muon"] = "muon"
-    lr: float = Field(default=0.02, gt=0, description="Peak learning rate of the matrices.")
+    lr: float = Field(default=0.02, gt=0, le=100, description="Peak learning rate of the matrices.")
     momentum: Beta = Field(default=0.95, description="Decay rate of the matrices' Nesterov momentum.")
-    weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay of the matrices.")
+    weight_decay: float = Field(default=0.1, ge=0, le=100, description="Decoupled weight decay of the matrices.")
     orthogonalization: Literal["polar_express", "newton_schulz"] = Field(
         default="polar_express",
         description="Polynomials that make updates orthogonal: those of Amsel et al. 2025, or Jordan's one.",
@@ -43,20 +43,23 @@ class Config(BaseConfig):
         description="What an update is multiplied with: spectral is sqrt(max(1, rows / columns)), rms is "
         "0.2 sqrt(max(rows, columns)), at which the rates of AdamW fit.",
     )
-    embedding_lr: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+    embedding_lr: Annotated[float, Field(gt=0, le=100)] | Literal["auto"] = Field(
         default="auto",
         description="Peak learning rate of the embedding table; auto is 0.03 at a width of 128, and less in proportion "
         "where a table is wider, more where it is narrower, up to 0.05.",
     )
     head_lr: float | None = Field(
-        default=None, gt=0, description="Peak learning rate of a head that is not tied; absent is `embedding_lr`."
+        default=None,
+        gt=0,
+        le=100,
+        description="Peak learning rate of a head that is not tied; absent is `embedding_lr`.",
     )
-    gain_lr: float = Field(default=0.003, gt=0, description="Peak learning rate of the gains of norms.")
+    gain_lr: float = Field(default=0.003, gt=0, le=100, description="Peak learning rate of the gains of norms.")
     scalar_lr: float | None = Field(
-        default=None, gt=0, description="Peak learning rate of scalars and other vectors; absent is `gain_lr`."
+        default=None, gt=0, le=100, description="Peak learning rate of scalars and other vectors; absent is `gain_lr`."
     )
     betas: tuple[Beta, Beta] = Field(default=(0.9, 0.95), description="Decay rates of AdamW's two moments.")
-    eps: float = Field(default=1.0e-8, gt=0, description="Added to the root of AdamW's second moment.")
+    eps: float = Field(default=1.0e-8, ge=1e-30, le=1, description="Added to the root of AdamW's second moment.")
 
 
 def moments(config: Config) -> Moments:

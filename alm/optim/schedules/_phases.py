@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from alm.config.base import MANY
 from alm.config.base import Config as BaseConfig
 
 WARMUP_SHARE = 0.05
@@ -14,10 +15,10 @@ WARMUP_SHARE = 0.05
 class Phases(BaseConfig):
     """A linear warm-up at the start and a share of the peak that is left at the end."""
 
-    warmup_steps: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+    warmup_steps: Annotated[int, Field(ge=0, le=MANY)] | Literal["auto"] = Field(
         default="auto", description="Steps over which the rate rises to its peak; auto is a twentieth of all steps."
     )
-    total_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+    total_steps: Annotated[int, Field(ge=1, le=MANY)] | Literal["auto"] = Field(
         default="auto", description="Step at which the decay ends; auto is `training.max_steps`."
     )
     final_fraction: float = Field(default=0.1, ge=0, le=1, description="Share of the peak that is left at the end.")

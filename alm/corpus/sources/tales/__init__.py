@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from alm.config.base import MANY, SEEDS
 from alm.corpus.config import SourceConfig
 from alm.corpus.document import Document, Items, Part, Survey
 from alm.corpus.sources.tales.tell import tell
@@ -26,8 +27,8 @@ class Config(SourceConfig):
     """How many tales, and from which seed."""
 
     kind: Literal["tales"] = Field(default="tales", description="Tell the built-in tales.")
-    documents: int = Field(default=10000, gt=0, description="How many tales are told.")
-    seed: int = Field(default=1337, ge=0, description="Decides every tale.")
+    documents: int = Field(default=10000, gt=0, le=MANY, description="How many tales are told.")
+    seed: int = Field(default=1337, ge=0, lt=SEEDS, description="Decides every tale.")
 
 
 def inputs(config: Config) -> list[Path]:
