@@ -20,6 +20,7 @@ from alm.artifacts import PackedShard, PackMetadata
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.errors import ArtifactError
 from alm.files import sha256
+from alm.packing.mapping import Unmapped, arrays
 
 METADATA_NAME = "metadata.json"
 TOKENIZER_NAME = "tokenizer.json"
@@ -34,7 +35,7 @@ def pack_command(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class TokenStream:
-    """The tokens of one split. Shards are memory-mapped: opening costs nothing, reading only what is read."""
+    """The tokens of one split. Shards are memory-mapped: opening costs little, reading only what is read."""
 
     folder: Path
     shards: tuple[PackedShard, ...]
@@ -53,10 +54,9 @@ class TokenStream:
         return np.concatenate([[0], np.cumsum([shard.tokens for shard in self.shards])]).astype(np.int64)
 
     @cached_property
-    def _maps(self) -> list[NDArray[np.uint32]]:
+    def _arrays(self) -> list[NDArray[np.uint32] | Unmapped]:
         width = np.dtype(self.dtype).newbyteorder("<")
-        # Plain arrays: a memmap spends more time on each slice than copying it takes.
-        return [np.asarray(np.memmap(self.folder / shard.file, dtype=width, mode="r")) for shard in self.shards]
+        return arrays([self.folder / shard.file for shard in self.shards], dtype=width)
 
     def tokens(self, start: int, length: int) -> Ids:
         """`length` token ids from stream position `start`, across shards."""
@@ -65,7 +65,7 @@ class TokenStream:
         filled = 0
         while filled < length:
             offset = start + filled - int(self._starts[shard])
-            piece = self._maps[shard][offset : offset + length - filled]
+            piece = self._arrays[shard][offset : offset + length - filled]
             out[filled : filled + len(piece)] = piece
             filled += len(piece)
             shard += 1
@@ -79,12 +79,13 @@ class TokenStream:
         shards = np.searchsorted(self._starts, starts, side="right") - 1
         offsets = starts - self._starts[shards]
         is_inside = starts + length <= self._starts[shards + 1]
-        maps = self._maps
+        shard_arrays = self._arrays
         # A loop over slices is faster than one look-up of every token.
         for row, (shard, offset, inside) in enumerate(
             zip(shards.tolist(), offsets.tolist(), is_inside.tolist(), strict=True)
         ):
-            out[row] = maps[shard][offset : offset + length] if inside else self.tokens(int(starts[row]), length)
+            at = slice(offset, offset + length)
+            out[row] = shard_arrays[shard][at] if inside else self.tokens(int(starts[row]), length)
         return out
 
     @cached_property
@@ -114,11 +115,11 @@ class TokenStream:
         """Where in a row documents start, 0 being its first token."""
         first = row * self.stride
         found = []
-        for number, shard in enumerate(self.shards):
-            begin, end = (int(at) for at in self._starts[number : number + 2])
-            if begin <= first + self.seq_len and first < end:
-                index = np.fromfile(self.folder / shard.index_file, dtype="<i8") + begin - first
-                found.append(index[(index >= 0) & (index <= self.seq_len)])
+        holding = np.searchsorted(self._starts, [first, first + self.seq_len], side="right") - 1
+        for number in range(int(holding[0]), min(int(holding[1]) + 1, len(self.shards))):
+            shard, begin = self.shards[number], int(self._starts[number])
+            index = np.fromfile(self.folder / shard.index_file, dtype="<i8") + begin - first
+            found.append(index[(index >= 0) & (index <= self.seq_len)])
         return np.concatenate(found)
 
 
