@@ -1,0 +1,61 @@
+"""A corpus of more units than a process may have files open."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alm.corpus.config import SourceConfig
+from alm.corpus.duplicates import BANDS
+from alm.corpus.kept import UnitFiles
+from alm.corpus.lines import settle_lines
+from alm.corpus.settle import NEAR, Fates, settle
+
+UNITS = 100
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+
+
+@pytest.fixture
+def few_files() -> Iterator[None]:
+    """Twenty more than are open now."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Path(__file__).open() as next_one:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next_one.fileno() + 20, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def units(folder: Path) -> list[UnitFiles]:
+    """Units of one document each: all nearly the same, with one line in common."""
+    found = [UnitFiles(folder, number) for number in range(UNITS)]
+    for number, files in enumerate(found):
+        files.digests.write_bytes(sha256(str(number).encode()).digest())
+        np.save(files.sizes, np.array([[4, 4]], dtype=np.int64))
+        np.save(files.compared, np.array([0], dtype=np.int64))
+        np.save(files.bands, np.full((BANDS, 1), 7, dtype=np.uint64))
+        np.save(files.line_keys, np.array([7, 1000 + number], dtype=np.uint64))
+        np.save(files.line_documents, np.array([0, 0], dtype=np.uint32))
+    return found
+
+
+@pytest.mark.usefixtures("few_files")
+def test_duplicates_among_many_units_are_found(tmp_path: Path) -> None:
+    made = units(tmp_path)
+    source = SourceConfig.model_validate({"kind": "test", "deduplicate": {"near": True}})
+    settled = settle(source, made, validation_fraction=0.5, held=None, examples=10)
+    fates = [Fates.read(files, key) for files, key in zip(made, settled.fates, strict=True)]
+    assert [int(fate.code[0]) == NEAR for fate in fates] == [False] + [True] * (UNITS - 1)
+
+
+@pytest.mark.usefixtures("few_files")
+def test_lines_that_many_units_hold_are_found(tmp_path: Path) -> None:
+    made = units(tmp_path)
+    settle_lines(made, least=3, merges=True)
+    assert [len(files.repeated.read_bytes()) > 0 for files in made] == [False] * 3 + [True] * (UNITS - 3)
