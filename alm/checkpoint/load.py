@@ -1,21 +1,24 @@
-"""Loading a checkpoint: checked by hash, and never running code from the file."""
+"""Loading a checkpoint: checked by hash, read with bounds, compared with its configuration; it runs no code."""
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from alm import artifacts, files
 from alm.artifacts import CheckpointMetadata
+from alm.checkpoint.archive import Archive, opened
 from alm.checkpoint.format import FORMAT, FORMAT_VERSION, LAST_NAME, LINK_NAMES, Checkpoint, age, numbered, step_of
+from alm.checkpoint.pickled import StoredTensor, UnreadableError
+from alm.checkpoint.schema import check
 from alm.errors import AlmError, ArtifactError
 from alm.events import Listener, Warned, ignore
 
+_SUFFIX, _METADATA_SUFFIX = ".pt", ".json"
 _TRAIN_HINT = "run `alm pretrain` to make one"
 
 
@@ -33,18 +36,26 @@ def verify(path: Path) -> Found:
 
     `ckpt-last.pt` and `ckpt-best.pt` are checked against the metadata of the numbered checkpoints beside them.
     """
+    _check_is_file(path)
+    promises = list(_promises(path))
+    size = path.stat().st_size
+    digest = files.sha256(path) if any(each.bytes == size for each in promises) else None
+    for each in promises:
+        if digest is not None and each.sha256 == digest:
+            return Found(path, each.step, digest)
+    if not promises:
+        raise ArtifactError(f"`{path}` has no metadata beside it, so it may be incomplete", hint=_elsewhere(path))
+    raise ArtifactError(f"`{path}` is damaged: its hash is not the one that was written", hint=_elsewhere(path))
+
+
+def _check_is_file(path: Path) -> None:
+    files.ensure_published(path.parent)
     if path.is_dir():
         raise ArtifactError(f"`{path}` is a folder, a checkpoint is needed", hint=f"name `{path / LAST_NAME}`")
     if not path.is_file():
         raise ArtifactError(f"`{path}` does not exist", hint=_elsewhere(path))
-    digest = files.sha256(path)
-    promises = list(_promises(path))
-    for promise in promises:
-        if promise.sha256 == digest:
-            return Found(path, promise.step, digest)
-    if not promises:
-        raise ArtifactError(f"`{path}` has no metadata beside it, so it may be incomplete", hint=_elsewhere(path))
-    raise ArtifactError(f"`{path}` is damaged: its hash is not the one that was written", hint=_elsewhere(path))
+    if path.suffix == _METADATA_SUFFIX:
+        raise ArtifactError(f"`{path}` is metadata, a checkpoint is needed", hint=_elsewhere(path))
 
 
 def has_promise(path: Path) -> bool:
@@ -69,8 +80,14 @@ def _promises(path: Path) -> Iterator[CheckpointMetadata]:
 
 
 def promise(path: Path) -> CheckpointMetadata:
-    """The metadata in `path`; `ArtifactError` when it is no longer what was written."""
-    return artifacts.read(path, CheckpointMetadata, hint=f"rm {path.with_suffix('')}.*")
+    """The metadata in `path`; `ArtifactError` when it is no longer what was written, or was written of another file."""
+    hint = _elsewhere(path.with_suffix(_SUFFIX))
+    found = artifacts.read(path, CheckpointMetadata, hint=hint)
+    if found.file != path.with_suffix(_SUFFIX).name:
+        raise ArtifactError(f"`{path}` is about `{found.file}`, not about the checkpoint beside it", hint=hint)
+    if step_of(path.with_suffix(_SUFFIX)) not in (None, found.step):
+        raise ArtifactError(f"`{path}` says `step` is {found.step:,}, and its name says otherwise", hint=hint)
+    return found
 
 
 def _elsewhere(path: Path) -> str:
@@ -83,6 +100,7 @@ def newest(run: Path, *, on_event: Listener = ignore) -> Found | None:
 
     A damaged one is told and skipped: the one before it is still good.
     """
+    files.ensure_published(run)
     known = sorted((path for path in run.glob("ckpt-step*.pt") if step_of(path) is not None), key=age, reverse=True)
     for path in known:
         try:
@@ -95,26 +113,51 @@ def newest(run: Path, *, on_event: Listener = ignore) -> Found | None:
     return None
 
 
-def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
-    """The checkpoint in `path`, with tensors on `device`. Verify it first where its bytes matter."""
-    if path.is_dir():
-        raise ArtifactError(f"`{path}` is a folder, a checkpoint is needed", hint=f"name `{path / LAST_NAME}`")
-    if not path.is_file():
-        raise ArtifactError(f"`{path}` does not exist", hint=_elsewhere(path))
+def load_checkpoint(path: Path, *, device: torch.device | str = "cpu", step: int | None = None) -> Checkpoint:
+    """The checkpoint in `path`, with tensors on `device`. Verify it first where its bytes matter.
+
+    Raises `ArtifactError` for anything but a checkpoint whose fields are of their types and whose weights are those of
+    its configuration, which is known before a tensor is made, and where its step is not the one of its name, of the
+    metadata beside it, or the `step` that was promised.
+    """
+    _check_is_file(path)
     try:
-        values = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ArtifactError(f"`{path}` is no whole checkpoint: {reason}", hint=_elsewhere(path)) from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise ArtifactError(f"`{path}` is no checkpoint of alm", hint=_elsewhere(path))
-    if values.get("format_version", 0) > FORMAT_VERSION:
+        with opened(path) as archive:
+            values = archive.values()
+            if not isinstance(values, dict) or values.get("format") != FORMAT:
+                raise ArtifactError(f"`{path}` is not a checkpoint of alm", hint=_elsewhere(path))
+            _check_version(path, values.get("format_version"))
+            check(values)
+            for promised in (step, step_of(path), _step_beside(path)):
+                if promised not in (None, values["step"]):
+                    raise UnreadableError(f"its step is {values['step']:,}, and {promised:,} was promised")
+            fields_ = [field.name for field in fields(Checkpoint) if field.name in values]
+            return Checkpoint(**{name: _made(values[name], archive, device) for name in fields_})
+    except UnreadableError as error:
+        raise ArtifactError(f"`{path}` is not a whole checkpoint: {error}", hint=_elsewhere(path)) from error
+    except OSError as error:
+        raise ArtifactError(f"`{path}` cannot be read: {error.strerror or error}", hint=_elsewhere(path)) from error
+
+
+def _check_version(path: Path, version: object) -> None:
+    if isinstance(version, int) and version > FORMAT_VERSION:
         raise AlmError(
-            f"`{path}` has format version {values['format_version']}, this alm reads {FORMAT_VERSION}",
+            f"`{path}` has format version {version}, this alm reads {FORMAT_VERSION}",
             hint="run `pip install --upgrade a-lm`",
         )
-    known = [field.name for field in fields(Checkpoint) if field.name in values]
-    missing = [f.name for f in fields(Checkpoint) if f.name not in values and f.default is MISSING]
-    if missing:
-        raise ArtifactError(f"`{path}` is no whole checkpoint: it has no `{missing[0]}`", hint=_elsewhere(path))
-    return Checkpoint(**{name: values[name] for name in known})
+
+
+def _step_beside(path: Path) -> int | None:
+    beside = path.with_suffix(".json")
+    return promise(beside).step if beside.is_file() else None
+
+
+def _made(value: Any, archive: Archive, device: torch.device | str) -> Any:  # Any: what a checkpoint holds
+    """`value` with its tensors."""
+    if isinstance(value, StoredTensor):
+        return archive.tensor(value).to(device)
+    if isinstance(value, dict):
+        return {key: _made(item, archive, device) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_made(item, archive, device) for item in value)
+    return value

@@ -90,7 +90,7 @@ class _Reading:
         kind = given.get("rope_type", given.get("type", "default"))
         known = {"default": self._none, "linear": self._linear, "yarn": self._yarn}
         if not isinstance(kind, str) or kind not in known:
-            self.faults.append(f"positions are scaled as `{str(kind)[:60]}`, and alm knows linear and yarn")
+            self.faults.append(f"positions are scaled as `{_plain(kind)}`, and alm knows linear and yarn")
             return {}
         return known[kind](given)
 
@@ -169,7 +169,7 @@ class _Reading:
 
     def _only(self, given: Json, known: set[str]) -> None:
         others = sorted(key for key in given.keys() - known - _ROPE_KEYS if given[key] is not None)
-        self.faults += [f"positions have `{key}: {given[key]}`, which alm does not know" for key in others]
+        self.faults += [f"positions have `{key[:60]}: {_plain(given[key])}`, which alm does not know" for key in others]
 
     def check_plain(self) -> None:
         """Note what asks for more than our model does."""
@@ -177,21 +177,25 @@ class _Reading:
         for key, allowed in _PLAIN.items():
             value = rope.get(key, self.values.get(key, allowed[0]))
             if value not in allowed:
-                self.faults.append(f"`{key}: {str(value)[:60]}`, which alm's model does not have")
+                self.faults.append(f"`{key}: {_plain(value)}`, which alm's model does not have")
         layers = self.values.get("layer_types", [])
         others = sorted(set(layers) - {"full_attention"})
-        self.faults += [f"layers of type `{kind}`, which alm's model does not have" for kind in others]
+        self.faults += [f"layers of type `{kind[:60]}`, which alm's model does not have" for kind in others]
 
 
 def _shown(value: object) -> str:
     return json.dumps(value)[:60]
 
 
+def _plain(value: object) -> str:
+    return str(value)[:60]
+
+
 def read(values: Json) -> tuple[ModelConfig | None, list[str]]:
     """Our configuration of the model that `values` describe, or None and why there is none, a sentence each."""
     architecture = values.get("model_type")
     if architecture not in ARCHITECTURES:
-        return None, [f"`model_type: {architecture}`, and alm reads {' and '.join(ARCHITECTURES)}"]
+        return None, [f"`model_type: {_plain(architecture)}`, and alm reads {' and '.join(ARCHITECTURES)}"]
     given = {key: value for key, value in values.items() if value is not None}
     reading = _Reading({**_SHARED_DEFAULTS, **_DEFAULTS[architecture], **given})
     missing = [theirs for theirs in _NAMES.values() if theirs not in reading.values]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from alm import files
 from alm.artifacts import SHORT_HASH
-from alm.checkpoint.load import has_promise, load_checkpoint, verify
-from alm.errors import ArtifactError
+from alm.checkpoint.load import Found, has_promise, load_checkpoint, verify
+from alm.errors import ArtifactError, shell
 from alm.events import Listener, Warned, ignore
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
@@ -67,12 +67,12 @@ def load_source(checkpoint: Path, *, on_event: Listener = ignore) -> Source:
 
     Raises `ArtifactError` when either is missing or damaged, or the tokenizer is not the one it was trained with.
     """
+    found: Found | None = None
     if checkpoint.is_file() and not has_promise(checkpoint):
         on_event(Warned(f"no metadata beside `{checkpoint}` can say whether it is whole"))
-        sha256 = files.sha256(checkpoint)
     else:
-        sha256 = verify(checkpoint).sha256
-    loaded = load_checkpoint(checkpoint)
+        found = verify(checkpoint)
+    loaded = load_checkpoint(checkpoint, step=None if found is None else found.step)
     path = checkpoint.with_name(run.TOKENIZER_NAME)
     tokenizer = Tokenizer.load(path)
     if tokenizer.sha256 != loaded.tokenizer_sha256:
@@ -82,12 +82,18 @@ def load_source(checkpoint: Path, *, on_event: Listener = ignore) -> Source:
             f"  {path}  {tokenizer.sha256[:SHORT_HASH]}",
             hint=f"copy the run's own tokenizer there: `cp data/packed/tokenizer.json {path}`",
         )
+    model = ModelConfig.model_validate(loaded.config["model"])
+    if tokenizer.vocab_size > model.known_vocab_size:
+        raise ArtifactError(
+            f"`{path}` has {tokenizer.vocab_size:,} ids, and the model of `{checkpoint}` {model.known_vocab_size:,}",
+            hint=f"run `{shell('alm', 'info', checkpoint)}` to see what it was made from",
+        )
     folder = checkpoint.parent
     return Source(
         path=checkpoint,
         step=loaded.step,
-        sha256=sha256,
-        model=ModelConfig.model_validate(loaded.config["model"]),
+        sha256=files.sha256(checkpoint) if found is None else found.sha256,
+        model=model,
         weights={name: tensor.float() for name, tensor in loaded.model.items()},
         tokenizer=tokenizer,
         tokenizer_path=path,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +10,17 @@ from typing import Any
 
 from torch import Tensor
 
-from alm.errors import InputError
+from alm import shown
+from alm.errors import InputError, shell
+from alm.files import readable
+from alm.files.parse import read_json
 
 WEIGHTS_NAME, INDEX_NAME = "model.safetensors", "model.safetensors.index.json"
+_INDEX_BYTES = 16 << 20  # of a model with 1,000 layers: 2 MB
+_HEADER_BYTES = 16 << 20
+_NAME_BYTES = 255
+_LENGTH_BYTES = 8  # little-endian, before the header
+_BLOBS = "blobs"  # where the cache of the hub keeps the files that a snapshot links to
 _DTYPES = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
 
@@ -32,6 +40,8 @@ class StoredWeights:
         dtypes: set[str] = set()
         for path in paths:
             for name, shape, dtype in _described(path):
+                if name in shapes:
+                    raise InputError(f"`{folder}` stores `{name[:120]}` twice", hint=_look(folder))
                 shapes[name] = shape
                 dtypes.add(dtype)
         unknown = sorted(dtypes - _DTYPES.keys())
@@ -46,13 +56,13 @@ class StoredWeights:
         """Each tensor with its name, as it is stored."""
         for path in self.files:
             with _opened(path) as file:
-                for name in file.keys():  # noqa: SIM118 - it is no mapping
+                for name in file.keys():  # noqa: SIM118 - it is not a mapping
                     yield name, file.get_tensor(name)
 
 
 def _files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS_NAME).is_file():
-        return [folder / WEIGHTS_NAME]
+        return [_kept_inside(folder / WEIGHTS_NAME)]
     index = folder / INDEX_NAME
     if not index.is_file():
         raise InputError(
@@ -62,34 +72,70 @@ def _files(folder: Path) -> list[Path]:
     names = _indexed(index)
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise InputError(f"`{folder / missing[0]}` is missing, which `{index}` names", hint=f"run `ls {folder}`")
-    return [folder / name for name in names]
+        raise InputError(f"`{folder / missing[0]}` is missing, which `{index}` names", hint=_look(folder))
+    return [_kept_inside(folder / name) for name in names]
+
+
+def _look(folder: Path) -> str:
+    return f"run `{shell('ls', '-l', folder)}`"
+
+
+def _kept_inside(path: Path) -> Path:
+    """`path`, unless it is a link out of its folder: but for the one that the cache of the hub links to."""
+    folder, target = path.parent.resolve(), path.resolve()
+    if target.parent not in (folder, folder.parent.parent / _BLOBS):
+        raise InputError(f"`{path}` is a link to `{target}`, out of its folder", hint=_look(path.parent))
+    return path
 
 
 def _indexed(index: Path) -> list[str]:
     """The files that an index names, all of them beside it."""
-    try:
-        named = json.loads(index.read_bytes())["weight_map"].values()
-        names = sorted({str(name) for name in named})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"`{index}` is damaged: {error!r}", hint=f"run `head -c 200 {index}`") from error
-    outside = [name for name in names if Path(name).name != name]
+    values = read_json(index, most=_INDEX_BYTES)
+    named = values.get("weight_map") if isinstance(values, dict) else None
+    hint = f"run `{shell('head', '-c', '200', index)}`"
+    if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
+        raise InputError(f"`{index}` is damaged: its `weight_map` does not name a file for each tensor", hint=hint)
+    names = sorted(set(named.values()))
+    outside = [name for name in names if not _is_plain(name)]
     if outside:
-        raise InputError(f"`{index}` names `{outside[0]}`, which does not lie beside it", hint=f"run `head {index}`")
+        raise InputError(f"`{index}` names `{outside[0][:120]}`, which does not lie beside it", hint=hint)
     return names
 
 
+def _is_plain(name: str) -> bool:
+    """Whether `name` is that of a file, here and on Windows, and nothing else."""
+    is_one = Path(name).name == name and not {"/", "\\", ":"} & set(name)
+    return is_one and name.isprintable() and len(name.encode()) <= _NAME_BYTES
+
+
 def _described(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    _check_header(path)
     with _opened(path) as file:
-        for name in file.keys():  # noqa: SIM118 - it is no mapping
+        for name in file.keys():  # noqa: SIM118 - it is not a mapping
             part = file.get_slice(name)
             yield name, tuple(part.get_shape()), part.get_dtype()
 
 
-def _opened(path: Path) -> Any:  # Any: a context manager of a library without types
+def _check_header(path: Path) -> None:
+    """Refuse a header that is longer than any, before the library reads it."""
+    with readable(path), path.open("rb") as file:
+        size = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    most = min(_HEADER_BYTES, path.stat().st_size - _LENGTH_BYTES)
+    if size > most:
+        raise _damaged(path, f"its header has {size:,} bytes, more than {max(most, 0):,}")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:  # Any: of a library without types
+    """The file for reading. The library compares the places of tensors with the size of the file."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        return safe_open(path, framework="pt")
+        with safe_open(path, framework="pt") as file:
+            yield file
     except (SafetensorError, OSError) as error:
-        raise InputError(f"`{path}` is damaged: {error}", hint="fetch the file again") from error
+        raise _damaged(path, shown.reason(error)) from error
+
+
+def _damaged(path: Path, reason: str) -> InputError:
+    return InputError(f"`{path}` is damaged: {reason}", hint="fetch the file again")

@@ -10,7 +10,7 @@ from alm import device
 from alm.artifacts import SHORT_HASH
 from alm.checkpoint.format import LAST_NAME
 from alm.checkpoint.load import has_promise, load_checkpoint, verify
-from alm.errors import ArtifactError
+from alm.errors import ArtifactError, shell
 from alm.events import Listener, Warned, ignore
 from alm.generation.sampling import SamplingConfig
 from alm.generation.texts import Finished, Written, write
@@ -57,12 +57,13 @@ def load_model(
 
     Raises `ArtifactError` when the checkpoint is damaged, or was trained with another tokenizer.
     """
+    step: int | None = None
     if checkpoint.is_file() and not has_promise(checkpoint):
         on_event(Warned(f"no metadata beside `{checkpoint}` can say whether it is whole"))
     else:
-        verify(checkpoint)
+        step = verify(checkpoint).step
     target = device.choose(device_name, precision="fp32").device
-    loaded = load_checkpoint(checkpoint, device=target)
+    loaded = load_checkpoint(checkpoint, device=target, step=step)
     path = tokenizer or checkpoint.with_name("tokenizer.json")
     words = Tokenizer.load(path)
     if words.sha256 != loaded.tokenizer_sha256:
@@ -72,6 +73,12 @@ def load_model(
             f"  {path}  {words.sha256[:SHORT_HASH]}",
             hint=f"leave out `--tokenizer`, or give `--tokenizer {checkpoint.with_name('tokenizer.json')}`",
         )
-    model = Transformer(ModelConfig.model_validate(loaded.config["model"]))
+    config = ModelConfig.model_validate(loaded.config["model"])
+    if words.vocab_size > config.known_vocab_size:
+        raise ArtifactError(
+            f"`{path}` has {words.vocab_size:,} ids, and the model of `{checkpoint}` {config.known_vocab_size:,}",
+            hint=f"run `{shell('alm', 'info', checkpoint)}` to see what it was made from",
+        )
+    model = Transformer(config)
     model.load_state_dict(loaded.model)
     return LoadedModel(model.to(target).eval(), words)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from alm import artifacts
 from alm.artifacts import SHORT_HASH, FileRecord
@@ -18,9 +14,10 @@ from alm.checkpoint.load import load_checkpoint, verify
 from alm.errors import ArtifactError, ConfigError
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
+from alm.model.weights import shapes_of
 from alm.packing.shards import PackedData
 from alm.training import run
-from alm.training.parallel import parted
+from alm.training.state import put_weights_
 
 
 @dataclass(frozen=True)
@@ -77,20 +74,18 @@ def _check_tokenizer(init: Path, checkpoint: Checkpoint, packed: PackedData) -> 
 
 
 def _check_shapes(init: Path, checkpoint: Checkpoint, model: ModelConfig) -> None:
-    with torch.device("meta"):
-        expected: Mapping[str, Tensor] = Transformer(model).state_dict()
-    weights = checkpoint.model
-    for name in sorted(weights.keys() | expected.keys()):
-        if name not in expected or name not in weights or expected[name].shape != weights[name].shape:
+    found, expected = {name: tuple(weight.shape) for name, weight in checkpoint.model.items()}, shapes_of(model)
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
             raise ConfigError(
-                f"the weights of `{init}` do not fit the model: `{name}` is {_shape(weights, name)} there, and "
-                f"{_shape(expected, name)} by the configuration",
+                f"the weights of `{init}` do not fit the model: `{name}` is {_shown(found.get(name))} there, and "
+                f"{_shown(expected.get(name))} by the configuration",
                 hint="leave out the `--set model...` that changes it",
             )
 
 
-def _shape(weights: Mapping[str, Tensor], name: str) -> str:
-    return str(list(weights[name].shape)) if name in weights else "nothing"
+def _shown(shape: tuple[int, ...] | None) -> str:
+    return "nothing" if shape is None else str(list(shape))
 
 
 def model_values(init: Path) -> dict[str, Any]:  # Any: JSON
@@ -110,6 +105,4 @@ def fill_(model: Transformer, start: InitialWeights) -> None:
             f"`{start.path}` is another checkpoint now than when the run began from it",
             hint=f"put the one with the sha256 {start.sha256[:SHORT_HASH]}... back, or start another run",
         )
-    own = dict(model.state_dict())
-    weights = load_checkpoint(start.path).model
-    model.load_state_dict({name: parted(tensor, own[name]) for name, tensor in weights.items()})
+    put_weights_(model, load_checkpoint(start.path).model)

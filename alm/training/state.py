@@ -74,7 +74,8 @@ def restore_(state: TrainState, checkpoint: Checkpoint, choice: Choice) -> None:
     The random state is restored for what may draw from it; dropout does not, its masks follow from the step.
     """
     put_weights_(state.model, checkpoint.model)
-    saved = fitted(checkpoint.optimizer, state.optimizer, rows=table_rows(state.model))
+    updates = checkpoint.step - checkpoint.skipped_steps
+    saved = fitted(checkpoint.optimizer, state.optimizer, rows=table_rows(state.model), updates=updates)
     state.optimizer.load_state_dict(_parted_moments(saved, state.optimizer))
     state.step = checkpoint.step
     state.skipped_steps, state.skipped_in_row = checkpoint.skipped_steps, checkpoint.skipped_in_row

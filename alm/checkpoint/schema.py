@@ -1,0 +1,121 @@
+"""What the fields of a checkpoint may be, and that its weights are those of its configuration."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import torch
+from pydantic import ConfigDict, Field, InstanceOf, ValidationError
+
+from alm.checkpoint.format import FORMAT_VERSION
+from alm.checkpoint.pickled import StoredTensor, UnreadableError
+from alm.config.base import Config
+from alm.model.config import ModelConfig
+from alm.model.weights import differences
+
+WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_MOST_COUNT = 2**53
+_RANDOM_BYTES = 1 << 16  # PyTorch's generators have 5,056 on a CPU and 16 on a GPU
+
+_Count = Annotated[int, Field(strict=True, ge=0, lt=_MOST_COUNT)]
+_Text = Annotated[str, Field(strict=True, max_length=4096)]
+_Hash = Annotated[str, Field(strict=True, max_length=128)]
+_Tensors = dict[_Text, InstanceOf[StoredTensor]]
+_Plain = dict[_Text, Any]
+
+
+class _LossScale(Config):
+    """The state of `alm.training.scaling`."""
+
+    scale: float = Field(strict=True, gt=0, le=2.0**127)
+    good_steps: _Count
+
+
+class CheckpointFields(Config):
+    """The fields of `Checkpoint` with tensors that are not made yet. Others, of a later alm, are left out."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    format_version: int = Field(strict=True, ge=1, le=FORMAT_VERSION)
+    step: _Count
+    samples_seen: _Count
+    model: _Tensors
+    optimizer: _Plain
+    rng: list[_Tensors]
+    config: _Plain
+    environment: dict[_Text, _Text]
+    tokenizer_sha256: _Hash
+    data_sha256: _Hash
+    skipped_steps: _Count = 0
+    skipped_in_row: _Count = 0
+    loss_scaler: _LossScale | None = None
+
+
+def check(values: dict[str, Any]) -> None:  # Any: as `pickled.parse`
+    """Raise `UnreadableError` where the fields of a checkpoint are not what they should be."""
+    try:
+        found = CheckpointFields.model_validate(values)
+    except ValidationError as error:
+        raise UnreadableError(_first(error, "")) from error
+    _check_random(found.rng)
+    _check_config(found.config, "config")
+    faults = _weight_faults(found.model, model_of(found.config))
+    if faults:
+        raise UnreadableError("\n  ".join(["its weights are not those of its configuration:", *faults]))
+
+
+def model_of(config: dict[str, Any]) -> ModelConfig:  # Any: plain values
+    """The model that the configuration of a checkpoint describes."""
+    if not isinstance(config.get("model"), dict):
+        raise UnreadableError(f"`config.model` is {reprlib.repr(config.get('model'))}, not a mapping")
+    try:
+        return ModelConfig.model_validate(config["model"])
+    except ValidationError as error:
+        raise UnreadableError(_first(error, "config.model.")) from error
+
+
+def _first(error: ValidationError, prefix: str) -> str:
+    first = error.errors(include_url=False)[0]
+    place = prefix + ".".join(str(part)[:60] for part in first["loc"])
+    if first["type"] == "missing":
+        return f"it has no `{place}`"
+    reason = first["msg"].removeprefix("Value error, ").partition(" or instance of ")[0]
+    for theirs, ours in (("Input should", "it should"), ("an instance of StoredTensor", "a tensor")):
+        reason = reason.replace(theirs, ours)
+    return f"`{place.rstrip('.')}` is {reprlib.repr(first['input'])}: {reason}"
+
+
+def _check_random(ranks: list[_Tensors]) -> None:
+    for rank, states in enumerate(ranks):
+        for name, state in states.items():
+            if state.dtype != torch.uint8 or len(state.shape) != 1 or not 0 < state.numel <= _RANDOM_BYTES:
+                raise UnreadableError(f"`rng.{rank}.{name[:60]}` is {state}, not the state of a generator")
+
+
+def _check_config(value: Any, place: str) -> None:  # Any: plain values
+    """Refuse what no YAML or JSON of a configuration holds."""
+    if isinstance(value, StoredTensor):
+        raise UnreadableError(f"`{place}` is a tensor")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UnreadableError(f"`{place}` is {value}")
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        parts = value.items()
+    elif isinstance(value, list | tuple):
+        parts = enumerate(value)
+    for key, part in parts:
+        if isinstance(value, dict) and not isinstance(key, str):
+            raise UnreadableError(f"`{place}` has the key {key}, which is not text")
+        _check_config(part, f"{place}.{str(key)[:60]}")
+
+
+def _weight_faults(weights: _Tensors, model: ModelConfig) -> list[str]:
+    faults = [
+        f"`{name[:120]}` is {weight}, and alm reads weights of float32, bfloat16 and float16"
+        for name, weight in weights.items()
+        if weight.dtype not in WEIGHT_DTYPES
+    ]
+    return faults[:1] or differences(model, {name: weight.shape for name, weight in weights.items()})
