@@ -77,3 +77,8 @@ def _again(kind: type[AlmError], message: str) -> AlmError:
 def shell(*words: str | os.PathLike[str]) -> str:
     """A command line to paste, each word quoted where a shell would take it apart: for hints."""
     return " ".join(shown.word(os.fspath(word)) for word in words)
+
+
+def quoted(value: object) -> str:
+    """One word of a command line to paste, quoted where a shell would take it apart: for hints."""
+    return shown.word(str(value))

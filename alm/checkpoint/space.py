@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alm.checkpoint.format import numbered
 from alm.checkpoint.retain import Retention
-from alm.errors import AlmError
+from alm.errors import AlmError, quoted
 from alm.events import Listener, Warned, ignore
 
 
@@ -26,7 +26,8 @@ def check_space(
         raise AlmError(
             f"`{run}` has {_size(free)} of free space, and the next {_count(rolling)} of {_size(checkpoint_bytes)} "
             f"{'needs' if rolling == 1 else 'need'} {_size(rolling * checkpoint_bytes)}",
-            hint=f"make room (`df -h {run}`), keep fewer with `--set training.keep_last=1`, or name another `--out`",
+            hint=f"make room (`df -h {quoted(run)}`), keep fewer with `--set training.keep_last=1`, or name another "
+            "`--out`",
         )
     if free < (rolling + permanent) * checkpoint_bytes:
         on_event(

@@ -64,13 +64,14 @@ def copy(
 ) -> None:
     """Copy a preset to a file of your own to edit."""
     from alm.config import presets
-    from alm.errors import ConfigError
+    from alm.errors import ConfigError, shell
     from alm.files import write_bytes
 
     source = presets.find(name)
     target = out or Path("configs") / f"{source.stem}.yaml"
     if target.exists() and not force:
-        raise ConfigError(f"`{target}` exists", hint=f"run `alm config copy {name} --out other.yaml`, or add --force")
+        hint = f"run `{shell('alm', 'config', 'copy', name, '--out', 'other.yaml')}`, or add --force"
+        raise ConfigError(f"`{target}` exists", hint=hint)
     write_bytes(target, source.read_bytes())
     ui.write(str(target))
 

@@ -17,6 +17,7 @@ from alm import device
 from alm.config import presets
 from alm.config.load import Part, load
 from alm.doctor.check import Check, graded, judged, skipped
+from alm.errors import quoted
 from alm.model.count import count
 from alm.tokenizers import compiled
 from alm.training.config import MODEL_SECTIONS, RunConfig
@@ -95,7 +96,7 @@ def disk(folder: Path, free: int) -> Check:
         wanted=f"{needed / _GB:,.1f} GB, for the checkpoints of a default run",
         cause=f"a default run keeps {preset('pico').training.keep_last} checkpoints of {default / _GB:.2f} GB, and one "
         "more while it writes",
-        cure=f"make room (`df -h {folder}`), name another folder with `--out`, or `--set training.keep_last=1`",
+        cure=f"make room (`df -h {quoted(folder)}`), name another folder with `--out`, or `--set training.keep_last=1`",
     )
 
 

@@ -84,7 +84,7 @@ def same_ids(native: Encode, plain: Encode, texts: Sequence[str] = HARD) -> Chec
         wanted="all of them",
         cause=f"compiled code cuts {different[0][:20] if different else ''!a} in another way: a model would train on "
         "other ids than it is asked with",
-        cure=f"remove the compiled code (`rm -r {compiled.folder()}`), or run `export ALM_KERNELS=never`; {REPORT}",
+        cure=f"run `export ALM_KERNELS=never` to do without the compiled code in {compiled.folder()}; {REPORT}",
     )
 
 

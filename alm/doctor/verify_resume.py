@@ -27,7 +27,7 @@ from alm.config.load import write_yaml
 from alm.doctor import damage
 from alm.doctor.example import example_config, example_data
 from alm.doctor.processes import children, killed, stopped
-from alm.errors import AlmError, ConfigError
+from alm.errors import AlmError, ConfigError, quoted
 from alm.events import Listener, Noted, Progressed, ignore
 from alm.packing.shards import open_packed
 from alm.training import compiling, metrics, precision
@@ -182,7 +182,7 @@ def _ended(code: int, log: Path) -> AlmError:
     said = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
     return AlmError(
         f"`alm pretrain` ended with code {code}: {said[-1] if said else 'it said nothing'}",
-        hint=f"run `cat {log}`",
+        hint=f"run `cat {quoted(log)}`",
     )
 
 

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from alm import artifacts, files, kinds
 from alm.artifacts import Comparison, ExportMetadata
-from alm.errors import ArtifactError
+from alm.errors import ArtifactError, quoted
 from alm.events import Listener, Noted, Warned, ignore
 from alm.export import card, peers, placing
 from alm.export.config import TargetConfig
@@ -73,7 +73,7 @@ def _check_place(out: Path, source: Source) -> None:
     if run.exists(out) or out.resolve() == source.path.resolve().parent:
         raise ArtifactError(
             f"`{out}` is the folder of a run, whose files an export would replace",
-            hint=f"add `--out exports/{source.name}`",
+            hint=f"add `--out exports/{quoted(source.name)}`",
         )
 
 
@@ -92,7 +92,7 @@ def check(config: TargetConfig, source: Source, out: Path) -> None:
 def _other_kind(kind: str, source: Source) -> str:
     if kind == "safetensors":
         return "leave out `--dtype`: fp32 holds everything"
-    return f"run `alm export --checkpoint {source.path} --to safetensors`, which takes any model"
+    return f"run `alm export --checkpoint {quoted(source.path)} --to safetensors`, which takes any model"
 
 
 def _compared(

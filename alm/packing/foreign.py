@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from alm import artifacts
 from alm.corpus.split import TRAIN, VALIDATION
-from alm.errors import InputError
+from alm.errors import InputError, quoted
 
 _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<QBQQ")
@@ -117,7 +117,8 @@ def _tokens(path: Path) -> NDArray[Any]:
     size = path.stat().st_size
     if size % 2:
         raise InputError(
-            f"`{path}` has an odd number of bytes: it is no file of uint16 ids", hint=f"run `ls -l {path}`"
+            f"`{path}` has an odd number of bytes: it is no file of uint16 ids",
+            hint=f"run `ls -l {quoted(path)}`",
         )
     return np.memmap(path, dtype="<u2", mode="r") if size else np.zeros(0, dtype="<u2")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from alm.artifacts import RunMetadata, Values
 from alm.config.load import read_yaml
-from alm.errors import AlmError, InputError
+from alm.errors import AlmError, InputError, quoted
 from alm.files import holder
 from alm.report import words
 from alm.report.history import MARGIN, History, number
@@ -109,7 +109,7 @@ def check(folder: Path) -> None:
     if not run.exists(folder):
         raise InputError(
             f"`{folder}` holds no run: there is no `{run.METADATA_NAME}`",
-            hint=f"run `ls {folder.parent}` to see what is there",
+            hint=f"run `ls {quoted(folder.parent)}` to see what is there",
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from alm import artifacts, kinds
 from alm.artifacts import FileRecord, TokenizerMetadata
 from alm.corpus.read import find
-from alm.errors import InputError
+from alm.errors import InputError, quoted
 from alm.events import Listener, Noted, Warned, ignore
 from alm.files import publish, sha256, sweep, workspace
 from alm.tokenizers.config import TokenizerConfig
@@ -39,7 +39,9 @@ def train_tokenizer(
     when `out` was made otherwise and `force` is not given.
     """
     if out.is_dir():
-        raise InputError(f"`{out}` is a folder, the tokenizer is a file", hint=f"`--out {out / 'tokenizer.json'}`")
+        raise InputError(
+            f"`{out}` is a folder, the tokenizer is a file", hint=f"`--out {quoted(out / 'tokenizer.json')}`"
+        )
     files = find(inputs)
     records = tuple(file.record(relative_to=out.parent) for file in files)
     values = config.model_dump(mode="json")

@@ -9,6 +9,7 @@ from alm.checkpoint.format import LAST_NAME
 from alm.checkpoint.retain import Retention
 from alm.device import Choice
 from alm.distributed import World
+from alm.errors import shell
 from alm.events import Listener
 from alm.files import sha256
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
@@ -42,7 +43,7 @@ class Job:
     @property
     def resume_command(self) -> str:
         """What to paste after a stop."""
-        return f"alm pretrain --resume {self.out / LAST_NAME}"
+        return shell("alm", "pretrain", "--resume", self.out / LAST_NAME)
 
     @property
     def retention(self) -> Retention:

@@ -10,10 +10,11 @@ from alm import artifacts, files
 from alm.artifacts import RunMetadata, Values
 from alm.checkpoint.retain import STAGING
 from alm.config.load import Part, load, write_yaml
-from alm.errors import ConfigError, shell
+from alm.errors import ConfigError, quoted, shell
 from alm.events import Listener, Noted, Warned
 from alm.training.asked import OF_MEMORY, Asked
 from alm.training.config import RunConfig, checked
+from alm.training.fit import curve
 
 CONFIG_NAME = "config.yaml"
 METADATA_NAME = "run.json"
@@ -127,7 +128,7 @@ def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunCo
     if wanted.training.sequences_per_step != own.training.sequences_per_step:
         refused += [key for key in changed if key in OF_MEMORY]
     elif any(key in OF_MEMORY for key in changed):
-        on_event(Warned("a step is cut into other micro-batches: the same curve, but not bit for bit"))
+        on_event(Warned(f"a step is cut into other micro-batches: {curve(own)}"))
     allowed = [key for key in changed if key not in refused]
     if refused:
         lines = _table(refused, before, now)
@@ -135,7 +136,7 @@ def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunCo
             lines += ["and with these changes, which are allowed:", *_table(allowed, before, now)]
         raise OtherRunError(
             "\n  ".join([f"`{run}` was begun with another configuration", *lines]),
-            hint=f"start another run with `--out {free_name(run)}`, or leave out what differs",
+            hint=f"start another run with `--out {quoted(free_name(run))}`, or leave out what differs",
         )
     if allowed:
         on_event(Noted("\n  ".join(["resuming with another configuration", *_table(allowed, before, now)])))

@@ -17,7 +17,7 @@ from alm.checkpoint.load import Found, newest, verify
 from alm.corpus.split import VALIDATION
 from alm.device import Choice
 from alm.distributed import World
-from alm.errors import ArtifactError, ConfigError
+from alm.errors import ArtifactError, ConfigError, quoted
 from alm.events import Listener, Noted
 from alm.files import sha256
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
@@ -93,7 +93,7 @@ def _as_decided(config: RunConfig, out: Path, on_event: Listener, *, has_budget:
         on_event(
             Noted(
                 f"micro-batches stay at {found.training.micro_batch_size} sequences, as "
-                f"{config.training.micro_batch_size} did not fit: every bit is the same"
+                f"{config.training.micro_batch_size} did not fit: the bits are those of a run that was not stopped"
             )
         )
     return found, still_asked(found, own, asked)
@@ -101,7 +101,9 @@ def _as_decided(config: RunConfig, out: Path, on_event: Listener, *, has_budget:
 
 def _refuse_or_pass(out: Path, resume: Resume) -> None:
     if resume == "never" and run.exists(out):
-        raise ConfigError(f"`{out}` holds a run already", hint=f"name another folder: `--out {run.free_name(out)}`")
+        raise ConfigError(
+            f"`{out}` holds a run already", hint=f"name another folder: `--out {quoted(run.free_name(out))}`"
+        )
     if isinstance(resume, Path):
         _refuse_stranger(out, resume)
 
@@ -119,7 +121,7 @@ def _refuse_stranger(out: Path, checkpoint: Path) -> None:
     if checkpoint.resolve().parent != out.resolve():
         raise ConfigError(
             f"`{checkpoint}` is not a checkpoint of the run in `{out}`",
-            hint=f"resume it where it lies: `--resume {checkpoint} --out {checkpoint.parent}`",
+            hint=f"resume it where it lies: `--resume {quoted(checkpoint)} --out {quoted(checkpoint.parent)}`",
         )
 
 
@@ -167,7 +169,7 @@ def _check_lineage(metadata: RunMetadata, packed: PackedData, out: Path) -> None
                 f"`{out}` was begun on other data than `{packed.folder}`\n"
                 f"  {what} of the run   {before[: artifacts.SHORT_HASH]}\n"
                 f"  {what} of the data  {now[: artifacts.SHORT_HASH]}",
-                hint=f"start another run with `--out {run.free_name(out)}`",
+                hint=f"start another run with `--out {quoted(run.free_name(out))}`",
             )
 
 

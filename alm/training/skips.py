@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from alm.data.loader import BatchPlan
-from alm.errors import AlmError
+from alm.errors import AlmError, quoted
 from alm.events import Listener, Noted, Warned
 from alm.training.metrics import MetricsFile
 from alm.training.state import TrainState
@@ -64,7 +64,7 @@ class Skips:
         self._on_event(
             Warned(
                 f"step {step} is skipped: its loss or gradient is not finite",
-                f"`alm data show --run {self._metrics.run} --step {step}` prints its batch",
+                f"`alm data show --run {quoted(self._metrics.run)} --step {step}` prints its batch",
             )
         )
 
@@ -73,6 +73,6 @@ class Skips:
         return AlmError(
             f"the loss or gradient is no longer finite: {number} steps in a row were skipped, up to step {step}; "
             "weights and checkpoints are those of before",
-            hint=f"look at a batch with `alm data show --run {self._metrics.run} --step {step}`, or start another run "
-            "with a lower rate: `--set optim.lr=...`",
+            hint=f"look at a batch with `alm data show --run {quoted(self._metrics.run)} --step {step}`, or start "
+            "another run with a lower rate: `--set optim.lr=...`",
         )
