@@ -310,7 +310,8 @@ def _fit(plan: Plan) -> str:
         return f"Fits: {needed}{free}."
     if plan.suggested is not None:
         flags = " ".join(f"--set training.{name}={value}" for name, value in plan.suggested.items())
-        return f"Does not fit: it needs {needed}{free}. It fits, with the same curve, with `{flags}`."
+        curve = "the same curve" if plan.keeps_curve else "another curve (its model routes within micro-batches)"
+        return f"Does not fit: it needs {needed}{free}. It fits, with {curve}, with `{flags}`."
     if plan.model_that_fits is not None:
         return f"Does not fit: not one sequence does. The largest preset that does is `--model {plan.model_that_fits}`."
     return "Does not fit: not one sequence does, nor one of any preset. Take shorter ones: `alm pack --seq-len`."

@@ -82,7 +82,8 @@ def pretrain(
         typer.Option(
             "--time-limit",
             metavar="DURATION",
-            help="Save and end after so long, counted from the start of the command: 90s, 55m, 1h30m.",
+            help="Save and end after so long, counted from the start of the command: 90s, 55m, 1h30m. The exit code "
+            "is 75, to be started again; 1 where it is over before the first step.",
             show_default=False,
         ),
     ] = None,
@@ -126,6 +127,7 @@ def pretrain(
             resume=point,
             deadline=deadline,
             finish_by=None if seconds is None else started + seconds,
+            started=started,
             on_event=on_event,
         )
     if not here.is_main:

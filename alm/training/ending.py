@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import TracebackType
 
@@ -9,7 +10,7 @@ from alm import artifacts
 from alm.artifacts import RunMetadata, RunResult
 from alm.checkpoint.background import CheckpointWriter
 from alm.checkpoint.format import Checkpoint
-from alm.errors import AlmError, StoppedError
+from alm.errors import EXIT_FAILURE, AlmError, StoppedError
 from alm.events import Warned
 from alm.files import is_full
 from alm.training import metrics, run
@@ -79,6 +80,28 @@ def stopped(job: Job, path: Path, step: int, reason: Reason | None) -> StoppedEr
         hint=f"run `{job.resume_command}` to go on",
         exit_code=reason.exit_code,
     )
+
+
+def out_of_time(spent: float) -> StoppedError:
+    """What to raise when a time limit is over before this start has done a step, `spent` seconds into the command.
+
+    Nothing is saved, and the exit code does not ask for another start: that would end in the same way, for ever.
+    """
+    return StoppedError(
+        f"the time limit was over before the first step: it counts from the start of the command, {spent:.0f} s ago, "
+        "and another start would get no further",
+        hint=f"leave more time than starting takes: add `--time-limit {_as_limit(2 * spent)}`, or more",
+        exit_code=EXIT_FAILURE,
+    )
+
+
+def _as_limit(seconds: float) -> str:
+    """A duration as `--time-limit` takes it, rounded up.
+
+    >>> _as_limit(41.2), _as_limit(700.0)
+    ('42s', '12m')
+    """
+    return f"{max(1, math.ceil(seconds))}s" if seconds < 120 else f"{math.ceil(seconds / 60)}m"
 
 
 def finish(job: Job, step: int) -> RunMetadata:

@@ -10,7 +10,6 @@ from alm import kinds
 from alm.device import Choice
 from alm.model.count import BYTES, CPU_CODE_BYTES, CPU_GAPS, count
 from alm.optim.groups import Moments
-from alm.training.available import available_bytes, resident_bytes
 from alm.training.config import RunConfig, TrainingConfig
 from alm.training.sizes import ladder
 
@@ -139,6 +138,23 @@ def cut(training: TrainingConfig, *, most: int, ranks: int = 1) -> TrainingConfi
 def halved(training: TrainingConfig, *, ranks: int = 1) -> TrainingConfig | None:
     """`training` with micro-batches of half the size, or the next below that divides a step; None at one sequence."""
     return cut(training, most=training.micro_batch_size // 2, ranks=ranks)
+
+
+def keeps_curve(config: RunConfig) -> bool:
+    """Whether a run with `config` has one curve, but for rounding, however its steps are cut into micro-batches.
+
+    Losses are divided by the targets of the whole step, dropout belongs to a sequence's place in it, and attention,
+    `smear` and the other options look at one sequence: a kind that looks further says so.
+    """
+    return not getattr(kinds.module_of(config.model.feedforward), "WORKS_ON_MICRO_BATCHES", False)
+
+
+def curve(config: RunConfig) -> str:
+    """What becomes of the curve of a run with `config` when its steps are cut into other micro-batches, in words."""
+    if keeps_curve(config):
+        return "the same curve, but not bit for bit"
+    kind = getattr(config.model.feedforward, "kind", "")
+    return f"another curve, since `model.feedforward: {kind}` routes the tokens of a micro-batch among themselves"
 
 
 def flags(training: TrainingConfig) -> str:

@@ -22,6 +22,7 @@ from alm.training.fit import (
     MOST_SEQUENCES,
     SURE_SHARE,
     USABLE_SHARE,
+    curve,
     cut,
     flags,
     halved,
@@ -82,7 +83,7 @@ class Fitting:
             return config
         least = 1 if sizes is None else own
         smaller = cut(training, most=most or least, ranks=self.world.size) or training
-        change = f"they have {smaller.micro_batch_size} now, the same curve but not bit for bit"
+        change = f"they have {smaller.micro_batch_size} now, {curve(config)}"
         if smaller == training:
             change = "the system may end this run"
         self.on_event(
@@ -161,8 +162,8 @@ class Fitting:
         self.on_event(
             Warned(
                 f"the memory of {self.choice.device} is full: a step of {before.sequences_per_step} sequences is cut "
-                f"into micro-batches of {smaller.micro_batch_size} instead of {before.micro_batch_size}: the same "
-                "curve, but not bit for bit"
+                f"into micro-batches of {smaller.micro_batch_size} instead of {before.micro_batch_size}: "
+                f"{curve(config)}"
             )
         )
         return config.model_copy(update={"training": smaller})
@@ -179,7 +180,7 @@ class Fitting:
         smaller = halved(training, ranks=self.world.size) if in_step else None
         hint = "choose a smaller model: `--model 10m`, or `--model 1m`"
         if smaller is not None:
-            hint = f"run the same command again, which remembers this, or add `{flags(smaller)}`: the same curve"
+            hint = f"run the same command again, which remembers this, or add `{flags(smaller)}`: {curve(config)}"
         return AlmError(
             f"the memory of {self.choice.device} is full: {count(config.model).total:,} parameters and micro-batches "
             f"of {training.micro_batch_size} sequences do not fit",

@@ -20,12 +20,12 @@ import torch
 from alm import device as devices
 from alm.errors import AlmError
 from alm.events import Listener, Warned
-from alm.files import write_text
-from alm.training.available import available_bytes
+from alm.files import read_json, write_text
 from alm.training.config import RunConfig
-from alm.training.fit import cut
+from alm.training.fit import curve, cut
 
 NAME = "memory.json"
+_MOST_BYTES = 1 << 20
 # With so many times the memory that was free then, it is worth another try.
 CLEARLY_MORE = 1.2
 
@@ -79,8 +79,9 @@ def capped(
     on_event(
         Warned(
             f"micro-batches of {failed} sequences did not fit here before: {smaller.gradient_accumulation} of "
-            f"{smaller.micro_batch_size} make a step, the same curve",
-            f"`rm {cache_folder() / NAME}` forgets it",
+            f"{smaller.micro_batch_size} make a step: {curve(config)}",
+            f"`--set training.micro_batch_size={smaller.micro_batch_size}` says so too; this is remembered in "
+            f"{cache_folder() / NAME}",
         )
     )
     return config.model_copy(update={"training": smaller})
@@ -89,7 +90,7 @@ def capped(
 def _read() -> dict[str, Any]:  # Any: JSON that others may have written
     """All limits; none where the file is missing or damaged."""
     try:
-        values = json.loads((cache_folder() / NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        values = read_json(cache_folder() / NAME, most=_MOST_BYTES)
+    except AlmError:
         return {}
     return values if isinstance(values, dict) else {}

@@ -19,7 +19,7 @@ from alm.training import compiling, limits, precision, rehearsal
 from alm.training.budget import TOKENS_PER_PARAMETER, fitted
 from alm.training.config import RunConfig, TrainingConfig
 from alm.training.costs import START_SECONDS, Costs, costs, times
-from alm.training.fit import Room, checkpoint_bytes, halved
+from alm.training.fit import Room, checkpoint_bytes, halved, keeps_curve
 from alm.training.planned_text import Text, assumed_text, packed_text
 from alm.training.ranks import check, chosen
 
@@ -44,7 +44,8 @@ class Plan:
     `memory` has the bytes at the peak by part, `memory_bytes` their sum: of the GPU, or what the process grows by, and
     `process_bytes` is what a process on a CPU has before it trains. `largest_micro_batch` is 0 where not one sequence
     fits; then `model_that_fits` is a preset that does, if one does. `suggested` are micro-batches that fit, where
-    those of the configuration do not: what is measured is measured with them.
+    those of the configuration do not: what is measured is measured with them. `keeps_curve` says whether a run has the
+    same curve with them, but for rounding.
     """
 
     parameters: int
@@ -70,6 +71,7 @@ class Plan:
     gradient_accumulation: int
     largest_micro_batch: int | None
     suggested: dict[str, int] | None
+    keeps_curve: bool
     model_that_fits: str | None
     tokens_per_second: float | None
     step_seconds: float | None
@@ -272,6 +274,7 @@ class _Sums:
             gradient_accumulation=training.gradient_accumulation,
             largest_micro_batch=largest,
             suggested=None if fits is not False or tried.training is None else _batch(tried.training),
+            keeps_curve=keeps_curve(self.config),
             model_that_fits=memory.model_that_fits() if memory.largest() == 0 else None,
             tokens_per_second=None if spent is None else per_step / spent.step,
             step_seconds=None if spent is None else spent.step,

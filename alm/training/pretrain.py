@@ -6,6 +6,7 @@ Kill it at any instant: the run continues from its newest whole checkpoint and e
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +26,7 @@ from alm.tokenizers.file import Tokenizer
 from alm.training import metrics, reference, rehearsal, run, samples
 from alm.training.beginning import check_room, state_of, warn, warn_of_repeats, write_config
 from alm.training.config import RunConfig
-from alm.training.ending import SavedOnError, checkpoint_of, finish, stopped
+from alm.training.ending import SavedOnError, checkpoint_of, finish, out_of_time, stopped
 from alm.training.initial import initial_weights
 from alm.training.job import Job
 from alm.training.loop import Hooks, Streams, lr_factor, train
@@ -33,7 +34,7 @@ from alm.training.mirror import Mirror, mirrored
 from alm.training.pace import Pace
 from alm.training.settle import Resume, settle
 from alm.training.state import TrainState
-from alm.training.stop import Agreement, StopRequests
+from alm.training.stop import Agreement, Reason, StopRequests
 from alm.training.throughput import Gauge
 from alm.training.timekeeper import Budget, Timekeeper
 from alm.training.verdict import Judge
@@ -51,6 +52,7 @@ def pretrain(
     resume: Resume = "auto",
     deadline: float | None = None,
     finish_by: float | None = None,
+    started: float | None = None,
     on_event: Listener = ignore,
 ) -> RunMetadata:
     """Train a model on the packed `data` in the run folder `out`, from the start or from a checkpoint.
@@ -60,17 +62,19 @@ def pretrain(
 
     `resume`: "auto" continues the run in `out` if there is one, "never" refuses to, a path continues
     from that checkpoint. A finished run is left as it is. Raises `StoppedError` after saving when a
-    signal asked for it, or at `deadline` (of `time.monotonic`). Any other error in the middle saves too.
+    signal asked for it, or at `deadline` (of `time.monotonic`). Any other error in the middle saves too. Where the
+    deadline comes before the first step was done, that is an error: `started` is when the command began.
 
     `finish_by`, also of `time.monotonic`, is for a run that begins: it gets as many steps as will be done by then, and
     what else is counted in steps in proportion. As long as its schedule allows, their number follows the machine. A run
     that goes on keeps what was chosen.
 
-    Where memory is full, micro-batches are halved and the run goes on: the same curve, which the configuration of the
-    run and the next run on this device remember.
+    Where memory is full, micro-batches are halved and the run goes on, which the configuration of the run and the next
+    run on this device remember. The curve stays but for rounding, unless a layer works on micro-batches (`fit.curve`).
 
     Under `torchrun` every rank calls this with the same arguments. The main rank decides, and it alone writes.
     """
+    limit = None if deadline is None else _Limit(time.monotonic() if started is None else started, deadline)
     with distributed.joined(device_name) as world, contextlib.ExitStack() as stack:
         # Before anything is looked at: what is found must still be so when it is gone on from.
         world.from_main(lambda: stack.enter_context(run.locked(out)))
@@ -104,7 +108,7 @@ def pretrain(
         if finish_by is not None and not begun:
             config, budget = fitting.budgeted(config, finish_by=finish_by)
         job = replace(job, config=config)
-        return _fitted(job, settled.found, budget, deadline=deadline)
+        return _fitted(job, settled.found, budget, limit)
 
 
 def _up_to_date(job: Job, step: int) -> RunMetadata:
@@ -115,12 +119,20 @@ def _up_to_date(job: Job, step: int) -> RunMetadata:
     return finish(job, step)
 
 
-def _fitted(job: Job, found: Found | None, budget: Budget | None, *, deadline: float | None) -> RunMetadata:
+@dataclass(frozen=True)
+class _Limit:
+    """When the command began, and when it has to end, of `time.monotonic`."""
+
+    started: float
+    deadline: float
+
+
+def _fitted(job: Job, found: Found | None, budget: Budget | None, limit: _Limit | None) -> RunMetadata:
     """Train; where memory is full, go on from the newest checkpoint with smaller micro-batches."""
-    fitting = job.fitting()
+    fitting, begun = job.fitting(), 0 if found is None else found.step
     while True:
         try:
-            return _train(job, state_of(job, found), budget, found=found, deadline=deadline)
+            return _train(job, state_of(job, found), budget, limit, found=found, begun=begun)
         except (RuntimeError, MemoryError) as error:
             if not device.is_out_of_memory(error):
                 raise
@@ -133,17 +145,22 @@ def _fitted(job: Job, found: Found | None, budget: Budget | None, *, deadline: f
 
 
 def _train(
-    job: Job, state: TrainState, budget: Budget | None, *, found: Found | None, deadline: float | None
+    job: Job, state: TrainState, budget: Budget | None, limit: _Limit | None, *, found: Found | None, begun: int
 ) -> RunMetadata:
+    """Train from `found` on; `begun` is the step at which this start of the command began."""
     tokenizer = Tokenizer.load(job.packed.tokenizer_path)
     streams = Streams(job.packed.split(TRAIN), job.packed.split(VALIDATION), tokenizer.bytes_per_id)
     warn(job, streams)
     world = job.world
     world.from_main(lambda: check_room(job, state, found))
-    begun, pace = state.step, Pace() if budget is None else budget.pace()
+    resumed, pace = state.step, Pace() if budget is None else budget.pace()
     keeper = Timekeeper(job.config, budget, pace, world=world, on_event=job.on_event)
     with (
-        StopRequests(deadline=deadline, on_request=partial(job.on_event, _STOPPING)) as requests,
+        StopRequests(
+            deadline=None if limit is None else limit.deadline,
+            on_request=partial(job.on_event, _STOPPING),
+            has_progressed=lambda: state.step > begun,
+        ) as requests,
         _mirror(job, state) as mirror,
         _metrics(job, mirror) as rows,
         _writer(job) as writer,
@@ -162,10 +179,12 @@ def _train(
         writer.wait()
         rows.sync()
         if not finished:
+            if limit is not None and agreement.reason is Reason.OUT_OF_TIME and state.step == begun:
+                raise out_of_time(time.monotonic() - limit.started)
             path = writer.save_now(checkpoint_of(job, state), interrupted=True)
             raise stopped(job, path, state.step, agreement.reason)
         # The disk was full: it may have room now.
-        if state.step > begun and not world.from_main(lambda: writer.has_saved(state.step)):
+        if state.step > resumed and not world.from_main(lambda: writer.has_saved(state.step)):
             writer.save_now(checkpoint_of(job, state))
     return world.from_main(lambda: finish(job, state.step))
 

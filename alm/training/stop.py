@@ -18,7 +18,8 @@ class Reason(Enum):
     """Why a run ends early: what is said of it, and the exit code.
 
     SIGUSR1 and the time limit are how a scheduler asks for the machine back: the exit code says that the run is not
-    finished and wants to be started again.
+    finished and wants to be started again. So that this cannot go on for ever, each start does a step at least:
+    SIGUSR1 waits for it, and a time limit that does not is an error (`ending.out_of_time`).
     """
 
     INTERRUPTED = ("interrupted", EXIT_INTERRUPTED)
@@ -57,12 +58,21 @@ class Agreement:
 class StopRequests:
     """While this context lasts, the first signal, or `deadline` (of `time.monotonic`), sets `reason`.
 
+    `has_progressed` says whether this start has done a step; until then SIGUSR1 sets no `reason`.
+
     A second SIGINT stops at once. Outside the main thread, where Python allows no handlers, there are no signals.
     Windows has no SIGUSR1.
     """
 
-    def __init__(self, *, deadline: float | None = None, on_request: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        *,
+        deadline: float | None = None,
+        on_request: Callable[[], None] = lambda: None,
+        has_progressed: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._deadline = deadline
+        self._has_progressed = has_progressed
         self._on_request = on_request
         self._signalled: Reason | None = None
         self._before: dict[signal.Signals, Any] = {}  # Any: what signal.signal returns
@@ -70,9 +80,12 @@ class StopRequests:
     @property
     def reason(self) -> Reason | None:
         """Why to stop, None while there is no reason to."""
-        if self._signalled is None and self._deadline is not None and time.monotonic() >= self._deadline:
+        signalled = self._signalled
+        if signalled is Reason.ASKED and not self._has_progressed():
+            signalled = None
+        if signalled is None and self._deadline is not None and time.monotonic() >= self._deadline:
             return Reason.OUT_OF_TIME
-        return self._signalled
+        return signalled
 
     def __enter__(self) -> StopRequests:
         if threading.current_thread() is threading.main_thread():

@@ -145,7 +145,9 @@ def test_a_resume_with_the_same_flags_never_tries_what_did_not_fit(data: Path, t
     pretrain(wanted, data=data, out=tmp_path / "through")
     begun(data, out, wanted)
     pretrain(wanted, data=data, out=out, on_event=events.append)
-    assert said(events) == ["micro-batches stay at 2 sequences, as 4 did not fit: every bit is the same"]
+    assert said(events) == [
+        "micro-batches stay at 2 sequences, as 4 did not fit: the bits are those of a run that was not stopped"
+    ]
     assert said(events, Warned) == []
     through, resumed = (
         torch.load(folder / "ckpt-last.pt", weights_only=True)["model"] for folder in (tmp_path / "through", out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 import torch
 from builders import run_config
 
+import alm
 from alm.data.loader import NO_TARGET, MicroBatch
 from alm.device import choose
 from alm.model import transformer
 from alm.model.dropout import drop
+from alm.training.fit import curve, keeps_curve
 from alm.training.state import TrainState, fresh
 from alm.training.step import train_step
 
@@ -118,6 +121,18 @@ def test_a_step_leaves_the_random_state_alone() -> None:
     torch.set_rng_state(before)
     done(state, batches(2))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_messages_say_what_other_micro_batches_do_to_this_model() -> None:
+    plain, dual = run_config(model__dropout=0.3), run_config(model__feedforward="dual")
+    assert (keeps_curve(plain), keeps_curve(dual)) == (True, False)
+    assert curve(plain) == "the same curve, but not bit for bit"
+    assert "another curve" in curve(dual)
+    assert "`model.feedforward: dual`" in curve(dual)
+    # Whoever speaks of the curve asks: the words stand in one place, and in the one sentence of `alm plan`.
+    folder = Path(alm.__file__).parent
+    speak = {p.relative_to(folder).as_posix() for p in folder.rglob("*.py") if "the same curve" in p.read_text("utf-8")}
+    assert speak == {"training/fit.py", "cli/plan.py"}
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

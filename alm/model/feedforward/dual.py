@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from alm.model.feedforward._dual import DualFeedForward
 
 
+# In training its room and its balance are those of a micro-batch: other micro-batches train another model.
+WORKS_ON_MICRO_BATCHES = True
+
+
 class Config(base.Config):
     """The inner width of the large one is `ffn_hidden_size` of the model. Not exportable."""
 
