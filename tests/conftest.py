@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import fakehub
 import pytest
 
+FREE_BYTES = 8 * 10**9  # of every device, in every test that does not say otherwise
 _HUB = fakehub.reserve()  # now: HF_ENDPOINT and HF_HOME are read when `huggingface_hub` is imported
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--fast-bf16` runs the tests as on a CPU that is fast in bf16."""
+    parser.addoption("--fast-bf16", action="store_true", help="precision `auto` is bf16; without, it is fp32")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,6 +38,22 @@ def _no_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     monkeypatch.setenv("USERPROFILE", str(home))
     for name in ("FORCE_COLOR", "ALM_DEBUG", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _same_machine(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the flags and the speed of this CPU nor what other programs leave of its memory decide a test."""
+    if (device := sys.modules.get("alm.device")) is None:  # in tests of text alone, which need no PyTorch
+        return
+    from alm.training import fit, job, limits
+
+    is_fast = bool(pytestconfig.getoption("--fast-bf16"))
+    seconds = {"fp32": 0.2, "bf16": 0.1 if is_fast else 0.4}
+    monkeypatch.setattr(device, "_cpu_has_bf16", lambda: is_fast)
+    monkeypatch.setattr(device, "_bf16_speedup", lambda _: seconds["fp32"] / seconds["bf16"])
+    monkeypatch.setattr("alm.training.precision.Trial", lambda *_, **__: seconds.__getitem__)
+    for module in (fit, job, limits):
+        monkeypatch.setattr(module, "available_bytes", lambda _: FREE_BYTES)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def told() -> list[str]:
 @pytest.fixture
 def patience(waits: list[float], told: list[str]) -> Patience:
     """Waits are noted instead of slept, without jitter."""
-    return Patience(attempts=4, first_attempts=2, wait=waits.append, tell=told.append, jitter=lambda: 1.0, timeout=0.1)
+    return Patience(attempts=4, first_attempts=2, wait=waits.append, tell=told.append, jitter=lambda: 1.0, timeout=60.0)
 
 
 def refusal(dataset: str, *, patience: Patience, revision: str = "main") -> AlmError:
@@ -294,7 +295,7 @@ def test_a_listing_that_stalls_is_asked_for_again(hub: FakeHub, patience: Patien
     hub.add("a/b", {f"{n}.txt": b"x" for n in range(5)})
     hub.page_entries = 2
     hub.fault("/tree/", "stall", after=1)
-    alm_hub.connect(patience)
+    alm_hub.connect(replace(patience, timeout=1.0))
     listed = HfApi().list_repo_tree("a/b", repo_type="dataset", recursive=True)
     assert [entry.path for entry in listed] == [f"{n}.txt" for n in range(5)]
     assert len(told) == 1

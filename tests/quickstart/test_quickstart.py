@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import FakeTime
 
 from alm.artifacts import RunMetadata
 from alm.config import presets
@@ -22,6 +22,7 @@ from alm.quickstart import recipe as recipes
 from alm.quickstart import run as stage
 from alm.quickstart.run import PROMPTS, Finished, Places, Prepared, prepared
 from alm.training import rehearsal
+from alm.training.rehearsal import Rates
 
 CORPUS = "validation_fraction: 0.05\nsources: {tales: {kind: tales, documents: 120, seed: 1}}\n"
 RUN = """
@@ -44,8 +45,16 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (stage, recipes):
         monkeypatch.setattr(module, "VOCAB_SIZE", 400)
         monkeypatch.setattr(module, "SAMPLE_TOKENS", 10)
-    monkeypatch.setattr(rehearsal, "SECONDS", 0.01)
+    monkeypatch.setattr(rehearsal, "rehearse", lambda *_, **__: Rates(0.01, 0.001, 0.001, 0.001))
     return tmp_path
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    """What a quickstart reads the time from: it stands still."""
+    clock = FakeTime()
+    monkeypatch.setattr(stage, "time", clock)
+    return clock
 
 
 def quickstart(out: Path, *, on_event: Listener = ignore, seed: int | None = None) -> Finished:
@@ -179,14 +188,14 @@ def budget_of(commands: Iterable[str]) -> float:
     return float(left.removesuffix("s"))
 
 
-def test_the_commands_give_training_the_time_that_it_will_have(small: Path) -> None:
+def test_the_commands_give_training_the_time_that_it_will_have(small: Path, clock: FakeTime) -> None:
     """Before anything is done the other steps still have theirs to come."""
     recipe = recipes.Recipe(tales=20_000, budget=90.0, end=4.0)
-    job = Prepared(Places(small / "q"), recipe, None, finish_by=time.monotonic() + 60.0)
+    job = Prepared(Places(small / "q"), recipe, None, finish_by=clock.now + 60.0)
     assert budget_of(job.commands()) == 90 - 16 - 6 - 4  # tales at 0.8 ms, the beginning, the end
-    assert budget_of(job.commands(is_underway=True)) == pytest.approx(60, abs=1)
-    late = replace(job, finish_by=time.monotonic() - 5.0)
-    assert budget_of(late.commands(is_underway=True)) == pytest.approx(0.2 * 90, abs=1)
+    assert budget_of(job.commands(is_underway=True)) == 60
+    late = replace(job, finish_by=clock.now - 5.0)
+    assert budget_of(late.commands(is_underway=True)) == 0.2 * 90
     short = replace(job, recipe=replace(recipe, budget=20.0))
     assert budget_of(short.commands()) == 0.2 * 20
 
@@ -202,7 +211,7 @@ def test_only_another_folder_is_hinted_at_where_it_mends(small: Path, monkeypatc
     assert caught.value.hint == "run `alm device`"
     monkeypatch.setattr(stage, "LEAST_SHARE", 0.0)
     with pytest.raises(ConfigError, match="none is left for steps") as caught:
-        stage.quickstart(prepared(small / "late", budget=1.0, started=time.monotonic() - 500))
+        stage.quickstart(prepared(small / "late", budget=1.0, started=stage.time.monotonic() - 500))
     assert caught.value.hint == "give it more time: `--fresh --budget 2m`"
 
 
@@ -220,17 +229,19 @@ def test_tales_of_a_budget_are_told(small: Path) -> None:
     assert sum(path.read_text().count("\n") for path in job.places.clean.glob("tales-*.jsonl")) == 150
 
 
-def test_a_time_that_is_over_before_training_leaves_a_part_for_it(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_time_that_is_over_before_training_leaves_a_part_for_it(
+    small: Path, clock: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     until: list[float] = []
     train = stage.pretrain
 
     def noted(*args: Any, finish_by: float, **named: Any) -> RunMetadata:
-        until.append(finish_by - time.monotonic())
+        until.append(finish_by - clock.now)
         return train(*args, **named)
 
     monkeypatch.setattr(stage, "pretrain", noted)
-    stage.quickstart(prepared(small / "q", budget=90.0, started=time.monotonic() - 500))
-    assert until == [pytest.approx(recipes.LEAST_SHARE * 90, abs=1)]
+    stage.quickstart(prepared(small / "q", budget=90.0, started=clock.now - 500))
+    assert until == [pytest.approx(recipes.LEAST_SHARE * 90)]
 
 
 @pytest.mark.parametrize("first", [None, 90.0])

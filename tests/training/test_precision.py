@@ -90,7 +90,7 @@ def test_a_micro_batch_that_is_timed_is_small() -> None:
 def test_a_trial_draws_nothing_and_takes_time() -> None:
     trial = Trial(run_config(model__vocab_size=300, model__dropout=0.5), torch.device("cpu"), seq_len=16)
     before = torch.get_rng_state()
-    assert all(0 < trial(name) < 60 for name in ("fp32", "bf16"))
+    assert all(trial(name) > 0 for name in ("fp32", "bf16"))
     assert torch.equal(before, torch.get_rng_state())
 
 
