@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,6 +70,25 @@ def llamacpp(session: nox.Session) -> None:
         python = _fresh_environment(session, folder / "venv", "xllamacpp")
         options = (*IN_PARALLEL, *HANGS_END, "-m", "llamacpp")
         session.run(python, "-m", "pytest", *options, "tests/export", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def crash(session: nox.Session) -> None:
+    """Faults at every change that a stage makes to its folder, in Python and below it, random kills and races.
+
+    Takes hours. `nox -s crash -- --case "pack*" --kind kill` selects, `-- --sample 20` tries so many of each case.
+    """
+    program = (PYTHON, "tests/crash", "--jobs", str(os.cpu_count() or 1), *session.posargs)
+    session.run(*program, "--races", "200", "--kills", "200", "--fresh", "20")
+    with _away() as folder:
+        compiler = shutil.which(os.environ.get("CC", "cc"))
+        if compiler is None or sys.platform != "linux":
+            session.log("no C compiler, or not Linux: nothing is injected below Python")
+            return
+        shim = str(folder / "shim.so")
+        options = ("-O2", "-shared", "-fPIC", "-o", shim, "tests/crash/shim.c", "-ldl", "-lpthread")
+        session.run(compiler, *options, external=True)
+        session.run(*program, "--native", shim)
 
 
 @nox.session
