@@ -151,7 +151,7 @@ def _tokenizer(path: Path) -> Tokenizer:
 
 
 def _json(path: Path) -> dict[str, Any]:  # Any: JSON
-    values = read_json(path, most=_JSON_BYTES)
+    values = read_json(path, most=_JSON_BYTES, allow_nan=True)
     if not isinstance(values, dict):
         hint = f"run `{shell('head', '-c', '200', path)}` to see what it is"
         raise InputError(f"`{path}` holds no JSON object", hint=hint)

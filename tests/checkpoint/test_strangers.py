@@ -39,7 +39,9 @@ from alm.training.config import RunConfig
 from alm.training.initial import InitialWeights, fill_
 from alm.training.state import TrainState, fresh, restore_, snapshot
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*prototype stage.*:UserWarning", "ignore:.*deprecated.*:UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*prototype stage.*:UserWarning", "ignore:.*deprecated.*:UserWarning", "ignore:Sparse:UserWarning"
+)
 
 NAME = "ckpt-step000003.pt"
 ROOM = 1 << 30  # that a stranger may make us ask for: far more than a file of 20 kB needs
