@@ -18,6 +18,7 @@ from typing import Literal, cast
 
 import torch
 
+from alm import available
 from alm.errors import AlmError, ConfigError
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -57,7 +58,8 @@ class Choice:
 
 
 def choose(device: str = "auto", *, precision: str = "auto") -> Choice:
-    """The device and precision to use. Raises `ConfigError` for a name PyTorch does not know here."""
+    """The device and precision to use, on the processors there are. `ConfigError` for a name PyTorch does not know."""
+    keep_to_processors()
     chosen, device_reason = _device(device)
     if precision != "auto":
         return Choice(chosen, cast(Precision, precision), device_reason, "asked for")
@@ -233,7 +235,8 @@ def _mps_report() -> DeviceReport:
 
 def _cpu_report() -> DeviceReport:
     capability = torch.backends.cpu.get_cpu_capability()
-    detail = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {capability}"
+    cores = f"{available.usable_processors()} of {os.cpu_count()} cores"
+    detail = f"{platform.machine()}, {cores}, {torch.get_num_threads()} threads, {capability}"
     return DeviceReport("cpu", True, detail, memory_bytes(torch.device("cpu")))
 
 
@@ -241,10 +244,25 @@ def memory_bytes(device: torch.device) -> int | None:
     """All memory of the device, of this machine where it has none of its own; None where nobody tells."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return None
+    return available.all_memory_bytes()
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Memory that a run on `device` can have beside what is in use; None where it is not known.
+
+    CUDA: what is free. Metal: what it recommends, less what this process has. CPU: what this process can have.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return max(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory(), 0)
+    return available.memory_bytes()
+
+
+def resident_bytes() -> int:
+    """Memory that this process has now; the most that it had where no more is known, 0 where not even that."""
+    now = available.resident_bytes()
+    return now if now is not None else peak_memory_bytes(torch.device("cpu")) or 0
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -256,10 +274,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def usable_processors() -> int:
-    """Processors that this process may use: a container may have fewer than the machine, which only some tell."""
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return found or 1
+@functools.cache
+def keep_to_processors() -> None:
+    """Use no more threads than processors may be kept busy, once in a process: PyTorch knows of no quota.
+
+    OMP_NUM_THREADS is a person's own choice and stays.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        set_threads(min(torch.get_num_threads(), available.usable_processors()))
 
 
 def set_threads(threads: int) -> None:

@@ -20,7 +20,7 @@ LAYERS = [
     ["corpus"],
     ["artifacts", "engines", "distributed"],
     ["config", "device"],
-    ["kinds", "events", "files", "page", "hub", "compiling"],
+    ["kinds", "events", "files", "page", "hub", "compiling", "available"],
     ["errors"],
     ["shown"],
 ]

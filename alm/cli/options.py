@@ -64,14 +64,11 @@ def seconds(given: str, *, flag: str) -> float:
 
 def worker_count(given: str) -> int:
     """What `--workers` says; `ConfigError` when that is neither a positive number nor `auto`."""
-    import os
-
+    from alm.available import usable_processors
     from alm.errors import ConfigError
 
     if given == "auto":
-        # A container may have fewer processors than the machine, which only some platforms tell.
-        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return usable or 1
+        return usable_processors()
     if not given.isdecimal() or int(given) < 1:
         raise ConfigError(f"`--workers {given}` is no number of workers", hint="use `--workers auto`, or 1 and more")
     return int(given)

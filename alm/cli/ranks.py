@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from alm.available import usable_processors
 from alm.errors import EXIT_AGAIN, AlmError, EchoedError
 
 if TYPE_CHECKING:
@@ -72,8 +73,7 @@ def _plan(ranks: int) -> LaunchConfig:
 
 
 def _threads(ranks: int) -> int:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (usable or 1) // ranks)
+    return max(1, usable_processors() // ranks)
 
 
 def _failure(codes: dict[int, int]) -> AlmError:

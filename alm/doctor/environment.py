@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import platform
 import shutil
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-import torch
 from packaging.requirements import Requirement
 
-from alm import device
 from alm.config import presets
 from alm.config.load import Part, load
 from alm.doctor.check import Check, graded, judged, skipped
@@ -125,17 +122,6 @@ def needed_memory(name: str, *, micro_batch_size: int | None = None) -> int:
     return count(config.model).memory(sequences, config.model.max_position_embeddings).of_process
 
 
-def free_memory(on: torch.device) -> int | None:
-    """Bytes that are free on the device, or on the machine where it has none of its own; None where nobody tells."""
-    if on.type == "cuda":
-        return int(torch.cuda.mem_get_info(on)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
-    except OSError:
-        return device.memory_bytes(on)  # all there is: better than nothing
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
-
-
 def kernel_folder(folder: Path | None, *, has_numba: bool) -> Check:
     """Whether the tokenizer's compiled code can be kept in `folder`, None where it cannot."""
     if not has_numba:
@@ -171,21 +157,6 @@ def threads(used: int, processors: int) -> Check:
         else "most processors are not used: look at OMP_NUM_THREADS",
         cure=f"export OMP_NUM_THREADS={processors}",
     )
-
-
-def usable_processors() -> int:
-    """How many processors this process may use: fewer than the machine has under taskset or in a container."""
-    counted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(counted, _quota() or counted))
-
-
-def _quota() -> int | None:
-    """The processors that a container's limit comes to, rounded up; None where there is no limit."""
-    try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text("utf-8").split()
-    except (OSError, ValueError):
-        return None
-    return None if limit == "max" else -(-int(limit) // int(period))
 
 
 def free_space(folder: Path) -> int:

@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from alm.device import Choice, keep_freed_memory
+from alm.available import usable_processors
+from alm.device import Choice, available_bytes, keep_freed_memory
 from alm.doctor import (
     against_cpu,
     attention,
@@ -86,9 +87,9 @@ def _of_environment(choice: Choice, out: Path) -> Iterator[Named]:
     yield environment.LIBRARIES, lambda: environment.libraries(environment.requirements())
     yield environment.DISK, lambda: environment.disk(out, environment.free_space(out))
     where = "this machine" if choice.device.type == "cpu" else str(choice.device)
-    yield environment.MEMORY, lambda: environment.memory(environment.free_memory(choice.device), where)
+    yield environment.MEMORY, lambda: environment.memory(available_bytes(choice.device), where)
     yield environment.FOLDER, environment.found_kernel_folder
-    yield environment.THREADS, lambda: environment.threads(torch.get_num_threads(), environment.usable_processors())
+    yield environment.THREADS, lambda: environment.threads(torch.get_num_threads(), usable_processors())
 
 
 def _of_model(choice: Choice) -> Iterator[Named]:

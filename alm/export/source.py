@@ -12,6 +12,7 @@ from torch import Tensor
 from alm import files
 from alm.artifacts import SHORT_HASH
 from alm.checkpoint.load import Found, has_promise, load_checkpoint, verify
+from alm.device import keep_to_processors
 from alm.errors import ArtifactError, shell
 from alm.events import Listener, Warned, ignore
 from alm.model.config import ModelConfig
@@ -67,6 +68,7 @@ def load_source(checkpoint: Path, *, on_event: Listener = ignore) -> Source:
 
     Raises `ArtifactError` when either is missing or damaged, or the tokenizer is not the one it was trained with.
     """
+    keep_to_processors()
     found: Found | None = None
     if checkpoint.is_file() and not has_promise(checkpoint):
         on_event(Warned(f"no metadata beside `{checkpoint}` can say whether it is whole"))

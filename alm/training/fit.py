@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from alm import kinds
-from alm.device import Choice
+from alm.device import Choice, available_bytes, resident_bytes
 from alm.model.count import BYTES, CPU_CODE_BYTES, CPU_GAPS, count
 from alm.optim.groups import Moments
 from alm.training.config import RunConfig, TrainingConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alm.checkpoint.format import LAST_NAME
 from alm.checkpoint.retain import Retention
-from alm.device import Choice
+from alm.device import Choice, available_bytes
 from alm.distributed import World
 from alm.errors import shell
 from alm.events import Listener
@@ -15,7 +15,6 @@ from alm.files import sha256
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.packing.shards import PackedData
 from alm.training.asked import Asked
-from alm.training.available import available_bytes
 from alm.training.config import RunConfig
 from alm.training.fitting import Fitting
 from alm.training.initial import InitialWeights

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from alm import device as devices
+from alm.device import available_bytes
 from alm.errors import AlmError
 from alm.events import Listener, Warned
 from alm.files import read_json, write_text

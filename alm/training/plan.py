@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 
 from alm import device as devices
+from alm.available import usable_processors
 from alm.device import Choice
 from alm.distributed import Place
 from alm.errors import ConfigError
@@ -178,8 +180,8 @@ def _set_threads(training: TrainingConfig, device: torch.device, ranks: int) -> 
     devices.keep_freed_memory()
     if training.threads != "auto":
         devices.set_threads(training.threads)
-    elif ranks > 1:
-        devices.set_threads(devices.usable_processors() // ranks or 1)
+    elif ranks > 1 and "OMP_NUM_THREADS" not in os.environ:
+        devices.set_threads(usable_processors() // ranks or 1)
 
 
 def _spent(

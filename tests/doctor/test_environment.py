@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
-import torch
 from checked import fails, notes, passes
 
 from alm.doctor import environment
@@ -75,12 +73,6 @@ def test_little_memory_fails_some_is_noted_and_much_passes() -> None:
     assert environment.memory(None, "mps").outcome == "skipped"
 
 
-def test_the_memory_of_this_machine_is_told() -> None:
-    free = environment.free_memory(torch.device("cpu"))
-    assert free is not None
-    assert 0 < free <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def test_a_folder_for_compiled_code_that_cannot_be_written_fails(tmp_path: Path) -> None:
     passes(environment.kernel_folder(tmp_path, has_numba=True))
     fails(environment.kernel_folder(None, has_numba=True), "compiled anew", "export NUMBA_CACHE_DIR=")
@@ -107,7 +99,3 @@ def test_threads_for_each_core_or_processor_pass(used: int, processors: int) -> 
 def test_more_threads_than_processors_fail_and_few_are_noted() -> None:
     fails(environment.threads(8, 2), "wait for each other", "export OMP_NUM_THREADS=2")
     notes(environment.threads(1, 8), "not used", "export OMP_NUM_THREADS=8")
-
-
-def test_usable_processors_are_no_more_than_there_are() -> None:
-    assert 1 <= environment.usable_processors() <= (os.cpu_count() or 1)

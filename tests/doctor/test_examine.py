@@ -26,8 +26,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Speeds are not measured, and memory, disk and processors are enough for what is asked of them."""
     monkeypatch.setattr(loading, "model_rate", lambda *_, **__: 1.0)
     monkeypatch.setattr(loading, "loader_rate", lambda *_, **__: 100.0)
-    for name in ("free_memory", "free_space"):
-        monkeypatch.setattr(examine.environment, name, lambda _: 10**11)
+    monkeypatch.setattr(examine, "available_bytes", lambda _: 10**11)
+    monkeypatch.setattr(examine.environment, "free_space", lambda _: 10**11)
     monkeypatch.setattr(examine.torch, "get_num_threads", lambda: 1)
 
 
