@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Fiel
 
 from alm import __version__, files
 from alm.config.base import Config
-from alm.errors import ArtifactError, InputError, shell
+from alm.errors import ArtifactError, InputError
 
 FORMAT_VERSION = 1
 SHORT_HASH = 8
@@ -72,22 +72,9 @@ def _unsized(path: str, sha256: str) -> FileRecord:
 
 
 def record(path: Path, *, relative_to: Path, sha256: str | None = None) -> FileRecord:
-    """The record of `path` as seen from the folder `relative_to`; hashes it unless `sha256` is known.
-
-    Raises `InputError` for a name that is not UTF-8: JSON could not hold it.
-    """
-    name = relative(path, relative_to)
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"the name of `{path}` is not UTF-8", hint=f"run `{shell('mv', '-n', path, _utf8_name(path))}`"
-        ) from error
-    return FileRecord(path=name, bytes=path.stat().st_size, sha256=sha256 or files.sha256(path))
-
-
-def _utf8_name(path: Path) -> Path:
-    return path.with_name(os.fsencode(path.name).decode("latin-1"))
+    """The record of `path` as seen from the folder `relative_to`; hashes it unless `sha256` is known."""
+    digest = sha256 or files.sha256(path)
+    return FileRecord(path=relative(path, relative_to), bytes=path.stat().st_size, sha256=digest)
 
 
 def relative(path: Path, folder: Path) -> str:
@@ -494,7 +481,7 @@ def read(path: Path, schema: type[AnyMetadata], *, hint: str) -> AnyMetadata:
     try:
         found = schema.model_validate(values)
     except ValidationError as error:
-        raise ArtifactError(f"`{path}`: {_first_problem(error)}", hint=hint) from error
+        raise ArtifactError(f"`{path}`: {first_problem(error)}", hint=hint) from error
     if isinstance(found, Metadata):
         _check(path, found, hint)
     if checksum not in (None, _checksum(values)):
@@ -502,7 +489,8 @@ def read(path: Path, schema: type[AnyMetadata], *, hint: str) -> AnyMetadata:
     return found
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """The first thing that a schema refuses: the field, the reason and the value."""
     first = error.errors(include_url=False, include_context=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     message, value = first["msg"].removeprefix("Value error, "), first["input"]

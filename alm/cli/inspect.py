@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,8 @@ from alm.checkpoint.format import LINK_NAMES, numbered
 from alm.checkpoint.load import verify
 from alm.cli import ui
 from alm.corpus.read import has_shards
-from alm.errors import ArtifactError
+from alm.errors import AlmError, ArtifactError, quoted
+from alm.files import read_json
 from alm.tokenizers.train import metadata_path
 
 Rows = list[tuple[str, str]]
@@ -47,7 +47,9 @@ class Found:
 def inspect(path: Path) -> Found:
     """The artifact at `path`; `ArtifactError` when it is none."""
     if not path.exists():
-        raise ArtifactError(f"`{path}` does not exist", hint=f"run `ls {path.parent}` to see what is there")
+        raise ArtifactError(
+            f"`{path}` does not exist", hint=f"run `ls {quoted(path.parent)}` to see what is there"
+        )
     for applies, look in _LOOKS:
         if applies(path):
             return look(path)
@@ -149,7 +151,7 @@ def _run(path: Path) -> Found:
     links = [path / name for name in LINK_NAMES if (path / name).is_file()]
     for checkpoint in [*checkpoints, *links]:
         faults += _faults_of(checkpoint)
-    mend = f"run `alm pretrain --resume auto --out {path}`: it uses the newest whole one"
+    mend = f"run `alm pretrain --resume auto --out {quoted(path)}`: it uses the newest whole one"
     return Found("run", rows, faults, mend, [metadata.model_dump(mode="json")])
 
 
@@ -165,7 +167,7 @@ def _checkpoint(path: Path) -> Found:
     from alm.checkpoint.load import load_checkpoint
 
     found = verify(path)
-    loaded = load_checkpoint(path)
+    loaded = load_checkpoint(path, step=found.step)
     rows = [
         ("step", f"{loaded.step:,}"),
         ("sequences seen", f"{loaded.samples_seen:,}"),
@@ -225,10 +227,13 @@ def _is_clean_metadata(path: Path) -> bool:
 
 def _is(path: Path, artifact: str) -> bool:
     """Whether the file is metadata of that format: a source may be named `run`."""
+    if not path.is_file():
+        return False
     try:
-        return path.is_file() and bool(json.loads(path.read_bytes()).get("format") == artifact)
-    except (ValueError, AttributeError):
+        found = read_json(path)
+    except AlmError:
         return True  # damaged: reading it as metadata will say so
+    return not isinstance(found, dict) or found.get("format") == artifact
 
 
 _LOOKS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Found]], ...] = (

@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 
 from alm.errors import AlmError
+from alm.files.parse import parse_json
 from alm.files.write import explained, is_running
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
@@ -173,9 +174,9 @@ def _read(lock: Path) -> Owner | None:
     """Who the file says holds it; None where it says nothing of use."""
     try:
         with lock.open("rb") as file:
-            values = json.loads(file.read(_MOST_BYTES))
+            values = parse_json(file.read(_MOST_BYTES))
         found = Owner(**values)
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError):
         return None
     kinds_fit = type(found.pid) is int and isinstance(found.host, str)
     others_fit = all(isinstance(value, str | None) for value in (found.boot, found.started))

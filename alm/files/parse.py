@@ -29,21 +29,24 @@ _LEAST_INT, _MOST_INT = -(1 << 63), (1 << 64) - 1
 _NUMBERS_SHOWN = 20
 # What a number that may be too large holds, once all digits are 0. To call a function for each number is slow.
 _DIGITS = bytes.maketrans(b"0123456789E", b"0000000000e")
-_SUSPECT = (b"0" * MOST_DIGITS, b"0e000", b"0e+000")
+_LONG, _HIGH = b"0" * MOST_DIGITS, (b"0e000", b"0e+000")
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 _NPY_HEADER = re.compile(
     r"\{'descr': ('[^'\\]{1,20}'|\[[^\]\\]{1,500}\]), 'fortran_order': False, "
     r"'shape': \(((?:[0-9]{1,15}, ?)*(?:[0-9]{1,15})?)\), \} *\n",
     re.ASCII,
 )
+_CONTAINERS = frozenset({dict, list})
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def parse_json(data: bytes | str, *, allow_nan: bool = False, allow_surrogates: bool = False) -> Any:  # Any: JSON
+def parse_json(
+    data: bytes | str, *, allow_nan: bool = False, allow_surrogates: bool = False, unique_keys: bool = True
+) -> Any:  # Any: JSON
     """The value in `data`. `ValueError` for anything but JSON (UTF-8) with numbers of 64 bits and sane nesting.
 
-    A key given twice is refused. So are NaN and infinities, which JSON does not have, unless `allow_nan`, and halves of
-    surrogate pairs, which are not text, unless `allow_surrogates`.
+    A key given twice is refused if they are to be `unique_keys`. So are NaN and infinities, which JSON does not have,
+    unless `allow_nan`, and halves of surrogate pairs, which are not text, unless `allow_surrogates`.
     """
     if isinstance(data, str):
         text, data = data, data.encode("utf-8", "surrogatepass")
@@ -52,10 +55,9 @@ def parse_json(data: bytes | str, *, allow_nan: bool = False, allow_surrogates: 
     brackets = data.count(b"[") + data.count(b"{")
     if brackets + data.count(b",") > MOST_VALUES:
         raise ValueError(f"it may hold more than {MOST_VALUES:,} values")
-    digits = data.translate(_DIGITS)
-    is_wary = any(part in digits for part in _SUSPECT)
+    is_wary = _has_suspects(data.translate(_DIGITS))
     try:
-        value = _DECODERS[allow_nan, is_wary](text)
+        value = _DECODERS[allow_nan, unique_keys, is_wary](text)
     except RecursionError:
         raise ValueError(f"it is nested deeper than {MOST_DEPTH} levels") from None
     if brackets > MOST_DEPTH:
@@ -63,6 +65,16 @@ def parse_json(data: bytes | str, *, allow_nan: bool = False, allow_surrogates: 
     if not allow_surrogates and b"\\u" in data and _SURROGATE.search(text):
         _check_surrogates(value)
     return value
+
+
+def _has_suspects(digits: bytes) -> bool:
+    """Whether a number may be too large. So many digits behind a point are usual."""
+    at = digits.find(_LONG)
+    while at >= 0:
+        if digits[at - 1 : at] != b".":
+            return True
+        at = digits.find(_LONG, at + len(_LONG))
+    return any(part in digits for part in _HIGH)
 
 
 def _decoded(data: bytes) -> str:
@@ -99,13 +111,14 @@ def _refuse_constant(text: str) -> float:
 
 
 _DECODERS = {
-    (allow_nan, is_wary): json.JSONDecoder(
-        object_pairs_hook=_object,
+    (allow_nan, unique_keys, is_wary): json.JSONDecoder(
+        object_pairs_hook=_object if unique_keys else None,  # a call for each object, half of the time that rows take
         parse_int=_integer if is_wary else None,
         parse_float=_float if is_wary else None,
         parse_constant=None if allow_nan else _refuse_constant,
     ).decode
     for allow_nan in (False, True)
+    for unique_keys in (False, True)
     for is_wary in (False, True)
 }
 
@@ -119,15 +132,10 @@ def _check_surrogates(value: object) -> None:
 
 def check_depth(value: object, *, most: int = MOST_DEPTH) -> None:
     """Raise `ValueError` where lists and dictionaries are nested deeper than `most`."""
-    level = [value]
+    level: list[Any] = [value]
     for _ in range(most + 1):
-        level = [
-            inner
-            for item in level
-            if isinstance(item, dict | list | tuple)
-            for inner in (item.values() if isinstance(item, dict) else item)
-            if isinstance(inner, dict | list | tuple)
-        ]
+        inside = (item.values() if type(item) is dict else item for item in level if type(item) in _CONTAINERS)
+        level = [inner for items in inside for inner in items if type(inner) in _CONTAINERS]
         if not level:
             return
     raise ValueError(f"it is nested deeper than {most} levels")

@@ -9,7 +9,6 @@ others are complete, goes first and comes last, so at no instant does it describ
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from alm.errors import AlmError, ArtifactError, shell
 from alm.files.lock import exclusive
+from alm.files.parse import bounded_bytes, parse_json
 from alm.files.write import explained, hint_for, remove_stale, sync_file, sync_folder, write_json
 
 JOURNAL_NAME = ".journal.json"
@@ -194,9 +194,7 @@ def _take(folder: Path, journal: _Journal) -> None:
 def _read(path: Path) -> _Journal:
     """The journal in `path`. It may be a stranger's: names that leave the folder are refused by `inside`."""
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ValueError("it is too large")
-        values = json.loads(path.read_bytes())
+        values = parse_json(bounded_bytes(path, most=_MOST_BYTES), allow_surrogates=True)
         journal = _Journal(**values)
         names = [*journal.removes, *journal.clear, *(name for pair in journal.moves for name in pair)]
         names += [name for name in (journal.last, journal.last_source) if name is not None]
@@ -207,7 +205,7 @@ def _read(path: Path) -> _Journal:
             or (journal.last is None) != (journal.last_source is None)
         ):
             raise ValueError("it has other fields")
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise ArtifactError(
             f"`{path}` is not a journal of alm: {error}",
             hint=f"run `{shell('mv', path, path.with_name('journal.damaged'))}`, then the command that makes "

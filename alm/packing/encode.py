@@ -21,21 +21,24 @@ from alm import artifacts
 from alm.config.base import Config
 from alm.corpus.read import CleanDocument, CleanPart, read_part
 from alm.corpus.split import SPLITS, TRAIN, VALIDATION, split_of
+from alm.errors import AlmError
 from alm.events import Listener
-from alm.files import atomic, write_bytes
+from alm.files import atomic, raw_array, read_json, write_bytes
 from alm.packing import foreign
+from alm.packing.mapping import mapped
 from alm.tokenizers.file import Tokenizer
 
 _BATCH_CHARACTERS = 1 << 20
 _FORMAT = 1
+_MOST_BYTES = 1 << 16  # of a marker
 
 
 class Count(Config):
     """What a part gives to one split."""
 
-    documents: int = 0
-    bytes: int = 0
-    tokens: int = 0
+    documents: artifacts.Count = 0
+    bytes: artifacts.Count = 0
+    tokens: artifacts.Count = 0
 
     def __add__(self, other: Count) -> Count:
         return Count(
@@ -77,11 +80,12 @@ class Encoded:
         """The ids, mapped."""
         path = self.ids_path(split)
         width = np.dtype(self.dtype).newbyteorder("<")
-        return np.memmap(path, dtype=width, mode="r") if path.stat().st_size else np.zeros(0, dtype=width)
+        array = mapped(path, dtype=width)
+        return raw_array(path, dtype=width) if array is None else array
 
     def ends(self, split: str) -> NDArray[np.int64]:
         """Where each document ends."""
-        return np.fromfile(self.ends_path(split), dtype="<i8").astype(np.int64)
+        return raw_array(self.ends_path(split), dtype="<i8").astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,8 @@ class EncodeWork:
     def finished(self) -> Marker | None:
         """The marker, if the part was encoded just so."""
         try:
-            marker = Marker.model_validate_json(self.encoded.marker_path.read_bytes())
-        except (OSError, ValueError):
+            marker = Marker.model_validate(read_json(self.encoded.marker_path, most=_MOST_BYTES))
+        except (AlmError, ValueError):
             return None
         width = np.dtype(self.dtype).itemsize
         whole = all(

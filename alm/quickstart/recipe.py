@@ -11,11 +11,16 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field, ValidationError
+
+from alm import artifacts
 from alm.config import presets
+from alm.config.base import Config
 from alm.config.load import Part, load
 from alm.errors import ArtifactError
-from alm.files import write_text
+from alm.files import read_json, write_text
 from alm.model.config import ModelConfig
 from alm.model.count import count
 from alm.training import rehearsal
@@ -24,6 +29,8 @@ from alm.training.plan import Plan, plan
 from alm.training.precision import settled, with_precision
 
 NAME = "quickstart.json"
+_MOST_BYTES = 1 << 16
+_MOST_SECONDS = 1e9
 RUN_PRESET = "quickstart"
 SEQ_LEN = 416  # two tales: most rows are filled by two whole ones
 VOCAB_SIZE = 2048
@@ -61,15 +68,26 @@ class Recipe:
         return load(RunConfig, [Part(presets.find(RUN_PRESET))], overrides=[*self.overrides, *more])
 
 
+class _Kept(Config):
+    """The file that holds a recipe."""
+
+    tales: Annotated[int, Field(strict=True, ge=1, le=MOST_TALES)] = TALES
+    overrides: tuple[str, ...] = ()
+    budget: Annotated[float, Field(strict=True, gt=0, le=_MOST_SECONDS)] | None = None
+    end: Annotated[float, Field(strict=True, ge=0, le=_MOST_SECONDS)] = 0.0
+    steps: Annotated[int, Field(strict=True, ge=1, le=1 << 40)] | None = None
+
+
 def read(path: Path) -> Recipe:
     """The recipe that `write` wrote."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return Recipe(**{**values, "overrides": tuple(values["overrides"])})
-    except (ValueError, TypeError, KeyError) as error:
+        kept = _Kept.model_validate(read_json(path, most=_MOST_BYTES))
+    except ValidationError as error:
         raise ArtifactError(
-            f"`{path}` is not what a quickstart writes: {error}", hint="run `alm quickstart --fresh`"
+            f"`{path}` is not what a quickstart writes: {artifacts.first_problem(error)}",
+            hint="run `alm quickstart --fresh`",
         ) from error
+    return Recipe(**dict(kept))
 
 
 def write(recipe: Recipe, path: Path) -> None:

@@ -12,12 +12,13 @@ from pathlib import Path
 from types import ModuleType
 
 from alm import files, kinds
-from alm.errors import InputError
+from alm.errors import InputError, shell
 from alm.tokenizers.model import Json, Model
 from alm.tokenizers.pretokenize import PATTERNS, Pattern
 from alm.tokenizers.special import END_OF_TEXT
 
 _MODELS = "alm.tokenizers.models"
+_MOST_BYTES = 1 << 28  # a vocabulary of a million tokens has 60 MB
 
 _BYTES: Json = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 # The library's defaults: it writes the two flags and, when decoding, looks at neither.
@@ -73,24 +74,25 @@ def load_bytes(path: Path) -> bytes:
     """The bytes of the tokenizer file at `path`; `InputError` when there is none."""
     if path.is_dir():
         inside = path / "tokenizer.json"
-        hint = f"name the file: `{inside}`" if inside.is_file() else f"run `ls {path}` to see what is in it"
+        hint = f"name the file: `{inside}`" if inside.is_file() else f"run `{shell('ls', path)}` to see what is in it"
         raise InputError(f"`{path}` is a folder, a tokenizer.json is needed", hint=hint)
     if not path.exists():
-        raise InputError(f"there is no tokenizer at `{path}`", hint=f"run `alm tokenizer train --out {path}`")
-    return files.read_bytes(path)
+        hint = f"run `{shell('alm', 'tokenizer', 'train', '--out', path)}`"
+        raise InputError(f"there is no tokenizer at `{path}`", hint=hint)
+    return files.bounded_bytes(path, most=_MOST_BYTES)
 
 
 def _parsed(path: Path, data: bytes) -> Json:
     try:
-        document = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        document = files.parse_json(data, allow_surrogates=True)
+    except ValueError as error:
         if _is_cut_off(data, error):
             raise InputError(
-                f"`{path}` is cut off after {len(data):,} bytes", hint=f"run `alm tokenizer train --out {path} --force`"
+                f"`{path}` is cut off after {len(data):,} bytes",
+                hint=f"run `{shell('alm', 'tokenizer', 'train', '--out', path, '--force')}`",
             ) from error
-        raise InputError(
-            f"`{path}` is not JSON: {error}", hint=f"run `head -c 200 {path}` to see what it is"
-        ) from error
+        hint = f"run `{shell('head', '-c', '200', path)}` to see what it is"
+        raise InputError(f"`{path}` is not JSON: {error}", hint=hint) from error
     if not isinstance(document, dict):
         raise _refused(path, "holds no JSON object")
     return document

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from alm.errors import AlmError
+from alm.errors import AlmError, quoted
 from alm.events import Listener, Warned, ignore
-from alm.files import explained, is_full, read_bytes
+from alm.files import explained, is_full, parse_json, read_bytes
 
 NAME = "metrics.jsonl"
 _MOST_NAMED = 5  # lines in a warning
@@ -90,7 +90,7 @@ class MetricsFile:
 
 
 def _hint(path: Path) -> str:
-    return f"make room (`df -h {path.parent}`) "
+    return f"make room (`df -h {quoted(path.parent)}`) "
 
 
 class NoMetrics(MetricsFile):
@@ -149,15 +149,26 @@ def _flat(lines: Sequence[bytes]) -> list[Any]:  # Any: JSON
 def _value(text: bytes) -> Any:  # Any: JSON
     """The value of `text`, None where it is not JSON."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        # The names of what goes into a row are ours. Samples can hold halves of surrogate pairs.
+        return parse_json(text, allow_nan=True, allow_surrogates=True, unique_keys=False)
+    except ValueError:
         return None
 
 
 def _row(value: Any) -> Row | None:  # Any: JSON
-    if not isinstance(value, dict) or type(value.get("step")) is not int:
+    if not isinstance(value, dict) or type(value.get("step")) is not int or not 0 <= value["step"] < _MOST_STEPS:
         return None
-    return value if 0 <= value["step"] < _MOST_STEPS else None
+    is_plain = _NUMBERS.issuperset(map(type, value.values())) or all(map(_fits, value, value.values()))
+    return value if is_plain else None
+
+
+def _fits(key: str, value: object) -> bool:
+    """Whether `value` is of a type that rows have under `key`; whatever a later alm adds fits."""
+    if key in _TEXTS:
+        return isinstance(value, str | None)
+    if key == "skipped_rows":
+        return isinstance(value, list) and _NUMBERS.issuperset(map(type, value))
+    return key not in _OF_NUMBERS or type(value) in _NUMBERS
 
 
 def _damage(lines: list[int], path: Path) -> str:
@@ -193,6 +204,13 @@ def training_seconds(rows: Iterable[Row]) -> float:
 
 
 OF_THE_MACHINE = frozenset({"tokens_per_second", "step_seconds", "mfu", "data_wait_share", "memory_bytes"})
+
+_OF_NUMBERS = OF_THE_MACHINE | {
+    *("loss", "lr", "gradient_norm", "tokens", "skipped_steps", "validation_loss"),
+    *("bits_per_byte", "bits_per_byte_margin", "forecast", "forecast_low", "forecast_high"),
+}
+_TEXTS = frozenset({"prompt", "text", "verdict"})
+_NUMBERS = frozenset({float, int, type(None)})
 
 
 def without_clock(rows: Iterable[Row]) -> list[Row]:

@@ -6,7 +6,7 @@ Each sink lives in a thread of its own: a slow network holds no step up, and an 
 
 from __future__ import annotations
 
-import json
+import re
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,9 +18,9 @@ from typing import Any
 
 from alm import kinds
 from alm.config.base import Config
-from alm.errors import AlmError, ConfigError
+from alm.errors import AlmError, ConfigError, quoted
 from alm.events import Event, Listener, Noted, Sampled, Warned
-from alm.files import write_json
+from alm.files import read_json, write_json
 from alm.training import metrics
 from alm.training.config import RunConfig
 from alm.training.metrics import Row
@@ -31,6 +31,8 @@ _OPENING_SECONDS = 120.0
 _CLOSING_SECONDS = 60.0
 _MOST_WAITING = 10_000
 _ID_BYTES = 4
+_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_MOST_BYTES = 1 << 16
 
 
 def check(sinks: Iterable[Config]) -> None:
@@ -40,7 +42,7 @@ def check(sinks: Iterable[Config]) -> None:
         if find_spec(module.PACKAGE) is None:
             raise ConfigError(
                 f"`logging.sinks`: the sink `{_kind(config)}` needs the package {module.PACKAGE}",
-                hint=f"run `pip install {module.INSTALL}`",
+                hint=f"run `pip install {quoted(module.INSTALL)}`",
             )
 
 
@@ -171,8 +173,12 @@ def _id(run: Path) -> str:
     """The run's name for trackers, drawn once: another run in a folder of the same name is another one there."""
     path = run / NAME
     try:
-        known = json.loads(path.read_bytes())["id"]
-    except (OSError, ValueError, KeyError, TypeError):
-        known = secrets.token_hex(_ID_BYTES)
-        write_json(path, {"id": known})
-    return str(known)
+        found = read_json(path, most=_MOST_BYTES)
+    except AlmError:
+        found = None
+    known = found.get("id") if isinstance(found, dict) else None
+    if isinstance(known, str) and _ID.fullmatch(known):
+        return known
+    drawn = secrets.token_hex(_ID_BYTES)
+    write_json(path, {"id": drawn})
+    return drawn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -13,13 +12,14 @@ from pydantic import Field
 
 from alm.config.base import Config as BaseConfig
 from alm.errors import AlmError
-from alm.files import is_full, write_json
+from alm.files import is_full, read_json, write_json
 from alm.training.sinks._sink import Opening, off_stdout
 
 PACKAGE, INSTALL = "trackio", "trackio"
 NAME = "trackio.json"
 # Trackio sends what it is given twice a second. What a killed process had given it since then may not be there.
 _ON_ITS_WAY_SECONDS = 1.0
+_MOST_BYTES = 1 << 20
 
 
 class Config(BaseConfig):
@@ -100,8 +100,11 @@ class Sent:
 
     def _read(self) -> dict[str, int]:
         try:
-            found = json.loads(self._path.read_bytes())
-            is_same = all(found[key] == value for key, value in self._target.items())
-            return {str(name): int(step) for name, step in found["steps"].items()} if is_same else {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            found = read_json(self._path, most=_MOST_BYTES)
+        except AlmError:
             return {}
+        if not isinstance(found, dict) or any(found.get(key) != value for key, value in self._target.items()):
+            return {}
+        steps = found.get("steps")
+        are_steps = isinstance(steps, dict) and all(type(step) is int for step in steps.values())
+        return dict(steps) if are_steps else {}
