@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from alm.config import presets
+from alm.config.base import MANY
 from alm.config.load import Part, load
 from alm.errors import ConfigError
 from alm.model.config import ModelConfig
@@ -52,7 +53,8 @@ def fitted(config: RunConfig, costs: Costs, *, seconds: float) -> RunConfig:
         ),
     }
     pauses = sum(number[name] * getattr(costs, name) for name in number)
-    steps = math.floor((seconds - costs.start - pauses) / costs.step)
+    # Half of what a configuration may have: the run may become longer.
+    steps = min(math.floor((seconds - costs.start - pauses) / costs.step), MANY // 2)
     if steps < 1:
         raise TooShortError(
             f"{seconds:,.0f} seconds allow no step: one takes {costs.step:,.1f} seconds, and what a run does besides "
@@ -82,14 +84,16 @@ def _with_steps(config: RunConfig, steps: int, number: Mapping[str, int], *, val
     values["training"] |= {
         "max_steps": steps,
         "checkpoint_interval": math.ceil(steps / number["saving"]),
-        "keep_every": max(1, round(training.keep_every * ratio)) if training.keep_every else None,
+        "keep_every": min(max(1, round(training.keep_every * ratio)), MANY) if training.keep_every else None,
     }
     values["validation"] |= {"interval": math.ceil(steps / max(number["validation"], 1)), "bytes": validation_bytes}
     values["samples"]["count"] = max(number["samples"], 1)
     values["logging"]["log_interval"] = max(1, min(config.logging.log_interval, steps // FEWEST_LOG_LINES))
     for key in ("warmup_steps", "total_steps"):
         if isinstance(values["scheduler"].get(key), int):
-            values["scheduler"][key] = max(int(key == "total_steps"), round(values["scheduler"][key] * ratio))
+            values["scheduler"][key] = min(
+                max(int(key == "total_steps"), round(values["scheduler"][key] * ratio)), MANY
+            )
     return checked(values)
 
 

@@ -10,7 +10,7 @@ import time
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from alm.config.base import Config
+from alm.config.base import MANY, Config
 from alm.distributed import World
 from alm.errors import ConfigError
 from alm.events import Listener, Noted
@@ -106,7 +106,7 @@ def looks(config: RunConfig) -> frozenset[int]:
     They are spread over the steps after which its length is still open, and are steps that are logged: then the clock
     has just been read.
     """
-    longer = lengthened(config, 2 * config.training.max_steps)
+    longer = lengthened(config, min(2 * config.training.max_steps, MANY))
     last = common(_schedule(config), _schedule(longer))
     every = config.logging.log_interval
     steps = {last * number // LOOKS // every * every for number in range(1, LOOKS + 1)}
@@ -125,7 +125,7 @@ def lengthened(config: RunConfig, steps: int) -> RunConfig:
     if schedule.get("warmup_steps") == "auto":
         schedule["warmup_steps"] = warmup_steps(config.scheduler, max_steps=before)
     if isinstance(schedule.get("total_steps"), int):
-        schedule["total_steps"] = max(1, round(schedule["total_steps"] * steps / before))
+        schedule["total_steps"] = min(max(1, round(schedule["total_steps"] * steps / before)), MANY)
     return checked(values)
 
 
