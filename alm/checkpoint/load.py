@@ -113,8 +113,12 @@ def newest(run: Path, *, on_event: Listener = ignore) -> Found | None:
     return None
 
 
-def load_checkpoint(path: Path, *, device: torch.device | str = "cpu", step: int | None = None) -> Checkpoint:
+def load_checkpoint(
+    path: Path, *, device: torch.device | str = "cpu", step: int | None = None, with_optimizer: bool = True
+) -> Checkpoint:
     """The checkpoint in `path`, with tensors on `device`. Verify it first where its bytes matter.
+
+    The state of its optimizer, often most of the file, is empty without `with_optimizer`.
 
     Raises `ArtifactError` for anything but a checkpoint whose fields are of their types and whose weights are those of
     its configuration, which is known before a tensor is made, and where its step is not the one of its name, of the
@@ -131,8 +135,10 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu", step: int
             for promised in (step, step_of(path), _step_beside(path)):
                 if promised not in (None, values["step"]):
                     raise UnreadableError(f"its step is {values['step']:,}, and {promised:,} was promised")
-            fields_ = [field.name for field in fields(Checkpoint) if field.name in values]
-            return Checkpoint(**{name: _made(values[name], archive, device) for name in fields_})
+            if not with_optimizer:
+                values["optimizer"] = {}
+            names = [field.name for field in fields(Checkpoint) if field.name in values]
+            return Checkpoint(**{name: _made(values[name], archive, device) for name in names})
     except UnreadableError as error:
         raise ArtifactError(f"`{path}` is not a whole checkpoint: {error}", hint=_elsewhere(path)) from error
     except OSError as error:

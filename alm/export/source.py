@@ -74,7 +74,7 @@ def load_source(checkpoint: Path, *, on_event: Listener = ignore) -> Source:
         on_event(Warned(f"no metadata beside `{checkpoint}` can say whether it is whole"))
     else:
         found = verify(checkpoint)
-    loaded = load_checkpoint(checkpoint, step=None if found is None else found.step)
+    loaded = load_checkpoint(checkpoint, step=None if found is None else found.step, with_optimizer=False)
     path = checkpoint.with_name(run.TOKENIZER_NAME)
     tokenizer = Tokenizer.load(path)
     if tokenizer.sha256 != loaded.tokenizer_sha256:

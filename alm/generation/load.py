@@ -63,7 +63,7 @@ def load_model(
     else:
         step = verify(checkpoint).step
     target = device.choose(device_name, precision="fp32").device
-    loaded = load_checkpoint(checkpoint, device=target, step=step)
+    loaded = load_checkpoint(checkpoint, device=target, step=step, with_optimizer=False)
     path = tokenizer or checkpoint.with_name("tokenizer.json")
     words = Tokenizer.load(path)
     if words.sha256 != loaded.tokenizer_sha256:

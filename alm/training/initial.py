@@ -42,7 +42,7 @@ def initial_weights(init: Path | None, out: Path, packed: PackedData, model: Mod
         return _as_recorded(init, out)
     if init is None:
         return None
-    found, checkpoint = verify(init), load_checkpoint(init)
+    found, checkpoint = verify(init), load_checkpoint(init, with_optimizer=False)
     _check_tokenizer(init, checkpoint, packed)
     known = model.with_vocab_size(packed.metadata.vocab_size) if model.vocab_size == "auto" else model
     _check_shapes(init, checkpoint, known)
@@ -91,7 +91,7 @@ def _shown(shape: tuple[int, ...] | None) -> str:
 def model_values(init: Path) -> dict[str, Any]:  # Any: JSON
     """The section `model` of the configuration that the checkpoint was saved with."""
     verify(init)
-    values: dict[str, Any] = load_checkpoint(init).config["model"]
+    values: dict[str, Any] = load_checkpoint(init, with_optimizer=False).config["model"]
     return values
 
 
@@ -105,4 +105,4 @@ def fill_(model: Transformer, start: InitialWeights) -> None:
             f"`{start.path}` is another checkpoint now than when the run began from it",
             hint=f"put the one with the sha256 {start.sha256[:SHORT_HASH]}... back, or start another run",
         )
-    put_weights_(model, load_checkpoint(start.path).model)
+    put_weights_(model, load_checkpoint(start.path, with_optimizer=False).model)
