@@ -49,7 +49,7 @@ class SourceConfig(Config):
 
     kind: str
     enabled: bool = Field(default=True, description="Whether `alm corpus prepare` reads this source.")
-    limit: int | None = Field(default=None, gt=0, le=MANY, description="Most documents to keep; absent keeps all.")
+    limit: int | None = Field(default=None, gt=0, le=MANY_BYTES, description="Most documents to keep; absent keeps all.")
     max_bytes: int | None = Field(
         default=None, gt=0, le=MANY_BYTES, description="Most UTF-8 bytes to keep; absent keeps all."
     )
