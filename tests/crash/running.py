@@ -77,7 +77,7 @@ class Running:
     def all(self) -> int:
         """Everything; the exit code."""
         make_small()
-        cases = [case for case in stages.cases(self._folder / "prepared", command) if self._is_wanted(case)]
+        cases = stages.Making(self._folder / "prepared", command, self._is_wanted).all()
         if not cases:
             print("no such case")
             return 2
@@ -135,13 +135,10 @@ class Running:
     def _say(self, text: str) -> None:
         print(f"[{time.monotonic() - self._started:6.1f} s] {text}", flush=True)
 
-    def _is_wanted(self, case: Case) -> bool:
-        wanted = self._given.case
-        return (
-            case.is_fast
-            if self._given.fast and not wanted
-            else not wanted or any(fnmatch.fnmatch(case.name, pattern) for pattern in wanted)
-        )
+    def _is_wanted(self, name: str) -> bool:
+        if self._given.case:
+            return any(fnmatch.fnmatch(name, pattern) for pattern in self._given.case)
+        return name in stages.FAST or not self._given.fast
 
     def _clean(self, cases: list[Case]) -> dict[str, Clean]:
         kinds = tuple(self._given.kind or KINDS)

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from crash import trees
 from crash.trees import OLD_NS, Entry, Tree
@@ -96,9 +97,9 @@ class Case:
     stdin: bytes | None = None
     run: str | None = None  # the folder of the run that it trains
     aside: int | None = None  # the step after which checkpoints are set aside
-    is_fast: bool = False
     keep_last: int | None = None  # of a run, where it is known
     keep_every: int | None = None
+    pages: tuple[str, ...] = ()  # about speeds, so that each is another one
     most: int | None = None  # so many faults, spread evenly: for what is made of the other cases
 
     @property
@@ -173,106 +174,127 @@ def moved(tree: Tree, source: str, target: str) -> Tree:
     }
 
 
-def cases(root: Path, command: Callable[..., None]) -> list[Case]:
-    """Every case, prepared below `root`."""
-    now, before = world(root / "now", "now", command), world(root / "before", "before", command)
-    texts = now.of("my-texts", "my-notes", "corpus.yaml")
-    old_texts = before.of("my-texts", "my-notes", "corpus.yaml")
-    lines = b"".join(now.tree[name].data or b"" for name in sorted(now.of("my-texts")) if name.endswith(".txt"))
-    old_lines = b"".join(reversed(lines.splitlines(keepends=True)))
-    found: list[Case] = []
+FAST = {
+    "corpus-old", "tokenizer-new", "tokenizer-old", "pack-old", "pretrain-new", "pretrain-older",
+    "export-safetensors-new", "export-safetensors-old",
+}  # fmt: skip
 
-    def add(
-        name: str, arguments: list[str], start: Tree, targets: tuple[str, ...], old: Tree | None = None,
-        foreign: tuple[str, ...] = (), stdin: bytes | None = None, run: str | None = None, fast: str = "",
-    ) -> None:  # fmt: skip
-        common = {"targets": targets, "stdin": stdin, "run": run, "keep_last": KEEP_LAST if run else None}
-        found.append(Case(f"{name}-new", tuple(arguments), start, is_fast="n" in fast, **common))  # type: ignore[arg-type]
-        if old is not None:
-            over = {**start, **old, **strangers(*foreign)}
-            found.append(
-                Case(f"{name}-old", tuple(arguments), over, foreign=foreign, force=True, is_fast="o" in fast, **common)  # type: ignore[arg-type]
-            )
 
-    def old(start: Tree, *arguments: str, keep: str, stdin: bytes | None = None) -> Tree:
-        return trees.part(made(root / "old", start, command, *arguments, stdin=stdin), keep)
+class Making:
+    """Makes the cases that `is_wanted`, below `root`, by running commands with `command(folder, *arguments)`."""
 
-    clean = ("data", "data/clean")
-    beside = ("data/clean/mine.txt", "data/clean/mine.json", "data/clean/mine-00000.notes", "data/clean/.mine")
-    add("corpus", PREPARE, texts, clean, before.of("data/clean"), beside, fast="o")
-    for form in ("parquet", "jsonl.zst"):
-        command_ = [*NOTES, "--format", form]
-        name = f"corpus-{form.partition('.')[0]}"
-        add(name, command_, texts, clean, old(old_texts, *command_, keep="data/clean"), beside)
-    add("corpus-stdin", STDIN, {}, clean, old({}, *STDIN, keep="data/clean", stdin=old_lines), beside, stdin=lines)
-    two = {name: entry for name, entry in texts.items() if not name.startswith("my-texts/1")}
-    added = {**texts, **old(two, *TEXTS, keep="data/clean"), **strangers(*beside)}
-    found.append(Case("corpus-more", tuple(TEXTS), added, clean, beside, force=True))
+    def __init__(self, root: Path, command: Callable[..., None], is_wanted: Callable[[str], bool]) -> None:
+        self._root = root
+        self._command = command
+        self._is_wanted = is_wanted
+        self._now, self._before = (world(root / seed, seed, command) for seed in ("now", "before"))
+        self.found: list[Case] = []
 
-    ready = now.of("data/clean")
-    kept = ("artifacts/mine.json", "artifacts/tokenizer.txt", "artifacts/.mine")
-    add("tokenizer", TOKENIZER, ready, ("artifacts",), before.of("artifacts"), kept, fast="no")
-    unigram = old(before.of("data/clean"), *UNIGRAM, keep="artifacts")
-    add("tokenizer-unigram", UNIGRAM, ready, ("artifacts",), unigram, kept)
+    def all(self) -> list[Case]:
+        """The cases, in the order of the chain."""
+        self._corpus()
+        self._tokenizer()
+        self._pack()
+        self._runs()
+        self._models()
+        self._quickstart()
+        return self.found
 
-    ready = now.of("data/clean", "artifacts")
-    packed = ("data/packed",)
-    kept = ("data/packed/mine.bin", "data/packed/shard_mine.bin", "data/packed/mine.json", "data/packed/.mine")
-    add("pack", PACK, ready, packed, before.of("data/packed"), kept, fast="o")
-    add("pack-bestfit", BESTFIT, ready, packed, before.of("data/packed"), kept)
+    def _add(
+        self,
+        name: str,
+        arguments: list[str],
+        start: Callable[[], Tree],
+        target: str,
+        mine: tuple[str, ...] = (),
+        **more: Any,  # Any: the other fields of a case
+    ) -> None:
+        """A case whose `target` holds the files `mine`, which are not ours."""
+        if self._is_wanted(name):
+            foreign = tuple(f"{target}/{each}" for each in mine)
+            tree = {**start(), **strangers(*foreign)}
+            self.found.append(Case(name, tuple(arguments), tree, (target,), foreign, **more))
 
-    ready = now.of("data/clean", "artifacts", "data/packed")
-    runs = ("runs", "runs/x")
-    kept = ("runs/x/mine.txt", "runs/x/ckpt-mine.pt", "runs/x/mine.json", "runs/x/set-aside/mine.pt", "runs/x/.mine")
-    add("pretrain", PRETRAIN, ready, runs, run="runs/x", fast="n")
-    found.append(
-        Case(
-            "pretrain-beside",
-            tuple(PRETRAIN),
-            {**ready, **strangers(*kept)},
-            runs,
-            kept,
-            run="runs/x",
-            keep_last=KEEP_LAST,
-        )
-    )
-    all_kept = moved(now.of("runs/all-kept"), "runs/all-kept", "runs/x")
-    found.append(
-        Case("pretrain-older", tuple(OLDER), {**ready, **all_kept, **strangers(*kept)}, runs, kept, run="runs/x",
-             aside=4, keep_last=KEEP_LAST, keep_every=4, is_fast=True)
-    )  # fmt: skip
-    finished = {**ready, **now.of("runs/x")}
-    found.append(
-        Case(
-            "pretrain-more",
-            tuple(MORE),
-            {**finished, **strangers(*kept)},
-            runs,
-            kept,
-            run="runs/x",
-            keep_last=KEEP_LAST,
-        )
-    )
+    def _pair(
+        self,
+        name: str,
+        arguments: list[str],
+        start: Tree,
+        old: Callable[[], Tree],
+        target: str,
+        mine: tuple[str, ...] = (),
+        stdin: bytes | None = None,
+    ) -> None:
+        """A case where there is nothing yet, and one over `old`."""
+        self._add(f"{name}-new", arguments, lambda: start, target, stdin=stdin)
+        self._add(f"{name}-old", arguments, lambda: {**start, **old()}, target, mine, stdin=stdin, force=True)
 
-    exported = ("exports", "exports/x")
-    kept = ("exports/x/mine.txt", "exports/x/mine.safetensors", "exports/x/.mine")
-    for name, arguments in (
-        ("export-huggingface", HUGGINGFACE),
-        ("export-safetensors", SAFETENSORS),
-        ("export-gguf", GGUF),
-    ):
-        was = old({**before.tree}, *arguments, keep="exports/x")
-        add(name, arguments, finished, exported, was, kept, fast="no" if name == "export-safetensors" else "")
-    model = now.of("exports/model")
-    was = old(before.of("exports/model"), *IMPORT, keep="runs/taken")
-    kept = ("runs/taken/mine.txt", "runs/taken/mine.pt", "runs/taken/.mine")
-    add("import", IMPORT, model, ("runs", "runs/taken"), was, kept)
-    was = old(before.of("artifacts"), *TIKTOKEN, keep="artifacts/tiktoken")
-    kept = ("artifacts/tiktoken/mine.py", "artifacts/tiktoken/mine.tiktoken")
-    add("tiktoken", TIKTOKEN, now.of("artifacts"), ("artifacts", "artifacts/tiktoken"), was, kept)
-    was = old(before.tree, *REPORT, keep="runs/x/report.html")
-    add("report", REPORT, finished, ("runs/x/report.html",), was, ())
-    recipe = {"q": Entry(None), "q/quickstart.json": Entry(json.dumps(RECIPE).encode(), OLD_NS)}
-    made(root / "old", recipe, command, *QUICKSTART)  # loads and compiles what only this does
-    found.append(Case("quickstart", tuple(QUICKSTART), recipe, ("q",), run="q/runs/tales", most=120))
-    return found
+    def _made(self, start: Tree, arguments: list[str], target: str, stdin: bytes | None = None) -> Callable[[], Tree]:
+        """What `arguments` make of `start` in `target`."""
+        root = self._root / "old"
+
+        def make() -> Tree:
+            return trees.part(made(root, start, self._command, *arguments, stdin=stdin), target)
+
+        return make
+
+    def _corpus(self) -> None:
+        texts, old_texts = (each.of("my-texts", "my-notes", "corpus.yaml") for each in (self._now, self._before))
+        out = "data/clean"
+        mine = ("mine.txt", "mine.json", "mine-00000.notes", ".mine")
+        self._pair("corpus", PREPARE, texts, lambda: self._before.of(out), out, mine)
+        for form in ("parquet", "jsonl.zst"):
+            arguments = [*NOTES, "--format", form]
+            old = self._made(old_texts, arguments, out)
+            self._pair(f"corpus-{form.partition('.')[0]}", arguments, texts, old, out, mine)
+        lines = b"".join(entry.data or b"" for name, entry in sorted(texts.items()) if name.endswith(".txt"))
+        old = self._made({}, STDIN, out, b"".join(reversed(lines.splitlines(keepends=True))))
+        self._pair("corpus-stdin", STDIN, {}, old, out, mine, stdin=lines)
+        two = {name: entry for name, entry in texts.items() if not name.startswith("my-texts/1")}
+        first = self._made(two, TEXTS, out)
+        self._add("corpus-more", TEXTS, lambda: {**texts, **first()}, out, mine, force=True)
+
+    def _tokenizer(self) -> None:
+        start, mine = self._now.of("data/clean"), ("mine.json", "tokenizer.txt", ".mine")
+        self._pair("tokenizer", TOKENIZER, start, lambda: self._before.of("artifacts"), "artifacts", mine)
+        old = self._made(self._before.of("data/clean"), UNIGRAM, "artifacts")
+        self._pair("tokenizer-unigram", UNIGRAM, start, old, "artifacts", mine)
+
+    def _pack(self) -> None:
+        start, mine = self._now.of("data/clean", "artifacts"), ("mine.bin", "shard_mine.bin", "mine.json", ".mine")
+        for name, arguments in (("pack", PACK), ("pack-bestfit", BESTFIT)):
+            self._pair(name, arguments, start, lambda: self._before.of("data/packed"), "data/packed", mine)
+
+    def _runs(self) -> None:
+        start = self._now.of("data/clean", "artifacts", "data/packed")
+        out = "runs/x"
+        mine = ("mine.txt", "ckpt-mine.pt", "mine.json", "set-aside/mine.pt", ".mine")
+        common: dict[str, Any] = {"run": out, "keep_last": KEEP_LAST}
+        self._add("pretrain-new", PRETRAIN, lambda: start, out, **common)
+        self._add("pretrain-beside", PRETRAIN, lambda: start, out, mine, **common)
+        kept = moved(self._now.of("runs/all-kept"), "runs/all-kept", out)
+        self._add("pretrain-older", OLDER, lambda: {**start, **kept}, out, mine, aside=4, keep_every=4, **common)
+        self._add("pretrain-more", MORE, lambda: {**start, **self._now.of(out)}, out, mine, **common)
+
+    def _models(self) -> None:
+        start, out = self._now.of("data/packed", "runs/x"), "exports/x"
+        mine = ("mine.txt", "mine.safetensors", ".mine")
+        for arguments in (HUGGINGFACE, SAFETENSORS, GGUF):
+            name = f"export-{arguments[arguments.index('--to') + 1]}"
+            self._pair(name, arguments, start, self._made(self._before.tree, arguments, out), out, mine)
+        old = self._made(self._before.of("exports/model"), IMPORT, "runs/taken")
+        self._pair("import", IMPORT, self._now.of("exports/model"), old, "runs/taken", ("mine.txt", "mine.pt", ".mine"))
+        out = "artifacts/tiktoken"
+        old = self._made(self._before.of("artifacts"), TIKTOKEN, out)
+        self._pair("tiktoken", TIKTOKEN, self._now.of("artifacts"), old, out, ("mine.py", "mine.tiktoken"))
+        out = "runs/x/report.html"
+        self._pair("report", REPORT, start, self._made(self._before.tree, REPORT, out), out)
+
+    def _quickstart(self) -> None:
+        start = {"q": Entry(None), "q/quickstart.json": Entry(json.dumps(RECIPE).encode(), OLD_NS)}
+
+        def warm() -> Tree:  # loads and compiles what only this does
+            made(self._root / "old", start, self._command, *QUICKSTART)
+            return start
+
+        self._add("quickstart", QUICKSTART, warm, "q", run="q/runs/tales", pages=("q/report.html",), most=120)

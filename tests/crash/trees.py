@@ -16,7 +16,16 @@ OLD_NS = 1_600_000_000_000_000_000  # files of input were written long ago
 # The fields that hold times, speeds, memory and process ids: all that may differ between two equal artifacts.
 # Hashes and sizes of `.pt` files follow the seconds that a run's state holds; their tensors are compared instead.
 CLOCKS = frozenset(
-    {"seconds", "planned_ns", "tokens_per_second", "step_seconds", "mfu", "data_wait_share", "memory_bytes"}
+    {
+        "seconds",
+        "planned_ns",
+        "modified_ns",
+        "tokens_per_second",
+        "step_seconds",
+        "mfu",
+        "data_wait_share",
+        "memory_bytes",
+    }
 )
 
 

@@ -203,15 +203,18 @@ class Trial:
         elif outcome.code != 1 or "Traceback" in outcome.err:
             yield "1 without --force: exit code", _said(outcome)
         else:
-            old = trees.part(self.case.start, *self.case.targets)
-            lines = [
-                line
-                for line in trees.differences(old, trees.part(found, *self.case.targets), ignore=self._is_state)
-                if "should not be" not in line
-            ]
+            lines = [*self._neither_old_nor_new(found)]
             if lines:
-                said = outcome.err[-700:]
-                yield "1 without --force: refused, and the old one is not whole", "\n".join([*lines[:6], said])
+                yield "1 without --force: refused, and neither old nor new", "\n".join([*lines[:6], outcome.err[-700:]])
+
+    def _neither_old_nor_new(self, tree: Tree) -> Iterator[str]:
+        for name, entry in trees.part(self.case.start, *self.case.targets).items():
+            now, new = tree.get(name), self._wanted.get(name)
+            if entry.data is None or self._is_state(name) or (now is None and new is None):
+                continue
+            wanted = [each.data for each in (entry, new) if each is not None and each.data is not None]
+            if now is None or now.data is None or not any(trees.same(name, data, now.data) for data in wanted):
+                yield f"`{name}` {'is missing' if now is None else 'is neither the old nor the new one'}"
 
     def _again(self, tree: Tree) -> Iterator[tuple[str, str]]:
         """Once more: up to date, and nothing changes. Where it was replaced, without asking for that again."""
@@ -239,6 +242,7 @@ class Trial:
         """The ways in which `tree` is not what the clean run makes."""
         run = self.case.run
         lines = trees.differences(self._wanted, tree, self._is_compared_otherwise)
+        lines += [f"`{name}` is cut off" for name in self.case.pages if not _is_page(tree.get(name))]
         lines += promises.broken(self._without_foreign(tree))
         lines += [*self._foreign_changes(tree)]
         if run:
@@ -251,6 +255,8 @@ class Trial:
 
     def _is_compared_otherwise(self, name: str) -> bool:
         run = self.case.run
+        if name in self.case.pages:
+            return True
         if run is None or not name.startswith(f"{run}/"):
             return False
         inside = name[len(run) + 1 :]
@@ -267,6 +273,10 @@ def differing(first: Tree, second: Tree) -> list[str]:
 def _data(tree: Tree, name: str) -> object:
     entry = tree.get(name)
     return None if entry is None else (entry.data, entry.link)
+
+
+def _is_page(entry: trees.Entry | None) -> bool:
+    return entry is not None and entry.data is not None and entry.data.rstrip().endswith(b"</html>")
 
 
 def _said(outcome: Outcome) -> str:
