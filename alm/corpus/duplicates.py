@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from alm.files import raw_array
+
 BANDS = 14
 
 
@@ -50,7 +52,7 @@ def find(
 def first_equal(digest_files: Sequence[Path]) -> NDArray[np.int64]:
     """For each document the first that has its digest. Each of the files holds 32 bytes a document."""
     # The first 16 of SHA-256's 32 bytes: 10 billion documents meet by chance once in 10^18 times.
-    halves = [np.fromfile(path, dtype=np.uint64).reshape(-1, 4)[:, :2] for path in digest_files]
+    halves = [raw_array(path, dtype=np.uint64).reshape(-1, 4)[:, :2] for path in digest_files]
     return first_equal_rows(np.concatenate([np.zeros((0, 2), dtype=np.uint64), *halves]))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections import Counter
@@ -14,18 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from alm import artifacts
 from alm.artifacts import CleanShard
 from alm.config.base import Config
 from alm.corpus import split
 from alm.corpus.counts import Counts, Tallies
-from alm.corpus.kept import DIGEST_BYTES, Marker, UnitFiles, read_marker
+from alm.corpus.kept import DIGEST_BYTES, Marker, UnitFiles, damaged, load_array, read_marker, write_marker
 from alm.corpus.records import escape, read_records, unescape
 from alm.corpus.settle import KEPT, REASONS, Fates
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.corpus.write import Format, Line, Lines, Written, identity, open_shard
 from alm.events import Listener
-from alm.files import explained, sync_folder
+from alm.files import atomic, explained, read_bytes, readable, sync_folder
 
 
 class FinishedMarker(Config):
@@ -69,7 +67,11 @@ class Finishing:
     def finished(self) -> FinishedMarker | None:
         """The marker, if the unit was finished just so."""
         marker = read_marker(self.marker_path, FinishedMarker)
-        return marker if marker is not None and marker.key == self.key() else None
+        return marker if marker is not None and marker.key == self.key() and self._is_named_so(marker.shard) else None
+
+    def _is_named_so(self, shard: CleanShard | None) -> bool:
+        lines = f"{self.name}.jsonl" if self.form == "txt" else None
+        return shard is None or (shard.file, shard.lines_file) == (f"{self.name}.{self.form}", lines)
 
 
 def finish(job: Finishing, tell: Listener) -> FinishedMarker:
@@ -77,24 +79,23 @@ def finish(job: Finishing, tell: Listener) -> FinishedMarker:
     made = _Finish(job)
     shard = made.shard()
     marker = FinishedMarker(key=job.key(), shard=shard, counts=made.counts())
-    artifacts.write(job.marker_path, marker)
+    write_marker(job.marker_path, marker)
     return marker
 
 
 class _Finish:
     def __init__(self, job: Finishing) -> None:
         first = read_marker(job.files.marker, Marker)
-        assert first is not None, job.files.marker
+        if first is None:
+            raise damaged(job.files.marker)
         self._job = job
         self._first = first
-        self._fates = Fates.read(job.files)
+        self._fates = Fates.read(job.files, job.fates_key)
         self._tallies = Tallies()
         self._tallies.add(first.counts)
-        details = json.loads(job.files.details.read_bytes())
-        self._origins: list[str] = details["origins"]
-        self._changes: dict[str, dict[str, int]] = details["changes"]
-        self._digests = job.files.digests.read_bytes()
-        self._sizes = np.load(job.files.sizes)
+        self._origins, self._changes = job.files.read_details()
+        self._digests = read_bytes(job.files.digests)
+        self._sizes = load_array(job.files.sizes, dtype=np.int64, dimensions=2)
 
     def counts(self) -> Counts:
         return self._tallies.counts()
@@ -193,11 +194,9 @@ def _link(source: Path, target: Path) -> None:
     """`target` as another name of `source`, or a copy where the file system has no such thing."""
     with explained(target):
         target.unlink(missing_ok=True)
-        try:
+        with contextlib.suppress(OSError):
             os.link(source, target)
-        except OSError:
-            copy = target.with_name(f".{target.name}.copy")
-            shutil.copyfile(source, copy)
-            copy.replace(target)
-        with contextlib.suppress(FileNotFoundError):
             sync_folder(target.parent)
+            return
+    with atomic(target) as copy, readable(source), source.open("rb") as file:
+        shutil.copyfileobj(file, copy)

@@ -1,41 +1,53 @@
-"""What a pass over a unit leaves behind: the text of the documents that stay, and what later steps ask about each."""
+"""What a pass over a unit leaves behind: the text of the documents that stay, and what later steps ask about each.
+
+All of it is checked before it is used: a marker holds a hash of itself and of every file it speaks of. What fails the
+check counts as absent, and is made again from the input.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from alm import artifacts
+from pydantic import Field
+
+from alm import artifacts, files
 from alm.config.base import Config
 from alm.corpus.counts import Counts, printable
 from alm.corpus.records import record_of
-from alm.files import atomic, write_bytes
+from alm.errors import AlmError, ArtifactError
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
 _BATCH_CHARACTERS = 1 << 18
 DIGEST_BYTES = 32
+_CHECKSUM = "checksum"
+_MOST_STATE_BYTES = 1 << 30  # the plan of a source of two million files
 
 
 class Marker(Config):
     """`NNNNN.json`: the promise that a pass over a unit is whole.
 
-    `capped` is the (limit, max_bytes) at which it stopped early, or None when it read everything.
+    `capped` is the (limit, max_bytes) at which it stopped early, or None when it read everything. `files` has the
+    SHA-256 of each file beside the text, by the end of its name.
     """
 
     key: str
-    documents: int
-    text_bytes: int
+    documents: int = Field(ge=0)
+    text_bytes: int = Field(ge=0)
     text_sha256: str
     capped: tuple[int | None, int | None] | None
     counts: Counts
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -91,8 +103,8 @@ class UnitFiles:
 
     @property
     def repeated(self) -> Path:
-        """Lines that go because earlier documents hold them: document and key."""
-        return self.path(".repeated.npy")
+        """Lines that go because earlier documents hold them: pairs of document and key."""
+        return self.path(".repeated")
 
     @property
     def details(self) -> Path:
@@ -102,28 +114,69 @@ class UnitFiles:
     @property
     def fates(self) -> Path:
         """What was settled about each document."""
-        return self.path(".fates.npz")
+        return self.path(".fates")
 
-    def have_results(self) -> bool:
-        """Whether all that settling asks for is there."""
-        return all(path.is_file() for path in (self.digests, self.sizes, self.details, self.compared))
+    def have_results(self, marker: Marker) -> bool:
+        """Whether all that `marker` speaks of but the text is there as it was written. Reads it all."""
+        return _NEEDED <= marker.files.keys() <= _RESULTS and all(
+            is_as_written(self.path(ending), digest) for ending, digest in marker.files.items()
+        )
 
     def have_text(self, marker: Marker | None) -> bool:
-        """Whether the text that `marker` speaks of is there."""
-        return marker is not None and self.text.is_file() and self.text.stat().st_size == marker.text_bytes
+        """Whether the text that `marker` speaks of is there as it was written. Reads it all."""
+        return marker is not None and is_as_written(self.text, marker.text_sha256, size=marker.text_bytes)
 
-    def remove(self) -> None:
-        """Everything of this unit."""
-        for path in self.folder.glob(f"{self.number:05d}.*"):
-            path.unlink(missing_ok=True)
+    def read_details(self) -> tuple[list[str], dict[str, dict[str, int]]]:
+        """The origin of each document, and what was changed in some, by their number as text."""
+        try:
+            found = files.read_json(self.details, most=_MOST_STATE_BYTES)
+            return found["origins"], found["changes"]
+        except (KeyError, TypeError) as error:
+            raise damaged(self.details) from error
 
 
-def read_marker(path: Path, schema: type[artifacts.AnyMetadata]) -> artifacts.AnyMetadata | None:
-    """The marker at `path`; None when there is none that can be used."""
+# What a first pass writes beside the text; the last three where duplicates, or repeated lines, are looked for.
+_NEEDED = {".sha256", ".sizes.npy", ".compared.npy", ".details.json"}
+_RESULTS = {*_NEEDED, ".bands.npy", ".lines.npy", ".lines.documents.npy"}
+
+
+def is_as_written(path: Path, digest: str, *, size: int | None = None) -> bool:
+    """Whether `path` is a file with the SHA-256 `digest`; its `size`, where that is known, is looked at first."""
     try:
-        return schema.model_validate_json(path.read_bytes())
-    except (OSError, ValueError):
+        return path.is_file() and size in (None, path.stat().st_size) and files.sha256(path) == digest
+    except (OSError, AlmError):
+        return False
+
+
+def damaged(path: Path) -> ArtifactError:
+    """The error for what this very command wrote, and now reads otherwise."""
+    return ArtifactError(
+        f"`{path}` has changed since it was written: does something else write there, or does the disk fail?",
+        hint="run the same command again: it makes again what is damaged",
+    )
+
+
+def read_marker(
+    path: Path, schema: type[artifacts.AnyMetadata], *, may_lack_checksum: bool = False
+) -> artifacts.AnyMetadata | None:
+    """The marker at `path`; None when there is none that can be trusted."""
+    try:
+        values = files.read_json(path, most=_MOST_STATE_BYTES)
+        if (_CHECKSUM in values or not may_lack_checksum) and values.pop(_CHECKSUM) != _checksum(values):
+            return None
+        return schema.model_validate(values)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, AlmError):
         return None
+
+
+def write_marker(path: Path, marker: Config) -> None:
+    """Write `marker` with a hash of itself."""
+    values = marker.model_dump(mode="json")
+    files.write_json(path, {**values, _CHECKSUM: _checksum(values)})
+
+
+def _checksum(values: artifacts.Values) -> str:
+    return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 class Kept:
@@ -172,23 +225,38 @@ class Kept:
         self._hash.update(raw)
         self.text_bytes += len(raw)
 
-    def save(self, marker: Marker) -> None:
-        """Everything beside the text, which lies there already, and last `marker`."""
+    def save(self, *, key: str, capped: tuple[int | None, int | None] | None, counts: Counts) -> Marker:
+        """Write everything beside the text, which lies there already, and last the marker."""
+        digests = {}
+        for ending, data in self._results():
+            files.write_bytes(self._files.path(ending), data)
+            digests[ending] = sha256(data).hexdigest()
+        marker = Marker(
+            key=key,
+            documents=self.documents,
+            text_bytes=self.text_bytes,
+            text_sha256=self._hash.hexdigest(),
+            capped=capped,
+            counts=counts,
+            files=digests,
+        )
+        write_marker(self._files.marker, marker)
+        return marker
+
+    def _results(self) -> Iterator[tuple[str, bytes]]:
         import numpy as np
 
-        files = self._files
-        write_bytes(files.digests, b"".join(self._digests))
-        save_array(files.sizes, np.frombuffer(self._sizes, dtype=np.int64).reshape(-1, 2))
-        save_array(files.compared, np.frombuffer(self._compared, dtype=np.int64))
+        yield ".sha256", b"".join(self._digests)
+        yield ".sizes.npy", npy(np.frombuffer(self._sizes, dtype=np.int64).reshape(-1, 2))
+        yield ".compared.npy", npy(np.frombuffer(self._compared, dtype=np.int64))
         details = {"origins": self._origins, "changes": self._changes}
-        write_bytes(files.details, json.dumps(details, ensure_ascii=False).encode("utf-8"))
+        yield ".details.json", json.dumps(details, ensure_ascii=False).encode("utf-8")
         if self._signer is not None:
-            save_array(files.bands, self._signer.bands())
+            yield ".bands.npy", npy(self._signer.bands())
         if self._lines is not None:
             keys, documents = self._lines.sorted()
-            save_array(files.line_keys, keys)
-            save_array(files.line_documents, documents)
-        artifacts.write(files.marker, marker)
+            yield ".lines.npy", npy(keys)
+            yield ".lines.documents.npy", npy(documents)
 
     def finish(self) -> dict[str, float]:
         """Do what was left for larger batches. The seconds it all took, by step."""
@@ -200,10 +268,6 @@ class Kept:
             self._lines.flush()
             seconds["repeated_lines"] = self._lines.seconds
         return seconds
-
-    def text_sha256(self) -> str:
-        """The hash of the text."""
-        return self._hash.hexdigest()
 
 
 class _Batched:
@@ -280,9 +344,18 @@ class _LineKeys(_Batched):
         return keys[is_new], documents[is_new]
 
 
-def save_array(path: Path, values: NDArray[Any]) -> None:
-    """`values` as a NumPy file, atomically."""
+def npy(values: NDArray[Any]) -> bytes:
+    """The bytes of a NumPy file of `values`."""
     import numpy as np
 
-    with atomic(path) as file:
-        np.save(file, values, allow_pickle=False)
+    packed = io.BytesIO()
+    np.save(packed, values, allow_pickle=False)
+    return packed.getvalue()
+
+
+def load_array(path: Path, *, dtype: DTypeLike, dimensions: int = 1, mapped: bool = False) -> NDArray[Any]:
+    """The array at `path`, which was found to be as it was written."""
+    try:
+        return files.array(path, dtype=dtype, dimensions=dimensions, mapped=mapped)
+    except ValueError as error:
+        raise damaged(path) from error

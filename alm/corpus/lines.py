@@ -8,26 +8,24 @@ later change nothing of what was decided.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alm.corpus import duplicates
 from alm.corpus.counts import Tallies
-from alm.corpus.kept import DIGEST_BYTES, Kept, Marker, UnitFiles, read_marker, save_array
+from alm.corpus.kept import DIGEST_BYTES, Kept, Marker, UnitFiles, damaged, load_array, read_marker
 from alm.corpus.near import hashes_of_spans
 from alm.corpus.records import read_records, unescape
 from alm.events import Listener
-from alm.files import atomic
+from alm.files import atomic, explained, raw_array, read_bytes, write_bytes
 
 REASON = "repeated_lines"
 _PAIRS_AT_ONCE = 1 << 21  # about 150 MB while they are sorted
@@ -65,23 +63,23 @@ def settle_lines(units: Sequence[UnitFiles], *, least: int, merges: bool) -> lis
     `merges` counts documents that are equal as one. Memory is bounded but for 8 bytes a document (40 while equal ones
     are looked for): the keys are gone through in ranges.
     """
-    sizes = [len(_mapped(unit.line_keys)) for unit in units]
+    sizes = [len(_mapped(unit.line_keys, np.uint64)) for unit in units]
     counts = [unit.digests.stat().st_size // DIGEST_BYTES for unit in units]
     first_documents = np.cumsum([0, *counts])
     same = duplicates.first_equal([unit.digests for unit in units]) if merges else None
     ranges = max(1, math.ceil(sum(sizes) / _PAIRS_AT_ONCE))
-    with ExitStack() as stack:
-        outs = [stack.enter_context(unit.path(".repeated.part").open("wb")) for unit in units]
-        for number in range(ranges):
-            low, high = (number << 64) // ranges, ((number + 1) << 64) // ranges - 1
-            keys, documents = _pairs(units, first_documents, low, high)
-            gone = _gone(keys, documents if same is None else same[documents], least)
-            _sort_out(keys[gone], documents[gone], first_documents, outs)
+    for unit in units:
+        write_bytes(_part_of(unit), b"")
+    for number in range(ranges):
+        low, high = (number << 64) // ranges, ((number + 1) << 64) // ranges - 1
+        keys, documents = _pairs(units, first_documents, low, high)
+        gone = _gone(keys, documents if same is None else same[documents], least)
+        _sort_out(keys[gone], documents[gone], first_documents, units)
     return [_save(unit) for unit in units]
 
 
-def _mapped(path: Path) -> Any:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+def _mapped(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
+    return load_array(path, dtype=dtype, mapped=True)
 
 
 def _pairs(
@@ -90,11 +88,11 @@ def _pairs(
     """The keys from `low` to `high` of all units, and the document of each, numbered through."""
     keys, documents = [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=np.int64)]
     for unit, first in zip(units, first_documents[:-1], strict=True):
-        stored = _mapped(unit.line_keys)
+        stored = _mapped(unit.line_keys, np.uint64)
         begin = int(np.searchsorted(stored, np.uint64(low)))
         end = int(np.searchsorted(stored, np.uint64(high), side="right"))
         keys.append(np.array(stored[begin:end]))
-        documents.append(_mapped(unit.line_documents)[begin:end].astype(np.int64) + first)
+        documents.append(_mapped(unit.line_documents, np.uint32)[begin:end].astype(np.int64) + first)
     return np.concatenate(keys), np.concatenate(documents)
 
 
@@ -113,22 +111,29 @@ def _gone(keys: Keys, documents: NDArray[np.int64], least: int) -> NDArray[np.bo
 
 
 def _sort_out(
-    keys: Keys, documents: NDArray[np.int64], first_documents: NDArray[np.int64], outs: Sequence[IO[bytes]]
+    keys: Keys, documents: NDArray[np.int64], first_documents: NDArray[np.int64], units: Sequence[UnitFiles]
 ) -> None:
-    """Append each pair to the file of its unit. They are in the order of the units."""
-    bounds = np.searchsorted(documents, first_documents) if len(documents) else np.zeros(len(outs) + 1, dtype=int)
-    for out, first, begin, end in zip(outs, first_documents, bounds, bounds[1:], strict=False):
+    """Append each pair to the file of its unit, one file open at a time. They are in the order of the units."""
+    bounds = np.searchsorted(documents, first_documents)
+    for number in np.flatnonzero(np.diff(bounds)).tolist():
+        begin, end = bounds[number : number + 2]
         pairs = np.empty(end - begin, dtype=_PAIR)
-        pairs["document"], pairs["key"] = documents[begin:end] - first, keys[begin:end]
-        out.write(pairs.tobytes())
+        pairs["document"], pairs["key"] = documents[begin:end] - first_documents[number], keys[begin:end]
+        part = _part_of(units[number])
+        with explained(part), part.open("ab") as out:
+            out.write(pairs.tobytes())
+
+
+def _part_of(unit: UnitFiles) -> Path:
+    return unit.path(".repeated.part")
 
 
 def _save(unit: UnitFiles) -> str:
-    part = unit.path(".repeated.part")
-    pairs = np.sort(np.fromfile(part, dtype=_PAIR), order=("document", "key"))
-    save_array(unit.repeated, pairs)
+    part = _part_of(unit)
+    pairs = np.sort(raw_array(part, dtype=_PAIR), order=("document", "key")).tobytes()
+    write_bytes(unit.repeated, pairs)
     part.unlink()
-    return sha256(pairs.tobytes()).hexdigest()
+    return sha256(pairs).hexdigest()
 
 
 # ---- removing -----------------------------------------------------------------------------------
@@ -136,29 +141,39 @@ def _save(unit: UnitFiles) -> str:
 
 @dataclass(frozen=True)
 class LinesWork:
-    """One unit to take the repeated lines from: what lies at `before` becomes what lies at `files`."""
+    """One unit to take the repeated lines from: what lies at `before` becomes what lies at `files`.
+
+    `repeated` is the hash of the lines that go.
+    """
 
     before: UnitFiles
     files: UnitFiles
     key: str
+    repeated: str
     signs: bool
 
-    def finished(self) -> Marker | None:
+    def marker(self) -> Marker | None:
         """The marker, if that was done already."""
         marker = read_marker(self.files.marker, Marker)
         return marker if marker is not None and marker.key == self.key else None
+
+    def finished(self) -> Marker | None:
+        """The marker, if what it speaks of is there too, as it was written."""
+        marker = self.marker()
+        return marker if marker is not None and self.files.have_results(marker) else None
 
 
 def lines_work(before: UnitFiles, *, key: str, repeated: str, signs: bool) -> LinesWork:
     """The work on a unit whose first pass has `key`, and which loses the lines with the hash `repeated`."""
     after = UnitFiles(before.folder / "lines", before.number)
-    return LinesWork(before, after, sha256(f"lines {key} {repeated}".encode()).hexdigest(), signs)
+    return LinesWork(before, after, sha256(f"lines {key} {repeated}".encode()).hexdigest(), repeated, signs)
 
 
 def remove_lines(job: LinesWork, tell: Listener) -> Marker:
     """Write the documents of a unit without the lines that go. Those of which nothing is left go too."""
     first = read_marker(job.before.marker, Marker)
-    assert first is not None, job.before.marker
+    if first is None:
+        raise damaged(job.before.marker)
     began = time.perf_counter()
     job.files.folder.mkdir(parents=True, exist_ok=True)
     job.files.marker.unlink(missing_ok=True)
@@ -171,26 +186,17 @@ def remove_lines(job: LinesWork, tell: Listener) -> Marker:
     for step, spent in seconds.items():
         tallies.seconds[step] += spent
     tallies.seconds[REASON] += time.perf_counter() - began - sum(seconds.values())
-    marker = Marker(
-        key=job.key,
-        documents=kept.documents,
-        text_bytes=kept.text_bytes,
-        text_sha256=kept.text_sha256(),
-        capped=first.capped,
-        counts=tallies.counts(),
-    )
-    kept.save(marker)
-    return marker
+    return kept.save(key=job.key, capped=first.capped, counts=tallies.counts())
 
 
 def _rewrite(job: LinesWork, kept: Kept, tallies: Tallies) -> None:
-    details = json.loads(job.before.details.read_bytes())
-    sizes = np.load(job.before.sizes)
-    compared = set(np.load(job.before.compared).tolist())
-    for number, text, gone in _with_gone(job.before):
+    origins, changes_by_number = job.before.read_details()
+    sizes = load_array(job.before.sizes, dtype=np.int64, dimensions=2)
+    compared = set(load_array(job.before.compared, dtype=np.int64).tolist())
+    for number, text, gone in _with_gone(job):
         bytes_before, size = (int(value) for value in sizes[number])
-        changes: dict[str, int] = details["changes"].get(str(number), {})
-        origin: str = details["origins"][number]
+        changes = changes_by_number.get(str(number), {})
+        origin = origins[number]
         data = text.encode("utf-8")
         if len(gone):
             left, removed = _without(text, gone)
@@ -208,11 +214,14 @@ def _rewrite(job: LinesWork, kept: Kept, tallies: Tallies) -> None:
         kept.add(text, data, origin=origin, bytes_before=bytes_before, changes=changes, is_compared=number in compared)
 
 
-def _with_gone(files: UnitFiles) -> Iterator[tuple[int, str, Keys]]:
+def _with_gone(job: LinesWork) -> Iterator[tuple[int, str, Keys]]:
     """Number and text of each document, and the keys of the lines that go from it."""
-    pairs = np.load(files.repeated)
+    data = read_bytes(job.before.repeated)
+    if sha256(data).hexdigest() != job.repeated:
+        raise damaged(job.before.repeated)
+    pairs = np.frombuffer(data, dtype=_PAIR)
     documents = np.ascontiguousarray(pairs["document"])
-    with files.text.open("rb") as file:
+    with job.before.text.open("rb") as file:
         for number, raw in enumerate(read_records(file)):
             begin, end = np.searchsorted(documents, [number, number + 1])
             yield number, unescape(raw.decode("utf-8")), pairs["key"][begin:end]

@@ -5,24 +5,48 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from alm.errors import InputError
+from alm.artifacts import readable_text
+from alm.errors import InputError, shell
 from alm.files import suffix
 
-Paths = Annotated[
-    tuple[str, ...],
-    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
+
+
+def _as_texts(value: Any) -> Any:  # Any: raw YAML
+    given = (value,) if isinstance(value, str) else value
+    if not isinstance(given, list | tuple):
+        return given
+    return tuple(readable_text(path) if isinstance(path, str) else path for path in given)
+
+
+def _spelled_alike(given: tuple[str, ...]) -> tuple[str, ...]:
+    if any("\0" in path for path in given):
+        raise ValueError("a path cannot hold a NUL character")
     # `texts/` and `./texts` are `texts`: another spelling must not look like another input.
-    AfterValidator(lambda value: tuple(Path(path).as_posix() for path in value)),
-    Field(min_length=1),
-]
+    return tuple(Path(path).as_posix() for path in given)
+
+
+# Paths as text that JSON can hold: see `from_text`.
+Paths = Annotated[tuple[str, ...], BeforeValidator(_as_texts), AfterValidator(_spelled_alike), Field(min_length=1)]
+
+
+def from_text(given: str) -> Path:
+    r"""The path that `artifacts.as_text` wrote as `given`: `\xNN` is a byte where no file has that name literally."""
+    path = Path(given)
+    if os.name == "nt" or "\\x" not in given or os.path.lexists(path):
+        return path
+    data = _BYTE.sub(lambda found: bytes([int(found[1], 16)]), os.fsencode(given))
+    other = Path(os.fsdecode(data))
+    return other if os.path.lexists(other) else path
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +82,7 @@ def expand(paths: Iterable[str], *, suffixes: frozenset[str]) -> list[Path]:
             listed = ", ".join(sorted(suffixes))
             raise InputError(
                 f"the folder `{given}` holds no file that ends in {listed}",
-                hint=f"run `ls -R {given}`, or name the files",
+                hint=f"run `{shell('ls', '-R', given)}`, or name the files",
             )
         found += files
     return [file.path for file in _once(found)]
@@ -89,7 +113,7 @@ def _walked(given: str) -> tuple[list[_Found], int]:
     walk = _Walk()
     try:
         files = list(walk.files(given))
-    except (OSError, RuntimeError) as error:  # a name too long, a home of nobody, a folder that may not be read
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, an unknown home, a closed folder, a NUL
         raise InputError(f"`{given}` cannot be read: {error}", hint="run `ls` to see what is there") from error
     return files, walk.hidden
 
@@ -116,7 +140,7 @@ class _Walk:
 
     def files(self, given: str) -> Iterator[_Found]:
         """What one path means."""
-        path = Path(given).expanduser()
+        path = from_text(given).expanduser()
         if path.is_dir():
             yield from self._below(path)
         elif path.is_file():
@@ -127,9 +151,11 @@ class _Walk:
     def _matching(self, pattern: Path) -> Iterator[_Found]:
         found = list(self._deep(pattern) if "**" in pattern.parts else self._shallow(pattern))
         if not found and pattern.exists():
-            raise InputError(f"`{pattern}` is neither a file nor a folder", hint=f"run `ls -ld {pattern}`")
+            raise InputError(f"`{pattern}` is neither a file nor a folder", hint=f"run `{shell('ls', '-ld', pattern)}`")
         if not found:
-            raise InputError(f"`{pattern}` does not exist", hint=f"run `ls {pattern.parent}` to see what is there")
+            raise InputError(
+                f"`{pattern}` does not exist", hint=f"run `{shell('ls', pattern.parent)}` to see what is there"
+            )
         yield from found
 
     def _shallow(self, pattern: Path) -> Iterator[_Found]:

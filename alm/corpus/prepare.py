@@ -9,30 +9,35 @@ units in progress.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
-from alm import artifacts, engines, kinds
+from alm import engines, kinds
 from alm.artifacts import SourceMetadata
 from alm.corpus import report
 from alm.corpus.config import CorpusConfig
 from alm.corpus.counts import EXAMPLES
 from alm.corpus.finish import FinishedMarker, Finishing, finish
-from alm.corpus.job import Job, jobs_of, look
-from alm.corpus.kept import Marker, UnitFiles, read_marker
+from alm.corpus.job import STATE_FOLDER, Job, Look, explained, held_before, jobs_of, look
+from alm.corpus.kept import Marker, UnitFiles, write_marker
 from alm.corpus.lines import LinesWork, lines_work, remove_lines, settle_lines
-from alm.corpus.publish import is_in_place, publish, reports_in
+from alm.corpus.publish import is_in_place, publish, reports_in, tidy
 from alm.corpus.read import has_shards
-from alm.corpus.settle import Held, Settled, settle
+from alm.corpus.report import CorpusReport
+from alm.corpus.settle import Settled, settle
 from alm.corpus.sources import PART_BYTES
 from alm.corpus.units import Plan
 from alm.corpus.work import UnitProgressed, UnitWork, work
 from alm.engines import Engine
+from alm.errors import AlmError, ConfigError, InputError, shell
 from alm.events import Event, Listener, Noted, UnitsProgressed, Warned, ignore
-from alm.files import exclusive
+from alm.files import Owner, exclusive, holder
 
 Share = tuple[int, int]
+_PATIENCE = 30.0  # writing a report takes milliseconds
+_PLAN_PATIENCE = 4 * 3600.0  # the first of several jobs reads and hashes all input files
 
 
 def prepare(
@@ -58,48 +63,105 @@ def prepare(
     chosen = engine or engines.choose("serial")
     prepared = [found for job in jobs if (found := _prepare_source(job, chosen, share, on_event)) is not None]
     if share is None:
-        _write_report(out)
+        _write_report(out, on_event)
         _warn_of_strangers(out, config, on_event)
     return prepared
 
 
-def _write_report(out: Path) -> None:
+def _write_report(out: Path, on_event: Listener) -> None:
     """Unless what is there says the same already."""
-    found = reports_in(out)
-    if found.sources and report.read(out) != found:
-        report.write(found, out)
+    if _is_reported(out, reports_in(out, on_event=on_event)):
+        return
+    # Who prepares another source at the same time writes it, too: the last one has to know of all.
+    lock = out / STATE_FOLDER / "report.lock"
+    with exclusive(lock, what=f"the report of `{out}`", patience_seconds=_PATIENCE):
+        found = reports_in(out, on_event=ignore)
+        if not _is_reported(out, found):
+            report.write(found, out)
+
+
+def _is_reported(out: Path, found: CorpusReport) -> bool:
+    return not found.sources or (report.read(out) == found and (out / report.HTML_NAME).is_file())
 
 
 def _warn_of_strangers(out: Path, config: CorpusConfig, on_event: Listener) -> None:
-    """Other stages read all of `out`, so a source that the configuration no longer names is told."""
+    """Report each source that is in `out` and not in the configuration: other stages read all of `out`."""
     strangers = (path.stem for path in out.glob("*.json") if path.stem not in config.sources)
     for name in sorted(name for name in strangers if has_shards(out / f"{name}.json")):
-        remove = f"rm {out / name}.json {out / name}-[0-9][0-9][0-9][0-9][0-9].*"
-        on_event(Warned(f"`{out}` also holds `{name}`, which this corpus does not name", remove))
+        named = [out / each for each in sorted(config.sources) if (out / f"{each}.json").is_file()]
+        patterns = " ".join(f"{shell(path)}-*.{config.format}" for path in named)
+        hint = f"to read the others alone, name them: `alm pack --in {patterns}`"
+        on_event(Warned(f"`{out}` also holds `{name}`, which this corpus does not name", hint))
 
 
 def _prepare_source(job: Job, engine: Engine, share: Share | None, on_event: Listener) -> SourceMetadata | None:
+    """Under a lock that is taken before anything is written."""
+    with explained(job):
+        if share is not None:
+            _prepare_share(job, engine, share, on_event)
+            return None
+        with exclusive(job.state / "lock", what=job.what):
+            _refuse_while_shared(job)
+            return _prepare_alone(job, engine, on_event)
+
+
+def _prepare_alone(job: Job, engine: Engine, on_event: Listener) -> SourceMetadata:
     module = kinds.module_of(job.source)
     if hasattr(module, "take_in"):  # standard input can be read but once
         job = replace(job, source=module.take_in(job.source, job.state))
-    found = look(job, on_event=on_event)
+    found = _look_and_plan(job, on_event)
     if found.current is not None:
         documents = found.current.documents.output
         on_event(Noted(f"{job.name} is up to date: {documents:,} documents in `{job.out}`"))
+        tidy(job)
         return found.current
-    artifacts.write(job.state / "plan.json", found.plan)
     _warn_of_little_space(job, found.plan, on_event)
-    works = job.works(found.plan)
-    if share is not None:
-        _first_pass(job, works[share[0] :: share[1]], engine, on_event)
+    return _make(job, found, engine, on_event)
+
+
+def _prepare_share(job: Job, engine: Engine, share: Share, on_event: Listener) -> None:
+    """Work on the units of one of several jobs. They share the plan, and whoever finishes waits for all of them."""
+    if hasattr(kinds.module_of(job.source), "take_in"):
+        raise ConfigError(
+            f"source `{job.name}` is standard input, which jobs cannot share",
+            hint="write it to a file, and give that instead",
+        )
+    index, count = share
+    with exclusive(job.state / f"share-{index}-of-{count}.lock", what=f"share {index} of {count} of {job.what}"):
+        if (owner := holder(job.state / "lock")) is not None:
+            raise _busy(job, owner)
+        with exclusive(job.state / "plan.lock", what=f"the plan of {job.what}", patience_seconds=_PLAN_PATIENCE):
+            found = _look_and_plan(job, on_event)
+        if found.current is not None:
+            on_event(Noted(f"{job.name} is up to date: {found.current.documents.output:,} documents in `{job.out}`"))
+            return
+        _warn_of_little_space(job, found.plan, on_event)
+        works = job.works(found.plan)
+        _first_pass(job, works[index::count], engine, on_event)
         on_event(Noted(f"{job.name}: {_standing(works)}; run `{job.command}` when all are done to finish"))
-        return None
-    with exclusive(job.state / "lock", what=f"source `{job.name}` of `{job.out}`"):
-        return _make(job, found.plan, works, engine, on_event)
+
+
+def _refuse_while_shared(job: Job) -> None:
+    for path in job.state.glob("share-*.lock"):
+        if (owner := holder(path)) is not None:
+            raise _busy(job, owner)
+
+
+def _busy(job: Job, owner: Owner) -> AlmError:
+    return AlmError(
+        f"{job.what} is being worked on by process {owner.pid}", hint="wait until it has ended, then run this again"
+    )
+
+
+def _look_and_plan(job: Job, on_event: Listener) -> Look:
+    found = look(job, on_event=on_event)
+    if not found.is_current and found.plan != found.prior:
+        write_marker(job.state / "plan.json", found.plan)
+    return found
 
 
 def _standing(works: Sequence[UnitWork]) -> str:
-    done = sum(work.finished() is not None for work in works)
+    done = sum(work.marker() is not None for work in works)
     return f"{done} of {len(works)} units are done"
 
 
@@ -124,21 +186,24 @@ def expected_bytes(job: Job, plan: Plan) -> int:
     return size if job.source.max_bytes is None else min(size, job.source.max_bytes)
 
 
-def _make(job: Job, plan: Plan, works: Sequence[UnitWork], engine: Engine, on_event: Listener) -> SourceMetadata:
-    markers = _first_pass(job, works, engine, on_event)
+def _make(job: Job, found: Look, engine: Engine, on_event: Listener) -> SourceMetadata:
+    held = held_before(job, found.published)
+    works = job.works(found.plan)
+    texts = _Texts(engine, on_event)
+    markers = _first_pass(job, works, engine, on_event, made=texts.made)
     used = [_Steps(unit) for unit in _within_budget(job, works, markers)]
     if job.source.deduplicate.lines is not None:
-        used = _without_repeated_lines(job, used, engine, on_event)
+        used = _without_repeated_lines(job, used, texts)
     settled = settle(
         job.source,
         [steps.files for steps in used],
         validation_fraction=job.validation_fraction,
-        held=read_marker(job.state / "held.json", Held),
+        held=held,
         examples=EXAMPLES,
     )
     finishings = _finishings(job, used, settled)
-    finished = _last_pass(job, used, finishings, engine, on_event)
-    metadata = publish(job, plan, finishings, finished, settled)
+    finished = _last_pass(job, found.published, used, finishings, texts, engine, on_event)
+    metadata = publish(job, found, finishings, finished, settled, held)
     if job.validation_fraction and not metadata.validation_documents:
         on_event(Warned(f"source `{job.name}` has a single text and no line to cut it at: nothing of it is held out"))
     return metadata
@@ -161,12 +226,46 @@ class _Steps:
         """Where its result is."""
         return self.last.files
 
-    def lacks_text(self) -> bool:
-        """Whether the text is gone: it was published once."""
-        return not self.files.have_text(self.last.finished())
+
+class _Texts:
+    """The texts that passes made. One of an earlier command is read, and its hash compared, before it is used."""
+
+    def __init__(self, engine: Engine, on_event: Listener) -> None:
+        self._engine = engine
+        self._on_event = _without_progress(on_event)
+        self._sound: set[UnitFiles] = set()
+
+    def have(self, step: UnitWork | LinesWork) -> bool:
+        """Whether the text at the end of `step` is there as it was written: one that is published is gone."""
+        if step.files not in self._sound and step.files.have_text(step.marker()):
+            self._sound.add(step.files)
+        return step.files in self._sound
+
+    def made(self, files: UnitFiles) -> None:
+        """This very command wrote the text of `files`."""
+        self._sound.add(files)
+
+    def make(self, units: Sequence[_Steps]) -> None:
+        """Take the steps, again where need be, at whose end the texts of `units` are there."""
+        self._take(work, [steps.first for steps in units if not self.have(steps.first)])
+        self._take(remove_lines, [steps.lines for steps in units if steps.lines is not None])
+
+    def _take(self, function: Callable[[_Step, Listener], Marker], steps: Sequence[_Step]) -> None:
+        before = [step.marker() for step in steps]
+        for index, marker in self._engine.map(function, steps, on_event=self._on_event):
+            known, path = before[index], steps[index].files.text
+            if known is not None and (known.text_sha256, known.files) != (marker.text_sha256, marker.files):
+                raise InputError(
+                    f"`{path}` came out otherwise than before: what is read has changed meanwhile",
+                    hint="run the same command again",
+                )
+            self.made(steps[index].files)
 
 
-def _without_repeated_lines(job: Job, used: Sequence[_Steps], engine: Engine, on_event: Listener) -> list[_Steps]:
+_Step = TypeVar("_Step", UnitWork, LinesWork)
+
+
+def _without_repeated_lines(job: Job, used: Sequence[_Steps], texts: _Texts) -> list[_Steps]:
     deduplicate = job.source.deduplicate
     assert deduplicate.lines is not None
     repeated = settle_lines([steps.files for steps in used], least=deduplicate.lines, merges=deduplicate.exact)
@@ -175,23 +274,21 @@ def _without_repeated_lines(job: Job, used: Sequence[_Steps], engine: Engine, on
         replace(steps, lines=lines_work(steps.files, key=steps.first.key, repeated=gone, signs=signs))
         for steps, gone in zip(used, repeated, strict=True)
     ]
-    missing = [steps for steps in found if steps.last.finished() is None or not steps.files.have_results()]
-    _make_texts(missing, engine, on_event)
+    texts.make([steps for steps in found if steps.last.finished() is None])
     return found
 
 
-def _make_texts(units: Sequence[_Steps], engine: Engine, on_event: Listener) -> None:
-    """Take the steps, again where need be, at whose end the texts of `units` are there."""
-    quietly = _without_progress(on_event)
-    first = [s.first for s in units if not s.first.files.have_text(s.first.finished())]
-    for _ in engine.map(work, first, on_event=quietly):
-        pass
-    for _ in engine.map(remove_lines, [s.lines for s in units if s.lines is not None], on_event=quietly):
-        pass
+def _first_pass(
+    job: Job,
+    works: Sequence[UnitWork],
+    engine: Engine,
+    on_event: Listener,
+    made: Callable[[UnitFiles], None] = lambda files: None,
+) -> dict[int, Marker]:
+    """Work on what is not done yet, in order, until the budget is reached. The markers by unit number.
 
-
-def _first_pass(job: Job, works: Sequence[UnitWork], engine: Engine, on_event: Listener) -> dict[int, Marker]:
-    """Work on what is not done yet, in order, until the budget is reached. The markers by unit number."""
+    `made` is called for each unit that was worked on.
+    """
     markers: dict[int, Marker] = {}
     progress = _Progress(job.name, len(works), on_event)
     begun: list[UnitWork] = []
@@ -200,7 +297,7 @@ def _first_pass(job: Job, works: Sequence[UnitWork], engine: Engine, on_event: L
         for unit in works:
             if _is_enough(job, works, markers):
                 return
-            if (done := unit.finished()) is not None and unit.files.have_results():
+            if (done := unit.finished()) is not None:
                 markers[unit.unit.number] = done
                 progress.finished(unit.unit.number, done)
                 continue
@@ -209,6 +306,7 @@ def _first_pass(job: Job, works: Sequence[UnitWork], engine: Engine, on_event: L
 
     for index, marker in engine.map(work, pending(), on_event=progress):
         number = begun[index].unit.number
+        made(begun[index].files)
         markers[number] = marker
         progress.finished(number, marker)
     return markers
@@ -263,27 +361,30 @@ class _Origins:
     def of(self, unit: int, number: int) -> str:
         """Where the document came from."""
         if unit not in self._read:
-            import json
-
-            self._read[unit] = json.loads(self._files[unit].details.read_bytes())["origins"]
+            self._read[unit], _ = self._files[unit].read_details()
         return self._read[unit][number]
 
 
 def _last_pass(
-    job: Job, used: Sequence[_Steps], finishings: Sequence[Finishing], engine: Engine, on_event: Listener
+    job: Job,
+    published: SourceMetadata | None,
+    used: Sequence[_Steps],
+    finishings: Sequence[Finishing],
+    texts: _Texts,
+    engine: Engine,
+    on_event: Listener,
 ) -> list[FinishedMarker]:
     """Finish what is not finished yet. The markers in the order of the units."""
-    found = {index: marker for index, item in enumerate(finishings) if (marker := _finished(job, item)) is not None}
+    found: dict[int, FinishedMarker] = {}
+    for index, item in enumerate(finishings):
+        marker = item.finished()
+        if marker is not None and is_in_place(job, marker.shard, item.stem, published):
+            found[index] = marker
     missing = [index for index in range(len(finishings)) if index not in found]
-    _make_texts([used[index] for index in missing if used[index].lacks_text()], engine, on_event)
+    texts.make([used[index] for index in missing if not texts.have(used[index].last)])
     for done, marker in engine.map(finish, [finishings[index] for index in missing], on_event=on_event):
         found[missing[done]] = marker
     return [found[index] for index in range(len(finishings))]
-
-
-def _finished(job: Job, item: Finishing) -> FinishedMarker | None:
-    marker = item.finished()
-    return marker if marker is not None and is_in_place(job, marker.shard, item.stem) else None
 
 
 def _without_progress(on_event: Listener) -> Listener:

@@ -2,78 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+import re
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from alm import artifacts
-from alm.artifacts import CleanShard, SourceMetadata
+from alm import artifacts, files
+from alm.artifacts import CleanShard, Held, SourceMetadata
 from alm.config.base import Config
+from alm.corpus import report
 from alm.corpus.counts import Counts
 from alm.corpus.finish import FinishedMarker, Finishing
-from alm.corpus.job import STATE_FOLDER, Job, is_ours, shards_in
-from alm.corpus.kept import UnitFiles, read_marker
+from alm.corpus.job import STATE_FOLDER, Job, Look, is_ours, shards_in
+from alm.corpus.kept import UnitFiles, is_as_written, read_marker, write_marker
 from alm.corpus.report import CorpusReport, Lengths, SourceReport
 from alm.corpus.settle import Settled
+from alm.corpus.sources import SPOOL
 from alm.corpus.units import Plan
-from alm.errors import InputError
-from alm.files import explained, sha256, sync_folder
+from alm.errors import AlmError, InputError, shell
+from alm.events import Listener, Noted
+from alm.files import staging
 
 _REPORT = "report.json"
+_OF_UNIT = re.compile(r"(\d{5})\..+", re.ASCII | re.DOTALL)
 
 
-def is_in_place(job: Job, shard: CleanShard | None, stem: Path) -> bool:
-    """Whether a finished shard is there: published, or beside `stem` waiting for it.
+def is_in_place(job: Job, shard: CleanShard | None, stem: Path, published: SourceMetadata | None) -> bool:
+    """Whether a finished shard is there as it was written: published, or beside `stem` waiting for it.
 
-    With `--force` a published shard is read and compared with its hash, because that is how damage is mended.
+    What waits is read. A published file is read with `--force`, because that is how damage is repaired, and where
+    the metadata `published` does not promise it.
     """
-    if shard is None:
-        return True
-    return all(
-        _is_whole(waiting, job.out / name, size, digest, is_read=job.force)
-        for waiting, name, size, digest in _files(shard, stem)
-    )
+    promised = {file.path: file.sha256 for file in published.payload()} if published and not job.force else {}
+    for waiting, name, size, digest in () if shard is None else _files(shard, stem):
+        place = job.out / name
+        if os.path.lexists(waiting):
+            is_there = is_as_written(waiting, digest, size=size)
+        elif promised.get(name) == digest:
+            is_there = place.is_file() and size in (None, place.stat().st_size)
+        else:
+            is_there = is_as_written(place, digest, size=size)
+        if not is_there:
+            return False
+    return True
 
 
-def _files(shard: CleanShard, stem: Path) -> list[tuple[Path, str, int, str]]:
-    """Each file of a shard: where it waits, its name, its size (-1 where only the hash is known), its hash."""
+def _files(shard: CleanShard, stem: Path) -> list[tuple[Path, str, int | None, str]]:
+    """Each file of a shard: where it waits, its name, its size where that is known, its hash."""
     ending = shard.file[shard.file.rindex("-") + 6 :]
-    found = [(stem.with_name(stem.name + ending), shard.file, shard.bytes, shard.sha256)]
+    found: list[tuple[Path, str, int | None, str]] = []
     if shard.lines_file and shard.lines_sha256:
         # The lines first: a text with its lines beside it is one that we wrote.
-        found.insert(0, (stem.with_name(stem.name + ".jsonl"), shard.lines_file, -1, shard.lines_sha256))
-    return found
-
-
-def _is_whole(waiting: Path, place: Path, size: int, digest: str, *, is_read: bool) -> bool:
-    if waiting.is_file():
-        return size in (-1, waiting.stat().st_size)
-    if not place.is_file() or size not in (-1, place.stat().st_size):
-        return False
-    return not is_read or sha256(place) == digest
+        found.append((stem.with_name(stem.name + ".jsonl"), shard.lines_file, None, shard.lines_sha256))
+    return [*found, (stem.with_name(stem.name + ending), shard.file, shard.bytes, shard.sha256)]
 
 
 def publish(
-    job: Job, plan: Plan, finishings: Sequence[Finishing], markers: Sequence[FinishedMarker], settled: Settled
+    job: Job,
+    look: Look,
+    finishings: Sequence[Finishing],
+    markers: Sequence[FinishedMarker],
+    settled: Settled,
+    held: Held | None,
 ) -> SourceMetadata:
-    """Make the shards of `finishings` the clean text of the source, and say what they are."""
+    """Make the shards of `finishings` the clean text of the source, and say what they are, all at one instant.
+
+    `held` is what was held out before.
+    """
     counts = Counts.summed(marker.counts for marker in markers)
     _refuse_nothing(job, counts)
-    metadata = _metadata(job, plan, markers, counts)
-    names = {name for shard in metadata.shards for name in (shard.file, shard.lines_file) if name}
-    if settled.held is not None:
-        artifacts.write(job.state / "held.json", settled.held)
-    artifacts.write(job.state / _REPORT, _report(job, plan, metadata, counts, settled))
-    with explained(job.out):
-        job.metadata_path.unlink(missing_ok=True)
-        sync_folder(job.out)
-        _remove_others(job, names)
-        for finishing, marker in zip(finishings, markers, strict=True):
-            if marker.shard is not None:
-                _move(job, marker.shard, finishing.stem)
-        sync_folder(job.out)
-    artifacts.write(job.metadata_path, metadata)
-    _tidy(job, finishings)
+    held = settled.held or held
+    metadata = _metadata(job, look.plan, markers, counts, held)
+    moves: dict[str, str] = {}
+    for finishing, marker in zip(finishings, markers, strict=True):
+        for waiting, name, _, _ in () if marker.shard is None else _files(marker.shard, finishing.stem):
+            if waiting.is_file():
+                moves[waiting.relative_to(job.out).as_posix()] = name
+    before = {path.name for path in shards_in(job.out, job.name) if is_ours(job, path, look.published)}
+    with staging(job.out, job.name) as stage:
+        state = stage / job.state.relative_to(job.out)
+        if held is not None:
+            write_marker(state / "held.json", held)
+        write_marker(state / _REPORT, _report(job, look.plan, metadata, counts, settled))
+        artifacts.write(stage / job.metadata_path.name, metadata)
+        staged = [path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file()]
+        _refuse_folders(job, [*moves.values(), *staged])
+        files.publish(
+            stage,
+            job.out,
+            last=job.metadata_path.name,
+            replaces=before - {file.path for file in metadata.payload()},
+            moves=moves,
+        )
+    tidy(job, {finishing.files for finishing in finishings})
     return metadata
+
+
+def _refuse_folders(job: Job, names: Iterable[str]) -> None:
+    """Refuse to begin what a folder in place of a file would keep from being completed."""
+    for path in (job.out / name for name in names):
+        if path.is_dir():
+            raise AlmError(
+                f"`{path}` is a folder, where a file should be",
+                hint=f"run `{shell('mv', '-n', path, path.with_name(f'{path.name}.aside'))}`, then the same command",
+            )
 
 
 def _refuse_nothing(job: Job, counts: Counts) -> None:
@@ -94,7 +127,9 @@ def _refuse_nothing(job: Job, counts: Counts) -> None:
     )
 
 
-def _metadata(job: Job, plan: Plan, markers: Sequence[FinishedMarker], counts: Counts) -> SourceMetadata:
+def _metadata(
+    job: Job, plan: Plan, markers: Sequence[FinishedMarker], counts: Counts, held: Held | None
+) -> SourceMetadata:
     return SourceMetadata(
         command=job.command,
         config=job.config_values(),
@@ -106,6 +141,7 @@ def _metadata(job: Job, plan: Plan, markers: Sequence[FinishedMarker], counts: C
         documents=counts.documents(),
         bytes=counts.bytes(),
         validation_documents=counts.validation_documents,
+        held=held,
         shards=tuple(marker.shard for marker in markers if marker.shard is not None),
     )
 
@@ -140,39 +176,53 @@ def _kind(config: Config) -> str:
     return str(getattr(config, "kind"))  # noqa: B009 (kinds have it, the base class has not)
 
 
-def _remove_others(job: Job, names: set[str]) -> None:
-    for path in shards_in(job.out, job.name):
-        if path.name not in names and is_ours(job, path):
-            path.unlink()
-            path.with_suffix(".jsonl").unlink(missing_ok=True)
+def tidy(job: Job, used: Collection[UnitFiles] | None = None) -> None:
+    """Remove texts of the passes, which are not needed any more, and everything of units that are not `used`.
 
-
-def _move(job: Job, shard: CleanShard, stem: Path) -> None:
-    for waiting, name, _, _ in _files(shard, stem):
-        if waiting.is_file():
-            waiting.replace(job.out / name)
-
-
-def _tidy(job: Job, finishings: Sequence[Finishing]) -> None:
-    """Texts of the passes are not needed any more, nor is anything of units that are no longer there."""
-    used = {finishing.files for finishing in finishings}
-    numbers = {finishing.files.number for finishing in finishings}
-    (job.state / "input").unlink(missing_ok=True)  # standard input
-    for path in (*job.state.iterdir(), *(job.state / "lines").glob("*")):
-        number = path.name[:5]
-        if not number.isdecimal():
+    A leftover does no harm, so what cannot be removed stays until the next time.
+    """
+    numbers = None if used is None else {files.number for files in used}
+    leftovers = [job.state / SPOOL]
+    for path in (*job.state.glob("*"), *(job.state / "lines").glob("*")):
+        if (match := _OF_UNIT.fullmatch(path.name)) is None:
             continue
-        files = UnitFiles(path.parent, int(number))
-        is_first_pass = path.parent == job.state and files.number in numbers
-        if path == files.text or not (files in used or is_first_pass):
+        unit = UnitFiles(path.parent, int(match[1]))
+        is_used = used is None or unit in used or (path.parent == job.state and unit.number in (numbers or ()))
+        if path == unit.text or not is_used:
+            leftovers.append(path)
+    for path in leftovers:
+        with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 
 
-def reports_in(out: Path) -> CorpusReport:
-    """What is known of all sources whose clean text is in `out`."""
+def reports_in(out: Path, *, on_event: Listener) -> CorpusReport:
+    """What is known of all sources whose clean text is in `out`.
+
+    Where the report of a source is damaged, the copy in the report of all is taken, if that fits the metadata.
+    """
+    written = report.read(out)
+    copies = {} if written is None else {source.source: source for source in written.sources}
     found = []
-    for path in sorted((out / STATE_FOLDER).glob(f"*/{_REPORT}")):
-        report = read_marker(path, SourceReport)
-        if report is not None and (out / f"{report.source}.json").is_file():
-            found.append(report)
+    for folder in sorted(path for path in (out / STATE_FOLDER).glob("*") if path.is_dir()):
+        metadata_path = out / f"{folder.name}.json"
+        if not metadata_path.is_file():
+            continue
+        known = read_marker(folder / _REPORT, SourceReport, may_lack_checksum=True)
+        if known is None and folder.name in copies and _fits(copies[folder.name], metadata_path):
+            known = copies[folder.name]
+            write_marker(folder / _REPORT, known)
+        if known is not None and known.source == folder.name:
+            found.append(known)
+        elif (folder / _REPORT).exists():
+            on_event(Noted(f"`{folder / _REPORT}` is damaged: the report is without `{folder.name}`"))
     return CorpusReport(sources=tuple(found))
+
+
+def _fits(copy: SourceReport, metadata_path: Path) -> bool:
+    try:
+        metadata = artifacts.read(metadata_path, SourceMetadata, hint="")
+    except AlmError:
+        return False
+    return all(
+        getattr(copy, name) == getattr(metadata, name) for name in ("documents", "bytes", "validation_documents")
+    )

@@ -7,8 +7,8 @@ a foreign `.txt` is one document, or as many as it has marks, and has no split y
 from __future__ import annotations
 
 import glob
-import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,15 +19,28 @@ from typing import BinaryIO
 from alm import artifacts
 from alm.artifacts import CleanShard, FileRecord, SourceMetadata
 from alm.corpus import paths
+from alm.corpus.paths import from_text
 from alm.corpus.records import END, read_records, unescape
 from alm.corpus.report import HTML_NAME, JSON_NAME
-from alm.errors import ArtifactError, InputError
-from alm.files import Readable, chunks, not_utf8, open_binary, suffix
+from alm.corpus.split import SPLITS
+from alm.errors import ArtifactError, InputError, shell
+from alm.files import Readable, chunks, ensure_published, not_utf8, open_binary, parse_json, readable, suffix
 from alm.files import sha256 as sha256_of
+from alm.files.publish import JOURNAL_NAME
 
-_SHARD = re.compile(r"(?P<source>.+)-\d{5}\.(?:txt|jsonl\.zst|parquet)")
+_SHARD = re.compile(r"(?P<source>.+)-\d{5}\.(?:txt|jsonl\.zst|parquet)", re.ASCII | re.DOTALL)
+_LINES = re.compile(r"(?P<source>.+)-\d{5}\.jsonl", re.ASCII | re.DOTALL)
 _TABLES = ("jsonl.zst", "parquet")  # formats whose rows hold the document lines
 _SUFFIXES = frozenset({".txt"})
+_FORMAT = b'"alm-clean"'
+_HEAD_BYTES = 4096  # metadata begins with its format
+_LINE_KEYS = {"id", "sha256", "cluster", "split", "origin"}
+_MOST_LINE_BYTES = 1 << 20
+# A document line as it is written, unless its origin holds an escape.
+_LINE = re.compile(
+    rb'{"id": "[0-9a-f]{16}", "sha256": "[0-9a-f]{64}", "cluster": "[0-9a-f]{64}", "split": "(train|validation)", '
+    rb'"origin": "([^"\\\x00-\x1f]*)"}\n'
+)
 _BATCH_ROWS = 1000
 _CHUNK_BYTES = 1 << 22
 
@@ -51,7 +64,7 @@ class CleanFile:
         found = [self.record(relative_to=relative_to)]
         if self.shard is not None and self.shard.lines_file and self.shard.lines_sha256:
             lines = self.path.with_name(self.shard.lines_file)
-            if lines.is_file():
+            with readable(lines):
                 found.append(artifacts.record(lines, relative_to=relative_to, sha256=self.shard.lines_sha256))
         return found
 
@@ -66,24 +79,32 @@ class CleanDocument:
     split: str | None
 
 
+def claims(metadata: Path) -> bool:
+    """Whether `metadata`, some .json file, says of itself that it is the metadata of a clean corpus."""
+    try:
+        with metadata.open("rb") as file:
+            return _FORMAT in file.read(_HEAD_BYTES)
+    except (OSError, ValueError):
+        return False
+
+
 def has_document_lines(path: Path) -> bool:
-    """Whether the text file `path` has document lines of ours beside it."""
+    """Whether the text file `path` has document lines of ours beside it. Asks the first of them."""
     lines = path.with_suffix(".jsonl")
     if not lines.is_file():
         return False
     try:
         with lines.open("rb") as file:
-            first = file.readline()
-        return {"id", "sha256", "cluster", "split", "origin"} <= set(json.loads(first))
+            first = set(parse_json(file.readline(_MOST_LINE_BYTES)))
     except (OSError, ValueError, TypeError):
         return False
+    return first >= _LINE_KEYS and "text" not in first
 
 
 def has_shards(metadata: Path) -> bool:
-    """Whether `metadata`, some .json file, has shards of a clean corpus beside it."""
-    stem = f"{glob.escape(metadata.stem)}-{'[0-9]' * 5}"
-    texts = metadata.parent.glob(f"{stem}.txt")
-    return any(has_document_lines(path) for path in texts) or bool(_tables(metadata.parent, stem))
+    """Whether `metadata`, some .json file, is that of a clean corpus, by what it says or by the files beside it."""
+    texts = metadata.parent.glob(f"{glob.escape(metadata.stem)}-{'[0-9]' * 5}.txt")
+    return claims(metadata) or any(has_document_lines(path) for path in texts)
 
 
 def _tables(folder: Path, stem: str) -> list[Path]:
@@ -95,48 +116,164 @@ def is_text(path: Path) -> bool:
     if path.name in (JSON_NAME, HTML_NAME):
         return False
     if path.suffix == ".jsonl":
-        return not has_document_lines(path.with_suffix(".txt")) or not path.with_suffix(".txt").is_file()
+        match = _LINES.fullmatch(path.name)
+        return not (match and claims(_metadata_path(path, match))) and not has_document_lines(path)
     return path.suffix != ".json" or not has_shards(path)
+
+
+def shard_source(path: Path) -> str | None:
+    """The source whose shard `path` is by its name and by the metadata beside it; None for any other file."""
+    match = _SHARD.fullmatch(path.name)
+    return match["source"] if match and claims(_metadata_path(path, match)) else None
+
+
+def _metadata_path(path: Path, match: re.Match[str]) -> Path:
+    return path.with_name(f"{match['source']}.json")
 
 
 def find(given: Iterable[str | Path]) -> list[CleanFile]:
     """The text files that paths, folders and globs mean, sorted, each source's shards in order.
 
-    A folder that holds clean text means what its metadata lists, and foreign .txt files beside it.
+    A folder that holds clean text means what its metadata lists, and foreign .txt files beside it. Where metadata
+    promises a file, that file has to be there: its document lines say what is held out.
     """
-    expanded = {path for one in given for path in _expanded(str(one))}
-    found = [_clean_file(path) for path in expanded if is_text(path)]
+    finder = _Finder()
+    expanded = {path for one in given for path in finder.expanded(str(one))}
+    found = [finder.file(path) for path in sorted(expanded) if is_text(path)]
     if not found:
         raise InputError("no text files are named", hint="run `alm corpus prepare` first")
     return sorted(found, key=lambda file: (file.source, file.path.as_posix()))
 
 
-def _expanded(given: str) -> list[Path]:
-    folder = Path(given).expanduser()
-    if not folder.is_dir():
-        return paths.expand([given], suffixes=_SUFFIXES)
-    listed = [path for path in folder.rglob("*.json") if not path.name.startswith((".", "_"))]
-    visible = [path for path in listed if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    tables = [t for path in visible for t in _tables(path.parent, f"{glob.escape(path.stem)}-{'[0-9]' * 5}")]
-    # A folder without any text is an error, unless what it holds is clean text in tables.
-    has_text = not tables or any(folder.rglob("*.txt"))
-    return tables + (paths.expand([given], suffixes=_SUFFIXES) if has_text else [])
+class _Finder:
+    """Looks for text; reads the metadata of each source once."""
+
+    def __init__(self) -> None:
+        self._metadata: dict[Path, tuple[SourceMetadata, dict[str, CleanShard]]] = {}
+        self._complete: set[Path] = set()
+
+    def expanded(self, given: str) -> list[Path]:
+        """The files that one path means."""
+        folder = from_text(given).expanduser()
+        if not folder.is_dir():
+            _complete(folder.parent, given)
+            return paths.expand([given], suffixes=_SUFFIXES)
+        ensure_published(folder)
+        listed = [path for path in folder.rglob("*.json") if not path.name.startswith((".", "_"))]
+        visible = [path for path in listed if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+        for path in visible:
+            if claims(path):
+                self._shards(path)  # what it promises may be gone
+        tables = [t for path in visible for t in _tables(path.parent, f"{glob.escape(path.stem)}-{'[0-9]' * 5}")]
+        # A folder without any text is an error, unless what it holds is clean text in tables.
+        has_text = not tables or any(folder.rglob("*.txt"))
+        return tables + (paths.expand([given], suffixes=_SUFFIXES) if has_text else [])
+
+    def file(self, path: Path) -> CleanFile:
+        """A file with what vouches for it."""
+        match = _SHARD.fullmatch(path.name)
+        is_vouched_for = match is not None and claims(_metadata_path(path, match))
+        if match is None or not (is_vouched_for or path.suffix != ".txt" or has_document_lines(path)):
+            self._refuse_renamed(path)
+            return CleanFile(path, _foreign_name(path), None)
+        name, metadata_path = match["source"], _metadata_path(path, match)
+        if not metadata_path.is_file():
+            raise ArtifactError(
+                f"`{path}` is part of an unfinished corpus: `{metadata_path}` does not exist",
+                hint=f"run `{_prepare_again(metadata_path)}` to finish it",
+            )
+        metadata, shards = self._shards(metadata_path)
+        if path.name in shards:
+            return CleanFile(path, name, shards[path.name], _command(metadata, metadata_path))
+        aside = path.with_name(f"not-of-{path.name}")
+        raise ArtifactError(
+            f"`{path}` is not among the shards of `{metadata_path}`",
+            hint=f"give it another name if it is other text: `{shell('mv', '-n', path, aside)}`",
+        )
+
+    def _shards(self, path: Path) -> tuple[SourceMetadata, dict[str, CleanShard]]:
+        """The metadata at `path` and its shards by name, all of which are there."""
+        if path not in self._metadata:
+            metadata = artifacts.read(path, SourceMetadata, hint=f"run `{_prepare_again(path)} --force`")
+            check_names(path, metadata)
+            faults = artifacts.absent(path.parent, metadata.payload())
+            if faults:
+                raise ArtifactError(
+                    f"`{path}` is no longer true: {faults[0]}",
+                    hint=self._way_back(path, metadata) or f"run `{_command(metadata, path)} --force`",
+                )
+            self._metadata[path] = metadata, {shard.file: shard for shard in metadata.shards}
+        return self._metadata[path]
+
+    def _way_back(self, path: Path, metadata: SourceMetadata) -> str | None:
+        """How to undo that a shard was given another name."""
+        lost = [shard for shard in metadata.shards if not path.with_name(shard.file).exists()]
+        names = {shard.file for shard in metadata.shards}
+        for other in sorted(path.parent.glob("*.txt")) if lost else ():
+            for shard in lost if other.name not in names and other.is_file() else ():
+                if other.stat().st_size == shard.bytes and sha256_of(other) == shard.sha256:
+                    return f"run `{shell('mv', '-n', other, path.with_name(shard.file))}`: that is what it is"
+        return None
+
+    def _refuse_renamed(self, path: Path) -> None:
+        """Refuse a shard that was given another name: its documents would not be held out."""
+        if has_document_lines(path):
+            lines = path.with_suffix(".jsonl")
+            raise ArtifactError(
+                f"`{path}` has document lines beside it, but belongs to no corpus: what is held out of it is not known",
+                hint="give it and its document lines the names that the metadata of their source lists, or read it as "
+                f"foreign text after `{shell('mv', '-n', lines, f'{lines}.aside')}`",
+            )
+        if path.parent not in self._complete:
+            for metadata_path in sorted(path.parent.glob("*.json")):
+                if claims(metadata_path):
+                    self._shards(metadata_path)  # refuses where a shard is lost, which may be this one
+            self._complete.add(path.parent)
 
 
-def _clean_file(path: Path) -> CleanFile:
-    match = _SHARD.fullmatch(path.name)
-    if match is None or (path.suffix == ".txt" and not has_document_lines(path)):
-        return CleanFile(path, _foreign_name(path), None)
-    name = match["source"]
-    hint = f"run `alm corpus prepare --only {name} --out {path.parent}` to finish it"
-    metadata_path = path.with_name(f"{name}.json")
-    if not metadata_path.is_file():
-        raise ArtifactError(f"`{path}` is part of an unfinished corpus: `{metadata_path}` does not exist", hint=hint)
-    metadata = artifacts.read(metadata_path, SourceMetadata, hint=hint)
-    for shard in metadata.shards:
-        if shard.file == path.name:
-            return CleanFile(path, name, shard, metadata.command)
-    raise ArtifactError(f"`{path}` is not among the shards of `{metadata_path}`", hint=f"rm {path.with_suffix('')}.*")
+def check_names(path: Path, metadata: SourceMetadata) -> None:
+    """Refuse metadata at `path` that lists any file but shards of its source, each with its document lines."""
+    names = [shard.file for shard in metadata.shards]
+    wrong = [shard.file for shard in metadata.shards if not _is_named_after(shard, path.stem)]
+    if wrong or metadata.source != path.stem or len(set(names)) < len(names):
+        raise ArtifactError(
+            f"`{path}` is damaged: `{wrong[0] if wrong else metadata.source}` is not a shard of source `{path.stem}`"
+            if wrong or metadata.source == path.stem
+            else f"`{path}` is damaged: it calls its source `{metadata.source}`",
+            hint=f"run `{_prepare_again(path)} --force`",
+        )
+
+
+def _is_named_after(shard: CleanShard, source: str) -> bool:
+    match = _SHARD.fullmatch(shard.file)
+    if match is None or match["source"] != source:
+        return False
+    if not shard.file.endswith(".txt"):
+        return shard.lines_file is None
+    return shard.lines_file == f"{shard.file[:-4]}.jsonl" and shard.lines_sha256 is not None
+
+
+def _complete(folder: Path, given: str) -> None:
+    """Complete what a killed process had begun to publish to the folder of a file that is named."""
+    if (folder / JOURNAL_NAME).is_file():
+        ensure_published(folder)
+        raise ArtifactError(
+            f"`{folder}` was not complete when `{given}` was looked for there; it is complete now",
+            hint="run the same command again",
+        )
+
+
+def _prepare_again(metadata_path: Path) -> str:
+    return shell("alm", "corpus", "prepare", "--only", metadata_path.stem, "--out", metadata_path.parent)
+
+
+def _command(metadata: SourceMetadata, path: Path) -> str:
+    """The command that makes the source again. The metadata may be a stranger's: nothing in it is left to a shell."""
+    try:
+        words = shlex.split(metadata.command)
+    except ValueError:
+        words = []
+    return shell(*words) if words[:3] == ["alm", "corpus", "prepare"] else _prepare_again(path)
 
 
 def _foreign_name(path: Path) -> str:
@@ -251,7 +388,8 @@ def _line_offsets(file: CleanFile, firsts: Sequence[int]) -> list[int]:
     wanted = set(firsts)
     found: dict[int, int] = {}
     offset = number = 0
-    with file.path.with_suffix(".jsonl").open("rb") as lines:
+    path = file.path.with_suffix(".jsonl")
+    with readable(path), path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if number - 1 in wanted:
                 found[number - 1] = offset
@@ -259,7 +397,7 @@ def _line_offsets(file: CleanFile, firsts: Sequence[int]) -> list[int]:
             offset += len(line)
     found[number] = offset
     if digest.hexdigest() != file.shard.lines_sha256:
-        raise _changed(file.path.with_suffix(".jsonl"), file)
+        raise _changed(path, file)
     if number != file.shard.documents:
         raise _not_fitting(file)
     return [found[first] for first in firsts]
@@ -272,17 +410,19 @@ def read_part(part: CleanPart) -> Iterator[CleanDocument]:
         yield from _read_file(file)
         return
     with ExitStack() as stack:
+        stack.enter_context(readable(file.path))
         opened = stack.enter_context(file.path.open("rb"))
         opened.seek(part.start)
-        lines = None
+        lines, lines_path = None, file.path.with_suffix(".jsonl")
         if file.shard is not None:
-            lines = stack.enter_context(file.path.with_suffix(".jsonl").open("rb"))
+            stack.enter_context(readable(lines_path))
+            lines = stack.enter_context(lines_path.open("rb"))
             lines.seek(part.lines_start)
         for number, raw in enumerate(read_records(_Limited(opened, part.end - part.start)), start=part.first + 1):
             text = _text(raw, file)
             if lines is not None:
-                values = json.loads(lines.readline())
-                yield CleanDocument(text, file.source, values["origin"], values["split"])
+                line = _parsed(lines.readline(), lines_path, file)
+                yield CleanDocument(text, file.source, line.origin, line.split)
             elif text.strip():
                 yield CleanDocument(text, file.source, f"{file.path.as_posix()}#{number}", None)
 
@@ -303,24 +443,42 @@ class _Limited:
 def _read_table(file: CleanFile, shard: CleanShard) -> Iterator[CleanDocument]:
     if sha256_of(file.path) != shard.sha256:
         raise _changed(file.path, file)
-    rows = _parquet_rows(file.path) if file.path.suffix == ".parquet" else _json_rows(file.path)
+    number = 0
+    rows = _parquet_rows(file) if file.path.suffix == ".parquet" else _json_rows(file)
     for text, origin, split in rows:
+        number += 1
+        if not isinstance(text, str) or not isinstance(origin, str) or split not in SPLITS:
+            raise _no_table(file)
         yield CleanDocument(text, file.source, origin, split)
+    if number != shard.documents:
+        raise _no_table(file)
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    from pyarrow import parquet
+def _parquet_rows(file: CleanFile) -> Iterator[tuple[object, object, object]]:
+    from pyarrow import ArrowException, parquet
 
-    with parquet.ParquetFile(path) as opened:
-        for batch in opened.iter_batches(batch_size=_BATCH_ROWS, columns=["text", "origin", "split"]):
-            yield from zip(*(batch.column(name).to_pylist() for name in ("text", "origin", "split")), strict=True)
+    try:
+        with readable(file.path), parquet.ParquetFile(file.path) as opened:
+            for batch in opened.iter_batches(batch_size=_BATCH_ROWS, columns=["text", "origin", "split"]):
+                yield from zip(*(batch.column(name).to_pylist() for name in ("text", "origin", "split")), strict=True)
+    except (ArrowException, KeyError, UnicodeDecodeError) as error:
+        raise _no_table(file) from error
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    with open_binary(path) as opened:
+def _json_rows(file: CleanFile) -> Iterator[tuple[object, object, object]]:
+    with open_binary(file.path) as opened:
         for line in opened:
-            row = json.loads(line)
-            yield row["text"], row["origin"], row["split"]
+            try:
+                row = parse_json(line)
+                yield row["text"], row["origin"], row["split"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise _no_table(file) from error
+
+
+def _no_table(file: CleanFile) -> ArtifactError:
+    return ArtifactError(
+        f"`{file.path}` has other rows than `alm corpus prepare` writes, or another number of them", hint=_remake(file)
+    )
 
 
 def _text(raw: bytes, file: CleanFile) -> str:
@@ -374,13 +532,23 @@ def _read_lines(file: CleanFile) -> Iterator[_Line]:
         return
     path = file.path.with_suffix(".jsonl")
     digest = sha256()
-    with path.open("rb") as lines:
+    with readable(path), path.open("rb") as lines:
         for line in lines:
             digest.update(line)
-            try:
-                values = json.loads(line)
-                yield _Line(origin=values["origin"], split=values["split"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise _changed(path, file) from error
+            yield _parsed(line, path, file)
     if digest.hexdigest() != file.shard.lines_sha256:
         raise _changed(path, file)
+
+
+def _parsed(raw: bytes, path: Path, file: CleanFile) -> _Line:
+    """What a document line of `path` says."""
+    try:
+        if match := _LINE.fullmatch(raw):
+            return _Line(origin=match[2].decode(), split=match[1].decode())
+        values = parse_json(raw)
+        origin, split = values["origin"], values["split"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _changed(path, file) from error
+    if not isinstance(origin, str) or split not in SPLITS:
+        raise _changed(path, file)
+    return _Line(origin=origin, split=split)

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from alm import __version__, page
 from alm.artifacts import FORMAT_VERSION, Tally
 from alm.config.base import Config
-from alm.files import write_json, write_text
+from alm.errors import AlmError
+from alm.files import read_json, write_json, write_text
 
 JSON_NAME = "_report.json"
 HTML_NAME = "_report.html"
@@ -63,8 +64,8 @@ class CorpusReport(Config):
 def read(folder: Path) -> CorpusReport | None:
     """The report in `folder`; None when there is none that can be read."""
     try:
-        return CorpusReport.model_validate_json((folder / JSON_NAME).read_bytes())
-    except (OSError, ValueError):
+        return CorpusReport.model_validate(read_json(folder / JSON_NAME))
+    except (OSError, ValueError, AlmError):
         return None
 
 

@@ -7,7 +7,6 @@ decided lies beside each unit.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,26 +15,18 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-from alm.config.base import Config
+from alm.artifacts import Held
 from alm.corpus import duplicates
 from alm.corpus.config import SourceConfig
-from alm.corpus.kept import DIGEST_BYTES, UnitFiles
+from alm.corpus.kept import DIGEST_BYTES, UnitFiles, damaged, load_array
 from alm.corpus.split import VALIDATION, split_of
-from alm.files import write_bytes
+from alm.files import raw_array, read_bytes, write_bytes
 
 KEPT, EXACT, NEAR, OVER_BUDGET = range(4)
 REASONS = {EXACT: "exact_duplicate", NEAR: "near_duplicate", OVER_BUDGET: "over_budget"}
 _FAR_FROM_SHARE = 10
-
-
-class Held(Config):
-    """What is held out where hashes hold out nothing: the cluster of `digest`, or the end of its oldest document.
-
-    `cut` is the share of that document, None for all of the cluster. Chosen once and kept when the source grows.
-    """
-
-    digest: str
-    cut: float | None = None
+_NO_CUT = (-1, 0)
+_CUT_BYTES = 16
 
 
 @dataclass
@@ -51,26 +42,25 @@ class Fates:
     is_held_out: NDArray[np.bool_]
     cut: tuple[int, float] | None = None
 
-    def key(self) -> str:
-        """A hash of everything."""
-        digest = sha256(self.code.tobytes() + self.cluster.tobytes() + self.is_held_out.tobytes())
-        digest.update(repr(self.cut).encode())
-        return digest.hexdigest()
-
-    def write(self, files: UnitFiles) -> None:
-        """Put them beside their unit."""
-        packed = io.BytesIO()
-        cut = np.array(self.cut or (), dtype=np.float64)
-        np.savez(packed, code=self.code, cluster=self.cluster, is_held_out=self.is_held_out, cut=cut)
-        write_bytes(files.fates, packed.getvalue())
+    def write(self, files: UnitFiles) -> str:
+        """Put them beside their unit; the hash of everything."""
+        parts = (self.code, self.cluster, self.is_held_out, np.array(self.cut or _NO_CUT, dtype="<f8"))
+        data = b"".join(part.tobytes() for part in parts)
+        write_bytes(files.fates, data)
+        return sha256(data).hexdigest()
 
     @classmethod
-    def read(cls, files: UnitFiles) -> Fates:
-        """Those of a unit."""
-        with np.load(files.fates, allow_pickle=False) as stored:
-            cut = stored["cut"]
-            pair = (int(cut[0]), float(cut[1])) if len(cut) else None
-            return cls(stored["code"], stored["cluster"], stored["is_held_out"], pair)
+    def read(cls, files: UnitFiles, key: str) -> Fates:
+        """Those of a unit, which `key` is the hash of."""
+        data = read_bytes(files.fates)
+        if sha256(data).hexdigest() != key:
+            raise damaged(files.fates)
+        count = (len(data) - _CUT_BYTES) // (DIGEST_BYTES + 2)
+        values = np.frombuffer(data, dtype=np.uint8, count=len(data) - _CUT_BYTES)
+        code, cluster, is_held_out = np.split(values, [count, count + count * DIGEST_BYTES])
+        number, share = np.frombuffer(data, dtype="<f8", offset=len(values))
+        cut = None if number < 0 else (int(number), float(share))
+        return cls(code, cluster.reshape(-1, DIGEST_BYTES), is_held_out.astype(bool), cut)
 
 
 @dataclass(frozen=True)
@@ -130,7 +120,7 @@ class _Documents:
         for unit, start in zip(self.units, self._starts, strict=False):
             if left is None or start >= most:
                 break
-            sizes = np.cumsum(np.load(unit.sizes)[:, 0])
+            sizes = np.cumsum(_sizes(unit)[:, 0])
             if len(sizes) and sizes[-1] > left:
                 most = min(most, int(start + np.searchsorted(sizes, left, side="right")))
                 break
@@ -141,14 +131,18 @@ class _Documents:
         first = duplicates.first_equal([unit.digests for unit in self.units])[: self._within]
         if not compares_nearly:
             return duplicates.find(first)
-        compared = [np.load(unit.compared) + start for unit, start in zip(self.units, self._starts, strict=False)]
+        compared = [
+            load_array(unit.compared, dtype=np.int64) + start
+            for unit, start in zip(self.units, self._starts, strict=False)
+        ]
         counts = [int(np.searchsorted(part, self._within)) for part in compared]
         every = np.concatenate([part[:count] for part, count in zip(compared, counts, strict=True)])
         del compared
 
         def band(number: int) -> NDArray[np.uint64]:
-            stored = (np.load(unit.bands, mmap_mode="r") for unit in self.units)
-            return np.concatenate([part[number, :count] for part, count in zip(stored, counts, strict=True)])
+            stored = (load_array(unit.bands, dtype=np.uint64, dimensions=2, mapped=True) for unit in self.units)
+            # Copied, so that one file is open at a time: a view would keep it open.
+            return np.concatenate([np.array(part[number, :count]) for part, count in zip(stored, counts, strict=True)])
 
         return duplicates.find(first, band=band, compared=every)
 
@@ -206,7 +200,11 @@ class _Documents:
 
 
 def _digests(unit: UnitFiles) -> NDArray[np.uint8]:
-    return np.fromfile(unit.digests, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
+    return raw_array(unit.digests, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
+
+
+def _sizes(unit: UnitFiles) -> NDArray[np.int64]:
+    return load_array(unit.sizes, dtype=np.int64, dimensions=2)
 
 
 @dataclass
@@ -240,10 +238,9 @@ def _decide(documents: _Documents, validation_fraction: float, held: Held | None
             if len(same):
                 fates.cut, is_cut = (int(same[0]), held.cut), True
         seen.documents += len(kept)
-        seen.text_bytes += int(np.load(unit.sizes)[kept, 1].sum())
+        seen.text_bytes += int(_sizes(unit)[kept, 1].sum())
         seen.is_any_held_out |= bool(fates.is_held_out.any())
-        fates.write(unit)
-        seen.keys.append(fates.key())
+        seen.keys.append(fates.write(unit))
     return seen
 
 
@@ -258,12 +255,12 @@ def _choice(units: Sequence[UnitFiles], kept: _Kept, validation_fraction: float)
     wanted = validation_fraction * kept.text_bytes
     nearest, cluster = (math.inf, ""), ""
     largest, digest = -1, ""
-    for unit in units:
-        fates = Fates.read(unit)
+    for unit, key in zip(units, kept.keys, strict=True):
+        fates = Fates.read(unit, key)
         here = np.flatnonzero(fates.code == KEPT)
         if not len(here):
             continue
-        sizes, digests = np.load(unit.sizes)[here, 1], _digests(unit)[here]
+        sizes, digests = _sizes(unit)[here, 1], _digests(unit)[here]
         if sizes.max() > largest:
             largest, digest = int(sizes.max()), digests[int(np.argmax(sizes))].tobytes().hex()
         distances = np.abs(np.log(np.maximum(sizes, 1) / wanted))

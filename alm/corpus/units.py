@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from alm import artifacts
 from alm.artifacts import FileRecord, Values
@@ -23,6 +23,7 @@ from alm.corpus.document import Part
 from alm.corpus.sources import PART_BYTES
 
 UNIT_FORMAT = 1
+MOST_UNITS = 99_999  # what five digits in the name of a shard can hold
 # A file changed this shortly before it was looked at may change again within the same tick of its clock.
 _CLOCK_TICK_NS = 2_000_000_000
 
@@ -43,7 +44,7 @@ class PlannedPart(Config):
 class PlannedUnit(Config):
     """One unit: its number, which is its shard's, and its parts in order."""
 
-    number: int
+    number: int = Field(ge=0, le=MOST_UNITS)
     parts: tuple[PlannedPart, ...]
 
     @property
@@ -98,13 +99,13 @@ def look_at(paths: Sequence[Path], *, prior: Plan | None, relative_to: Path) -> 
     known = {file.name: file for file in prior.files} if prior else {}
     found = []
     for path in paths:
-        file = known.get(path.as_posix())
+        file = known.get(artifacts.as_text(path))
         if prior is not None and file is not None and prior.is_unchanged(file, path):
             found.append(file)
         else:
             modified = path.stat().st_mtime_ns
             record = artifacts.record(path, relative_to=relative_to)
-            found.append(InputFile(name=path.as_posix(), modified_ns=modified, record=record))
+            found.append(InputFile(name=artifacts.as_text(path), modified_ns=modified, record=record))
     return tuple(found)
 
 

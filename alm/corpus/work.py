@@ -60,12 +60,17 @@ class UnitWork:
         """No unit needs to give more than the whole source may."""
         return self.source.limit, self.source.max_bytes
 
-    def finished(self) -> Marker | None:
-        """The marker, if the work was done with this key and its text is still there."""
+    def marker(self) -> Marker | None:
+        """The marker, if the work was done with this key."""
         marker = read_marker(self.files.marker, Marker)
         if marker is None or marker.key != self.key or marker.capped not in (None, self.cap):
             return None
         return marker
+
+    def finished(self) -> Marker | None:
+        """The marker, if what it speaks of is there too, as it was written."""
+        marker = self.marker()
+        return marker if marker is not None and self.files.have_results(marker) else None
 
 
 def work(job: UnitWork, tell: Listener) -> Marker:
@@ -199,13 +204,6 @@ class _Pass:
 
     def save(self) -> Marker:
         """Everything but the text, which is there already."""
-        marker = Marker(
-            key=self._job.key,
-            documents=self._kept.documents,
-            text_bytes=self._kept.text_bytes,
-            text_sha256=self._kept.text_sha256(),
-            capped=self._job.cap if self._is_capped else None,
-            counts=self._tallies.counts(),
+        return self._kept.save(
+            key=self._job.key, capped=self._job.cap if self._is_capped else None, counts=self._tallies.counts()
         )
-        self._kept.save(marker)
-        return marker

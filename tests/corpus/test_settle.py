@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from alm.artifacts import Held
 from alm.corpus.config import SourceConfig
 from alm.corpus.duplicates import BANDS
 from alm.corpus.kept import UnitFiles
-from alm.corpus.settle import EXACT, KEPT, NEAR, OVER_BUDGET, Fates, Held, settle
+from alm.corpus.settle import EXACT, KEPT, NEAR, OVER_BUDGET, Fates, settle
 
 
 @dataclass
@@ -52,8 +53,7 @@ def settled(
     source = SourceConfig.model_validate({"kind": "test", **keys})
     units = [unit(folder, number, some, bands and bands[number]) for number, some in enumerate(texts)]
     found = settle(source, units, validation_fraction=fraction, held=held, examples=10)
-    fates = [Fates.read(files) for files in units]
-    assert [each.key() for each in fates] == list(found.fates)
+    fates = [Fates.read(files, key) for files, key in zip(units, found.fates, strict=True)]
     return Found(fates, found.held, found.duplicates, found.originals)
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from alm.artifacts import as_text
 from alm.corpus.document import Part
 from alm.corpus.rows import OnBadInput
 
@@ -40,4 +41,4 @@ class Reading:
 
 def whole(path: Path) -> list[Part]:
     """The file in one piece."""
-    return [Part(path.as_posix(), path.stat().st_size)]
+    return [Part(as_text(path), path.stat().st_size)]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from alm.artifacts import as_text
 from alm.corpus.document import Dropped, Part
 from alm.corpus.formats import Reading, whole
 from alm.corpus.formats._encoding import is_plain_utf8
@@ -71,7 +72,7 @@ def line_parts(path: Path, reading: Reading, *, part_bytes: int) -> list[Part]:
         return whole(path)
     stops = [start for start, _ in starts[1:]] + [size]
     return [
-        Part(path.as_posix(), stop - start, (start, stop, line))
+        Part(as_text(path), stop - start, (start, stop, line))
         for (start, line), stop in zip(starts, stops, strict=True)
     ]
 

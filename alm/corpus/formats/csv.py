@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
+from alm.artifacts import as_text
 from alm.corpus.document import Dropped, Part
 from alm.corpus.formats import Reading, whole
 from alm.corpus.formats._encoding import bad_utf8, open_utf8
@@ -46,7 +47,7 @@ def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row |
         )
         names = _names(next(records, None), path)
         for number, record in enumerate(records, start=1):
-            origin = f"{path.as_posix()}#{number}"
+            origin = f"{as_text(path)}#{number}"
             if isinstance(record, BadRecord):
                 yield _bad(record, origin, path=path, reading=reading)
             elif any(record.fields[len(names) :]):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from alm.artifacts import as_text
 from alm.corpus.document import Document, Dropped, Part
 from alm.corpus.formats import Reading, whole
 from alm.corpus.formats._encoding import AUTO, bad_utf8, is_known, of_head
@@ -41,15 +42,15 @@ def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Docum
         data = file.read(reading.max_document_bytes + 1)
         rest = sum(map(len, chunks(file)))
     if len(data) + rest > reading.max_document_bytes:
-        yield too_long(len(data) + rest, origin=path.as_posix(), beginning=data)
+        yield too_long(len(data) + rest, origin=as_text(path), beginning=data)
         return
     try:
         text = html_text(_decoded(data, path, reading.encoding))
     except InputError as error:
-        dropped = Dropped("bad_utf8", len(data), documents=1, origin=path.as_posix(), excerpt=excerpt(data))
+        dropped = Dropped("bad_utf8", len(data), documents=1, origin=as_text(path), excerpt=excerpt(data))
         yield left_out(dropped, error, on_bad_input=reading.on_bad_input)
         return
-    yield Document(text, path.as_posix(), is_web=True)
+    yield Document(text, as_text(path), is_web=True)
 
 
 def _decoded(data: bytes, path: Path, encoding: str) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from alm.artifacts import as_text
 from alm.corpus.document import Dropped, Part
 from alm.corpus.formats import Reading, whole
 from alm.corpus.formats._encoding import open_utf8
@@ -33,7 +34,7 @@ def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row |
     """A row for each object. Origins are numbers of rows, from 1."""
     with open_utf8(path, reading.encoding) as (file, _):
         for number, value in enumerate(json_values(file, longest=reading.max_document_bytes), start=1):
-            origin = f"{path.as_posix()}#{number}"
+            origin = f"{as_text(path)}#{number}"
             if isinstance(value, dict):
                 yield Row(value, origin)
             elif isinstance(value, LongValue):
@@ -54,5 +55,5 @@ def _bad(value: object, *, path: Path, number: int, reading: Reading) -> Dropped
         hint=f"look at it with `python -m json.tool {path}`, or read the file as text: "
         "`--set sources.<name>.format=text`",
     )
-    dropped = Dropped(reason, size, documents=1, origin=f"{path.as_posix()}#{number}", excerpt=beginning)
+    dropped = Dropped(reason, size, documents=1, origin=f"{as_text(path)}#{number}", excerpt=beginning)
     return left_out(dropped, error, on_bad_input=reading.on_bad_input)

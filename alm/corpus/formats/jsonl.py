@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from alm.artifacts import as_text
 from alm.corpus.document import Dropped, Part
 from alm.corpus.formats import Reading, whole
 from alm.corpus.formats._encoding import bad_utf8, open_utf8
@@ -39,7 +40,7 @@ def parts(path: Path, reading: Reading, *, part_bytes: int) -> list[Part]:
 def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row | Dropped]:
     """A row for each line that is not blank. Origins are line numbers, from 1."""
     start, stop, first = where or (0, None, 1)
-    name = path.as_posix()
+    name = as_text(path)
     with open_utf8(path, reading.encoding, start=start) as (file, offset):
         size = None if stop is None else stop - offset
         for number, line in enumerate(lines(file, longest=reading.max_document_bytes, size=size), start=first):
@@ -83,7 +84,7 @@ def _no_object(line: bytes, values: object, *, path: Path, number: int, reading:
 
 
 def _left_out(reason: str, line: bytes, said: InputError, *, path: Path, number: int, reading: Reading) -> Dropped:
-    origin = f"{path.as_posix()}#{number}"
+    origin = f"{as_text(path)}#{number}"
     dropped = Dropped(reason, len(line), documents=1, origin=origin, excerpt=excerpt(line))
     return left_out(dropped, said, on_bad_input=reading.on_bad_input)
 

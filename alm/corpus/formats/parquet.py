@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alm import shown
+from alm.artifacts import as_text
 from alm.corpus.document import Dropped, Part
 from alm.corpus.formats import Reading, whole
 from alm.corpus.rows import Row, left_out
@@ -43,10 +45,10 @@ def parts(path: Path, reading: Reading, *, part_bytes: int) -> list[Part]:
     first = size = 0
     for group, more in enumerate(sizes):
         if size and size + more > part_bytes:
-            pieces.append(Part(path.as_posix(), size, (first, group - 1)))
+            pieces.append(Part(as_text(path), size, (first, group - 1)))
             first, size = group, 0
         size += more
-    return [*pieces, Part(path.as_posix(), size, (first, len(sizes) - 1))]
+    return [*pieces, Part(as_text(path), size, (first, len(sizes) - 1))]
 
 
 def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row | Dropped]:
@@ -71,7 +73,7 @@ def _group(
 ) -> Iterator[Row | Dropped]:
     """The rows of one group. What cannot be read of it is left out together."""
     done = 0
-    name = path.as_posix()
+    name = as_text(path)
     try:
         with _damage_explained(path):
             size = _batch_rows(file, group, columns)
@@ -151,7 +153,7 @@ def _damage_explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (pyarrow.ArrowException, OSError) as error:
-        said = str(error).strip().partition("\n")[0]
+        said = shown.reason(error)
         raise InputError(
             f"`{path}` is damaged or no Parquet file: {said}", hint=f"compare its size with its source: `ls -l {path}`"
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from alm.artifacts import as_text
 from alm.corpus.document import Document, Dropped, Part
 from alm.corpus.formats import Reading, whole
 from alm.corpus.formats._encoding import bad_utf8, open_utf8
@@ -52,7 +53,7 @@ def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Docum
 
 
 def _records(path: Path, reading: Reading) -> Iterator[Document | Dropped]:
-    name = path.as_posix()
+    name = as_text(path)
     with open_utf8(path, reading.encoding) as (file, start):
         cutter = Cutter(file, longest=reading.max_document_bytes, offset=start)
         is_marked = reading.document == "mark" or (reading.document == "auto" and _is_marked(path, cutter, reading))
@@ -85,12 +86,12 @@ def _lines(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Doc
         size = None if stop is None else stop - offset
         for number, line in enumerate(lines(file, longest=reading.max_document_bytes, size=size), start=first):
             if isinstance(line, LongLine):
-                yield line.dropped(f"{path.as_posix()}#{number}")
+                yield line.dropped(f"{as_text(path)}#{number}")
                 offset += line.size
                 continue
             text = line.rstrip(b"\r\n")
             if text and not text.isspace():
-                yield _document(text, f"{path.as_posix()}#{number}", path=path, offset=offset, reading=reading)
+                yield _document(text, f"{as_text(path)}#{number}", path=path, offset=offset, reading=reading)
                 yield from _separator(len(line) - len(text))
             else:
                 yield from _separator(len(line))
@@ -99,7 +100,7 @@ def _lines(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Doc
 
 def _blocks(path: Path, reading: Reading) -> Iterator[Document | Dropped]:
     """Blocks between blank lines. One that grows too long ends where the next line would be too much."""
-    name, longest = path.as_posix(), reading.max_document_bytes
+    name, longest = as_text(path), reading.max_document_bytes
     block: list[bytes] = []
     size = first = blank = 0
     with open_utf8(path, reading.encoding) as (file, offset):

@@ -9,3 +9,4 @@
 """
 
 PART_BYTES = 64 << 20
+SPOOL = "input"  # where standard input is kept while it is prepared

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, NamedTuple, cast
 from pydantic import BeforeValidator, Field, field_validator
 
 from alm import kinds
+from alm.artifacts import as_text
 from alm.config import base
 from alm.config.base import OfKind
 from alm.corpus import rows
@@ -20,10 +21,10 @@ from alm.corpus.document import Dropped, Item, Part, Survey, utf8_bytes
 from alm.corpus.formats import Reading
 from alm.corpus.formats._detect import format_of, module
 from alm.corpus.formats._encoding import EncodingError, is_known
-from alm.corpus.paths import Listed, Paths, listing
-from alm.corpus.read import is_text
+from alm.corpus.paths import Listed, Paths, from_text, listing
+from alm.corpus.read import is_text, shard_source
 from alm.corpus.sources import PART_BYTES
-from alm.errors import InputError
+from alm.errors import InputError, shell
 from alm.events import Listener, Noted, Warned, ignore
 from alm.files import suffix
 
@@ -105,7 +106,7 @@ def read(
 
 
 def _items(config: Config, part: Part, reading: Reading) -> Iterator[Item]:
-    path = Path(part.name)
+    path = from_text(part.name)
     name = format_of(path, asked=config.format, encoding=config.encoding, is_named=True)
     if name is None:
         raise _no_text(path)
@@ -168,8 +169,23 @@ def _found(config: Config) -> _Found:
     if not files:
         given = "`, `".join(config.paths)
         what = "holds text" if config.format == "auto" else f"is {config.format}"
-        raise InputError(f"no file in `{given}` {what}", hint=f"run `ls -R {config.paths[0]}` to see what is there")
+        hint = f"run `{shell('ls', '-R', config.paths[0])}` to see what is there"
+        raise InputError(f"no file in `{given}` {what}", hint=hint)
+    _refuse_equal_names(files)
     return _Found(files, left_out, listed.hidden)
+
+
+def _refuse_equal_names(files: Sequence[_File]) -> None:
+    """Refuse two files whose names differ in how they spell a byte that is not UTF-8: their origins would be equal."""
+    seen: dict[str, Path] = {}
+    for file in files:
+        other = seen.setdefault(as_text(file.path), file.path)
+        if other != file.path:
+            raise InputError(
+                f"`{as_text(file.path)}` is the name of two files: of one with a byte that is not UTF-8, and of one "
+                "with a backslash there",
+                hint=f"give one another name: `{shell('mv', '-n', other, f'{as_text(other)}.renamed')}`",
+            )
 
 
 def _is_chosen(file: Listed, config: Config) -> bool:
@@ -186,6 +202,10 @@ def _tell(found: _Found, config: Config, on_event: Listener) -> None:
         number, what = found.left_out.total(), "no text" if config.format == "auto" else f"not {config.format}"
         is_are = "is" if number == 1 else "are"
         on_event(Warned(f"{number:,} of the files that were found {is_are} {what} and left out: {listed}"))
+    if sources := sorted({source for file in found.files if (source := shard_source(file.path))}):
+        on_event(
+            Warned(f"`{'`, `'.join(sources)}` is clean text already: what is held out of it is decided again here")
+        )
     if found.hidden:
         on_event(Noted(f"{found.hidden:,} hidden files and folders are left out"))
 
@@ -196,8 +216,8 @@ def _parts(file: _File, config: Config) -> list[Part]:
         parts: list[Part] = module(file.format).parts(file.path, _reading(config), part_bytes=PART_BYTES)
     except (InputError, OSError) as error:
         if config.on_bad_input == "stop":
-            raise rows.with_way_out(_explained(error, file.path.as_posix())) from error
-        return [Part(file.path.as_posix(), _size(file.path))]
+            raise rows.with_way_out(_explained(error, as_text(file.path))) from error
+        return [Part(as_text(file.path), _size(file.path))]
     return parts
 
 
@@ -235,14 +255,15 @@ def _size(path: Path) -> int:
 def _no_text(path: Path) -> InputError:
     return InputError(
         f"`{path}` is not text, nor anything else that is read",
-        hint=f"run `file {path}` to see what it is; text in an old encoding needs `--set sources.<name>.encoding=...`",
+        hint=f"run `{shell('file', path)}` to see what it is; text in an old encoding needs "
+        "`--set sources.<name>.encoding=...`",
     )
 
 
 def _explained(error: InputError | OSError, name: str) -> InputError:
     if isinstance(error, InputError):
         return error
-    return InputError(f"`{name}` cannot be read: {error.strerror or error}", hint=f"run `ls -l {name}`")
+    return InputError(f"`{name}` cannot be read: {error.strerror or error}", hint=f"run `{shell('ls', '-l', name)}`")
 
 
 def _reason(error: InputError | OSError) -> str:

@@ -4,22 +4,21 @@ once."""
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from alm.artifacts import as_text
 from alm.corpus.document import Items, Part, Survey
 from alm.corpus.paths import Paths
-from alm.corpus.sources import files
+from alm.corpus.sources import SPOOL, files
 from alm.errors import InputError
 from alm.events import Listener, ignore
-from alm.files import atomic
+from alm.files import atomic, chunks
 
-SPOOL = "input"
 _NAME = "stdin"
 
 
@@ -35,8 +34,19 @@ def take_in(config: Config, state: Path) -> Config:
     if sys.stdin is None or sys.stdin.isatty():
         raise InputError("standard input is a terminal", hint="pipe text into it: `cat my.txt | alm corpus prepare -`")
     with atomic(state / SPOOL) as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-    return config.model_copy(update={"paths": ((state / SPOOL).as_posix(),)})
+        for data in _standard_input():
+            file.write(data)
+    return config.model_copy(update={"paths": (as_text(state / SPOOL),)})
+
+
+def _standard_input() -> Iterator[bytes]:
+    try:
+        yield from chunks(sys.stdin.buffer)
+    except OSError as error:
+        raise InputError(
+            f"standard input cannot be read: {error.strerror or error}",
+            hint="pipe text into it: `cat my.txt | alm corpus prepare -`",
+        ) from error
 
 
 def inputs(config: Config) -> list[Path]:

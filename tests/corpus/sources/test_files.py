@@ -17,6 +17,7 @@ import pytest
 from pydantic import ValidationError
 
 from alm.corpus.document import Document, Dropped, Item, Part, utf8_bytes
+from alm.corpus.paths import from_text
 from alm.corpus.sources import files
 from alm.corpus.sources.files import Config, inputs, survey
 from alm.errors import AlmError, ConfigError, InputError
@@ -218,7 +219,7 @@ def test_odd_names_come_with_origins_that_can_be_written(tmp_path: Path) -> None
     assert len(texts(items)) == 63
     origins = [item.origin.encode("utf-8", "replace") for item in items]
     assert len(set(origins)) == 63
-    assert {Path(part.name) for part in survey(Config(paths=str(tmp_path))).parts} == set(tmp_path.iterdir())
+    assert {from_text(part.name) for part in survey(Config(paths=str(tmp_path))).parts} == set(tmp_path.iterdir())
 
 
 def test_paths_stay_as_they_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,7 +308,7 @@ def test_what_is_bad_stops_the_run_or_is_counted(tmp_path: Path, name: str) -> N
 
 
 def test_a_bomb_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from alm import files as alm_files
+    from alm.files import packed as alm_files
 
     monkeypatch.setattr(alm_files, "_UNPACKED_BYTES", 1 << 20)
     monkeypatch.setattr(alm_files, "_UNPACKED_TIMES", 10)
