@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Fiel
 
 from alm import __version__, files
 from alm.config.base import Config
-from alm.errors import ArtifactError, InputError
+from alm.errors import ArtifactError, InputError, shell
 
 FORMAT_VERSION = 1
 SHORT_HASH = 8
@@ -506,6 +507,15 @@ def _check(path: Path, found: Metadata, hint: str) -> None:
         raise ArtifactError(f"`{path}` names `{twice.name}` twice", hint=hint)
     for field, fault in found.faults():
         raise ArtifactError(f"`{path}` does not add up: `{field}`: {fault}", hint=hint)
+
+
+def command_of(metadata: Metadata, otherwise: str) -> str:
+    """The command that makes the artifact again, for a hint; `otherwise` where what stands there is not one of alm."""
+    try:
+        words = shlex.split(metadata.command)
+    except ValueError:
+        return otherwise
+    return metadata.command if words[:1] == ["alm"] and shell(*words) == metadata.command else otherwise
 
 
 def _checksum(values: Values) -> str:

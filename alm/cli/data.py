@@ -50,7 +50,7 @@ def show(
     if not 1 <= step <= config.training.max_steps:
         raise ConfigError(f"the run has no step {step}: they go from 1 to {config.training.max_steps:,}")
     folder = data or Path(os.path.normpath(run / runs.read_metadata(run).data))
-    packed = open_packed(folder)
+    packed = open_packed(folder, is_hashed=True)
     stream = packed.split(TRAIN)
     rows = batch(stream, Tokenizer.load(packed.tokenizer_path), planned(config, stream), step=step - 1)
     values = {"step": step, "data": str(folder), "rows": [_values(row) for row in rows]}

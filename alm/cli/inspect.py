@@ -12,6 +12,7 @@ from alm.artifacts import (
     ExportMetadata,
     FileRecord,
     ImportMetadata,
+    Metadata,
     PackMetadata,
     RunMetadata,
     SourceMetadata,
@@ -23,7 +24,8 @@ from alm.cli import ui
 from alm.corpus.read import has_shards
 from alm.errors import AlmError, ArtifactError, quoted
 from alm.files import read_json
-from alm.tokenizers.train import metadata_path
+from alm.packing.shards import pack_command
+from alm.tokenizers.file import metadata_path
 
 Rows = list[tuple[str, str]]
 
@@ -47,9 +49,7 @@ class Found:
 def inspect(path: Path) -> Found:
     """The artifact at `path`; `ArtifactError` when it is none."""
     if not path.exists():
-        raise ArtifactError(
-            f"`{path}` does not exist", hint=f"run `ls {quoted(path.parent)}` to see what is there"
-        )
+        raise ArtifactError(f"`{path}` does not exist", hint=f"run `ls {quoted(path.parent)}` to see what is there")
     for applies, look in _LOOKS:
         if applies(path):
             return look(path)
@@ -78,7 +78,7 @@ def _clean(path: Path) -> Found:
         seen.append(metadata)
         faults += artifacts.damaged(folder, metadata.payload())
     broken = [metadata for metadata in seen if artifacts.damaged(folder, metadata.payload())]
-    mend = f"run `{broken[0].command} --force`" if broken else ""
+    mend = _redo(broken[0], "alm corpus prepare") if broken else ""
     return Found("clean corpus", rows, faults, mend, [metadata.model_dump(mode="json") for metadata in seen])
 
 
@@ -102,7 +102,7 @@ def _tokenizer(path: Path) -> Found:
         *_inputs(metadata.inputs),
     ]
     faults = artifacts.damaged(path.parent, metadata.payload())
-    return Found("tokenizer", rows, faults, f"run `{metadata.command} --force`", [metadata.model_dump(mode="json")])
+    return Found("tokenizer", rows, faults, _redo(metadata, "alm tokenizer train"), [metadata.model_dump(mode="json")])
 
 
 def _packed(path: Path) -> Found:
@@ -126,7 +126,7 @@ def _packed(path: Path) -> Found:
     rows.append(("shards", f"{len(metadata.shards)}"))
     rows += _inputs(metadata.inputs)
     faults = artifacts.damaged(path, metadata.payload())
-    return Found("packed data", rows, faults, f"run `{metadata.command} --force`", [metadata.model_dump(mode="json")])
+    return Found("packed data", rows, faults, _redo(metadata, pack_command(path)), [metadata.model_dump(mode="json")])
 
 
 def _run(path: Path) -> Found:
@@ -167,7 +167,7 @@ def _checkpoint(path: Path) -> Found:
     from alm.checkpoint.load import load_checkpoint
 
     found = verify(path)
-    loaded = load_checkpoint(path, step=found.step)
+    loaded = load_checkpoint(path, step=found.step, with_optimizer=False)
     rows = [
         ("step", f"{loaded.step:,}"),
         ("sequences seen", f"{loaded.samples_seen:,}"),
@@ -196,7 +196,7 @@ def _export(path: Path) -> Found:
         *_inputs(metadata.inputs),
     ]
     faults = artifacts.damaged(path, metadata.payload())
-    return Found("export", rows, faults, f"run `{metadata.command} --force`", [metadata.model_dump(mode="json")])
+    return Found("export", rows, faults, _redo(metadata, "alm export"), [metadata.model_dump(mode="json")])
 
 
 def _import(path: Path) -> Found:
@@ -212,8 +212,12 @@ def _import(path: Path) -> Found:
         *_inputs(metadata.inputs),
     ]
     faults = artifacts.damaged(path, metadata.payload())
-    mend = f"run `{metadata.command} --force`"
+    mend = _redo(metadata, "alm import")
     return Found("imported model", rows, faults, mend, [metadata.model_dump(mode="json")])
+
+
+def _redo(metadata: Metadata, otherwise: str) -> str:
+    return f"run `{artifacts.command_of(metadata, otherwise)} --force`"
 
 
 def _inputs(inputs: tuple[FileRecord, ...]) -> Rows:

@@ -8,6 +8,7 @@ tokens: the inputs, and the same shifted by one as targets. The stride is `seq_l
 from __future__ import annotations
 
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +20,14 @@ from alm import artifacts
 from alm.artifacts import PackedShard, PackMetadata
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.errors import ArtifactError
-from alm.files import sha256
+from alm.files import raw_array, sha256
 from alm.packing.mapping import Unmapped, arrays
 
 METADATA_NAME = "metadata.json"
 TOKENIZER_NAME = "tokenizer.json"
+
+_MOST_HASHED_BYTES = 8 << 30
+_HASHED_TOGETHER = 4  # files; hashing leaves the interpreter free
 
 Ids = NDArray[np.int64]
 
@@ -108,8 +112,20 @@ class TokenStream:
     def document_starts(self) -> NDArray[np.int64]:
         """Where in the stream documents start."""
         begins = zip(self.shards, self._starts.tolist(), strict=False)
-        found = [np.fromfile(self.folder / shard.index_file, dtype="<i8") + begin for shard, begin in begins]
+        found = [self._index(shard) + begin for shard, begin in begins]
         return np.concatenate([np.empty(0, np.int64), *found])
+
+    def _index(self, shard: PackedShard) -> Ids:
+        """Where documents start in `shard`; `ArtifactError` where the file is not the one that was written."""
+        path = self.folder / shard.index_file
+        try:
+            found = raw_array(path, dtype="<i8").astype(np.int64)
+        except ValueError as error:
+            raise _changed(path, self.folder) from error
+        is_rising = bool((np.diff(found) > 0).all())
+        if len(found) and not (is_rising and int(found[0]) >= 0 and int(found[-1]) < shard.tokens):
+            raise _changed(path, self.folder)
+        return found
 
     def starts(self, row: int) -> NDArray[np.int64]:
         """Where in a row documents start, 0 being its first token."""
@@ -118,9 +134,13 @@ class TokenStream:
         holding = np.searchsorted(self._starts, [first, first + self.seq_len], side="right") - 1
         for number in range(int(holding[0]), min(int(holding[1]) + 1, len(self.shards))):
             shard, begin = self.shards[number], int(self._starts[number])
-            index = np.fromfile(self.folder / shard.index_file, dtype="<i8") + begin - first
+            index = self._index(shard) + begin - first
             found.append(index[(index >= 0) & (index <= self.seq_len)])
         return np.concatenate(found)
+
+
+def _changed(path: Path, folder: Path) -> ArtifactError:
+    return ArtifactError(f"`{path}` has changed since it was written", hint=f"run `{pack_command(folder)} --force`")
 
 
 @dataclass(frozen=True)
@@ -142,20 +162,27 @@ class PackedData:
         return TokenStream(self.folder, shards, metadata.seq_len, metadata.dtype, metadata.stride(name))
 
 
-def open_packed(folder: Path) -> PackedData:
+def open_packed(folder: Path, *, is_hashed: bool = False) -> PackedData:
     """The packed data in `folder`.
 
     Raises `ArtifactError` when it is missing, a file's size is not what was written, or the tokenizer
-    beside the shards is not the one that made them.
+    beside the shards is not the one that made them. With `is_hashed` also where the bytes are not those that were
+    written, unless there are so many that to read them would take minutes.
     """
     hint = f"run `{pack_command(folder)}`"
     if not (folder / METADATA_NAME).is_file():
         raise ArtifactError(f"`{folder}` holds no packed data: there is no `{METADATA_NAME}`", hint=hint)
     metadata = artifacts.read(folder / METADATA_NAME, PackMetadata, hint=f"run `{pack_command(folder)} --force`")
-    hint = f"run `{metadata.command or pack_command(folder)} --force`"
+    hint = f"run `{artifacts.command_of(metadata, pack_command(folder))} --force`"
     faults = artifacts.absent(folder, metadata.payload())
     if faults:
         raise ArtifactError(faults[0], hint=hint)
+    if is_hashed and sum(file.bytes for file in metadata.payload()) <= _MOST_HASHED_BYTES:
+        with ThreadPoolExecutor(_HASHED_TOGETHER) as threads:
+            hashes = threads.map(lambda file: sha256(folder / file.path), metadata.payload())
+            for file, found in zip(metadata.payload(), hashes, strict=True):
+                if found != file.sha256 and file.path != metadata.tokenizer_file:
+                    raise _changed(folder / file.path, folder)
     packed = PackedData(folder, metadata)
     digest = sha256(packed.tokenizer_path)
     if digest != metadata.tokenizer_sha256:

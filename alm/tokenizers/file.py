@@ -16,8 +16,9 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from alm import files
-from alm.errors import InputError
+from alm import artifacts, files
+from alm.artifacts import TokenizerMetadata
+from alm.errors import ArtifactError, InputError, shell
 from alm.events import Listener, ignore
 from alm.tokenizers import _format, compiled
 from alm.tokenizers.model import Model, NativeEncoder
@@ -40,6 +41,11 @@ class Encoded:
     offsets: npt.NDArray[np.int64]
 
 
+def metadata_path(tokenizer: Path) -> Path:
+    """`tokenizer.meta.json` for `tokenizer.json`."""
+    return tokenizer.with_name(f"{tokenizer.stem}.meta.json")
+
+
 class Tokenizer:
     """Turns any text into ids and back. Text is never read for special tokens: they are used by id alone."""
 
@@ -55,7 +61,9 @@ class Tokenizer:
         path = Path(path)
         files.ensure_published(path.parent)
         data = _format.load_bytes(path)
-        return cls(_format.read(path, data), data)
+        loaded = cls(_format.read(path, data), data)
+        _check_promise(path, loaded.sha256)
+        return loaded
 
     @classmethod
     def of(cls, model: Model, *, pattern: Pattern = "qwen2") -> Self:
@@ -211,6 +219,20 @@ class Tokenizer:
                 f"id {id_} is not in this tokenizer, whose ids are 0 to {self.vocab_size - 1}",
                 hint="use the tokenizer that the ids were made with: `alm info PATH` shows the sha256 of each",
             )
+
+
+def _check_promise(path: Path, sha256: str) -> None:
+    """`ArtifactError` where metadata beside the tokenizer `path` is about other bytes: one of both was changed."""
+    beside = metadata_path(path)
+    if not beside.is_file():
+        return
+    hint = f"run `{shell('alm', 'tokenizer', 'train', '--out', path, '--force')}`"
+    metadata = artifacts.read(beside, TokenizerMetadata, hint=hint)
+    if metadata.file.path == path.name and metadata.file.sha256 != sha256:
+        redo = artifacts.command_of(metadata, shell("alm", "tokenizer", "train", "--out", path))
+        raise ArtifactError(
+            f"`{path}` has changed since it was written: `{beside}` is about another one", hint=f"run `{redo} --force`"
+        )
 
 
 class StreamDecoder:

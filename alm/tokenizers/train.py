@@ -13,12 +13,7 @@ from alm.events import Listener, Noted, Warned, ignore
 from alm.files import publish, sha256, sweep, workspace
 from alm.tokenizers.config import TokenizerConfig
 from alm.tokenizers.count import Counted, count
-from alm.tokenizers.file import Tokenizer
-
-
-def metadata_path(tokenizer: Path) -> Path:
-    """`tokenizer.meta.json` for `tokenizer.json`."""
-    return tokenizer.with_name(f"{tokenizer.stem}.meta.json")
+from alm.tokenizers.file import Tokenizer, metadata_path
 
 
 def train_tokenizer(

@@ -12,7 +12,7 @@ from alm.artifacts import PackMetadata, RunMetadata, SourceMetadata, TokenizerMe
 from alm.errors import AlmError
 from alm.files import sha256
 from alm.packing.shards import METADATA_NAME
-from alm.tokenizers.train import metadata_path
+from alm.tokenizers.file import metadata_path
 
 _HINT = "run `alm info` on it"
 

@@ -51,7 +51,7 @@ def settle(
     has_budget: bool = False,
 ) -> Settled:
     """How the run in `out` begins, or goes on. Raises `AlmError` where it cannot be meant."""
-    packed = open_packed(data)
+    packed = open_packed(data, is_hashed=True)
     _refuse_or_pass(out, resume)
     begun, asked = run.exists(out), asked_of(config)
     if begun:

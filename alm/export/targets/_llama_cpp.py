@@ -19,10 +19,12 @@ from torch import Tensor
 
 from alm import shown
 from alm.errors import ArtifactError
+from alm.files import parse_json
 
 PACKAGE = "xllamacpp"
 _ALWAYS = 1e9
 """Added to a score: no other token comes."""
+_MOST_BYTES = 1 << 28
 _SECONDS = 600
 """How long one answer may take: minutes for a large model on few cores."""
 
@@ -74,7 +76,7 @@ class LlamaCpp:
             headers = {"Content-Type": "application/json", "Connection": "close"}
             connection.request("POST", path, json.dumps(question), headers)
             response = connection.getresponse()
-            answer: dict[str, Any] = json.loads(response.read())
+            answer: dict[str, Any] = parse_json(response.read(_MOST_BYTES))
         assert response.status == 200, answer
         return answer
 
