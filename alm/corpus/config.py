@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from alm import kinds
 from alm.config.base import MANY, MANY_BYTES, Config, OfKind
+from alm.corpus.paths import from_text
 from alm.errors import InputError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -49,7 +50,9 @@ class SourceConfig(Config):
 
     kind: str
     enabled: bool = Field(default=True, description="Whether `alm corpus prepare` reads this source.")
-    limit: int | None = Field(default=None, gt=0, le=MANY_BYTES, description="Most documents to keep; absent keeps all.")
+    limit: int | None = Field(
+        default=None, gt=0, le=MANY_BYTES, description="Most documents to keep; absent keeps all."
+    )
     max_bytes: int | None = Field(
         default=None, gt=0, le=MANY_BYTES, description="Most UTF-8 bytes to keep; absent keeps all."
     )
@@ -122,7 +125,7 @@ def values_for_paths(given: Sequence[str]) -> dict[str, Any]:  # Any: raw config
     for path in given:
         try:
             _add(path, sources)
-        except (OSError, ValueError) as error:  # a name too long for the system
+        except (OSError, ValueError, RuntimeError) as error:  # a name too long for the system, links in a circle
             raise InputError(f"`{path}` cannot be read: {error}", hint="run `ls` to see what is there") from error
     return {"sources": sources}
 
@@ -136,7 +139,7 @@ def _add(path: str, sources: dict[str, Any]) -> None:
 
 def _free_name(path: str, taken: Container[str]) -> str:
     """A source name made of the last part of `path`, numbered when it is taken."""
-    stem = Path(path).resolve().name
+    stem = from_text(path).resolve().name
     while Path(stem).suffix.lower() in _ENDINGS:
         stem = Path(stem).stem
     name = _SHARD_NUMBER.sub("", re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-._")) or "text"
