@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from alm.cli import options, ui
+from alm.errors import shell
 from alm.events import Noted
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def _commands(
     words += [word for change in (*found.overrides, *overrides) for word in ("--set", change)]
     words += [] if device == "auto" else ["--device", device]
     words += [] if ranks == 1 else ["--nproc", str(ranks)]
-    return [*made, shlex.join([*words, "--budget", str(budget)])]
+    return [*made, shell(*words, "--budget", str(budget))]
 
 
 def _rows(plan: Plan) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
+import rich.console
 from rich.console import ConsoleOptions, ConsoleRenderable, Group, RenderableType, RenderResult
 from rich.control import Control
 from rich.live import Live
@@ -28,7 +29,7 @@ _FRAME_BEGINS, _FRAME_ENDS = "\x1b[?2026h", "\x1b[?2026l"
 class LiveListener:
     """Draws events; a context manager that owns the terminal's last lines while it lasts."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: rich.console.Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._tasks = Progress(
             TextColumn("{task.description}", markup=False),
@@ -115,7 +116,7 @@ class _Measured:
         self._shown = shown
         self.widths: list[int] = []
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: rich.console.Console, options: ConsoleOptions) -> RenderResult:
         lines = console.render_lines(Group(*self._shown()), options, pad=False)
         self.widths = [sum(segment.cell_length for segment in line) for line in lines]
         for line in lines:
@@ -126,7 +127,7 @@ class _Measured:
 class _SteadyLive(Live):
     """A live display that neither flickers nor leaves lines behind when the terminal becomes narrower."""
 
-    def __init__(self, shown: _Measured, console: Console) -> None:
+    def __init__(self, shown: _Measured, console: rich.console.Console) -> None:
         super().__init__(shown, console=console, refresh_per_second=_REFRESHES_PER_SECOND, redirect_stdout=False)
         self._measured = shown
 
@@ -155,6 +156,6 @@ class _Command:
     def __init__(self, command: str) -> None:
         self._command = command
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: rich.console.Console, options: ConsoleOptions) -> RenderResult:
         # A control code, so that it has no width; what it is counts on old Windows alone, where it does no harm.
         yield Segment(self._command, None, [(ControlType.CARRIAGE_RETURN,)])

@@ -53,15 +53,15 @@ def _encodable(text: str, stream: TextIO) -> str:
 def guarding() -> Iterator[None]:
     """What anything writes to `sys.stdout` or `sys.stderr` meanwhile is shown as `talk` shows it."""
     before = sys.stdout, sys.stderr
-    guards = _Guard(before[0]), _Guard(before[1])
-    sys.stdout, sys.stderr = (cast("TextIO", guard) for guard in guards)
+    guards = cast("tuple[TextIO, TextIO]", (_Guard(before[0]), _Guard(before[1])))
+    sys.stdout, sys.stderr = guards
     try:
         yield
     finally:  # where somebody else has put another stream there, that one stays
-        sys.stdout, sys.stderr = (
-            stream if now is guard else now
-            for stream, guard, now in zip(before, guards, (sys.stdout, sys.stderr), strict=True)
-        )
+        if sys.stdout is guards[0]:
+            sys.stdout = before[0]
+        if sys.stderr is guards[1]:
+            sys.stderr = before[1]
 
 
 def unguarded(stream: TextIO) -> TextIO:

@@ -6,7 +6,6 @@ this again after an interruption goes on where it stopped.
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from alm.config.load import Part, load
 from alm.corpus.config import CorpusConfig
 from alm.corpus.prepare import prepare
 from alm.distributed import Place
-from alm.errors import ConfigError, EchoedError
+from alm.errors import ConfigError, EchoedError, shell
 from alm.events import Listener, StageBegan, ignore
 from alm.generation.load import load_model
 from alm.generation.sampling import SamplingConfig
@@ -120,7 +119,7 @@ class Prepared:
 
         With a budget that of training has the time that will be left for it; `is_underway`, that which is left now.
         """
-        return (shlex.join(["alm", *map(str, words)]) for words in self._words(self.places, is_underway=is_underway))
+        return (shell("alm", *map(str, words)) for words in self._words(self.places, is_underway=is_underway))
 
     def _words(self, at: Places, *, is_underway: bool) -> Iterator[list[object]]:
         tales = [] if self.recipe.tales == TALES else ["--set", self.corpus_override]
@@ -272,7 +271,7 @@ def _pretrain(job: Prepared, on_event: Listener) -> RunMetadata:
             on_event=on_event,
         )
     except OtherRunError as error:  # begun with other --steps or another --seed: a new quickstart is a new folder
-        command = shlex.join(["alm", "quickstart", "--out", str(free_name(places.out))])
+        command = shell("alm", "quickstart", "--out", free_name(places.out))
         raise ConfigError(error.message, hint=f"run `{command}`") from error
     except TooShortError as error:  # its hint has flags that a quickstart has not
         raise ConfigError(error.message, hint="give it more time: `--fresh --budget 2m`") from error
