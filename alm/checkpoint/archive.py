@@ -12,7 +12,7 @@ import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +61,7 @@ class Archive:
     def __init__(self, file: _Capped) -> None:
         self._file = file
         self._members = _members(file)
-        self._storages: dict[str, Tensor] = {}
+        self._shared: dict[str, Tensor] = {}  # storages of which a tensor has a part
         self._check_byte_order()
 
     def values(self) -> Any:  # Any: as `pickled.parse`
@@ -83,9 +83,12 @@ class Archive:
 
     def tensor(self, stored: StoredTensor) -> Tensor:
         """The tensor itself, on the CPU."""
-        flat = self._storages.get(stored.key)
+        member = self._members[_NUMBERS + stored.key]
+        if stored.nbytes == member.size:
+            return self._read(member).view(stored.dtype).view(stored.shape)
+        flat = self._shared.get(stored.key)
         if flat is None:
-            flat = self._storages[stored.key] = self._read(self._members[_NUMBERS + stored.key])
+            flat = self._shared[stored.key] = self._read(member)
         return flat.view(stored.dtype)[stored.offset : stored.offset + stored.numel].view(stored.shape)
 
     def _check_byte_order(self) -> None:
@@ -107,14 +110,15 @@ class Archive:
         if signature != _LOCAL_SIGNATURE or start + member.size > member.end:
             raise UnreadableError(f"its part `{member.name}` is not where its directory says")
         data = torch.empty(member.size, dtype=torch.uint8)
-        left = memoryview(data.numpy())
+        buffer: Any = data.numpy()  # Any: its stubs do not say that an array is a buffer
+        left = memoryview(buffer)
         self._file.seek(start)
         while len(left):
             count = self._file.readinto(left)
             if not count:
                 raise UnreadableError(f"its part `{member.name}` is cut off")
             left = left[count:]
-        if zlib.crc32(data.numpy()) != member.crc:
+        if zlib.crc32(buffer) != member.crc:
             raise UnreadableError(f"its part `{member.name}` has changed since it was written")
         return data
 
@@ -157,18 +161,26 @@ def _members(file: _Capped) -> dict[str, _Member]:
 
 def _check_memory(values: Any, most: int) -> None:  # Any: as `pickled.parse`
     """Refuse tensors that have more bytes together than the file has for them, and deep nesting."""
-    found, level = 0, [values]
+    level = [values]
     for _ in range(_MOST_DEPTH):
-        inner = [part for value in level for part in _parts(value)]
-        found += sum(part.nbytes for part in inner if isinstance(part, StoredTensor))
-        level = [part for part in inner if isinstance(part, dict | list | tuple)]
-        if not level:
-            break
+        level = [part for value in level for part in _parts(value) if isinstance(part, dict | list | tuple)]
     if level:
         raise UnreadableError(f"its values are nested deeper than {_MOST_DEPTH} levels")
+    found = sum(tensor.nbytes for tensor in stored_tensors(values))
     if found > most:
         raise UnreadableError(f"its tensors have {found:,} bytes together, and its file {most:,} for them")
 
 
-def _parts(value: Any) -> Any:  # Any: a dictionary, a list or a tuple
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+def stored_tensors(value: Any) -> Iterator[StoredTensor]:  # Any: as `pickled.parse`
+    """The tensors in `value`, which is not nested deeply."""
+    for part in _parts(value):
+        if isinstance(part, StoredTensor):
+            yield part
+        else:
+            yield from stored_tensors(part)
+
+
+def _parts(value: Any) -> Iterable[Any]:  # Any: as `pickled.parse`
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()

@@ -9,10 +9,20 @@ from typing import Any
 
 import torch
 
-from alm import artifacts, files
+from alm import artifacts, available, files
 from alm.artifacts import CheckpointMetadata
-from alm.checkpoint.archive import Archive, opened
-from alm.checkpoint.format import FORMAT, FORMAT_VERSION, LAST_NAME, LINK_NAMES, Checkpoint, age, numbered, step_of
+from alm.checkpoint.archive import Archive, opened, stored_tensors
+from alm.checkpoint.format import (
+    FORMAT,
+    FORMAT_VERSION,
+    LAST_NAME,
+    LINK_NAMES,
+    Checkpoint,
+    Values,
+    age,
+    numbered,
+    step_of,
+)
 from alm.checkpoint.pickled import StoredTensor, UnreadableError
 from alm.checkpoint.schema import check
 from alm.errors import AlmError, ArtifactError
@@ -137,6 +147,7 @@ def load_checkpoint(
                     raise UnreadableError(f"its step is {values['step']:,}, and {promised:,} was promised")
             if not with_optimizer:
                 values["optimizer"] = {}
+            _check_room(path, values, torch.device(device))
             names = [field.name for field in fields(Checkpoint) if field.name in values]
             return Checkpoint(**{name: _made(values[name], archive, device) for name in names})
     except UnreadableError as error:
@@ -156,6 +167,17 @@ def _check_version(path: Path, version: object) -> None:
 def _step_beside(path: Path) -> int | None:
     beside = path.with_suffix(".json")
     return promise(beside).step if beside.is_file() else None
+
+
+def _check_room(path: Path, values: Values, device: torch.device) -> None:
+    """Refuse tensors that do not fit in memory: a file may be long, and take no room on its disk."""
+    needed = sum(tensor.nbytes for tensor in stored_tensors(values))
+    room = available.memory_bytes() if device.type == "cpu" else None
+    if room is not None and needed > room:
+        raise AlmError(
+            f"`{path}` holds tensors of {needed / 1e9:,.1f} GB, and {room / 1e9:,.1f} GB of memory are left",
+            hint="close other programs, or read it on a machine with more memory",
+        )
 
 
 def _made(value: Any, archive: Archive, device: torch.device | str) -> Any:  # Any: what a checkpoint holds

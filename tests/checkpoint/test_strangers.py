@@ -21,7 +21,7 @@ import pytest
 import torch
 from tiny import TINY_MODEL
 
-from alm import artifacts, files
+from alm import artifacts, available, files
 from alm.checkpoint.format import Checkpoint
 from alm.checkpoint.load import load_checkpoint, promise, verify
 from alm.checkpoint.save import save_checkpoint
@@ -261,7 +261,7 @@ def field_changes() -> Iterator[tuple[str, Change]]:
 
 
 def config_changes() -> Iterator[tuple[str, Change]]:
-    numbers = (None, -1, 10**9, 2**62, 1e308, 1e-300, float("inf"), "x", [], {})
+    numbers: tuple[Any, ...] = (None, -1, 10**9, 2**62, 1e308, 1e-300, float("inf"), "x", [], {})
     keys = (
         "d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "ffn_hidden_size", "vocab_size", "rope_theta",
         "max_position_embeddings", "norm_eps", "positions", "feedforward", "attention", "qk_norm", "value_residual",
@@ -331,9 +331,9 @@ def changes_of(key: str) -> Iterator[tuple[str, Change]]:
     for name in evil_tensors(torch.zeros(1, 1)):
 
         def put(values: Values, name: str = name) -> None:
-            plain = functools.reduce(
-                lambda node, part: node[int(part) if part.isdecimal() else part], key.split("/"), values
-            )
+            plain: Any = values
+            for part in key.split("/"):
+                plain = plain[int(part) if part.isdecimal() else part]
             change(key, evil_tensors(plain)[name]())(values)
 
         yield f"{key} {name}", put
@@ -606,6 +606,23 @@ def test_tensors_of_another_device_and_parts_of_one_memory_are_read(genuine: Pat
     assert same(load_checkpoint(path).optimizer, extra["optimizer"])
 
 
+def test_one_memory_is_not_made_into_many(genuine: Path, tmp_path: Path) -> None:
+    memory = torch.zeros(1000)
+    shared = {number: {"a": memory} for number in range(500)}
+    path = placed(tmp_path, saved({**values_of(genuine), "optimizer": {"state": shared}}), genuine)
+    refusals = check_read(path, genuine)
+    assert len(refusals) == len(READERS)
+    assert all("bytes together, and its file" in refusal for refusal in refusals)
+
+
+def test_tensors_that_do_not_fit_in_memory_are_not_made(genuine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a file of a terabyte that takes no room on its disk."""
+    monkeypatch.setattr(available, "memory_bytes", lambda: 1000)
+    refusals = check_read(genuine, genuine)
+    assert len(refusals) == len(READERS)
+    assert all("GB of memory are left" in refusal for refusal in refusals)
+
+
 @pytest.mark.parametrize(
     ("changes", "phrase"),
     [
@@ -630,7 +647,9 @@ def test_a_promise_of_another_checkpoint_is_refused(
 
 def test_the_step_inside_must_be_the_one_that_was_promised(genuine: Path, tmp_path: Path) -> None:
     path = placed(tmp_path, saved({**values_of(genuine), "step": 4}), genuine)
-    assert all("its step is 4, and 3 was promised" in refusal for refusal in check_read(path, genuine))
+    refusals = check_read(path, genuine)
+    assert len(refusals) == len(READERS)
+    assert all("its step is 4, and 3 was promised" in refusal for refusal in refusals)
     with pytest.raises(ArtifactError, match="its step is 3, and 8 was promised"):
         load_checkpoint(genuine, step=8)
 

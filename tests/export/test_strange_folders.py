@@ -66,7 +66,7 @@ def test_the_folder_itself_is_read(folder: Path) -> None:
     assert read_or_refused(folder) is None
 
 
-EVIL = (
+EVIL: tuple[Any, ...] = (
     None,
     True,
     -1,
