@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 OLD_NS = 1_600_000_000_000_000_000  # files of input were written long ago
-# The fields that hold times, speeds, memory and process ids: all that may differ between two equal artifacts.
+# The fields that hold times, speeds and memory, and the checksum over them: all that may differ in equal artifacts.
 # Hashes and sizes of `.pt` files follow the seconds that a run's state holds; their tensors are compared instead.
 CLOCKS = frozenset(
     {
@@ -25,6 +25,7 @@ CLOCKS = frozenset(
         "mfu",
         "data_wait_share",
         "memory_bytes",
+        "checksum",
     }
 )
 
