@@ -23,8 +23,8 @@ from alm.corpus.paths import from_text
 from alm.corpus.records import END, read_records, unescape
 from alm.corpus.report import HTML_NAME, JSON_NAME
 from alm.corpus.split import SPLITS
-from alm.errors import ArtifactError, InputError, shell
-from alm.files import Readable, chunks, ensure_published, not_utf8, open_binary, parse_json, readable, suffix
+from alm.errors import AlmError, ArtifactError, InputError, shell
+from alm.files import Readable, chunks, ensure_published, not_utf8, open_binary, parse_json, readable, regular, suffix
 from alm.files import sha256 as sha256_of
 from alm.files.publish import JOURNAL_NAME
 
@@ -82,9 +82,9 @@ class CleanDocument:
 def claims(metadata: Path) -> bool:
     """Whether `metadata`, some .json file, says of itself that it is the metadata of a clean corpus."""
     try:
-        with metadata.open("rb") as file:
+        with regular(metadata).open("rb") as file:
             return _FORMAT in file.read(_HEAD_BYTES)
-    except (OSError, ValueError):
+    except (AlmError, OSError, ValueError):
         return False
 
 

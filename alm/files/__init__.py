@@ -9,7 +9,7 @@ from alm.files.lock import Owner, exclusive, holder
 from alm.files.packed import Readable, chunks, compression, open_binary, suffix
 from alm.files.parse import array, bounded_bytes, parse_json, raw_array, read_json
 from alm.files.publish import clear, ensure_published, inside, publish, staging, sweep, workspace
-from alm.files.read import as_text, not_utf8, read_bytes, read_text, readable, sha256
+from alm.files.read import as_text, not_utf8, read_bytes, read_text, readable, regular, sha256
 from alm.files.write import (
     atomic,
     explained,
@@ -51,6 +51,7 @@ __all__ = [
     "read_json",
     "read_text",
     "readable",
+    "regular",
     "sha256",
     "staging",
     "suffix",

@@ -133,7 +133,7 @@ def _check_surrogates(value: object) -> None:
 def check_depth(value: object, *, most: int = MOST_DEPTH) -> None:
     """Raise `ValueError` where lists and dictionaries are nested deeper than `most`."""
     level: list[Any] = [value]
-    for _ in range(most + 1):
+    for _ in range(most):
         inside = (item.values() if type(item) is dict else item for item in level if type(item) in _CONTAINERS)
         level = [inner for items in inside for inner in items if type(inner) in _CONTAINERS]
         if not level:

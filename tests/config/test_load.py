@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from alm.config.base import Config, OfKind
 from alm.config.load import Part, load, read_yaml, write_yaml
-from alm.errors import ConfigError
+from alm.errors import AlmError, ConfigError
 
 
 class Inner(Config):
@@ -144,3 +144,61 @@ def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
 def test_braces_in_a_value_are_shown_as_they_are(tmp_path: Path) -> None:
     path = write(tmp_path / "a.yaml", "first: {'{x}': 1, lr: '{y}'}\n")
     assert any("`first.{x}`: unknown key" in line for line in problems(Part(path)))
+
+
+def bomb(levels: int, times: int = 9) -> str:
+    """YAML whose aliases unfold to `times ** levels` values."""
+    lines = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * times)}]" for n in range(1, levels)]
+    return "\n".join(["a0: &a0 x", *lines])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (bomb(9), "its aliases repeat more than any configuration holds"),
+        (bomb(100, 1), "its aliases repeat more than any configuration holds"),
+        ("a: &a {b: 1}\n" + "".join(f"k{n}: {{<<: [{', '.join(['*a'] * 200)}]}}\n" for n in range(100)), "repeat more"),
+        ("a: &a [*a]", "`*a` stands within what it refers to"),
+        ("a: &a {<<: *a}", "`*a` stands within what it refers to"),
+        ("[" * 100_000, "values are nested deeper than 64 levels"),
+        ("- " * 70 + "x", "values are nested deeper than 64 levels"),
+        ("a: " + "[" + "1," * 60_000 + "]", "there are more than 50,000 values"),
+        ("a: " + "9" * 30, "is too large a number"),
+        ("a: " + "9" * 5000, "is too large a number"),
+        ("a: 0x" + "f" * 300, "is too large a number"),
+        ("a: 1e999", "is too large a number"),
+        ('a: "\\0"', "a zero byte is not text"),
+        ("a: \x00", "special characters are not allowed"),
+        ("a: \x1b[2J", "special characters are not allowed"),
+        ("a: !!timestamp x", "means nothing here"),
+        ("a: !!float x", "means nothing here"),
+        ("a: !!python/object/apply:os.system [x]", "means nothing here"),
+        ("a: !!binary x", "means nothing here"),
+        ("? [a]\n: b", "unhashable"),
+    ],
+)
+def test_hostile_yaml_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    path = write(tmp_path / "a.yaml", text)
+    with pytest.raises(ConfigError) as caught:
+        read_yaml(path)
+    assert said in caught.value.message
+    assert str(path) in caught.value.message
+
+
+def test_a_file_that_is_far_too_large_is_refused_unread(tmp_path: Path) -> None:
+    with pytest.raises(AlmError, match="more than 1,048,576 bytes"):
+        read_yaml(write(tmp_path / "a.yaml", "#" * (1 << 21)))
+
+
+@pytest.mark.parametrize("value", ["&a [*a]", "[" * 70, "9" * 30, '"\\0"', "!!float x", "1e999"])
+def test_hostile_values_of_set_are_problems_like_others(value: str) -> None:
+    assert problems(overrides=(f"first.lr={value}",))
+
+
+def test_aliases_that_people_use_are_read(tmp_path: Path) -> None:
+    text = "first: &f {lr: 2, steps: 3}\nsecond: {<<: *f, steps: 4}\nnamed: {a: *f, b: !!str 5}"
+    assert read_yaml(write(tmp_path / "a.yaml", text)) == {
+        "first": {"lr": 2, "steps": 3},
+        "second": {"lr": 2, "steps": 4},
+        "named": {"a": {"lr": 2, "steps": 3}, "b": "5"},
+    }

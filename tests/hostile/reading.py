@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import time
@@ -11,9 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-
+import numpy as np
 from hostile import mutations
 
 from alm import artifacts
@@ -30,7 +30,6 @@ from alm.training import lineage, metrics, mirror, run
 from alm.training.sinks.trackio import Sent
 
 MOST_SECONDS = 10.0
-PATHS = "data/clean data/packed artifacts runs/small exports/plain exports/other runs/imported quickstart.json".split()
 
 
 class TooLongError(BaseException):
@@ -58,14 +57,8 @@ def _corpus(root: Path) -> object:
 def _packed(root: Path) -> object:
     data = open_packed(root / "data/packed", is_hashed=True)
     streams = [data.split(name) for name in SPLITS]
-    rows = [stream.rows(artifacts_rows(stream.sequences)).tolist() for stream in streams]
+    rows = [stream.rows(np.arange(stream.sequences)).tolist() for stream in streams]
     return rows, [stream.document_starts().tolist() for stream in streams], data.metadata
-
-
-def artifacts_rows(number: int) -> Any:
-    import numpy as np
-
-    return np.arange(number, dtype=np.int64)
 
 
 def _tokens(root: Path) -> object:
@@ -77,7 +70,9 @@ def _current(root: Path) -> object:
     """What decides whether a stage has anything to do."""
     packed = artifacts.read(root / "data/packed/metadata.json", PackMetadata, hint="")
     path = root / "data/packed/metadata.json"
-    return artifacts.current(path, PackMetadata, config=packed.config, inputs=packed.inputs, force=False, redo="alm pack")
+    return artifacts.current(
+        path, PackMetadata, config=packed.config, inputs=packed.inputs, force=False, redo="alm pack"
+    )
 
 
 def _report(root: Path) -> object:
@@ -165,7 +160,7 @@ def attack(root: Path, *, mutations_wanted: int, seed: int = 0) -> Outcome:
     """Mutate files one at a time, read, and put them back."""
     draw, outcome = random.Random(f"hostile {seed}"), Outcome()
     targets = files_of(root)
-    wanted = {name: [_result(reader, root) for reader in READERS[name]] for name in READERS}
+    wanted = {name: [reader(root) for reader in READERS[name]] for name in READERS}
     for number in range(mutations_wanted):
         name, path = targets[number % len(targets)]
         whole = path.read_bytes()
@@ -174,7 +169,7 @@ def attack(root: Path, *, mutations_wanted: int, seed: int = 0) -> Outcome:
         path.write_bytes(data)
         try:
             for reader, expected in zip(READERS[name], wanted[name], strict=True):
-                kind = _judged(reader, root, expected, may_differ=path.name in MAY_DIFFER)
+                kind = judged(reader, root, expected, may_differ=path.name in MAY_DIFFER)
                 outcome.counts[kind] += 1
                 if kind not in ("equal", "refused", "allowed"):
                     label = f"{number} {path.relative_to(root)} {way.__name__} {getattr(reader, '__name__', reader)}"
@@ -184,17 +179,12 @@ def attack(root: Path, *, mutations_wanted: int, seed: int = 0) -> Outcome:
     return outcome
 
 
-def _result(reader: Callable[[Path], object], root: Path) -> object:
-    return reader(root)
-
-
-def _judged(reader: Callable[[Path], object], root: Path, expected: object, *, may_differ: bool) -> str:
+def judged(reader: Callable[[Path], object], root: Path, expected: object, *, may_differ: bool) -> str:
     began = time.monotonic()
     try:
         with _bounded(MOST_SECONDS):
             found = reader(root)
     except AlmError as error:
-        assert error.message
         return "refused" if "rm " not in (error.hint or "") else f"a hint that removes: {error.hint}"
     except TooLongError:
         return f"did not end within {time.monotonic() - began:.0f} seconds"
@@ -240,8 +230,6 @@ def replaced(path: Path, root: Path) -> Iterator[str]:
         elif kind == "link to itself":
             path.symlink_to(path)
         elif kind == "pipe":
-            import os
-
             os.mkfifo(path)
         try:
             yield kind
