@@ -82,6 +82,7 @@ def _of_machine(root: Path) -> int | None:
 
 def _left(group: _Group) -> int | None:
     """What a group has left: cached files are given back before it is full."""
+    limits: tuple[str, ...]
     if group.version == 2:
         limits, usage, cache = ("memory.max", "memory.high"), "memory.current", "inactive_file"
     else:

@@ -14,7 +14,8 @@ _BLANK = 0x2800
 _LABEL = 7
 _FAR = 1e6  # dots outside the picture: a line from there is as good as upright
 
-Grid, Floats = NDArray[np.bool_], NDArray[np.float64]
+Grid = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
 
 def plot(series: Series, *, width: int, height: int, last_step: int, is_ascii: bool = False) -> list[str]:

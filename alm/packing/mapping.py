@@ -67,7 +67,7 @@ def mapped(path: Path, *, dtype: np.dtype[Any]) -> NDArray[Any] | None:
     area = (ctypes.c_char * size).from_address(address)
     # Arrays and their slices hold on to the area; at exit the system takes it back.
     weakref.finalize(area, _libc().munmap, ctypes.c_void_p(address), ctypes.c_size_t(size)).atexit = False
-    array = np.frombuffer(area, dtype=dtype)
+    array: NDArray[Any] = np.frombuffer(memoryview(area), dtype=dtype)
     array.flags.writeable = False
     return array
 

@@ -133,8 +133,7 @@ class Watched:
     @property
     def max_steps(self) -> int:
         """The step at which the run is finished, as far as is known."""
-        config = self._config.value or self._metadata.value
-        return _max_steps(config, self._history.step)
+        return _max_steps(self._config.value or self._metadata.value.config, self._history.step)
 
     def look(self, on_rows: Callable[[Sequence[Row]], None] = lambda rows: None) -> Record:
         """The run as it is now, the same object where nothing has changed. `on_rows` hears of rows that are new."""

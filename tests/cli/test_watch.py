@@ -230,3 +230,16 @@ def watch_main(*arguments: str) -> None:
     from alm.cli.main import main
 
     main(["watch", *arguments])
+
+
+def test_a_run_without_its_configuration_is_followed_all_the_same(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", rows(2))
+    (run / "config.yaml").unlink()
+    seen: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        watch.follow(Watched(run), interrupted, seen.append)
+    assert [line.split()[1] for line in seen] == ["1/12", "2/12"]
+
+
+def interrupted() -> None:
+    raise KeyboardInterrupt
