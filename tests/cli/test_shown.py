@@ -476,7 +476,7 @@ def writes(source: str) -> list[str]:
         called = ast.unparse(node.func)
         if called in ("print", "typer.echo", "typer.secho", "rich.print", "warnings.warn"):
             found.append(called)
-        if re.search(r"\bstd(out|err)(\.buffer)?\.write(lines)?$", called):
+        if re.search(r"\b(__)?std(out|err)(__)?(\.buffer)?\.write(lines)?$", called):
             found.append(called)
         if (called in ("Console", "get_console") and called in imported) or called == "rich.console.Console":
             found.append("Console of Rich")
@@ -498,7 +498,7 @@ def test_one_module_writes_to_the_terminal(repository: Path) -> None:
         ("from rich.console import Console\nConsole().print(1)", ["Console of Rich"]),
         ("from rich.console import Console\ndef f(x: Console) -> None: ...", []),
         ("def f():\n    typer.echo('a')", ["typer.echo"]),
-        ("sys.__stdout__.buffer.write(b'')", []),
+        ("sys.__stdout__.buffer.write(b'')", ["sys.__stdout__.buffer.write"]),
         ("console.print(1)", []),
     ],
 )
