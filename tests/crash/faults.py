@@ -83,7 +83,9 @@ class Injector:
 
     # ---- the decision
 
-    def before(self, operation: str, path: object, half: Callable[[], int] | None = None) -> int | None:
+    def before(
+        self, operation: str, path: object, half: Callable[[], int] | None = None, source: str | None = None
+    ) -> int | None:
         """Count an operation on `path`; ends or raises where the fault is due.
 
         `half` does a half of it. A disk that fills up takes a half, and that is the answer then.
@@ -95,11 +97,11 @@ class Injector:
             fault = self._fault
             if self._full:
                 if operation in GROWING:
-                    self._note(0, operation, place)
+                    self._note(0, operation, place, source)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place)
                 return None
             self._count += 1
-            self._note(self._count, operation, place)
+            self._note(self._count, operation, place, source)
             if fault is None or self._count != fault.number:
                 return None
             if fault.is_kill:
@@ -111,10 +113,12 @@ class Injector:
                 return half()
             raise OSError(fault.errno, os.strerror(fault.errno), place)
 
-    def _note(self, number: int, operation: str, place: str) -> None:
-        self._real["write"](
-            self._log, f"{number}\t{operation}\t{place[len(self._root) :]}\n".encode("utf-8", "replace")
-        )
+    def _note(self, number: int, operation: str, place: str, source: str | None) -> None:
+        words = [str(number), operation, self._inside(place), *([] if source is None else [self._inside(source)])]
+        self._real["write"](self._log, ("\t".join(words) + "\n").encode("utf-8", "replace"))
+
+    def _inside(self, place: str) -> str:
+        return place[len(self._root) :] or "."
 
     def _place(self, path: object, dir_fd: int | None = None) -> str | None:
         """The absolute path if it lies under the root."""
@@ -173,8 +177,10 @@ class Injector:
     def _on_two(self, real: Callable[..., Any], operation: str) -> Callable[..., Any]:
         def counted(source: Any, target: Any, *arguments: Any, **named: Any) -> Any:
             place = self._place(target)
-            if place is not None and (operation == "symlink" or os.path.lexists(source)):
+            if place is not None and operation == "symlink":
                 self.before(operation, place)
+            elif place is not None and os.path.lexists(source):
+                self.before(operation, place, source=os.path.abspath(source))
             return real(source, target, *arguments, **named)
 
         return counted

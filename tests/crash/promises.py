@@ -66,6 +66,22 @@ def _promised(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield file["path"], file["sha256"]
 
 
+def payloads(tree: Tree) -> dict[str, set[str]]:
+    """The files that each metadata of `tree` promises, by its name."""
+    found = {}
+    for name, entry in tree.items():
+        if name.endswith(".json") and entry.data is not None and not any(p.startswith(".") for p in name.split("/")):
+            try:
+                values = json.loads(entry.data)
+            except ValueError:
+                continue
+            files = [file for file, _ in _promised(values)] if isinstance(values, dict) else []
+            if files:
+                folder = posixpath.dirname(name)
+                found[name] = {posixpath.normpath(posixpath.join(folder, file)) for file in files}
+    return found
+
+
 def _pointer(tree: Tree, name: str, data: bytes) -> list[str]:
     """`ckpt-last.pt` and `ckpt-best.pt` are whole when they are a numbered checkpoint that is promised."""
     digest = hashlib.sha256(data).hexdigest()

@@ -24,6 +24,7 @@ class Operation:
     number: int
     name: str
     path: str
+    source: str = ""  # of a rename or a link, where it is known
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,8 @@ def ended(pid: int, logs: Path) -> Outcome:
     operations = []
     if (logs / "operations").exists():
         for line in (logs / "operations").read_bytes().decode("utf-8", "replace").splitlines():
-            number, name, path = line.split("\t", 2)
-            operations.append(Operation(int(number), name, path))
+            number, name, path, *source = line.split("\t")
+            operations.append(Operation(int(number), name, path, *source))
     return Outcome(code, err, tuple(operations), pid, usage.ru_utime + usage.ru_stime)
 
 

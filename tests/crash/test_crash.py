@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from crash import promises, runs, trees
+from crash import durable, promises, runs, trees
 from crash.faults import EIO, FULL, FULL_FROM_HERE, KILL, KILLED, KINDS, MIDDLE, Fault, Injector, fits
+from crash.sitting import Operation
 from crash.trees import Entry, Tree
 from crash.trial import differing
 
@@ -129,6 +130,39 @@ def test_a_tree_comes_back_with_its_links(tmp_path: Path) -> None:
     assert not (tmp_path / "c/one").samefile(tmp_path / "a/one")
 
 
+def changes(*lines: str) -> list[Operation]:
+    """Operations written as a person would: what, on what, from what."""
+    return [Operation(number, *line.split(" ")) for number, line in enumerate(lines, 1)]
+
+
+PUBLISHED = [
+    f"{what} data/packed/{name}{source}"
+    for name in ("shard.bin", "shard.idx", "tokenizer.json", "metadata.json")
+    for what, source in (("create", ".tmp"), ("fsync", ".tmp"), ("rename", f" data/packed/{name}.tmp"))
+]
+PUBLISHED = [
+    "unlink data/packed/metadata.json", "fsync data/packed", *PUBLISHED[:9], "fsync data/packed", *PUBLISHED[9:],
+    "fsync data/packed",
+]  # fmt: skip
+
+
+def test_what_a_power_cut_may_take_is_read_off_the_order() -> None:
+    def lines(*without: int) -> list[str]:
+        order = [line for number, line in enumerate(PUBLISHED) if number not in without]
+        return durable.misordered(packed(), packed(), changes(*order))
+
+    assert lines() == []
+    assert (
+        lines(1)[0]
+        == "`data/packed/shard.bin` is replaced before the disk knows that `data/packed/metadata.json` is withdrawn"
+    )
+    assert lines(3) == [
+        "`data/packed/metadata.json` gets its name while `data/packed/shard.bin` is not on the disk",
+    ]
+    assert len(lines(11)) == 3  # the folder: none of the three files may have its name
+    assert lines(15) == ["`data/packed/metadata.json` may not be on the disk at the end"]
+
+
 # ---- the injector
 
 
@@ -166,7 +200,7 @@ def injected(folder: Path, fault: Fault | None) -> tuple[int, list[str]]:
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     done = os.pread(log, 10_000, 0).decode().splitlines()
     os.close(log)
-    return code, [line.partition("\t")[2].replace("\t", " ") for line in done]
+    return code, [" ".join(line.split("\t")[1:3]) for line in done]
 
 
 CHANGES = [

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crash import promises, runs, sitting, trees
-from crash.faults import KINDS, Fault, fits
+from crash import durable, promises, runs, sitting, trees
+from crash.faults import KINDS, SHIM, Fault, fits
 from crash.sitting import Outcome
 from crash.stages import Case
 from crash.trees import Tree
@@ -93,6 +94,9 @@ class Trial:
         for name in sorted(tree.keys() - self.case.start.keys()):
             if LEFTOVER.search(name):
                 broken("left over after a clean run", f"`{name}`")
+        if SHIM not in os.environ:  # which does not say what was renamed
+            for line in durable.misordered(self.case.start, tree, outcome.operations):
+                broken("6 a power cut breaks a promise", line)
         faults = [
             Fault(kind, operation.number)
             for operation in outcome.operations
