@@ -13,7 +13,7 @@ from pathlib import Path
 
 from crash import promises, sitting, stages, trees
 from crash.stages import Case
-from crash.trial import Clean, Trial, Violation
+from crash.trial import KILLS, RACE, Clean, Trial, Violation
 
 # Commands that give the same bytes however often they run, and have no word for that.
 SILENT = ("report", "tiktoken")
@@ -38,7 +38,7 @@ def race(case: Case, clean: Clean, folder: Path, *, number: int) -> list[Violati
         said = "\n".join(f"exit code {each.code}: {each.err[-300:]}" for each in outcomes)
         found.append(("the one that works is damaged", "\n".join([*lines[:8], said])))
     found += trial.afterwards(tree)
-    return [Violation(case.name, "race", number, "two at once", *each) for each in found]
+    return [Violation(case.name, RACE, number, "", *each) for each in found]
 
 
 def _both(case: Case, outcomes: Sequence[sitting.Outcome]) -> Iterator[tuple[str, str]]:
@@ -118,4 +118,4 @@ class Killing:
         lines = trees.differences(self.wanted, trees.take(self.work), ignore=lambda _: False)
         if lines:
             found.append(("another result", "\n".join(lines[:10])))
-        return kills, [Violation("chain", "kills", seed, at, *each) for each in found]
+        return kills, [Violation("chain", KILLS, seed, at, *each) for each in found]

@@ -18,6 +18,9 @@ from crash.trees import Tree
 # What nobody may find when a command has ended well.
 LEFTOVER = re.compile(r"(^|/)[^/]*(\.tmp-|\.tmp$|\.link-|\.lock$|journal|staging|\.partial)[^/]*", re.IGNORECASE)
 
+# What was done to a case where it was not a fault.
+CLEAN, RACE, KILLS = "nothing", "two at once", "random kills"
+
 
 @dataclass(frozen=True)
 class Violation:
@@ -33,12 +36,31 @@ class Violation:
     @property
     def command(self) -> str:
         """What shows it again, from the root of the checkout."""
-        words = ["python", "tests/crash", "--case", self.case, "--kind", self.kind, "--number", str(self.number)]
-        return shlex.join([*words, "--keep"])
+        words = ["python", "tests/crash", "--case", self.case]
+        if self.kind == RACE:
+            words += ["--no-faults", "--races", "20"]
+        elif self.kind == KILLS:
+            words = [
+                "python",
+                "tests/crash",
+                "--case",
+                "report-new",
+                "--no-faults",
+                "--kills",
+                "1",
+                "--seed",
+                str(self.number),
+            ]
+        elif self.kind == CLEAN:
+            words += ["--list"]
+        else:
+            words += ["--kind", self.kind, "--number", str(self.number), "--keep"]
+        return shlex.join([*words, *(["--native", os.environ[SHIM]] if SHIM in os.environ else [])])
 
     def text(self) -> str:
         """The violation in full."""
-        head = f"{self.case}  {self.kind} at {self.number} ({self.operation}): {self.check}"
+        at = f" at {self.number} ({self.operation})" if self.kind in KINDS else ""
+        head = f"{self.case}  {self.kind}{at}: {self.check}"
         return "\n".join([head, *(f"    {line}" for line in self.detail.splitlines()), f"    {self.command}"])
 
 
@@ -82,7 +104,7 @@ class Trial:
         found: list[Violation] = []
 
         def broken(check: str, detail: str) -> None:
-            found.append(Violation(self.case.name, "none", 0, "", check, detail))
+            found.append(Violation(self.case.name, CLEAN, 0, "", check, detail))
 
         if outcome.code != 0:
             broken("the clean run fails", _said(outcome))
