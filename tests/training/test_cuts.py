@@ -77,7 +77,8 @@ def test_the_curve_stays_over_several_steps_of_other_cuts() -> None:
             losses.append(float(done(state, batches(size))[0]))
             with torch.no_grad():
                 for parameter in state.model.parameters():
-                    parameter -= 0.1 * parameter.grad
+                    assert parameter.grad is not None
+                    parameter.sub_(parameter.grad, alpha=0.1)
         curves.append(losses)
     assert curves[0] == pytest.approx(curves[1], rel=TOLERANCE)
     assert len(set(curves[0])) == 4
@@ -138,6 +139,6 @@ def test_messages_say_what_other_micro_batches_do_to_this_model() -> None:
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_what_dual_routes_depends_on_the_cut(dropout: float) -> None:
     """Its room and its balance are those of a micro-batch: what the messages say, and so this must differ."""
-    changes = {"model__feedforward": "dual", "model__dropout": dropout}
+    changes: dict[str, Any] = {"model__feedforward": "dual", "model__dropout": dropout}
     whole, halves = (done(state_of(**changes), batches(size)) for size in (8, 4))
     assert any((ours - wanted).abs().max() > 1e3 * TOLERANCE for ours, wanted in zip(halves, whole, strict=True))
