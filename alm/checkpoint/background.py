@@ -101,10 +101,12 @@ class CheckpointWriter:
         copied = self._copy.of(checkpoint)
         self._in_flight = (checkpoint.step, self._thread.submit(self._write, copied, bits_per_byte=bits_per_byte))
 
-    def save_now(self, checkpoint: Checkpoint, *, interrupted: bool = False) -> Path:
+    def save_now(
+        self, checkpoint: Checkpoint, *, interrupted: bool = False, bits_per_byte: float | None = None
+    ) -> Path:
         """Save `checkpoint` itself and wait for it: for the end of a run, where nothing else goes on."""
         self.wait()
-        path = self._write(checkpoint, interrupted=interrupted)
+        path = self._write(checkpoint, interrupted=interrupted, bits_per_byte=bits_per_byte)
         self._tell(checkpoint.step, path)
         return path
 
@@ -154,5 +156,7 @@ class NoWriter(CheckpointWriter):
     def save(self, checkpoint: Checkpoint, *, bits_per_byte: float | None = None) -> None:
         pass
 
-    def save_now(self, checkpoint: Checkpoint, *, interrupted: bool = False) -> Path:
+    def save_now(
+        self, checkpoint: Checkpoint, *, interrupted: bool = False, bits_per_byte: float | None = None
+    ) -> Path:
         return self._run / name(checkpoint.step, interrupted=interrupted)

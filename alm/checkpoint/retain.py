@@ -94,7 +94,7 @@ def reconcile(run: Path, retention: Retention) -> bool:
     with files.staging(run, STAGING) as stage:
         for link, path in wrong.items():
             point_at(path, stage / link)
-        files.publish(stage, run, last=None, replaces=[*removes, *stale])
+        files.publish(stage, run, last=None, replaces=stale, outdated=removes)
     return True
 
 
@@ -144,21 +144,26 @@ def rewind(run: Path, *, step: int, rows: Mapping[str, tuple[bytes, bytes]]) -> 
         return None
     folder = free_folder(run)
     staying = {path: found for path, found in known.items() if path not in later}
-    moved = [name for path in later for name in (path.name, path.with_suffix(".json").name)]
     with files.staging(run, STAGING) as stage:
         wanted = links(staying, Retention(last=1, best=(run / BEST_NAME).is_file()))
         for link, path in wanted.items() if later else ():
             point_at(path, stage / link)
+        for path in later:  # by two names for a moment, so that at no instant metadata is without its file
+            if path.is_file():
+                (stage / folder.name).mkdir(exist_ok=True)
+                point_at(path, stage / folder.name / path.name)
         for name, (kept, gone) in rows.items():
             files.write_bytes(stage / name, kept)
             if later and gone:
                 files.write_bytes(stage / folder.name / name, gone)
+        promises = [path.with_suffix(".json").name for path in later]
         files.publish(
             stage,
             run,
             last=None,
             replaces=[link for link in LINK_NAMES if link not in wanted] if later else [],
-            moves={name: f"{folder.name}/{name}" for name in moved},
+            moves={name: f"{folder.name}/{name}" for name in promises},
+            outdated=[path.name for path in later],
         )
     return folder if later else None
 

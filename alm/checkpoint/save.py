@@ -14,7 +14,7 @@ import torch
 
 from alm import artifacts, files
 from alm.artifacts import CheckpointMetadata
-from alm.checkpoint.format import Checkpoint, name
+from alm.checkpoint.format import LINK_NAMES, Checkpoint, name
 from alm.checkpoint.retain import STAGING, Retention, links, point_at, surplus, whole_in
 
 _NEVER: Callable[[], bool] = bool
@@ -55,12 +55,8 @@ def save_checkpoint(
         for link, target in links(known, retention or _ALL).items():
             point_at(stage / path.name if target == path else target, stage / link)
         gone = surplus(run, known, retention) if retention is not None else []
-        files.publish(stage, run, last=promise_name, replaces=[name for name in gone if not _is_of(name, path)])
+        files.publish(stage, run, last=promise_name, follows=LINK_NAMES, outdated=gone)
     return path
-
-
-def _is_of(name: str, path: Path) -> bool:
-    return name in (path.name, path.with_suffix(".json").name)
 
 
 def _serialize(checkpoint: Checkpoint, target: _Hashing) -> None:

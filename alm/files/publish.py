@@ -27,15 +27,18 @@ _PATIENCE_SECONDS = 30.0  # another process publishes to the same folder: that t
 
 @dataclass(frozen=True)
 class _Journal:
-    """What is to be done in a folder: all names are relative to it, with forward slashes.
+    """What is to be done in a folder, in this order: all names are relative to it, with forward slashes.
 
-    `moves` are pairs of source and target. The source of the promise `last` is moved after all others.
+    The old promise `last` and then `withdraws` go, `moves` (pairs of source and target) are made, the new promise comes,
+    `follows` are moved, and `removes` go.
     """
 
     last: str | None
     last_source: str | None
-    removes: list[str] = field(default_factory=list)
+    withdraws: list[str] = field(default_factory=list)
     moves: list[tuple[str, str]] = field(default_factory=list)
+    follows: list[tuple[str, str]] = field(default_factory=list)
+    removes: list[str] = field(default_factory=list)
     clear: list[str] = field(default_factory=list)  # folders that are done with
     alm_journal: int = 1
 
@@ -85,28 +88,34 @@ def publish(
     last: str | None,
     replaces: Iterable[str] = (),
     moves: Mapping[str, str] | None = None,
+    follows: Iterable[str] = (),
+    outdated: Iterable[str] = (),
 ) -> None:
     """Move every file of `stage`, which lies in `folder`, into `folder`, the promise `last` after all others.
 
-    Files named in `replaces` that are not written again are removed. `moves` takes along files that are in `folder`
-    already, from name to name. Without a promise all moves count the same.
+    `moves` takes along files that are in `folder` already, from name to name. Of the staged files those in `follows`
+    come after the promise that vouches for them. Files named in `replaces` go before the new ones come, those in
+    `outdated` once the new ones are there; a file that is written again stays.
 
     Raises `AlmError` when the disk fails. Before the commit point nothing has changed; after it the error says so, and
     `ensure_published` completes the change.
     """
-    prefix = stage.relative_to(folder).as_posix()
+    prefix, after = stage.relative_to(folder).as_posix(), set(follows)
     staged = sorted(path.relative_to(stage).as_posix() for path in stage.rglob("*") if not path.is_dir())
     assert last is None or last in staged, last
-    pairs = [*(moves or {}).items(), *((f"{prefix}/{name}", name) for name in staged if name != last)]
-    targets = {target for _, target in pairs} | {last}
+    pairs = [(f"{prefix}/{name}", name) for name in staged if name != last and name not in after]
+    pairs += (moves or {}).items()
+    written = {*staged, *(moves or {}).values()}
     journal = _Journal(
         last=last,
         last_source=None if last is None else f"{prefix}/{last}",
-        removes=sorted(set(replaces) - targets - {source for source, _ in pairs}),
+        withdraws=sorted(set(replaces) - written),
         moves=pairs,
+        follows=[(f"{prefix}/{name}", name) for name in staged if name in after],
+        removes=sorted(set(outdated) - written),
         clear=[prefix],
     )
-    for name in (*journal.removes, *(name for pair in pairs for name in pair)):
+    for name in _names(journal):
         inside(folder, name)
     with explained(folder):
         for name in staged:
@@ -117,6 +126,12 @@ def publish(
         _complete(folder)
         write_json(folder / JOURNAL_NAME, asdict(journal))
         _complete(folder)
+
+
+def _names(journal: _Journal) -> list[str]:
+    names = [*journal.withdraws, *journal.removes, *journal.clear]
+    names += [name for pair in [*journal.moves, *journal.follows] for name in pair]
+    return names + [name for name in (journal.last, journal.last_source) if name is not None]
 
 
 def ensure_published(folder: Path) -> None:
@@ -170,25 +185,32 @@ def _cure(error: OSError, folder: Path) -> str:
 def _take(folder: Path, journal: _Journal) -> None:
     last_source = None if journal.last_source is None else inside(folder, journal.last_source)
     last = None if journal.last is None else inside(folder, journal.last)
-    is_begun = last_source is not None and not last_source.exists()
-    if last is not None and not is_begun:  # otherwise it is the new one, and only the journal is left to remove
+    is_promised = last_source is not None and not last_source.exists()  # then `last` is the new one already
+    if last is not None and not is_promised:
         last.unlink(missing_ok=True)
         sync_folder(folder)
+    for name in journal.withdraws:
+        inside(folder, name).unlink(missing_ok=True)
+    _move(folder, journal.moves)
+    if last is not None and last_source is not None and not is_promised:
+        last_source.replace(last)
+        sync_folder(folder)
+    _move(folder, journal.follows)
     for name in journal.removes:
         inside(folder, name).unlink(missing_ok=True)
-    touched = {folder}
-    for source_name, target_name in journal.moves:
+
+
+def _move(folder: Path, pairs: Iterable[tuple[str, str]]) -> None:
+    touched = set()
+    for source_name, target_name in pairs:
         source, target = inside(folder, source_name), inside(folder, target_name)
-        if source.exists():
+        if source.exists():  # else it was moved before a kill
             target.parent.mkdir(parents=True, exist_ok=True)
             source.replace(target)
-            touched |= {source.parent, target.parent}
+        touched |= {source.parent, target.parent}
     for parent in touched:
         if parent.is_dir():
             sync_folder(parent)
-    if last is not None and last_source is not None and last_source.exists():
-        last_source.replace(last)
-        sync_folder(folder)
 
 
 def _read(path: Path) -> _Journal:
@@ -196,12 +218,10 @@ def _read(path: Path) -> _Journal:
     try:
         values = parse_json(bounded_bytes(path, most=_MOST_BYTES), allow_surrogates=True)
         journal = _Journal(**values)
-        names = [*journal.removes, *journal.clear, *(name for pair in journal.moves for name in pair)]
-        names += [name for name in (journal.last, journal.last_source) if name is not None]
-        is_ours = journal.alm_journal == 1 and all(isinstance(name, str) for name in names)
+        is_ours = journal.alm_journal == 1 and all(isinstance(name, str) for name in _names(journal))
         if (
             not is_ours
-            or any(len(pair) != 2 for pair in journal.moves)
+            or any(len(pair) != 2 for pair in [*journal.moves, *journal.follows])
             or (journal.last is None) != (journal.last_source is None)
         ):
             raise ValueError("it has other fields")

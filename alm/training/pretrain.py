@@ -185,7 +185,9 @@ def _train(
             raise stopped(job, path, state.step, agreement.reason)
         # The disk was full: it may have room now.
         if state.step > resumed and not world.from_main(lambda: writer.has_saved(state.step)):
-            writer.save_now(checkpoint_of(job, state))
+            scored = [row for row in metrics.read(job.out) if row["step"] == state.step and "bits_per_byte" in row]
+            score = scored[-1]["bits_per_byte"] if scored else None
+            writer.save_now(checkpoint_of(job, state), bits_per_byte=score)
     return world.from_main(lambda: finish(job, state.step))
 
 
