@@ -73,6 +73,12 @@ def llamacpp(session: nox.Session) -> None:
 
 
 @nox.session
+def hostile(session: nox.Session) -> None:
+    """20,000 mutations of every artifact, each read by the functions of the commands; `-- --mutations 1000`: a part."""
+    session.run(PYTHON, "tests/hostile", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
 def crash(session: nox.Session) -> None:
     """Faults at every change that a stage makes to its folder, in Python and below it, random kills and races.
 
