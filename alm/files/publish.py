@@ -29,8 +29,8 @@ _PATIENCE_SECONDS = 30.0  # another process publishes to the same folder: that t
 class _Journal:
     """What is to be done in a folder, in this order: all names are relative to it, with forward slashes.
 
-    The old promise `last` and then `withdraws` go, `moves` (pairs of source and target) are made, the new promise comes,
-    `follows` are moved, and `removes` go.
+    The old promise `last` goes, then `withdraws`; `moves` (pairs of source and target) are made; the new promise comes,
+    then `follows`; `removes` go.
     """
 
     last: str | None
