@@ -19,7 +19,11 @@ PROGRAMS = "alm|cat|chmod|cp|df|export|gzip|head|hf|iconv|kill|ls|mv|nox|pip|ps|
 COMMAND = re.compile(rf"^(?:(?:{PROGRAMS})\b|--[a-z])")
 # Numbers, and names that alm itself gave or has checked: a shell leaves them as they are.
 PLAIN = {
+    "_PARQUET_BRANCH",
+    "key or what",
+    "patterns",
     "_as_limit(2 * spent)",
+    "name",
     "best",
     "data.seq_len",
     "free // 2",

@@ -13,7 +13,7 @@ from alm.artifacts import Comparison, FileRecord, ImportMetadata
 from alm.checkpoint.format import LAST_NAME, Checkpoint
 from alm.checkpoint.save import save_checkpoint
 from alm.config.load import write_yaml
-from alm.errors import ArtifactError, InputError, shell
+from alm.errors import ArtifactError, InputError, quoted, shell
 from alm.events import Listener, Noted, Warned, ignore
 from alm.export import beside_model, from_llama, peers, placing
 from alm.export.llama import vocabulary_refusals
@@ -118,7 +118,7 @@ def inputs_of(folder: Folder, out: Path) -> list[FileRecord]:
 def made_before(inputs: list[FileRecord], *, out: Path, force: bool, redo: str) -> ImportMetadata | None:
     """What `out` holds of these files, if anything; `ArtifactError` when it is a run, or was made otherwise."""
     if run.exists(out):
-        raise ArtifactError(f"`{out}` holds a run", hint=f"add `--out {run.free_name(out)}`")
+        raise ArtifactError(f"`{out}` holds a run", hint=f"add `--out {quoted(run.free_name(out))}`")
     return artifacts.current(
         out / METADATA_NAME, ImportMetadata, config=dict(_CONFIG), inputs=inputs, force=force, redo=redo
     )
@@ -134,15 +134,16 @@ def _refused(path: Path, faults: list[str]) -> InputError:
 def _folder_hint(path: Path) -> str:
     if path.exists() or path.is_absolute() or len(path.parts) != 2:
         return f"name the folder that holds `{CONFIG_NAME}`"
-    return (
-        f"for a model of the hub, run `hf download {path.as_posix()} --local-dir {path.name}` and import `{path.name}`"
-    )
+    command = shell("hf", "download", path.as_posix(), "--local-dir", path.name)
+    return f"for a model of the hub, run `{command}` and import `{path.name}`"
 
 
 def _tokenizer(path: Path) -> Tokenizer:
     """The tokenizer; what is wrong with it is no reason to train one here."""
     if not path.is_file():
-        raise InputError(f"there is no tokenizer at `{path}`", hint=f"run `ls {path.parent}` to see what is there")
+        raise InputError(
+            f"there is no tokenizer at `{path}`", hint=f"run `ls {quoted(path.parent)}` to see what is there"
+        )
     try:
         return Tokenizer.load(path)
     except InputError as error:

@@ -13,7 +13,7 @@ from alm import files
 from alm.artifacts import SHORT_HASH
 from alm.checkpoint.load import Found, has_promise, load_checkpoint, verify
 from alm.device import keep_to_processors
-from alm.errors import ArtifactError, shell
+from alm.errors import ArtifactError, quoted, shell
 from alm.events import Listener, Warned, ignore
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
@@ -82,7 +82,7 @@ def load_source(checkpoint: Path, *, on_event: Listener = ignore) -> Source:
             f"`{checkpoint}` was trained with another tokenizer than `{path}`\n"
             f"  of the checkpoint  {loaded.tokenizer_sha256[:SHORT_HASH]}\n"
             f"  {path}  {tokenizer.sha256[:SHORT_HASH]}",
-            hint=f"copy the run's own tokenizer there: `cp data/packed/tokenizer.json {path}`",
+            hint=f"copy the run's own tokenizer there: `cp data/packed/tokenizer.json {quoted(path)}`",
         )
     model = ModelConfig.model_validate(loaded.config["model"])
     if tokenizer.vocab_size > model.known_vocab_size:

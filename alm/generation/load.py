@@ -10,7 +10,7 @@ from alm import device
 from alm.artifacts import SHORT_HASH
 from alm.checkpoint.format import LAST_NAME
 from alm.checkpoint.load import has_promise, load_checkpoint, verify
-from alm.errors import ArtifactError, shell
+from alm.errors import ArtifactError, quoted, shell
 from alm.events import Listener, Warned, ignore
 from alm.generation.sampling import SamplingConfig
 from alm.generation.texts import Finished, Written, write
@@ -71,7 +71,7 @@ def load_model(
             f"`{checkpoint}` was trained with another tokenizer\n"
             f"  of the checkpoint  {loaded.tokenizer_sha256[:SHORT_HASH]}\n"
             f"  {path}  {words.sha256[:SHORT_HASH]}",
-            hint=f"leave out `--tokenizer`, or give `--tokenizer {checkpoint.with_name('tokenizer.json')}`",
+            hint=f"leave out `--tokenizer`, or give `--tokenizer {quoted(checkpoint.with_name('tokenizer.json'))}`",
         )
     config = ModelConfig.model_validate(loaded.config["model"])
     if words.vocab_size > config.known_vocab_size:

@@ -11,7 +11,7 @@ from alm import artifacts
 from alm.artifacts import SHORT_HASH, FileRecord
 from alm.checkpoint.format import Checkpoint
 from alm.checkpoint.load import load_checkpoint, verify
-from alm.errors import ArtifactError, ConfigError
+from alm.errors import ArtifactError, ConfigError, quoted
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
 from alm.model.weights import shapes_of
@@ -55,7 +55,7 @@ def _as_recorded(init: Path | None, out: Path) -> InitialWeights | None:
         began = "with random weights" if recorded is None else f"from `{recorded.path}` {recorded.sha256[:SHORT_HASH]}"
         raise ConfigError(
             f"`{out}` began {began}, not from `{init}`",
-            hint=f"start another run with `--out {run.free_name(out)}`, or leave out `--init`",
+            hint=f"start another run with `--out {quoted(run.free_name(out))}`, or leave out `--init`",
         )
     if recorded is None:
         return None
@@ -69,7 +69,7 @@ def _check_tokenizer(init: Path, checkpoint: Checkpoint, packed: PackedData) -> 
             f"`{init}` was trained with another tokenizer than the data in `{packed.folder}`\n"
             f"  of the checkpoint  {of_weights[:SHORT_HASH]}\n"
             f"  of the data        {of_data[:SHORT_HASH]}",
-            hint=f"pack the text anew: `alm pack --tokenizer {init.with_name(run.TOKENIZER_NAME)} --out ...`",
+            hint=f"pack the text again: `alm pack --tokenizer {quoted(init.with_name(run.TOKENIZER_NAME))} --out ...`",
         )
 
 

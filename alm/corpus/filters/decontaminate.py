@@ -6,7 +6,6 @@ a whole from `shortest` words on: a question of ten words that a document repeat
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from alm.artifacts import as_text
 from alm.config import base
 from alm.corpus.draft import Draft, Drop
 from alm.corpus.paths import Paths, expand
-from alm.errors import InputError
-from alm.files import not_utf8, open_binary, suffix
+from alm.errors import InputError, quoted
+from alm.files import not_utf8, open_binary, parse_json, suffix
 
 _WORD = re.compile(r"\w+")
 _SUFFIXES = frozenset({".jsonl", ".ndjson", ".txt"})
@@ -34,8 +34,10 @@ class Config(base.Config):
         default="decontaminate", description="Drop documents that hold evaluation items."
     )
     files: Paths = Field(description="Evaluation files: JSON lines, or text with an item a line.")
-    ngram: int = Field(default=13, ge=1, description="Words of a run that counts as the item.")
-    shortest: int = Field(default=8, ge=1, description="Fewest words of an item that is shorter than that.")
+    ngram: int = Field(default=13, ge=1, le=base.MANY, description="Words of a run that counts as the item.")
+    shortest: int = Field(
+        default=8, ge=1, le=base.MANY, description="Fewest words of an item that is shorter than that."
+    )
 
 
 def inputs(config: Config) -> list[Path]:
@@ -104,15 +106,20 @@ def _items(path: Path) -> Iterator[tuple[str, str]]:
     with open_binary(path) as file:
         for number, line in enumerate(file, start=1):
             try:
-                texts = _texts(json.loads(line)) if is_json and line.strip() else iter([line.decode("utf-8")])
+                texts = _texts(_parsed(line)) if is_json and line.strip() else iter([line.decode("utf-8")])
             except UnicodeDecodeError as error:
                 raise not_utf8(path, offset=error.start, byte=line[error.start]) from error
             except ValueError as error:
                 raise InputError(
-                    f"`{path}` line {number} is not JSON: {error}", hint=f"look at it with `sed -n {number}p {path}`"
+                    f"`{path}` line {number} is not JSON: {error}",
+                    hint=f"look at it with `sed -n {number}p {quoted(path)}`",
                 ) from error
             for text in texts:
-                yield f"{path.name}#{number}", text
+                yield f"{as_text(Path(path.name))}#{number}", text
+
+
+def _parsed(line: bytes) -> Any:  # Any: JSON
+    return parse_json(line, allow_nan=True, allow_surrogates=True, unique_keys=False)
 
 
 def _texts(value: Any) -> Iterator[str]:  # Any: JSON

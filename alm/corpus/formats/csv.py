@@ -14,7 +14,7 @@ from alm.corpus.formats._encoding import bad_utf8, open_utf8
 from alm.corpus.formats._lines import LongLine, excerpt, lines
 from alm.corpus.formats._records import BadRecord, Record, delimiter_of, read_records
 from alm.corpus.rows import Row, left_out
-from alm.errors import InputError
+from alm.errors import InputError, quoted
 from alm.files import suffix
 
 SUFFIXES = frozenset({".csv", ".tsv"})
@@ -39,7 +39,7 @@ def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row |
         if isinstance(first, bytes) and b"\r" in first.rstrip(b"\r\n"):
             raise InputError(
                 f"`{path}` ends its lines with carriage returns alone",
-                hint=f"mend it with `tr '\\r' '\\n' < {path} > mended{path.suffix}`",
+                hint=f"mend it with `tr '\\r' '\\n' < {quoted(path)} > mended{quoted(path.suffix)}`",
             )
         delimiter = "\t" if suffix(path) == ".tsv" else delimiter_of(first)
         records = read_records(
@@ -66,7 +66,8 @@ def _refuse_names(record: BadRecord, path: Path) -> NoReturn:
     if isinstance(record.problem, UnicodeDecodeError):
         raise bad_utf8(path, record.problem, offset=record.offset)
     raise InputError(
-        f"`{path}` does not begin with a line of names: {record.problem}", hint=f"look at it with `head -n 1 {path}`"
+        f"`{path}` does not begin with a line of names: {record.problem}",
+        hint=f"look at it with `head -n 1 {quoted(path)}`",
     )
 
 
@@ -97,5 +98,6 @@ def _too_many(record: Record, names: list[str], origin: str, *, path: Path, read
 
 def _not_csv(path: Path, line: int, problem: str) -> InputError:
     return InputError(
-        f"`{path}` line {line} cannot be read as CSV: {problem}", hint=f"look at it with `sed -n {line}p {path}`"
+        f"`{path}` line {line} cannot be read as CSV: {problem}",
+        hint=f"look at it with `sed -n {line}p {quoted(path)}`",
     )

@@ -12,7 +12,7 @@ from alm.corpus.formats import Reading, whole
 from alm.corpus.formats._encoding import open_utf8
 from alm.corpus.formats._json_values import BadValue, LongValue, json_values
 from alm.corpus.rows import Row, left_out
-from alm.errors import InputError
+from alm.errors import InputError, quoted
 
 SUFFIXES = frozenset({".json"})
 HAS_ROWS = True
@@ -52,7 +52,7 @@ def _bad(value: object, *, path: Path, number: int, reading: Reading) -> Dropped
         size, beginning = len(repr(value)), repr(value)[:300]
     error = InputError(
         said,
-        hint=f"look at it with `python -m json.tool {path}`, or read the file as text: "
+        hint=f"look at it with `python -m json.tool {quoted(path)}`, or read the file as text: "
         "`--set sources.<name>.format=text`",
     )
     dropped = Dropped(reason, size, documents=1, origin=f"{as_text(path)}#{number}", excerpt=beginning)

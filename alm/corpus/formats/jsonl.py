@@ -12,7 +12,7 @@ from alm.corpus.formats import Reading, whole
 from alm.corpus.formats._encoding import bad_utf8, open_utf8
 from alm.corpus.formats._lines import LongLine, excerpt, line_parts, lines
 from alm.corpus.rows import Row, left_out
-from alm.errors import InputError
+from alm.errors import InputError, quoted
 
 SUFFIXES = frozenset({".jsonl", ".ndjson"})
 HAS_ROWS = True
@@ -90,4 +90,5 @@ def _left_out(reason: str, line: bytes, said: InputError, *, path: Path, number:
 
 
 def _look(path: Path, number: int) -> str:
-    return f"look at it with `sed -n {number}p {path}`, or read the file as text: `--set sources.<name>.format=text`"
+    look = f"look at it with `sed -n {number}p {quoted(path)}`"
+    return f"{look}, or read the file as text: `--set sources.<name>.format=text`"

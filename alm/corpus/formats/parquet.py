@@ -13,7 +13,7 @@ from alm.artifacts import as_text
 from alm.corpus.document import Dropped, Part
 from alm.corpus.formats import Reading, whole
 from alm.corpus.rows import Row, left_out
-from alm.errors import InputError
+from alm.errors import InputError, quoted
 from alm.files import chunks, compression, open_binary
 
 if TYPE_CHECKING:
@@ -155,5 +155,6 @@ def _damage_explained(path: Path) -> Iterator[None]:
     except (pyarrow.ArrowException, OSError) as error:
         said = shown.reason(error)
         raise InputError(
-            f"`{path}` is damaged or no Parquet file: {said}", hint=f"compare its size with its source: `ls -l {path}`"
+            f"`{path}` is damaged or no Parquet file: {said}",
+            hint=f"compare its size with its source: `ls -l {quoted(path)}`",
         ) from error

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import json
 import logging
 import random
 import tempfile
@@ -17,15 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from alm import hub, kinds
+from alm import hub, kinds, shown
 from alm.config import base
 from alm.config.base import OfKind, did_you_mean
 from alm.corpus.config import SourceConfig
 from alm.corpus.document import Dropped, Items, Part, Survey
 from alm.corpus.rows import Row, items
 from alm.corpus.sources import PART_BYTES
-from alm.errors import AlmError, ConfigError, InputError
+from alm.errors import AlmError, ConfigError, InputError, quoted
 from alm.events import Listener, Warned, ignore
+from alm.files import parse_json
 
 if TYPE_CHECKING:
     import pyarrow
@@ -48,7 +48,10 @@ class Config(SourceConfig):
         default="text", validate_default=True, description="How a row becomes a document."
     )
     seed: int | None = Field(
-        default=1337, description="Decides the order in which files are read; null reads them in theirs."
+        default=1337,
+        ge=0,
+        lt=base.SEEDS,
+        description="Decides the order in which files are read; null reads them in theirs.",
     )
     licence: str | None = Field(default=None, description="Licence of the text; absent means what the dataset states.")
 
@@ -206,7 +209,7 @@ def _bad_name(config: Config, sha: str, error: ValueError) -> AlmError:
     if config.name is None and len(known) > 1:
         return ConfigError(
             f"`{config.dataset}` has several configurations: {', '.join(known)}",
-            hint=f"name one: `--set sources.<name>.name={known[0]}`",
+            hint=f"name one: `--set sources.<name>.name={quoted(known[0])}`",
         )
     if config.name is not None and config.name not in known:
         return _unknown(config, "configuration", config.name, known, key="name")
@@ -216,7 +219,7 @@ def _bad_name(config: Config, sha: str, error: ValueError) -> AlmError:
 def _unknown(config: Config, what: str, given: str, known: Sequence[str], *, key: str | None = None) -> ConfigError:
     return ConfigError(
         f"`{config.dataset}` has no {what} `{given}`{did_you_mean(given, known)} (there are: {', '.join(known)})",
-        hint=f"name another: `--set sources.<name>.{key or what}={known[0]}`" if known else None,
+        hint=f"name another: `--set sources.<name>.{key or what}={quoted(known[0])}`" if known else None,
     )
 
 
@@ -231,7 +234,7 @@ def _check_field(config: Config, features: Features | None) -> None:
         raise ConfigError(
             f"field `{config.field}` of `{config.dataset}` holds {_type_name(features[config.field])}, not text "
             f"(fields with text: {', '.join(texts) or 'none'})",
-            hint=f"name another: `--set sources.<name>.field={texts[0]}`" if texts else None,
+            hint=f"name another: `--set sources.<name>.field={quoted(texts[0])}`" if texts else None,
         )
 
 
@@ -307,14 +310,14 @@ def _decoded(column: pyarrow.ChunkedArray) -> list[Any]:
     """The values of `column`. JSON whose rows are of several types comes as the source of each value."""
     values: list[Any] = column.to_pylist()
     if getattr(column.type, "extension_name", None) == "arrow.json":
-        return [None if value is None else json.loads(value) for value in values]
+        return [None if value is None else parse_json(value, allow_nan=True, unique_keys=False) for value in values]
     return values
 
 
 def _give_up_or_wait(
     error: Exception, failures: int, config: Config, pinned: hub.Pinned, patience: hub.Patience
 ) -> None:
-    reason = f"the stream of `{config.dataset}` broke: {_first_line(error)}"
+    reason = f"the stream of `{config.dataset}` broke: {shown.reason(error)}"
     if failures >= patience.attempts:
         raise AlmError(f"{reason} ({failures} times in a row)", hint="run the same command again later") from error
     hub.pin(config.dataset, revision=pinned.sha, patience=patience)  # says so when we are no longer allowed to read it
@@ -338,8 +341,8 @@ def _opening_explained(config: Config) -> Iterator[None]:
             ) from error
         except FileNotFoundError as error:
             raise InputError(
-                f"`{config.dataset}` holds no data files that can be read: {_first_line(error)}",
-                hint=f"run `hf datasets list {config.dataset}` to see its files",
+                f"`{config.dataset}` holds no data files that can be read: {shown.reason(error)}",
+                hint=f"run `hf datasets list {quoted(config.dataset)}` to see its files",
             ) from error
 
 
@@ -357,10 +360,6 @@ def _damage_explained(config: Config) -> Iterator[None]:
 
 def _unreadable(config: Config, error: Exception) -> InputError:
     return InputError(
-        f"a file of `{config.dataset}` cannot be read: {_first_line(error)}",
+        f"a file of `{config.dataset}` cannot be read: {shown.reason(error)}",
         hint="report it to the owners of the dataset, or read an older commit: `--set sources.<name>.revision=...`",
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
