@@ -312,7 +312,7 @@ def evil_tensors(plain: torch.Tensor) -> dict[str, Callable[[], Any]]:
         "expanded": lambda: torch.zeros(1).expand(plain.shape),
         "hugely expanded": lambda: torch.zeros(1).expand(10**9, 10**3),
         "expanded rows": lambda: torch.zeros(1, *plain.shape[1:]).expand(10**6, *plain.shape[1:]),
-        "turned": lambda: plain.reshape(tuple(reversed(plain.shape))).t() if plain.dim() == 2 else plain[::2],
+        "turned": lambda: plain.t().contiguous().t() if plain.dim() == 2 else plain[::2],
         "flipped": lambda: plain.flip(0)[:1],
         "wider": lambda: wide,
         "narrower": lambda: plain[:1].clone(),
