@@ -2,7 +2,8 @@
 
 A file is on the disk after its fsync, a name after the fsync of its folder. Of a run without a fault the order of the
 changes is known, so this can be read off it: no promise may get its name before all that it promises is on the disk
-with its names, and no promised file may be replaced before the withdrawal of the old promise is.
+with its names, and no promised file may be replaced before the withdrawal of the old promise is. While a journal is on
+the disk its folder may be in any order, since it will be completed; before the journal goes, all has to be there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from crash import promises
 from crash.sitting import Operation
 from crash.trees import Tree
 
+JOURNAL = "/.journal.json"
+
 
 def misordered(start: Tree, end: Tree, operations: Iterable[Operation]) -> list[str]:
     """Every instant of a clean run at which a power cut could break a promise, a line each."""
@@ -21,6 +24,7 @@ def misordered(start: Tree, end: Tree, operations: Iterable[Operation]) -> list[
     files: set[str] = set()  # with contents that are not on the disk
     names: set[str] = set()  # that appeared, went or changed, and are not on the disk
     there = {name for name in start if name in payload}
+    journals: set[str] = set()
     lines = []
     for each in operations:
         path = each.path
@@ -40,15 +44,31 @@ def misordered(start: Tree, end: Tree, operations: Iterable[Operation]) -> list[
                 files.discard(each.source)
                 names.add(each.source)
             names.add(path)
-            lines += _at_rename(path, payload, files, names, there)
+            if path.endswith(JOURNAL):
+                journals.add(path)
+            if not any(f"{path}/".startswith(posixpath.dirname(journal) + "/") for journal in journals - names):
+                lines += _at_rename(path, payload, files, names, there)
             if path in payload:
                 there.add(path)
         elif each.name == "unlink":
+            if path in journals:
+                journals.discard(path)
+                lines += _at_end(posixpath.dirname(path), payload, files | names, there)
             files.discard(path)
             names.add(path)
             there.discard(path)
-    lines += [f"`{name}` may not be on the disk at the end" for name in sorted(payload) if name in files | names]
+    lines += _at_end("", payload, files | names, there)
     return list(dict.fromkeys(lines))
+
+
+def _at_end(folder: str, payload: dict[str, set[str]], dirty: set[str], there: set[str]) -> list[str]:
+    """Promises below `folder` that a power cut could still take or break."""
+    lines = []
+    for name in sorted(payload):
+        if name in there and f"/{name}".startswith(f"/{folder}/".replace("//", "/")):
+            lost = sorted(file for file in {name, *payload[name]} if file in dirty)
+            lines += [f"`{file}` may not be on the disk at the end" for file in lost]
+    return lines
 
 
 def _at_rename(path: str, payload: dict[str, set[str]], files: set[str], names: set[str], there: set[str]) -> list[str]:

@@ -158,9 +158,23 @@ def test_what_a_power_cut_may_take_is_read_off_the_order() -> None:
     )
     assert lines(3) == [
         "`data/packed/metadata.json` gets its name while `data/packed/shard.bin` is not on the disk",
+        "`data/packed/shard.bin` may not be on the disk at the end",
     ]
     assert len(lines(11)) == 3  # the folder: none of the three files may have its name
     assert lines(15) == ["`data/packed/metadata.json` may not be on the disk at the end"]
+
+
+def test_a_journal_that_is_on_the_disk_allows_any_order_until_it_goes() -> None:
+    journal = "data/packed/.journal.json"
+    begun = ["create data/packed/.j", "fsync data/packed/.j", f"rename {journal} data/packed/.j", "fsync data/packed"]
+    renames = [line for line in PUBLISHED if line != "fsync data/packed"]
+
+    def lines(*order: str) -> list[str]:
+        return durable.misordered(packed(), packed(), changes(*order))
+
+    assert lines(*begun, *renames, "fsync data/packed", f"unlink {journal}", "fsync data/packed") == []
+    assert len(lines(*begun, *renames, f"unlink {journal}", "fsync data/packed")) == 4
+    assert len(lines(*begun[:-1], *renames, "fsync data/packed", f"unlink {journal}")) > 4
 
 
 # ---- the injector
