@@ -126,6 +126,15 @@ def run_config(**changes: Any) -> RunConfig:
     return RunConfig.model_validate(values)
 
 
+# Adam divides a gradient by its own size, so that rounding decides the direction of those near zero: weights may then
+# differ by as much as a step moves them. With an `eps` above the size of gradients updates are in proportion to them:
+# with a rate of 0.01 as well a step moves a weight by no more than its gradient.
+SMOOTH = {"optim__eps": 0.01}
+# So far sums of gradients in another order may take weights, and losses in proportion: the 64 targets of a step of
+# `run_config` by 64 x 2^-24 of gradients that are clipped to 1, in each of 12 steps.
+ROUNDING = 5e-5
+
+
 def logged_row(step: int, loss: float | None, **changes: Any) -> dict[str, Any]:
     """A row of a logged step as the loop writes it; without a loss where it was not finite."""
     row = {

@@ -17,7 +17,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from builders import run_config
+from builders import SMOOTH, run_config
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
@@ -53,7 +53,7 @@ STEPS, STOP = 6, 3
 # 12 micro-batches can be shared by 1, 2, 3 and 4 ranks, 8 are a whole tree.
 PLAIN: dict[str, Any] = {
     "training__micro_batch_size": 1, "training__gradient_accumulation": 12, "training__max_steps": STEPS,
-    "training__checkpoint_interval": STOP, "model__dropout": 0.1,
+    "training__checkpoint_interval": STOP, "model__dropout": 0.1, **SMOOTH,
 }  # fmt: skip
 KINDS: dict[str, dict[str, Any]] = {
     "ddp": {},

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import run_config
+from builders import ROUNDING, SMOOTH, run_config
 
 from alm.checkpoint.format import LAST_NAME, numbered, step_of
 from alm.checkpoint.load import load_checkpoint
@@ -26,8 +26,6 @@ from alm.training.rehearsal import Rates
 from alm.training.settle import with_data
 
 STEPS = 12
-# Sums of other parts of a batch are rounded elsewhere.
-ROUNDING = 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +36,7 @@ def uncut(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(**changes: Any) -> RunConfig:
-    return run_config(**{"training__micro_batch_size": 4, "training__gradient_accumulation": 1, **changes})
+    return run_config(**{"training__micro_batch_size": 4, "training__gradient_accumulation": 1, **SMOOTH, **changes})
 
 
 def with_room_for(sequences: int, *, from_step: int = 0) -> Callable[..., Any]:

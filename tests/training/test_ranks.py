@@ -20,8 +20,10 @@ from alm.training.pretrain import pretrain
 
 # fp32 sums of a step's gradients in another order, next to the largest gradient of the same matrix.
 GRADIENT_TOLERANCE = 2e-6
-# What that becomes in weights after some steps of Adam.
-WEIGHT_TOLERANCE = 1e-4
+# What that becomes in weights after six steps, which move a weight by its gradient at most (SMOOTH).
+WEIGHT_TOLERANCE = 2e-5
+# The same with Muon, whose polynomials enlarge what is small in a gradient, and with it roundings.
+MUON_TOLERANCE = 1e-4
 # The same in fp16, whose roundings differ where sums do.
 HALF_TOLERANCE = 1e-3
 # Of one start, which calm takes half a minute: processes that wait for each other wait long where others compute too.
@@ -139,7 +141,7 @@ def test_weights_are_those_of_one_process_but_for_rounding(
     muons = [load_checkpoint(out / name / "ckpt-last.pt").model for name in ("muon-2", "muon-fsdp-2", "muon-fsdp-3")]
     for key, tensor in muons[0].items():
         for other in muons[1:]:
-            assert torch.allclose(other[key], tensor, atol=WEIGHT_TOLERANCE), key
+            assert torch.allclose(other[key], tensor, atol=MUON_TOLERANCE), key
     halves = [load_checkpoint(out / name / "ckpt-last.pt") for name in ("half-2", "half-fsdp-2")]
     assert halves[0].loss_scaler == halves[1].loss_scaler == {"scale": 2.0**19, "good_steps": 0}
     for key, tensor in halves[0].model.items():
