@@ -158,8 +158,9 @@ def _value(text: bytes) -> Any:  # Any: JSON
 def _row(value: Any) -> Row | None:  # Any: JSON
     if not isinstance(value, dict) or type(value.get("step")) is not int or not 0 <= value["step"] < _MOST_STEPS:
         return None
-    is_plain = _NUMBERS.issuperset(map(type, value.values())) or all(map(_fits, value, value.values()))
-    return value if is_plain else None
+    if _NUMBERS.issuperset(map(type, value.values())) and _OTHERS.isdisjoint(value):
+        return value
+    return value if all(map(_fits, value, value.values())) else None
 
 
 def _fits(key: str, value: object) -> bool:
@@ -210,6 +211,7 @@ _OF_NUMBERS = OF_THE_MACHINE | {
     *("bits_per_byte", "bits_per_byte_margin", "forecast", "forecast_low", "forecast_high"),
 }
 _TEXTS = frozenset({"prompt", "text", "verdict"})
+_OTHERS = _TEXTS | {"skipped_rows"}
 _NUMBERS = frozenset({float, int, type(None)})
 
 

@@ -76,3 +76,33 @@ def test_a_run_with_a_garbage_line_is_resumed_and_keeps_all_else(tmp_path: Path,
         assert found == wanted
     weights = [load_checkpoint(folder / LAST_NAME).model.values() for folder in (run, tmp_path / "whole")]
     assert all((ours == theirs).all() for ours, theirs in zip(*weights, strict=True))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": 2, "loss": "1.5"}',
+        '{"step": 2, "loss": [1.5]}',
+        '{"step": 2, "tokens": {}}',
+        '{"step": 2, "step_seconds": true}',
+        '{"step": 2, "verdict": 5}',
+        '{"step": 2, "skipped_rows": "3"}',
+        '{"step": 2, "skipped_rows": [[]]}',
+        '{"step": -2}',
+        '{"step": 2.0}',
+        '{"step": 9007199254740992}',
+        '{"step": 2, "tokens": ' + "9" * 4000 + "}",
+        '{"step": 2, "loss": 1e999}',
+        '{"loss": 1.0}',
+        "[" * 100_000,
+    ],
+)
+def test_a_row_of_other_types_is_left_out_and_told_once(tmp_path: Path, line: str) -> None:
+    good = ['{"step": 1, "loss": 2.0}', '{"step": 3, "loss": NaN, "later": "text", "skipped_rows": [1, 2]}']
+    (tmp_path / metrics.NAME).write_text("\n".join([good[0], line, good[1], line]) + "\n")
+    events: list[Event] = []
+    rows = metrics.read(tmp_path, on_event=events.append)
+    assert [row["step"] for row in rows] == [1, 3]
+    (warning,) = events
+    assert "lines 2, 4 of" in str(warning)
+    assert metrics.NAME in str(warning)
