@@ -33,7 +33,7 @@ from alm.corpus.work import UnitProgressed, UnitWork, work
 from alm.engines import Engine
 from alm.errors import AlmError, ConfigError, InputError, shell
 from alm.events import Event, Listener, Noted, UnitsProgressed, Warned, ignore
-from alm.files import Owner, exclusive, holder
+from alm.files import Owner, ensure_published, exclusive, holder
 
 Share = tuple[int, int]
 _PATIENCE = 30.0  # writing a report takes milliseconds
@@ -106,6 +106,7 @@ def _prepare_source(job: Job, engine: Engine, share: Share | None, on_event: Lis
 
 
 def _prepare_alone(job: Job, engine: Engine, on_event: Listener) -> SourceMetadata:
+    ensure_published(job.out)  # first: what it removes may have the name of what is written now
     module = kinds.module_of(job.source)
     if hasattr(module, "take_in"):  # standard input can be read but once
         job = replace(job, source=module.take_in(job.source, job.state))

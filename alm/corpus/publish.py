@@ -25,7 +25,7 @@ from alm.events import Listener, Noted
 from alm.files import staging
 
 _REPORT = "report.json"
-_OF_UNIT = re.compile(r"(\d{5})\..+", re.ASCII | re.DOTALL)
+_OF_UNIT = re.compile(r"(\d{5})\.[a-z0-9.-]+", re.ASCII)
 
 
 def is_in_place(job: Job, shard: CleanShard | None, stem: Path, published: SourceMetadata | None) -> bool:
@@ -80,6 +80,8 @@ def publish(
             if waiting.is_file():
                 moves[waiting.relative_to(job.out).as_posix()] = name
     before = {path.name for path in shards_in(job.out, job.name) if is_ours(job, path, look.published)}
+    gone = before - {file.path for file in metadata.payload()}
+    gone |= _leftovers(job, {finishing.files for finishing in finishings})
     with staging(job.out, job.name) as stage:
         state = stage / job.state.relative_to(job.out)
         if held is not None:
@@ -92,10 +94,9 @@ def publish(
             stage,
             job.out,
             last=job.metadata_path.name,
-            replaces=before - {file.path for file in metadata.payload()},
+            replaces=gone,
             moves=moves,
         )
-    tidy(job, {finishing.files for finishing in finishings})
     return metadata
 
 
@@ -176,23 +177,23 @@ def _kind(config: Config) -> str:
     return str(getattr(config, "kind"))  # noqa: B009 (kinds have it, the base class has not)
 
 
-def tidy(job: Job, used: Collection[UnitFiles] | None = None) -> None:
-    """Remove texts of the passes, which are not needed any more, and everything of units that are not `used`.
-
-    A leftover does no harm, so what cannot be removed stays until the next time.
-    """
-    numbers = None if used is None else {files.number for files in used}
-    leftovers = [job.state / SPOOL]
+def _leftovers(job: Job, used: Collection[UnitFiles]) -> set[str]:
+    """Texts of the passes, which are not needed any more, and everything of units that are not `used`."""
+    numbers = {files.number for files in used}
+    found = [job.state / SPOOL]
     for path in (*job.state.glob("*"), *(job.state / "lines").glob("*")):
         if (match := _OF_UNIT.fullmatch(path.name)) is None:
             continue
         unit = UnitFiles(path.parent, int(match[1]))
-        is_used = used is None or unit in used or (path.parent == job.state and unit.number in (numbers or ()))
-        if path == unit.text or not is_used:
-            leftovers.append(path)
-    for path in leftovers:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+        if path == unit.text or not (unit in used or (path.parent == job.state and unit.number in numbers)):
+            found.append(path)
+    return {path.relative_to(job.out).as_posix() for path in found if path.is_file()}
+
+
+def tidy(job: Job) -> None:
+    """Remove what was taken in of standard input. It does no harm, so what cannot be removed stays."""
+    with contextlib.suppress(OSError):
+        (job.state / SPOOL).unlink(missing_ok=True)
 
 
 def reports_in(out: Path, *, on_event: Listener) -> CorpusReport:
