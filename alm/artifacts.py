@@ -55,7 +55,7 @@ Change = Annotated[int, Field(strict=True, gt=-(1 << 53), lt=1 << 53)]
 Measure = Annotated[float, Field(strict=True, ge=0, le=1e30)]
 Sha256 = Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{64}$")]
 Location = Annotated[str, Field(strict=True, max_length=4096), AfterValidator(_nameable)]
-SplitName = Literal["train", "validation"]
+SplitName = Annotated[str, Field(strict=True, pattern="^(train|validation)$")]
 Few = BeforeValidator(_few)
 
 

@@ -207,7 +207,7 @@ class _Measure:
 
 
 def _refusal(problem: str, place: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
-    return yaml.constructor.ConstructorError(None, None, problem, place.start_mark)
+    return yaml.constructor.ConstructorError(None, None, problem, place.start_mark)  # type: ignore[arg-type] # either Mark
 
 
 class _Loader(yaml.SafeLoader):
@@ -222,20 +222,21 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # Any: as PyYAML has it
         """The next value, unless it is too deep, too large, refers to itself or has a tag that makes more than text."""
-        event = self.peek_event()
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
         self._composed += 1
         self._levels += 1
         if self._composed > MOST_VALUES:
             raise _refusal(f"there are more than {MOST_VALUES:,} values", event)
         if self._levels > MOST_DEPTH:
             raise _refusal(f"values are nested deeper than {MOST_DEPTH} levels", event)
-        if getattr(event, "tag", None) not in (None, "!", _TEXT_TAG):
-            raise _refusal(f"the tag `{event.tag[:_VALUE_SHOWN]}` means nothing here", event)
+        tag = getattr(event, "tag", None)
+        if tag not in (None, "!", _TEXT_TAG):
+            raise _refusal(f"the tag `{tag:.{_VALUE_SHOWN}}` means nothing here", event)
         node = super().compose_node(parent, index)
         self._levels -= 1
         if node is not None and node not in self._measures:
             if isinstance(event, yaml.AliasEvent):
-                raise _refusal(f"`*{event.anchor[:_VALUE_SHOWN]}` stands within what it refers to", event)
+                raise _refusal(f"`*{event.anchor:.{_VALUE_SHOWN}}` stands within what it refers to", event)
             self._measures[node] = self._measured(node, event)
         return node
 
@@ -251,7 +252,7 @@ class _Loader(yaml.SafeLoader):
         return _Measure(values, levels)
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:  # Any: as PyYAML has it
-        value = super().construct_scalar(node)  # type: ignore[arg-type] # a mapping that has a `=` key
+        value = super().construct_scalar(node)
         if isinstance(value, str) and "\0" in value:
             raise _refusal("a zero byte is not text", node)
         return value

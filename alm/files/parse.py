@@ -180,13 +180,14 @@ def array(path: Path, *, dtype: DTypeLike, dimensions: int | None = None, mapped
         size = os.fstat(file.fileno()).st_size
     if found != repr(npy.dtype_to_descr(wanted)):
         raise ValueError(f"`{path}` holds {found}, not {wanted}")
-    expected = start + wanted.itemsize * math.prod(shape)
+    count: int = math.prod(shape)  # type: ignore[arg-type] # what mypy knows of it is for small numbers
+    expected = start + wanted.itemsize * count
     if size != expected:
         raise ValueError(f"`{path}` has {size:,} bytes, its header says {expected:,}")
     if dimensions is not None and len(shape) != dimensions:
         raise ValueError(f"`{path}` has {len(shape)} dimensions, not {dimensions}")
     with readable(path):
-        loaded: NDArray[Any] = np.load(path, mmap_mode="r" if mapped and math.prod(shape) else None, allow_pickle=False)
+        loaded: NDArray[Any] = np.load(path, mmap_mode="r" if mapped and count else None, allow_pickle=False)
     return loaded
 
 

@@ -106,5 +106,6 @@ class Sent:
         if not isinstance(found, dict) or any(found.get(key) != value for key, value in self._target.items()):
             return {}
         steps = found.get("steps")
-        are_steps = isinstance(steps, dict) and all(type(step) is int for step in steps.values())
-        return dict(steps) if are_steps else {}
+        if not isinstance(steps, dict) or any(type(step) is not int for step in steps.values()):
+            return {}
+        return steps
