@@ -180,7 +180,7 @@ def array(path: Path, *, dtype: DTypeLike, dimensions: int | None = None, mapped
         size = os.fstat(file.fileno()).st_size
     if found != repr(npy.dtype_to_descr(wanted)):
         raise ValueError(f"`{path}` holds {found}, not {wanted}")
-    count: int = math.prod(shape)  # type: ignore[arg-type] # what mypy knows of it is for small numbers
+    count: int = math.prod(shape)
     expected = start + wanted.itemsize * count
     if size != expected:
         raise ValueError(f"`{path}` has {size:,} bytes, its header says {expected:,}")
