@@ -43,6 +43,7 @@ def misordered(start: Tree, end: Tree, operations: Iterable[Operation]) -> list[
             if each.name == "rename":
                 files.discard(each.source)
                 names.add(each.source)
+                there.discard(each.source)
             names.add(path)
             if path.endswith(JOURNAL):
                 journals.add(path)

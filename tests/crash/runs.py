@@ -37,9 +37,14 @@ def checkpoints(wanted: Tree, tree: Tree, run: str, keep_last: int | None, keep_
     """
     before, now = _promised(wanted, run), _promised(tree, run)
     lines = []
-    newest = max(before, key=lambda file: before[file]["step"])
-    if newest not in now:
+    newest, ours = (max(each, key=lambda file: each[file]["step"], default="") for each in (before, now))
+    if not ours or now[ours]["step"] != before[newest]["step"]:
         lines.append(f"`{run}/{newest}` is missing")
+    elif ours != newest:  # saved by the way out of an error
+        if not trees.same(ours, _data(wanted, f"{run}/{newest}") or b"", _data(tree, f"{run}/{ours}") or b""):
+            lines.append(f"`{run}/{ours}` has not the contents of `{newest}`")
+        if now[ours].get("bits_per_byte") != before[newest].get("bits_per_byte"):
+            lines.append(f"`{run}/{ours}` has not the score of `{newest}`")
     for file in sorted(before.keys() & now.keys()):
         for name in (f"{run}/{file}", f"{run}/{file.removesuffix('.pt')}.json"):
             if not trees.same(name, _data(wanted, name) or b"", _data(tree, name) or b""):
