@@ -59,7 +59,7 @@ def _both(case: Case, outcomes: Sequence[sitting.Outcome]) -> Iterator[tuple[str
 
 
 def _scrubbed(tree: Tree) -> Tree:
-    """`tree` with an export that names no hash of its checkpoint, whose file holds seconds; tensors are compared."""
+    """`tree` with an export that names no hash of its checkpoint, of which the tensors are compared."""
     name = "exports/x/export.json"
     values = json.loads(tree[name].data or b"{}") if name in tree else {}
     return {**tree, name: Entry(json.dumps({**values, "inputs": [], "checksum": ""}).encode())}

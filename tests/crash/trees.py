@@ -14,7 +14,7 @@ from typing import Any
 
 OLD_NS = 1_600_000_000_000_000_000  # files of input were written long ago
 # The fields that hold times, speeds and memory, and the checksum over them: all that may differ in equal artifacts.
-# Hashes and sizes of `.pt` files follow the seconds that a run's state holds; their tensors are compared instead.
+# Of `.pt` files the tensors and values are compared: a resumed run shares other strings in the pickle.
 CLOCKS = frozenset(
     {
         "seconds",
