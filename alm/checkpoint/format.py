@@ -65,6 +65,12 @@ def step_of(path: Path) -> int | None:
     return int(match[1]) if match else None
 
 
+def is_interrupted(path: Path) -> bool:
+    """Whether the checkpoint was saved between two that were due: what is done after its step may be missing."""
+    match = _NUMBERED.fullmatch(path.name)
+    return match is not None and match[2] is not None
+
+
 def numbered(run: Path) -> list[Path]:
     """The numbered checkpoints of `run` that have metadata, newest first."""
     files.ensure_published(run)

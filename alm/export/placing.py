@@ -12,8 +12,9 @@ from alm.errors import AlmError, ArtifactError, shell
 
 
 def records(folder: Path) -> tuple[FileRecord, ...]:
-    """What lies in `folder`."""
-    return tuple(artifacts.record(path, relative_to=folder) for path in sorted(folder.iterdir()))
+    """What lies in `folder`, but for hidden files: those are of work in progress."""
+    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return tuple(artifacts.record(path, relative_to=folder) for path in visible)
 
 
 def publish(stage: Path, out: Path, metadata: ExportMetadata | ImportMetadata, *, name: str, force: bool) -> None:

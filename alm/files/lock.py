@@ -29,6 +29,7 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # a link in a stranger's folder could name any file
 _MOST_BYTES = 4096
 _PAUSE_SECONDS = 0.01
+_WRITING_SECONDS = 10.0
 _GLANCE_SECONDS = 0.2  # somebody who only asks who holds the lock holds it for far less
 
 
@@ -98,24 +99,40 @@ def _make_folders(folder: Path) -> list[Path]:
 def _acquire(lock: Path, what: str, patience_seconds: float) -> int:
     """A descriptor of `lock` that holds it."""
     end = time.monotonic() + patience_seconds
-    while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | _NO_LINKS, 0o666)
-        try:
-            if _try_lock(descriptor):
-                if _is_same(descriptor, lock):
-                    _write(descriptor)
-                    return descriptor
-                os.close(descriptor)  # its last holder removed it while we waited: take the new one
-                continue
-        except OSError as error:
-            os.close(descriptor)
-            if error.errno not in _NO_LOCKS:
-                raise
-            return _acquire_by_name(lock, what)
-        os.close(descriptor)
+    while (descriptor := _attempt(lock)) is None:
         if time.monotonic() >= end:
             raise _refusal(lock, what)
         time.sleep(_PAUSE_SECONDS)
+    return descriptor
+
+
+def _attempt(lock: Path) -> int | None:
+    """A descriptor of `lock` that holds it, None where that failed for now."""
+    try:
+        descriptor, is_new = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINKS, 0o666), True
+    except FileNotFoundError:  # another process made the folder, and removed it as it was empty
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        return None
+    except FileExistsError:
+        try:
+            descriptor, is_new = os.open(lock, os.O_RDWR | _NO_LINKS), False
+        except FileNotFoundError:  # its holder removed it meanwhile
+            return None
+    try:
+        is_held = _try_lock(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            os.close(descriptor)
+            raise
+        is_held = is_new  # only one process can make it
+        if not is_new:
+            _remove_left_behind(lock)  # for the next attempt
+    # Its last holder may have removed it while we opened it: then another one takes the new file.
+    if is_held and _is_same(descriptor, lock):
+        _write(descriptor)
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _refusal(lock: Path, what: str) -> AlmError:
@@ -129,21 +146,21 @@ def _refusal(lock: Path, what: str) -> AlmError:
     )
 
 
-def _acquire_by_name(lock: Path, what: str) -> int:
-    """The lock where the file system has none: a file that only one process can make."""
+def _remove_left_behind(lock: Path) -> None:
+    """Where the file system has no locks: remove `lock` if the process that made it is known not to run any more."""
     owner = _read(lock)
-    if owner is None or not owner.may_run():
-        # Of several that find it stale, the rename lets one through; the others find nothing to rename.
-        stale = lock.with_name(f"{lock.name}.stale-{os.getpid()}")
-        with contextlib.suppress(OSError):
-            lock.replace(stale)
-            stale.unlink()
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-    except FileExistsError:
-        raise _refusal(lock, what) from None
-    _write(descriptor)
-    return descriptor
+    if owner is None:
+        with contextlib.suppress(OSError):  # no owner yet: it was made just now, or is not a lock of ours
+            if time.time() - lock.stat().st_mtime < _WRITING_SECONDS:
+                return
+    elif owner.may_run():
+        return
+    aside = lock.with_name(f"{lock.name}.stale-{os.getpid()}")
+    with contextlib.suppress(OSError):
+        lock.replace(aside)
+        if _read(aside) != owner:  # another process was faster, and this is its new one: put it back
+            os.link(aside, lock)
+        aside.unlink()
 
 
 def _release(lock: Path, descriptor: int) -> None:

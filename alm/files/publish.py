@@ -9,6 +9,8 @@ others are complete, goes first and comes last, so at no instant does it describ
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -73,6 +75,9 @@ def clear(folder: Path, label: str) -> None:
     """Remove what a killed process left in `folder`: staged and temporary files. Hold its lock."""
     _clear(folder / f".{label}.staging")
     remove_stale(folder)
+    if (folder / LOCK_NAME).exists():
+        with exclusive(folder / LOCK_NAME, what=f"`{folder}`", patience_seconds=_PATIENCE_SECONDS):
+            pass  # which removes it
 
 
 def _clear(folder: Path) -> None:
@@ -101,6 +106,7 @@ def publish(
     `ensure_published` completes the change.
     """
     prefix, after = stage.relative_to(folder).as_posix(), set(follows)
+    replaces, outdated = set(replaces), set(outdated)
     staged = sorted(path.relative_to(stage).as_posix() for path in stage.rglob("*") if not path.is_dir())
     assert last is None or last in staged, last
     pairs = [(f"{prefix}/{name}", name) for name in staged if name != last and name not in after]
@@ -109,14 +115,18 @@ def publish(
     journal = _Journal(
         last=last,
         last_source=None if last is None else f"{prefix}/{last}",
-        withdraws=sorted(set(replaces) - written),
+        withdraws=sorted(replaces - written),
         moves=pairs,
         follows=[(f"{prefix}/{name}", name) for name in staged if name in after],
-        removes=sorted(set(outdated) - written),
+        removes=sorted(outdated - written),
         clear=[prefix],
     )
     for name in _names(journal):
         inside(folder, name)
+    for name in (*written, *replaces, *outdated):  # what cannot be done must not be begun
+        with explained(folder / name):
+            if (folder / name).is_dir() and not (folder / name).is_symlink():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     with explained(folder):
         for name in staged:
             sync_file(stage / name)
@@ -142,20 +152,18 @@ def ensure_published(folder: Path) -> None:
 
 
 def sweep(folder: Path, label: str, *, also: Iterable[Path] = ()) -> None:
-    """Remove what a killed process left in `folder`: staged and temporary files, its lock, and the folders `also`.
+    """Remove what a killed process left in `folder`: staged and temporary files, locks, and the folders `also`.
 
     Does nothing where another process is at work, or where the folder may not be written.
     """
-    stage, lock = folder / f".{label}.staging", folder / f".{label}.lock"
-    left = [path for path in (stage, lock, *also) if path.exists()]
-    if not left and not any(folder.glob(".*.tmp-*")):
-        return
-    with contextlib.suppress(AlmError), exclusive(lock, what=f"`{folder}`"):
-        ensure_published(folder)
-        for path in left:
-            if path != lock:
+    lock = folder / f".{label}.lock"
+    left = [folder / f".{label}.staging", *also]
+    if any(path.exists() for path in (lock, folder / LOCK_NAME, *left)) or any(folder.glob(".*.tmp-*")):
+        with contextlib.suppress(AlmError), exclusive(lock, what=f"`{folder}`"):
+            ensure_published(folder)
+            clear(folder, label)
+            for path in left:
                 _clear(path)
-        remove_stale(folder)
 
 
 def _complete(folder: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from textwrap import dedent
 
 from alm.errors import AlmError, InputError
-from alm.files import publish, workspace
+from alm.files import publish, workspace, write_text
 from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.pretokenize import PATTERNS
 from alm.tokenizers.probes import PROBES
@@ -55,7 +55,7 @@ def export(tokenizer: Tokenizer, out: Path, *, force: bool = False) -> list[Path
             )
     with workspace(out, "export", what=f"`{out}`") as stage:
         for file, text in written.items():
-            (stage / file).write_text(text, encoding="utf-8", newline="\n")
+            write_text(stage / file, text)
         publish(stage, out, last=f"{name}.py")
     return [out / file for file in written]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from alm import device, distributed
 from alm.artifacts import RunMetadata
 from alm.checkpoint.background import CheckpointWriter, NoWriter
+from alm.checkpoint.format import is_interrupted
 from alm.checkpoint.load import Found, newest
 from alm.checkpoint.retain import reconcile
 from alm.corpus.split import TRAIN, VALIDATION
@@ -183,8 +184,9 @@ def _train(
                 raise out_of_time(time.monotonic() - limit.started)
             path = writer.save_now(checkpoint_of(job, state), interrupted=True)
             raise stopped(job, path, state.step, agreement.reason)
-        # The disk was full: it may have room now.
-        if state.step > resumed and not world.from_main(lambda: writer.has_saved(state.step)):
+        # The disk was full, and may have room now; or all that was missing is what follows the last step.
+        is_new = state.step > resumed or (found is not None and is_interrupted(found.path))
+        if is_new and not world.from_main(lambda: writer.has_saved(state.step)):
             scored = [row for row in metrics.read(job.out) if row["step"] == state.step and "bits_per_byte" in row]
             score = scored[-1]["bits_per_byte"] if scored else None
             writer.save_now(checkpoint_of(job, state), bits_per_byte=score)

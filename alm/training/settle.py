@@ -13,6 +13,7 @@ import torch
 
 from alm import artifacts, device
 from alm.artifacts import RunMetadata
+from alm.checkpoint.format import is_interrupted
 from alm.checkpoint.load import Found, newest, verify
 from alm.corpus.split import VALIDATION
 from alm.device import Choice
@@ -78,8 +79,7 @@ def settle(
         return Settled(config, asked, environment, None, is_finished=False)
     found = _resume_point(out, resume, on_event)
     _check_lineage(run.read_metadata(out), packed, out)
-    is_finished = found is not None and found.step >= config.training.max_steps and _is_scored(packed, out, found.step)
-    return Settled(config, asked, environment, found, is_finished)
+    return Settled(config, asked, environment, found, _is_finished(found, config, packed, out))
 
 
 def _as_decided(config: RunConfig, out: Path, on_event: Listener, *, has_budget: bool) -> tuple[RunConfig, Asked]:
@@ -179,8 +179,14 @@ def _resume_point(out: Path, resume: Resume, on_event: Listener) -> Found | None
     return newest(out, on_event=on_event)
 
 
+def _is_finished(found: Found | None, config: RunConfig, packed: PackedData, out: Path) -> bool:
+    """Whether nothing is left to do, not even what follows the last step: a stop or an error may cut that short."""
+    if found is None or found.step < config.training.max_steps or is_interrupted(found.path):
+        return False
+    return _is_scored(packed, out, found.step)
+
+
 def _is_scored(packed: PackedData, out: Path, step: int) -> bool:
-    """Whether the score of the last step is there: a stop may have cut it short."""
     if not packed.metadata.sequences(VALIDATION):
         return True
     return any(row["step"] == step and "bits_per_byte" in row for row in metrics.read(out))
