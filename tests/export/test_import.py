@@ -442,7 +442,7 @@ def test_a_folder_without_files_to_read(folder_of: Callable[..., tuple[Path, Any
         ('{"weight_map": {"a": "../other.safetensors"}}', "names `../other.safetensors`, which does not lie beside it"),
         ('{"weight_map": {"a": "other.safetensors"}}', "is missing, which"),
         ('{"weight_map": 3}', "is damaged"),
-        ("{", "is damaged"),
+        ("{", "is not JSON"),
     ):
         index.write_text(text)
         with pytest.raises(InputError, match=fault):
@@ -451,9 +451,9 @@ def test_a_folder_without_files_to_read(folder_of: Callable[..., tuple[Path, Any
     with pytest.raises(InputError, match="holds no JSON object"):
         import_model(folder, out=tmp_path / "run")
     (folder / "config.json").write_text("{")
-    with pytest.raises(InputError, match="is no JSON"):
+    with pytest.raises(InputError, match="is not JSON"):
         import_model(folder, out=tmp_path / "run")
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         import_model(folder / "config.json", out=tmp_path / "run")
 
 
