@@ -47,8 +47,7 @@ def _both(case: Case, outcomes: Sequence[sitting.Outcome]) -> Iterator[tuple[str
     said = "\n".join(f"exit code {each.code}\n{each.err[-700:]}" for each in outcomes)
     codes = sorted(each.code for each in outcomes)
     if codes == [0, 0]:
-        is_current = any("up to date" in each.err for each in outcomes)
-        if not is_current and not case.name.startswith(SILENT):
+        if all(map(_has_worked, outcomes)) and not case.name.startswith(SILENT):
             yield "both worked", said
     elif codes != [0, 1]:
         yield "not exactly one worked", said
@@ -56,6 +55,15 @@ def _both(case: Case, outcomes: Sequence[sitting.Outcome]) -> Iterator[tuple[str
         refused = next(each for each in outcomes if each.code == 1)
         if refused.err.count("Error: ") != 1 or "Hint: " not in refused.err or "Traceback" in refused.err:
             yield "refused without one clear message", said
+
+
+def _has_worked(outcome: sitting.Outcome) -> bool:
+    """Whether the process changed more than hidden files and folders: one that finds all up to date does not."""
+    return any(
+        not any(part.startswith(".") for part in each.path.split("/"))
+        for each in outcome.operations
+        if each.name in ("create", "write", "rename", "link", "copy")
+    )
 
 
 def _scrubbed(tree: Tree) -> Tree:
