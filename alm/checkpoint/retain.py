@@ -150,7 +150,8 @@ def rewind(run: Path, *, step: int, rows: Mapping[str, tuple[bytes, bytes]]) -> 
             point_at(path, stage / link)
         for path in later:  # by two names for a moment, so that at no instant metadata is without its file
             if path.is_file():
-                (stage / folder.name).mkdir(exist_ok=True)
+                with files.explained(folder):
+                    (stage / folder.name).mkdir(exist_ok=True)
                 point_at(path, stage / folder.name / path.name)
         for name, (kept, gone) in rows.items():
             files.write_bytes(stage / name, kept)

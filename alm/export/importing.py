@@ -82,32 +82,46 @@ def import_model(
     """
     folder = open_folder(path)
     inputs = inputs_of(folder, out)
-    found = made_before(inputs, out=out, force=force, redo=redo)
-    if found is not None and (found.comparisons is not None or not compare):
-        files.sweep(out, _LABEL)
-        on_event(Noted(f"`{out}` is up to date"))
-        return found
+    made = _usable(made_before(inputs, out=out, force=force, redo=redo), compare=compare)
+    if made is None:
+        with files.workspace(out, _LABEL, what=f"an import to `{out}`") as stage:
+            # Again, as another process may have had the lock until now.
+            made = _usable(made_before(inputs, out=out, force=force, redo=redo), compare=compare)
+            if made is None:
+                metadata = _written(folder, inputs, stage, compare=compare, redo=redo, on_event=on_event)
+                placing.publish(stage, out, metadata, name=METADATA_NAME, force=force)
+                return metadata
+    files.sweep(out, _LABEL)
+    on_event(Noted(f"`{out}` is up to date"))
+    return made
+
+
+def _usable(found: ImportMetadata | None, *, compare: bool) -> ImportMetadata | None:
+    """`found`, if it was compared or need not be."""
+    return found if found is not None and (found.comparisons is not None or not compare) else None
+
+
+def _written(
+    folder: Folder, inputs: list[FileRecord], stage: Path, *, compare: bool, redo: str, on_event: Listener
+) -> ImportMetadata:
+    """Write the checkpoint into `stage`, compare it with what `transformers` makes of the folder, and describe it."""
     weights = _weights(folder)
     _warn_of_ends(folder, on_event)
-    with files.workspace(out, _LABEL, what=f"an import to `{out}`") as stage:
-        _write(folder, weights, stage)
-        comparisons = _compared(folder, weights, stage, on_event) if compare else None
-        records = placing.records(stage)
-        metadata = ImportMetadata(
-            command=redo,
-            config=dict(_CONFIG),
-            inputs=tuple(inputs),
-            kind="huggingface",
-            architecture=folder.architecture,
-            parameters=sum(tensor.numel() for tensor in weights.values()),
-            dtype=folder.stored.dtype,
-            tokenizer_sha256=folder.tokenizer.sha256,
-            not_taken=folder.not_taken,
-            comparisons=None if comparisons is None else tuple(comparisons),
-            files=records,
-        )
-        placing.publish(stage, out, metadata, name=METADATA_NAME, force=force)
-    return metadata
+    _write(folder, weights, stage)
+    comparisons = _compared(folder, weights, stage, on_event) if compare else None
+    return ImportMetadata(
+        command=redo,
+        config=dict(_CONFIG),
+        inputs=tuple(inputs),
+        kind="huggingface",
+        architecture=folder.architecture,
+        parameters=sum(tensor.numel() for tensor in weights.values()),
+        dtype=folder.stored.dtype,
+        tokenizer_sha256=folder.tokenizer.sha256,
+        not_taken=folder.not_taken,
+        comparisons=None if comparisons is None else tuple(comparisons),
+        files=placing.records(stage),
+    )
 
 
 def inputs_of(folder: Folder, out: Path) -> list[FileRecord]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from alm import artifacts, files, kinds
-from alm.artifacts import Comparison, ExportMetadata
+from alm.artifacts import Comparison, ExportMetadata, FileRecord
 from alm.errors import ArtifactError, quoted
 from alm.events import Listener, Noted, Warned, ignore
 from alm.export import card, peers, placing
@@ -36,36 +36,60 @@ def export(
     inputs and `force` is not given, and when the other tool makes something else of the files: then none of them stay.
     """
     source = load_source(checkpoint, on_event=on_event)
-    module = kinds.module_of(config)
     check(config, source, out)
-    values = config.model_dump(mode="json")
     inputs = [artifacts.record(path, relative_to=out) for path in (source.path, source.tokenizer_path)]
+    made = _made(config, inputs, out, force=force, compare=compare, redo=redo)
+    if made is None:
+        with files.workspace(out, _LABEL, what=f"an export to `{out}`") as stage:
+            # Again, as another process may have had the lock until now.
+            made = _made(config, inputs, out, force=force, compare=compare, redo=redo)
+            if made is None:
+                metadata = _written(config, source, inputs, stage, out, compare=compare, redo=redo, on_event=on_event)
+                placing.publish(stage, out, metadata, name=METADATA_NAME, force=force)
+                return metadata
+    files.sweep(out, _LABEL)
+    on_event(Noted(f"`{out}` is up to date"))
+    return made
+
+
+def _made(
+    config: TargetConfig, inputs: list[FileRecord], out: Path, *, force: bool, compare: bool, redo: str
+) -> ExportMetadata | None:
+    """What `out` holds already, if it was compared or need not be."""
+    values = config.model_dump(mode="json")
     found = artifacts.current(out / METADATA_NAME, ExportMetadata, config=values, inputs=inputs, force=force, redo=redo)
-    if found is not None and (found.comparisons is not None or not compare):
-        files.sweep(out, _LABEL)
-        on_event(Noted(f"`{out}` is up to date"))
-        return found
-    with files.workspace(out, _LABEL, what=f"an export to `{out}`") as stage:
-        module.write(config, source, stage)
-        comparisons = _compared(module, config, source, stage, on_event) if compare else None
-        files.write_text(
-            stage / card.NAME, card.text(config, source, comparisons, name=config.repo or out.resolve().name)
-        )
-        metadata = ExportMetadata(
-            command=redo,
-            config=values,
-            inputs=tuple(inputs),
-            to=values["kind"],
-            name=source.name,
-            step=source.step,
-            parameters=source.parameters,
-            tokenizer_sha256=source.tokenizer.sha256,
-            comparisons=None if comparisons is None else tuple(comparisons),
-            files=placing.records(stage),
-        )
-        gc.collect()  # Windows moves no file that a tool which compared it still has open
-        placing.publish(stage, out, metadata, name=METADATA_NAME, force=force)
-    return metadata
+    return found if found is not None and (found.comparisons is not None or not compare) else None
+
+
+def _written(
+    config: TargetConfig,
+    source: Source,
+    inputs: list[FileRecord],
+    stage: Path,
+    out: Path,
+    *,
+    compare: bool,
+    redo: str,
+    on_event: Listener,
+) -> ExportMetadata:
+    """Write the files into `stage`, have the other tool read them, and describe them."""
+    module, values = kinds.module_of(config), config.model_dump(mode="json")
+    module.write(config, source, stage)
+    comparisons = _compared(module, config, source, stage, on_event) if compare else None
+    files.write_text(stage / card.NAME, card.text(config, source, comparisons, name=config.repo or out.resolve().name))
+    gc.collect()  # Windows moves no file that a tool which compared it still has open
+    return ExportMetadata(
+        command=redo,
+        config=values,
+        inputs=tuple(inputs),
+        to=values["kind"],
+        name=source.name,
+        step=source.step,
+        parameters=source.parameters,
+        tokenizer_sha256=source.tokenizer.sha256,
+        comparisons=None if comparisons is None else tuple(comparisons),
+        files=placing.records(stage),
+    )
 
 
 def _check_place(out: Path, source: Source) -> None:

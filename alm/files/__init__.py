@@ -8,7 +8,7 @@ fsync, rename, fsync of the folder. `publish` makes several files appear togethe
 from alm.files.lock import Owner, exclusive, holder
 from alm.files.packed import Readable, chunks, compression, open_binary, suffix
 from alm.files.parse import array, bounded_bytes, parse_json, raw_array, read_json
-from alm.files.publish import clear, ensure_published, inside, publish, staging, sweep, workspace
+from alm.files.publish import clear, ensure_published, inside, publish, remove_folder, staging, sweep, workspace
 from alm.files.read import as_text, not_utf8, read_bytes, read_text, readable, regular, sha256
 from alm.files.write import (
     atomic,
@@ -52,6 +52,7 @@ __all__ = [
     "read_text",
     "readable",
     "regular",
+    "remove_folder",
     "sha256",
     "staging",
     "suffix",

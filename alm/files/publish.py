@@ -62,28 +62,30 @@ def staging(folder: Path, label: str) -> Iterator[Path]:
     """
     stage = folder / f".{label}.staging"
     with explained(folder):
-        _clear(stage)
+        remove_folder(stage)
         stage.mkdir(parents=True)
     try:
         yield stage
     finally:
         if not (folder / JOURNAL_NAME).exists():  # else what it has to move is still in there
-            _clear(stage)
+            remove_folder(stage)
 
 
 def clear(folder: Path, label: str) -> None:
     """Remove what a killed process left in `folder`: staged and temporary files. Hold its lock."""
-    _clear(folder / f".{label}.staging")
+    remove_folder(folder / f".{label}.staging")
     remove_stale(folder)
     if (folder / LOCK_NAME).exists():
         with exclusive(folder / LOCK_NAME, what=f"`{folder}`", patience_seconds=_PATIENCE_SECONDS):
             pass  # which removes it
 
 
-def _clear(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
+    """Remove `folder` with all that is in it, as far as the disk lets us: what stays is removed at the next start."""
     if folder.is_symlink():
         folder.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(2):  # one error need not last
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def publish(
@@ -107,7 +109,10 @@ def publish(
     """
     prefix, after = stage.relative_to(folder).as_posix(), set(follows)
     replaces, outdated = set(replaces), set(outdated)
-    staged = sorted(path.relative_to(stage).as_posix() for path in stage.rglob("*") if not path.is_dir())
+    names = (path.relative_to(stage).as_posix() for path in stage.rglob("*") if not path.is_dir())
+    staged = sorted(
+        names, key=lambda name: (name.endswith(".json"), name)
+    )  # metadata after the files that it describes
     assert last is None or last in staged, last
     pairs = [(f"{prefix}/{name}", name) for name in staged if name != last and name not in after]
     pairs += (moves or {}).items()
@@ -163,7 +168,7 @@ def sweep(folder: Path, label: str, *, also: Iterable[Path] = ()) -> None:
             ensure_published(folder)
             clear(folder, label)
             for path in left:
-                _clear(path)
+                remove_folder(path)
 
 
 def _complete(folder: Path) -> None:
@@ -182,7 +187,7 @@ def _complete(folder: Path) -> None:
             hint=f"{_cure(error, folder)}; then run `{shell('alm', 'info', folder)}`, which completes it",
         ) from error
     for name in journal.clear:
-        _clear(inside(folder, name))
+        remove_folder(inside(folder, name))
 
 
 def _cure(error: OSError, folder: Path) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -24,7 +23,7 @@ from alm.corpus.split import SPLITS, TRAIN, VALIDATION
 from alm.engines import Engine
 from alm.errors import ConfigError, InputError
 from alm.events import Listener, Noted, Progressed, Warned, ignore
-from alm.files import publish, sweep, workspace
+from alm.files import publish, remove_folder, sweep, workspace
 from alm.packing import foreign
 from alm.packing.assemble import ShardWork, assemble
 from alm.packing.config import PackConfig
@@ -96,9 +95,9 @@ def _parts_while_of_use(state: Path) -> Iterator[None]:
     try:
         yield
     except InputError:
-        shutil.rmtree(state, ignore_errors=True)
+        remove_folder(state)
         raise
-    shutil.rmtree(state, ignore_errors=True)
+    remove_folder(state)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from textwrap import dedent
 
 from alm.errors import AlmError, InputError
-from alm.files import publish, workspace, write_text
+from alm.files import ensure_published, publish, workspace, write_text
 from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.pretokenize import PATTERNS
 from alm.tokenizers.probes import PROBES
@@ -47,6 +47,7 @@ def export(tokenizer: Tokenizer, out: Path, *, force: bool = False) -> list[Path
     _check(tokenizer)
     name = _module_name(out)
     written = {f"{name}.tiktoken": ranks(tokenizer), f"{name}.py": module(tokenizer, name)}
+    ensure_published(out)
     for file, text in written.items():
         path = out / file
         if path.exists() and path.read_bytes() != text.encode() and not force:
