@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from builders import SMALL
 
+from alm.files import exclusive
+
 Run = Any  # (exit code, stdout, stderr) of a command line
 
 
@@ -162,12 +164,11 @@ def test_a_checkpoint_copied_elsewhere_can_be_sampled(trained: Path, run: Run) -
     assert "Warning" in err
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows cannot ask whether a process lives")
 def test_two_cannot_train_in_one_folder(trained: Path, run: Run) -> None:
-    Path("runs/pico-pretrain/.lock").write_text(str(os.getppid()))
-    longer = ["--set", "training.max_steps=9"]
-    refused(run, trained / "runs", "pretrain", *longer, phrase="is being trained by process")
-    Path("runs/pico-pretrain/.lock").write_text("4194999")  # no process can have that id
+    lock, longer = Path("runs/pico-pretrain/.lock"), ["--set", "training.max_steps=9"]
+    with exclusive(lock, what="a test"):
+        refused(run, trained / "runs", "pretrain", *longer, phrase="is being worked on by process")
+    lock.write_text(str(os.getppid()))  # a number alone locks nothing
     assert run("pretrain", *longer)[0] == 0
 
 
