@@ -9,6 +9,7 @@ import hashlib
 import json
 import lzma
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from typing import BinaryIO
 import pytest
 
 from alm import files
-from alm.errors import AlmError, InputError
+from alm.errors import AlmError, ArtifactError, InputError
 from alm.files import packed as packing
 
 
@@ -278,3 +279,78 @@ def test_a_process_that_only_waits_for_its_exit_code_to_be_asked_runs_no_more() 
             pass
         assert not files.is_running(process.pid)
         assert files.is_running(os.getppid())
+
+
+def test_a_journal_of_a_stranger_touches_no_file_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "too.txt").write_text("mine")
+    (tmp_path / ".x.staging").mkdir()
+    (tmp_path / ".x.staging" / "precious.txt").write_text("theirs")
+    for journal in (
+        {"removes": ["precious.txt", "mine/too.txt"], "stage": ".x.staging"},
+        {"withdraws": ["precious.txt"], "stage": ".x.staging"},
+        {"moves": [[".x.staging/precious.txt", "precious.txt"]], "stage": ".x.staging"},
+        {"moves": [["precious.txt", "../x"]], "stage": ".x.staging"},
+        {"removes": [], "stage": "mine"},
+        {"removes": ["/etc/x"], "stage": ".x.staging"},
+        {"there": {"precious.txt": [4, 0]}, "removes": ["precious.txt"], "stage": ".x.staging"},
+    ):
+        (tmp_path / ".journal.json").write_text(json.dumps({"last": None, "last_source": None, **journal}))
+        with contextlib.suppress(AlmError):
+            files.ensure_published(tmp_path)
+        assert (tmp_path / "precious.txt").read_text() == "mine"
+        assert (tmp_path / "mine" / "too.txt").read_text() == "mine"
+
+
+def test_a_change_that_cannot_be_completed_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(tmp_path, {"a": b"1", "meta": b"1"}, replaces=[])
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda self, missing_ok=False: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            publish(tmp_path, {"b": b"2", "meta": b"2"}, replaces=["a"])
+    shutil.rmtree(tmp_path / ".x.staging")  # by somebody who tidies up
+    with pytest.raises(ArtifactError, match="cannot be completed"):
+        files.ensure_published(tmp_path)
+    assert contents(tmp_path) == {"a": b"1", "meta": b"1"}
+
+
+def test_leftovers_of_other_programs_stay(tmp_path: Path) -> None:
+    (tmp_path / ".notes.tmp-4194999").write_text("mine")
+    (tmp_path / "..journal.json.tmp-4194999").write_text("half")
+    files.sweep(tmp_path, "x")
+    assert names(tmp_path) == [".notes.tmp-4194999"]
+
+
+def test_a_folder_where_a_file_should_be_is_refused_before_anything_changes(tmp_path: Path) -> None:
+    publish(tmp_path, {"a": b"1", "meta": b"1"}, replaces=[])
+    (tmp_path / "b").mkdir()
+    with pytest.raises(AlmError, match="Is a directory"):
+        publish(tmp_path, {"a": b"2", "b": b"2", "meta": b"2"}, replaces=["a"])
+    assert contents_of_files(tmp_path) == {"a": b"1", "meta": b"1"}
+
+
+def contents_of_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_work_is_done(tmp_path: Path) -> None:
+    with pytest.raises(AlmError, match="not UTF-8"), files.workspace(tmp_path / "caf\udce9", "x", what="it"):
+        pytest.fail("work was done")
+    assert json.loads(files.indented_json({"a": "caf\udce9 é"})) == {"a": "caf\udce9 é"}
+
+
+def test_who_may_not_write_waits_for_a_publication_and_is_not_kept_from_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, looks = tmp_path / ".journal.json", []
+    journal.write_text("{}")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    publishing = sys.modules["alm.files.publish"]  # the function has its name
+    monkeypatch.setattr(publishing, "_READER_SECONDS", 0)
+    with pytest.raises(ArtifactError, match="is being published"):
+        files.ensure_published(tmp_path)
+    monkeypatch.setattr(publishing, "_READER_SECONDS", 60)
+    monkeypatch.setattr("time.sleep", lambda seconds: (looks.append(seconds), journal.unlink()))
+    files.ensure_published(tmp_path)
+    assert len(looks) == 1

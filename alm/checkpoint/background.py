@@ -6,6 +6,7 @@ thread, one checkpoint at a time.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -104,8 +105,12 @@ class CheckpointWriter:
     def save_now(
         self, checkpoint: Checkpoint, *, interrupted: bool = False, bits_per_byte: float | None = None
     ) -> Path:
-        """Save `checkpoint` itself and wait for it: for the end of a run, where nothing else goes on."""
-        self.wait()
+        """Save `checkpoint` itself and wait for it: for the end of a run, where nothing else goes on.
+
+        An error of the one in flight does not matter any more, if this one is saved.
+        """
+        with contextlib.suppress(AlmError):
+            self.wait()
         path = self._write(checkpoint, interrupted=interrupted, bits_per_byte=bits_per_byte)
         self._tell(checkpoint.step, path)
         return path

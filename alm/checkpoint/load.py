@@ -29,6 +29,7 @@ from alm.errors import AlmError, ArtifactError
 from alm.events import Listener, Warned, ignore
 
 _SUFFIX, _METADATA_SUFFIX = ".pt", ".json"
+_ATTEMPTS = 5
 _TRAIN_HINT = "run `alm pretrain` to make one"
 
 
@@ -121,6 +122,38 @@ def newest(run: Path, *, on_event: Listener = ignore) -> Found | None:
     if known:
         on_event(Warned(f"no checkpoint in `{run}` is whole: it begins again at step 0", None))
     return None
+
+
+def open_checkpoint(
+    path: Path, *, device: torch.device | str = "cpu", with_optimizer: bool = True, on_event: Listener = ignore
+) -> tuple[Found | None, Checkpoint]:
+    """The checkpoint in `path`, verified, and what vouches for it: None for a copy without metadata, with a warning.
+
+    `ckpt-last.pt` of a run that is training may become another file at any time: then it is read again.
+    """
+    for attempt in range(_ATTEMPTS):
+        before = _identity(path)
+        try:
+            found = None
+            if path.is_file() and not has_promise(path):
+                on_event(Warned(f"no metadata beside `{path}` can say whether it is whole"))
+            else:
+                found = verify(path)
+            step = None if found is None else found.step
+            return found, load_checkpoint(path, device=device, step=step, with_optimizer=with_optimizer)
+        except ArtifactError:
+            if path.name not in LINK_NAMES or attempt == _ATTEMPTS - 1 or _identity(path) == before:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What distinguishes the file that now has this name from another one."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def load_checkpoint(

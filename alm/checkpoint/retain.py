@@ -13,11 +13,11 @@ from pathlib import Path
 
 from alm import files
 from alm.artifacts import CheckpointMetadata
+from alm.checkpoint import STAGING
 from alm.checkpoint.format import BEST_NAME, LAST_NAME, LINK_NAMES, age, numbered, step_of
 from alm.checkpoint.load import promise
 from alm.errors import ArtifactError
 
-STAGING = "checkpoint"
 _ASIDE = "set-aside"
 _COPY_BYTES = 1 << 20
 
@@ -73,7 +73,9 @@ def surplus(run: Path, known: Known, retention: Retention) -> list[str]:
     """
     kept = retention.kept(known)
     gone = [path for path in numbered(run) if path not in kept] if kept else []
-    return [name for path in gone for name in (path.name, path.with_suffix(".json").name)]
+    # Another name for one that goes would have no metadata to vouch for it.
+    names = [BEST_NAME] if not retention.best and any(_is(run / BEST_NAME, path) for path in gone) else []
+    return [*names, *(name for path in gone for name in (path.name, path.with_suffix(".json").name))]
 
 
 def reconcile(run: Path, retention: Retention) -> bool:
@@ -87,14 +89,13 @@ def reconcile(run: Path, retention: Retention) -> bool:
         return False
     wanted = links(known, retention)
     wrong = {link: path for link, path in wanted.items() if not _is(run / link, path)}
-    stale = [link for link in LINK_NAMES if link not in wanted and _is_unvouched(run, link, known)]
     removes = surplus(run, known, retention)
-    if not (wrong or stale or removes):
+    if not (wrong or removes):
         return False
     with files.staging(run, STAGING) as stage:
         for link, path in wrong.items():
             point_at(path, stage / link)
-        files.publish(stage, run, last=None, replaces=stale, outdated=removes)
+        files.publish(stage, run, last=None, outdated=removes)
     return True
 
 
@@ -107,16 +108,11 @@ def links(known: Known, retention: Retention) -> dict[str, Path]:
 
 def _is(link: Path, path: Path) -> bool:
     """Whether `link` is `path` by another name, or a copy of it."""
-    if not link.is_file():
+    if not (link.is_file() and path.is_file()):
         return False
     if link.samefile(path):
         return True
     return link.stat().st_size == path.stat().st_size and files.sha256(link) == files.sha256(path)
-
-
-def _is_unvouched(run: Path, link: str, known: Known) -> bool:
-    """Whether `link` is there, and is none of `known`."""
-    return (run / link).is_file() and not any(_is(run / link, path) for path in known)
 
 
 def point_at(path: Path, link: Path) -> None:

@@ -14,8 +14,9 @@ import torch
 
 from alm import artifacts, files
 from alm.artifacts import CheckpointMetadata
+from alm.checkpoint import STAGING
 from alm.checkpoint.format import LINK_NAMES, Checkpoint, name
-from alm.checkpoint.retain import STAGING, Retention, links, point_at, surplus, whole_in
+from alm.checkpoint.retain import Retention, links, point_at, surplus, whole_in
 
 _NEVER: Callable[[], bool] = bool
 _ALL = Retention(last=1)

@@ -112,16 +112,21 @@ def _run(arguments: Sequence[str] | None) -> None:
     except AlmError as error:
         ui.show_error(error)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader of our output is gone; without this Python complains once more while it closes stdout.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(EXIT_FAILURE) from None
+        from alm.files import system_error
+
+        ui.show_error(system_error(error))
+        raise SystemExit(EXIT_FAILURE) from None
     except SystemExit as ending:
         if ending.code == EXIT_INTERRUPTED:  # Typer makes this of Ctrl-C, and says nothing
             goes_on = bool(words) and words[0] in _GOES_ON
             kept = "; what was finished is kept, and the same command goes on from there" if goes_on else ""
             ui.talk(f"interrupted{kept}")
         raise
-    except BrokenPipeError:
-        # The reader of our output is gone; without this Python complains once more while it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(EXIT_FAILURE) from None
     except Exception:  # noqa: BLE001 - the one place: whatever gets here is a bug, and says so
         ui.show_bug()
         raise SystemExit(EXIT_BUG) from None

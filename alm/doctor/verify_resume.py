@@ -20,9 +20,9 @@ from typing import Any, Literal
 
 import torch
 
+from alm.checkpoint import STAGING
 from alm.checkpoint.format import LAST_NAME, Checkpoint, numbered
 from alm.checkpoint.load import load_checkpoint
-from alm.checkpoint.retain import STAGING
 from alm.config.load import write_yaml
 from alm.doctor import damage
 from alm.doctor.example import example_config, example_data

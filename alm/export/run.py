@@ -37,7 +37,10 @@ def export(
     """
     source = load_source(checkpoint, on_event=on_event)
     check(config, source, out)
-    inputs = [artifacts.record(path, relative_to=out) for path in (source.path, source.tokenizer_path)]
+    inputs = [  # by the hashes of what was loaded: training may have saved another one by now
+        artifacts.record(source.path, relative_to=out, sha256=source.sha256),
+        artifacts.record(source.tokenizer_path, relative_to=out, sha256=source.tokenizer.sha256),
+    ]
     made = _made(config, inputs, out, force=force, compare=compare, redo=redo)
     if made is None:
         with files.workspace(out, _LABEL, what=f"an export to `{out}`") as stage:

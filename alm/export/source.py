@@ -11,10 +11,10 @@ from torch import Tensor
 
 from alm import files
 from alm.artifacts import SHORT_HASH
-from alm.checkpoint.load import Found, has_promise, load_checkpoint, verify
+from alm.checkpoint.load import open_checkpoint
 from alm.device import keep_to_processors
 from alm.errors import ArtifactError, quoted, shell
-from alm.events import Listener, Warned, ignore
+from alm.events import Listener, ignore
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
 from alm.tokenizers.file import Tokenizer
@@ -69,12 +69,7 @@ def load_source(checkpoint: Path, *, on_event: Listener = ignore) -> Source:
     Raises `ArtifactError` when either is missing or damaged, or the tokenizer is not the one it was trained with.
     """
     keep_to_processors()
-    found: Found | None = None
-    if checkpoint.is_file() and not has_promise(checkpoint):
-        on_event(Warned(f"no metadata beside `{checkpoint}` can say whether it is whole"))
-    else:
-        found = verify(checkpoint)
-    loaded = load_checkpoint(checkpoint, step=None if found is None else found.step, with_optimizer=False)
+    found, loaded = open_checkpoint(checkpoint, with_optimizer=False, on_event=on_event)
     path = checkpoint.with_name(run.TOKENIZER_NAME)
     tokenizer = Tokenizer.load(path)
     if tokenizer.sha256 != loaded.tokenizer_sha256:

@@ -58,22 +58,37 @@ def exclusive(lock: Path, *, what: str, patience_seconds: float = _GLANCE_SECOND
 
     A folder that is made for the lock, and still empty at the end, goes again.
     """
-    with explained(lock):
-        made = _make_folders(lock.parent)
-        descriptor = _acquire(lock, what, patience_seconds)
+    _refuse_unwritable_name(lock)
+    made: list[Path] = []
     try:
-        yield
+        with explained(lock):
+            made = _make_folders(lock.parent)
+            descriptor = _acquire(lock, what, patience_seconds)
+        try:
+            yield
+        finally:
+            _release(lock, descriptor)
     finally:
-        _release(lock, descriptor)
         for folder in made:
             with contextlib.suppress(OSError):  # it holds something by now
                 folder.rmdir()
 
 
+def _refuse_unwritable_name(lock: Path) -> None:
+    """Metadata is UTF-8, and has to name what it is made from and what it promises."""
+    try:
+        str(lock).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise AlmError(
+            f"`{lock.parent}` has a name that is not UTF-8, which metadata could not hold",
+            hint="choose another name for the output: add `--out`",
+        ) from error
+
+
 def holder(lock: Path) -> Owner | None:
     """The process that holds `lock`, None when none does."""
     try:
-        descriptor = os.open(lock, os.O_RDWR | _NO_LINKS)
+        descriptor = _open(lock)
     except FileNotFoundError:
         return None
     except OSError:  # not ours to open: what it says is all that can be known
@@ -115,7 +130,7 @@ def _attempt(lock: Path) -> int | None:
         return None
     except FileExistsError:
         try:
-            descriptor, is_new = os.open(lock, os.O_RDWR | _NO_LINKS), False
+            descriptor, is_new = _open(lock), False
         except FileNotFoundError:  # its holder removed it meanwhile
             return None
     try:
@@ -133,6 +148,14 @@ def _attempt(lock: Path) -> int | None:
         return descriptor
     os.close(descriptor)
     return None
+
+
+def _open(lock: Path) -> int:
+    """A descriptor of `lock`. One that another user left behind can be locked, and not written to."""
+    try:
+        return os.open(lock, os.O_RDWR | _NO_LINKS)
+    except PermissionError:
+        return os.open(lock, os.O_RDONLY | _NO_LINKS)
 
 
 def _refusal(lock: Path, what: str) -> AlmError:
@@ -165,13 +188,15 @@ def _remove_left_behind(lock: Path) -> None:
 
 def _release(lock: Path, descriptor: int) -> None:
     # Removed while it is held: whoever waits for it finds that the name is another file's, or none's.
+    try:
+        with contextlib.suppress(OSError):
+            if os.name != "nt" and _is_same(descriptor, lock):
+                lock.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
     if os.name == "nt":  # which removes no open file
-        os.close(descriptor)
-    with contextlib.suppress(OSError):
-        if os.name == "nt" or _is_same(descriptor, lock):
+        with contextlib.suppress(OSError):
             lock.unlink(missing_ok=True)
-    if os.name != "nt":
-        os.close(descriptor)
 
 
 def _is_same(descriptor: int, path: Path) -> bool:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -23,7 +25,11 @@ from alm.files.write import explained, hint_for, remove_stale, sync_file, sync_f
 
 JOURNAL_NAME = ".journal.json"
 LOCK_NAME = ".journal.lock"
+_JOURNALS = f".{JOURNAL_NAME}.tmp-*"  # on their way
 _MOST_BYTES = 64 << 20
+_STAGE = re.compile(r"\.[^/]+\.staging")
+_READER_SECONDS = 2.0
+_PAUSE_SECONDS = 0.02
 _PATIENCE_SECONDS = 30.0  # another process publishes to the same folder: that takes milliseconds
 
 
@@ -33,6 +39,9 @@ class _Journal:
 
     The old promise `last` goes, then `withdraws`; `moves` (pairs of source and target) are made; the new promise comes,
     then `follows`; `removes` go.
+
+    `there` has size and time of every file that goes or is replaced. No other file is touched: whoever could write a
+    journal into somebody's folder does not know these of their files.
     """
 
     last: str | None
@@ -41,7 +50,8 @@ class _Journal:
     moves: list[tuple[str, str]] = field(default_factory=list)
     follows: list[tuple[str, str]] = field(default_factory=list)
     removes: list[str] = field(default_factory=list)
-    clear: list[str] = field(default_factory=list)  # folders that are done with
+    there: dict[str, list[int]] = field(default_factory=dict)
+    stage: str = ""
     alm_journal: int = 1
 
 
@@ -61,6 +71,7 @@ def staging(folder: Path, label: str) -> Iterator[Path]:
     Files that an earlier, killed process left under the same `label` are removed first.
     """
     stage = folder / f".{label}.staging"
+    ensure_published(folder)  # what a journal still has to move may lie there
     with explained(folder):
         remove_folder(stage)
         stage.mkdir(parents=True)
@@ -72,12 +83,11 @@ def staging(folder: Path, label: str) -> Iterator[Path]:
 
 
 def clear(folder: Path, label: str) -> None:
-    """Remove what a killed process left in `folder`: staged and temporary files. Hold its lock."""
+    """Remove what a killed process left in `folder`: staged files, and a journal it did not finish. Hold its lock."""
     remove_folder(folder / f".{label}.staging")
-    remove_stale(folder)
-    if (folder / LOCK_NAME).exists():
+    if (folder / LOCK_NAME).exists() or any(folder.glob(_JOURNALS)):
         with exclusive(folder / LOCK_NAME, what=f"`{folder}`", patience_seconds=_PATIENCE_SECONDS):
-            pass  # which removes it
+            remove_stale(folder, _JOURNALS)
 
 
 def remove_folder(folder: Path) -> None:
@@ -124,7 +134,8 @@ def publish(
         moves=pairs,
         follows=[(f"{prefix}/{name}", name) for name in staged if name in after],
         removes=sorted(outdated - written),
-        clear=[prefix],
+        there={name: known for name in {*written, *replaces, *outdated} if (known := _state(folder / name))},
+        stage=prefix,
     )
     for name in _names(journal):
         inside(folder, name)
@@ -143,17 +154,48 @@ def publish(
         _complete(folder)
 
 
+def _state(path: Path) -> list[int] | None:
+    """Size and time of the last change of `path`, None where it is not there."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
 def _names(journal: _Journal) -> list[str]:
-    names = [*journal.withdraws, *journal.removes, *journal.clear]
+    names = [*journal.withdraws, *journal.removes, journal.stage]
     names += [name for pair in [*journal.moves, *journal.follows] for name in pair]
     return names + [name for name in (journal.last, journal.last_source) if name is not None]
 
 
 def ensure_published(folder: Path) -> None:
-    """Complete what a killed process had begun to publish to `folder`; nearly always there is nothing to do."""
-    if (folder / JOURNAL_NAME).is_file():
+    """Complete what a killed process had begun to publish to `folder`; nearly always there is nothing to do.
+
+    Who may not write there waits for a moment, as somebody may be publishing just now.
+    """
+    journal = folder / JOURNAL_NAME
+    if not _is_there(journal):
+        return
+    if os.access(folder, os.W_OK):
         with exclusive(folder / LOCK_NAME, what=f"`{folder}`", patience_seconds=_PATIENCE_SECONDS):
             _complete(folder)
+        return
+    end = time.monotonic() + _READER_SECONDS
+    while _is_there(journal):
+        if time.monotonic() >= end:
+            raise ArtifactError(
+                f"`{folder}` is being published, and not complete",
+                hint=f"ask its owner to run `{shell('alm', 'info', folder)}`, which completes it",
+            )
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a folder that may not be searched, or a name that is too long: whoever opens it says so
+        return False
 
 
 def sweep(folder: Path, label: str, *, also: Iterable[Path] = ()) -> None:
@@ -163,7 +205,7 @@ def sweep(folder: Path, label: str, *, also: Iterable[Path] = ()) -> None:
     """
     lock = folder / f".{label}.lock"
     left = [folder / f".{label}.staging", *also]
-    if any(path.exists() for path in (lock, folder / LOCK_NAME, *left)) or any(folder.glob(".*.tmp-*")):
+    if any(path.exists() for path in (lock, folder / LOCK_NAME, *left)) or any(folder.glob(_JOURNALS)):
         with contextlib.suppress(AlmError), exclusive(lock, what=f"`{folder}`"):
             ensure_published(folder)
             clear(folder, label)
@@ -186,8 +228,7 @@ def _complete(folder: Path) -> None:
             f"`{folder}` is not complete yet: cannot write `{error.filename or path}`: {error.strerror or error}",
             hint=f"{_cure(error, folder)}; then run `{shell('alm', 'info', folder)}`, which completes it",
         ) from error
-    for name in journal.clear:
-        remove_folder(inside(folder, name))
+    remove_folder(inside(folder, journal.stage))
 
 
 def _cure(error: OSError, folder: Path) -> str:
@@ -199,18 +240,39 @@ def _take(folder: Path, journal: _Journal) -> None:
     last_source = None if journal.last_source is None else inside(folder, journal.last_source)
     last = None if journal.last is None else inside(folder, journal.last)
     is_promised = last_source is not None and not last_source.exists()  # then `last` is the new one already
-    if last is not None and not is_promised:
-        last.unlink(missing_ok=True)
+    _check(folder, journal)
+    if last is not None and is_promised and _state(last) in (None, journal.there.get(journal.last or "")):
+        raise _lost(folder, last)  # it never came, and will not
+    if journal.last is not None and not is_promised:
+        _remove(folder, journal, journal.last)
         sync_folder(folder)
     for name in journal.withdraws:
-        inside(folder, name).unlink(missing_ok=True)
+        _remove(folder, journal, name)
     _move(folder, journal.moves)
     if last is not None and last_source is not None and not is_promised:
         last_source.replace(last)
         sync_folder(folder)
     _move(folder, journal.follows)
     for name in journal.removes:
-        inside(folder, name).unlink(missing_ok=True)
+        _remove(folder, journal, name)
+
+
+def _check(folder: Path, journal: _Journal) -> None:
+    """Before anything goes: raise where what is to come is not there, or would replace a file that is not known."""
+    for source_name, target_name in [*journal.moves, *journal.follows]:
+        source, target = inside(folder, source_name), inside(folder, target_name)
+        now = _state(target)
+        if source.exists():
+            if now not in (None, journal.there.get(target_name)):
+                raise _lost(folder, target)
+        elif now is None:  # moved before a kill it would be there
+            raise _lost(folder, source)
+
+
+def _remove(folder: Path, journal: _Journal, name: str) -> None:
+    path = inside(folder, name)
+    if _state(path) == journal.there.get(name):  # else it is gone already, or is another file by now
+        path.unlink(missing_ok=True)
 
 
 def _move(folder: Path, pairs: Iterable[tuple[str, str]]) -> None:
@@ -226,12 +288,22 @@ def _move(folder: Path, pairs: Iterable[tuple[str, str]]) -> None:
             sync_folder(parent)
 
 
+def _lost(folder: Path, path: Path) -> ArtifactError:
+    """The error for a change that cannot be completed, as somebody has changed the files meanwhile."""
+    journal = folder / JOURNAL_NAME
+    return ArtifactError(
+        f"`{folder}` cannot be completed: `{path}` is not what it was when this was begun",
+        hint=f"run `{shell('mv', '-n', journal, folder / 'journal.aside')}`, then the command that made `{folder}`",
+    )
+
+
 def _read(path: Path) -> _Journal:
     """The journal in `path`. It may be a stranger's: names that leave the folder are refused by `inside`."""
     try:
         values = parse_json(bounded_bytes(path, most=_MOST_BYTES), allow_surrogates=True)
         journal = _Journal(**values)
         is_ours = journal.alm_journal == 1 and all(isinstance(name, str) for name in _names(journal))
+        is_ours = is_ours and isinstance(journal.there, dict) and _STAGE.fullmatch(journal.stage) is not None
         if (
             not is_ours
             or any(len(pair) != 2 for pair in [*journal.moves, *journal.follows])

@@ -40,7 +40,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         sync_folder(path.parent)
 
 
-def remove_stale(folder: Path, pattern: str = ".*.tmp-*") -> None:
+def remove_stale(folder: Path, pattern: str) -> None:
     """Remove temporary files of writers that no longer run; a live writer keeps its own."""
     for left in folder.glob(pattern):
         match = TEMPORARY.fullmatch(left.name)
@@ -107,6 +107,15 @@ def explained(path: Path) -> Iterator[None]:
         raise AlmError(f"cannot write `{path}`: {error.strerror or error}", hint=hint_for(error, path)) from error
 
 
+def system_error(error: OSError) -> AlmError:
+    """What the operating system refused, in words, where nothing closer to it has explained it."""
+    reason = error.strerror or str(error)
+    if not isinstance(error.filename, str | bytes):
+        return AlmError(f"the system refused to read or write: {reason}", hint=hint_for(error, Path("x").absolute()))
+    path = Path(os.fsdecode(error.filename))
+    return AlmError(f"cannot use `{path}`: {reason}", hint=hint_for(error, path))
+
+
 def hint_for(error: OSError, path: Path) -> str:
     """What to do about `error`, which writing or reading `path` ended in."""
     folder = path.parent
@@ -162,7 +171,18 @@ def indented_json(value: object, margin: str = "") -> str:
     if isinstance(value, list | tuple) and value:
         items = [f"{inner}{item if type(item) is int else indented_json(item, inner)}" for item in value]
         return "[\n" + ",\n".join(items) + f"\n{margin}]"
-    return _quoted(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        text = _quoted(value)
+        return text if text.isascii() or _is_text(text) else json.dumps(value)  # a name that is not UTF-8
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _quoted = json.encoder.encode_basestring

@@ -9,9 +9,9 @@ from pathlib import Path
 from alm import device
 from alm.artifacts import SHORT_HASH
 from alm.checkpoint.format import LAST_NAME
-from alm.checkpoint.load import has_promise, load_checkpoint, verify
+from alm.checkpoint.load import open_checkpoint
 from alm.errors import ArtifactError, quoted, shell
-from alm.events import Listener, Warned, ignore
+from alm.events import Listener, ignore
 from alm.generation.sampling import SamplingConfig
 from alm.generation.texts import Finished, Written, write
 from alm.model.config import ModelConfig
@@ -57,13 +57,8 @@ def load_model(
 
     Raises `ArtifactError` when the checkpoint is damaged, or was trained with another tokenizer.
     """
-    step: int | None = None
-    if checkpoint.is_file() and not has_promise(checkpoint):
-        on_event(Warned(f"no metadata beside `{checkpoint}` can say whether it is whole"))
-    else:
-        step = verify(checkpoint).step
     target = device.choose(device_name, precision="fp32").device
-    loaded = load_checkpoint(checkpoint, device=target, step=step, with_optimizer=False)
+    _, loaded = open_checkpoint(checkpoint, device=target, with_optimizer=False, on_event=on_event)
     path = tokenizer or checkpoint.with_name("tokenizer.json")
     words = Tokenizer.load(path)
     if words.sha256 != loaded.tokenizer_sha256:

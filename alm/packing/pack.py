@@ -21,9 +21,9 @@ from alm.artifacts import FileRecord, PackedShard, PackedSource, PackMetadata
 from alm.corpus.read import CleanFile, CleanPart, find, parts_of
 from alm.corpus.split import SPLITS, TRAIN, VALIDATION
 from alm.engines import Engine
-from alm.errors import ConfigError, InputError
+from alm.errors import AlmError, ArtifactError, ConfigError, InputError, shell
 from alm.events import Listener, Noted, Progressed, Warned, ignore
-from alm.files import publish, remove_folder, sweep, workspace
+from alm.files import publish, remove_folder, sha256, sweep, workspace
 from alm.packing import foreign
 from alm.packing.assemble import ShardWork, assemble
 from alm.packing.config import PackConfig
@@ -77,9 +77,11 @@ def pack(
         with workspace(out, _LABEL, what=f"packing to `{out}`") as stage:
             made = _made(job, values, force=force, redo=redo)  # by somebody who had the lock until now
             if made is None:
-                with _parts_while_of_use(out / _STATE_FOLDER):
-                    return _make(job, stage, values, redo, engine or engines.choose("serial"), on_event)
-    sweep(out, _LABEL, also=[out / _STATE_FOLDER])
+                ours = _ours(job, force=force)
+                with _parts_while_of_use(job.parts_folder):
+                    return _make(job, stage, ours, values, redo, engine or engines.choose("serial"), on_event)
+    sweep(out, _LABEL, also=[job.parts_folder])
+    _remove_if_empty(out / _STATE_FOLDER)
     on_event(Noted(f"`{out}` is up to date: {made.total_tokens:,} tokens in {len(made.shards)} shards"))
     return made
 
@@ -90,14 +92,24 @@ def _made(job: _Job, values: artifacts.Values, *, force: bool, redo: str) -> Pac
 
 
 @contextlib.contextmanager
-def _parts_while_of_use(state: Path) -> Iterator[None]:
+def _parts_while_of_use(folder: Path) -> Iterator[None]:
     """Parts that were encoded stay when packing is stopped, and go when it is done or the text is at fault."""
     try:
         yield
     except InputError:
-        remove_folder(state)
+        _remove_parts(folder)
         raise
-    remove_folder(state)
+    _remove_parts(folder)
+
+
+def _remove_parts(folder: Path) -> None:
+    remove_folder(folder)
+    _remove_if_empty(folder.parent)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # somebody else keeps something there, or it is not there
+        folder.rmdir()
 
 
 @dataclass(frozen=True)
@@ -151,7 +163,13 @@ class _Part:
 
 
 def _make(
-    job: _Job, stage: Path, values: artifacts.Values, redo: str, engine: Engine, on_event: Listener
+    job: _Job,
+    stage: Path,
+    ours: list[str],
+    values: artifacts.Values,
+    redo: str,
+    engine: Engine,
+    on_event: Listener,
 ) -> PackMetadata:
     parts = _encode_all(job, engine, on_event)
     tokens = sum(part.counts[TRAIN].tokens for part in parts)
@@ -164,13 +182,27 @@ def _make(
     metadata = _metadata(job, parts, shards, mode, values, redo)
     _warn_without_validation(metadata, on_event)
     artifacts.write(stage / METADATA_NAME, metadata)
-    publish(stage, job.out, last=METADATA_NAME, replaces=_previous(job.out))
+    publish(stage, job.out, last=METADATA_NAME, replaces=ours)
     return metadata
 
 
-def _previous(out: Path) -> list[str]:
-    """The shards in `out`, by the names that only packing gives."""
-    return [path.name for path in out.glob("shard_*") if path.is_file() and _SHARD.fullmatch(path.name)]
+def _ours(job: _Job, *, force: bool) -> list[str]:
+    """The packed data that is there, which goes. `ArtifactError` for files that only look like it, without `force`."""
+    promised: list[str] = []
+    with contextlib.suppress(AlmError):
+        hint = "run `alm pack --force`"
+        promised = [file.path for file in artifacts.read(job.out / METADATA_NAME, PackMetadata, hint=hint).payload()]
+    tokenizer = job.out / TOKENIZER_NAME
+    found = [path for path in job.out.glob("shard_*") if path.is_file() and _SHARD.fullmatch(path.name)]
+    if tokenizer.is_file() and sha256(tokenizer) != job.tokenizer.sha256:
+        found.append(tokenizer)
+    strangers = [path for path in found if path.name not in promised]
+    if strangers and not force:
+        raise ArtifactError(
+            f"`{strangers[0]}` is there, and no `{METADATA_NAME}` says that packing wrote it",
+            hint=f"add `{shell('--out', f'{job.out}-2')}`, or `--force` to replace it",
+        )
+    return sorted({*promised, *(path.name for path in found)})
 
 
 def _check_width(config: PackConfig, tokenizer: Tokenizer) -> None:

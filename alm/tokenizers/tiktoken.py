@@ -13,7 +13,7 @@ from pathlib import Path
 from textwrap import dedent
 
 from alm.errors import AlmError, InputError
-from alm.files import ensure_published, publish, workspace, write_text
+from alm.files import ensure_published, publish, read_bytes, workspace, write_text
 from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.pretokenize import PATTERNS
 from alm.tokenizers.probes import PROBES
@@ -50,7 +50,7 @@ def export(tokenizer: Tokenizer, out: Path, *, force: bool = False) -> list[Path
     ensure_published(out)
     for file, text in written.items():
         path = out / file
-        if path.exists() and path.read_bytes() != text.encode() and not force:
+        if path.exists() and read_bytes(path) != text.encode() and not force:
             raise InputError(
                 f"`{path}` exists", hint=f"add `--force` to replace it, or name another folder than `{out}`"
             )

@@ -110,7 +110,7 @@ def finish(job: Job, step: int) -> RunMetadata:
     if begun.result is not None and begun.result.step == step:
         return begun
     rows = metrics.read(job.out)
-    scores = [row for row in rows if "bits_per_byte" in row]
+    scores = [row for row in rows if row["step"] == step and "bits_per_byte" in row]
     result = RunResult(
         step=step,
         training_tokens=step * job.config.training.sequences_per_step * job.packed.metadata.seq_len,

@@ -187,7 +187,7 @@ class _Recorder:
     def after_step(self, result: StepResult, lr: float) -> None:
         """Whatever is due after the step that `state` has just finished."""
         training = self._config.training
-        step, last = self._state.step, self._state.step == training.max_steps
+        step, last = self._state.step, self._state.step >= training.max_steps
         self.skips.note(step, result)
         if last or step % self._config.logging.log_interval == 0:
             self._log(result, lr)
@@ -209,7 +209,7 @@ class _Recorder:
         self._best = min((row["bits_per_byte"] for row in rows), default=None)
         step = self._state.step
         if step and all(row["step"] != step for row in rows):
-            self._validate_and_save(last=step == self._config.training.max_steps, resumed=True)
+            self._validate_and_save(last=step >= self._config.training.max_steps, resumed=True)
 
     def _scores(self) -> list[Row]:
         return [row for row in read(self._metrics.run) if "bits_per_byte" in row]

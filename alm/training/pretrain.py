@@ -6,6 +6,7 @@ Kill it at any instant: the run continues from its newest whole checkpoint and e
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -101,8 +102,9 @@ def pretrain(
             on_event,
             initial=initial,
         )
-        if settled.is_finished:
-            return world.from_main(lambda: _up_to_date(job, training.max_steps))
+        if settled.found is not None and settled.is_finished:
+            step = settled.found.step
+            return world.from_main(lambda: _up_to_date(job, step))
         rehearsal.let_go(choice.device)  # what was tried above would count as taken
         fitting = job.fitting()
         config, budget = fitting.tried(job.config), None
@@ -114,7 +116,7 @@ def pretrain(
 
 def _up_to_date(job: Job, step: int) -> RunMetadata:
     """What a finished run says, once its files are what that implies: a kill may have come just before its end."""
-    if reconcile(job.out, job.retention):
+    if os.access(job.out, os.W_OK) and reconcile(job.out, job.retention):
         job.on_event(Noted(f"links and old checkpoints of `{job.out}` were not up to date, and are now"))
     job.on_event(Noted(f"`{job.out}` is up to date: finished at step {step}"))
     return finish(job, step)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from alm import artifacts, files
 from alm.artifacts import RunMetadata, Values
-from alm.checkpoint.retain import STAGING
+from alm.checkpoint import STAGING
 from alm.config.load import Part, load, write_yaml
 from alm.errors import ConfigError, quoted, shell
 from alm.events import Listener, Noted, Warned
@@ -106,8 +107,12 @@ def rewrite(run: Path, config: RunConfig, asked: Asked) -> None:
 def locked(run: Path) -> Iterator[None]:
     """`run` for this process alone; `AlmError` when another one is training in it.
 
-    What a killed process had begun to publish is completed, and what it left half-written goes.
+    What a killed process had begun to publish is completed, and what it left half-written goes. A run in a folder that
+    may not be written is not locked: nobody can train in it, and one that is finished can say so.
     """
+    if exists(run) and not os.access(run, os.W_OK):
+        yield
+        return
     with files.exclusive(run / LOCK_NAME, what=f"the run in `{run}`"):
         files.ensure_published(run)
         for label in (_STAGING, STAGING):

@@ -9,11 +9,13 @@ import json
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny import TABLE, TINY_MODEL, tiny_weights
 
+from alm.checkpoint import load
 from alm.checkpoint.format import BEST_NAME, LAST_NAME, Checkpoint, numbered, step_of
 from alm.checkpoint.load import load_checkpoint, newest, verify
 from alm.checkpoint.retain import Retention, reconcile, rewind
@@ -260,13 +262,60 @@ def test_links_are_made_right_at_the_next_start(tmp_path: Path, damage: str) -> 
     assert (verify(tmp_path / LAST_NAME).step, verify(tmp_path / BEST_NAME).step) == (2, 1)
 
 
-def test_a_link_that_nothing_vouches_for_goes(tmp_path: Path) -> None:
-    scored(tmp_path, s1=1.0, s2=2.0)
-    reconcile(tmp_path, Retention(last=1, best=True))
+def test_the_best_goes_with_its_checkpoint_and_never_otherwise(tmp_path: Path) -> None:
+    scored(tmp_path, s1=1.0, s2=2.0, s3=3.0)
+    reconcile(tmp_path, Retention(last=2, best=True))
     assert verify(tmp_path / BEST_NAME).step == 1
-    (tmp_path / "ckpt-step000001.json").unlink()
     reconcile(tmp_path, Retention(last=1))
-    assert not (tmp_path / BEST_NAME).exists()
+    assert names(tmp_path) == ["ckpt-last.pt", "ckpt-step000003.json", "ckpt-step000003.pt"]
+    (tmp_path / BEST_NAME).write_bytes(b"mine")
+    reconcile(tmp_path, Retention(last=1))
+    assert (tmp_path / BEST_NAME).read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("fails", [1, 2])
+def test_a_disk_that_fails_while_a_checkpoint_is_published_loses_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    """The run goes on after such an error, and saves again."""
+    save_checkpoint(checkpoint(1), tmp_path, retention=Retention(last=1))
+    plain, left = Path.replace, fails
+
+    def failing(self: Path, target: Path) -> Path:
+        nonlocal left
+        if left and self.name.startswith("ckpt-step"):
+            left -= 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        return plain(self, target)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    for step in range(2, 2 + fails):
+        with pytest.raises(AlmError):
+            save_checkpoint(checkpoint(step), tmp_path, retention=Retention(last=1))
+    assert newest(tmp_path) is not None
+    save_checkpoint(checkpoint(9), tmp_path, retention=Retention(last=2))
+    found = newest(tmp_path)
+    assert found is not None
+    assert found.step == 9
+    assert verify(tmp_path / LAST_NAME).step == 9
+    assert steps(tmp_path) == [9, 2]
+
+
+def test_a_link_that_becomes_another_file_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 1)
+    plain = load.load_checkpoint
+
+    def late(path: Path, **keywords: Any) -> Checkpoint:
+        if len(steps(tmp_path)) == 1:
+            save(tmp_path, 2)  # training goes on between the check and the reading
+        return plain(path, **keywords)
+
+    monkeypatch.setattr(load, "load_checkpoint", late)
+    found, loaded = load.open_checkpoint(tmp_path / LAST_NAME)
+    assert found is not None
+    assert (found.step, loaded.step) == (2, 2)
 
 
 def test_rows_and_later_checkpoints_are_set_aside_at_one_instant(
