@@ -15,7 +15,6 @@ from alm.errors import ConfigError, quoted, shell
 from alm.events import Listener, Noted, Warned
 from alm.training.asked import OF_MEMORY, Asked
 from alm.training.config import RunConfig, checked
-from alm.training.fit import curve
 
 CONFIG_NAME = "config.yaml"
 METADATA_NAME = "run.json"
@@ -125,6 +124,8 @@ def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunCo
 
     `auto` in `wanted` agrees with whatever was chosen. Raises `OtherRunError` listing every other change.
     """
+    from alm.training.fit import curve  # imports PyTorch, which takes seconds: what is mistyped is reported before
+
     own = read_config(run)
     before, now = (dict(artifacts.flat(config.model_dump(mode="json"))) for config in (own, wanted))
     changed = [key for key in now if now[key] not in (_AUTO, before.get(key))]
