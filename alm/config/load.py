@@ -279,12 +279,13 @@ def _index(node: yaml.MappingNode, line: int) -> int:
     return next(i for i, (key, _) in enumerate(node.value) if key.start_mark.line == line)
 
 
+# Each character fits in one way alone: two runs of digits beside each other would take the square of their length.
 _SCALARS = (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?[0-9]+(?:_[0-9]+)*|0x[0-9a-fA-F]+", "-+0123456789"),
     (
         "float",
-        r"[-+]?(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN)",
+        r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN)",
         "-+0123456789.",
     ),
     ("null", r"~|null|Null|NULL|", "~nN\0"),

@@ -195,6 +195,14 @@ def test_hostile_values_of_set_are_problems_like_others(value: str) -> None:
     assert problems(overrides=(f"first.lr={value}",))
 
 
+@pytest.mark.parametrize("sign", ["", "-", "0x", "."])
+@pytest.mark.parametrize("digits", ["1", "1_", "1.", "1e", "_"])
+def test_what_begins_like_a_long_number_is_text_at_once(tmp_path: Path, sign: str, digits: str) -> None:
+    text = sign + "1" + digits * (300_000 // len(digits)) + "x"
+    assert read_yaml(write(tmp_path / "a.yaml", f"a: {text}")) == {"a": text}
+    assert problems(overrides=(f"first.lr={text}",))
+
+
 def test_aliases_that_people_use_are_read(tmp_path: Path) -> None:
     text = "first: &f {lr: 2, steps: 3}\nsecond: {<<: *f, steps: 4}\nnamed: {a: *f, b: !!str 5}"
     assert read_yaml(write(tmp_path / "a.yaml", text)) == {
