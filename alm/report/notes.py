@@ -61,7 +61,7 @@ def _stopped(record: Record) -> Iterator[Note]:
 
 
 def _set_aside(record: Record) -> Iterator[Note]:
-    folders = record.folder.glob("set-aside-*")
+    folders = [path for path in record.folder.glob("set-aside-*") if path.is_dir()]
     for folder in sorted(folders, key=lambda path: (len(path.name), path.name)):
         rows: list[Row] = []
         Tail(folder / metrics.NAME, rows).look()

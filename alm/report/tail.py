@@ -8,6 +8,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Protocol
 
+from alm.files import readable, regular
 from alm.training.metrics import Row, parsed
 
 _BLOCK = 4 * 2**20
@@ -38,14 +39,21 @@ class Tail:
         self._begin(None)
 
     def look(self) -> bool:
-        """Read what is new; whether there was anything."""
-        try:
-            with self._path.open("rb") as file:
-                return self._look(file)
-        except FileNotFoundError:
+        """Read what is new; whether there was anything. `InputError` where it cannot be read."""
+        file = self._opened()
+        if file is None:
             was_there = self._identity is not None
             self._begin(None)
             return was_there
+        with file:
+            return self._look(file)
+
+    def _opened(self) -> BufferedReader | None:
+        with readable(self._path):
+            try:
+                return regular(self._path).open("rb")
+            except FileNotFoundError:
+                return None
 
     def _look(self, file: BufferedReader) -> bool:
         state = os.fstat(file.fileno())

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from builders import logged_row, write_run
+
+from alm.errors import InputError
 from alm.files import write_bytes
+from alm.report.notes import notes
+from alm.report.record import read
 from alm.report.tail import Tail
 from alm.training.metrics import Row
 
@@ -63,3 +72,35 @@ def test_a_file_that_was_replaced_or_cut_is_read_anew(tmp_path: Path) -> None:
     assert tail.look()
     assert rows == []
     assert not tail.look()
+
+
+def _pipe(path: Path) -> None:
+    if sys.platform != "win32":
+        os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (Path.mkdir, "is a folder"),
+        pytest.param(_pipe, "is not a file", marks=pytest.mark.skipif(sys.platform == "win32", reason="no named pipes")),
+    ],
+)
+@pytest.mark.parametrize("name", ["metrics.jsonl", "samples.jsonl", "set-aside-1/metrics.jsonl"])
+@pytest.mark.timeout(20)  # to open a pipe waits for its writer
+def test_what_is_not_a_file_is_named(tmp_path: Path, name: str, make: Callable[[Path], None], said: str) -> None:
+    run = write_run(tmp_path / "run", [logged_row(1, 2.0)])
+    path = run / name
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(exist_ok=True)
+    make(path)
+    with pytest.raises(InputError, match=said) as caught:
+        notes(read(run))
+    assert str(path) in caught.value.message
+
+
+def test_a_file_that_is_named_like_what_was_set_aside_is_passed_over(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [logged_row(1, 2.0)])
+    before = notes(read(run))
+    (run / "set-aside-notes.txt").write_text("mine")
+    assert notes(read(run)) == before
