@@ -263,3 +263,27 @@ def test_no_packed_data_at_all_is_told(tmp_path: Path) -> None:
 def test_the_vocabulary_is_recorded(tmp_path: Path) -> None:
     _, metadata = write_packed(tmp_path)
     assert metadata.vocab_size == VOCAB_SIZE
+
+
+@pytest.mark.parametrize("name", ["shard_00007.bin", "tokenizer.json"])
+def test_files_of_somebody_else_are_replaced_only_when_asked_for(tmp_path: Path, name: str) -> None:
+    clean, out = two_sources(tmp_path), tmp_path / "out"
+    path = write_tokenizer(tmp_path / "tokenizer.json", clean)
+    out.mkdir()
+    (out / name).write_bytes(b"mine")
+    with pytest.raises(ArtifactError, match=f"`{out / name}` is there"):
+        pack(PackConfig(seq_len=16), tokenizer=path, clean=[clean], out=out)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == {name: b"mine"}
+    pack(PackConfig(seq_len=16), tokenizer=path, clean=[clean], out=out, force=True)
+    assert artifacts.damaged(out, open_packed(out).metadata.payload()) == []
+    assert not (out / "shard_00007.bin").exists()
+
+
+def test_the_state_of_a_corpus_in_the_same_folder_stays(tmp_path: Path) -> None:
+    clean = two_sources(tmp_path)
+    path = write_tokenizer(tmp_path / "tokenizer.json", clean)
+    before = {file: file.read_bytes() for file in (clean / ".alm").rglob("*") if file.is_file()}
+    for _ in range(2):
+        pack(PackConfig(seq_len=16), tokenizer=path, clean=[clean], out=clean)
+    assert before
+    assert {file: file.read_bytes() for file in (clean / ".alm").rglob("*") if file.is_file()} == before
