@@ -13,16 +13,17 @@ from typing import Any
 
 import pytest
 import torch
-from builders import run_config
+from builders import run_config, write_packed
 from torch import nn
 
 from alm.artifacts import CheckpointMetadata
-from alm.checkpoint.format import BEST_NAME, LAST_NAME, numbered, step_of
+from alm.checkpoint import background
+from alm.checkpoint.format import BEST_NAME, LAST_NAME, Checkpoint, name, numbered, step_of
 from alm.checkpoint.load import load_checkpoint, verify
 from alm.errors import AlmError, ConfigError, StoppedError
 from alm.events import CheckpointSaved, Event, Noted, Resumed, Stepped, Validated, Warned
 from alm.model.transformer import Transformer
-from alm.training import metrics, run, step
+from alm.training import metrics, run, samples, step
 from alm.training.pretrain import pretrain
 
 STEPS = 12
@@ -462,3 +463,50 @@ def test_the_page_lists_what_resuming_may_change(repository: Path) -> None:
     text = (repository / "docs/formats.md").read_text("utf-8")
     part = text.partition("**Resuming** may change only ")[2].partition(". ")[0]
     assert set(re.findall(r"`([a-z_.]+)`", part)) == run.MUTABLE
+
+
+def test_a_finished_run_that_is_asked_for_fewer_steps_stays_as_it_is(tmp_path: Path) -> None:
+    data, out, config = write_packed(tmp_path / "data")[0], tmp_path / "run", run_config()
+    pretrain(config, data=data, out=out)
+    before = (out / run.METADATA_NAME).read_bytes()
+    steps = config.training.max_steps
+    events: list[Event] = []
+    pretrain(run_config(training__max_steps=steps // 2), data=data, out=out, on_event=events.append)
+    assert (out / run.METADATA_NAME).read_bytes() == before
+    assert Noted(f"`{out}` is up to date: finished at step {steps}") in events
+
+
+def test_links_of_a_finished_run_are_made_right_and_a_folder_that_cannot_be_written_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out, config = write_packed(tmp_path / "data")[0], tmp_path / "run", run_config()
+    pretrain(config, data=data, out=out)
+    (out / LAST_NAME).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: False)
+        pretrain(config, data=data, out=out)
+    assert not (out / LAST_NAME).exists()
+    pretrain(config, data=data, out=out)
+    assert verify(out / LAST_NAME).step == config.training.max_steps
+
+
+def test_what_follows_the_last_step_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error in the last save leaves a checkpoint between two that are due: samples and score are not there yet."""
+    data, config = write_packed(tmp_path / "data")[0], run_config()
+    pretrain(config, data=data, out=tmp_path / "whole")
+    out, last, plain = tmp_path / "run", config.training.max_steps, background.save_checkpoint
+
+    def failing(checkpoint: Checkpoint, *args: Any, **keywords: Any) -> Path:
+        if checkpoint.step == last - 1 or (checkpoint.step == last and not keywords.get("interrupted")):
+            raise AlmError("the disk is broken")
+        return plain(checkpoint, *args, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(background, "save_checkpoint", failing)
+        with pytest.raises(AlmError, match="the disk is broken"):
+            pretrain(config, data=data, out=out)
+    pretrain(config, data=data, out=out)
+    assert verify(out / LAST_NAME).path.samefile(out / name(last))
+    for file in (metrics.NAME, samples.NAME):
+        rows = [metrics.without_clock(metrics.read(folder, name=file)) for folder in (tmp_path / "whole", out)]
+        assert rows[0] == rows[1]
