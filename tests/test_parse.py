@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from alm.artifacts import FileRecord
 from alm.errors import InputError
-from alm.files import array, parse_json, read_json
+from alm.files import array, parse, parse_json, parse_row, read_json
 
 DEEP = "[" * 65 + "]" * 65
 
@@ -31,7 +32,7 @@ DEEP = "[" * 65 + "]" * 65
         ('"\\ud800"', "half of a surrogate pair"),
         (b'"caf\xe9"', "not UTF-8: byte 0xE9 at offset 4"),
         (b"\xff\xfe[\x00]\x00", "not UTF-8"),
-        ("[" + "0," * (1 << 23) + "0]", "more than 8,388,608 values"),
+        ("[" + "0," * (1 << 24) + "0]", "more than 16,777,216 values"),
         ("{} {}", "Extra data"),
     ],
 )
@@ -64,6 +65,51 @@ def test_what_may_be_allowed_is() -> None:
     assert parse_json("[1, Infinity]", allow_nan=True) == [1, float("inf")]
     assert parse_json('"\\ud800"', allow_surrogates=True) == "\ud800"
     assert parse_json('{"a": 1, "a": 2}', unique_keys=False) == {"a": 2}
+
+
+def test_metadata_reaches_the_limit_of_bytes_first() -> None:
+    record = FileRecord(path="a", bytes=0, sha256="0" * 64).model_dump_json() + ","
+    assert sum(map(record.count, "[{,")) * (parse.MOST_BYTES // len(record)) < parse.MOST_VALUES
+
+
+def test_a_file_of_ours_may_hold_more_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(parse, "MOST_VALUES", 4)
+    path = tmp_path / "plan.json"
+    path.write_text("[1, 2, 3, 4, 5]")
+    with pytest.raises(InputError, match="more than 4 values"):
+        read_json(path)
+    assert read_json(path, most_values=5) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"text": "a", "id": 184467440737095516160}',
+        '{"text": "a", "id": 1e999}',
+        '{"text": "a", "id": NaN}',
+        '{"text": "a\tb\u0000"}',
+        '{"text": "\\ud800"}',
+        '{"text": "a", "text": "b"}',
+        '{"text": ' + "[" * 200 + "]" * 200 + "}",
+    ],
+)
+def test_a_row_is_read_as_the_standard_library_does(text: str) -> None:
+    found = parse_row(text)
+    assert repr(parse_row(text.encode())) == repr(found) == repr(json.loads(text, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("9" * 5000, "limit"),
+        ("[" * 100_000, "nested too deep"),
+        (b'"caf\xe9"', "not UTF-8"),
+        ("{", "Expecting"),
+    ],
+)
+def test_what_is_not_a_row_is_refused_with_the_reason(text: str | bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse_row(text)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 _BATCH_CHARACTERS = 1 << 18
 DIGEST_BYTES = 32
 _CHECKSUM = "checksum"
-_MOST_STATE_BYTES = 1 << 30  # the plan of a source of two million files
+# What we write ourselves: the plan of a source has about 400 bytes and 14 values for each file, the details of a unit
+# one value for each document. Bytes bound the memory, no value takes less than one.
+_MOST_STATE_BYTES = 1 << 30
 
 
 class Marker(Config):
@@ -129,7 +131,7 @@ class UnitFiles:
     def read_details(self) -> tuple[list[str], dict[str, dict[str, int]]]:
         """The origin of each document, and what was changed in some, by their number as text."""
         try:
-            found = files.read_json(self.details, most=_MOST_STATE_BYTES)
+            found = _state(self.details)
             return found["origins"], found["changes"]
         except (KeyError, TypeError) as error:
             raise damaged(self.details) from error
@@ -148,6 +150,10 @@ def is_as_written(path: Path, digest: str, *, size: int | None = None) -> bool:
         return False
 
 
+def _state(path: Path) -> Any:  # Any: JSON
+    return files.read_json(path, most=_MOST_STATE_BYTES, most_values=_MOST_STATE_BYTES)
+
+
 def damaged(path: Path) -> ArtifactError:
     """The error for what this very command wrote, and now reads otherwise."""
     return ArtifactError(
@@ -161,7 +167,7 @@ def read_marker(
 ) -> artifacts.AnyMetadata | None:
     """The marker at `path`; None when there is none that can be trusted."""
     try:
-        values = files.read_json(path, most=_MOST_STATE_BYTES)
+        values = _state(path)
         if (_CHECKSUM in values or not may_lack_checksum) and values.pop(_CHECKSUM) != _checksum(values):
             return None
         return schema.model_validate(values)

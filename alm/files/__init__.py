@@ -7,7 +7,7 @@ fsync, rename, fsync of the folder. `publish` makes several files appear togethe
 
 from alm.files.lock import Owner, exclusive, holder
 from alm.files.packed import Readable, chunks, compression, open_binary, suffix
-from alm.files.parse import array, bounded_bytes, parse_json, raw_array, read_json
+from alm.files.parse import array, bounded_bytes, parse_json, parse_row, raw_array, read_json
 from alm.files.publish import clear, ensure_published, inside, publish, remove_folder, staging, sweep, workspace
 from alm.files.read import as_text, not_utf8, read_bytes, read_text, readable, regular, sha256
 from alm.files.write import (
@@ -46,6 +46,7 @@ __all__ = [
     "not_utf8",
     "open_binary",
     "parse_json",
+    "parse_row",
     "publish",
     "raw_array",
     "read_bytes",

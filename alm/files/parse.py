@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
 MOST_BYTES = 256 << 20  # metadata of a corpus of a billion documents has a few MB
-MOST_VALUES = 1 << 23  # each takes up to a hundred bytes of memory
+# Each takes up to a hundred bytes of memory. What metadata says of a file has a hash, so more bytes than this a value:
+# no metadata that the limit of bytes lets through has too many.
+MOST_VALUES = MOST_BYTES // 16
 MOST_DEPTH = 64
 MOST_DIGITS = 19  # of an integer: int64
 _LEAST_INT, _MOST_INT = -(1 << 63), (1 << 64) - 1
@@ -41,9 +43,16 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse_json(
-    data: bytes | str, *, allow_nan: bool = False, allow_surrogates: bool = False, unique_keys: bool = True
+    data: bytes | str,
+    *,
+    allow_nan: bool = False,
+    allow_surrogates: bool = False,
+    unique_keys: bool = True,
+    most_values: int | None = None,
 ) -> Any:  # Any: JSON
     """The value in `data`. `ValueError` for anything but JSON (UTF-8) with numbers of 64 bits and sane nesting.
+
+    More than `MOST_VALUES` values are refused, or more than `most_values` where that is given.
 
     A key given twice is refused if they are to be `unique_keys`. So are NaN and infinities, which JSON does not have,
     unless `allow_nan`, and halves of surrogate pairs, which are not text, unless `allow_surrogates`.
@@ -53,8 +62,9 @@ def parse_json(
     else:
         text = _decoded(data)
     brackets = data.count(b"[") + data.count(b"{")
-    if brackets + data.count(b",") > MOST_VALUES:
-        raise ValueError(f"it may hold more than {MOST_VALUES:,} values")
+    most_values = MOST_VALUES if most_values is None else most_values
+    if brackets + data.count(b",") > most_values:
+        raise ValueError(f"it may hold more than {most_values:,} values")
     is_wary = _has_suspects(data.translate(_DIGITS))
     try:
         value = _DECODERS[allow_nan, unique_keys, is_wary](text)
@@ -65,6 +75,17 @@ def parse_json(
     if not allow_surrogates and b"\\u" in data and _SURROGATE.search(text):
         _check_surrogates(value)
     return value
+
+
+def parse_row(data: bytes | str) -> Any:  # Any: JSON
+    """The value of a row of somebody's data, of which only text is wanted: the rest of it may be as it likes.
+
+    `ValueError` for anything but JSON (UTF-8), and for nesting or a number that would take too long.
+    """
+    try:
+        return _decode_row(data if isinstance(data, str) else _decoded(data))
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def _has_suspects(digits: bytes) -> bool:
@@ -110,6 +131,8 @@ def _refuse_constant(text: str) -> float:
     raise ValueError(f"{text} is not a JSON value")
 
 
+# Not strict: raw control characters in strings do no harm, cleaning removes them. The same as for JSON lines.
+_decode_row = json.JSONDecoder(strict=False).decode
 _DECODERS = {
     (allow_nan, unique_keys, is_wary): json.JSONDecoder(
         object_pairs_hook=_object if unique_keys else None,  # a call for each object, half of the time that rows take
@@ -153,11 +176,16 @@ def bounded_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:
     return data
 
 
-def read_json(path: Path, *, most: int = MOST_BYTES, allow_nan: bool = False) -> Any:  # Any: JSON
-    """The JSON value in the file `path`; `InputError` with the reason where it cannot be read."""
+def read_json(
+    path: Path, *, most: int = MOST_BYTES, most_values: int | None = None, allow_nan: bool = False
+) -> Any:  # Any: JSON
+    """The JSON value in the file `path`; `InputError` with the reason where it cannot be read.
+
+    `most` and `most_values` are the bytes and values that it may have.
+    """
     data = bounded_bytes(path, most=most)
     try:
-        return parse_json(data, allow_nan=allow_nan)
+        return parse_json(data, allow_nan=allow_nan, most_values=most_values)
     except ValueError as error:
         hint = f"run `{shell('head', '-c', '200', path)}` to see what it is"
         raise InputError(f"`{path}` is not JSON: {error}", hint=hint) from error

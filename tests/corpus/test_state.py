@@ -15,11 +15,13 @@ from alm.artifacts import Held, SourceMetadata
 from alm.config.load import load
 from alm.corpus import prepare as module
 from alm.corpus.config import CorpusConfig
-from alm.corpus.kept import read_marker, write_marker
+from alm.corpus.counts import Tallies
+from alm.corpus.kept import Kept, Marker, UnitFiles, read_marker, write_marker
 from alm.corpus.prepare import prepare
 from alm.corpus.settle import Fates
 from alm.errors import AlmError, ArtifactError
 from alm.events import Event, Noted
+from alm.files import parse
 
 UNIT = 700
 _DRAW = random.Random(5)
@@ -251,3 +253,15 @@ def test_metadata_that_no_corpus_wrote_is_left_alone(tmp_path: Path) -> None:
                 _run(_corpus(texts), out, force=force)
         assert (out / name).read_text() == data
         shutil.rmtree(out)
+
+
+def test_state_of_any_number_of_values_is_read_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(parse, "MOST_VALUES", 10)
+    files = UnitFiles(tmp_path, 0)
+    with files.text.open("wb") as text:
+        kept = Kept(files, text, signs=False, has_lines=False)
+        for number in range(50):
+            kept.add("a", b"a", origin=f"a.txt#{number}", bytes_before=1, changes={}, is_compared=False)
+    marker = kept.save(key="k", capped=None, counts=Tallies().counts())
+    assert read_marker(files.marker, Marker) == marker
+    assert len(files.read_details()[0]) == 50
