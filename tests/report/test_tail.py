@@ -83,7 +83,7 @@ def _pipe(path: Path) -> None:
     ("make", "said"),
     [
         (Path.mkdir, "is a folder"),
-        pytest.param(_pipe, "is not a file", marks=pytest.mark.skipif(sys.platform == "win32", reason="no named pipes")),
+        pytest.param(_pipe, "is not a file", marks=pytest.mark.skipif(sys.platform == "win32", reason="no pipes")),
     ],
 )
 @pytest.mark.parametrize("name", ["metrics.jsonl", "samples.jsonl", "set-aside-1/metrics.jsonl"])

@@ -20,7 +20,7 @@ from alm.config import base
 from alm.corpus.draft import Draft, Drop
 from alm.corpus.paths import Paths, expand
 from alm.errors import InputError, quoted
-from alm.files import not_utf8, open_binary, parse_json, suffix
+from alm.files import not_utf8, open_binary, parse_row, suffix
 
 _WORD = re.compile(r"\w+")
 _SUFFIXES = frozenset({".jsonl", ".ndjson", ".txt"})
@@ -106,7 +106,7 @@ def _items(path: Path) -> Iterator[tuple[str, str]]:
     with open_binary(path) as file:
         for number, line in enumerate(file, start=1):
             try:
-                texts = _texts(_parsed(line)) if is_json and line.strip() else iter([line.decode("utf-8")])
+                texts = _texts(parse_row(line)) if is_json and line.strip() else iter([line.decode("utf-8")])
             except UnicodeDecodeError as error:
                 raise not_utf8(path, offset=error.start, byte=line[error.start]) from error
             except ValueError as error:
@@ -118,16 +118,14 @@ def _items(path: Path) -> Iterator[tuple[str, str]]:
                 yield f"{as_text(Path(path.name))}#{number}", text
 
 
-def _parsed(line: bytes) -> Any:  # Any: JSON
-    return parse_json(line, allow_nan=True, allow_surrogates=True, unique_keys=False)
-
-
 def _texts(value: Any) -> Iterator[str]:  # Any: JSON
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _texts(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner)
+    """All texts in `value`, in order, however deep they are nested."""
+    left = [value]
+    while left:
+        inner = left.pop()
+        if isinstance(inner, str):
+            yield inner
+        elif isinstance(inner, dict):
+            left += reversed(inner.values())
+        elif isinstance(inner, list):
+            left += reversed(inner)

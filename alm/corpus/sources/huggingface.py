@@ -25,7 +25,7 @@ from alm.corpus.rows import Row, items
 from alm.corpus.sources import PART_BYTES
 from alm.errors import AlmError, ConfigError, InputError, quoted
 from alm.events import Listener, Warned, ignore
-from alm.files import parse_json
+from alm.files import parse_row
 
 if TYPE_CHECKING:
     import pyarrow
@@ -310,7 +310,7 @@ def _decoded(column: pyarrow.ChunkedArray) -> list[Any]:
     """The values of `column`. JSON whose rows are of several types comes as the source of each value."""
     values: list[Any] = column.to_pylist()
     if getattr(column.type, "extension_name", None) == "arrow.json":
-        return [None if value is None else parse_json(value, allow_nan=True, unique_keys=False) for value in values]
+        return [None if value is None else parse_row(value) for value in values]
     return values
 
 

@@ -15,7 +15,9 @@ import pytest
 from alm import kinds
 from alm.corpus.draft import Draft, Drop
 from alm.corpus.filters import gopher_repetition
+from alm.corpus.formats import Reading, jsonl
 from alm.corpus.ngrams import most_frequent, repeated, repeated_characters
+from alm.errors import InputError
 
 PROSE = (
     "The old mill stood at the bend of the river, and nobody had ground corn in it for many years. "
@@ -123,6 +125,39 @@ def test_evaluation_items_are_found(tmp_path: Path) -> None:
     assert found("so: a CHOICE with, exactly eight words in it.") == hit
     assert isinstance(found("a choice with exactly seven words in it"), Draft)
     assert isinstance(found(""), Draft)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        '"id": 184467440737095516160',
+        '"id": 1e999',
+        '"id": NaN',
+        '"note": "a\tb"',
+        '"note": "\\ud800"',
+        '"note": ' + "[" * 500 + "1" + "]" * 500,
+    ],
+)
+def test_evaluation_items_are_read_where_json_lines_are(tmp_path: Path, values: str) -> None:
+    path = tmp_path / "eval.jsonl"
+    path.write_text(f'{{{values}, "text": "a choice with exactly eight words in it"}}\n')
+    assert len(list(jsonl.read(path, (), Reading()))) == 1
+    module = kinds.load("alm.corpus.filters", "decontaminate")
+    judge = module.build(module.Config(files=[str(path)]))
+    assert judge(Draft("so: a CHOICE with, exactly eight words in it.")) == Drop(
+        "decontaminate_overlap", "eval.jsonl#1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "said"), [(b'"caf\xe9"', "not UTF-8"), (b"[" * 100_000, "nested"), (b"{", "not JSON")]
+)
+def test_evaluation_items_that_cannot_be_read_are_named(tmp_path: Path, line: bytes, said: str) -> None:
+    path = tmp_path / "eval.jsonl"
+    path.write_bytes(line)
+    module = kinds.load("alm.corpus.filters", "decontaminate")
+    with pytest.raises(InputError, match=said):
+        module.build(module.Config(files=[str(path)]))
 
 
 def slow_repeated_characters(words: list[str], n: int) -> int:

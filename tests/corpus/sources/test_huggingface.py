@@ -499,3 +499,11 @@ def test_what_was_begun_at_a_commit_goes_on_at_it(hub: FakeHub, tmp_path: Path) 
     before = len(hub.requests)
     assert prepare(config, out=tmp_path / "out", unit_bytes=1) == [metadata]
     assert len(hub.requests) == before
+
+
+def test_json_of_several_types_is_read_whatever_its_numbers_are() -> None:
+    import pyarrow as pa
+
+    given = ['{"id": 184467440737095516160}', "[1e999, NaN]", '"\\ud800"', "[" * 200 + "]" * 200, None]
+    column = pa.chunked_array([pa.array(given, type=pa.json_(pa.string()))])
+    assert repr(huggingface._decoded(column)) == repr([None if value is None else json.loads(value) for value in given])
