@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,14 @@ from alm.checkpoint.load import verify
 from alm.cli import ui
 from alm.corpus.read import has_shards
 from alm.errors import AlmError, ArtifactError, quoted
-from alm.files import read_json
+from alm.files import read_json, readable
 from alm.packing.shards import pack_command
 from alm.tokenizers.file import metadata_path
 
 Rows = list[tuple[str, str]]
+_HEAD_BYTES = 4096
+# Metadata of alm begins with its format; to parse all of it for that would take as long as to read it.
+_BEGINS = re.compile(rb'\s*\{\s*"format"\s*:\s*"([^"\\]*)"')
 
 
 @dataclass(frozen=True)
@@ -234,6 +238,10 @@ def _is(path: Path, artifact: str) -> bool:
     if not path.is_file():
         return False
     try:
+        with readable(path), path.open("rb") as file:
+            begins = _BEGINS.match(file.read(_HEAD_BYTES))
+        if begins:
+            return begins[1] == artifact.encode()
         found = read_json(path)
     except AlmError:
         return True  # damaged: reading it as metadata will say so
