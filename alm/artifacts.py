@@ -12,7 +12,7 @@ import json
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -33,6 +33,23 @@ Faults = Iterator[tuple[str, str]]
 
 _MOST_VALUES = 10_000
 _VALUE_SHOWN = 60
+Stage = tuple[str, ...]
+"""The first words of a command."""
+# What the command of an artifact may have besides `--out`: all of these have a value.
+_OPTIONS: dict[Stage, frozenset[str]] = {
+    ("alm", "corpus", "prepare"): frozenset({"--src", "--set", "--limit", "--only"}),
+    ("alm", "tokenizer", "train"): frozenset({"--vocab-size", "--kind", "--set", "--input"}),
+    ("alm", "pack"): frozenset(
+        {"--tokenizer", "--seq-len", "--shard-size", "--dtype", "--mode", "--val-fraction", "--from", "--in"}
+    ),
+    ("alm", "export"): frozenset({"--checkpoint", "--to", "--dtype", "--set"}),
+    ("alm", "import"): frozenset({"--from"}),
+}
+_DEFAULT_OUT: dict[Stage, tuple[str]] = {
+    ("alm", "corpus", "prepare"): ("data/clean",),
+    ("alm", "tokenizer", "train"): ("artifacts/tokenizer.json",),
+    ("alm", "pack"): ("data/packed",),
+}
 # The end of a record of clean text, as `alm/corpus/records.py` has it: a shard has this much more for each document.
 _RECORD_END_BYTES = len("\n<|endoftext|>\n")
 
@@ -509,13 +526,32 @@ def _check(path: Path, found: Metadata, hint: str) -> None:
         raise ArtifactError(f"`{path}` does not add up: `{field}`: {fault}", hint=hint)
 
 
-def command_of(metadata: Metadata, otherwise: str) -> str:
-    """The command that makes the artifact again, for a hint; `otherwise` where what stands there is not one of alm."""
+def command_of(metadata: Metadata, *, stage: Stage, out: Path, only: str | None = None, otherwise: str) -> str:
+    """The command that makes the artifact at `out` again, for a hint; `otherwise` where another stands in `metadata`.
+
+    The metadata may be a stranger's: the command has to be one of `stage`, with the options that `stage` writes down,
+    and to write to `out`, and there to the source `only`. The words are quoted again.
+    """
     try:
         words = shlex.split(metadata.command)
+        given = _options(words[len(stage) :])
+        places = {os.path.realpath(place) for place in given.pop("--out", []) or _DEFAULT_OUT.get(stage, ())}
     except ValueError:
         return otherwise
-    return metadata.command if words[:1] == ["alm"] and shell(*words) == metadata.command else otherwise
+    is_own = tuple(words[: len(stage)]) == stage and places == {os.path.realpath(out)}
+    is_named = only is None or given.get("--only") == [only]
+    return shell(*words) if is_own and is_named and given.keys() <= _OPTIONS[stage] else otherwise
+
+
+def _options(words: Sequence[str]) -> dict[str, list[str]]:
+    """The options among `words`, each with its values."""
+    found: dict[str, list[str]] = {}
+    left = iter(words)
+    for word in left:
+        if word.startswith("-") and word != "-":
+            name, equals, value = word.partition("=")
+            found.setdefault(name, []).append(value if equals else next(left, ""))
+    return found
 
 
 def _checksum(values: Values) -> str:

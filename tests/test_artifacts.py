@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from builders import write_packed
 
 from alm import artifacts
 from alm.artifacts import ExportMetadata, FileRecord, PackMetadata, SourceMetadata, TokenizerMetadata
+from alm.cli.inspect import inspect
 from alm.errors import ArtifactError, InputError
 from alm.packing.shards import open_packed
 from alm.tokenizers.file import Tokenizer
@@ -178,12 +180,78 @@ def test_a_link_does_not_lead_out_of_an_artifact(tmp_path: Path) -> None:
         artifacts.read(tmp_path / "export" / "export.json", ExportMetadata, hint="")
 
 
-@pytest.mark.parametrize("command", ["rm -rf ~", "alm pack; rm x", "alm pack $(rm x)", "alm pack 'x", "python x.py"])
-def test_a_command_in_metadata_is_hinted_only_if_it_is_one_of_alm(command: str) -> None:
-    made = artifacts.Metadata(format="x", config={}, inputs=(), command=command)
-    assert artifacts.command_of(made, "alm pack") == "alm pack"
-    named = artifacts.Metadata(format="x", config={}, inputs=(), command="alm pack --in 'a b'")
-    assert artifacts.command_of(named, "alm pack") == "alm pack --in 'a b'"
+STRANGE = [
+    "rm -rf ~",
+    "python x.py",
+    "{own}; rm x",
+    "{own} $(rm x)",
+    "{own} 'x",
+    "{own} --force",
+    "{own} --ray-address=evil",
+    "{own} --out elsewhere",
+    "{own} -- x",
+    "alm config copy pico --out /root/.bashrc",
+    "alm config copy pico --out {out}",
+    "alm push --repo me/stolen --out {out}",
+    "alm pretrain --out {out}",
+    "alm pack --out elsewhere",
+    "alm pack --out",
+    "alm pack",
+    "",
+]
+
+
+@pytest.mark.parametrize("command", STRANGE)
+def test_a_command_in_metadata_is_hinted_only_if_it_makes_the_artifact_again(tmp_path: Path, command: str) -> None:
+    def proposed(text: str) -> str:
+        made = artifacts.Metadata(format="x", config={}, inputs=(), command=text)
+        return artifacts.command_of(made, stage=("alm", "pack"), out=tmp_path / "packed", otherwise="fallback")
+
+    own = f"alm pack --in clean --out {tmp_path}/packed"
+    assert proposed(own) == own
+    text = command.format(own=own, out=tmp_path / "packed")
+    # What a shell would do with a word of it, it does not do: the words are quoted again.
+    assert proposed(text) in ("fallback", f"alm pack --in clean --out {tmp_path}/packed '$(rm' 'x)'")
+
+
+def test_a_command_without_a_place_is_for_the_place_that_is_meant_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = artifacts.Metadata(format="x", config={}, inputs=(), command="alm pack --in 'a b' -")
+    for out, command in ((Path("data/packed"), "alm pack --in 'a b' -"), (Path("other"), "fallback")):
+        assert artifacts.command_of(made, stage=("alm", "pack"), out=out, otherwise="fallback") == command
+
+
+@pytest.mark.parametrize(
+    ("metadata", "payload", "expected"),
+    [
+        (
+            "clean/s.json",
+            "clean/s-00000.txt",
+            "alm corpus prepare --set sources.s.kind=files --set 'sources.s.paths=[\"{1}/clean-s-texts\"]' "
+            "--only s --out {0}/clean --force",
+        ),
+        ("tokenizer.meta.json", "tokenizer.json", "alm tokenizer train --out {0}/tokenizer.json --force"),
+        ("packed/metadata.json", "packed/shard_00000.bin", "alm pack --out {0}/packed --force"),
+    ],
+)
+@pytest.mark.parametrize("command", ["", "alm corpus prepare", "alm pack", "alm config copy pico --out /root/.bashrc"])
+def test_info_proposes_to_make_the_artifact_again_at_its_own_place(
+    made: Path, tmp_path: Path, metadata: str, payload: str, expected: str, command: str
+) -> None:
+    root = tmp_path / "made"
+    shutil.copytree(made, root)
+    (root / payload).write_bytes(b"damaged")
+    values = json.loads((root / metadata).read_bytes()) | {"command": command}
+    values.pop(artifacts.CHECKSUM)
+    (root / metadata).write_text(json.dumps(values))
+    named = root / payload if "tokenizer" in metadata else root / Path(metadata).parent
+    assert inspect(named).mend == f"run `{expected.format(root, made)}`"
+    (root / metadata).write_bytes(b'{"format": "alm-clean"')
+    with pytest.raises(ArtifactError) as caught:
+        inspect(named)
+    assert str(caught.value.hint).split("`")[1] == expected.format(root, made)
 
 
 def test_a_changed_token_or_index_is_found_where_it_would_be_trained_on(made: Path) -> None:

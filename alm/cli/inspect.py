@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ from alm.artifacts import (
 from alm.checkpoint.format import LINK_NAMES, numbered
 from alm.checkpoint.load import verify
 from alm.cli import ui
-from alm.corpus.read import has_shards
-from alm.errors import AlmError, ArtifactError, quoted
+from alm.corpus.read import has_shards, prepare_again
+from alm.errors import AlmError, ArtifactError, quoted, shell
 from alm.files import read_json, readable
 from alm.packing.shards import pack_command
 from alm.tokenizers.file import metadata_path
@@ -69,10 +70,11 @@ def _clean(path: Path) -> Found:
     rows: Rows = []
     faults: list[str] = []
     seen: list[SourceMetadata] = []
+    mend = ""
     for name in names:
         if not has_shards(name):
             continue
-        metadata = artifacts.read(name, SourceMetadata, hint="run `alm corpus prepare`")
+        metadata = artifacts.read(name, SourceMetadata, hint=f"run `{prepare_again(name)} --force`")
         documents, size = metadata.documents, metadata.bytes
         rows.append((metadata.source, f"{metadata.kind}, {len(metadata.shards)} shards, {_origin(metadata)}"))
         rows.append(("", f"documents {documents.input:,} in = {documents.kept:,} kept + {_sum(documents.dropped)}"))
@@ -80,9 +82,10 @@ def _clean(path: Path) -> Found:
         rows.append(("", f"bytes {size.output:,} out = {size.kept:,} kept + {_sum(size.changed)}"))
         rows.append(("", f"{metadata.validation_documents:,} documents held out"))
         seen.append(metadata)
-        faults += artifacts.damaged(folder, metadata.payload())
-    broken = [metadata for metadata in seen if artifacts.damaged(folder, metadata.payload())]
-    mend = _redo(broken[0], "alm corpus prepare") if broken else ""
+        found = artifacts.damaged(folder, metadata.payload())
+        if found and not faults:
+            mend = f"run `{prepare_again(name, metadata)} --force`"
+        faults += found
     return Found("clean corpus", rows, faults, mend, [metadata.model_dump(mode="json") for metadata in seen])
 
 
@@ -97,7 +100,9 @@ def _sum(parts: dict[str, int]) -> str:
 
 
 def _tokenizer(path: Path) -> Found:
-    metadata = artifacts.read(metadata_path(path), TokenizerMetadata, hint="run `alm tokenizer train`")
+    stage = ("alm", "tokenizer", "train")
+    again = shell(*stage, "--out", path)
+    metadata = artifacts.read(metadata_path(path), TokenizerMetadata, hint=f"run `{again} --force`")
     rows = [
         ("kind", metadata.kind),
         ("tokens", f"{metadata.vocab_size:,}" + (f", {metadata.merges:,} of them merges" if metadata.merges else "")),
@@ -106,11 +111,12 @@ def _tokenizer(path: Path) -> Found:
         *_inputs(metadata.inputs),
     ]
     faults = artifacts.damaged(path.parent, metadata.payload())
-    return Found("tokenizer", rows, faults, _redo(metadata, "alm tokenizer train"), [metadata.model_dump(mode="json")])
+    mend = _redo(metadata, stage, path, again)
+    return Found("tokenizer", rows, faults, mend, [metadata.model_dump(mode="json")])
 
 
 def _packed(path: Path) -> Found:
-    metadata = artifacts.read(path / "metadata.json", PackMetadata, hint="run `alm pack`")
+    metadata = artifacts.read(path / "metadata.json", PackMetadata, hint=f"run `{pack_command(path)} --force`")
     stored = metadata.total_tokens - metadata.padding_tokens
     rows = [
         ("tokens", f"{metadata.input_tokens:,} in = {stored:,} stored + {metadata.tail_tokens:,} tail"),
@@ -130,11 +136,12 @@ def _packed(path: Path) -> Found:
     rows.append(("shards", f"{len(metadata.shards)}"))
     rows += _inputs(metadata.inputs)
     faults = artifacts.damaged(path, metadata.payload())
-    return Found("packed data", rows, faults, _redo(metadata, pack_command(path)), [metadata.model_dump(mode="json")])
+    mend = _redo(metadata, ("alm", "pack"), path, pack_command(path))
+    return Found("packed data", rows, faults, mend, [metadata.model_dump(mode="json")])
 
 
 def _run(path: Path) -> Found:
-    metadata = artifacts.read(path / "run.json", RunMetadata, hint="run `alm pretrain`")
+    metadata = artifacts.read(path / "run.json", RunMetadata, hint=f"run `alm pretrain --out {quoted(path)}`")
     rows = [
         ("parameters", f"{metadata.parameters:,}"),
         ("data", f"{metadata.data}, {metadata.data_sha256[: artifacts.SHORT_HASH]}"),
@@ -190,7 +197,9 @@ def _export(path: Path) -> Found:
     from alm.export.placing import line
     from alm.export.run import METADATA_NAME
 
-    metadata = artifacts.read(path / METADATA_NAME, ExportMetadata, hint="run `alm export`")
+    metadata = artifacts.read(
+        path / METADATA_NAME, ExportMetadata, hint=f"run `{shell('alm', 'export', '--out', path)} --force`"
+    )
     rows = [
         ("form", metadata.to),
         ("parameters", f"{metadata.parameters:,}"),
@@ -200,14 +209,20 @@ def _export(path: Path) -> Found:
         *_inputs(metadata.inputs),
     ]
     faults = artifacts.damaged(path, metadata.payload())
-    return Found("export", rows, faults, _redo(metadata, "alm export"), [metadata.model_dump(mode="json")])
+    checkpoint = [path / file.path for file in metadata.inputs if file.path.endswith(".pt")][:1]
+    read = [word for found in checkpoint for word in ("--checkpoint", str(found))]
+    again = shell("alm", "export", *read, "--to", metadata.to, "--out", path)
+    mend = _redo(metadata, ("alm", "export"), path, again)
+    return Found("export", rows, faults, mend, [metadata.model_dump(mode="json")])
 
 
 def _import(path: Path) -> Found:
     from alm.export.importing import METADATA_NAME
     from alm.export.placing import line
 
-    metadata = artifacts.read(path / METADATA_NAME, ImportMetadata, hint="run `alm import`")
+    metadata = artifacts.read(
+        path / METADATA_NAME, ImportMetadata, hint=f"run `{shell('alm', 'import', 'MODEL', '--out', path)} --force`"
+    )
     rows = [
         ("form", f"{metadata.kind}, {metadata.architecture} in {metadata.dtype}"),
         ("parameters", f"{metadata.parameters:,}"),
@@ -216,12 +231,15 @@ def _import(path: Path) -> Found:
         *_inputs(metadata.inputs),
     ]
     faults = artifacts.damaged(path, metadata.payload())
-    mend = _redo(metadata, "alm import")
+    # Joined as text: it never begins with a dash then, which would be an option.
+    configs = [file.path for file in metadata.inputs if Path(file.path).name == "config.json"]
+    folders = [os.path.join(path, os.path.dirname(name)) for name in configs]
+    mend = _redo(metadata, ("alm", "import"), path, shell("alm", "import", *(folders or ["MODEL"])[:1], "--out", path))
     return Found("imported model", rows, faults, mend, [metadata.model_dump(mode="json")])
 
 
-def _redo(metadata: Metadata, otherwise: str) -> str:
-    return f"run `{artifacts.command_of(metadata, otherwise)} --force`"
+def _redo(metadata: Metadata, stage: artifacts.Stage, out: Path, otherwise: str) -> str:
+    return f"run `{artifacts.command_of(metadata, stage=stage, out=out, otherwise=otherwise)} --force`"
 
 
 def _inputs(inputs: tuple[FileRecord, ...]) -> Rows:

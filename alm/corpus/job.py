@@ -18,7 +18,7 @@ from alm.corpus.config import CorpusConfig, SourceConfig
 from alm.corpus.finish import FinishedMarker
 from alm.corpus.kept import read_marker
 from alm.corpus.paths import from_text
-from alm.corpus.read import check_names, claims, has_document_lines, has_shards
+from alm.corpus.read import STATE_FOLDER, check_names, claims, has_document_lines, has_shards
 from alm.corpus.sources import PART_BYTES
 from alm.corpus.units import InputFile, Plan, look_at, make_plan
 from alm.corpus.work import UnitWork
@@ -26,8 +26,6 @@ from alm.corpus.write import FORMATS, Format
 from alm.errors import AlmError, ArtifactError, ConfigError, shell
 from alm.events import Listener, Noted
 from alm.files import ensure_published, hint_for
-
-STATE_FOLDER = ".alm"
 
 
 @dataclass(frozen=True)

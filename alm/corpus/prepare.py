@@ -20,11 +20,11 @@ from alm.corpus import report
 from alm.corpus.config import CorpusConfig
 from alm.corpus.counts import EXAMPLES
 from alm.corpus.finish import FinishedMarker, Finishing, finish
-from alm.corpus.job import STATE_FOLDER, Job, Look, explained, held_before, jobs_of, look
+from alm.corpus.job import Job, Look, explained, held_before, jobs_of, look
 from alm.corpus.kept import Marker, UnitFiles, write_marker
 from alm.corpus.lines import LinesWork, lines_work, remove_lines, settle_lines
 from alm.corpus.publish import is_in_place, publish, reports_in, tidy
-from alm.corpus.read import has_shards
+from alm.corpus.read import STATE_FOLDER, has_shards
 from alm.corpus.report import CorpusReport
 from alm.corpus.settle import Settled, settle
 from alm.corpus.sources import PART_BYTES

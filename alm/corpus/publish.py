@@ -14,8 +14,9 @@ from alm.config.base import Config
 from alm.corpus import report
 from alm.corpus.counts import Counts
 from alm.corpus.finish import FinishedMarker, Finishing
-from alm.corpus.job import STATE_FOLDER, Job, Look, is_ours, shards_in
+from alm.corpus.job import Job, Look, is_ours, shards_in
 from alm.corpus.kept import UnitFiles, is_as_written, read_marker, write_marker
+from alm.corpus.read import STATE_FOLDER
 from alm.corpus.report import CorpusReport, Lengths, SourceReport
 from alm.corpus.settle import Settled
 from alm.corpus.sources import SPOOL

@@ -7,8 +7,8 @@ a foreign `.txt` is one document, or as many as it has marks, and has no split y
 from __future__ import annotations
 
 import glob
+import json
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,15 +19,28 @@ from typing import BinaryIO
 from alm import artifacts
 from alm.artifacts import CleanShard, FileRecord, SourceMetadata
 from alm.corpus import paths
+from alm.corpus.config import values_for_paths
 from alm.corpus.paths import from_text
 from alm.corpus.records import END, read_records, unescape
 from alm.corpus.report import HTML_NAME, JSON_NAME
 from alm.corpus.split import SPLITS
 from alm.errors import AlmError, ArtifactError, InputError, shell
-from alm.files import Readable, chunks, ensure_published, not_utf8, open_binary, parse_json, readable, regular, suffix
+from alm.files import (
+    Readable,
+    chunks,
+    ensure_published,
+    not_utf8,
+    open_binary,
+    parse_json,
+    read_json,
+    readable,
+    regular,
+    suffix,
+)
 from alm.files import sha256 as sha256_of
 from alm.files.publish import JOURNAL_NAME
 
+STATE_FOLDER = ".alm"  # below it a folder for each source, with what is remembered between two times
 _SHARD = re.compile(r"(?P<source>.+)-\d{5}\.(?:txt|jsonl\.zst|parquet)", re.ASCII | re.DOTALL)
 _LINES = re.compile(r"(?P<source>.+)-\d{5}\.jsonl", re.ASCII | re.DOTALL)
 _TABLES = ("jsonl.zst", "parquet")  # formats whose rows hold the document lines
@@ -36,11 +49,15 @@ _FORMAT = b'"alm-clean"'
 _HEAD_BYTES = 4096  # metadata begins with its format
 _LINE_KEYS = {"id", "sha256", "cluster", "split", "origin"}
 _MOST_LINE_BYTES = 1 << 20
+_FIRST_LINES = 8
+_DIGEST = re.compile("[0-9a-f]{64}")
 # A document line as it is written, unless its origin holds an escape.
 _LINE = re.compile(
     rb'{"id": "[0-9a-f]{16}", "sha256": "[0-9a-f]{64}", "cluster": "[0-9a-f]{64}", "split": "(train|validation)", '
     rb'"origin": "([^"\\\x00-\x1f]*)"}\n'
 )
+_FINISHED = "*.final.json"  # in the folder of a state, once the text of a unit is finished
+_OF_MANY = re.compile(r"-\d{5}-of$", re.ASCII)  # `train-00000-of-00001.parquet`, as many a data set is named
 _BATCH_ROWS = 1000
 _CHUNK_BYTES = 1 << 22
 
@@ -89,16 +106,36 @@ def claims(metadata: Path) -> bool:
 
 
 def has_document_lines(path: Path) -> bool:
-    """Whether the text file `path` has document lines of ours beside it. Asks the first of them."""
+    """Whether the text file `path` has document lines of ours beside it. Asks the first few: one may be damaged."""
     lines = path.with_suffix(".jsonl")
     if not lines.is_file():
         return False
     try:
         with lines.open("rb") as file:
-            first = set(parse_json(file.readline(_MOST_LINE_BYTES)))
-    except (OSError, ValueError, TypeError):
+            return any(_is_document_line(file.readline(_MOST_LINE_BYTES)) for _ in range(_FIRST_LINES))
+    except OSError:
         return False
-    return first >= _LINE_KEYS and "text" not in first
+
+
+def _is_document_line(line: bytes) -> bool:
+    try:
+        found = parse_json(line)
+    except ValueError:
+        return False
+    return (
+        isinstance(found, dict)
+        and found.keys() >= _LINE_KEYS
+        and "text" not in found
+        and all(isinstance(found[key], str) for key in _LINE_KEYS)
+        and _DIGEST.fullmatch(found["sha256"]) is not None
+        and found["split"] in SPLITS
+    )
+
+
+def _was_begun(metadata: Path) -> bool:
+    """Whether the state beside `metadata` says that its source was prepared here. A lock alone does not."""
+    state = metadata.parent / STATE_FOLDER / metadata.stem
+    return (state / "plan.json").is_file() or next(state.glob(_FINISHED), None) is not None
 
 
 def has_shards(metadata: Path) -> bool:
@@ -107,8 +144,19 @@ def has_shards(metadata: Path) -> bool:
     return claims(metadata) or any(has_document_lines(path) for path in texts)
 
 
-def _tables(folder: Path, stem: str) -> list[Path]:
-    return sorted(path for form in _TABLES for path in folder.glob(f"{stem}.{form}"))
+def _tables(folder: Path) -> list[Path]:
+    """The shards in and below `folder` that are tables, by their names."""
+    named = (path for form in _TABLES for path in folder.rglob(f"*-{'[0-9]' * 5}.{form}"))
+    return sorted(path for path in named if _is_visible(path, folder) and path.is_file() and not _is_of_many(path))
+
+
+def _is_of_many(path: Path) -> bool:
+    match = _SHARD.fullmatch(path.name)
+    return match is None or _OF_MANY.search(match["source"]) is not None
+
+
+def _is_visible(path: Path, folder: Path) -> bool:
+    return not any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def is_text(path: Path) -> bool:
@@ -117,14 +165,20 @@ def is_text(path: Path) -> bool:
         return False
     if path.suffix == ".jsonl":
         match = _LINES.fullmatch(path.name)
-        return not (match and claims(_metadata_path(path, match))) and not has_document_lines(path)
+        return not (match and _is_claimed(path, match)) and not has_document_lines(path)
     return path.suffix != ".json" or not has_shards(path)
 
 
+def _is_claimed(path: Path, match: re.Match[str]) -> bool:
+    """Whether `path` is one of a corpus by its name: the metadata beside it says so, or the state where it does not."""
+    metadata = _metadata_path(path, match)
+    return claims(metadata) or _was_begun(metadata)
+
+
 def shard_source(path: Path) -> str | None:
-    """The source whose shard `path` is by its name and by the metadata beside it; None for any other file."""
+    """The source whose shard `path` is by its name and by what is beside it; None for any other file."""
     match = _SHARD.fullmatch(path.name)
-    return match["source"] if match and claims(_metadata_path(path, match)) else None
+    return match["source"] if match and _is_claimed(path, match) else None
 
 
 def _metadata_path(path: Path, match: re.Match[str]) -> Path:
@@ -160,11 +214,16 @@ class _Finder:
             return paths.expand([given], suffixes=_SUFFIXES)
         ensure_published(folder)
         listed = [path for path in folder.rglob("*.json") if not path.name.startswith((".", "_"))]
-        visible = [path for path in listed if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-        for path in visible:
-            if claims(path):
+        for path in listed:
+            if _is_visible(path, folder) and claims(path):
                 self._shards(path)  # what it promises may be gone
-        tables = [t for path in visible for t in _tables(path.parent, f"{glob.escape(path.stem)}-{'[0-9]' * 5}")]
+        for state in sorted({path.parent for path in folder.rglob(f"{STATE_FOLDER}/*/{_FINISHED}")}):
+            metadata_path = state.parent.with_name(f"{state.name}.json")
+            if _is_visible(metadata_path, folder):
+                if not metadata_path.is_file():
+                    raise _unfinished(state, metadata_path)
+                self._shards(metadata_path)
+        tables = _tables(folder)
         # A folder without any text is an error, unless what it holds is clean text in tables.
         has_text = not tables or any(folder.rglob("*.txt"))
         return tables + (paths.expand([given], suffixes=_SUFFIXES) if has_text else [])
@@ -172,19 +231,16 @@ class _Finder:
     def file(self, path: Path) -> CleanFile:
         """A file with what vouches for it."""
         match = _SHARD.fullmatch(path.name)
-        is_vouched_for = match is not None and claims(_metadata_path(path, match))
+        is_vouched_for = match is not None and _is_claimed(path, match)
         if match is None or not (is_vouched_for or path.suffix != ".txt" or has_document_lines(path)):
             self._refuse_renamed(path)
             return CleanFile(path, _foreign_name(path), None)
         name, metadata_path = match["source"], _metadata_path(path, match)
         if not metadata_path.is_file():
-            raise ArtifactError(
-                f"`{path}` is part of an unfinished corpus: `{metadata_path}` does not exist",
-                hint=f"run `{_prepare_again(metadata_path)}` to finish it",
-            )
+            raise _unfinished(path, metadata_path)
         metadata, shards = self._shards(metadata_path)
         if path.name in shards:
-            return CleanFile(path, name, shards[path.name], _command(metadata, metadata_path))
+            return CleanFile(path, name, shards[path.name], prepare_again(metadata_path, metadata))
         aside = path.with_name(f"not-of-{path.name}")
         raise ArtifactError(
             f"`{path}` is not among the shards of `{metadata_path}`",
@@ -194,13 +250,13 @@ class _Finder:
     def _shards(self, path: Path) -> tuple[SourceMetadata, dict[str, CleanShard]]:
         """The metadata at `path` and its shards by name, all of which are there."""
         if path not in self._metadata:
-            metadata = artifacts.read(path, SourceMetadata, hint=f"run `{_prepare_again(path)} --force`")
+            metadata = artifacts.read(path, SourceMetadata, hint=f"run `{prepare_again(path)} --force`")
             check_names(path, metadata)
             faults = artifacts.absent(path.parent, metadata.payload())
             if faults:
                 raise ArtifactError(
                     f"`{path}` is no longer true: {faults[0]}",
-                    hint=self._way_back(path, metadata) or f"run `{_command(metadata, path)} --force`",
+                    hint=self._way_back(path, metadata) or f"run `{prepare_again(path, metadata)} --force`",
                 )
             self._metadata[path] = metadata, {shard.file: shard for shard in metadata.shards}
         return self._metadata[path]
@@ -240,7 +296,7 @@ def check_names(path: Path, metadata: SourceMetadata) -> None:
             f"`{path}` is damaged: `{wrong[0] if wrong else metadata.source}` is not a shard of source `{path.stem}`"
             if wrong or metadata.source == path.stem
             else f"`{path}` is damaged: it calls its source `{metadata.source}`",
-            hint=f"run `{_prepare_again(path)} --force`",
+            hint=f"run `{prepare_again(path)} --force`",
         )
 
 
@@ -263,17 +319,56 @@ def _complete(folder: Path, given: str) -> None:
         )
 
 
-def _prepare_again(metadata_path: Path) -> str:
-    return shell("alm", "corpus", "prepare", "--only", metadata_path.stem, "--out", metadata_path.parent)
+def _unfinished(path: Path, metadata_path: Path) -> ArtifactError:
+    hint = f"run `{prepare_again(metadata_path)}` to finish it"
+    if path.is_file() and not _was_begun(metadata_path):
+        hint += f"; if it is other text: `{shell('mv', '-n', path, path.with_name(f'not-of-{path.name}.aside'))}`"
+    return ArtifactError(
+        f"`{path}` is part of an unfinished corpus: `{metadata_path}` does not exist",
+        hint=hint,
+    )
 
 
-def _command(metadata: SourceMetadata, path: Path) -> str:
-    """The command that makes the source again. The metadata may be a stranger's: nothing in it is left to a shell."""
+def prepare_again(metadata_path: Path, metadata: SourceMetadata | None = None) -> str:
+    """The command that makes a source again: the one that `metadata` names, or one that reads the same files.
+
+    The metadata and the plan may be a stranger's: nothing in them is left to a shell.
+    """
+    name, out = metadata_path.stem, metadata_path.parent
+    read = _words_that_read(name, _config_of(metadata_path) if metadata is None else metadata.config)
+    again = shell("alm", "corpus", "prepare", *read, "--only", name, "--out", out)
+    if metadata is None:
+        return again
+    return artifacts.command_of(metadata, stage=("alm", "corpus", "prepare"), out=out, only=name, otherwise=again)
+
+
+def _config_of(metadata_path: Path) -> artifacts.Values:
+    """What the source was made with, by what is left of its metadata, or by its plan."""
+    for path in (metadata_path, metadata_path.parent / STATE_FOLDER / metadata_path.stem / "plan.json"):
+        try:
+            config = read_json(path)["config"]
+        except (AlmError, OSError, ValueError, KeyError, TypeError):
+            continue
+        if isinstance(config, dict):
+            return config
+    return {}
+
+
+def _words_that_read(name: str, config: artifacts.Values) -> list[str]:
+    """What `alm corpus prepare` has to be given so that source `name` reads the files that `config` names."""
+    source = config.get("source")
+    if not isinstance(source, dict) or source.get("kind") != "files":
+        return []
+    given = source.get("paths")
+    if not isinstance(given, list | tuple) or not given or not all(isinstance(path, str) for path in given):
+        return []
     try:
-        words = shlex.split(metadata.command)
-    except ValueError:
-        words = []
-    return shell(*words) if words[:3] == ["alm", "corpus", "prepare"] else _prepare_again(path)
+        is_named_so = len(given) == 1 and [*values_for_paths(given)["sources"]] == [name]
+    except AlmError:
+        is_named_so = False
+    if is_named_so and not given[0].startswith("-"):
+        return [given[0]]
+    return ["--set", f"sources.{name}.kind=files", "--set", f"sources.{name}.paths={json.dumps(given)}"]
 
 
 def _foreign_name(path: Path) -> str:

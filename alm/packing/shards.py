@@ -173,7 +173,8 @@ def open_packed(folder: Path, *, is_hashed: bool = False) -> PackedData:
     if not (folder / METADATA_NAME).is_file():
         raise ArtifactError(f"`{folder}` holds no packed data: there is no `{METADATA_NAME}`", hint=hint)
     metadata = artifacts.read(folder / METADATA_NAME, PackMetadata, hint=f"run `{pack_command(folder)} --force`")
-    hint = f"run `{artifacts.command_of(metadata, pack_command(folder))} --force`"
+    redo = artifacts.command_of(metadata, stage=("alm", "pack"), out=folder, otherwise=pack_command(folder))
+    hint = f"run `{redo} --force`"
     faults = artifacts.absent(folder, metadata.payload())
     if faults:
         raise ArtifactError(faults[0], hint=hint)

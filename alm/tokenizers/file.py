@@ -226,10 +226,11 @@ def _check_promise(path: Path, sha256: str) -> None:
     beside = metadata_path(path)
     if not beside.is_file():
         return
-    hint = f"run `{shell('alm', 'tokenizer', 'train', '--out', path, '--force')}`"
+    again = shell("alm", "tokenizer", "train", "--out", path)
+    hint = f"run `{again} --force`"
     metadata = artifacts.read(beside, TokenizerMetadata, hint=hint)
     if metadata.file.path == path.name and metadata.file.sha256 != sha256:
-        redo = artifacts.command_of(metadata, shell("alm", "tokenizer", "train", "--out", path))
+        redo = artifacts.command_of(metadata, stage=("alm", "tokenizer", "train"), out=path, otherwise=again)
         raise ArtifactError(
             f"`{path}` has changed since it was written: `{beside}` is about another one", hint=f"run `{redo} --force`"
         )

