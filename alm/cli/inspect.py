@@ -233,7 +233,7 @@ def _import(path: Path) -> Found:
     faults = artifacts.damaged(path, metadata.payload())
     # Joined as text: it never begins with a dash then, which would be an option.
     configs = [file.path for file in metadata.inputs if Path(file.path).name == "config.json"]
-    folders = [os.path.join(path, os.path.dirname(name)) for name in configs]
+    folders = [os.path.join(path, os.path.dirname(name)) for name in configs]  # noqa: PTH118, PTH120
     mend = _redo(metadata, ("alm", "import"), path, shell("alm", "import", *(folders or ["MODEL"])[:1], "--out", path))
     return Found("imported model", rows, faults, mend, [metadata.model_dump(mode="json")])
 

@@ -57,9 +57,12 @@ def prepare(
 
     `only` names the sources to prepare, `limit` is the most documents of each. `redo` is the command that hints
     propose. With `share` (i, n) only every n-th unit, from the i-th on, is worked on, and nothing is finished: that
-    is for the next call without. Raises `ArtifactError` for a source made otherwise, unless `force`.
+    is for the next call without. Raises `ArtifactError` for a source made otherwise, and for a report of others,
+    unless `force`.
     """
     jobs = jobs_of(config, out=out, only=only, limit=limit, force=force, unit_bytes=unit_bytes, redo=redo)
+    if share is None and not force:
+        report.refuse_strangers(out)
     chosen = engine or engines.choose("serial")
     prepared = [found for job in jobs if (found := _prepare_source(job, chosen, share, on_event)) is not None]
     if share is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -9,11 +10,14 @@ from typing import Any, Literal
 from alm import __version__, page
 from alm.artifacts import FORMAT_VERSION, Tally
 from alm.config.base import Config
-from alm.errors import AlmError
-from alm.files import read_json, write_json, write_text
+from alm.errors import AlmError, ArtifactError, shell
+from alm.files import read_json, readable, write_json, write_text
 
 JSON_NAME = "_report.json"
 HTML_NAME = "_report.html"
+_GENERATOR = "alm corpus prepare"
+_FORMAT = b'"alm-corpus-report"'
+_HEAD_BYTES = 4096  # a report begins with its format
 
 
 class Example(Config):
@@ -69,6 +73,27 @@ def read(folder: Path) -> CorpusReport | None:
         return None
 
 
+def refuse_strangers(folder: Path) -> None:
+    """`ArtifactError` where a file in `folder` has the name of one of the report, and no corpus wrote it."""
+    for name in (HTML_NAME, JSON_NAME):
+        path = folder / name
+        if not os.path.lexists(path) or _is_ours(path):
+            continue
+        raise ArtifactError(
+            f"`{path}` is there, and `alm corpus prepare` did not make it: its report has that name",
+            hint=f"run `{shell('mv', '-n', path, path.with_name(f'{name}.aside'))}`, then the same command; "
+            "or choose another folder with `--out`",
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with readable(path), path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    return not head or (page.is_made_by(_GENERATOR, head) if path.name == HTML_NAME else _FORMAT in head)
+
+
 def write(report: CorpusReport, folder: Path) -> None:
     """`_report.html` and `_report.json` in `folder`."""
     write_text(folder / HTML_NAME, html(report))
@@ -92,7 +117,7 @@ def html(report: CorpusReport) -> str:
     parts = [page.heading("What became of the corpus", 1), *_opening(report), _overview(report)]
     for source in report.sources:
         parts += _section(source)
-    return page.page("Corpus report", parts, generator="alm corpus prepare")
+    return page.page("Corpus report", parts, generator=_GENERATOR)
 
 
 def _opening(report: CorpusReport) -> list[str]:

@@ -3,14 +3,60 @@
 from __future__ import annotations
 
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pytest
+
 from alm.artifacts import Tally
+from alm.config.load import load
 from alm.corpus import report
+from alm.corpus.config import CorpusConfig
+from alm.corpus.prepare import prepare
 from alm.corpus.report import CorpusReport, Example, Lengths, SourceReport
+from alm.errors import ArtifactError
+
+
+def corpus(root: Path) -> CorpusConfig:
+    """A text to prepare."""
+    (root / "mine.txt").write_text("a text\n")
+    return load(CorpusConfig, [], base={"sources": {"s": {"kind": "files", "paths": str(root / "mine.txt")}}})
+
+
+@pytest.mark.parametrize("name", ["_report.html", "_report.json"])
+@pytest.mark.parametrize("kind", ["a page", "a folder"])
+def test_a_report_of_others_is_not_written_over(tmp_path: Path, name: str, kind: str) -> None:
+    config, out = corpus(tmp_path), tmp_path / "out"
+    precious = out / name
+    out.mkdir()
+    precious.mkdir() if kind == "a folder" else precious.write_text('<html>mine</html> {"format": "mine"}')
+    with pytest.raises(ArtifactError, match="did not make it") as caught:
+        prepare(config, out=out)
+    assert [path.name for path in out.iterdir()] == [name]  # before the work begins
+    words = shlex.split(str(caught.value.hint).split("`")[1])
+    assert words == ["mv", "-n", str(precious), f"{precious}.aside"]
+    precious.rename(words[-1])
+    prepare(config, out=out)
+    assert precious.is_file()
+
+
+def test_our_own_report_is_written_again_and_with_force_any(tmp_path: Path) -> None:
+    config, out = corpus(tmp_path), tmp_path / "out"
+    prepare(config, out=out)
+    for changed in ({"validation_fraction": 0.0}, {"validation_fraction": 0.3}):
+        prepare(config.model_copy(update=changed), out=out, force=True)
+    (tmp_path / "more.txt").write_text("more\n")
+    more = {"kind": "files", "paths": str(tmp_path / "more.txt")}
+    prepare(load(CorpusConfig, [], base={"sources": {"more": more}}), out=out)
+    assert "more" in (out / "_report.html").read_text()
+    (out / "_report.html").write_text("of a stranger")
+    (out / "_report.json").write_text("{}")
+    prepare(config, out=out, force=True)
+    assert "<title>Corpus report</title>" in (out / "_report.html").read_text()
+
 
 HOSTILE = "</title><script>alert(1)</script></style><img src=x onerror=y> & \u202e \x00 \ud800 \"'"
 VOID = {"meta", "line", "rect", "br"}
