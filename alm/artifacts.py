@@ -45,7 +45,7 @@ _OPTIONS: dict[Stage, frozenset[str]] = {
     ("alm", "export"): frozenset({"--checkpoint", "--to", "--dtype", "--set"}),
     ("alm", "import"): frozenset({"--from"}),
 }
-_DEFAULT_OUT: dict[Stage, tuple[str]] = {
+_DEFAULT_OUT: dict[Stage, tuple[str, ...]] = {
     ("alm", "corpus", "prepare"): ("data/clean",),
     ("alm", "tokenizer", "train"): ("artifacts/tokenizer.json",),
     ("alm", "pack"): ("data/packed",),

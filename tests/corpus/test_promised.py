@@ -202,7 +202,8 @@ def test_lines_are_known_where_the_first_is_damaged_and_not_by_five_keys(tmp_pat
 @pytest.mark.parametrize("form", FORMS)
 def test_a_source_does_not_disappear_with_its_metadata(tmp_path: Path, form: str, has_state: bool) -> None:
     out = _corpus(tmp_path, form)
-    other = _corpus(tmp_path / "other") if (tmp_path / "other").mkdir() is None else out
+    (tmp_path / "other").mkdir()
+    other = _corpus(tmp_path / "other")
     for path in other.glob("books*"):
         shutil.copy(path, out / path.name.replace("books", "more"))
     values = json.loads((out / "more.json").read_text().replace("books", "more"))
