@@ -33,6 +33,7 @@ Faults = Iterator[tuple[str, str]]
 
 _MOST_VALUES = 10_000
 _VALUE_SHOWN = 60
+_MARK, _HEAD_BYTES = b'"alm-', 4096  # of the format, which stands first
 Stage = tuple[str, ...]
 """The first words of a command."""
 # What the command of an artifact may have besides `--out`: all of these have a value.
@@ -482,7 +483,10 @@ def read(path: Path, schema: type[AnyMetadata], *, hint: str) -> AnyMetadata:
     if not path.exists():
         raise ArtifactError(f"`{path}` does not exist", hint=hint)
     try:
-        values = files.parse_json(files.bounded_bytes(path))
+        data = files.bounded_bytes(path)
+        if _MARK not in data[:_HEAD_BYTES]:  # nothing shows that alm wrote it, so no hint may replace it
+            hint = f"name another place, or run `{shell('mv', '-n', path, path.with_name(f'{path.name}.aside'))}`"
+        values = files.parse_json(data)
     except InputError as error:
         raise ArtifactError(error.message, hint=hint) from error
     except ValueError as error:
@@ -580,17 +584,18 @@ def current(
     files.ensure_published(path.parent)
     if force or not path.is_file():
         return None
-    found = read(path, schema, hint=f"run `{redo} --force` to make it anew")
+    found = read(path, schema, hint=f"run `{redo} --force` to make it again")
     assert isinstance(found, Metadata)
     different = [*_input_differences(found.inputs, inputs), *_config_differences(found.config, config)]
     if different:
         raise ArtifactError(
             "\n  ".join([f"`{path}` was made from other inputs", *different]),
-            hint=f"run `{redo} --force` to make it anew",
+            hint=f"run `{redo} --force` to make it again",
         )
     faults = absent(path.parent, found.payload())
     if faults:
-        raise ArtifactError(f"`{path}` is no longer true: {faults[0]}", hint=f"run `{redo} --force` to make it anew")
+        hint = f"run `{redo} --force` to make it again"
+        raise ArtifactError(f"`{path}` no longer matches its files: {faults[0]}", hint=hint)
     return found
 
 

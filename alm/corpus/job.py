@@ -268,7 +268,7 @@ def _refuse_damage(job: Job, published: SourceMetadata) -> None:
     faults = artifacts.absent(job.out, published.payload())
     if faults:
         raise ArtifactError(
-            f"`{job.metadata_path}` is no longer true: {faults[0]}",
+            f"`{job.metadata_path}` no longer matches its files: {faults[0]}",
             hint=f"run `{job.command} --force` to make it again",
         )
 

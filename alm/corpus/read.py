@@ -255,7 +255,7 @@ class _Finder:
             faults = artifacts.absent(path.parent, metadata.payload())
             if faults:
                 raise ArtifactError(
-                    f"`{path}` is no longer true: {faults[0]}",
+                    f"`{path}` no longer matches its files: {faults[0]}",
                     hint=self._way_back(path, metadata) or f"run `{prepare_again(path, metadata)} --force`",
                 )
             self._metadata[path] = metadata, {shard.file: shard for shard in metadata.shards}

@@ -245,7 +245,7 @@ def test_shards_of_another_tokenizer_are_told_with_both_hashes(tmp_path: Path) -
 def test_packed_data_with_a_file_gone_is_not_up_to_date(tmp_path: Path) -> None:
     out, metadata = write_packed(tmp_path)
     (out / metadata.shards[0].index_file).unlink()
-    with pytest.raises(ArtifactError, match="is no longer true"):
+    with pytest.raises(ArtifactError, match="no longer matches its files"):
         pack(
             PackConfig(seq_len=16, sequences_per_shard=50),
             tokenizer=tmp_path / "tokenizer.json",
