@@ -20,7 +20,7 @@ RUN_TIME = {
 }
 SESSIONS = {
     *("dev", "lint", "types", "tests", "llamacpp", "docs", "quickstart", "device", "build", "interop"),
-    *("bench", "bench_model", "bench_generate"),
+    *("bench", "bench_model", "bench_generate", "crash", "hostile"),
 }
 
 

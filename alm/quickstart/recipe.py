@@ -19,7 +19,7 @@ from alm import artifacts
 from alm.config import presets
 from alm.config.base import Config
 from alm.config.load import Part, load
-from alm.errors import ArtifactError
+from alm.errors import ArtifactError, InputError
 from alm.files import read_json, write_text
 from alm.model.config import ModelConfig
 from alm.model.count import count
@@ -71,22 +71,21 @@ class Recipe:
 class _Kept(Config):
     """The file that holds a recipe."""
 
-    tales: Annotated[int, Field(strict=True, ge=1, le=MOST_TALES)] = TALES
-    overrides: tuple[str, ...] = ()
-    budget: Annotated[float, Field(strict=True, gt=0, le=_MOST_SECONDS)] | None = None
-    end: Annotated[float, Field(strict=True, ge=0, le=_MOST_SECONDS)] = 0.0
-    steps: Annotated[int, Field(strict=True, ge=1, le=1 << 40)] | None = None
+    tales: Annotated[int, Field(strict=True, ge=1, le=MOST_TALES)]
+    overrides: tuple[str, ...]
+    budget: Annotated[float, Field(strict=True, gt=0, le=_MOST_SECONDS)] | None
+    end: Annotated[float, Field(strict=True, ge=0, le=_MOST_SECONDS)]
+    steps: Annotated[int, Field(strict=True, ge=1, le=1 << 40)] | None
 
 
 def read(path: Path) -> Recipe:
     """The recipe that `write` wrote."""
     try:
         kept = _Kept.model_validate(read_json(path, most=_MOST_BYTES))
-    except ValidationError as error:
-        raise ArtifactError(
-            f"`{path}` is not what a quickstart writes: {artifacts.first_problem(error)}",
-            hint="run `alm quickstart --fresh`",
-        ) from error
+    except (InputError, ValidationError) as error:
+        reason = error.message if isinstance(error, InputError) else artifacts.first_problem(error)
+        hint = "run `alm quickstart --fresh`"
+        raise ArtifactError(f"`{path}` is not what a quickstart writes: {reason}", hint=hint) from error
     return Recipe(**dict(kept))
 
 

@@ -62,13 +62,13 @@ def test_the_runs_are_kept_when_asked_for(run: Any, monkeypatch: pytest.MonkeyPa
     assert not worked[1].exists()
 
 
-def test_a_time_limit_saves_ends_with_its_own_code_and_goes_on(project: Path, run: Any) -> None:
+def test_a_time_limit_shorter_than_the_start_is_an_error_and_loses_nothing(project: Path, run: Any) -> None:
     for arguments in CHAIN[:3]:
         assert run(*arguments)[0] == 0
     code, _, err = run("pretrain", *SMALL, "--time-limit", "0.001s")
-    assert code == 75
-    assert "stopped by the time limit at step 0; saved `" in err
-    assert "Hint: run `alm pretrain --resume runs/pico-pretrain/ckpt-last.pt` to go on" in err
+    assert code == 1  # to be started again would be for nothing
+    assert "the time limit was over before the first step" in err
+    assert "Hint: leave more time than starting takes: add `--time-limit " in err
     code, out, _ = run("pretrain", "--time-limit", "10h")
     assert code == 0
     assert "6 steps" in out

@@ -13,6 +13,7 @@ from builders import write_packed
 from alm.corpus.split import TRAIN
 from alm.data.loader import NO_TARGET, BatchPlan, Loader, micro_batch, read_step, target_count
 from alm.data.mixture import plain
+from alm.errors import InputError
 from alm.packing.config import PackConfig
 from alm.packing.pack import pack
 from alm.packing.shards import TokenStream, open_packed
@@ -96,7 +97,7 @@ def test_a_failure_in_the_thread_reaches_the_reader(stream: TokenStream, tmp_pat
     broken = TokenStream(tmp_path, stream.shards, stream.seq_len, stream.dtype, stream.stride)
     with (
         Loader(broken, plan(stream), first_step=0, last_step=3, prefetch=2, pin=False) as loader,
-        pytest.raises(FileNotFoundError),
+        pytest.raises(InputError, match="does not exist"),
     ):
         next(iter(loader))
 

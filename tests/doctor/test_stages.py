@@ -66,7 +66,7 @@ def test_kernels_that_cut_one_text_in_another_way_fail(made: dict[str, Tokenizer
         return [*found[:-1], found[-1][::-1]]
 
     check = tokenizing.same_ids(native, plain)
-    fails(check, "'see you at 8 ", "ALM_KERNELS=never", "rm -r")
+    fails(check, "'see you at 8 ", "ALM_KERNELS=never")
     assert check.measured.startswith(f"{len(tokenizing.HARD) - 1} of {len(tokenizing.HARD)}")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from builders import write_packed
 
-from alm import artifacts
+from alm import artifacts, files
 from alm.artifacts import PackedShard, PackMetadata
 from alm.errors import InputError
 from alm.packing import mapping
@@ -43,7 +43,14 @@ def cut_up(folder: Path, count: int) -> Path:
         ids[begin:end].tofile(folder / f"{name}.bin")
         (starts[(starts >= begin) & (starts < end)] - begin).tofile(folder / f"{name}.idx")
         rows = min(-(-end // stream.stride), stream.sequences) - min(-(-begin // stream.stride), stream.sequences)
-        changes = {"file": f"{name}.bin", "index_file": f"{name}.idx", "sequences": rows, "tokens": end - begin}
+        changes = {
+            "file": f"{name}.bin",
+            "index_file": f"{name}.idx",
+            "sequences": rows,
+            "tokens": end - begin,
+            "sha256": files.sha256(folder / f"{name}.bin"),
+            "index_sha256": files.sha256(folder / f"{name}.idx"),
+        }
         shards.append(stream.shards[0].model_copy(update=changes))
     others = [one for one in packed.metadata.shards if one.split != "train"]
     artifacts.write(folder / METADATA_NAME, packed.metadata.model_copy(update={"shards": (*shards, *others)}))

@@ -372,7 +372,9 @@ def test_sequences_longer_than_the_model_are_told(data: Path, tmp_path: Path) ->
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_saved(data: Path, tmp_path: Path) -> None:
-    config = run_config(optim__lr=1e38, training__checkpoint_interval=1, scheduler__warmup_steps=0)
+    # Each step multiplies the weights by about -10,000.
+    diverging = {"optim__lr": 100.0, "optim__weight_decay": 100.0}
+    config = run_config(**diverging, training__checkpoint_interval=1, scheduler__warmup_steps=0)
     with pytest.raises(AlmError, match="no longer finite") as caught:
         pretrain(config, data=data, out=tmp_path / "run")
     assert "optim.lr" in str(caught.value.hint)

@@ -11,7 +11,7 @@ from alm.training.sinks._sink import Opening, named
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-PACKAGE, INSTALL = "tensorboard", "'a-lm[tensorboard]'"
+PACKAGE, INSTALL = "tensorboard", "a-lm[tensorboard]"
 _FOLDER = "tensorboard"
 
 
