@@ -29,6 +29,7 @@ from alm.training.metrics import Row
 from alm.training.run import SAMPLES_NAME
 
 NAME = SAMPLES_NAME
+_ATTEMPTS = 2  # the disk may have room again
 _HELD_OUT_PROMPTS = 3
 _PROMPT_TOKENS = 16
 _PROMPT_SEED = 0
@@ -76,6 +77,7 @@ class Sampler:
     ) -> None:
         self._model, self._tokenizer, self._config, self._run = model, tokenizer, config, run
         self._should_stop, self._on_event = should_stop, on_event
+        self._waiting = b""
         self.prompts = prompts(config, tokenizer, held_out)
         self.steps = sample_steps(config.training.max_steps, config.samples.count) if self.prompts else ()
 
@@ -103,8 +105,21 @@ class Sampler:
             self._model.train(was_training)
 
     def _append(self, data: bytes) -> None:
-        """On the disk before the step's checkpoint says that it is; nothing at all on one that is full."""
-        path = self._run / NAME
+        """On the disk before the step's checkpoint says that it is; nothing at all on one that is full.
+
+        What a full disk has no room for waits for the next samples.
+        """
+        self._waiting += data
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._write_waiting()
+                return
+            except AlmError as error:
+                if not is_full(error) or attempt == _ATTEMPTS - 1:
+                    raise
+
+    def _write_waiting(self) -> None:
+        path, data = self._run / NAME, self._waiting
         with explained(path), path.open("ab", buffering=0) as file:
             before = file.seek(0, os.SEEK_END)
             try:
@@ -114,6 +129,7 @@ class Sampler:
             except OSError:
                 os.ftruncate(file.fileno(), before)
                 raise
+        self._waiting = b""
 
     def _row(self, step: int, number: int) -> Row | None:
         settings = self._config.samples
