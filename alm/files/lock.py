@@ -189,9 +189,10 @@ def _remove_left_behind(lock: Path) -> None:
 def _release(lock: Path, descriptor: int) -> None:
     # Removed while it is held: whoever waits for it finds that the name is another file's, or none's.
     try:
-        with contextlib.suppress(OSError):
-            if os.name != "nt" and _is_same(descriptor, lock):
-                lock.unlink(missing_ok=True)
+        for _ in range(2):  # one error need not last
+            with contextlib.suppress(OSError):
+                if os.name != "nt" and _is_same(descriptor, lock):
+                    lock.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
     if os.name == "nt":  # which removes no open file

@@ -37,6 +37,12 @@ def checkpoint_of(job: Job, state: TrainState, *, alone: bool = False) -> Checkp
     )
 
 
+def score_of(job: Job, step: int) -> float | None:
+    """The bits per byte of the held-out text after `step`, where it was scored then."""
+    found = [row["bits_per_byte"] for row in metrics.read(job.out) if row["step"] == step and "bits_per_byte" in row]
+    return found[-1] if found else None
+
+
 class SavedOnError:
     """Saves the last whole step when its block ends in an error that is no stop.
 
@@ -67,7 +73,8 @@ class SavedOnError:
         if not state.is_whole or state.skipped_in_row or not state.is_finite():
             return
         try:
-            self._writer.save_now(checkpoint_of(self.job, state, alone=True), interrupted=True)
+            checkpoint = checkpoint_of(self.job, state, alone=True)
+            self._writer.save_now(checkpoint, interrupted=True, bits_per_byte=score_of(self.job, state.step))
         except AlmError as fault:
             self.job.on_event(Warned(f"step {state.step} was not saved: {fault.message}", fault.hint))
 

@@ -28,7 +28,7 @@ from alm.tokenizers.file import Tokenizer
 from alm.training import metrics, reference, rehearsal, run, samples
 from alm.training.beginning import check_room, state_of, warn, warn_of_repeats, write_config
 from alm.training.config import RunConfig
-from alm.training.ending import SavedOnError, checkpoint_of, finish, out_of_time, stopped
+from alm.training.ending import SavedOnError, checkpoint_of, finish, out_of_time, score_of, stopped
 from alm.training.initial import initial_weights
 from alm.training.job import Job
 from alm.training.loop import Hooks, Streams, lr_factor, train
@@ -189,9 +189,7 @@ def _train(
         # The disk was full, and may have room now; or all that was missing is what follows the last step.
         is_new = state.step > resumed or (found is not None and is_interrupted(found.path))
         if is_new and not world.from_main(lambda: writer.has_saved(state.step)):
-            scored = [row for row in metrics.read(job.out) if row["step"] == state.step and "bits_per_byte" in row]
-            score = scored[-1]["bits_per_byte"] if scored else None
-            writer.save_now(checkpoint_of(job, state), bits_per_byte=score)
+            writer.save_now(checkpoint_of(job, state), bits_per_byte=score_of(job, state.step))
     return world.from_main(lambda: finish(job, state.step))
 
 
