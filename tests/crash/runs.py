@@ -37,7 +37,7 @@ def checkpoints(wanted: Tree, tree: Tree, run: str, keep_last: int | None, keep_
     """
     before, now = _promised(wanted, run), _promised(tree, run)
     lines = []
-    newest, ours = (max(each, key=lambda file: each[file]["step"], default="") for each in (before, now))
+    newest, ours = (max(each, key=lambda file: (each[file]["step"], file), default="") for each in (before, now))
     if not ours or now[ours]["step"] != before[newest]["step"]:
         lines.append(f"`{run}/{newest}` is missing")
     elif ours != newest:  # saved by the way out of an error
@@ -55,7 +55,7 @@ def checkpoints(wanted: Tree, tree: Tree, run: str, keep_last: int | None, keep_
             lines.append(f"`{name}` is not promised")
     lines += _pointers(wanted, tree, run, now)
     if keep_last is not None:
-        kept = set(sorted(now, key=lambda file: -now[file]["step"])[:keep_last])
+        kept = set(sorted(now, key=lambda file: (now[file]["step"], file), reverse=True)[:keep_last])
         kept |= {file for file in now if keep_every and now[file]["step"] % keep_every == 0}
         kept |= {_best(now)} - {None}
         lines += [f"`{run}/{file}` should have been removed" for file in sorted(now.keys() - kept)]
@@ -69,7 +69,8 @@ def _best(found: dict[str, dict[str, Any]]) -> str | None:
 
 def _pointers(wanted: Tree, tree: Tree, run: str, found: dict[str, dict[str, Any]]) -> list[str]:
     """Whether `ckpt-last.pt` is the newest checkpoint, and `ckpt-best.pt` that with the best score."""
-    newest = max(found, key=lambda file: found[file]["step"], default=None)
+    # Of two of one step the plain one is newer than that of an error, as its name has it.
+    newest = max(found, key=lambda file: (found[file]["step"], file), default=None)
     lines = []
     for pointer, file in (("ckpt-last.pt", newest), ("ckpt-best.pt", _best(found))):
         name = f"{run}/{pointer}"
