@@ -39,7 +39,7 @@ def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row |
         if isinstance(first, bytes) and b"\r" in first.rstrip(b"\r\n"):
             raise InputError(
                 f"`{path}` ends its lines with carriage returns alone",
-                hint=f"mend it with `tr '\\r' '\\n' < {quoted(path)} > mended{quoted(path.suffix)}`",
+                hint=f"fix it with `tr '\\r' '\\n' < {quoted(path)} > mended{quoted(path.suffix)}`",
             )
         delimiter = "\t" if suffix(path) == ".tsv" else delimiter_of(first)
         records = read_records(
