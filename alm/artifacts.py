@@ -484,7 +484,7 @@ def read(path: Path, schema: type[AnyMetadata], *, hint: str) -> AnyMetadata:
         raise ArtifactError(f"`{path}` does not exist", hint=hint)
     try:
         data = files.bounded_bytes(path)
-        if _MARK not in data[:_HEAD_BYTES]:  # nothing shows that alm wrote it, so no hint may replace it
+        if data and _MARK not in data[:_HEAD_BYTES]:  # nothing shows that alm wrote it, so no hint may replace it
             hint = f"name another place, or run `{shell('mv', '-n', path, path.with_name(f'{path.name}.aside'))}`"
         values = files.parse_json(data)
     except InputError as error:
