@@ -473,7 +473,7 @@ class ImportMetadata(Metadata):
 AnyMetadata = TypeVar("AnyMetadata", bound=Config)
 
 
-def read(path: Path, schema: type[AnyMetadata], *, hint: str) -> AnyMetadata:
+def read(path: Path, schema: type[AnyMetadata], *, hint: str, is_packaged: bool = False) -> AnyMetadata:
     """The metadata in `path`; `ArtifactError` with `hint` when it is missing, damaged or of another format.
 
     The one reader of all metadata. What it returns has the types of the schema, adds up, names only files of its own,
@@ -484,7 +484,8 @@ def read(path: Path, schema: type[AnyMetadata], *, hint: str) -> AnyMetadata:
         raise ArtifactError(f"`{path}` does not exist", hint=hint)
     try:
         data = files.bounded_bytes(path)
-        if data and _MARK not in data[:_HEAD_BYTES]:  # nothing shows that alm wrote it, so no hint may replace it
+        is_unproven = bool(data) and not is_packaged and _MARK not in data[:_HEAD_BYTES]
+        if is_unproven:  # nothing shows that alm wrote it, so no hint may replace it
             hint = f"name another place, or run `{shell('mv', '-n', path, path.with_name(f'{path.name}.aside'))}`"
         values = files.parse_json(data)
     except InputError as error:

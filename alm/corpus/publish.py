@@ -192,9 +192,10 @@ def _leftovers(job: Job, used: Collection[UnitFiles]) -> set[str]:
 
 
 def tidy(job: Job) -> None:
-    """Remove what was taken in of standard input. It does no harm, so what cannot be removed stays."""
-    with contextlib.suppress(OSError):
+    """Remove what was taken in of standard input, and what a killed command left: what cannot be removed stays."""
+    with contextlib.suppress(OSError, AlmError):
         (job.state / SPOOL).unlink(missing_ok=True)
+        files.clear(job.out, job.name)
 
 
 def reports_in(out: Path, *, on_event: Listener) -> CorpusReport:

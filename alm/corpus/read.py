@@ -71,6 +71,17 @@ class CleanFile:
     shard: CleanShard | None
     command: str = ""
 
+    @property
+    def lines_path(self) -> Path | None:
+        """The document lines of a text that metadata vouches for."""
+        name = None if self.shard is None else self.shard.lines_file
+        return None if name is None else self.path.with_name(name)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The file, and its document lines where there are some."""
+        return [self.path] if self.lines_path is None else [self.path, self.lines_path]
+
     def record(self, *, relative_to: Path) -> FileRecord:
         """The file with its hash: the metadata's if there is one, so a corpus is not read twice."""
         known = self.shard.sha256 if self.shard else None
@@ -79,10 +90,10 @@ class CleanFile:
     def records(self, *, relative_to: Path) -> list[FileRecord]:
         """The file, and its document lines where there are some: they say what is held out."""
         found = [self.record(relative_to=relative_to)]
-        if self.shard is not None and self.shard.lines_file and self.shard.lines_sha256:
-            lines = self.path.with_name(self.shard.lines_file)
-            with readable(lines):
-                found.append(artifacts.record(lines, relative_to=relative_to, sha256=self.shard.lines_sha256))
+        if self.shard is not None and self.lines_path is not None:
+            with readable(self.lines_path):
+                known = self.shard.lines_sha256
+                found.append(artifacts.record(self.lines_path, relative_to=relative_to, sha256=known))
         return found
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from alm import artifacts, files
 from alm.artifacts import Comparison, FileRecord, ImportMetadata
 from alm.checkpoint.format import LAST_NAME, Checkpoint
+from alm.checkpoint.format import name as checkpoint_name
 from alm.checkpoint.save import save_checkpoint
 from alm.config.load import write_yaml
 from alm.errors import ArtifactError, InputError, quoted, shell
@@ -33,6 +34,7 @@ TIED_HEAD = "lm_head.weight"
 _JSON_BYTES = 16 << 20  # tokenizer_config.json may list every added token
 _MANY_FAULTS = 10
 _CONFIG = {"kind": "huggingface"}
+_VOUCHING = (Path(checkpoint_name(0)).with_suffix(".json").name, LAST_NAME)  # of the files of a checkpoint
 _ROTARY = ".rotary_emb.inv_freq"  # old files store what follows from the configuration
 
 
@@ -89,7 +91,7 @@ def import_model(
             made = _usable(made_before(inputs, out=out, force=force, redo=redo), compare=compare)
             if made is None:
                 metadata = _written(folder, inputs, stage, compare=compare, redo=redo, on_event=on_event)
-                placing.publish(stage, out, metadata, name=METADATA_NAME, force=force)
+                placing.publish(stage, out, metadata, name=METADATA_NAME, force=force, vouching=_VOUCHING)
                 return metadata
     files.sweep(out, _LABEL)
     on_event(Noted(f"`{out}` is up to date"))

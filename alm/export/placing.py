@@ -17,8 +17,18 @@ def records(folder: Path) -> tuple[FileRecord, ...]:
     return tuple(artifacts.record(path, relative_to=folder) for path in visible)
 
 
-def publish(stage: Path, out: Path, metadata: ExportMetadata | ImportMetadata, *, name: str, force: bool) -> None:
+def publish(
+    stage: Path,
+    out: Path,
+    metadata: ExportMetadata | ImportMetadata,
+    *,
+    name: str,
+    force: bool,
+    vouching: Sequence[str] = (),
+) -> None:
     """Move what lies in `stage` into `out`, `metadata` as `name` last; the files of what it replaces go.
+
+    `vouching` is of `files.publish`.
 
     `ArtifactError` when a file of somebody else would be replaced and `force` is not given.
     """
@@ -30,7 +40,7 @@ def publish(stage: Path, out: Path, metadata: ExportMetadata | ImportMetadata, *
             hint=f"add `{shell('--out', f'{out}-2')}`, or `--force` to replace it",
         )
     artifacts.write(stage / name, metadata)
-    files.publish(stage, out, last=name, replaces=ours)
+    files.publish(stage, out, last=name, replaces=ours, vouching=vouching)
 
 
 def _ours(path: Path, schema: type[ExportMetadata] | type[ImportMetadata]) -> list[str]:

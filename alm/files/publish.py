@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -105,14 +105,16 @@ def publish(
     last: str | None,
     replaces: Iterable[str] = (),
     moves: Mapping[str, str] | None = None,
+    vouching: Sequence[str] = (),
     follows: Iterable[str] = (),
     outdated: Iterable[str] = (),
 ) -> None:
     """Move every file of `stage`, which lies in `folder`, into `folder`, the promise `last` after all others.
 
-    `moves` takes along files that are in `folder` already, from name to name. Of the staged files those in `follows`
-    come after the promise that vouches for them. Files named in `replaces` go before the new ones come, those in
-    `outdated` once the new ones are there; a file that is written again stays.
+    `moves` takes along files that are in `folder` already, from name to name. Staged files in `vouching` speak for
+    others, as the promise does for all: an old one goes before those change, the new ones come after them, in this
+    order. Those in `follows` come after the promise that vouches for them. Files named in `replaces` go before the new
+    ones come, those in `outdated` once the new ones are there; a file that is written again stays.
 
     Raises `AlmError` when the disk fails. Before the commit point nothing has changed; after it the error says so, and
     `ensure_published` completes the change.
@@ -124,13 +126,14 @@ def publish(
         names, key=lambda name: (name.endswith(".json"), name)
     )  # metadata after the files that it describes
     assert last is None or last in staged, last
-    pairs = [(f"{prefix}/{name}", name) for name in staged if name != last and name not in after]
+    early = [name for name in staged if name != last and name not in after and name not in vouching]
+    pairs = [(f"{prefix}/{name}", name) for name in (*early, *vouching)]
     pairs += (moves or {}).items()
     written = {*staged, *(moves or {}).values()}
     journal = _Journal(
         last=last,
         last_source=None if last is None else f"{prefix}/{last}",
-        withdraws=sorted(replaces - written),
+        withdraws=[*reversed(vouching), *sorted(replaces - written)],
         moves=pairs,
         follows=[(f"{prefix}/{name}", name) for name in staged if name in after],
         removes=sorted(outdated - written),

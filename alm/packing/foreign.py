@@ -52,8 +52,12 @@ class Part:
 
 def records(paths: list[Path], *, relative_to: Path) -> list[artifacts.FileRecord]:
     """The files with their hashes."""
-    files = [file for path in paths for file in (path, path.with_suffix(".idx")) if file.is_file()]
-    return [artifacts.record(file, relative_to=relative_to) for file in files]
+    return [artifacts.record(file, relative_to=relative_to) for file in with_indices(paths)]
+
+
+def with_indices(paths: list[Path]) -> list[Path]:
+    """The files, with Megatron's index after each that has one."""
+    return [file for path in paths for file in (path, path.with_suffix(".idx")) if file.is_file()]
 
 
 def find(given: list[str]) -> list[Path]:

@@ -23,7 +23,7 @@ from alm.corpus.split import SPLITS, TRAIN, VALIDATION
 from alm.engines import Engine
 from alm.errors import AlmError, ArtifactError, ConfigError, InputError, shell
 from alm.events import Listener, Noted, Progressed, Warned, ignore
-from alm.files import publish, remove_folder, sha256, sweep, workspace
+from alm.files import Unchanged, publish, remove_folder, sha256, sweep, workspace
 from alm.packing import foreign
 from alm.packing.assemble import ShardWork, assemble
 from alm.packing.config import PackConfig
@@ -65,20 +65,21 @@ def pack(
     _check_width(config, loaded)
     files = find(clean) if clean else []
     others = foreign.find([str(path) for path in foreign_tokens]) if foreign_tokens else []
+    given = Unchanged([*(path for file in files for path in file.paths), *foreign.with_indices(others)])
     inputs = (
         artifacts.record(tokenizer, relative_to=out, sha256=loaded.sha256),
         *(record for file in files for record in file.records(relative_to=out)),
         *foreign.records(others, relative_to=out),
     )
     values = config.model_dump(mode="json")
-    job = _Job(config, tokenizer, loaded, files, others, inputs, out, part_bytes)
+    job = _Job(config, tokenizer, loaded, files, others, inputs, given, out, part_bytes)
     made = _made(job, values, force=force, redo=redo)
     if made is None:
         with workspace(out, _LABEL, what=f"packing to `{out}`") as stage:
             made = _made(job, values, force=force, redo=redo)  # by somebody who had the lock until now
             if made is None:
                 ours = _ours(job, force=force)
-                with _parts_while_of_use(job.parts_folder):
+                with _parts_while_of_use(job):
                     return _make(job, stage, ours, values, redo, engine or engines.choose("serial"), on_event)
     sweep(out, _LABEL, also=[job.parts_folder])
     _remove_if_empty(out / _STATE_FOLDER)
@@ -92,14 +93,16 @@ def _made(job: _Job, values: artifacts.Values, *, force: bool, redo: str) -> Pac
 
 
 @contextlib.contextmanager
-def _parts_while_of_use(folder: Path) -> Iterator[None]:
+def _parts_while_of_use(job: _Job) -> Iterator[None]:
     """Parts that were encoded stay when packing is stopped, and go when it is done or the text is at fault."""
     try:
         yield
-    except InputError:
-        _remove_parts(folder)
+    except AlmError as error:
+        if isinstance(error, InputError) or not job.given.holds():
+            _remove_parts(job.parts_folder)
+        job.given.check()  # the nearer cause, where there is one
         raise
-    _remove_parts(folder)
+    _remove_parts(job.parts_folder)
 
 
 def _remove_parts(folder: Path) -> None:
@@ -122,6 +125,7 @@ class _Job:
     files: Sequence[CleanFile]
     foreign: Sequence[Path]
     inputs: Sequence[FileRecord]
+    given: Unchanged
     out: Path
     part_bytes: int
 
@@ -178,6 +182,7 @@ def _make(
     if mode == "auto":
         mode = "concat" if tokens <= BESTFIT_TOKENS else "bestfit"
     shards = _assemble_all(job, parts, mode, stage, engine, on_event)
+    job.given.check()  # parts are read by their place in a file
     job.tokenizer.save(stage / TOKENIZER_NAME)
     metadata = _metadata(job, parts, shards, mode, values, redo)
     _warn_without_validation(metadata, on_event)

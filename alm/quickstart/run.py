@@ -21,6 +21,7 @@ from alm.corpus.prepare import prepare
 from alm.distributed import Place
 from alm.errors import ConfigError, EchoedError, shell
 from alm.events import Listener, StageBegan, ignore
+from alm.files import exclusive
 from alm.generation.load import load_model
 from alm.generation.sampling import SamplingConfig
 from alm.packing.config import PackConfig
@@ -35,6 +36,7 @@ from alm.training.plan import Plan
 from alm.training.pretrain import pretrain
 from alm.training.run import OtherRunError, exists, free_name
 
+LOCK_NAME = ".quickstart.lock"
 CORPUS_PRESET = "tales"
 PACK_MODE = "bestfit"  # rows begin where tales begin, most of them, so that whoever acts in it has been introduced
 PROMPTS = ("Once upon a time", "", "There was once")  # as tales begin
@@ -217,7 +219,21 @@ def _recipe(places: Places, budget: float | None, device_name: str) -> Recipe:
 
 
 def quickstart(job: Prepared, *, on_event: Listener = ignore) -> Finished:
-    """Tell the tales, train a tokenizer, pack, pretrain, sample and report, as `prepared`."""
+    """Tell the tales, train a tokenizer, pack, pretrain, sample and report, as `prepared`.
+
+    Raises `AlmError` when another process works on it, or has begun another one there since it was prepared.
+    """
+    out = job.places.out
+    with exclusive(out / LOCK_NAME, what=f"the quickstart in `{out}`"):
+        if job.places.recipe.is_file() and recipes.read(job.places.recipe) != job.recipe:
+            raise ConfigError(
+                f"another quickstart was begun in `{out}` meanwhile",
+                hint="run the same command again, or add `--fresh`",
+            )
+        return _all_stages(job, on_event)
+
+
+def _all_stages(job: Prepared, on_event: Listener) -> Finished:
     recipes.write(job.recipe, job.places.recipe)
     commands = enumerate(job.commands(is_underway=True), 1)
 

@@ -10,7 +10,7 @@ from alm.artifacts import FileRecord, TokenizerMetadata
 from alm.corpus.read import find
 from alm.errors import InputError, quoted
 from alm.events import Listener, Noted, Warned, ignore
-from alm.files import publish, sha256, sweep, workspace
+from alm.files import Unchanged, publish, sha256, sweep, workspace
 from alm.tokenizers.config import TokenizerConfig
 from alm.tokenizers.count import Counted, count
 from alm.tokenizers.file import Tokenizer, metadata_path
@@ -38,6 +38,7 @@ def train_tokenizer(
             f"`{out}` is a folder, the tokenizer is a file", hint=f"`--out {quoted(out / 'tokenizer.json')}`"
         )
     files = find(inputs)
+    given = Unchanged(path for file in files for path in file.paths)
     records = tuple(file.record(relative_to=out.parent) for file in files)
     values = config.model_dump(mode="json")
     place = metadata_path(out)
@@ -47,6 +48,7 @@ def train_tokenizer(
             made = _made(place, values, records, force=force, redo=redo)  # by somebody who had the lock until now
             if made is None:
                 text = count(files, config.model.pattern, workers=workers, on_event=on_event)  # type: ignore[attr-defined] # of every kind
+                given.check()  # what is recorded of the files is what they were before
                 tokenizer = _trained(config, text, on_event)
                 _refuse_stranger(out, place, tokenizer, force=force, redo=redo)
                 tokenizer.save(stage / out.name)

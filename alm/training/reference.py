@@ -67,7 +67,8 @@ class Reference(Metadata):
 def matching(config: RunConfig, packed: PackMetadata, *, folder: Path = FOLDER) -> Reference | None:
     """The reference that a run with `config` on `packed` can be held against, if there is one."""
     for path in sorted(folder.glob("*.json")):
-        reference = artifacts.read(path, Reference, hint="install `a-lm` again: `pip install --force-reinstall a-lm`")
+        hint = "install `a-lm` again: `pip install --force-reinstall a-lm`"
+        reference = artifacts.read(path, Reference, hint=hint, is_packaged=True)
         if reference.data_sha256 == data_sha256(packed) and is_alike(config, reference):
             return reference
     return None
