@@ -73,10 +73,10 @@ def prepare(
 
 def _write_report(out: Path, on_event: Listener) -> None:
     """Unless what is there says the same already."""
-    if _is_reported(out, reports_in(out, on_event=on_event)):
+    lock = out / STATE_FOLDER / "report.lock"
+    if _is_reported(out, reports_in(out, on_event=on_event)) and not lock.exists():  # else a killed command left it
         return
     # Who prepares another source at the same time writes it, too: the last one has to know of all.
-    lock = out / STATE_FOLDER / "report.lock"
     with exclusive(lock, what=f"the report of `{out}`", patience_seconds=_PATIENCE):
         found = reports_in(out, on_event=ignore)
         if not _is_reported(out, found):
