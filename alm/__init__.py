@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from alm.version import __version__
 
 if TYPE_CHECKING:
     from alm.corpus.prepare import prepare

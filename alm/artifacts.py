@@ -18,9 +18,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
 
-from alm import __version__, files
+from alm import files
 from alm.config.base import Config
 from alm.errors import ArtifactError, InputError, shell
+from alm.version import __version__
 
 FORMAT_VERSION = 1
 SHORT_HASH = 8

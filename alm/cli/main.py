@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from alm import __version__
 from alm.cli import (
     config,
     corpus,
@@ -34,6 +33,7 @@ from alm.cli import (
     watch,
 )
 from alm.errors import EXIT_BUG, EXIT_FAILURE, EXIT_INTERRUPTED, AlmError, EchoedError
+from alm.version import __version__
 
 # No markup mode: help is plain text, and Rich is not imported for it.
 app = typer.Typer(

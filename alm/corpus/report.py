@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from alm import __version__, page
+from alm import page
 from alm.artifacts import FORMAT_VERSION, Tally
 from alm.config.base import Config
 from alm.errors import AlmError, ArtifactError, shell
 from alm.files import read_json, readable, write_json, write_text
+from alm.version import __version__
 
 JSON_NAME = "_report.json"
 HTML_NAME = "_report.html"

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alm import __version__, artifacts, kinds, shown
+from alm import artifacts, kinds, shown
 from alm.artifacts import SHORT_HASH, Comparison, ImportMetadata, RunMetadata
 from alm.errors import AlmError
 from alm.export.config import TargetConfig
@@ -19,6 +19,7 @@ from alm.training import metrics, run
 from alm.training.config import RunConfig
 from alm.training.lineage import Lineage, trace
 from alm.training.metrics import Row
+from alm.version import __version__
 
 NAME = "README.md"
 _MOST_SCORES = 12

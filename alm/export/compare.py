@@ -12,11 +12,11 @@ from itertools import zip_longest
 import torch
 from torch import Tensor
 
-from alm import __version__
 from alm.artifacts import Comparison
 from alm.export.held_out import HeldOut, TokenLosses
 from alm.export.source import Source
 from alm.model.transformer import Transformer
+from alm.version import __version__
 
 # fp32 on both sides, with sums in another order: as a share of the largest logit. The same in bits per byte.
 LOGITS_BAR = 1e-5
