@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import alm
 from alm.config.base import did_you_mean
 from alm.errors import ConfigError
 
 
 def folder() -> Path:
     """Where the presets lie."""
-    package = Path(alm.__file__).parent
+    package = Path(__file__).resolve().parent.parent
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 
