@@ -1,7 +1,7 @@
 """Small language models from scratch: corpus, tokenizer, packing, pretraining, sampling.
 
-`alm` without `alm.cli` is a library: silent, and free of Typer and Rich. The public names
-below are resolved on first use, so that `import alm` costs nothing.
+`alm` without `alm.cli` is a library: it prints nothing, and does not import Typer or Rich. The public names below are
+resolved on first use, so that `import alm` costs nothing.
 """
 
 from __future__ import annotations

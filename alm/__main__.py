@@ -1,4 +1,4 @@
-"""`python -m alm`, which is how torchrun starts it."""
+"""Entry point of `python -m alm`, with which torchrun starts the ranks."""
 
 from alm.cli.main import main
 

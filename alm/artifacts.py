@@ -1,8 +1,8 @@
-"""The metadata of every artifact: what it is, what it was made from, and whether it is whole.
+"""Metadata of every artifact: its format, its inputs, and the proof that it is complete.
 
-Metadata is written last, so an artifact whose metadata is there is complete. Each schema holds the
-format and its version, the configuration, the SHA-256 of every input and of every payload file.
-Paths inside are relative to the folder of the metadata.
+Metadata is written last, so an artifact that has metadata is complete. Each schema holds the format and its
+version, the configuration, and the SHA-256 of every input and of every payload file. Paths are relative to the
+folder of the metadata.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ CHECKSUM = "checksum"  # the key with the hash of all others
 Values = dict[str, Any]  # Any: the JSON of a configuration
 AskedValue = int | str | None
 Faults = Iterator[tuple[str, str]]
-"""What does not add up: the field, and what is wrong with it."""
+"""Inconsistencies, each as the field and what is wrong with it."""
 
 _MOST_VALUES = 10_000
 _VALUE_SHOWN = 60
-_MARK, _HEAD_BYTES = b'"alm-', 4096  # of the format, which stands first
+_MARK, _HEAD_BYTES = b'"alm-', 4096  # the start of the format's name, which is the first value
 Stage = tuple[str, ...]
 """The first words of a command."""
-# What the command of an artifact may have besides `--out`: all of these have a value.
+# The options that the command of an artifact may have in addition to `--out`: each takes a value.
 _OPTIONS: dict[Stage, frozenset[str]] = {
     ("alm", "corpus", "prepare"): frozenset({"--src", "--set", "--limit", "--only"}),
     ("alm", "tokenizer", "train"): frozenset({"--vocab-size", "--kind", "--set", "--input"}),
@@ -52,12 +52,12 @@ _DEFAULT_OUT: dict[Stage, tuple[str, ...]] = {
     ("alm", "tokenizer", "train"): ("artifacts/tokenizer.json",),
     ("alm", "pack"): ("data/packed",),
 }
-# The end of a record of clean text, as `alm/corpus/records.py` has it: a shard has this much more for each document.
+# The end of a record of clean text, as in `alm/corpus/records.py`: a shard has these bytes after each document.
 _RECORD_END_BYTES = len("\n<|endoftext|>\n")
 
 
 def _few(value: Any) -> Any:  # Any: JSON
-    # Before the values are looked at, each of which would be an error of its own.
+    # Runs before the values are validated: each of them would be a separate error.
     if isinstance(value, dict | list) and len(value) > _MOST_VALUES:
         raise ValueError(f"has more than {_MOST_VALUES:,} values")
     return value
@@ -79,7 +79,7 @@ Few = BeforeValidator(_few)
 
 
 class FileRecord(Config):
-    """A file by name, size and hash."""
+    """Name, size and hash of a file."""
 
     path: Location
     bytes: Count
@@ -87,18 +87,18 @@ class FileRecord(Config):
 
 
 def _unsized(path: str, sha256: str) -> FileRecord:
-    """The record of a file whose size was not written down: -1."""
+    """Return the record of a file whose size is not recorded: -1."""
     return FileRecord.model_construct(path=path, bytes=-1, sha256=sha256)
 
 
 def record(path: Path, *, relative_to: Path, sha256: str | None = None) -> FileRecord:
-    """The record of `path` as seen from the folder `relative_to`; hashes it unless `sha256` is known."""
+    """Return the record of `path` as seen from the folder `relative_to`; hash the file unless `sha256` is given."""
     digest = sha256 or files.sha256(path)
     return FileRecord(path=relative(path, relative_to), bytes=path.stat().st_size, sha256=digest)
 
 
 def relative(path: Path, folder: Path) -> str:
-    """`path` as seen from `folder`, with forward slashes."""
+    """Return `path` as seen from `folder`, with forward slashes."""
     try:
         return as_text(Path(os.path.relpath(path, folder)))
     except ValueError:  # Windows: another drive has no relative path
@@ -106,7 +106,7 @@ def relative(path: Path, folder: Path) -> str:
 
 
 def as_text(path: Path) -> str:
-    r"""`path` with forward slashes, as text that JSON can hold: a byte that is not UTF-8 as `\xNN`.
+    r"""Return `path` with forward slashes, as text that JSON can hold: a byte that is not UTF-8 becomes `\xNN`.
 
     >>> as_text(Path("texts/caf\udce9.txt"))
     'texts/caf\\xe9.txt'
@@ -115,7 +115,7 @@ def as_text(path: Path) -> str:
 
 
 def readable_text(given: str) -> str:
-    r"""`given`, from the operating system or from a file, without lone surrogates: a byte of a name as `\xNN`."""
+    r"""Return `given`, from the system or a file, without lone surrogates: a byte of a name becomes `\xNN`."""
     if given.isascii():
         return given
     try:
@@ -125,9 +125,9 @@ def readable_text(given: str) -> str:
 
 
 class Metadata(Config):
-    """What all metadata holds. Keys that a later `alm` adds are skipped by an earlier one.
+    """Fields of all metadata. An earlier `alm` skips keys that a later one adds.
 
-    `command` makes the artifact again, run from the same folder.
+    `command` makes the artifact again when run from the same folder.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -140,16 +140,16 @@ class Metadata(Config):
     inputs: Annotated[tuple[FileRecord, ...], FailFast()]
 
     def payload(self) -> list[FileRecord]:
-        """The files this metadata promises. A size of -1 is one that only the hash tells."""
+        """Return the files this metadata promises. A size of -1 is unknown: only the hash can be checked."""
         return []
 
     def faults(self) -> Faults:
-        """The sums that do not come out, and what else is at odds with itself."""
+        """Yield wrong sums and other contradictions between fields."""
         yield from ()
 
 
 class CleanShard(Config):
-    """One `<source>-NNNNN.txt` with its document lines `<source>-NNNNN.jsonl`; other formats hold the lines too."""
+    """One `<source>-NNNNN.txt` with its document lines `<source>-NNNNN.jsonl`; other formats include the lines."""
 
     file: Location
     documents: Count
@@ -169,7 +169,7 @@ class Tally(Config):
     output: Count
 
     def faults(self, field: str) -> Faults:
-        """The sums of `field` that do not come out."""
+        """Yield the sums of `field` that are wrong."""
         if self.input != self.kept + sum(self.dropped.values()):
             yield f"{field}.input", f"{self.input:,} is not what was kept and dropped"
         if self.output != self.kept + sum(self.changed.values()):
@@ -177,9 +177,10 @@ class Tally(Config):
 
 
 class Held(Config):
-    """What is held out where hashes hold out nothing: the cluster of `digest`, or the end of its oldest document.
+    """Held-out text of a source in which hashes select none: a cluster, or the end of its oldest document.
 
-    `cut` is the share of that document, None for all of the cluster. Chosen once and kept when the source grows.
+    `digest` names the cluster. `cut` is the share of that document; None holds out the complete cluster. Chosen once
+    and kept when the source grows.
     """
 
     digest: Sha256
@@ -187,7 +188,7 @@ class Held(Config):
 
 
 class SourceMetadata(Metadata):
-    """`data/clean/<source>.json`: one source of a clean corpus."""
+    """Metadata of one source of a clean corpus, `data/clean/<source>.json`."""
 
     format: Literal["alm-clean"] = "alm-clean"
     source: str
@@ -209,11 +210,11 @@ class SourceMetadata(Metadata):
         yield from self.documents.faults("documents")
         yield from self.bytes.faults("bytes")
         if not self.shards:
-            yield "shards", "there is none"
+            yield "shards", "the list is empty"
         if self.documents.output != sum(shard.documents for shard in self.shards):
             yield "documents.output", f"{self.documents.output:,} is not the sum over the shards"
         if self.validation_documents > self.documents.output:
-            yield "validation_documents", f"{self.validation_documents:,} is more than there are"
+            yield "validation_documents", f"{self.validation_documents:,} is more than all documents"
         for number, shard in enumerate(self.shards):
             if not shard.file.startswith(f"{self.source}-"):
                 yield f"shards.{number}.file", f"`{shard.file}` is not a shard of `{self.source}`"
@@ -227,7 +228,7 @@ class SourceMetadata(Metadata):
 
 
 class TokenizerMetadata(Metadata):
-    """`tokenizer.meta.json`: how `tokenizer.json` beside it was made."""
+    """Metadata of a tokenizer, `tokenizer.meta.json`, which describes `tokenizer.json` beside it."""
 
     format: Literal["alm-tokenizer"] = "alm-tokenizer"
     kind: str
@@ -247,9 +248,9 @@ class TokenizerMetadata(Metadata):
 
 
 class PackedShard(Config):
-    """One shard: tokens of one split of one source. `sequences` counts the rows that start in it.
+    """Tokens of one split of one source. `sequences` counts the rows that start in the shard.
 
-    The last `padding` of its tokens are none of the text.
+    The last `padding` tokens do not belong to the text.
     """
 
     file: Location
@@ -274,7 +275,10 @@ class PackedSource(Config):
 
 
 class PackMetadata(Metadata):
-    """`data/packed/metadata.json`. input = total - padding + tail; `target_tokens` are those that an epoch predicts."""
+    """Metadata of packed data, `data/packed/metadata.json`. input = total - padding + tail.
+
+    `target_tokens` counts the tokens that one epoch predicts.
+    """
 
     format: Literal["alm-packed"] = "alm-packed"
     seq_len: Annotated[Count, Field(ge=2, lt=1 << 31)]
@@ -294,15 +298,15 @@ class PackMetadata(Metadata):
     target_tokens: dict[SplitName, Count] = Field(default_factory=dict)
 
     def stride(self, split: str) -> int:
-        """From the start of a row to that of the next: held-out text is always joined."""
+        """Return the tokens from the start of a row to the start of the next; held-out text is always concatenated."""
         return self.seq_len + (self.mode == "bestfit" and split == "train")
 
     def sequences(self, split: str) -> int:
-        """Rows of `split`."""
+        """Count the rows of `split`."""
         return sum(shard.sequences for shard in self.shards if shard.split == split)
 
     def tokens(self, split: str) -> int:
-        """Stored tokens of `split`."""
+        """Count the stored tokens of `split`."""
         return sum(shard.tokens for shard in self.shards if shard.split == split)
 
     def payload(self) -> list[FileRecord]:
@@ -316,13 +320,13 @@ class PackMetadata(Metadata):
         if not self.end_of_text_id < self.vocab_size <= largest:
             yield "vocab_size", f"{self.vocab_size:,} does not go with `end_of_text_id` and `dtype`"
         if not self.sequences("train"):
-            yield "shards", "there is none to train on"
+            yield "shards", "there are none for training"
         for split in ("train", "validation"):
             yield from self._faults_of_rows(split)
         yield from self._faults_of_sums()
 
     def _faults_of_rows(self, split: str) -> Faults:
-        """Each shard has the rows that start in it, and the stream of a split ends with its last row."""
+        """Check that each shard counts the rows that start in it, and that a split ends with its last row."""
         rows, stride = self.sequences(split), self.stride(split)
         if self.tokens(split) != (rows * stride + (stride == self.seq_len) if rows else 0):
             yield "shards", f"the {split} shards have {self.tokens(split):,} tokens, which are not {rows:,} rows"
@@ -365,9 +369,9 @@ class PackMetadata(Metadata):
 
 
 class CheckpointMetadata(Config):
-    """`ckpt-stepXXXXXX.json`: the promise that the `.pt` beside it is whole.
+    """Metadata of a checkpoint, `ckpt-stepXXXXXX.json`: the promise that the `.pt` beside it is complete.
 
-    `bits_per_byte` is the score of the held-out text after this step, where it was scored then.
+    `bits_per_byte` is the score of the held-out text after this step, None if the step was not validated.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -382,7 +386,7 @@ class CheckpointMetadata(Config):
 
 
 class RunResult(Config):
-    """How a finished run ended. `seconds` is the time spent in steps, over all its sittings.
+    """Result of a finished run. `seconds` is the time spent in steps, over all its sessions.
 
     `bits_per_byte_margin` is half the width of a 95% interval around `bits_per_byte`.
     """
@@ -396,10 +400,10 @@ class RunResult(Config):
 
 
 class RunMetadata(Metadata):
-    """`runs/<name>/run.json`: lineage and machine; `result` is there once the run is finished.
+    """Metadata of a run, `runs/<name>/run.json`: lineage and machine; `result` is set once the run is finished.
 
-    `initial_weights` is the checkpoint that it began from, if one was named.
-    `asked` has what was asked for, by dotted key, where a budget or a full memory decided otherwise.
+    `initial_weights` is the checkpoint given with `--init`, if any.
+    `asked` holds the requested values, by dotted key, that a budget or a full memory replaced.
     """
 
     format: Literal["alm-run"] = "alm-run"
@@ -413,14 +417,14 @@ class RunMetadata(Metadata):
     result: RunResult | None = None
 
     def payload(self) -> list[FileRecord]:
-        # A run promises its tokenizer; its checkpoints carry their own metadata.
+        # A run promises only its tokenizer: its checkpoints have their own metadata.
         return [_unsized("tokenizer.json", self.tokenizer_sha256)]
 
 
 class Comparison(Config):
-    """What another tool makes of an export, beside this alm.
+    """One comparison of an export in another tool with the same model in this alm.
 
-    `difference` is the worst that was found; above `bar` the export is refused. Without a `bar` it is only told.
+    `difference` is the largest found; above `bar` the export is refused. Without a `bar` it is only reported.
     """
 
     what: str
@@ -431,12 +435,15 @@ class Comparison(Config):
 
     @property
     def is_close(self) -> bool:
-        """Whether the difference is one that may be."""
+        """Whether the difference is allowed."""
         return self.bar is None or self.difference <= self.bar
 
 
 class ExportMetadata(Metadata):
-    """`export.json`: a model in the files of another tool. `comparisons` is absent where that tool was not there."""
+    """Metadata of an export, `export.json`: a model in the files of another tool.
+
+    `comparisons` is None if that tool is not installed.
+    """
 
     format: Literal["alm-export"] = "alm-export"
     to: str
@@ -452,9 +459,10 @@ class ExportMetadata(Metadata):
 
 
 class ImportMetadata(Metadata):
-    """`import.json`: a model of another tool as a checkpoint of step 0. `comparisons` as in `ExportMetadata`.
+    """Metadata of an import, `import.json`: a model of another tool as a checkpoint of step 0.
 
-    `not_taken` names what the folder said of sampling and chats, which a checkpoint does not hold.
+    `comparisons` as in `ExportMetadata`. `not_taken` names settings of sampling and chats that a checkpoint does not
+    hold.
     """
 
     format: Literal["alm-import"] = "alm-import"
@@ -475,10 +483,10 @@ AnyMetadata = TypeVar("AnyMetadata", bound=Config)
 
 
 def read(path: Path, schema: type[AnyMetadata], *, hint: str, is_packaged: bool = False) -> AnyMetadata:
-    """The metadata in `path`; `ArtifactError` with `hint` when it is missing, damaged or of another format.
+    """Return the metadata in `path`; `ArtifactError` with `hint` when it is missing, damaged or of another format.
 
-    The one reader of all metadata. What it returns has the types of the schema, adds up, names only files of its own,
-    and is what was written.
+    The only reader of metadata. The result has the types of the schema, is consistent, names only files inside the
+    artifact, and matches its checksum.
     """
     files.ensure_published(path.parent)
     if not path.exists():
@@ -486,7 +494,7 @@ def read(path: Path, schema: type[AnyMetadata], *, hint: str, is_packaged: bool 
     try:
         data = files.bounded_bytes(path)
         is_unproven = bool(data) and not is_packaged and _MARK not in data[:_HEAD_BYTES]
-        if is_unproven:  # nothing shows that alm wrote it, so no hint may replace it
+        if is_unproven:  # nothing shows that alm wrote the file, so no hint may overwrite it
             hint = f"name another place, or run `{shell('mv', '-n', path, path.with_name(f'{path.name}.aside'))}`"
         values = files.parse_json(data)
     except InputError as error:
@@ -514,7 +522,7 @@ def read(path: Path, schema: type[AnyMetadata], *, hint: str, is_packaged: bool 
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first thing that a schema refuses: the field, the reason and the value."""
+    """Describe the first problem a schema found: the field, the reason and the value."""
     first = error.errors(include_url=False, include_context=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     message, value = first["msg"].removeprefix("Value error, "), first["input"]
@@ -523,7 +531,7 @@ def first_problem(error: ValidationError) -> str:
 
 
 def _check(path: Path, found: Metadata, hint: str) -> None:
-    """`ArtifactError` where `found`, which stands in `path`, does not add up or names files outside its folder."""
+    """Raise `ArtifactError` if `found`, read from `path`, does not add up or names files outside its folder."""
     names = [files.inside(path.parent, file.path) for file in found.payload()]
     if len(set(names)) < len(names):
         twice = Counter(names).most_common(1)[0][0]
@@ -533,10 +541,10 @@ def _check(path: Path, found: Metadata, hint: str) -> None:
 
 
 def command_of(metadata: Metadata, *, stage: Stage, out: Path, only: str | None = None, otherwise: str) -> str:
-    """The command that makes the artifact at `out` again, for a hint; `otherwise` where another stands in `metadata`.
+    """Return the command that makes the artifact at `out` again, for a hint; `otherwise` if `metadata` has another.
 
-    The metadata may be a stranger's: the command has to be one of `stage`, with the options that `stage` writes down,
-    and to write to `out`, and there to the source `only`. The words are quoted again.
+    The metadata may come from a stranger: the command must be one of `stage`, use only options that `stage` records,
+    and write to `out`, and there to the source `only`. The words are quoted again.
     """
     try:
         words = shlex.split(metadata.command)
@@ -550,7 +558,7 @@ def command_of(metadata: Metadata, *, stage: Stage, out: Path, only: str | None 
 
 
 def _options(words: Sequence[str]) -> dict[str, list[str]]:
-    """The options among `words`, each with its values."""
+    """Collect the options among `words`, each with its values."""
     found: dict[str, list[str]] = {}
     left = iter(words)
     for word in left:
@@ -565,9 +573,9 @@ def _checksum(values: Values) -> str:
 
 
 def write(path: Path, metadata: Config) -> None:
-    """Write `metadata` as the promise that the artifact is whole: call it last.
+    """Write `metadata`, the promise that the artifact is complete: call it last.
 
-    Where readers skip keys that they do not know, it holds a hash of its values, so that a damaged number is noticed.
+    Metadata whose readers skip unknown keys holds a hash of its values, so that a damaged value is noticed.
     """
     values = metadata.model_dump(mode="json")
     if metadata.model_config.get("extra") == "ignore":
@@ -578,10 +586,10 @@ def write(path: Path, metadata: Config) -> None:
 def current(
     path: Path, schema: type[AnyMetadata], *, config: Values, inputs: Iterable[FileRecord], force: bool, redo: str
 ) -> AnyMetadata | None:
-    """The metadata in `path` if it was made with `config` from `inputs`: the artifact is up to date.
+    """Return the metadata in `path` if it was made with `config` from `inputs`: the artifact is up to date.
 
-    None when there is nothing or `force` is given. An artifact made otherwise is refused with what
-    differs and `redo`, the command that makes it anew.
+    None if nothing is there or `force` is given. Raises `ArtifactError` for an artifact made with other settings or
+    inputs, with the differences and `redo`, the command that makes it again.
     """
     files.ensure_published(path.parent)
     if force or not path.is_file():
@@ -602,7 +610,7 @@ def current(
 
 
 def differences(found: Metadata, *, config: Values, inputs: Iterable[FileRecord]) -> list[str]:
-    """How `config` and `inputs` differ from those of `found`, a line each; inputs that are new are no difference."""
+    """List how `config` and `inputs` differ from those of `found`, a line each; new inputs do not count."""
     known = {file.path for file in found.inputs}
     shared = [file for file in inputs if file.path in known]
     return [*_input_differences(found.inputs, shared), *_config_differences(found.config, config)]
@@ -627,7 +635,7 @@ def _config_differences(found: Values, wanted: Values) -> list[str]:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:  # Any: JSON
-    """The leaves of nested `values` with their dotted keys."""
+    """Yield the leaves of nested `values` with their dotted keys."""
     for key, value in values.items():
         if isinstance(value, dict) and value:
             yield from flat(value, f"{prefix}{key}.")
@@ -636,12 +644,12 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any
 
 
 def damaged(folder: Path, payload: Iterable[FileRecord]) -> list[str]:
-    """What is wrong with the promised files, one sentence each; empty when all are whole."""
+    """List what is wrong with the promised files, one sentence each; empty if all are complete."""
     return [fault for file in payload if (fault := _fault(folder / file.path, file))]
 
 
 def absent(folder: Path, payload: Iterable[FileRecord]) -> list[str]:
-    """The promised files that are missing or of another size: what can be told without reading them."""
+    """List the promised files that are missing or of another size, without reading them."""
     return [fault for file in payload if (fault := _size_fault(folder / file.path, file))]
 
 

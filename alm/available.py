@@ -1,7 +1,7 @@
-"""What this process may use of its machine: processors and memory, also inside a container or a job of Slurm.
+"""Processors and memory that this process may use, also inside a container or a Slurm job.
 
-Control groups limit both (cgroups(7)). A limit holds for all groups below, so that each group above the process is
-asked; what cannot be read or understood does not limit.
+Control groups limit both (cgroups(7)). A limit holds for all groups below it, so every group above the process is
+read. A file that cannot be read or parsed sets no limit.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# Version 1 of control groups says "no limit" by a number that no machine has.
+# Control groups of version 1 write "no limit" as a number larger than any machine's memory.
 _NO_LIMIT = 2**60
 _ROOT = Path("/")
 
 
 @dataclass(frozen=True)
 class _Group:
-    """The folder of a control group, in which version of them."""
+    """The folder of a control group, and the version of its files."""
 
     folder: Path
     version: int
 
     def number(self, name: str) -> int | None:
-        """The number in one of its files; None where it says `max`, or nothing that can be used."""
+        """Read the number in one of its files; None for `max` and for anything that is not a number."""
         return _whole("".join(_lines(self.folder / name)))
 
 
 def usable_processors(*, root: Path | None = None) -> int:
-    """Processors that this process may keep busy: those it may run on, or fewer by a quota, a part rounded up.
+    """Count the processors that this process may keep busy: its CPU affinity, or its quota, rounded up, if smaller.
 
-    Only some systems have either; elsewhere it is all of them.
+    All processors on systems that have neither.
     """
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(min([found or 1, *_quotas(root or _ROOT)]), 1)
@@ -49,9 +49,10 @@ def _quotas(root: Path) -> Iterator[int]:
 
 
 def memory_bytes(*, root: Path | None = None) -> int | None:
-    """Memory that this process can have beside what is in use; all there is where the system says no more.
+    """Return the memory that this process can still allocate, in bytes; None if unknown.
 
-    What the kernel calls available, or less where a control group leaves less. None where nothing is known.
+    The kernel's estimate of available memory, or less if a control group leaves less. On systems without such an
+    estimate: all memory of the machine.
     """
     root = root or _ROOT
     known = [size for size in (_of_machine(root), *map(_left, _groups(root, "memory"))) if size is not None]
@@ -59,7 +60,7 @@ def memory_bytes(*, root: Path | None = None) -> int | None:
 
 
 def all_memory_bytes() -> int | None:
-    """The memory of this machine; None where it is not known."""
+    """Return the memory of this machine in bytes; None if unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf
@@ -67,7 +68,7 @@ def all_memory_bytes() -> int | None:
 
 
 def resident_bytes(*, root: Path | None = None) -> int | None:
-    """Memory that this process has now; None where it is not known."""
+    """Return the resident memory of this process in bytes; None if unknown."""
     fields = [_whole(word) for word in "".join(_lines((root or _ROOT) / "proc/self/statm")).split()]
     if len(fields) < 2 or fields[1] is None:
         return None
@@ -75,13 +76,13 @@ def resident_bytes(*, root: Path | None = None) -> int | None:
 
 
 def _of_machine(root: Path) -> int | None:
-    """`MemAvailable` of proc(5): what can be had without swapping."""
+    """Read `MemAvailable` of proc(5): the memory available without swapping."""
     kilobytes = _named(_lines(root / "proc/meminfo"), "MemAvailable:")
     return None if kilobytes is None else kilobytes * 1024
 
 
 def _left(group: _Group) -> int | None:
-    """What a group has left: cached files are given back before it is full."""
+    """Return the memory that a group has left. Cached files do not count: the kernel frees them first."""
     limits: tuple[str, ...]
     if group.version == 2:
         limits, usage, cache = ("memory.max", "memory.high"), "memory.current", "inactive_file"
@@ -95,7 +96,7 @@ def _left(group: _Group) -> int | None:
 
 
 def _groups(root: Path, controller: str) -> Iterator[_Group]:
-    """The control groups above this process that may limit `controller`, the innermost first."""
+    """Yield the control groups above this process that may limit `controller`, the innermost first."""
     for line in _lines(root / "proc/self/cgroup"):
         number, _, rest = line.partition(":")
         controllers, colon, path = rest.partition(":")
@@ -110,7 +111,7 @@ def _groups(root: Path, controller: str) -> Iterator[_Group]:
 
 def _above(mount: Path, path: str, *, version: int) -> Iterator[_Group]:
     parts = [part for part in path.split("/") if part]
-    # In a container the path is the host's, or leads out of what is mounted, which is the group itself.
+    # In a container the path is the host's, or leads out of the mounted folder: then the mount is the group itself.
     if ".." in parts or not mount.joinpath(*parts).is_dir():
         parts = []
     for count in range(len(parts), -1, -1):
@@ -118,13 +119,13 @@ def _above(mount: Path, path: str, *, version: int) -> Iterator[_Group]:
 
 
 def _named(lines: Iterable[str], name: str) -> int | None:
-    """The number behind `name`, at the beginning of a line."""
+    """Return the number after `name`, where a line begins with it."""
     found = (line.split() for line in lines)
     return next((_whole(words[1]) for words in found if len(words) > 1 and words[0] == name), None)
 
 
 def _whole(text: str) -> int | None:
-    """The whole number that `text` is, None for `max`, -1 and all else."""
+    """Parse a number that is not negative; None for `max`, -1 and any other text."""
     text = text.strip()
     return int(text) if text.isdecimal() and len(text) < 20 else None
 

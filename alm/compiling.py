@@ -1,6 +1,7 @@
-"""Loops compiled with Numba: how, and where compiled code is kept between processes.
+"""Numba compilation of kernels, and the folder that keeps compiled code between processes.
 
-Numba is imported when the first kernel is decorated, not before: half a second, which small work does not pay.
+Numba is imported when the first kernel is decorated, not before: the import takes half a second, too long for small
+work.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ Kernel = Callable[..., Any]  # Any: a compiled function checks its own arguments
 
 @functools.cache
 def is_installed() -> bool:
-    """Numba has no build for some machines, Intel Macs among them."""
+    """Whether Numba is installed: it has no build for some machines, Intel Macs among them."""
     return find_spec("numba") is not None
 
 
 def folder(sources: Path) -> Path | None:
-    """Where kernels written in `sources` are kept between processes; None when nothing can be written.
+    """Return the folder that keeps the compiled kernels of `sources` between processes; None if it is not writable.
 
-    It is named after a hash of the source of all of them (a file, or the files of a folder), because Numba looks only
-    at the file that a kernel is written in, not at those it calls into.
+    Its name holds a hash of all sources (a file, or the files of a folder), because Numba checks only the file of a
+    kernel for changes, not the files of the kernels that it calls.
     """
     given = os.environ.get("NUMBA_CACHE_DIR")
     chosen = (Path(given) if given else _user_cache() / "alm" / "kernels") / _version(sources)
@@ -42,20 +43,21 @@ def folder(sources: Path) -> Path | None:
 
 
 def is_warm(kept: Path | None) -> bool:
-    """Whether an earlier process has left compiled kernels in the folder `kept`."""
+    """Whether the folder `kept` has compiled kernels of an earlier process."""
     return kept is not None and any(kept.rglob("*.nbi"))
 
 
 def compiled(function: Kernel, *, kept: Path | None, **options: Any) -> Kernel:  # Any: options of numba.njit
-    """`function`, compiled at its first call or loaded from the folder `kept`; where that is None, in memory only.
+    """Compile `function` at its first call, or load it from the folder `kept`; None keeps it in memory only.
 
-    Runs without the interpreter's lock, so that threads run kernels side by side. Divides as C does.
+    The kernel runs without the interpreter's lock, so that threads run kernels at the same time. Division by zero
+    gives infinity or NaN, as in C.
     """
     import numba
     from numba.core import config
 
     settings: Any = config
-    # The folder is looked at when a kernel is decorated: Numba fails there if it finds none itself.
+    # Numba reads the folder when a kernel is decorated, and fails there if it finds no writable one by itself.
     before, settings.CACHE_DIR = settings.CACHE_DIR, str(kept or "")
     try:
         made: Kernel = numba.njit(function, nogil=True, error_model="numpy", cache=kept is not None, **options)
@@ -65,7 +67,7 @@ def compiled(function: Kernel, *, kept: Path | None, **options: Any) -> Kernel: 
 
 
 def _user_cache() -> Path:
-    """The folder for caches of this user, as the platform has it."""
+    """Return the platform's folder for this user's caches."""
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     if sys.platform == "darwin":

@@ -1,10 +1,10 @@
-"""Every failure a person can cause, with the exit code it ends in.
+"""Errors a user can cause, with their exit codes.
 
-    AlmError              1   a failure the message names
+    AlmError              1   a failure, described by its message
     |-- ConfigError       2   a configuration or a command line is wrong
     |-- InputError        1   text, shards or checkpoints that cannot be used
     |-- ArtifactError     1   an artifact is missing, damaged or made from other inputs
-    `-- StoppedError      130 interrupted, 143 terminated, 75 to be started again: all after saving
+    `-- StoppedError      130 interrupted, 143 terminated, 75 to be started again; the state is saved first
 
 Anything else that escapes is a bug and exits with `EXIT_BUG`.
 """
@@ -20,13 +20,13 @@ from alm import shown
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_BUG = 70
-EXIT_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: not finished, and the same command goes on
+EXIT_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: not finished, and the same command continues
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 
 class AlmError(Exception):
-    """What is wrong and where, as one sentence; `hint` is a command to paste, or None."""
+    """A failure: one sentence says what is wrong and where; `hint` is a command to paste, or None."""
 
     exit_code = EXIT_FAILURE
 
@@ -36,7 +36,7 @@ class AlmError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[Callable[..., AlmError], tuple[Any, ...], dict[str, Any]]:  # Any: as pickle has it
-        # A worker's error reaches its parent with its hint and its exit code.
+        # A worker's error has to reach its parent with its hint and exit code.
         return _again, (type(self), self.message), dict(self.__dict__)
 
 
@@ -47,15 +47,15 @@ class ConfigError(AlmError):
 
 
 class InputError(AlmError):
-    """Input that cannot be read as what it should be."""
+    """Input that cannot be read in its expected format."""
 
 
 class ArtifactError(AlmError):
-    """An artifact that is missing, damaged, or made from other inputs than its neighbour."""
+    """An artifact that is missing, damaged, or made from other inputs."""
 
 
 class StoppedError(AlmError):
-    """A stage ended early because a signal or a time limit asked for it, after saving what it had."""
+    """A stage that a signal or a time limit ended early, after it saved its state."""
 
     def __init__(self, message: str, *, hint: str | None = None, exit_code: int = EXIT_INTERRUPTED) -> None:
         super().__init__(message, hint=hint)
@@ -63,7 +63,7 @@ class StoppedError(AlmError):
 
 
 class EchoedError(AlmError):
-    """What another rank of the same run tells, in words and by its exit code: nothing is shown of it here."""
+    """An error that another rank of the same run reports, with its exit code: this rank prints nothing."""
 
     def __init__(self, message: str, *, exit_code: int) -> None:
         super().__init__(message)
@@ -75,10 +75,10 @@ def _again(kind: type[AlmError], message: str) -> AlmError:
 
 
 def shell(*words: str | os.PathLike[str]) -> str:
-    """A command line to paste, each word quoted where a shell would take it apart: for hints."""
+    """Return a command line to paste into a shell, each word quoted if needed: for hints."""
     return " ".join(shown.word(os.fspath(word)) for word in words)
 
 
 def quoted(value: object) -> str:
-    """One word of a command line to paste, quoted where a shell would take it apart: for hints."""
+    """Return one word of a command line to paste into a shell, quoted if needed: for hints."""
     return shown.word(str(value))

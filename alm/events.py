@@ -1,7 +1,7 @@
-"""What a stage reports while it runs: frozen values handed to one callable.
+"""Events that a stage reports while it runs: frozen values passed to one callable.
 
-Library code never prints. It calls `on_event(event)`; `alm.cli` draws, a test collects, and
-`ignore` is the default everywhere.
+Library code never prints. It calls `on_event(event)`; `alm.cli` displays events, a test collects them, and
+`ignore` is the default.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Warned(Event):
 
 @dataclass(frozen=True)
 class StageBegan(Event):
-    """Stage `number` of `total` begins; `command` does the same by hand."""
+    """Stage `number` of `total` begins; `command` runs the same stage alone."""
 
     number: int
     total: int
@@ -42,7 +42,7 @@ class StageBegan(Event):
 
 @dataclass(frozen=True)
 class Progressed(Event):
-    """`done` of `total` `unit`s of `task` are behind us; `total` is None while it is unknown."""
+    """`done` of `total` `unit`s of `task` are finished; `total` is None while unknown."""
 
     task: str
     done: int
@@ -54,7 +54,7 @@ class Progressed(Event):
 class UnitsProgressed(Event):
     """`done` of `total` units of `task` are finished.
 
-    `documents`, `bytes` and `bytes_kept` count what was read so far, of units in progress too, in UTF-8.
+    `documents`, `bytes` and `bytes_kept` count what was read so far, including units in progress; bytes are UTF-8.
     """
 
     task: str
@@ -67,10 +67,10 @@ class UnitsProgressed(Event):
 
 @dataclass(frozen=True)
 class Stepped(Event):
-    """One optimizer step is done. From `loss` on (nats per token) values are there at log steps alone.
+    """One optimizer step is done. `loss` (nats per token) and the fields after it are set at log steps only.
 
-    `seconds_left` counts the steps, validations, checkpoints and samples still to come; `mfu` is the share of the
-    device's rate of matrix products that the model's arithmetic takes; `memory_bytes` is None where it is not told.
+    `seconds_left` covers the steps, validations, checkpoints and samples still to come. `mfu` is the model's arithmetic
+    as a share of the device's measured rate of matrix products. `memory_bytes` is None if unknown.
     """
 
     step: int
@@ -96,10 +96,10 @@ class Validated(Event):
 
 @dataclass(frozen=True)
 class Judged(Event):
-    """What the validation after `step` steps says of the run, in plain words.
+    """Verdict on the run after the validation at `step`, in plain words.
 
-    `forecast`, in bits per byte, is the score after the last of `max_steps` steps, between `low` and `high`; all None
-    while nothing can be said of it.
+    `forecast` is the expected score after the last of `max_steps` steps, in bits per byte, between `low` and `high`;
+    all three are None while there is no forecast.
     """
 
     step: int
@@ -112,7 +112,7 @@ class Judged(Event):
 
 @dataclass(frozen=True)
 class Sampled(Event):
-    """The run's fixed prompts were continued after `step` steps: (prompt, continuation) for each."""
+    """The run's fixed prompts were continued after `step` steps; `texts` holds (prompt, continuation) pairs."""
 
     step: int
     texts: tuple[tuple[str, str], ...]
@@ -120,7 +120,7 @@ class Sampled(Event):
 
 @dataclass(frozen=True)
 class CheckpointSaved(Event):
-    """A checkpoint of `step` is on disk, whole."""
+    """A complete checkpoint of `step` is on disk."""
 
     step: int
     path: Path
@@ -139,4 +139,4 @@ Listener = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """The listener that listens to nothing."""
+    """Listener that ignores every event."""

@@ -1,7 +1,7 @@
-"""A kind is a module: `kind: huggingface` in YAML is `alm/corpus/sources/huggingface.py`.
+"""Kinds are modules: `kind: huggingface` in YAML is `alm/corpus/sources/huggingface.py`.
 
-A kind is found by its file name inside its own package and nowhere else, and is imported only
-when a configuration asks for it. There is no registry: adding a kind is adding a file.
+A kind is found by its file name inside its own package and nowhere else, and is imported only when a configuration
+asks for it. There is no registry: to add a kind, add a file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import ModuleType
 
 
 def names(package: str) -> list[str]:
-    """The kinds in `package`, sorted: its public modules and subpackages."""
+    """List the kinds in `package`, sorted: its public modules and subpackages."""
     spec = find_spec(package)
     assert spec is not None, package
     assert spec.submodule_search_locations is not None, package
@@ -22,12 +22,12 @@ def names(package: str) -> list[str]:
 
 
 def load(package: str, kind: str) -> ModuleType:
-    """The module of `kind`; `kind` must be one of `names(package)` (KeyError otherwise)."""
+    """Import the module of `kind`, one of `names(package)` (KeyError otherwise)."""
     if kind not in names(package):
         raise KeyError(kind)
     return import_module(f"{package}.{kind}")
 
 
 def module_of(config: object) -> ModuleType:
-    """The kind module whose `Config` made `config`."""
+    """Return the kind module whose `Config` made `config`."""
     return import_module(type(config).__module__)

@@ -64,7 +64,7 @@ def to_validation(values: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (set_to("shards", []), "there is none to train on"),
+        (set_to("shards", []), "there are none for training"),
         (to_validation, "not the sum over the shards"),
         (set_to("total_tokens", 7), "`total_tokens`"),
         (set_to("input_tokens", -1), "`input_tokens`"),
