@@ -56,7 +56,7 @@ def load(
     changed = apply_overrides(values, overrides, schema, problems)
     config = _validated(schema, values, _Places(origin, changed, parts), problems)
     if problems or config is None:
-        raise ConfigError("\n       ".join(problems), hint=_hint(parts))
+        raise ConfigError("\n       ".join(problems), hint=_hint(parts, problems))
     return config
 
 
@@ -121,10 +121,13 @@ def _sentence(found: Any) -> str:  # Any: pydantic_core.ErrorDetails is not expo
     return f"{message}, not {value!r:.{_VALUE_SHOWN}}" if shown else message
 
 
-def _hint(parts: Sequence[Part]) -> str:
+def _hint(parts: Sequence[Part], problems: Sequence[str]) -> str:
     if not parts:
         return "add `--help` to see what each flag takes"
-    return f"run `{shell('alm', 'config', 'check', *(part.path for part in parts))}` after mending"
+    files = [part.path for part in parts]
+    if all(problem.startswith("--set") for problem in problems):
+        return f"run `{shell('alm', 'config', 'show', *files)}` to see every key with its value"
+    return f"correct it, then run `{shell('alm', 'config', 'check', *files)}`"
 
 
 def apply_overrides(
@@ -177,7 +180,7 @@ def read_yaml(path: Path) -> Any:  # Any: what YAML can hold
     try:
         return parse_yaml(text)
     except yaml.YAMLError as error:
-        hint = f"run `{shell('alm', 'config', 'check', path)}` after mending"
+        hint = f"correct it, then run `{shell('alm', 'config', 'check', path)}`"
         raise ConfigError(f"{path}: {_yaml_problem(error)}", hint=hint) from error
 
 
