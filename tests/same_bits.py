@@ -58,7 +58,7 @@ COMMANDS = [
         "bestfit",
     ],
     ["pretrain", "--model", "1m", "--data", "packed", "--out", "runs/1m", *RUN],
-    ["pretrain", "--model", "nano", "--data", "fit", "--out", "runs/nano", *RUN],
+    ["pretrain", "--model", "1m", "--data", "fit", "--out", "runs/fit", "--set", "model.dropout=0.1", *RUN],
     ["sample", "--checkpoint", "runs/1m/ckpt-last.pt", "--prompt", "Once", "--max-tokens", "40", "--device", "cpu"],
     ["export", "--checkpoint", "runs/1m/ckpt-last.pt", "--to", "huggingface", "--out", "exports/hf", "--no-compare"],
 ]
