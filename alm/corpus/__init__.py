@@ -1,1 +1,1 @@
-"""From any text to a clean corpus: sources, normalisation, the split, and reading it back."""
+"""Clean corpora from any text: sources, normalisation, filters, deduplication, the split, and reading them back."""

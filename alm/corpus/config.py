@@ -1,4 +1,4 @@
-"""The corpus file: named sources of any kind, and how much of each is held out."""
+"""The corpus file: named sources of any kind, the share held out for validation, and the output format."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _ENDINGS = frozenset(
 
 
 class Deduplication(Config):
-    """Which repetitions within a source are removed. The first of a kind stays, so added inputs change nothing."""
+    """Rules for repetitions within a source. The first occurrence stays, so inputs added later change nothing."""
 
-    exact: bool = Field(default=True, description="Whether a document equal to an earlier one is dropped.")
+    exact: bool = Field(default=True, description="Drop a document that equals an earlier one.")
     near: bool | Literal["auto"] = Field(
         default="auto",
-        description="Whether a document much like an earlier one is dropped (MinHash); auto does so where all filters "
-        "apply.",
+        description="Drop a document that is nearly equal to an earlier one (MinHash). auto: only where the full "
+        "filters apply.",
     )
     lines: int | None = Field(
         default=None,
         gt=0,
         le=MANY,
-        description="A line that so many earlier documents hold is removed; absent removes none. Meant for web pages: "
-        "texts like source code repeat lines that matter.",
+        description="Remove a line that at least this many earlier documents contain; absent removes none. Meant for "
+        "web pages: in source code, repeated lines matter.",
     )
 
 
@@ -49,28 +49,28 @@ class SourceConfig(Config):
     """The keys that every kind of source has."""
 
     kind: str
-    enabled: bool = Field(default=True, description="Whether `alm corpus prepare` reads this source.")
+    enabled: bool = Field(default=True, description="Read this source in `alm corpus prepare`.")
     limit: int | None = Field(
-        default=None, gt=0, le=MANY_BYTES, description="Most documents to keep; absent keeps all."
+        default=None, gt=0, le=MANY_BYTES, description="Maximum number of documents to keep; absent keeps all."
     )
     max_bytes: int | None = Field(
-        default=None, gt=0, le=MANY_BYTES, description="Most UTF-8 bytes to keep; absent keeps all."
+        default=None, gt=0, le=MANY_BYTES, description="Maximum number of UTF-8 bytes to keep; absent keeps all."
     )
     max_document_bytes: int = Field(
         default=16 << 20,
         ge=1024,
         le=MANY_BYTES,
-        description="Longest document; a longer text is cut between lines, or dropped.",
+        description="Maximum bytes of a document. A longer text is cut between lines, or dropped.",
     )
     on_bad_input: Literal["stop", "skip"] = Field(
-        default="stop", description="Whether a damaged file, line or row stops the run, or is skipped and counted."
+        default="stop", description="Stop at a damaged file, line or row, or skip and count it."
     )
     filters: Literal["auto", "light", "full"] | tuple[FilterConfig, ...] = Field(
         default="auto",
-        description="What decides which documents stay: light (all but empty ones stay), full (the rules for web "
-        "pages), auto (full for HTML, light for the rest), or a list of filters.",
+        description="Filters that documents must pass. light: only empty ones are dropped; full: the rules for web "
+        "pages; auto: full for HTML, light for the rest; or a list of filters.",
     )
-    deduplicate: Deduplication = Field(default=Deduplication(), description="Which repetitions are removed.")
+    deduplicate: Deduplication = Field(default=Deduplication(), description="Repetitions to remove.")
 
     @field_validator("filters", mode="before")
     @classmethod
@@ -80,31 +80,31 @@ class SourceConfig(Config):
         return given
 
     def chosen_filters(self, *, is_web: bool) -> tuple[Config, ...]:
-        """The filters that a document passes through, in order."""
+        """Return the filters that a document passes through, in order."""
         if not isinstance(self.filters, str):
             return self.filters
         names = FULL if self.filters == "full" or (self.filters == "auto" and is_web) else ()
         return tuple(kinds.load("alm.corpus.filters", name).Config(kind=name) for name in names)
 
     def finds_near_duplicates(self, *, is_web: bool) -> bool:
-        """Whether a document is compared with those much like it."""
+        """Whether documents are compared with earlier ones for near duplicates."""
         if self.deduplicate.near != "auto":
             return self.deduplicate.near
         return self.filters == "full" or (self.filters == "auto" and is_web)
 
 
 class CorpusConfig(Config):
-    """What `alm corpus prepare` reads, and how it writes it."""
+    """The sources that `alm corpus prepare` reads, and the form in which it writes them."""
 
     sources: dict[str, Annotated[Config, OfKind("alm.corpus.sources")]] = Field(
-        description="Sources by name; the name begins each of the source's files."
+        description="Sources by name. The names of a source's output files begin with it."
     )
     validation_fraction: float = Field(
-        default=0.01, ge=0.0, le=0.5, description="Share of the documents held out from training, chosen by hash."
+        default=0.01, ge=0.0, le=0.5, description="Share of the documents held out for validation, chosen by hash."
     )
     format: Literal["txt", "jsonl.zst", "parquet"] = Field(
         default="txt",
-        description="How clean text is written: txt (with document lines beside it), jsonl.zst or parquet.",
+        description="Format of the clean text: txt (with document lines in a file beside it), jsonl.zst or parquet.",
     )
 
     @field_validator("sources")
@@ -120,7 +120,7 @@ class CorpusConfig(Config):
 
 
 def values_for_paths(given: Sequence[str]) -> dict[str, Any]:  # Any: raw configuration, validated by the caller
-    """The corpus file that would read the files and folders `given`, each a source named after it."""
+    """Return a corpus file that reads the files and folders `given`, each as a source named after it."""
     sources: dict[str, Any] = {}
     for path in given:
         try:
@@ -138,7 +138,7 @@ def _add(path: str, sources: dict[str, Any]) -> None:
 
 
 def _free_name(path: str, taken: Container[str]) -> str:
-    """A source name made of the last part of `path`, numbered when it is taken."""
+    """Return a source name made from the last part of `path`, with a number if that name is taken."""
     stem = from_text(path).resolve().name
     while Path(stem).suffix.lower() in _ENDINGS:
         stem = Path(stem).stem

@@ -1,4 +1,4 @@
-"""What a source yields: documents, and what it had to leave out, so that every byte is counted."""
+"""The items that a source yields: documents, and what it left out, so that every byte is counted."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text. `origin` says where it came from and is unique within its source.
+    """One text. `origin` is the place that it came from, unique within its source.
 
-    `is_web` marks raw web pages: where a source leaves the choice of filters open, these get all of them.
+    `is_web` marks raw web pages: with `filters: auto` they get the full filters.
     """
 
     text: str
@@ -20,9 +20,9 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """`bytes` that a source read and left out; `documents` of them were whole documents.
+    """Bytes that a source read and left out, and the number of complete documents among them.
 
-    `origin` and `excerpt` are there to be shown as an example, where there is something to show.
+    `origin` and `excerpt` serve as an example in the report; both may be empty.
     """
 
     reason: str
@@ -40,8 +40,8 @@ Items = Generator[Item, None, None]
 class Part:
     """A piece of a source's input that can be read on its own: a file, a range of one, some row groups.
 
-    `name` is the file's path, or what the source calls it; `bytes` is its size where it lies. `where`
-    says which piece it is, in numbers that only the source's kind understands; empty means the whole.
+    `name` is the file's path, or the source's name for it. `bytes` is its stored size. `where` identifies the
+    piece, in numbers that only the source's kind understands; empty means the complete file.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a source has to read, in order, found without reading it."""
+    """The parts that a source has to read, in order, listed without reading them."""
 
     parts: tuple[Part, ...]
     revision: str | None = None
@@ -59,5 +59,5 @@ class Survey:
 
 
 def utf8_bytes(text: str) -> int:
-    """Length of `text` in UTF-8; a lone surrogate, which UTF-8 cannot hold, counts as three bytes."""
+    """Return the length of `text` in UTF-8. A lone surrogate, which UTF-8 cannot encode, counts as three bytes."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

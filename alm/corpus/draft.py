@@ -1,4 +1,4 @@
-"""A document on its way through the filters: its text, and what several filters need to know of it."""
+"""Documents on their way through the filters: the text, and the values that several filters use."""
 
 from __future__ import annotations
 
@@ -9,57 +9,57 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-# What follows an apostrophe is a word of its own, and a number is one with its commas, as in most word splitters.
+# As in most word splitters, the part after an apostrophe is a separate word, and a number keeps its commas.
 _WORD = re.compile(r"(?<=\w)['’]\w+|\w+(?:[.,]\d+)*|\.{3}|[^\w\s]")
 _WORD_CHARACTER = re.compile(r"\w")
 
 
 @dataclass(frozen=True)
 class Drop:
-    """The document goes, for `reason`; `detail` says more."""
+    """A filter's decision to drop a document: the `reason`, and optional `detail`."""
 
     reason: str
     detail: str = ""
 
 
 class Draft:
-    """Normalised text; what is computed of it is computed once, however many filters ask.
+    """Normalised text with cached properties, so that each is computed once for all filters.
 
     A filter that changes the text returns a new draft.
     """
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.language: str | None = None  # where a filter looked for it
+        self.language: str | None = None  # set by the filter `language`
 
     @cached_property
     def lines(self) -> list[str]:
-        """The text at its newlines."""
+        """The text split at newlines."""
         return self.text.split("\n")
 
     @cached_property
     def words(self) -> list[str]:
-        """Runs of word characters, and runs of what is neither that nor white space."""
+        """Words, and punctuation marks as words of their own."""
         return _WORD.findall(self.text)
 
     @cached_property
     def word_lengths(self) -> NDArray[np.int64]:
-        """Characters of each word."""
+        """The number of characters of each word."""
         return np.fromiter(map(len, self.words), dtype=np.int64, count=len(self.words))
 
     @cached_property
     def vocabulary(self) -> set[str]:
-        """Its different words."""
+        """The distinct words."""
         return set(self.words)
 
     @cached_property
     def is_symbol(self) -> NDArray[np.bool_]:
-        """Which words are punctuation: every character of such a word is."""
+        """A mask of the words that consist of punctuation only."""
         kinds = {word: not (word[-1].isalnum() or _WORD_CHARACTER.match(word)) for word in self.vocabulary}
         return np.fromiter(map(kinds.__getitem__, self.words), dtype=np.bool_, count=len(self.words))
 
     @cached_property
     def has_letter(self) -> NDArray[np.bool_]:
-        """Which words have a letter."""
+        """A mask of the words that contain a letter."""
         kinds = {word: word.isalpha() or any(map(str.isalpha, word)) for word in self.vocabulary}
         return np.fromiter(map(kinds.__getitem__, self.words), dtype=np.bool_, count=len(self.words))

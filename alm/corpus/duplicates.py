@@ -1,5 +1,5 @@
-"""Who repeats whom within a source. Decided greedily in order: what becomes of a document depends only on the
-documents before it, so inputs that are added later change nothing of what was decided.
+"""Duplicates within a source. The search is greedy and in order: the outcome for a document depends only on the
+documents before it, so inputs that are added later change no earlier decision.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ BANDS = 14
 
 @dataclass(frozen=True)
 class Duplicates:
-    """For each of n documents: `parent`, the oldest of its cluster (itself if it is that), and whether it repeats an
-    earlier one exactly, or nearly. What repeats exactly does so nearly too where it was compared."""
+    """For each of n documents: `parent`, the oldest of its cluster (possibly itself), and whether it is an exact or a
+    near duplicate of an earlier one. An exact duplicate that was compared is a near duplicate too."""
 
     parent: NDArray[np.int64]
     exact: NDArray[np.bool_]
@@ -32,10 +32,10 @@ def find(
     band: Callable[[int], NDArray[np.uint64]] | None = None,
     compared: NDArray[np.int64] | None = None,
 ) -> Duplicates:
-    """The duplicates among documents of which `first` says the first equal one.
+    """Find the duplicates among documents; `first[i]` is the first document equal to document i.
 
-    `compared` are the documents that are compared nearly, increasing, and `band(b)` is their b-th key. A document is a
-    near duplicate when one of its keys is that of any earlier document, kept or not.
+    `compared` lists, in increasing order, the documents to compare for near duplicates; `band(b)` gives their b-th
+    keys. A document is a near duplicate if it shares a key with any earlier document, kept or not.
     """
     count = len(first)
     exact = first < np.arange(count)
@@ -50,14 +50,14 @@ def find(
 
 
 def first_equal(digest_files: Sequence[Path]) -> NDArray[np.int64]:
-    """For each document the first that has its digest. Each of the files holds 32 bytes a document."""
-    # The first 16 of SHA-256's 32 bytes: 10 billion documents meet by chance once in 10^18 times.
+    """Return, for each document, the first one with the same digest. The files hold 32 bytes for each document."""
+    # The first 16 of SHA-256's 32 bytes are enough: 10 billion documents collide with a probability below 10^-18.
     halves = [raw_array(path, dtype=np.uint64).reshape(-1, 4)[:, :2] for path in digest_files]
     return first_equal_rows(np.concatenate([np.zeros((0, 2), dtype=np.uint64), *halves]))
 
 
 def first_equal_rows(halves: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """For each row of `halves` (n, 2) the first row that equals it."""
+    """Return, for each row of `halves` (n, 2), the first row that equals it."""
     order = np.lexsort((halves[:, 1], halves[:, 0]))
     starts = np.zeros(len(order), dtype=bool)
     starts[:1] = True
@@ -76,14 +76,14 @@ def _first_equal_keys(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 def _first_of_groups(order: NDArray[np.int64], starts: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """`order` sorts stably, so the first of a group is its oldest member."""
+    """Return the oldest member of each one's group. `order` is a stable sort, so that is the first of the group."""
     first = np.empty_like(order)
     first[order] = order[starts][np.cumsum(starts) - 1]
     return first
 
 
 def _roots(parent: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The end of each chain of parents."""
+    """Follow each chain of parents to its end."""
     while True:
         further = parent[parent]
         if np.array_equal(further, parent):

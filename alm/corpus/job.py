@@ -1,4 +1,4 @@
-"""One source to prepare: what it reads, what it was made from before, and whether that still holds."""
+"""One source to prepare: its inputs, the inputs of the last preparation, and whether the output is up to date."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from alm.files import ensure_published, hint_for
 
 @dataclass(frozen=True)
 class Job:
-    """One source and where it goes."""
+    """One source, its settings and its output folder."""
 
     name: str
     source: SourceConfig
@@ -48,7 +48,7 @@ class Job:
 
     @property
     def state(self) -> Path:
-        """The folder of what is remembered between two times: plan, markers, hashes."""
+        """The folder of the state that is kept between commands: plan, markers, hashes."""
         return self.out / STATE_FOLDER / self.name
 
     @property
@@ -58,37 +58,37 @@ class Job:
 
     @property
     def what(self) -> str:
-        """The source in words."""
+        """The source, as messages name it."""
         return f"source `{self.name}` of `{self.out}`"
 
     def config_values(self) -> artifacts.Values:
-        """What decides the output: not whether it is enabled."""
+        """Return the settings that decide the output: all but `enabled`."""
         source = self.source.model_dump(mode="json", exclude={"enabled"})
         return {"source": source, "validation_fraction": self.validation_fraction, "format": self.form}
 
     def inputs(self) -> list[Path]:
-        """The files the source reads. Raises `ConfigError` when the output would lie among them."""
+        """Return the files that the source reads. Raises `ConfigError` if the output would lie among them."""
         paths = list(kinds.module_of(self.source).inputs(self.source))
         out = self.out.resolve()
         folders = {path.resolve() for path in map(from_text, getattr(self.source, "paths", ())) if path.is_dir()}
         if any(path.parent.resolve() == out for path in paths) or folders & {out, *out.parents}:
             raise ConfigError(
-                f"the output folder `{self.out}` lies in what source `{self.name}` reads",
-                hint="choose a folder beside it: `--out data/clean`",
+                f"the output folder `{self.out}` is inside the input of source `{self.name}`",
+                hint="choose a folder outside the input: `--out data/clean`",
             )
         return paths
 
     def filter_inputs(self) -> list[Path]:
-        """The files that filters read."""
+        """Return the files that filters read."""
         modules = [(kinds.module_of(config), config) for config in self.filters()]
         return [path for module, config in modules if hasattr(module, "inputs") for path in module.inputs(config)]
 
     def filters(self) -> tuple[Config, ...]:
-        """The filters that some documents of the source pass through."""
+        """Return the filters that at least some documents of the source pass through."""
         return self.source.chosen_filters(is_web=True)
 
     def works(self, plan: Plan) -> list[UnitWork]:
-        """The first pass of every unit."""
+        """Return the first pass of every unit."""
         filter_files = {artifacts.as_text(path) for path in self.filter_inputs()}
         source = self.source.model_dump(mode="json", exclude={"enabled", "limit", "max_bytes", "deduplicate"})
         decisive = {
@@ -111,7 +111,7 @@ def jobs_of(
     unit_bytes: int = PART_BYTES,
     redo: str = "alm corpus prepare",
 ) -> list[Job]:
-    """What there is to do: one job a source."""
+    """Return the jobs: one for each chosen source."""
     for name in only:
         if name not in config.sources:
             listed = ", ".join(config.sources)
@@ -137,9 +137,9 @@ def jobs_of(
 
 @contextlib.contextmanager
 def explained(job: Job) -> Iterator[None]:
-    """Turn what the disk refuses while a source is prepared into an `AlmError` that names the file.
+    """Turn an `OSError` while a source is prepared into an `AlmError` that names the file.
 
-    Kinds do not know what their source is called: their hints get its name here.
+    Kinds do not know the name of their source, so this fills it into their hints.
     """
     try:
         yield
@@ -156,7 +156,7 @@ def explained(job: Job) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Look:
-    """How a job stands: its plan, the one before, what is published, and whether that is up to date."""
+    """The state of a job: its plan, the earlier plan, the published metadata, and whether that is up to date."""
 
     plan: Plan
     prior: Plan | None
@@ -165,12 +165,15 @@ class Look:
 
     @property
     def current(self) -> SourceMetadata | None:
-        """The metadata, where the source is up to date."""
+        """The metadata if the source is up to date, else None."""
         return self.published if self.is_current else None
 
 
 def look(job: Job, *, on_event: Listener) -> Look:
-    """What there is to read and whether it is done. Raises `ArtifactError` when something else was made there."""
+    """Survey the input and check whether it is already prepared.
+
+    Raises `ArtifactError` if the output was made from other inputs.
+    """
     with explained(job):
         return _look(job, on_event)
 
@@ -181,12 +184,12 @@ def _look(job: Job, on_event: Listener) -> Look:
     config = job.config_values()
     paths = job.inputs()
     published = _published(job)
-    # Only reading shows whether a file that looks unchanged is: that is what `--force` is for.
+    # Size and time can mislead. With `--force` every file is read again.
     known = None if job.force else prior
     files = look_at([*paths, *job.filter_inputs()], prior=known, relative_to=job.out)
     records = tuple(file.record for file in files)
     is_current = False
-    # What is only begun may be continued otherwise: units that are still the same are kept.
+    # An unfinished source may continue with other settings: units that are still the same are kept.
     if published is not None and not job.force:
         _refuse_differences(job, artifacts.differences(published, config=config, inputs=records))
         is_current = {r.path for r in published.inputs} == {r.path for r in records}
@@ -219,25 +222,25 @@ def _plan(
         prior=prior if prior is not None and prior.revision == survey.revision else None,
         unit_bytes=job.unit_bytes,
     )
-    # The same plan at another time is the same plan: jobs that share a source all have the first one.
+    # Plans that differ only in their time are equal: jobs that share a source must all use the first one.
     return prior if prior is not None and prior == plan.model_copy(update={"planned_ns": prior.planned_ns}) else plan
 
 
 def _warn_of_a_new_order(job: Job, on_event: Listener) -> None:
-    """The plan of a published source is lost. Where documents are compared, their order decides who repeats whom."""
-    said = f"`{job.state / 'plan.json'}`, which says in what order `{job.name}` was prepared, is missing or damaged"
+    """Report that the plan of a published source is lost. If documents are compared, the order decides which repeat."""
+    said = f"`{job.state / 'plan.json'}`, which records the order of the inputs of `{job.name}`, is missing or damaged"
     source = job.source
     compares = any(source.finds_near_duplicates(is_web=web) for web in (False, True)) or source.deduplicate.lines
     if compares and not job.force:
         raise ArtifactError(
-            f"{said}: which of its documents repeat others, and are held out with them, may be decided otherwise",
-            hint=f"put the file back, or run `{job.command} --force` to decide it again",
+            f"{said}: the choice of duplicates, and of held-out documents, may change",
+            hint=f"put the file back, or run `{job.command} --force` to choose again",
         )
-    on_event(Noted(f"{said}: all of it is prepared again"))
+    on_event(Noted(f"{said}: all of its inputs are prepared again"))
 
 
 def _published(job: Job) -> SourceMetadata | None:
-    """The metadata that is there; with `--force` none that is damaged."""
+    """Return the existing metadata, or None. With `--force`, damaged metadata counts as absent."""
     path = job.metadata_path
     if not os.path.lexists(path):
         return None
@@ -247,7 +250,7 @@ def _published(job: Job) -> SourceMetadata | None:
             hint="choose another folder with `--out`, or another name for the source",
         )
     try:
-        found = artifacts.read(path, SourceMetadata, hint=f"run `{job.command} --force` to make it again")
+        found = artifacts.read(path, SourceMetadata, hint=f"run `{job.command} --force` to rebuild it")
         check_names(path, found)
     except AlmError:
         if job.force:
@@ -260,7 +263,7 @@ def _refuse_differences(job: Job, different: list[str]) -> None:
     if different:
         raise ArtifactError(
             "\n  ".join([f"`{job.metadata_path}` was made from other inputs", *different]),
-            hint=f"run `{job.command} --force` to make it again",
+            hint=f"run `{job.command} --force` to rebuild it",
         )
 
 
@@ -269,14 +272,14 @@ def _refuse_damage(job: Job, published: SourceMetadata) -> None:
     if faults:
         raise ArtifactError(
             f"`{job.metadata_path}` no longer matches its files: {faults[0]}",
-            hint=f"run `{job.command} --force` to make it again",
+            hint=f"run `{job.command} --force` to rebuild it",
         )
 
 
 def held_before(job: Job, published: SourceMetadata | None) -> Held | None:
-    """What is held out of the source beyond the hashes since it was first prepared.
+    """Return the text that is held out, beyond the choice by hash, since the source was first prepared.
 
-    It stands in a file with a hash of itself, and in the metadata. `ArtifactError` where neither can be read.
+    It is stored in a file with a checksum, and in the metadata. Raises `ArtifactError` if neither can be read.
     """
     path = job.state / "held.json"
     found = read_marker(path, Held, may_lack_checksum=True)
@@ -286,16 +289,16 @@ def held_before(job: Job, published: SourceMetadata | None) -> Held | None:
         return published.held
     if os.path.lexists(path):
         raise ArtifactError(
-            f"`{path}` is damaged: it remembers which text of `{job.name}` is held out, and `{job.metadata_path}` "
-            "does not say it either",
+            f"`{path}` is damaged: it records which text of `{job.name}` is held out, and `{job.metadata_path}` "
+            "does not record it either",
             hint=f"put back a copy; or run `{shell('mv', path, path.with_name('held.damaged'))}`, then "
-            f"`{job.command} --force`, which may hold out other text than models were trained without",
+            f"`{job.command} --force`, which may hold out text that existing models were trained on",
         )
     return None
 
 
 def refuse_strangers(job: Job, published: SourceMetadata | None) -> None:
-    """Refuse to write over a file that no corpus wrote: it is somebody's text."""
+    """Refuse to overwrite a file that no corpus wrote: it may be the user's text."""
     for path in shards_in(job.out, job.name):
         if not is_ours(job, path, published):
             raise ArtifactError(
@@ -305,13 +308,13 @@ def refuse_strangers(job: Job, published: SourceMetadata | None) -> None:
 
 
 def shards_in(folder: Path, name: str) -> list[Path]:
-    """What is named like a shard of source `name`, or like the document lines of one."""
+    """Return the files named like a shard of source `name`, or like its document lines."""
     pattern = re.compile(rf"{re.escape(name)}-\d{{5}}\.(?:{'|'.join(map(re.escape, (*FORMATS, 'jsonl')))})", re.ASCII)
     return sorted(path for path in folder.glob(f"{glob.escape(name)}-*") if pattern.fullmatch(path.name))
 
 
 def is_ours(job: Job, path: Path, published: SourceMetadata | None) -> bool:
-    """Whether `path`, named like a shard or its document lines, is one: a corpus lists it, or it shows it itself."""
+    """Whether `path`, named like a shard or its document lines, belongs to a corpus: by a listing or by its content."""
     if published is not None and path.name in {file.path for file in published.payload()}:
         return True
     if path.suffix in (".txt", ".jsonl") and has_document_lines(path):

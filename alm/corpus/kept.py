@@ -1,7 +1,7 @@
-"""What a pass over a unit leaves behind: the text of the documents that stay, and what later steps ask about each.
+"""The files that a pass over a unit writes: the text of the documents that stay, and data about each for later steps.
 
-All of it is checked before it is used: a marker holds a hash of itself and of every file it speaks of. What fails the
-check counts as absent, and is made again from the input.
+All files are checked before use: a marker holds a hash of itself and of every file that it lists. A file that fails
+the check counts as absent, and is made again from the input.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 _BATCH_CHARACTERS = 1 << 18
 DIGEST_BYTES = 32
 _CHECKSUM = "checksum"
-# What we write ourselves: the plan of a source has about 400 bytes and 14 values for each file, the details of a unit
-# one value for each document. Bytes bound the memory, no value takes less than one.
+# Limits for JSON that we write ourselves. The plan of a source has about 400 bytes and 14 values for each file, the
+# details of a unit one value for each document. The limit in bytes bounds memory, as every value takes at least one.
 _MOST_STATE_BYTES = 1 << 30
 
 
 class Marker(Config):
-    """`NNNNN.json`: the promise that a pass over a unit is whole.
+    """`NNNNN.json`: the record that a pass over a unit is complete.
 
-    `capped` is the (limit, max_bytes) at which it stopped early, or None when it read everything. `files` has the
-    SHA-256 of each file beside the text, by the end of its name.
+    `capped` is the (limit, max_bytes) at which the pass stopped early, or None if it read everything. `files` maps
+    the suffix of each file beside the text to its SHA-256.
     """
 
     key: str
@@ -54,18 +54,18 @@ class Marker(Config):
 
 @dataclass(frozen=True)
 class UnitFiles:
-    """Where a unit keeps what, in the state folder of its source."""
+    """The paths of a unit's files, in the state folder of its source."""
 
     folder: Path
     number: int
 
     def path(self, ending: str) -> Path:
-        """`NNNNN` and `ending`."""
+        """Return the path `NNNNN` plus `ending`."""
         return self.folder / f"{self.number:05d}{ending}"
 
     @property
     def marker(self) -> Path:
-        """Written last."""
+        """The marker, written last."""
         return self.path(".json")
 
     @property
@@ -80,22 +80,22 @@ class UnitFiles:
 
     @property
     def sizes(self) -> Path:
-        """UTF-8 bytes of each document, as it came and as it is."""
+        """UTF-8 bytes of each document, before and after cleaning."""
         return self.path(".sizes.npy")
 
     @property
     def compared(self) -> Path:
-        """Which documents are looked at for near duplicates."""
+        """The documents that are compared for near duplicates."""
         return self.path(".compared.npy")
 
     @property
     def bands(self) -> Path:
-        """MinHash keys of these, band by band."""
+        """MinHash keys of the compared documents, band by band."""
         return self.path(".bands.npy")
 
     @property
     def line_keys(self) -> Path:
-        """Keys of the lines of all documents, sorted, each once a document."""
+        """Keys of the lines of all documents, sorted, each once for each document."""
         return self.path(".lines.npy")
 
     @property
@@ -105,31 +105,31 @@ class UnitFiles:
 
     @property
     def repeated(self) -> Path:
-        """Lines that go because earlier documents hold them: pairs of document and key."""
+        """Lines to remove because earlier documents contain them: pairs of document and key."""
         return self.path(".repeated")
 
     @property
     def details(self) -> Path:
-        """Origin of each document, and what was changed in those that are not as they came."""
+        """The origin of each document, and the changes made by cleaning."""
         return self.path(".details.json")
 
     @property
     def fates(self) -> Path:
-        """What was settled about each document."""
+        """The decision about each document."""
         return self.path(".fates")
 
     def have_results(self, marker: Marker) -> bool:
-        """Whether all that `marker` speaks of but the text is there as it was written. Reads it all."""
+        """Whether all files that `marker` lists, except the text, exist unchanged. Reads them all."""
         return _NEEDED <= marker.files.keys() <= _RESULTS and all(
             is_as_written(self.path(ending), digest) for ending, digest in marker.files.items()
         )
 
     def have_text(self, marker: Marker | None) -> bool:
-        """Whether the text that `marker` speaks of is there as it was written. Reads it all."""
+        """Whether the text that `marker` lists exists unchanged. Reads it all."""
         return marker is not None and is_as_written(self.text, marker.text_sha256, size=marker.text_bytes)
 
     def read_details(self) -> tuple[list[str], dict[str, dict[str, int]]]:
-        """The origin of each document, and what was changed in some, by their number as text."""
+        """Return the origin of each document, and the changes to some, by document number as text."""
         try:
             found = _state(self.details)
             return found["origins"], found["changes"]
@@ -137,13 +137,14 @@ class UnitFiles:
             raise damaged(self.details) from error
 
 
-# What a first pass writes beside the text; the last three where duplicates, or repeated lines, are looked for.
+# Files that a first pass writes beside the text. The last three exist only if near duplicates, or repeated lines, are
+# searched for.
 _NEEDED = {".sha256", ".sizes.npy", ".compared.npy", ".details.json"}
 _RESULTS = {*_NEEDED, ".bands.npy", ".lines.npy", ".lines.documents.npy"}
 
 
 def is_as_written(path: Path, digest: str, *, size: int | None = None) -> bool:
-    """Whether `path` is a file with the SHA-256 `digest`; its `size`, where that is known, is looked at first."""
+    """Whether `path` is a file with the SHA-256 `digest`. A known `size` is checked first, as that is cheap."""
     try:
         return path.is_file() and size in (None, path.stat().st_size) and files.sha256(path) == digest
     except (OSError, AlmError):
@@ -155,17 +156,17 @@ def _state(path: Path) -> Any:  # Any: JSON
 
 
 def damaged(path: Path) -> ArtifactError:
-    """The error for what this very command wrote, and now reads otherwise."""
+    """Return the error for a file that this command wrote and that has changed since."""
     return ArtifactError(
-        f"`{path}` has changed since it was written: does something else write there, or does the disk fail?",
-        hint="run the same command again: it makes again what is damaged",
+        f"`{path}` has changed since it was written: another program may write there, or the disk may be failing",
+        hint="run the same command again: it rebuilds damaged files",
     )
 
 
 def read_marker(
     path: Path, schema: type[artifacts.AnyMetadata], *, may_lack_checksum: bool = False
 ) -> artifacts.AnyMetadata | None:
-    """The marker at `path`; None when there is none that can be trusted."""
+    """Read the marker at `path`; None if it is missing or damaged."""
     try:
         values = _state(path)
         if (_CHECKSUM in values or not may_lack_checksum) and values.pop(_CHECKSUM) != _checksum(values):
@@ -176,7 +177,7 @@ def read_marker(
 
 
 def write_marker(path: Path, marker: Config) -> None:
-    """Write `marker` with a hash of itself."""
+    """Write `marker` with a checksum of itself."""
     values = marker.model_dump(mode="json")
     files.write_json(path, {**values, _CHECKSUM: _checksum(values)})
 
@@ -186,9 +187,9 @@ def _checksum(values: artifacts.Values) -> str:
 
 
 class Kept:
-    """Takes the documents that stay, in order, and writes them to `text`.
+    """Collects the documents that stay, in order, and writes them to `text`.
 
-    `signs` makes the MinHash keys of those that are compared, `has_lines` the keys of all lines.
+    `signs` computes MinHash keys of the documents to compare, `has_lines` the keys of all lines.
     """
 
     def __init__(self, files: UnitFiles, text: IO[bytes], *, signs: bool, has_lines: bool) -> None:
@@ -207,13 +208,13 @@ class Kept:
 
     @property
     def documents(self) -> int:
-        """How many there are."""
+        """The number of documents so far."""
         return len(self._digests)
 
     def add(
         self, text: str, data: bytes, *, origin: str, bytes_before: int, changes: dict[str, int], is_compared: bool
     ) -> None:
-        """A document; `data` is its UTF-8, `changes` what cleaning did to its size."""
+        """Add a document. `data` is its UTF-8; `changes` are the changes in its size by cleaning."""
         number = len(self._digests)
         self._digests.append(sha256(data).digest())
         self._sizes.extend((bytes_before, len(data)))
@@ -232,7 +233,7 @@ class Kept:
         self.text_bytes += len(raw)
 
     def save(self, *, key: str, capped: tuple[int | None, int | None] | None, counts: Counts) -> Marker:
-        """Write everything beside the text, which lies there already, and last the marker."""
+        """Write all files beside the text, which exists already, and the marker last."""
         digests = {}
         for ending, data in self._results():
             files.write_bytes(self._files.path(ending), data)
@@ -265,7 +266,7 @@ class Kept:
             yield ".lines.documents.npy", npy(documents)
 
     def finish(self) -> dict[str, float]:
-        """Do what was left for larger batches. The seconds it all took, by step."""
+        """Process the remaining batches. Return the seconds spent, by step."""
         seconds = {}
         if self._signer is not None:
             self._signer.flush()
@@ -277,7 +278,7 @@ class Kept:
 
 
 class _Batched:
-    """Texts are worked on many at once, which is faster than one by one."""
+    """Collects texts into batches, because NumPy processes many texts at once faster than one by one."""
 
     def __init__(self) -> None:
         self._numbers: list[int] = []
@@ -316,7 +317,7 @@ class _Signer(_Batched):
         self._bands.append(self._signer.bands_of(texts))
 
     def bands(self) -> NDArray[np.uint64]:
-        """(bands, documents), so that one band is read without the others."""
+        """Return keys of shape (bands, documents), so that one band can be read without the others."""
         import numpy as np
 
         if not self._bands:
@@ -338,12 +339,12 @@ class _LineKeys(_Batched):
         self._found.append((keys, np.array(numbers, dtype=np.uint32)[index]))
 
     def sorted(self) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
-        """Keys and documents, by key and then document, no pair twice."""
+        """Return keys and documents, sorted by key and then document, without repeated pairs."""
         import numpy as np
 
         keys = np.concatenate([np.zeros(0, dtype=np.uint64), *(keys for keys, _ in self._found)])
         documents = np.concatenate([np.zeros(0, dtype=np.uint32), *(numbers for _, numbers in self._found)])
-        order = np.argsort(keys, kind="stable")  # documents are increasing already
+        order = np.argsort(keys, kind="stable")  # documents are in increasing order already
         keys, documents = keys[order], documents[order]
         is_new = np.ones(len(keys), dtype=bool)
         is_new[1:] = (keys[1:] != keys[:-1]) | (documents[1:] != documents[:-1])
@@ -351,7 +352,7 @@ class _LineKeys(_Batched):
 
 
 def npy(values: NDArray[Any]) -> bytes:
-    """The bytes of a NumPy file of `values`."""
+    """Return the bytes of a NumPy file of `values`."""
     import numpy as np
 
     packed = io.BytesIO()
@@ -360,7 +361,7 @@ def npy(values: NDArray[Any]) -> bytes:
 
 
 def load_array(path: Path, *, dtype: DTypeLike, dimensions: int = 1, mapped: bool = False) -> NDArray[Any]:
-    """The array at `path`, which was found to be as it was written."""
+    """Load the array at `path`, whose hash was checked before."""
     try:
         return files.array(path, dtype=dtype, dimensions=dimensions, mapped=mapped)
     except ValueError as error:

@@ -1,7 +1,7 @@
-"""Cleaning one text without changing what it says.
+"""Normalisation of one text, without changing its meaning.
 
-NFC, never NFKC (which turns `10²` into `102`); newlines are `\\n`; control characters go; newlines,
-tabs and indentation stay. What each step did to the size is counted, so bytes add up.
+NFC, never NFKC (which turns `10²` into `102`); newlines become `\\n`; control characters are removed; newlines,
+tabs and indentation stay. Each step's change in size is counted, so bytes add up.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from alm.corpus.document import utf8_bytes
 
 BYTE_ORDER_MARK = "\ufeff"
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
-# Carriage returns, and what also ends a line: vertical tab, form feed, next line.
+# Carriage returns, and other characters that end a line: vertical tab, form feed, next line.
 _LINE_END = re.compile(r"\r\n|[\r\x0b\x0c\x85]")
-# C0 and C1 without tab and newline; DEL belongs to them.
+# C0 and C1 without tab and newline, and DEL.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-# The same, and the byte order mark, in UTF-8: looking for bytes is ten times as fast as for characters.
+# The same, and the byte order mark, in UTF-8: searching bytes is ten times as fast as searching characters.
 _SUSPECT_ASCII = bytes(code for code in (*range(0x20), 0x7F) if code not in b"\t\n")
 _C1 = re.compile(rb"\xc2[\x80-\x9f]")
 _SURROGATE_LEAD = re.compile(rb"\xed[\xa0-\xbf]")
@@ -30,8 +30,7 @@ _BOM = BYTE_ORDER_MARK.encode()
 
 @dataclass(frozen=True, slots=True)
 class Normalized:
-    """A clean text, the same as UTF-8, the size it had before, and the signed change in bytes of each step that did
-    something."""
+    """A clean text, its UTF-8, its size before, and the signed change in bytes of each step that changed it."""
 
     text: str
     data: bytes
@@ -40,7 +39,7 @@ class Normalized:
 
 
 def normalize(text: str) -> Normalized:
-    """`text` cleaned; always encodable as UTF-8, and unchanged when cleaned again."""
+    """Clean `text`. The result can be encoded as UTF-8, and cleaning it again changes nothing."""
     data = text.encode("utf-8", "surrogatepass")
     if _is_clean(text, data):
         return Normalized(text, data, len(data), {})
@@ -55,7 +54,7 @@ def normalize(text: str) -> Normalized:
 
 
 def _is_clean(text: str, data: bytes) -> bool:
-    """Whether no step would do anything."""
+    """Whether no step would change the text."""
     if len(data.translate(None, _SUSPECT_ASCII)) != len(data):
         return False
     if len(text) == len(data):
@@ -86,7 +85,7 @@ def _composed(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
-# Controls go before composing: a control between a letter and its accent would keep them apart.
+# Remove controls before composing: a control between a letter and its accent would keep them apart.
 _STEPS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("line_ends", _unified_line_ends),
     ("surrogates", _without_surrogates),

@@ -1,4 +1,4 @@
-"""Paths as people give them: files, folders and globs, one or several."""
+"""Input paths as users write them: files, folders and globs, one or several."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _as_texts(value: Any) -> Any:  # Any: raw YAML
 def _spelled_alike(given: tuple[str, ...]) -> tuple[str, ...]:
     if any("\0" in path for path in given):
         raise ValueError("a path cannot hold a NUL character")
-    # `texts/` and `./texts` are `texts`: another spelling must not look like another input.
+    # `texts/` and `./texts` are `texts`: a different spelling must not look like a different input.
     return tuple(Path(path).as_posix() for path in given)
 
 
@@ -40,7 +40,10 @@ Paths = Annotated[tuple[str, ...], BeforeValidator(_as_texts), AfterValidator(_s
 
 
 def from_text(given: str) -> Path:
-    r"""The path that `artifacts.as_text` wrote as `given`: `\xNN` is a byte where no file has that name literally."""
+    r"""Return the path that `artifacts.as_text` wrote as `given`.
+
+    `\xNN` stands for a byte, unless a file has that name literally.
+    """
     path = Path(given)
     if os.name == "nt" or "\\x" not in given or os.path.lexists(path):
         return path
@@ -51,9 +54,9 @@ def from_text(given: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A file that is there. `found` says how: it was named, a glob matched it, or it lies in a folder.
+    """An existing file. `found` says how: by its name, by a glob, or in a folder.
 
-    `below` is its path from that folder on, or its name.
+    `below` is its path relative to that folder, or its name.
     """
 
     path: Path
@@ -63,17 +66,17 @@ class Listed:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files that were looked for, sorted by path, and how many hidden files and folders were passed over."""
+    """The files that were found, sorted by path, and the number of hidden files and folders that were skipped."""
 
     files: tuple[Listed, ...]
     hidden: int
 
 
 def expand(paths: Iterable[str], *, suffixes: frozenset[str]) -> list[Path]:
-    """The files that `paths` mean, sorted and each once.
+    """Return the files that `paths` stand for, sorted and without repetitions.
 
-    A folder means the files below it with one of `suffixes` (compression set aside), hidden ones left
-    out; a glob means what it matches; a file is itself whatever its name.
+    A folder stands for the files below it with one of `suffixes` (before any compression suffix), except hidden
+    ones; a glob for its matches; a file for itself, whatever its name. Raises `InputError`.
     """
     found: list[_Found] = []
     for given in paths:
@@ -93,9 +96,9 @@ def _is_wanted(file: Listed, suffixes: frozenset[str]) -> bool:
 
 
 def listing(paths: Iterable[str]) -> Listing:
-    """Every file that `paths` mean, each once however many links lead to it.
+    """Return every file that `paths` stand for, once each, however many links lead to it.
 
-    A folder means all files below it but hidden ones. Raises `InputError` for a path that is not there.
+    A folder stands for all files below it except hidden ones. Raises `InputError` for a path that does not exist.
     """
     found: list[_Found] = []
     hidden = 0
@@ -119,7 +122,7 @@ def _walked(given: str) -> tuple[list[_Found], int]:
 
 
 def _once(found: Iterable[_Found]) -> tuple[Listed, ...]:
-    """Each file once, by the way without links if there is one, whatever the order in which they were found."""
+    """Keep one path for each file, preferably one without links, whatever the order in which they were found."""
     best: dict[str, tuple[tuple[bool, str], Listed]] = {}
     named: set[str] = set()
     for real, is_linked, file in found:
@@ -133,13 +136,13 @@ def _once(found: Iterable[_Found]) -> tuple[Listed, ...]:
 
 
 class _Walk:
-    """Looks for files, and counts the hidden entries that it passes over."""
+    """Walks folders, and counts the hidden entries that it skips."""
 
     def __init__(self) -> None:
         self.hidden = 0
 
     def files(self, given: str) -> Iterator[_Found]:
-        """What one path means."""
+        """Yield the files that one path stands for."""
         path = from_text(given).expanduser()
         if path.is_dir():
             yield from self._below(path)
@@ -166,14 +169,14 @@ class _Walk:
                 yield _file(match, "glob")
 
     def _deep(self, pattern: Path) -> Iterator[_Found]:
-        """What a pattern with `**` matches; the standard library's own goes round in circles of links."""
+        """Yield the matches of a pattern with `**`. The standard library's `glob` follows cycles of links."""
         start = next(i for i, part in enumerate(pattern.parts) if glob.has_magic(part))
         for real, is_linked, file in self._below(Path(*pattern.parts[:start])):
             if _matches(Path(file.below).parts, pattern.parts[start:]):
                 yield real, is_linked, Listed(file.path, "glob", file.below)
 
     def _below(self, folder: Path) -> Iterator[_Found]:
-        """The files in and below `folder`. Each folder is entered once, through links only if in no other way."""
+        """Yield the files in and below `folder`. Each folder is entered once, through a link only if necessary."""
         seen: set[str] = set()
         plain, links = deque([(folder, False)]), deque[Path]()
         while plain or links:
@@ -184,7 +187,7 @@ class _Walk:
             seen.add(real)
             for entry in self._entries(current):
                 path, is_link = current / entry.name, entry.is_symlink()
-                # Asked of the path where it is a link: the entry would raise where links go round in a circle.
+                # For a link, use the path and not the entry: the entry raises an error for a cycle of links.
                 if path.is_dir() if is_link else entry.is_dir():
                     if not is_link:
                         plain.append((path, is_linked))
@@ -207,7 +210,7 @@ def _file(path: Path, found: Literal["named", "glob"]) -> _Found:
 
 
 def _leads_up(link: Path) -> bool:
-    """Whether `link` leads to a folder that it lies in: following it would read everything around."""
+    """Whether `link` leads to a folder that contains it: following it would read everything around it."""
     target, place = Path(os.path.realpath(link)), Path(os.path.realpath(link.parent))
     return target == place or target in place.parents
 

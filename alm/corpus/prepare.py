@@ -1,9 +1,9 @@
 """The stage `alm corpus prepare`: sources in, clean text with document lines, metadata and a report out.
 
 Each source goes through three steps: a first pass over every unit (`work`), one decision about all documents
-(`settle`), and a last pass over every unit (`finish`); then its shards are moved into place. Both passes run on any
-engine, every unit leaves a marker, and what was there before stays until the end, so a kill loses at most the
-units in progress.
+(`settle`), and a last pass over every unit (`finish`). Then its shards are moved into place. Both passes run on any
+engine and every unit leaves a marker. Earlier output stays until the end, so a kill loses at most the units in
+progress.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def prepare(
     share: Share | None = None,
     on_event: Listener = ignore,
 ) -> list[SourceMetadata]:
-    """Write the clean text of every enabled source of `config` to `out`; sources up to date are kept.
+    """Write the clean text of every enabled source of `config` to `out`; keep sources that are up to date.
 
-    `only` names the sources to prepare, `limit` is the most documents of each. `redo` is the command that hints
-    propose. With `share` (i, n) only every n-th unit, from the i-th on, is worked on, and nothing is finished: that
-    is for the next call without. Raises `ArtifactError` for a source made otherwise, and for a report of others,
-    unless `force`.
+    `only` names the sources to prepare, `limit` is the maximum number of documents of each. Hints propose the command
+    `redo`. With `share` (i, n) only the first pass runs, on every n-th unit from the i-th on; a later call without
+    `share` finishes. Raises `ArtifactError` for a source made with other settings, and for a report that no corpus
+    wrote, unless `force`.
     """
     jobs = jobs_of(config, out=out, only=only, limit=limit, force=force, unit_bytes=unit_bytes, redo=redo)
     if share is None and not force:
@@ -72,11 +72,11 @@ def prepare(
 
 
 def _write_report(out: Path, on_event: Listener) -> None:
-    """Unless what is there says the same already."""
+    """Write the report, unless the existing one is current."""
     lock = out / STATE_FOLDER / "report.lock"
     if _is_reported(out, reports_in(out, on_event=on_event)) and not lock.exists():  # else a killed command left it
         return
-    # Who prepares another source at the same time writes it, too: the last one has to know of all.
+    # Other processes that prepare another source write it too: the last one to write must include all sources.
     with exclusive(lock, what=f"the report of `{out}`", patience_seconds=_PATIENCE):
         found = reports_in(out, on_event=ignore)
         if not _is_reported(out, found):
@@ -88,17 +88,17 @@ def _is_reported(out: Path, found: CorpusReport) -> bool:
 
 
 def _warn_of_strangers(out: Path, config: CorpusConfig, on_event: Listener) -> None:
-    """Report each source that is in `out` and not in the configuration: other stages read all of `out`."""
+    """Warn of each source that is in `out` but not in the configuration: later stages read all of `out`."""
     strangers = (path.stem for path in out.glob("*.json") if path.stem not in config.sources)
     for name in sorted(name for name in strangers if has_shards(out / f"{name}.json")):
         named = [out / each for each in sorted(config.sources) if (out / f"{each}.json").is_file()]
         patterns = " ".join(f"{shell(path)}-*.{config.format}" for path in named)
-        hint = f"to read the others alone, name them: `alm pack --in {patterns}`"
-        on_event(Warned(f"`{out}` also holds `{name}`, which this corpus does not name", hint))
+        hint = f"to read only the others, name them: `alm pack --in {patterns}`"
+        on_event(Warned(f"`{out}` also holds `{name}`, which this corpus does not list", hint))
 
 
 def _prepare_source(job: Job, engine: Engine, share: Share | None, on_event: Listener) -> SourceMetadata | None:
-    """Under a lock that is taken before anything is written."""
+    """Prepare a source, under a lock that is taken before anything is written."""
     with explained(job):
         if share is not None:
             _prepare_share(job, engine, share, on_event)
@@ -109,9 +109,9 @@ def _prepare_source(job: Job, engine: Engine, share: Share | None, on_event: Lis
 
 
 def _prepare_alone(job: Job, engine: Engine, on_event: Listener) -> SourceMetadata:
-    ensure_published(job.out)  # first: what it removes may have the name of what is written now
+    ensure_published(job.out)  # first: it may remove files with the names that are written now
     module = kinds.module_of(job.source)
-    if hasattr(module, "take_in"):  # standard input can be read but once
+    if hasattr(module, "take_in"):  # standard input can be read only once
         job = replace(job, source=module.take_in(job.source, job.state))
     found = _look_and_plan(job, on_event)
     if found.current is not None:
@@ -124,11 +124,11 @@ def _prepare_alone(job: Job, engine: Engine, on_event: Listener) -> SourceMetada
 
 
 def _prepare_share(job: Job, engine: Engine, share: Share, on_event: Listener) -> None:
-    """Work on the units of one of several jobs. They share the plan, and whoever finishes waits for all of them."""
+    """Process the units of one of several jobs. The jobs share the plan; a later command finishes the source."""
     if hasattr(kinds.module_of(job.source), "take_in"):
         raise ConfigError(
-            f"source `{job.name}` is standard input, which jobs cannot share",
-            hint="write it to a file, and give that instead",
+            f"source `{job.name}` is standard input, which several jobs cannot share",
+            hint="write it to a file, and pass that file instead",
         )
     index, count = share
     with exclusive(job.state / f"share-{index}-of-{count}.lock", what=f"share {index} of {count} of {job.what}"):
@@ -175,14 +175,14 @@ def _warn_of_little_space(job: Job, plan: Plan, on_event: Listener) -> None:
     if needed > free:
         on_event(
             Warned(
-                f"source `{job.name}` may need {needed / 1e9:,.1f} GB in `{job.out}`, where {free / 1e9:,.1f} are free",
+                f"source `{job.name}` may need {needed / 1e9:,.1f} GB, but `{job.out}` has {free / 1e9:,.1f} GB free",
                 f"set a budget: `--set sources.{job.name}.max_bytes={free // 2}`",
             )
         )
 
 
 def expected_bytes(job: Job, plan: Plan) -> int:
-    """About how many bytes of clean text there will be: compressed input counts three times."""
+    """Estimate the bytes of clean text: compressed input counts three times."""
     packed = (".gz", ".zst", ".xz", ".parquet")
     size = sum(
         part.bytes * (3 if part.name.lower().endswith(packed) else 1) for unit in plan.units for part in unit.parts
@@ -209,30 +209,30 @@ def _make(job: Job, found: Look, engine: Engine, on_event: Listener) -> SourceMe
     finished = _last_pass(job, found.published, used, finishings, texts, engine, on_event)
     metadata = publish(job, found, finishings, finished, settled, held)
     if job.validation_fraction and not metadata.validation_documents:
-        on_event(Warned(f"source `{job.name}` has a single text and no line to cut it at: nothing of it is held out"))
+        on_event(Warned(f"source `{job.name}` has a single text without a line break to cut at: nothing is held out"))
     return metadata
 
 
 @dataclass(frozen=True)
 class _Steps:
-    """What makes the text of a unit: the first pass, and what takes repeated lines from it where that is wanted."""
+    """The steps that make the text of a unit: the first pass, and the removal of repeated lines if that is enabled."""
 
     first: UnitWork
     lines: LinesWork | None = None
 
     @property
     def last(self) -> UnitWork | LinesWork:
-        """The step whose result is settled."""
+        """The last step, whose result `settle` reads."""
         return self.lines or self.first
 
     @property
     def files(self) -> UnitFiles:
-        """Where its result is."""
+        """The files of its result."""
         return self.last.files
 
 
 class _Texts:
-    """The texts that passes made. One of an earlier command is read, and its hash compared, before it is used."""
+    """The texts that passes made. The hash of a text from an earlier command is checked before it is used."""
 
     def __init__(self, engine: Engine, on_event: Listener) -> None:
         self._engine = engine
@@ -240,17 +240,17 @@ class _Texts:
         self._sound: set[UnitFiles] = set()
 
     def have(self, step: UnitWork | LinesWork) -> bool:
-        """Whether the text at the end of `step` is there as it was written: one that is published is gone."""
+        """Whether the text that `step` wrote exists unchanged. A published text has been moved away."""
         if step.files not in self._sound and step.files.have_text(step.marker()):
             self._sound.add(step.files)
         return step.files in self._sound
 
     def made(self, files: UnitFiles) -> None:
-        """This very command wrote the text of `files`."""
+        """Note that this command wrote the text of `files`, so it needs no check."""
         self._sound.add(files)
 
     def make(self, units: Sequence[_Steps]) -> None:
-        """Take the steps, again where need be, at whose end the texts of `units` are there."""
+        """Run the steps that make the texts of `units`, again if necessary."""
         self._take(work, [steps.first for steps in units if not self.have(steps.first)])
         self._take(remove_lines, [steps.lines for steps in units if steps.lines is not None])
 
@@ -260,7 +260,7 @@ class _Texts:
             known, path = before[index], steps[index].files.text
             if known is not None and (known.text_sha256, known.files) != (marker.text_sha256, marker.files):
                 raise InputError(
-                    f"`{path}` came out otherwise than before: what is read has changed meanwhile",
+                    f"`{path}` differs from the earlier run: the input has changed since",
                     hint="run the same command again",
                 )
             self.made(steps[index].files)
@@ -289,9 +289,9 @@ def _first_pass(
     on_event: Listener,
     made: Callable[[UnitFiles], None] = lambda files: None,
 ) -> dict[int, Marker]:
-    """Work on what is not done yet, in order, until the budget is reached. The markers by unit number.
+    """Process the units that are not done yet, in order, until the budget is reached.
 
-    `made` is called for each unit that was worked on.
+    Return the markers by unit number. `made` is called for each unit that was processed.
     """
     markers: dict[int, Marker] = {}
     progress = _Progress(job.name, len(works), on_event)
@@ -317,7 +317,7 @@ def _first_pass(
 
 
 def _within_budget(job: Job, works: Sequence[UnitWork], markers: dict[int, Marker]) -> Iterator[UnitWork]:
-    """The units, in order, that the budget reaches into."""
+    """Yield the units, in order, that lie at least partly within the budget."""
     documents = size = 0
     for unit in works:
         marker = markers.get(unit.unit.number)
@@ -356,14 +356,14 @@ def _finishings(job: Job, used: Sequence[_Steps], settled: Settled) -> list[Fini
 
 
 class _Origins:
-    """Origins of documents by unit and number; a unit's are read when first asked for."""
+    """Origins of documents by unit and number; those of a unit are read on first use."""
 
     def __init__(self, files: Sequence[UnitFiles]) -> None:
         self._files = files
         self._read: dict[int, list[str]] = {}
 
     def of(self, unit: int, number: int) -> str:
-        """Where the document came from."""
+        """Return the place that the document came from."""
         if unit not in self._read:
             self._read[unit], _ = self._files[unit].read_details()
         return self._read[unit][number]
@@ -378,7 +378,7 @@ def _last_pass(
     engine: Engine,
     on_event: Listener,
 ) -> list[FinishedMarker]:
-    """Finish what is not finished yet. The markers in the order of the units."""
+    """Finish the units that are not finished yet. Return the markers in the order of the units."""
     found: dict[int, FinishedMarker] = {}
     for index, item in enumerate(finishings):
         marker = item.finished()
@@ -396,7 +396,7 @@ def _without_progress(on_event: Listener) -> Listener:
 
 
 class _Progress:
-    """Turns what single units report into how far the source is."""
+    """Turns the progress of single units into the progress of the source."""
 
     def __init__(self, name: str, total: int, on_event: Listener) -> None:
         self._name = name
@@ -405,7 +405,7 @@ class _Progress:
         self._done = 0
         self._finished = (0, 0, 0)
         self._running: dict[int, tuple[int, int, int]] = {}
-        self._say()  # the time begins now
+        self._say()  # listeners start their clock with the first event
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, UnitProgressed):
@@ -415,7 +415,7 @@ class _Progress:
             self._on_event(event)
 
     def finished(self, number: int, marker: Marker) -> None:
-        """Unit `number` is done."""
+        """Count unit `number` as done."""
         self._running.pop(number, None)
         counts = marker.counts
         of_unit = (counts.documents().input, counts.bytes().input, counts.bytes_kept)

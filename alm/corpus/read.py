@@ -1,7 +1,7 @@
-"""Reading clean text back: whole corpora, single shards, and plain text files of any origin.
+"""Reading clean text back: entire corpora, single shards, and plain text files of any origin.
 
-This is what later stages use. A file that `alm corpus prepare` wrote comes with its document lines;
-a foreign `.txt` is one document, or as many as it has marks, and has no split yet.
+Later stages read text through this module. A file that `alm corpus prepare` wrote comes with its document lines;
+a foreign `.txt` is one document, or several if it has marks, and has no split yet.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from alm.files import (
 from alm.files import sha256 as sha256_of
 from alm.files.publish import JOURNAL_NAME
 
-STATE_FOLDER = ".alm"  # below it a folder for each source, with what is remembered between two times
+STATE_FOLDER = ".alm"  # holds one folder for each source, with the state that is kept between commands
 _SHARD = re.compile(r"(?P<source>.+)-\d{5}\.(?:txt|jsonl\.zst|parquet)", re.ASCII | re.DOTALL)
 _LINES = re.compile(r"(?P<source>.+)-\d{5}\.jsonl", re.ASCII | re.DOTALL)
 _TABLES = ("jsonl.zst", "parquet")  # formats whose rows hold the document lines
@@ -57,14 +57,14 @@ _LINE = re.compile(
     rb'"origin": "([^"\\\x00-\x1f]*)"}\n'
 )
 _FINISHED = "*.final.json"  # in the folder of a state, once the text of a unit is finished
-_OF_MANY = re.compile(r"-\d{5}-of$", re.ASCII)  # `train-00000-of-00001.parquet`, as many a data set is named
+_OF_MANY = re.compile(r"-\d{5}-of$", re.ASCII)  # `train-00000-of-00001.parquet`, a common name for data set files
 _BATCH_ROWS = 1000
 _CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
 class CleanFile:
-    """A text file to read. `shard` is there when metadata vouches for it."""
+    """A text file to read. `shard` is its entry in the metadata, None for foreign text."""
 
     path: Path
     source: str
@@ -73,22 +73,22 @@ class CleanFile:
 
     @property
     def lines_path(self) -> Path | None:
-        """The document lines of a text that metadata vouches for."""
+        """The document lines of a text that metadata lists."""
         name = None if self.shard is None else self.shard.lines_file
         return None if name is None else self.path.with_name(name)
 
     @property
     def paths(self) -> list[Path]:
-        """The file, and its document lines where there are some."""
+        """The file, and its document lines if it has a file of them."""
         return [self.path] if self.lines_path is None else [self.path, self.lines_path]
 
     def record(self, *, relative_to: Path) -> FileRecord:
-        """The file with its hash: the metadata's if there is one, so a corpus is not read twice."""
+        """Return the file with its hash: the metadata's if there is one, so a corpus is not read twice."""
         known = self.shard.sha256 if self.shard else None
         return artifacts.record(self.path, relative_to=relative_to, sha256=known)
 
     def records(self, *, relative_to: Path) -> list[FileRecord]:
-        """The file, and its document lines where there are some: they say what is held out."""
+        """Return the file and, if it has any, its document lines: they say which documents are held out."""
         found = [self.record(relative_to=relative_to)]
         if self.shard is not None and self.lines_path is not None:
             with readable(self.lines_path):
@@ -108,7 +108,7 @@ class CleanDocument:
 
 
 def claims(metadata: Path) -> bool:
-    """Whether `metadata`, some .json file, says of itself that it is the metadata of a clean corpus."""
+    """Whether `metadata`, any .json file, declares the format of a clean corpus."""
     try:
         with regular(metadata).open("rb") as file:
             return _FORMAT in file.read(_HEAD_BYTES)
@@ -117,7 +117,7 @@ def claims(metadata: Path) -> bool:
 
 
 def has_document_lines(path: Path) -> bool:
-    """Whether the text file `path` has document lines of ours beside it. Asks the first few: one may be damaged."""
+    """Whether document lines of ours lie beside the text file `path`. Reads the first few, as one may be damaged."""
     lines = path.with_suffix(".jsonl")
     if not lines.is_file():
         return False
@@ -144,19 +144,19 @@ def _is_document_line(line: bytes) -> bool:
 
 
 def _was_begun(metadata: Path) -> bool:
-    """Whether the state beside `metadata` says that its source was prepared here. A lock alone does not."""
+    """Whether the state beside `metadata` shows that its source was prepared here. A lock alone does not."""
     state = metadata.parent / STATE_FOLDER / metadata.stem
     return (state / "plan.json").is_file() or next(state.glob(_FINISHED), None) is not None
 
 
 def has_shards(metadata: Path) -> bool:
-    """Whether `metadata`, some .json file, is that of a clean corpus, by what it says or by the files beside it."""
+    """Whether `metadata`, any .json file, belongs to a clean corpus, by its content or by the files beside it."""
     texts = metadata.parent.glob(f"{glob.escape(metadata.stem)}-{'[0-9]' * 5}.txt")
     return claims(metadata) or any(has_document_lines(path) for path in texts)
 
 
 def _tables(folder: Path) -> list[Path]:
-    """The shards in and below `folder` that are tables, by their names."""
+    """Return the shards in and below `folder` that are tables, recognised by name."""
     named = (path for form in _TABLES for path in folder.rglob(f"*-{'[0-9]' * 5}.{form}"))
     return sorted(path for path in named if _is_visible(path, folder) and path.is_file() and not _is_of_many(path))
 
@@ -171,7 +171,7 @@ def _is_visible(path: Path, folder: Path) -> bool:
 
 
 def is_text(path: Path) -> bool:
-    """Whether `path` may hold text, and is not what `alm corpus prepare` wrote beside some."""
+    """Whether `path` may hold text, rather than a file that `alm corpus prepare` wrote beside text."""
     if path.name in (JSON_NAME, HTML_NAME):
         return False
     if path.suffix == ".jsonl":
@@ -181,13 +181,13 @@ def is_text(path: Path) -> bool:
 
 
 def _is_claimed(path: Path, match: re.Match[str]) -> bool:
-    """Whether `path` is one of a corpus by its name: the metadata beside it says so, or the state where it does not."""
+    """Whether `path` belongs to a corpus by its name, according to the metadata beside it or else to the state."""
     metadata = _metadata_path(path, match)
     return claims(metadata) or _was_begun(metadata)
 
 
 def shard_source(path: Path) -> str | None:
-    """The source whose shard `path` is by its name and by what is beside it; None for any other file."""
+    """Return the source whose shard `path` is, by its name and the files beside it; None for any other file."""
     match = _SHARD.fullmatch(path.name)
     return match["source"] if match and _is_claimed(path, match) else None
 
@@ -197,10 +197,10 @@ def _metadata_path(path: Path, match: re.Match[str]) -> Path:
 
 
 def find(given: Iterable[str | Path]) -> list[CleanFile]:
-    """The text files that paths, folders and globs mean, sorted, each source's shards in order.
+    """Return the text files that paths, folders and globs stand for, sorted, each source's shards in order.
 
-    A folder that holds clean text means what its metadata lists, and foreign .txt files beside it. Where metadata
-    promises a file, that file has to be there: its document lines say what is held out.
+    A folder of clean text stands for the files that its metadata lists, and for foreign .txt files beside them.
+    Every file that metadata lists must exist: its document lines say which documents are held out.
     """
     finder = _Finder()
     expanded = {path for one in given for path in finder.expanded(str(one))}
@@ -211,14 +211,14 @@ def find(given: Iterable[str | Path]) -> list[CleanFile]:
 
 
 class _Finder:
-    """Looks for text; reads the metadata of each source once."""
+    """Finds text files; reads the metadata of each source once."""
 
     def __init__(self) -> None:
         self._metadata: dict[Path, tuple[SourceMetadata, dict[str, CleanShard]]] = {}
         self._complete: set[Path] = set()
 
     def expanded(self, given: str) -> list[Path]:
-        """The files that one path means."""
+        """Return the files that one path stands for."""
         folder = from_text(given).expanduser()
         if not folder.is_dir():
             _complete(folder.parent, given)
@@ -227,7 +227,7 @@ class _Finder:
         listed = [path for path in folder.rglob("*.json") if not path.name.startswith((".", "_"))]
         for path in listed:
             if _is_visible(path, folder) and claims(path):
-                self._shards(path)  # what it promises may be gone
+                self._shards(path)  # checks that the files it lists exist
         for state in sorted({path.parent for path in folder.rglob(f"{STATE_FOLDER}/*/{_FINISHED}")}):
             metadata_path = state.parent.with_name(f"{state.name}.json")
             if _is_visible(metadata_path, folder):
@@ -235,12 +235,12 @@ class _Finder:
                     raise _unfinished(state, metadata_path)
                 self._shards(metadata_path)
         tables = _tables(folder)
-        # A folder without any text is an error, unless what it holds is clean text in tables.
+        # A folder without any .txt file is an error, unless it holds clean text in tables.
         has_text = not tables or any(folder.rglob("*.txt"))
         return tables + (paths.expand([given], suffixes=_SUFFIXES) if has_text else [])
 
     def file(self, path: Path) -> CleanFile:
-        """A file with what vouches for it."""
+        """Return the file with its entry in the metadata, if it has one."""
         match = _SHARD.fullmatch(path.name)
         is_vouched_for = match is not None and _is_claimed(path, match)
         if match is None or not (is_vouched_for or path.suffix != ".txt" or has_document_lines(path)):
@@ -255,11 +255,11 @@ class _Finder:
         aside = path.with_name(f"not-of-{path.name}")
         raise ArtifactError(
             f"`{path}` is not among the shards of `{metadata_path}`",
-            hint=f"give it another name if it is other text: `{shell('mv', '-n', path, aside)}`",
+            hint=f"if it is other text, rename it: `{shell('mv', '-n', path, aside)}`",
         )
 
     def _shards(self, path: Path) -> tuple[SourceMetadata, dict[str, CleanShard]]:
-        """The metadata at `path` and its shards by name, all of which are there."""
+        """Return the metadata at `path` and its shards by name; all of them exist."""
         if path not in self._metadata:
             metadata = artifacts.read(path, SourceMetadata, hint=f"run `{prepare_again(path)} --force`")
             check_names(path, metadata)
@@ -273,40 +273,40 @@ class _Finder:
         return self._metadata[path]
 
     def _way_back(self, path: Path, metadata: SourceMetadata) -> str | None:
-        """How to undo that a shard was given another name."""
+        """Return a hint that undoes the renaming of a shard, or None."""
         lost = [shard for shard in metadata.shards if not path.with_name(shard.file).exists()]
         names = {shard.file for shard in metadata.shards}
         for other in sorted(path.parent.glob("*.txt")) if lost else ():
             for shard in lost if other.name not in names and other.is_file() else ():
                 if other.stat().st_size == shard.bytes and sha256_of(other) == shard.sha256:
-                    return f"run `{shell('mv', '-n', other, path.with_name(shard.file))}`: that is what it is"
+                    return f"run `{shell('mv', '-n', other, path.with_name(shard.file))}`: it is the same file"
         return None
 
     def _refuse_renamed(self, path: Path) -> None:
-        """Refuse a shard that was given another name: its documents would not be held out."""
+        """Refuse a renamed shard: its held-out documents would be trained on."""
         if has_document_lines(path):
             lines = path.with_suffix(".jsonl")
             raise ArtifactError(
-                f"`{path}` has document lines beside it, but belongs to no corpus: what is held out of it is not known",
-                hint="give it and its document lines the names that the metadata of their source lists, or read it as "
+                f"`{path}` has document lines beside it, but no corpus lists it: its held-out documents are unknown",
+                hint="rename it and its document lines as the metadata of their source lists them, or read it as "
                 f"foreign text after `{shell('mv', '-n', lines, f'{lines}.aside')}`",
             )
         if path.parent not in self._complete:
             for metadata_path in sorted(path.parent.glob("*.json")):
                 if claims(metadata_path):
-                    self._shards(metadata_path)  # refuses where a shard is lost, which may be this one
+                    self._shards(metadata_path)  # refuses if a shard is missing: it may be this file
             self._complete.add(path.parent)
 
 
 def check_names(path: Path, metadata: SourceMetadata) -> None:
-    """Refuse metadata at `path` that lists any file but shards of its source, each with its document lines."""
+    """Refuse metadata at `path` that lists anything but shards of its source, each with its document lines."""
     names = [shard.file for shard in metadata.shards]
     wrong = [shard.file for shard in metadata.shards if not _is_named_after(shard, path.stem)]
     if wrong or metadata.source != path.stem or len(set(names)) < len(names):
         raise ArtifactError(
             f"`{path}` is damaged: `{wrong[0] if wrong else metadata.source}` is not a shard of source `{path.stem}`"
             if wrong or metadata.source == path.stem
-            else f"`{path}` is damaged: it calls its source `{metadata.source}`",
+            else f"`{path}` is damaged: it names its source `{metadata.source}`",
             hint=f"run `{prepare_again(path)} --force`",
         )
 
@@ -321,11 +321,11 @@ def _is_named_after(shard: CleanShard, source: str) -> bool:
 
 
 def _complete(folder: Path, given: str) -> None:
-    """Complete what a killed process had begun to publish to the folder of a file that is named."""
+    """Complete a publication that a killed process began in the folder of a named file."""
     if (folder / JOURNAL_NAME).is_file():
         ensure_published(folder)
         raise ArtifactError(
-            f"`{folder}` was not complete when `{given}` was looked for there; it is complete now",
+            f"`{folder}` was incomplete when `{given}` was looked up there; it is complete now",
             hint="run the same command again",
         )
 
@@ -341,9 +341,9 @@ def _unfinished(path: Path, metadata_path: Path) -> ArtifactError:
 
 
 def prepare_again(metadata_path: Path, metadata: SourceMetadata | None = None) -> str:
-    """The command that makes a source again: the one that `metadata` names, or one that reads the same files.
+    """Return the command that prepares a source again: the one in `metadata`, or one that reads the same files.
 
-    The metadata and the plan may be a stranger's: nothing in them is left to a shell.
+    The metadata and the plan may come from a stranger, so everything from them is quoted for the shell.
     """
     name, out = metadata_path.stem, metadata_path.parent
     read = _words_that_read(name, _config_of(metadata_path) if metadata is None else metadata.config)
@@ -354,7 +354,7 @@ def prepare_again(metadata_path: Path, metadata: SourceMetadata | None = None) -
 
 
 def _config_of(metadata_path: Path) -> artifacts.Values:
-    """What the source was made with, by what is left of its metadata, or by its plan."""
+    """Return the configuration of the source, from the remains of its metadata or from its plan."""
     for path in (metadata_path, metadata_path.parent / STATE_FOLDER / metadata_path.stem / "plan.json"):
         try:
             config = read_json(path)["config"]
@@ -366,7 +366,7 @@ def _config_of(metadata_path: Path) -> artifacts.Values:
 
 
 def _words_that_read(name: str, config: artifacts.Values) -> list[str]:
-    """What `alm corpus prepare` has to be given so that source `name` reads the files that `config` names."""
+    """Return the arguments with which `alm corpus prepare` reads the files of `config` as source `name`."""
     source = config.get("source")
     if not isinstance(source, dict) or source.get("kind") != "files":
         return []
@@ -387,10 +387,9 @@ def _foreign_name(path: Path) -> str:
 
 
 def read_documents(files: Sequence[CleanFile]) -> Iterator[CleanDocument]:
-    """Every document of `files`, exactly as it was cleaned.
+    """Yield every document of `files`, exactly as it was cleaned.
 
-    Raises `ArtifactError` when a shard and its document lines do not fit, `InputError` for text that
-    is not UTF-8.
+    Raises `ArtifactError` if a shard and its document lines do not match, and `InputError` for text that is not UTF-8.
     """
     for file in files:
         yield from _read_file(file)
@@ -423,7 +422,7 @@ def _read_file(file: CleanFile) -> Iterator[CleanDocument]:
 
 @dataclass(frozen=True)
 class CleanPart:
-    """Some documents of a file: the bytes `start` to `end` of a text, whose document lines begin at `lines_start`.
+    """Some documents of a file: the bytes `start` to `end` of a text, with document lines from byte `lines_start` on.
 
     `end` is None for a file that cannot be cut.
     """
@@ -440,14 +439,14 @@ class CleanPart:
         return self.file.source
 
     def where(self) -> tuple[int, int | None, int]:
-        """Which part of its file it is."""
+        """Return the position of the part in its file."""
         return self.start, self.end, self.first
 
 
 def parts_of(file: CleanFile, *, part_bytes: int) -> Iterator[CleanPart]:
-    """`file` in parts of whole documents, of about `part_bytes`; what makes them up is `read_part`.
+    """Cut `file` between documents into parts of about `part_bytes`, for `read_part`.
 
-    The file is gone through once, and its hash is checked, before the first part is given: a part does not look back.
+    The file is read once, and its hash checked, before the first part is yielded: a part alone cannot be checked.
     """
     if file.path.suffix != ".txt":
         yield CleanPart(file)
@@ -474,9 +473,9 @@ def parts_of(file: CleanFile, *, part_bytes: int) -> Iterator[CleanPart]:
 
 
 def _ends_of(file: Readable) -> Iterator[int]:
-    """Where each record of a text that has marks ends."""
+    """Yield the end offset of each record of a text that has marks."""
     position = 0
-    tail = b"\n"  # so that a mark in the very first line is found like any other
+    tail = b"\n"  # so that a mark on the first line is found like any other
     for chunk in chunks(file, _CHUNK_BYTES):
         data = tail + chunk
         searched = 0
@@ -488,7 +487,7 @@ def _ends_of(file: Readable) -> Iterator[int]:
 
 
 def _line_offsets(file: CleanFile, firsts: Sequence[int]) -> list[int]:
-    """Where the document lines with these numbers begin; checks the hash and the number of lines."""
+    """Return the byte offsets of the document lines with these numbers; check the hash and the number of lines."""
     assert file.shard is not None
     digest = sha256()
     wanted = set(firsts)
@@ -510,7 +509,7 @@ def _line_offsets(file: CleanFile, firsts: Sequence[int]) -> list[int]:
 
 
 def read_part(part: CleanPart) -> Iterator[CleanDocument]:
-    """The documents of a part, as `read_documents` gives them."""
+    """Yield the documents of a part, as `read_documents` does."""
     file = part.file
     if part.end is None or suffix(file.path) != file.path.suffix.lower():
         yield from _read_file(file)
@@ -582,23 +581,21 @@ def _json_rows(file: CleanFile) -> Iterator[tuple[object, object, object]]:
 
 
 def _no_table(file: CleanFile) -> ArtifactError:
-    return ArtifactError(
-        f"`{file.path}` has other rows than `alm corpus prepare` writes, or another number of them", hint=_remake(file)
-    )
+    return ArtifactError(f"`{file.path}` does not hold the rows that `alm corpus prepare` wrote", hint=_remake(file))
 
 
 def _text(raw: bytes, file: CleanFile) -> str:
     try:
         return unescape(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
-        # The offset within the file is found by reading once more: this is the last thing done with it.
+        # Find the offset by reading the file again. That is slow, but only happens before the error ends the command.
         with open_binary(file.path) as opened:
             offset = opened.read().find(raw) + error.start
         raise not_utf8(file.path, offset=offset, byte=raw[error.start]) from error
 
 
 class _Hashing:
-    """Hashes what is read through it: reading a shard also tells whether it is what was written."""
+    """Hashes the bytes that are read through it, so that reading a shard also checks it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -647,7 +644,7 @@ def _read_lines(file: CleanFile) -> Iterator[_Line]:
 
 
 def _parsed(raw: bytes, path: Path, file: CleanFile) -> _Line:
-    """What a document line of `path` says."""
+    """Parse a document line of `path`."""
     try:
         if match := _LINE.fullmatch(raw):
             return _Line(origin=match[2].decode(), split=match[1].decode())

@@ -1,8 +1,8 @@
 """The clean text format: documents separated by a mark line, exact for every document.
 
-A record is the document, a newline, the line `<|endoftext|>`, a newline. A line of the document that
-reads like the mark (any number of backslashes, then the mark) gets one more backslash when written
-and loses it when read.
+A record is the document, a newline, the line `<|endoftext|>`, and a newline. A line of the document that
+looks like the mark (any number of backslashes, then the mark) gets one more backslash when it is written
+and loses it when it is read.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ _CHUNK_BYTES = 1 << 22
 
 
 def escape(text: str) -> str:
-    """`text` with every line that reads like the mark made one backslash longer."""
+    """Add one backslash to every line of `text` that looks like the mark."""
     return _ESCAPABLE.sub(r"\\\1", text) if MARK in text else text
 
 
 def unescape(text: str) -> str:
-    """The inverse of `escape`."""
+    """Undo `escape`."""
     return _ESCAPED.sub(r"\1", text) if MARK in text else text
 
 
 def record(text: str) -> bytes:
-    """The bytes that stand for one document."""
+    """Return the record of a document."""
     return escape(text).encode("utf-8") + END
 
 
 def record_of(text: str, data: bytes) -> bytes:
-    """The same for a `text` whose UTF-8 is `data`, so that it is not encoded again."""
+    """Return the record of a `text` whose UTF-8 is `data`, without encoding it again."""
     return record(text) if MARK in text else data + END
 
 
 def framed(raw: bytes) -> bytes:
-    """A record from what `read_records` gives for it."""
+    """Return the complete record for the bytes that `read_records` yields."""
     return raw + END
 
 
 def read_records(file: Readable) -> Iterator[bytes]:
-    """The raw bytes of each record of `file` without its end, still escaped.
+    """Yield the raw bytes of each record of `file` without its end, still escaped.
 
-    A file without any mark is one document as it is; text after the last mark is a document too
-    unless it is blank. Memory grows with the longest document, not with the file.
+    A file without a mark is one document. Text after the last mark is a document too, unless it is blank.
+    Memory grows with the longest document, not with the file.
     """
-    buffer = bytearray(b"\n")  # so that a mark in the very first line is found like any other
+    buffer = bytearray(b"\n")  # so that a mark on the first line is found like any other
     start = 1
     found_mark = False
     for chunk in chunks(file, _CHUNK_BYTES):
@@ -60,7 +60,7 @@ def read_records(file: Readable) -> Iterator[bytes]:
             found_mark = True
             yield bytes(buffer[start:end])  # empty when the mark line follows another one
             start = end + len(END)
-        # The newline before `start` stays: it may begin the next end, when a document is empty.
+        # Keep the newline before `start`: if the next document is empty, its end begins with it.
         del buffer[: start - 1]
         start = 1
     rest = bytes(buffer[start - 1 :])

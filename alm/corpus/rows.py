@@ -1,7 +1,7 @@
-"""From rows, wherever they come from, to documents: the same for files and for the hub.
+"""Rows, and their conversion to documents: the same for files and for the hub.
 
-A format yields `Row`s, and a `Dropped` for what was no row. An adapter (`alm.corpus.adapters`) makes documents of
-rows, and an `Unfit` of a row that it cannot use. What becomes of those is decided here, by `on_bad_input`.
+A format yields `Row`s, and a `Dropped` for anything that is not a row. An adapter (`alm.corpus.adapters`) turns rows
+into documents, and a row that it cannot use into an `Unfit`. This module applies `on_bad_input` to those.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from alm.errors import AlmError, InputError
 
 OnBadInput = Literal["stop", "skip"]
 EXCERPT_CHARACTERS = 300
-SKIP_HINT = "leave out what is bad with `--set sources.<name>.on_bad_input=skip`"
+SKIP_HINT = "skip bad input with `--set sources.<name>.on_bad_input=skip`"
 
 
 class Row(NamedTuple):
-    """One row: its values by field, where it lies, and its size there in bytes, or 0 where that is not known."""
+    """One row: its values by field, its place, and its stored size in bytes, or 0 if that is unknown."""
 
     values: Mapping[str, Any]  # Any: JSON
     origin: str
     bytes: int = 0
 
     def size(self) -> int:
-        """Its size in bytes, measured as JSON where it is not known."""
+        """Return the size in bytes, that of its JSON if the stored size is unknown."""
         return self.bytes or utf8_bytes(self._as_json())
 
     def excerpt(self) -> str:
-        """Its beginning, to be shown."""
+        """Return the beginning of the row, for display."""
         return self._as_json()[:EXCERPT_CHARACTERS]
 
     def _as_json(self) -> str:
@@ -42,10 +42,10 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """A row that an adapter cannot use, and the error that says so.
+    """A row that an adapter cannot use, and the error for it.
 
-    `stops` says when the error is raised, where bad input stops the run: always, only if it is the first row (the
-    configuration names a field that is not there), or never, because single rows like it are to be expected.
+    `stops` applies with `on_bad_input: stop`. The error is raised always, only for the first row (the configuration
+    names a field that does not exist), or never, because single rows like it are expected.
     """
 
     reason: str
@@ -54,19 +54,19 @@ class Unfit:
     stops: Literal["always", "first", "never"] = "always"
 
     def dropped(self) -> Dropped:
-        """What is counted where the row is left out."""
+        """Return the item to count when the row is skipped."""
         return Dropped(self.reason, self.row.size(), documents=1, origin=self.row.origin, excerpt=self.row.excerpt())
 
 
 def left_out(dropped: Dropped, error: InputError, *, on_bad_input: OnBadInput) -> Dropped:
-    """`dropped` where bad input is skipped; otherwise `error` is raised, with that way out in its hint."""
+    """Return `dropped` if bad input is skipped; otherwise raise `error`, with a hint that says how to skip it."""
     if on_bad_input == "stop":
         raise with_way_out(error) from error.__cause__
     return dropped
 
 
 def with_way_out(error: InputError) -> InputError:
-    """`error` with a hint that says how to skip what is bad."""
+    """Return `error` with a hint that says how to skip bad input."""
     if error.hint is not None and SKIP_HINT in error.hint:
         return error
     hint = f"{error.hint}; or {SKIP_HINT}" if error.hint else SKIP_HINT
@@ -82,10 +82,10 @@ def items(
     max_document_bytes: int,
     begins: bool = True,
 ) -> Iterator[Item]:
-    """The documents that `adapter` makes of `rows`, and what was left out, in order.
+    """Yield the documents that `adapter` makes of `rows`, and what was left out, in order.
 
-    `begins` says that these rows are the beginning of a file, whose first row must have the field unless bad input
-    is skipped. Raises `ConfigError` and `InputError`.
+    `begins`: the rows start a file, whose first row must have the field unless bad input is skipped.
+    Raises `ConfigError` and `InputError`.
     """
     for item in _adapted(rows, adapter, field, max_document_bytes):
         if isinstance(item, Document):
@@ -101,7 +101,7 @@ def items(
 
 
 def check(rows: Iterator[Row | Dropped], *, adapter: Config, field: str, max_document_bytes: int) -> bool:
-    """Raise an error if the first row does not have the field; False where there is no row to tell."""
+    """Raise an error if the first row does not have the field. Return False if there is no row."""
     for item in _adapted(rows, adapter, field, max_document_bytes):
         if isinstance(item, Unfit) and item.stops == "first":
             raise item.error

@@ -1,8 +1,8 @@
-"""What becomes of the documents of a source once all its units were read: budget, duplicates, split.
+"""The decision about every document of a source, once all its units are read: budget, duplicates, split.
 
-The only step that looks at all documents together, and only where duplicates are looked for. It sees hashes and
-sizes, never texts, and decides in the order of the units, so what was decided stays when units are added. What was
-decided lies beside each unit.
+Only this step compares documents across units, and only if duplicates are searched for. It reads hashes and sizes,
+never texts, and decides in the order of the units, so decisions stay when units are added. They are stored beside
+each unit.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _CUT_BYTES = 16
 
 @dataclass
 class Fates:
-    """What becomes of the documents of one unit: `code` is one of `KEPT EXACT NEAR OVER_BUDGET`.
+    """The decisions about the documents of one unit: `code` is one of `KEPT EXACT NEAR OVER_BUDGET`.
 
-    `cluster` (n, 32) holds the SHA-256 of the oldest document of each one's cluster, `cut` the document to be cut in
-    two and the share of its second part.
+    `cluster` (n, 32) holds the SHA-256 of the oldest document of each one's cluster; `cut` is the document to cut in
+    two, and the share of its second part.
     """
 
     code: NDArray[np.uint8]
@@ -43,7 +43,7 @@ class Fates:
     cut: tuple[int, float] | None = None
 
     def write(self, files: UnitFiles) -> str:
-        """Put them beside their unit; the hash of everything."""
+        """Write the decisions beside their unit. Return the hash of the file."""
         parts = (self.code, self.cluster, self.is_held_out, np.array(self.cut or _NO_CUT, dtype="<f8"))
         data = b"".join(part.tobytes() for part in parts)
         write_bytes(files.fates, data)
@@ -51,7 +51,7 @@ class Fates:
 
     @classmethod
     def read(cls, files: UnitFiles, key: str) -> Fates:
-        """Those of a unit, which `key` is the hash of."""
+        """Read the decisions about a unit; `key` is the hash of the file."""
         data = read_bytes(files.fates)
         if sha256(data).hexdigest() != key:
             raise damaged(files.fates)
@@ -65,9 +65,9 @@ class Fates:
 
 @dataclass(frozen=True)
 class Settled:
-    """The keys of the fates by unit, what is held out beyond the hashes, and facts about duplicates.
+    """The hashes of the decisions by unit, the text held out beyond the choice by hash, and counts of duplicates.
 
-    `originals` says for some documents (unit, number) that are dropped which one (unit, number) they repeat.
+    `originals` maps some dropped documents (unit, number) to the document (unit, number) that they repeat.
     """
 
     fates: tuple[str, ...]
@@ -86,7 +86,7 @@ def settle(
 ) -> Settled:
     """Decide about every document of `units`.
 
-    `held` is what an earlier time held out; `originals` has at most `examples` of each kind of duplicate.
+    `held` is the text that an earlier command held out; `originals` has at most `examples` of each kind of duplicate.
     """
     held = held if validation_fraction else None
     documents = _Documents(source, units)
@@ -99,7 +99,7 @@ def settle(
 
 
 class _Documents:
-    """All documents of a source in order; of each unit is read what is asked for."""
+    """All documents of a source in order. The files of a unit are read on demand."""
 
     def __init__(self, source: SourceConfig, units: Sequence[UnitFiles]) -> None:
         self.units = units
@@ -113,7 +113,7 @@ class _Documents:
             self._found = self._duplicates(compares_nearly=compares_nearly)
 
     def _within_budget(self, source: SourceConfig) -> int:
-        """How many documents the budget allows; at least one, however small it is."""
+        """Return the number of documents within the budget; at least one, however small the budget is."""
         count = int(self._starts[-1])
         most = count if source.limit is None else min(source.limit, count)
         left = source.max_bytes
@@ -141,13 +141,13 @@ class _Documents:
 
         def band(number: int) -> NDArray[np.uint64]:
             stored = (load_array(unit.bands, dtype=np.uint64, dimensions=2, mapped=True) for unit in self.units)
-            # Copied, so that one file is open at a time: a view would keep it open.
+            # Copy, so that only one file is open at a time: a view would keep its file open.
             return np.concatenate([np.array(part[number, :count]) for part, count in zip(stored, counts, strict=True)])
 
         return duplicates.find(first, band=band, compared=every)
 
     def fates(self, index: int) -> Fates:
-        """What becomes of the documents of unit `index`, before any is held out."""
+        """Return the decisions about the documents of unit `index`, before any is held out."""
         start, end = int(self._starts[index]), int(self._starts[index + 1])
         cluster = _digests(self.units[index])
         code = np.full(end - start, KEPT, dtype=np.uint8)
@@ -161,7 +161,7 @@ class _Documents:
         return Fates(code, cluster, np.zeros(end - start, dtype=bool))
 
     def _join(self, cluster: NDArray[np.uint8], parent: NDArray[np.int64], start: int) -> None:
-        """Give each document that has a parent the digest of that."""
+        """Set the cluster of each document that repeats another to the digest of the original."""
         repeats = np.flatnonzero(parent != np.arange(start, start + len(parent)))
         unit_of = np.searchsorted(self._starts, parent[repeats], side="right") - 1
         for unit in np.unique(unit_of):
@@ -169,7 +169,7 @@ class _Documents:
             cluster[here] = _digests(self.units[unit])[parent[here] - self._starts[unit]]
 
     def facts(self) -> dict[str, int]:
-        """How many duplicates there are, and in how many clusters."""
+        """Return the number of duplicates and of clusters."""
         found = self._found
         if found is None:
             return {}
@@ -187,7 +187,7 @@ class _Documents:
         return self._found.near & ~self._found.exact if self._drops_exact else self._found.near
 
     def originals(self, examples: int) -> dict[tuple[int, int], tuple[int, int]]:
-        """Of the first `examples` of each kind of duplicate, what they repeat."""
+        """Return the originals of the first `examples` of each kind of duplicate."""
         if self._found is None:
             return {}
         exact = np.flatnonzero(self._found.exact)[: examples if self._drops_exact else 0]
@@ -209,7 +209,7 @@ def _sizes(unit: UnitFiles) -> NDArray[np.int64]:
 
 @dataclass
 class _Kept:
-    """What `_decide` saw of the documents that stay; `clusters` has at most two of them."""
+    """Totals over the documents that stay; `clusters` stops at two, enough to know whether there is more than one."""
 
     keys: list[str] = field(default_factory=list)
     documents: int = 0
@@ -219,7 +219,7 @@ class _Kept:
 
 
 def _decide(documents: _Documents, validation_fraction: float, held: Held | None) -> _Kept:
-    """Write the fates of every unit."""
+    """Decide about the documents of every unit, and write the decisions."""
     seen = _Kept()
     wanted = None if held is None else np.frombuffer(bytes.fromhex(held.digest), dtype=np.uint8)
     is_cut = False
@@ -245,10 +245,10 @@ def _decide(documents: _Documents, validation_fraction: float, held: Held | None
 
 
 def _choice(units: Sequence[UnitFiles], kept: _Kept, validation_fraction: float) -> Held | None:
-    """What to hold out of a source whose hashes hold out nothing: "is it going well?" needs an answer there too.
+    """Choose validation text for a source in which the hashes select none: its training needs a validation loss too.
 
-    The cluster of the document whose size is nearest to its share of all bytes; where all are far from that, the
-    end of the largest, as with a single document.
+    Prefer the cluster of the document whose size is nearest to the wanted share of all bytes. If every document is far
+    from that, or there is only one, hold out the end of the largest.
     """
     if not kept.documents or (len(kept.clusters) == 1 and kept.documents > 1):
         return None

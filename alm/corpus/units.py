@@ -1,8 +1,8 @@
-"""The units of a source: which parts of its input are worked on together, decided once and then kept.
+"""The units of a source: groups of input parts that are processed together, chosen once and then kept.
 
-A unit is about 64 MB of input; it becomes one shard. The plan of a source lies in `.alm/<source>/plan.json`, so
-that an interrupted preparation goes on with the same units, and that inputs added later become further units
-while the old ones stay as they are.
+A unit is about 64 MB of input and becomes one shard. The plan of a source is stored in `.alm/<source>/plan.json`:
+an interrupted preparation continues with the same units, and inputs added later become further units
+while the old ones stay unchanged.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from alm.corpus.sources import PART_BYTES
 
 UNIT_FORMAT = 1
 MOST_UNITS = 99_999  # what five digits in the name of a shard can hold
-# A file changed this shortly before it was looked at may change again within the same tick of its clock.
+# A file that changed this shortly before it was hashed may change again within the same tick of its clock.
 _CLOCK_TICK_NS = 2_000_000_000
 
 
 class PlannedPart(Config):
-    """A part of the input with the hash of its file, if it is a file of this machine."""
+    """A part of the input, with the hash of its file if that is a local file."""
 
     name: str
     bytes: int
@@ -37,30 +37,30 @@ class PlannedPart(Config):
     sha256: str = ""
 
     def part(self) -> Part:
-        """Without the hash."""
+        """Return the part without the hash."""
         return Part(self.name, self.bytes, self.where)
 
 
 class PlannedUnit(Config):
-    """One unit: its number, which is its shard's, and its parts in order."""
+    """One unit: its number, which is also its shard's, and its parts in order."""
 
     number: int = Field(ge=0, le=MOST_UNITS)
     parts: tuple[PlannedPart, ...]
 
     @property
     def bytes(self) -> int:
-        """The size of its input where it lies."""
+        """The stored size of the input."""
         return sum(part.bytes for part in self.parts)
 
     def key(self, decisive: Values) -> str:
-        """What its output is a function of: `decisive` values of the configuration, and the input."""
+        """Return the hash of all that decides the output: `decisive` values of the configuration, and the input."""
         parts = [part.model_dump(mode="json") for part in self.parts]
         value = {"format": UNIT_FORMAT, "config": decisive, "parts": parts}
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class InputFile(Config):
-    """A file of this machine as it was when it was hashed."""
+    """A local file as it was when it was hashed."""
 
     name: str
     modified_ns: int
@@ -68,7 +68,7 @@ class InputFile(Config):
 
 
 class Plan(Config):
-    """What a source has to read and how it is cut into units."""
+    """The input of a source, and its division into units."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -82,11 +82,11 @@ class Plan(Config):
     units: tuple[PlannedUnit, ...]
 
     def records(self) -> tuple[FileRecord, ...]:
-        """The input files with their hashes."""
+        """Return the input files with their hashes."""
         return tuple(file.record for file in self.files)
 
     def is_unchanged(self, file: InputFile | None, path: Path) -> bool:
-        """Whether `path` is as it was, as far as can be told without reading it."""
+        """Whether `path` is unchanged by its size and time, without reading it."""
         if file is None:
             return False
         found = path.stat()
@@ -95,7 +95,7 @@ class Plan(Config):
 
 
 def look_at(paths: Sequence[Path], *, prior: Plan | None, relative_to: Path) -> tuple[InputFile, ...]:
-    """The files at `paths` with their hashes; those that `prior` knows and that have not changed are not read."""
+    """Hash the files at `paths`, except those that `prior` lists and that have not changed."""
     known = {file.name: file for file in prior.files} if prior else {}
     found = []
     for path in paths:
@@ -119,7 +119,7 @@ def make_plan(
     prior: Plan | None,
     unit_bytes: int = PART_BYTES,
 ) -> Plan:
-    """The units of `parts`: those of `prior` that are still whole or in part there, then new ones for the rest."""
+    """Divide `parts` into units: keep those of `prior`, without parts that are gone, and add new ones for the rest."""
     hashes = {file.name: file.record.sha256 for file in files}
     wanted = [PlannedPart(name=p.name, bytes=p.bytes, where=p.where, sha256=hashes.get(p.name, "")) for p in parts]
     there = set(wanted)
@@ -144,7 +144,7 @@ def _only(unit: PlannedUnit, there: set[PlannedPart]) -> PlannedUnit:
 
 
 def _grouped(parts: Sequence[PlannedPart], unit_bytes: int) -> Iterator[list[PlannedPart]]:
-    """Neighbours together until they reach `unit_bytes`; a group goes over that only when its last part does."""
+    """Yield groups of neighbouring parts of at most `unit_bytes`; a larger part is a group of its own."""
     group: list[PlannedPart] = []
     size = 0
     for part in parts:

@@ -1,7 +1,7 @@
-"""The first pass over one unit: read, normalise, filter, and note what deduplication needs to know.
+"""The first pass over one unit: read, normalise, filter, and record the data for deduplication.
 
-Runs in whichever process the engine chooses, writes its result beside those of the other units and last a marker,
-so a unit that was finished once is not done again. Nothing here depends on any other unit.
+It runs in any process that the engine chooses. It writes its result beside those of the other units, and a marker
+last, so a finished unit is not processed again. Nothing here depends on any other unit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LOOK_EVERY = 64
 
 @dataclass(frozen=True)
 class UnitProgressed(Event):
-    """What unit `number` has read so far, in UTF-8 bytes."""
+    """Progress of unit `number`: the documents and UTF-8 bytes read so far."""
 
     number: int
     documents: int
@@ -42,7 +42,7 @@ class UnitProgressed(Event):
 
 @dataclass(frozen=True)
 class UnitWork:
-    """One unit to do. `key` says what its result is a function of."""
+    """One unit to process. `key` is a hash of all that decides its result."""
 
     source: SourceConfig
     unit: PlannedUnit
@@ -52,29 +52,29 @@ class UnitWork:
 
     @property
     def files(self) -> UnitFiles:
-        """Where the result goes."""
+        """The files of the result."""
         return UnitFiles(self.folder, self.unit.number)
 
     @property
     def cap(self) -> tuple[int | None, int | None]:
-        """No unit needs to give more than the whole source may."""
+        """The limits of the source: no unit needs to yield more than these."""
         return self.source.limit, self.source.max_bytes
 
     def marker(self) -> Marker | None:
-        """The marker, if the work was done with this key."""
+        """Return the marker if the unit was processed with this key, else None."""
         marker = read_marker(self.files.marker, Marker)
         if marker is None or marker.key != self.key or marker.capped not in (None, self.cap):
             return None
         return marker
 
     def finished(self) -> Marker | None:
-        """The marker, if what it speaks of is there too, as it was written."""
+        """Return the marker if all files that it lists exist unchanged, else None."""
         marker = self.marker()
         return marker if marker is not None and self.files.have_results(marker) else None
 
 
 def work(job: UnitWork, tell: Listener) -> Marker:
-    """Do the first pass over a unit, from its input to its marker."""
+    """Run the first pass over a unit, from its input to its marker."""
     job.folder.mkdir(parents=True, exist_ok=True)
     job.files.marker.unlink(missing_ok=True)
     with ExitStack() as stack:
@@ -88,7 +88,7 @@ def work(job: UnitWork, tell: Listener) -> Marker:
 
 
 class _Chain:
-    """The filters that documents of one sort pass through, with the time each took."""
+    """The filters for web pages or for other documents. Measures the time that each takes."""
 
     def __init__(self, configs: tuple[Config, ...]) -> None:
         self._filters = [(_kind(config), kinds.module_of(config).build(config)) for config in configs]
@@ -113,7 +113,7 @@ def _kind(config: Config) -> str:
 
 
 class _Pass:
-    """The pass while it runs."""
+    """The state of a pass while it runs."""
 
     def __init__(self, job: UnitWork, text: IO[bytes], tell: Listener) -> None:
         self._job = job
@@ -123,13 +123,13 @@ class _Pass:
         self._tallies = Tallies()
         self._chains = {web: _Chain(job.source.chosen_filters(is_web=web)) for web in (False, True)}
         self._is_compared = {web: job.source.finds_near_duplicates(is_web=web) for web in (False, True)}
-        # Where lines will go, texts are compared without them.
+        # If repeated lines will be removed, `remove_lines` computes the signatures afterwards, without those lines.
         has_lines = job.source.deduplicate.lines is not None
         signs = any(self._is_compared.values()) and not has_lines
         self._kept = Kept(job.files, text, signs=signs, has_lines=has_lines)
 
     def take(self, items: Iterator[Document | Dropped]) -> None:
-        """Everything of `items`, or as much as the source may give."""
+        """Process all of `items`, or stop at the limits of the source."""
         told = time.monotonic()
         started = time.perf_counter()
         for number, item in enumerate(items):
@@ -203,7 +203,7 @@ class _Pass:
         self._tallies.bytes_out += len(data)
 
     def save(self) -> Marker:
-        """Everything but the text, which is there already."""
+        """Write everything but the text, which exists already."""
         return self._kept.save(
             key=self._job.key, capped=self._job.cap if self._is_capped else None, counts=self._tallies.counts()
         )

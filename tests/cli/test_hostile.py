@@ -37,8 +37,8 @@ def test_texts_named_like_shards_are_not_replaced(project: Path, run: Run) -> No
     books.mkdir()
     for number in range(3):
         (books / f"books-{number:05d}.txt").write_text(f"a text of mine, number {number}\n")
-    refused(run, books, "corpus", "prepare", "books", "--out", "books", phrase="lies in what source `books` reads")
-    refused(run, books, "corpus", "prepare", "books", "--out", "books/clean", phrase="lies in what source")
+    refused(run, books, "corpus", "prepare", "books", "--out", "books", phrase="is inside the input of source `books`")
+    refused(run, books, "corpus", "prepare", "books", "--out", "books/clean", phrase="is inside the input of source")
     shutil.copytree(books, project / "other")
     refused(run, project / "other", "corpus", "prepare", "books", "--out", "other", phrase="no corpus wrote it")
 

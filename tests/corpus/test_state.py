@@ -222,7 +222,7 @@ def test_a_damaged_memory_without_a_copy_is_an_error_that_says_how_to_go_on(tiny
     (out / "s.json").write_text(json.dumps(values))
     _flip(out / ".alm/s/held.json")
     for force in (False, True):
-        with pytest.raises(ArtifactError, match="remembers which text of `s` is held out") as caught:
+        with pytest.raises(ArtifactError, match="records which text of `s` is held out") as caught:
             _run(config, out, force=force)
         assert "mv" in str(caught.value.hint)
         assert "--force" in str(caught.value.hint)
