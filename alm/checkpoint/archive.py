@@ -150,7 +150,7 @@ def _members(file: _Capped) -> dict[str, _Member]:
         if name.startswith(_SCRIPT):
             raise UnreadableError("it is a TorchScript program, which alm does not run")
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
-            raise UnreadableError(f"its part `{name[:60]}` is compressed, and `torch.save` compresses nothing")
+            raise UnreadableError(f"its part `{name[:60]}` is compressed, but `torch.save` compresses nothing")
         if info.header_offset < 0 or info.header_offset + _LOCAL.size + info.file_size > end:
             raise UnreadableError(f"its part `{name[:60]}` overlaps the next one, or the end")
         if name in members:
@@ -168,7 +168,7 @@ def _check_memory(values: Any, most: int) -> None:  # Any: as `pickled.parse`
         raise UnreadableError(f"its values are nested deeper than {_MOST_DEPTH} levels")
     found = sum(tensor.nbytes for tensor in stored_tensors(values))
     if found > most:
-        raise UnreadableError(f"its tensors have {found:,} bytes together, and its file {most:,} for them")
+        raise UnreadableError(f"its tensors have {found:,} bytes together, but its file holds only {most:,}")
 
 
 def stored_tensors(value: Any) -> Iterator[StoredTensor]:  # Any: as `pickled.parse`

@@ -56,17 +56,17 @@ def verify(path: Path) -> Found:
             return Found(path, each.step, digest)
     if not promises:
         raise ArtifactError(f"`{path}` has no metadata beside it, so it may be incomplete", hint=_elsewhere(path))
-    raise ArtifactError(f"`{path}` is damaged: its hash is not the one that was written", hint=_elsewhere(path))
+    raise ArtifactError(f"`{path}` is damaged: its hash differs from the recorded one", hint=_elsewhere(path))
 
 
 def _check_is_file(path: Path) -> None:
     files.ensure_published(path.parent)
     if path.is_dir():
-        raise ArtifactError(f"`{path}` is a folder, a checkpoint is needed", hint=f"name `{path / LAST_NAME}`")
+        raise ArtifactError(f"`{path}` is a folder, not a checkpoint", hint=f"name `{path / LAST_NAME}`")
     if not path.is_file():
         raise ArtifactError(f"`{path}` does not exist", hint=_elsewhere(path))
     if path.suffix == _METADATA_SUFFIX:
-        raise ArtifactError(f"`{path}` is metadata, a checkpoint is needed", hint=_elsewhere(path))
+        raise ArtifactError(f"`{path}` is metadata, not a checkpoint", hint=_elsewhere(path))
 
 
 def has_promise(path: Path) -> bool:
@@ -120,7 +120,7 @@ def newest(run: Path, *, on_event: Listener = ignore) -> Found | None:
             reason = error.message if isinstance(error, AlmError) else f"`{path}` cannot be read: {error.strerror}"
             on_event(Warned(f"{reason}; falling back to the one before", None))
     if known:
-        on_event(Warned(f"no checkpoint in `{run}` is whole: it begins again at step 0", None))
+        on_event(Warned(f"no checkpoint in `{run}` is complete: it starts again at step 0", None))
     return None
 
 
@@ -136,7 +136,7 @@ def open_checkpoint(
         try:
             found = None
             if path.is_file() and not has_promise(path):
-                on_event(Warned(f"no metadata beside `{path}` can say whether it is whole"))
+                on_event(Warned(f"`{path}` has no metadata beside it, so it cannot be verified"))
             else:
                 found = verify(path)
             step = None if found is None else found.step
@@ -177,14 +177,14 @@ def load_checkpoint(
             check(values)
             for promised in (step, step_of(path), _step_beside(path)):
                 if promised not in (None, values["step"]):
-                    raise UnreadableError(f"its step is {values['step']:,}, and {promised:,} was promised")
+                    raise UnreadableError(f"its step is {values['step']:,}, but {promised:,} was expected")
             if not with_optimizer:
                 values["optimizer"] = {}
             _check_room(path, values, torch.device(device))
             names = [field.name for field in fields(Checkpoint) if field.name in values]
             return Checkpoint(**{name: _made(values[name], archive, device) for name in names})
     except UnreadableError as error:
-        raise ArtifactError(f"`{path}` is not a whole checkpoint: {error}", hint=_elsewhere(path)) from error
+        raise ArtifactError(f"`{path}` is not a complete checkpoint: {error}", hint=_elsewhere(path)) from error
     except OSError as error:
         raise ArtifactError(f"`{path}` cannot be read: {error.strerror or error}", hint=_elsewhere(path)) from error
 
@@ -208,7 +208,7 @@ def _check_room(path: Path, values: Values, device: torch.device) -> None:
     room = available.memory_bytes() if device.type == "cpu" else None
     if room is not None and needed > room:
         raise AlmError(
-            f"`{path}` holds tensors of {needed / 1e9:,.1f} GB, and {room / 1e9:,.1f} GB of memory are left",
+            f"`{path}` holds tensors of {needed / 1e9:,.1f} GB, and {room / 1e9:,.1f} GB of memory are free",
             hint="close other programs, or read it on a machine with more memory",
         )
 

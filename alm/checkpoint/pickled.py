@@ -189,27 +189,27 @@ class _Machine:
     def _check_protocol(self) -> None:
         protocol = self._byte()
         if protocol != _PROTOCOL:
-            raise UnreadableError(f"its `data.pkl` is in protocol {protocol} of pickle, and `torch.save` writes 2")
+            raise UnreadableError(f"its `data.pkl` uses pickle protocol {protocol}, but `torch.save` writes 2")
 
     def _push_long(self) -> None:
         size = self._byte()
         if size > _LONGEST_INT:
-            raise UnreadableError(f"it holds a whole number of {size} bytes")
+            raise UnreadableError(f"it holds an integer of {size} bytes")
         self._stack.append(int.from_bytes(self._bytes(size), "little", signed=True))
 
     def _extend(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if type(target) is not list:
-            raise UnreadableError("its `data.pkl` adds to what is not a list")
+            raise UnreadableError("its `data.pkl` appends to a value that is not a list")
         target.extend(items)
 
     def _set(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if type(target) is not dict:
-            raise UnreadableError("its `data.pkl` sets an entry of what is not a dictionary")
+            raise UnreadableError("its `data.pkl` sets an entry of a value that is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) not in (str, int):
-                raise UnreadableError("a key in it is neither text nor a whole number")
+                raise UnreadableError("a key in it is neither text nor an integer")
             if key in target:
                 raise UnreadableError(f"it has the key `{str(key)[:60]}` twice")
             target[key] = value
@@ -234,7 +234,7 @@ class _Machine:
             self._stack.append(_Call(f"{module} {name}"))
         except ValueError:
             known = f"{module}.{name}"[:60]
-            raise UnreadableError(f"it needs `{known}`, and only plain tensors and values are read") from None
+            raise UnreadableError(f"it needs `{known}`, but alm only reads plain tensors and values") from None
 
     def _line(self) -> str:
         end = self._data.index(b"\n", self.place)
@@ -247,17 +247,17 @@ class _Machine:
             return {}
         if function is _Call.TENSOR and type(arguments) is tuple:
             return _tensor(arguments)
-        raise UnreadableError("its `data.pkl` calls what is not a function of `torch.save`")
+        raise UnreadableError("its `data.pkl` calls a function that `torch.save` does not use")
 
     def _storage(self, given: Any) -> _Storage:  # Any: what a stack holds
         match given:
             case ("storage", torch.dtype() as dtype, str(key), str(), int(numel)) if type(numel) is int:
                 if key not in self._members:
-                    raise UnreadableError(f"it has no numbers `{key[:60]}`")
+                    raise UnreadableError(f"its storage `{key[:60]}` is missing")
                 if numel * dtype.itemsize != self._members[key]:
                     raise UnreadableError(
-                        f"its numbers `{key}` should have {numel:,} x {dtype.itemsize} bytes, "
-                        f"and have {self._members[key]:,}"
+                        f"its storage `{key}` should have {numel:,} x {dtype.itemsize} bytes, "
+                        f"but has {self._members[key]:,}"
                     )
                 return _Storage(key, dtype, numel)
         raise UnreadableError("a tensor in it is not stored as `torch.save` stores them")

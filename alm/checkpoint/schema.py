@@ -64,7 +64,7 @@ def check(values: dict[str, Any]) -> None:  # Any: as `pickled.parse`
     _check_config(found.config, "config")
     faults = _weight_faults(found.model, model_of(found.config))
     if faults:
-        raise UnreadableError("\n  ".join(["its weights are not those of its configuration:", *faults]))
+        raise UnreadableError("\n  ".join(["its weights do not match its configuration:", *faults]))
 
 
 def model_of(config: dict[str, Any]) -> ModelConfig:  # Any: plain values
@@ -92,7 +92,7 @@ def _check_random(ranks: list[_Tensors]) -> None:
     for rank, states in enumerate(ranks):
         for name, state in states.items():
             if state.dtype != torch.uint8 or len(state.shape) != 1 or not 0 < state.numel <= _RANDOM_BYTES:
-                raise UnreadableError(f"`rng.{rank}.{name[:60]}` is {state}, not the state of a generator")
+                raise UnreadableError(f"`rng.{rank}.{name[:60]}` is {state}, not the state of a random generator")
 
 
 def _check_config(value: Any, place: str) -> None:  # Any: plain values
@@ -114,7 +114,7 @@ def _check_config(value: Any, place: str) -> None:  # Any: plain values
 
 def _weight_faults(weights: _Tensors, model: ModelConfig) -> list[str]:
     faults = [
-        f"`{name[:120]}` is {weight}, and alm reads weights of float32, bfloat16 and float16"
+        f"`{name[:120]}` is {weight}, but alm reads weights of float32, bfloat16 and float16"
         for name, weight in weights.items()
         if weight.dtype not in WEIGHT_DTYPES
     ]

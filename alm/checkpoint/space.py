@@ -32,9 +32,9 @@ def check_space(
     if free < (rolling + permanent) * checkpoint_bytes:
         on_event(
             Warned(
-                f"`{run}` has {_size(free)} of free space; the {permanent:,} checkpoints that are kept for ever will "
-                f"need {_size(permanent * checkpoint_bytes)}",
-                "--set training.keep_every=... to keep fewer",
+                f"`{run}` has {_size(free)} of free space; the {permanent:,} checkpoints that are kept permanently "
+                f"will need {_size(permanent * checkpoint_bytes)}",
+                "use `--set training.keep_every=...` to keep fewer",
             )
         )
 

@@ -82,7 +82,7 @@ def _make_ready(job: Job, found: Found | None) -> None:
     found_rows = {name: metrics.split(job.out, after=step, name=name, on_event=job.on_event) for name in names}
     aside = rewind(job.out, step=step, rows={name: pair for name, pair in found_rows.items() if pair is not None})
     if aside is not None:
-        job.on_event(Warned(f"checkpoints after step {step} are set aside in `{aside}`"))
+        job.on_event(Warned(f"checkpoints after step {step} were moved to `{aside}`"))
     reconcile(job.out, job.retention)
     if found is not None:
         job.on_event(Resumed(job.out, step, job.config.training.max_steps))
@@ -102,7 +102,7 @@ def _check_same_bits(checkpoint: Checkpoint, job: Job) -> None:
         and before.get(key) != value
     ]
     if different:
-        job.on_event(Warned(f"the run goes on, but not bit for bit as it would have there: {', '.join(different)}"))
+        job.on_event(Warned(f"the run continues, but not bit for bit as before: {', '.join(different)}"))
 
 
 def warn(job: Job, streams: Streams) -> None:
@@ -122,7 +122,7 @@ def warn_of_repeats(job: Job, streams: Streams) -> None:
     for name, seen in epochs(job.config, planned(job.config, streams.train).mixture).items():
         if seen > MANY_EPOCHS:
             text = f"the text of `{name}`" if name != ALL else "the text"
-            job.on_event(Warned(f"{text} is seen {seen:.1f} times: from the fifth on it teaches little", MORE_TEXT))
+            job.on_event(Warned(f"{text} is seen {seen:.1f} times: after the fourth it teaches little", MORE_TEXT))
 
 
 def epochs(config: RunConfig, mixture: Mixture) -> dict[str, float]:

@@ -38,7 +38,7 @@ def fitted(config: RunConfig, costs: Costs, *, seconds: float) -> RunConfig:
     if seconds <= 0:
         raise TooShortError(
             "starting and measuring took all of the time: none is left for steps",
-            hint="give it more, or run it on a machine that is less busy",
+            hint="use a larger budget, or a machine that is less busy",
         )
     before = times(config)
     scored = _text_scored(config, costs, seconds)
@@ -57,8 +57,8 @@ def fitted(config: RunConfig, costs: Costs, *, seconds: float) -> RunConfig:
     steps = min(math.floor((seconds - costs.start - pauses) / costs.step), MANY // 2)
     if steps < 1:
         raise TooShortError(
-            f"{seconds:,.0f} seconds allow no step: one takes {costs.step:,.1f} seconds, and what a run does besides "
-            f"takes {costs.start + pauses:,.1f}",
+            f"{seconds:,.0f} seconds allow no step: one takes {costs.step:,.1f} seconds, and the rest of a run takes "
+            f"{costs.start + pauses:,.1f}",
             hint="choose a smaller model with `--model 1m`, or smaller steps with "
             "`--set training.gradient_accumulation=1`, or more time",
         )

@@ -13,61 +13,61 @@ from alm.data.config import DataConfig
 from alm.errors import ConfigError
 from alm.model.config import ModelConfig
 
-# Of a step: whoever asks for more means something else.
+# Sequences in a step: a larger number is almost surely a typo.
 MOST_SEQUENCES = 2**20
 
 
 class TrainingConfig(Config):
-    """How long a run is, how its steps are cut up, and when it is saved."""
+    """Length of a run, how its steps are split, and when it is saved."""
 
     max_steps: int = Field(default=1000, ge=1, le=MANY, description="Optimizer steps of the whole run.")
-    micro_batch_size: int = Field(default=8, ge=1, le=MOST_SEQUENCES, description="Sequences in one forward.")
+    micro_batch_size: int = Field(default=8, ge=1, le=MOST_SEQUENCES, description="Sequences in one forward pass.")
     gradient_accumulation: int = Field(default=4, ge=1, le=MOST_SEQUENCES, description="Micro-batches in one step.")
     gradient_clip_norm: float = Field(default=1.0, gt=0, le=1e12, description="Largest norm of all gradients together.")
     z_loss: float = Field(
         default=0.0,
         ge=0,
         le=1e3,
-        description="Weight of the squared logarithm of the softmax's sum, which keeps scores small.",
+        description="Weight of the squared log of the softmax denominator, a penalty that keeps logits small.",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        default="auto", description="Precision of the forward; auto takes the fastest that is safe on the device."
+        default="auto", description="Precision of the forward pass; auto uses the fastest that is safe on the device."
     )
     seed: int = Field(
         default=1337, ge=0, lt=SEEDS, description="Decides the initial weights and the order of sequences."
     )
     checkpoint_interval: int = Field(default=500, ge=1, le=MANY, description="Steps between checkpoints.")
-    keep_last: int = Field(default=3, ge=1, le=MANY, description="Numbered checkpoints that are kept.")
+    keep_last: int = Field(default=3, ge=1, le=MANY, description="Number of newest checkpoints to keep.")
     keep_every: int | None = Field(
         default=None,
         ge=1,
         le=MANY,
-        description="Steps between checkpoints that are kept for ever; absent keeps none so.",
+        description="Steps between checkpoints that are kept permanently; absent: none are.",
     )
     keep_best: bool = Field(
         default=False,
-        description="Whether a validation that is better than all before saves a checkpoint, and the best one is kept.",
+        description="Whether each new best validation score saves a checkpoint, and the best checkpoint is kept.",
     )
     max_skipped_in_row: int = Field(
         default=10,
         ge=1,
         le=MANY,
-        description="Steps skipped in a row, because a loss or gradient was not finite, that end the run.",
+        description="Stop after this many steps in a row were skipped because a loss or gradient was not finite.",
     )
     compile: bool | Literal["auto"] = Field(
         default="auto",
-        description="Whether torch.compile is used; auto tries both at the start of a run or plan; off on a CPU.",
+        description="Whether to use torch.compile; auto times both at the start of a run or plan; off on a CPU.",
     )
     parallel: Literal["auto", "ddp", "fsdp"] = Field(
         default="auto",
-        description="How ranks share a model: ddp has all of it on each, fsdp a part; auto is ddp where that fits.",
+        description="How ranks share a model: ddp keeps all of it on each, fsdp a part; auto is ddp where that fits.",
     )
     reproducible: bool = Field(
         default=False,
-        description="Whether weights are the same bits at any number of ranks that is a power of two; slower.",
+        description="Whether weights have the same bits at any number of ranks that is a power of two; slower.",
     )
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
-        default="auto", description="CPU threads; auto is what PyTorch takes on the first machine."
+        default="auto", description="CPU threads; auto is what PyTorch uses on the machine where the run starts."
     )
 
     @model_validator(mode="after")
@@ -86,7 +86,7 @@ class TrainingConfig(Config):
 
 
 class ValidationConfig(Config):
-    """When held-out text is scored, and how much of it."""
+    """Interval and amount of text of validations."""
 
     interval: int = Field(default=250, ge=1, le=MANY, description="Steps between validations.")
     bytes: int = Field(
@@ -95,36 +95,36 @@ class ValidationConfig(Config):
 
 
 class SamplesConfig(Config):
-    """Which prompts are continued while a run goes on, and how often. It does not change what the model learns."""
+    """Prompts that are continued during a run, and how often. They do not change what the model learns."""
 
     prompts: tuple[str, ...] | Literal["auto"] = Field(
         default="auto",
-        description="Texts to continue, an empty one begins a document; [] for none. auto takes an empty one and the "
+        description="Texts to continue; an empty one starts a document; [] for none. auto uses an empty one and the "
         "beginnings of some held-out documents.",
     )
     count: int = Field(
         default=10,
         ge=1,
         le=MANY,
-        description="At how many steps: the first, the last, and between them ever further apart.",
+        description="Number of steps with samples: the first, the last, and others at growing distances.",
     )
-    max_tokens: int = Field(default=64, ge=1, le=MANY, description="The most tokens of a continuation.")
-    temperature: float = Field(default=0.8, ge=0, le=1e3, description="As of `alm sample`; 0 is greedy.")
-    top_k: int = Field(default=40, ge=0, le=MANY, description="As of `alm sample`; 0 is greedy.")
+    max_tokens: int = Field(default=64, ge=1, le=MANY, description="Largest number of tokens in a continuation.")
+    temperature: float = Field(default=0.8, ge=0, le=1e3, description="As in `alm sample`; 0 is greedy.")
+    top_k: int = Field(default=40, ge=0, le=MANY, description="As in `alm sample`; 0 is greedy.")
 
 
 class LoggingConfig(Config):
-    """What a run says while it goes on."""
+    """Output of a run while it trains."""
 
-    log_interval: int = Field(default=10, ge=1, le=MANY, description="Steps between lines of metrics.")
+    log_interval: int = Field(default=10, ge=1, le=MANY, description="Steps between rows of metrics.")
     rich_progress: bool = Field(default=True, description="Whether a terminal shows the live panel.")
     sinks: tuple[Annotated[Config, OfKind("alm.training.sinks")], ...] = Field(
-        default=(), description="Trackers that get the rows of metrics, and samples, besides the run's own files."
+        default=(), description="Trackers that also get the run's rows of metrics, and samples."
     )
 
 
 class RunConfig(Config):
-    """Everything that decides a run."""
+    """All settings of a run."""
 
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
@@ -151,14 +151,14 @@ class RunConfig(Config):
 
 
 def checked(values: dict[str, object]) -> RunConfig:
-    """The configuration of `values`, put together from two; `ConfigError` where they do not go together."""
+    """Return the configuration with `values`, merged from two others; `ConfigError` if they do not fit together."""
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
         faults = [f"`{'.'.join(map(str, fault['loc']))}`: {fault['msg']}" for fault in error.errors()]
         raise ConfigError(
             "\n  ".join(["settings that do not go together with those of the run:", *faults]),
-            hint="leave out what was changed, or change both",
+            hint="leave out the changed setting, or change both",
         ) from error
 
 

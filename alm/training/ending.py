@@ -24,7 +24,7 @@ def checkpoint_of(job: Job, state: TrainState, *, alone: bool = False) -> Checkp
     is_finite = state.is_finite()
     if not (is_finite if alone else not job.world.greatest(int(not is_finite))):
         raise AlmError(
-            f"a weight is no longer finite at step {state.step}; checkpoints, if any, are from before that",
+            f"a weight is no longer finite at step {state.step}; checkpoints, if any, are from earlier steps",
             hint="lower the learning rate: start another run with `--set optim.lr=...`",
         )
     return snapshot(
@@ -84,7 +84,7 @@ def stopped(job: Job, path: Path, step: int, reason: Reason | None) -> StoppedEr
     assert reason is not None, "the loop ends early only when it is asked to"
     return StoppedError(
         f"{reason.word} at step {step}; saved `{path}`",
-        hint=f"run `{job.resume_command}` to go on",
+        hint=f"run `{job.resume_command}` to continue",
         exit_code=reason.exit_code,
     )
 
@@ -96,7 +96,7 @@ def out_of_time(spent: float) -> StoppedError:
     """
     return StoppedError(
         f"the time limit was over before the first step: it counts from the start of the command, {spent:.0f} s ago, "
-        "and another start would get no further",
+        "and another start would end the same way",
         hint=f"leave more time than starting takes: add `--time-limit {_as_limit(2 * spent)}`, or more",
         exit_code=EXIT_FAILURE,
     )

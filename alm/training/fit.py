@@ -154,7 +154,7 @@ def curve(config: RunConfig) -> str:
     if keeps_curve(config):
         return "the same curve, but not bit for bit"
     kind = getattr(config.model.feedforward, "kind", "")
-    return f"another curve, since `model.feedforward: {kind}` routes the tokens of a micro-batch among themselves"
+    return f"another curve, since `model.feedforward: {kind}` routes the tokens of each micro-batch together"
 
 
 def flags(training: TrainingConfig) -> str:

@@ -83,13 +83,13 @@ class Fitting:
             return config
         least = 1 if sizes is None else own
         smaller = cut(training, most=most or least, ranks=self.world.size) or training
-        change = f"they have {smaller.micro_batch_size} now, {curve(config)}"
+        change = f"using {smaller.micro_batch_size} instead, {curve(config)}"
         if smaller == training:
-            change = "the system may end this run"
+            change = "the system may kill this run"
         self.on_event(
             Warned(
                 f"micro-batches of {training.micro_batch_size} sequences need {self._needed(config) / 1e9:,.2f} GB and "
-                f"{(free or 0) / 1e9:,.2f} are free: {change}",
+                f"{(free or 0) / 1e9:,.2f} GB are free: {change}",
                 None if most else "a smaller model is safer: `alm plan` names the largest that fits",
             )
         )
@@ -180,7 +180,7 @@ class Fitting:
         smaller = halved(training, ranks=self.world.size) if in_step else None
         hint = "choose a smaller model: `--model 10m`, or `--model 1m`"
         if smaller is not None:
-            hint = f"run the same command again, which remembers this, or add `{flags(smaller)}`: {curve(config)}"
+            hint = f"run the same command again (this is remembered), or add `{flags(smaller)}`: {curve(config)}"
         return AlmError(
             f"the memory of {self.choice.device} is full: {count(config.model).total:,} parameters and micro-batches "
             f"of {training.micro_batch_size} sequences do not fit",

@@ -54,7 +54,7 @@ def _as_recorded(init: Path | None, out: Path) -> InitialWeights | None:
     if init is not None and (recorded is None or verify(init).sha256 != recorded.sha256):
         began = "with random weights" if recorded is None else f"from `{recorded.path}` {recorded.sha256[:SHORT_HASH]}"
         raise ConfigError(
-            f"`{out}` began {began}, not from `{init}`",
+            f"`{out}` started {began}, not from `{init}`",
             hint=f"start another run with `--out {quoted(run.free_name(out))}`, or leave out `--init`",
         )
     if recorded is None:
@@ -79,7 +79,7 @@ def _check_shapes(init: Path, checkpoint: Checkpoint, model: ModelConfig) -> Non
         if found.get(name) != expected.get(name):
             raise ConfigError(
                 f"the weights of `{init}` do not fit the model: `{name}` is {_shown(found.get(name))} there, and "
-                f"{_shown(expected.get(name))} by the configuration",
+                f"{_shown(expected.get(name))} in the configuration",
                 hint="leave out the `--set model...` that changes it",
             )
 
@@ -102,7 +102,7 @@ def fill_(model: Transformer, start: InitialWeights) -> None:
     """
     if verify(start.path).sha256 != start.sha256:
         raise ArtifactError(
-            f"`{start.path}` is another checkpoint now than when the run began from it",
-            hint=f"put the one with the sha256 {start.sha256[:SHORT_HASH]}... back, or start another run",
+            f"`{start.path}` is not the checkpoint that the run started from",
+            hint=f"restore the one with the sha256 {start.sha256[:SHORT_HASH]}..., or start another run",
         )
     put_weights_(model, load_checkpoint(start.path, with_optimizer=False).model)

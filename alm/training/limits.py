@@ -81,7 +81,7 @@ def capped(
         Warned(
             f"micro-batches of {failed} sequences did not fit here before: {smaller.gradient_accumulation} of "
             f"{smaller.micro_batch_size} make a step: {curve(config)}",
-            f"`--set training.micro_batch_size={smaller.micro_batch_size}` says so too; this is remembered in "
+            f"`--set training.micro_batch_size={smaller.micro_batch_size}` has the same effect; the limit is stored in "
             f"{cache_folder() / NAME}",
         )
     )

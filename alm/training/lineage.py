@@ -67,10 +67,10 @@ def _packed(folder: Path, wanted: str) -> tuple[PackMetadata | None, list[str]]:
     path = folder / METADATA_NAME
     try:
         if sha256(path) != wanted:
-            return None, [f"`{folder}` holds other data now than the run was trained on"]
+            return None, [f"`{folder}` now holds other data than the run was trained on"]
         return artifacts.read(path, PackMetadata, hint=_HINT), []
     except AlmError:
-        return None, [f"`{folder}` is not here any more, or cannot be read: its sources cannot be told"]
+        return None, [f"`{folder}` is missing or cannot be read: its sources are unknown"]
 
 
 def _tokenizer(folder: Path, packed: PackMetadata) -> Iterable[tuple[str, str]]:

@@ -30,7 +30,7 @@ from alm.training.verdict import Judge, fields
 
 @dataclass(frozen=True)
 class Streams:
-    """What is trained on and what is held out, with the UTF-8 bytes of each token id."""
+    """The training and held-out token streams, with the UTF-8 bytes of each token id."""
 
     train: TokenStream
     validation: TokenStream
@@ -39,13 +39,13 @@ class Streams:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop asks and tells: whether to stop, what happened, when to save, who writes samples and who judges.
+    """Callbacks of the loop: stopping, events, saving, samples and verdicts.
 
-    `should_stop` is asked before every micro-batch, of training and of validation, and after every step, by all ranks
-    together, who have agreed on the answer; `stop_wanted` is of this rank alone. `save` gets the bits per byte of this
-    step, if it was scored, and returns while it is being written; `settle` hears of one that is through. `is_changed`
-    is asked after every step, by all ranks, whether the run is another one from here on; `gauge` reads how fast it is,
-    and `pace` hears how long all of it takes.
+    All ranks call `should_stop` together before every micro-batch of training and validation and after every step, and
+    get the same answer; `stop_wanted` is for this rank alone. `save` gets the bits per byte of this step, if it was
+    scored, and returns while the checkpoint is still being written; `settle` reports one that is finished. All ranks
+    call `is_changed` after every step: it returns whether the configuration changes from here on. `gauge` measures
+    speed, and `pace` collects how long steps and pauses take.
     """
 
     stop_wanted: Callable[[], bool]
@@ -63,9 +63,9 @@ class Hooks:
 def train(
     state: TrainState, config: RunConfig, streams: Streams, *, choice: Choice, metrics: MetricsFile, hooks: Hooks
 ) -> bool:
-    """Train `state` up to `training.max_steps`; whether it got there, and the last step was scored.
+    """Train `state` up to `training.max_steps`; return whether it got there and the last step was scored.
 
-    Returns early, at a whole step, when `hooks.should_stop` or `hooks.is_changed` says so. A step whose loss or
+    Returns early, after a complete step, when `hooks.should_stop` or `hooks.is_changed` says so. A step whose loss or
     gradient is not finite is skipped; raises `AlmError` after `training.max_skipped_in_row` of them, or when a weight
     is not finite.
     """
@@ -90,6 +90,7 @@ def train(
     ):
         for step, micro_batches in recorder.waiting(loader):
             factor = lr_factor(config, step)
+            # No collective: a batch is a pure function of the step, so every rank computes the same number.
             targets = target_count(streams.train, plan, step)
             result = _step(state, micro_batches, targets, config, choice, factor, hooks)
             if result is None:
@@ -99,13 +100,15 @@ def train(
                 break
         else:
             if state.step < training.max_steps:
-                hooks.should_stop()  # waiting for data was given up: the others ask before their first micro-batch
+                # The loader gave up because of a stop. The other ranks ask before their next micro-batch, and asking is
+                # a collective: without this call they would wait forever.
+                hooks.should_stop()
     recorder.skips.look()
     return state.step >= training.max_steps and not recorder.was_cut
 
 
 def planned(config: RunConfig, stream: TokenStream) -> BatchPlan:
-    """What decides every batch of a run with `config` on `stream`."""
+    """Return the plan that decides every batch of a run with `config` on `stream`."""
     training = config.training
     return batch_plan(
         stream,
@@ -117,7 +120,7 @@ def planned(config: RunConfig, stream: TokenStream) -> BatchPlan:
 
 
 def lr_factor(config: RunConfig, step: int) -> float:
-    """What the schedule makes of the peak rates in update number `step` (counted from 0)."""
+    """Return the factor on the peak learning rates in update number `step` (counted from 0)."""
     schedule = kinds.module_of(config.scheduler)
     factor: float = schedule.factor(config.scheduler, step, max_steps=config.training.max_steps)
     return factor
@@ -146,7 +149,7 @@ def _step(
 
 
 class _Recorder:
-    """What happens after a step: metrics, validation, checkpoints, each when it is due."""
+    """The work after a step: metrics, samples, validation and checkpoints, each when it is due."""
 
     def __init__(
         self,
@@ -181,11 +184,11 @@ class _Recorder:
         self._clock = Clock(state.step)
 
     def waiting(self, loader: Loader) -> Iterator[tuple[int, list[MicroBatch]]]:
-        """The batches of `loader`, with a look at the clock."""
+        """Yield the batches of `loader`, timing each wait."""
         return self._clock.waiting(loader)
 
     def after_step(self, result: StepResult, lr: float) -> None:
-        """Whatever is due after the step that `state` has just finished."""
+        """Do the work that is due after the step that `state` has just finished."""
         training = self._config.training
         step, last = self._state.step, self._state.step >= training.max_steps
         self.skips.note(step, result)
@@ -193,13 +196,14 @@ class _Recorder:
             self._log(result, lr)
         else:
             self._hooks.on_event(Stepped(step, training.max_steps, lr, 0.0))
-        # After the row of this step: if a save failed, the run ends here with the step saved, and its row is there.
+        # After the row of this step: if a save in the background failed, this raises, and the error path saves this
+        # step, whose row must then be in the file.
         self._hooks.settle()
         self._sample()
         self._validate_and_save(last=last)
 
     def catch_up(self) -> None:
-        """The samples and the validation that a stop cut short, or a full disk lost, of the step resumed from."""
+        """Make up for samples and validation of the resumed step that a stop cut short or a full disk lost."""
         if self._hooks.sampler is not None:
             with self._clock.paused():
                 self._hooks.sampler.catch_up(self._state.step)
@@ -219,20 +223,21 @@ class _Recorder:
         score: Score | None = None
         if len(self._validation_rows) and (last or step % self._config.validation.interval == 0):
             score = self._validate()
-            if score is None:  # asked to stop: the step is saved as interrupted, and scored when the run is resumed
+            if score is None:  # asked to stop: the step is saved as interrupted and scored on resume
                 self.was_cut = True
                 return
         if score is not None and not math.isfinite(score.bits_per_byte):
-            score = None  # told already; nothing to choose a checkpoint by
+            score = None  # reported already, and useless for choosing the best checkpoint
         is_best = score is not None and (self._best is None or score.bits_per_byte < self._best)
         if score is not None and is_best:
             self._best = score.bits_per_byte
+        # A resumed step has its checkpoint already, unless its score, known only now, makes it the best one.
         due = last or any(every and step % every == 0 for every in (training.checkpoint_interval, training.keep_every))
         if (due and not resumed) or (training.keep_best and is_best):
             self._save(score)
 
     def _log(self, result: StepResult, lr: float) -> None:
-        self.skips.look()
+        self.skips.look()  # reading the loss below waits for the device anyway
         step, loss = self._state.step, float(result.loss)
         values = {"loss": loss, "gradient_norm": float(result.gradient_norm)}
         scaler = self._state.scaler
@@ -241,7 +246,7 @@ class _Recorder:
         self._pace.stepped(lap)
         row: Row = {
             "step": step,
-            # JSON has no word for what is not finite.
+            # JSON has no NaN or infinity.
             **{name: value for name, value in values.items() if math.isfinite(value)},
             **{name: float(value) for name, value in self._state.model.routing().items()},
             "lr": lr,
@@ -284,13 +289,13 @@ class _Recorder:
                 choice=self._choice,
                 should_stop=self._hooks.should_stop,
             )
-            gc.collect()  # the loop keeps it out of its steps
+            gc.collect()  # the collector is off during steps, and this pause counts as validation anyway
         if score is not None:
             step = self._state.step
             known = {} if score.margin is None else {"bits_per_byte_margin": score.margin}
             row = {"step": step, "validation_loss": score.loss, "bits_per_byte": score.bits_per_byte, **known}
             judged = None
-            if math.isfinite(score.bits_per_byte):  # JSON has no word for what is not
+            if math.isfinite(score.bits_per_byte):  # JSON has no NaN or infinity
                 judged = None if self._hooks.judge is None else self._hooks.judge.judge(row)
                 self._metrics.write(row if judged is None else row | fields(judged))
             self._hooks.on_event(Validated(step, score.loss, score.bits_per_byte, score.margin))
@@ -301,6 +306,6 @@ class _Recorder:
     def _save(self, score: Score | None) -> None:
         self.skips.look()
         with self._clock.paused(self._pace.paused("saving")):
-            self._metrics.sync()
+            self._metrics.sync()  # rows first: resuming from a checkpoint never lacks the rows before it
             self._hooks.save(None if score is None else score.bits_per_byte)
             gc.collect()

@@ -174,10 +174,10 @@ def _fits(key: str, value: object) -> bool:
 
 def _damage(lines: list[int], path: Path) -> str:
     if len(lines) == 1:
-        return f"line {lines[0]} of `{path}` is no row, and is left out"
+        return f"line {lines[0]} of `{path}` is not a row, and is left out"
     named = ", ".join(map(str, lines[:_MOST_NAMED]))
     more = f" and {len(lines) - _MOST_NAMED:,} more" if len(lines) > _MOST_NAMED else ""
-    return f"lines {named}{more} of `{path}` are no rows, and are left out"
+    return f"lines {named}{more} of `{path}` are not rows, and are left out"
 
 
 def split(run: Path, *, after: int, name: str = NAME, on_event: Listener = ignore) -> tuple[bytes, bytes] | None:

@@ -113,7 +113,7 @@ class _Lane:
         self._pending.append(self._pool.apply_async(show, (self._sink,), error_callback=self._faults.append))
         self._look()
         if len(self._pending) > _MOST_WAITING:
-            self._give_up(f"is too slow, {_MOST_WAITING:,} rows wait for it")
+            self._give_up(f"is too slow and is disabled: {_MOST_WAITING:,} rows wait for it")
 
     def end(self) -> None:
         """Wait for what was put."""
@@ -121,13 +121,13 @@ class _Lane:
             self._pending[-1].wait(_CLOSING_SECONDS)
         self._look()
         if self._pending:
-            self._give_up(f"is not done after {_CLOSING_SECONDS:.0f} seconds: what it has not sent is lost")
+            self._give_up(f"is not done after {_CLOSING_SECONDS:.0f} seconds: rows that it has not sent are lost")
         self._pool.terminate()
 
     def _look(self) -> None:
         while self._pending and self._pending[0].ready():
             if not self._pending.popleft().successful():
-                self._give_up(f"failed, and gets nothing more: {_told(self._faults[0])}")
+                self._give_up(f"failed and is disabled: {_told(self._faults[0])}")
 
     def _give_up(self, reason: str) -> None:
         self._pool.terminate()
@@ -141,7 +141,7 @@ def _refusal(kind: str, fault: BaseException) -> AlmError:
         return fault
     return ConfigError(
         f"`logging.sinks`: the sink `{kind}` cannot be opened: {_told(fault)}",
-        hint="mend that, or train without it: `--set logging.sinks=[]`",
+        hint="fix that, or train without it: `--set logging.sinks=[]`",
     )
 
 

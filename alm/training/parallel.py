@@ -1,7 +1,7 @@
-"""How the ranks of a run make one gradient: each with the whole model (DDP), with a part of it (FSDP2), or in a fixed
-order that does not depend on their number.
+"""Ways in which ranks compute one gradient: each with a full model (DDP), with a part of it (FSDP2), or in a fixed
+order of additions that does not depend on their number.
 
-B batch, T tokens. Micro-batches are numbered over all ranks; a rank has a block of them that follow each other.
+B batch, T tokens. Micro-batches are numbered over all ranks; each rank has a block of consecutive ones.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WARM_UP_PASSES = 2
 
 
 class Objective(nn.Module):
-    """The model with its loss in one forward: the gradient of a weight that is used outside would not be added up."""
+    """The model and its loss in one forward: DDP would not reduce the gradient of a weight that is used outside it."""
 
     def __init__(self, model: Transformer, forward: Callable[..., Tensor]) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Objective(nn.Module):
         z_weight: float = 0.0,
         keys: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """`Losses` of (B, T) inputs and targets, and what layers add to the mean loss of a token.
+        """Return `Losses.total` and `.nats` of (B, T) inputs and targets, and the layers' auxiliary loss per token.
 
         `keys` (B,) decide what dropout drops.
         """
@@ -53,12 +53,12 @@ class Objective(nn.Module):
         return found.total, found.nats, self.model.auxiliary_loss()
 
     def token_losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Losses (B, T) in nats, without gradients, by the model as it is uncompiled."""
+        """Return losses (B, T) in nats, without gradients, from the uncompiled model."""
         return self.model.token_losses(self.model(inputs), targets)
 
 
 class Sharing:
-    """One process: gradients of the micro-batches add up where they are. The base of the other ways.
+    """A single process, whose gradients accumulate in place; the base class of the other ways.
 
     `is_whole_here` says whether this rank has all weights and moments.
     """
@@ -72,32 +72,32 @@ class Sharing:
 
     @property
     def scale(self) -> float:
-        """What losses are multiplied by because gradients are averaged over ranks where their sum is wanted."""
+        """Factor on the loss, which undoes that gradients are averaged over ranks: their sum is wanted."""
         return 1.0
 
     def begin(self) -> None:
-        """Forget what a step that was given up has left."""
+        """Drop gradients that an abandoned step has left."""
         for parameter in self.objective.parameters():
             parameter.grad = None
 
     def micro_batch(self, *, is_last: bool) -> AbstractContextManager[object]:
-        """The context for forward and backward of one micro-batch of a step."""
+        """Return the context for forward and backward of one micro-batch of a step."""
         return contextlib.nullcontext()
 
     def token_losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Losses (B, T) in nats, without gradients."""
+        """Return losses (B, T) in nats, without gradients."""
         return self.objective.token_losses(inputs, targets)
 
     def finish(self, losses: Sequence[Tensor]) -> Tensor:
-        """Make every `.grad` that of the whole step; the sum of the losses of all ranks."""
+        """Complete every `.grad` to that of the step over all ranks; return the sum of the losses of all ranks."""
         return self.world.sum_(torch.stack(list(losses)).sum())
 
     def warm_up(self, choice: Choice, *, shape: tuple[int, int]) -> None:
-        """Do whatever makes the first real step like all others; weights and random state stay as they are."""
+        """Do whatever makes the first real step like all others; weights and random state stay unchanged."""
 
 
 class Replicated(Sharing):
-    """The whole model on each rank; gradients are added up during the backward pass of the last micro-batch.
+    """The full model on each rank; gradients are reduced during the backward pass of the last micro-batch.
 
     DDP: Li et al. 2020, "PyTorch Distributed", arXiv:2006.15704, sections 3.2 and 4.2.
     """
@@ -105,7 +105,7 @@ class Replicated(Sharing):
     def __init__(self, objective: Objective, world: World) -> None:
         super().__init__(objective, world)
         is_cuda = world.device.type == "cuda"
-        # Tables that every rank has made alike: by itself DDP sends them around before each forward.
+        # Every rank computes the same buffers, but DDP by default broadcasts them before each forward.
         tables = [name for name, _ in objective.named_buffers()]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(objective, tables)  # type: ignore[no-untyped-call]
         self.ddp = DistributedDataParallel(
@@ -123,8 +123,8 @@ class Replicated(Sharing):
         return contextlib.nullcontext() if is_last else cast(AbstractContextManager[object], self.ddp.no_sync())
 
     def warm_up(self, choice: Choice, *, shape: tuple[int, int]) -> None:
-        # After its first backward pass DDP sorts gradients into buckets anew, and so adds in another order: a resumed
-        # run would differ from one that went through at three ranks and more.
+        # After its first backward pass DDP rebuilds its gradient buckets and then adds in another order. Without these
+        # passes a resumed run differs in its bits from an uninterrupted one at three ranks and more (ADR 11).
         ids = torch.zeros(shape, dtype=torch.int64, device=choice.device)
         with torch.random.fork_rng([choice.device] if choice.device.type == "cuda" else []):
             for _ in range(_WARM_UP_PASSES):
@@ -135,10 +135,10 @@ class Replicated(Sharing):
 
 
 class Sharded(Sharing):
-    """A part of every matrix on each rank; blocks are put together while they are used.
+    """A part of every matrix on each rank; blocks are gathered while they are used.
 
-    FSDP2: Zhao et al. 2023, "PyTorch FSDP", arXiv:2304.11277, section 3. Gradients are cut up after each micro-batch:
-    who needs this mode has no memory for all of them.
+    FSDP2: Zhao et al. 2023, "PyTorch FSDP", arXiv:2304.11277, section 3. Gradients are reduced and sharded after each
+    micro-batch: a model that needs this mode leaves no memory for full gradients.
     """
 
     is_whole_here = False
@@ -157,17 +157,18 @@ class Sharded(Sharing):
 
     def token_losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
         losses = super().token_losses(inputs, targets)
-        # A backward pass would do this. Otherwise what is left whole hides the parts, whose old gradients would stay.
+        # A backward pass would do this. Without it the root stays gathered, and the gradients of its parts stay set.
         self._root.reshard()
         return losses
 
 
 class FixedTree(Sharing):
-    """The gradients of all micro-batches added up in pairs, pairs of pairs and so on: the same tree for any number of
-    ranks, and so the same bits.
+    """Gradients of all micro-batches added in pairs, pairs of pairs and so on: the same tree, and so the same bits, at
+    any number of ranks.
 
-    Costs a copy of the gradients for each level of the tree that lies on one rank, and for each level above it an
-    exchange of all gradients between two ranks, which no computation hides.
+    Floating-point sums depend on their order, which an all-reduce does not fix (ADR 11). The price is a copy of the
+    gradients for each level of the tree within a rank, and for each level above it an exchange of all gradients between
+    two ranks that no computation hides.
     """
 
     def __init__(self, objective: Objective, world: World) -> None:
@@ -187,11 +188,12 @@ class FixedTree(Sharing):
         self._counter.add(torch.cat([_gradient(parameter).flatten() for parameter in self._parameters]))
 
     def finish(self, losses: Sequence[Tensor]) -> Tensor:
-        loss = TreeCounter(losses).take()
+        loss = TreeCounter(losses).take()  # the loss goes through the same tree, and travels with the gradients
         total = torch.cat([self._counter.take(), loss.view(1).to(self._parameters[0].dtype)])
         distance = 1
         while distance < self.world.size:
-            total += self.world.exchanged(total, partner=self.world.rank ^ distance)  # a + b is b + a, bit for bit
+            # Both partners get the same bits: a + b equals b + a exactly; only regrouping changes a sum.
+            total += self.world.exchanged(total, partner=self.world.rank ^ distance)
             distance *= 2
         sizes = [parameter.numel() for parameter in self._parameters]
         for parameter, values in zip(self._parameters, torch.split(total[:-1], sizes), strict=True):
@@ -204,20 +206,20 @@ def _gradient(parameter: Tensor) -> Tensor:
 
 
 class TreeCounter:
-    """Adds up tensors as the leaves of a binary tree, like a counter in base 2 that carries: 2^k of them take the
-    memory of k + 1.
+    """Sums tensors as the leaves of a binary tree, like a binary counter that carries: 2^k of them take the memory of
+    k + 1.
 
     >>> float(TreeCounter([torch.tensor(n) for n in (1.0, 2.0, 3.0, 4.0)]).take())  # (1 + 2) + (3 + 4)
     10.0
     """
 
     def __init__(self, leaves: Iterable[Tensor] = ()) -> None:
-        self._sums: list[tuple[int, Tensor]] = []  # leaves in it, and their sum; each has fewer than the one before
+        self._sums: list[tuple[int, Tensor]] = []  # number of leaves and their sum; each has fewer than the one before
         for leaf in leaves:
             self.add(leaf)
 
     def add(self, values: Tensor) -> None:
-        """One more leaf."""
+        """Add a leaf."""
         leaves = 1
         while self._sums and self._sums[-1][0] == leaves:
             values = self._sums.pop()[1] + values
@@ -225,18 +227,18 @@ class TreeCounter:
         self._sums.append((leaves, values))
 
     def take(self) -> Tensor:
-        """The sum of a whole tree; the counter is empty again."""
+        """Return the sum of a complete tree and empty the counter."""
         ((_, total),) = self._sums
         self.clear()
         return total
 
     def clear(self) -> None:
-        """Forget what was added."""
+        """Empty the counter."""
         self._sums.clear()
 
 
 def share(model: Transformer, config: RunConfig, world: World, *, forward: Callable[..., Tensor]) -> Sharing:
-    """How `world` trains `model`. The optimizer is built after this, of the parameters as they then are."""
+    """Return the way in which `world` trains `model`. Build the optimizer after this: FSDP replaces parameters."""
     training = config.training
     objective = Objective(model, forward)
     if training.reproducible:
@@ -247,7 +249,7 @@ def share(model: Transformer, config: RunConfig, world: World, *, forward: Calla
 
 
 def clip_(parameters: Iterable[nn.Parameter], largest: float) -> Tensor:
-    """Scale the gradients so that the norm of all together, over all ranks, is at most `largest`; the norm before."""
+    """Scale gradients so that their norm over all parameters and ranks is at most `largest`; return the norm before."""
     kept = list(parameters)
     norm = whole(nn.utils.get_total_norm([p.grad for p in kept if p.grad is not None]))
     nn.utils.clip_grads_with_norm_(kept, largest, norm)
@@ -255,18 +257,18 @@ def clip_(parameters: Iterable[nn.Parameter], largest: float) -> Tensor:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """`tensor` as one piece: a collective where ranks have parts of it."""
+    """Return `tensor` in one piece; this is a collective if ranks have parts of it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What this rank has of `tensor`."""
+    """Return this rank's part of `tensor`."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(values: Any, *, keep: bool) -> Any:  # Any: a tree of dictionaries, lists, tensors and plain values
-    """A state dictionary with whole tensors. Where ranks have parts these are new ones, on the CPU, if `keep`;
-    without it they are forgotten, one after the other, so that no rank but one needs the memory.
+    """Return a state dictionary with full tensors. If ranks have parts, these are new tensors on the CPU with `keep`;
+    without it they are dropped one by one, so that only one rank needs the memory.
     """
     if isinstance(values, DTensor):
         full = values.full_tensor()
@@ -279,8 +281,8 @@ def gathered(values: Any, *, keep: bool) -> Any:  # Any: a tree of dictionaries,
 
 
 def parted(tensor: Any, like: Tensor) -> Any:  # Any: a state may hold plain values
-    """This rank's part of a whole `tensor` of the shape of `like`, cut as that is; anything else as it is."""
+    """Return this rank's part of a full `tensor` with the shape of `like`, sharded like it; anything else unchanged."""
     if not isinstance(like, DTensor) or not isinstance(tensor, Tensor) or tensor.shape != like.shape:
         return tensor
-    # No rank is the source: every one has read the whole.
+    # No rank sends its values: every rank has read the full tensor itself.
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

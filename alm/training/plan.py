@@ -221,7 +221,7 @@ def _for_budget(
     """`config` with the steps that fit into so many seconds, and what becomes of the text."""
     if spent is None:
         raise ConfigError(
-            "steps for a budget come from measured ones, and nothing was measured",
+            "a budget needs measured step times, and nothing was measured",
             hint="leave out `--no-measure`; if the model does not fit into memory, choose a smaller one: `--model 1m`",
         )
     config = fitted(config, spent, seconds=seconds)

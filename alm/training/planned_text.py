@@ -72,7 +72,7 @@ def assumed_text(config: RunConfig, *, seq_len: int | None, tokens: int | None) 
             hint=f"add `--set model.max_position_embeddings={seq_len}`",
         )
     if tokens is None:
-        assumed.append("text enough (`--tokens`)")
+        assumed.append("enough text (`--tokens`)")
     config = config.model_copy(update={"model": model})
     trained = config.training.sequences_per_step * config.training.max_steps * seq_len
     text = Text(

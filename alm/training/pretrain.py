@@ -1,6 +1,6 @@
 """The stage `alm pretrain`: packed data in, a run folder with checkpoints out.
 
-Kill it at any instant: the run continues from its newest whole checkpoint and ends in the same bits.
+Kill it at any instant: the run continues from its newest complete checkpoint and ends in the same bits.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from alm.training.throughput import Gauge
 from alm.training.timekeeper import Budget, Timekeeper
 from alm.training.verdict import Judge
 
-_STOPPING = Noted("stopping after this micro-batch; once more stops at once, without saving")
+_STOPPING = Noted("stopping after this micro-batch; interrupt again to stop at once, without saving")
 
 
 def pretrain(
@@ -59,28 +59,29 @@ def pretrain(
 ) -> RunMetadata:
     """Train a model on the packed `data` in the run folder `out`, from the start or from a checkpoint.
 
-    With `init` a run that begins has the weights of that checkpoint, of the same tokenizer, and all else is new; one
-    that goes on must have begun from it.
+    With `init`, a new run starts from the weights of that checkpoint, which must have the same tokenizer; everything
+    else is new. A resumed run must have started from the same checkpoint.
 
     `resume`: "auto" continues the run in `out` if there is one, "never" refuses to, a path continues
-    from that checkpoint. A finished run is left as it is. Raises `StoppedError` after saving when a
-    signal asked for it, or at `deadline` (of `time.monotonic`). Any other error in the middle saves too. Where the
-    deadline comes before the first step was done, that is an error: `started` is when the command began.
+    from that checkpoint. A finished run is left unchanged. Raises `StoppedError` after saving when a
+    signal asked for it, or at `deadline` (of `time.monotonic`). Any other error during training saves too. A deadline
+    before the first step is done is an error: `started` is when the command started.
 
-    `finish_by`, also of `time.monotonic`, is for a run that begins: it gets as many steps as will be done by then, and
-    what else is counted in steps in proportion. As long as its schedule allows, their number follows the machine. A run
-    that goes on keeps what was chosen.
+    `finish_by`, also of `time.monotonic`, is for a new run: it gets as many steps as will be done by then, and
+    everything else counted in steps in proportion. As long as its schedule allows, the number of steps follows the
+    speed of the machine. A resumed run keeps what was chosen.
 
-    Where memory is full, micro-batches are halved and the run goes on, which the configuration of the run and the next
-    run on this device remember. The curve stays but for rounding, unless a layer works on micro-batches (`fit.curve`).
+    When memory is full, micro-batches are halved and the run continues; the configuration of the run and the next run
+    on this device remember it. The curve stays the same but for rounding, unless a layer works on micro-batches
+    (`fit.curve`).
 
-    Under `torchrun` every rank calls this with the same arguments. The main rank decides, and it alone writes.
+    Under `torchrun` every rank calls this with the same arguments. The main rank decides, and only it writes.
     """
     limit = None if deadline is None else _Limit(time.monotonic() if started is None else started, deadline)
     with distributed.joined(device_name) as world, contextlib.ExitStack() as stack:
-        # Before anything is looked at: what is found must still be so when it is gone on from.
+        # Lock before reading anything: what is found must still hold when the run continues from it.
         world.from_main(lambda: stack.enter_context(run.locked(out)))
-        # Only the main rank surely sees the folder.
+        # Only the main rank is sure to see the folder.
         begun, has_budget = world.from_main(lambda: run.exists(out)), finish_by is not None
         initial = world.from_main(lambda: initial_weights(init, out, open_packed(data), config.model))
         settled = world.from_main(lambda: settle(config, data, out, resume, world, on_event, has_budget=has_budget))
@@ -105,7 +106,7 @@ def pretrain(
         if settled.found is not None and settled.is_finished:
             step = settled.found.step
             return world.from_main(lambda: _up_to_date(job, step))
-        rehearsal.let_go(choice.device)  # what was tried above would count as taken
+        rehearsal.let_go(choice.device)  # else memory of the trials above would count as used
         fitting = job.fitting()
         config, budget = fitting.tried(job.config), None
         if finish_by is not None and not begun:
@@ -115,23 +116,23 @@ def pretrain(
 
 
 def _up_to_date(job: Job, step: int) -> RunMetadata:
-    """What a finished run says, once its files are what that implies: a kill may have come just before its end."""
+    """Report a finished run, after completing its files: a kill may have come just before its end."""
     if os.access(job.out, os.W_OK) and reconcile(job.out, job.retention):
-        job.on_event(Noted(f"links and old checkpoints of `{job.out}` were not up to date, and are now"))
+        job.on_event(Noted(f"links and old checkpoints of `{job.out}` were out of date and have been updated"))
     job.on_event(Noted(f"`{job.out}` is up to date: finished at step {step}"))
     return finish(job, step)
 
 
 @dataclass(frozen=True)
 class _Limit:
-    """When the command began, and when it has to end, of `time.monotonic`."""
+    """The start and the deadline of the command, of `time.monotonic`."""
 
     started: float
     deadline: float
 
 
 def _fitted(job: Job, found: Found | None, budget: Budget | None, limit: _Limit | None) -> RunMetadata:
-    """Train; where memory is full, go on from the newest checkpoint with smaller micro-batches."""
+    """Train; when memory is full, continue from the newest checkpoint with smaller micro-batches."""
     fitting, begun = job.fitting(), 0 if found is None else found.step
     while True:
         try:
@@ -139,18 +140,20 @@ def _fitted(job: Job, found: Found | None, budget: Budget | None, limit: _Limit 
         except (RuntimeError, MemoryError) as error:
             if not device.is_out_of_memory(error):
                 raise
-            if job.world.size > 1:  # the others are in the middle of a step
+            if job.world.size > 1:  # the other ranks are in the middle of a step and cannot join a retry
                 fitting.remember(job.config)
                 raise fitting.out_of_memory(job.config) from error
-            job = replace(job, config=fitting.halved(run.read_config(job.out)))  # its length may have changed
-        rehearsal.let_go(job.choice.device)  # here: the error had hold of everything
+            # From the folder: a budget may have changed the number of steps since.
+            job = replace(job, config=fitting.halved(run.read_config(job.out)))
+        # Only here: inside `except`, the traceback still refers to the model and its activations.
+        rehearsal.let_go(job.choice.device)
         found = newest(job.out, on_event=job.on_event)
 
 
 def _train(
     job: Job, state: TrainState, budget: Budget | None, limit: _Limit | None, *, found: Found | None, begun: int
 ) -> RunMetadata:
-    """Train from `found` on; `begun` is the step at which this start of the command began."""
+    """Train from `found` on; `begun` is the step at which this invocation of the command started."""
     tokenizer = Tokenizer.load(job.packed.tokenizer_path)
     streams = Streams(job.packed.split(TRAIN), job.packed.split(VALIDATION), tokenizer.bytes_per_id)
     warn(job, streams)
@@ -186,7 +189,7 @@ def _train(
                 raise out_of_time(time.monotonic() - limit.started)
             path = writer.save_now(checkpoint_of(job, state), interrupted=True)
             raise stopped(job, path, state.step, agreement.reason)
-        # The disk was full, and may have room now; or all that was missing is what follows the last step.
+        # The disk was full before and may have room now; or only the work after the last step was missing.
         is_new = state.step > resumed or (found is not None and is_interrupted(found.path))
         if is_new and not world.from_main(lambda: writer.has_saved(state.step)):
             writer.save_now(checkpoint_of(job, state), bits_per_byte=score_of(job, state.step))
@@ -195,7 +198,7 @@ def _train(
 
 @dataclass(frozen=True)
 class _Sitting:
-    """What stays as it is for as long as a process trains, also where the length of its run changes."""
+    """The objects that one process keeps while it trains, even when the number of steps changes."""
 
     state: TrainState
     tokenizer: Tokenizer
@@ -209,7 +212,7 @@ class _Sitting:
     pace: Pace
 
     def train(self, job: Job, keeper: Timekeeper) -> bool:
-        """Whether `job` is finished: it may be asked to stop, or have another length from some step on."""
+        """Train `job`; return whether it is finished, not stopped early or changed to another length."""
         stop_wanted = partial(_is_asked, self.requests)
         hooks = Hooks(
             stop_wanted=stop_wanted,
@@ -226,9 +229,9 @@ class _Sitting:
         return train(self.state, job.config, self.streams, choice=job.choice, metrics=self.rows, hooks=hooks)
 
     def changed(self, job: Job, config: RunConfig) -> Job:
-        """`job` with another configuration from here on; `job` as it is where the disk has no room to say so.
+        """Return `job` with `config` from here on, or `job` itself if the disk has no room to record that.
 
-        A checkpoint comes first: what was done before the change is not done again after it.
+        A checkpoint comes first: steps from before the change must not be repeated under the new configuration.
         """
         other = replace(job, config=config)
         self.writer.wait()
@@ -239,9 +242,10 @@ class _Sitting:
         return other if job.world.from_main(lambda: self._is_noted(job, other)) else job
 
     def _is_noted(self, job: Job, other: Job) -> bool:
-        """Make the folder say that the run is now `other`; whether there was room for that, and for what it will save.
+        """Record in the folder that the run is now `other`; return whether the disk has room for that and for its
+        checkpoints.
 
-        Where not, it has been told why.
+        If not, a warning has said why.
         """
         if not self.writer.has_saved(self.state.step):
             return False
@@ -261,7 +265,7 @@ class _Sitting:
 
 
 def _mirror(job: Job, state: TrainState) -> contextlib.AbstractContextManager[Mirror]:
-    """Who hands rows and samples on: the main rank, which alone has some."""
+    """Return the mirror of rows and samples; only the main rank has any."""
     if not job.world.is_main:
         return contextlib.nullcontext(Mirror(job.on_event))
     return mirrored(job.config, job.out, step=state.step, on_event=job.on_event)
@@ -278,7 +282,7 @@ def _writer(job: Job) -> CheckpointWriter:
         job.on_event(CheckpointSaved(step, path))
 
     def on_full(error: AlmError) -> None:
-        job.on_event(Warned(f"no checkpoint was saved: {error.message}; the run goes on and tries again", error.hint))
+        job.on_event(Warned(f"no checkpoint was saved: {error.message}; the run continues and tries again", error.hint))
 
     kind = CheckpointWriter if job.world.is_main else NoWriter
     return kind(job.out, job.retention, on_saved=on_saved, on_full=on_full)
@@ -289,7 +293,7 @@ def _is_asked(requests: StopRequests) -> bool:
 
 
 def _sampler(job: Job, sitting: _Sitting, *, should_stop: Callable[[], bool]) -> samples.Sampler | None:
-    """Who writes samples: the main rank alone, if it has all of the model; the others wait."""
+    """Return the sampler of the main rank, if that has all of the model; the other ranks wait for it."""
     state = sitting.state
     if not job.world.is_main or not job.config.samples.prompts or not state.sharing.is_whole_here:
         return None
@@ -305,10 +309,10 @@ def _sampler(job: Job, sitting: _Sitting, *, should_stop: Callable[[], bool]) ->
 
 
 def _judge(job: Job) -> Judge | None:
-    """Who says how the run goes: the main rank."""
+    """Return the judge of the main rank, which alone reports how the run goes."""
     if not job.world.is_main:
         return None
-    # References are of runs that begin with random weights.
+    # Reference curves are of runs that start from random weights.
     known = reference.matching(job.config, job.packed.metadata) if job.initial is None else None
     return Judge(job.config.training.max_steps, partial(lr_factor, job.config), known)
 

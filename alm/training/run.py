@@ -1,4 +1,4 @@
-"""A run's folder: what it holds before the first step, and what resuming it may change."""
+"""A run's folder: its files before the first step, and the settings that a resume may change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOCK_NAME = ".lock"
 SAMPLES_NAME = "samples.jsonl"
 _STAGING = "run"
 
-# What may differ from the run's own configuration when it is resumed.
+# Settings that may differ from the run's own configuration on resume.
 MUTABLE = frozenset(
     {
         "training.max_steps",
@@ -33,7 +33,7 @@ MUTABLE = frozenset(
         "training.keep_every",
         "training.keep_best",
         "training.max_skipped_in_row",
-        "training.micro_batch_size",  # with the next one: their product stays
+        "training.micro_batch_size",  # together with the next one: their product must stay the same
         "training.gradient_accumulation",
         "validation.interval",
         "validation.bytes",
@@ -52,27 +52,27 @@ _AUTO = "auto"
 
 
 class OtherRunError(ConfigError):
-    """The folder holds another run, or files of something else: one of another name mends it."""
+    """Raised when the folder holds another run, or other files: another folder name fixes it."""
 
 
 def exists(run: Path) -> bool:
-    """Whether `run` holds a run: its metadata is written before the first step."""
+    """Whether `run` holds a run; its metadata is written before the first step."""
     files.ensure_published(run)
     return (run / METADATA_NAME).is_file()
 
 
 def read_config(run: Path) -> RunConfig:
-    """The resolved configuration of `run`."""
+    """Return the resolved configuration of `run`."""
     return load(RunConfig, [Part(run / CONFIG_NAME)])
 
 
 def read_metadata(run: Path) -> RunMetadata:
-    """The metadata of `run`."""
+    """Return the metadata of `run`."""
     return artifacts.read(run / METADATA_NAME, RunMetadata, hint=f"name another folder than `{run}`")
 
 
 def begin(run: Path, config: RunConfig, metadata: RunMetadata, *, tokenizer: Path) -> None:
-    """Write what a run holds from its first step on, at one instant. Hold its lock."""
+    """Write the files that a run has from its first step on, atomically. The caller holds its lock."""
     contents = {
         CONFIG_NAME: write_yaml(config.model_dump(mode="json")).encode(),
         TOKENIZER_NAME: files.read_bytes(tokenizer),
@@ -80,7 +80,7 @@ def begin(run: Path, config: RunConfig, metadata: RunMetadata, *, tokenizer: Pat
     for name, data in contents.items():
         if (run / name).is_file() and files.read_bytes(run / name) != data:
             raise OtherRunError(
-                f"`{run / name}` is there, and no run in `{run}` wrote it",
+                f"`{run / name}` exists, but no run in `{run}` wrote it",
                 hint=f"add `{shell('--out', free_name(run))}`",
             )
     with files.staging(run, _STAGING) as stage:
@@ -91,7 +91,7 @@ def begin(run: Path, config: RunConfig, metadata: RunMetadata, *, tokenizer: Pat
 
 
 def rewrite(run: Path, config: RunConfig, asked: Asked) -> None:
-    """Make `run` say how it is configured now, and what was asked for, at one instant. Hold its lock."""
+    """Write the current configuration of `run` and what was asked for, atomically. The caller holds its lock."""
     metadata = read_metadata(run)
     text = write_yaml(config.model_dump(mode="json"))
     if metadata.asked == asked and files.read_text(run / CONFIG_NAME) == text:
@@ -104,10 +104,10 @@ def rewrite(run: Path, config: RunConfig, asked: Asked) -> None:
 
 @contextlib.contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """`run` for this process alone; `AlmError` when another one is training in it.
+    """Lock `run` for this process; raise `AlmError` when another one is training in it.
 
-    What a killed process had begun to publish is completed, and what it left half-written goes. A run in a folder that
-    may not be written is not locked: nobody can train in it, and one that is finished can say so.
+    Files that a killed process had started to publish are completed, and half-written ones are removed. A run in a
+    read-only folder is not locked: no process can train in it, but a finished run can still be reported as finished.
     """
     if exists(run) and not os.access(run, os.W_OK):
         yield
@@ -120,11 +120,11 @@ def locked(run: Path) -> Iterator[None]:
 
 
 def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunConfig:
-    """The run's configuration with the changes of `wanted` that resuming allows.
+    """Return the run's configuration with the changes of `wanted` that a resume allows.
 
-    `auto` in `wanted` agrees with whatever was chosen. Raises `OtherRunError` listing every other change.
+    `auto` in `wanted` matches whatever was chosen. Raises `OtherRunError` listing every other change.
     """
-    from alm.training.fit import curve  # imports PyTorch, which takes seconds: what is mistyped is reported before
+    from alm.training.fit import curve  # imports PyTorch, which takes seconds: typing errors are reported before that
 
     own = read_config(run)
     before, now = (dict(artifacts.flat(config.model_dump(mode="json"))) for config in (own, wanted))
@@ -134,21 +134,21 @@ def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunCo
     if wanted.training.sequences_per_step != own.training.sequences_per_step:
         refused += [key for key in changed if key in OF_MEMORY]
     elif any(key in OF_MEMORY for key in changed):
-        on_event(Warned(f"a step is cut into other micro-batches: {curve(own)}"))
+        on_event(Warned(f"a step is now split into different micro-batches: {curve(own)}"))
     allowed = [key for key in changed if key not in refused]
     if refused:
         lines = _table(refused, before, now)
         if allowed:
-            lines += ["and with these changes, which are allowed:", *_table(allowed, before, now)]
+            lines += ["these other changes are allowed:", *_table(allowed, before, now)]
         raise OtherRunError(
-            "\n  ".join([f"`{run}` was begun with another configuration", *lines]),
-            hint=f"start another run with `--out {quoted(free_name(run))}`, or leave out what differs",
+            "\n  ".join([f"`{run}` was started with another configuration", *lines]),
+            hint=f"start another run with `--out {quoted(free_name(run))}`, or leave out these changes",
         )
     if allowed:
-        on_event(Noted("\n  ".join(["resuming with another configuration", *_table(allowed, before, now)])))
+        on_event(Noted("\n  ".join(["resuming with changed settings", *_table(allowed, before, now)])))
     if "training.max_steps" in changed and before["scheduler.total_steps"] == _AUTO:
         on_event(
-            Warned(f"training.max_steps was {before['training.max_steps']}: the learning rate follows the new one")
+            Warned(f"training.max_steps was {before['training.max_steps']}: the learning rate follows the new value")
         )
     values = own.model_dump(mode="json")
     for key in changed:
@@ -158,14 +158,14 @@ def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunCo
 
 
 def _table(keys: Iterable[str], before: Values, now: Values) -> list[str]:
-    """A line for each key: what it was, and what it is now."""
+    """Return a line for each key, with its value before and now."""
     keys = list(dict.fromkeys(keys))
     width = max(map(len, keys))
     return [f"{key:<{width}}  {before.get(key)} -> {now.get(key)}" for key in keys]
 
 
 def free_name(run: Path) -> Path:
-    """A folder beside `run` that does not exist yet."""
+    """Return the path of a folder beside `run` that does not exist yet."""
     run = run if run.name else run.resolve()
     number = 2
     while run.with_name(f"{run.name}-{number}").exists():

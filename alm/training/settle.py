@@ -87,13 +87,13 @@ def _as_decided(config: RunConfig, out: Path, on_event: Listener, *, has_budget:
     own, asked = run.read_config(out), run.read_metadata(out).asked
     if has_budget:
         steps = f"{own.training.max_steps:,} steps"
-        on_event(Noted(f"`{out}` keeps its {steps} and what was chosen with them: a budget counts when a run begins"))
+        on_event(Noted(f"`{out}` keeps its {steps} and related settings: a budget only applies when a run starts"))
     found = kept(config, own, asked, has_budget=has_budget)
     if found.training.micro_batch_size != config.training.micro_batch_size:
         on_event(
             Noted(
                 f"micro-batches stay at {found.training.micro_batch_size} sequences, as "
-                f"{config.training.micro_batch_size} did not fit: the bits are those of a run that was not stopped"
+                f"{config.training.micro_batch_size} did not fit: the result is bit for bit that of an unstopped run"
             )
         )
     return found, still_asked(found, own, asked)
@@ -102,7 +102,7 @@ def _as_decided(config: RunConfig, out: Path, on_event: Listener, *, has_budget:
 def _refuse_or_pass(out: Path, resume: Resume) -> None:
     if resume == "never" and run.exists(out):
         raise ConfigError(
-            f"`{out}` holds a run already", hint=f"name another folder: `--out {quoted(run.free_name(out))}`"
+            f"`{out}` already holds a run", hint=f"name another folder: `--out {quoted(run.free_name(out))}`"
         )
     if isinstance(resume, Path):
         _refuse_stranger(out, resume)
@@ -121,7 +121,7 @@ def _refuse_stranger(out: Path, checkpoint: Path) -> None:
     if checkpoint.resolve().parent != out.resolve():
         raise ConfigError(
             f"`{checkpoint}` is not a checkpoint of the run in `{out}`",
-            hint=f"resume it where it lies: `--resume {quoted(checkpoint)} --out {quoted(checkpoint.parent)}`",
+            hint=f"resume it in its own folder: `--resume {quoted(checkpoint)} --out {quoted(checkpoint.parent)}`",
         )
 
 
@@ -166,7 +166,7 @@ def _check_lineage(metadata: RunMetadata, packed: PackedData, out: Path) -> None
     ):
         if before != now:
             raise ArtifactError(
-                f"`{out}` was begun on other data than `{packed.folder}`\n"
+                f"`{out}` was started on other data than `{packed.folder}`\n"
                 f"  {what} of the run   {before[: artifacts.SHORT_HASH]}\n"
                 f"  {what} of the data  {now[: artifacts.SHORT_HASH]}",
                 hint=f"start another run with `--out {quoted(run.free_name(out))}`",

@@ -72,7 +72,7 @@ class Skips:
         step = self._state.step
         return AlmError(
             f"the loss or gradient is no longer finite: {number} steps in a row were skipped, up to step {step}; "
-            "weights and checkpoints are those of before",
-            hint=f"look at a batch with `alm data show --run {quoted(self._metrics.run)} --step {step}`, or start "
+            "weights and checkpoints are those from before",
+            hint=f"show a batch with `alm data show --run {quoted(self._metrics.run)} --step {step}`, or start "
             "another run with a lower rate: `--set optim.lr=...`",
         )

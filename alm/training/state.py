@@ -1,4 +1,4 @@
-"""What training changes: weights, optimizer, step. Making it, and turning it into a checkpoint and back."""
+"""The state of training (weights, optimizer, step): creating it, and converting it to a checkpoint and back."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _INIT_HINT = "`alm pretrain --init CHECKPOINT --out RUN`"
 
 @dataclass
 class TrainState:
-    """`step` counts finished updates, those among them that were skipped too.
+    """Weights, optimizer and counters of a run.
 
-    `is_whole` is false while an update is under way: what it leaves when it fails must not be saved. `sharing` is how
-    the ranks train `model` together. `scaler` is there in fp16.
+    `step` counts finished updates, including skipped ones. `is_whole` is false during an update: the state that a
+    failed update leaves must not be saved. `sharing` is how the ranks train `model` together. `scaler` is set in fp16.
     """
 
     model: Transformer
@@ -43,12 +43,12 @@ class TrainState:
     is_whole: bool = True
 
     def is_finite(self) -> bool:
-        """Whether every weight of this rank is a number: an update after a finite loss may overflow."""
+        """Whether every weight of this rank is finite: an update after a finite loss may still overflow."""
         return all(bool(torch.isfinite(local(parameter)).all()) for parameter in self.model.parameters())
 
 
 def fresh(config: RunConfig, choice: Choice, world: World | None = None, *, seq_len: int = 1) -> TrainState:
-    """A state at step 0, of one process where there is no `world`; ranks warm up with sequences of `seq_len`.
+    """Return a state at step 0, for one process without a `world`; ranks warm up with sequences of `seq_len`.
 
     The weights depend on the seed alone, not on the device or the ranks.
     """
@@ -56,7 +56,7 @@ def fresh(config: RunConfig, choice: Choice, world: World | None = None, *, seq_
     model = Transformer(config.model)
     initialize(model, seed=config.training.seed)
     if config.training.parallel != "fsdp" or world.size == 1:
-        model.to(choice.device)  # otherwise each block goes there when it has been cut up
+        model.to(choice.device)  # with fsdp each block moves when it is sharded: the device may not hold all of them
     sharing = share(model, config, world, forward=compiled(model, enabled=config.training.compile is True))
     optimizer = kinds.module_of(config.optim).build(config.optim, model)
     sharing.warm_up(choice, shape=(config.training.micro_batch_size, seq_len))
@@ -64,14 +64,14 @@ def fresh(config: RunConfig, choice: Choice, world: World | None = None, *, seq_
 
 
 def compiled(model: Transformer, *, enabled: bool) -> Callable[..., torch.Tensor]:
-    """The model's forward, through torch.compile when asked for."""
+    """Return the model's forward, through `torch.compile` if `enabled`."""
     return torch.compile(model) if enabled else model
 
 
 def restore_(state: TrainState, checkpoint: Checkpoint, choice: Choice) -> None:
-    """Put `checkpoint` into `state`; `ArtifactError` unless it has the weights and moments of it, and random states.
+    """Load `checkpoint` into `state`; raise `ArtifactError` unless its weights, moments and random states fit.
 
-    The random state is restored for what may draw from it; dropout does not, its masks follow from the step.
+    Dropout does not draw from the restored random state: its masks follow from the step.
     """
     put_weights_(state.model, checkpoint.model)
     updates = checkpoint.step - checkpoint.skipped_steps
@@ -82,19 +82,19 @@ def restore_(state: TrainState, checkpoint: Checkpoint, choice: Choice) -> None:
     if state.scaler is not None and checkpoint.loss_scaler is not None:
         state.scaler.restore_(checkpoint.loss_scaler)
     rank = state.sharing.world.rank
-    # Made by fewer ranks: what they draw decides nothing, and need not be the same.
+    # A checkpoint of fewer ranks has fewer states. No result depends on them, so ranks may share one.
     if not checkpoint.rng:
-        raise _unfit("it has no random state", hint=f"begin with its weights: {_INIT_HINT}")
+        raise _unfit("it has no random state", hint=f"start another run from its weights: {_INIT_HINT}")
     _restore_random(checkpoint.rng[rank % len(checkpoint.rng)], choice.device)
 
 
 def put_weights_(model: Transformer, weights: Mapping[str, torch.Tensor]) -> None:
-    """Put whole `weights` into `model`, of which this rank may have a part; `ArtifactError` where they are not its."""
+    """Load full `weights` into `model`, of which this rank may have a part; `ArtifactError` if they do not fit."""
     own = dict(model.state_dict())
     shapes = [{name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (own, weights)]
     faults = mismatches(*shapes)
     if faults:
-        raise _unfit("\n  ".join(["its weights are not those of the model:", *faults]))
+        raise _unfit("\n  ".join(["its weights do not match the model:", *faults]))
     model.load_state_dict({name: parted(tensor, own[name]) for name, tensor in weights.items()})
 
 
@@ -103,7 +103,7 @@ def _unfit(reason: str, *, hint: str = "resume an older one with `--resume`") ->
 
 
 def _parted_moments(saved: Values, optimizer: torch.optim.Optimizer) -> Values:
-    """The optimizer's state of a checkpoint, each tensor cut as its parameter is."""
+    """Return the optimizer state of a checkpoint, with each tensor sharded like its parameter."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state = {
         index: {name: parted(_as_long(value, parameters[index]), parameters[index]) for name, value in moments.items()}
@@ -113,13 +113,13 @@ def _parted_moments(saved: Values, optimizer: torch.optim.Optimizer) -> Values:
 
 
 def _as_long(value: Any, parameter: torch.Tensor) -> Any:  # Any: a state may hold plain values
-    """Moments of a table of tokens, with zeros for its rows that are no tokens."""
+    """Return the moments of an embedding table, with zeros for its padding rows."""
     is_moment = isinstance(value, torch.Tensor) and value.dim() == parameter.dim() == 2
     return with_rows(value, len(parameter)) if is_moment else value
 
 
 def _without_padding(saved: Values, state: TrainState) -> Values:
-    """A whole optimizer's state with as many rows in a table's moments as there are tokens, like the weights."""
+    """Return a full optimizer state without the padding rows of embedding tables, like the saved weights."""
     parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     rows = table_rows(state.model)
     for index, moments in saved["state"].items():
@@ -140,7 +140,8 @@ def snapshot(
     data_sha256: str,
     alone: bool = False,
 ) -> Checkpoint:
-    """`state` as a checkpoint, whole on the main rank. Ranks call it together, or `alone` after an error.
+    """Return `state` as a checkpoint, complete on the main rank. All ranks call it together, or one `alone` after an
+    error.
 
     It shares the tensors: copy or write it before the next step.
     """
@@ -162,7 +163,7 @@ def snapshot(
 
 
 def _whole_memory(tensors: Values) -> Values:
-    """A part of a tensor is copied: a file would hold all of it."""
+    """Copy tensors that are views of larger ones: `torch.save` writes the complete storage behind a view."""
     return {
         name: tensor.clone() if tensor is not None and tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
         for name, tensor in tensors.items()
@@ -182,4 +183,4 @@ def _restore_random(states: dict[str, Any], device: torch.device) -> None:  # An
         if device.type == "cuda" and "cuda" in states:
             torch.cuda.set_rng_state(states["cuda"].cpu(), device)
     except (KeyError, RuntimeError) as error:
-        raise _unfit(f"its random state (`rng`) is not one of this PyTorch ({', '.join(states)})") from error
+        raise _unfit(f"its random state (`rng`) does not fit this PyTorch ({', '.join(states)})") from error

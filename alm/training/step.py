@@ -17,9 +17,9 @@ from alm.training.state import TrainState
 
 @dataclass(frozen=True)
 class StepResult:
-    """Scalars of all ranks, on the device: reading them waits for it. `loss` is nats per target token.
+    """Scalars over all ranks, on the device: reading them waits for it. `loss` is in nats per target token.
 
-    Where `is_finite` is false the update was left out; where `overflowed` is true, a smaller loss scale may mend that.
+    If `is_finite` is false, the update was skipped; if `overflowed` is true, a smaller loss scale may fix that.
     """
 
     loss: torch.Tensor
@@ -40,15 +40,16 @@ def train_step(
     should_stop: Callable[[], bool],
     z_weight: float = 0.0,
 ) -> StepResult | None:
-    """Update `state` with the gradients of all `micro_batches`; None, and no update, when asked to stop.
+    """Update `state` with the gradients of all `micro_batches`; return None, without an update, when asked to stop.
 
-    `micro_batches` are those of this rank, which has as many sequences as every other. `lr_factor` scales every group's
-    peak rate. Losses are summed and divided by `targets`, the number of target tokens of the whole step over all ranks,
-    so every token weighs the same however the step is cut up. `z_weight` is that of `alm.model.loss.losses`.
-    `should_stop` has to answer alike on every rank.
+    `micro_batches` are those of this rank; every rank has the same number of sequences. `lr_factor` scales every
+    group's peak rate. Losses are summed and divided by `targets`, the number of target tokens in the step over all
+    ranks, so every token weighs the same however the step is split. `z_weight` is that of `alm.model.loss.losses`.
+    `should_stop` must return the same answer on every rank.
     """
     losses = []
-    place = state.sharing.world.rank * sum(len(batch.inputs) for batch in micro_batches)  # in the step, of all ranks
+    # The position of a sequence in the global step. Dropout is keyed by it, so masks do not depend on the split.
+    place = state.sharing.world.rank * sum(len(batch.inputs) for batch in micro_batches)
     state.model.train()
     state.sharing.begin()
     for number, batch in enumerate(micro_batches):
@@ -62,11 +63,11 @@ def train_step(
     if state.scaler is not None:
         state.scaler.unscale_(state.model.parameters())
     norm = clip_(state.model.parameters(), clip_norm)
-    # One answer for the whole step: both are sums over all ranks, who agree on it.
+    # One answer for the step: both are sums over all ranks, so all ranks get the same one.
     is_finite = torch.isfinite(total) & torch.isfinite(norm)
     for group in state.optimizer.param_groups:
         group["lr"] = group[PEAK_LR] * lr_factor
-    state.is_whole = False
+    state.is_whole = False  # an error inside the update leaves half of the weights changed: these must not be saved
     _update(state.optimizer, is_finite)
     overflowed = torch.zeros_like(is_finite)
     if state.scaler is not None:
@@ -77,10 +78,10 @@ def train_step(
 
 
 def _update(optimizer: torch.optim.Optimizer, is_finite: torch.Tensor) -> None:
-    """Step `optimizer`, or leave its moments and the weights as they are, to the bit.
+    """Step `optimizer`, or leave its moments and the weights unchanged, to the bit.
 
-    An accelerator is not waited for where the optimizer decides there by itself, as PyTorch's fused ones do for
-    `torch.amp.GradScaler`.
+    This does not wait for an accelerator if the optimizer can decide on the device, as PyTorch's fused optimizers do
+    for `torch.amp.GradScaler`.
     """
     if not _decides_itself(optimizer, is_finite.device):
         if bool(is_finite):
@@ -92,12 +93,12 @@ def _update(optimizer: torch.optim.Optimizer, is_finite: torch.Tensor) -> None:
 
 
 def _decides_itself(optimizer: torch.optim.Optimizer, device: torch.device) -> bool:
-    """Whether the kernels look by themselves. A CPU is asked at no cost; of Metal nobody here could try it."""
+    """Whether the kernels check by themselves. Asking a CPU costs nothing; on Metal this is untested."""
     return device.type == "cuda" and bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
 def _dropout_keys(state: TrainState, batch: MicroBatch, *, seed: int, first: int) -> torch.Tensor | None:
-    """What decides which values of each sequence are dropped: its place in the step, not its micro-batch."""
+    """Return the dropout key of each sequence, from its place in the step and not in its micro-batch."""
     if not state.model.config.dropout:
         return None
     keys = step_keys(len(batch.inputs), seed=seed, step=state.step, first=first)
@@ -116,13 +117,14 @@ def _backward(
     inputs = batch.inputs.to(choice.device, non_blocking=True)
     wanted = batch.targets.to(choice.device, non_blocking=True)
     scale = 1.0 if state.scaler is None else state.scaler.scale
-    # The loss makes gradients in its forward pass: the scale has to be in there.
+    # The loss computes gradients in its forward pass, so the scale must be part of it.
     divisor = max(targets, 1) / scale
     with autocast(choice.device, choice.precision):
         total, nats, auxiliary = state.sharing.loss(inputs, wanted, divisor=divisor, z_weight=z_weight, keys=keys)
-    # Weighted as this micro-batch is in the step. What is reported is the loss of the text alone.
+    # The auxiliary loss is a mean per token: weight it by this micro-batch's share of the step's targets. Only the loss
+    # of the text is reported.
     whole = total if auxiliary is None else total + auxiliary * (batch.target_count() / targets * scale)
-    if state.sharing.scale != 1:
+    if state.sharing.scale != 1:  # DDP and FSDP average over ranks; the sum is wanted
         whole = whole * state.sharing.scale
     whole.backward()  # type: ignore[no-untyped-call]
     return nats / scale

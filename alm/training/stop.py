@@ -1,4 +1,4 @@
-"""Asking a run to stop: signals and a time limit become a flag that the loop looks at between micro-batches."""
+"""Requests to stop a run: signals and a time limit become a flag that the loop checks between micro-batches."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from alm.errors import EXIT_AGAIN, EXIT_INTERRUPTED, EXIT_TERMINATED, StoppedErr
 
 
 class Reason(Enum):
-    """Why a run ends early: what is said of it, and the exit code.
+    """Reason why a run ends early: the word for messages, and the exit code.
 
     SIGUSR1 and the time limit are how a scheduler asks for the machine back: the exit code says that the run is not
-    finished and wants to be started again. So that this cannot go on for ever, each start does a step at least:
-    SIGUSR1 waits for it, and a time limit that does not is an error (`ending.out_of_time`).
+    finished and should be started again. To avoid an endless loop of starts, each start does at least one step:
+    SIGUSR1 waits for it, and a time limit that ends before it is an error (`ending.out_of_time`).
     """
 
     INTERRUPTED = ("interrupted", EXIT_INTERRUPTED)
@@ -41,7 +41,7 @@ _REASONS = {"SIGINT": Reason.INTERRUPTED, "SIGTERM": Reason.TERMINATED, "SIGUSR1
 
 
 class Agreement:
-    """Whether to stop, asked by all ranks together: `reason` is that of one of them, the same on every rank."""
+    """Decision to stop that all ranks make together: `reason` is that of one of them, the same on every rank."""
 
     def __init__(self, requests: StopRequests, world: World) -> None:
         self._requests = requests
@@ -56,12 +56,12 @@ class Agreement:
 
 
 class StopRequests:
-    """While this context lasts, the first signal, or `deadline` (of `time.monotonic`), sets `reason`.
+    """Context in which the first signal, or `deadline` (of `time.monotonic`), sets `reason`.
 
     `has_progressed` says whether this start has done a step; until then SIGUSR1 sets no `reason`.
 
-    A second SIGINT stops at once. Outside the main thread, where Python allows no handlers, there are no signals.
-    Windows has no SIGUSR1.
+    SIGINT after an earlier signal stops at once. Outside the main thread Python allows no handlers, so signals are not
+    caught. Windows has no SIGUSR1.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class StopRequests:
 
     @property
     def reason(self) -> Reason | None:
-        """Why to stop, None while there is no reason to."""
+        """Reason to stop, or None."""
         signalled = self._signalled
         if signalled is Reason.ASKED and not self._has_progressed():
             signalled = None
@@ -104,7 +104,7 @@ class StopRequests:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signalled is not None and number == signal.SIGINT:
-            raise StoppedError("stopped at once: what the last checkpoint holds is all there is")
+            raise StoppedError("stopped at once: steps after the last checkpoint are lost")
         if self._signalled is None:
             self._on_request()
         self._signalled = _REASONS[signal.Signals(number).name]

@@ -81,7 +81,7 @@ class Timekeeper:
         steps = found.training.max_steps
         is_changed, self._is_late = _is_worth_it(steps, before, step), steps > wanted
         if is_changed or (self._is_late and not was_late):
-            said = f"a step takes {each:.3g} s now: {wanted:,} steps instead of {before:,} end in time"
+            said = f"a step takes {each:.3g} s now: {wanted:,} steps instead of {before:,} fit in the time"
             late = self._pace.left(found, step, step_seconds=each) - seconds
             also = f", but the learning rates so far need {steps:,}, {late:,.0f} seconds more"
             self._on_event(Noted(said + also if self._is_late else said))

@@ -1,4 +1,4 @@
-"""Scoring held-out text in bits per byte, which compares across tokenizers.
+"""Scores held-out text in bits per byte, which can be compared across tokenizers.
 
 Bits per byte = sum of -log2 p(token) / sum of the UTF-8 bytes of the tokens, over tokens that stand
 for bytes: the end-of-text token stands for none and counts in neither sum.
@@ -24,7 +24,7 @@ from alm.training.parallel import Sharing
 
 @dataclass(frozen=True)
 class Score:
-    """`loss` in nats per target token of the same rows; `margin` as `interval.margin` has it."""
+    """`loss` is in nats per target token of the same rows; `margin` is that of `interval.margin`."""
 
     loss: float
     bits_per_byte: float
@@ -32,10 +32,11 @@ class Score:
 
 
 def rows_for(stream: TokenStream, bytes_per_id: NDArray[np.int32], *, wanted_bytes: int) -> Positions:
-    """Rows of `stream` that hold `wanted_bytes` bytes of text, or all of them when it holds fewer.
+    """Return rows of `stream` that hold `wanted_bytes` bytes of text, or all rows if it holds fewer.
 
-    Spread over the whole stream, so that every source has its share, and the same for every run.
+    They are spread over the stream, so that every source has its share, and are the same for every run.
     """
+    # A fixed seed, not the run's: scores of runs with other seeds stay comparable.
     rows = permute(np.arange(stream.sequences), size=stream.sequences, seed=0, epoch=0)
     seen = 0
     for taken, row in enumerate(rows, start=1):
@@ -57,10 +58,10 @@ def validate(
     choice: Choice,
     should_stop: Callable[[], bool] = bool,
 ) -> Score | None:
-    """The score of `rows` of `stream`, which ranks share, or None when asked to stop.
+    """Return the score of `rows` of `stream`, shared by the ranks, or None when asked to stop.
 
-    The same bits at any number of ranks: micro-batches are the same, and sums of rows are added up in their order.
-    Leaves the model in training mode as it was.
+    The score has the same bits at any number of ranks: micro-batches are the same, and sums of rows are added up in
+    their order. The model's training mode is restored.
     """
     was_training = sharing.objective.training
     sharing.objective.eval()
@@ -82,24 +83,26 @@ def _sums(
     choice: Choice,
     should_stop: Callable[[], bool],
 ) -> torch.Tensor | None:
-    """(rows, 4) float64: what `_row_sums` says of each, on every rank; None when asked to stop."""
+    """Return (rows, 4) float64, the `_row_sums` of each row, on every rank; None when asked to stop."""
     world, widths = sharing.world, torch.from_numpy(bytes_per_id.astype(np.int64))
     sums = torch.zeros(len(rows), 4, dtype=torch.float64)
     starts = range(0, len(rows), micro_batch_size)
     for first in range(0, len(starts), world.size):
         if should_stop():
             return None
-        # Where nothing is left, a rank repeats the last: with FSDP every forward takes all ranks.
+        # A rank without work repeats the last micro-batch: with FSDP every forward needs all ranks.
         own = first + world.rank
         part = slice(start := starts[min(own, len(starts) - 1)], start + micro_batch_size)
         found = _row_sums(sharing, micro_batch(stream, rows[part]), widths, choice)
         if own < len(starts):
             sums[part] = found
-    return world.sum_(sums)  # a row is zero on all ranks but one: nothing is rounded
+    return world.sum_(sums)  # each row is zero on all ranks but one, so the sum rounds nothing
 
 
 def _row_sums(sharing: Sharing, batch: MicroBatch, widths: torch.Tensor, choice: Choice) -> torch.Tensor:
-    """(B, 4) float64 on the CPU, of each row: nats, targets, nats of those that stand for bytes, and these bytes."""
+    """Return (B, 4) float64 on the CPU, for each row: nats, targets, nats of targets that stand for bytes, and these
+    bytes.
+    """
     with autocast(choice.device, choice.precision):
         losses = sharing.token_losses(batch.inputs.to(choice.device), batch.targets.to(choice.device))
     losses, is_target = losses.cpu().double(), batch.targets != NO_TARGET

@@ -110,7 +110,7 @@ def test_no_whole_checkpoint_at_all_is_told(tmp_path: Path) -> None:
     events: list[Event] = []
     assert newest(tmp_path, on_event=events.append) is None
     assert isinstance(events[-1], Warned)
-    assert "begins again at step 0" in events[-1].message
+    assert "starts again at step 0" in events[-1].message
 
 
 def test_the_hash_taken_while_writing_is_that_of_the_file(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path: Path,
 def test_a_truncated_file_without_any_check_is_still_a_clear_error(tmp_path: Path) -> None:
     path = save_checkpoint(checkpoint(1), tmp_path)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ArtifactError, match="is not a whole checkpoint"):
+    with pytest.raises(ArtifactError, match="is not a complete checkpoint"):
         load_checkpoint(path)
 
 

@@ -612,7 +612,7 @@ def test_one_memory_is_not_made_into_many(genuine: Path, tmp_path: Path) -> None
     path = placed(tmp_path, saved({**values_of(genuine), "optimizer": {"state": shared}}), genuine)
     refusals = check_read(path, genuine)
     assert len(refusals) == len(READERS)
-    assert all("bytes together, and its file" in refusal for refusal in refusals)
+    assert all("bytes together, but its file" in refusal for refusal in refusals)
 
 
 def test_tensors_that_do_not_fit_in_memory_are_not_made(genuine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -620,7 +620,7 @@ def test_tensors_that_do_not_fit_in_memory_are_not_made(genuine: Path, monkeypat
     monkeypatch.setattr(available, "memory_bytes", lambda: 1000)
     refusals = check_read(genuine, genuine)
     assert len(refusals) == len(READERS)
-    assert all("GB of memory are left" in refusal for refusal in refusals)
+    assert all("GB of memory are free" in refusal for refusal in refusals)
 
 
 @pytest.mark.parametrize(
@@ -649,14 +649,14 @@ def test_the_step_inside_must_be_the_one_that_was_promised(genuine: Path, tmp_pa
     path = placed(tmp_path, saved({**values_of(genuine), "step": 4}), genuine)
     refusals = check_read(path, genuine)
     assert len(refusals) == len(READERS)
-    assert all("its step is 4, and 3 was promised" in refusal for refusal in refusals)
-    with pytest.raises(ArtifactError, match="its step is 3, and 8 was promised"):
+    assert all("its step is 4, but 3 was expected" in refusal for refusal in refusals)
+    with pytest.raises(ArtifactError, match="its step is 3, but 8 was expected"):
         load_checkpoint(genuine, step=8)
 
 
 def test_metadata_given_in_place_of_a_checkpoint_is_not_read(genuine: Path) -> None:
     for read in (verify, load_checkpoint):
-        with pytest.raises(ArtifactError, match="is metadata, a checkpoint is needed") as caught:
+        with pytest.raises(ArtifactError, match="is metadata, not a checkpoint") as caught:
             read(genuine.with_suffix(".json"))
         assert "rm " not in str(caught.value.hint)
 

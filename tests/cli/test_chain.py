@@ -281,7 +281,7 @@ def test_a_signal_saves_and_prints_the_command_that_resumes(
         rest = process.stderr.read()
     assert process.returncode == code
     assert "Traceback" not in rest
-    assert "Hint: run `alm pretrain --resume runs/long/ckpt-last.pt` to go on" in rest
+    assert "Hint: run `alm pretrain --resume runs/long/ckpt-last.pt` to continue" in rest
     assert list((trained / "runs/long").glob("ckpt-step*-interrupt.pt"))
     assert run("info", "runs/long")[0] == 0
 
@@ -320,7 +320,7 @@ def test_sources_are_mixed_by_weight_and_many_epochs_are_told(trained: Path, run
     assert "all sources seen" in out
     code, _, err = run("pretrain", *SMALL, "--out", "runs/other", "--set", "data.mixture={other: 1}")
     assert code == 2
-    assert "names `other`, which has no sequences here (sources that have: my-texts)" in err
+    assert "names `other`, which has no sequences here (sources with sequences: my-texts)" in err
     for key in ("num_workers", "workers"):
         code, _, err = run("pretrain", *SMALL, "--out", "runs/other", "--set", f"data.{key}=4")
         assert code == 2

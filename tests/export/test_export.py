@@ -196,7 +196,7 @@ def test_without_its_data_a_run_has_no_held_out_text(trained: Path, tmp_path: Pa
     shutil.copytree(trained, run)
     assert held_out.held_out(load_source(run / "ckpt-last.pt")) is None
     page = page_of(run, tmp_path / "out")
-    assert "its sources cannot be told" in page
+    assert "its sources are unknown" in page
     shutil.copytree(trained.parent.parent / "packed", tmp_path / "packed")
     assert held_out.held_out(load_source(run / "ckpt-last.pt")) is not None
     path = tmp_path / "packed/metadata.json"

@@ -179,9 +179,9 @@ def test_the_lineage_reaches_sources_and_says_when_it_does_not(tmp_path: Path) -
     (tmp_path / "made" / "clean" / "s.json").unlink()
     assert "clean text not found" in Tags(made(run)).text
     (packed / "metadata.json").write_bytes((packed / "metadata.json").read_bytes() + b"\n")
-    assert "holds other data now" in Tags(made(run)).text
+    assert "now holds other data" in Tags(made(run)).text
     (packed / "metadata.json").unlink()
-    assert "is not here any more" in Tags(made(run)).text
+    assert "is missing or cannot be read" in Tags(made(run)).text
 
 
 def test_only_its_own_page_is_replaced(tmp_path: Path) -> None:

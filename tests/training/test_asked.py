@@ -146,7 +146,7 @@ def test_a_resume_with_the_same_flags_never_tries_what_did_not_fit(data: Path, t
     begun(data, out, wanted)
     pretrain(wanted, data=data, out=out, on_event=events.append)
     assert said(events) == [
-        "micro-batches stay at 2 sequences, as 4 did not fit: the bits are those of a run that was not stopped"
+        "micro-batches stay at 2 sequences, as 4 did not fit: the result is bit for bit that of an unstopped run"
     ]
     assert said(events, Warned) == []
     through, resumed = (
@@ -197,7 +197,7 @@ def test_a_setting_that_is_new_is_honoured_or_refused_beside_a_budget(data: Path
     assert run.read_config(out) == own.model_copy(
         update={"validation": own.validation.model_copy(update={"interval": 5})}
     )
-    with pytest.raises(ConfigError, match="begun with another configuration\n  scheduler.warmup_steps  2 -> 4"):
+    with pytest.raises(ConfigError, match="started with another configuration\n  scheduler.warmup_steps  2 -> 4"):
         pretrain(config(scheduler__warmup_steps=4), data=data, out=out, finish_by=finish_by)
 
 
@@ -206,7 +206,7 @@ def test_settings_that_do_not_go_together_with_what_was_chosen_are_told(data: Pa
     wanted = config(scheduler__kind="wsd", scheduler__warmup_steps=20)
     begun(data, tmp_path / "run", wanted, finish_by=1022.0)
     other = config(scheduler__kind="wsd", scheduler__warmup_steps=0, scheduler__decay_fraction=1.0)
-    with pytest.raises(ConfigError, match="begun with another configuration") as caught:
+    with pytest.raises(ConfigError, match="started with another configuration") as caught:
         pretrain(other, data=data, out=tmp_path / "run", finish_by=1022.0)
     assert "scheduler.decay_fraction  0.4 -> 1.0" in caught.value.message
     longer = config(scheduler__kind="wsd", scheduler__warmup_steps=15)

@@ -265,7 +265,7 @@ def test_a_budget_chooses_the_steps_and_a_resumed_run_keeps_them(data: Path, tmp
     events.clear()
     pretrain(wanted, data=data, out=out, finish_by=1000 + 500.0, on_event=events.append)
     assert run.read_config(out) == chosen
-    kept = f"`{out}` keeps its 20 steps and what was chosen with them: a budget counts when a run begins"
+    kept = f"`{out}` keeps its 20 steps and related settings: a budget only applies when a run starts"
     assert next(event.message for event in events if isinstance(event, Noted)) == kept
     pretrain(wanted, data=data, out=out, resume=out / "ckpt-step000010.pt", finish_by=1000 + 500.0)
     assert run.read_config(out) == chosen

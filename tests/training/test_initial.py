@@ -136,7 +136,7 @@ def test_killed_before_its_first_checkpoint_it_begins_there_again(
     for left in cut.glob("ckpt-*"):
         left.unlink()
     save_checkpoint(load_checkpoint(whole / LAST_NAME), init.parent)  # another one by the same name
-    with pytest.raises(ArtifactError, match="is another checkpoint now than when the run began from it"):
+    with pytest.raises(ArtifactError, match="is not the checkpoint that the run started from"):
         pretrain(run_config(), data=data, out=cut)
     init.unlink()
     with pytest.raises(ArtifactError, match="does not exist"):
@@ -204,10 +204,10 @@ def test_a_run_that_began_otherwise(data: Path, uninterrupted: Path, start: Path
     out = tmp_path / "run"
     pretrain(run_config(), data=data, out=out, init=start)
     error = refusal(ConfigError, run_config(), data=data, out=out, init=uninterrupted / LAST_NAME)
-    assert f"`{out}` began from `../start/{LAST_NAME}`" in error.message
+    assert f"`{out}` started from `../start/{LAST_NAME}`" in error.message
     shutil.copytree(uninterrupted, tmp_path / "plain")
     error = refusal(ConfigError, run_config(), data=data, out=tmp_path / "plain", init=start)
-    assert "began with random weights" in error.message
+    assert "started with random weights" in error.message
 
 
 def test_a_damaged_checkpoint(data: Path, start: Path, tmp_path: Path) -> None:

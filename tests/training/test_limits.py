@@ -43,7 +43,7 @@ def test_half_of_what_failed_is_taken_next_time_and_told() -> None:
     assert isinstance(event, Warned)
     assert "micro-batches of 8 sequences did not fit here before" in event.message
     place = limits.cache_folder() / limits.NAME
-    assert event.hint == f"`--set training.micro_batch_size=4` says so too; this is remembered in {place}"
+    assert event.hint == f"`--set training.micro_batch_size=4` has the same effect; the limit is stored in {place}"
     assert capped(config, ranks=4)[0] == (3, 8)
     assert capped(run_config(training__micro_batch_size=16, training__gradient_accumulation=1))[0] == (4, 4)
     for smaller in (4, 6, 7):  # not known not to fit

@@ -49,7 +49,7 @@ def test_a_line_that_is_no_row_is_told_once_and_left_out(tmp_path: Path, garbage
     path.write_bytes(b"\n".join([FIRST, b"", garbage, LAST, b""]))
     assert metrics.read(tmp_path) == ROWS
     assert metrics.split(tmp_path, after=2, on_event=events.append) == (FIRST + b"\n", LAST + b"\n")
-    assert events == [Warned(f"line 3 of `{path}` is no row, and is left out", None)]
+    assert events == [Warned(f"line 3 of `{path}` is not a row, and is left out", None)]
     path.write_bytes(FIRST + b"\n")
     assert metrics.split(tmp_path, after=2) is None
 
@@ -58,7 +58,7 @@ def test_many_lines_that_are_no_rows_are_one_warning(tmp_path: Path) -> None:
     path, events = tmp_path / metrics.NAME, list[Event]()
     path.write_bytes(b"".join(b"x\n" if number % 2 else FIRST + b"\n" for number in range(1, 15)))
     metrics.read(tmp_path, on_event=events.append)
-    assert events == [Warned(f"lines 1, 3, 5, 7, 9 and 2 more of `{path}` are no rows, and are left out", None)]
+    assert events == [Warned(f"lines 1, 3, 5, 7, 9 and 2 more of `{path}` are not rows, and are left out", None)]
 
 
 @pytest.mark.parametrize("name", [metrics.NAME, samples.NAME])
@@ -70,7 +70,7 @@ def test_a_run_with_a_garbage_line_is_resumed_and_keeps_all_else(tmp_path: Path,
     (run / name).write_bytes(b"".join([*lines[:2], b'{"step": 1, "lo\n', *lines[2:]]))
     events: list[Event] = []
     pretrain(config, data=data, out=run, resume=run / "ckpt-step000008.pt", on_event=events.append)
-    assert events.count(Warned(f"line 3 of `{run / name}` is no row, and is left out", None)) == 1
+    assert events.count(Warned(f"line 3 of `{run / name}` is not a row, and is left out", None)) == 1
     for each in (metrics.NAME, samples.NAME):
         found, wanted = (metrics.without_clock(metrics.read(folder, name=each)) for folder in (run, tmp_path / "whole"))
         assert found == wanted

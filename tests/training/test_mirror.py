@@ -284,7 +284,7 @@ def test_a_sink_that_fails_is_warned_of_once_and_the_run_goes_on(
     monkeypatch.setenv("FAIL_AT", "4")
     events = trained(packed, tmp_path / "run", "wandb", "trackio")
     [warning] = [event for event in events if isinstance(event, Warned)]
-    assert warning.message == "the sink `wandb` failed, and gets nothing more: ConnectionError: the network is gone"
+    assert warning.message == "the sink `wandb` failed and is disabled: ConnectionError: the network is gone"
     assert "metrics.jsonl" in str(warning.hint)
     assert metrics.read(tmp_path / "run")[-1]["step"] == 12
     assert max(call[1] for call in told(calls) if call[0] == "log") == 12  # of the other one

@@ -441,7 +441,7 @@ def test_all_differences_are_shown_at_once(data: Path, uninterrupted: Path) -> N
     assert caught.value.message.splitlines()[1:] == [
         "  model.d_model  16 -> 32",
         "  optim.lr       0.01 -> 0.5",
-        "  and with these changes, which are allowed:",
+        "  these other changes are allowed:",
         "  training.keep_last  3 -> 9",
     ]
     assert {path.name: path.stat().st_mtime_ns for path in uninterrupted.iterdir()} == before
@@ -454,7 +454,7 @@ def test_what_resuming_changes_is_told(data: Path, tmp_path: Path) -> None:
     pretrain(changed, data=data, out=tmp_path / "run", on_event=events.append)
     notes = [event.message for event in events if isinstance(event, Noted)]
     assert notes == [
-        "resuming with another configuration\n  training.max_steps   12 -> 14\n  training.keep_every  None -> 7"
+        "resuming with changed settings\n  training.max_steps   12 -> 14\n  training.keep_every  None -> 7"
     ]
     assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["training"]["keep_every"] == 7
 

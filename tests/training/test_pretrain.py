@@ -304,12 +304,12 @@ def test_another_configuration_is_refused_with_what_differs(data: Path, uninterr
 
 def test_other_data_is_refused(uninterrupted: Path, tmp_path: Path) -> None:
     other = write_packed(tmp_path, seed=5)[0]
-    with pytest.raises(ArtifactError, match="was begun on other data"):
+    with pytest.raises(ArtifactError, match="was started on other data"):
         pretrain(run_config(), data=other, out=uninterrupted)
 
 
 def test_never_refuses_a_folder_with_a_run(data: Path, uninterrupted: Path) -> None:
-    with pytest.raises(ConfigError, match="holds a run already") as caught:
+    with pytest.raises(ConfigError, match="already holds a run") as caught:
         pretrain(run_config(), data=data, out=uninterrupted, resume="never")
     assert caught.value.hint == f"name another folder: `--out {uninterrupted}-2`"
 

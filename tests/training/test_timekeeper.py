@@ -211,7 +211,7 @@ def test_the_length_follows_the_machine(
     if expected is None:
         assert said == []
     else:
-        assert said == [f"a step takes {step_seconds:.3g} s now: {expected} steps instead of 40 end in time"]
+        assert said == [f"a step takes {step_seconds:.3g} s now: {expected} steps instead of 40 fit in the time"]
 
 
 def test_between_looks_and_without_a_budget_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +240,7 @@ def test_where_the_time_is_over_the_run_ends_as_early_as_its_schedule_allows(mon
     # Of 28 steps 11 decay, and the first of these is still at the peak: 18 are as they were. Of 27 they are 17.
     assert changed.training.max_steps == 28
     assert said == [
-        "a step takes 2 s now: 21 steps instead of 40 end in time, but the learning rates so far need 28, "
+        "a step takes 2 s now: 21 steps instead of 40 fit in the time, but the learning rates so far need 28, "
         "14 seconds more"
     ]
 
@@ -398,7 +398,7 @@ def test_a_run_that_was_changed_is_one_that_had_its_length_from_the_start(
     pretrain(own, data=data, out=tmp_path / "other")
     assert (out / LAST_NAME).read_bytes() == (tmp_path / "other" / LAST_NAME).read_bytes()
     told = [event.message for event in events if isinstance(event, Noted) and "instead" in event.message]
-    assert told == ["a step takes 2 s now: 20 steps instead of 40 end in time"]
+    assert told == ["a step takes 2 s now: 20 steps instead of 40 fit in the time"]
     steps = [(event.step, event.max_steps) for event in events if isinstance(event, Stepped)]
     assert steps == [(n, 40 if n <= 6 else 20) for n in range(1, 21)]
     assert {event.max_steps for event in events if isinstance(event, Judged) and event.step > 6} == {20}
@@ -677,23 +677,23 @@ NEED = "but the learning rates so far need"
     [
         (
             lambda step: 4.0,
-            [f"a step takes 4 s now: 10 steps instead of 40 end in time, {NEED} 21, 43 seconds more"],
+            [f"a step takes 4 s now: 10 steps instead of 40 fit in the time, {NEED} 21, 43 seconds more"],
         ),
         (  # for a while it is in time, as it is; then it is late again
             lambda step: 6.0 if step < 2 else 0.25 if step < 5 else 3.0 if step < 8 else 5.0,
             [
-                f"a step takes 3.12 s now: 12 steps instead of 40 end in time, {NEED} 21, 27 seconds more",
-                f"a step takes 2.34 s now: 16 steps instead of 21 end in time, {NEED} 21, 10 seconds more",
+                f"a step takes 3.12 s now: 12 steps instead of 40 fit in the time, {NEED} 21, 27 seconds more",
+                f"a step takes 2.34 s now: 16 steps instead of 21 fit in the time, {NEED} 21, 10 seconds more",
             ],
         ),
         (  # for a while it has time for more
             lambda step: 4.0 if step < 6 else 0.5 if step < 14 else 6.0,
             [
-                f"a step takes 4 s now: 10 steps instead of 40 end in time, {NEED} 21, 43 seconds more",
-                "a step takes 1.16 s now: 23 steps instead of 21 end in time",
-                "a step takes 0.828 s now: 28 steps instead of 23 end in time",
-                "a step takes 0.664 s now: 33 steps instead of 28 end in time",
-                f"a step takes 1.96 s now: 18 steps instead of 33 end in time, {NEED} 23, 8 seconds more",
+                f"a step takes 4 s now: 10 steps instead of 40 fit in the time, {NEED} 21, 43 seconds more",
+                "a step takes 1.16 s now: 23 steps instead of 21 fit in the time",
+                "a step takes 0.828 s now: 28 steps instead of 23 fit in the time",
+                "a step takes 0.664 s now: 33 steps instead of 28 fit in the time",
+                f"a step takes 1.96 s now: 18 steps instead of 33 fit in the time, {NEED} 23, 8 seconds more",
             ],
         ),
     ],
@@ -706,7 +706,7 @@ def test_that_a_run_will_be_late_is_told_once(
     Machine(seconds, Now(), monkeypatch)
     asked = wanted(scheduler__warmup_steps=325, logging__log_interval=1, samples__prompts=[])
     pretrain(asked, data=data, out=tmp_path / "run", finish_by=FINISH_BY, on_event=events.append)
-    told = [event.message for event in events if isinstance(event, Noted) and "end in time" in event.message]
+    told = [event.message for event in events if isinstance(event, Noted) and "fit in the time" in event.message]
     assert told == expected
 
 

@@ -19,7 +19,7 @@ class Config(BaseConfig):
 
     kind: Literal["wandb"] = "wandb"
     project: str = Field(default="alm", min_length=1, description="The project that the run belongs to.")
-    entity: str | None = Field(default=None, description="The user or team; absent takes your own default.")
+    entity: str | None = Field(default=None, description="The user or team; absent uses your default.")
 
 
 def opened(config: Config, opening: Opening) -> WeightsAndBiases:
