@@ -1,8 +1,9 @@
-"""Files that are complete or absent: written, locked, published together, read with limits, unpacked.
+"""Files that are complete or absent: written, locked, published together, read with limits, decompressed.
 
 Everything `alm` writes goes through three functions. `atomic` writes one file: a temporary file in the same folder,
-fsync, rename, fsync of the folder. `publish` makes several files appear together, by a journal with one commit point.
-`exclusive` gives a folder to one process. A reader never sees half a file, and a kill at any instant loses nothing.
+fsync, rename, fsync of the folder. `publish` makes several files appear together, through a journal with one commit
+point. `exclusive` gives a folder to one process. A reader never sees half a file, and a kill at any instant loses
+nothing.
 """
 
 from alm.files.lock import Owner, exclusive, holder

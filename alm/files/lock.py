@@ -1,9 +1,9 @@
-"""One lock: a folder, or an artifact in it, belongs to one process at a time.
+"""Lock of a folder, or of an artifact in it: one process at a time.
 
-The operating system holds the lock (flock, on Windows msvcrt), so it ends with its process however that ends, and a
-number in a file that survived a reboot or came from another machine locks nothing. What the file says is for people.
+The operating system holds the lock (flock, on Windows msvcrt), so it ends with its process, however that ends. A
+process id in a file that survived a reboot or came from another machine locks nothing: the file's text is for people.
 
-Some file systems of clusters have no locks. There the file itself is the lock: made exclusively, and taken over only
+Some cluster file systems have no locks. There the file itself is the lock: created exclusively, and taken over only
 from a process of this machine and boot that no longer runs.
 """
 
@@ -26,16 +26,16 @@ from alm.files.parse import parse_json
 from alm.files.write import explained, is_running
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
-_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # a link in a stranger's folder could name any file
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # a link in a stranger's folder could point at any file
 _MOST_BYTES = 4096
 _PAUSE_SECONDS = 0.01
 _WRITING_SECONDS = 10.0
-_GLANCE_SECONDS = 0.2  # somebody who only asks who holds the lock holds it for far less
+_GLANCE_SECONDS = 0.2  # `holder` takes the lock for a moment to test it, far shorter than this
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The process that holds a lock. `started` and `boot` distinguish it from a later one of the same `pid`."""
+    """The process that holds a lock. `started` and `boot` distinguish it from a later one with the same `pid`."""
 
     pid: int
     host: str
@@ -43,7 +43,7 @@ class Owner:
     started: str | None
 
     def may_run(self) -> bool:
-        """Whether this process may still run: True unless that is known to be false."""
+        """Whether this process may still run: True unless it is known to have ended."""
         here = _myself()
         if self.host != here.host:
             return True
@@ -54,9 +54,9 @@ class Owner:
 
 @contextlib.contextmanager
 def exclusive(lock: Path, *, what: str, patience_seconds: float = _GLANCE_SECONDS) -> Iterator[None]:
-    """`what` for this process alone; `AlmError` when another one works on it. Nothing is written before that.
+    """Hold `lock`, so that `what` belongs to this process alone; `AlmError` if another process holds it.
 
-    A folder that is made for the lock, and still empty at the end, goes again.
+    Nothing else is written before the lock is held. A folder created for the lock is removed if it is empty at the end.
     """
     _refuse_unwritable_name(lock)
     made: list[Path] = []
@@ -70,28 +70,28 @@ def exclusive(lock: Path, *, what: str, patience_seconds: float = _GLANCE_SECOND
             _release(lock, descriptor)
     finally:
         for folder in made:
-            with contextlib.suppress(OSError):  # it holds something by now
+            with contextlib.suppress(OSError):  # it is no longer empty
                 folder.rmdir()
 
 
 def _refuse_unwritable_name(lock: Path) -> None:
-    """Metadata is UTF-8, and has to name what it is made from and what it promises."""
+    """Refuse a folder whose name is not UTF-8: metadata is UTF-8 and has to name its files and inputs."""
     try:
         str(lock).encode("utf-8")
     except UnicodeEncodeError as error:
         raise AlmError(
-            f"`{lock.parent}` has a name that is not UTF-8, which metadata could not hold",
+            f"`{lock.parent}` has a name that is not UTF-8, so metadata cannot hold it",
             hint="choose another name for the output: add `--out`",
         ) from error
 
 
 def holder(lock: Path) -> Owner | None:
-    """The process that holds `lock`, None when none does."""
+    """Return the process that holds `lock`; None if no process does."""
     try:
         descriptor = _open(lock)
     except FileNotFoundError:
         return None
-    except OSError:  # not ours to open: what it says is all that can be known
+    except OSError:  # we may not open it: its text is all the evidence
         found = _read(lock)
         return found if found is not None and found.may_run() else None
     try:
@@ -100,19 +100,19 @@ def holder(lock: Path) -> Owner | None:
         found = _read(lock)
         return found if found is not None and found.may_run() else None
     finally:
-        os.close(descriptor)  # lets go of it, where we got it
+        os.close(descriptor)  # releases the lock if we got it
     return _read(lock) or _UNKNOWN if is_held else None
 
 
 def _make_folders(folder: Path) -> list[Path]:
-    """Make `folder`; what had to be made, the innermost first."""
+    """Create `folder` and return the folders that were missing, the innermost first."""
     missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return missing
 
 
 def _acquire(lock: Path, what: str, patience_seconds: float) -> int:
-    """A descriptor of `lock` that holds it."""
+    """Return a descriptor that holds `lock`; `AlmError` when the patience runs out."""
     end = time.monotonic() + patience_seconds
     while (descriptor := _attempt(lock)) is None:
         if time.monotonic() >= end:
@@ -122,16 +122,16 @@ def _acquire(lock: Path, what: str, patience_seconds: float) -> int:
 
 
 def _attempt(lock: Path) -> int | None:
-    """A descriptor of `lock` that holds it, None where that failed for now."""
+    """Try once: return a descriptor that holds `lock`, or None."""
     try:
         descriptor, is_new = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINKS, 0o666), True
-    except FileNotFoundError:  # another process made the folder, and removed it as it was empty
+    except FileNotFoundError:  # another process created the folder, and removed it because it was empty
         lock.parent.mkdir(parents=True, exist_ok=True)
         return None
     except FileExistsError:
         try:
             descriptor, is_new = _open(lock), False
-        except FileNotFoundError:  # its holder removed it meanwhile
+        except FileNotFoundError:  # its holder has removed it since
             return None
     try:
         is_held = _try_lock(descriptor)
@@ -139,10 +139,10 @@ def _attempt(lock: Path) -> int | None:
         if error.errno not in _NO_LOCKS:
             os.close(descriptor)
             raise
-        is_held = is_new  # only one process can make it
+        is_held = is_new  # O_EXCL: only one process can create it
         if not is_new:
             _remove_left_behind(lock)  # for the next attempt
-    # Its last holder may have removed it while we opened it: then another one takes the new file.
+    # Its last holder may have removed it while we opened it: then we hold a file that no one else will open.
     if is_held and _is_same(descriptor, lock):
         _write(descriptor)
         return descriptor
@@ -151,7 +151,7 @@ def _attempt(lock: Path) -> int | None:
 
 
 def _open(lock: Path) -> int:
-    """A descriptor of `lock`. One that another user left behind can be locked, and not written to."""
+    """Open `lock`. A file that another user left behind can be locked, but not written."""
     try:
         return os.open(lock, os.O_RDWR | _NO_LINKS)
     except PermissionError:
@@ -170,10 +170,10 @@ def _refusal(lock: Path, what: str) -> AlmError:
 
 
 def _remove_left_behind(lock: Path) -> None:
-    """Where the file system has no locks: remove `lock` if the process that made it is known not to run any more."""
+    """Remove `lock` if its process is known to have ended. Only for file systems that have no locks."""
     owner = _read(lock)
     if owner is None:
-        with contextlib.suppress(OSError):  # no owner yet: it was made just now, or is not a lock of ours
+        with contextlib.suppress(OSError):  # no owner yet: it was just created, or is not a lock of alm
             if time.time() - lock.stat().st_mtime < _WRITING_SECONDS:
                 return
     elif owner.may_run():
@@ -181,21 +181,21 @@ def _remove_left_behind(lock: Path) -> None:
     aside = lock.with_name(f"{lock.name}.stale-{os.getpid()}")
     with contextlib.suppress(OSError):
         lock.replace(aside)
-        if _read(aside) != owner:  # another process was faster, and this is its new one: put it back
+        if _read(aside) != owner:  # another process was faster and this is its new lock: put it back
             os.link(aside, lock)
         aside.unlink()
 
 
 def _release(lock: Path, descriptor: int) -> None:
-    # Removed while it is held: whoever waits for it finds that the name is another file's, or none's.
+    # Unlink before closing: a process that waits finds that the name is gone or is another file (`_is_same`).
     try:
-        for _ in range(2):  # one error need not last
+        for _ in range(2):  # an error may be transient
             with contextlib.suppress(OSError):
                 if os.name != "nt" and _is_same(descriptor, lock):
                     lock.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
-    if os.name == "nt":  # which removes no open file
+    if os.name == "nt":  # Windows cannot remove an open file
         with contextlib.suppress(OSError):
             lock.unlink(missing_ok=True)
 
@@ -208,13 +208,13 @@ def _is_same(descriptor: int, path: Path) -> bool:
 
 
 def _write(descriptor: int) -> None:
-    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+    with contextlib.suppress(OSError):  # on a full disk the lock still holds
         os.ftruncate(descriptor, 0)
         os.write(descriptor, json.dumps(asdict(_myself())).encode())
 
 
 def _read(lock: Path) -> Owner | None:
-    """Who the file says holds it; None where it says nothing of use."""
+    """Return the owner that the file names; None if its text is not usable."""
     try:
         with lock.open("rb") as file:
             values = parse_json(file.read(_MOST_BYTES))
@@ -235,11 +235,11 @@ def _myself_of(pid: int) -> Owner:
 
 
 def _myself() -> Owner:
-    return _myself_of(os.getpid())  # another one after a fork
+    return _myself_of(os.getpid())  # by pid: after a fork this is another process
 
 
 def _boot() -> str | None:
-    """What this boot of this machine is called. Linux has a name for it."""
+    """Return the id of this boot; only Linux has one."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except (OSError, UnicodeDecodeError):
@@ -247,7 +247,7 @@ def _boot() -> str | None:
 
 
 def _started(pid: int) -> str | None:
-    """When the process began, in clock ticks since the boot, None where that is not known."""
+    """Return the start of the process, in clock ticks since the boot; None if unknown."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:
@@ -258,7 +258,7 @@ def _started(pid: int) -> str | None:
 if sys.platform == "win32":
     import msvcrt
 
-    _FAR = 1 << 30  # beyond what the file says, which others may read
+    _FAR = 1 << 30  # beyond the text of the file: Windows would keep others from reading a locked byte
 
     def _try_lock(descriptor: int) -> bool:
         os.lseek(descriptor, _FAR, os.SEEK_SET)
@@ -274,7 +274,7 @@ else:
     import fcntl
 
     def _try_lock(descriptor: int) -> bool:
-        """Whether the lock is ours now; `OSError` where the file system has no locks."""
+        """Whether we got the lock; `OSError` if the file system has no locks."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

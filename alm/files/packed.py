@@ -1,4 +1,4 @@
-"""Text behind .gz, .zst and .xz, opened by what its first bytes say, and never more of it than text can be."""
+"""Compressed text (.gz, .zst, .xz), detected by its first bytes and limited in size."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 _READ_BYTES = 1 << 20
 _COMPRESSIONS = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd", ".xz": b"\xfd7zXZ\x00"}
 _MAGIC_BYTES = 6
-_UNPACKED_BYTES = 1 << 30  # whatever a file unpacks to, so much is let through
-_UNPACKED_TIMES = 500  # and so many times its own size: text packs 3 to 30 times
+_UNPACKED_BYTES = 1 << 30  # any file may unpack to this many bytes
+_UNPACKED_TIMES = 500  # or to this many times its own size: text compresses 3 to 30 times
 
 
 def suffix(path: Path) -> str:
-    """The file's kind by name with compression set aside: `.txt` for `book.txt.gz`."""
+    """Return the suffix without the one of compression: `.txt` for `book.txt.gz`."""
     name = Path(path.name.lower())
     return Path(name.stem).suffix if name.suffix in _COMPRESSIONS else name.suffix
 
 
 def compression(path: Path) -> str | None:
-    """`.gz`, `.zst` or `.xz` where the file is packed so: what its first bytes say, else what its name says."""
+    """Detect compression by the first bytes of the file, else by its name: `.gz`, `.zst`, `.xz` or None."""
     with path.open("rb") as file:
         head = file.read(_MAGIC_BYTES)
     for ending, magic in _COMPRESSIONS.items():
@@ -43,9 +43,9 @@ def compression(path: Path) -> str | None:
 
 @contextlib.contextmanager
 def open_binary(path: Path) -> Iterator[BinaryIO]:
-    """`path` opened for reading, unpacked when its first bytes or its name say that it is .gz, .zst or .xz.
+    """Open `path` for reading, decompressed if its first bytes or its name say .gz, .zst or .xz.
 
-    A file that unpacks to far more than text ever does is refused as damaged when that point is reached.
+    A file that unpacks to far more than text does is refused as damaged once that limit is reached.
     """
     with readable(path), contextlib.ExitStack() as stack:
         packed = compression(path)
@@ -86,7 +86,7 @@ def _unpacked(file: BinaryIO, packed: str) -> io.RawIOBase:
 
 
 class _Bounded(io.RawIOBase):
-    """What `file` holds, and an `InputError` in place of whatever follows the first `most` bytes."""
+    """The first `most` bytes of `file`; `InputError` at a read beyond them."""
 
     def __init__(self, file: io.RawIOBase, path: Path, most: int) -> None:
         self._file = file
@@ -102,24 +102,24 @@ class _Bounded(io.RawIOBase):
         if self._left < 0:
             raise InputError(
                 f"`{self._path}` is damaged: it unpacks to more than {self._most:,} bytes",
-                hint="unpack it by hand if it is what it should be, then give that file instead",
+                hint="if the file is as expected, unpack it by hand and use the unpacked file",
             )
         return number
 
     def readall(self) -> bytes:
-        # The inherited one asks for 8 KiB at a time.
+        # The inherited method reads only 8 KiB at a time.
         return b"".join(chunks(cast("Readable", self)))
 
 
 class Readable(Protocol):
-    """What bytes can be read from."""
+    """Anything that bytes can be read from."""
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` bytes, none at the end."""
+        """Read at most `size` bytes, none at the end."""
         ...
 
 
 def chunks(file: Readable, size: int = _READ_BYTES) -> Iterator[bytes]:
-    """The rest of `file` in pieces of at most `size` bytes."""
+    """Yield the rest of `file` in pieces of at most `size` bytes."""
     while data := file.read(size):
         yield bytes(data)

@@ -1,8 +1,8 @@
-"""JSON and arrays from files that anybody may have written: parsed in one place, with limits.
+"""JSON and arrays from untrusted files: parsed in one place, with limits.
 
-Limits hold before anything is made of the values: bytes, depth, digits. All of alm reads such files through here, and
-YAML through `alm.config.load`; a test on the source says so. What is refused is a `ValueError`
-with a reason in words, or an error of alm that names the file too.
+Bytes, depth and digits are checked before values are built. All of alm reads such files through this module, and YAML
+through `alm.config.load`; a test of the source checks that. Refused input raises a `ValueError` with a reason in words,
+or an error of alm that also names the file.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
 MOST_BYTES = 256 << 20  # metadata of a corpus of a billion documents has a few MB
-# Each takes up to a hundred bytes of memory. What metadata says of a file has a hash, so more bytes than this a value:
-# no metadata that the limit of bytes lets through has too many.
+# A value takes up to a hundred bytes of memory. Metadata has a hash for each file, so more than 16 bytes per value:
+# no valid metadata within MOST_BYTES exceeds this limit.
 MOST_VALUES = MOST_BYTES // 16
 MOST_DEPTH = 64
 MOST_DIGITS = 19  # of an integer: int64
 _LEAST_INT, _MOST_INT = -(1 << 63), (1 << 64) - 1
 _NUMBERS_SHOWN = 20
-# What a number that may be too large holds, once all digits are 0. To call a function for each number is slow.
+# Parts of a number that may be too large, once all digits are 0. They are searched for in the complete text, because
+# a Python function called for each number is slow.
 _DIGITS = bytes.maketrans(b"0123456789E", b"0000000000e")
 _LONG, _HIGH = b"0" * MOST_DIGITS, (b"0e000", b"0e+000")
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
@@ -50,12 +51,11 @@ def parse_json(
     unique_keys: bool = True,
     most_values: int | None = None,
 ) -> Any:  # Any: JSON
-    """The value in `data`. `ValueError` for anything but JSON (UTF-8) with numbers of 64 bits and sane nesting.
+    """Parse JSON (UTF-8). `ValueError` for anything else, for numbers beyond 64 bits and for deep nesting.
 
-    More than `MOST_VALUES` values are refused, or more than `most_values` where that is given.
-
-    A key given twice is refused if they are to be `unique_keys`. So are NaN and infinities, which JSON does not have,
-    unless `allow_nan`, and halves of surrogate pairs, which are not text, unless `allow_surrogates`.
+    Also refused: more than `most_values` values (`MOST_VALUES` by default), a key given twice if `unique_keys`, NaN and
+    infinities, which JSON does not have, unless `allow_nan`, and halves of surrogate pairs, which are not text, unless
+    `allow_surrogates`.
     """
     if isinstance(data, str):
         text, data = data, data.encode("utf-8", "surrogatepass")
@@ -78,7 +78,7 @@ def parse_json(
 
 
 def parse_row(data: bytes | str) -> Any:  # Any: JSON
-    """The value of a row of somebody's data, of which only text is wanted: the rest of it may be as it likes.
+    """Parse a row of a user's data, of which only text is used: all other values may be anything.
 
     `ValueError` for anything but JSON (UTF-8), and for nesting or a number that would take too long.
     """
@@ -89,7 +89,7 @@ def parse_row(data: bytes | str) -> Any:  # Any: JSON
 
 
 def _has_suspects(digits: bytes) -> bool:
-    """Whether a number may be too large. So many digits behind a point are usual."""
+    """Whether a number may be too large. As many digits after a decimal point are common, and harmless."""
     at = digits.find(_LONG)
     while at >= 0:
         if digits[at - 1 : at] != b".":
@@ -131,11 +131,11 @@ def _refuse_constant(text: str) -> float:
     raise ValueError(f"{text} is not a JSON value")
 
 
-# Not strict: raw control characters in strings do no harm, cleaning removes them. The same as for JSON lines.
+# Not strict: raw control characters in strings do no harm, because cleaning removes them. The same as for JSON lines.
 _decode_row = json.JSONDecoder(strict=False).decode
 _DECODERS = {
     (allow_nan, unique_keys, is_wary): json.JSONDecoder(
-        object_pairs_hook=_object if unique_keys else None,  # a call for each object, half of the time that rows take
+        object_pairs_hook=_object if unique_keys else None,  # called for each object: half of the time of reading rows
         parse_int=_integer if is_wary else None,
         parse_float=_float if is_wary else None,
         parse_constant=None if allow_nan else _refuse_constant,
@@ -154,7 +154,7 @@ def _check_surrogates(value: object) -> None:
 
 
 def check_depth(value: object, *, most: int = MOST_DEPTH) -> None:
-    """Raise `ValueError` where lists and dictionaries are nested deeper than `most`."""
+    """Raise `ValueError` if lists and dictionaries are nested deeper than `most`."""
     level: list[Any] = [value]
     for _ in range(most):
         inside = (item.values() if type(item) is dict else item for item in level if type(item) in _CONTAINERS)
@@ -165,7 +165,7 @@ def check_depth(value: object, *, most: int = MOST_DEPTH) -> None:
 
 
 def bounded_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:
-    """The bytes of the file `path`; `InputError` where it cannot be read or has more than `most`."""
+    """Read the bytes of the file `path`; `InputError` if it cannot be read or has more than `most`."""
     with readable(path), regular(path).open("rb") as file:
         data = file.read(most + 1)
     if len(data) > most:
@@ -179,9 +179,9 @@ def bounded_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:
 def read_json(
     path: Path, *, most: int = MOST_BYTES, most_values: int | None = None, allow_nan: bool = False
 ) -> Any:  # Any: JSON
-    """The JSON value in the file `path`; `InputError` with the reason where it cannot be read.
+    """Read the JSON value in the file `path`; `InputError` with the reason if that fails.
 
-    `most` and `most_values` are the bytes and values that it may have.
+    `most` and `most_values` limit the bytes and values of the file.
     """
     data = bounded_bytes(path, most=most)
     try:
@@ -192,9 +192,9 @@ def read_json(
 
 
 def array(path: Path, *, dtype: DTypeLike, dimensions: int | None = None, mapped: bool = False) -> NDArray[Any]:
-    """The array in the NPY file `path`, mapped or in memory; `ValueError` where it is not one of `dtype`.
+    """Read the array in the NPY file `path`, mapped or into memory; `ValueError` if it is not one of `dtype`.
 
-    Never unpickles. The header is compared with the size of the file before memory is asked for.
+    Never unpickles. The header is compared with the size of the file before memory is allocated.
     """
     import numpy as np
     from numpy.lib import format as npy
@@ -220,7 +220,7 @@ def array(path: Path, *, dtype: DTypeLike, dimensions: int | None = None, mapped
 
 
 def _header(file: BinaryIO) -> tuple[str, tuple[int, ...], int]:
-    """What it says of type and shape, and the offset of the values. NumPy would evaluate it as Python."""
+    """Parse the header: type, shape, and the offset of the values. NumPy would evaluate it as a Python literal."""
     magic = file.read(len(_NPY_MAGIC))
     if magic != _NPY_MAGIC:
         raise ValueError("it does not begin as an NPY file of version 1")
@@ -232,7 +232,7 @@ def _header(file: BinaryIO) -> tuple[str, tuple[int, ...], int]:
 
 
 def raw_array(path: Path, *, dtype: DTypeLike) -> NDArray[Any]:
-    """The numbers of `dtype` in the headerless file `path`; `ValueError` where its size is not a multiple of theirs."""
+    """Read numbers of `dtype` from `path`, a file without a header; `ValueError` if its size does not divide evenly."""
     import numpy as np
 
     width = np.dtype(dtype).itemsize

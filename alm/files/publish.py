@@ -1,9 +1,9 @@
-"""Several files that appear together: made in a staging folder, then published by a journal.
+"""Files that appear together: written to a staging folder, then published through a journal.
 
-`publish` writes down in `.journal.json` all that is to be moved and removed. The instant at which that file gets its
-name is the commit point: before it nothing has changed, after it the change will be complete, by us or by whoever reads
-or writes the folder next (`ensure_published`). Each step can be taken twice. The promise, the file that says that the
-others are complete, goes first and comes last, so at no instant does it describe files that are not there.
+`publish` lists in `.journal.json` every file to move or remove. The rename that gives the journal its name is the
+commit point. Before it nothing has changed. After it the change will be completed, by this process or by the next one
+that reads or writes the folder (`ensure_published`), so every step can be repeated. The promise, the file that says
+that the others are complete, is removed first and put in place last: it never describes files that are not there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from alm.files.write import explained, hint_for, remove_stale, sync_file, sync_f
 
 JOURNAL_NAME = ".journal.json"
 LOCK_NAME = ".journal.lock"
-_JOURNALS = f".{JOURNAL_NAME}.tmp-*"  # on their way
+_JOURNALS = f".{JOURNAL_NAME}.tmp-*"  # temporary files of journals being written
 _MOST_BYTES = 64 << 20
 _STAGE = re.compile(r"\.[^/]+\.staging")
 _READER_SECONDS = 2.0
@@ -35,13 +35,13 @@ _PATIENCE_SECONDS = 30.0  # another process publishes to the same folder: that t
 
 @dataclass(frozen=True)
 class _Journal:
-    """What is to be done in a folder, in this order: all names are relative to it, with forward slashes.
+    """Steps of one change to a folder. All names are relative to it, with forward slashes.
 
-    The old promise `last` goes, then `withdraws`; `moves` (pairs of source and target) are made; the new promise comes,
-    then `follows`; `removes` go.
+    In this order: remove the old promise `last`, then `withdraws`; rename `moves` (pairs of source and target); put the
+    new promise in place, then `follows`; remove `removes`.
 
-    `there` has size and time of every file that goes or is replaced. No other file is touched: whoever could write a
-    journal into somebody's folder does not know these of their files.
+    `there` has the size and time of every file that is removed or replaced. No other file is touched: a stranger who
+    can plant a journal in a folder does not know the sizes and times of its files.
     """
 
     last: str | None
@@ -57,7 +57,7 @@ class _Journal:
 
 @contextlib.contextmanager
 def workspace(folder: Path, label: str, *, what: str) -> Iterator[Path]:
-    """A staging folder inside `folder`, which is ours alone meanwhile: see `exclusive` and `staging`."""
+    """Lock `folder` and give a staging folder inside it: see `exclusive` and `staging`."""
     with exclusive(folder / f".{label}.lock", what=what):
         ensure_published(folder)
         with staging(folder, label) as stage:
@@ -66,24 +66,24 @@ def workspace(folder: Path, label: str, *, what: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def staging(folder: Path, label: str) -> Iterator[Path]:
-    """A folder inside `folder` for files that are to appear together; removed afterwards. Hold a lock meanwhile.
+    """Create a folder inside `folder` for files that are to appear together, and remove it afterwards. Hold a lock.
 
-    Files that an earlier, killed process left under the same `label` are removed first.
+    Files that a killed process left under the same `label` are removed first.
     """
     stage = folder / f".{label}.staging"
-    ensure_published(folder)  # what a journal still has to move may lie there
+    ensure_published(folder)  # the folder may hold files that a journal still has to move
     with explained(folder):
         remove_folder(stage)
         stage.mkdir(parents=True)
     try:
         yield stage
     finally:
-        if not (folder / JOURNAL_NAME).exists():  # else what it has to move is still in there
+        if not (folder / JOURNAL_NAME).exists():  # else it holds files that the journal has to move
             remove_folder(stage)
 
 
 def clear(folder: Path, label: str) -> None:
-    """Remove what a killed process left in `folder`: staged files, and a journal it did not finish. Hold its lock."""
+    """Remove the leftovers of a killed process in `folder`: staged files and an unfinished journal. Hold its lock."""
     remove_folder(folder / f".{label}.staging")
     if (folder / LOCK_NAME).exists() or any(folder.glob(_JOURNALS)):
         with exclusive(folder / LOCK_NAME, what=f"`{folder}`", patience_seconds=_PATIENCE_SECONDS):
@@ -91,10 +91,10 @@ def clear(folder: Path, label: str) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove `folder` with all that is in it, as far as the disk lets us: what stays is removed at the next start."""
+    """Remove `folder` and its contents, as far as the disk allows: the next start removes the rest."""
     if folder.is_symlink():
         folder.unlink()
-    for _ in range(2):  # one error need not last
+    for _ in range(2):  # an error may be transient
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -109,12 +109,14 @@ def publish(
     follows: Iterable[str] = (),
     outdated: Iterable[str] = (),
 ) -> None:
-    """Move every file of `stage`, which lies in `folder`, into `folder`, the promise `last` after all others.
+    """Move every file of `stage`, a folder inside `folder`, into `folder`, the promise `last` after all others.
 
-    `moves` takes along files that are in `folder` already, from name to name. Staged files in `vouching` speak for
-    others, as the promise does for all: an old one goes before those change, the new ones come after them, in this
-    order. Those in `follows` come after the promise that vouches for them. Files named in `replaces` go before the new
-    ones come, those in `outdated` once the new ones are there; a file that is written again stays.
+    - `moves` renames files that are already in `folder`, from name to name.
+    - `vouching` names staged files that vouch for other files, as the promise does for all. Old ones are removed before
+      those files change; new ones are put in place after them, in this order.
+    - `follows` names staged files that are put in place after the promise, which vouches for them.
+    - `replaces` names files to remove before the new ones are in place, `outdated` files to remove after that. A file
+      that is written again is not removed.
 
     Raises `AlmError` when the disk fails. Before the commit point nothing has changed; after it the error says so, and
     `ensure_published` completes the change.
@@ -122,9 +124,7 @@ def publish(
     prefix, after = stage.relative_to(folder).as_posix(), set(follows)
     replaces, outdated = set(replaces), set(outdated)
     names = (path.relative_to(stage).as_posix() for path in stage.rglob("*") if not path.is_dir())
-    staged = sorted(
-        names, key=lambda name: (name.endswith(".json"), name)
-    )  # metadata after the files that it describes
+    staged = sorted(names, key=lambda name: (name.endswith(".json"), name))  # metadata after the files it describes
     assert last is None or last in staged, last
     early = [name for name in staged if name != last and name not in after and name not in vouching]
     pairs = [(f"{prefix}/{name}", name) for name in (*early, *vouching)]
@@ -142,10 +142,11 @@ def publish(
     )
     for name in _names(journal):
         inside(folder, name)
-    for name in (*written, *replaces, *outdated):  # what cannot be done must not be begun
+    for name in (*written, *replaces, *outdated):  # a change that would fail must not reach the commit point
         with explained(folder / name):
             if (folder / name).is_dir() and not (folder / name).is_symlink():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    # Contents before the journal: a power cut after the commit point must not leave renamed files without their data.
     with explained(folder):
         for name in staged:
             sync_file(stage / name)
@@ -158,7 +159,7 @@ def publish(
 
 
 def _state(path: Path) -> list[int] | None:
-    """Size and time of the last change of `path`, None where it is not there."""
+    """Return the size of `path` and the time of its last change; None if it does not exist."""
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -173,9 +174,9 @@ def _names(journal: _Journal) -> list[str]:
 
 
 def ensure_published(folder: Path) -> None:
-    """Complete what a killed process had begun to publish to `folder`; nearly always there is nothing to do.
+    """Complete a change to `folder` that a killed process began; there is rarely anything to do.
 
-    Who may not write there waits for a moment, as somebody may be publishing just now.
+    A process that may not write there waits for a moment, because another one may be publishing right now.
     """
     journal = folder / JOURNAL_NAME
     if not _is_there(journal):
@@ -188,7 +189,7 @@ def ensure_published(folder: Path) -> None:
     while _is_there(journal):
         if time.monotonic() >= end:
             raise ArtifactError(
-                f"`{folder}` is being published, and not complete",
+                f"`{folder}` is being published and is not complete yet",
                 hint=f"ask its owner to run `{shell('alm', 'info', folder)}`, which completes it",
             )
         time.sleep(_PAUSE_SECONDS)
@@ -197,14 +198,14 @@ def ensure_published(folder: Path) -> None:
 def _is_there(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a folder that may not be searched, or a name that is too long: whoever opens it says so
+    except OSError:  # no permission, or a name that is too long: the caller that opens the file reports it
         return False
 
 
 def sweep(folder: Path, label: str, *, also: Iterable[Path] = ()) -> None:
-    """Remove what a killed process left in `folder`: staged and temporary files, locks, and the folders `also`.
+    """Remove the leftovers of a killed process in `folder`: staged and temporary files, locks, and the folders `also`.
 
-    Does nothing where another process is at work, or where the folder may not be written.
+    Does nothing if another process works in the folder, or if it is not writable.
     """
     lock = folder / f".{label}.lock"
     left = [folder / f".{label}.staging", *also]
@@ -217,7 +218,7 @@ def sweep(folder: Path, label: str, *, also: Iterable[Path] = ()) -> None:
 
 
 def _complete(folder: Path) -> None:
-    """Take every step of the journal in `folder` that has not been taken yet."""
+    """Take every remaining step of the journal in `folder`."""
     path = folder / JOURNAL_NAME
     if not path.is_file():
         return
@@ -236,19 +237,19 @@ def _complete(folder: Path) -> None:
 
 def _cure(error: OSError, folder: Path) -> str:
     hint = hint_for(error, folder / JOURNAL_NAME)
-    return hint.partition(";")[0] if "what was there before" not in hint.partition(";")[0] else "see to the disk"
+    return hint.partition(";")[0] if "what was there before" not in hint.partition(";")[0] else "check the disk"
 
 
 def _take(folder: Path, journal: _Journal) -> None:
     last_source = None if journal.last_source is None else inside(folder, journal.last_source)
     last = None if journal.last is None else inside(folder, journal.last)
-    is_promised = last_source is not None and not last_source.exists()  # then `last` is the new one already
+    is_promised = last_source is not None and not last_source.exists()  # then `last` is already the new one
     _check(folder, journal)
     if last is not None and is_promised and _state(last) in (None, journal.there.get(journal.last or "")):
-        raise _lost(folder, last)  # it never came, and will not
+        raise _lost(folder, last)  # the new promise was lost before it was put in place
     if journal.last is not None and not is_promised:
         _remove(folder, journal, journal.last)
-        sync_folder(folder)
+        sync_folder(folder)  # on disk before any file changes, or a power cut could bring the old promise back
     for name in journal.withdraws:
         _remove(folder, journal, name)
     _move(folder, journal.moves)
@@ -261,20 +262,20 @@ def _take(folder: Path, journal: _Journal) -> None:
 
 
 def _check(folder: Path, journal: _Journal) -> None:
-    """Before anything goes: raise where what is to come is not there, or would replace a file that is not known."""
+    """Raise, before anything is removed, if a new file is missing or would replace a file that is not in `there`."""
     for source_name, target_name in [*journal.moves, *journal.follows]:
         source, target = inside(folder, source_name), inside(folder, target_name)
         now = _state(target)
         if source.exists():
             if now not in (None, journal.there.get(target_name)):
                 raise _lost(folder, target)
-        elif now is None:  # moved before a kill it would be there
+        elif now is None:  # neither staged nor, from before a kill, in place
             raise _lost(folder, source)
 
 
 def _remove(folder: Path, journal: _Journal, name: str) -> None:
     path = inside(folder, name)
-    if _state(path) == journal.there.get(name):  # else it is gone already, or is another file by now
+    if _state(path) == journal.there.get(name):  # else it is already gone, or another file now
         path.unlink(missing_ok=True)
 
 
@@ -282,7 +283,7 @@ def _move(folder: Path, pairs: Iterable[tuple[str, str]]) -> None:
     touched = set()
     for source_name, target_name in pairs:
         source, target = inside(folder, source_name), inside(folder, target_name)
-        if source.exists():  # else it was moved before a kill
+        if source.exists():  # else it was already moved, before a kill
             target.parent.mkdir(parents=True, exist_ok=True)
             source.replace(target)
         touched |= {source.parent, target.parent}
@@ -292,16 +293,16 @@ def _move(folder: Path, pairs: Iterable[tuple[str, str]]) -> None:
 
 
 def _lost(folder: Path, path: Path) -> ArtifactError:
-    """The error for a change that cannot be completed, as somebody has changed the files meanwhile."""
+    """Build the error for a change that cannot be completed because files were changed by someone else."""
     journal = folder / JOURNAL_NAME
     return ArtifactError(
-        f"`{folder}` cannot be completed: `{path}` is not what it was when this was begun",
+        f"`{folder}` cannot be completed: `{path}` has changed since the change to this folder began",
         hint=f"run `{shell('mv', '-n', journal, folder / 'journal.aside')}`, then the command that made `{folder}`",
     )
 
 
 def _read(path: Path) -> _Journal:
-    """The journal in `path`. It may be a stranger's: names that leave the folder are refused by `inside`."""
+    """Read the journal in `path`. It may be a stranger's: `inside` refuses names that leave the folder."""
     try:
         values = parse_json(bounded_bytes(path, most=_MOST_BYTES), allow_surrogates=True)
         journal = _Journal(**values)
@@ -323,9 +324,9 @@ def _read(path: Path) -> _Journal:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The file `name` of `folder`; `ArtifactError` for a name that could lead out of it.
+    """Return the file `name` of `folder`; `ArtifactError` for a name that could lead out of it.
 
-    A list of files in an artifact may come from a stranger, so it can only ever name files inside the artifact.
+    A list of files in an artifact may come from a stranger, so it may only name files inside the artifact.
     """
     pure = PurePosixPath(name)
     is_plain = (
@@ -346,4 +347,4 @@ def inside(folder: Path, name: str) -> Path:
     return folder / name
 
 
-_UNTRUSTED = "an artifact only names its own files: get it again from where it came, or make it again"
+_UNTRUSTED = "an artifact only names its own files: get it again from its source, or make it again"

@@ -1,4 +1,4 @@
-"""Reading a file of which only the name is known, with errors that say what to do."""
+"""Reading files, with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -35,31 +35,31 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def regular(path: Path) -> Path:
-    """`path`, unless it is there and neither a file nor a folder: to open a pipe would wait for its writer."""
+    """Return `path`; `InputError` if it is neither a file nor a folder: opening a pipe would wait for its writer."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise InputError(f"`{path}` is not a file", hint=f"run `{shell('ls', '-l', path)}` to see what it is")
     return path
 
 
 def sha256(path: Path) -> str:
-    """Hex SHA-256 of the bytes of `path`."""
+    """Compute the SHA-256 of the bytes of `path`, as hex digits."""
     with readable(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of `path`; `InputError` when it is missing or a folder."""
+    """Read the bytes of `path`; `InputError` if it is missing or a folder."""
     with readable(path):
         return path.read_bytes()
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, newlines as they are; `InputError` says where it is not UTF-8."""
+    """Read a UTF-8 file as text, newlines unchanged; `InputError` says where it is not UTF-8."""
     return as_text(path, read_bytes(path))
 
 
 def as_text(path: Path, data: bytes) -> str:
-    """`data`, the bytes of `path`, as text; `InputError` says where it is not UTF-8."""
+    """Decode `data`, the bytes of `path`, as text; `InputError` says where it is not UTF-8."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -67,9 +67,9 @@ def as_text(path: Path, data: bytes) -> str:
 
 
 def not_utf8(path: Path, *, offset: int, byte: int) -> InputError:
-    """The error for a text file in some other encoding; `offset` counts bytes of the unpacked file."""
+    """Build the error for a text file in another encoding; `offset` counts bytes of the unpacked file."""
     command = f"{shell('iconv', '-f', 'WINDOWS-1252', '-t', 'UTF-8', path)} > fixed.txt"
     return InputError(
         f"`{path}` is not UTF-8: byte 0x{byte:02X} at offset {offset:,}",
-        hint=f"run `{command}`, naming the encoding it really has",
+        hint=f"run `{command}`, with the file's actual encoding",
     )

@@ -1,4 +1,4 @@
-"""Files that are read more than once: whether they are still what they were."""
+"""Checks that files which are read more than once do not change in between."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from alm.errors import InputError
 
 
 class Unchanged:
-    """Files as they are now, by number, size and time of the last change.
+    """State of files when this was created: inode, size and time of the last change.
 
-    A hash or a place in a file holds only for the file that it was taken from. Make it before either is taken, and
-    call `check` once all is read.
+    A hash or an offset is valid only for the file that it was taken from. Create this before either is taken, and call
+    `check` once everything is read.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._states = {path: _state(path) for path in paths}
 
     def check(self) -> None:
-        """Raise `InputError` for a file that has changed, or is gone."""
+        """Raise `InputError` for a file that has changed or is gone."""
         for path in self._changed():
             raise InputError(
                 f"`{path}` has changed while it was read", hint="run the same command again, once nothing writes there"
@@ -36,6 +36,6 @@ class Unchanged:
 def _state(path: Path) -> tuple[int, int, int] | None:
     try:
         status = path.stat()
-    except OSError:  # whoever reads it says so
+    except OSError:  # the code that reads it reports the error
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns

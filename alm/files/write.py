@@ -1,4 +1,4 @@
-"""Writing one file so that it is complete or absent, and errors of the operating system in words."""
+"""Writing one file so that it is complete or absent, and messages for errors of the operating system."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import BinaryIO
 from alm.errors import AlmError, shell
 
 TEMPORARY = re.compile(r"\..+\.tmp-(\d{1,10})", re.ASCII | re.DOTALL)
-# No space, a quota, and the largest size a file may have. Windows has no quotas of this kind.
+# No space left, a quota, and the maximum size of a file. Windows has no error for quotas.
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """A binary file to write that becomes `path` when the block ends well, and vanishes otherwise."""
+    """Open a temporary file that becomes `path` when the block succeeds, and is removed when it fails."""
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
             with temporary.open("wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                os.fsync(file.fileno())  # before the rename: after a power cut the name must not lead to an empty file
             temporary.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):  # the first error is the one to report
@@ -41,18 +41,18 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_stale(folder: Path, pattern: str) -> None:
-    """Remove temporary files of writers that no longer run; a live writer keeps its own."""
+    """Remove temporary files of processes that no longer run; a live process keeps its own."""
     for left in folder.glob(pattern):
         match = TEMPORARY.fullmatch(left.name)
         if match and not is_running(int(match[1])):
-            with contextlib.suppress(OSError):  # a leftover harms nobody, and the next writer tries again
+            with contextlib.suppress(OSError):  # a leftover does no harm, and the next writer tries again
                 left.unlink()
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process of that id lives; always True on Windows, which has no harmless probe.
+    """Whether a process with this id runs; always True on Windows, which has no harmless probe.
 
-    A process that has ended and only waits for its parent to collect its exit code does not count as running.
+    A zombie, which has ended and waits for its parent to collect its exit code, does not count.
     """
     if pid == os.getpid() or os.name == "nt":
         return True
@@ -66,7 +66,10 @@ def is_running(pid: int) -> bool:
 
 
 def _is_zombie(pid: int) -> bool:
-    """In a container whose first process collects no exit codes a killed process stays a zombie. Linux shows it."""
+    """Whether the process is a zombie, as killed processes stay if a container's init collects no exit codes.
+
+    Only Linux shows it.
+    """
     try:
         status = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:
@@ -108,7 +111,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def system_error(error: OSError) -> AlmError:
-    """What the operating system refused, in words, where nothing closer to it has explained it."""
+    """Convert an `OSError` that no inner context has explained into an `AlmError`."""
     reason = error.strerror or str(error)
     if not isinstance(error.filename, str | bytes):
         return AlmError(f"the system refused to read or write: {reason}", hint=hint_for(error, Path("x").absolute()))
@@ -117,7 +120,7 @@ def system_error(error: OSError) -> AlmError:
 
 
 def hint_for(error: OSError, path: Path) -> str:
-    """What to do about `error`, which writing or reading `path` ended in."""
+    """Return what to do about `error`, raised when `path` was written or read."""
     folder = path.parent
     if error.errno in _FULL:
         return f"run `{shell('df', '-h', folder)}` to see what is free; what was there before is untouched"
@@ -135,31 +138,31 @@ def hint_for(error: OSError, path: Path) -> str:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether `error`, or the refusal that it explains, says that no more can be stored: what was there is complete."""
+    """Whether `error`, or its cause, says that no more can be stored; files that were there are complete."""
     fault = error if isinstance(error, OSError) else error.__cause__
     return isinstance(fault, OSError) and fault.errno in _FULL
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` with `data`, atomically."""
+    """Write `data` to `path`, atomically."""
     with atomic(path) as file:
         file.write(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace `path` with `text` as UTF-8, atomically, newlines as they are."""
+    """Write `text` to `path` as UTF-8, atomically, newlines unchanged."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: object) -> None:
-    """Replace `path` with `value` as indented JSON, atomically."""
+    """Write `value` to `path` as indented JSON, atomically."""
     write_text(path, indented_json(value) + "\n")
 
 
 def indented_json(value: object, margin: str = "") -> str:
-    """What `json.dumps(value, ensure_ascii=False, indent=2)` gives, several times faster for long flat parts.
+    """Return the text of `json.dumps(value, ensure_ascii=False, indent=2)`, several times faster for long flat parts.
 
-    With an indent the standard library leaves its compiled encoder.
+    The standard library does not use its compiled encoder when it indents.
     """
     inner = margin + "  "
     if isinstance(value, dict) and value:
