@@ -1,4 +1,4 @@
-"""Counts that must add up: what came in, what was dropped and why, what cleaning changed, and examples."""
+"""Counts that must add up: text read, text dropped by reason, changes by cleaning, and examples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXCERPT_CHARACTERS = 300
 
 
 class Counts(Config):
-    """Documents and bytes of one unit, or of several together. All sizes are UTF-8 bytes."""
+    """The counts of one unit, or the sum of several. All sizes are UTF-8 bytes."""
 
     documents_kept: int
     documents_dropped: dict[str, int]
@@ -34,21 +34,21 @@ class Counts(Config):
 
     @classmethod
     def summed(cls, all_counts: Iterable[Self]) -> Counts:
-        """The counts of everything, with the first examples of each reason."""
+        """Add up counts, and keep the first examples of each reason."""
         tally = Tallies()
         for counts in all_counts:
             tally.add(counts)
         return tally.counts()
 
     def documents(self) -> Tally:
-        """How the documents add up."""
+        """Return the balance of documents."""
         more = self.documents_out - self.documents_kept
-        # A document that was cut in two to hold something out is one more than was kept.
+        # Cutting a document in two, to hold out the second part, adds one to the output.
         changed = {"held_out_part": more} if more else {}
         return _tally(self.documents_kept, self.documents_dropped, changed, self.documents_out)
 
     def bytes(self) -> Tally:
-        """How the bytes add up."""
+        """Return the balance of bytes."""
         return _tally(self.bytes_kept, self.bytes_dropped, self.bytes_changed, self.bytes_out)
 
 
@@ -57,7 +57,7 @@ def _tally(kept: int, dropped: dict[str, int], changed: dict[str, int], output: 
 
 
 class Tallies:
-    """Counts being made."""
+    """Mutable counts during a pass."""
 
     def __init__(self) -> None:
         self.documents_kept = self.bytes_kept = 0
@@ -66,14 +66,14 @@ class Tallies:
         self.bytes_dropped: Counter[str] = Counter()
         self.bytes_changed: Counter[str] = Counter()
         self.examples: dict[str, list[Example]] = {}
-        self.lengths_in: Counter[int] = Counter()  # by number of binary digits, which is quick to count
+        self.lengths_in: Counter[int] = Counter()  # by number of binary digits, which is fast to compute
         self.lengths_kept: Counter[int] = Counter()
         self.languages: Counter[str] = Counter()
         self.evaluation_hits: Counter[str] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def keep(self, bytes_before: int, changes: dict[str, int]) -> None:
-        """A document of `bytes_before` stays, after `changes` to its size."""
+        """Count a document of `bytes_before` that stays, after `changes` to its size."""
         self.documents_kept += 1
         self.bytes_kept += bytes_before
         self.lengths_in[bytes_before.bit_length()] += 1
@@ -82,14 +82,14 @@ class Tallies:
             self.bytes_changed.update(changes)
 
     def drop(self, reason: str, *, documents: int, size: int) -> None:
-        """`size` bytes go, `documents` of them whole documents."""
+        """Count `size` dropped bytes, and the complete `documents` among them."""
         self.bytes_dropped[reason] += size
         if documents:
             self.documents_dropped[reason] += documents
             self.lengths_in[size.bit_length()] += 1
 
     def take_back(self, reason: str, bytes_before: int, changes: dict[str, int]) -> None:
-        """A document that was kept goes after all."""
+        """Count a document as dropped that was counted as kept before."""
         self.documents_kept -= 1
         self.bytes_kept -= bytes_before
         self.lengths_kept[bytes_before.bit_length()] -= 1
@@ -98,14 +98,14 @@ class Tallies:
         self.bytes_dropped[reason] += bytes_before
 
     def show(self, reason: str, *, origin: str, text: str, detail: str = "") -> None:
-        """An example of `reason`, if there are not enough yet."""
+        """Add an example of `reason`, unless there are enough."""
         shown = self.examples.setdefault(reason, [])
         if len(shown) < EXAMPLES:
             excerpt = text[:EXCERPT_CHARACTERS].encode("utf-8", "replace").decode()
             shown.append(Example(origin=printable(origin), text=excerpt, detail=detail))
 
     def add(self, other: Counts) -> None:
-        """Everything of `other` too."""
+        """Add the counts of `other`."""
         for name in ("documents_kept", "bytes_kept", "documents_out", "bytes_out", "validation_documents"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("documents_dropped", "bytes_dropped", "bytes_changed", "languages", "evaluation_hits"):
@@ -119,7 +119,7 @@ class Tallies:
             shown += examples[: EXAMPLES - len(shown)]
 
     def counts(self) -> Counts:
-        """What was counted, in an order that does not depend on how."""
+        """Return the counts, in an order that does not depend on the order of counting."""
         return Counts(
             documents_kept=self.documents_kept,
             documents_dropped=_sorted(self.documents_dropped),
@@ -139,7 +139,7 @@ class Tallies:
 
 
 def printable(origin: str) -> str:
-    """`origin` with what no text may hold (undecodable bytes of a file name) replaced."""
+    """Replace characters of `origin` that UTF-8 cannot encode: undecodable bytes of a file name."""
     return origin if origin.isascii() else origin.encode("utf-8", "replace").decode()
 
 
@@ -148,7 +148,7 @@ def _sorted(counter: Counter[str]) -> dict[str, int]:
 
 
 def _bounds(lengths: Counter[int]) -> dict[str, int]:
-    """Lengths by their lower bound in bytes: 0, 1, 2, 4, 8 and so on."""
+    """Return the counts by the lower bound of the lengths in bytes: 0, 1, 2, 4, 8 and so on."""
     return {str(1 << digits - 1 if digits else 0): lengths[digits] for digits in sorted(lengths) if lengths[digits]}
 
 

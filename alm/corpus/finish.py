@@ -1,4 +1,4 @@
-"""The last pass over one unit: its shard, written from the text of the first pass and what was settled."""
+"""The last pass over one unit: write its shard from the text of the first pass and the decisions of `settle`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from alm.files import atomic, explained, read_bytes, readable, sync_folder
 
 
 class FinishedMarker(Config):
-    """`NNNNN.final.json`: the promise that the shard of a unit is whole, here or where it was published."""
+    """`NNNNN.final.json`: the record that the shard of a unit is complete, here or where it was published."""
 
     key: str
     shard: CleanShard | None
@@ -36,7 +36,7 @@ class FinishedMarker(Config):
 
 @dataclass(frozen=True)
 class Finishing:
-    """One unit to finish. `originals` says of some documents which origin they repeat."""
+    """One unit to finish. `originals` maps some dropped documents to the origin that they repeat."""
 
     source: str
     files: UnitFiles
@@ -47,25 +47,25 @@ class Finishing:
 
     @property
     def stem(self) -> Path:
-        """Where the shard lies until it is published, without its ending."""
+        """The path of the shard until it is published, without its suffix."""
         return self.files.path(".final")
 
     @property
     def marker_path(self) -> Path:
-        """Written last."""
+        """The path of the marker, written last."""
         return self.files.path(".final.json")
 
     @property
     def name(self) -> str:
-        """The shard's name once it is published, without its ending."""
+        """The shard's name once it is published, without its suffix."""
         return f"{self.source}-{self.files.number:05d}"
 
     def key(self) -> str:
-        """What the shard is a function of."""
+        """Return a hash of all that decides the shard."""
         return sha256(f"{self.source} {self.form} {self.unit_key} {self.fates_key}".encode()).hexdigest()
 
     def finished(self) -> FinishedMarker | None:
-        """The marker, if the unit was finished just so."""
+        """Return the marker if the unit was finished with this key and these names, else None."""
         marker = read_marker(self.marker_path, FinishedMarker)
         return marker if marker is not None and marker.key == self.key() and self._is_named_so(marker.shard) else None
 
@@ -101,7 +101,7 @@ class _Finish:
         return self._tallies.counts()
 
     def shard(self) -> CleanShard | None:
-        """The files of the shard; None when no document is left."""
+        """Write the files of the shard; None if no document is left."""
         if not (self._fates.code == KEPT).any():
             self._drop_all()
             return None
@@ -124,7 +124,7 @@ class _Finish:
             self._drop(number, raw)
 
     def _as_it_is(self) -> tuple[Written, Written | None]:
-        """Every document stays: the text of the first pass is the shard."""
+        """Use the text of the first pass as the shard, because every document stays."""
         with Lines(self._job.stem) as writer:
             for number in range(self._first.documents):
                 writer.add(self._line(number))
@@ -151,7 +151,7 @@ class _Finish:
             yield from enumerate(read_records(file))
 
     def _line(self, number: int) -> Line:
-        """The document line of a document that stays; counts it if it is held out."""
+        """Make the document line of a document that stays, and count it if it is held out."""
         held = bool(self._fates.is_held_out[number])
         self._tallies.validation_documents += held
         origin = self._origins[number]
@@ -164,7 +164,7 @@ class _Finish:
         )
 
     def _parts(self, number: int, raw: bytes, fraction: float) -> Iterator[tuple[bytes, Line]]:
-        """A document as two, of which the second is held out; as it is where it has no line to cut it at."""
+        """Cut a document in two, and hold out the second part. Keep it in one piece if it has no line to cut at."""
         parts = split.cut(unescape(raw.decode("utf-8")), fraction)
         if parts is None:
             yield raw, self._line(number)
@@ -191,7 +191,7 @@ class _Finish:
 
 
 def _link(source: Path, target: Path) -> None:
-    """`target` as another name of `source`, or a copy where the file system has no such thing."""
+    """Make `target` a hard link to `source`, or a copy if the file system has no hard links."""
     with explained(target):
         target.unlink(missing_ok=True)
         with contextlib.suppress(OSError):

@@ -1,9 +1,9 @@
-"""Line deduplication: a line that many earlier documents hold is boilerplate, and goes from the later ones.
+"""Line deduplication: a line that many earlier documents contain is boilerplate, and is removed from the later ones.
 
-Menus, cookie notices and page footers (CCNet, Wenzek et al. 2019, section 3.1, removes repeated paragraphs so). A line
-counts once a document and without the white space around it; blank lines are no lines. A document that equals an
-earlier one counts as that one. What goes from a document depends on those before it alone, so inputs that are added
-later change nothing of what was decided.
+It removes menus, cookie notices and page footers (CCNet, Wenzek et al. 2019, section 3.1, removes repeated paragraphs
+likewise). A line counts once for each document, without the white space around it; blank lines do not count. A document
+that equals an earlier one counts as that one. The lines removed from a document depend only on the documents before it,
+so inputs that are added later change no earlier decision.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from alm.files import atomic, explained, raw_array, read_bytes, write_bytes
 REASON = "repeated_lines"
 _PAIRS_AT_ONCE = 1 << 21  # about 150 MB while they are sorted
 _PAIR = np.dtype([("document", "<u4"), ("key", "<u8")])
-_MARGIN = b"\n" * 8  # `hashes_of_spans` looks a little behind the last span
+_MARGIN = b"\n" * 8  # `hashes_of_spans` reads 8 bytes at a time, up to 7 beyond the last span
 
 Keys = NDArray[np.uint64]
 
 
 def keys_of(texts: Sequence[str]) -> tuple[Keys, NDArray[np.int64], NDArray[np.int64]]:
-    """For each line of `texts` that is not blank: its key, its number in its text, and the index of the text."""
+    """Return the key of each line of `texts` that is not blank, its number in its text, and the index of the text."""
     parts = [text.encode("utf-8") for text in texts]
     data = b"\n".join([*parts, _MARGIN])
     values = np.frombuffer(data, dtype=np.uint8)
@@ -58,10 +58,10 @@ def keys_of(texts: Sequence[str]) -> tuple[Keys, NDArray[np.int64], NDArray[np.i
 
 
 def settle_lines(units: Sequence[UnitFiles], *, least: int, merges: bool) -> list[str]:
-    """Which lines go: those that `least` earlier documents hold. Written beside each unit; a hash of it for each.
+    """Find the lines to remove: those that `least` earlier documents contain. Write them beside each unit.
 
-    `merges` counts documents that are equal as one. Memory is bounded but for 8 bytes a document (40 while equal ones
-    are looked for): the keys are gone through in ranges.
+    Return the hash of each unit's file. `merges` counts equal documents as one. Memory is bounded except for 8 bytes a
+    document (40 during the search for equal ones), because the keys are processed in ranges.
     """
     sizes = [len(_mapped(unit.line_keys, np.uint64)) for unit in units]
     counts = [unit.digests.stat().st_size // DIGEST_BYTES for unit in units]
@@ -85,7 +85,7 @@ def _mapped(path: Path, dtype: type[np.generic]) -> NDArray[Any]:
 def _pairs(
     units: Sequence[UnitFiles], first_documents: NDArray[np.int64], low: int, high: int
 ) -> tuple[Keys, NDArray[np.int64]]:
-    """The keys from `low` to `high` of all units, and the document of each, numbered through."""
+    """Read the keys from `low` to `high` of all units, and the document of each, numbered across units."""
     keys, documents = [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=np.int64)]
     for unit, first in zip(units, first_documents[:-1], strict=True):
         stored = _mapped(unit.line_keys, np.uint64)
@@ -97,7 +97,7 @@ def _pairs(
 
 
 def _gone(keys: Keys, documents: NDArray[np.int64], least: int) -> NDArray[np.bool_]:
-    """Of pairs of key and document, those whose key `least` smaller documents have."""
+    """Mark the pairs of key and document whose key occurs in at least `least` earlier documents."""
     order = np.lexsort((documents, keys))
     is_first = np.ones(len(order), dtype=bool)
     is_first[1:] = keys[order][1:] != keys[order][:-1]
@@ -113,7 +113,7 @@ def _gone(keys: Keys, documents: NDArray[np.int64], least: int) -> NDArray[np.bo
 def _sort_out(
     keys: Keys, documents: NDArray[np.int64], first_documents: NDArray[np.int64], units: Sequence[UnitFiles]
 ) -> None:
-    """Append each pair to the file of its unit, one file open at a time. They are in the order of the units."""
+    """Append each pair to the file of its unit, with one file open at a time. The pairs are ordered by unit."""
     bounds = np.searchsorted(documents, first_documents)
     for number in np.flatnonzero(np.diff(bounds)).tolist():
         begin, end = bounds[number : number + 2]
@@ -141,9 +141,9 @@ def _save(unit: UnitFiles) -> str:
 
 @dataclass(frozen=True)
 class LinesWork:
-    """One unit to take the repeated lines from: what lies at `before` becomes what lies at `files`.
+    """One unit to remove repeated lines from: the files `before` are rewritten as `files`.
 
-    `repeated` is the hash of the lines that go.
+    `repeated` is the hash of the list of lines to remove.
     """
 
     before: UnitFiles
@@ -153,24 +153,24 @@ class LinesWork:
     signs: bool
 
     def marker(self) -> Marker | None:
-        """The marker, if that was done already."""
+        """Return the marker if the lines were removed already, else None."""
         marker = read_marker(self.files.marker, Marker)
         return marker if marker is not None and marker.key == self.key else None
 
     def finished(self) -> Marker | None:
-        """The marker, if what it speaks of is there too, as it was written."""
+        """Return the marker if all files that it lists exist unchanged, else None."""
         marker = self.marker()
         return marker if marker is not None and self.files.have_results(marker) else None
 
 
 def lines_work(before: UnitFiles, *, key: str, repeated: str, signs: bool) -> LinesWork:
-    """The work on a unit whose first pass has `key`, and which loses the lines with the hash `repeated`."""
+    """Return the work on a unit: `key` is that of its first pass, `repeated` the hash of the lines to remove."""
     after = UnitFiles(before.folder / "lines", before.number)
     return LinesWork(before, after, sha256(f"lines {key} {repeated}".encode()).hexdigest(), repeated, signs)
 
 
 def remove_lines(job: LinesWork, tell: Listener) -> Marker:
-    """Write the documents of a unit without the lines that go. Those of which nothing is left go too."""
+    """Write the documents of a unit without their repeated lines. A document of which nothing is left is dropped."""
     first = read_marker(job.before.marker, Marker)
     if first is None:
         raise damaged(job.before.marker)
@@ -215,7 +215,7 @@ def _rewrite(job: LinesWork, kept: Kept, tallies: Tallies) -> None:
 
 
 def _with_gone(job: LinesWork) -> Iterator[tuple[int, str, Keys]]:
-    """Number and text of each document, and the keys of the lines that go from it."""
+    """Yield the number and text of each document, and the keys of the lines to remove from it."""
     data = read_bytes(job.before.repeated)
     if sha256(data).hexdigest() != job.repeated:
         raise damaged(job.before.repeated)
@@ -228,7 +228,7 @@ def _with_gone(job: LinesWork) -> Iterator[tuple[int, str, Keys]]:
 
 
 def _without(text: str, gone: Keys) -> tuple[str, list[str]]:
-    """What is left of `text`, and the lines that went. Where lines went, two blank ones do not meet."""
+    """Return the rest of `text` and the removed lines. Removal does not leave two blank lines together."""
     keys, numbers, _ = keys_of([text])
     going = set(numbers[np.isin(keys, gone)].tolist())
     left: list[str] = []

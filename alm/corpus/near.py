@@ -1,12 +1,12 @@
-"""MinHash signatures: texts that share most of their word 5-grams share the key of a band, very likely.
+"""MinHash signatures: texts that share most of their word 5-grams very likely share the key of a band.
 
 Broder, "On the resemblance and containment of documents" (1997), with the parameters of FineWeb (Penedo et al. 2024,
 section 3): 14 bands of 8 rows. Two texts whose sets of 5-grams have the Jaccard similarity s agree in at least one
 band with probability 1 - (1 - s^8)^14: 0.05 at s = 0.5, 0.56 at 0.7, 0.924 at 0.8, 0.9996 at 0.9.
 
-Words are the runs of `\\w` of the lower-cased text, and nothing else is simplified: digits and accents stay. A script
-that sets no spaces has its phrases for words. A text of fewer than 5 words is one shingle of all its words; one
-without a word is told by its own hash. Nothing depends on the process, the machine, or which texts are signed together.
+Words are the runs of `\\w` in the lower-cased text. Nothing else is simplified: digits and accents stay. In a script
+without spaces, phrases count as words. A text of fewer than 5 words is one shingle of all its words; a text without
+words is identified by its own hash. Nothing depends on the process, the machine, or the other texts of a batch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BANDS = 14
 ROWS = 8
 SHINGLE_WORDS = 5
 
-_BATCH_CHARACTERS = 1 << 16  # what is computed of so much text stays in a core's second-level cache
+_BATCH_CHARACTERS = 1 << 16  # small enough that the arrays of a batch stay in a core's second-level cache
 _SEED = 0x243F6A8885A308D3  # the first 64 bits of the fraction of pi
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio, made odd
 _FOREIGN_GAPS = re.compile(r"[^\w\x00-\x7f]+")
@@ -35,7 +35,10 @@ Indices = NDArray[np.int64]
 
 
 def _scattered(values: Hashes) -> Hashes:
-    """The finaliser of SplitMix64 (Steele et al. 2014), in place: a bijection in which each bit moves half of all."""
+    """Apply the finaliser of SplitMix64 (Steele et al. 2014) in place.
+
+    It is a bijection in which each input bit flips half of the output bits on average.
+    """
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         values ^= values >> np.uint64(shift)
         values *= np.uint64(factor)
@@ -44,7 +47,7 @@ def _scattered(values: Hashes) -> Hashes:
 
 
 def _constants(seed: int, count: int) -> Hashes:
-    """Odd numbers without pattern: outputs of SplitMix64."""
+    """Return pseudo-random odd numbers: outputs of SplitMix64."""
     steps = np.arange(1, count + 1, dtype=np.uint64)
     return _scattered(steps * _GOLDEN + np.uint64(seed)) | np.uint64(1)
 
@@ -58,9 +61,9 @@ _FIRST_BYTES = np.array([(1 << 8 * n) - 1 for n in range(9)], dtype=np.uint64)
 
 
 def hashes_of_spans(data: bytes, starts: Indices, ends: Indices) -> Hashes:
-    """A stable 64-bit hash of each of the spans `data[start:end]`, none of them empty.
+    """Return a stable 64-bit hash of each of the spans `data[start:end]`, none of which may be empty.
 
-    `data` must go on for at least 7 bytes behind the last span. Spans of up to 8 bytes without a NUL never collide.
+    `data` must have at least 7 more bytes after the last span. Spans of up to 8 bytes without a NUL never collide.
     """
     if not len(starts):
         return np.empty(0, dtype=np.uint64)
@@ -69,7 +72,7 @@ def hashes_of_spans(data: bytes, starts: Indices, ends: Indices) -> Hashes:
     number = np.arange(blocks.sum())
     at = np.repeat(starts - 8 * first, blocks) + 8 * number
     left = np.minimum(np.repeat(ends, blocks) - at, 8)
-    eights = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))  # the 8 bytes from each byte on
+    eights = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))  # overlapping: the 8 bytes from each byte on
     values = eights[at] & _FIRST_BYTES[left]
     values += (number - np.repeat(first - 1, blocks)).view(np.uint64) * _GOLDEN
     found: Hashes = np.add.reduceat(_scattered(values), first)
@@ -77,15 +80,15 @@ def hashes_of_spans(data: bytes, starts: Indices, ends: Indices) -> Hashes:
 
 
 class Signer:
-    """Signs texts; costs nothing to make, and has no state that a text changes."""
+    """Computes signatures. It has no state, so the order of the texts does not matter."""
 
     def bands(self, text: str) -> Hashes:
-        """The keys of the 14 bands of `text`, shape (14,)."""
+        """Return the keys of the 14 bands of `text`, shape (14,)."""
         found: Hashes = self.bands_of((text,))[0]
         return found
 
     def bands_of(self, texts: Sequence[str]) -> Hashes:
-        """The keys of every text, shape (texts, 14): the same as one by one, and faster for short texts."""
+        """Return the keys of every text, shape (texts, 14): the same as one by one, but faster for short texts."""
         found = np.empty((len(texts), BANDS), dtype=np.uint64)
         for start, end in _batches(texts):
             if len(texts[start]) > _BATCH_CHARACTERS:
@@ -96,7 +99,7 @@ class Signer:
 
 
 def _batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Where runs of texts begin and end that are together no longer than a batch; a longer text is alone."""
+    """Yield the start and end of runs of texts that fit into a batch; a longer text is a run of its own."""
     start, characters = 0, 0
     for i, text in enumerate(texts):
         characters += len(text)
@@ -119,7 +122,7 @@ def _minima_of_batch(texts: Sequence[str]) -> NDArray[np.uint32]:
 
 
 def _minima_of_long(text: str) -> NDArray[np.uint32]:
-    """Piece by piece, so that memory does not grow with the text."""
+    """Compute the minima piece by piece, so that memory does not grow with the text."""
     minima = np.full((BANDS * ROWS, 1), 0xFFFFFFFF, dtype=np.uint32)
     carried, signed = np.empty(0, dtype=np.uint64), False
     for piece in _pieces(text):
@@ -138,7 +141,7 @@ def _minima_of_words(words: Hashes) -> NDArray[np.uint32]:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """`text` cut at spaces or newlines, or where a batch is full of something else."""
+    """Cut `text` into pieces at spaces or newlines, or anywhere if a piece would have neither."""
     start = 0
     while start < len(text):
         end = start + _BATCH_CHARACTERS
@@ -154,7 +157,7 @@ def _hash_of_text(text: str) -> int:
 
 
 def _words(texts: Sequence[str]) -> tuple[Hashes, Indices]:
-    """The hashes of the words of all texts, and how many words each text has."""
+    """Return the hashes of the words of all texts, and the number of words of each."""
     parts = [_simplified(text) for text in texts]
     data = (b" " + b" ".join(parts) + b" " * 8).translate(_TABLE)
     is_word = np.frombuffer(data, dtype=np.uint8) != _SPACE
@@ -165,15 +168,15 @@ def _words(texts: Sequence[str]) -> tuple[Hashes, Indices]:
 
 
 def _simplified(text: str) -> bytes:
-    """UTF-8 in which only ASCII characters are left to be lower-cased, or to stand between words."""
+    """Return UTF-8 in which only ASCII characters remain to be lower-cased, or to separate words."""
     return text.encode("ascii") if text.isascii() else _FOREIGN_GAPS.sub(" ", text.lower()).encode()
 
 
 def _minima(words: Hashes, starts: Indices, counts: Indices) -> NDArray[np.uint32]:
-    """Shape (112, texts): the least value of each hash function over the `counts` shingles from each of `starts`.
+    """Return the least value of each hash function over the `counts` shingles from each of `starts`: (112, texts).
 
-    A function multiplies one half of a shingle's hash by an odd number, modulo 2^32. Rows take the low and the high
-    half in turn: 32 bits a row are fast to compute, and all 64 must agree for two shingles to be taken for one.
+    A function multiplies one half of a shingle's hash by an odd number, modulo 2^32. Rows use the low and the high
+    half in turn: 32 bits a row are fast to compute, and all 64 must agree for two shingles to count as one.
     """
     shingles = _shingles(words)
     halves = shingles.astype(np.uint32), (shingles >> np.uint64(32)).astype(np.uint32)
@@ -187,7 +190,7 @@ def _minima(words: Hashes, starts: Indices, counts: Indices) -> NDArray[np.uint3
 
 
 def _shingles(words: Hashes) -> Hashes:
-    """The hash of the 5 words from each word on."""
+    """Return the hash of each run of 5 words."""
     count = len(words) - SHINGLE_WORDS + 1
     total = words[:count] * _PLACES[0]
     for i in range(1, SHINGLE_WORDS):
@@ -196,7 +199,7 @@ def _shingles(words: Hashes) -> Hashes:
 
 
 def _keys(minima: NDArray[np.uint32]) -> Hashes:
-    """Shape (texts, 14): the 8 minima of each band in one number."""
+    """Combine the 8 minima of each band into one number, shape (texts, 14)."""
     low, high = minima.reshape(BANDS, ROWS // 2, 2, -1).transpose(2, 1, 3, 0).astype(np.uint64)
     keys = np.zeros_like(low[0])
     for i in range(ROWS // 2):

@@ -1,6 +1,6 @@
 """Repeated n-grams of the words of one text, by hashes instead of strings.
 
-An n-gram can be repeated only where both (n-1)-grams in it are, so each longer length looks at fewer places.
+An n-gram can be repeated only where both its (n-1)-grams are, so each greater length checks fewer places.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SHIFT = np.uint64(32)
 
 @dataclass(frozen=True)
 class Repeated:
-    """The n-grams of one length that occur more than once: where each occurrence begins, in order, and its hash."""
+    """The n-grams of one length that occur more than once: the start of each occurrence, in order, and its hash."""
 
     n: int
     positions: NDArray[np.int64]
@@ -25,7 +25,7 @@ class Repeated:
 
 
 def repeated(words: Sequence[str], lengths: range) -> Iterator[Repeated]:
-    """The repeated n-grams of each of `lengths`, which begin at 2 and grow by one."""
+    """Yield the repeated n-grams of each of `lengths`, which must be consecutive."""
     first: dict[str, int] = {}
     ids = np.fromiter((first.setdefault(word, len(first)) for word in words), dtype=np.uint64, count=len(words))
     single = _mixed(ids + np.uint64(1))
@@ -35,7 +35,7 @@ def repeated(words: Sequence[str], lengths: range) -> Iterator[Repeated]:
     for n in range(2, lengths.stop):
         is_start[-1] = False
         inside = positions[(positions + n <= len(words)) & is_start[np.minimum(positions + 1, len(words))]]
-        # The hash of the first n-1 words is known where the place was looked at before.
+        # The hash of the first n-1 words is known from the previous length.
         known = hashes[np.searchsorted(positions, inside)]
         grams = _mixed(known * _MULTIPLIER + single[inside + n - 1])
         positions, hashes = _more_than_once(inside, grams)
@@ -63,7 +63,7 @@ def _more_than_once(
 
 
 def most_frequent(found: Repeated) -> tuple[int, int]:
-    """(position, number) of the n-gram that occurs most often, the earliest of several; there must be one."""
+    """Return (position, number) of the most frequent n-gram, the earliest of several. `found` must not be empty."""
     _, first, counts = np.unique(found.hashes, return_index=True, return_counts=True)
     most = counts.max()
     earliest = first[counts == most].min()
@@ -71,9 +71,9 @@ def most_frequent(found: Repeated) -> tuple[int, int]:
 
 
 def repeated_characters(found: Repeated, ends: NDArray[np.int64]) -> int:
-    """Characters in n-grams that were seen before, none counted twice: read left to right, a repetition is jumped over.
+    """Count the characters in repeated n-grams, none twice: the scan from left to right jumps over a repetition.
 
-    `ends[i]` is the length of the first i words together.
+    `ends[i]` is the total length of the first i words.
     """
     seen: set[int] = set()
     total = free = 0

@@ -1,4 +1,4 @@
-"""Moving the finished shards of a source into place, and writing down what they are."""
+"""Publication of a source: move its finished shards into place, and write their metadata."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _OF_UNIT = re.compile(r"(\d{5})\.[a-z0-9.-]+", re.ASCII)
 
 
 def is_in_place(job: Job, shard: CleanShard | None, stem: Path, published: SourceMetadata | None) -> bool:
-    """Whether a finished shard is there as it was written: published, or beside `stem` waiting for it.
+    """Whether a finished shard exists unchanged: published, or beside `stem` and waiting for publication.
 
-    What waits is read. A published file is read with `--force`, because that is how damage is repaired, and where
-    the metadata `published` does not promise it.
+    A waiting file is read to check its hash. A published file is read only with `--force`, which repairs damage,
+    or if the metadata `published` does not list it.
     """
     promised = {file.path: file.sha256 for file in published.payload()} if published and not job.force else {}
     for waiting, name, size, digest in () if shard is None else _files(shard, stem):
@@ -50,11 +50,11 @@ def is_in_place(job: Job, shard: CleanShard | None, stem: Path, published: Sourc
 
 
 def _files(shard: CleanShard, stem: Path) -> list[tuple[Path, str, int | None, str]]:
-    """Each file of a shard: where it waits, its name, its size where that is known, its hash."""
+    """Return each file of a shard: its path until publication, its name, its size if known, and its hash."""
     ending = shard.file[shard.file.rindex("-") + 6 :]
     found: list[tuple[Path, str, int | None, str]] = []
     if shard.lines_file and shard.lines_sha256:
-        # The lines first: a text with its lines beside it is one that we wrote.
+        # The lines go first: a text counts as ours only if its lines lie beside it.
         found.append((stem.with_name(stem.name + ".jsonl"), shard.lines_file, None, shard.lines_sha256))
     return [*found, (stem.with_name(stem.name + ending), shard.file, shard.bytes, shard.sha256)]
 
@@ -67,9 +67,9 @@ def publish(
     settled: Settled,
     held: Held | None,
 ) -> SourceMetadata:
-    """Make the shards of `finishings` the clean text of the source, and say what they are, all at one instant.
+    """Publish the shards of `finishings` and their metadata as the clean text of the source, atomically.
 
-    `held` is what was held out before.
+    `held` is the text that an earlier command held out.
     """
     counts = Counts.summed(marker.counts for marker in markers)
     _refuse_nothing(job, counts)
@@ -102,11 +102,11 @@ def publish(
 
 
 def _refuse_folders(job: Job, names: Iterable[str]) -> None:
-    """Refuse to begin what a folder in place of a file would keep from being completed."""
+    """Refuse a publication that could not be completed because a folder has the name of a file."""
     for path in (job.out / name for name in names):
         if path.is_dir():
             raise AlmError(
-                f"`{path}` is a folder, where a file should be",
+                f"`{path}` is a folder, but a file is needed there",
                 hint=f"run `{shell('mv', '-n', path, path.with_name(f'{path.name}.aside'))}`, then the same command",
             )
 
@@ -116,7 +116,7 @@ def _refuse_nothing(job: Job, counts: Counts) -> None:
         return
     dropped = ", ".join(f"{number:,} {reason}" for reason, number in counts.documents_dropped.items())
     if set(counts.documents_dropped) <= {"empty"}:
-        raise InputError(f"source `{job.name}` holds no text", hint="look at its files, or set `enabled: false` for it")
+        raise InputError(f"source `{job.name}` holds no text", hint="check its files, or set `enabled: false` for it")
     if set(counts.documents_dropped) <= {"empty", "too_long"}:
         key = f"max_document_bytes={4 * job.source.max_document_bytes}"
     elif "repeated_lines" in counts.documents_dropped:
@@ -124,7 +124,7 @@ def _refuse_nothing(job: Job, counts: Counts) -> None:
     else:
         key = "filters=light"
     raise InputError(
-        f"nothing of source `{job.name}` is left: {dropped}",
+        f"no document of source `{job.name}` is left: {dropped}",
         hint=f"drop less: `--set sources.{job.name}.{key}`",
     )
 
@@ -179,7 +179,7 @@ def _kind(config: Config) -> str:
 
 
 def _leftovers(job: Job, used: Collection[UnitFiles]) -> set[str]:
-    """Texts of the passes, which are not needed any more, and everything of units that are not `used`."""
+    """Return the files to remove: the texts of the passes, and all files of units that are not `used`."""
     numbers = {files.number for files in used}
     found = [job.state / SPOOL]
     for path in (*job.state.glob("*"), *(job.state / "lines").glob("*")):
@@ -192,16 +192,16 @@ def _leftovers(job: Job, used: Collection[UnitFiles]) -> set[str]:
 
 
 def tidy(job: Job) -> None:
-    """Remove what was taken in of standard input, and what a killed command left: what cannot be removed stays."""
+    """Remove the copy of standard input, and the files of a killed command. A file that cannot be removed stays."""
     with contextlib.suppress(OSError, AlmError):
         (job.state / SPOOL).unlink(missing_ok=True)
         files.clear(job.out, job.name)
 
 
 def reports_in(out: Path, *, on_event: Listener) -> CorpusReport:
-    """What is known of all sources whose clean text is in `out`.
+    """Collect the reports of all sources whose clean text is in `out`.
 
-    Where the report of a source is damaged, the copy in the report of all is taken, if that fits the metadata.
+    If the report of a source is damaged, use its copy in the common report, provided that it matches the metadata.
     """
     written = report.read(out)
     copies = {} if written is None else {source.source: source for source in written.sources}
@@ -217,7 +217,7 @@ def reports_in(out: Path, *, on_event: Listener) -> CorpusReport:
         if known is not None and known.source == folder.name:
             found.append(known)
         elif (folder / _REPORT).exists():
-            on_event(Noted(f"`{folder / _REPORT}` is damaged: the report is without `{folder.name}`"))
+            on_event(Noted(f"`{folder / _REPORT}` is damaged: the report leaves out `{folder.name}`"))
     return CorpusReport(sources=tuple(found))
 
 

@@ -581,7 +581,9 @@ def _json_rows(file: CleanFile) -> Iterator[tuple[object, object, object]]:
 
 
 def _no_table(file: CleanFile) -> ArtifactError:
-    return ArtifactError(f"`{file.path}` does not hold the rows that `alm corpus prepare` wrote", hint=_remake(file))
+    return ArtifactError(
+        f"`{file.path}` does not hold the rows that `alm corpus prepare` wrote, or not as many", hint=_remake(file)
+    )
 
 
 def _text(raw: bytes, file: CleanFile) -> str:

@@ -1,4 +1,4 @@
-"""The drop report of a clean corpus: what came in, what was kept, what went and why, with examples."""
+"""The drop report of a clean corpus: input, kept and dropped text by reason, with examples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HEAD_BYTES = 4096  # a report begins with its format
 
 
 class Example(Config):
-    """The beginning of a document that was dropped, where it came from, and what else is to say."""
+    """The beginning of a dropped document, its origin, and an optional detail."""
 
     origin: str
     text: str
@@ -30,14 +30,14 @@ class Example(Config):
 
 
 class Lengths(Config):
-    """Documents by length: the key is the lower bound in bytes, a power of two."""
+    """Numbers of documents by length. The key is the lower bound in bytes, a power of two."""
 
     input: dict[str, int]
     kept: dict[str, int]
 
 
 class SourceReport(Config):
-    """One source. `changed`, `dropped` and `examples` are by reason, `seconds` by step."""
+    """The report of one source. `changed`, `dropped` and `examples` are by reason, `seconds` by step."""
 
     source: str
     kind: str
@@ -58,7 +58,7 @@ class SourceReport(Config):
 
 
 class CorpusReport(Config):
-    """`_report.json`."""
+    """The contents of `_report.json`."""
 
     format: Literal["alm-corpus-report"] = "alm-corpus-report"
     format_version: int = FORMAT_VERSION
@@ -67,7 +67,7 @@ class CorpusReport(Config):
 
 
 def read(folder: Path) -> CorpusReport | None:
-    """The report in `folder`; None when there is none that can be read."""
+    """Read the report in `folder`; None if it is missing or damaged."""
     try:
         return CorpusReport.model_validate(read_json(folder / JSON_NAME))
     except (OSError, ValueError, AlmError):
@@ -75,13 +75,13 @@ def read(folder: Path) -> CorpusReport | None:
 
 
 def refuse_strangers(folder: Path) -> None:
-    """`ArtifactError` where a file in `folder` has the name of one of the report, and no corpus wrote it."""
+    """Raise `ArtifactError` if a file in `folder` has the name of a report file and no corpus wrote it."""
     for name in (HTML_NAME, JSON_NAME):
         path = folder / name
         if not os.path.lexists(path) or _is_ours(path):
             continue
         raise ArtifactError(
-            f"`{path}` is there, and `alm corpus prepare` did not make it: its report has that name",
+            f"`{path}` exists, and `alm corpus prepare` did not write it: its report would have that name",
             hint=f"run `{shell('mv', '-n', path, path.with_name(f'{name}.aside'))}`, then the same command; "
             "or choose another folder with `--out`",
         )
@@ -96,26 +96,26 @@ def _is_ours(path: Path) -> bool:
 
 
 def write(report: CorpusReport, folder: Path) -> None:
-    """`_report.html` and `_report.json` in `folder`."""
+    """Write `_report.html` and `_report.json` to `folder`."""
     write_text(folder / HTML_NAME, html(report))
     write_json(folder / JSON_NAME, report.model_dump(mode="json"))
 
 
 def faults(report: CorpusReport) -> list[str]:
-    """The sums that do not come out, a sentence each: input = kept + dropped, output = kept + changed."""
+    """Describe the sums that do not add up, in a sentence each: input = kept + dropped, output = kept + changed."""
     found = []
     for source in report.sources:
         for name, tally in (("documents", source.documents), ("bytes", source.bytes)):
             if tally.input != tally.kept + sum(tally.dropped.values()):
-                found.append(f"{source.source}: {name} in are not those kept and those dropped")
+                found.append(f"{source.source}: {name} in differ from kept + dropped")
             if tally.output != tally.kept + sum(tally.changed.values()):
-                found.append(f"{source.source}: {name} out are not those kept and what was changed")
+                found.append(f"{source.source}: {name} out differ from kept + changes")
     return found
 
 
 def html(report: CorpusReport) -> str:
-    """The report as one page that needs nothing else."""
-    parts = [page.heading("What became of the corpus", 1), *_opening(report), _overview(report)]
+    """Render the report as one self-contained page."""
+    parts = [page.heading("Corpus report", 1), *_opening(report), _overview(report)]
     for source in report.sources:
         parts += _section(source)
     return page.page("Corpus report", parts, generator=_GENERATOR)
@@ -127,12 +127,12 @@ def _opening(report: CorpusReport) -> list[str]:
     size_in = sum(source.bytes.input for source in report.sources)
     size_out = sum(source.bytes.output for source in report.sources)
     said = (
-        f"{documents:,} documents ({_size(size_in)}) came in, and {kept:,} were kept"
+        f"{documents:,} documents ({_size(size_in)}) were read, and {kept:,} were kept"
         f"{f' ({kept / documents:.1%})' if documents else ''}: {_size(size_out)} of clean text."
     )
     wrong = faults(report)
     sums = (
-        f"✗ The sums do not come out: {'; '.join(wrong)}."
+        f"✗ The sums do not add up: {'; '.join(wrong)}."
         if wrong
         else "✓ Every byte is accounted for: in = kept + dropped, out = kept + changes, for each source."
     )
@@ -194,7 +194,7 @@ def _reasons(source: SourceReport) -> str:
 
 
 def meaning(reason: str) -> str:
-    """What a reason stands for, in words."""
+    """Describe a reason in words."""
     return _MEANINGS.get(reason) or f"rule {reason.replace('_', ' ')}"
 
 
@@ -251,21 +251,21 @@ _MEANINGS = {
     "empty": "nothing but white space",
     "separator": "line ends between documents",
     "too_long": "longer than max_document_bytes",
-    "not_text": "the field holds something else than text",
-    "no_field": "the field is not there",
-    "exact_duplicate": "the same text came before",
-    "near_duplicate": "much the same text came before",
-    "over_budget": "behind the limit of the source",
-    "decontaminate_overlap": "holds an item of an evaluation file",
+    "not_text": "the field holds something other than text",
+    "no_field": "the field does not exist",
+    "exact_duplicate": "equal to an earlier text",
+    "near_duplicate": "nearly equal to an earlier text",
+    "over_budget": "beyond the limit of the source",
+    "decontaminate_overlap": "contains an item of an evaluation file",
     "language_not_kept": "in another language",
     "language_uncertain": "its language is not clear",
-    "gopher_quality_too_few_words": "fewer words than Gopher's rules ask for",
-    "gopher_quality_few_stop_words": "too few of the commonest English words",
+    "gopher_quality_too_few_words": "fewer words than Gopher's rules require",
+    "gopher_quality_few_stop_words": "too few of the most common English words",
     "gopher_quality_few_letters": "too many words without a letter",
-    "c4_curly_bracket": "holds a curly bracket, as programs do",
+    "c4_curly_bracket": "contains a curly bracket, as source code does",
     "c4_too_few_sentences": "too few sentences",
-    "fineweb_few_punctuated_lines": "too few lines end a sentence",
+    "fineweb_few_punctuated_lines": "too few lines end with punctuation",
     "fineweb_short_lines": "too many short lines",
-    "fineweb_repeated_lines": "lines stand there twice",
+    "fineweb_repeated_lines": "too many repeated lines",
     "fineweb_list": "too many newlines for its words",
 }

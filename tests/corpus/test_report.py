@@ -33,7 +33,7 @@ def test_a_report_of_others_is_not_written_over(tmp_path: Path, name: str, kind:
     precious = out / name
     out.mkdir()
     precious.mkdir() if kind == "a folder" else precious.write_text('<html>mine</html> {"format": "mine"}')
-    with pytest.raises(ArtifactError, match="did not make it") as caught:
+    with pytest.raises(ArtifactError, match="did not write it") as caught:
         prepare(config, out=out)
     assert [path.name for path in out.iterdir()] == [name]  # before the work begins
     words = shlex.split(str(caught.value.hint).split("`")[1])

@@ -240,7 +240,7 @@ def test_a_report_that_is_damaged_is_taken_from_the_report_of_all(tmp_path: Path
     _flip(out / ".alm/s/report.json")
     (out / "_report.json").unlink()
     _run(_corpus(texts), out, on_event=events.append)
-    assert any(isinstance(event, Noted) and "report is without `s`" in event.message for event in events)
+    assert any(isinstance(event, Noted) and "report leaves out `s`" in event.message for event in events)
 
 
 def test_metadata_that_no_corpus_wrote_is_left_alone(tmp_path: Path) -> None:
