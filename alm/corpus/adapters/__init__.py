@@ -1,14 +1,14 @@
-"""Kinds of adapter: how rows (mappings of field to value) become documents. Each module has
+"""Kinds of adapter, which turn rows (mappings of field to value) into documents. Each module has
 
 - `Config`, the keys of the adapter,
-- `columns(config, field)`, the top-level fields that it looks at, or None for all; not all of them need be there,
+- `columns(config, field)`, the top-level fields that it reads, or None for all; fields may be absent,
 - `SPANS_ROWS`, whether several rows may make one document, so that a file cannot be cut between any two,
 - `documents(config, rows, *, field, max_document_bytes)`, an iterator of a `Document`, or an `Unfit`
-  (`alm.corpus.rows`), for each `Row`; what comes as `Dropped` is passed on.
+  (`alm.corpus.rows`), for each `Row`; it passes on each `Dropped`.
 
-Those for conversations also have `conversations`, of the same form, which yields a `Talk` in place of a document, and
-their documents are those talks written out by `render`. `field` is the one that the configuration of the source names;
-adapters for which its default would make no sense take that to mean their own.
+Adapters for conversations also have `conversations`, with the same parameters, which yields a `Talk` in place of a
+document; `render` turns those talks into documents. `field` comes from the configuration of the source. Adapters for
+which its default makes no sense use a field name of their own instead.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ROLE_OF = {name: role for role, names in _ROLES.items() for name in names.split
 
 
 class Message(NamedTuple):
-    """What one side says. `role` is `system`, `user`, `assistant` or `tool`."""
+    """One message. `role` is `system`, `user`, `assistant` or `tool`."""
 
     role: str
     content: str
@@ -42,14 +42,14 @@ Conversation = tuple[Message, ...]
 
 
 class Talk(NamedTuple):
-    """A conversation, and the row that it comes from (the first, if there are several)."""
+    """A conversation, and the row that it comes from (the first if there are several)."""
 
     conversation: Conversation
     row: Row
 
 
 class ShapeError(Exception):
-    """A row has another shape than its adapter expects; the message says which shape that is."""
+    """A row does not have the shape that its adapter expects; the message describes that shape."""
 
 
 def each(
@@ -58,7 +58,7 @@ def each(
     *,
     keys: tuple[str, ...],
 ) -> Iterator[Talk | Dropped | Unfit]:
-    """A conversation for each row. One of `keys` must be in it, and `conversation_of` raises `ShapeError`."""
+    """Yield a conversation for each row. A row needs one of `keys`, and `conversation_of` may raise `ShapeError`."""
     for row in rows:
         if not isinstance(row, Row):
             yield row
@@ -76,49 +76,49 @@ def _talk(row: Row, conversation_of: Callable[[Mapping[str, Any]], Conversation]
 
 
 def unfit(row: Row, expected: str) -> Unfit:
-    """The row does not have the shape that is `expected`."""
+    """Make an `Unfit` for a row that does not have the `expected` shape."""
     return Unfit(
         "bad_shape",
         row,
         InputError(
             f"`{row.origin}` is not what the adapter reads: {expected}",
-            hint="choose another one with `--set sources.<name>.adapter=...`",
+            hint="choose another adapter with `--set sources.<name>.adapter=...`",
         ),
     )
 
 
 def no_field(row: Row, keys: tuple[str, ...]) -> Unfit:
-    """The row has none of the fields `keys`."""
+    """Make an `Unfit` for a row that has none of the fields `keys`."""
     there = ", ".join(row.values)
     named = "` or `".join(keys)
     error = ConfigError(
         f"`{row.origin}`: no field `{named}`{did_you_mean(keys[0], row.values)} (there are: {there})",
-        hint="name the field that holds the text: `--set sources.<name>.field=...`, or what the rows are: "
+        hint="name the field that holds the text: `--set sources.<name>.field=...`, or the kind of rows: "
         "`--set sources.<name>.adapter=...`",
     )
     return Unfit("no_field", row, error, stops="first")
 
 
 def named(field: str, *own: str) -> tuple[str, ...]:
-    """The fields to look for: `field` if it was chosen, the adapter's `own` otherwise."""
+    """Return the fields to read: `field` if it was set, the adapter's `own` otherwise."""
     return own if field == DEFAULT_FIELD else (field,)
 
 
 def value_of(values: Mapping[str, Any], keys: tuple[str, ...]) -> Any:  # Any: JSON
-    """The value of the first of `keys` that is there; one is."""
+    """Return the value of the first of `keys` that exists; at least one must."""
     return next(values[key] for key in keys if key in values)
 
 
 def message(role: object, content: object) -> Message:
-    """A message with its role by the one name that we use. Raises `ShapeError`."""
+    """Make a message, with its role translated to one of our four names. Raises `ShapeError`."""
     known = _ROLE_OF.get(role.lower()) if isinstance(role, str) else None
     if known is None:
-        raise ShapeError(f"a role is one of {', '.join(_ROLE_OF)}, not {role!r}")
+        raise ShapeError(f"a role must be one of {', '.join(_ROLE_OF)}, not {role!r}")
     return Message(known, content_text(content))
 
 
 def content_text(content: object) -> str:
-    """The text of a message's content: a string, nothing, or the text parts of a list. Raises `ShapeError`."""
+    """Return the text of a message's content: a string, null, or a list with text parts. Raises `ShapeError`."""
     if isinstance(content, str):
         return content
     if content is None:
@@ -127,15 +127,15 @@ def content_text(content: object) -> str:
         texts = [part.get("text") for part in content if part.get("type", "text") == "text"]
         if all(isinstance(text, str) for text in texts):
             return "\n".join(texts)
-    raise ShapeError(f"the content of a message is a text or a list of texts, not {type(content).__name__}")
+    raise ShapeError(f"the content of a message must be a text or a list of texts, not {type(content).__name__}")
 
 
 def render(conversation: Conversation) -> str:
-    """A conversation as plain text: who says it, then what is said; messages without any text are left out."""
+    """Render a conversation as plain text: role and content of each message. Messages without text are left out."""
     return "\n\n".join(f"{role.capitalize()}: {content}" for role, content in conversation if content)
 
 
 def rendered(talks: Iterator[Talk | Dropped | Unfit]) -> Iterator[Document | Dropped | Unfit]:
-    """Each talk written out."""
+    """Render each talk as a document."""
     for talk in talks:
         yield Document(render(talk.conversation), talk.row.origin) if isinstance(talk, Talk) else talk

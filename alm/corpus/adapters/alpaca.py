@@ -1,4 +1,4 @@
-"""Kind `alpaca`: rows with an instruction, perhaps an input that belongs to it, and the answer."""
+"""Kind `alpaca`: rows with an instruction, an optional input, and the answer."""
 
 from __future__ import annotations
 
@@ -16,33 +16,31 @@ SPANS_ROWS = False
 
 
 class Config(base.Config):
-    """The names of the fields. `field` of the source is not used."""
+    """The names of the fields. The source's `field` is not used."""
 
     kind: Literal["alpaca"] = Field(default="alpaca", description="Rows with an instruction, an input and an output.")
-    instruction: str = Field(default="instruction", description="Field with what is asked: `prompt`, `question`.")
-    input: str = Field(
-        default="input", description="Field with the text that the instruction is about, if there is any."
-    )
+    instruction: str = Field(default="instruction", description="Field with the question: `prompt`, `question`.")
+    input: str = Field(default="input", description="Field with the text that the instruction refers to, if any.")
     output: str = Field(default="output", description="Field with the answer: `response`, `answer`.")
-    system: str = Field(default="system", description="Field with the system prompt, if there is any.")
+    system: str = Field(default="system", description="Field with the system prompt, if any.")
 
 
 def columns(config: Config, field: str) -> tuple[str, ...]:
-    """The four fields."""
+    """Return the four fields."""
     return config.instruction, config.input, config.output, config.system
 
 
 def documents(
     config: Config, rows: Iterator[Row | Dropped], *, field: str, max_document_bytes: int
 ) -> Iterator[Document | Dropped | Unfit]:
-    """Each question and answer as text."""
+    """Yield each question and answer as text."""
     return rendered(conversations(config, rows, field=field, max_document_bytes=max_document_bytes))
 
 
 def conversations(
     config: Config, rows: Iterator[Row | Dropped], *, field: str, max_document_bytes: int
 ) -> Iterator[Talk | Dropped | Unfit]:
-    """The question and answer of each row."""
+    """Yield the question and answer of each row."""
 
     def conversation_of(values: Mapping[str, Any]) -> Conversation:
         asked = [_text(values, config.instruction), _text(values, config.input, default="")]
@@ -60,5 +58,7 @@ def _text(values: Mapping[str, Any], name: str, default: str | None = None) -> s
         return default
     if not isinstance(value, str):
         there = ", ".join(values)
-        raise ShapeError(f"field `{name}` should hold text (there are: {there}); the adapter's keys name other fields")
+        raise ShapeError(
+            f"field `{name}` should hold text (there are: {there}); set the adapter's keys to other fields"
+        )
     return value

@@ -1,4 +1,4 @@
-"""Kind `messages`: rows with a list of `{role, content}`, as chat interfaces have them."""
+"""Kind `messages`: rows with a list of `{role, content}`, as in chat interfaces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OWN = ("messages", "conversation")
 
 
 class Config(base.Config):
-    """Nothing to configure."""
+    """No settings."""
 
     kind: Literal["messages"] = Field(
         default="messages", description="Rows with a list of messages, each with `role` and `content`."
@@ -25,21 +25,21 @@ class Config(base.Config):
 
 
 def columns(config: Config, field: str) -> tuple[str, ...]:
-    """The field that holds the list."""
+    """Return the fields that may hold the list."""
     return named(field, *_OWN)
 
 
 def documents(
     config: Config, rows: Iterator[Row | Dropped], *, field: str, max_document_bytes: int
 ) -> Iterator[Document | Dropped | Unfit]:
-    """Each conversation as text."""
+    """Yield each conversation as text."""
     return rendered(conversations(config, rows, field=field, max_document_bytes=max_document_bytes))
 
 
 def conversations(
     config: Config, rows: Iterator[Row | Dropped], *, field: str, max_document_bytes: int
 ) -> Iterator[Talk | Dropped | Unfit]:
-    """The conversation of each row."""
+    """Yield the conversation of each row."""
     keys = named(field, *_OWN)
 
     def conversation_of(values: Mapping[str, Any]) -> Conversation:

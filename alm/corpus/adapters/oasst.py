@@ -1,8 +1,8 @@
 """Kind `oasst`: trees of messages with ranked replies, as OpenAssistant publishes them, nested or flat.
 
-Nested, a row is a tree: `prompt` is a message with `replies`, and those have replies again. Flat, a row is a message
-with `message_id`, `parent_id` and `message_tree_id`, and the rows of a tree follow each other. Of each tree the path of
-the best ranked replies is taken: rank 0 is best, and among equals the first.
+In the nested form, a row is a tree: `prompt` is a message with `replies`, which may have replies too. In the flat form,
+a row is a message with `message_id`, `parent_id` and `message_tree_id`, and the rows of a tree are consecutive. Each
+tree yields the path of its best ranked replies: rank 0 is best, and the first of equals wins.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ _Node = Mapping[str, Any]  # Any: JSON
 
 
 class Config(base.Config):
-    """Nothing to configure. `field` of the source is not used."""
+    """No settings. The source's `field` is not used."""
 
     kind: Literal["oasst"] = Field(
-        default="oasst", description="OpenAssistant's trees, nested or a message a row; the best ranked path of each."
+        default="oasst", description="OpenAssistant's trees, nested or one message a row; the best ranked path of each."
     )
 
 
 def columns(config: Config, field: str) -> tuple[str, ...]:
-    """The fields of both forms."""
+    """Return the fields of both forms."""
     return ("prompt", *_FLAT)
 
 
 def documents(
     config: Config, rows: Iterator[Row | Dropped], *, field: str, max_document_bytes: int
 ) -> Iterator[Document | Dropped | Unfit]:
-    """The best path of each tree as text."""
+    """Yield the best path of each tree as text."""
     return rendered(conversations(config, rows, field=field, max_document_bytes=max_document_bytes))
 
 
 def conversations(
     config: Config, rows: Iterator[Row | Dropped], *, field: str, max_document_bytes: int
 ) -> Iterator[Talk | Dropped | Unfit]:
-    """The best path of each tree."""
+    """Yield the best path of each tree."""
     tree: list[Row] = []
     size = 0
     for row in rows:
@@ -63,13 +63,13 @@ def conversations(
             size += row.size()
             tree.append(row)
             if size > max_document_bytes:
-                del tree[1:]  # it is left out: its first row is enough to name it
+                del tree[1:]  # the tree is too long and left out: its first row is enough to name it
     if tree:
         yield _flat(tree, size, max_document_bytes)
 
 
 def _tree_id(row: Row) -> str | None:
-    """The tree that a flat row belongs to; None for anything else."""
+    """Return the tree that a flat row belongs to; None for any other row."""
     tree = None if "prompt" in row.values else row.values.get("message_tree_id")
     return tree if isinstance(tree, str) else None
 
@@ -91,9 +91,9 @@ def _replies(node: _Node) -> Sequence[_Node]:
 
 
 def _flat(tree: Sequence[Row], size: int, most: int) -> Talk | Unfit:
-    """The best path of the tree whose messages are the rows `tree`."""
+    """Return the best path of the tree whose messages are the rows `tree`."""
     if size > most:
-        error = InputError(f"`{tree[0].origin}`: the tree that begins here has {size:,} bytes, more than {most:,}")
+        error = InputError(f"`{tree[0].origin}`: the tree that starts here has {size:,} bytes, more than {most:,}")
         return Unfit("too_long", Row(tree[0].values, tree[0].origin, size), error, stops="never")
     replies: dict[object, list[_Node]] = {}
     for row in tree:
@@ -106,12 +106,12 @@ def _flat(tree: Sequence[Row], size: int, most: int) -> Talk | Unfit:
 
 
 def _best_path(root: object, replies_of: Callable[[_Node], Sequence[_Node]]) -> Conversation:
-    """From `root` on the best reply to each message."""
+    """Follow the best reply to each message, from `root` on."""
     path: list[Message] = []
     node = root
     while node is not None or not path:
         if not isinstance(node, dict) or not isinstance(node.get("text"), str):
-            raise ShapeError("a tree should begin with a message, which has `text`, `role` and perhaps `replies`")
+            raise ShapeError("a tree should begin with a message, which has `text`, `role` and optional `replies`")
         path.append(message(node.get("role"), node["text"]))
         replies = [reply for reply in replies_of(node) if not (isinstance(reply, dict) and reply.get("deleted"))]
         node = min(replies, key=_rank, default=None)

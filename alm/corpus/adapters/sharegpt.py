@@ -17,7 +17,7 @@ _OWN = ("conversations",)
 
 
 class Config(base.Config):
-    """Nothing to configure."""
+    """No settings."""
 
     kind: Literal["sharegpt"] = Field(
         default="sharegpt", description="Rows with a list of `conversations`, each with `from` and `value`."
@@ -25,21 +25,21 @@ class Config(base.Config):
 
 
 def columns(config: Config, field: str) -> tuple[str, ...]:
-    """The field that holds the list, and what a system prompt beside it is called."""
+    """Return the field that holds the list, and the field of a system prompt beside it."""
     return (*named(field, *_OWN), "system")
 
 
 def documents(
     config: Config, rows: Iterator[Row | Dropped], *, field: str, max_document_bytes: int
 ) -> Iterator[Document | Dropped | Unfit]:
-    """Each conversation as text."""
+    """Yield each conversation as text."""
     return rendered(conversations(config, rows, field=field, max_document_bytes=max_document_bytes))
 
 
 def conversations(
     config: Config, rows: Iterator[Row | Dropped], *, field: str, max_document_bytes: int
 ) -> Iterator[Talk | Dropped | Unfit]:
-    """The conversation of each row."""
+    """Yield the conversation of each row."""
     keys = named(field, *_OWN)
 
     def conversation_of(values: Mapping[str, Any]) -> Conversation:

@@ -18,20 +18,20 @@ _ABSENT = object()
 
 
 class Config(base.Config):
-    """Nothing to configure: the field is the source's."""
+    """No settings: the source's `field` names the field."""
 
     kind: Literal["text"] = Field(default="text", description="One field of each row is a document.")
 
 
 def columns(config: Config, field: str) -> tuple[str, ...]:
-    """The field, and the object that it may lie in."""
+    """Return the field, and the object that may contain it."""
     return tuple(dict.fromkeys((field, field.partition(".")[0])))
 
 
 def documents(
     config: Config, rows: Iterator[Row | Dropped], *, field: str, max_document_bytes: int
 ) -> Iterator[Document | Dropped | Unfit]:
-    """The text of each row."""
+    """Yield the text of each row."""
     is_path = "." in field
     for row in rows:
         if isinstance(row, Row):
@@ -45,7 +45,7 @@ def documents(
 
 
 def _reached(row: Row, path: str) -> Document | Unfit:
-    """The text at the end of `path`, whose dots lead into objects."""
+    """Return the text at the end of `path`, whose dots lead into objects."""
     value: Any = row.values
     for name in path.split("."):
         value = value.get(name, _ABSENT) if isinstance(value, Mapping) else _ABSENT

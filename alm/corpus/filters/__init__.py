@@ -1,12 +1,12 @@
-"""Kinds of filter: what is kept of the normalised documents of a source. Each module has
+"""Kinds of filter, which keep, change or drop the normalised documents of a source. Each module has
 
 - `Config`, the keys of the filter in a corpus file (thresholds have the published values as defaults),
-- `build(config)`, a callable `Draft -> Draft | Drop` (`alm.corpus.draft`): the same draft where nothing is to be
-  done, a new one where the text is changed, a `Drop` with the reason where the document goes,
-- `inputs(config)`, only where the filter reads files: their paths, so that their hashes decide what is up to date.
+- `build(config)`, a callable `Draft -> Draft | Drop` (`alm.corpus.draft`): the same draft if nothing changes, a new
+  one if the text changes, a `Drop` with the reason if the document is dropped,
+- `inputs(config)`, only if the filter reads files: their paths, so that a change of these files is noticed.
 
-A filter that applies rules has `broken_rules(draft)` too, a generator of the reasons of all rules that the document
-breaks, in the order of the paper, computed one by one: the filter itself stops at the first.
+A filter that applies rules also has `broken_rules(draft)`, a generator of the reasons of all rules that the document
+breaks, in the order of the paper. It computes them one by one, because the filter stops at the first.
 
 Reasons are snake_case, unique among all filters, and begin with the kind: `gopher_quality_too_few_words`.
 """
@@ -19,7 +19,7 @@ from alm.corpus.draft import Draft, Drop
 
 
 def first_broken(broken_rules: Callable[[Draft], Iterator[str]]) -> Callable[[Draft], Draft | Drop]:
-    """A filter that drops a document for the first rule it breaks."""
+    """Make a filter that drops a document for the first rule that it breaks."""
 
     def judge(draft: Draft) -> Draft | Drop:
         reason = next(broken_rules(draft), None)

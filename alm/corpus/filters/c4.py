@@ -1,5 +1,5 @@
 """Kind `c4`: the rules of C4 (Raffel et al. 2020, section 2.2), as FineWeb applies them: lines may end without a
-full stop. Some lines go, and some documents.
+full stop. Some rules remove lines, others drop documents.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ _POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "u
 
 
 class Config(base.Config):
-    """Which of the rules apply."""
+    """The rules to apply, and their thresholds."""
 
     kind: Literal["c4"] = Field(default="c4", description="Apply the rules of C4.")
-    min_words_per_line: int = Field(default=3, ge=0, le=base.MANY, description="Lines with fewer words go.")
-    min_sentences: int = Field(default=5, ge=0, le=base.MANY, description="Documents with fewer sentences go.")
-    drop_braces: bool = Field(default=True, description="Whether documents with a curly bracket go.")
-    drop_lorem_ipsum: bool = Field(default=True, description="Whether documents with `lorem ipsum` go.")
-    drop_javascript_lines: bool = Field(default=True, description="Whether lines that name JavaScript go.")
-    drop_policy_lines: bool = Field(default=True, description="Whether lines about policies and cookies go.")
-    remove_citations: bool = Field(default=True, description="Whether marks such as [1] and [edit] go.")
+    min_words_per_line: int = Field(default=3, ge=0, le=base.MANY, description="Remove lines with fewer words.")
+    min_sentences: int = Field(default=5, ge=0, le=base.MANY, description="Drop documents with fewer sentences.")
+    drop_braces: bool = Field(default=True, description="Drop documents with a curly bracket.")
+    drop_lorem_ipsum: bool = Field(default=True, description="Drop documents with `lorem ipsum`.")
+    drop_javascript_lines: bool = Field(default=True, description="Remove lines that mention JavaScript.")
+    drop_policy_lines: bool = Field(default=True, description="Remove lines about policies and cookies.")
+    remove_citations: bool = Field(default=True, description="Remove marks such as [1] and [edit].")
 
 
 def build(config: Config) -> Callable[[Draft], Draft | Drop]:
-    """The filter."""
+    """Build the filter."""
 
     def judge(draft: Draft) -> Draft | Drop:
         reason = next(_broken_text_rules(draft, config), None)
@@ -48,14 +48,14 @@ def build(config: Config) -> Callable[[Draft], Draft | Drop]:
 
 
 def broken_rules(draft: Draft, config: Config) -> Iterator[str]:
-    """The rules about documents that the document breaks."""
+    """Yield the rules about entire documents that the document breaks."""
     yield from _broken_text_rules(draft, config)
     if sentences(cleaned(draft.text, config)) < config.min_sentences:
         yield "c4_too_few_sentences"
 
 
 def _broken_text_rules(draft: Draft, config: Config) -> Iterator[str]:
-    # A bracket in a line that goes for another reason does no harm.
+    # A bracket is harmless in a line that is removed for another reason.
     if config.drop_braces and "{" in draft.text and "{" in cleaned(draft.text, config):
         yield "c4_curly_bracket"
     if config.drop_lorem_ipsum and "lorem ipsum" in draft.text.lower():
@@ -63,7 +63,7 @@ def _broken_text_rules(draft: Draft, config: Config) -> Iterator[str]:
 
 
 def cleaned(text: str, config: Config) -> str:
-    """The lines that stay."""
+    """Return the lines that stay."""
     if config.remove_citations and "[" in text:
         text = _CITATION.sub("", text)
     return "\n".join(line for line in map(str.strip, text.split("\n")) if _stays(line, config))
@@ -81,8 +81,8 @@ def _stays(line: str, config: Config) -> bool:
 
 
 def sentences(text: str) -> int:
-    """About how many sentences there are."""
+    """Estimate the number of sentences."""
     if not text:
         return 0
-    # What stands behind the last end in a line is one too.
+    # The text after the last sentence end of a line counts as a sentence too.
     return sum(sum(map(bool, map(str.strip, _SENTENCE_END.split(line)))) for line in text.split("\n"))

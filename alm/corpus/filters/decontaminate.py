@@ -1,7 +1,7 @@
-"""Kind `decontaminate`: documents that share a run of words with an evaluation item go.
+"""Kind `decontaminate`: drops documents that share a run of words with an evaluation item.
 
-Runs of 13 words, as for GPT-3 (Brown et al. 2020, appendix C). An item, or a field of it, that is shorter counts as
-a whole from `shortest` words on: a question of ten words that a document repeats is known to the model as well.
+Runs have 13 words, as for GPT-3 (Brown et al. 2020, appendix C). A shorter item, or field of an item, must match
+entirely, if it has at least `shortest` words: a model can memorize a question of ten words too.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Config(base.Config):
-    """The evaluation files, and how long a run of words must be."""
+    """The evaluation files, and the length of a matching run of words."""
 
     kind: Literal["decontaminate"] = Field(
-        default="decontaminate", description="Drop documents that hold evaluation items."
+        default="decontaminate", description="Drop documents that contain evaluation items."
     )
-    files: Paths = Field(description="Evaluation files: JSON lines, or text with an item a line.")
-    ngram: int = Field(default=13, ge=1, le=base.MANY, description="Words of a run that counts as the item.")
+    files: Paths = Field(description="Evaluation files: JSON lines, or text with one item on each line.")
+    ngram: int = Field(default=13, ge=1, le=base.MANY, description="Number of consecutive words that make a match.")
     shortest: int = Field(
-        default=8, ge=1, le=base.MANY, description="Fewest words of an item that is shorter than that."
+        default=8, ge=1, le=base.MANY, description="Items shorter than `ngram` are used from this many words on."
     )
 
 
 def inputs(config: Config) -> list[Path]:
-    """The evaluation files."""
+    """Return the evaluation files."""
     return expand(config.files, suffixes=_SUFFIXES)
 
 
 def build(config: Config) -> Callable[[Draft], Draft | Drop]:
-    """The filter, with the items in memory as hashes."""
+    """Build the filter, which keeps the items in memory as hashes."""
     index = _Index(config)
 
     def judge(draft: Draft) -> Draft | Drop:
@@ -74,12 +74,12 @@ class _Index:
         self._sorted = {n: np.array(sorted(found), dtype=np.uint64) for n, found in sorted(runs.items())}
 
     def find(self, text: str) -> str | None:
-        """The first item of which `text` holds a run, or None."""
+        """Return the name of an item with a run that `text` contains, or None."""
         known = self._ids
         ids = np.array([known.get(word, 0) for word in _WORD.findall(text.lower())], dtype=np.uint64)
         for n, wanted in self._sorted.items():
             hashes = _hashes(ids, n)
-            # A run with a word that no item has matches nothing.
+            # A run with a word that no item contains cannot match.
             unknown = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(ids == 0)])
             hashes = hashes[unknown[n:] == unknown[: len(unknown) - n]] if len(ids) >= n else hashes
             at = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
@@ -90,7 +90,7 @@ class _Index:
 
 
 def _hashes(ids: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
-    """A hash of each n ids in a row; none for fewer."""
+    """Return a hash of each run of n ids; none for fewer than n."""
     count = len(ids) - n + 1
     if count < 1:
         return np.zeros(0, dtype=np.uint64)
@@ -101,7 +101,7 @@ def _hashes(ids: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
 
 
 def _items(path: Path) -> Iterator[tuple[str, str]]:
-    """Each text of an evaluation file with the place it stands at."""
+    """Yield the place and the text of each item of an evaluation file."""
     is_json = suffix(path) != ".txt"
     with open_binary(path) as file:
         for number, line in enumerate(file, start=1):
@@ -112,14 +112,14 @@ def _items(path: Path) -> Iterator[tuple[str, str]]:
             except ValueError as error:
                 raise InputError(
                     f"`{path}` line {number} is not JSON: {error}",
-                    hint=f"look at it with `sed -n {number}p {quoted(path)}`",
+                    hint=f"show the line with `sed -n {number}p {quoted(path)}`",
                 ) from error
             for text in texts:
                 yield f"{as_text(Path(path.name))}#{number}", text
 
 
 def _texts(value: Any) -> Iterator[str]:  # Any: JSON
-    """All texts in `value`, in order, however deep they are nested."""
+    """Yield all texts in `value`, in order, at any depth."""
     left = [value]
     while left:
         inner = left.pop()

@@ -19,23 +19,25 @@ class Config(base.Config):
 
     kind: Literal["fineweb"] = Field(default="fineweb", description="Apply FineWeb's own rules.")
     min_punctuated_lines: float = Field(
-        default=0.12, ge=0, le=1, description="Least share of lines that end with punctuation."
+        default=0.12, ge=0, le=1, description="Minimum share of lines that end with punctuation."
     )
-    short_line_characters: int = Field(default=30, ge=0, le=base.MANY, description="Most characters of a short line.")
-    max_short_lines: float = Field(default=0.67, ge=0, le=1, description="Most short lines.")
+    short_line_characters: int = Field(
+        default=30, ge=0, le=base.MANY, description="Maximum characters of a short line."
+    )
+    max_short_lines: float = Field(default=0.67, ge=0, le=1, description="Maximum share of short lines.")
     max_repeated_line_characters: float = Field(
-        default=0.01, ge=0, le=1, description="Most characters in lines that were there before."
+        default=0.01, ge=0, le=1, description="Maximum share of characters in repeated lines."
     )
-    max_newlines_per_word: float = Field(default=0.3, ge=0, le=base.MANY, description="Most newlines for each word.")
+    max_newlines_per_word: float = Field(default=0.3, ge=0, le=base.MANY, description="Maximum newlines per word.")
 
 
 def build(config: Config) -> Callable[[Draft], Draft | Drop]:
-    """The filter."""
+    """Build the filter."""
     return first_broken(lambda draft: broken_rules(draft, config))
 
 
 def broken_rules(draft: Draft, config: Config) -> Iterator[str]:
-    """The rules that the document breaks."""
+    """Yield the rules that the document breaks."""
     lines = [line for line in draft.lines if line and not line.isspace()]
     if not lines:
         yield "fineweb_no_lines"

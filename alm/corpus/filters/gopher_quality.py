@@ -1,6 +1,6 @@
 """Kind `gopher_quality`: the quality rules of Gopher (Rae et al. 2021, appendix A.1.1), as FineWeb applies them.
 
-For web pages in English: novels are too long for them, and other languages have other stop words.
+They suit web pages in English: novels exceed the limit on words, and other languages have other stop words.
 """
 
 from __future__ import annotations
@@ -22,33 +22,37 @@ class Config(base.Config):
     """The thresholds."""
 
     kind: Literal["gopher_quality"] = Field(default="gopher_quality", description="Apply Gopher's quality rules.")
-    min_words: int = Field(default=50, ge=0, le=base.MANY, description="Fewest words that are not symbols.")
-    max_words: int = Field(default=100_000, ge=1, le=base.MANY, description="Most words that are not symbols.")
+    min_words: int = Field(default=50, ge=0, le=base.MANY, description="Minimum words that are not symbols.")
+    max_words: int = Field(default=100_000, ge=1, le=base.MANY, description="Maximum words that are not symbols.")
     min_mean_word_length: float = Field(
-        default=3.0, ge=0, le=base.MANY, description="Least mean length of these words."
+        default=3.0, ge=0, le=base.MANY, description="Minimum mean length of these words."
     )
     max_mean_word_length: float = Field(
-        default=10.0, ge=0, le=base.MANY, description="Greatest mean length of these words."
+        default=10.0, ge=0, le=base.MANY, description="Maximum mean length of these words."
     )
     max_symbol_ratio: float = Field(
-        default=0.1, ge=0, le=base.MANY, description="Most hash signs, or ellipses, for each word."
+        default=0.1, ge=0, le=base.MANY, description="Maximum hash signs, or ellipses, per word."
     )
-    max_bullet_lines: float = Field(default=0.9, ge=0, le=1, description="Most lines that begin with a bullet.")
-    max_ellipsis_lines: float = Field(default=0.3, ge=0, le=1, description="Most lines that end with an ellipsis.")
-    min_alphabetic_words: float = Field(default=0.8, ge=0, le=1, description="Least share of words with a letter.")
-    min_stop_words: int = Field(default=2, ge=0, le=base.MANY, description="Fewest different stop words.")
+    max_bullet_lines: float = Field(
+        default=0.9, ge=0, le=1, description="Maximum share of lines that begin with a bullet."
+    )
+    max_ellipsis_lines: float = Field(
+        default=0.3, ge=0, le=1, description="Maximum share of lines that end with an ellipsis."
+    )
+    min_alphabetic_words: float = Field(default=0.8, ge=0, le=1, description="Minimum share of words with a letter.")
+    min_stop_words: int = Field(default=2, ge=0, le=base.MANY, description="Minimum number of different stop words.")
     stop_words: tuple[str, ...] = Field(
         default=("the", "be", "to", "of", "and", "that", "have", "with"), description="The stop words."
     )
 
 
 def build(config: Config) -> Callable[[Draft], Draft | Drop]:
-    """The filter."""
+    """Build the filter."""
     return first_broken(lambda draft: broken_rules(draft, config))
 
 
 def broken_rules(draft: Draft, config: Config) -> Iterator[str]:
-    """The rules that the document breaks."""
+    """Yield the rules that the document breaks."""
     words = draft.words
     plain = draft.word_lengths[~draft.is_symbol]
     if len(plain) < config.min_words:
@@ -73,7 +77,7 @@ def broken_rules(draft: Draft, config: Config) -> Iterator[str]:
 
 
 def _broken_line_rules(draft: Draft, config: Config) -> Iterator[str]:
-    # A newline at the end begins no line.
+    # A final newline does not begin another line.
     lines = draft.lines[:-1] if draft.lines[-1] == "" else draft.lines
     count = max(1, len(lines))
     if sum(line.lstrip().startswith(("•", "-")) for line in lines) / count > config.max_bullet_lines:

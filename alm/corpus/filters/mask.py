@@ -1,7 +1,7 @@
-"""Kind `mask`: e-mail addresses and public IP addresses are replaced by ones that nobody has.
+"""Kind `mask`: replaces e-mail addresses and public IP addresses with addresses that belong to no one.
 
-As FineWeb does (Penedo et al. 2024, appendix on personal information). The replacements are those reserved for
-documentation by RFC 2606 and RFC 5737.
+FineWeb does so too (Penedo et al. 2024, appendix on personal information). RFC 2606 and RFC 5737 reserve the
+replacements for documentation.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _NOWHERE = "192.0.2.1"
 
 
 class Config(base.Config):
-    """What is replaced."""
+    """The addresses to replace."""
 
     kind: Literal["mask"] = Field(default="mask", description="Replace e-mail and IP addresses.")
-    emails: bool = Field(default=True, description="Whether e-mail addresses are replaced.")
-    ip_addresses: bool = Field(default=True, description="Whether public IPv4 addresses are replaced.")
+    emails: bool = Field(default=True, description="Replace e-mail addresses.")
+    ip_addresses: bool = Field(default=True, description="Replace public IPv4 addresses.")
 
 
 def build(config: Config) -> Callable[[Draft], Draft | Drop]:
-    """The filter; it drops nothing."""
+    """Build the filter; it drops nothing."""
 
     def judge(draft: Draft) -> Draft | Drop:
         text = draft.text

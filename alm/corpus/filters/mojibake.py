@@ -1,4 +1,4 @@
-"""Kind `mojibake`: text that was decoded with the wrong encoding is repaired with ftfy, an optional dependency."""
+"""Kind `mojibake`: repairs text that was decoded with the wrong encoding, with ftfy, an optional dependency."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alm.corpus.draft import Draft, Drop
 from alm.corpus.normalize import normalize
 from alm.errors import ConfigError
 
-# The first byte of a character in UTF-8, read as Latin-1 or Windows-1252, and what its second byte becomes.
+# The first two bytes of a UTF-8 character, decoded as Latin-1 or Windows-1252.
 _SUSPICIOUS = re.compile(
     r"[\u00c2-\u00f4][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc"
     r"\u2013\u2014\u2018-\u201e\u2020-\u2022\u2026\u2030\u2039\u203a\u20ac\u2122]"
@@ -29,7 +29,7 @@ class Config(base.Config):
 
 
 def build(config: Config) -> Callable[[Draft], Draft | Drop]:
-    """The filter; it drops nothing. ftfy sees only text that a cheap test finds suspicious."""
+    """Build the filter; it drops nothing. ftfy is slow, so only text that a cheap test finds suspicious reaches it."""
     try:
         from ftfy import fix_encoding
     except ImportError as error:

@@ -142,7 +142,11 @@ def test_roles_have_one_name_each() -> None:
     [
         ("messages", {"messages": "Hi"}, "`messages` or `conversation` should hold a list of objects with `role`"),
         ("messages", {"messages": [{"from": "human", "value": "x"}]}, "should hold a list of objects with `role`"),
-        ("messages", {"messages": [{"role": "ghost", "content": "x"}]}, "a role is one of system, .*, not 'ghost'"),
+        (
+            "messages",
+            {"messages": [{"role": "ghost", "content": "x"}]},
+            "a role must be one of system, .*, not 'ghost'",
+        ),
         ("messages", {"messages": [{"role": "user", "content": 5}]}, "is a text or a list of texts, not int"),
         ("sharegpt", {"conversations": [{"role": "user"}]}, "list of objects with `from` and `value`"),
         (
