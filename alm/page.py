@@ -1,7 +1,7 @@
 """Self-contained HTML pages with charts: no scripts, no fonts, nothing fetched.
 
-All functions are pure and return markup. Text of users goes through `escaped`, whatever it holds. Should any get past
-it, the page still fetches and runs nothing, by its content security policy.
+All functions are pure and return markup. Text from users goes through `escaped`. If any got past it, the content
+security policy would still keep the page from fetching or running anything.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ circle.of0, circle.of1, circle.of2, circle.of3, circle.of4, circle.of5, circle.o
   body { margin: 0; max-width: none; font-size: 10pt; }
   figure, blockquote, .facts { break-inside: avoid; } h2, h3 { break-after: avoid; } }
 """
-# Styles that stand in the page, and nothing else: no scripts, no pictures, no forms, no other address for its links.
+# Allows styles inside the page and nothing else: no scripts, pictures or forms, and no other base address for links.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _WIDTH, _HEIGHT, _FOOT, _LEFT = 720, 180, 34, 8
 _MOST_BARS = 40
@@ -71,12 +71,12 @@ _HEAD_BYTES = 1024
 
 
 def escaped(text: str) -> str:
-    """`text` as text of a page, with an escape for what cannot be shown."""
+    """`text` as text of a page, with escapes for characters that cannot be shown."""
     return html.escape(shown.text(text))
 
 
 def page(title: str, parts: Iterable[str], *, generator: str) -> str:
-    """A whole page of `parts`, which are markup. `generator` says what makes such pages: see `is_made_by`."""
+    """A complete page of `parts`, which are markup. `generator` names its maker, for `is_made_by`."""
     body = "\n".join(parts)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{_mark(generator)}\n'
@@ -91,7 +91,7 @@ def _mark(generator: str) -> str:
 
 
 def is_made_by(generator: str, data: bytes) -> bool:
-    """Whether `data` begins as a page of `generator` does."""
+    """Whether `data` begins like a page of `generator`."""
     return _mark(generator).encode() in data[:_HEAD_BYTES]
 
 
@@ -106,7 +106,7 @@ def paragraph(text: str, *, tone: str = "") -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | int]], *, breaks_words: bool = False) -> str:
-    """A table; columns of numbers are aligned right. `breaks_words` where hashes and paths have to fit."""
+    """A table; columns of numbers are aligned right. `breaks_words` lets hashes and paths wrap."""
     given = [list(row) for row in rows]
     numeric = [_is_of_numbers([row[i] for row in given]) for i in range(len(columns))]
     head = "".join(_cell("th", name, is_number) for name, is_number in zip(columns, numeric, strict=True))
@@ -139,12 +139,12 @@ def quote(title: str, text: str) -> str:
 
 
 def side_by_side(parts: Iterable[str], *, kind: str = "grid") -> str:
-    """Parts beside each other as far as there is room: `grid` for charts, `cards` and `row` for texts."""
+    """Parts side by side as far as there is room: `grid` for charts, `cards` and `row` for texts."""
     return f'<div class="{kind}">\n{chr(10).join(parts)}\n</div>'
 
 
 def folded(summary: str, parts: Iterable[str], *, is_open: bool = False, on_paper: bool = True) -> str:
-    """A part that opens when it is clicked. On paper it is open, or not there at all."""
+    """A part that opens when it is clicked. In print it is open, or left out without `on_paper`."""
     inside = "\n".join(parts)
     kind = "" if on_paper else ' class="screen"'
     return f"<details{kind}{' open' if is_open else ''}><summary>{escaped(summary)}</summary>\n{inside}\n</details>"
@@ -156,13 +156,13 @@ def details(summary: str, quotes: Iterable[tuple[str, str]]) -> str:
 
 
 def figure(title: str, note: str, chart: str, parts: Iterable[str]) -> str:
-    """A chart, which is markup, with what it shows above it and more parts below."""
+    """A chart, which is markup, with its caption above and more parts below."""
     caption = f'<figcaption><b>{escaped(title)}</b><span class="quiet">{escaped(note)}</span></figcaption>'
     return f"<figure>{caption}\n{chart}\n{chr(10).join(parts)}\n</figure>"
 
 
 def bars(title: str, first: Mapping[str, int], second: Mapping[str, int], *, names: tuple[str, str]) -> str:
-    """A bar for each key of `first`, and in front of it that of `second`; both have the same scale."""
+    """A bar for each key of `first`, with that of `second` in front of it, on the same scale."""
     keys = list(first)[:_MOST_BARS]
     top = max([1, *(first[key] for key in keys), *(second.get(key, 0) for key in keys)])
     step = (_WIDTH - 2 * _LEFT) / max(1, len(keys))

@@ -1,7 +1,7 @@
-"""Text from strangers made visible: what would command a terminal, or hide or reorder what stands around it.
+"""Untrusted text made visible: escapes for characters that command a terminal, or hide or reorder text around them.
 
-File names, keys, metadata, samples and the messages of libraries can hold any character. Whoever shows such text to a
-person sends it through here: the command line (`alm/cli/screen.py`), pages (`alm/page.py`) and model cards.
+File names, keys, metadata, samples and the messages of libraries can contain any character. Code that shows such text
+to a person passes it through here: the command line (`alm/cli/screen.py`), pages (`alm/page.py`) and model cards.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import re
 import shlex
 from typing import Any
 
-# Control characters but for newline and tab, line and paragraph separators, marks of direction, invisible operators
-# and tags, what is not a character at all, and lone surrogates: a byte of a file name that is not UTF-8 is one.
+# Control characters other than newline and tab, line and paragraph separators, marks of direction, invisible operators
+# and tags, noncharacters, and lone surrogates, which stand for bytes of file names that are not UTF-8.
 _UNSHOWN = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
     "\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f"
 )
 _IN_TEXT, _IN_LINE = re.compile(f"[{_UNSHOWN}]"), re.compile(f"[\t\n{_UNSHOWN}]")
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
-_FIRST_BYTE, _LAST_BYTE = 0xDC80, 0xDCFF  # what `os.fsdecode` makes of bytes that are not UTF-8
-# What lets torch, numpy and the libraries of the hub run code from a file.
+_FIRST_BYTE, _LAST_BYTE = 0xDC80, 0xDCFF  # surrogates of `os.fsdecode` for bytes that are not UTF-8
+# Options and advice with which torch, numpy and the hub's libraries run code from a file.
 _UNSAFE = re.compile(r"weights.only|allow.pickle|trust.remote.code|safe.globals|trust the source|trusted source", re.I)
 _PART_OF_NAME = re.compile(r"\n(?!  )")
 
 
 def text(given: str) -> str:
-    r"""`given` with its newlines and tabs, and an escape for each character that cannot be shown.
+    r"""`given` with an escape for each character that cannot be shown; newlines and tabs stay.
 
     >>> text("a\x1b]52;c;\x07\tb\u202e\udce9\n")
     'a\\x1b]52;c;\\x07\tb\\u202e\\xe9\n'
@@ -35,7 +35,7 @@ def text(given: str) -> str:
 
 
 def line(given: str) -> str:
-    r"""`given` on one line: a newline or a tab in a name is an escape, too.
+    r"""`given` on one line, with newlines and tabs escaped too.
 
     >>> line("a\nError: b")
     'a\\nError: b'
@@ -44,7 +44,7 @@ def line(given: str) -> str:
 
 
 def message(given: str) -> str:
-    r"""`given` with the lines that a message has: those are indented, and any other newline is part of a name.
+    r"""`given` with the line breaks of a message, whose lines are indented; any other newline belongs to a name.
 
     >>> print(message("two faults:\n  `a\nHint: do` is gone\n  b"))
     two faults:
@@ -55,7 +55,7 @@ def message(given: str) -> str:
 
 
 def word(given: str) -> str:
-    r"""`given` quoted for a shell, where it can be seen what it is: `$'...'` of bash and zsh where that needs escapes.
+    r"""`given` quoted for a shell, with all characters visible: as `$'...'` (bash, zsh) if that needs escapes.
 
     >>> word("a b"), word("caf\udce9\n")
     ("'a b'", "$'caf\\xe9\\n'")
@@ -66,7 +66,7 @@ def word(given: str) -> str:
 
 
 def as_json(value: Any) -> str:  # Any: what JSON can hold
-    r"""`value` as JSON on one line, with nothing in it that cannot be shown; read again it is the same value.
+    r"""`value` as JSON on one line, with escapes for characters that cannot be shown; it parses to the same value.
 
     >>> print(as_json({"é": "\x1b\x9b\u202e\udce9"}))
     {"é": "\u001b\u009b\u202e\udce9"}
@@ -75,7 +75,7 @@ def as_json(value: Any) -> str:  # Any: what JSON can hold
 
 
 def reason(error: BaseException) -> str:
-    r"""What a library says is wrong, in its first line; never its advice to switch a safeguard off.
+    r"""First line of a library's error message, without advice to switch off a safeguard.
 
     >>> reason(ValueError("bad magic\nsee the manual"))
     'bad magic'
@@ -89,7 +89,7 @@ def reason(error: BaseException) -> str:
 
 
 def is_unsafe_advice(given: str) -> bool:
-    """Whether a library says in it how to make it run code from a file."""
+    """Whether a library's message advises how to run code from a file."""
     return _UNSAFE.search(given) is not None
 
 

@@ -1,1 +1,1 @@
-"""The whole pipeline on the built-in corpus."""
+"""The complete pipeline on the built-in corpus."""

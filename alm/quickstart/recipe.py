@@ -1,6 +1,6 @@
-"""What a quickstart makes in a given time: how large a model, from how many tales.
+"""The size of the model and the number of tales of a quickstart, for a given time.
 
-The preset is what did best in its own time (docs/benchmarks.md). For another time, or a faster device, the model grows
+The preset did best in its own time (docs/benchmarks.md). For another time, or a faster device, the model grows
 with the square root of the compute, as compute-optimal models do (Hoffmann et al. 2022, section 3), and so does the
 text. The number of steps is measured when training begins. The vocabulary stays: the tales have few words.
 """
@@ -32,7 +32,7 @@ NAME = "quickstart.json"
 _MOST_BYTES = 1 << 16
 _MOST_SECONDS = 1e9
 RUN_PRESET = "quickstart"
-SEQ_LEN = 416  # two tales: most rows are filled by two whole ones
+SEQ_LEN = 416  # two tales: most rows hold two complete ones
 VOCAB_SIZE = 2048
 SAMPLE_TOKENS = 220
 SAMPLES = 3
@@ -42,19 +42,19 @@ TOKENS_PER_TALE = 214
 # (d_model, n_layers), from small to large; heads stay as wide as those of the preset.
 SIZES = ((64, 2), (64, 3), (96, 3), (128, 3), (160, 4), (192, 5), (256, 6), (384, 8), (640, 10))
 _HEAD_WIDTH, _FFN_RATIO, _FFN_MULTIPLE = 32, 2.75, 32
-# What a quickstart does besides training: for each tale, and at its beginning and end.
+# Time outside training: for each tale, at the beginning and at the end.
 TALE_SECONDS, OTHER_SECONDS, END_SECONDS = 8.0e-4, 6.0, 2.0
 _TRY_SECONDS = 0.5
 _STEPS_SHARE = 0.8  # of the time for training
-LEAST_SHARE = 0.2  # of the time, that training gets
+LEAST_SHARE = 0.2  # of the time, at least for training
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a quickstart differs from its presets: the overrides of the run, and the number of tales.
+    """Differences of a quickstart from its presets: the overrides of the run, and the number of tales.
 
-    `budget` is in seconds of the whole quickstart, of which the last `end` are for what comes after training, and
-    `steps` is about how many that allows; absent where the number of steps is fixed.
+    `budget` is in seconds for the entire quickstart, of which the last `end` are reserved for the stages after
+    training; `steps` is about the number of steps that allows. Both are None if the number of steps is fixed.
     """
 
     tales: int = TALES
@@ -64,12 +64,12 @@ class Recipe:
     steps: int | None = None
 
     def config(self, *more: str) -> RunConfig:
-        """The run, with `more` overrides."""
+        """The configuration of the run, with `more` overrides."""
         return load(RunConfig, [Part(presets.find(RUN_PRESET))], overrides=[*self.overrides, *more])
 
 
 class _Kept(Config):
-    """The file that holds a recipe."""
+    """Schema of the file that stores a recipe."""
 
     tales: Annotated[int, Field(strict=True, ge=1, le=MOST_TALES)]
     overrides: tuple[str, ...]
@@ -79,7 +79,7 @@ class _Kept(Config):
 
 
 def read(path: Path) -> Recipe:
-    """The recipe that `write` wrote."""
+    """Read a recipe that `write` wrote."""
     try:
         kept = _Kept.model_validate(read_json(path, most=_MOST_BYTES))
     except (InputError, ValidationError) as error:
@@ -90,15 +90,15 @@ def read(path: Path) -> Recipe:
 
 
 def write(recipe: Recipe, path: Path) -> None:
-    """Keep `recipe`, so that a quickstart that goes on is the same one."""
+    """Save `recipe`, so that a resumed quickstart uses the same one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(asdict(recipe), indent=2) + "\n")
 
 
 def for_budget(seconds: float, *, device_name: str = "auto") -> Recipe:
-    """The recipe for a quickstart of so many seconds on the device, by the speed of the preset there.
+    """The recipe for a quickstart of `seconds` on the device, by the measured speed of the preset there.
 
-    On a GPU that is its speed before it is compiled: the model and the text can come out smaller than the time allows.
+    On a GPU the preset is measured before it is compiled: the model and the text can be smaller than the time allows.
     """
     config = Recipe().config(f"model.vocab_size={VOCAB_SIZE}")
     choice = settled(config, device_name, seq_len=SEQ_LEN)
@@ -111,7 +111,7 @@ def for_budget(seconds: float, *, device_name: str = "auto") -> Recipe:
 
 
 def for_compute(seconds: float, end: float, flops_per_second: float) -> Recipe:
-    """The recipe for so many seconds, the last `end` of them after training, at so many training FLOPs a second."""
+    """The recipe for `seconds`, the last `end` of them after training, at this many training FLOPs per second."""
     preset = Recipe().config(f"model.vocab_size={VOCAB_SIZE}")
     training = max(seconds - OTHER_SECONDS - end - FEWEST_TALES * TALE_SECONDS, LEAST_SHARE * seconds)
     flops = _STEPS_SHARE * training * flops_per_second
@@ -127,13 +127,13 @@ def for_compute(seconds: float, end: float, flops_per_second: float) -> Recipe:
 
 
 def _flops(config: RunConfig) -> float:
-    """Of a whole run."""
+    """Training FLOPs of an entire run."""
     tokens = config.training.max_steps * config.training.sequences_per_step * SEQ_LEN
     return tokens * count(config.model).training_flops_per_token(SEQ_LEN)
 
 
 def _shape(size: tuple[int, int]) -> ModelConfig:
-    """The model of a size, otherwise like the preset's."""
+    """The preset's model with another size."""
     d_model, n_layers = size
     heads = d_model // _HEAD_WIDTH
     values = {
@@ -148,7 +148,7 @@ def _shape(size: tuple[int, int]) -> ModelConfig:
 
 
 def planned(recipe: Recipe, *more: str, device_name: str = "auto") -> Plan:
-    """The training of `recipe` on this device: by a few measured steps, unless they were measured for its budget."""
+    """Plan the training of `recipe` on this device; measures a few steps, unless its budget did so already."""
     steps = [] if recipe.steps is None else [f"training.max_steps={recipe.steps}", "scheduler.warmup_steps=0"]
     config = recipe.config(*more, *steps, f"model.vocab_size={VOCAB_SIZE}")
     config = with_precision(config, settled(config, device_name, seq_len=SEQ_LEN))
@@ -157,10 +157,10 @@ def planned(recipe: Recipe, *more: str, device_name: str = "auto") -> Plan:
 
 
 def for_training(recipe: Recipe, budget: float) -> float:
-    """Seconds of a budget that training gets, when all goes as it usually does."""
+    """Seconds of a budget that remain for training in the usual case."""
     return max(budget - others(recipe), LEAST_SHARE * budget)
 
 
 def others(recipe: Recipe) -> float:
-    """Seconds of a quickstart besides training."""
+    """Seconds of a quickstart outside training."""
     return recipe.tales * TALE_SECONDS + OTHER_SECONDS + (recipe.end or END_SECONDS)

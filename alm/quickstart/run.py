@@ -1,7 +1,7 @@
-"""The whole pipeline on the built-in tales, by the same stage functions that the commands call.
+"""The complete pipeline on the built-in tales, with the same stage functions that the commands call.
 
 Each stage keeps what is up to date and training continues from its newest checkpoint, so running
-this again after an interruption goes on where it stopped.
+this again after an interruption continues where it stopped.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from alm.training.run import OtherRunError, exists, free_name
 
 LOCK_NAME = ".quickstart.lock"
 CORPUS_PRESET = "tales"
-PACK_MODE = "bestfit"  # rows begin where tales begin, most of them, so that whoever acts in it has been introduced
+PACK_MODE = "bestfit"  # most rows begin with a tale, so that they introduce its characters
 PROMPTS = ("Once upon a time", "", "There was once")  # as tales begin
 STAGES = 6
-TEMPERATURE = 0.4  # so small a model is at its best when it keeps to what it is sure of
+TEMPERATURE = 0.4  # a model this small writes best when it keeps to likely tokens
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where everything of a quickstart lies: laid out as a project of one's own would be."""
+    """Paths of a quickstart, laid out like a project with your own text."""
 
     out: Path
 
     @property
     def recipe(self) -> Path:
-        """What was chosen when it began."""
+        """The recipe chosen when it started."""
         return self.out / recipes.NAME
 
     @property
@@ -88,7 +88,7 @@ class Places:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a quickstart is going to do. There is no plan where it goes on with a run.
+    """A quickstart that is ready to run. `plan` is None if it resumes a run.
 
     With a budget, training ends at `finish_by` (of `time.monotonic`).
     """
@@ -96,13 +96,13 @@ class Prepared:
     places: Places
     recipe: Recipe
     plan: Plan | None
-    overrides: tuple[str, ...] = ()  # of its owner
+    overrides: tuple[str, ...] = ()  # from the user
     finish_by: float | None = None
     device_name: str = "auto"
 
     @property
     def seconds(self) -> float | None:
-        """About how long it all takes, if that is known."""
+        """Estimated duration of the entire quickstart, None if unknown."""
         if self.recipe.budget is not None:
             return self.recipe.budget
         if self.plan is None or self.plan.seconds is None:
@@ -111,15 +111,16 @@ class Prepared:
 
     @property
     def training_ends(self) -> float | None:
-        """When training that begins now ends with a budget: it gets a part of the time, however late it begins."""
+        """End time of training that starts now, with a budget: it gets a minimum share even if it starts late."""
         if self.finish_by is None or self.recipe.budget is None:
             return None
         return max(self.finish_by, time.monotonic() + LEAST_SHARE * self.recipe.budget)
 
     def commands(self, *, is_underway: bool = False) -> Iterator[str]:
-        """The command that does each step by hand, ready to be pasted.
+        """The command for each stage, ready to be pasted.
 
-        With a budget that of training has the time that will be left for it; `is_underway`, that which is left now.
+        With a budget, the training command gets the time expected to be left for it; with `is_underway`, the time left
+        now.
         """
         return (shell("alm", *map(str, words)) for words in self._words(self.places, is_underway=is_underway))
 
@@ -146,18 +147,18 @@ class Prepared:
 
     @property
     def corpus_override(self) -> str:
-        """How many tales are told."""
+        """The override that sets the number of tales."""
         return f"sources.tales.documents={self.recipe.tales}"
 
     @property
     def run_overrides(self) -> tuple[str, ...]:
-        """How the run differs from its preset."""
+        """The overrides of the run's preset."""
         return (*self.recipe.overrides, *self.overrides)
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What came out: the run, a text for each prompt, and the page about it."""
+    """The results: the run, a text for each prompt, and the report page."""
 
     run: RunMetadata
     texts: tuple[str, ...]
@@ -174,16 +175,16 @@ def prepared(
     device_name: str = "auto",
     started: float | None = None,
 ) -> Prepared:
-    """What a quickstart in `out` is going to do; nothing is written.
+    """Prepare a quickstart in `out`; nothing is written.
 
-    `budget`, in seconds from `started` (of `time.monotonic`, absent is now), chooses the size of the model, the tales
-    and the steps; `steps` and `seed` override the preset. What was chosen for a quickstart that is there already stays:
-    ConfigError for another budget. With `is_fresh` it is left where it is, and the new one lies beside it.
+    `budget`, in seconds from `started` (of `time.monotonic`, now by default), chooses the size of the model, the tales
+    and the steps; `steps` and `seed` override the preset. An existing quickstart keeps its recipe: ConfigError for
+    another budget. With `is_fresh` it is left unchanged, and the new one is placed beside it.
     """
     _refuse_ranks(distributed.place())
     began = time.monotonic() if started is None else started
     if budget is not None and steps is not None:
-        raise ConfigError("`--budget` chooses the steps, which `--steps` gives too", hint="leave out one of the two")
+        raise ConfigError("`--budget` chooses the steps, which `--steps` sets too", hint="leave out one of the two")
     places = Places(free_name(out) if is_fresh and out.exists() else out)
     recipe = _recipe(places, budget, device_name)
     overrides = [f"training.max_steps={steps}"] if steps else []
@@ -194,14 +195,14 @@ def prepared(
 
 
 def _refuse_ranks(here: Place) -> None:
-    """Stages would be done by all ranks at once, in the same files."""
+    """Raise `ConfigError` under torchrun: all ranks would run the stages at once, in the same files."""
     if here.size == 1:
         return
     if not here.is_main:
-        raise EchoedError("the main rank tells", exit_code=0)
+        raise EchoedError("the main rank reports it", exit_code=0)
     raise ConfigError(
-        f"a quickstart is one process, torchrun has started {here.size}",
-        hint=f"run `alm quickstart` without torchrun; with text of your own, `alm pretrain --nproc {here.size}`",
+        f"a quickstart runs in one process, but torchrun has started {here.size}",
+        hint=f"run `alm quickstart` without torchrun; with your own text, `alm pretrain --nproc {here.size}`",
     )
 
 
@@ -212,22 +213,22 @@ def _recipe(places: Places, budget: float | None, device_name: str) -> Recipe:
     if budget not in (None, own.budget):
         begun = "without a budget" if own.budget is None else f"for {own.budget:,.0f} seconds"
         raise ConfigError(
-            f"the quickstart in `{places.out}` was begun {begun}",
-            hint="leave out `--budget` to go on with it, or add `--fresh` to begin another one beside it",
+            f"the quickstart in `{places.out}` was started {begun}",
+            hint="leave out `--budget` to continue it, or add `--fresh` to start another one beside it",
         )
     return own
 
 
 def quickstart(job: Prepared, *, on_event: Listener = ignore) -> Finished:
-    """Tell the tales, train a tokenizer, pack, pretrain, sample and report, as `prepared`.
+    """Generate the tales, train a tokenizer, pack, pretrain, sample and report, as `prepared`.
 
-    Raises `AlmError` when another process works on it, or has begun another one there since it was prepared.
+    Raises `AlmError` if another process works on it, or has started another one there since it was prepared.
     """
     out = job.places.out
     with exclusive(out / LOCK_NAME, what=f"the quickstart in `{out}`"):
         if job.places.recipe.is_file() and recipes.read(job.places.recipe) != job.recipe:
             raise ConfigError(
-                f"another quickstart was begun in `{out}` meanwhile",
+                f"another quickstart was started in `{out}` in the meantime",
                 hint="run the same command again, or add `--fresh`",
             )
         return _all_stages(job, on_event)
@@ -286,10 +287,10 @@ def _pretrain(job: Prepared, on_event: Listener) -> RunMetadata:
             finish_by=job.training_ends,
             on_event=on_event,
         )
-    except OtherRunError as error:  # begun with other --steps or another --seed: a new quickstart is a new folder
+    except OtherRunError as error:  # started with other --steps or --seed: a new quickstart needs a new folder
         command = shell("alm", "quickstart", "--out", free_name(places.out))
         raise ConfigError(error.message, hint=f"run `{command}`") from error
-    except TooShortError as error:  # its hint has flags that a quickstart has not
+    except TooShortError as error:  # its hint names flags that a quickstart does not have
         raise ConfigError(error.message, hint="give it more time: `--fresh --budget 2m`") from error
 
 

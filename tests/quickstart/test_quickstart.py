@@ -95,7 +95,7 @@ def test_the_commands_name_the_device_that_was_asked_for(small: Path) -> None:
 
 def test_ranks_are_refused_by_the_main_one(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alm.distributed.place", lambda: Place(0, 4, 0, 4))
-    with pytest.raises(ConfigError, match="a quickstart is one process, torchrun has started 4") as caught:
+    with pytest.raises(ConfigError, match="a quickstart runs in one process, but torchrun has started 4") as caught:
         prepared(small / "q")
     assert "`alm quickstart` without torchrun" in str(caught.value.hint)
     assert "`alm pretrain --nproc 4`" in str(caught.value.hint)
@@ -247,13 +247,13 @@ def test_a_time_that_is_over_before_training_leaves_a_part_for_it(
 @pytest.mark.parametrize("first", [None, 90.0])
 def test_another_budget_wants_another_folder(small: Path, first: float | None) -> None:
     recipes.write(recipes.Recipe(budget=first), Places(small / "q").recipe)
-    with pytest.raises(ConfigError, match="was begun (without a budget|for 90 seconds)") as caught:
+    with pytest.raises(ConfigError, match="was started (without a budget|for 90 seconds)") as caught:
         prepared(small / "q", budget=50.0)
     assert "--fresh" in str(caught.value.hint)
 
 
 def test_a_budget_and_steps_exclude_each_other(small: Path) -> None:
-    with pytest.raises(ConfigError, match="which `--steps` gives too"):
+    with pytest.raises(ConfigError, match="which `--steps` sets too"):
         prepared(small / "q", steps=3, budget=60.0)
 
 
