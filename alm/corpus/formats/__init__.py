@@ -1,14 +1,14 @@
 """Kinds of file format that the source `files` reads. Each module has
 
-- `SUFFIXES`, the ends of the names of its files, compression set aside,
-- `HAS_ROWS`, whether it yields rows, of which an adapter makes documents, or documents,
-- `fits(head)`, whether the first bytes of a file tell that it has this format; None where they cannot tell,
-- `parts(path, reading, *, part_bytes)`, the pieces of about so many bytes in which the file can be read,
-- `read(path, where, reading)`, a generator of the `Row`s (or `Document`s) of one piece, and of what was `Dropped`;
-  the pieces of a file in turn give what the whole gives.
+- `SUFFIXES`, the suffixes of its files, before any compression suffix,
+- `HAS_ROWS`, True if it yields rows, which an adapter turns into documents, and False if it yields documents,
+- `fits(head)`, whether the first bytes of a file show this format; None if they cannot,
+- `parts(path, reading, *, part_bytes)`, the pieces of about `part_bytes` in which the file can be read,
+- `read(path, where, reading)`, a generator of the `Row`s (or `Document`s) of one piece, and of `Dropped` items;
+  the pieces of a file, in order, yield the same as the complete file.
 
-A file that cannot be read at all, or not to its end, is an `InputError`. What is wrong with a single line or row
-goes through `alm.corpus.rows.left_out`, and reading goes on behind it.
+A file that cannot be read at all, or not to its end, raises `InputError`. An error in a single line or row goes
+through `alm.corpus.rows.left_out`, and reading continues after it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ DocumentRule = Literal["auto", "file", "block", "line", "mark"]
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are read, whatever their format.
+    """Settings for reading files of any format.
 
-    `columns` are the fields that are needed, or None for all. `spans_rows` forbids to cut a file between rows.
+    `columns` are the needed fields, or None for all. With `spans_rows`, a file may not be cut between rows.
     """
 
     document: DocumentRule = "auto"
@@ -40,5 +40,5 @@ class Reading:
 
 
 def whole(path: Path) -> list[Part]:
-    """The file in one piece."""
+    """Return the file in one piece."""
     return [Part(as_text(path), path.stat().st_size)]

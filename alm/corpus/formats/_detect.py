@@ -1,4 +1,4 @@
-"""What format a file has: by its name, by its beginning where that is surer, or none, because it is no text."""
+"""Detection of a file's format: by its name, or by its beginning if that is more certain; None if it is not text."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from alm.files import open_binary, suffix
 
 _PACKAGE = "alm.corpus.formats"
 _HEAD_BYTES = 1 << 16
-_PLAIN = frozenset({"", ".txt", ".text", ".data", ".dat"})  # names that promise nothing about the form of the text
+_PLAIN = frozenset({"", ".txt", ".text", ".data", ".dat"})  # suffixes that say nothing about the form of the text
 _BINARY = (b"\x89PNG", b"GIF8", b"\xff\xd8\xff", b"PK\x03\x04", b"\x7fELF", b"%PDF-", b"{\\rtf", b"BZh", b"7z\xbc\xaf")
-_MOST_NULS = 0.1  # of the characters of a file whose name says that it is text
+_MOST_NULS = 0.1  # maximum share of NUL characters in a file whose name says that it is text
 
 
 @functools.cache
 def module(name: str) -> ModuleType:
-    """The module of a format."""
+    """Return the module of a format."""
     return kinds.load(_PACKAGE, name)
 
 
 @functools.cache
 def by_suffix() -> dict[str, str]:
-    """The format of each end of a name."""
+    """Return the format of each suffix."""
     return {end: name for name in kinds.names(_PACKAGE) for end in module(name).SUFFIXES}
 
 
 def format_of(path: Path, *, asked: str, encoding: str, is_named: bool) -> str | None:
-    """The format to read `path` in; None where it is no text, or not of the format that is `asked` for.
+    """Return the format to read `path` in; None if it is not text, or not in the format `asked`.
 
-    A file that was named has the format that is asked for. Of those that were found, `asked` takes what has that
-    format by its name or its beginning. A file that cannot be opened goes by its name: reading it will say why.
+    A named file has the format `asked`. A file found in a folder or by a glob must have that format by its name or
+    its beginning. For a file that cannot be opened, the name decides: reading it will raise the error.
     """
     named = by_suffix().get(suffix(path))
     head = _head(path)
@@ -61,7 +61,7 @@ def _head(path: Path) -> bytes | None:
 
 
 def _guess(head: bytes, named: str | None, encoding: str) -> str | None:
-    """The format of a file that begins with `head`, and whose name says `named`."""
+    """Return the format of a file that begins with `head`, and whose name suggests `named`."""
     if named == "parquet" or module("parquet").fits(head):
         return "parquet"
     if _is_binary(head, named, encoding):
@@ -78,7 +78,7 @@ def _is_binary(head: bytes, named: str | None, encoding: str) -> bool:
     if head.startswith(_BINARY):
         return True
     text = _text(head, encoding)
-    if text is None:  # in another encoding, perhaps, or damaged: whoever reads it will say where
+    if text is None:  # perhaps in another encoding, or damaged: reading it will raise an error with the place
         return named is None or (b"\0" in head and of_head(head, encoding) == "utf-8")
     return text.count("\0") > (_MOST_NULS * len(text) if named else 0)
 

@@ -1,4 +1,4 @@
-"""Text files as UTF-8 bytes, whatever their encoding: what reads them has one encoding to know."""
+"""Text files of any encoding as UTF-8 bytes, so that the formats handle only one encoding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 AUTO = "auto"
-# The longer marks first: that of UTF-32 begins like that of UTF-16.
+# The longer marks come first: the UTF-32 mark begins with the UTF-16 mark.
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -29,11 +29,11 @@ _CHUNK_BYTES = 1 << 18
 
 
 class EncodingError(InputError):
-    """Bytes that are no text in the encoding that they should have."""
+    """Bytes that are not text in the expected encoding."""
 
 
 def is_known(encoding: str) -> bool:
-    """Whether `encoding` is `auto` or the name of an encoding of text."""
+    """Whether `encoding` is `auto` or the name of a text encoding."""
     try:
         "x".encode("utf-8" if encoding == AUTO else encoding)
     except (LookupError, ValueError):
@@ -42,15 +42,15 @@ def is_known(encoding: str) -> bool:
 
 
 def of_head(head: bytes, encoding: str) -> str:
-    """The Python name of the encoding of a file that begins with `head`: what its byte order mark says under `auto`."""
+    """Return the Python name of the encoding of a file that begins with `head`. `auto` goes by its byte order mark."""
     if encoding != AUTO:
         return codecs.lookup(encoding).name
     return next((name for mark, name in _MARKS.items() if head.startswith(mark)), "utf-8")
 
 
 def begin_of_text(head: bytes, encoding: str, *, is_all: bool) -> str | None:
-    """The text of a file that begins with `head`; None where it is no text. Unless that `is_all`, it may end within
-    a character.
+    """Decode the beginning `head` of a file; None if it is not text. Unless it `is_all`, `head` may end within a
+    character.
     """
     try:
         return codecs.getincrementaldecoder(of_head(head, encoding))().decode(head, final=is_all)
@@ -59,7 +59,7 @@ def begin_of_text(head: bytes, encoding: str, *, is_all: bool) -> str | None:
 
 
 def is_plain_utf8(path: Path, encoding: str) -> bool:
-    """Whether the file lies on the disk as UTF-8, so that it can be read from any line on."""
+    """Whether the file is stored as uncompressed UTF-8, so that reading can start at any line."""
     with path.open("rb") as file:
         head = file.read(_MARK_BYTES)
     return compression(path) is None and of_head(head, encoding) in ("utf-8", "utf-8-sig")
@@ -67,10 +67,10 @@ def is_plain_utf8(path: Path, encoding: str) -> bool:
 
 @contextlib.contextmanager
 def open_utf8(path: Path, encoding: str, *, start: int = 0) -> Iterator[tuple[BinaryIO, int]]:
-    """The file unpacked, as UTF-8 without a byte order mark, and the offset at which reading begins.
+    """Open the file, decompressed, as UTF-8 without a byte order mark. Yield it and the offset at which reading starts.
 
-    That is `start`, which must be 0 unless `is_plain_utf8`, or behind the mark. A file that is not in its encoding
-    raises `EncodingError` while it is read, unless it is UTF-8 already: then whoever decodes it will see.
+    The offset is `start`, which must be 0 unless `is_plain_utf8`, or that after the mark. Reading raises
+    `EncodingError` for bytes that do not match the encoding. UTF-8 is passed on unchecked: its decoder raises an error.
     """
     with open_binary(path) as file:
         if start:
@@ -87,13 +87,13 @@ def open_utf8(path: Path, encoding: str, *, start: int = 0) -> Iterator[tuple[Bi
 
 
 def bad_utf8(path: Path, error: UnicodeDecodeError, *, offset: int) -> EncodingError:
-    """The error for bytes at `offset` of the unpacked file, that `error` was raised for."""
+    """Return the error for bytes that begin at `offset` of the decompressed file, for which `error` was raised."""
     said = not_utf8(path, offset=offset + error.start, byte=error.object[error.start])
     return EncodingError(said.message, hint=f"{said.hint}, or give its name: `--set sources.<name>.encoding=...`")
 
 
 class _Transcoded(io.RawIOBase):
-    """What `file` holds in `encoding`, as UTF-8."""
+    """The contents of `file`, converted from `encoding` to UTF-8."""
 
     def __init__(self, file: BinaryIO, path: Path, encoding: str) -> None:
         self._file = file
@@ -127,7 +127,7 @@ class _Transcoded(io.RawIOBase):
             reason = getattr(error, "reason", str(error))
             raise EncodingError(
                 f"`{self._path}` is not {self._encoding}: {reason} at offset {place:,}",
-                hint="give the encoding that it has: `--set sources.<name>.encoding=...`",
+                hint="set its encoding: `--set sources.<name>.encoding=...`",
             ) from error
         self._offset += len(data) + waiting - len(self._decoder.getstate()[0])
         return text.encode("utf-8", "surrogatepass")

@@ -1,7 +1,7 @@
-"""The text of a web page: what a reader would read of it, line by line.
+"""Extraction of the visible text of a web page, line by line.
 
-Tags are found by our own scanner: `html.parser` takes time that grows with the square of a page with many comments
-that never end, minutes for a few hundred kilobytes, and we need no attributes. Time here grows with the page.
+We have our own scanner for tags, because `html.parser` takes quadratic time on a page with many unterminated comments
+(minutes for a few hundred kilobytes), and because we need no attributes. Time here grows linearly with the page.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Iterator
 from html import unescape
 
-# What is no text of the page, or is the same on every page of its site.
+# Elements that are not text of the page, or that are the same on every page of a site.
 _LEFT_OUT = frozenset(
     {"template", "noscript", "nav", "header", "footer", "aside", "form", "button", "select"}
     | {"svg", "math", "iframe", "object", "canvas"}
 )
-# A blank line before and after.
+# Elements with a blank line before and after.
 _PARAGRAPHS = frozenset(
     {"p", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "ul", "ol", "dl", "table", "figure", "section"}
     | {"article", "main", "hr", "address", "details"}
@@ -36,11 +36,11 @@ _STRIKES = 8
 
 
 def html_text(page: str) -> str:
-    """The text of `page`: its title, unless that is a line of the text, then the text."""
+    """Return the text of `page`, after its title unless that is a line of the text."""
     reader = _Reader(_LEFT_OUT)
     reader.read(page)
     if reader.unclosed:
-        # It would swallow the rest of the page: read it again as if that element were not to be left out.
+        # An unclosed element would swallow the rest of the page: read again without leaving it out.
         reader = _Reader(_LEFT_OUT - reader.unclosed)
         reader.read(page)
     body, title = reader.text(), _SPACE.sub(" ", "".join(reader.title)).strip()
@@ -50,13 +50,13 @@ def html_text(page: str) -> str:
 
 
 def _tokens(page: str) -> Iterator[tuple[str, str]]:
-    """The page in order: (`text`, characters), (`open`, name), (`close`, name) and (`void`, name)."""
+    """Yield the tokens of the page: (`text`, characters), (`open`, name), (`close`, name) and (`void`, name)."""
     position = 0
     ends = _Ends(page)
     while (found := page.find("<", position)) >= 0:
         tag = _TAG.match(page, found)
         end = ends.of_tag(tag.end()) if tag else ends.of_markup(found)
-        if end < 0:  # no markup: a lone `<`
+        if end < 0:  # not markup: a lone `<`
             yield "text", page[position : found + 1]
             position = found + 1
             continue
@@ -76,7 +76,7 @@ def _tokens(page: str) -> Iterator[tuple[str, str]]:
 
 
 class _Ends:
-    """Finds where markup ends, and remembers what it has looked for in vain, so that it does not look again."""
+    """Finds the ends of markup. It remembers failed searches, so that it does not repeat them: time stays linear."""
 
     def __init__(self, page: str) -> None:
         self._page = page
@@ -84,7 +84,7 @@ class _Ends:
         self._has_more = {"-->": True, ">": True}
 
     def of_tag(self, start: int) -> int:
-        """Behind the `>` that ends a tag, one in quotes passed over; -1 where there is none."""
+        """Return the position after the `>` that ends a tag, ignoring `>` in quotes; -1 if there is none."""
         if self._strikes:
             if found := _TAG_END.match(self._page, start):
                 return found.end()
@@ -92,7 +92,7 @@ class _Ends:
         return self._behind(">", start)
 
     def of_markup(self, start: int) -> int:
-        """Behind a comment, a declaration or an instruction that begins at `start`; -1 where none does."""
+        """Return the position after a comment, declaration or instruction that begins at `start`; -1 if none does."""
         if self._page.startswith("<!--", start):
             end = self._behind("-->", start + 2)
             if end >= 0:
@@ -106,22 +106,22 @@ class _Ends:
 
 
 def _resolved(text: str) -> str:
-    """`text` with its entities resolved."""
+    """Resolve the entities of `text`."""
     if "&" not in text:
         return text
     try:
         return unescape(text)
-    except ValueError:  # the number of a character with more digits than Python reads
+    except ValueError:  # a character number with more digits than Python parses
         return text
 
 
 class _Reader:
-    """Makes lines of tokens."""
+    """Turns tokens into lines."""
 
     def __init__(self, left_out: frozenset[str]) -> None:
         self._left_out = left_out
         self._open: Counter[str] = Counter()
-        self._depth = 0  # in elements that are left out
+        self._depth = 0  # number of open elements that are left out
         self._lines: list[str] = []
         self._line: list[str] = []
         self._ends_in_space = True  # also at the beginning of a line
@@ -143,11 +143,11 @@ class _Reader:
 
     @property
     def unclosed(self) -> frozenset[str]:
-        """Elements that are left out and were never closed."""
+        """The left-out elements that were never closed."""
         return frozenset(+self._open)
 
     def text(self) -> str:
-        """The lines, with no more than one blank line between any two."""
+        """Return the lines, with at most one blank line in a row."""
         return re.sub(r"\n{3,}", "\n\n", "\n".join(self._lines)).strip("\n")
 
     def _enter_or_leave(self, kind: str, name: str) -> None:
@@ -191,7 +191,7 @@ class _Reader:
             self._ends_in_space = text.endswith(" ")
 
     def _break(self, name: str) -> None:
-        """End the line where there is one; the mark of a list item alone is none."""
+        """End the current line, if there is one. A bullet alone does not count as a line."""
         if self._line == [_BULLET]:
             return
         if self._line or name == "br":

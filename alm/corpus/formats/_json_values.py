@@ -1,4 +1,4 @@
-"""The values of a JSON text one by one, with no more of it in memory than one value may be long."""
+"""Streaming of the values in a JSON text, one by one, with about one value in memory."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _CHUNK_BYTES = 1 << 20
 _SPACE = re.compile(r"[ \t\n\r]*")
 _BAD_BYTE = re.compile("[\udc80-\udcff]")
 _OUTSIDE = re.compile(r'["\[\]{},]')
-# A string cannot hold a line end: one that seems to has lost its quote.
+# A string cannot contain a line end: if one seems to, its closing quote is missing.
 _INSIDE = re.compile(r'\\.|["\n]')
-# So near to the end of what was read, a value may go on and a mistake may be none: a number, a word or an escape
-# that is cut in two.
+# Within this distance from the end of the data, a value may continue and an error may be spurious: a number, a word
+# or an escape may be cut in two.
 _CUT_CHARACTERS = 16
-# Not strict: raw control characters in strings do no harm, cleaning removes them.
+# Not strict: raw control characters in strings are harmless, as cleaning removes them.
 _scan = json.JSONDecoder(strict=False).raw_decode
 
 
 class BadValue(NamedTuple):
-    """Something that is not JSON: what, at which character of the text, and how much was passed over for it."""
+    """Text that is not JSON: the problem, the number of its character, and the bytes that were skipped."""
 
     reason: str
     problem: str
@@ -35,17 +35,17 @@ class BadValue(NamedTuple):
 
 
 class LongValue(NamedTuple):
-    """A value that was longer than allowed: its size in bytes, and its beginning."""
+    """A value that is too long: its size in bytes, and its beginning."""
 
     size: int
     beginning: str
 
 
 def json_values(file: BinaryIO, *, longest: int) -> Iterator[Any]:  # Any: JSON
-    """The elements of the array that `file` holds, or else the values that it holds one after another.
+    """Yield the elements of the array in `file`, or else the values that follow one another in it.
 
-    A value of more than `longest` bytes is passed over. So is what is not JSON: in an array up to the comma or
-    bracket that seems to end it, otherwise to the end. `file` is UTF-8.
+    A value of more than `longest` bytes is skipped and yielded as `LongValue`. Text that is not JSON is skipped, in an
+    array up to the comma or bracket that seems to end it, otherwise to the end. `file` is UTF-8.
     """
     text = _Text(file, longest)
     if text.next() == "[":
@@ -55,11 +55,11 @@ def json_values(file: BinaryIO, *, longest: int) -> Iterator[Any]:  # Any: JSON
         while text.next():
             yield text.value(is_element=False)
     if text.next():
-        yield text.bad("there is more behind the end", to_the_end=True)
+        yield text.bad("there is more text after the end", to_the_end=True)
 
 
 def _elements(text: _Text) -> Iterator[Any]:
-    """The elements of the array whose bracket was just passed, and the other bracket."""
+    """Yield the elements of the array whose opening bracket was just read, and read its closing bracket."""
     value = None
     while text.next() not in ("]", ""):
         value = text.value(is_element=True)
@@ -72,11 +72,11 @@ def _elements(text: _Text) -> Iterator[Any]:
     if text.next() == "]":
         text.position += 1
     elif text.next() or not isinstance(value, BadValue):
-        yield text.bad("the array does not go on or end here", to_the_end=True)
+        yield text.bad("a comma or the end of the array is missing here", to_the_end=True)
 
 
 class _Text:
-    """As much of the text as is needed, and where in it we are."""
+    """A window on the text, and the position in it."""
 
     def __init__(self, file: BinaryIO, longest: int) -> None:
         self._file = file
@@ -89,7 +89,7 @@ class _Text:
         self.position = 0
 
     def next(self) -> str:
-        """The next character that is no white space, which is passed; nothing at the end."""
+        """Skip white space, and return the next character, or an empty string at the end."""
         while True:
             found = _SPACE.match(self._data, self.position)
             assert found is not None
@@ -99,7 +99,7 @@ class _Text:
             self._fill()
 
     def value(self, *, is_element: bool) -> Any:
-        """The value that begins here, or what stands for it."""
+        """Read the value that begins here; a `BadValue` or `LongValue` may take its place."""
         while True:
             try:
                 value, end = _scan(self._data, self.position)
@@ -116,7 +116,7 @@ class _Text:
             self._fill()
 
     def bad(self, problem: str, *, at: int | None = None, to_the_end: bool) -> BadValue:
-        """What is not JSON, passed over."""
+        """Skip text that is not JSON, and return the `BadValue` for it."""
         place = self._passed + (self.position if at is None else at)
         size, beginning = self._pass_rest() if to_the_end else self._pass_over(is_element=True)
         return BadValue("bad_json", problem, place, size, beginning)
@@ -136,7 +136,7 @@ class _Text:
         )
 
     def _pass_rest(self) -> tuple[int, str]:
-        """Pass over everything that is left; its size and its beginning."""
+        """Skip the rest of the text. Return its size and its beginning."""
         beginning, size = self._data[self.position : self.position + EXCERPT_CHARACTERS], 0
         while self.position < len(self._data) or not self._is_ended:
             size += utf8_bytes(self._data[self.position :])
@@ -145,16 +145,16 @@ class _Text:
         return size, beginning
 
     def _pass_over(self, *, is_element: bool) -> tuple[int, str]:
-        """Pass over one value by its brackets and quotes; its size and its beginning.
+        """Skip one value by its brackets and quotes. Return its size and its beginning.
 
-        An element ends before a comma or bracket; other values with the bracket or quote that closes them.
+        An element ends before a comma or bracket, other values with the bracket or quote that closes them.
         """
         beginning, size = self._data[self.position : self.position + EXCERPT_CHARACTERS], 0
         depth, is_inside, at = 0, False, self.position
         while True:
             found = (_INSIDE if is_inside else _OUTSIDE).search(self._data, at)
             if found is None:
-                # A backslash at the end belongs to what follows.
+                # A backslash at the end belongs to the next character.
                 at = len(self._data) - (is_inside and self._data.endswith("\\", at) and not self._is_ended)
                 size += utf8_bytes(self._data[self.position : at])
                 self.position = at
@@ -178,7 +178,7 @@ class _Text:
         return size, beginning
 
     def _fill(self) -> None:
-        """Read as much again as is left, so that a long value is not looked at for each chunk of it."""
+        """Read as much again as is left: doubling the window keeps the time for a long value linear."""
         rest = self._data[self.position :]
         data = self._file.read(max(_CHUNK_BYTES, len(rest)))
         self._passed += self.position
@@ -186,7 +186,7 @@ class _Text:
         self._data, self.position = rest + self._decoded(data), 0
 
     def _decoded(self, data: bytes) -> str:
-        """The characters of `data`, with lone surrogates in place of bytes that are not UTF-8."""
+        """Decode `data`, with lone surrogates in place of bytes that are not UTF-8."""
         try:
             return self._decoder.decode(data, final=not data)
         except UnicodeDecodeError:

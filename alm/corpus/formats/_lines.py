@@ -1,4 +1,4 @@
-"""Lines of files of any size: no line longer than allowed is ever held, and big files are cut between lines."""
+"""Lines of files of any size: memory is bounded by the longest allowed line, and large files are cut between lines."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _CHUNK_BYTES = 1 << 20
 
 
 class LongLine(NamedTuple):
-    """A line that was longer than allowed: its size with its end, and its beginning."""
+    """A line that is too long: its size with its line end, and its beginning."""
 
     size: int
     beginning: bytes
 
     def dropped(self, origin: str) -> Dropped:
-        """What is counted for it."""
+        """Return the item to count for the line."""
         return too_long(self.size, origin=origin, beginning=self.beginning)
 
 
 def too_long(size: int, *, origin: str, beginning: bytes) -> Dropped:
-    """What is counted for a document of `size` bytes that begins so."""
+    """Return the item to count for a document of `size` bytes that starts with `beginning`."""
     return Dropped("too_long", size, documents=1, origin=origin, excerpt=excerpt(beginning))
 
 
 def excerpt(data: bytes) -> str:
-    """The beginning of `data` without the end of its line, to be shown."""
+    """Return the beginning of `data` without its line end, for display."""
     return data[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace")[:EXCERPT_CHARACTERS].rstrip("\r\n")
 
 
 def lines(file: BinaryIO, *, longest: int, size: int | None = None) -> Iterator[bytes | LongLine]:
-    """The lines of the next `size` bytes of `file` with their ends; only `\\n` ends a line.
+    """Yield the lines of the next `size` bytes of `file` with their line ends; only `\\n` ends a line.
 
-    A line of more than `longest` bytes, its end aside, is passed over in pieces.
+    A line of more than `longest` bytes, without its line end, is skipped in pieces.
     """
     readline = file.readline
     left = sys.maxsize if size is None else size
@@ -63,7 +63,7 @@ def lines(file: BinaryIO, *, longest: int, size: int | None = None) -> Iterator[
 
 
 def line_parts(path: Path, reading: Reading, *, part_bytes: int) -> list[Part]:
-    """The file in pieces that end with a line; `where` is the first byte, the end, and the number of the first line."""
+    """Cut the file between lines; `where` is the first byte, the end, and the number of the first line."""
     size = path.stat().st_size
     if size <= part_bytes or not is_plain_utf8(path, reading.encoding):
         return whole(path)
@@ -78,7 +78,7 @@ def line_parts(path: Path, reading: Reading, *, part_bytes: int) -> list[Part]:
 
 
 def _starts(path: Path, part_bytes: int) -> tuple[list[tuple[int, int]], int]:
-    """Where pieces of at least `part_bytes` begin, each with the number of its first line; and the file's size."""
+    """Return the starts of pieces of at least `part_bytes`, each with its first line number, and the file's size."""
     starts = [(0, 1)]
     offset, line = 0, 1
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Texts of any size in pieces of bounded size: between marks where there are marks, else between lines."""
+"""Cutting of texts of any size into pieces of bounded size: at marks if there are any, else between lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BLANK_LINES = (b"\n\n", b"\n\r\n")
 
 
 class Piece(NamedTuple):
-    """A piece of a text: the number of its record, its own number in that, where it lies, and its bytes.
+    """A piece of a text: the number of its record, its own number in that record, its offset, and its bytes.
 
     `separator` is the size of the line end and the mark that follow it.
     """
@@ -31,14 +31,14 @@ class Piece(NamedTuple):
 
 
 class _MarkLine(NamedTuple):
-    """Where a mark begins and where its line ends."""
+    """The start of a mark and the end of its line."""
 
     start: int
     end: int
 
 
 def _find_mark(data: bytes, start: int, *, is_all: bool) -> _MarkLine | None:
-    """The first line from `start` on that is the mark. The beginning of `data` is one of a line."""
+    """Find the first line from `start` on that is the mark. `data` must begin at the start of a line."""
     at = start
     while (at := data.find(_MARK, at)) >= 0:
         end = at + len(_MARK)
@@ -55,7 +55,7 @@ def has_marks(file: BinaryIO) -> bool:
     """Whether a line of `file` is the mark."""
     seen = b"\n"
     for chunk in chunks(file):
-        # As much of the last chunk as may begin a mark, and the byte before, which tells whether it begins a line.
+        # Keep the end of the last chunk, where a mark may begin, and the byte before it, which shows a line start.
         seen = seen[-_MARK_LINE_BYTES:] + chunk
         if _find_mark(seen, 1, is_all=False):
             return True
@@ -63,7 +63,7 @@ def has_marks(file: BinaryIO) -> bool:
 
 
 class Cutter:
-    """Cuts what `file` holds into pieces of at most `longest` bytes. `offset` is where in the file that begins."""
+    """Cuts the text in `file` into pieces of at most `longest` bytes. `offset` is the file offset of the text."""
 
     def __init__(self, file: BinaryIO, *, longest: int, offset: int = 0) -> None:
         self._file = file
@@ -74,13 +74,13 @@ class Cutter:
         self._is_ended = False
 
     def has_marks(self) -> bool | None:
-        """Whether a line is the mark; None where the text is too long to tell. Asked before anything is cut."""
+        """Whether a line is the mark; None if the text is too long to check. Must be called before `pieces`."""
         while not self._is_ended and len(self._data) <= self._longest:
             self._fill()
         return _find_mark(self._data, 0, is_all=True) is not None if self._is_ended else None
 
     def pieces(self, *, is_marked: bool) -> Iterator[Piece]:
-        """Everything in order. Without marks the text is one record; an empty text is one empty piece."""
+        """Yield all pieces in order. Without marks, the text is one record; an empty text is one empty piece."""
         record = 1
         while True:
             yield from self._record(record, is_marked)
@@ -89,7 +89,7 @@ class Cutter:
             record += 1
 
     def _record(self, record: int, is_marked: bool) -> Iterator[Piece]:
-        """The pieces of the text up to the next mark, if there are marks, and the mark."""
+        """Yield the pieces of the text up to the next mark, if there are marks, and consume the mark."""
         for number in itertools.count(1):
             mark = self._next_mark() if is_marked else None
             end = mark.start if mark else self._whole_rest()
@@ -107,13 +107,13 @@ class Cutter:
             return
 
     def _whole_rest(self) -> int | None:
-        """Where the rest of the text ends, if it is short enough for one piece."""
+        """Return the end of the rest of the text if it is short enough for one piece, else None."""
         while not self._is_ended and len(self._data) - self._at <= self._longest:
             self._fill()
         return len(self._data) if len(self._data) - self._at <= self._longest else None
 
     def _next_mark(self) -> _MarkLine | None:
-        """The next mark, if it comes before the text is too long for one piece."""
+        """Return the next mark if it comes before the text is too long for one piece, else None."""
         searched = self._at
         while True:
             found = _find_mark(self._data, searched, is_all=self._is_ended)
@@ -123,7 +123,7 @@ class Cutter:
             self._fill()
 
     def _cut(self, record: int, number: int) -> Piece:
-        """The text up to the last blank line, or else the last line, that ends before it is too long."""
+        """Cut after the last blank line within the limit, or else after the last line within it."""
         data, start, limit = self._data, self._at, self._at + self._longest
         found = [(data.rfind(blank, start, limit), len(blank)) for blank in _BLANK_LINES]
         end = max((at + length for at, length in found if at >= 0), default=data.rfind(b"\n", start, limit) + 1)
@@ -133,7 +133,7 @@ class Cutter:
         return Piece(record, number, self._offset + start, data[start:end])
 
     def _long_line(self) -> LongLine:
-        """Pass over the line that begins here."""
+        """Skip the line that begins here."""
         beginning, size = self._data[self._at : self._at + 4 * EXCERPT_CHARACTERS].partition(b"\n")[0], 0
         while not (end := self._data.find(b"\n", self._at) + 1) and not self._is_ended:
             size += len(self._data) - self._at
@@ -145,7 +145,7 @@ class Cutter:
         return LongLine(size, beginning)
 
     def _fill(self) -> None:
-        """Read as much again as is there already, so that a long text is not copied for each chunk of it."""
+        """Read as much again as is there already: doubling the buffer keeps the time for a long text linear."""
         rest = self._data[self._at :]
         more = self._file.read(max(_CHUNK_BYTES, len(rest)))
         self._offset += self._at

@@ -1,4 +1,4 @@
-"""The records of a table of text, one by one; a broken one costs its first line and nothing behind it."""
+"""Reading of CSV records, one by one; a broken record costs only its first line."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Record(NamedTuple):
 
 
 class BadRecord(NamedTuple):
-    """A line at which no record begins: why, its number, where in the file it lies, and the line.
+    """A line at which no valid record begins: the problem, its number, its offset in the file, and the line.
 
-    For bytes that are no text the place is that of the line that holds them, of those that the record would have.
+    If bytes are not text, `offset` is that of the line of the record that contains them.
     """
 
     problem: str | UnicodeDecodeError
@@ -34,7 +34,7 @@ class BadRecord(NamedTuple):
 
 
 def delimiter_of(names: bytes | LongLine) -> str:
-    """What separates the fields of a line of names: of the usual delimiters that which is most frequent there."""
+    """Return the delimiter of a header line: the most frequent of the common delimiters, outside of quotes."""
     outside = "" if isinstance(names, LongLine) else "".join(names.decode("utf-8", "replace").split('"')[::2])
     return max(_DELIMITERS, key=outside.count)
 
@@ -42,9 +42,9 @@ def delimiter_of(names: bytes | LongLine) -> str:
 def read_records(
     lines: Iterator[bytes | LongLine], *, delimiter: str, longest: int, offset: int
 ) -> Iterator[Record | BadRecord]:
-    """The records of `lines`, each of at most `longest` bytes, without blank lines.
+    """Yield the records of `lines`, each of at most `longest` bytes, without blank lines.
 
-    `offset` is where the first line lies in the file.
+    `offset` is the file offset of the first line.
     """
     feed = _Feed(lines, longest)
     number = 1
@@ -75,8 +75,8 @@ def read_records(
 
 
 def _next(reader: Iterator[list[str]], longest: int) -> list[str] | None:
-    """The next record; None where the lines end between records."""
-    # The limit is the whole process's; a record is bounded by `_Feed`.
+    """Return the next record; None if the lines end between records."""
+    # The limit applies to the entire process, so it is restored afterwards; `_Feed` bounds a record.
     before = csv.field_size_limit(longest)
     try:
         return next(reader, None)
@@ -85,14 +85,14 @@ def _next(reader: Iterator[list[str]], longest: int) -> list[str] | None:
 
 
 def _said(error: csv.Error) -> str:
-    return "a quote opens that does not close" if str(error) == _UNENDED else str(error)
+    return "a quote is not closed" if str(error) == _UNENDED else str(error)
 
 
 class _Feed:
-    """Lines for a reader of one record after another, which can be taken back.
+    """Feeds lines to a reader of records; lines can be taken back.
 
-    `taken` are those that the present record has been given, and `size` is their size. What cannot be part of a
-    record (a line that is too long, or one that would make the record too long) looks like the end.
+    `taken` are the lines given to the current record, and `size` is their size. A line that cannot be part of a
+    record (too long itself, or making the record too long) looks like the end.
     """
 
     def __init__(self, lines: Iterator[bytes | LongLine], longest: int) -> None:
@@ -103,7 +103,7 @@ class _Feed:
         self.size = 0
 
     def texts(self) -> Iterator[str]:
-        """The next lines as text."""
+        """Yield the next lines as text."""
         while (line := self._line()) is not None:
             if isinstance(line, LongLine) or (self.taken and self.size + len(line) > self._longest):
                 self._again.appendleft(line)
@@ -113,7 +113,7 @@ class _Feed:
             yield line.decode("utf-8")
 
     def take_back_but_first(self) -> bytes | LongLine | None:
-        """The first line of the present record, or the next if it has none; the others will come again."""
+        """Return the first line of the current record, or the next line if it has none. Others are fed again."""
         if not self.taken:
             return self._line()
         first, *others = self.taken

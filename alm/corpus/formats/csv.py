@@ -1,4 +1,4 @@
-"""Kind `csv`: tables with a line of names, between commas, semicolons, tabs or bars."""
+"""Kind `csv`: tables with a header line; fields are separated by commas, semicolons, tabs or bars."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ HAS_ROWS = True
 
 
 def fits(head: bytes) -> bool | None:
-    """Commas are in any text."""
+    """Return None: any text may contain commas."""
     return None
 
 
 def parts(path: Path, reading: Reading, *, part_bytes: int) -> list[Part]:
-    """The whole file: a line end may lie in quotes."""
+    """Return the complete file: a line end may be in quotes, so a cut could fall within a record."""
     return whole(path)
 
 
 def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row | Dropped]:
-    """A row for each record behind the names; fields that a record lacks are None. Origins are numbers of rows."""
+    """Yield a row for each record after the header; missing fields are None. Origins are row numbers, from 1."""
     with open_utf8(path, reading.encoding) as (file, offset):
         all_lines = lines(file, longest=reading.max_document_bytes)
         first = next(all_lines, b"")
         if isinstance(first, bytes) and b"\r" in first.rstrip(b"\r\n"):
             raise InputError(
-                f"`{path}` ends its lines with carriage returns alone",
-                hint=f"fix it with `tr '\\r' '\\n' < {quoted(path)} > mended{quoted(path.suffix)}`",
+                f"`{path}` ends its lines with carriage returns only",
+                hint=f"convert it with `tr '\\r' '\\n' < {quoted(path)} > fixed{quoted(path.suffix)}`",
             )
         delimiter = "\t" if suffix(path) == ".tsv" else delimiter_of(first)
         records = read_records(
@@ -66,8 +66,8 @@ def _refuse_names(record: BadRecord, path: Path) -> NoReturn:
     if isinstance(record.problem, UnicodeDecodeError):
         raise bad_utf8(path, record.problem, offset=record.offset)
     raise InputError(
-        f"`{path}` does not begin with a line of names: {record.problem}",
-        hint=f"look at it with `head -n 1 {quoted(path)}`",
+        f"`{path}` does not begin with a header line: {record.problem}",
+        hint=f"show the line with `head -n 1 {quoted(path)}`",
     )
 
 
@@ -90,7 +90,7 @@ def _bad(record: BadRecord, origin: str, *, path: Path, reading: Reading) -> Dro
 
 
 def _too_many(record: Record, names: list[str], origin: str, *, path: Path, reading: Reading) -> Dropped:
-    error = _not_csv(path, record.line, f"it has {len(record.fields)} fields, the line of names has {len(names)}")
+    error = _not_csv(path, record.line, f"it has {len(record.fields)} fields, the header line has {len(names)}")
     shown = excerpt("\n".join(record.fields).encode("utf-8", "replace"))
     dropped = Dropped("bad_csv", record.size, documents=1, origin=origin, excerpt=shown)
     return left_out(dropped, error, on_bad_input=reading.on_bad_input)
@@ -99,5 +99,5 @@ def _too_many(record: Record, names: list[str], origin: str, *, path: Path, read
 def _not_csv(path: Path, line: int, problem: str) -> InputError:
     return InputError(
         f"`{path}` line {line} cannot be read as CSV: {problem}",
-        hint=f"look at it with `sed -n {line}p {quoted(path)}`",
+        hint=f"show the line with `sed -n {line}p {quoted(path)}`",
     )

@@ -1,4 +1,4 @@
-"""Kind `html`: web pages, of which the text is taken and the navigation left out."""
+"""Kind `html`: web pages; the text is extracted, without the navigation."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _CHARSET_BYTES = 4096
 
 
 def fits(head: bytes) -> bool:
-    """Whether the file begins like a page."""
+    """Whether the file begins like a web page."""
     return _BEGINNING.match(head.removeprefix(b"\xef\xbb\xbf")) is not None
 
 
 def parts(path: Path, reading: Reading, *, part_bytes: int) -> list[Part]:
-    """The whole page."""
+    """Return the complete page."""
     return whole(path)
 
 
 def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Document | Dropped]:
-    """The text of the page. Bytes of markup are not counted."""
+    """Yield the text of the page. Bytes of markup are not counted."""
     with open_binary(path) as file:
         data = file.read(reading.max_document_bytes + 1)
         rest = sum(map(len, chunks(file)))
@@ -54,7 +54,7 @@ def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Docum
 
 
 def _decoded(data: bytes, path: Path, encoding: str) -> str:
-    """The page as characters; what it says of its encoding is believed when it is not UTF-8."""
+    """Decode the page; the encoding that it declares is used only if it is not UTF-8."""
     name = of_head(data, encoding)
     try:
         return data.decode(name)

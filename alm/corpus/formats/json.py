@@ -1,4 +1,4 @@
-"""Kind `json`: an array of objects, one object, or objects one after another; read in pieces whatever the size."""
+"""Kind `json`: an array of objects, one object, or several objects in a row; read in pieces, whatever the size."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def fits(head: bytes) -> bool:
 
 
 def parts(path: Path, reading: Reading, *, part_bytes: int) -> list[Part]:
-    """The whole file: where an object begins cannot be told from its middle."""
+    """Return the complete file: the start of an object cannot be found from the middle of the file."""
     return whole(path)
 
 
 def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row | Dropped]:
-    """A row for each object. Origins are numbers of rows, from 1."""
+    """Yield a row for each object. Origins are row numbers, from 1."""
     with open_utf8(path, reading.encoding) as (file, _):
         for number, value in enumerate(json_values(file, longest=reading.max_document_bytes), start=1):
             origin = f"{as_text(path)}#{number}"
@@ -48,11 +48,11 @@ def _bad(value: object, *, path: Path, number: int, reading: Reading) -> Dropped
         reason, said = value.reason, f"`{path}` row {number} is not JSON: {value.problem} at character {value.at:,}"
         size, beginning = value.size, value.beginning
     else:
-        reason, said = "bad_json", f"`{path}` row {number} is a JSON {type(value).__name__}, an object is needed"
+        reason, said = "bad_json", f"`{path}` row {number} is a JSON {type(value).__name__}, but must be an object"
         size, beginning = len(repr(value)), repr(value)[:300]
     error = InputError(
         said,
-        hint=f"look at it with `python -m json.tool {quoted(path)}`, or read the file as text: "
+        hint=f"check the file with `python -m json.tool {quoted(path)}`, or read it as text: "
         "`--set sources.<name>.format=text`",
     )
     dropped = Dropped(reason, size, documents=1, origin=f"{as_text(path)}#{number}", excerpt=beginning)

@@ -1,4 +1,4 @@
-"""Kind `jsonl`: one JSON object a line."""
+"""Kind `jsonl`: one JSON object on each line."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from alm.errors import InputError, quoted
 SUFFIXES = frozenset({".jsonl", ".ndjson"})
 HAS_ROWS = True
 
-# Not strict: raw control characters in strings do no harm, cleaning removes them.
+# Not strict: raw control characters in strings are harmless, as cleaning removes them.
 _decode = json.JSONDecoder(strict=False).decode
 
 
 def fits(head: bytes) -> bool:
-    """Whether the first line is an object and something like another one follows."""
+    """Whether the first line is an object and another one seems to follow."""
     first, _, rest = head.lstrip().partition(b"\n")
     if not (first.startswith(b"{") and rest.lstrip().startswith(b"{")):
         return False
@@ -33,12 +33,12 @@ def fits(head: bytes) -> bool:
 
 
 def parts(path: Path, reading: Reading, *, part_bytes: int) -> list[Part]:
-    """Pieces that end with a line."""
+    """Return pieces that end with a line."""
     return whole(path) if reading.spans_rows else line_parts(path, reading, part_bytes=part_bytes)
 
 
 def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row | Dropped]:
-    """A row for each line that is not blank. Origins are line numbers, from 1."""
+    """Yield a row for each line that is not blank. Origins are line numbers, from 1."""
     start, stop, first = where or (0, None, 1)
     name = as_text(path)
     with open_utf8(path, reading.encoding, start=start) as (file, offset):
@@ -78,7 +78,7 @@ def _bad(line: bytes, error: Exception, *, path: Path, number: int, offset: int,
 
 def _no_object(line: bytes, values: object, *, path: Path, number: int, reading: Reading) -> Dropped:
     said = InputError(
-        f"`{path}` line {number} is a JSON {type(values).__name__}, an object is needed", hint=_look(path, number)
+        f"`{path}` line {number} is a JSON {type(values).__name__}, but must be an object", hint=_look(path, number)
     )
     return _left_out("bad_json", line, said, path=path, number=number, reading=reading)
 
@@ -90,5 +90,5 @@ def _left_out(reason: str, line: bytes, said: InputError, *, path: Path, number:
 
 
 def _look(path: Path, number: int) -> str:
-    look = f"look at it with `sed -n {number}p {quoted(path)}`"
+    look = f"show the line with `sed -n {number}p {quoted(path)}`"
     return f"{look}, or read the file as text: `--set sources.<name>.format=text`"

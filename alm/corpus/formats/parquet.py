@@ -1,4 +1,4 @@
-"""Kind `parquet`: tables by columns. Only those that are needed are read, one group of rows after another."""
+"""Kind `parquet`: columnar tables. Only the needed columns are read, one row group after another."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _BATCH_ROWS = 1000
 
 
 def fits(head: bytes) -> bool:
-    """Whether the file begins with the mark of the format."""
+    """Whether the file begins with the magic bytes of the format."""
     return head.startswith(_MAGIC)
 
 
 def parts(path: Path, reading: Reading, *, part_bytes: int) -> list[Part]:
-    """Groups of rows together until they reach `part_bytes` packed; `where` is the first group and the last."""
+    """Return runs of row groups of about `part_bytes` compressed; `where` is the first group and the last."""
     if reading.spans_rows or compression(path) is not None:
         return whole(path)
     with _opened(path) as file:
@@ -52,7 +52,7 @@ def parts(path: Path, reading: Reading, *, part_bytes: int) -> list[Part]:
 
 
 def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row | Dropped]:
-    """The rows of the groups. Origins are numbers of rows in the whole file, from 1."""
+    """Yield the rows of the groups. Origins are row numbers in the complete file, from 1."""
     with _opened(path) as file:
         groups = file.num_row_groups
         first, last = where or (0, groups - 1)
@@ -64,14 +64,14 @@ def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row |
 
 
 def _chosen(there: list[str], wanted: tuple[str, ...] | None) -> list[str] | None:
-    """The columns to read: all where none of the wanted is there, so that an error can name them."""
+    """Return the columns to read; None, for all, if no wanted column exists, so that an error can list them."""
     return [name for name in dict.fromkeys(wanted or ()) if name in there] or None
 
 
 def _group(
     file: ParquetFile, group: int, first: int, columns: list[str] | None, *, path: Path, reading: Reading
 ) -> Iterator[Row | Dropped]:
-    """The rows of one group. What cannot be read of it is left out together."""
+    """Yield the rows of one group. After damage, the rest of the group is left out together."""
     done = 0
     name = as_text(path)
     try:
@@ -90,7 +90,7 @@ def _group(
 
 
 def _batch_rows(file: ParquetFile, group: int, columns: list[str] | None) -> int:
-    """How many rows to read at once, so that they take about `_BATCH_BYTES`."""
+    """Return the number of rows to read at once, so that they take about `_BATCH_BYTES`."""
     metadata = file.metadata.row_group(group)
     wanted = None if columns is None else {name.partition(".")[0] for name in columns}
     size = sum(
@@ -103,7 +103,7 @@ def _batch_rows(file: ParquetFile, group: int, columns: list[str] | None) -> int
 
 
 def _rows(batch: pyarrow.RecordBatch) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
-    """The rows of `batch`, or why one of them is no text."""
+    """Yield the rows of `batch`, or the error for a row that is not UTF-8."""
     try:
         rows = batch.to_pylist()
     except UnicodeDecodeError:
@@ -130,7 +130,7 @@ def _packed_bytes(file: ParquetFile, group: int) -> int:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[ParquetFile]:
-    """The table; one that is packed is unpacked to the disk first, because it is not read from front to back."""
+    """Open the table. A compressed file is unpacked to disk first, because Parquet is not read from front to back."""
     from pyarrow.parquet import ParquetFile
 
     with contextlib.ExitStack() as stack:
@@ -141,7 +141,7 @@ def _opened(path: Path) -> Iterator[ParquetFile]:
                 unpacked.write(chunk)
             file = unpacked
         with _damage_explained(path):
-            # With a buffer, a column of a group is read page by page and not at once.
+            # With a buffer, a column of a group is read page by page rather than at once.
             table = stack.enter_context(ParquetFile(file, buffer_size=1 << 20))
         yield table
 
@@ -155,6 +155,6 @@ def _damage_explained(path: Path) -> Iterator[None]:
     except (pyarrow.ArrowException, OSError) as error:
         said = shown.reason(error)
         raise InputError(
-            f"`{path}` is damaged or no Parquet file: {said}",
-            hint=f"compare its size with its source: `ls -l {quoted(path)}`",
+            f"`{path}` is damaged or not a Parquet file: {said}",
+            hint=f"compare its size with that of the original: `ls -l {quoted(path)}`",
         ) from error

@@ -1,4 +1,4 @@
-"""Kind `text`: plain text and source code; a document is a file, a block, a line, or what lies between marks."""
+"""Kind `text`: plain text and source code; a document is a file, a block, a line, or the text between marks."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ HAS_ROWS = False
 
 
 def fits(head: bytes) -> bool | None:
-    """Nothing tells that a text is nothing but text."""
+    """Return None: no beginning of a file shows that it is plain text."""
     return None
 
 
 def parts(path: Path, reading: Reading, *, part_bytes: int) -> list[Part]:
-    """Pieces that end with a line where a line is a document, the whole file otherwise."""
+    """Return pieces that end with a line if a line is a document, the complete file otherwise."""
     return line_parts(path, reading, part_bytes=part_bytes) if reading.document == "line" else whole(path)
 
 
 def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Document | Dropped]:
-    """The documents, and the line ends and marks between them, which are dropped as `separator`.
+    """Yield the documents, and the line ends and marks between them, which are dropped as `separator`.
 
-    A file or a record that is longer than a document may be becomes several documents, cut between lines.
+    A file or record that is too long for one document becomes several documents, cut between lines.
     """
     if reading.document == "line":
         yield from _lines(path, where, reading)
@@ -73,7 +73,7 @@ def _records(path: Path, reading: Reading) -> Iterator[Document | Dropped]:
 
 
 def _is_marked(path: Path, cutter: Cutter, reading: Reading) -> bool:
-    """Whether the text holds a mark; a text that is longer than a document may be is read once more to see."""
+    """Whether the text contains a mark; a text that is too long for one document is read once more to check."""
     if (known := cutter.has_marks()) is not None:
         return known
     with open_utf8(path, reading.encoding) as (file, _):
@@ -99,7 +99,7 @@ def _lines(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Doc
 
 
 def _blocks(path: Path, reading: Reading) -> Iterator[Document | Dropped]:
-    """Blocks between blank lines. One that grows too long ends where the next line would be too much."""
+    """Yield the blocks between blank lines. A block ends early if the next line would make it too long."""
     name, longest = as_text(path), reading.max_document_bytes
     block: list[bytes] = []
     size = first = blank = 0

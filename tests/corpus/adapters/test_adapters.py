@@ -147,7 +147,7 @@ def test_roles_have_one_name_each() -> None:
             {"messages": [{"role": "ghost", "content": "x"}]},
             "a role must be one of system, .*, not 'ghost'",
         ),
-        ("messages", {"messages": [{"role": "user", "content": 5}]}, "is a text or a list of texts, not int"),
+        ("messages", {"messages": [{"role": "user", "content": 5}]}, "must be a text or a list of texts, not int"),
         ("sharegpt", {"conversations": [{"role": "user"}]}, "list of objects with `from` and `value`"),
         (
             "alpaca",

@@ -59,7 +59,7 @@ def test_rows_are_numbered_and_may_be_short_and_fields_long(path: Path) -> None:
         (
             b'"x,2\n3,4\n',
             ["bad_csv", {"a": "3", "b": "4"}],
-            "line 2 cannot be read as CSV: a quote opens that does not",
+            "line 2 cannot be read as CSV: a quote is not closed",
         ),
         (b"1,2,3\n3,4\n", ["bad_csv", {"a": "3", "b": "4"}], "line 2 cannot be read as CSV: it has 3 fields"),
         (b"\xe9,2\n3,4\n", ["bad_utf8", {"a": "3", "b": "4"}], "byte 0xE9 at offset 4"),
@@ -88,7 +88,7 @@ def test_a_quote_that_never_closes_and_a_long_line_are_bounded(path: Path) -> No
 
 
 def test_a_file_without_a_line_of_names_is_told(path: Path) -> None:
-    with pytest.raises(InputError, match="does not begin with a line of names: a quote opens"):
+    with pytest.raises(InputError, match="does not begin with a header line: a quote is not"):
         read(path, b'"a,b\n1,2\n')
     with pytest.raises(InputError, match="byte 0xFF at offset 1"):
         read(path, b"a\xff\n1\n")

@@ -71,7 +71,7 @@ def test_an_error_names_the_row_and_the_character(path: Path) -> None:
     with pytest.raises(InputError, match=r"a.json` row 2 is not JSON: Expecting value at character 18") as caught:
         read(path, '[{"é": 1},\n {"a": nope}]', on_bad_input="stop")
     assert "sources.<name>.on_bad_input=skip" in str(caught.value.hint)
-    with pytest.raises(InputError, match="row 1 is a JSON int, an object is needed"):
+    with pytest.raises(InputError, match="row 1 is a JSON int, but must be an object"):
         read(path, "[1]", on_bad_input="stop")
 
 

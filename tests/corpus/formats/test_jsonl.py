@@ -17,7 +17,7 @@ from alm.errors import InputError
 BAD = {
     b'{"text": "a"': ("bad_json", "line 2 is not JSON: Expecting ',' delimiter at column 13"),
     b'{"text": "caf\xe9"}': ("bad_utf8", "byte 0xE9 at offset 27"),
-    b"[1]": ("bad_json", "line 2 is a JSON list, an object is needed"),
+    b"[1]": ("bad_json", "line 2 is a JSON list, but must be an object"),
     b"[" * 100_000: ("bad_json", "line 2 cannot be read as JSON: maximum recursion"),
     b'{"n": ' + b"9" * 5000 + b"}": ("bad_json", "line 2 cannot be read as JSON: Exceeds the limit"),
 }

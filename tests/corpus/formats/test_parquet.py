@@ -78,7 +78,7 @@ def test_a_file_cut_short_is_told(path: Path) -> None:
     write(path, {"text": ["x" * 100] * 100})
     for data in (path.read_bytes()[:-10], b"", b"no table"):
         path.write_bytes(data)
-        with pytest.raises(InputError, match="is damaged or no Parquet file"):
+        with pytest.raises(InputError, match="is damaged or not a Parquet file"):
             read(path)
 
 

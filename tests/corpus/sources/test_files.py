@@ -282,7 +282,7 @@ BAD: dict[str, tuple[bytes, str, str]] = {
     "a.txt": (b"caf\xe9", "bad_utf8", "byte 0xE9 at offset 3"),
     "a.html": (b"caf\xe9", "bad_utf8", "byte 0xE9 at offset 3"),
     "b.txt": ("x".encode("utf-16") + b"\x00\xd8", "bad_utf8", "is not utf-16"),
-    "a.parquet": (table()[:-20], "damaged", "is damaged or no Parquet file"),
+    "a.parquet": (table()[:-20], "damaged", "is damaged or not a Parquet file"),
     "a.txt.gz": (gzip.compress(b"x" * 999)[:-8], "damaged", "is damaged"),
     "a.txt.xz": (lzma.compress(os.urandom(999))[:-30], "damaged", "is damaged"),
     "a.txt.zst": (zst(os.urandom(999))[:-30], "damaged", "is damaged"),
@@ -480,7 +480,7 @@ def test_what_was_read_before_the_damage_is_counted_once(tmp_path: Path) -> None
 def test_a_table_with_carriage_returns_alone_is_told(tmp_path: Path) -> None:
     file = tmp_path / "old.csv"
     file.write_bytes(b"text,n\rone,1\rtwo,2\r")
-    with pytest.raises(InputError, match="carriage returns alone") as raised:
+    with pytest.raises(InputError, match="carriage returns only") as raised:
         items_of(Config(paths=(str(file),)))
     assert raised.value.hint is not None
     assert r"tr '\r' '\n'" in raised.value.hint
