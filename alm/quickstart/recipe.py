@@ -116,6 +116,7 @@ def for_compute(seconds: float, end: float, flops_per_second: float) -> Recipe:
     training = max(seconds - OTHER_SECONDS - end - FEWEST_TALES * TALE_SECONDS, LEAST_SHARE * seconds)
     flops = _STEPS_SHARE * training * flops_per_second
     wanted = count(preset.model).total * math.sqrt(flops / _flops(preset))
+    # The nearest size by ratio, as sizes are spaced by factors.
     shape = min(map(_shape, SIZES), key=lambda each: abs(math.log(count(each).total / wanted)))
     names = ("d_model", "n_layers", "n_heads", "n_kv_heads", "ffn_hidden_size")
     overrides = tuple(

@@ -235,7 +235,7 @@ def quickstart(job: Prepared, *, on_event: Listener = ignore) -> Finished:
 
 
 def _all_stages(job: Prepared, on_event: Listener) -> Finished:
-    recipes.write(job.recipe, job.places.recipe)
+    recipes.write(job.recipe, job.places.recipe)  # before any stage: an interrupted quickstart continues with it
     commands = enumerate(job.commands(is_underway=True), 1)
 
     def begin() -> str:

@@ -1,1 +1,1 @@
-"""The story of a run: read from its folder, drawn as a page."""
+"""Reports on runs: reads the folder of a run and draws a page."""

@@ -1,7 +1,7 @@
-"""Curves as SVG that keeps the size of its text at every width of the page, and can be read without colour.
+"""Curves as SVG whose text keeps its size at every page width, readable without colour.
 
-Places along the steps are percentages of the picture's width, heights are pixels. What cannot be told in percentages,
-the curves, lies in an inner picture that is stretched.
+Positions along the steps are percentages of the picture's width, heights are pixels. SVG paths cannot use percentages,
+so the curves are in an inner picture that is stretched.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _MOST_DOTS = 40
 _LETTER_HEIGHT = 14
 _MARKS = 6
 _MOST_BARS, _BAR_WIDTH = 4, 8  # margins beside each other, pixels for each
-# The first fall of a loss is so deep that all the rest would be flat: what is higher before this share of the steps
-# runs out of the picture.
+# The loss falls so far at first that the rest would look flat: values before this share of the steps do not set the
+# scale, and may leave the picture.
 _SCALED_FROM = 0.1
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One run's values. `name` stands at its end, `margin` is drawn around its last value, `style` is its dashes."""
+    """One run's values. `name` is written at its end, `margin` drawn around its last value; `style` is its dashes."""
 
     points: Series
     name: str = ""
@@ -47,13 +47,13 @@ class Curve:
 
     @property
     def end(self) -> tuple[int, float]:
-        """The last of them."""
+        """The step and value of the last point that has a value."""
         return int(self.values.steps[-1]), float(self.values.values[-1])
 
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to pixels; `low` is at the bottom. `is_log` for values above zero over powers of ten."""
+    """Maps values to pixels, with `low` at the bottom; `is_log` for a logarithmic scale of values above zero."""
 
     low: float
     high: float
@@ -66,7 +66,7 @@ class Scale:
         return _HEIGHT - _PAD - share * (_HEIGHT - 2 * _PAD)
 
     def marks(self) -> list[float]:
-        """The values that lines are drawn for."""
+        """The values of the grid lines."""
         found = decades(self.low, self.high) if self.is_log else []
         return found if len(found) > 1 else ticks(self.low, self.high, _MARKS)
 
@@ -75,7 +75,7 @@ class Scale:
 
 
 def scale(curves: Iterable[Curve], *, last_step: int, from_zero: bool, is_log: bool) -> Scale:
-    """What shows all values but those of the first fall, and all margins."""
+    """The scale that shows all margins, and all values but those of the first fall."""
     found: list[NDArray[np.float64]] = []
     for curve in curves:
         every = curve.points
@@ -101,9 +101,9 @@ def plot(
     from_zero: bool = False,
     is_log: bool = False,
 ) -> str:
-    """The curves over steps 0 to `last_step`, with tokens below the steps where all runs have as many in a step.
+    """Draw the curves over steps 0 to `last_step`; `tokens_per_step` adds the tokens below the steps.
 
-    At least one curve has to have a value.
+    At least one curve must have a value.
     """
     curves = [curve for curve in curves if curve.values]
     used = scale(curves, last_step=last_step, from_zero=from_zero, is_log=is_log)
@@ -124,7 +124,7 @@ def plot(
 
 
 def described(curve: Curve) -> str:
-    """A sentence for those who cannot see the curve."""
+    """A sentence that describes the curve to a screen reader."""
     places = [0, int(curve.values.values.argmin()), -1]
     told = [f"{shown(float(curve.values.values[at]))} at step {curve.values.steps[at]:,}" for at in places]
     return f"{f'{curve.name}: ' if curve.name else ''}{told[0]}, least {told[1]}, {told[2]}."
@@ -139,7 +139,7 @@ def key(style: int) -> str:
 
 
 def shown(value: float) -> str:
-    """A value in the few digits that a table needs.
+    """Format a value in the few digits that a table needs.
 
     >>> [shown(v) for v in (0.0, 2.94461, 0.00123456, 12345.6, 123.456)]
     ['0', '2.9446', '0.0012346', '12,346', '123.5']
@@ -153,7 +153,7 @@ def shown(value: float) -> str:
 
 
 def short(value: float) -> str:
-    """A mark of an axis: as short as it can be, with k, M, G and T for powers of a thousand.
+    """Format an axis label as short as possible, with k, M, G and T for powers of a thousand.
 
     >>> [short(v) for v in (0.0, 0.0005, 2.5, 150.0, 12500.0, 3e6, 5e-6)]
     ['0', '0.0005', '2.5', '150', '12.5k', '3M', '5e-06']
@@ -196,16 +196,17 @@ def _paths(curve: Curve, used: Scale, last_step: int) -> str:
 def _path(points: Series, used: Scale, last_step: int, kind: str) -> str:
     drawn = []
     for piece in pieces(points):
+        # Each piece gets its share of the points, which bounds the size of the page for any number of steps.
         kept = thinned(piece, max(2, _MOST_POINTS * len(piece) // len(points)))
         known = zip(kept.steps.tolist(), kept.values.tolist(), strict=True)
         places = [f"{_WIDTH * step / last_step:.1f} {used.y(value):.1f}" for step, value in known]
-        # A lone value between gaps is a short line: a path of one point is nothing.
+        # A single value between gaps becomes a short line: a path of one point draws nothing.
         drawn.append(f"M{'L'.join(places)}" if len(places) > 1 else f"M{places[0]}h2")
     return f'<path class="{kind}" d="{"".join(drawn)}"/>'
 
 
 def _dots(curve: Curve, used: Scale, last_step: int) -> str:
-    """A dot for each value, where there are few."""
+    """A dot for each value, if there are few."""
     if len(curve.values) > _MOST_DOTS or curve.pale:
         return ""
     places = [(step, used.y(value)) for step, value in curve.values.points() if value is not None]
@@ -239,7 +240,7 @@ def _bar(curve: Curve, used: Scale, last_step: int, *, right: float) -> str:
 
 
 def _apart(heights: Sequence[float]) -> list[float]:
-    """Rising `heights`, moved so that names there do not overlap, and none lies below the picture."""
+    """Move rising `heights` apart, so that names there do not overlap and none is below the picture."""
     placed: list[float] = []
     for height in heights:
         placed.append(max(height, placed[-1] + _LETTER_HEIGHT) if placed else height)

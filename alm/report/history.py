@@ -1,4 +1,4 @@
-"""What the rows of a run come to: taken in once, a block at a time, and kept as columns of numbers."""
+"""The metrics rows of a run as columns of numbers, read once, one block at a time."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _PLAIN = frozenset({float, int, type(None)})
 
 
 class Table:
-    """Numbers of rows, a column for each key, in the order of their steps; of several rows of a step the newest.
+    """Numbers of rows, one column per key, in order of steps; the newest row of a step replaces older ones.
 
-    What `series` gave out stays as it was when more rows are added.
+    A series returned by `series` does not change when rows are added.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -46,7 +46,7 @@ class Table:
         self._values = np.empty((len(self.keys), 0))
 
     def extend(self, rows: Sequence[Row]) -> None:
-        """Take in more rows."""
+        """Add rows."""
         if not rows:
             return
         steps = np.array([row["step"] for row in rows], dtype=np.int64)
@@ -58,12 +58,12 @@ class Table:
             self._merge(steps, values)
 
     def series(self, key: str) -> Series:
-        """A column, over the steps."""
+        """The column `key` over the steps."""
         return Series(self._steps[: self._count], self._values[self.keys.index(key), : self._count])
 
     def _append(self, steps: NDArray[np.int64], values: Floats) -> None:
         first, self._count = self._count, self._count + len(steps)
-        if self._count > len(self._steps):  # twice the room: every row is copied about once
+        if self._count > len(self._steps):  # doubled, so that every row is copied about once on average
             room = max(2 * self._count, _FIRST_ROOM)
             self._steps = np.concatenate([self._steps[:first], np.empty(room - first, dtype=np.int64)])
             self._values = np.concatenate([self._values[:, :first], np.empty((len(self.keys), room - first))], axis=1)
@@ -71,7 +71,7 @@ class Table:
         self._values[:, first : self._count] = values
 
     def _merge(self, steps: NDArray[np.int64], values: Floats) -> None:
-        """Put rows of steps that are there already, or between these, into their places."""
+        """Insert rows whose steps exist already, or lie between existing ones."""
         steps = np.concatenate([self._steps[: self._count], steps])
         values = np.concatenate([self._values[:, : self._count], values], axis=1)
         self._steps, from_the_end = np.unique(steps[::-1], return_index=True)
@@ -80,7 +80,7 @@ class Table:
 
 
 class History:
-    """All that is shown of the rows of `metrics.jsonl`, however many there are."""
+    """Everything that is shown of the rows of `metrics.jsonl`, of any number."""
 
     def __init__(self) -> None:
         self.clear()
@@ -90,14 +90,14 @@ class History:
         self.count = 0
         self.step = 0
         self.seconds = 0.0  # spent in steps, as `metrics.training_seconds` adds them up
-        self.tokens_per_step: int | None = None  # from the newest row that says
+        self.tokens_per_step: int | None = None  # from the newest row that has it
         self.skipped: list[int] = []
         self.newest_score: Row = {}
         self._seconds_until = 0
         self._logged, self._scored = Table(_OF_STEPS), Table(_OF_SCORES)
 
     def extend(self, rows: Sequence[Row]) -> None:
-        """Take in the rows that follow."""
+        """Add the rows that follow."""
         if not rows:
             return
         self.count += len(rows)
@@ -115,7 +115,7 @@ class History:
             self.tokens_per_step = round(told["tokens"] / told["step"])
 
     def columns(self) -> dict[str, Series]:
-        """Values over the steps. A logged step without one, or with one that is not finite, is a gap."""
+        """Values over the steps. A logged step with a missing or non-finite value is a gap."""
         return {key: table.series(key) for table in (self._logged, self._scored) for key in table.keys}
 
     def _add_seconds(self, rows: Sequence[Row]) -> None:
@@ -125,13 +125,13 @@ class History:
             return
         steps = np.array([row["step"] for row in rows], dtype=np.int64)[is_told]
         spent = np.diff(steps, prepend=self._seconds_until) * each[is_told]
-        # A running sum, not a pairwise one: it does not depend on where a block ends.
+        # A running sum, not a pairwise one: its rounding does not depend on where a block ends.
         self.seconds = float(np.cumsum(np.append(self.seconds, spent))[-1])
         self._seconds_until = int(steps[-1])
 
 
 def numbers(rows: Sequence[Row], key: str) -> Floats:
-    """The value of each row, NaN where it is not a finite number."""
+    """The value of each row, NaN if it is not a finite number."""
     values = [row.get(key) for row in rows]
     if _PLAIN.issuperset(map(type, values)):
         try:
@@ -145,11 +145,11 @@ def numbers(rows: Sequence[Row], key: str) -> Floats:
 
 
 def number(value: Any) -> float | None:  # Any: JSON
-    """`value` where it is a finite number."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    """`value` if it is a finite number, else None."""
+    if not isinstance(value, int | float) or isinstance(value, bool):  # a bool is an int
         return None
     try:
         found = float(value)
-    except OverflowError:  # JSON's whole numbers have no end
+    except OverflowError:  # JSON integers are unbounded
         return None
     return found if math.isfinite(found) else None

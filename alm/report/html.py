@@ -1,4 +1,4 @@
-"""The page of one run, or of several side by side."""
+"""The HTML page of one run, or of several side by side."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from alm.training.lineage import Lineage, trace
 from alm.training.metrics import Row
 
 GENERATOR = "alm report"
-MOST_RUNS = 8  # as many dash patterns as can be told apart
+MOST_RUNS = 8  # the number of dash patterns that can be distinguished
 _MOST_TABLE_ROWS = 40
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A run on the page: its letter, nothing where it is alone, its name, and its dash pattern."""
+    """A run on the page: its letter (empty for a single run), its name and its dash pattern."""
 
     record: Record
     name: str
@@ -36,13 +36,13 @@ class Shown:
 
     @property
     def title(self) -> str:
-        """What a column of it is called."""
+        """The heading of its column."""
         return f"{self.letter} {self.name}" if self.letter else self.name
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture of one value: what it is called, what is drawn, and how."""
+    """A chart of one value: its title and note, the key of the value, and how to draw it."""
 
     title: str
     note: str
@@ -67,7 +67,7 @@ OTHERS = (
 
 
 def html(records: Sequence[Record], names: Sequence[str]) -> str:
-    """The page that needs nothing else. At least one run, at most `MOST_RUNS`."""
+    """The self-contained page of at least one and at most `MOST_RUNS` runs."""
     letters = [chr(ord("A") + number) if len(records) > 1 else "" for number in range(len(records))]
     runs = [Shown(r, n, letter, i) for i, (r, n, letter) in enumerate(zip(records, names, letters, strict=True))]
     title = " and ".join(names) if len(names) < 3 else f"{len(names)} runs"
@@ -84,7 +84,7 @@ def html(records: Sequence[Record], names: Sequence[str]) -> str:
     return page.page(title, parts, generator=GENERATOR)
 
 
-# ---- what came out -----------------------------------------------------------------------------------------
+# ---- results ---------------------------------------------------------------------------------------------
 
 
 def _alone(run: Shown) -> list[str]:
@@ -138,18 +138,19 @@ def _final(record: Record, first: Record) -> list[str]:
 
 
 def _comparable(runs: Sequence[Shown]) -> str:
-    """What may be concluded from the table."""
+    """A sentence on which differences in the table are meaningful."""
     data = {run.record.metadata.data_sha256 for run in runs}
     tokenizers = {run.record.metadata.tokenizer_sha256 for run in runs}
     parts = {str(dict(flat(run.record.config)).get("validation.bytes")) for run in runs}
     if len(data) == 1 and len(parts) > 1:
         return (
-            "The runs were scored on more and less of the same text: a difference within the wider margin says little."
+            "The runs were scored on different amounts of the same text: a difference within the wider margin says "
+            "little."
         )
     if len(data) == 1:
         return (
             "All runs were scored on rows of the same text. The margin says how much another text could change a "
-            "score; it moves all of them alike, so that a difference is surer than either score."
+            "score; it would move all scores in the same way, so a difference is more certain than either score."
         )
     losses = "" if len(tokenizers) == 1 else " Losses are per token, of different tokenizers: they cannot be compared."
     return (
@@ -199,8 +200,9 @@ def _curve(what: Chart, run: Shown, points: Series, *, is_alone: bool) -> Curve:
 
 
 def _values(runs: Sequence[Shown], points: dict[str, Series]) -> str:
-    """Some of the values as a table: those who cannot see the picture have the same of it."""
+    """A table of some of the values, for readers who cannot see the chart."""
     steps = np.unique(np.concatenate([given.steps for given in points.values()]))
+    # Counted from the end, so that the newest step is always in the table.
     chosen = steps[:: -max(1, -(-len(steps) // _MOST_TABLE_ROWS))][::-1].tolist()
     rows = [[f"{step:,}", *(_shown(points[run.letter].at(step)) for run in runs)] for step in chosen]
     return page.table(["step", *(run.title for run in runs)], rows)
@@ -225,7 +227,7 @@ def _settings(runs: Sequence[Shown]) -> str:
     told = {
         f"temperature {row.get('temperature')}, top-k {row.get('top_k')}" for run in runs for row in run.record.samples
     }
-    return f"What the model wrote after the same prompt at growing steps; {' or '.join(sorted(told))}."
+    return f"Texts of the model after the same prompt at increasing steps; {' or '.join(sorted(told))}."
 
 
 def _prompt(prompt: str, runs: Sequence[Shown], *, is_open: bool) -> str:
@@ -277,12 +279,12 @@ def _unusual(settings: Values) -> list[str]:
 
 
 def _text(value: object) -> str:
-    """As YAML has it; nothing where there is none."""
+    """A setting as YAML writes it; empty if it is None."""
     return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _table_of(runs: Sequence[Shown], keys: Iterable[str], cell: Callable[[int, str], str]) -> str:
-    """A row for each key, a column for each run; one for all where they agree in everything."""
+    """A table with a row per key and a column per run, or one column if all runs agree."""
     rows = [(key, *(cell(number, key) for number in range(len(runs)))) for key in keys]
     if len(runs) > 1 and all(len(set(row[1:])) == 1 for row in rows):
         return page.table(["", "all runs"], [row[:2] for row in rows], breaks_words=True)

@@ -1,4 +1,4 @@
-"""What a reader of the curves should know besides: what was skipped, stopped, resumed, changed or cannot be read."""
+"""Notes for readers of the curves: skipped steps, stops, resumes, changed settings and unreadable lines."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _MOST_STEPS = 5
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence; `is_bad` where something went wrong."""
+    """A sentence; `is_bad` if something went wrong."""
 
     text: str
     is_bad: bool = False
 
 
 def notes(record: Record) -> list[Note]:
-    """All there is to say of a run."""
+    """All notes on a run."""
     return [
         *_skipped(record),
         *_damaged(record),
@@ -51,7 +51,7 @@ def _skipped(record: Record) -> Iterator[Note]:
 def _damaged(record: Record) -> Iterator[Note]:
     if record.damaged:
         lines = "1 line" if record.damaged == 1 else f"{record.damaged:,} lines"
-        yield Note(f"{lines} of the run's records cannot be read, and left out.", is_bad=True)
+        yield Note(f"{lines} of the run's records cannot be read and are left out.", is_bad=True)
 
 
 def _stopped(record: Record) -> Iterator[Note]:
@@ -66,7 +66,7 @@ def _set_aside(record: Record) -> Iterator[Note]:
         rows: list[Row] = []
         Tail(folder / metrics.NAME, rows).look()
         steps = [row["step"] for row in rows]
-        aside = f": steps {min(steps):,} to {max(steps):,} of before lie there" if steps else ""
+        aside = f": steps {min(steps):,} to {max(steps):,} of the earlier attempt" if steps else ""
         yield Note(f"Resumed from an older checkpoint; what came after it was set aside in {folder.name}{aside}.")
 
 

@@ -1,4 +1,4 @@
-"""What a run's folder holds, read so that an unfinished, damaged or foreign-looking run still tells what it can."""
+"""A run as its folder records it, read so that an unfinished, damaged or unfamiliar run still shows what it can."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Record:
-    """A run as its files describe it. `config` is the run's own, with what a resume changed; `damaged` counts lines."""
+    """A run as its files describe it. `config` includes the changes of a resume; `damaged` counts unreadable lines."""
 
     folder: Path
     metadata: RunMetadata
     config: Values
-    step: int  # the last one that the metrics have
+    step: int  # the last one in the metrics
     seconds: float  # spent in steps so far
     tokens_per_step: int | None
-    skipped: tuple[int, ...]  # steps, as often as rows say so
+    skipped: tuple[int, ...]  # steps, once for each row that reports one
     columns: Mapping[str, Series]
     newest_score: Row
     samples: tuple[Row, ...]
@@ -47,16 +47,16 @@ class Record:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run got to its last step, and said so."""
+        """Whether the run reached its last step and recorded its result."""
         result = self.metadata.result
         return result is not None and result.step >= self.max_steps
 
     def series(self, key: str) -> Series:
-        """A value over the steps. A logged step without it, or with one that is not finite, is a gap."""
+        """A value over the steps. A logged step with a missing or non-finite value is a gap."""
         return self.columns[key]
 
     def last(self, key: str) -> float | None:
-        """The newest value."""
+        """The newest value, None if there is none."""
         return self.series(key).last()
 
     @cached_property
@@ -65,7 +65,7 @@ class Record:
         return smoothed(self.series("loss"))
 
     def smoothed_loss(self) -> float | None:
-        """The same at the end."""
+        """The last value of the smoothed training loss."""
         return self.smoothed.last()
 
     def margin(self) -> float | None:
@@ -73,7 +73,7 @@ class Record:
         return self.series(MARGIN)[-1:].last()
 
     def verdict(self) -> str | None:
-        """What the newest validation was judged to mean, with a forecast of the last one, where the metrics tell."""
+        """The verdict on the newest validation with a forecast of the last one, if the metrics have them."""
         row = self.newest_score
         verdict = row.get("verdict")
         if not isinstance(verdict, str) or not verdict:
@@ -89,7 +89,7 @@ class Record:
         return float(np.median(known.values)) if known else None
 
     def trainer(self) -> int | None:
-        """The process of this machine that is training the run now; None where none is known to."""
+        """The process on this machine that is training the run now; None if none is known."""
         owner = holder(self.folder / run.LOCK_NAME)
         return None if owner is None else owner.pid
 
@@ -105,16 +105,16 @@ def _section(config: Values, name: str) -> Values:
 
 
 def check(folder: Path) -> None:
-    """Raise `InputError` where `folder` holds no run."""
+    """Raise `InputError` if `folder` does not contain a run."""
     if not run.exists(folder):
         raise InputError(
-            f"`{folder}` holds no run: there is no `{run.METADATA_NAME}`",
+            f"`{folder}` does not contain a run: there is no `{run.METADATA_NAME}`",
             hint=f"run `ls {quoted(folder.parent)}` to see what is there",
         )
 
 
 class Watched:
-    """A run whose files are read again and again: of its rows only what is new, other files when they have changed."""
+    """A run whose files are read repeatedly: only new rows, and other files only if they have changed."""
 
     def __init__(self, folder: Path) -> None:
         check(folder)
@@ -127,17 +127,18 @@ class Watched:
 
     @property
     def rows(self) -> int:
-        """Rows in the metrics at the last look."""
+        """Number of rows in the metrics at the last read."""
         return self._history.count
 
     @property
     def max_steps(self) -> int:
-        """The step at which the run is finished, as far as is known."""
+        """The step at which the run is finished, as far as known."""
         return _max_steps(self._config.value or self._metadata.value.config, self._history.step)
 
     def look(self, on_rows: Callable[[Sequence[Row]], None] = lambda rows: None) -> Record:
-        """The run as it is now, the same object where nothing has changed. `on_rows` hears of rows that are new."""
-        is_new = self._metadata.look()  # first: what says that the run is over comes after its last row
+        """Read the run's current state; the same object if nothing has changed. `on_rows` gets the new rows."""
+        # Metadata first: the result is written after the last row, so a finished run has all of its rows.
+        is_new = self._metadata.look()
         is_new |= self._config.look()
         self._history.on_rows = on_rows
         for tail in self._tails:
@@ -165,12 +166,12 @@ class Watched:
 
 
 def read(folder: Path) -> Record:
-    """The run in `folder`. Raises `InputError` where there is none, `ArtifactError` where its metadata is damaged."""
+    """Read the run in `folder`. Raises `InputError` if there is none, `ArtifactError` if its metadata is damaged."""
     return Watched(folder).look()
 
 
 def _config(folder: Path) -> Values | None:
-    """`config.yaml` as it stands, not validated: that of another version of alm is shown too."""
+    """`config.yaml` without validation, so that one of another version of alm is shown too."""
     try:
         found = read_yaml(folder / run.CONFIG_NAME)
     except AlmError:
@@ -179,7 +180,7 @@ def _config(folder: Path) -> Values | None:
 
 
 class _Kept(Generic[T]):
-    """What `read` made of a file, read again when the file is another one."""
+    """The value that `read` returns for a file, updated when the file changes."""
 
     def __init__(self, path: Path, read: Callable[[], T]) -> None:
         self._path, self._read = path, read
@@ -187,7 +188,7 @@ class _Kept(Generic[T]):
         self.value: T
 
     def look(self) -> bool:
-        """Read it where it has changed; whether it has."""
+        """Read the file if it has changed; return whether it has."""
         seen = self._state()
         if seen is not None and seen == self._seen:
             return False
@@ -204,7 +205,7 @@ class _Kept(Generic[T]):
 
 
 class _Heard(History):
-    """A history that says which rows are new to a reader who has heard of those before."""
+    """A history that passes rows to `on_rows`, except for the first `heard` rows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -226,7 +227,7 @@ class _Samples(list[Row]):
 
 
 def names(records: Iterable[Record]) -> list[str]:
-    """A name for each run: the end of its path that no other one has."""
+    """A name for each run: the end of its path, as short as keeps the names unique."""
     paths = [record.folder.resolve() for record in records]
     for length in range(1, max(len(path.parts) for path in paths) + 1):
         found = [Path(*path.parts[-length:]).as_posix() for path in paths]

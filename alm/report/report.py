@@ -19,7 +19,7 @@ NAME = "report.html"
 
 @dataclass(frozen=True)
 class Reported:
-    """Where the page is, and the runs on it with their names."""
+    """The path of the page, and the runs on it with their names."""
 
     out: Path
     runs: tuple[tuple[str, Record], ...]
@@ -28,7 +28,7 @@ class Reported:
 def report(runs: Sequence[Path], *, out: Path | None = None, force: bool = False) -> Reported:
     """Write the page of `runs` to `out`, by default into the folder of a single run.
 
-    A page that this stage made is replaced. Any other file is only with `force`: `ArtifactError` otherwise.
+    A page made by this stage is replaced; any other file only with `force`, otherwise `ArtifactError` is raised.
     """
     _check(runs)
     path = out or default_out(runs)
@@ -40,7 +40,7 @@ def report(runs: Sequence[Path], *, out: Path | None = None, force: bool = False
 
 
 def default_out(runs: Sequence[Path]) -> Path:
-    """Inside the run, or where we are when there are several."""
+    """The path in the run's folder, or in the current folder for several runs."""
     return runs[0] / NAME if len(runs) == 1 else Path(NAME)
 
 
@@ -56,6 +56,6 @@ def _check(runs: Sequence[Path]) -> None:
 def _refuse_foreign(path: Path, *, force: bool) -> None:
     if path.exists() and not force and not page.is_made_by(GENERATOR, read_bytes(path)):
         raise ArtifactError(
-            f"`{path}` is there, and `alm report` did not make it",
+            f"`{path}` exists and was not made by `alm report`",
             hint="name another file with `--out`, or add `--force`",
         )

@@ -1,4 +1,4 @@
-"""Numbers over the steps of a run: smoothed, thinned to what a picture can show, and marks for an axis."""
+"""Numbers over the steps of a run: smoothing, thinning for charts, and marks for an axis."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _MANY_MARKS = 100
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """Values over rising steps. A value is finite, or NaN where the step had none: a gap in the curve."""
+    """Values over rising steps. A value is finite, or NaN if the step has none: a gap in the curve."""
 
     steps: NDArray[np.int64]
     values: NDArray[np.float64]
 
     @classmethod
     def of(cls, points: Iterable[tuple[int, float | None]]) -> Series:
-        """The series of some points.
+        """Make a series from points.
 
         >>> Series.of([(1, 2.0), (2, None)]).points()
         [(1, 2.0), (2, None)]
@@ -41,7 +41,7 @@ class Series:
 
     @cached_property
     def known_count(self) -> int:
-        """How many points have a value."""
+        """The number of points that have a value."""
         return len(self) - int(np.isnan(self.values).sum())
 
     def points(self) -> list[tuple[int, float | None]]:
@@ -58,7 +58,7 @@ class Series:
         return self[~np.isnan(self.values)]
 
     def last(self) -> float | None:
-        """The newest value."""
+        """The newest value, None if there is none."""
         for end in range(len(self), 0, -_LOOKED_AT):
             values = self.values[max(end - _LOOKED_AT, 0) : end]
             found = np.flatnonzero(~np.isnan(values))
@@ -67,21 +67,21 @@ class Series:
         return None
 
     def at(self, step: int) -> float | None:
-        """The value of `step`."""
+        """The value of `step`, None if there is none."""
         place = int(np.searchsorted(self.steps, step))
         if place == len(self) or self.steps[place] != step or math.isnan(self.values[place]):
             return None
         return float(self.values[place])
 
 
-_LOOKED_AT = 4096  # values at a time: the newest is nearly always among the last ones
+_LOOKED_AT = 4096  # values to search at a time: the newest is nearly always among the last ones
 NOTHING = Series.of([])
 
 
 def smoothed(series: Series) -> Series:
-    """Each value's mean with its neighbours on both sides, so that the curve does not lag; gaps stay gaps.
+    """Average each value with its neighbours on both sides, so that the curve does not lag; gaps stay gaps.
 
-    There are a few neighbours on a side, or a hundredth of the points where that is more, and fewer at the ends.
+    Each side has a few neighbours, or a hundredth of the points if that is more, and fewer at the ends.
     """
     reach = max(_FEWEST_NEIGHBOURS, len(series) // _REACHES)
     is_gap = np.isnan(series.values)
@@ -113,9 +113,10 @@ def pieces(series: Series) -> list[Series]:
 
 
 def thinned(piece: Series, most: int) -> Series:
-    """About `most` points at most: of neighbours the least and the greatest, so that no spike is lost, and the ends."""
+    """Reduce to about `most` points: the least and greatest of each group, so that no spike is lost, and both ends."""
     if len(piece) <= most:
         return piece
+    # Two points are kept of each group, hence half as many groups as points.
     groups = (np.arange(len(piece)) / (2 * len(piece) / most)).astype(np.int64)
     order = np.lexsort((piece.values, groups))
     begins = np.flatnonzero(np.diff(groups, prepend=-1))
@@ -142,7 +143,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def decades(low: float, high: float) -> list[float]:
-    """The marks 1, 2 and 5 of each power of ten from `low` to `high`; of the powers alone where that is many.
+    """The marks 1, 2 and 5 of each power of ten from `low` to `high`; only the powers if there are many.
 
     >>> decades(0.3, 12)
     [0.5, 1.0, 2.0, 5.0, 10.0]

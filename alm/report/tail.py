@@ -1,4 +1,4 @@
-"""A file of JSON lines that another process may be writing: read as it grows, and again when it was replaced."""
+"""A file of JSON lines that another process may be writing: read as it grows, and reread if it was replaced."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _REMEMBERED = 1024
 
 
 class Rows(Protocol):
-    """Takes rows in; a list does."""
+    """Receives rows; a list is one."""
 
     def clear(self) -> None:
         """Forget all rows."""
 
     def extend(self, rows: Sequence[Row], /) -> None:
-        """Take in the rows that follow."""
+        """Add the rows that follow."""
 
 
 class Tail:
-    """Hands the rows of `path`, which need not be there yet, to `rows`, each once.
+    """Passes each row of `path` to `rows` once; the file need not exist yet.
 
-    A row is an object with a step; other lines are counted in `damaged` and left out. A last line without its end is
-    not there yet.
+    A row is an object with a step; other lines are counted in `damaged` and left out. A last line without a newline
+    is read when it is complete.
     """
 
     def __init__(self, path: Path, rows: Rows) -> None:
@@ -39,7 +39,7 @@ class Tail:
         self._begin(None)
 
     def look(self) -> bool:
-        """Read what is new; whether there was anything. `InputError` where it cannot be read."""
+        """Read new rows and return whether there were any. `InputError` if the file cannot be read."""
         file = self._opened()
         if file is None:
             was_there = self._identity is not None
@@ -59,9 +59,10 @@ class Tail:
         state = os.fstat(file.fileno())
         identity = (state.st_dev, state.st_ino)
         is_another = identity != self._identity or state.st_size < self._read or not self._is_continued(file)
-        if is_another:  # a run that is resumed takes rows back
+        if is_another:  # a resumed run removes rows after its checkpoint
             self._begin(identity)
         file.seek(self._read)
+        # Read up to the size seen above and no further: a fast writer cannot keep this loop running.
         before, left = self._lines, state.st_size - self._read
         while left > 0 and (block := file.read(min(_BLOCK, left))):
             left -= len(block)
@@ -69,7 +70,7 @@ class Tail:
         return is_another or self._lines > before
 
     def _is_continued(self, file: BufferedReader) -> bool:
-        """Whether what was read last is still there: a name of an inode is used again."""
+        """Whether the last bytes read are still there. The inode is not enough: its number can be reused."""
         file.seek(self._read - len(self._last))
         return file.read(len(self._last)) == self._last
 
@@ -84,7 +85,7 @@ class Tail:
         self._last = (self._last + block)[-_REMEMBERED:]
         *lines, self._rest = (self._rest + block).split(b"\n")
         if lines and self._is_too_long:
-            lines[0] = b"{"
+            lines[0] = b"{"  # the end of a line that was too long to keep: not JSON, so it counts as damaged
             self._is_too_long = False
         if len(self._rest) > _LONGEST_LINE:
             self._rest, self._is_too_long = b"", True

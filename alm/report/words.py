@@ -1,16 +1,16 @@
-"""Numbers of a run as a reader wants them."""
+"""Numbers of a run, formatted for readers."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the command line says numbers in these words too, and starts without what a record needs
+if TYPE_CHECKING:  # the command line uses this module too, and must start without the imports of a record
     from alm.report.record import Record
 
 
 def score(bits_per_byte: float | None, margin: float | None = None) -> str:
-    """Bits per byte with its margin, in two digits of that, or in four places; nothing where there is none.
+    """Format bits per byte with its margin, to two digits of the margin, else to four places; empty if None.
 
     >>> score(1.94342, 0.0213), score(1.94342), score(None)
     ('1.943 ± 0.021', '1.9434', '')
@@ -24,7 +24,8 @@ def score(bits_per_byte: float | None, margin: float | None = None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """
+    """Format seconds as minutes and seconds, or hours, minutes and seconds.
+
     >>> duration(59.7), duration(3725)
     ('1:00', '1:02:05')
     """
@@ -34,7 +35,7 @@ def duration(seconds: float) -> str:
 
 
 def size(number: float) -> str:
-    """Bytes in the largest decimal unit that leaves a digit before the point.
+    """Format bytes in the largest decimal unit that leaves a digit before the point.
 
     >>> size(999), size(1_234_000_000)
     ('999 bytes', '1.2 GB')
@@ -47,12 +48,12 @@ def size(number: float) -> str:
 
 
 def told(value: float | None, form: str) -> str:
-    """`value` in `form`, nothing where there is none."""
+    """Format `value` by `form`; empty if None."""
     return "" if value is None else format(value, form)
 
 
 def state(record: Record) -> str:
-    """How far a run is, in a few words."""
+    """The progress of a run, in a few words."""
     at = f"step {record.step:,} of {record.max_steps:,}"
     if record.is_finished:
         return f"finished at step {record.step:,}"
@@ -61,7 +62,7 @@ def state(record: Record) -> str:
 
 
 def forecast(value: float, low: float, high: float) -> str:
-    """The value between its bounds, or only the upper one of a forecast that may be nought, as it says no more.
+    """Format the value with its bounds, or only the upper bound if the lower one is not above zero.
 
     >>> forecast(1.93, 1.88, 1.99), forecast(0.01, 0.0, 0.25)
     ('1.930 [1.880, 1.990]', 'below 0.250')

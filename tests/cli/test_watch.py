@@ -186,7 +186,7 @@ def test_once_and_json_say_how_it_stands(tmp_path: Path, run: Any) -> None:
 def test_what_is_no_run_is_told(tmp_path: Path, run: Any) -> None:
     code, out, err = run("watch", str(tmp_path))
     assert (code, out) == (1, "")
-    assert "holds no run" in err
+    assert "does not contain a run" in err
 
 
 def test_ctrl_c_ends_the_watching_alone(tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

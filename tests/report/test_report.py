@@ -108,7 +108,7 @@ def test_runs_side_by_side_tell_how_they_differ(tmp_path: Path) -> None:
     assert "B y/run" in text
     differing = page.partition("What differs")[2].partition("</table>")[0]
     assert re.findall(r"<td[^>]*>([^<]*)</td>", differing) == ["training.seed", "1337", "7", "optim.lr", "0.01", "0.5"]
-    assert "moves all of them alike" in text
+    assert "would move all scores in the same way" in text
     assert len(re.findall(r'class="name"', page)) == 10
 
 
@@ -122,7 +122,7 @@ def test_runs_on_other_text_are_not_compared(tmp_path: Path) -> None:
     assert "of different tokenizers: they cannot be compared" in text
     assert "All runs have the same configuration." in text
     more = write_run(tmp_path / "more", rows(), validation__bytes=9000)
-    assert "scored on more and less of the same text" in Tags(made(first, more, out=tmp_path / "both.html")).text
+    assert "scored on different amounts of the same text" in Tags(made(first, more, out=tmp_path / "both.html")).text
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_only_its_own_page_is_replaced(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", rows())
     out = tmp_path / "page.html"
     out.write_text("<html>mine")
-    with pytest.raises(ArtifactError, match="did not make it") as caught:
+    with pytest.raises(ArtifactError, match="was not made by `alm report`") as caught:
         report([run], out=out)
     assert "--force" in str(caught.value.hint)
     assert out.read_text() == "<html>mine"
@@ -199,7 +199,7 @@ def test_only_its_own_page_is_replaced(tmp_path: Path) -> None:
 
 def test_wrong_runs_are_named(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", rows())
-    with pytest.raises(InputError, match="holds no run"):
+    with pytest.raises(InputError, match="does not contain a run"):
         report([tmp_path])
     with pytest.raises(ConfigError, match="named twice"):
         report([run, tmp_path / "." / "run"])
