@@ -24,14 +24,14 @@ def pack(
         "artifacts/tokenizer.json"
     ),
     out: options.Out = Path("data/packed"),
-    seq_len: Annotated[int, typer.Option("--seq-len", help="Tokens that a sequence predicts.")] = 512,
-    shard_size: Annotated[int, typer.Option("--shard-size", help="Sequences in a full shard.")] = 2048,
+    seq_len: Annotated[int, typer.Option("--seq-len", help="Tokens predicted per sequence.")] = 512,
+    shard_size: Annotated[int, typer.Option("--shard-size", help="Sequences per shard.")] = 2048,
     mode: Annotated[
         str,
         typer.Option(
             "--mode",
-            help="How documents become sequences: concat joins all and cuts the stream, bestfit starts sequences at "
-            "documents where it can; auto is concat up to 100 million tokens, then bestfit.",
+            help="How documents become sequences: concat joins them and cuts the stream, bestfit starts sequences "
+            "at document boundaries where it can; auto uses concat up to 100 million tokens, then bestfit.",
         ),
     ] = "auto",
     from_: Annotated[
@@ -42,10 +42,10 @@ def pack(
         float,
         typer.Option(
             "--val-fraction",
-            help="Share of the documents held out, for text that `alm corpus prepare` has not split.",
+            help="Share of documents to hold out from text that `alm corpus prepare` has not split.",
         ),
     ] = 0.01,
-    dtype: Annotated[str, typer.Option("--dtype", help="Width of a token id on disk.")] = "uint32",
+    dtype: Annotated[str, typer.Option("--dtype", help="Integer type of a token id on disk.")] = "uint32",
     workers: options.Workers = "auto",
     engine: options.Engine = "auto",
     ray_address: options.RayAddress = None,

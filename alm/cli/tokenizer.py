@@ -31,9 +31,9 @@ def train(
         typer.Argument(metavar="MORE", help="More of --input, as a shell expands it.", show_default=False),
     ] = None,
     vocab_size: Annotated[
-        int, typer.Option("--vocab-size", help="Number of token ids, special tokens and bytes included.")
+        int, typer.Option("--vocab-size", help="Number of token ids, including special tokens and bytes.")
     ] = 32000,
-    kind: Annotated[str, typer.Option("--kind", help="The kind of tokenizer.")] = "bpe",
+    kind: Annotated[str, typer.Option("--kind", help="Kind of tokenizer.")] = "bpe",
     out: options.Out = Path("artifacts/tokenizer.json"),
     workers: options.Workers = "auto",
     force: options.Force = False,

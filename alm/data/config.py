@@ -16,10 +16,10 @@ class DataConfig(Config):
 
     mixture: dict[str, float] | None = Field(
         default=None,
-        description="Weights by source, in tokens, of which any multiple means the same: {stories: 3, code: 1}; others "
-        "are not read. Absent reads every sequence once an epoch.",
+        description="Token weight of each source, as in {stories: 3, code: 1}. Only the ratios matter. Sources without "
+        "a weight are not read. Absent: every sequence is read once per epoch.",
     )
-    prefetch: int = Field(default=2, ge=0, le=64, description="Steps whose batches are read ahead; 0 reads in line.")
+    prefetch: int = Field(default=2, ge=0, le=64, description="Steps to read ahead; 0 reads in the main thread.")
 
     @model_validator(mode="before")
     @classmethod
@@ -27,7 +27,7 @@ class DataConfig(Config):
         for key in ("num_workers", "workers", "dataloader_workers"):
             if isinstance(given, dict) and key in given:
                 raise ValueError(
-                    f"`{key}` is not a key: batches are read ahead by one thread, which `data.prefetch` sets"
+                    f"`{key}` is not a key: one thread reads batches ahead, `data.prefetch` sets how many steps"
                 )
         return given
 
@@ -37,5 +37,5 @@ class DataConfig(Config):
         if mixture is not None and not (
             all(weight == 0 or _LEAST <= weight <= _MOST for weight in mixture.values()) and any(mixture.values())
         ):
-            raise ValueError(f"weights are 0 or from {_LEAST:g} to {_MOST:g}, and at least one of them is above 0")
+            raise ValueError(f"each weight must be 0 or from {_LEAST:g} to {_MOST:g}, and at least one above 0")
         return mixture

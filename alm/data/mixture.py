@@ -87,8 +87,8 @@ def mixture(weights: Mapping[str, float], sources: Mapping[str, range]) -> Mixtu
         if not len(sources.get(name, ())):
             known = ", ".join(source for source, rows in sources.items() if rows) or "none"
             raise ConfigError(
-                f"`data.mixture` names `{name}`, which has no sequences here (sources that have: {known})",
-                hint="look at the packed data with `alm info`",
+                f"`data.mixture` names `{name}`, which has no sequences here (sources with sequences: {known})",
+                hint="list the sources of the packed data with `alm info`",
             )
     quotas = _quotas({name: Fraction(str(weight)) for name, weight in weights.items() if weight})
     return Mixture(

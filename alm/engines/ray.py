@@ -101,7 +101,7 @@ def _outcome(ray: Any, reference: Any) -> Any:
     try:
         return ray.get(reference)
     except ray.exceptions.WorkerCrashedError as error:
-        died = AlmError("a Ray worker died on the same unit again and again, perhaps because memory ran out")
+        died = AlmError("a Ray worker died on the same unit repeatedly, perhaps because memory ran out")
         died.__cause__ = error
         return None, died, []
 

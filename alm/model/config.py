@@ -42,10 +42,10 @@ class ModelConfig(Config):
     )
     ffn_hidden_size: int = Field(1536, ge=1, le=8 * WIDEST, description="Width inside the feed-forward layer.")
     vocab_size: Literal["auto"] | Annotated[int, Field(gt=0, le=MOST_TOKEN_IDS)] = Field(
-        "auto", description="Number of token ids, or `auto` for as many as the tokenizer has."
+        "auto", description="Number of token ids; `auto` takes it from the tokenizer."
     )
     max_position_embeddings: int = Field(
-        1024, ge=1, le=LONGEST, description="The longest sequence in tokens, prompt included."
+        1024, ge=1, le=LONGEST, description="Longest sequence in tokens, including the prompt."
     )
     rope_theta: float = Field(10000.0, gt=1, le=1e12, description="Base of the rotary frequencies.")
     positions: Annotated[Config, OfKind("alm.model.positions", default="rope")] = Field(
@@ -62,24 +62,22 @@ class ModelConfig(Config):
         False, description="Whether each block also sees the embeddings, through a learned scale. Not exportable."
     )
     value_residual: bool = Field(
-        False, description="Whether values are mixed with those of the first block. Not exportable."
+        False, description="Whether each block mixes its values with those of the first block. Not exportable."
     )
     smear: bool = Field(
-        False, description="Whether some of the previous token's embedding is added to each. Not exportable."
+        False, description="Whether each token's embedding gets a learned share of the previous one's. Not exportable."
     )
     copy_init: float = Field(
         0.0,
         ge=0,
         le=100,
-        description="How much of what it reads each attention hands on unchanged before it has learned anything; "
-        "0 begins with noise. With 1 or 2 and tied embeddings a small model copies names far sooner "
-        "(docs/benchmarks.md); the first loss may then lie below that of a uniform guess.",
+        description="How much of its input each attention passes on unchanged at initialization; 0 starts from noise. "
+        "With 1 or 2 and tied embeddings, a small model learns to copy names far sooner (docs/benchmarks.md). "
+        "The first loss may then be below that of a uniform guess.",
     )
     tie_embeddings: bool = Field(True, description="Whether the output head is the embedding table.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping a value while training.")
-    norm_eps: float = Field(
-        1e-6, ge=1e-12, le=1, description="What is added to the mean square before its root is taken."
-    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping a value in training.")
+    norm_eps: float = Field(1e-6, ge=1e-12, le=1, description="Added to the mean square before the square root.")
 
     @field_validator("n_heads")
     @classmethod
@@ -119,7 +117,7 @@ class ModelConfig(Config):
         """V as a number; ConfigError while it is `auto`."""
         if isinstance(self.vocab_size, str):
             raise ConfigError(
-                "`model.vocab_size` is `auto`, and there is no tokenizer to take it from",
+                "`model.vocab_size` is `auto`, but there is no tokenizer to take it from",
                 hint="set it: `--set model.vocab_size=32000`",
             )
         return self.vocab_size

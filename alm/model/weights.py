@@ -62,9 +62,9 @@ def differences(model: ModelConfig, found: Shapes, *, spare: Collection[str] = (
 def mismatches(expected: Shapes, found: Shapes, *, spare: Collection[str] = ()) -> list[str]:
     """How the shapes `found` differ from those `expected`, a sentence each, the first few of many."""
     faults = [f"it has no `{name}`" for name in expected.keys() - found.keys()]
-    faults += [f"`{name[:120]}` is nothing that the model has" for name in found.keys() - expected.keys() - set(spare)]
+    faults += [f"`{name[:120]}` is not a weight of the model" for name in found.keys() - expected.keys() - set(spare)]
     faults += [
-        f"`{name}` is {list(found[name])}, and by the configuration {list(shape)}"
+        f"`{name}` is {list(found[name])}, but {list(shape)} by the configuration"
         for name, shape in expected.items()
         if name in found and found[name] != shape
     ]
@@ -74,14 +74,14 @@ def mismatches(expected: Shapes, found: Shapes, *, spare: Collection[str] = ()) 
 
 def _too_much(model: ModelConfig, found: Shapes) -> str | None:
     if model.n_layers > len(found):
-        return f"`model.n_layers` is {model.n_layers:,}, and it has {len(found):,} weights"
+        return f"`model.n_layers` is {model.n_layers:,}, but it has only {len(found):,} weights"
     try:
         wanted = count(model).total
     except ConfigError as error:
         return error.message
     there = sum(map(math.prod, found.values()))
     if wanted > _TIMES * there:
-        return f"the configuration's model has {wanted:,} parameters, and it has {there:,}"
+        return f"the configuration's model has {wanted:,} parameters, but it has only {there:,}"
     tables: int = kinds.module_of(model.positions).table_bytes(model)
     if tables > max(_TABLE_BYTES, 4 * wanted):
         return (

@@ -30,9 +30,9 @@ def fitted(saved: Saved, optimizer: torch.optim.Optimizer, *, rows: Mapping[int,
     groups, state = saved.get("param_groups"), saved.get("state")
     own = optimizer.state_dict()["param_groups"]
     if not isinstance(groups, list) or not isinstance(state, dict):
-        raise _refused("holds no state of an optimizer")
+        raise _refused("does not hold the state of an optimizer")
     if len(groups) != len(own) or not all(isinstance(group, dict) for group in groups):
-        raise _refused(f"has {len(groups)} groups of parameters, and the run's optimizer has {len(own)}")
+        raise _refused(f"has {len(groups)} groups of parameters, but the run's optimizer has {len(own)}")
     fitting = [_group(mine, theirs, number) for number, (mine, theirs) in enumerate(zip(own, groups, strict=True))]
     parameters = {
         index: (parameter, _MUON if "orthogonalization" in group else _ADAMW)
@@ -92,5 +92,5 @@ def _shown(value: object) -> str:
 def _refused(reason: str) -> ArtifactError:
     return ArtifactError(
         f"the checkpoint does not fit its run: it {reason}",
-        hint="resume an older one with `--resume`, or start another run with `--out`",
+        hint="resume an older checkpoint with `--resume`, or start another run with `--out`",
     )

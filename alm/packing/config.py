@@ -12,17 +12,17 @@ from alm.config.base import MANY, Config
 class PackConfig(Config):
     """How text becomes shards."""
 
-    seq_len: int = Field(default=512, ge=2, le=2**24, description="Tokens that a sequence predicts.")
-    sequences_per_shard: int = Field(default=2048, ge=1, le=MANY, description="Sequences in a full shard.")
+    seq_len: int = Field(default=512, ge=2, le=2**24, description="Tokens predicted per sequence.")
+    sequences_per_shard: int = Field(default=2048, ge=1, le=MANY, description="Sequences per shard.")
     mode: Literal["auto", "concat", "bestfit"] = Field(
         default="auto",
-        description="How documents become sequences: concat joins all and cuts the stream, bestfit starts sequences at "
-        "documents where it can; auto is concat up to 100 million tokens, then bestfit.",
+        description="How documents become sequences: concat joins them and cuts the stream, bestfit starts sequences "
+        "at document boundaries where it can; auto uses concat up to 100 million tokens, then bestfit.",
     )
     validation_fraction: float = Field(
         default=0.01,
         ge=0.0,
         le=0.5,
-        description="Share of the documents held out, for text that `alm corpus prepare` has not split.",
+        description="Share of documents to hold out from text that `alm corpus prepare` has not split.",
     )
-    dtype: Literal["uint32", "uint16"] = Field(default="uint32", description="Width of a token id on disk.")
+    dtype: Literal["uint32", "uint16"] = Field(default="uint32", description="Integer type of a token id on disk.")

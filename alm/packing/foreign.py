@@ -71,7 +71,7 @@ def find(given: list[str]) -> list[Path]:
             found.add(path.with_suffix(".bin"))
         else:
             raise InputError(
-                f"`{one}` is no `.bin` file of tokens", hint="name nanoGPT's `train.bin`, or a folder of such"
+                f"`{one}` is not a `.bin` file of tokens", hint="name nanoGPT's `train.bin`, or a folder of such files"
             )
     if not found:
         raise InputError(f"there is no `.bin` file in `{'`, `'.join(given)}`", hint="name nanoGPT's `train.bin`")
@@ -111,8 +111,8 @@ def read(part: Part, *, end_of_text_id: int, vocab_size: int) -> Iterator[tuple[
     if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
         worst = int(ids.max()) if int(ids.max()) >= vocab_size else int(ids.min())
         raise InputError(
-            f"`{part.path}` holds the id {worst}, the tokenizer has {vocab_size:,}",
-            hint="name the tokenizer that made the file with `--tokenizer`",
+            f"`{part.path}` holds the id {worst}, but the tokenizer has {vocab_size:,} ids",
+            hint="give the tokenizer that made the file with `--tokenizer`",
         )
     yield ids.astype(np.int32), lengths.astype(np.int64)
 
@@ -121,7 +121,7 @@ def _tokens(path: Path) -> NDArray[Any]:
     size = path.stat().st_size
     if size % 2:
         raise InputError(
-            f"`{path}` has an odd number of bytes: it is no file of uint16 ids",
+            f"`{path}` has an odd number of bytes: it is not a uint16 token file",
             hint=f"run `ls -l {quoted(path)}`",
         )
     return np.memmap(path, dtype="<u2", mode="r") if size else np.zeros(0, dtype="<u2")
@@ -167,10 +167,10 @@ def _index(part: Part) -> _Index:
         if sequences and not (
             int(lengths.min()) >= 0 and int(pointers.min()) >= 0 and int((pointers + lengths * width).max()) <= size
         ):
-            raise ValueError(f"it points outside of `{part.path.name}`")
+            raise ValueError(f"it points outside `{part.path.name}`")
     except (ValueError, struct.error) as error:
         raise InputError(
-            f"`{path}` cannot be read as Megatron's index: {error}", hint="look at where it came from"
+            f"`{path}` cannot be read as Megatron's index: {error}", hint="check where it came from"
         ) from error
     return _Index(_TYPES[code], lengths, pointers)
 

@@ -204,7 +204,7 @@ def _ours(job: _Job, *, force: bool) -> list[str]:
     strangers = [path for path in found if path.name not in promised]
     if strangers and not force:
         raise ArtifactError(
-            f"`{strangers[0]}` is there, and no `{METADATA_NAME}` says that packing wrote it",
+            f"`{strangers[0]}` exists, and no `{METADATA_NAME}` says that packing wrote it",
             hint=f"add `{shell('--out', f'{job.out}-2')}`, or `--force` to replace it",
         )
     return sorted({*promised, *(path.name for path in found)})
@@ -222,7 +222,7 @@ def _check_length(config: PackConfig, tokens: int) -> None:
     if tokens < _FEWEST_TOKENS:
         raise InputError(
             f"the training text has {tokens:,} tokens: there is nothing to pack",
-            hint="look at what is held out with `alm info`, or prepare more text",
+            hint="check what is held out with `alm info`, or prepare more text",
         )
     if tokens < config.seq_len + 1:
         raise InputError(

@@ -94,7 +94,7 @@ def _parsed(path: Path, data: bytes) -> Json:
         hint = f"run `{shell('head', '-c', '200', path)}` to see what it is"
         raise InputError(f"`{path}` is not JSON: {error}", hint=hint) from error
     if not isinstance(document, dict):
-        raise _refused(path, "holds no JSON object")
+        raise _refused(path, "does not hold a JSON object")
     return document
 
 
@@ -149,7 +149,7 @@ class _Reader:
             different.append("post_processor")
         if different:
             value = json.dumps(document[different[0]])[:60]
-            raise self._fault(f"sets `{different[0]}` to {value}, which `alm` does not follow")
+            raise self._fault(f"sets `{different[0]}` to {value}, which `alm` does not support")
 
     def _module(self, document: Json) -> ModuleType:
         """The kind that reads a model of this type."""
@@ -167,14 +167,14 @@ class _Reader:
             for byte_level in (True, False):
                 if document.get("pre_tokenizer") == _splitting(pattern, byte_level):
                     return pattern, byte_level
-        raise self._fault(f"splits text in another way than: {', '.join(PATTERNS)}")
+        raise self._fault(f"splits text in none of these ways: {', '.join(PATTERNS)}")
 
     def _check_decoder(self, decoder: object, byte_level: bool) -> None:
         type_ = decoder.get("type") if isinstance(decoder, dict) else decoder
         if byte_level and type_ != "ByteLevel":
-            raise self._fault(f"sets `decoder.type` to {json.dumps(type_)[:60]}, which `alm` does not follow")
+            raise self._fault(f"sets `decoder.type` to {json.dumps(type_)[:60]}, which `alm` does not support")
         if not byte_level and decoder != _FALLBACK_DECODER:
-            raise self._fault(f"sets `decoder` to {json.dumps(decoder)[:60]}, which `alm` does not follow")
+            raise self._fault(f"sets `decoder` to {json.dumps(decoder)[:60]}, which `alm` does not support")
 
     def _specials(self, document: Json) -> dict[str, int]:
         added = document.get("added_tokens") or []
@@ -183,12 +183,12 @@ class _Reader:
         except (TypeError, KeyError) as error:
             raise self._fault("has an added token without `content` or `id`") from error
         if not all(isinstance(name, str) for name in specials):
-            raise self._fault("has an added token whose `content` is no text")
+            raise self._fault("has an added token whose `content` is not text")
         for token in added:
             flags = [flag for flag, value in _ADDED.items() if token.get(flag) is not value]
             if flags:
                 value = json.dumps(token.get(flags[0]))[:60]
-                raise self._fault(f"sets `{flags[0]}` of `{token['content']}` to {value}, which `alm` does not follow")
+                raise self._fault(f"sets `{flags[0]}` of `{token['content']}` to {value}, which `alm` does not support")
         if END_OF_TEXT not in specials:
             raise self._fault(f"has no `{END_OF_TEXT}` among its added tokens")
         return specials

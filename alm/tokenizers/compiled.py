@@ -55,7 +55,7 @@ def pays_off(characters: int, on_event: Listener = ignore) -> bool:
     if answer and not _state["loaded"]:
         _state["loaded"] = True
         if not _is_warm():
-            on_event(Noted("compiling the tokenizer's loops, some seconds, once on this machine"))
+            on_event(Noted("compiling the tokenizer's kernels: a few seconds, once per machine"))
     return answer
 
 

@@ -13,8 +13,8 @@ class TokenizerConfig(Config):
     """How a tokenizer is trained."""
 
     model: Annotated[Config, OfKind("alm.tokenizers.models", default="bpe")] = Field(
-        default="bpe", validate_default=True, description="The kind of tokenizer."
+        default="bpe", validate_default=True, description="Kind of tokenizer."
     )
     vocab_size: int = Field(
-        default=32000, ge=1, le=2**24, description="Number of token ids, special tokens and bytes included."
+        default=32000, ge=1, le=2**24, description="Number of token ids, including special tokens and bytes."
     )

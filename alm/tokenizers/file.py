@@ -232,7 +232,7 @@ def _check_promise(path: Path, sha256: str) -> None:
     if metadata.file.path == path.name and metadata.file.sha256 != sha256:
         redo = artifacts.command_of(metadata, stage=("alm", "tokenizer", "train"), out=path, otherwise=again)
         raise ArtifactError(
-            f"`{path}` has changed since it was written: `{beside}` is about another one", hint=f"run `{redo} --force`"
+            f"`{path}` has changed since it was written: `{beside}` describes other bytes", hint=f"run `{redo} --force`"
         )
 
 

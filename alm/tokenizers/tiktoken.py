@@ -52,7 +52,7 @@ def export(tokenizer: Tokenizer, out: Path, *, force: bool = False) -> list[Path
         path = out / file
         if path.exists() and read_bytes(path) != text.encode() and not force:
             raise InputError(
-                f"`{path}` exists", hint=f"add `--force` to replace it, or name another folder than `{out}`"
+                f"`{path}` exists", hint=f"add `--force` to replace it, or name a folder other than `{out}`"
             )
     with workspace(out, "export", what=f"`{out}`") as stage:
         for file, text in written.items():
@@ -101,7 +101,7 @@ def checked(tokenizer: Tokenizer, texts: Sequence[str] = tuple(PROBES.values()))
     for text in texts:
         if encoding.encode_ordinary(text) != tokenizer.encode(text):
             raise AlmError(
-                f"tiktoken gives other ids for {text[:40]!r}",
+                f"tiktoken gives different ids for {text[:40]!r}",
                 hint="report this as a bug of alm, with your tokenizer.json; do not use the export",
             )
     return True
@@ -110,12 +110,12 @@ def checked(tokenizer: Tokenizer, texts: Sequence[str] = tuple(PROBES.values()))
 def _check(tokenizer: Tokenizer) -> None:
     hint = "run `alm tokenizer train --out artifacts/bpe.json` for one that can be exported"
     if tokenizer.kind != "bpe" or not tokenizer.is_byte_level:
-        raise InputError(f"tiktoken knows byte-level BPE alone, and this is {_what(tokenizer)}", hint=hint)
+        raise InputError(f"tiktoken supports only byte-level BPE, and this is {_what(tokenizer)}", hint=hint)
     first = tokenizer.vocab_size - tokenizer.merges
     made = [tokenizer.token_bytes(a) + tokenizer.token_bytes(b) for a, b in tokenizer.merge_pairs]
     if [tokenizer.token_bytes(first + rank) for rank in range(len(made))] != made:
         raise InputError(
-            "tiktoken takes a token's id for its rank, and here the merges have ids in another order", hint=hint
+            "tiktoken uses a token's id as its rank, but these merges have ids in another order", hint=hint
         )
 
 

@@ -74,7 +74,7 @@ def _trained(config: TokenizerConfig, text: Counted, on_event: Listener) -> Toke
     tokenizer = Tokenizer.of(model, pattern=config.model.pattern)  # type: ignore[attr-defined] # of every kind
     if tokenizer.vocab_size < config.vocab_size:
         on_event(
-            Warned(f"the text fills {tokenizer.vocab_size:,} of {config.vocab_size:,} tokens: it has no more to learn")
+            Warned(f"the text fills {tokenizer.vocab_size:,} of {config.vocab_size:,} tokens: nothing is left to learn")
         )
     return tokenizer
 

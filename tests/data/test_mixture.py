@@ -74,7 +74,8 @@ def test_epochs_are_counted_by_source() -> None:
 
 
 def test_a_source_that_is_not_there_is_told() -> None:
-    with pytest.raises(ConfigError, match=r"names `d`, which has no sequences here \(sources that have: a, b, c\)"):
+    match = r"names `d`, which has no sequences here \(sources with sequences: a, b, c\)"
+    with pytest.raises(ConfigError, match=match):
         mixture({"d": 1}, SOURCES)
 
 

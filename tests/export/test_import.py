@@ -225,7 +225,7 @@ def test_a_broken_or_old_transformers_is_as_good_as_none(
     old, broken = events
     assert old == Warned(f"not compared: `transformers` {transformers.__version__} is too old, 99.0 is needed", hint)
     assert isinstance(broken, Warned)
-    assert broken.message.startswith("not compared: `transformers` is installed and cannot be loaded: ")
+    assert broken.message.startswith("not compared: `transformers` is installed but cannot be loaded: ")
 
 
 def test_a_folder_that_transformers_does_not_take(folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path) -> None:
@@ -300,9 +300,9 @@ ALIEN: list[tuple[dict[str, Any], str]] = [
     ({"rope_parameters": {**YARN, "truncate": False}}, "yarn has `truncate: false`"),
     ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "`partial_rotary_factor: 0.5`"),
     ({"hidden_size": None}, "it has no `hidden_size`"),
-    ({"hidden_size": 30}, "`model.embed_tokens.weight` is [280, 32], and by the configuration [280, 30]"),
+    ({"hidden_size": 30}, "`model.embed_tokens.weight` is [280, 32], but [280, 30] by the configuration"),
     ({"num_hidden_layers": 3}, "it has no `model.layers.2.mlp.down_proj.weight`"),
-    ({"num_hidden_layers": 1}, "`model.layers.1.mlp.down_proj.weight` is nothing that the model has"),
+    ({"num_hidden_layers": 1}, "`model.layers.1.mlp.down_proj.weight` is not a weight of the model"),
     ({"num_attention_heads": 3, "head_dim": None}, "n_heads 3 does not divide d_model 32"),
     ({"vocab_size": 40}, "the tokenizer has 277 ids, and the model knows 40"),
     ({"num_hidden_layers": "two"}, '`num_hidden_layers` is "two", not a whole number from 1 to 1000'),
@@ -439,7 +439,7 @@ def test_a_folder_without_files_to_read(folder_of: Callable[..., tuple[Path, Any
     with pytest.raises(InputError, match="has no `model.safetensors` and no `model.safetensors.index.json`"):
         import_model(folder, out=tmp_path / "run")
     for text, fault in (
-        ('{"weight_map": {"a": "../other.safetensors"}}', "names `../other.safetensors`, which does not lie beside it"),
+        ('{"weight_map": {"a": "../other.safetensors"}}', "names `../other.safetensors`, which is not beside it"),
         ('{"weight_map": {"a": "other.safetensors"}}', "is missing, which"),
         ('{"weight_map": 3}', "is damaged"),
         ("{", "is not JSON"),
@@ -448,7 +448,7 @@ def test_a_folder_without_files_to_read(folder_of: Callable[..., tuple[Path, Any
         with pytest.raises(InputError, match=fault):
             import_model(folder, out=tmp_path / "run")
     (folder / "config.json").write_text("[]")
-    with pytest.raises(InputError, match="holds no JSON object"):
+    with pytest.raises(InputError, match="is not a JSON object"):
         import_model(folder, out=tmp_path / "run")
     (folder / "config.json").write_text("{")
     with pytest.raises(InputError, match="is not JSON"):

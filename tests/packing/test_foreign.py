@@ -99,7 +99,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, tokenizer: Path) -> None:
     failing(odd, "odd number of bytes")
     large = tmp_path / "large.bin"
     np.array([16, 50256, 0] * 20, dtype="<u2").tofile(large)
-    failing(large, "holds the id 50256, the tokenizer has 300")
+    failing(large, "holds the id 50256, but the tokenizer has 300 ids")
     write_megatron(tmp_path / "m.bin", documents(5), dtype="<u2", with_ends=True)
     index = tmp_path / "m.idx"
     data = index.read_bytes()
@@ -109,6 +109,6 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, tokenizer: Path) -> None:
     index.write_bytes(data)
     (tmp_path / "m.bin").write_bytes(b"\x10\x00")
     failing(tmp_path / "m.bin", "points outside")
-    for path, message in ((tmp_path / "none.bin", "is no `.bin` file"), (tmp_path / "out", "is no `.bin` file")):
+    for path, message in ((tmp_path / "none.bin", "is not a `.bin` file"), (tmp_path / "out", "is not a `.bin` file")):
         with pytest.raises(InputError, match=message):
             find([str(path)])

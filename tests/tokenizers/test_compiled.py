@@ -59,7 +59,7 @@ def test_more_is_asked_of_kernels_that_must_be_compiled_first(is_warm: bool, mon
     assert compiled.pays_off(10_000_000, said.append) == is_warm
     assert compiled.pays_off(100_000_000, said.append)
     assert compiled.pays_off(100_000, said.append)  # once they are loaded
-    assert said == ([] if is_warm else [Noted("compiling the tokenizer's loops, some seconds, once on this machine")])
+    assert said == ([] if is_warm else [Noted("compiling the tokenizer's kernels: a few seconds, once per machine")])
 
 
 @pytest.mark.usefixtures("fresh")

@@ -134,7 +134,7 @@ REFUSED: dict[str, tuple[Callable[[dict], object], str]] = {  # type: ignore[typ
     "a byte is missing": (lambda m: m["vocab"].update({"<0x41": m["vocab"].pop("<0x41>")}), "no token for byte 0x41"),
     "bytes elsewhere": (
         lambda m: m["vocab"].update({"<0x41>": m["vocab"]["<0x42>"], "<0x42>": m["vocab"]["<0x41>"]}),
-        "does not number its bytes one after the other",
+        "does not number its bytes consecutively",
     ),
 }
 

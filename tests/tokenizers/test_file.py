@@ -358,7 +358,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "another model": (setting("model.type", "WordPiece"), "has a model of type `WordPiece`, not BPE or Unigram"),
     "no type": (without("model.type"), "has a model of type `None`, not BPE"),
     "a normalizer": (setting("normalizer", {"type": "NFC"}), "sets `normalizer` to "),
-    "dropout": (setting("model.dropout", 0.1), "sets `model.dropout` to 0.1, which `alm` does not follow"),
+    "dropout": (setting("model.dropout", 0.1), "sets `model.dropout` to 0.1, which `alm` does not support"),
     "unknown token": (setting("model.unk_token", "<unk>"), 'sets `model.unk_token` to "<unk>"'),
     "a prefix": (setting("model.continuing_subword_prefix", "##"), "sets `model.continuing_subword_prefix` to "),
     "a suffix": (setting("model.end_of_word_suffix", "</w>"), "sets `model.end_of_word_suffix` to "),
@@ -366,29 +366,29 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "ignore merges": (setting("model.ignore_merges", True), "sets `model.ignore_merges` to true"),
     "another decoder": (setting("decoder", {"type": "WordPiece"}), 'sets `decoder.type` to "WordPiece"'),
     "no decoder": (setting("decoder", None), "sets `decoder.type` to null"),
-    "no split": (setting("pre_tokenizer", None), "splits text in another way than: qwen2"),
-    "gpt2 split": (setting("pre_tokenizer", GPT2), "splits text in another way than: qwen2"),
+    "no split": (setting("pre_tokenizer", None), "splits text in none of these ways: qwen2"),
+    "gpt2 split": (setting("pre_tokenizer", GPT2), "splits text in none of these ways: qwen2"),
     "other pattern": (
         setting("pre_tokenizer.pretokenizers.0.pattern", {"Regex": CL100K}),
-        "splits text in another way than: qwen2",
+        "splits text in none of these ways: qwen2",
     ),
     "other behavior": (
         setting("pre_tokenizer.pretokenizers.0.behavior", "Removed"),
-        "splits text in another way than: qwen2",
+        "splits text in none of these ways: qwen2",
     ),
     "prefix space": (
         setting("pre_tokenizer.pretokenizers.1.add_prefix_space", True),
-        "splits text in another way than: qwen2",
+        "splits text in none of these ways: qwen2",
     ),
     "no vocab": (without("model.vocab"), "has no `model.vocab`"),
     "no merges": (without("model.merges"), "has no `model.merges`"),
-    "merges of old": (setting("model.merges", ["t h"]), "has a merge that is no pair of tokens: number 0"),
-    "merge of numbers": (setting("model.merges", [[1, 2]]), "has a merge that is no pair of tokens: number 0"),
+    "merges of old": (setting("model.merges", ["t h"]), "has a merge that is not a pair of tokens: number 0"),
+    "merge of numbers": (setting("model.merges", [[1, 2]]), "has a merge that is not a pair of tokens: number 0"),
     "merge of unknown": (setting("model.merges", [["a", "日"]]), "has merge number 0 of an unknown token: "),
     "merge to unknown": (setting("model.merges", [["q", "q"]]), 'has merge number 0 of an unknown token: "qq"'),
     "hole in ids": (setting("model.vocab.Zz", 601), "has 601 tokens, none of them with id 600"),
     "id twice": (setting("model.vocab.Zz", 599), "has 601 tokens, none of them with id 600"),
-    "id of text": (setting("model.vocab.Zz", "600"), "has an id that is no whole number"),
+    "id of text": (setting("model.vocab.Zz", "600"), "has an id that is not a whole number"),
     "not bytes": (setting("model.vocab.日", 600), "has a token that is not made of bytes: "),
     "no byte": (
         lambda document: document["model"].update(
@@ -404,7 +404,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     ),
     "added number": (
         lambda document: document["added_tokens"].append({"content": 5, "id": 600}),
-        "has an added token whose `content` is no text",
+        "has an added token whose `content` is not text",
     ),
     "two ids": (
         setting("added_tokens.0.id", 7),
@@ -465,7 +465,7 @@ def test_a_file_of_another_make(path: Path, case: str) -> None:
 
 def test_json_that_is_no_object(path: Path) -> None:
     path.write_text("[1, 2]", "utf-8")
-    assert refusal(path).message == f"`{path}` is not a tokenizer that `alm` can use: it holds no JSON object"
+    assert refusal(path).message == f"`{path}` is not a tokenizer that `alm` can use: it does not hold a JSON object"
 
 
 def test_more_tokens_than_can_be_numbered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

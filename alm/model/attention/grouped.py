@@ -21,15 +21,15 @@ MANY_HEADS = 3
 class Config(base.Config):
     """The number of heads is `n_heads` and `n_kv_heads` of the model."""
 
-    kind: Literal["grouped"] = Field("grouped", description="Causal attention, key and value heads shared in groups.")
+    kind: Literal["grouped"] = Field("grouped", description="Causal attention with shared key and value heads.")
     window: int | None = Field(
-        None, gt=0, le=MANY, description="Tokens that a token sees, itself included; absent: all that came before."
+        None, gt=0, le=MANY, description="Tokens that a token sees, including itself; absent: all before it."
     )
     full_every: int = Field(
-        4, ge=0, le=MANY, description="With a window, every so many layers see all that came before; 0: none does."
+        4, ge=0, le=MANY, description="With a window, every Nth layer uses full attention; 0: none."
     )
     document_mask: bool = Field(
-        False, description="Whether a token sees only its own document; an end-of-text token opens one."
+        False, description="Whether a token sees only its own document. An end-of-text token opens a document."
     )
     end_of_text_id: int = Field(0, ge=0, le=MANY, description="The token that opens a document, for document_mask.")
 

@@ -27,16 +27,16 @@ class Config(base.Config):
     """The inner width of the large one is `ffn_hidden_size` of the model. Not exportable."""
 
     kind: Literal["dual"] = Field(
-        "dual", description="A small and a large feed-forward layer, one of them for each token. Not exportable."
+        "dual", description="A small and a large feed-forward layer; a router picks one per token. Not exportable."
     )
     small_hidden_size: int = Field(384, gt=0, le=2**20, description="Width inside the small layer.")
     capacity_factor: float = Field(
-        1.25, ge=1e-6, le=2, description="In training the large layer takes at most so many times half the tokens."
+        1.25, ge=1e-6, le=2, description="In training, the large layer takes at most this multiple of half the tokens."
     )
     drop_tokens: bool = Field(
-        False, description="Whether tokens beyond that get nothing; otherwise the small layer takes them."
+        False, description="Whether tokens beyond the capacity are dropped; otherwise the small layer takes them."
     )
-    temperature: float = Field(1.0, ge=1e-3, le=1e3, description="What the router's scores are divided by.")
+    temperature: float = Field(1.0, ge=1e-3, le=1e3, description="Divisor of the router's scores.")
     balance_weight: float = Field(0.01, ge=0, le=1e3, description="Weight of the loss that keeps both layers in use.")
     z_weight: float = Field(0.001, ge=0, le=1e3, description="Weight of the loss that keeps the router's scores small.")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Config(base.Config):
     """The inner width is `ffn_hidden_size` of the model."""
 
-    kind: Literal["relu2"] = Field("relu2", description="Feed-forward layer of squared ReLUs, without a gate.")
+    kind: Literal["relu2"] = Field("relu2", description="Feed-forward layer with squared ReLU, without a gate.")
 
 
 def build(config: Config, model: ModelConfig) -> ReLU2:

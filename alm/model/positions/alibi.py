@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Config(base.Config):
     """Biases have no settings: the slopes follow from the number of heads."""
 
-    kind: Literal["alibi"] = Field("alibi", description="Scores fall linearly with distance; nothing is rotated.")
+    kind: Literal["alibi"] = Field("alibi", description="Scores fall linearly with distance; no rotation.")
 
 
 def check(model: ModelConfig) -> None:

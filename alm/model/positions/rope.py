@@ -25,16 +25,19 @@ class Scaling(base.Config):
         "none", description="none, linear (all positions are divided), or yarn (slow pairs are slowed down)."
     )
     factor: float = Field(
-        1.0, ge=1, le=1e6, description="How much longer sequences are than those of the first training."
+        1.0, ge=1, le=1e6, description="Ratio of the new sequence length to that of the original training."
     )
     original_max_position_embeddings: int | None = Field(
-        None, gt=0, le=MANY, description="The longest sequence of the first training, which yarn needs."
+        None, gt=0, le=MANY, description="Longest sequence of the original training; yarn needs it."
     )
     beta_fast: float = Field(
-        32.0, ge=1e-3, le=1e6, description="With yarn, pairs that turn so often in a first sequence stay as they are."
+        32.0,
+        ge=1e-3,
+        le=1e6,
+        description="With yarn, pairs turning at least this often in an original sequence stay.",
     )
     beta_slow: float = Field(
-        1.0, ge=1e-3, le=1e6, description="With yarn, pairs that turn no more often than this are fully slowed down."
+        1.0, ge=1e-3, le=1e6, description="With yarn, pairs that turn at most this often are slowed down fully."
     )
 
     @model_validator(mode="after")

@@ -28,17 +28,17 @@ class Config(BaseConfig):
         default=None,
         gt=0,
         le=100,
-        description="Peak learning rate of the embedding table and the head; absent is `lr`.",
+        description="Peak learning rate of the embedding table and the head; absent: `lr`.",
     )
     scalar_lr: float | None = Field(
         default=None,
         gt=0,
         le=100,
-        description="Peak learning rate of scalars and vectors that are no gains; absent is `lr`.",
+        description="Peak learning rate of scalars and of vectors that are not gains; absent: `lr`.",
     )
     betas: tuple[Beta, Beta] = Field(default=(0.9, 0.95), description="Decay rates of the two moments.")
     weight_decay: float = Field(default=0.1, ge=0, le=100, description="Decoupled weight decay of matrices.")
-    eps: float = Field(default=1.0e-8, ge=1e-30, le=1, description="Added to the root of the second moment.")
+    eps: float = Field(default=1.0e-8, ge=1e-30, le=1, description="Added to the square root of the second moment.")
 
 
 def moments(config: Config) -> Moments:

@@ -33,33 +33,33 @@ class Config(BaseConfig):
     weight_decay: float = Field(default=0.1, ge=0, le=100, description="Decoupled weight decay of the matrices.")
     orthogonalization: Literal["polar_express", "newton_schulz"] = Field(
         default="polar_express",
-        description="Polynomials that make updates orthogonal: those of Amsel et al. 2025, or Jordan's one.",
+        description="Polynomials that orthogonalize updates: those of Amsel et al. 2025, or Jordan's.",
     )
     steps: int = Field(
-        default=5, ge=1, le=12, description="How many polynomials in a row; a step costs as much as the others."
+        default=5, ge=1, le=12, description="Number of polynomials to apply in a row; each costs the same."
     )
     scale: Literal["spectral", "rms"] = Field(
         default="spectral",
-        description="What an update is multiplied with: spectral is sqrt(max(1, rows / columns)), rms is "
-        "0.2 sqrt(max(rows, columns)), at which the rates of AdamW fit.",
+        description="Factor of each update: spectral is sqrt(max(1, rows / columns)); rms is "
+        "0.2 sqrt(max(rows, columns)), which suits the learning rates of AdamW.",
     )
     embedding_lr: Annotated[float, Field(gt=0, le=100)] | Literal["auto"] = Field(
         default="auto",
-        description="Peak learning rate of the embedding table; auto is 0.03 at a width of 128, and less in proportion "
-        "where a table is wider, more where it is narrower, up to 0.05.",
+        description="Peak learning rate of the embedding table; auto is 0.03 at a width of 128, in inverse proportion "
+        "to the width, and at most 0.05.",
     )
     head_lr: float | None = Field(
         default=None,
         gt=0,
         le=100,
-        description="Peak learning rate of a head that is not tied; absent is `embedding_lr`.",
+        description="Peak learning rate of an untied head; absent: `embedding_lr`.",
     )
     gain_lr: float = Field(default=0.003, gt=0, le=100, description="Peak learning rate of the gains of norms.")
     scalar_lr: float | None = Field(
-        default=None, gt=0, le=100, description="Peak learning rate of scalars and other vectors; absent is `gain_lr`."
+        default=None, gt=0, le=100, description="Peak learning rate of scalars and other vectors; absent: `gain_lr`."
     )
     betas: tuple[Beta, Beta] = Field(default=(0.9, 0.95), description="Decay rates of AdamW's two moments.")
-    eps: float = Field(default=1.0e-8, ge=1e-30, le=1, description="Added to the root of AdamW's second moment.")
+    eps: float = Field(default=1.0e-8, ge=1e-30, le=1, description="Added to the square root of AdamW's second moment.")
 
 
 def moments(config: Config) -> Moments:

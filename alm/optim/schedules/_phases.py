@@ -16,12 +16,12 @@ class Phases(BaseConfig):
     """A linear warm-up at the start and a share of the peak that is left at the end."""
 
     warmup_steps: Annotated[int, Field(ge=0, le=MANY)] | Literal["auto"] = Field(
-        default="auto", description="Steps over which the rate rises to its peak; auto is a twentieth of all steps."
+        default="auto", description="Steps over which the rate rises to its peak; auto is 5% of all steps."
     )
     total_steps: Annotated[int, Field(ge=1, le=MANY)] | Literal["auto"] = Field(
         default="auto", description="Step at which the decay ends; auto is `training.max_steps`."
     )
-    final_fraction: float = Field(default=0.1, ge=0, le=1, description="Share of the peak that is left at the end.")
+    final_fraction: float = Field(default=0.1, ge=0, le=1, description="Final rate as a share of the peak.")
 
 
 def end(phases: Phases, *, max_steps: int) -> int:

@@ -17,7 +17,7 @@ class Config(Phases):
     decay_fraction: float = Field(default=0.4, gt=0, le=1, description="Share of all steps that the decay takes.")
     decay: Literal["linear", "sqrt"] = Field(
         default="linear",
-        description="How the rate falls: in a line, or as 1 - sqrt(progress), which falls fast first "
+        description="Shape of the decay: linear, or 1 - sqrt(progress), which falls fast first "
         "(Hägele et al. 2024, arXiv:2405.18392).",
     )
 

@@ -439,7 +439,7 @@ class _Training:
         slots = int(words.offsets[-1]) + len(words) + 1
         if slots > _MOST_SLOTS:
             raise InputError(
-                f"the distinct words of the text have {slots:,} bytes, training takes {_MOST_SLOTS:,} at most",
+                f"the distinct words of the text have {slots:,} bytes, and training can take at most {_MOST_SLOTS:,}",
                 hint="train on part of it: `alm tokenizer train --input data/clean/SOURCE-00000.txt`",
             )
         self._counts = words.counts

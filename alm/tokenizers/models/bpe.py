@@ -40,10 +40,10 @@ class Config(BaseConfig):
     kind: Literal["bpe"] = "bpe"
     pattern: Pattern = Field("qwen2", description="How text is split into words before training and encoding.")
     byte_handling: Literal["bytes", "fallback"] = Field(
-        "bytes", description="Whether words are made of bytes, or of characters with bytes for the rare ones."
+        "bytes", description="Alphabet of the words: bytes, or characters with bytes for the rare ones."
     )
     character_coverage: float = Field(
-        0.9995, gt=0, le=1, description="Share of the text whose characters get ids of their own, with fallback."
+        0.9995, gt=0, le=1, description="Share of the text whose characters get their own ids, with byte fallback."
     )
 
 
@@ -57,7 +57,7 @@ def train(words: Words, *, config: Config, vocab_size: int, on_event: Listener =
     if not smallest <= vocab_size <= LARGEST_VOCAB_SIZE:
         raise ConfigError(
             f"a BPE vocabulary has {smallest:,} to {LARGEST_VOCAB_SIZE:,} tokens, not {vocab_size:,}",
-            hint=f"use `--vocab-size 8192`, or anything from {smallest} on",
+            hint=f"use `--vocab-size 8192`, or any size from {smallest} up",
         )
     characters: list[str] = []
     if not byte_level:
@@ -268,7 +268,7 @@ def _check_settings(fragment: Json, byte_level: bool, fault: Fault) -> None:
     for key, allowed in required.items():
         value = fragment.get(key)
         if value not in allowed:
-            raise fault(f"sets `model.{key}` to {_short(value)}, which `alm` does not follow")
+            raise fault(f"sets `model.{key}` to {_short(value)}, which `alm` does not support")
 
 
 def _short(value: object) -> str:
@@ -284,7 +284,7 @@ def _vocabulary(fragment: Json, specials: Mapping[str, int], fault: Fault) -> di
             raise fault(f"gives `{name}` the ids {vocab[name]} and {id_}")
     ids = {**vocab, **specials}
     if not all(type(id_) is int for id_ in ids.values()):
-        raise fault("has an id that is no whole number")
+        raise fault("has an id that is not a whole number")
     if len(ids) > LARGEST_VOCAB_SIZE:
         raise fault(f"has {len(ids):,} tokens, more than {LARGEST_VOCAB_SIZE:,}")
     missing = set(range(len(ids))) - set(ids.values())
@@ -314,7 +314,7 @@ def _fallback_tokens(ids: Mapping[str, int], specials: Mapping[str, int], fault:
         if name not in ids:
             raise fault(f"has no token for byte 0x{byte:02X}")
         if ids[name] != ids[BYTE_NAMES[0]] + byte:
-            raise fault(f"does not number its bytes one after the other: `{name}` has id {ids[name]}")
+            raise fault(f"does not number its bytes consecutively: `{name}` has id {ids[name]}")
         tokens[ids[name]] = bytes([byte])
     if ids.get(UNKNOWN) != len(SPECIALS) or ids[BYTE_NAMES[0]] != len(SPECIALS) + 1:
         raise fault(f"does not have `{UNKNOWN}` and its bytes at ids {len(SPECIALS)} to {len(SPECIALS) + 256}")
@@ -328,7 +328,7 @@ def _merges(fragment: Json, ids: Mapping[str, int], fault: Fault) -> list[tuple[
     found = []
     for number, merge in enumerate(merges):
         if not (isinstance(merge, list) and len(merge) == 2 and all(isinstance(part, str) for part in merge)):
-            raise fault(f"has a merge that is no pair of tokens: number {number}")
+            raise fault(f"has a merge that is not a pair of tokens: number {number}")
         left, right = merge
         for token in (left, right, left + right):
             if token not in ids:

@@ -51,7 +51,7 @@ class Config(BaseConfig):
     kind: Literal["unigram"] = "unigram"
     pattern: Pattern = Field("qwen2", description="How text is split into words before training and encoding.")
     character_coverage: float = Field(
-        0.9995, gt=0, le=1, description="Share of the text whose characters get ids of their own; the rest is bytes."
+        0.9995, gt=0, le=1, description="Share of the text whose characters get their own ids; the rest is bytes."
     )
     max_piece_length: int = Field(16, ge=1, le=31, description="Most characters in one token.")
 
@@ -64,7 +64,7 @@ def train(words: Words, *, config: Config, vocab_size: int, on_event: Listener =
     if not SMALLEST_VOCAB_SIZE <= vocab_size <= LARGEST_VOCAB_SIZE:
         raise ConfigError(
             f"a Unigram vocabulary has {SMALLEST_VOCAB_SIZE:,} to {LARGEST_VOCAB_SIZE:,} tokens, not {vocab_size:,}",
-            hint=f"use `--vocab-size 8192`, or anything from {SMALLEST_VOCAB_SIZE} on",
+            hint=f"use `--vocab-size 8192`, or any size from {SMALLEST_VOCAB_SIZE} up",
         )
     if find_spec("numba") is None:
         raise AlmError("Unigram training needs Numba, which is not installed", hint="use `--kind bpe`")
@@ -75,7 +75,7 @@ def train(words: Words, *, config: Config, vocab_size: int, on_event: Listener =
     room = vocab_size - alphabet.FIRST_CHARACTER_ID
     text = Text.of(words, _alphabet(words, config.character_coverage, room), most=MOST_CHARACTERS)
     if text.left_out:
-        on_event(Noted(f"fitting the commonest {len(words) - text.left_out:,} of {len(words):,} distinct words"))
+        on_event(Noted(f"fitting the {len(words) - text.left_out:,} most common of {len(words):,} distinct words"))
     fitted = fit(text, size=room, longest=config.max_piece_length, on_event=on_event)
     return Model.of(fitted.pieces, fitted.scores.tolist())
 
@@ -154,7 +154,7 @@ class Model:
 def read(fragment: Json, *, specials: Mapping[str, int], byte_level: bool, fault: Fault) -> Model:
     """The model in `tokenizer.json`; raises what `fault` makes when it is none that we would follow."""
     if byte_level:
-        raise fault("writes bytes as characters before a Unigram model, which `alm` does not follow")
+        raise fault("writes bytes as characters before a Unigram model, which `alm` does not support")
     if fragment.get("byte_fallback") is not True:
         raise fault("does not set `model.byte_fallback`: some characters would be lost")
     names, scores = _vocabulary(fragment, fault)
@@ -187,9 +187,9 @@ def _vocabulary(fragment: Json, fault: Fault) -> tuple[list[str], list[float]]:
         raise fault(f"has {len(vocab):,} tokens, more than {LARGEST_VOCAB_SIZE:,}")
     for number, entry in enumerate(vocab):
         if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str) and entry[0]):
-            raise fault(f"has a piece that is no text with a score: number {number}")
+            raise fault(f"has a piece that is not text with a score: number {number}")
         if type(entry[1]) not in (int, float) or not math.isfinite(entry[1]):
-            raise fault(f"gives {_short(entry[0])} a score that is no number: {_short(entry[1])}")
+            raise fault(f"gives {_short(entry[0])} a score that is not a number: {_short(entry[1])}")
         if any("\ud800" <= character <= "\udfff" for character in entry[0]):
             raise fault(f"has a piece with half a surrogate pair: {_short(entry[0])}")
     return [name for name, _ in vocab], [float(score) for _, score in vocab]

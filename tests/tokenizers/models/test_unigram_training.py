@@ -258,7 +258,7 @@ def test_the_commonest_words_are_trained_on_when_there_are_too_many(monkeypatch:
         Words.of({"éé": 3, "aaa": 2, "bbbb": 1}), config=unigram.Config(), vocab_size=500, on_event=events.append
     )
     assert [event.message for event in events if isinstance(event, Noted) and "fitting" in event.message] == [
-        "fitting the commonest 2 of 3 distinct words"
+        "fitting the 2 most common of 3 distinct words"
     ]
 
 
@@ -307,7 +307,7 @@ def test_pieces_are_no_longer_than_asked() -> None:
 def test_an_impossible_vocabulary_size_is_refused(vocab_size: int) -> None:
     with pytest.raises(ConfigError, match="368 to 1,048,576 tokens") as caught:
         trained({"a": 1}, vocab_size)
-    assert caught.value.hint == "use `--vocab-size 8192`, or anything from 368 on"
+    assert caught.value.hint == "use `--vocab-size 8192`, or any size from 368 up"
 
 
 @pytest.mark.parametrize("words", [{}, {"a": 1}, {"a": 10**12}, {"中": 1}, {"\ud800": 3}, {"ab": 1}, {"\x00": 2}])
