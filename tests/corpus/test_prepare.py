@@ -248,7 +248,7 @@ def test_bad_sources_are_clear_errors(tmp_path: Path) -> None:
     assert "a JSON list, but must be an object" in fault(kind="files", paths=str(tmp_path / "list.jsonl")).message
     assert "line 2 is not JSON" in fault(kind="files", paths=str(tmp_path / "broken.jsonl")).message
     assert "no field `text` (did you mean `txt`?)" in fault(kind="files", paths=str(tmp_path / "other.jsonl")).message
-    assert "is no encoding" in fault(kind="files", paths=str(tmp_path / "blank.txt"), encoding="none").message
+    assert "is not a text encoding" in fault(kind="files", paths=str(tmp_path / "blank.txt"), encoding="none").message
     assert [path.name for path in (tmp_path / "clean").iterdir()] == [".alm"]
 
 

@@ -1,4 +1,4 @@
-"""Kind `files`: files and folders of text in any form, packed or not."""
+"""Kind `files`: files and folders of text in any form, compressed or not."""
 
 from __future__ import annotations
 
@@ -32,31 +32,32 @@ Patterns = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if 
 
 
 class Config(SourceConfig):
-    """Files, folders or globs, and what in them is a document."""
+    """Files, folders or globs, and how to read documents from them."""
 
-    kind: Literal["files"] = Field(default="files", description="Read files and folders of this machine.")
-    paths: Paths = Field(description="Files, folders or globs; a folder means the files below it that hold text.")
+    kind: Literal["files"] = Field(default="files", description="Read local files and folders.")
+    paths: Paths = Field(description="Files, folders or globs. A folder stands for the text files below it.")
     format: Literal["auto", "text", "html", "jsonl", "json", "csv", "parquet"] = Field(
-        default="auto", description="Form of the files; auto decides for each by its content and its name."
+        default="auto", description="Format of the files; auto detects it for each file from its content and name."
     )
     document: Literal["auto", "file", "block", "line", "mark"] = Field(
         default="auto",
-        description="What a document of a text is: the whole file, a block between blank lines, a line, or what lies "
-        "between lines `<|endoftext|>`; auto looks for such lines, and takes the file where there are none.",
+        description="Unit of a text that makes a document: the file, a block between blank lines, a line, or the "
+        "text between lines `<|endoftext|>` (mark). auto: mark if there is such a line, else file.",
     )
     encoding: str = Field(
-        default="auto", description="Encoding of the files, by its Python name; auto is UTF-8, or what a mark says."
+        default="auto",
+        description="Encoding of the files, by its Python name; auto: UTF-8, or that of the byte order mark.",
     )
     field: str = Field(
-        default="text", description="Field of a row that holds the text; dots lead into objects, as in `a.b`."
+        default="text", description="Field of a row that holds the text; dots lead into nested objects, as in `a.b`."
     )
     adapter: Annotated[base.Config, OfKind("alm.corpus.adapters", default="text")] = Field(
-        default=cast(base.Config, "text"), validate_default=True, description="How rows become documents."
+        default=cast(base.Config, "text"), validate_default=True, description="Adapter that turns rows into documents."
     )
     include: Patterns = Field(
-        default=(), description="Patterns of the names or paths in a folder that are read; none reads all."
+        default=(), description="Patterns of names or paths to read from a folder; none reads all."
     )
-    exclude: Patterns = Field(default=(), description="Patterns of the names or paths in a folder that are left out.")
+    exclude: Patterns = Field(default=(), description="Patterns of names or paths to leave out of a folder.")
     licence: str | None = Field(default=None, description="Licence of the text, recorded with the corpus.")
 
     @field_validator("encoding")
@@ -64,22 +65,22 @@ class Config(SourceConfig):
     def _encoding_is_known(cls, encoding: str) -> str:
         if not is_known(encoding):
             raise ValueError(
-                f"`{encoding}` is no encoding of text that Python knows; "
+                f"`{encoding}` is not a text encoding that Python knows; "
                 "see https://docs.python.org/3/library/codecs.html#standard-encodings for the names"
             )
         return encoding
 
 
 def inputs(config: Config) -> list[Path]:
-    """The files to read, sorted; where bad input is skipped, without those that cannot be opened."""
+    """Return the files to read, sorted. If bad input is skipped, files that cannot be opened are left out."""
     paths = [file.path for file in _found(config).files]
     return paths if config.on_bad_input == "stop" else [path for path in paths if _can_be_opened(path)]
 
 
 def survey(config: Config, *, on_event: Listener = ignore) -> Survey:
-    """The parts of all files, in the order of their paths. Tells what was left out of folders.
+    """Return the parts of all files, in the order of their paths. Report the files that were left out of folders.
 
-    Raises `ConfigError` if the first row that there is does not have the field.
+    Raises `ConfigError` if the first row of all files does not have the field.
     """
     found = _found(config)
     _tell(found, config, on_event)
@@ -90,7 +91,7 @@ def survey(config: Config, *, on_event: Listener = ignore) -> Survey:
 def read(
     config: Config, parts: Sequence[Part], *, revision: str | None = None, on_event: Listener = ignore
 ) -> Generator[Item, None, None]:
-    """The documents of `parts`, and what was left out."""
+    """Yield the documents of `parts`, and `Dropped` items."""
     reading = _reading(config)
     for part in parts:
         seen = 0
@@ -100,7 +101,7 @@ def read(
                     seen += item.bytes if isinstance(item, Dropped) else utf8_bytes(item.text)
                 yield item
         except (InputError, OSError) as error:
-            # What came before the damage is counted already; of a packed file only its packed size is known.
+            # Text before the damage is counted already. For a compressed file only its compressed size is known.
             dropped = Dropped(_reason(error), max(0, part.bytes - seen), documents=1, origin=part.name)
             yield rows.left_out(dropped, _explained(error, part.name), on_bad_input=config.on_bad_input)
 
@@ -144,7 +145,7 @@ class _File(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """The files to read; how many others there were by the ends of their names, and how many hidden ones."""
+    """The files to read, and the numbers of other files by suffix and of hidden ones."""
 
     files: list[_File]
     left_out: Counter[str]
@@ -165,7 +166,7 @@ def _found(config: Config) -> _Found:
         elif is_named:
             raise _no_text(file.path)
         else:
-            left_out[suffix(file.path) or "without ending"] += 1
+            left_out[suffix(file.path) or "without suffix"] += 1
     if not files:
         given = "`, `".join(config.paths)
         what = "holds text" if config.format == "auto" else f"is {config.format}"
@@ -176,15 +177,15 @@ def _found(config: Config) -> _Found:
 
 
 def _refuse_equal_names(files: Sequence[_File]) -> None:
-    """Refuse two files whose names differ in how they spell a byte that is not UTF-8: their origins would be equal."""
+    """Refuse two files whose names differ only in the spelling of a non-UTF-8 byte: their origins would be equal."""
     seen: dict[str, Path] = {}
     for file in files:
         other = seen.setdefault(as_text(file.path), file.path)
         if other != file.path:
             raise InputError(
-                f"`{as_text(file.path)}` is the name of two files: of one with a byte that is not UTF-8, and of one "
-                "with a backslash there",
-                hint=f"give one another name: `{shell('mv', '-n', other, f'{as_text(other)}.renamed')}`",
+                f"`{as_text(file.path)}` is the name of two files: one has a byte that is not UTF-8, the other a "
+                "backslash there",
+                hint=f"rename one: `{shell('mv', '-n', other, f'{as_text(other)}.renamed')}`",
             )
 
 
@@ -199,19 +200,17 @@ def _is_like(file: Listed, patterns: Sequence[str]) -> bool:
 def _tell(found: _Found, config: Config, on_event: Listener) -> None:
     if found.left_out:
         listed = ", ".join(f"{number} {end}" for end, number in sorted(found.left_out.items()))
-        number, what = found.left_out.total(), "no text" if config.format == "auto" else f"not {config.format}"
+        number, what = found.left_out.total(), "not text" if config.format == "auto" else f"not {config.format}"
         is_are = "is" if number == 1 else "are"
-        on_event(Warned(f"{number:,} of the files that were found {is_are} {what} and left out: {listed}"))
+        on_event(Warned(f"{number:,} of the files found {is_are} {what} and {is_are} left out: {listed}"))
     if sources := sorted({source for file in found.files if (source := shard_source(file.path))}):
-        on_event(
-            Warned(f"`{'`, `'.join(sources)}` is clean text already: what is held out of it is decided again here")
-        )
+        on_event(Warned(f"`{'`, `'.join(sources)}` is clean text already: this preparation holds out text of it again"))
     if found.hidden:
         on_event(Noted(f"{found.hidden:,} hidden files and folders are left out"))
 
 
 def _parts(file: _File, config: Config) -> list[Part]:
-    """The parts of a file; one that cannot be looked at is one part, if reading may go on behind it."""
+    """Return the parts of a file. If bad input is skipped, a file that cannot be opened is one part."""
     try:
         parts: list[Part] = module(file.format).parts(file.path, _reading(config), part_bytes=PART_BYTES)
     except (InputError, OSError) as error:
@@ -222,7 +221,7 @@ def _parts(file: _File, config: Config) -> list[Part]:
 
 
 def _check_field(found: _Found, config: Config) -> None:
-    """Raise `ConfigError` if the first row of all does not have the field."""
+    """Raise `ConfigError` if the first row of all files does not have the field."""
     reading = _reading(config, "skip")
     for file in found.files:
         if module(file.format).HAS_ROWS:
@@ -254,8 +253,8 @@ def _size(path: Path) -> int:
 
 def _no_text(path: Path) -> InputError:
     return InputError(
-        f"`{path}` is not text, nor anything else that is read",
-        hint=f"run `{shell('file', path)}` to see what it is; text in an old encoding needs "
+        f"`{path}` is not text, nor in another known format",
+        hint=f"run `{shell('file', path)}` to see its type; text in an old encoding needs "
         "`--set sources.<name>.encoding=...`",
     )
 

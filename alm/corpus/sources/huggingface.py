@@ -1,4 +1,4 @@
-"""Kind `huggingface`: a dataset on the Hugging Face hub, streamed at the commit its revision is when opened."""
+"""Kind `huggingface`: a dataset on the Hugging Face hub, streamed at the commit of its revision."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ _PARQUET_BRANCH = "refs/convert/parquet"
 
 
 class Config(SourceConfig):
-    """A dataset on the Hugging Face hub, and which of its text to read."""
+    """A dataset on the Hugging Face hub, and the part of it to read."""
 
     kind: Literal["huggingface"] = Field(default="huggingface", description="Read a dataset on the Hugging Face hub.")
     dataset: str = Field(description="The dataset, as `namespace/name`.")
-    name: str | None = Field(default=None, description="Configuration of the dataset; absent means its only one.")
+    name: str | None = Field(default=None, description="Configuration of the dataset; absent: its only one.")
     split: str = Field(default="train", description="Split of the dataset.")
-    revision: str = Field(default="main", description="Branch, tag or commit; recorded as the commit it is.")
+    revision: str = Field(default="main", description="Branch, tag or commit; recorded as a commit.")
     field: str = Field(default="text", description="Name of the field that holds the text.")
     adapter: Annotated[base.Config, OfKind("alm.corpus.adapters")] = Field(
-        default="text", validate_default=True, description="How a row becomes a document."
+        default="text", validate_default=True, description="Adapter that turns rows into documents."
     )
     seed: int | None = Field(
         default=1337,
         ge=0,
         lt=base.SEEDS,
-        description="Decides the order in which files are read; null reads them in theirs.",
+        description="Seed of the order in which files are read; null keeps the dataset's order.",
     )
-    licence: str | None = Field(default=None, description="Licence of the text; absent means what the dataset states.")
+    licence: str | None = Field(default=None, description="Licence of the text; absent: as the dataset states.")
 
     @field_validator("dataset")
     @classmethod
@@ -65,15 +65,15 @@ class Config(SourceConfig):
 
 
 def inputs(config: Config) -> list[Path]:
-    """No files of this machine."""
+    """Return no files: the source reads no local ones."""
     return []
 
 
 def survey(config: Config, *, on_event: Listener = ignore, patience: hub.Patience | None = None) -> Survey:
-    """The files of the split at the commit that its revision is now. What can be wrong with `config` is found here.
+    """List the files of the split at the current commit of its revision. Errors in `config` are raised here.
 
-    Large Parquet files are several parts. The order is shuffled, the same for one seed, so that a budget is not
-    spent on the oldest files alone. `on_event` hears of every fault that is being waited out.
+    Large Parquet files are several parts. The order is shuffled, always the same for a seed, so that a budget is not
+    spent only on the oldest files. `on_event` receives a warning for every fault before it is retried.
     """
     patience = _telling(patience, on_event)
     pinned = hub.pin(config.dataset, revision=config.revision, patience=patience)
@@ -98,7 +98,7 @@ def read(
     on_event: Listener = ignore,
     patience: hub.Patience | None = None,
 ) -> Items:
-    """The rows of `parts` at the commit `revision`, in order. Closing it ends the download."""
+    """Yield the rows of `parts` at the commit `revision`, in order. Closing the generator ends the download."""
     assert revision is not None, config.dataset
     patience = _telling(patience, on_event)
     hub.connect(patience)
@@ -124,7 +124,7 @@ def _telling(patience: hub.Patience | None, on_event: Listener) -> hub.Patience:
 
 @dataclasses.dataclass(frozen=True)
 class _Opened:
-    """The split, in Arrow batches, of the needed columns alone where the format can leave out the others."""
+    """The split in Arrow batches, with only the needed columns if the format allows that."""
 
     dataset: IterableDataset
     files: tuple[str, ...]
@@ -133,7 +133,7 @@ class _Opened:
 
 @functools.lru_cache(maxsize=4)
 def _opened(config: Config, sha: str) -> _Opened:
-    """What opening costs a dozen requests for, kept for the parts that this process reads."""
+    """Open the split. That takes a dozen requests, so the result is cached for all parts that this process reads."""
     _calm_datasets(config)
     with _opening_explained(config):
         builder = _builder(config, sha)
@@ -152,14 +152,14 @@ def _opened(config: Config, sha: str) -> _Opened:
 
 
 def _file_names(builder: DatasetBuilder, config: Config, count: int) -> tuple[str, ...]:
-    """The files of the split by their paths in the repository; numbered where one file holds several shards."""
+    """Return the paths of the split's files in the repository, or numbers if a file holds several shards."""
     listed = (builder.config.data_files or {}).get(config.split, [])
     names = tuple(str(path).partition("@")[2].partition("/")[2] for path in listed)
     return names if len(names) == count and all(names) else tuple(f"{config.split}-{n}" for n in range(count))
 
 
 def _sizes(config: Config, pinned: hub.Pinned, names: Sequence[str]) -> list[int]:
-    """Bytes of each file, 0 where the hub does not say."""
+    """Return the bytes of each file, 0 if the hub does not report them."""
     from huggingface_hub import HfApi
 
     found: dict[str, int] = {}
@@ -171,7 +171,7 @@ def _sizes(config: Config, pinned: hub.Pinned, names: Sequence[str]) -> list[int
 
 
 def _calm_datasets(config: Config) -> None:
-    """Keep `datasets` from printing, and from waiting by itself: `alm.hub` does that for every request."""
+    """Keep `datasets` from printing and retrying: `alm.hub` retries every request."""
     import datasets
 
     if datasets.config.HF_HUB_OFFLINE:
@@ -185,8 +185,8 @@ def _calm_datasets(config: Config) -> None:
 def _builder(config: Config, sha: str) -> DatasetBuilder:
     from datasets import load_dataset_builder
 
-    # hf:// because a folder of that name would be read instead, and an empty cache because what is there would be
-    # read when the hub fails, whatever its revision.
+    # hf://, as otherwise a local folder of that name would be read. An empty cache, as otherwise cached data of any
+    # revision would be read when the hub fails.
     with tempfile.TemporaryDirectory() as empty:
         try:
             builder = load_dataset_builder(
@@ -224,7 +224,7 @@ def _unknown(config: Config, what: str, given: str, known: Sequence[str], *, key
 
 
 def _check_field(config: Config, features: Features | None) -> None:
-    """Refuse a field that is not there or can never hold text. Some formats say only with their first batch."""
+    """Refuse a field that is missing or can never hold text. Some formats list their fields only in the first batch."""
     if features is None or config.adapter.kind != "text":  # type: ignore[attr-defined]  # kinds have it
         return
     if config.field not in features:
@@ -252,7 +252,7 @@ def _type_name(feature: Any) -> str:
 def _rows(
     opened: _Opened, part: Part, config: Config, pinned: hub.Pinned, patience: hub.Patience
 ) -> Generator[Row | Dropped, None, None]:
-    """The rows of a part, each with its place in the file, or in the row groups that the part is."""
+    """Yield the rows of a part, each with its place in the file or in the part's row groups."""
     index, piece, pieces = part.where
     place = part.name if pieces == 1 else f"{part.name}#{piece}"
     row = 0
@@ -264,7 +264,7 @@ def _rows(
 
 
 def _streams(opened: _Opened, index: int, piece: int, pieces: int) -> Iterator[IterableDataset]:
-    """What a broken stream starts again at: a file, or one of its row groups."""
+    """Yield the streams of a part: a file, or its row groups. A broken stream restarts from its beginning."""
     file = opened.dataset.shard(num_shards=opened.dataset.num_shards, index=index)
     if pieces == 1:
         yield file
@@ -278,8 +278,8 @@ def _streams(opened: _Opened, index: int, piece: int, pieces: int) -> Iterator[I
 def _persistent(
     file: IterableDataset, config: Config, pinned: hub.Pinned, patience: hub.Patience
 ) -> Generator[list[dict[str, Any]], None, None]:
-    """The rows of one stream, each once, however often it breaks; new rows renew the patience."""
-    faults = hub.stream_faults()  # while it can be asked: a stream may be closed as late as the end of the program
+    """Yield the rows of one stream, each once, however often it breaks. New rows reset the count of failures."""
+    faults = hub.stream_faults()  # import now: the generator may be closed at interpreter exit, when imports fail
     done = failures = 0
     while True:
         try:
@@ -295,7 +295,7 @@ def _persistent(
 
 
 def _batches(file: IterableDataset) -> Generator[tuple[int, list[dict[str, Any]]], None, None]:
-    """Rows in batches, each with the row of the file that it starts at."""
+    """Yield batches of rows, each with the number of its first row."""
     first = 0
     with contextlib.closing(file.iter(batch_size=_BATCH_ROWS)) as tables:
         for table in tables:
@@ -307,7 +307,7 @@ def _batches(file: IterableDataset) -> Generator[tuple[int, list[dict[str, Any]]
 
 
 def _decoded(column: pyarrow.ChunkedArray) -> list[Any]:
-    """The values of `column`. JSON whose rows are of several types comes as the source of each value."""
+    """Return the values of `column`. A JSON column with rows of several types arrives as text, and is parsed."""
     values: list[Any] = column.to_pylist()
     if getattr(column.type, "extension_name", None) == "arrow.json":
         return [None if value is None else parse_row(value) for value in values]
@@ -320,7 +320,7 @@ def _give_up_or_wait(
     reason = f"the stream of `{config.dataset}` broke: {shown.reason(error)}"
     if failures >= patience.attempts:
         raise AlmError(f"{reason} ({failures} times in a row)", hint="run the same command again later") from error
-    hub.pin(config.dataset, revision=pinned.sha, patience=patience)  # says so when we are no longer allowed to read it
+    hub.pin(config.dataset, revision=pinned.sha, patience=patience)  # raises if we may no longer read it
     patience.pause(failures, reason=reason)
 
 
@@ -337,7 +337,7 @@ def _opening_explained(config: Config) -> Iterator[None]:
                 raise
             raise InputError(
                 f"`{config.dataset}` is a program (a dataset script), and `datasets` no longer runs those",
-                hint=f"the hub keeps a copy of most as data: `--set sources.<name>.revision={_PARQUET_BRANCH}`",
+                hint=f"the hub has most of them as data too: `--set sources.<name>.revision={_PARQUET_BRANCH}`",
             ) from error
         except FileNotFoundError as error:
             raise InputError(
@@ -350,7 +350,7 @@ def _opening_explained(config: Config) -> Iterator[None]:
 def _damage_explained(config: Config) -> Iterator[None]:
     import pyarrow
 
-    # Named here, for the same reason as the faults of `_persistent`.
+    # Import here, for the same reason as in `_persistent`.
     damage = (ValueError, EOFError, zlib.error, pyarrow.ArrowException)
     try:
         yield
@@ -361,5 +361,5 @@ def _damage_explained(config: Config) -> Iterator[None]:
 def _unreadable(config: Config, error: Exception) -> InputError:
     return InputError(
         f"a file of `{config.dataset}` cannot be read: {shown.reason(error)}",
-        hint="report it to the owners of the dataset, or read an older commit: `--set sources.<name>.revision=...`",
+        hint="report it to the dataset's owners, or read an older commit: `--set sources.<name>.revision=...`",
     )

@@ -1,5 +1,4 @@
-"""Kind `stdin`: standard input, of whatever format. It is kept in a file while it is prepared, because it comes but
-once."""
+"""Kind `stdin`: standard input in any format. A file stores it during preparation, as it can be read only once."""
 
 from __future__ import annotations
 
@@ -23,14 +22,14 @@ _NAME = "stdin"
 
 
 class Config(files.Config):
-    """What a source of files has; the paths are filled in."""
+    """The keys of the source `files`; the paths are filled in."""
 
     kind: Literal["stdin"] = Field(default="stdin", description="Read standard input.")  # type: ignore[assignment]
-    paths: Paths = Field(default=("-",), description="Where standard input is kept; filled in.")
+    paths: Paths = Field(default=("-",), description="File that stores standard input; filled in.")
 
 
 def take_in(config: Config, state: Path) -> Config:
-    """`config` reading the file in `state` that standard input was written to."""
+    """Write standard input to a file in `state`. Return `config` with the path of that file."""
     if sys.stdin is None or sys.stdin.isatty():
         raise InputError("standard input is a terminal", hint="pipe text into it: `cat my.txt | alm corpus prepare -`")
     with atomic(state / SPOOL) as file:
@@ -50,17 +49,17 @@ def _standard_input() -> Iterator[bytes]:
 
 
 def inputs(config: Config) -> list[Path]:
-    """The file that standard input was written to."""
+    """Return the file that stores standard input."""
     return [] if config.paths == ("-",) else files.inputs(config)
 
 
 def survey(config: Config, *, on_event: Listener = ignore) -> Survey:
-    """As of a file."""
+    """Return the parts of that file."""
     return files.survey(config, on_event=on_event)
 
 
 def read(config: Config, parts: Sequence[Part], *, revision: str | None = None, on_event: Listener = ignore) -> Items:
-    """The documents, which come from `stdin`."""
+    """Yield the documents, with `stdin` in their origins in place of the file."""
     spool = config.paths[0]
     for item in files.read(config, parts, revision=revision, on_event=on_event):
         yield dataclasses.replace(item, origin=item.origin.replace(spool, _NAME, 1))

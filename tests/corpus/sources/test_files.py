@@ -153,7 +153,7 @@ def test_of_a_folder_what_has_the_form_that_is_asked_for_is_read(tmp_path: Path)
     heard: list[Event] = []
     survey(Config(paths=str(tmp_path), format="parquet"), on_event=heard.append)
     assert [type(event) for event in heard] == [Warned]
-    assert "10 of the files that were found are not parquet and left out: 1 .bin, 1 .csv" in str(heard[0])
+    assert "10 of the files found are not parquet and are left out: 1 .bin, 1 .csv" in str(heard[0])
 
 
 # ---- finding ------------------------------------------------------------------------------------
@@ -176,8 +176,8 @@ def test_rubbish_in_a_folder_is_told_once_and_left_out(tmp_path: Path) -> None:
     assert texts(list(files.read(config, survey(config, on_event=heard.append).parts))) == ["x"]
     assert heard == [
         Warned(
-            "9 of the files that were found are no text and left out: 1 .bin, 1 .dat, 1 .pdf, 2 .png, 1 .txt, 1 .zip, "
-            "2 without ending"
+            "9 of the files found are not text and are left out: 1 .bin, 1 .dat, 1 .pdf, 2 .png, 1 .txt, 1 .zip, "
+            "2 without suffix"
         ),
         Noted("1 hidden files and folders are left out"),
     ]
@@ -379,7 +379,7 @@ def test_each_file_must_have_the_field_unless_bad_input_is_skipped(tmp_path: Pat
 
 def test_an_encoding_that_nobody_knows_is_refused() -> None:
     for encoding in ("nonsense", "hex", "a\0b"):
-        with pytest.raises(ValidationError, match="no encoding of text that Python knows"):
+        with pytest.raises(ValidationError, match="is not a text encoding that Python knows"):
             Config(paths="x", encoding=encoding)
 
 

@@ -1,7 +1,8 @@
-"""The built-in corpus: a seeded generator of small English tales whose words were all written for this project.
+"""Kind `tales`: the built-in corpus, a seeded generator of short English tales written for this project.
 
-`tell.tell` tells one tale; `cast.NAMES` lists every name a tale can use with its pronouns; `words`, `places` and
-`cast` hold the world, `story` the telling, `scenes` the turns any tale may take, and `plots` what happens.
+`tell.tell` makes one tale. `cast` holds the characters (`cast.NAMES` has every name with its pronouns), `words` and
+`places` the things and places, `story` the sentence templates, `scenes` the parts that any tale may have, and `plots`
+the events.
 """
 
 from __future__ import annotations
@@ -24,20 +25,22 @@ _TALE_BYTES = 1000  # about
 
 
 class Config(SourceConfig):
-    """How many tales, and from which seed."""
+    """The number of tales, and the seed."""
 
-    kind: Literal["tales"] = Field(default="tales", description="Tell the built-in tales.")
-    documents: int = Field(default=10000, gt=0, le=MANY, description="How many tales are told.")
-    seed: int = Field(default=1337, ge=0, lt=SEEDS, description="Decides every tale.")
+    kind: Literal["tales"] = Field(default="tales", description="Generate the built-in tales.")
+    documents: int = Field(default=10000, gt=0, le=MANY, description="Number of tales.")
+    seed: int = Field(
+        default=1337, ge=0, lt=SEEDS, description="Seed of the generator. A seed always gives the same tales."
+    )
 
 
 def inputs(config: Config) -> list[Path]:
-    """No files: the tales are made here."""
+    """Return no files: the tales are generated."""
     return []
 
 
 def survey(config: Config, *, on_event: Listener = ignore) -> Survey:
-    """As many tales at once as are worth a process of their own."""
+    """Return parts of enough tales each to be worth a process."""
     starts = range(0, config.documents, _PART_TALES)
     parts = [(first, min(first + _PART_TALES, config.documents)) for first in starts]
     name = f"tales/{config.seed}"
@@ -49,7 +52,7 @@ def survey(config: Config, *, on_event: Listener = ignore) -> Survey:
 
 
 def read(config: Config, parts: Sequence[Part], *, revision: str | None = None, on_event: Listener = ignore) -> Items:
-    """The tales of `parts`, in order."""
+    """Yield the tales of `parts`, in order."""
     for part in parts:
         for index in range(*part.where):
             yield Document(tell(seed=config.seed, index=index), origin=f"{part.name}#{index}")

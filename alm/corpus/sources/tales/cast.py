@@ -1,8 +1,8 @@
-"""Who can be in a tale: names with their pronouns, kinds of heroes, and the people and animals met without a name.
+"""Characters of the tales: names with their pronouns, kinds of heroes, and people and animals without a name.
 
-Two rules keep clear who is who, to a model of a few minutes, too. In narration `he` and `she` only ever mean a named
-character, and two named characters of one tale never share their pronouns: elders and helpers go by a noun, lost little
-ones are `it`. And whoever has a name is the same in every tale, of the same kind and with the same friend.
+Two rules keep the characters distinct, even for a model that trains for a few minutes. First, in narration `he` and
+`she` refer only to a named character, and two named characters of one tale never share pronouns: elders and helpers
+have a noun, lost little ones are `it`. Second, a name has the same kind and the same friend in every tale.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pronouns:
-    """The four forms a character needs; `his` is the possessive before a noun."""
+    """The four forms of a pronoun; `his` is the possessive before a noun."""
 
     he: str
     him: str
@@ -26,7 +26,7 @@ SHE = Pronouns("she", "her", "her", "herself")
 
 @dataclass(frozen=True)
 class Kind:
-    """What a named character can be: `ran` is how it moves, `hands` what it holds with, `looks` what it looks like."""
+    """A kind of named character: `ran` is its way of moving, `hands` its limbs, `looks` adjectives for it."""
 
     noun: str
     ran: str
@@ -37,7 +37,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Name:
-    """A name as it is written in a tale, and what whoever has it always is."""
+    """A name as it is written in a tale, with the pronouns and kind that always belong to it."""
 
     text: str
     pronouns: Pronouns
@@ -46,7 +46,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Character:
-    """A named character; its text is its name, so a slot `{hero}` reads as the name."""
+    """A named character. Its `str` is the name, so a slot `{hero}` becomes the name."""
 
     name: str
     he: str
@@ -64,7 +64,7 @@ class Character:
 
 @dataclass(frozen=True)
 class Helper:
-    """Somebody without a name met on the way: how they are first seen, and what they are doing then."""
+    """A person or animal without a name that the hero meets: its appearance, and what it is doing."""
 
     kind: str
     a: str
@@ -121,7 +121,7 @@ PAIRS: tuple[tuple[Name, Name], ...] = (
     _pair("Trixie", CAT, "Monty", PIG),
     _pair("Juno", FOX, "Chester", RACCOON),
 )
-"""Who are friends; either of two can be the hero."""
+"""The pairs of friends; either of two can be the hero."""
 NAMES: tuple[Name, ...] = tuple(name for pair in PAIRS for name in pair)
 
 ELDERS: tuple[str, ...] = ("mother", "father", "grandmother", "grandfather", "aunt", "uncle")

@@ -1,7 +1,7 @@
-"""Whether a text keeps to what every tale keeps to: who is in it, what they are, and whom a pronoun can mean.
+"""Consistency rules of the tales: the characters, their kinds, and the referents of pronouns.
 
-The rules follow from how tales are made (`cast`, `scenes.set_scene`), and no tale breaks one. They know nothing of what
-happens in a text. A pronoun in speech may mean anybody, so only narration is looked at for pronouns.
+The rules follow from the generation of tales (`cast`, `scenes.set_scene`), and no tale breaks one. They ignore the
+events of a text. A pronoun in speech may refer to anyone, so pronouns are only checked in narration.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _TRAIT = re.compile(rf"(?:{_NAME.pattern}|\b([Hh]e|[Ss]he)\b) was an? [a-z]+ {_K
 _ELDER = re.compile(rf"\b(his|her) {_one_of(cast.ELDERS)}", re.IGNORECASE)
 _SENTENCE = re.compile(r'[^.!?\n]+[.!?]+"?')
 _SPEECH = re.compile(r'"[^"\n]*([^"\n])(?:"|$)')
-_NOBODY = rf"(?:(?!\b(?i:{'|'.join([*_PRONOUNS, *_OWNERS])})\b)[^,\"])*"  # words that mean none of them
+_NOBODY = rf"(?:(?!\b(?i:{'|'.join([*_PRONOUNS, *_OWNERS])})\b)[^,\"])*"  # words other than names and pronouns
 _SUBJECT = re.compile(rf"\s*(?:{_NOBODY}, |If |At bedtime |That night )?(?:{_NAME.pattern}|\b([Hh]e|[Ss]he)\b)")
-_NEWCOMER = "newcomer"  # introduced before the name is told
-_NOBODY_KNEW = "Nobody knew where"  # `he` came from: the newcomer, too
-_GIVEN = re.compile(r"\s+gave (him|her)\b")  # the other one
+_NEWCOMER = "newcomer"  # introduced before the name is given
+_NOBODY_KNEW = "Nobody knew where"  # the next `he` is the newcomer, too
+_GIVEN = re.compile(r"\s+gave (him|her)\b")  # the pronoun is the other character
 
 
 def judge(text: str) -> tuple[Fault, ...]:
-    """The faults of a text, at most one a rule; what comes after its last whole sentence is left out."""
+    """Return the faults of a text, at most one for each rule. Text after the last complete sentence is ignored."""
     told = text[: max((found.end() for found in _SENTENCE.finditer(text)), default=0)]
     found = ((name, next(rule(told), None)) for name, rule in RULES.items())
     return tuple(Fault(name, where.strip()) for name, where in found if where is not None)
@@ -57,21 +57,21 @@ def _sentences(text: str) -> list[str]:
 
 
 def _narration(text: str) -> list[str]:
-    """The sentences with speech left out; of speech stays its last mark, which may end a sentence."""
+    """Return the sentences without speech. The last mark of a speech stays, as it may end a sentence."""
     return _sentences(_SPEECH.sub(r'"\1"', text))
 
 
 def _cast(text: str) -> Iterator[str]:
-    """There are one or two names, and two are those of friends."""
+    """Rule: there are one or two names, and two are those of friends."""
     names = list(dict.fromkeys(_NAME.findall(text)))
     if not names:
-        yield "nobody has a name"
+        yield "no character has a name"
     elif not any(pair.issuperset(names) for pair in _PAIRS):
         yield ", ".join(names)
 
 
 def _introduced(text: str) -> Iterator[str]:
-    """The first sentence with a name says what its bearer is, unless the bearer was a newcomer before."""
+    """Rule: the first sentence with a name states the character's kind, unless the character was a newcomer before."""
     for name, first in _first_sentences(text).items():
         has_come = _NEWCOMER in text.partition(name)[0]
         if not _KIND.search(first) and not has_come:
@@ -79,7 +79,7 @@ def _introduced(text: str) -> Iterator[str]:
 
 
 def _kind(text: str) -> Iterator[str]:
-    """A name's bearer is what it is in every tale."""
+    """Rule: a name belongs to the same kind of character in every tale."""
     firsts = _first_sentences(text)
     for name, first in firsts.items():
         if set(_KIND.findall(first)) - {_KINDS[name]}:
@@ -100,7 +100,7 @@ def _first_sentences(text: str) -> dict[str, str]:
 
 
 def _known(text: str) -> Iterator[str]:
-    """Before a pronoun somebody who goes by it has been named."""
+    """Rule: a character with the same pronoun has been named before the pronoun."""
     named: set[Pronouns] = set()
     for sentence in _narration(text):
         for found in _NAME_OR_PRONOUN.finditer(sentence):
@@ -111,7 +111,7 @@ def _known(text: str) -> Iterator[str]:
 
 
 def _own(text: str) -> Iterator[str]:
-    """The first pronoun after a sentence's subject, up to the next name, is the subject's own."""
+    """Rule: the first pronoun after a sentence's subject, up to the next name, is the subject's own."""
     for sentence in _narration(text):
         subject = _SUBJECT.match(sentence)
         if subject is None or _GIVEN.match(sentence, subject.end()):
@@ -124,7 +124,7 @@ def _own(text: str) -> Iterator[str]:
 
 
 def _elder(text: str) -> Iterator[str]:
-    """One elder at most, the hero's."""
+    """Rule: there is at most one elder, the hero's."""
     hero = _NAME.search(text)
     elders = [found for sentence in _narration(text) for found in _ELDER.finditer(sentence)]
     for found in elders:
@@ -140,4 +140,4 @@ RULES: dict[str, Callable[[str], Iterator[str]]] = {
     "own": _own,
     "elder": _elder,
 }
-"""Each yields the words that break it, in the order of the text."""
+"""Each rule yields the passages that break it, in the order of the text."""

@@ -1,4 +1,4 @@
-"""Where tales happen: each place with the words that lead to it, and the spots where things can hide in it."""
+"""Places of the tales, each with the words that lead to it, and the spots where things can be hidden."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Place:
-    """`at` says where one is in it; a spot follows `looked` and `lay` alike; a sight is a whole clause."""
+    """A place. `at` locates a character in it; a spot can follow both `looked` and `lay`; a sight is a clause."""
 
     the: str
     at: str
@@ -17,7 +17,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Near:
-    """Where a home stands: `where` follows a home, `the` is what the stars come out over."""
+    """The surroundings of a home: `where` follows a home, `the` is the place over which the stars come out."""
 
     where: str
     the: str

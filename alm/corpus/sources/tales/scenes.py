@@ -1,4 +1,4 @@
-"""The turns any tale may take: setting the scene, opening, meeting a friend or a helper, feeling, closing."""
+"""Parts that any tale may have: setting the scene, opening, meeting a helper, feelings, closing."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ _CODAS = (
 
 
 def set_scene(story: Story) -> None:
-    """Decides who is in the tale and where and when it happens; tells nothing yet."""
+    """Choose the characters, the place and the time of the tale. Add no text yet."""
     hero, friend = _pair(story)
     story.put(hero=hero, he=hero.he, him=hero.him, his=hero.his, himself=hero.himself, friend=friend)
     place = story.pick(places.PLACES)
@@ -135,7 +135,7 @@ def _set_time(story: Story) -> None:
 
 
 def _pair(story: Story) -> tuple[cast.Character, cast.Character]:
-    """The hero and a friend: either of two who are friends in every tale."""
+    """Choose the hero and a friend from the pairs of friends, in either order."""
     one, other = story.pick(cast.PAIRS)
     hero, friend = (one, other) if story.happens(0.5) else (other, one)
     story.put(home=story.pick(hero.kind.homes))
@@ -153,7 +153,7 @@ def _character(story: Story, name: cast.Name) -> cast.Character:
 
 
 def open_tale(story: Story, *, traits: tuple[words.Trait, ...] = words.TRAITS, has_friend: bool = True) -> None:
-    """Introduces the hero and the friend; `traits` are those that suit the trouble to come."""
+    """Introduce the hero and the friend; `traits` are those that suit the plot."""
     trait = story.pick(traits)
     story.put(trait=trait.is_, trait_habit=story.fill(trait.habit))
     if story.happens(0.4):
@@ -195,12 +195,12 @@ def feel_lonely(story: Story, *, chance: float = 0.8) -> None:
 
 
 def close_tale(story: Story, *, chance: float = 0.4) -> None:
-    """A last sentence that suits any tale which ended well."""
+    """Add a last sentence that suits any tale with a good end."""
     story.say(_CODAS, chance=chance)
 
 
 def choose_thing(story: Story, kept: tuple[words.Kept, ...] = words.KEPT) -> words.Kept:
-    """Gives the tale its thing, in the slots `thing` and `habit`."""
+    """Choose the belonging of the tale, and fill the slots `thing` and `habit`."""
     choice = story.pick(kept)
     look = story.pick(choice.looks)
     story.put(thing=words.Thing(choice.noun, f"a {look} {choice.noun}", f"the {look} {choice.noun}", look))

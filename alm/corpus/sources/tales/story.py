@@ -1,8 +1,8 @@
-"""How a tale is told: a story picks sentence shapes, fills their slots and keeps the paragraphs.
+"""The state of a tale: a `Story` picks sentence shapes, fills their slots and collects the paragraphs.
 
-A shape is one or more sentences with `[this|that]` choices (they may nest, and an empty one is allowed) and `{slots}`.
-Write `a` before every noun: it becomes `an` before a vowel. Sentence starts are made capital, also inside quotes,
-except after `!"` and `?"`, where the speaker's name may follow; put a new sentence there into a shape of its own.
+A shape is one or more sentences with `[this|that]` choices (they may be nested or empty) and `{slots}`.
+Write `a` before every noun: it becomes `an` before a vowel. The first letters of sentences are capitalized, also in
+quotes, except after `!"` and `?"`, where the speaker's name may follow; put a new sentence there into a separate shape.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SENTENCE_START = re.compile(r'(?:^"?|(?<=[.!?] )"?|(?<=\." )"?|(?<=, "))[a-z]')
 
 @dataclass(frozen=True)
 class Mention:
-    """Somebody or something without a name: `a` introduces it, `the` speaks of it again."""
+    """A person or thing without a name: `a` introduces it, `the` mentions it again."""
 
     a: str
     the: str
@@ -35,9 +35,9 @@ class Mention:
 
 @dataclass(frozen=True)
 class Mood:
-    """A way of speaking: the verbs and manners of the tag, and gestures that can stand for it.
+    """A way of speaking: the verbs and manners of the tag, and gestures that can replace it.
 
-    `own` gestures hold `{who.his}`, so only a named character makes them. `mark` ends words that have no end mark.
+    `own` gestures contain `{who.his}`, so only a named character makes them. `mark` ends speech that has no end mark.
     """
 
     verbs: tuple[str, ...]
@@ -127,10 +127,10 @@ GLADLY_CRY = Mood(
 
 
 class Story:
-    """One tale while it is told: its slots, and what has been said so far.
+    """One tale during generation: its slots and its text so far.
 
-    `random` gives numbers from 0 up to 1, and nothing else decides: the same numbers tell the same tale. `leisure`
-    scales the chance of everything that may be left out, so a small one makes a short tale.
+    `random` returns numbers from 0 to 1 and is the only source of randomness: the same numbers give the same tale.
+    `leisure` scales the chance of every optional sentence, so a small value makes a short tale.
     """
 
     def __init__(self, random: Callable[[], float], *, leisure: float = 1.0) -> None:
@@ -144,7 +144,7 @@ class Story:
         return items[int(self._random() * len(items))]
 
     def several(self, items: Sequence[Item], count: int) -> list[Item]:
-        """`count` different items, in a random order."""
+        """Return `count` different items, in random order."""
         rest = list(items)
         return [rest.pop(int(self._random() * len(rest))) for _ in range(count)]
 
@@ -155,18 +155,18 @@ class Story:
         self._slots.update(slots)
 
     def fill(self, shape: str) -> str:
-        """A shape with its choices made and its slots filled, not yet made into a sentence."""
+        """Make the choices of a shape and fill its slots."""
         while "[" in shape:
             shape = _CHOICE.sub(self._choose, shape)
         return shape.format_map(self._slots)
 
     def say(self, shapes: Shapes, *, chance: float = 1.0) -> None:
-        """Adds one of `shapes` to the paragraph, or nothing when `chance` fails."""
+        """Add one of `shapes` to the paragraph, with probability `chance`."""
         if self._goes_in(chance):
             self._add(self.fill(_by_name(self.pick(shapes))))
 
     def speak(self, who: str, lines: Shapes, mood: Mood = SAY, *, chance: float = 1.0) -> None:
-        """Adds one of `lines` as the words of the slot `who`; the mood's mark ends a line that does not ask or cry."""
+        """Add one of `lines` as speech of the slot `who`. The mood's mark ends a line without `?` or `!`."""
         if self._goes_in(chance):
             self._add(self._speech(who, self.fill(self.pick(lines)), mood))
 
@@ -218,7 +218,7 @@ class Story:
 
 
 def _by_name(shape: str) -> str:
-    """A sentence that begins with the hero does so by name: whom a pronoun means is hard to learn in a few minutes."""
+    """Begin a sentence about the hero with the name: a few minutes of training hardly teach a model pronouns."""
     return "{hero} " + shape.removeprefix("{he} ") if shape.startswith("{he} ") else shape
 
 

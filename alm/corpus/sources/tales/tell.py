@@ -1,4 +1,4 @@
-"""The tales, one by one: tale number `index` of the corpus with some `seed`."""
+"""Generation of one tale from a seed and an index."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _LEISURES = (0.2, 0.7, 1.0, 1.0)
 
 
 def tell(*, seed: int, index: int) -> str:
-    """One tale of 1 to 5 paragraphs with a blank line between them, without a newline at the end.
+    """Return one tale of 1 to 5 paragraphs with a blank line between them, without a newline at the end.
 
-    The same `seed` and `index` give the same text on every platform and Python version: of all methods of `Random`,
-    only `random` is used, the one whose numbers Python promises to keep for a given seed.
+    The same `seed` and `index` give the same text on every platform and Python version: the only method of `Random`
+    in use is `random`, the one whose numbers Python guarantees for a given seed.
     """
     numbers = random.Random(f"{seed}/{index}").random
     story = Story(numbers, leisure=_LEISURES[int(numbers() * len(_LEISURES))])

@@ -1,4 +1,4 @@
-"""The things of the tales' world: what can be owned, eaten, liked and found, and when tales begin."""
+"""Vocabulary of the tales: belongings, food, traits, hobbies, finds, and the times at which tales begin."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Kept:
-    """A thing somebody owns: `habit` completes a sentence after `{he}`; `nest` if a mouse could sleep in it."""
+    """A belonging: `habit` completes a sentence after `{he}`; `nest` is true if a mouse could sleep in it."""
 
     noun: str
     looks: tuple[str, ...]
@@ -17,7 +17,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing of one tale, in the forms a sentence needs."""
+    """The belonging of one tale, in the forms that sentences need."""
 
     noun: str
     a: str
@@ -30,7 +30,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Food:
-    """Something to eat that is `it`: with its article, for short, and a part of it."""
+    """Food that is `it`: with its article, in short, and a part of it."""
 
     a: str
     the: str
@@ -39,7 +39,7 @@ class Food:
 
 @dataclass(frozen=True)
 class Trait:
-    """What somebody is like, and what such a person does; `habit` completes a sentence after `{he}`."""
+    """A trait of a character, and a habit that shows it; `habit` completes a sentence after `{he}`."""
 
     is_: str
     habit: str
