@@ -98,7 +98,7 @@ def test_a_private_dataset_of_others(hub: FakeHub, patience: Patience, monkeypat
 def test_a_gated_dataset(hub: FakeHub, patience: Patience, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add("a/gated", FILES, gated=True)
     error = refusal("a/gated", patience=patience)
-    assert "must have logged in and accepted its terms" in error.message
+    assert "you must log in and accept its terms to read it" in error.message
     assert "run `hf auth login`, or set HF_TOKEN" in str(error.hint)
     assert f"{hub.url}/datasets/a/gated" in str(error.hint)
 
@@ -267,7 +267,7 @@ def test_an_endpoint_that_is_no_address(patience: Patience, monkeypatch: pytest.
 
     monkeypatch.setattr(constants, "ENDPOINT", "hub.example")
     error = refusal("a/b", patience=patience)
-    assert "HF_ENDPOINT is no address of a hub" in error.message
+    assert "HF_ENDPOINT is not the address of a hub" in error.message
     assert error.hint == "run `unset HF_ENDPOINT`"
 
 

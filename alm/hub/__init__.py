@@ -1,8 +1,8 @@
-"""Hugging Face access that holds: requests that end, faults waited out, refusals explained.
+"""Reliable access to the Hugging Face hub: time-outs, retries, and error messages that explain refusals.
 
-`huggingface_hub` has one HTTP client in a process. `connect` puts a patient one in its place, so everything that
-asks the hub through that library, `datasets` included, gets the same time-outs and retries. A fault that outlasts
-them is an `AlmError`, which no retry loop further up repeats.
+`huggingface_hub` has one HTTP client in a process. `connect` replaces it by a patient one, so that all requests through
+that library, including those of `datasets`, get the same time-outs and retries. A fault that outlasts them raises an
+`AlmError`, which no retry loop further up catches.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _DATASET_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", flags=re.ASCII)
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a fault of the network is waited out. All waits are in seconds.
+    """Limits on retries after network faults. All times are in seconds.
 
-    A hub that was never reached gets only `first_attempts`: then this machine's network is the likely
-    cause. `wait` does the waiting and `tell` gets one line before each wait.
+    A hub that was never reached gets only `first_attempts`, because the likely cause is this machine's network.
+    `wait` sleeps, and `tell` receives one line before each wait.
     """
 
     attempts: int = 8
@@ -60,7 +60,7 @@ class Patience:
 
 @dataclass(frozen=True)
 class Pinned:
-    """A dataset at one commit, whatever its branches do from now on."""
+    """A dataset at one commit, so that later changes to its branches have no effect."""
 
     dataset: str
     sha: str
@@ -71,7 +71,7 @@ _patience: Patience | None = None
 
 
 def connect(patience: Patience) -> None:
-    """Make every request that this process sends to the hub from now on as patient as `patience`."""
+    """Apply `patience` to all further requests of this process to the hub."""
     global _patience
     if _patience is None:
         from huggingface_hub import logging as its_logging
@@ -85,18 +85,20 @@ def connect(patience: Patience) -> None:
 
 
 def make_ready(name: str, patience: Patience) -> None:
-    """`connect`, where the hub may be asked at all; an `AlmError` about `name` otherwise."""
+    """Call `connect` if the hub may be used; raise an `AlmError` about `name` otherwise."""
     from huggingface_hub import constants, is_offline_mode
 
     if is_offline_mode():
         raise offline(name)
     if not constants.ENDPOINT.startswith(("http://", "https://")):
-        raise AlmError(f"HF_ENDPOINT is no address of a hub: `{constants.ENDPOINT}`", hint="run `unset HF_ENDPOINT`")
+        raise AlmError(
+            f"HF_ENDPOINT is not the address of a hub: `{constants.ENDPOINT}`", hint="run `unset HF_ENDPOINT`"
+        )
     connect(patience)
 
 
 def pin(dataset: str, *, revision: str = "main", patience: Patience | None = None) -> Pinned:
-    """The commit that `revision` of `dataset` is now; an `AlmError` when it cannot be read."""
+    """Return the current commit of `revision` of `dataset`. Raises `AlmError` if it cannot be read."""
     from huggingface_hub import HfApi
 
     checked_id(dataset)
@@ -104,25 +106,25 @@ def pin(dataset: str, *, revision: str = "main", patience: Patience | None = Non
     api = HfApi()
     with explained(dataset, revision=revision):
         info = api.dataset_info(dataset, revision=revision)
-        if info.gated:  # what a gated dataset is may be seen by all, what it holds may not
+        if info.gated:  # the description of a gated dataset is public, its files are not
             api.auth_check(dataset, repo_type="dataset")
     assert info.sha is not None, dataset
     return Pinned(dataset, sha=info.sha, licence=_licence(info))
 
 
 def checked_id(dataset: str) -> str:
-    """`dataset`, when it has the form `namespace/name`; `ConfigError` otherwise."""
+    """Return `dataset` if it has the form `namespace/name`; raise `ConfigError` otherwise."""
     if _DATASET_ID.fullmatch(dataset):
         return dataset
     name = dataset.rstrip("/").rpartition("/")[2]
     raise ConfigError(
-        f"`{dataset}` is no dataset on the hub: its name needs the form `namespace/name`",
+        f"`{dataset}` is not a dataset on the hub: its name needs the form `namespace/name`",
         hint=f"run `hf datasets list --search {name}` to find its namespace",
     )
 
 
 def stream_faults() -> tuple[type[Exception], ...]:
-    """What reading a file of the hub raises when its stream breaks in the middle."""
+    """Return the exceptions that reading a file of the hub raises when its stream breaks."""
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
     return OSError, httpx.HTTPError
@@ -137,7 +139,7 @@ def _licence(info: DatasetInfo) -> str | None:
 
 
 def _patient_client() -> httpx.Client:
-    # The library's own client, wrapped: its hooks keep offline mode and its proxies as people know them.
+    # Wrap the library's own client: its hooks preserve offline mode and proxy settings.
     from huggingface_hub.utils._http import default_client_factory
 
     client = default_client_factory()
@@ -146,7 +148,7 @@ def _patient_client() -> httpx.Client:
 
 
 def _patiently(send: Callable[..., httpx.Response]) -> Callable[..., httpx.Response]:
-    """`send` with time-outs and retries, for requests to the hub that change nothing there."""
+    """Wrap `send` with time-outs, and with retries for requests to the hub that change nothing there."""
     was_reached = False
 
     def patient_send(request: httpx.Request, **options: Any) -> httpx.Response:
@@ -170,7 +172,7 @@ def _patiently(send: Callable[..., httpx.Response]) -> Callable[..., httpx.Respo
 
 
 def _end_in_time(request: httpx.Request, seconds: float) -> None:
-    """Give every part of `request` a time-out that has none: the listing of files is asked for without any."""
+    """Give a time-out to every part of `request` that has none: the library lists files without any."""
     given = request.extensions.get("timeout", {})
     parts = ("connect", "read", "write", "pool")
     request.extensions["timeout"] = {part: seconds if given.get(part) is None else given[part] for part in parts}
@@ -188,7 +190,7 @@ def _is_at_hub(url: httpx.URL) -> bool:
 
 @dataclass(frozen=True)
 class _Fault:
-    """A request that failed in a way that may pass. `asked` is how long the hub wants us to wait."""
+    """A request that failed, perhaps temporarily. `asked` is the wait that the hub asks for, in seconds."""
 
     reason: str
     hint: str
@@ -212,7 +214,7 @@ def _try(
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise _untrusted(error) from error
         return _silence(error, is_reached=not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout))
-    # A signed address on the content network that has run out is refused; asking the hub again gives a fresh one.
+    # The content network answers 403 to an expired signed address; another request to the hub gives a fresh one.
     if response.status_code in _PASSING_STATUSES or (response.status_code == 403 and not _is_at_hub(response.url)):
         response.close()
         return _refusal(response)
@@ -222,7 +224,7 @@ def _try(
 def _untrusted(error: Exception) -> AlmError:
     return AlmError(
         f"the hub's certificate cannot be verified: {error}",
-        hint="behind a proxy that puts its own in place, run `export SSL_CERT_FILE=` with the path of that one",
+        hint="behind a proxy that replaces it, run `export SSL_CERT_FILE=` with the path of the proxy's certificate",
     )
 
 
@@ -230,22 +232,22 @@ def _silence(error: Exception, *, is_reached: bool) -> _Fault:
     from huggingface_hub import constants
 
     what = "broke a connection" if is_reached else "cannot be reached"
-    hint = f"run `curl -I {constants.ENDPOINT}` to see whether it answers at all; behind a proxy, set HTTPS_PROXY"
+    hint = f"run `curl -I {constants.ENDPOINT}` to check whether it responds; behind a proxy, set HTTPS_PROXY"
     reason = f"the hub at {constants.ENDPOINT} {what}: {error or type(error).__name__}"
     return _Fault(reason, hint=hint, is_reached=is_reached, cause=error)
 
 
 def _refusal(response: httpx.Response) -> _Fault:
     status = response.status_code
-    hint = "run the same command again later; https://status.huggingface.co says whether the hub is well"
+    hint = "run the same command again later; https://status.huggingface.co shows the hub's status"
     if status == 429:
-        hint = "run `hf auth login`: who has logged in may ask more often; or run the same command again later"
+        hint = "run `hf auth login` for higher request limits; or run the same command again later"
     reason = f"the hub answers {status} {response.reason_phrase} for {response.request.url.path}"
     return _Fault(reason, hint=hint, asked=_asked_wait(response), is_reached=True)
 
 
 def _asked_wait(response: httpx.Response) -> float | None:
-    """Seconds that the answer asks to wait, or None. A date is read against the answer's own clock."""
+    """Return the seconds that the response asks to wait, or None. A date is compared with the response's own clock."""
     from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
     after = response.headers.get("Retry-After", "").strip()
@@ -266,7 +268,7 @@ def _asked_wait(response: httpx.Response) -> float | None:
 
 @contextlib.contextmanager
 def explained(dataset: str, *, revision: str) -> Iterator[None]:
-    """Turn what `huggingface_hub` raises about `dataset` into an `AlmError` that says how to cure it."""
+    """Turn exceptions of `huggingface_hub` about `dataset` into an `AlmError` with a hint that resolves it."""
     from huggingface_hub import errors
 
     try:
@@ -276,7 +278,7 @@ def explained(dataset: str, *, revision: str) -> Iterator[None]:
     except errors.OfflineModeIsEnabled as error:
         raise offline(dataset) from error
     except errors.HFValidationError as error:
-        raise ConfigError(f"`{dataset}` is no dataset on the hub: {error}", hint="run `hf datasets list`") from error
+        raise ConfigError(f"`{dataset}` is not a dataset on the hub: {error}", hint="run `hf datasets list`") from error
 
 
 def _explanation(error: HfHubHTTPError, dataset: str, revision: str) -> AlmError:
@@ -307,16 +309,16 @@ def _gated(dataset: str, *, has_token: bool) -> AlmError:
     if has_token:
         return AlmError(
             f"`{dataset}` is gated, and your account has not been granted access",
-            hint=f"open {page} and ask for access; `hf auth whoami` says which account this is",
+            hint=f"open {page} and ask for access; `hf auth whoami` shows your account",
         )
     return AlmError(
-        f"`{dataset}` is gated: its readers must have logged in and accepted its terms",
+        f"`{dataset}` is gated: you must log in and accept its terms to read it",
         hint=f"open {page} and accept the terms, then run `hf auth login`, or set HF_TOKEN",
     )
 
 
 def token_variable() -> str | None:
-    """The environment variable that the token comes from; None for a stored one."""
+    """Return the environment variable that the token comes from; None for a stored token."""
     return next((name for name in _TOKEN_VARIABLES if os.environ.get(name)), None)
 
 
@@ -325,7 +327,7 @@ def _bad_token(dataset: str) -> AlmError:
     if named:
         return AlmError(
             f"the hub does not accept the token in {named}: it is wrong, expired or revoked (asked for `{dataset}`)",
-            hint=f"run `unset {named}`: public data needs none; https://huggingface.co/settings/tokens has new ones",
+            hint=f"run `unset {named}`: public data needs none; or create one at https://huggingface.co/settings/tokens",
         )
     return AlmError(
         f"the hub does not accept your stored token: it is wrong, expired or revoked (asked for `{dataset}`)",
@@ -336,7 +338,7 @@ def _bad_token(dataset: str) -> AlmError:
 def _not_found(dataset: str, *, has_token: bool) -> AlmError:
     hint = f"check the name at {_page(dataset)}; if it is private, run `hf auth login`, or set HF_TOKEN"
     if has_token:
-        hint = f"check the name at {_page(dataset)}; `hf auth whoami` says which account must be allowed to read it"
+        hint = f"check the name at {_page(dataset)}; `hf auth whoami` shows the account that needs access"
     return AlmError(f"`{dataset}` is not on the hub, or is private and hidden from you", hint=hint)
 
 
@@ -355,7 +357,7 @@ def _no_revision(dataset: str, revision: str) -> AlmError:
 
 
 def offline(dataset: str) -> AlmError:
-    """The error for a dataset or a model asked for while the hub's libraries are told to stay off the network."""
+    """Return the error for a request for a dataset or model while the hub's libraries are in offline mode."""
     named = [name for name in _OFFLINE_VARIABLES if os.environ.get(name)] or [_OFFLINE_VARIABLES[0]]
     return AlmError(
         f"`{dataset}` is on the hub, and offline mode is on ({', '.join(named)})", hint=f"run `unset {' '.join(named)}`"

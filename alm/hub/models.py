@@ -1,4 +1,4 @@
-"""Files as a model on the Hugging Face hub: in one commit, and private unless it is asked to be public."""
+"""Upload of a model to the Hugging Face hub: in one commit, and private unless requested otherwise."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 _TOKENS = "https://huggingface.co/settings/tokens"
 Warn = Callable[[str, str | None], None]
-"""Takes a warning and its hint."""
+"""A callback for a warning and its hint."""
 
-_AGAIN = "run the same command again: what the hub has already is not sent again"
+_AGAIN = "run the same command again: files that the hub has already are not sent again"
 
 
 @dataclass(frozen=True)
 class Uploaded:
-    """Where the files are. `is_new` is False where the hub had all of them already."""
+    """The place of the uploaded files. `is_new` is False if the hub had all of them already."""
 
     repo: str
     url: str
@@ -35,7 +35,7 @@ class Uploaded:
 
 
 def full_name(repo: str, *, patience: Patience | None = None) -> str:
-    """`repo` with its namespace, that of the account where it has none; AlmError when the hub knows no account."""
+    """Return `repo` with a namespace, by default that of the account. Raises `AlmError` without a valid login."""
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -44,8 +44,8 @@ def full_name(repo: str, *, patience: Patience | None = None) -> str:
         validate_repo_id(repo)
         if get_token() is None:
             raise AlmError(
-                f"`{repo}` cannot be written: there is no token of the hub here",
-                hint=f"run `hf auth login`, or set HF_TOKEN to a token that may write: {_TOKENS}",
+                f"`{repo}` cannot be written: there is no token for the hub",
+                hint=f"run `hf auth login`, or set HF_TOKEN to a token with write access: {_TOKENS}",
             )
         account: str = HfApi().whoami()["name"]
     return repo if "/" in repo else f"{account}/{repo}"
@@ -60,9 +60,9 @@ def upload(
     warn: Warn,
     patience: Patience | None = None,
 ) -> Uploaded:
-    """Put `files` into the model `repo`, which is made if it is not there; what else it holds stays.
+    """Upload `files` to the model `repo`, which is created if it does not exist; its other files stay.
 
-    AlmError when the hub refuses, and when the model is public there and `is_public` is not given.
+    Raises `AlmError` if the hub refuses, or if the model is public there and `is_public` is False.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -78,7 +78,7 @@ def upload(
 
 
 def _made(api: HfApi, repo: str, *, is_public: bool, warn: Warn) -> tuple[str | None, bool]:
-    """The commit that `repo` is at, None where it is made now, and whether it is private."""
+    """Return the current commit of `repo`, None if it was just created, and whether it is private."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
@@ -88,17 +88,17 @@ def _made(api: HfApi, repo: str, *, is_public: bool, warn: Warn) -> tuple[str | 
         return None, not is_public
     if not found.private and not is_public:
         raise AlmError(
-            f"`{repo}` is public on the hub: all could read what is sent",
+            f"`{repo}` is public on the hub: anyone could read the uploaded files",
             hint="add `--public`, or name another `--repo`",
         )
     if found.private and is_public:
-        warn(f"`{repo}` is private on the hub, and stays so", f"{api.endpoint}/{repo}/settings")
+        warn(f"`{repo}` is private on the hub, and stays private", f"{api.endpoint}/{repo}/settings")
     return found.sha, bool(found.private)
 
 
 @contextlib.contextmanager
 def _heard(warn: Warn) -> Iterator[None]:
-    """What the library warns of, a model card that the hub finds fault with for one, told as we tell things."""
+    """Pass on the library's warnings, such as one about an invalid model card, as our own."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -111,19 +111,21 @@ def _heard(warn: Warn) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _explained(repo: str) -> Iterator[None]:
-    """Turn what `huggingface_hub` raises about `repo` into an `AlmError` that says how to cure it."""
+    """Turn exceptions of `huggingface_hub` about `repo` into an `AlmError` with a hint that resolves it."""
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # a name for whichever version it uses
 
     try:
         yield
     except errors.HFValidationError as error:
-        raise ConfigError(f"`{repo}` can be no name on the hub: {error}", hint="use `--repo namespace/name`") from error
+        raise ConfigError(
+            f"`{repo}` is not a valid name on the hub: {error}", hint="use `--repo namespace/name`"
+        ) from error
     except errors.HfHubHTTPError as error:
         raise _refusal(error, repo) from error
     except httpx.HTTPError as error:
         raise _broken(error) from error
-    except RuntimeError as error:  # raised about one of several files
+    except RuntimeError as error:  # the library wraps the fault of one of several files
         cause = error.__cause__
         if isinstance(cause, errors.HfHubHTTPError):
             raise _refusal(cause, repo) from error
@@ -134,7 +136,7 @@ def _explained(repo: str) -> Iterator[None]:
         if "README.md" not in str(error):
             raise
         raise AlmError(
-            " ".join(str(error).split()), hint="set a licence that the hub knows: `--set licence=apache-2.0`"
+            " ".join(str(error).split()), hint="set a licence that the hub accepts: `--set licence=apache-2.0`"
         ) from error
 
 
@@ -150,7 +152,7 @@ def _refusal(error: HfHubHTTPError, repo: str) -> AlmError:
     if status == 403:
         return AlmError(
             f"your account or its token may not write to `{repo}`: {said}",
-            hint=f"run `hf auth whoami` to see which account this is; {_TOKENS} has tokens that may write",
+            hint=f"run `hf auth whoami` to see your account; create a token with write access at {_TOKENS}",
         )
     if status == 404:
         return AlmError(f"`{repo}` is hidden from you on the hub, or gone: {said}", hint="name another `--repo`")
@@ -160,5 +162,5 @@ def _refusal(error: HfHubHTTPError, repo: str) -> AlmError:
 def _bad_token(repo: str) -> AlmError:
     named = token_variable()
     where = f"the token in {named}" if named else "your stored token"
-    hint = f"set {named} to a token that may write: {_TOKENS}" if named else "run `hf auth login` for a new one"
+    hint = f"set {named} to a token with write access: {_TOKENS}" if named else "run `hf auth login` for a new one"
     return AlmError(f"the hub does not accept {where}: it is wrong, expired or revoked (asked for `{repo}`)", hint=hint)

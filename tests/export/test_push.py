@@ -87,7 +87,7 @@ def test_what_is_private_there_stays_private(logged_in: FakeHub, push: Push) -> 
     events: list[Event] = []
     push(is_public=True, on_event=events.append)
     assert logged_in.models[REPO].private
-    assert Warned(f"`{REPO}` is private on the hub, and stays so", f"{logged_in.url}/{REPO}/settings") in events
+    assert Warned(f"`{REPO}` is private on the hub, and stays private", f"{logged_in.url}/{REPO}/settings") in events
 
 
 def test_what_the_hub_has_is_not_sent_again(logged_in: FakeHub, push: Push) -> None:
@@ -145,7 +145,7 @@ def refusal(push: Push, *arguments: Any, **options: Any) -> AlmError:
 
 def test_without_a_token_nothing_is_even_exported(hub: FakeHub, push: Push) -> None:
     error = refusal(push)
-    assert error.message == "`me/tales` cannot be written: there is no token of the hub here"
+    assert error.message == "`me/tales` cannot be written: there is no token for the hub"
     assert "hf auth login" in str(error.hint)
     assert not Path("exports").exists()
     assert hub.requests == []
@@ -177,7 +177,7 @@ def test_a_namespace_of_others(logged_in: FakeHub, push: Push) -> None:
 def test_no_name(logged_in: FakeHub, push: Push, name: str) -> None:
     error = refusal(push, name)
     assert isinstance(error, ConfigError)
-    assert f"`{name}` can be no name on the hub" in error.message
+    assert f"`{name}` is not a valid name on the hub" in error.message
 
 
 def test_a_hub_that_cannot_be_reached(logged_in: FakeHub, push: Push, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +216,7 @@ def test_a_connection_that_breaks(logged_in: FakeHub, push: Push) -> None:
     logged_in.fault(COMMITS, "reset", method="POST")
     error = refusal(push)
     assert "the hub broke a connection" in error.message
-    assert "what the hub has already is not sent again" in str(error.hint)
+    assert "files that the hub has already are not sent again" in str(error.hint)
     sent = len(logged_in.asked(UPLOADS, method="PUT"))
     push()
     assert len(logged_in.asked(UPLOADS, method="PUT")) == sent
