@@ -1,7 +1,7 @@
-"""The zip file that `torch.save` writes, read without `torch.load`, with a bound for everything in it.
+"""Reads the zip file that `torch.save` writes, without `torch.load` and with a bound for everything in it.
 
-Members are stored, not compressed, lie one after another within the file, and have the CRC that was written: what is
-read is never more than the file holds, and a flipped bit does not pass.
+Members must be stored uncompressed, one after another within the file, and match their CRC: reading never takes more
+memory than the file holds, and a flipped bit does not pass.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 from alm.checkpoint.pickled import StoredTensor, UnreadableError, parse
 
 _DIRECTORY_BYTES = 8 << 20  # 1,000 layers with their moments have 4 MB
-_PICKLE_BYTES = 32 << 20  # and 11 MB
+_PICKLE_BYTES = 32 << 20  # 1,000 layers with their moments have 11 MB
 _MOST_DEPTH = 16
 _PICKLE, _BYTE_ORDER, _NUMBERS = "data.pkl", "byteorder", "data/"
 _SCRIPT = ("constants.pkl", "code/")
@@ -34,7 +34,7 @@ _LOCAL_SIGNATURE = b"PK\3\4"
 
 
 class _Capped(io.FileIO):
-    """A file of which no single read is long: `zipfile` reads the directory at once, as long as it claims to be."""
+    """A file with short reads only: `zipfile` reads the directory at once, at whatever length the file claims."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         left = max(0, os.fstat(self.fileno()).st_size - self.tell())
@@ -46,7 +46,7 @@ class _Capped(io.FileIO):
 
 @dataclass(frozen=True)
 class _Member:
-    """A part of the zip file: its header, its bytes, and where at most they may end."""
+    """A part of the zip file: its header, its size, and the largest offset at which it may end."""
 
     name: str
     header: int
@@ -61,11 +61,11 @@ class Archive:
     def __init__(self, file: _Capped) -> None:
         self._file = file
         self._members = _members(file)
-        self._shared: dict[str, Tensor] = {}  # storages of which a tensor has a part
+        self._shared: dict[str, Tensor] = {}  # storages that more than one tensor may use
         self._check_byte_order()
 
     def values(self) -> Any:  # Any: as `pickled.parse`
-        """What was saved, with a `StoredTensor` for each tensor; `UnreadableError` for anything but plain values."""
+        """Return the saved value with a `StoredTensor` for each tensor; `UnreadableError` if it has other objects."""
         member = self._members[_PICKLE]
         if member.size > _PICKLE_BYTES:
             raise UnreadableError(f"its `{_PICKLE}` has {member.size:,} bytes, more than {_PICKLE_BYTES:,}")
@@ -74,7 +74,7 @@ class Archive:
         return found
 
     def _sizes(self) -> Mapping[str, int]:
-        """The bytes of each storage by its key."""
+        """Return the bytes of each storage by its key."""
         return {
             name.removeprefix(_NUMBERS): member.size
             for name, member in self._members.items()
@@ -82,7 +82,7 @@ class Archive:
         }
 
     def tensor(self, stored: StoredTensor) -> Tensor:
-        """The tensor itself, on the CPU."""
+        """Return the tensor itself, on the CPU."""
         member = self._members[_NUMBERS + stored.key]
         if stored.nbytes == member.size:
             return self._read(member).view(stored.dtype).view(stored.shape)
@@ -100,7 +100,7 @@ class Archive:
             raise UnreadableError(f"its numbers are `{found.decode('ascii', 'replace')}` endian, not {sys.byteorder}")
 
     def _read(self, member: _Member) -> Tensor:
-        """The bytes of a member."""
+        """Return the bytes of a member."""
         self._file.seek(member.header)
         head = self._file.read(_LOCAL.size)
         if len(head) < _LOCAL.size:
@@ -125,13 +125,13 @@ class Archive:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Archive]:
-    """The file at `path`; `UnreadableError` where it is not one of `torch.save`."""
+    """Open the file at `path`; raise `UnreadableError` if `torch.save` did not write it."""
     with _Capped(path) as file:
         yield Archive(file)
 
 
 def _members(file: _Capped) -> dict[str, _Member]:
-    """The parts of the zip file by their names below the one folder of it."""
+    """Return the parts of the zip file by their names below its single folder."""
     try:
         with zipfile.ZipFile(file) as directory:
             found, start = sorted(directory.infolist(), key=lambda info: info.header_offset), directory.start_dir
@@ -160,7 +160,7 @@ def _members(file: _Capped) -> dict[str, _Member]:
 
 
 def _check_memory(values: Any, most: int) -> None:  # Any: as `pickled.parse`
-    """Refuse tensors that have more bytes together than the file has for them, and deep nesting."""
+    """Refuse deep nesting, and tensors with more bytes in total than the file has: views may share one storage."""
     level = [values]
     for _ in range(_MOST_DEPTH):
         level = [part for value in level for part in _parts(value) if isinstance(part, dict | list | tuple)]
@@ -172,7 +172,7 @@ def _check_memory(values: Any, most: int) -> None:  # Any: as `pickled.parse`
 
 
 def stored_tensors(value: Any) -> Iterator[StoredTensor]:  # Any: as `pickled.parse`
-    """The tensors in `value`, which is not nested deeply."""
+    """Yield the tensors in `value`, which is not nested deeply."""
     for part in _parts(value):
         if isinstance(part, StoredTensor):
             yield part

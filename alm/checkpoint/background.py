@@ -1,7 +1,7 @@
-"""Writing checkpoints while training goes on: a copy is taken, and a thread does the rest.
+"""Writes checkpoints while training continues: it takes a copy, and a thread does the rest.
 
-What training waits for is the copy. Serializing, hashing, the disk and removing older checkpoints happen in the
-thread, one checkpoint at a time.
+Training waits only for the copy. Serializing, hashing, writing and removing older checkpoints happen in the thread,
+one checkpoint at a time.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ Full = Callable[[AlmError], object]
 
 
 class HostCopy:
-    """Copies of tensors on the host. Buffers are kept, and the next copy overwrites the one before."""
+    """Copies of tensors on the host. Buffers are reused: the next copy overwrites the one before."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, torch.Tensor] = {}
 
     def of(self, checkpoint: Checkpoint) -> Checkpoint:
-        """`checkpoint` with copies of its tensors: later changes of the originals do not reach it."""
+        """Return `checkpoint` with copies of its tensors: later changes of the originals do not reach it."""
         copied = replace(
             checkpoint, **{name: self._of(getattr(checkpoint, name), name) for name in ("model", "optimizer", "rng")}
         )
-        if torch.cuda.is_available():
+        if torch.cuda.is_available():  # the copies are asynchronous, and the next step changes their sources
             torch.cuda.current_stream().synchronize()
         return copied
 
@@ -64,11 +64,11 @@ class HostCopy:
 class CheckpointWriter:
     """Saves checkpoints of one run, in the background or at once. Use as a context manager.
 
-    `on_saved` is told of each that is on the disk, whole; `on_full` of one that the disk had no room for, which
-    leaves the ones before as they were. Both are called in the caller's thread, as every other error is raised
-    there: by `settle`, or by the next call.
+    `on_saved` is called for each checkpoint that is completely on the disk, `on_full` for one that the disk had no
+    room for, which leaves earlier ones unchanged. Both are called in the caller's thread, where every other error is
+    raised too: by `settle`, or by the next call.
 
-    Leaving the context waits for the one in flight, but gives it up when the run is stopped at once.
+    Leaving the context waits for the checkpoint in flight, but cancels it when the run is stopped at once.
     """
 
     def __init__(self, run: Path, retention: Retention, *, on_saved: Saved, on_full: Full) -> None:
@@ -97,7 +97,7 @@ class CheckpointWriter:
             self._thread.shutdown(wait=True)
 
     def save(self, checkpoint: Checkpoint, *, bits_per_byte: float | None = None) -> None:
-        """Save a copy of `checkpoint` in the background; waits for the one before, and for the copy."""
+        """Save a copy of `checkpoint` in the background; wait for the one before, and for the copy."""
         self.wait()
         copied = self._copy.of(checkpoint)
         self._in_flight = (checkpoint.step, self._thread.submit(self._write, copied, bits_per_byte=bits_per_byte))
@@ -105,9 +105,9 @@ class CheckpointWriter:
     def save_now(
         self, checkpoint: Checkpoint, *, interrupted: bool = False, bits_per_byte: float | None = None
     ) -> Path:
-        """Save `checkpoint` itself and wait for it: for the end of a run, where nothing else goes on.
+        """Save `checkpoint` itself, without a copy, and wait for it: for the end of a run.
 
-        An error of the one in flight does not matter any more, if this one is saved.
+        An error of the one in flight does not matter if this one is saved.
         """
         with contextlib.suppress(AlmError):
             self.wait()
@@ -116,7 +116,7 @@ class CheckpointWriter:
         return path
 
     def has_saved(self, step: int) -> bool:
-        """Whether the newest checkpoint that is through is that of `step`."""
+        """Whether the newest finished checkpoint is that of `step`."""
         return self._saved_step == step
 
     def _tell(self, step: int, path: Path) -> None:
@@ -124,7 +124,7 @@ class CheckpointWriter:
         self._on_saved(step, path)
 
     def settle(self) -> None:
-        """Tell of the checkpoint in flight if it is through, or raise what it ended in; never waits."""
+        """Report the checkpoint in flight if it is finished, or raise its error; never wait."""
         if self._in_flight is not None and self._in_flight[1].done():
             step, future = self._in_flight
             self._in_flight = None
@@ -156,7 +156,7 @@ class CheckpointWriter:
 
 
 class NoWriter(CheckpointWriter):
-    """For a rank that writes no files: takes checkpoints and keeps none."""
+    """Discards checkpoints, for a rank that writes no files."""
 
     def save(self, checkpoint: Checkpoint, *, bits_per_byte: float | None = None) -> None:
         pass

@@ -1,8 +1,8 @@
-"""What a checkpoint holds, and how its files are named.
+"""Contents of a checkpoint, and names of its files.
 
-`ckpt-stepXXXXXX.pt` with `ckpt-stepXXXXXX.json` beside it, written last: only a `.pt` whose `.json`
-is there and agrees is whole. `ckpt-last.pt` is a hard link to the newest, or a copy; so is `ckpt-best.pt`
-to the one with the best score.
+`ckpt-stepXXXXXX.json` is written last: only a `ckpt-stepXXXXXX.pt` with a matching `.json` beside it is
+complete. `ckpt-last.pt` is a hard link to the newest checkpoint, or a copy; `ckpt-best.pt` is one to the
+checkpoint with the best score.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Values = dict[str, Any]  # Any: tensors and the JSON-like values that `weights_o
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything a run needs to go on as if it had never stopped.
+    """Everything a run needs to continue as if it had never stopped.
 
     `step` counts finished optimizer updates, `samples_seen` the sequences trained on. `rng` has one
-    entry a rank. `config` is the run's resolved configuration. `skipped_steps` counts the updates that
-    were left out because something was not finite, `skipped_in_row` those of them just before `step`.
-    `loss_scaler` is there in fp16 (`alm/training/scaling.py`).
+    entry per rank. `config` is the run's resolved configuration. `skipped_steps` counts the updates that
+    were skipped because something was not finite, `skipped_in_row` those of them just before `step`.
+    `loss_scaler` is set in fp16 (`alm/training/scaling.py`).
     """
 
     step: int
@@ -50,29 +50,29 @@ class Checkpoint:
     loss_scaler: dict[str, float] | None = None
 
     def values(self) -> Values:
-        """As a plain dictionary, to be written."""
+        """Return a plain dictionary to write."""
         return {"format": FORMAT, "format_version": FORMAT_VERSION, **vars(self)}
 
 
 def name(step: int, *, interrupted: bool = False) -> str:
-    """File name of the checkpoint of `step`."""
+    """Return the file name of the checkpoint of `step`."""
     return f"ckpt-step{step:06d}{'-interrupt' if interrupted else ''}.pt"
 
 
 def step_of(path: Path) -> int | None:
-    """The step in a numbered checkpoint's name, None for any other name."""
+    """Return the step in a numbered checkpoint's name, None for any other name."""
     match = _NUMBERED.fullmatch(path.name)
     return int(match[1]) if match else None
 
 
 def is_interrupted(path: Path) -> bool:
-    """Whether the checkpoint was saved between two that were due: what is done after its step may be missing."""
+    """Whether the checkpoint was saved early, by a stop or error: the work after its step may be missing."""
     match = _NUMBERED.fullmatch(path.name)
     return match is not None and match[2] is not None
 
 
 def numbered(run: Path) -> list[Path]:
-    """The numbered checkpoints of `run` that have metadata, newest first."""
+    """Return the numbered checkpoints of `run` that have metadata, newest first."""
     files.ensure_published(run)
     found = [path for path in run.glob("ckpt-step*.pt") if step_of(path) is not None]
     whole = [path for path in found if path.with_suffix(".json").is_file()]
@@ -80,5 +80,5 @@ def numbered(run: Path) -> list[Path]:
 
 
 def age(path: Path) -> tuple[int, str]:
-    """What numbered checkpoints are ordered by, oldest first."""
+    """Return the sort key of numbered checkpoints, oldest first."""
     return step_of(path) or 0, path.name

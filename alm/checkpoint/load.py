@@ -1,4 +1,4 @@
-"""Loading a checkpoint: checked by hash, read with bounds, compared with its configuration; it runs no code."""
+"""Loads a checkpoint: checks its hash, reads it with bounds, compares it with its configuration, and runs no code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _TRAIN_HINT = "run `alm pretrain` to make one"
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint file that its metadata vouches for."""
+    """A checkpoint file that matches its metadata."""
 
     path: Path
     step: int
@@ -43,12 +43,13 @@ class Found:
 
 
 def verify(path: Path) -> Found:
-    """`path` as a checkpoint whose bytes are those that were written; `ArtifactError` says what is wrong.
+    """Return the checkpoint at `path` if it has the bytes that were written; raise `ArtifactError` if not.
 
     `ckpt-last.pt` and `ckpt-best.pt` are checked against the metadata of the numbered checkpoints beside them.
     """
     _check_is_file(path)
     promises = list(_promises(path))
+    # Hash only if a size matches: a truncated file is refused at once.
     size = path.stat().st_size
     digest = files.sha256(path) if any(each.bytes == size for each in promises) else None
     for each in promises:
@@ -70,7 +71,7 @@ def _check_is_file(path: Path) -> None:
 
 
 def has_promise(path: Path) -> bool:
-    """Whether metadata beside `path` can vouch for it: a copy in another folder has none."""
+    """Whether there is metadata beside `path` to verify it with: a copy in another folder has none."""
     return bool(_candidates(path))
 
 
@@ -86,18 +87,18 @@ def _promises(path: Path) -> Iterator[CheckpointMetadata]:
         try:
             yield promise(candidate)
         except ArtifactError:
-            if path.name not in LINK_NAMES:  # a link is vouched for by any one of them
+            if path.name not in LINK_NAMES:  # for a link, any one that matches is enough
                 raise
 
 
 def promise(path: Path) -> CheckpointMetadata:
-    """The metadata in `path`; `ArtifactError` when it is no longer what was written, or was written of another file."""
+    """Return the metadata in `path`; raise `ArtifactError` when it was changed, or describes another file."""
     hint = _elsewhere(path.with_suffix(_SUFFIX))
     found = artifacts.read(path, CheckpointMetadata, hint=hint)
     if found.file != path.with_suffix(_SUFFIX).name:
         raise ArtifactError(f"`{path}` is about `{found.file}`, not about the checkpoint beside it", hint=hint)
     if step_of(path.with_suffix(_SUFFIX)) not in (None, found.step):
-        raise ArtifactError(f"`{path}` says `step` is {found.step:,}, and its name says otherwise", hint=hint)
+        raise ArtifactError(f"`{path}` says `step` is {found.step:,}, but its name says another step", hint=hint)
     return found
 
 
@@ -107,9 +108,9 @@ def _elsewhere(path: Path) -> str:
 
 
 def newest(run: Path, *, on_event: Listener = ignore) -> Found | None:
-    """The newest checkpoint of `run` that is whole, None when there is none.
+    """Return the newest complete checkpoint of `run`, None if there is none.
 
-    A damaged one is told and skipped: the one before it is still good.
+    A damaged one is skipped with a warning: the one before it is still good.
     """
     files.ensure_published(run)
     known = sorted((path for path in run.glob("ckpt-step*.pt") if step_of(path) is not None), key=age, reverse=True)
@@ -127,7 +128,7 @@ def newest(run: Path, *, on_event: Listener = ignore) -> Found | None:
 def open_checkpoint(
     path: Path, *, device: torch.device | str = "cpu", with_optimizer: bool = True, on_event: Listener = ignore
 ) -> tuple[Found | None, Checkpoint]:
-    """The checkpoint in `path`, verified, and what vouches for it: None for a copy without metadata, with a warning.
+    """Return the verified `Found` and the checkpoint in `path`; a copy without metadata gets None and a warning.
 
     `ckpt-last.pt` of a run that is training may become another file at any time: then it is read again.
     """
@@ -148,7 +149,7 @@ def open_checkpoint(
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What distinguishes the file that now has this name from another one."""
+    """Return values that distinguish the file that now has this name from another one."""
     try:
         status = path.stat()
     except OSError:
@@ -159,13 +160,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def load_checkpoint(
     path: Path, *, device: torch.device | str = "cpu", step: int | None = None, with_optimizer: bool = True
 ) -> Checkpoint:
-    """The checkpoint in `path`, with tensors on `device`. Verify it first where its bytes matter.
+    """Return the checkpoint in `path`, with tensors on `device`. Verify it first if its bytes matter.
 
     The state of its optimizer, often most of the file, is empty without `with_optimizer`.
 
-    Raises `ArtifactError` for anything but a checkpoint whose fields are of their types and whose weights are those of
-    its configuration, which is known before a tensor is made, and where its step is not the one of its name, of the
-    metadata beside it, or the `step` that was promised.
+    Raises `ArtifactError` unless its fields have their types and its weights match its configuration, which is checked
+    before a tensor is allocated, and its step matches its name, the metadata beside it, and the expected `step`.
     """
     _check_is_file(path)
     try:
@@ -203,7 +203,7 @@ def _step_beside(path: Path) -> int | None:
 
 
 def _check_room(path: Path, values: Values, device: torch.device) -> None:
-    """Refuse tensors that do not fit in memory: a file may be long, and take no room on its disk."""
+    """Refuse tensors that do not fit in memory: a sparse file may be long and take no room on its disk."""
     needed = sum(tensor.nbytes for tensor in stored_tensors(values))
     room = available.memory_bytes() if device.type == "cpu" else None
     if room is not None and needed > room:
@@ -214,7 +214,7 @@ def _check_room(path: Path, values: Values, device: torch.device) -> None:
 
 
 def _made(value: Any, archive: Archive, device: torch.device | str) -> Any:  # Any: what a checkpoint holds
-    """`value` with its tensors."""
+    """Return `value` with its tensors read from `archive`."""
     if isinstance(value, StoredTensor):
         return archive.tensor(value).to(device)
     if isinstance(value, dict):

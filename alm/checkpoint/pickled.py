@@ -1,7 +1,7 @@
-"""What a checkpoint's `data.pkl` says, read without making anything: plain values, and descriptions of tensors.
+"""Reads a checkpoint's `data.pkl` without creating objects: plain values, and descriptions of tensors.
 
 `torch.save` writes a small part of pickle's language, and only that part is read here. Nothing is imported or called,
-no memory is asked for that the bytes do not fill, and every loop has an end, whoever wrote the file.
+memory use is bounded by the bytes of the file, and every loop ends, whoever wrote the file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PROTOCOL = 2
 _MOST_STEPS = 3_000_000  # 1,000 layers with the moments of AdamW need 1.7 million
 _MOST_DIMENSIONS = 8
 _LONGEST_INT = 8  # bytes
-_LONGEST_SHARED = 4  # parts of a tuple that is said once and meant again, such as the betas of an optimizer
+_LONGEST_SHARED = 4  # parts of a tuple that is written once and referred to again, such as the betas of an optimizer
 _DTYPES = {
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,
@@ -34,7 +34,7 @@ _DTYPES = {
 
 
 class UnreadableError(Exception):
-    """Why a file is not a checkpoint, as the end of a sentence."""
+    """Raised when a file is not a checkpoint; its text is the end of a sentence."""
 
 
 class _Call(enum.Enum):
@@ -55,7 +55,7 @@ class _Storage:
 
 @dataclass(frozen=True, repr=False)
 class StoredTensor:
-    """A tensor that is not made yet: it begins `offset` numbers into the member `key`, in C order."""
+    """A tensor that is not read yet: it starts `offset` numbers into the member `key`, in C order."""
 
     key: str
     dtype: torch.dtype
@@ -67,12 +67,12 @@ class StoredTensor:
 
     @property
     def numel(self) -> int:
-        """How many numbers it has."""
+        """Count of its numbers."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """How many bytes they take."""
+        """Size of its numbers in bytes."""
         return self.numel * self.dtype.itemsize
 
 
@@ -80,11 +80,11 @@ _SHARED = (str, int, float, type(None), torch.dtype, _Call, _Storage, StoredTens
 
 
 def parse(data: bytes, members: Mapping[str, int]) -> Any:  # Any: dictionaries, lists, tuples, numbers, text, tensors
-    """The value in `data`. `members` has the bytes of each storage by its key.
+    """Return the value in `data`. `members` has the bytes of each storage by its key.
 
-    Raises `UnreadableError` for anything but plain values, and tensors in C order whose numbers are all there. Lists
-    and dictionaries stand in one place each, so the value is a tree with no more parts than `data` has bytes, or four
-    times as many.
+    Raises `UnreadableError` for anything but plain values, and tensors in C order whose numbers are all present. Each
+    list and dictionary is in one place only, so the value is a tree with at most four times as many parts as `data`
+    has bytes.
     """
     machine = _Machine(data, members)
     try:
@@ -142,7 +142,7 @@ class _Machine:
         }
 
     def run(self) -> Any:  # Any: as `parse`
-        """The value that is on the stack at the end."""
+        """Return the value on the stack at the end."""
         actions, data = self._actions, self._data
         for _ in range(_MOST_STEPS):
             code = data[self.place]
@@ -220,7 +220,7 @@ class _Machine:
     def _push_kept(self, index: int) -> None:
         value = self._memo[index]
         is_small = type(value) is tuple and len(value) <= _LONGEST_SHARED
-        # A list within itself has no end, and one in two places can stand for more than any memory holds.
+        # A list that contains itself has no end, and one in two places can expand to more than any memory holds.
         if not all(isinstance(part, _SHARED) for part in (value if is_small else (value,))):
             raise UnreadableError("it has the same list or dictionary in two places")
         self._stack.append(value)
@@ -282,7 +282,7 @@ def _are_sizes(values: tuple[Any, ...]) -> bool:
 
 
 def _is_in_order(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Whether numbers lie in C order, each once; the strides of one row, or of nothing, do not matter."""
+    """Whether numbers lie in C order, each once; strides do not matter in dimensions of size 1 or empty tensors."""
     if len(shape) != len(strides):
         return False
     expected = 1

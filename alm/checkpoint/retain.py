@@ -1,6 +1,7 @@
-"""Which checkpoints stay, and what `ckpt-last.pt` and `ckpt-best.pt` are: a function of the promises in the folder.
+"""Decides which checkpoints are kept and which ones `ckpt-last.pt` and `ckpt-best.pt` link to.
 
-Saving, reconciling and setting aside all end in one `files.publish`, so that links, removals and rows change together.
+Both are a function of the metadata in the folder, so that a kill at any instant can be repaired from the folder alone.
+Saving, reconciling and setting aside all end in one `files.publish`: links, removals and rows change together.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ Known = dict[Path, CheckpointMetadata]
 
 @dataclass(frozen=True)
 class Retention:
-    """The newest `last`, those whose step is a multiple of `every`, and with `best` the one that scored best."""
+    """Rule to keep the newest `last`, those whose step is a multiple of `every`, and with `best` the one that scored
+    best.
+    """
 
     last: int
     every: int | None = None
@@ -38,7 +41,7 @@ class Retention:
         return self.every is not None and step is not None and step % self.every == 0
 
     def kept(self, known: Known) -> set[Path]:
-        """Those of `known` that stay."""
+        """Return those of `known` that are kept."""
         newest_first = sorted(known, key=age, reverse=True)
         kept = {*newest_first[: self.last], *(path for path in known if self.is_permanent(path))}
         found = best_of(known) if self.best else None
@@ -46,7 +49,7 @@ class Retention:
 
 
 def whole_in(run: Path) -> Known:
-    """The numbered checkpoints of `run` that have the promised size: hashing all at every save would be too slow."""
+    """Return the numbered checkpoints of `run` with the recorded size: hashing all at every save would be too slow."""
     return {path: found for path in numbered(run) if (found := _looks_whole(path))}
 
 
@@ -59,29 +62,29 @@ def _looks_whole(path: Path) -> CheckpointMetadata | None:
 
 
 def best_of(known: Known) -> Path | None:
-    """The one with the lowest bits per byte; the oldest of equals."""
+    """Return the one with the lowest bits per byte, the oldest of equals."""
     scores = {path: known[path].bits_per_byte for path in sorted(known, key=age)}
     scored = {path: score for path, score in scores.items() if score is not None}
     return min(scored, key=lambda path: scored[path]) if scored else None
 
 
 def surplus(run: Path, known: Known, retention: Retention) -> list[str]:
-    """The files of `run` that go when `retention` keeps what it keeps of `known`.
+    """Return the files of `run` to remove when `retention` is applied to `known`.
 
-    A checkpoint that is visibly damaged does not count as one of the last, so that the one it should have replaced
-    stays; it goes as soon as there is a complete one.
+    A visibly damaged checkpoint does not count as one of the last, so that the one it should have replaced stays; it is
+    removed as soon as there is a complete one.
     """
     kept = retention.kept(known)
     gone = [path for path in numbered(run) if path not in kept] if kept else []
-    # Another name for one that goes would have no metadata to vouch for it.
+    # A link to a removed checkpoint would have no metadata to verify it with.
     names = [BEST_NAME] if not retention.best and any(_is(run / BEST_NAME, path) for path in gone) else []
     return [*names, *(name for path in gone for name in (path.name, path.with_suffix(".json").name))]
 
 
 def reconcile(run: Path, retention: Retention) -> bool:
-    """Make `run` hold what its complete checkpoints imply under `retention`; whether anything was to be done.
+    """Make links and checkpoints of `run` match `retention`; return whether anything changed.
 
-    Hold the lock of the run.
+    The caller holds the lock of the run.
     """
     files.ensure_published(run)
     known = whole_in(run)
@@ -100,14 +103,14 @@ def reconcile(run: Path, retention: Retention) -> bool:
 
 
 def links(known: Known, retention: Retention) -> dict[str, Path]:
-    """What `ckpt-last.pt`, and with `retention.best` `ckpt-best.pt`, are other names for."""
+    """Return the targets of `ckpt-last.pt` and, with `retention.best`, of `ckpt-best.pt`."""
     wanted = {LAST_NAME: max(known, key=age)} if known else {}
     found = best_of(known) if retention.best else None
     return wanted if found is None else wanted | {BEST_NAME: found}
 
 
 def _is(link: Path, path: Path) -> bool:
-    """Whether `link` is `path` by another name, or a copy of it."""
+    """Whether `link` is another name for `path`, or a copy of it."""
     if not (link.is_file() and path.is_file()):
         return False
     if link.samefile(path):
@@ -116,7 +119,7 @@ def _is(link: Path, path: Path) -> bool:
 
 
 def point_at(path: Path, link: Path) -> None:
-    """Make `link`, which does not exist, a hard link to `path`, or a copy where the file system has no links."""
+    """Make `link`, which does not exist, a hard link to `path`, or a copy if the file system has no links."""
     with files.explained(link):
         try:
             os.link(path, link)
@@ -128,11 +131,11 @@ def point_at(path: Path, link: Path) -> None:
 
 
 def rewind(run: Path, *, step: int, rows: Mapping[str, tuple[bytes, bytes]]) -> Path | None:
-    """Take `run` back to `step`: later checkpoints move into a folder of their own. Returns it, None without any.
+    """Take `run` back to `step`: move later checkpoints into a new folder. Return it, None if there are none.
 
-    `rows` has for the name of each file of rows that changes what stays in it, and what goes: into that folder too, or
-    for good where there is no later checkpoint, since the same rows are made again. `ckpt-last.pt` and
-    `ckpt-best.pt` then are those that stay. All of it happens at one instant: nothing is lost by a kill.
+    `rows` has, by the name of each file of rows that changes, the rows that stay and those that go: into that folder
+    too, or for good if there is no later checkpoint, since training makes the same rows again. `ckpt-last.pt` and
+    `ckpt-best.pt` then link to checkpoints that stay. All of it is atomic: a kill loses nothing.
     """
     known = whole_in(run)
     later = [path for path in numbered(run) if (step_of(path) or 0) > step]
@@ -144,7 +147,7 @@ def rewind(run: Path, *, step: int, rows: Mapping[str, tuple[bytes, bytes]]) -> 
         wanted = links(staying, Retention(last=1, best=(run / BEST_NAME).is_file()))
         for link, path in wanted.items() if later else ():
             point_at(path, stage / link)
-        for path in later:  # by two names for a moment, so that at no instant metadata is without its file
+        for path in later:  # under two names for a moment: metadata must never be without its file
             if path.is_file():
                 with files.explained(folder):
                     (stage / folder.name).mkdir(exist_ok=True)
@@ -166,7 +169,7 @@ def rewind(run: Path, *, step: int, rows: Mapping[str, tuple[bytes, bytes]]) -> 
 
 
 def free_folder(run: Path) -> Path:
-    """A folder `set-aside-N` of `run` that does not exist yet."""
+    """Return a folder `set-aside-N` of `run` that does not exist yet."""
     number = 1
     while (run / f"{_ASIDE}-{number}").exists():
         number += 1

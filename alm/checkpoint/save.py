@@ -1,4 +1,4 @@
-"""Writing a checkpoint so that a kill at any instant leaves the one before in place."""
+"""Writes a checkpoint so that a kill at any instant leaves the one before in place."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def save_checkpoint(
     bits_per_byte: float | None = None,
     is_cancelled: Callable[[], bool] = _NEVER,
 ) -> Path:
-    """Write `checkpoint` into `run`; the path of the numbered file. Hold the lock of the run.
+    """Write `checkpoint` into `run` and return the path of the numbered file. The caller holds the lock of the run.
 
-    At one instant it is there with its metadata, `ckpt-last.pt` is another name for it, and what `retention` does not
-    keep is gone; without `retention` all stay.
+    The checkpoint, its metadata and `ckpt-last.pt` appear atomically, together with the removal of checkpoints that
+    `retention` does not keep; without `retention` all are kept.
 
-    Raises `AlmError` when it cannot be written, or soon after `is_cancelled` says so; nothing half-written stays.
+    Raises `AlmError` when it cannot be written, or soon after `is_cancelled` returns true; no half-written file stays.
     """
     path = run / name(checkpoint.step, interrupted=interrupted)
     promise_name = path.with_suffix(".json").name
     with files.staging(run, STAGING) as stage:
         with files.explained(path), (stage / path.name).open("wb") as file:
-            written = _Hashing(file, is_cancelled)
+            written = _Hashing(file, is_cancelled)  # hashed while written, so that it need not be read again
             _serialize(checkpoint, written)
         metadata = CheckpointMetadata(
             file=path.name,
@@ -56,12 +56,13 @@ def save_checkpoint(
         for link, target in links(known, retention or _ALL).items():
             point_at(stage / path.name if target == path else target, stage / link)
         gone = surplus(run, known, retention) if retention is not None else []
+        # Metadata last, then the links: a checkpoint with metadata is complete, and a link never points to less.
         files.publish(stage, run, last=promise_name, follows=LINK_NAMES, outdated=gone)
     return path
 
 
 def _serialize(checkpoint: Checkpoint, target: _Hashing) -> None:
-    """torch.save, with the operating system's own error when a write fails: torch tells only of its position."""
+    """Call `torch.save`, and raise the operating system's error when a write fails: torch reports only a position."""
     try:
         torch.save(checkpoint.values(), cast("BinaryIO", target))
     except RuntimeError as error:
@@ -69,7 +70,7 @@ def _serialize(checkpoint: Checkpoint, target: _Hashing) -> None:
 
 
 class _Hashing(io.RawIOBase):
-    """Writes through, hashes and counts what passes, and keeps the fault that a write ended in."""
+    """Writes to a file, hashes and counts the bytes, and keeps the error of a failed write."""
 
     def __init__(self, file: BinaryIO, is_cancelled: Callable[[], bool]) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""What the fields of a checkpoint may be, and that its weights are those of its configuration."""
+"""Checks the fields of a checkpoint, and that its weights match its configuration."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _LossScale(Config):
 
 
 class CheckpointFields(Config):
-    """The fields of `Checkpoint` with tensors that are not made yet. Others, of a later alm, are left out."""
+    """The fields of `Checkpoint` with tensors that are not read yet. Unknown fields, of a later alm, are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -55,7 +55,7 @@ class CheckpointFields(Config):
 
 
 def check(values: dict[str, Any]) -> None:  # Any: as `pickled.parse`
-    """Raise `UnreadableError` where the fields of a checkpoint are not what they should be."""
+    """Raise `UnreadableError` if the fields of a checkpoint are not valid."""
     try:
         found = CheckpointFields.model_validate(values)
     except ValidationError as error:
@@ -68,7 +68,7 @@ def check(values: dict[str, Any]) -> None:  # Any: as `pickled.parse`
 
 
 def model_of(config: dict[str, Any]) -> ModelConfig:  # Any: plain values
-    """The model that the configuration of a checkpoint describes."""
+    """Return the model that the configuration of a checkpoint describes."""
     if not isinstance(config.get("model"), dict):
         raise UnreadableError(f"`config.model` is {reprlib.repr(config.get('model'))}, not a mapping")
     try:
@@ -96,7 +96,7 @@ def _check_random(ranks: list[_Tensors]) -> None:
 
 
 def _check_config(value: Any, place: str) -> None:  # Any: plain values
-    """Refuse what no YAML or JSON of a configuration holds."""
+    """Refuse values that the YAML or JSON of a configuration cannot hold."""
     if isinstance(value, StoredTensor):
         raise UnreadableError(f"`{place}` is a tensor")
     if isinstance(value, float) and not math.isfinite(value):

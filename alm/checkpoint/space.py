@@ -1,4 +1,4 @@
-"""Whether the disk has room for the checkpoints to come, asked before a step is spent."""
+"""Checks that the disk has room for the checkpoints to come, before a step is spent."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from alm.events import Listener, Warned, ignore
 def check_space(
     run: Path, retention: Retention, *, checkpoint_bytes: int, saves: int, permanent: int, on_event: Listener = ignore
 ) -> None:
-    """Raise `AlmError` when the next checkpoints of `run` do not fit beside what is there.
+    """Raise `AlmError` when the next checkpoints of `run` do not fit on the disk.
 
-    The next is written before the oldest goes, so one more than `retention` keeps must fit, or as many as there
-    will be `saves`. `permanent` ones, which are kept for ever, are only warned of: there is time to make room.
+    The next is written before the oldest is removed, so one more than `retention` keeps must fit, or as many as there
+    will be `saves`. `permanent` ones, which are never removed, only cause a warning: there is time to make room.
     """
     there = sum(not retention.is_permanent(path) for path in numbered(run))
     rolling = max(1, min(saves, retention.last + retention.best + 1 - there))

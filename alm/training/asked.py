@@ -1,7 +1,7 @@
-"""What was asked for where the machine decided otherwise, so that the same command goes on with what was decided.
+"""Requested settings that the machine replaced, so that the same command resumes with the replaced values.
 
-A budget chooses steps, and what else is counted in them, when a run begins; full memory cuts micro-batches at any time.
-Whoever types the same command again asks for what was asked for then, and means the run as it is.
+A budget chooses the number of steps, and settings counted in steps, when a run starts; full memory shrinks
+micro-batches at any time. The same command typed again requests the original values, and means the run as it is now.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from alm.artifacts import AskedValue, Values
 from alm.training.config import RunConfig, checked
 
 STEPS = "training.max_steps"
-# What `alm.training.budget.fitted` chooses.
+# Settings that `alm.training.budget.fitted` chooses.
 OF_A_BUDGET = (
     STEPS,
     "training.checkpoint_interval",
@@ -25,37 +25,37 @@ OF_A_BUDGET = (
     "scheduler.warmup_steps",
     "scheduler.total_steps",
 )
-# One says nothing without the other.
+# Always compared and replaced together: only their product is fixed.
 OF_MEMORY = ("training.micro_batch_size", "training.gradient_accumulation")
 
 Asked = Mapping[str, AskedValue]
 
 
 def asked_of(config: RunConfig) -> Asked:
-    """All that `config` asks for and the machine may decide otherwise."""
+    """Return all settings that `config` requests and the machine may replace."""
     values = _flat(config)
     return {key: values[key] for key in (*OF_A_BUDGET, *OF_MEMORY) if key in values}
 
 
 def differing(asked: Asked, config: RunConfig) -> Asked:
-    """Those of `asked` that `config` has otherwise: what is worth noting."""
+    """Return those of `asked` that differ from `config`: only these are worth recording."""
     values = _flat(config)
     return {key: value for key, value in asked.items() if key in values and values[key] != value}
 
 
 def overrides(asked: Asked, *, has_budget: bool) -> list[str]:
-    """What makes a run's own configuration that which a command without files asked for: `key=value`, as for `--set`.
+    """Return the `key=value` overrides, as for `--set`, that turn a run's own configuration into the requested one.
 
-    What a budget chose is taken back only for another one.
+    The choices of a budget are taken back only for another budget.
     """
     keys = (*OF_MEMORY, *(OF_A_BUDGET if has_budget else ()))
     return [f"{key}={'null' if asked[key] is None else asked[key]}" for key in keys if key in asked]
 
 
 def kept(wanted: RunConfig, own: RunConfig, asked: Asked, *, has_budget: bool) -> RunConfig:
-    """`wanted` for a run that is configured as `own`, with what was decided wherever it asks for the same as before.
+    """Return `wanted` for a run configured as `own`, with replaced values wherever the request is the same as before.
 
-    With a budget steps stay in any case: they are not asked for. Anything else is a change.
+    With a budget the steps always stay: they are not requested. Any other difference is a change.
     """
     now, before = _flat(wanted), _flat(own)
     decided: dict[str, AskedValue] = {}
@@ -68,7 +68,7 @@ def kept(wanted: RunConfig, own: RunConfig, asked: Asked, *, has_budget: bool) -
 
 
 def still_asked(wanted: RunConfig, own: RunConfig, asked: Asked) -> Asked:
-    """What is asked for after a run of `own` was gone on with as `wanted`, which `kept` has made."""
+    """Return the requested settings after a run of `own` is resumed as `wanted`, which `kept` returned."""
     before = _flat(own)
     return {
         key: asked.get(key, value) if value == before.get(key) else value for key, value in asked_of(wanted).items()

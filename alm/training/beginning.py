@@ -1,4 +1,4 @@
-"""What is done before the next step of a run: its state, its folder, and whether its owner and the disk are ready."""
+"""Preparations for the next step of a run: its state, its folder, warnings, and room on the disk."""
 
 from __future__ import annotations
 
@@ -30,19 +30,20 @@ MORE_TEXT = "train for fewer steps with `--set training.max_steps=...`, or prepa
 
 
 def state_of(job: Job, found: Found | None) -> TrainState:
-    """The state to train on from: that of the checkpoint, or a new one, with initial weights if it has some.
+    """Return the state to train from: that of the checkpoint, or a new one, with initial weights if there are any.
 
     Later checkpoints and metrics are set aside.
     """
     try:
         state = fresh(job.config, job.choice, job.world, seq_len=job.packed.metadata.seq_len)
         if found is None:
-            # Nothing draws from it yet, but checkpoints hold it: by itself PyTorch begins with another one each time.
+            # Nothing draws from this generator yet, but checkpoints hold its state, and PyTorch's default is a new one
+            # in each process: without a seed, equal runs would have different checkpoints.
             torch.manual_seed(job.config.training.seed)
             if job.initial is not None:
                 fill_(state.model, job.initial)
         else:
-            # Ranks that need only a part of it have no room for all of it on their device.
+            # On the CPU for several ranks: with fsdp a device may have room only for its part.
             device_ = "cpu" if job.world.size > 1 else job.choice.device
             checkpoint = load_checkpoint(found.path, device=device_, step=found.step)
             _check_same_bits(checkpoint, job)
@@ -73,7 +74,7 @@ def _metadata(job: Job) -> RunMetadata:
 
 
 def _make_ready(job: Job, found: Found | None) -> None:
-    """Make the run's folder what it has to be before the next step."""
+    """Bring the run's folder into its state before the next step."""
     step = 0 if found is None else found.step
     if not run.exists(job.out):
         run.begin(job.out, job.config, _metadata(job), tokenizer=job.packed.tokenizer_path)
@@ -89,7 +90,7 @@ def _make_ready(job: Job, found: Found | None) -> None:
 
 
 def write_config(job: Job) -> None:
-    """Make the run's folder say how it is configured now, and what was asked for where that differs."""
+    """Write the current configuration to the run's folder, and the requested settings that differ from it."""
     run.rewrite(job.out, job.config, differing(job.asked, job.config))
 
 
@@ -106,7 +107,7 @@ def _check_same_bits(checkpoint: Checkpoint, job: Job) -> None:
 
 
 def warn(job: Job, streams: Streams) -> None:
-    """Tell what the run will do that its owner may not mean."""
+    """Warn about settings with effects that the user may not expect."""
     warmup = warmup_steps(job.config.scheduler, max_steps=job.config.training.max_steps)
     if warmup >= job.config.training.max_steps:
         job.on_event(Warned(f"the run ends within its warm-up of {warmup} steps", "--set scheduler.warmup_steps=..."))
@@ -118,7 +119,7 @@ def warn(job: Job, streams: Streams) -> None:
 
 
 def warn_of_repeats(job: Job, streams: Streams) -> None:
-    """Tell which text the run will see so often that it teaches little."""
+    """Warn about text that the run repeats so often that it teaches little."""
     for name, seen in epochs(job.config, planned(job.config, streams.train).mixture).items():
         if seen > MANY_EPOCHS:
             text = f"the text of `{name}`" if name != ALL else "the text"
@@ -126,13 +127,13 @@ def warn_of_repeats(job: Job, streams: Streams) -> None:
 
 
 def epochs(config: RunConfig, mixture: Mixture) -> dict[str, float]:
-    """How often the run goes through each source; through everything, where sources are not weighted."""
+    """Return the number of passes through each source, or through all text if sources are not weighted."""
     sequences = config.training.sequences_per_step * config.training.max_steps
     return {name or ALL: round(seen, 3) for name, seen in mixture.epochs(sequences).items()}
 
 
 def check_room(job: Job, state: TrainState, found: Found | None) -> None:
-    """Room for the checkpoints to come."""
+    """Check that the disk has room for the checkpoints to come."""
     training = job.config.training
     left = training.max_steps - state.step
     check_space(

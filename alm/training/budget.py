@@ -1,4 +1,4 @@
-"""From a time to a run: how many steps it allows, and what size of model is worth training in it."""
+"""Converts a time into a run: the number of steps, and the size of model that is worth training."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from alm.training.config import TRAIN_SECTIONS, RunConfig, checked
 from alm.training.costs import Costs, times
 from alm.training.sizes import ladder
 
-# Of the time. What is left is for steps.
+# Largest shares of the time. The rest is for steps.
 VALIDATION_SHARE, SAMPLES_SHARE, SAVING_SHARE = 0.1, 0.1, 0.05
-# However long a run is, a crash should not cost more.
+# A crash should cost no more than this, however long the run.
 MOST_SECONDS_BETWEEN_CHECKPOINTS = 1800.0
 FEWEST_VALIDATION_BYTES = 20_000
 FEWEST_LOG_LINES = 20
 
 
 class TooShortError(ConfigError):
-    """A time that allows no step."""
+    """Raised for a time that is too short for one step."""
 
 
 def fitted(config: RunConfig, costs: Costs, *, seconds: float) -> RunConfig:
-    """`config` with as many steps as `seconds` allow, and everything else that is counted in steps in proportion.
+    """Return `config` with as many steps as `seconds` allow, and everything else counted in steps in proportion.
 
-    What happens between steps keeps its number, as long as it takes no more than its share of the time: first it
-    happens less often, then less text is scored. Checkpoints come at least every half hour. Raises `TooShortError`
-    where not one step fits.
+    Validations, samples and checkpoints keep their number as long as they take no more than their share of the time:
+    first they become fewer, then less text is scored. Checkpoints come at least every half hour. Raises
+    `TooShortError` if not one step fits.
     """
     if seconds <= 0:
         raise TooShortError(
@@ -53,7 +53,7 @@ def fitted(config: RunConfig, costs: Costs, *, seconds: float) -> RunConfig:
         ),
     }
     pauses = sum(number[name] * getattr(costs, name) for name in number)
-    # Half of what a configuration may have: the run may become longer.
+    # Half of the largest number allowed: the run may become longer (`timekeeper.py`).
     steps = min(math.floor((seconds - costs.start - pauses) / costs.step), MANY // 2)
     if steps < 1:
         raise TooShortError(
@@ -66,12 +66,12 @@ def fitted(config: RunConfig, costs: Costs, *, seconds: float) -> RunConfig:
 
 
 def _affordable(number: int, each: float, seconds: float) -> int:
-    """How many of `number` fit into `seconds`; one at least, if there are any."""
+    """Return how many of `number` fit into `seconds`, at least one if there are any."""
     return min(number, max(1, int(seconds / each))) if each else number
 
 
 def _text_scored(config: RunConfig, costs: Costs, seconds: float) -> float:
-    """The share of the held-out text that is scored so that a single validation takes no more than its share."""
+    """Return the share of the held-out text with which one validation takes no more than its share of the time."""
     if costs.validation <= VALIDATION_SHARE * seconds:
         return 1.0
     least = min(1.0, FEWEST_VALIDATION_BYTES / config.validation.bytes)
@@ -97,19 +97,19 @@ def _with_steps(config: RunConfig, steps: int, number: Mapping[str, int], *, val
     return checked(values)
 
 
-# Hoffmann et al. 2022, "Training Compute-Optimal Large Language Models", section 3: about 20 tokens for each
-# parameter, from 6e18 FLOPs on, the smallest compute they trained with.
+# Hoffmann et al. 2022, "Training Compute-Optimal Large Language Models", section 3: about 20 tokens per parameter,
+# from 6e18 FLOPs on, their smallest compute.
 TOKENS_PER_PARAMETER = 20
 _HOFFMANN_FLOPS = 6e18
-# What did best here at a millionth of that (docs/benchmarks.md, quickstart and time to quality): the
-# text of a few minutes on a CPU is not enough to learn its words from, and a wider model learns them from fewer.
+# The best ratio measured here at a millionth of that compute (docs/benchmarks.md, quickstart and time to quality):
+# the text of a few minutes on a CPU is not enough to learn its words, and a wider model learns them from fewer tokens.
 _MEASURED_FLOPS, _MEASURED_RATIO = 6.4e12, 0.45
-# Li et al. 2025, "Predictable Scale: Part I", arXiv:2503.04715, section 1: batch ~ D^0.571. The factor goes through
-# what was measured here, where steps of 1,024 and of 2,048 tokens were equally good (docs/benchmarks.md).
+# Li et al. 2025, "Predictable Scale: Part I", arXiv:2503.04715, section 1: batch ~ D^0.571. The factor comes from
+# measurements here, where steps of 1,024 and of 2,048 tokens were equally good (docs/benchmarks.md).
 _MEASURED_TOKENS, _MEASURED_BATCH, _BATCH_POWER = 0.41e6, 1024, 0.571
-# Tables of embeddings that were best have about a quarter of the parameters of the layers (docs/vocabulary.md).
+# The best embedding tables have about a quarter of the parameters of the layers (docs/vocabulary.md).
 _LAYERS_PER_TABLE = 4
-# A token has to be met now and then: a rule of thumb.
+# A token must occur now and then to be learned: a rule of thumb.
 _TEXT_BYTES_PER_TOKEN_ID = 1000
 LEAST_VOCABULARY, MOST_VOCABULARY = 512, 65536
 BYTES_PER_TOKEN = 4.0
@@ -121,15 +121,15 @@ MOST_MICRO_BATCH_TOKENS = 16_384
 TRAIN_PRESET = "train"
 
 Rate = Callable[[ModelConfig, int], float]
-"""Tokens a second of training a model with sequences of some length."""
+"""Tokens per second of training a model with sequences of a given length."""
 Fits = Callable[[ModelConfig, int, int], bool]
-"""Whether micro-batches of so many sequences of so many tokens fit into memory."""
+"""Whether micro-batches of (sequences, tokens) of a model fit into memory."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A run worth its time. `config` has everything; `overrides` is what differs from the presets but for what is
-    counted in steps, for `--set` beside `--budget`.
+    """A run worth its time. `config` is complete; `overrides` are its differences from the presets, without settings
+    counted in steps, for `--set` together with `--budget`.
     """
 
     preset: str
@@ -149,11 +149,11 @@ def propose(
     seq_len: int | None = None,
     fits: Fits = lambda model, sequences, tokens: True,
 ) -> Proposal:
-    """The largest of `models` that gets enough tokens in `seconds`, with its vocabulary and its batch.
+    """Return the largest of `models` that gets enough tokens in `seconds`, with its vocabulary and its batch.
 
-    Rates are those of the preset `train`, which were measured. `vocab_size` and `seq_len` are those of packed data;
-    absent they are chosen too. `text_bytes` limits what can be learned. The number of steps is from `tokens_per_second`
-    alone: `fitted` makes it exact.
+    Learning rates are those of the preset `train`, which were measured. `vocab_size` and `seq_len` are those of packed
+    data; absent, they are chosen too. `text_bytes` limits what can be learned. The number of steps follows from
+    `tokens_per_second` alone: `fitted` makes it exact.
     """
     best: Proposal | None = None
     for name, shape in (models or ladder()).items():
@@ -176,9 +176,9 @@ def propose(
 
 
 def tokens_per_parameter(flops: float) -> float:
-    """How many tokens for each parameter are best spent with so many FLOPs: a power law through two points.
+    """Return the best number of tokens per parameter for this many FLOPs, from a power law through two points.
 
-    Hoffmann's law above, less below, down to what was measured here.
+    It is Hoffmann's constant above its range, and below it falls through the ratio measured here.
     """
     power: float = math.log(TOKENS_PER_PARAMETER / _MEASURED_RATIO) / math.log(_HOFFMANN_FLOPS / _MEASURED_FLOPS)
     share: float = (flops / _HOFFMANN_FLOPS) ** power
@@ -186,7 +186,9 @@ def tokens_per_parameter(flops: float) -> float:
 
 
 def vocabulary_for(shape: ModelConfig, text_bytes: int | None = None) -> int:
-    """A power of two: the table has about a quarter of what the layers have, and the text shows each token."""
+    """Return a power of two for which the table has about a quarter of the parameters of the layers, and the text is
+    long enough to show each token.
+    """
     layers = _layers(shape.with_vocab_size(LEAST_VOCABULARY))
     wanted: int = 2 ** round(math.log2(layers / _LAYERS_PER_TABLE / shape.d_model))
     if text_bytes is not None:
@@ -195,7 +197,7 @@ def vocabulary_for(shape: ModelConfig, text_bytes: int | None = None) -> int:
 
 
 def sequence_for(shape: ModelConfig) -> int:
-    """Tokens of a training sequence: half of what the model can read."""
+    """Return the tokens of a training sequence: half of the model's context."""
     return max(1, shape.max_position_embeddings // 2)
 
 

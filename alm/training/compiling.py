@@ -1,4 +1,4 @@
-"""Whether `torch.compile` pays, found out on the device: it depends on the model, the GPU and PyTorch's version."""
+"""Decides by measuring whether `torch.compile` pays: it depends on the model, the GPU and PyTorch's version."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from alm.training.config import RunConfig
 from alm.training.rehearsal import let_go
 
 _WARM_UP, _STEPS = 3, 5
-# What a compiled model gains must be worth the time that compiling takes at every start.
+# A smaller gain is not worth the time that compiling takes at every start.
 MIN_SPEEDUP = 1.05
 
 Forward = Callable[[Tensor], Tensor]
@@ -26,7 +26,7 @@ Forward = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Trial:
-    """Seconds of a micro-batch, forward and backward, with and without compiling; None where it did not work."""
+    """Seconds of a micro-batch, forward and backward, with and without compiling; None if compiling did not work."""
 
     plain: float | None = None
     compiled: float | None = None
@@ -39,7 +39,7 @@ class Trial:
 
     @property
     def share(self) -> float:
-        """What is left of a micro-batch's time by the better of both."""
+        """Time of a micro-batch with the better choice, as a share of the time without compiling."""
         return self.compiled / self.plain if self.pays and self.plain and self.compiled else 1.0
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ class Trial:
 
 
 def settled(config: RunConfig, choice: Choice, *, seq_len: int, on_event: Listener) -> bool:
-    """`training.compile` as true or false; `auto` is tried where it may pay, which a CPU is not."""
+    """Return `training.compile` as true or false; `auto` is measured, except on a CPU, where it is off."""
     if config.training.compile != "auto":
         return config.training.compile
     trial = tried(config, choice, seq_len=seq_len, on_event=on_event)
@@ -57,7 +57,7 @@ def settled(config: RunConfig, choice: Choice, *, seq_len: int, on_event: Listen
 
 
 def tried(config: RunConfig, choice: Choice, *, seq_len: int, on_event: Listener) -> Trial | None:
-    """Both ways, in micro-batches as in the run, where `training.compile` leaves it open and it may pay."""
+    """Time micro-batches of the run both ways; None unless `training.compile` is `auto` on an accelerator."""
     if config.training.compile != "auto" or choice.device.type == "cpu":
         return None
     trial = _trial(config, choice, seq_len)
@@ -66,19 +66,19 @@ def tried(config: RunConfig, choice: Choice, *, seq_len: int, on_event: Listener
 
 
 def _trial(config: RunConfig, choice: Choice, seq_len: int) -> Trial:
-    """With fewer sequences where memory is full: a run is cut as well, and wants to know then, too."""
+    """Run the trial, with fewer sequences while memory is full: a run then shrinks its micro-batches as well."""
     devices = [choice.device] if choice.device.type == "cuda" else []
     size = config.training.micro_batch_size
     while True:
         try:
             with torch.random.fork_rng(devices):  # dropout draws
                 found = _timed(config, choice, (size, seq_len))
-        except RuntimeError as error:  # a compiler is missing, or memory, or an operation is not known to it
+        except RuntimeError as error:  # no compiler, too little memory, or an operation that it does not support
             found = Trial(trouble=shown.reason(error)[:200])
             is_full = is_out_of_memory(error)
         else:
             is_full = False
-        let_go(choice.device)
+        let_go(choice.device)  # outside `except`: the traceback refers to the model
         if not is_full or size == 1:
             return found
         size //= 2
@@ -94,7 +94,7 @@ def _timed(config: RunConfig, choice: Choice, shape: tuple[int, int]) -> Trial:
 
 
 def _seconds(forward: Forward, model: Transformer, ids: Tensor, choice: Choice) -> float:
-    """Of a forward and backward pass, when all is warm."""
+    """Return the seconds of a forward and backward pass, after warming up."""
     for number in range(_WARM_UP + _STEPS):
         if number == _WARM_UP:
             wait_for(choice.device)

@@ -1,4 +1,4 @@
-"""What a run costs in time, by what it is spent on."""
+"""Time that a run takes, by part."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from alm.training.fit import checkpoint_bytes
 from alm.training.rehearsal import Rates
 from alm.training.samples import AUTO_PROMPTS, sample_steps
 
-# Copying, serializing, hashing and writing together, and what even the smallest checkpoint takes (docs/benchmarks.md).
+# Copying, serializing, hashing and writing together, and the fixed time of each checkpoint (docs/benchmarks.md).
 SAVING_BYTES_PER_SECOND, SAVING_SECONDS = 300e6, 0.05
-# From a measurement to the first step: the model, the files of a run, the rows to score.
+# From the measurement to the first step: building the model, writing the run's files, choosing the rows to score.
 START_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of a run's start, and of each step, validation, set of samples and checkpoint; 0 of what it has not."""
+    """Seconds of a run's start, and of each step, validation, set of samples and checkpoint; 0 for parts it lacks."""
 
     start: float
     step: float
@@ -26,7 +26,7 @@ class Costs:
     saving: float
 
     def of(self, config: RunConfig) -> dict[str, float]:
-        """Seconds of a run with this configuration, by what they are spent on."""
+        """Return the seconds of a run with this configuration, by part."""
         number = times(config)
         return {
             "start": self.start,
@@ -38,7 +38,7 @@ class Costs:
 
 
 def times(config: RunConfig, *, after: int = 0) -> dict[str, int]:
-    """How often a run does what it does between steps, once step `after` and what follows it are done."""
+    """Return how many validations, checkpoints and samples remain once step `after` and its own are done."""
     steps = config.training.max_steps
     sampled = sample_steps(steps, config.samples.count) if config.samples.prompts else ()
     return {
@@ -49,7 +49,7 @@ def times(config: RunConfig, *, after: int = 0) -> dict[str, int]:
 
 
 def times_left(interval: int, steps: int, after: int) -> int:
-    """How often something comes after a step that is due every `interval` of so many steps, and at the last one.
+    """Return how often something is still due after step `after`, if it is due every `interval` steps and at the last.
 
     >>> times_left(40, 100, after=40)
     2
@@ -58,10 +58,10 @@ def times_left(interval: int, steps: int, after: int) -> int:
 
 
 def costs(config: RunConfig, rates: Rates, *, validation_sequences: int, start: float, ranks: int = 1) -> Costs:
-    """The `Costs` at the measured `rates`; a validation scores so many sequences, shared by the ranks."""
+    """Return the `Costs` at the measured `rates`; ranks share the `validation_sequences` that a validation scores."""
     training, samples = config.training, config.samples
     prompts = AUTO_PROMPTS if samples.prompts == "auto" else len(samples.prompts)
-    # A prompt is read in one go, which takes about as long as a token.
+    # A prompt is read in one forward, which takes about as long as a token.
     generated = prompts * (samples.max_tokens + 1)
     return Costs(
         start=start,

@@ -1,4 +1,4 @@
-"""What the rows of a run's metrics say of how it comes along, as forecasts and verdicts need it."""
+"""Rows of a run's metrics as lists of scores and losses, for forecasts and verdicts."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class Curve:
             self.add(row)
 
     def add(self, row: Row) -> None:
-        """Take in a row of `metrics.jsonl`, of whatever kind."""
+        """Add a row of `metrics.jsonl` of any kind."""
         self._skipped = row.get("skipped_steps", self._skipped)
         if "loss" in row:
             self.loss_steps.append(row["step"])
             self.losses.append(row["loss"])
         if "bits_per_byte" in row:
             self.score_steps.append(row["step"])
-            # What is not a number compares with nothing.
+            # NaN compares false with everything, so it would never look worse.
             self.scores.append(math.inf if math.isnan(row["bits_per_byte"]) else row["bits_per_byte"])
             self.skipped.append(self._skipped)
 
     def losses_before(self, number: int) -> list[float]:
-        """The training losses since the score before score `number`, up to it."""
+        """Return the training losses after the score before score `number`, up to that score."""
         after, until = self.score_steps[number - 1] if number else 0, self.score_steps[number]
         return self.losses[bisect_right(self.loss_steps, after) : bisect_right(self.loss_steps, until)]

@@ -1,4 +1,4 @@
-"""How a run ends, well or not: what it can be gone on from is saved, and how it ended is written down."""
+"""Ends a run: saves a checkpoint that can be resumed, and records the result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from alm.training.stop import Reason
 
 
 def checkpoint_of(job: Job, state: TrainState, *, alone: bool = False) -> Checkpoint:
-    """`state` as it is; `AlmError` where it is nothing to go on from. Ranks call it together, or `alone`."""
+    """Return `state` as a checkpoint; `AlmError` if it is not finite. Ranks call it together, or one `alone`."""
     is_finite = state.is_finite()
     if not (is_finite if alone else not job.world.greatest(int(not is_finite))):
         raise AlmError(
@@ -38,18 +38,18 @@ def checkpoint_of(job: Job, state: TrainState, *, alone: bool = False) -> Checkp
 
 
 def score_of(job: Job, step: int) -> float | None:
-    """The bits per byte of the held-out text after `step`, where it was scored then."""
+    """Return the bits per byte of the held-out text after `step`, or None if it was not scored then."""
     found = [row["bits_per_byte"] for row in metrics.read(job.out) if row["step"] == step and "bits_per_byte" in row]
     return found[-1] if found else None
 
 
 class SavedOnError:
-    """Saves the last whole step when its block ends in an error that is no stop.
+    """Saves the last complete step when its block ends in an error other than a stop.
 
-    What cannot be gone on from is left alone: an update that broke off, weights that are not finite, steps that
-    were skipped up to the end. So is a model that the main rank has only a part of: others may be gone.
+    States that cannot be resumed are not saved: an unfinished update, weights that are not finite, or skipped steps
+    at the end. Nor is a model of which the main rank has only a part: other ranks may be gone.
 
-    `job` may become another one on the way.
+    `job` may be replaced on the way.
     """
 
     def __init__(self, job: Job, state: TrainState, writer: CheckpointWriter) -> None:
@@ -67,7 +67,7 @@ class SavedOnError:
         state = self._state
         if error is None or isinstance(error, StoppedError) or is_full(error) or state.step == self._begun:
             return
-        state.optimizer.zero_grad(set_to_none=True)  # room, where memory was what failed
+        state.optimizer.zero_grad(set_to_none=True)  # makes room, in case memory was full
         if not (self.job.world.is_main and state.sharing.is_whole_here):
             return
         if not state.is_whole or state.skipped_in_row or not state.is_finite():
@@ -80,7 +80,7 @@ class SavedOnError:
 
 
 def stopped(job: Job, path: Path, step: int, reason: Reason | None) -> StoppedError:
-    """What to raise when a run that was asked to stop has saved `step` in `path`."""
+    """Return the error to raise when a run that was asked to stop has saved `step` in `path`."""
     assert reason is not None, "the loop ends early only when it is asked to"
     return StoppedError(
         f"{reason.word} at step {step}; saved `{path}`",
@@ -90,9 +90,10 @@ def stopped(job: Job, path: Path, step: int, reason: Reason | None) -> StoppedEr
 
 
 def out_of_time(spent: float) -> StoppedError:
-    """What to raise when a time limit is over before this start has done a step, `spent` seconds into the command.
+    """Return the error to raise when a time limit ends before this start has done a step, `spent` seconds into the
+    command.
 
-    Nothing is saved, and the exit code does not ask for another start: that would end in the same way, for ever.
+    Nothing is saved, and the exit code does not ask for another start: that would end the same way, again and again.
     """
     return StoppedError(
         f"the time limit was over before the first step: it counts from the start of the command, {spent:.0f} s ago, "
@@ -103,7 +104,7 @@ def out_of_time(spent: float) -> StoppedError:
 
 
 def _as_limit(seconds: float) -> str:
-    """A duration as `--time-limit` takes it, rounded up.
+    """Return a duration in the form of `--time-limit`, rounded up.
 
     >>> _as_limit(41.2), _as_limit(700.0)
     ('42s', '12m')
@@ -112,7 +113,7 @@ def _as_limit(seconds: float) -> str:
 
 
 def finish(job: Job, step: int) -> RunMetadata:
-    """Record how the run ended, from its own metrics, so that a kill just before this loses nothing."""
+    """Record the result of the run from its own metrics, so that a kill just before this loses nothing."""
     begun = run.read_metadata(job.out)
     if begun.result is not None and begun.result.step == step:
         return begun

@@ -1,4 +1,4 @@
-"""Whether a run fits into memory: what it needs by part, the largest micro-batch, and how a step is cut to fit."""
+"""Memory of a run: its needs by part, the largest micro-batch that fits, and how to split a step so that it fits."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from alm.optim.groups import Moments
 from alm.training.config import RunConfig, TrainingConfig
 from alm.training.sizes import ladder
 
-# What is counted is right to a few percent, and other programs want memory too.
+# Counted memory is right to a few percent, and other programs need memory too.
 USABLE_SHARE = 0.9
-# Below this share of what is free, counting leaves no doubt.
+# Below this share of the free memory, counting alone is enough.
 SURE_SHARE = 0.5
-# Nobody trains with more; where more would fit the answer is this.
+# Upper bound of the search for the largest micro-batch: no one trains with more.
 MOST_SEQUENCES = 4096
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes at the peak, by part. `gaps` is what blocks of memory of a CPU's C library leave unused, and code."""
+    """Bytes at the peak, by part. `gaps` counts memory that the C library of a CPU leaves unused, and code."""
 
     parts: Mapping[str, int]
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum of all parts."""
         return sum(self.parts.values())
 
 
@@ -42,10 +42,10 @@ def needs(
     micro_batch_size: int | None = None,
     ranks: int = 1,
 ) -> Needs:
-    """What training holds at its peak on the device of one of `ranks`. `micro_batch_size` takes the place of the
-    configuration's; `training.parallel: auto` counts as ddp.
+    """Return the peak memory of training on the device of one of `ranks`. `micro_batch_size` overrides that of the
+    configuration; `training.parallel: auto` counts as ddp.
 
-    A CPU also has the copy from which checkpoints are written; beside a GPU that is in the host's memory.
+    A CPU also holds the copy from which checkpoints are written; with a GPU that copy is in the host's memory.
     """
     training, counted = config.training, count(config.model)
     size = micro_batch_size or training.micro_batch_size
@@ -56,7 +56,7 @@ def needs(
         seq_len,
         precision=precision,
         moments=moments(config),
-        # A step that is cut into other micro-batches has several. With DDP gradients are there from the start.
+        # A step with an overridden size has several micro-batches. DDP allocates gradients at the start.
         accumulates=not training.reproducible
         and (number > 1 or micro_batch_size is not None or (ranks > 1 and not is_sharded)),
         on_gpu=not on_cpu,
@@ -71,13 +71,13 @@ def needs(
 
 
 def moments(config: RunConfig) -> Moments:
-    """What the optimizer keeps for a parameter."""
+    """Return the numbers that the optimizer keeps for a parameter."""
     found: Moments = kinds.module_of(config.optim).moments(config.optim)
     return found
 
 
 def checkpoint_bytes(config: RunConfig) -> int:
-    """A checkpoint: the weights and what the optimizer keeps."""
+    """Return the bytes of a checkpoint: the weights and the optimizer's moments."""
     counted = count(config.model)
     return BYTES["fp32"] * (counted.total + counted.moments(**moments(config)._asdict()))
 
@@ -85,9 +85,9 @@ def checkpoint_bytes(config: RunConfig) -> int:
 def largest_micro_batch(
     needed: Callable[[int], int], available: int | None, *, sizes: Sequence[int] | None = None
 ) -> int | None:
-    """The most sequences whose `needed` bytes are at most the usable share of `available`; 0 if one is too many.
+    """Return the most sequences whose `needed` bytes are within the usable share of `available`; 0 if one is too many.
 
-    None where `available` is not known. `needed` must not fall, unless `sizes` name the few that count.
+    Returns None if `available` is unknown. `needed` must not decrease with size, unless `sizes` lists the candidates.
     """
     if available is None:
         return None
@@ -102,9 +102,9 @@ def largest_micro_batch(
 
 
 def sizes_of_trees(training: TrainingConfig, *, ranks: int = 1) -> list[int] | None:
-    """Micro-batches in which a step can be cut with `reproducible`; None without it, where it need not be known.
+    """Return the sizes of micro-batches into which a step can be split with `reproducible`; None without it.
 
-    Fewer sequences are more micro-batches, whose gradients have more sums: memory may grow as they shrink.
+    Smaller micro-batches are more of them, with more partial sums of gradients: memory may grow as they shrink.
     """
     if not training.reproducible:
         return None
@@ -117,10 +117,10 @@ def sizes_of_trees(training: TrainingConfig, *, ranks: int = 1) -> list[int] | N
 
 
 def cut(training: TrainingConfig, *, most: int, ranks: int = 1) -> TrainingConfig | None:
-    """`training` with micro-batches of at most `most` sequences, the same number in a step; None where there is none.
+    """Return `training` with micro-batches of at most `most` sequences and the same batch; None if there is none.
 
-    The size divides the sequences of a step, so that all micro-batches are equal; their number is shared evenly by
-    the ranks, and is a power of two where `reproducible` asks for one.
+    The size divides the sequences of a step, so that all micro-batches are equal; ranks share their number evenly,
+    and it is a power of two with `reproducible`.
 
     >>> halved = cut(TrainingConfig(micro_batch_size=3, gradient_accumulation=4), most=1)
     >>> halved.micro_batch_size, halved.gradient_accumulation
@@ -136,21 +136,21 @@ def cut(training: TrainingConfig, *, most: int, ranks: int = 1) -> TrainingConfi
 
 
 def halved(training: TrainingConfig, *, ranks: int = 1) -> TrainingConfig | None:
-    """`training` with micro-batches of half the size, or the next below that divides a step; None at one sequence."""
+    """Return `training` with micro-batches of half the size, or the next below that divides a step; None if none is."""
     return cut(training, most=training.micro_batch_size // 2, ranks=ranks)
 
 
 def keeps_curve(config: RunConfig) -> bool:
-    """Whether a run with `config` has one curve, but for rounding, however its steps are cut into micro-batches.
+    """Whether a run with `config` has the same curve, but for rounding, however its steps are split into micro-batches.
 
-    Losses are divided by the targets of the whole step, dropout belongs to a sequence's place in it, and attention,
-    `smear` and the other options look at one sequence: a kind that looks further says so.
+    Losses are divided by the targets of the full step, dropout is keyed by a sequence's place in it, and attention,
+    `smear` and the other options work on one sequence: a kind that works across sequences declares it.
     """
     return not getattr(kinds.module_of(config.model.feedforward), "WORKS_ON_MICRO_BATCHES", False)
 
 
 def curve(config: RunConfig) -> str:
-    """What becomes of the curve of a run with `config` when its steps are cut into other micro-batches, in words."""
+    """Describe in words how the curve of a run with `config` changes with the size of its micro-batches."""
     if keeps_curve(config):
         return "the same curve, but not bit for bit"
     kind = getattr(config.model.feedforward, "kind", "")
@@ -158,7 +158,7 @@ def curve(config: RunConfig) -> str:
 
 
 def flags(training: TrainingConfig) -> str:
-    """The flags that ask for the micro-batches of `training`."""
+    """Return the flags that set the micro-batches of `training`."""
     return (
         f"--set training.micro_batch_size={training.micro_batch_size} "
         f"--set training.gradient_accumulation={training.gradient_accumulation}"
@@ -167,7 +167,7 @@ def flags(training: TrainingConfig) -> str:
 
 @dataclass(frozen=True)
 class Room:
-    """The memory that a device has for a run, now, and what the run needs of it."""
+    """The memory that a device has free for a run now, and the needs of the run."""
 
     config: RunConfig
     seq_len: int
@@ -176,22 +176,22 @@ class Room:
 
     @property
     def on_cpu(self) -> bool:
-        """Whether what is needed is the process's."""
+        """Whether the run uses the memory of the process, not of an accelerator."""
         return self.choice.device.type == "cpu"
 
     @cached_property
     def available(self) -> int | None:
-        """For one rank."""
+        """Free bytes for one rank, None if unknown."""
         found = available_bytes(self.choice.device)
         return found // self.ranks if found is not None and self.on_cpu else found
 
     @property
     def process_bytes(self) -> int:
-        """Of this process, whose libraries a run loads too."""
+        """Bytes of this process, whose libraries a run loads too."""
         return resident_bytes() if self.on_cpu else 0
 
     def needs(self, micro_batch_size: int | None = None, config: RunConfig | None = None) -> Needs:
-        """Of this configuration or another one, with its own micro-batches or others."""
+        """Return the needs of this configuration or another, with its own micro-batches or others."""
         return needs(
             config or self.config,
             seq_len=self.seq_len,
@@ -202,26 +202,26 @@ class Room:
         )
 
     def largest(self, config: RunConfig | None = None) -> int | None:
-        """The most sequences of a micro-batch that fits; None where nobody tells what there is."""
+        """Return the most sequences of a micro-batch that fits; None if the free memory is unknown."""
         sizes = sizes_of_trees((config or self.config).training, ranks=self.ranks)
         return largest_micro_batch(lambda size: self.needs(size, config).total, self.available, sizes=sizes)
 
     @property
     def fits(self) -> bool | None:
-        """Whether the run does as it is configured."""
+        """Whether the run fits as configured; None if the free memory is unknown."""
         if self.available is None:
             return None
         return self.needs(self.config.training.micro_batch_size).total <= USABLE_SHARE * self.available
 
     def suggested(self) -> TrainingConfig | None:
-        """The step cut so that it fits, where it does not."""
+        """Return the step split so that it fits; None if it fits already, or cannot be made to fit."""
         largest = self.largest()
         if largest is None or self.fits:
             return None
         return cut(self.config.training, most=largest, ranks=self.ranks)
 
     def model_that_fits(self) -> str | None:
-        """The largest preset of which one sequence fits."""
+        """Return the largest preset of which one sequence fits."""
         vocab_size, found = self.config.model.known_vocab_size, None
         for name, shape in ladder().items():
             longer = {"max_position_embeddings": max(shape.max_position_embeddings, self.seq_len)}

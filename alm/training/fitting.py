@@ -1,4 +1,4 @@
-"""How a run is fitted into the memory and the time of its device, before it begins and when memory is full."""
+"""Fits a run into the memory and the time of its device, before it starts and when memory is full."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from alm.training.validate import rows_for
 
 @dataclass(frozen=True)
 class Fitting:
-    """Fits configurations of a run to where it is. Ranks call its methods together, but for `remember`.
+    """Fits configurations of a run to its device. Ranks call its methods together, except `remember`.
 
-    `free_bytes` is what the device had before anything was done; None where nobody tells.
+    `free_bytes` is the free memory of the device before anything was allocated; None if unknown.
     """
 
     packed: PackedData
@@ -53,9 +53,9 @@ class Fitting:
         return self.packed.metadata.seq_len
 
     def tried(self, config: RunConfig) -> RunConfig:
-        """`config` with micro-batches for which every rank has memory, tried where counting leaves doubt.
+        """Return `config` with micro-batches for which every rank has memory, tried where counting leaves doubt.
 
-        One rank that has none would leave the others waiting for it in the middle of a step. A rank alone finds out in
+        A rank that runs out of memory in a step would leave the others waiting for it. A single process finds out in
         its first steps. With fsdp no rank can try by itself.
         """
         config = self._counted(config)
@@ -66,7 +66,7 @@ class Fitting:
         return config
 
     def _counted(self, config: RunConfig) -> RunConfig:
-        """`config` with what fits into a CPU's memory by counting: a process that takes more is killed."""
+        """Return `config` cut to what fits into a CPU's memory by counting: a process that takes more is killed."""
         if self.choice.device.type != "cpu":
             return config
         free, training = self._free_bytes, config.training
@@ -76,7 +76,7 @@ class Fitting:
         own = training.micro_batch_size
         if sizes is None:
             fits = own <= most
-        else:  # larger ones may fit where these do not
+        else:  # with `reproducible`, larger micro-batches may fit even if these do not (`sizes_of_trees`)
             is_full = free is not None and self._needed(config, own) > USABLE_SHARE * free
             fits = not self.world.greatest(int(is_full))
         if fits:
@@ -97,7 +97,7 @@ class Fitting:
 
     @property
     def _free_bytes(self) -> int | None:
-        """Of this rank: those on one machine share what a CPU has."""
+        """Free bytes of this rank: ranks on one machine share the memory of its CPU."""
         if self.free_bytes is None or self.choice.device.type != "cpu":
             return self.free_bytes
         return self.free_bytes // self.world.local_size
@@ -120,7 +120,7 @@ class Fitting:
         return rehearsal.fits(config, self.choice, rows, seq_len=self._seq_len)
 
     def budgeted(self, config: RunConfig, *, finish_by: float) -> tuple[RunConfig, Budget]:
-        """`config` with the steps that will be done by then (of `time.monotonic`), from a few that are measured."""
+        """Return `config` with the steps that will be done by `finish_by`, of `time.monotonic`, from measured ones."""
         began = time.monotonic()
         config, rates = self._measured(config)
         spent = self._costs(config, rates)
@@ -146,14 +146,14 @@ class Fitting:
             except (RuntimeError, MemoryError) as error:
                 if not device.is_out_of_memory(error):
                     raise
-                if self.world.size > 1:  # the others are in the middle of a step
+                if self.world.size > 1:  # the other ranks are in the middle of a step
                     self.remember(config)
                     raise self.out_of_memory(config) from error
                 config = self.halved(config)
-            rehearsal.let_go(self.choice.device)  # here: the error had hold of everything
+            rehearsal.let_go(self.choice.device)  # outside `except`: the traceback refers to the model
 
     def halved(self, config: RunConfig) -> RunConfig:
-        """`config` with the next smaller micro-batches, which is told and remembered; else `AlmError`."""
+        """Return `config` with the next smaller micro-batches, with a warning, and remember it; `AlmError` if none."""
         self.remember(config)
         before = config.training
         smaller = halved(before, ranks=self.world.size)
@@ -169,13 +169,13 @@ class Fitting:
         return config.model_copy(update={"training": smaller})
 
     def remember(self, config: RunConfig) -> None:
-        """Note for later runs that the micro-batches of `config` do not fit."""
+        """Record for later runs that the micro-batches of `config` do not fit."""
         vocab_size = self.packed.metadata.vocab_size
         key = limits.key(config, self.choice.device, seq_len=self._seq_len, vocab_size=vocab_size)
         limits.remember(key, failed=config.training.micro_batch_size, free_bytes=self.free_bytes)
 
     def out_of_memory(self, config: RunConfig, *, in_step: bool = True) -> AlmError:
-        """What to say when memory is full and the run ends: in a step, or before there was one."""
+        """Return the error for full memory that ends the run, in a step or before the first."""
         training = config.training
         smaller = halved(training, ranks=self.world.size) if in_step else None
         hint = "choose a smaller model: `--model 10m`, or `--model 1m`"

@@ -1,11 +1,11 @@
-"""Where a run will end: its last score, forecast from the curve so far and the learning rates to come.
+"""Forecasts the last score of a run from the curve so far and the learning rates to come.
 
-The loss L falls as a power of the sum x of all learning rates towards an offset, and once more while the rate decays:
-L = L0 + A x^-a - C d (Tissue et al. 2024, "Scaling Law with Learning Rate Annealing", equation 1; d is as simple here
-as it can be, how far the rate has fallen from its peak; Luo et al. 2025, "A Multi-Power Law for Loss Curve
-Prediction", has a finer one). Over u = ln x that is a slope which shrinks as exp(-a u). Real curves keep to it only
-roughly: a model that begins to use more context falls faster for a while. So the slope is pushed at random as u grows,
-and the further a forecast reaches, the less certain it is:
+The loss L falls as a power of the sum x of all learning rates towards an offset, and again while the rate decays:
+L = L0 + A x^-a - C d (Tissue et al. 2024, "Scaling Law with Learning Rate Annealing", equation 1; d is the simplest
+choice, how far the rate has fallen from its peak; Luo et al. 2025, "A Multi-Power Law for Loss Curve Prediction", has
+a finer one). Over u = ln x that is a slope which shrinks as exp(-a u). Real curves follow it only roughly: the loss of
+a model that starts to use more context falls faster for a while. So the slope gets random pushes as u grows, and the
+further a forecast reaches, the less certain it is:
 
     L(u) = level - slope h(u - u_0) - sum over j of push_j h(u - u_j) - drop d
     h(v) = (1 - exp(-a v)) / a where v > 0, else 0
@@ -32,17 +32,17 @@ Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.9
 FEWEST_SCORES = 2
-# A score from before the sum of rates was a twentieth of today's says nothing of what comes.
+# In units of u: a score from when the sum of rates was less than a twentieth of today's predicts nothing.
 _OLDEST = -3.0
 _PLACES_APART = 0.15
-# Wider than all that bits per byte can be: the level is free.
+# Wider than any value of bits per byte, so the level is free.
 _LEVEL_SPREAD = 10.0
 _TABLE = 4096
 
 
 @dataclass(frozen=True)
 class Prior:
-    """What is usual of a run, before it is seen; in bits per byte, slopes for each e-folding of the sum.
+    """Typical values of a run, before its scores are known, in bits per byte; slopes per e-folding of the sum.
 
     Fitted to the last scores of short runs, forecast at several shares of them: docs/benchmarks.md.
     """
@@ -62,7 +62,7 @@ PRIOR = Prior()
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bits per byte at the last step, and the interval that should hold it in `CONFIDENCE` of all runs."""
+    """Bits per byte at the last step, and the interval that should contain it in `CONFIDENCE` of all runs."""
 
     value: float
     low: float
@@ -80,7 +80,7 @@ class Schedule:
 
     @classmethod
     def of(cls, lr_factor: Callable[[int], float], max_steps: int) -> Schedule:
-        """What `lr_factor` gives for updates 0 to `max_steps` - 1; every one of them, unless there are very many."""
+        """Return the schedule of `lr_factor` for updates 0 to `max_steps` - 1, sampled if there are very many."""
         steps = np.unique(np.linspace(0, max_steps, min(max_steps, _TABLE) + 1).astype(np.int64))
         factors = np.array([lr_factor(min(int(step), max_steps - 1)) for step in steps])
         peak = int(factors.argmax())
@@ -93,12 +93,12 @@ class Schedule:
         return int(self.steps[-1])
 
     def at(self, steps: Floats) -> tuple[Floats, Floats]:
-        """The logarithm of the sum before, and the decay at, each of `steps`, which are not 0."""
+        """Return the logarithm of the sum before, and the decay at, each of `steps`, which are not 0."""
         return np.log(np.interp(steps, self.steps, self.sums)), np.interp(steps, self.steps, self.decay)
 
 
 def forecast(curve: Curve, schedule: Schedule, *, prior: Prior = PRIOR) -> Forecast | None:
-    """The last score of the run that `curve` is the beginning of; None at its end, or where too little is known."""
+    """Return the last score of the run that starts with `curve`; None at its end, or if too little is known."""
     if not curve.scores or curve.score_steps[-1] >= schedule.max_steps:
         return None
     points = _points(curve, schedule)
@@ -111,7 +111,7 @@ def forecast(curve: Curve, schedule: Schedule, *, prior: Prior = PRIOR) -> Forec
 
 @dataclass(frozen=True)
 class _Points:
-    """The scores to go by: (N,) values; (N + 1,) u and d of them and, last, of the run's last step. u is 0 now."""
+    """Scores to fit: (N,) values; (N + 1,) u and d of them and, last, of the run's last step. u is 0 now."""
 
     values: Floats
     u: Floats
@@ -119,7 +119,7 @@ class _Points:
 
 
 def _points(curve: Curve, schedule: Schedule) -> _Points:
-    """Those after the warm-up that are finite and not too old."""
+    """Return the points after the warm-up that are finite and not too old."""
     steps, values = np.array([curve.score_steps, curve.scores], dtype=np.float64)
     logs, decay = schedule.at(np.append(steps, schedule.max_steps))
     u = logs - logs[-2]
@@ -129,7 +129,7 @@ def _points(curve: Curve, schedule: Schedule) -> _Points:
 
 
 def _last(points: _Points, prior: Prior) -> tuple[float, float]:
-    """Mean and standard deviation of the score at the last step."""
+    """Return mean and standard deviation of the score at the last step."""
     design, means, spreads = _regression(points, prior)
     seen, last = design[:-1], design[-1]  # (N, F), (F,)
     precision = seen.T @ seen / prior.wander**2 + np.diag(spreads**-2)
@@ -140,7 +140,7 @@ def _last(points: _Points, prior: Prior) -> tuple[float, float]:
 
 
 def _regression(points: _Points, prior: Prior) -> tuple[Floats, Floats, Floats]:
-    """(N + 1, F) features of the scores and of the last step; (F,) prior means and standard deviations."""
+    """Return (N + 1, F) features of the scores and of the last step, and (F,) prior means and standard deviations."""
     u, first = points.u, points.u[0]
     places = np.arange(first + _PLACES_APART, u[-1], _PLACES_APART)
     pushed = -_fall(u[:, None] - places, prior.exponent)
@@ -151,5 +151,5 @@ def _regression(points: _Points, prior: Prior) -> tuple[Floats, Floats, Floats]:
 
 
 def _fall(v: Floats, exponent: float) -> Floats:
-    """h: how far a slope of 1 has led `v` after its beginning."""
+    """Return h, the fall that a slope of 1 causes over `v`."""
     return -np.expm1(-exponent * np.maximum(v, 0)) / exponent

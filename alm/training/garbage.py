@@ -1,4 +1,4 @@
-"""Keeping Python's garbage collector out of training steps: a pause of a rank is a pause of all."""
+"""Keeps Python's garbage collector out of training steps: a pause of one rank makes all ranks wait."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def collector_paused() -> Iterator[None]:
-    """No collection of its own accord in this context, which is for loops that call `gc.collect()` when they rest.
+    """Disable automatic collections in this context, for loops that call `gc.collect()` in their pauses.
 
-    What is alive at its beginning is frozen, so that such a collection looks at new objects alone. Both are undone at
-    the end; objects that were frozen before stay so.
+    Objects that are alive at its start are frozen, so that such a collection visits only new objects. Both are undone
+    at the end; objects that were frozen before stay frozen.
     """
     was_enabled, had_frozen = gc.isenabled(), gc.get_freeze_count() > 0
     gc.collect()

@@ -1,4 +1,4 @@
-"""A run that begins with the weights of a checkpoint instead of random ones: `alm pretrain --init`."""
+"""Initial weights of a run from a checkpoint instead of random ones: `alm pretrain --init`."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from alm.training.state import put_weights_
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """The checkpoint that a run begins from, by the bytes that it had then."""
+    """The checkpoint that a run starts from, identified by the hash that it had then."""
 
     path: Path
     sha256: str
 
     def record(self, out: Path) -> FileRecord:
-        """What the metadata of the run in `out` says of it."""
+        """Return its record for the metadata of the run in `out`."""
         return artifacts.record(self.path, relative_to=out, sha256=self.sha256)
 
 
 def initial_weights(init: Path | None, out: Path, packed: PackedData, model: ModelConfig) -> InitialWeights | None:
-    """The weights of `init` for a run that begins in `out`, those it has begun with otherwise; None for random ones.
+    """Return the initial weights for `out`: of `init` for a new run, else the recorded ones; None for random ones.
 
-    Raises `ArtifactError` when the checkpoint is damaged or of another tokenizer than `packed`, and `ConfigError` when
-    its weights do not fit `model`, or the run has begun otherwise.
+    Raises `ArtifactError` when the checkpoint is damaged or has another tokenizer than `packed`, and `ConfigError` when
+    its weights do not fit `model`, or the run started from other weights.
     """
     if run.exists(out):
         return _as_recorded(init, out)
@@ -89,16 +89,16 @@ def _shown(shape: tuple[int, ...] | None) -> str:
 
 
 def model_values(init: Path) -> dict[str, Any]:  # Any: JSON
-    """The section `model` of the configuration that the checkpoint was saved with."""
+    """Return the section `model` of the configuration that the checkpoint was saved with."""
     verify(init)
     values: dict[str, Any] = load_checkpoint(init, with_optimizer=False).config["model"]
     return values
 
 
 def fill_(model: Transformer, start: InitialWeights) -> None:
-    """Put the weights of `start` into `model`, of which this rank may have a part.
+    """Load the weights of `start` into `model`, of which this rank may have a part.
 
-    Raises `ArtifactError` when the file is gone, damaged, or another one than when the run began.
+    Raises `ArtifactError` when the file is missing, damaged, or not the one that the run started from.
     """
     if verify(start.path).sha256 != start.sha256:
         raise ArtifactError(

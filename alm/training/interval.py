@@ -1,4 +1,4 @@
-"""How far a score can be trusted: a confidence interval for bits per byte from the sums of its rows.
+"""Confidence interval for bits per byte, from the sums of its rows.
 
 R rows, G groups of neighbouring rows.
 """
@@ -12,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
-# Neighbouring rows often hold parts of one document. In a group of them what they share does not count as new evidence
-# twice, and this many groups are enough to know their spread.
+# Neighbouring rows often hold parts of one document, so they are not independent; groups of them nearly are. This many
+# groups are enough to estimate their spread.
 GROUPS = 40
 FEWEST_GROUPS = 8
 
 
 def margin(nats: NDArray[np.float64], sizes: NDArray[np.int64]) -> float | None:
-    """Half the width of the interval around sum(nats) / sum(sizes) / ln 2, in bits per byte.
+    """Return half the width of the interval around sum(nats) / sum(sizes) / ln 2, in bits per byte.
 
     `nats` (R,) and `sizes` (R,), in bytes, are sums over each row, in the order of the stream. The ratio of two sums is
     linearised and its variance taken between groups of rows (Cochran 1977, "Sampling Techniques", section 6.4, without
-    the finite population's correction: what is asked is how another text of the same kind would score), and Student's t
-    gives the width. It is honest as long as documents are not much longer than a group. None where there are too few
+    the finite population correction: the question is how another text of the same kind would score), and Student's t
+    gives the width. It holds as long as documents are not much longer than a group. Returns None if there are too few
     rows for that, or no text in them.
     """
     groups = min(len(nats), GROUPS)
@@ -39,7 +39,7 @@ def margin(nats: NDArray[np.float64], sizes: NDArray[np.int64]) -> float | None:
 
 
 def student_t(degrees: int, *, confidence: float = CONFIDENCE) -> float:
-    """The t that a two-sided interval reaches to: Abramowitz and Stegun 26.7.5, within 0.002 from 7 degrees on."""
+    """Return Student's t of a two-sided interval: Abramowitz and Stegun 26.7.5, within 0.002 from 7 degrees on."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96

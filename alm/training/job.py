@@ -1,4 +1,4 @@
-"""One run of `alm pretrain`, as settled: what its parts are told about it."""
+"""One run of `alm pretrain` with its resolved settings, as passed to the parts of training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from alm.training.initial import InitialWeights
 
 @dataclass(frozen=True)
 class Job:
-    """A run on this rank: its configuration, data and folder, where it is done, and what was `asked` for."""
+    """A run on this rank: configuration, data, folder, device, environment, and the settings that were `asked` for."""
 
     config: RunConfig
     packed: PackedData
@@ -36,20 +36,20 @@ class Job:
 
     @property
     def data_sha256(self) -> str:
-        """What the run's checkpoints say of their data."""
+        """Hash of the data, as in the run's checkpoints."""
         return sha256(self.packed.folder / PACK_METADATA_NAME)
 
     @property
     def resume_command(self) -> str:
-        """What to paste after a stop."""
+        """Command to paste after a stop."""
         return shell("alm", "pretrain", "--resume", self.out / LAST_NAME)
 
     @property
     def retention(self) -> Retention:
-        """Which checkpoints stay."""
+        """Rule for the checkpoints to keep."""
         training = self.config.training
         return Retention(training.keep_last, training.keep_every, training.keep_best)
 
     def fitting(self) -> Fitting:
-        """What fits the run into the memory that is free now."""
+        """Return a `Fitting` for the memory that is free now."""
         return Fitting(self.packed, self.choice, self.world, available_bytes(self.choice.device), self.on_event)

@@ -1,7 +1,7 @@
-"""Micro-batches that did not fit into a device's memory, remembered for the next run on it.
+"""Limits of micro-batches that did not fit into a device's memory, remembered for the next run on it.
 
-A file of this user's: `memory.json` in the cache folder. A limit is for a device, a shape of model and a length of
-sequences, and holds while no more memory is free than there was.
+They are in `memory.json` in the user's cache folder. A limit is for a device, a shape of model and a length of
+sequences, and applies while no more memory is free than there was.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from alm.training.fit import curve, cut
 
 NAME = "memory.json"
 _MOST_BYTES = 1 << 20
-# With so many times the memory that was free then, it is worth another try.
+# Try again once this many times the memory of then is free.
 CLEARLY_MORE = 1.2
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ, *, platform: str = sys.platform) -> Path:
-    """The folder of `alm` among the user's caches, by the custom of the platform."""
+    """Return the folder of `alm` among the user's caches, by the convention of the platform."""
     if platform == "win32":
         base = Path(environment.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif platform == "darwin":
@@ -43,7 +43,7 @@ def cache_folder(environment: Mapping[str, str] = os.environ, *, platform: str =
 
 
 def key(config: RunConfig, device: torch.device, *, seq_len: int, vocab_size: int) -> str:
-    """What a limit is for, readable but for the model's shape, which is a hash."""
+    """Return the key of a limit, readable except for the model's shape, which is a hash."""
     known = config.model.model_dump(mode="json")
     shape = {**known, "vocab_size": vocab_size if known["vocab_size"] == "auto" else known["vocab_size"]}
     digest = sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
@@ -53,7 +53,7 @@ def key(config: RunConfig, device: torch.device, *, seq_len: int, vocab_size: in
 
 
 def remember(key: str, *, failed: int, free_bytes: int | None) -> None:
-    """Note that micro-batches of `failed` sequences did not fit into `free_bytes`. Without a cache folder: nothing."""
+    """Record that micro-batches of `failed` sequences did not fit into `free_bytes`, if there is a cache folder."""
     values = _read()
     values[key] = {"failed": failed, "free_bytes": free_bytes}
     with contextlib.suppress(AlmError, OSError):
@@ -65,7 +65,7 @@ def remember(key: str, *, failed: int, free_bytes: int | None) -> None:
 def capped(
     config: RunConfig, device: torch.device, *, seq_len: int, vocab_size: int, ranks: int = 1, on_event: Listener
 ) -> RunConfig:
-    """`config` with smaller micro-batches where its own are known not to fit, which is told."""
+    """Return `config` with smaller micro-batches, and warn, if its own are known not to fit."""
     found = _read().get(key(config, device, seq_len=seq_len, vocab_size=vocab_size))
     failed, free_then = (found.get(name) for name in ("failed", "free_bytes")) if isinstance(found, dict) else (0, None)
     training = config.training
@@ -89,7 +89,7 @@ def capped(
 
 
 def _read() -> dict[str, Any]:  # Any: JSON that others may have written
-    """All limits; none where the file is missing or damaged."""
+    """Return all limits; none if the file is missing or damaged."""
     try:
         values = read_json(cache_folder() / NAME, most=_MOST_BYTES)
     except AlmError:

@@ -1,4 +1,4 @@
-"""What a run was made from, as far as the artifacts are still where it found them."""
+"""Lineage of a run, as far as its input artifacts are still in place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HINT = "run `alm info` on it"
 
 @dataclass(frozen=True)
 class Source:
-    """A source of the data. What is None is not known: its clean text was not found."""
+    """A source of the data. Fields are None if unknown, because its clean text was not found."""
 
     name: str
     documents: int
@@ -34,7 +34,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Lineage:
-    """Facts with their names, the sources, and what is no longer as the run found it."""
+    """Named facts, the sources, and inputs that have changed or are missing."""
 
     facts: tuple[tuple[str, str], ...]
     sources: tuple[Source, ...]
@@ -100,7 +100,7 @@ def _source(name: str, folder: Path, packed: PackMetadata) -> Source:
 
 
 def _clean(name: str, folder: Path, packed: PackMetadata) -> SourceMetadata | None:
-    """The metadata of the clean text, if its shards are those that were packed."""
+    """Return the metadata of the clean text, if its shards are those that were packed."""
     hashes = {file.sha256 for file in packed.inputs}
     for parent in dict.fromkeys((folder / file.path).parent for file in packed.inputs):
         metadata = _read(parent / f"{name}.json", SourceMetadata)

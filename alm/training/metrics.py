@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one JSON object a line, the record of a run that everything else is drawn from."""
+"""Reads and writes `metrics.jsonl`, one JSON object per line: the record of a run that all displays are based on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Row = dict[str, Any]  # Any: JSON; numbers, `skipped_rows` a list of them; texts
 class MetricsFile:
     """Appends rows; each is in the file as soon as it is written, and on the disk after `sync`.
 
-    Rows that a full disk has no room for wait in memory, in their order, and are tried again with every row.
+    Rows that do not fit on a full disk wait in memory, in order, and are tried again with every new row.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class MetricsFile:
         self._on_event = on_event
         self._waiting = b""
         with explained(self._path):
-            # Unbuffered: a row is in the file or its writer has been told.
+            # Unbuffered: a row is in the file, or its writer gets the error.
             self._file = self._path.open("ab", buffering=0)
             self._size = self._file.seek(0, os.SEEK_END)
 
@@ -50,7 +50,7 @@ class MetricsFile:
         self._file.close()
 
     def write(self, row: Row) -> None:
-        """Append `row`, then show it to the mirror."""
+        """Append `row`, then pass it to the mirror."""
         had_room = not self._waiting
         self._waiting += (json.dumps(row) + "\n").encode()
         if not self._write_waiting() and had_room:
@@ -58,18 +58,18 @@ class MetricsFile:
         self._mirror(row)
 
     def sync(self) -> None:
-        """Wait until the rows are on the disk: before a checkpoint says that they are."""
+        """Wait until the rows are on the disk; call it before the checkpoint that implies them is saved."""
         self._write_waiting()
         with self._full_disk_aside():
             os.fsync(self._file.fileno())
 
     def _write_waiting(self) -> bool:
-        """Whether all rows are in the file. Half a row is taken back: the next one would be glued to it."""
+        """Write waiting rows; return whether all are in the file."""
         while self._waiting:
             written = 0
             with self._full_disk_aside():
                 written = self._file.write(self._waiting) or 0
-            if written < len(self._waiting):
+            if written < len(self._waiting):  # remove half a row: the next row would be glued to it
                 whole = self._waiting.rfind(b"\n", 0, written) + 1
                 os.ftruncate(self._file.fileno(), self._size + whole)
                 written = whole
@@ -94,7 +94,7 @@ def _hint(path: Path) -> str:
 
 
 class NoMetrics(MetricsFile):
-    """For a rank that writes no files: takes rows and keeps none."""
+    """Discards rows, for a rank that writes no files."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
@@ -110,9 +110,9 @@ class NoMetrics(MetricsFile):
 
 
 def read(run: Path, *, name: str = NAME, on_event: Listener = ignore) -> list[Row]:
-    """The rows of a run; `name` may be another file of the same form.
+    """Return the rows of a run; `name` may be another file of the same form.
 
-    A last line that a kill cut off is left out. So is any other line that is no row, of which `on_event` is warned.
+    A last line that a kill cut off is left out. So is any other line that is not a row, with a warning to `on_event`.
     """
     path = run / name
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
@@ -125,7 +125,7 @@ def read(run: Path, *, name: str = NAME, on_event: Listener = ignore) -> list[Ro
 
 
 def parsed(lines: Sequence[bytes]) -> list[Row | None]:
-    """What each of `lines` holds, None where it is not an object with a step."""
+    """Return the row in each of `lines`, None for one that is not an object with a step."""
     found: list[Row | None] = []
     for first in range(0, len(lines), _PARSED_TOGETHER):
         some = lines[first : first + _PARSED_TOGETHER]
@@ -134,22 +134,22 @@ def parsed(lines: Sequence[bytes]) -> list[Row | None]:
 
 
 def _are_flat(lines: Sequence[bytes]) -> bool:
-    """Whether each line, where it is JSON at all, is one object that holds neither another one nor a list."""
+    """Whether each line, if it is JSON at all, is one object that holds neither another one nor a list."""
     text, count = b"\n".join(lines), len(lines)
     braces = text.count(b"{"), text.count(b"}"), text.count(b"}\n{") + 1
     return text.startswith(b"{") and text.endswith(b"}") and braces == (count, count, count) and b"[" not in text
 
 
 def _flat(lines: Sequence[bytes]) -> list[Any]:  # Any: JSON
-    """The values of lines that are flat: all at once takes half the time, and no object begins in another line."""
+    """Return the values of flat lines, parsed all at once in half the time: no object can span two of them."""
     values = _value(b"[" + b",".join(lines) + b"]")
     return values if isinstance(values, list) and len(values) == len(lines) else [_value(line) for line in lines]
 
 
 def _value(text: bytes) -> Any:  # Any: JSON
-    """The value of `text`, None where it is not JSON."""
+    """Return the value of `text`, None if it is not JSON."""
     try:
-        # The names of what goes into a row are ours. Samples can hold halves of surrogate pairs.
+        # Duplicate keys need no check: alm writes the rows itself. Samples may hold halves of surrogate pairs.
         return parse_json(text, allow_nan=True, allow_surrogates=True, unique_keys=False)
     except ValueError:
         return None
@@ -164,7 +164,7 @@ def _row(value: Any) -> Row | None:  # Any: JSON
 
 
 def _fits(key: str, value: object) -> bool:
-    """Whether `value` is of a type that rows have under `key`; whatever a later alm adds fits."""
+    """Whether `value` has a type that rows have under `key`; keys that a later alm may add always fit."""
     if key in _TEXTS:
         return isinstance(value, str | None)
     if key == "skipped_rows":
@@ -181,9 +181,9 @@ def _damage(lines: list[int], path: Path) -> str:
 
 
 def split(run: Path, *, after: int, name: str = NAME, on_event: Listener = ignore) -> tuple[bytes, bytes] | None:
-    """What the file should hold up to step `after`, and its later rows, which will be made again.
+    """Return the text of the rows up to step `after`, and that of later rows, which training will produce again.
 
-    None where the file holds no more than that. Lines that are not rows are left out, and `on_event` is warned as by
+    Returns None if the file already holds only the former. Lines that are not rows are left out, with a warning as in
     `read`.
     """
     rows = read(run, name=name, on_event=on_event)
@@ -195,7 +195,7 @@ def split(run: Path, *, after: int, name: str = NAME, on_event: Listener = ignor
 
 
 def training_seconds(rows: Iterable[Row]) -> float:
-    """Seconds spent in steps, over all sittings of the run; validation and saving are not counted."""
+    """Return the seconds spent in steps, over all invocations of the run, without validation and saving."""
     total, before = 0.0, 0.0
     for row in rows:
         if "step_seconds" in row:
@@ -216,10 +216,10 @@ _NUMBERS = frozenset({float, int, type(None)})
 
 
 def without_clock(rows: Iterable[Row]) -> list[Row]:
-    """`rows` but for what a clock or the machine's memory decides: what is equal in two runs that are the same."""
+    """Return `rows` without values that depend on a clock or the machine's memory: the rest is equal in equal runs."""
     return [{key: value for key, value in row.items() if key not in OF_THE_MACHINE} for row in rows]
 
 
 def as_text(rows: Iterable[Row]) -> str:
-    """`rows` as they stand in the file."""
+    """Return `rows` in the form of the file."""
     return "".join(json.dumps(row) + "\n" for row in rows)

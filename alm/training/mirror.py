@@ -1,6 +1,6 @@
-"""Rows of metrics, and samples, handed on to `logging.sinks`, so that nothing of theirs can hurt the run.
+"""Passes rows of metrics, and samples, to `logging.sinks`, so that no fault of a sink can harm the run.
 
-Each sink lives in a thread of its own: a slow network holds no step up, and an exception ends the sink alone.
+Each sink has its own thread: a slow network delays no step, and an exception ends only the sink.
 `metrics.jsonl` is written first, and has everything.
 """
 
@@ -36,7 +36,7 @@ _MOST_BYTES = 1 << 16
 
 
 def check(sinks: Iterable[Config]) -> None:
-    """Raise `ConfigError` where the package of a sink is not installed: before anything is begun."""
+    """Raise `ConfigError` if the package of a sink is not installed; call it before anything is written."""
     for config in sinks:
         module = kinds.module_of(config)
         if find_spec(module.PACKAGE) is None:
@@ -47,27 +47,27 @@ def check(sinks: Iterable[Config]) -> None:
 
 
 class Mirror:
-    """Shows rows and samples to every sink that is open."""
+    """Passes rows and samples to every open sink."""
 
     def __init__(self, on_event: Listener) -> None:
         self._on_event = on_event
         self._lanes: list[_Lane] = []
 
     def open(self, config: Config, opening: Opening) -> None:
-        """Open a sink. Raises `AlmError` when it cannot be."""
+        """Open a sink; raise `AlmError` if that fails."""
         lane = _Lane(config, opening, self._on_event)
         self._lanes.append(lane)
         self._on_event(Noted(f"sink {lane.kind}: {lane.where}"))
 
     def row(self, row: Row) -> None:
-        """Show a row of metrics."""
+        """Pass on a row of metrics."""
         values = named(row)
         if values:
             for lane in self._lanes:
                 lane.put(lambda sink: sink.scalars(row["step"], values))
 
     def hearing(self, on_event: Listener) -> Listener:
-        """`on_event`, with samples shown to the sinks as well."""
+        """Return `on_event` extended so that samples also go to the sinks."""
 
         def heard(event: Event) -> None:
             on_event(event)
@@ -78,7 +78,7 @@ class Mirror:
         return heard
 
     def close(self) -> None:
-        """Let every sink send what is left, for as long as that is reasonable."""
+        """Let every sink send the rest, within a time limit."""
         for lane in self._lanes:
             lane.put(lambda sink: sink.close())
         for lane in self._lanes:
@@ -86,13 +86,13 @@ class Mirror:
 
 
 class _Lane:
-    """One sink and its thread. The first exception is told once, and is the end of it."""
+    """One sink and its thread. The first exception is reported once and disables the sink."""
 
     def __init__(self, config: Config, opening: Opening, on_event: Listener) -> None:
         self.kind = _kind(config)
         self._on_event = on_event
         self._rows = opening.run / metrics.NAME
-        # Its thread does not keep a process that ends from ending, as that of an executor would.
+        # Its threads are daemons: unlike those of an executor they do not keep the process from ending.
         self._pool = ThreadPool(1)
         self._pending: deque[AsyncResult[None]] = deque()
         self._faults: deque[BaseException] = deque()
@@ -107,7 +107,7 @@ class _Lane:
         self.where = self._sink.where
 
     def put(self, show: Callable[[Sink], None]) -> None:
-        """Have `show` called in the sink's thread, after what was put before."""
+        """Queue `show` for the sink's thread."""
         if self._sink is None:
             return
         self._pending.append(self._pool.apply_async(show, (self._sink,), error_callback=self._faults.append))
@@ -116,7 +116,7 @@ class _Lane:
             self._give_up(f"is too slow and is disabled: {_MOST_WAITING:,} rows wait for it")
 
     def end(self) -> None:
-        """Wait for what was put."""
+        """Wait for the queue to empty, within a time limit, and end the thread."""
         if self._pending:
             self._pending[-1].wait(_CLOSING_SECONDS)
         self._look()
@@ -156,7 +156,7 @@ def _kind(config: Config) -> str:
 
 @contextmanager
 def mirrored(config: RunConfig, run: Path, *, step: int, on_event: Listener) -> Iterator[Mirror]:
-    """The sinks of `config`, open for a run that goes on from `step`, and closed in the end."""
+    """Open the sinks of `config` for a run that continues from `step`, and close them in the end."""
     mirror = Mirror(on_event)
     try:
         if config.logging.sinks:
@@ -170,7 +170,7 @@ def mirrored(config: RunConfig, run: Path, *, step: int, on_event: Listener) -> 
 
 
 def _id(run: Path) -> str:
-    """The run's name for trackers, drawn once: another run in a folder of the same name is another one there."""
+    """Return the run's id for trackers, drawn once: a later run in a folder of the same name gets another one."""
     path = run / NAME
     try:
         found = read_json(path, most=_MOST_BYTES)

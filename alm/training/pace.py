@@ -1,4 +1,4 @@
-"""How long what is left of a run will take, by how long its parts have taken so far."""
+"""Estimates the time left of a run from the time that its parts have taken so far."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from alm.training.config import RunConfig
 from alm.training.costs import times
 from alm.training.throughput import Lap
 
-# Recent laps count most, and a single slow one does not turn the estimate over.
+# Recent laps count most, but a single slow one does not dominate the estimate.
 _NEWEST_LAP_WEIGHT = 0.3
-# Between two looks a program may come and go: half is what it was before.
+# Other programs may come and go between two checks, so each check counts half.
 _NEWEST_LOOK_WEIGHT = 0.5
 
 
 class Pace:
-    """Seconds of a step, lately and over a longer time, and of each kind of pause, as long as the last one was.
+    """Seconds of a step, recently and over a longer time, and of the last pause of each kind.
 
-    Kinds of pauses have the names that they have in `times`. `pauses` are the seconds of those that have not come yet.
+    Kinds of pauses are named as in `times`. `pauses` gives the expected seconds of kinds that have not happened yet.
     """
 
     def __init__(self, pauses: Mapping[str, float] | None = None) -> None:
@@ -27,16 +27,16 @@ class Pace:
         self._since_look: tuple[float, int] | None = None  # seconds and steps; None before the first lap
 
     def stepped(self, lap: Lap) -> None:
-        """Take in a lap."""
+        """Add a lap."""
         self._step_seconds = _nearer(self._step_seconds, lap.seconds / lap.steps, _NEWEST_LAP_WEIGHT)
         if self._since_look is None:
-            self._since_look = (0.0, 0)  # the first lap says little: memory grows in it, or a model is compiled
+            self._since_look = (0.0, 0)  # skip the first lap: memory grows in it, or a model is compiled
         else:
             seconds, steps = self._since_look
             self._since_look = (seconds + lap.seconds, steps + lap.steps)
 
     def paused(self, kind: str) -> Callable[[float], None]:
-        """What hears the length of a pause of `kind`."""
+        """Return a callback for the length of a pause of `kind`."""
 
         def told(seconds: float) -> None:
             self._pauses[kind] = seconds
@@ -44,7 +44,7 @@ class Pace:
         return told
 
     def steady(self) -> float | None:
-        """Seconds of a step from look to look, of which this is one; None while too little is known."""
+        """Return the seconds of a step, averaged over checks, of which this is one; None if too little is known."""
         seconds, steps = self._since_look or (0.0, 0)
         if steps:
             self._steady = _nearer(self._steady, seconds / steps, _NEWEST_LOOK_WEIGHT)
@@ -52,11 +52,11 @@ class Pace:
         return self._steady
 
     def eta(self, config: RunConfig, step: int) -> float | None:
-        """Seconds from `step` to the end of a run with `config`, at its speed of late; None before the first lap."""
+        """Return the seconds from `step` to the end of a run with `config` at its recent speed; None before a lap."""
         return None if self._step_seconds is None else self.left(config, step, step_seconds=self._step_seconds)
 
     def left(self, config: RunConfig, step: int, *, step_seconds: float) -> float:
-        """Seconds from `step` to the end of a run with `config` whose steps take so long."""
+        """Return the seconds from `step` to the end of a run with `config` whose steps take `step_seconds`."""
         pauses = sum(number * self._pauses.get(kind, 0.0) for kind, number in times(config, after=step).items())
         return (config.training.max_steps - step) * step_seconds + pauses
 

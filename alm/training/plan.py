@@ -1,4 +1,4 @@
-"""What a pretraining run would be, before anything is spent."""
+"""Plans a pretraining run: size, memory, time and cost, before anything is spent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ JOULES_PER_KWH, SECONDS_PER_HOUR = 3.6e6, 3600
 
 @dataclass(frozen=True)
 class Cost:
-    """What running costs: watts drawn, and the price of an hour in any currency; None is not told."""
+    """Cost of running: watts drawn, and the price of an hour in any currency; None if not given."""
 
     watts: float | None = None
     price_per_hour: float | None = None
@@ -41,13 +41,13 @@ NO_COST = Cost()
 
 @dataclass(frozen=True)
 class Plan:
-    """Numbers of a run. Those in seconds are None where nothing was measured, those of the text where it is not known.
+    """Numbers of a run. Times are None if nothing was measured, numbers of the text if it is unknown.
 
-    `memory` has the bytes at the peak by part, `memory_bytes` their sum: of the GPU, or what the process grows by, and
-    `process_bytes` is what a process on a CPU has before it trains. `largest_micro_batch` is 0 where not one sequence
-    fits; then `model_that_fits` is a preset that does, if one does. `suggested` are micro-batches that fit, where
-    those of the configuration do not: what is measured is measured with them. `keeps_curve` says whether a run has the
-    same curve with them, but for rounding.
+    `memory` has the bytes at the peak by part, `memory_bytes` their sum: of the GPU, or the growth of the process.
+    `process_bytes` is the size of a process on a CPU before it trains. `largest_micro_batch` is 0 if not one sequence
+    fits; then `model_that_fits` is a preset that does, if any. `suggested` are micro-batches that fit, if those of the
+    configuration do not: measurements then use them. `keeps_curve` says whether a run has the same curve with them,
+    but for rounding.
     """
 
     parameters: int
@@ -103,11 +103,11 @@ def plan(
     started: float | None = None,
     on_event: Listener = ignore,
 ) -> Plan:
-    """The run that `pretrain` would do with the same arguments as so many ranks; nothing is written.
+    """Return the plan of the run that `pretrain` would do with the same arguments and `ranks`; write nothing.
 
-    Without packed `data` the text has `tokens` tokens in sequences of `seq_len`, or what is assumed. With `budget`, in
-    seconds of the whole command, steps are chosen for it. `started` (of `time.monotonic`) is when the command began,
-    as a run's would.
+    Without packed `data` the text has `tokens` tokens in sequences of `seq_len`, or assumed numbers. With `budget`, in
+    seconds of the complete command, steps are chosen for it. `started` (of `time.monotonic`) is when the command
+    started, as that of a run would.
     """
     check(config, Place(size=ranks, local_size=ranks))
     config, text = packed_text(config, data) if data else assumed_text(config, seq_len=seq_len, tokens=tokens)
@@ -123,7 +123,7 @@ def plan(
     config = _shared(config, choice, ranks)
     memory = Room(config, text.seq_len, choice, ranks)
     is_measured = is_measured and _can_be_tried(memory)
-    before = memory.process_bytes  # now: trying adds to it
+    before = memory.process_bytes  # read now: trial steps add to it
     training = config.training if memory.fits is not False else memory.suggested()
     is_tried = is_measured and training is not None
     trial = compiling.tried(config, choice, seq_len=text.seq_len, on_event=on_event) if is_tried else None
@@ -134,23 +134,23 @@ def plan(
 
 
 def _shared(config: RunConfig, choice: Choice, ranks: int) -> RunConfig:
-    """`config` with how so many ranks will share the model."""
+    """Return `config` with the way in which `ranks` will share the model."""
     parallel = chosen(config, choice, Place(size=ranks, local_size=ranks))
     return config.model_copy(update={"training": config.training.model_copy(update={"parallel": parallel})})
 
 
 def _can_be_tried(memory: Room) -> bool:
-    """Whether this process has room for a rank's steps by itself: with fsdp it has all of the model, not a part."""
+    """Whether this process has room for a rank's steps: alone it holds the full model, also where fsdp would not."""
     return memory.ranks == 1 or memory.config.training.parallel != "fsdp" or replace(memory, ranks=1).fits is not False
 
 
 @dataclass(frozen=True)
 class _Tried:
-    """How a step is cut so that it fits, or None, and what it then costs, or None if that was not measured."""
+    """A step split so that it fits, or None, and its costs, or None if they were not measured."""
 
     training: TrainingConfig | None
     spent: Costs | None
-    is_full: bool = False  # although counting said that it fits
+    is_full: bool = False  # memory was full, although counting said that the step fits
 
 
 def _tried(
@@ -162,7 +162,7 @@ def _tried(
     started: float | None,
     is_measured: bool,
 ) -> _Tried:
-    """A few steps of the run with `training`, which fits by counting; cut smaller where they do not fit."""
+    """Measure a few steps of the run with `training`, which fits by counting; halve micro-batches while it does not."""
     is_full = False
     while is_measured and training is not None:
         config = memory.config.model_copy(update={"training": training})
@@ -174,7 +174,7 @@ def _tried(
 
 
 def _set_threads(training: TrainingConfig, device: torch.device, ranks: int) -> None:
-    """As the run will have them: what it is told, or the share of the processors that a rank has."""
+    """Set threads as in the run: the configured number, or a rank's share of the processors."""
     if device.type != "cpu":
         return
     devices.keep_freed_memory()
@@ -187,7 +187,7 @@ def _set_threads(training: TrainingConfig, device: torch.device, ranks: int) -> 
 def _spent(
     config: RunConfig, text: Text, choice: Choice, trial: compiling.Trial | None, *, ranks: int, started: float | None
 ) -> Costs | None:
-    """What the run costs in time, by a few steps and how much faster they compile; None where memory is full."""
+    """Return the run's costs in time, from a few steps and the gain of compiling; None if memory is full."""
     before = 0.0 if started is None else time.monotonic() - started
     rates = _rates(_of_one_rank(config, ranks), text, choice, apart=trial is not None)
     if rates is None:
@@ -198,7 +198,10 @@ def _spent(
 
 
 def _rates(config: RunConfig, text: Text, choice: Choice, *, apart: bool) -> rehearsal.Rates | None:
-    """A rehearsal's, None where memory is full. Told apart they can want more of it than a run of one micro-batch."""
+    """Return the rates of a rehearsal, None if memory is full.
+
+    Measuring micro-batch and update `apart` may need more memory than a run with one micro-batch.
+    """
     try:
         return rehearsal.rehearse(config, choice, text.batches, seq_len=text.seq_len, apart=apart)
     except (RuntimeError, MemoryError) as error:
@@ -209,7 +212,7 @@ def _rates(config: RunConfig, text: Text, choice: Choice, *, apart: bool) -> reh
 
 
 def _of_one_rank(config: RunConfig, ranks: int) -> RunConfig:
-    """`config` with the part of a step that one of the ranks does, by itself."""
+    """Return `config` with the part of a step that one rank does, as a step of one process."""
     training = config.training
     own = {"gradient_accumulation": training.gradient_accumulation // ranks, "compile": training.compile is True}
     return config.model_copy(update={"training": training.model_copy(update=own)})
@@ -218,7 +221,7 @@ def _of_one_rank(config: RunConfig, ranks: int) -> RunConfig:
 def _for_budget(
     config: RunConfig, text: Text, spent: Costs | None, data: Path | None, *, seconds: float, tokens: int | None
 ) -> tuple[RunConfig, Text]:
-    """`config` with the steps that fit into so many seconds, and what becomes of the text."""
+    """Return `config` with the steps that fit into `seconds`, and the text updated for them."""
     if spent is None:
         raise ConfigError(
             "a budget needs measured step times, and nothing was measured",
@@ -241,7 +244,7 @@ class _Sums:
     ranks: int
 
     def plan(self, memory: Room, tried: _Tried, cost: Cost, *, process_bytes: int) -> Plan:
-        """All of them."""
+        """Return the plan."""
         training, counted, seq_len = self.config.training, count(self.config.model), self.text.seq_len
         per_step = training.sequences_per_step * seq_len
         tokens = per_step * training.max_steps
@@ -293,14 +296,14 @@ class _Sums:
         )
 
     def _checkpoints(self) -> int:
-        """How many lie on the disk when there are most: one is written before the oldest goes."""
+        """Return the largest number of checkpoints on the disk: one is written before the oldest is removed."""
         training = self.config.training
         saves = times(self.config)["saving"]
         permanent = training.max_steps // training.keep_every if training.keep_every else 0
         return min(saves, training.keep_last + training.keep_best + 1) + permanent
 
     def _intervals(self) -> dict[str, int]:
-        """What happens every so many steps."""
+        """Return the intervals of validations and checkpoints, and the length of the warm-up, in steps."""
         found = {"validation": self.config.validation.interval, "checkpoint": self.config.training.checkpoint_interval}
         return {"warm-up": warmup_steps(self.config.scheduler, max_steps=self.config.training.max_steps), **found}
 

@@ -1,4 +1,4 @@
-"""What a planned run would train on: packed data, or as much as is assumed of it."""
+"""The text of a planned run: packed data, or assumptions about it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ ASSUMED_VOCABULARY, ASSUMED_SEQ_LEN = 32_000, 512
 
 @dataclass(frozen=True)
 class Text:
-    """What a run would train on: packed data, or as much as is assumed of it.
+    """The text of a planned run: packed data, or assumptions about it.
 
-    `training_sequences` is None where nobody said how much text there is; `scored` are the sequences of a validation.
+    `training_sequences` is None if the amount of text is unknown; `scored` is the number of sequences of a validation.
     """
 
     seq_len: int
@@ -39,7 +39,7 @@ class Text:
 
 
 def packed_text(config: RunConfig, data: Path) -> tuple[RunConfig, Text]:
-    """The text of packed data, and `config` with its vocabulary."""
+    """Return the text of packed data, and `config` with its vocabulary."""
     packed = open_packed(data)
     config = with_data(config, packed)
     metadata, validation = packed.metadata, packed.split(VALIDATION)
@@ -57,7 +57,7 @@ def packed_text(config: RunConfig, data: Path) -> tuple[RunConfig, Text]:
 
 
 def assumed_text(config: RunConfig, *, seq_len: int | None, tokens: int | None) -> tuple[RunConfig, Text]:
-    """A text that is not there yet, and `config` with a vocabulary: what is not given is assumed, and said."""
+    """Return a text that does not exist yet, and `config` with a vocabulary; `Text.assumed` lists the assumptions."""
     model, assumed = config.model, []
     if model.vocab_size == "auto":
         model = model.with_vocab_size(ASSUMED_VOCABULARY)

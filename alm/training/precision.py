@@ -1,6 +1,6 @@
-"""Which precision a run is fast in, where no flag of the hardware says it: its own model is timed in each.
+"""Chooses the precision of a run; without a hardware flag that answers it, the run's own model is timed in each.
 
-How much bf16 gains depends on the shape of the model as much as on the device.
+The gain of bf16 depends on the shape of the model as much as on the device.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from alm.model.transformer import Transformer
 from alm.training.config import RunConfig
 from alm.training.fit import Room
 
-# A micro-batch is cut to about so many, which a core with bf16 does in a few tenths of a second,
+# A timed micro-batch has about this many FLOPs, a few tenths of a second on a core with bf16,
 _FLOPS = 2e10
-# but not so far that a matrix product becomes one with a vector.
+# but at least this many tokens, so that a matrix product does not become one with a vector.
 _FEWEST_TOKENS = 64
 _ROUNDS = 3
 _LONGEST_SECONDS = 2.0
@@ -30,9 +30,9 @@ Seconds = Callable[[Precision], float]
 
 
 def settled(config: RunConfig, device_name: str, *, seq_len: int, on_event: Listener = ignore) -> Choice:
-    """The device of that name with `training.precision`; `auto` is measured where it has to be.
+    """Return the device of that name with `training.precision`; `auto` is measured if necessary.
 
-    A model that has no room there, not even with one sequence, is not tried: a matrix product stands for it.
+    A model that does not fit there, even with one sequence, is not timed: a matrix product is timed in its place.
     """
     wanted = config.training.precision
     choice = devices.choose(device_name, precision="fp32" if wanted == "auto" else wanted)
@@ -53,20 +53,20 @@ def settled(config: RunConfig, device_name: str, *, seq_len: int, on_event: List
 
 
 def with_precision(config: RunConfig, choice: Choice) -> RunConfig:
-    """`config` with the precision that was chosen, which is then not asked for again."""
+    """Return `config` with the chosen precision, so that it is not measured again."""
     training = config.training.model_copy(update={"precision": choice.precision})
     return config.model_copy(update={"training": training})
 
 
 def tried(seconds: Seconds) -> tuple[Precision, str]:
-    """The precision in which `seconds` says that a step is fast, and why: the best of a few of each, taken in turn."""
+    """Return the faster precision by `seconds`, and the reason: the best of a few rounds of each, taken in turn."""
     best: dict[Precision, float] = {"fp32": float("inf"), "bf16": float("inf")}
     spent = 0.0
     try:
         for number in range(1 + _ROUNDS):
             found = {precision: seconds(precision) for precision in best}
             spent += sum(found.values())
-            if number:  # the first finds caches empty
+            if number:  # the first round warms up caches
                 best = {precision: min(best[precision], found[precision]) for precision in best}
             if number and spent > _LONGEST_SECONDS:
                 break
@@ -76,7 +76,7 @@ def tried(seconds: Seconds) -> tuple[Precision, str]:
 
 
 class Trial:
-    """The model of a run with a micro-batch that is none of its data; called, the seconds of a forward and backward."""
+    """The model of a run with random tokens; calling it returns the seconds of a forward and backward pass."""
 
     def __init__(self, config: RunConfig, device: torch.device, *, seq_len: int) -> None:
         self._device, self._seed = device, config.training.seed
@@ -88,7 +88,7 @@ class Trial:
         self._ids = torch.randint(config.model.known_vocab_size, (rows, tokens), generator=draw).to(device)
 
     def __call__(self, precision: Precision) -> float:
-        with torch.random.fork_rng([]):  # dropout draws; on a GPU nothing is timed
+        with torch.random.fork_rng([]):  # dropout draws random numbers; on a GPU nothing is timed
             started = time.perf_counter()
             with autocast(self._device, precision):
                 hidden = self._model(self._ids)
@@ -99,7 +99,7 @@ class Trial:
 
 
 def shape(config: RunConfig, *, seq_len: int) -> tuple[int, int]:
-    """Sequences and tokens of a micro-batch that is small enough to be timed."""
+    """Return the sequences and tokens of a micro-batch that is small enough to be timed."""
     each = count(config.model).training_flops_per_token(seq_len)
     room = max(_FEWEST_TOKENS, int(_FLOPS / each))
     return max(1, min(config.training.micro_batch_size, room // seq_len)), min(seq_len, room)

@@ -1,4 +1,4 @@
-"""What is worth training in a given time on this device, found out by trying."""
+"""Proposes a run that is worth a given time on this device, from measurements."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alm.training.config import RunConfig, TrainingConfig
 from alm.training.fit import Room
 from alm.training.precision import settled
 
-# Of the rate of products, that training a small model reaches (docs/benchmarks.md): a first guess.
+# A first guess: the share of the rate of matrix products that training a small model reaches (docs/benchmarks.md).
 TYPICAL_SHARE = 0.5
 _MOST_TRIES, _TRY_SECONDS = 3, 0.5
 
@@ -31,7 +31,11 @@ def proposed(
     device_name: str = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
 ) -> Proposal:
-    """A run worth so many seconds on the device: its speed is that of products of matrices, then that of the model."""
+    """Return a run worth `seconds` on the device.
+
+    Its speed is first estimated from matrix products, then measured with the proposed model, until the proposal stays
+    the same.
+    """
     choice = devices.choose(device_name, precision=precision)
     vocab_size, text_bytes = None, None if tokens is None else round(tokens * BYTES_PER_TOKEN)
     if data is not None:

@@ -1,4 +1,4 @@
-"""Whether so many ranks fit a run, and how they share its model: decided from the configuration alone."""
+"""Checks that a number of ranks fits a run, and chooses how they share its model, from the configuration alone."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from alm.model.count import BYTES, count
 from alm.training.config import RunConfig, TrainingConfig
 from alm.training.fit import checkpoint_bytes
 
-# The rest is for activations.
+# Largest share of the memory for weights, gradients and moments; the rest is for activations.
 STATE_SHARE_OF_MEMORY = 0.6
 
 
 def chosen(config: RunConfig, choice: Choice, here: Place) -> str:
-    """What `training.parallel` auto comes to: fsdp where weights, gradients and moments would fill the memory."""
+    """Resolve `training.parallel: auto`: fsdp if weights, gradients and moments would fill the memory, else ddp."""
     if config.training.parallel != "auto":
         return config.training.parallel
     memory = device.memory_bytes(choice.device)
@@ -30,13 +30,13 @@ def chosen(config: RunConfig, choice: Choice, here: Place) -> str:
 
 
 def check(config: RunConfig, here: Place) -> None:
-    """Raises `ConfigError` where so many ranks cannot share a step or the model, with the nearest that can."""
+    """Raise `ConfigError` if this number of ranks cannot share a step or the model, with the nearest that can."""
     training, ranks = config.training, here.size
     number = training.gradient_accumulation
     if training.parallel == "fsdp" and ranks > 1 and not _works_on_parts(config):
         name = kinds.module_of(config.optim).__name__.rpartition(".")[2]
         raise ConfigError(
-            f"the optimizer `{name}` needs whole matrices, of which fsdp gives each rank a part",
+            f"the optimizer `{name}` needs full matrices, but fsdp gives each rank only a part of them",
             hint="use `--set training.parallel=ddp`, or `--set optim=adamw`",
         )
     if training.reproducible:
@@ -55,7 +55,7 @@ def _works_on_parts(config: RunConfig) -> bool:
 def _check_tree(training: TrainingConfig, ranks: int) -> None:
     if training.parallel == "fsdp":
         raise ConfigError(
-            "`training.reproducible` needs the whole gradient on each rank, which fsdp does not have",
+            "`training.reproducible` needs the full gradient on each rank, which fsdp does not keep",
             hint="leave one of them out: `--set training.parallel=ddp`",
         )
     for value, what in ((training.gradient_accumulation, "`training.gradient_accumulation`"), (ranks, "ranks")):
@@ -74,7 +74,7 @@ def _nearest_ranks(number: int, ranks: int) -> str:
 
 
 def _regrouped(training: TrainingConfig, ranks: int) -> str:
-    """Settings that so many ranks can share: the same batch cut otherwise if that is possible, the nearest if not."""
+    """Return settings that `ranks` can share: the same batch split differently if possible, else the nearest."""
     sequences, number = training.sequences_per_step, training.gradient_accumulation
     cuts = [n for n in range(ranks, sequences + 1, ranks) if sequences % n == 0]
     if cuts:
@@ -88,7 +88,7 @@ def _regrouped(training: TrainingConfig, ranks: int) -> str:
 
 
 def label(config: RunConfig, here: Place) -> str:
-    """The ranks of a run as they decide its bits: "1", "4, ddp", or "any" where they do not."""
+    """Return the ranks of a run as far as its bits depend on them: "1", "4, ddp", or "any" if they do not."""
     if config.training.reproducible:
         return "any"
     return "1" if here.size == 1 else f"{here.size}, {config.training.parallel}"

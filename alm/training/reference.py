@@ -1,7 +1,7 @@
-"""Reference curves: how runs of a preset on the built-in corpus come along, which other runs are held against.
+"""Reference curves: typical scores of each preset on the built-in corpus, to compare runs with.
 
-A file of `references/` holds the scores of a few runs that differ in their seed alone. A run is comparable when its
-text, its model and what shapes its curve are the same; the optimizer may differ, as that is what the comparison is for.
+A file of `references/` holds the scores of a few runs that differ only in their seed. A run is comparable if its text,
+its model, its length and its schedule are the same; the optimizer may differ, as that is what is compared.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from alm.training.config import RunConfig
 FOLDER = Path(__file__).parent / "references"
 _SECTIONS = ("model.", "scheduler.", "data.mixture")
 _KEYS = frozenset({"training.max_steps", "validation.bytes"})
-# Student's t that holds 90% of the values to come, by degrees of freedom: there are few seeds.
+# Student's t for 90% of future values, by degrees of freedom: there are few seeds.
 _T90 = {1: 6.314, 2: 2.920, 3: 2.353, 4: 2.132}
-# The spread of three scores is itself uncertain: neighbouring validations share theirs.
+# The spread of three scores is itself uncertain, so neighbouring validations pool theirs.
 _NEIGHBOURS = 2
 
 
 class Point(Config):
-    """Bits per byte after `step` steps: the mean of the seeds, and where nine in ten other seeds would be."""
+    """Bits per byte after `step` steps: the mean of the seeds, and the interval of nine in ten other seeds."""
 
     step: int
     mean: float
@@ -38,7 +38,7 @@ class Point(Config):
 
 
 class Reference(Metadata):
-    """`references/<preset>.json`. `config` is what a run has to share with it."""
+    """Contents of `references/<preset>.json`. `config` has the settings that a comparable run must share."""
 
     format: Literal["alm-reference"] = "alm-reference"
     inputs: tuple[FileRecord, ...] = ()
@@ -48,7 +48,7 @@ class Reference(Metadata):
     points: tuple[Point, ...]
 
     def at(self, step: int) -> Point | None:
-        """The band after `step` steps, between two points straight in the logarithm of the step; None outside."""
+        """Return the band after `step` steps, interpolated linearly in the logarithm of the step; None outside."""
         right = bisect_left(self.points, step, key=lambda point: point.step)
         if right == len(self.points) or step < self.points[0].step:
             return None
@@ -65,7 +65,7 @@ class Reference(Metadata):
 
 
 def matching(config: RunConfig, packed: PackMetadata, *, folder: Path = FOLDER) -> Reference | None:
-    """The reference that a run with `config` on `packed` can be held against, if there is one."""
+    """Return the reference to compare a run with `config` on `packed` with, if there is one."""
     for path in sorted(folder.glob("*.json")):
         hint = "install `a-lm` again: `pip install --force-reinstall a-lm`"
         reference = artifacts.read(path, Reference, hint=hint, is_packaged=True)
@@ -75,29 +75,29 @@ def matching(config: RunConfig, packed: PackMetadata, *, folder: Path = FOLDER) 
 
 
 def is_alike(config: RunConfig, reference: Reference) -> bool:
-    """Whether a run with `config` is as those of the reference; a setting newer than that must be at its default."""
+    """Whether a run with `config` matches the reference; settings newer than the reference must have their default."""
     values, usual = deciding(config), deciding(RunConfig())
     is_same = all(values.get(key) == value for key, value in reference.config.items())
     return is_same and all(value == usual.get(key) for key, value in values.items() if key not in reference.config)
 
 
 def data_sha256(packed: PackMetadata) -> str:
-    """A hash of what is trained on and scored, the same wherever it was packed."""
+    """Return a hash of the training and held-out data that does not depend on where it was packed."""
     parts = [packed.tokenizer_sha256, packed.mode, str(packed.seq_len), *(shard.sha256 for shard in packed.shards)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def deciding(config: RunConfig) -> Values:
-    """The settings that two comparable runs share."""
+    """Return the settings that comparable runs share."""
     values = dict(artifacts.flat(config.model_dump(mode="json")))
     kept = {key: value for key, value in values.items() if key.startswith(_SECTIONS) or key in _KEYS}
     return kept | {"training.sequences_per_step": config.training.sequences_per_step}
 
 
 def band(curves: Sequence[Sequence[tuple[int, float]]]) -> tuple[Point, ...]:
-    """The points of curves of (step, bits per byte), one a seed, at the same steps.
+    """Return the points of curves of (step, bits per byte), one per seed, at the same steps.
 
-    The band is a prediction interval for one more seed, by the standard deviation pooled over neighbouring points.
+    The band is a prediction interval for one more seed, from the standard deviation pooled over neighbouring points.
     """
     seeds = len(curves)
     factor = _T90[seeds - 1] * math.sqrt(1 + 1 / seeds)

@@ -1,4 +1,4 @@
-"""A few real steps of a run, for what they cost: time, and whether memory holds them. Nothing is kept or written."""
+"""Measures a few real steps of a run: their time, and whether they fit into memory. Nothing is kept or written."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from alm.training.config import RunConfig
 from alm.training.state import TrainState, fresh
 from alm.training.step import train_step
 
-SECONDS = 2.0  # of measured steps; warming up and what a run does between steps come on top
+SECONDS = 2.0  # of measured steps; warming up, scoring and generating come on top
 _FEWEST_ROUNDS, _MOST_ROUNDS = 3, 50
 _GENERATED_TOKENS = 12
 _NO_TOKEN = -1  # ends no text
 
 Batches = Callable[[int], MicroBatch]
-"""A micro-batch of so many sequences."""
+"""A micro-batch of the given number of sequences."""
 
 
 @dataclass(frozen=True)
 class Rates:
     """Seconds of a micro-batch, of the update after the last one, of scoring a sequence, and of a generated token.
 
-    A micro-batch is one of the configuration that was rehearsed; all are of one rank.
+    The micro-batch has the size in the rehearsed configuration; all times are those of one rank.
     """
 
     micro_batch: float
@@ -43,7 +43,7 @@ class Rates:
     generated_token: float
 
     def step(self, micro_batches: int) -> float:
-        """Seconds of a step of so many micro-batches on each rank."""
+        """Return the seconds of a step with `micro_batches` on each rank."""
         return micro_batches * self.micro_batch + self.update
 
 
@@ -57,14 +57,14 @@ def rehearse(
     seconds: float = SECONDS,
     apart: bool = False,
 ) -> Rates:
-    """Measure steps for about so many seconds, when all is warm; ranks call it together.
+    """Measure steps for about `seconds`, after warming up; ranks call it together.
 
-    Where a micro-batch takes long a smaller one is measured and its time scaled by the number of sequences. A step of
-    one micro-batch tells it `apart` from the update only when asked. The model is let go of afterwards. Raises what
-    PyTorch does when memory is full.
+    If a micro-batch takes long, a smaller one is measured and its time scaled by the number of sequences. With one
+    micro-batch per step, its time is separated from that of the update only with `apart`. The model is freed
+    afterwards. Raises PyTorch's error when memory is full.
     """
     devices.matmul_rate(choice.device, choice.precision)  # a run measures it at its start; here it also wakes the CPU
-    with torch.random.fork_rng([choice.device] if choice.device.type == "cuda" else []):  # dropout draws
+    with torch.random.fork_rng([choice.device] if choice.device.type == "cuda" else []):  # dropout draws random numbers
         rates = _Stage(fresh(config, choice, world, seq_len=seq_len), config, choice, batches, seconds).rates(
             apart=apart
         )
@@ -73,7 +73,7 @@ def rehearse(
 
 
 def let_go(device: torch.device) -> None:
-    """Give memory that nothing refers to any more back to the device, or to the system."""
+    """Return unreferenced memory to the device, or to the system."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -84,14 +84,14 @@ def let_go(device: torch.device) -> None:
 
 
 def rows_of(stream: TokenStream) -> Batches:
-    """The first rows of `stream`, over and over where it has fewer."""
+    """Return batches of the first rows of `stream`, repeated if it has too few."""
     import numpy as np
 
     return lambda number: micro_batch(stream, np.arange(number, dtype=np.int64) % stream.sequences)
 
 
 def random_rows(vocab_size: int, *, seq_len: int) -> Batches:
-    """Random ids, where there is no text yet."""
+    """Return batches of random ids, for a text that does not exist yet."""
     draw = torch.Generator().manual_seed(0)
 
     def batch(number: int) -> MicroBatch:
@@ -102,7 +102,7 @@ def random_rows(vocab_size: int, *, seq_len: int) -> Batches:
 
 
 def fits(config: RunConfig, choice: Choice, batches: Batches, *, seq_len: int) -> bool:
-    """Whether this rank, by itself, has the memory for steps: two are tried, one beside the optimizer's moments."""
+    """Whether this rank, by itself, has memory for steps: two are tried, the second with the optimizer's moments."""
     found = _fits(config, choice, batches, seq_len=seq_len)
     let_go(choice.device)
     return found
@@ -122,7 +122,7 @@ def _fits(config: RunConfig, choice: Choice, batches: Batches, *, seq_len: int) 
 
 @dataclass(frozen=True)
 class _Stage:
-    """What a rehearsal plays on."""
+    """The state and settings of a rehearsal."""
 
     state: TrainState
     config: RunConfig
@@ -133,21 +133,21 @@ class _Stage:
     def rates(self, *, apart: bool) -> Rates:
         size = self._size()
         in_pairs = apart or self._micro_batches > 1 or size < self.config.training.micro_batch_size
-        self.round(size, micro_batches=1 + in_pairs)  # the optimizer makes its moments, and memory grows
+        self.round(size, micro_batches=1 + in_pairs)  # not counted: the optimizer creates its moments, and memory grows
         found = self._rounds(size, micro_batches=1 + in_pairs)
         first, last = (statistics.median(values) for values in zip(*found, strict=True))
         scale = self.config.training.micro_batch_size / size
-        # The last micro-batch ends with the update. Where there is but one, nobody needs to know them apart.
+        # The last micro-batch is timed together with the update. With one per step only their sum matters.
         micro, update = (scale * first, max(last - first, 0.0)) if in_pairs else (last, 0.0)
         return Rates(micro, update, self._scoring(size), self._generating())
 
     @property
     def _micro_batches(self) -> int:
-        """Of this rank in a step."""
+        """Micro-batches of this rank in a step."""
         return self.config.training.gradient_accumulation // self.state.sharing.world.size
 
     def _size(self) -> int:
-        """As many sequences as a micro-batch of the time that there is; all ranks take the least of any."""
+        """Return the size of the micro-batches to time, cut to the time; all ranks use the smallest of any."""
         self.round(1, micro_batches=1)
         _, seconds = self.round(1, micro_batches=1)
         affordable = int(self.seconds / _FEWEST_ROUNDS / seconds)
@@ -155,14 +155,14 @@ class _Stage:
         return -self.state.sharing.world.greatest(-size)
 
     def _rounds(self, size: int, *, micro_batches: int) -> list[tuple[float, float]]:
-        """Rounds until the time is over, a few at least, as many on every rank."""
+        """Run rounds until the time is over, at least a few, and the same number on every rank."""
         seconds = max(sum(self.round(size, micro_batches=micro_batches)), 1e-6)
         fewest = _FEWEST_ROUNDS if seconds < self.seconds else 2
         number = self.state.sharing.world.greatest(min(max(int(self.seconds / seconds), fewest), _MOST_ROUNDS))
         return [self.round(size, micro_batches=micro_batches) for _ in range(number)]
 
     def round(self, size: int, *, micro_batches: int) -> tuple[float, float]:
-        """Seconds of the micro-batches before the last, each, and of the last with the update."""
+        """Return the seconds of each micro-batch before the last, and of the last with the update."""
         batch = self.batches(size)
         times: list[float] = []
 
@@ -199,7 +199,7 @@ class _Stage:
         return seconds / size
 
     def _generating(self) -> float:
-        """Seconds of a token that follows a short text; 0 where a run generates none."""
+        """Return the seconds of a token that follows a short text; 0 if a run generates none."""
         sharing, tokens = self.state.sharing, min(_GENERATED_TOKENS, self.config.model.max_position_embeddings - 1)
         if not sharing.is_whole_here or tokens < 1 or not self.config.samples.prompts:
             return 0.0
@@ -211,7 +211,7 @@ class _Stage:
         return self._timed(act) / tokens
 
     def _timed(self, act: Callable[[], object]) -> float:
-        """Seconds of the second time."""
+        """Return the seconds of the second call: the first one warms up."""
         act()
         wait_for(self.choice.device)
         started = time.perf_counter()

@@ -124,7 +124,7 @@ def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunCo
 
     `auto` in `wanted` matches whatever was chosen. Raises `OtherRunError` listing every other change.
     """
-    from alm.training.fit import curve  # imports PyTorch, which takes seconds: typing errors are reported before that
+    from alm.training.fit import curve  # imports PyTorch, which takes seconds: typos are reported before that
 
     own = read_config(run)
     before, now = (dict(artifacts.flat(config.model_dump(mode="json"))) for config in (own, wanted))

@@ -1,4 +1,4 @@
-"""Fixed prompts, continued at a few steps of a run: `samples.jsonl` shows how a model learns to write.
+"""Continues fixed prompts at a few steps of a run: `samples.jsonl` shows how a model learns to write.
 
 Every text is a function of the weights, the settings and (seed, step, prompt): nothing is drawn from PyTorch's own
 random state, so a run's weights are the same with samples and without.
@@ -33,13 +33,13 @@ _ATTEMPTS = 2  # the disk may have room again
 _HELD_OUT_PROMPTS = 3
 _PROMPT_TOKENS = 16
 _PROMPT_SEED = 0
-AUTO_PROMPTS = 1 + _HELD_OUT_PROMPTS  # an empty one, and these
+AUTO_PROMPTS = 1 + _HELD_OUT_PROMPTS  # an empty one, and the held-out ones
 _WRITTEN = {"temperature", "top_k", "max_tokens", "seed"}
 _SEED_BYTES = 4  # short enough to be typed after `alm sample --seed`
 
 
 def sample_steps(max_steps: int, count: int) -> tuple[int, ...]:
-    """At most `count` steps from 1 to `max_steps`, at equal distances of their logarithm; the last is always one.
+    """Return at most `count` steps from 1 to `max_steps`, evenly spaced in their logarithm, always with the last.
 
     >>> sample_steps(1000, 4)
     (1, 10, 100, 1000)
@@ -50,19 +50,19 @@ def sample_steps(max_steps: int, count: int) -> tuple[int, ...]:
 
 
 def held_out_prompts(stream: TokenStream, tokenizer: Tokenizer, *, tokens: int = _PROMPT_TOKENS) -> Iterator[str]:
-    """The first `tokens` tokens, as text, of documents of `stream` that are longer; the same ones every time."""
+    """Yield the first `tokens` tokens, as text, of documents of `stream` that are longer; the same ones every time."""
     starts = stream.document_starts()
     ends = np.append(starts[1:], sum(shard.tokens for shard in stream.shards))
     for number in permute(np.arange(len(starts)), size=len(starts), seed=_PROMPT_SEED, epoch=0):
         start = int(starts[number])
-        if ends[number] - start > tokens + 1:  # the end-of-text token is no text
+        if ends[number] - start > tokens + 1:  # the end-of-text token is not text
             decoder = StreamDecoder(tokenizer)
-            # What is cut within a character is left out.
+            # Bytes of a character that is cut at the end are left out.
             yield "".join(decoder.feed(token_id) for token_id in stream.tokens(start, tokens).tolist())
 
 
 class Sampler:
-    """Continues the prompts of `config` and writes what comes out into `run`, after the steps that are due."""
+    """Continues the prompts of `config` after the steps that are due, and writes the texts into `run`."""
 
     def __init__(
         self,
@@ -85,12 +85,12 @@ class Sampler:
         return step in self.steps
 
     def catch_up(self, step: int) -> None:
-        """Make what a stop kept from being made after `step`."""
+        """Make the samples after `step` that a stop prevented."""
         if self.is_due(step) and not any(row["step"] == step for row in metrics.read(self._run, name=NAME)):
             self.sample(step)
 
     def sample(self, step: int) -> None:
-        """Continue every prompt. All texts of a step are written, or none when asked to stop meanwhile."""
+        """Continue every prompt. All texts of a step are written, or none if a stop is requested meanwhile."""
         was_training = self._model.training
         try:
             rows = [row for number in range(len(self.prompts)) if (row := self._row(step, number)) is not None]
@@ -105,9 +105,9 @@ class Sampler:
             self._model.train(was_training)
 
     def _append(self, data: bytes) -> None:
-        """On the disk before the step's checkpoint says that it is; nothing at all on one that is full.
+        """Write to the disk, before the step's checkpoint implies that it is there; a full disk gets nothing at all.
 
-        What a full disk has no room for waits for the next samples.
+        Data that a full disk has no room for waits for the next samples.
         """
         self._waiting += data
         for attempt in range(_ATTEMPTS):
@@ -164,7 +164,7 @@ class Sampler:
 
 
 def prompts(config: RunConfig, tokenizer: Tokenizer, held_out: TokenStream) -> tuple[str, ...]:
-    """The prompts that `config` means. Raises `ConfigError` for one that the model's context has no room for."""
+    """Return the prompts of `config`. Raises `ConfigError` for one that does not fit into the model's context."""
     given = config.samples.prompts
     if given == "auto":
         tokens = min(_PROMPT_TOKENS, config.model.max_position_embeddings // 4)

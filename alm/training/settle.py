@@ -1,6 +1,6 @@
-"""What is decided before a run begins or goes on: its configuration, and where it goes on from.
+"""Decisions before a run starts or resumes: its configuration, and the checkpoint to continue from.
 
-With several ranks the main one decides for all, as it alone is sure to see the files as they are.
+With several ranks the main rank decides for all, as only it is sure to see the current files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Resume = Path | Literal["auto", "never"]
 
 @dataclass(frozen=True)
 class Settled:
-    """What was found and decided. `asked` is what was asked for, `found` is None where the run begins."""
+    """The decisions. `asked` are the requested settings; `found` is None for a new run."""
 
     config: RunConfig
     asked: Asked
@@ -51,7 +51,7 @@ def settle(
     *,
     has_budget: bool = False,
 ) -> Settled:
-    """How the run in `out` begins, or goes on. Raises `AlmError` where it cannot be meant."""
+    """Decide how the run in `out` starts or resumes. Raises `AlmError` if the arguments do not fit it."""
     packed = open_packed(data, is_hashed=True)
     _refuse_or_pass(out, resume)
     begun, asked = run.exists(out), asked_of(config)
@@ -83,7 +83,7 @@ def settle(
 
 
 def _as_decided(config: RunConfig, out: Path, on_event: Listener, *, has_budget: bool) -> tuple[RunConfig, Asked]:
-    """`config` with what was decided when the run in `out` began, which is told, and what is asked for now."""
+    """Return `config` with the settings fixed when the run started, which is reported, and those asked for now."""
     own, asked = run.read_config(out), run.read_metadata(out).asked
     if has_budget:
         steps = f"{own.training.max_steps:,} steps"
@@ -109,7 +109,7 @@ def _refuse_or_pass(out: Path, resume: Resume) -> None:
 
 
 def _refuse_stranger(out: Path, checkpoint: Path) -> None:
-    """A checkpoint is resumed in its own run: in another folder, metrics and weights would not belong together."""
+    """Refuse a checkpoint outside its own run: in another folder, metrics and weights would not belong together."""
     if not checkpoint.is_file():
         verify(checkpoint)  # says whether it is missing or a folder, and what to name instead
     if not run.exists(out):
@@ -126,7 +126,7 @@ def _refuse_stranger(out: Path, checkpoint: Path) -> None:
 
 
 def with_data(config: RunConfig, packed: PackedData) -> RunConfig:
-    """The configuration with the data's vocabulary, checked against what the data needs."""
+    """Return the configuration with the data's vocabulary; raise `ConfigError` if the data does not fit the model."""
     data, model = packed.metadata, config.model
     if data.seq_len > model.max_position_embeddings:
         raise ConfigError(
@@ -146,7 +146,7 @@ def with_data(config: RunConfig, packed: PackedData) -> RunConfig:
 
 
 def _resolved(config: RunConfig, choice: Choice, world: World, *, compile_: bool) -> RunConfig:
-    """The configuration with every `auto` replaced by what was chosen, so that a resume chooses the same."""
+    """Return the configuration with every `auto` replaced by the chosen value, so that a resume uses the same."""
     training = config.training
     chosen = training.model_copy(
         update={
@@ -180,7 +180,7 @@ def _resume_point(out: Path, resume: Resume, on_event: Listener) -> Found | None
 
 
 def _is_finished(found: Found | None, config: RunConfig, packed: PackedData, out: Path) -> bool:
-    """Whether nothing is left to do, not even what follows the last step: a stop or an error may cut that short."""
+    """Whether nothing is left to do, not even the work after the last step, which a stop or an error may cut short."""
     if found is None or found.step < config.training.max_steps or is_interrupted(found.path):
         return False
     return _is_scored(packed, out, found.step)

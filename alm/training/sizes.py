@@ -11,5 +11,5 @@ PRESETS = ("1m", "3m", "10m", "pico", "nano", "120m", "350m", "1b")
 
 
 def ladder() -> dict[str, ModelConfig]:
-    """The models that can be proposed, by the name of their preset, from small to large."""
+    """Return the models that can be proposed, by the name of their preset, from small to large."""
     return {name: load(RunConfig, [Part(presets.find(name), MODEL_SECTIONS)]).model for name in PRESETS}

@@ -1,4 +1,4 @@
-"""Steps that were left out because their loss or gradient was not finite: counted, recorded, and too many told."""
+"""Counts and records steps that were skipped because their loss or gradient was not finite; too many end the run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from alm.training.step import StepResult
 class Skips:
     """Counts skipped steps into `state` and writes a row for each, with the rows of its batch.
 
-    Whether a step was skipped is known on the device. On a CPU it is looked at right away, elsewhere only by
+    Whether a step was skipped is known on the device. On a CPU it is checked right away, elsewhere only by
     `look`, which waits for the device: call it where the loop waits anyway. Gradients that overflow at a loss scale
-    that can still fall belong to fp16: such steps are recorded, and do not count as in a row.
+    that can still fall are normal in fp16: such steps are recorded, but do not count as skipped in a row.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Skips:
         self._unseen: list[tuple[int, torch.Tensor]] = []
 
     def note(self, step: int, result: StepResult) -> None:
-        """Step number `step`, counted from 1, is over."""
+        """Record the result of step number `step`, counted from 1."""
         self._unseen.append((step, torch.stack([result.is_finite, result.overflowed])))
         if result.is_finite.device.type == "cpu":
             self.look()

@@ -1,4 +1,4 @@
-"""How fast a run is, how much of the device it uses, and how long it waits."""
+"""Measures the speed of a run, its use of the device, and its waiting time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Lap:
-    """Seconds of `steps` steps, of which `waited` for batches; validation, saving and sampling are left out."""
+    """Seconds of `steps` steps, of which `waited` were spent on batches, without validation, saving and sampling."""
 
     seconds: float
     steps: int
@@ -33,7 +33,7 @@ class Clock:
         self._waited = 0.0
 
     def lap(self, step: int) -> Lap:
-        """What passed since the last lap."""
+        """Return the time since the last lap."""
         now = time.perf_counter()
         lap = Lap(max(now - self._started, 1e-9), max(step - self._step, 1), self._waited)
         self._started, self._step, self._waited = now, step, 0.0
@@ -41,7 +41,7 @@ class Clock:
 
     @contextlib.contextmanager
     def paused(self, told: Callable[[float], None] = lambda seconds: None) -> Iterator[None]:
-        """Time that passes in this context does not count; `told` hears how much it was."""
+        """Exclude the time in this context; `told` is called with its length in seconds."""
         since = time.perf_counter()
         yield
         seconds = time.perf_counter() - since
@@ -49,7 +49,7 @@ class Clock:
         told(seconds)
 
     def waiting(self, batches: Iterable[T]) -> Iterator[T]:
-        """`batches`, with the time that each one is waited for noted."""
+        """Yield `batches`, adding up the time spent waiting for them."""
         source = iter(batches)
         while True:
             since = time.perf_counter()
@@ -63,7 +63,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Reading:
-    """A lap's means; `memory_bytes` is the most so far, or None where that is not told."""
+    """Means over a lap; `memory_bytes` is the peak so far, or None if unknown."""
 
     step_seconds: float
     tokens_per_second: float
@@ -72,7 +72,7 @@ class Reading:
     memory_bytes: int | None
 
     def row(self) -> dict[str, float | int]:
-        """As the metrics have it."""
+        """Return the fields of a row of metrics."""
         known = {} if self.memory_bytes is None else {"memory_bytes": self.memory_bytes}
         return {
             "tokens_per_second": round(self.tokens_per_second, 1),
@@ -100,7 +100,7 @@ class Gauge:
     def read(self, lap: Lap) -> Reading:
         rate = self._tokens_per_step * lap.steps / lap.seconds
         if rate > self._tokens_per_second_at_best:
-            # Something else had the device when its rate was measured.
+            # Faster than possible: another program used the device when its rate was measured.
             again = self._ranks * measured_matmul_rate(self._device, self._precision) / self._flops
             self._tokens_per_second_at_best = max(rate, again)
         return Reading(

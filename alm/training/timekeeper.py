@@ -1,7 +1,7 @@
-"""Keeping a run with a budget in time: how fast it is, is looked at a few times, and how many steps it has follows.
+"""Keeps a run within its time budget: its speed is checked a few times, and the number of steps follows.
 
-The number of steps may change while the learning rates so far do not depend on it: then every step that is done is what
-a run of the new number would have done, and the run ends in the bits of one that had that number from its beginning.
+The number of steps may change while the learning rates so far do not depend on it: every step done so far is then the
+same as in a run with the new number, and the run ends in the bits of one that had that number from its start.
 """
 
 from __future__ import annotations
@@ -20,29 +20,30 @@ from alm.training.config import RunConfig, checked
 from alm.training.costs import Costs
 from alm.training.pace import Pace
 
-# Evenly over the steps in which the length is open: a machine that becomes slower in between is noticed in time.
+# Spread evenly over the steps while the length is open, so that a machine that becomes slower is noticed in time:
+# a quickstart whose steps became nine times slower at step 24 of 255 still ended on time (docs/benchmarks.md).
 LOOKS = 8
-# Of the steps that are left: a machine that does nothing else varies by less.
+# Share of the remaining steps: the speed of an otherwise idle machine varies by less.
 WORTH_A_CHANGE = 0.05
 
 
 @dataclass(frozen=True)
 class Budget:
-    """When a run has to end, of `time.monotonic`, and what its parts cost before it began."""
+    """The end of a run, of `time.monotonic`, and the costs of its parts as measured before it started."""
 
     finish_by: float
     costs: Costs
 
     def pace(self) -> Pace:
-        """One that knows the pauses to come."""
+        """Return a pace that knows the length of the pauses to come."""
         return Pace({name: getattr(self.costs, name) for name in ("validation", "samples", "saving")})
 
 
 class Timekeeper:
-    """Says after which step a run has another length: `changed` is how it goes on, None as long as it does as it is.
+    """Decides after which step a run gets another length: `changed` is its new configuration, None if unchanged.
 
-    Without a budget that is never. Ranks ask together; the main rank decides. It lasts as long as the process: that a
-    run will be late is told once, until it is in time again.
+    Without a budget it never changes. Ranks call it together; the main rank decides. It lives as long as the process:
+    a run that will be late is reported once, until it is in time again.
     """
 
     def __init__(
@@ -54,13 +55,13 @@ class Timekeeper:
         self.go_on(config)
 
     def go_on(self, config: RunConfig) -> None:
-        """Look after the run as it is now: with `config`."""
+        """Continue with `config`, the current configuration of the run."""
         self._config = config
         self._steps = frozenset() if self._budget is None else looks(config)
         self.changed: RunConfig | None = None
 
     def __call__(self, step: int) -> bool:
-        """Look, if it is time to after `step`; whether the run changes."""
+        """Check the speed if a check is due after `step`; return whether the run changes."""
         budget = self._budget
         if budget is not None and step in self._steps:
             self.changed = self._world.from_main(lambda: self._look(step, budget))
@@ -70,7 +71,7 @@ class Timekeeper:
         each = self._pace.steady()
         if each is None:
             return None
-        # The last checkpoint is waited for, and one at a change.
+        # Twice: the run waits for its last checkpoint, and for one when its length changes.
         seconds = budget.finish_by - time.monotonic() - 2 * budget.costs.saving
         wanted = steps_in_time(self._config, self._pace, step=step, step_seconds=each, seconds=seconds)
         before = self._config.training.max_steps
@@ -89,7 +90,7 @@ class Timekeeper:
 
 
 def _often_saved(config: RunConfig, step_seconds: float) -> RunConfig:
-    """`config` with checkpoints as often as `fitted` promises, if steps take so long."""
+    """Return `config` with checkpoints as often as `fitted` promises, for steps of `step_seconds`."""
     training = config.training
     most = max(1, int(MOST_SECONDS_BETWEEN_CHECKPOINTS / step_seconds))
     interval = min(training.checkpoint_interval, most)
@@ -101,10 +102,10 @@ def _is_worth_it(steps: int, before: int, step: int) -> bool:
 
 
 def looks(config: RunConfig) -> frozenset[int]:
-    """The steps after which a run is looked at, the same on every rank.
+    """Return the steps after which the speed is checked, the same on every rank.
 
-    They are spread over the steps after which its length is still open, and are steps that are logged: then the clock
-    has just been read.
+    They are spread over the steps after which the length is still open, and are logged steps: the clock has just been
+    read there.
     """
     longer = lengthened(config, min(2 * config.training.max_steps, MANY))
     last = common(_schedule(config), _schedule(longer))
@@ -114,10 +115,10 @@ def looks(config: RunConfig) -> frozenset[int]:
 
 
 def lengthened(config: RunConfig, steps: int) -> RunConfig:
-    """`config` with so many steps. Its warm-up is as long as before, a fixed end of the schedule moves in proportion.
+    """Return `config` with this many steps, the same warm-up, and a fixed end of the schedule moved in proportion.
 
-    What is done at intervals keeps them, and with them its share of the time. Raises `ConfigError` where the phases of
-    the schedule do not fit in so few.
+    Intervals stay, and so does the share of the time of validations, samples and checkpoints. Raises `ConfigError` if
+    the phases of the schedule do not fit into `steps`.
     """
     values, before = config.model_dump(mode="json"), config.training.max_steps
     values["training"]["max_steps"] = steps
@@ -130,7 +131,7 @@ def lengthened(config: RunConfig, steps: int) -> RunConfig:
 
 
 def nearest(config: RunConfig, wanted: int, *, step: int) -> RunConfig:
-    """`config` with `wanted` steps, or as near to them as leaves the first `step` updates as they were."""
+    """Return `config` with `wanted` steps, or the nearest number that leaves the first `step` updates unchanged."""
     found, refused = config, wanted
     candidate = _open(config, wanted, step)
     if candidate is not None:
@@ -146,7 +147,7 @@ def nearest(config: RunConfig, wanted: int, *, step: int) -> RunConfig:
 
 
 def _open(config: RunConfig, steps: int, step: int) -> RunConfig | None:
-    """`config` with so many steps, None where the first `step` updates would have been others."""
+    """Return `config` with `steps` steps, None if the first `step` updates would have been different."""
     try:
         longer = lengthened(config, steps)
     except ConfigError:
@@ -159,7 +160,7 @@ def _schedule(config: RunConfig) -> tuple[Config, int]:
 
 
 def steps_in_time(config: RunConfig, pace: Pace, *, step: int, step_seconds: float, seconds: float) -> int:
-    """How many steps a run has that ends in so many seconds from `step`, if steps take so long; one more at least."""
+    """Return the number of steps with which a run ends `seconds` after `step`, at least `step` + 1."""
 
     def spent(steps: int) -> float:
         training = config.training.model_copy(update={"max_steps": steps})

@@ -1,4 +1,4 @@
-"""Whether a run goes well, in plain words, from its curve, a reference and a forecast."""
+"""Judges in plain words whether a run goes well, from its curve, a reference and a forecast."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from alm.training.forecast import Forecast, Schedule, forecast
 from alm.training.metrics import Row
 from alm.training.reference import Reference
 
-# What a warm-up spoils is often mended by itself, up to here in lengths of it.
+# Losses that rise in the warm-up often recover by themselves within this many lengths of it.
 WARM_UPS = 2
 # From there on, scores of healthy runs rise above their best by a tenth of this at most (docs/benchmarks.md) ...
 DIVERGED = 0.05
 # ... and by more than this only once in a while: the same rows are scored each time.
 WOBBLE = 0.003
-# Two in a row above the best are no wobble.
+# This many scores in a row above the best are more than a wobble.
 RISES = 2
-# Nobody acts on a smaller difference from a reference, and other processors round differently.
+# Smaller differences from a reference do not matter, and other processors round differently.
 TOLERANCE = 0.01
-# Validations, and the share of a run, over which nothing has to become better before it is said to stand still.
+# A run has stopped improving after this many validations, over this share of it, without a better score.
 FLAT_SCORES, FLAT_SHARE = 3, 0.15
 # Steps skipped since the last validation: a healthy run has none.
 SKIPPED_SHARE = 0.02
@@ -38,15 +38,15 @@ class Judge:
         self._curve = Curve()
 
     def catch_up(self, rows: Iterable[Row]) -> None:
-        """Begin anew, from the rows that are there."""
+        """Start again from the existing rows."""
         self._curve = Curve(rows)
 
     def add(self, row: Row) -> None:
-        """Take in a row that was written."""
+        """Add a row that was written."""
         self._curve.add(row)
 
     def judge(self, row: Row) -> Judged:
-        """Take in the row of a validation, and say what it means."""
+        """Add the row of a validation and return its verdict."""
         self.add(row)
         found = forecast(self._curve, self._schedule)
         return Judged(
@@ -64,7 +64,7 @@ class Judge:
 
 
 def fields(judged: Judged) -> Row:
-    """What the metrics keep of it."""
+    """Return the fields of `judged` for a row of metrics."""
     if judged.forecast is None:
         return {"verdict": judged.verdict}
     return {
@@ -83,7 +83,7 @@ def verdict(
     reference: Reference | None = None,
     forecast: Forecast | None = None,
 ) -> str:
-    """What the newest score of `curve` says, the worst first; `warm_up` counts the steps up to the peak rate."""
+    """Return the worst verdict that holds for the newest score; `warm_up` counts the steps up to the peak rate."""
     is_settled = curve.score_steps[-1] > WARM_UPS * warm_up
     return (
         ("diverging: the held-out loss is not finite; lower `optim.lr`" if math.isinf(curve.scores[-1]) else None)
@@ -106,7 +106,7 @@ def _skipping(curve: Curve) -> str | None:
 
 
 def _diverging(curve: Curve) -> str | None:
-    """Held-out and training loss have risen together; or, at the first score, the training loss from where it began."""
+    """Held-out and training loss have risen together; or, at the first score, the training loss above its start."""
     best = _best(curve)
     before, now = _training_losses(curve, best)
     if not before or not now:
@@ -158,7 +158,7 @@ def _finished(curve: Curve, max_steps: int) -> str | None:
 
 
 def _flat(curve: Curve, max_steps: int, forecast: Forecast | None) -> str | None:
-    """Nothing has become better for a while, and the forecast promises nothing."""
+    """The score has not improved for a while, and the forecast is not better."""
     best, step = _best(curve), curve.score_steps[-1]
     long_ago = [
         number
@@ -176,10 +176,10 @@ def _best(curve: Curve) -> int:
 
 
 def _training_losses(curve: Curve, best: int) -> tuple[list[float], list[float]]:
-    """Those of the interval before the best score, and before the newest."""
+    """Return the training losses of the interval before the best score, and before the newest."""
     return curve.losses_before(best), curve.losses_before(len(curve.scores) - 1)
 
 
 def _standard_error(*groups: list[float]) -> float:
-    """Of the difference of the groups' means."""
+    """Return the standard error of the difference of the groups' means."""
     return math.sqrt(sum(statistics.variance(group) / len(group) for group in groups if len(group) > 1))

@@ -86,7 +86,7 @@ def test_every_number_of_ranks_that_divides_is_taken() -> None:
     [
         (12, 4, "ddp", "`training.gradient_accumulation` must be a power of two, not 12"),
         (4, 3, "ddp", "ranks must be a power of two, not 3"),
-        (4, 2, "fsdp", "needs the whole gradient on each rank"),
+        (4, 2, "fsdp", "needs the full gradient on each rank"),
     ],
 )
 def test_what_is_not_reproducible_is_refused(accumulation: int, size: int, parallel: str, phrase: str) -> None:
@@ -116,7 +116,7 @@ def test_an_optimizer_of_whole_matrices_is_not_given_parts(monkeypatch: pytest.M
     pair = Place(0, 2, 0, 2)
     assert ranks.chosen(run_config(model__vocab_size=300), CPU, pair) == "ddp"
     sharded = run_config(training__parallel="fsdp")
-    with pytest.raises(ConfigError, match="the optimizer `adamw` needs whole matrices") as caught:
+    with pytest.raises(ConfigError, match="the optimizer `adamw` needs full matrices") as caught:
         ranks.check(sharded, pair)
     assert "training.parallel=ddp" in str(caught.value.hint)
     ranks.check(sharded, Place())  # alone, it has all of them

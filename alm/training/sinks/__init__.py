@@ -1,1 +1,1 @@
-"""Where the rows of a run go besides its own files: each module is a kind of `logging.sinks`."""
+"""Trackers that also get the rows of a run: each module is a kind of `logging.sinks`."""

@@ -1,4 +1,4 @@
-"""What every sink is, and what it is told when it is opened."""
+"""The interface of sinks, and the information they get when they are opened."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from alm.training.metrics import OF_THE_MACHINE, Row
 class Opening:
     """The run that a sink is opened for.
 
-    `id` is the run's own for as long as its folder lasts. `step` is where the run goes on from, 0 when it begins, and
-    `rows` are those of its metrics up to there.
+    `id` belongs to the run as long as its folder exists. `step` is where the run resumes, 0 for a new run, and `rows`
+    are its metrics up to there.
     """
 
     run: Path
@@ -28,35 +28,35 @@ class Opening:
 
     @property
     def name(self) -> str:
-        """What a person calls the run."""
+        """Name of the run for people."""
         return self.run.resolve().name
 
 
 class Sink(Protocol):
-    """Takes the numbers of a step, and texts if it can show them. Any exception ends it, and the run goes on."""
+    """Receives the numbers of a step, and texts if it can show them. Any exception ends it, and the run continues."""
 
-    where: str  # for the person: where to look
+    where: str  # for the user: where to see the run
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """The numbers of one row."""
+        """Receive the numbers of one row."""
         ...
 
     def samples(self, step: int, texts: Sequence[tuple[str, str]]) -> None:
-        """Prompts and what the model wrote after them."""
+        """Receive prompts and their continuations."""
         ...
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the rest."""
         ...
 
 
 def off_stdout() -> AbstractContextManager[object]:
-    """Stdout is for results: what a library prints there goes to stderr."""
+    """Redirect what a library prints to stderr: stdout is for results."""
     return redirect_stdout(sys.stderr)
 
 
 def named(values: Mapping[str, object]) -> dict[str, float]:
-    """The numbers of a row of metrics, each with the group that its name begins with.
+    """Return the numbers of a row of metrics, each named with a prefix for its group.
 
     >>> named({"step": 2, "loss": 5.5, "bits_per_byte": 2.0, "mfu": 0.25, "skipped_rows": [4]})
     {'training/loss': 5.5, 'validation/bits_per_byte': 2.0, 'machine/mfu': 0.25}

@@ -22,7 +22,9 @@ class Config(BaseConfig):
 
 
 def opened(config: Config, opening: Opening) -> TensorBoard:
-    """The sink. What a killed run wrote after the step it goes on from is hidden; a run that had none is told anew."""
+    """Open the sink. Rows that a killed run wrote after the resumed step are hidden; a run without any is written
+    again.
+    """
     from torch.utils.tensorboard import SummaryWriter
 
     folder = opening.run / _FOLDER
@@ -35,7 +37,7 @@ def opened(config: Config, opening: Opening) -> TensorBoard:
 
 
 class TensorBoard:
-    """Every row is on the disk at once: what is not when the process is killed would be missing for good."""
+    """Writes every row to the disk at once: rows that are not there when the process is killed would be lost."""
 
     def __init__(self, writer: SummaryWriter, *, where: str) -> None:
         self._writer = writer
@@ -56,5 +58,5 @@ class TensorBoard:
 
 
 def _as_it_is(text: str) -> str:
-    """TensorBoard reads Markdown, in which indented lines are shown as they are."""
+    """Indent the lines: TensorBoard reads Markdown, which shows indented lines verbatim."""
     return "".join(f"    {line}\n" for line in text.split("\n"))

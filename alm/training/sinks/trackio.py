@@ -1,4 +1,4 @@
-"""Kind `trackio`: Trackio, a tracker whose dashboard runs on one's own machine."""
+"""Kind `trackio`: Trackio, a tracker whose dashboard runs on your own machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alm.training.sinks._sink import Opening, off_stdout
 
 PACKAGE, INSTALL = "trackio", "trackio"
 NAME = "trackio.json"
-# Trackio sends what it is given twice a second. What a killed process had given it since then may not be there.
+# Trackio sends its queue twice a second. Values that a killed process queued since then may be lost.
 _ON_ITS_WAY_SECONDS = 1.0
 _MOST_BYTES = 1 << 20
 
@@ -30,7 +30,7 @@ class Config(BaseConfig):
 
 
 def opened(config: Config, opening: Opening) -> Trackio:
-    """The sink. Runs are found by their name alone there, so it holds the run's id."""
+    """Open the sink. Trackio finds runs by name only, so the name includes the run's id."""
     import trackio
 
     name = f"{opening.name}-{opening.id}"
@@ -41,7 +41,7 @@ def opened(config: Config, opening: Opening) -> Trackio:
 
 
 class Trackio:
-    """A run of theirs. It would keep all values of a step, so that those that it has are not sent again."""
+    """A run at Trackio, which keeps all values of a step: values that it has are not sent again."""
 
     def __init__(self, run: Any, sent: Sent, *, where: str) -> None:  # Any: the package is optional
         self._run, self._sent = run, sent
@@ -54,7 +54,7 @@ class Trackio:
             self._sent.add(new, step)
 
     def samples(self, step: int, texts: Sequence[tuple[str, str]]) -> None:
-        """Trackio shows no long texts."""
+        """Do nothing: Trackio does not show long texts."""
 
     def close(self) -> None:
         with off_stdout():
@@ -65,7 +65,7 @@ class Trackio:
 class Sent:
     """The last step of each name that has surely arrived, in a file that outlives a killed process.
 
-    It counts for `target` alone: another project, or another run of this name, begins with nothing.
+    It applies to `target` only: another project, or another run of this name, starts with nothing.
     """
 
     def __init__(self, path: Path, target: Mapping[str, str]) -> None:
@@ -78,15 +78,15 @@ class Sent:
         return step > self._arrived.get(name, -1)
 
     def add(self, names: Mapping[str, object], step: int) -> None:
-        """The values of `names` at `step` have been sent."""
+        """Record that the values of `names` at `step` have been sent."""
         now = time.monotonic()
-        # Half as often as could be: each time is a file.
+        # Half as often as possible: each time writes a file.
         if self._on_their_way and self._on_their_way[0][0] <= now - 2 * _ON_ITS_WAY_SECONDS:
             self._note(until=now - _ON_ITS_WAY_SECONDS)
         self._on_their_way.append((now, dict.fromkeys(names, step)))
 
     def all_arrived(self) -> None:
-        """Nothing is on its way any more."""
+        """Record that everything sent has arrived."""
         self._note(until=time.monotonic())
 
     def _note(self, *, until: float) -> None:

@@ -23,7 +23,7 @@ class Config(BaseConfig):
 
 
 def opened(config: Config, opening: Opening) -> WeightsAndBiases:
-    """The sink. A run that goes on is the same one there; of a step that was sent before, the first values stay."""
+    """Open the sink. A resumed run stays the same one there; for a step that was sent before, the first values stay."""
     import wandb
 
     run = wandb.init(
@@ -41,7 +41,7 @@ def opened(config: Config, opening: Opening) -> WeightsAndBiases:
 
 
 class WeightsAndBiases:
-    """A run of theirs."""
+    """A run at Weights & Biases."""
 
     def __init__(self, run: Any, table: Any) -> None:  # Any: the package is optional
         self._run, self._table = run, table
