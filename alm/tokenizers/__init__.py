@@ -1,4 +1,4 @@
-"""Tokenizers: training, the file that every other tool reads, encoding and decoding."""
+"""Tokenizers: training, the `tokenizer.json` file that other tools read, encoding and decoding."""
 
 from __future__ import annotations
 

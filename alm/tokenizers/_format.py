@@ -1,7 +1,7 @@
-"""`tokenizer.json`, the format of the `tokenizers` library: written as the library writes it, and read back.
+"""Reads and writes `tokenizer.json`, the format of the `tokenizers` library, byte for byte as the library does.
 
-What is read must mean here what it means there, so a file that asks for anything `alm` would not do
-(a normalizer, another way to split) is refused by name rather than half followed.
+A file must mean the same here as in the library. If it asks for anything that `alm` does not do, such as a normalizer
+or another split, it is refused with the name of the setting, never half followed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _MODELS = "alm.tokenizers.models"
 _MOST_BYTES = 1 << 28  # a vocabulary of a million tokens has 60 MB
 
 _BYTES: Json = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-# The library's defaults: it writes the two flags and, when decoding, looks at neither.
+# The library's defaults: it writes these flags and ignores them when decoding.
 _DECODER: Json = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
 _FALLBACK_DECODER: Json = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}
-# What an added token may be: with another flag the library finds it in text, or takes blanks around it.
+# Flags of an added token. With others, the library would find it in text or strip blanks around it.
 _ADDED: Json = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
 _STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "model")
 _KEYS = frozenset({"version", "truncation", "padding", "added_tokens", *_STEPS})
@@ -32,7 +32,7 @@ _KEYS = frozenset({"version", "truncation", "padding", "added_tokens", *_STEPS})
 
 @dataclass(frozen=True)
 class Content:
-    """What a tokenizer file holds: the model, the special tokens (name to id) and the name of the split."""
+    """Contents of a tokenizer file: the model, the special tokens (name to id) and the name of the split."""
 
     model: Model
     specials: dict[str, int]
@@ -40,7 +40,7 @@ class Content:
 
 
 def write(content: Content) -> str:
-    """The text of the file: byte for byte what the library saves for the same tokenizer."""
+    """Return the text of the file, byte for byte what the library saves for the same tokenizer."""
     byte_level = content.model.byte_level
     document = {
         "version": "1.0",
@@ -66,12 +66,12 @@ def _splitting(pattern: Pattern, byte_level: bool) -> Json:
 
 
 def read(path: Path, data: bytes) -> Content:
-    """What `data`, the bytes of `path`, holds; `InputError` when it is no tokenizer of ours."""
+    """Return the contents of `data`, the bytes of `path`. Raises `InputError` if `alm` cannot use the tokenizer."""
     return _Reader(path).content(_parsed(path, data))
 
 
 def load_bytes(path: Path) -> bytes:
-    """The bytes of the tokenizer file at `path`; `InputError` when there is none."""
+    """Return the bytes of the tokenizer file at `path`. Raises `InputError` if there is none."""
     if path.is_dir():
         inside = path / "tokenizer.json"
         hint = f"name the file: `{inside}`" if inside.is_file() else f"run `{shell('ls', path)}` to see what is in it"
@@ -112,7 +112,7 @@ def _refused(path: Path, fault: str) -> InputError:
 
 
 def _is_plain(post_processor: object) -> bool:
-    """Whether it leaves ids as they are: ByteLevel touches offsets alone, and a template may add nothing."""
+    """Whether it leaves ids unchanged: ByteLevel changes only offsets, and a template must add nothing."""
     if not isinstance(post_processor, dict):
         return post_processor is None
     flags = {key: value for key, value in post_processor.items() if key != "type"}
@@ -124,7 +124,7 @@ def _is_plain(post_processor: object) -> bool:
 
 
 class _Reader:
-    """Turns a parsed file into its `Content`; every refusal names the file."""
+    """Turns a parsed file into its `Content`. Every error names the file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -139,7 +139,7 @@ class _Reader:
         return Content(model, specials, pattern)
 
     def _check_whole(self, document: Json) -> None:
-        """Refuse what would change the ids of a text before or after the model has made them."""
+        """Refuse settings that would change ids before or after the model produces them."""
         unknown = sorted(document.keys() - _KEYS)
         if unknown:
             raise self._fault(f"has `{unknown[0][:60]}`, which `alm` does not know")
@@ -152,7 +152,7 @@ class _Reader:
             raise self._fault(f"sets `{different[0]}` to {value}, which `alm` does not support")
 
     def _module(self, document: Json) -> ModuleType:
-        """The kind that reads a model of this type."""
+        """Return the module of the kind that reads this type of model."""
         if not isinstance(document.get("model"), dict):
             raise self._fault("has no `model`")
         modules = [kinds.load(_MODELS, kind) for kind in kinds.names(_MODELS)]

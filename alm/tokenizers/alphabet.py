@@ -1,7 +1,7 @@
-"""What words are made of: bytes, written as printable characters in every byte-level `tokenizer.json`, or characters.
+"""The alphabet of words: bytes, written as printable characters in a byte-level `tokenizer.json`, or characters.
 
-GPT-2 chose it: a byte that is a printable Latin-1 character stands for itself, and the others
-take the code points from 256 on, in order. So a token that is half a character is still text.
+GPT-2 chose the mapping. A byte that is a printable Latin-1 character stands for itself; the others take the code points
+from 256 up, in order. So a token that holds half a character can still be written as text.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _FIRST_STAND_IN = 0x100
 FIRST_BYTE_ID = len(SPECIALS)
 FIRST_MERGE_ID = FIRST_BYTE_ID + 256
 FIRST_CHARACTER_ID = FIRST_BYTE_ID + 1 + 256
-"""Where the characters begin in a model over characters, behind the unknown token and the bytes."""
+"""First id of the characters in a model over characters, after the unknown token and the bytes."""
 
 
 @functools.cache
 def characters() -> tuple[str, ...]:
-    """The character of each byte, by byte value."""
+    """Return the character of each byte, by byte value."""
     printable = {byte for bytes_ in _PRINTABLE for byte in bytes_}
     hidden = [byte for byte in range(256) if byte not in printable]
     stand_ins = {byte: _FIRST_STAND_IN + place for place, byte in enumerate(hidden)}
@@ -33,18 +33,18 @@ def characters() -> tuple[str, ...]:
 
 @functools.cache
 def in_id_order() -> bytes:
-    """The 256 bytes as their ids follow each other: by the code point of their characters."""
+    """Return the 256 bytes in the order of their ids: by the code point of their characters."""
     return bytes(sorted(range(256), key=characters().__getitem__))
 
 
 @functools.cache
 def ids() -> tuple[int, ...]:
-    """The id of each byte, by byte value."""
+    """Return the id of each byte, by byte value."""
     return tuple(FIRST_BYTE_ID + in_id_order().index(byte) for byte in range(256))
 
 
 def to_characters(token: bytes) -> str:
-    """`token` as `tokenizer.json` writes it.
+    """Return `token` as `tokenizer.json` writes it.
 
     >>> to_characters(b" caf\\xc3\\xa9")
     'ĠcafÃ©'
@@ -53,7 +53,7 @@ def to_characters(token: bytes) -> str:
 
 
 def to_bytes(token: str) -> bytes:
-    """The bytes that `token` stands for; ValueError when it holds a character that is no byte's."""
+    """Return the bytes that `token` stands for. Raises `ValueError` for a character that does not stand for a byte."""
     by_character = _to_bytes()
     try:
         return bytes([by_character[character] for character in token])
@@ -72,21 +72,21 @@ def _to_bytes() -> dict[str, int]:
 
 
 def covering(words: Words, share: float, *, most: int) -> list[str]:
-    """The commonest characters that make up `share` of all there are in the text, by code point; `most` at most.
+    """Return the most common characters that make up `share` of the text, at most `most`, sorted by code point.
 
-    Equally common ones come in by code point. Surrogates are no characters.
+    Ties are broken by code point. Surrogates do not count as characters.
     """
     counts = _character_counts(words)
     order = np.lexsort((np.arange(len(counts)), -counts))
     order = order[: np.count_nonzero(counts)]
     reached = np.cumsum(counts[order])
-    # Whole counts, so that 1.0 takes every character in.
+    # In integers, so that rounding cannot drop a character at a share of 1.0.
     needed = int(np.searchsorted(reached, share * reached[-1], side="left")) + 1 if len(order) else 0
     return [chr(point) for point in sorted(order[: min(needed, most)].tolist())]
 
 
 def _character_counts(words: Words) -> np.ndarray:
-    """How often each code point occurs in the text."""
+    """Return how often each code point occurs in the text."""
     counts = np.zeros(0x110000, dtype=np.int64)
     total = int(words.offsets[-1])
     begins = (words.data[:total] & 0xC0) != 0x80

@@ -1,4 +1,4 @@
-"""Tokenizers side by side on the same text: how short it gets, how much of the vocabulary is used, how fast."""
+"""Compares tokenizers on the same text: compression, used share of the vocabulary, and speed."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _COMMONEST = 100
 
 
 class Compared(Protocol):
-    """What a tokenizer must be able to do to be compared."""
+    """Methods that a tokenizer needs to be compared."""
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are."""
+        """Number of ids."""
 
     def count_ids(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
-        """How often each id occurs in the texts."""
+        """Return how often each id occurs in the texts."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One tokenizer on a text of several kinds.
+    """Measurements of one tokenizer on a text of several kinds.
 
-    `tokens` and `bytes` are by kind. `used` ids occur; `commonest_share` is the share of the tokens that the hundred
-    commonest ids make up; `megabytes_per_second` is text per CPU second, its words met before.
+    `tokens` and `bytes` are by kind. `used` counts the ids that occur. `commonest_share` is the share of the tokens
+    that the hundred most common ids make up. `megabytes_per_second` is text per CPU second, with its words cached.
     """
 
     name: str
@@ -46,14 +46,14 @@ class Measured:
     megabytes_per_second: float
 
     def bytes_per_token(self, kind: str | None = None) -> float:
-        """Of one kind of text, or of all of it."""
+        """Return the ratio for one kind of text, or for all of it."""
         if kind is None:
             return sum(self.bytes.values()) / max(1, sum(self.tokens.values()))
         return self.bytes[kind] / max(1, self.tokens[kind])
 
 
 def measure(name: str, tokenizer: Compared, texts: Mapping[str, Sequence[str]]) -> Measured:
-    """What `tokenizer` makes of `texts`, which are by kind."""
+    """Measure `tokenizer` on `texts`, by kind."""
     everything = [text for kind in texts.values() for text in kind]
     counts = {kind: tokenizer.count_ids(listed) for kind, listed in texts.items()}
     total = np.sum([*counts.values()], axis=0)
@@ -71,7 +71,7 @@ def measure(name: str, tokenizer: Compared, texts: Mapping[str, Sequence[str]]) 
 
 
 def _speed(tokenizer: Compared, texts: Sequence[str], size: int) -> float:
-    """Megabytes of text encoded in a second of this process."""
+    """Return the megabytes of text encoded per CPU second of this process."""
     rounds, began = 0, time.process_time()
     while (spent := time.process_time() - began) < _LEAST_SECONDS:
         tokenizer.count_ids(texts)
@@ -80,7 +80,7 @@ def _speed(tokenizer: Compared, texts: Sequence[str], size: int) -> float:
 
 
 def open_tokenizer(path: Path) -> Compared:
-    """The tokenizer at `path`; one of another make is used through the `tokenizers` library, if that is installed."""
+    """Open the tokenizer at `path`. A foreign one goes through the `tokenizers` library, if that is installed."""
     try:
         return _Ours(Tokenizer.load(path))
     except InputError as refusal:
@@ -103,7 +103,7 @@ class _Ours:
 
 
 class _Foreign:
-    """A tokenizer of the `tokenizers` library: whatever is in the text is text."""
+    """A tokenizer of the `tokenizers` library. Special tokens in the text are read as text."""
 
     def __init__(self, tokenizer: Any) -> None:  # Any: of a library that is not always there
         self._tokenizer = tokenizer

@@ -1,6 +1,6 @@
-"""When compiled code is worth its start: small texts are done in plain Python before a kernel would be loaded.
+"""Decides between compiled kernels and plain Python: plain Python finishes a small text before a kernel is loaded.
 
-Both ways give the same ids, the same merges and the same files; tests hold them to that.
+Both give the same ids, merges and files, which tests check.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from alm import compiling
 from alm.events import Listener, Noted, ignore
 
-# In characters of text: where the two ways were measured to take equal time (docs/benchmarks.md).
+# In characters of text: the measured points where both take equal time (docs/benchmarks.md).
 _LOADED_PAYS = 1 << 12
 _WARM_PAYS = 1 << 22
 _COLD_PAYS = 1 << 25
@@ -26,7 +26,7 @@ _decided: ContextVar[bool | None] = ContextVar("decided", default=None)
 
 @contextlib.contextmanager
 def decided(*, use_kernels: bool) -> Iterator[None]:
-    """In this context kernels are used, or are not, however much text there is: to compare both ways."""
+    """Force kernels on or off in this context, whatever the size of the text, to compare both."""
     token = _decided.set(use_kernels)
     try:
         yield
@@ -35,10 +35,10 @@ def decided(*, use_kernels: bool) -> Iterator[None]:
 
 
 def pays_off(characters: int, on_event: Listener = ignore) -> bool:
-    """Whether kernels do this much text faster than plain Python, counting the time to load or to compile them.
+    """Whether kernels process this much text faster than plain Python, including the time to load or compile them.
 
-    If so they are as good as loaded; that they have to be compiled first is told. `ALM_KERNELS` set to `always` or
-    `never` decides it.
+    If so, the caller is expected to use them; a compilation that comes first is reported. `ALM_KERNELS=always` and
+    `ALM_KERNELS=never` override the decision.
     """
     forced = os.environ.get("ALM_KERNELS", "")
     chosen = _decided.get()
@@ -61,7 +61,7 @@ def pays_off(characters: int, on_event: Listener = ignore) -> bool:
 
 @functools.cache
 def folder() -> Path | None:
-    """Where the tokenizer's kernels are kept between processes; None when nothing can be written."""
+    """Return the folder that keeps the compiled kernels between processes; None if nothing can be written."""
     return compiling.folder(Path(__file__).parent / "_kernels")
 
 

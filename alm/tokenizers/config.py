@@ -1,4 +1,4 @@
-"""What decides a tokenizer besides the text."""
+"""Settings of a tokenizer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alm.config.base import Config, OfKind
 
 
 class TokenizerConfig(Config):
-    """How a tokenizer is trained."""
+    """Settings for training a tokenizer."""
 
     model: Annotated[Config, OfKind("alm.tokenizers.models", default="bpe")] = Field(
         default="bpe", validate_default=True, description="Kind of tokenizer."

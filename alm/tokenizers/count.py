@@ -1,4 +1,4 @@
-"""Counting the distinct words of clean text: what training learns from."""
+"""Counts the distinct words of clean text, which training learns from."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from alm.tokenizers.pretokenize import Pattern, count_words, pieces
 from alm.tokenizers.words import Words
 
 _BATCH_CHARACTERS = 1 << 22
-_UNPACKED = 3  # a compressed file holds about so many times its size
+_UNPACKED = 3  # a compressed file unpacks to about this multiple of its size
 
 
 @dataclass(frozen=True)
 class Counted:
-    """The words of a text, and how many documents and bytes it has."""
+    """The words of a text, and its numbers of documents and bytes."""
 
     words: Words
     documents: int
@@ -29,7 +29,7 @@ class Counted:
 
 
 def count(files: Sequence[CleanFile], pattern: Pattern, *, workers: int, on_event: Listener) -> Counted:
-    """Count the words of all documents, by `workers` threads where that pays; `InputError` if there are none."""
+    """Count the words of all documents, with `workers` threads if that pays. Raises `InputError` for an empty text."""
     text = _Text(files, on_event)
     natively = compiled.pays_off(_size(files), on_event)
     words = count_texts(text.batches(), pattern, workers=workers, natively=natively)
@@ -39,17 +39,17 @@ def count(files: Sequence[CleanFile], pattern: Pattern, *, workers: int, on_even
 
 
 def count_texts(batches: Iterable[list[str]], pattern: Pattern, *, workers: int = 1, natively: bool = True) -> Words:
-    """The words of texts that come in batches, counted by `workers` threads of compiled code, or in plain Python."""
+    """Count the words of batches of texts, with `workers` threads of compiled code or in plain Python."""
     return _count_compiled(batches, pattern, workers) if natively else _count_plain(batches, pattern)
 
 
 def _size(files: Sequence[CleanFile]) -> int:
-    """About how many bytes of text there are."""
+    """Estimate the bytes of text."""
     return sum(file.path.stat().st_size * (1 if file.path.suffix == ".txt" else _UNPACKED) for file in files)
 
 
 class _Text:
-    """The documents of all files, counted as they are read."""
+    """The documents of all files, which are counted as they are read."""
 
     def __init__(self, files: Sequence[CleanFile], on_event: Listener) -> None:
         self.documents = 0
@@ -58,7 +58,7 @@ class _Text:
         self._on_event = on_event
 
     def batches(self) -> Iterator[list[str]]:
-        """The text in batches of about the same size; a long document in pieces between words."""
+        """Yield the text in batches of similar size. A long document is cut between words."""
         batch: list[str] = []
         characters = 0
         for document in read_documents(self._files):
@@ -106,7 +106,7 @@ def _count_compiled(batches: Iterable[list[str]], pattern: Pattern, workers: int
 
 
 def _in_threads(feed: Callable[[list[str]], None], batches: Iterable[list[str]], workers: int) -> None:
-    """Feed all batches, no more of them waiting than there are workers."""
+    """Feed all batches to `workers` threads, with at most one waiting batch per worker."""
     pending: deque[Future[None]] = deque()
     with ThreadPoolExecutor(workers) as threads:
         for batch in batches:

@@ -1,4 +1,4 @@
-"""A tokenizer as the file it lives in: load, encode, decode, save."""
+"""A tokenizer and its file: load, encode, decode, save."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ Ids = Sequence[int] | npt.NDArray[np.integer]
 
 @dataclass(frozen=True)
 class Encoded:
-    """Texts as one flat run of ids: text i is `ids[offsets[i]:offsets[i + 1]]`."""
+    """The ids of several texts in one flat array: text i is `ids[offsets[i]:offsets[i + 1]]`."""
 
     ids: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
 
 
 def metadata_path(tokenizer: Path) -> Path:
-    """`tokenizer.meta.json` for `tokenizer.json`."""
+    """Return the path of the metadata: `tokenizer.meta.json` for `tokenizer.json`."""
     return tokenizer.with_name(f"{tokenizer.stem}.meta.json")
 
 
 class Tokenizer:
-    """Turns any text into ids and back. Text is never read for special tokens: they are used by id alone."""
+    """Turns any text into ids and back. Special tokens are used by id only and never recognized in text."""
 
     def __init__(self, content: _format.Content, data: bytes) -> None:
         self._content = content
         self._data = data
-        self._idle: list[NativeEncoder] = []  # one is taken by each thread that encodes
-        self._characters = 0  # encoded so far: compiled code is loaded once that much has been asked for
+        self._idle: list[NativeEncoder] = []  # each thread that encodes takes one
+        self._characters = 0  # encoded so far; compiled code is loaded once this is large enough to pay off
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """The tokenizer in the file `path`; `InputError` when it is missing, damaged or of another make."""
+        """Load the tokenizer from `path`. Raises `InputError` if it is missing, damaged or of an unsupported kind."""
         path = Path(path)
         files.ensure_published(path.parent)
         data = _format.load_bytes(path)
@@ -67,41 +67,41 @@ class Tokenizer:
 
     @classmethod
     def of(cls, model: Model, *, pattern: Pattern = "qwen2") -> Self:
-        """The tokenizer of a `model` that was trained on words split by `pattern`."""
+        """Make the tokenizer of a `model` that was trained on words split by `pattern`."""
         content = _format.Content(model, {name: id_ for id_, name in enumerate(SPECIALS)}, pattern)
         return cls(content, _format.write(content).encode())
 
     @classmethod
     def from_merges(cls, merges: Sequence[tuple[int, int]], *, pattern: Pattern = "qwen2") -> Self:
-        """The byte-level BPE tokenizer of these `merges`, best first."""
+        """Make the byte-level BPE tokenizer of these `merges`, best first."""
         return cls.of(bpe.Model.of(merges), pattern=pattern)
 
     def __reduce__(self) -> tuple[type[Self], tuple[_format.Content, bytes]]:
-        """Other processes get the model, and load their own compiled code."""
+        """Pickle the model only. Other processes load their own compiled code."""
         return type(self), (self._content, self._data)
 
     def save(self, path: Path | str) -> None:
-        """Write the file; the same tokenizer always gives the same bytes."""
+        """Write the file. The same tokenizer always gives the same bytes."""
         files.write_text(Path(path), self._data.decode())
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Hex SHA-256 of the bytes of the file."""
+        """Hex SHA-256 of the file's bytes."""
         return hashlib.sha256(self._data).hexdigest()
 
     @property
     def kind(self) -> str:
-        """The kind of its model, `bpe` for example."""
+        """Kind of its model, such as `bpe`."""
         return self._content.model.kind
 
     @property
     def pattern(self) -> Pattern:
-        """The name of the split."""
+        """Name of the split."""
         return self._content.pattern
 
     @property
     def is_byte_level(self) -> bool:
-        """Whether its words are made of bytes; otherwise of characters, with bytes for the rare ones."""
+        """Whether its alphabet is bytes, rather than characters with bytes for the rare ones."""
         return self._content.model.byte_level
 
     @property
@@ -111,27 +111,27 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are, special tokens included."""
+        """Number of ids, including special tokens."""
         return len(self._content.model.tokens)
 
     @property
     def merges(self) -> int:
-        """How many pairs of tokens are merged."""
+        """Number of merges."""
         return len(self.merge_pairs)
 
     @property
     def merge_pairs(self) -> list[tuple[int, int]]:
-        """The ids of the two tokens of each merge, best first; empty when the kind has no merges."""
+        """The ids of the two tokens of each merge, best first; empty if the kind has no merges."""
         merges: Sequence[tuple[int, int, int]] = getattr(self._content.model, "merges", ())
         return [(left, right) for left, right, _ in merges]
 
     @property
     def end_of_text_id(self) -> int:
-        """The id that ends every document."""
+        """Id of the token that ends every document."""
         return self._content.specials[END_OF_TEXT]
 
     def special_id(self, name: str) -> int:
-        """The id of a special token, by its text; `InputError` when there is none of that name."""
+        """Return the id of a special token by its text. Raises `InputError` if there is none of that name."""
         if name not in self._content.specials:
             raise InputError(
                 f"this tokenizer has no special token `{name}` (there are: {', '.join(self._content.specials)})",
@@ -141,24 +141,24 @@ class Tokenizer:
 
     @functools.cached_property
     def bytes_per_id(self) -> npt.NDArray[np.int32]:
-        """How many bytes of text each id stands for; a special token stands for none."""
+        """Number of bytes of text for each id; 0 for a special token."""
         lengths = np.array([len(token) for token in self._content.model.tokens], dtype=np.int32)
         lengths[list(self._content.specials.values())] = 0
         return lengths
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`; `decode` gives exactly `text` back."""
+        """Return the ids of `text`. `decode` returns exactly `text` again."""
         if self._is_worth_compiling(len(text)):
             ids: list[int] = self._encoded_natively([text]).ids.tolist()
             return ids
         return array("i", self._encoded(text)).tolist()
 
     def encode_batch(self, texts: Iterable[str], *, workers: int = 1, on_event: Listener = ignore) -> Encoded:
-        """The ids of many texts, each encoded on its own, by so many threads."""
+        """Return the ids of many texts, each encoded independently, with `workers` threads."""
         texts = texts if isinstance(texts, list) else list(texts)
         if not self._is_worth_compiling(sum(map(len, texts)), on_event):
             encoded = [self._encoded(text) for text in texts]
-            # A bytearray, because an array over bytes would be read-only.
+            # A bytearray, because an array over `bytes` would be read-only.
             flat = np.frombuffer(bytearray().join(encoded), dtype=np.int32)
             return Encoded(flat, _offsets([len(ids) // flat.itemsize for ids in encoded]))
         parts = _shared_out(texts, workers)
@@ -168,7 +168,7 @@ class Tokenizer:
             return _in_one([*threads.map(self._encoded_natively, parts)])
 
     def expect(self, characters: int) -> None:
-        """Say that so many will be encoded, so that compiled code is chosen at once where it pays."""
+        """Announce the amount of text to come, so that compiled code is loaded at once if it pays off."""
         self._characters = max(self._characters, characters)
 
     def _is_worth_compiling(self, characters: int, on_event: Listener = ignore) -> bool:
@@ -176,7 +176,7 @@ class Tokenizer:
         return compiled.pays_off(self._characters, on_event)
 
     def _encoded_natively(self, texts: list[str]) -> Encoded:
-        """Encoded by compiled code, which remembers words from one call to the next."""
+        """Encode with compiled code, which caches words across calls."""
         from alm.tokenizers._kernels.words import joined
 
         try:
@@ -192,16 +192,16 @@ class Tokenizer:
         return _WordIds(self._content.model.word_encoder())
 
     def _encoded(self, text: str) -> bytes:
-        """The ids of `text` as the bytes of an int32 array."""
+        """Return the ids of `text` as the bytes of an int32 array."""
         ids_of = self._words.__getitem__
         return b"".join([b"".join(map(ids_of, words)) for words in split_pieces(text, self.pattern)])
 
     def decode(self, ids: Ids) -> str:
-        """The text of `ids`. Bytes that are no character become U+FFFD, special tokens their own text."""
+        """Return the text of `ids`. Invalid UTF-8 becomes U+FFFD; special tokens become their own text."""
         return self.decode_bytes(ids).decode("utf-8", _LENIENT)
 
     def decode_bytes(self, ids: Ids) -> bytes:
-        """The bytes of `ids`; `InputError` when one is not in the vocabulary."""
+        """Return the bytes of `ids`. Raises `InputError` for an id outside the vocabulary."""
         listed: Sequence[int] = ids.tolist() if isinstance(ids, np.ndarray) else ids
         if len(listed) > 0:
             self._check(min(listed))
@@ -209,7 +209,7 @@ class Tokenizer:
         return b"".join(map(self._content.model.tokens.__getitem__, listed))
 
     def token_bytes(self, id_: int) -> bytes:
-        """The bytes of one id, a special token its own text; `InputError` when it is not in the vocabulary."""
+        """Return the bytes of one id; for a special token, its text. Raises `InputError` outside the vocabulary."""
         self._check(id_)
         return self._content.model.tokens[id_]
 
@@ -222,7 +222,7 @@ class Tokenizer:
 
 
 def _check_promise(path: Path, sha256: str) -> None:
-    """`ArtifactError` where metadata beside the tokenizer `path` is about other bytes: one of both was changed."""
+    """Raise `ArtifactError` if the metadata beside the tokenizer `path` describes other bytes: one of them changed."""
     beside = metadata_path(path)
     if not beside.is_file():
         return
@@ -237,25 +237,25 @@ def _check_promise(path: Path, sha256: str) -> None:
 
 
 class StreamDecoder:
-    """Decodes ids as they come, and holds back the bytes of a character until it is whole."""
+    """Decodes ids one at a time and holds back the bytes of a character until it is complete."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")(_LENIENT)
 
     def feed(self, id_: int) -> str:
-        """The characters that `id_` completes, often none."""
+        """Return the characters that `id_` completes, often none."""
         return self._decoder.decode(self._tokenizer.token_bytes(id_))
 
     def finish(self) -> str:
-        """What was held back, as U+FFFD; the decoder is as new afterwards."""
+        """Return what was held back, as U+FFFD, and reset the decoder."""
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return rest
 
 
 class _WordIds(dict[str, bytes]):
-    """The ids of a word as the bytes of an int32 array, remembered; emptied when it has grown too large."""
+    """Cache of words and their ids, as the bytes of an int32 array. It is emptied when it grows too large."""
 
     def __init__(self, encode: Callable[[bytes], list[int]]) -> None:
         self._encode = encode
@@ -276,7 +276,7 @@ def _offsets(counts: Ids) -> npt.NDArray[np.int64]:
 
 
 def _shared_out(texts: list[str], workers: int) -> list[list[str]]:
-    """`texts` in at most `workers` runs of about as many characters each."""
+    """Divide `texts` into at most `workers` runs of about equally many characters."""
     ends = _offsets([len(text) for text in texts])
     wanted = ends[-1] * np.arange(1, workers) / workers
     cuts = [0, *np.searchsorted(ends, wanted).tolist(), len(texts)]
@@ -289,7 +289,7 @@ def _in_one(parts: list[Encoded]) -> Encoded:
 
 
 def _lenient(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Decode a surrogate as what it is, and replace any other bytes that are no character."""
+    """Decode surrogates as they are, and replace any other invalid bytes."""
     try:
         return codecs.lookup_error("surrogatepass")(error)
     except UnicodeError:

@@ -1,8 +1,8 @@
-"""Splitting text into the words that a tokenizer then works on one at a time.
+"""Splits text into words, which a tokenizer then encodes one at a time.
 
-A split is known by name. `PATTERNS` holds the regular expression as `tokenizer.json` carries it;
-here the same expression runs on the standard library's `re`, with its classes written out from
-the pinned table, so that the words are those of the `tokenizers` library, code point for code point.
+Each split has a name. `PATTERNS` holds its regular expression as `tokenizer.json` writes it. The standard library's
+`re` runs the same expression with its character classes written out from a pinned table (ADR 0001), so the words equal
+those of the `tokenizers` library, code point for code point.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ PATTERNS: dict[Pattern, str] = {
     ),
     "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
 }
-"""The splits by name: single digits, runs of up to three, and the first of the byte-level ones."""
+"""The splits by name: with single digits, with runs of up to three digits, and the original of GPT-2."""
 
 _TABLES = {r"\p{L}": _unicode.LETTERS, r"\p{N}": _unicode.NUMBERS, r"\s": _unicode.SPACES}
 _PIECE_CHARACTERS = 1 << 20
-_CUT = re.compile(r"[a-z](?= [A-Za-z])|\S\n(?=\S)")  # Python's \s takes in every space of the table and more
+_CUT = re.compile(r"[a-z](?= [A-Za-z])|\S\n(?=\S)")  # Python's \s includes every space of the table
 _LAST_OF_PLANE_0 = 0xFFFF
 _STAND_INS = {r"\p{L}": 0x4E00, r"\p{N}": 0x0660}
 _OTHER_STAND_IN = 0x2603
 
 
 def split(text: str, pattern: str) -> list[str]:
-    """The words of `text`, in order; joined they are `text` again."""
+    """Return the words of `text` in order. Joined, they are `text` again."""
     return list(chain.from_iterable(split_pieces(text, pattern)))
 
 
 def split_pieces(text: str, pattern: str) -> Iterator[list[str]]:
-    """The same words, some at a time: less memory for long texts."""
+    """Yield the same words in several lists, which takes less memory for a long text."""
     return (_split_piece(piece, pattern) for piece in pieces(text))
 
 
 def count_words(texts: Iterable[str], pattern: str, counts: Counter[str] | None = None) -> Counter[str]:
-    """How often each word occurs in `texts`, added to `counts` if given."""
+    """Count each word in `texts`, and add to `counts` if given."""
     counts = Counter() if counts is None else counts
     for text in texts:
         for words in split_pieces(text, pattern):
@@ -62,10 +62,10 @@ def count_words(texts: Iterable[str], pattern: str, counts: Counter[str] | None 
 
 
 def pieces(text: str, size: int = _PIECE_CHARACTERS) -> Iterator[str]:
-    """`text` in pieces of about `size` characters with no word across two, so that memory stays bounded.
+    """Yield `text` in pieces of about `size` characters, so that memory stays bounded. No word crosses two pieces.
 
-    No pattern looks back, and none has a word go on from a letter into a blank, nor through a newline that stands
-    between two characters that are no spaces.
+    The cut is safe because no pattern looks back, no word continues from a letter into a blank, and none continues
+    through a newline between two characters that are not spaces.
     """
     start = 0
     while len(text) - start > size:
@@ -91,9 +91,9 @@ def _is_plane_0(text: str) -> bool:
 
 
 def _in_plane_0(text: str) -> str:
-    """`text` with each character above plane 0 replaced by one of its class from plane 0.
+    """Replace each character above plane 0 with one of the same class from plane 0.
 
-    `re` looks a character up at once in a class of plane 0, and tries hundreds of ranges in turn above it.
+    `re` finds a character in a class of plane 0 with one look-up; above, it tries hundreds of ranges in turn.
     """
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").copy()
     high = points > _LAST_OF_PLANE_0
@@ -103,7 +103,7 @@ def _in_plane_0(text: str) -> str:
 
 @functools.cache
 def _stand_ins() -> npt.NDArray[np.uint32]:
-    """For each code point above plane 0, from its start, the one of plane 0 that stands for it."""
+    """Return the code point of plane 0 that stands for each code point above it."""
     table = np.full(0x10FFFF - _LAST_OF_PLANE_0, _OTHER_STAND_IN, dtype=np.uint32)
     for name, stand_in in _STAND_INS.items():
         for first, last in _unicode.ranges(_TABLES[name]):
@@ -114,12 +114,12 @@ def _stand_ins() -> npt.NDArray[np.uint32]:
 
 @functools.cache
 def _compiled(pattern: str) -> re.Pattern[str]:
-    """The split named `pattern`, for text of plane 0."""
+    """Compile the split named `pattern`, for text of plane 0."""
     return re.compile(_written_out(PATTERNS[cast(Pattern, pattern)]))
 
 
 def _written_out(regex: str) -> str:
-    """`regex` with each class of the table as explicit ranges, whether inside brackets or alone."""
+    """Return `regex` with each class of the table as explicit ranges, inside brackets or alone."""
     bodies = {name: _body(table) for name, table in _TABLES.items()}
     parts = re.split(r"(\[[^\]]*\])", regex)
     for place, part in enumerate(parts):
@@ -131,6 +131,6 @@ def _written_out(regex: str) -> str:
 
 
 def _body(table: str) -> str:
-    """The ranges of `table` in plane 0 as they stand between brackets."""
+    """Return the ranges of `table` in plane 0, as written between brackets."""
     in_plane_0 = [(first, last) for first, last in _unicode.ranges(table) if first <= _LAST_OF_PLANE_0]
     return "".join(f"\\u{first:04x}-\\u{last:04x}" for first, last in in_plane_0)

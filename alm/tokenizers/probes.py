@@ -1,4 +1,4 @@
-"""Short texts of many kinds, to see at a glance what a tokenizer was made for. Written for `alm`."""
+"""Short texts of many kinds, which show at a glance what a tokenizer is good at. Written for `alm`."""
 
 from __future__ import annotations
 

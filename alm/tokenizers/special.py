@@ -1,4 +1,4 @@
-"""The special tokens every tokenizer starts with. They have ids, and no text ever encodes to them."""
+"""The special tokens that every tokenizer starts with. They have ids, but no text encodes to them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ PADDING = "<|pad|>"
 _RESERVED = 12
 
 SPECIALS = (END_OF_TEXT, TURN_START, TURN_END, PADDING, *(f"<|reserved_{index}|>" for index in range(_RESERVED)))
-"""The special tokens; the id of each is its place."""
+"""The special tokens. The id of each is its index."""
 
 UNKNOWN = "<unk>"
-"""What a model over characters calls a character that has no id; its bytes are used in its place."""
+"""Name of a character without an id in a model over characters; its bytes are used instead."""
 
 BYTE_NAMES = tuple(f"<0x{byte:02X}>" for byte in range(256))
-"""What such a model calls the tokens of single bytes."""
+"""Names of the tokens of single bytes in such a model."""

@@ -1,7 +1,7 @@
-"""A tokenizer in the form that tiktoken reads: a file of tokens by rank, and a Python module that puts it to use.
+"""Exports a tokenizer for tiktoken: a file of tokens by rank, and a Python module that loads it.
 
-A line of the file is a token's bytes in base 64 and its id, which is its rank; a merge is what two tokens of lower rank
-make, so the merges need not be written. Only byte-level BPE can be said in this way.
+Each line of the file holds a token's bytes in base 64 and its id, which is its rank. Merges follow from the ranks of
+the tokens they produce, so the file does not list them. Only byte-level BPE can be written in this form.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _MODULE = '''
 
 
 def export(tokenizer: Tokenizer, out: Path, *, force: bool = False) -> list[Path]:
-    """Write `<name>.tiktoken` and `<name>.py` into the folder `out`, named after it; returns what was written.
+    """Write `<name>.tiktoken` and `<name>.py` into the folder `out`, named after it. Return the written paths.
 
-    `InputError` when tiktoken cannot say what the tokenizer is, or something else is there and `force` is not given.
+    Raises `InputError` if tiktoken cannot represent the tokenizer, or if a file exists there and `force` is not set.
     """
     _check(tokenizer)
     name = _module_name(out)
@@ -62,13 +62,13 @@ def export(tokenizer: Tokenizer, out: Path, *, force: bool = False) -> list[Path
 
 
 def ranks(tokenizer: Tokenizer) -> str:
-    """The lines of the file of ranks."""
+    """Return the text of the file of ranks."""
     ids = sorted(set(range(tokenizer.vocab_size)) - set(tokenizer.specials.values()))
     return "".join(f"{base64.b64encode(tokenizer.token_bytes(id_)).decode()} {id_}\n" for id_ in ids)
 
 
 def module(tokenizer: Tokenizer, name: str) -> str:
-    """The text of the Python module."""
+    """Return the text of the Python module."""
     return (
         dedent(_MODULE)
         .lstrip()
@@ -83,9 +83,9 @@ def module(tokenizer: Tokenizer, name: str) -> str:
 
 
 def checked(tokenizer: Tokenizer, texts: Sequence[str] = tuple(PROBES.values())) -> bool:
-    """Whether tiktoken is installed; if so it has been given the tokenizer, and gave the same ids for `texts`.
+    """Compare tiktoken's ids for `texts` with the tokenizer's. Return False if tiktoken is not installed.
 
-    `AlmError` when it gave others.
+    Raises `AlmError` if the ids differ.
     """
     try:
         import tiktoken
@@ -120,7 +120,7 @@ def _check(tokenizer: Tokenizer) -> None:
 
 
 def _module_name(out: Path) -> str:
-    """The name of the folder as Python can import it, and not the one of the package that it uses."""
+    """Return the folder's name as an importable module name, other than `tiktoken` itself."""
     name = re.sub(r"\W", "_", out.resolve().name, flags=re.ASCII)
     return f"alm_{name}" if name == "tiktoken" or not name.isidentifier() else name
 

@@ -26,12 +26,12 @@ def train_tokenizer(
     redo: str = "alm tokenizer train",
     on_event: Listener = ignore,
 ) -> TokenizerMetadata:
-    """Train a tokenizer on every document of `inputs` and write it to `out`; one that is up to date is kept.
+    """Train a tokenizer on every document of `inputs` and write it to `out`. Keep one that is up to date.
 
-    Words are counted by `workers` threads; the result does not depend on how many.
+    Words are counted by `workers` threads, whose number does not change the result.
 
     A text that cannot fill the vocabulary ends training early, with a warning. Raises `ArtifactError`
-    when `out` was made otherwise and `force` is not given.
+    if `out` was made with other settings and `force` is not set.
     """
     if out.is_dir():
         raise InputError(
@@ -45,10 +45,10 @@ def train_tokenizer(
     made = _made(place, values, records, force=force, redo=redo)
     if made is None:
         with workspace(out.parent, out.stem, what=f"`{out}`") as stage:
-            made = _made(place, values, records, force=force, redo=redo)  # by somebody who had the lock until now
+            made = _made(place, values, records, force=force, redo=redo)  # by the last holder of the lock
             if made is None:
                 text = count(files, config.model.pattern, workers=workers, on_event=on_event)  # type: ignore[attr-defined] # of every kind
-                given.check()  # what is recorded of the files is what they were before
+                given.check()  # the recorded hashes are from before the files were read
                 tokenizer = _trained(config, text, on_event)
                 _refuse_stranger(out, place, tokenizer, force=force, redo=redo)
                 tokenizer.save(stage / out.name)
@@ -103,7 +103,7 @@ def _metadata(
 
 
 def _refuse_stranger(out: Path, place: Path, tokenizer: Tokenizer, *, force: bool, redo: str) -> None:
-    """A file without metadata is somebody's, unless it is the very one: then a kill came before its metadata."""
+    """Refuse to replace a file without metadata, unless it has the same bytes: then a kill came before the metadata."""
     if out.exists() and not place.is_file() and not force and sha256(out) != tokenizer.sha256:
         raise InputError(
             f"`{out}` exists and no `{place.name}` says how it was made", hint=f"run `{redo} --force` to replace it"

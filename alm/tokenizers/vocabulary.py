@@ -1,4 +1,4 @@
-"""How large a vocabulary should be: what the embedding costs against what shorter sequences save.
+"""Advises a vocabulary size: the cost of the embedding compared with the savings of shorter sequences.
 
 The reasoning, with its sources, is in docs/vocabulary.md.
 """
@@ -14,7 +14,7 @@ from alm.errors import InputError
 from alm.tokenizers.file import Tokenizer
 
 OFTEN_ENOUGH = 30
-"""How often the rarer tokens should occur in the text, at least, to be learned: a rule of thumb."""
+"""Rule of thumb: occurrences in the text that a rare token needs to be learned."""
 
 _SIZES = tuple(2**power for power in range(10, 18))
 
@@ -23,9 +23,9 @@ _SIZES = tuple(2**power for power in range(10, 18))
 class Choice:
     """A vocabulary of `vocab_size` for one model and one text.
 
-    `bytes_per_token` is of the text; `flops_per_byte` what training on a byte of it costs; `parameters` are the whole
-    model's, and `embedding_share` of them are embeddings; `rare` is how often a merged token occurs that is rarer
-    than nine of ten.
+    `bytes_per_token` is measured on the text. `flops_per_byte` is the cost of training on a byte of it. `parameters` is
+    the size of the complete model, of which `embedding_share` is embeddings. `rare` is the count of the merged token at
+    the lowest tenth.
     """
 
     vocab_size: int
@@ -43,7 +43,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model with some vocabulary has in parameters, all and in embeddings, and in FLOPs a token."""
+    """Cost of a model with some vocabulary: parameters, those of the embeddings, and FLOPs per token."""
 
     parameters: int
     embedding: int
@@ -51,9 +51,9 @@ class Cost:
 
 
 def choices(tokenizer: Tokenizer, texts: Sequence[str], cost: Callable[[int], Cost]) -> list[Choice]:
-    """Vocabularies from small to large, up to the tokenizer's own, each made of its first merges.
+    """Return vocabularies from small to large, up to the tokenizer's own, each made of its first merges.
 
-    `cost` gives what a model with a vocabulary of that size costs. `InputError` when the tokenizer has no merges.
+    `cost` returns the cost of a model by its vocabulary size. Raises `InputError` if the tokenizer has no merges.
     """
     if not tokenizer.merge_pairs or not tokenizer.is_byte_level:
         raise InputError(
@@ -66,7 +66,7 @@ def choices(tokenizer: Tokenizer, texts: Sequence[str], cost: Callable[[int], Co
 
 
 def best(found: Sequence[Choice]) -> Choice:
-    """The cheapest for each byte of text, of those whose tokens occur often enough; the smallest if none's do."""
+    """Return the choice with the fewest FLOPs per byte whose tokens occur often enough, or the smallest if none."""
     enough = [choice for choice in found if choice.is_seen_enough]
     return min(enough or found[:1], key=lambda choice: choice.flops_per_byte)
 
@@ -75,7 +75,7 @@ def _choice(tokenizer: Tokenizer, size: int, texts: Sequence[str], cost: Cost) -
     first = tokenizer.vocab_size - tokenizer.merges
     smaller = Tokenizer.from_merges(tokenizer.merge_pairs[: size - first], pattern=tokenizer.pattern)
     counts = np.bincount(smaller.encode_batch(texts).ids, minlength=size)
-    made = np.sort(counts[first:])  # bytes that the text never has are no loss
+    made = np.sort(counts[first:])  # merged tokens only: unused byte tokens cost nothing
     bytes_per_token = sum(len(text.encode("utf-8")) for text in texts) / max(1, int(counts.sum()))
     return Choice(
         vocab_size=smaller.vocab_size,

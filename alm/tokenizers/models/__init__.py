@@ -1,1 +1,1 @@
-"""The kinds of tokenizer model, one module each."""
+"""Kinds of tokenizer model, one module each."""

@@ -1,12 +1,11 @@
-"""Byte pair encoding in plain Python: for small texts, and what the compiled code is tested against.
+"""Byte pair encoding in plain Python: for small texts, and as the reference in tests of the compiled code.
 
-Training joins the most frequent adjacent pair of tokens, again and again; of equally frequent pairs the
-one with the smallest ids (Sennrich et al. 2016, section 3.2, Algorithm 1). That is the rule of the `tokenizers`
-library, and the merges are the same.
+Training repeatedly joins the most frequent adjacent pair of tokens (Sennrich et al. 2016, section 3.2, Algorithm 1).
+Ties go to the pair with the smallest ids, as in the `tokenizers` library, so the merges are the same.
 
-Inside this module a token is one character whose code point is its id, a word is a string of them, and a
-pair is a string of two. So joining a pair in a word is `str.replace`, which reads from the left, leaves out
-overlaps and is linear in the word; and pairs compare as their ids do.
+Inside this module, a token is one character whose code point is its id, a word is a string of them, and a pair is a
+string of two. Joining a pair in a word is then `str.replace`, which reads from the left, skips overlaps and takes
+linear time, and pairs compare as their ids do.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _MERGES_PER_REPORT = 250
 _LONG_WORD = 100
 
 Merge = tuple[int, int]
-"""The ids of the two tokens that a merge joins."""
+"""Ids of the two tokens that a merge joins."""
 
 
 def merge(
@@ -32,10 +31,10 @@ def merge(
     vocab_size: int,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Merge]:
-    """The merges of a vocabulary of `vocab_size` tokens, best first; fewer when no pair is left to join.
+    """Learn the merges of a vocabulary of `vocab_size` tokens, best first; fewer if no pair is left to join.
 
-    `words` are strings of symbols with their counts, `tokens` what there is before the first merge, by id. `report`
-    is called now and then with the merges done and wanted.
+    `words` are strings of symbols with their counts. `tokens` are those before the first merge, by id. `report` is
+    called regularly with the merges done and the merges wanted.
     """
     pairs = _Pairs(words)
     tokens = list(tokens)
@@ -45,7 +44,7 @@ def merge(
     while len(tokens) < vocab_size and (pair := pairs.pop_best()) is not None:
         left, right = map(ord, pair)
         joined = tokens[left] + tokens[right]
-        # A token that spells an existing one is that one: only words that hold a special token can do this.
+        # A merge that spells an existing token reuses its id. Only words that hold a special token's text can do this.
         new = ids.setdefault(joined, len(tokens))
         if new == len(tokens):
             tokens.append(joined)
@@ -58,10 +57,10 @@ def merge(
 
 
 class _Pairs:
-    """All adjacent pairs of the words under training: how often each occurs, and where.
+    """All adjacent pairs of the words in training, with their counts and places.
 
-    `heap` holds each pair once, by a count that may be too high by now but never too low: a pair
-    only gains occurrences in the step that makes the younger of its two tokens.
+    `heap` holds each pair once, with a count that may be too high by now but never too low: a pair gains occurrences
+    only in the step that makes the younger of its two tokens. So a stale count is corrected when the pair comes up.
     """
 
     def __init__(self, words: Iterable[tuple[str, int]]) -> None:
@@ -71,7 +70,7 @@ class _Pairs:
             self.words.append(symbols)
             self.weights.append(count)
         self.counts: dict[str, int] = {}
-        self.places: dict[str, list[int]] = {}  # indices of words; a word that lost the pair may still be there
+        self.places: dict[str, list[int]] = {}  # indices of words, which may include words that lost the pair
         for index, (word, weight) in enumerate(zip(self.words, self.weights, strict=True)):
             for pair in map(add, word, word[1:]):
                 self.counts[pair] = self.counts.get(pair, 0) + weight
@@ -80,7 +79,7 @@ class _Pairs:
         heapify(self.heap)
 
     def pop_best(self) -> str | None:
-        """Remove and return the pair to join next, None when there is none."""
+        """Remove and return the pair to join next; None if none is left."""
         while self.heap:
             count_then, pair = self.heap[0]
             count = self.counts[pair]
@@ -95,7 +94,7 @@ class _Pairs:
         return None
 
     def join(self, pair: str, new: str) -> None:
-        """Put `new` where `pair` was in every word, and count what that breaks and makes."""
+        """Replace `pair` with `new` in every word, and update the counts of the pairs around it."""
         born: dict[str, list[int]] = {}
         for index in self.places.pop(pair):
             before = self.words[index]
@@ -115,13 +114,13 @@ class _Pairs:
         while at >= 0:
             if at > 0:
                 left = word[at - 1]
-                # Two new ones side by side: what broke between them is the seam of two joined pairs.
+                # If the left neighbour is new too, the broken pair is the seam between two joined pairs.
                 counts[(second if left == new else left) + first] -= weight
                 made = left + new
                 counts[made] = counts.get(made, 0) + weight
                 _note(born, made, index)
             right = word[at + 1 : at + 2]
-            if right and right != new:  # a new one to the right sees this seam as its left
+            if right and right != new:  # a new token to the right counts this seam as its left
                 counts[second + right] -= weight
                 made = new + right
                 counts[made] = counts.get(made, 0) + weight
@@ -130,7 +129,7 @@ class _Pairs:
 
 
 def _note(places: dict[str, list[int]], pair: str, index: int) -> None:
-    """Add word `index` to the places of `pair`, once however often the pair is in it."""
+    """Add word `index` to the places of `pair`, once even if the word holds the pair several times."""
     indices = places.get(pair)
     if indices is None:
         places[pair] = [index]
@@ -139,26 +138,26 @@ def _note(places: dict[str, list[int]], pair: str, index: int) -> None:
 
 
 class WordEncoder:
-    """Encodes one word at a time by joining, of all its pairs, the one merged first in training.
+    """Encodes one word at a time: joins, of all its pairs, the one merged first in training.
 
-    `symbols_of` is the string of symbols that a word begins with; a merge is (left id, right id, id of what they make).
+    `symbols_of` returns the initial symbols of a word as a string. A merge is (left id, right id, id of the result).
     """
 
     def __init__(self, symbols_of: Callable[[bytes], str], merges: Iterable[tuple[int, int, int]]) -> None:
         listed = list(merges)
         self._symbols_of = symbols_of
         pairs = [chr(left) + chr(right) for left, right, _ in listed]
-        self._ranks = {pair: rank for rank, pair in reversed([*enumerate(pairs)])}  # of equal pairs the first counts
+        self._ranks = {pair: rank for rank, pair in reversed([*enumerate(pairs)])}  # of duplicate pairs, the first wins
         self._made = [chr(made) for _, _, made in listed]
         self._never = len(listed)
 
     def encode(self, word: bytes) -> list[int]:
-        """The ids of `word`."""
+        """Return the ids of `word`."""
         symbols = self._symbols_of(word)
         return [*map(ord, self._join_long(symbols) if len(symbols) > _LONG_WORD else self._join(symbols))]
 
     def _join(self, word: str) -> str:
-        """Quadratic in the word, and fastest while it is short."""
+        """Join by trying all pairs: quadratic in the word, but fastest while it is short."""
         rank_of, never = self._ranks.get, self._never
         symbols = list(word)
         ranks = [rank_of(pair, never) for pair in map(add, word, word[1:])]
@@ -173,18 +172,18 @@ class WordEncoder:
         return "".join(symbols)
 
     def _join_long(self, word: str) -> str:
-        """A heap of the pairs by rank and place over a linked list of symbols: n log n."""
+        """Join with a heap of pairs by rank and place over a linked list of symbols: n log n."""
         symbols, size = list(word), len(word)
         before, after = list(range(-1, size - 1)), list(range(1, size + 1))
         rank_of = self._ranks.get
-        # One integer an entry: by rank, then from the left.
+        # One integer per entry, which sorts by rank, then from the left.
         found = ((rank_of(pair), at) for at, pair in enumerate(map(add, word, word[1:])))
         heap = [rank * size + at for rank, at in found if rank is not None]
         heapify(heap)
         while heap:
             rank, at = divmod(heappop(heap), size)
             right = after[at]
-            # A joined symbol leaves "" behind, which makes a pair with nothing.
+            # A joined symbol leaves "" behind, which is in no ranked pair.
             if right == size or rank_of(symbols[at] + symbols[right]) != rank:
                 continue
             symbols[at], symbols[right] = self._made[rank], ""

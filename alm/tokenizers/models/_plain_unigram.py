@@ -1,4 +1,4 @@
-"""Unigram encoding in plain Python, for texts too small for compiled code."""
+"""Unigram encoding in plain Python, for texts too small for compiled code to pay off."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _UNSPELLED = -1
 
 
 class WordEncoder:
-    """Encodes one word at a time as the likeliest sequence of pieces (Kudo 2018, section 3.2).
+    """Encodes one word at a time as the most likely sequence of pieces (Kudo 2018, section 3.2).
 
-    `pieces` are bytes with their ids, `scores` go by id, `unknown` is the score of a character that no piece spells:
-    its bytes then have the ids `byte_ids`. Equal scores are settled as the `tokenizers` library does.
+    `pieces` maps bytes to ids, and `scores` is by id. `unknown` is the score of a character that no piece spells; its
+    bytes then get the ids `byte_ids`. Ties are broken as in the `tokenizers` library.
     """
 
     def __init__(
@@ -23,7 +23,7 @@ class WordEncoder:
             self._longest[piece[0]] = max(self._longest.get(piece[0], 0), len(piece))
 
     def encode(self, word: bytes) -> list[int]:
-        """The ids of `word`."""
+        """Return the ids of `word`."""
         parts = self._best_parts(word)
         ids: list[int] = []
         end = len(word)
@@ -34,7 +34,7 @@ class WordEncoder:
         return ids[::-1]
 
     def _best_parts(self, word: bytes) -> list[tuple[int, int]]:
-        """For each end of a part, where the best last part begins and its id."""
+        """Return, for each end of a part, the start and id of the best last part."""
         pieces, scores, size = self._pieces, self._scores, len(word)
         best = [float("-inf")] * (size + 1)
         parts = [(0, _UNSPELLED)] * (size + 1)
@@ -57,5 +57,5 @@ class WordEncoder:
 
 
 def _character_size(first: int) -> int:
-    """How many bytes a character has that begins with the byte `first`."""
+    """Return the length in bytes of a character by its `first` byte."""
     return 1 if first < 0x80 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4

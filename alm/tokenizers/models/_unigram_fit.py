@@ -1,4 +1,4 @@
-"""Fitting a Unigram model to text by expectation maximization, with pruning (Kudo 2018, section 3.2)."""
+"""Fits a Unigram model to text by expectation maximization, with pruning (Kudo 2018, section 3.2)."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ _SEEDS_PER_PIECE = 30
 _MOST_SEEDS = 1 << 21
 _SHRINKING = 0.75
 _ROOM = 1.1
-"""Pruning stops at this multiple of the pieces wanted; the last cut goes by loss at once."""
+"""Pruning in steps stops at this multiple of the wanted pieces. The last cut, by loss, is made at once."""
 _PASSES = 2
 _LAST_PASSES = 2
 _LEAST_EXPECTED = 1.0
-"""Twice what sentencepiece takes: new text is likelier for it, by up to one percent."""
+"""Twice the threshold of sentencepiece, which makes held-out text more likely, by up to one percent."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Pieces, the alphabet first, and the natural logarithm of the probability of each."""
+    """Pieces, the alphabet first, with the natural logarithms of their probabilities."""
 
     pieces: list[str]
     scores: Floats
 
 
 def fit(text: Text, *, size: int, longest: int, on_event: Listener) -> Fitted:
-    """`size` pieces of at most `longest` characters that make the text likely; fewer when it has no more."""
+    """Fit `size` pieces of at most `longest` characters that make the text likely; fewer if it has no more."""
     pieces = seed(text, most=min(_MOST_SEEDS, _SEEDS_PER_PIECE * size), longest=longest)
     fitting = Fitting(pieces, longest)
     begun, room = len(pieces.lengths), int(size * _ROOM)
@@ -52,7 +52,7 @@ def fit(text: Text, *, size: int, longest: int, on_event: Listener) -> Fitted:
 
 
 class Fitting:
-    """The pieces and their scores while they are fitted."""
+    """Pieces and their scores during fitting."""
 
     def __init__(self, pieces: Pieces, longest: int) -> None:
         self.pieces = pieces
@@ -63,10 +63,10 @@ class Fitting:
         self._sums = np.zeros(room), np.zeros(room), np.zeros(room, dtype=np.int32), np.zeros(room)
 
     def step(self, *, is_last: bool = False) -> float:
-        """One step of expectation maximization; returns the log-likelihood of the text before it.
+        """Do one step of expectation maximization. Return the log-likelihood of the text before it.
 
-        Pieces that are expected less than `_LEAST_EXPECTED` times are dropped. The maximization is variational Bayes,
-        which takes from rare pieces (Liang and Klein 2007), but plain when `is_last`.
+        Pieces with an expected count below `_LEAST_EXPECTED` are dropped. The maximization is variational Bayes, which
+        lowers the scores of rare pieces (Liang and Klein 2007). With `is_last`, it is plain and keeps all pieces.
         """
         likelihood = self.expect()
         pieces = self.pieces
@@ -81,7 +81,7 @@ class Fitting:
         return likelihood
 
     def expect(self) -> float:
-        """Set the frequencies to the expected ones; returns the log-likelihood of the text."""
+        """Set the frequencies to the expected counts. Return the log-likelihood of the text."""
         from alm.tokenizers._kernels import unigram_train as kernels
 
         pieces, text = self.pieces, self.pieces.text
@@ -93,14 +93,14 @@ class Fitting:
         return likelihood
 
     def prune(self, size: int) -> None:
-        """Keep the `size` pieces, the alphabet among them, whose loss would cost the text most."""
+        """Keep the `size` pieces whose removal would cost the most likelihood, and always the alphabet."""
         lost = self.losses()
         is_kept = np.zeros(len(lost), dtype=np.bool_)
         is_kept[np.argsort(-lost, kind="stable")[: max(size, self.pieces.characters)]] = True
         self._keep(is_kept & (lost >= 0))
 
     def losses(self) -> Floats:
-        """About how much less likely the text is without each piece; not above 0 for one that is of no use."""
+        """Estimate the drop in log-likelihood without each piece; 0 or less for a piece of no use."""
         from alm.tokenizers._kernels import unigram_train as kernels
 
         pieces = self.pieces
@@ -119,10 +119,10 @@ class Fitting:
 
 
 def digamma(values: Floats) -> Floats:
-    """The derivative of the logarithm of the gamma function, for positive values.
+    """Return the derivative of the logarithm of the gamma function, for positive values.
 
-    The asymptotic series (Abramowitz and Stegun 1964, 6.3.18) after recurrences (6.3.5) up to where it
-    is exact to the last digits.
+    Recurrences (Abramowitz and Stegun 1964, 6.3.5) shift the values up to where the asymptotic series (6.3.18) is exact
+    to the last digits.
     """
     shifted = np.asarray(values, dtype=np.float64).copy()
     below = np.zeros_like(shifted)

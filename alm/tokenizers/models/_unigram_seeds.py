@@ -1,6 +1,6 @@
-"""The text that a Unigram model is fitted to, and the pieces that fitting begins with (Kudo 2018, section 3.2).
+"""The text that a Unigram model is fitted to, and the pieces that fitting starts from (Kudo 2018, section 3.2).
 
-Words are cut into runs of characters that the alphabet has; a piece never goes across the end of a run.
+Words are cut into runs of characters of the alphabet. A piece never crosses the end of a run.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Longs = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 LONGEST_RUN = 200
-"""Longer words are cut for training, so that a megabyte of one letter is neither slow nor large."""
+"""Longer words are cut for training, so that a megabyte of one letter takes neither long nor much memory."""
 
 MOST_CHARACTERS = 1 << 23
-"""How much text of distinct words is trained on: the commonest words up to this. It bounds memory and time."""
+"""Characters of distinct words to train on, the most common words first. It bounds memory and time."""
 
 _MOST_OF_WORD = 1 << 16
 _CODE_BITS = 63
@@ -30,10 +30,10 @@ _DEEPEST_STACK = 64
 
 @dataclass(frozen=True)
 class Text:
-    """Runs of character codes from 1, each followed by a 0; run i begins at `starts[i]` and occurs `counts[i]` times.
+    """Runs of character codes from 1, each followed by a 0. Run i begins at `starts[i]` and occurs `counts[i]` times.
 
-    `left[p]` is how many characters there are from position p to the end of its run. `left_out` counts the words that
-    there was no room for.
+    `left[p]` is the number of characters from position p to the end of its run. `left_out` counts the words that did
+    not fit.
     """
 
     codes: Integers
@@ -46,7 +46,7 @@ class Text:
 
     @classmethod
     def of(cls, words: Words, alphabet: Sequence[str], *, most: int) -> Text:
-        """The runs of the commonest words, `most` characters together."""
+        """Make the runs of the most common words, up to `most` characters in all."""
         data, sizes = _fitting(words, most)
         points = np.frombuffer(data.decode("utf-8", "surrogatepass").encode("utf-32-le", "surrogatepass"), dtype="<u4")
         table = np.zeros(0x110000, dtype=np.int32)
@@ -69,8 +69,8 @@ class Text:
 
 
 def _fitting(words: Words, most: int) -> tuple[bytes, Longs]:
-    """The first words that have `most` characters at most, together, one behind the other, and how many each has."""
-    # No more can fit: a character has four bytes at most, a word is cut to as many as `_MOST_OF_WORD`.
+    """Return the first words with at most `most` characters in all, joined, and the number of characters of each."""
+    # More cannot fit: a character has at most four bytes, and words are cut to `_MOST_OF_WORD` bytes.
     reached = np.cumsum(np.minimum(np.diff(words.offsets), _MOST_OF_WORD))
     candidates = int(np.searchsorted(reached, 4 * most, side="right"))
     data, offsets = _clipped(words.data, words.offsets[: candidates + 1])
@@ -82,7 +82,7 @@ def _fitting(words: Words, most: int) -> tuple[bytes, Longs]:
 
 
 def _clipped(data: npt.NDArray[np.uint8], offsets: Longs) -> tuple[npt.NDArray[np.uint8], Longs]:
-    """The same words without what goes beyond `_MOST_OF_WORD` bytes; no character is cut in two."""
+    """Cut each word to at most `_MOST_OF_WORD` bytes, without splitting a character."""
     sizes = np.diff(offsets)
     data = data[: offsets[-1]]
     too_long = np.flatnonzero(sizes > _MOST_OF_WORD)
@@ -100,10 +100,10 @@ def _clipped(data: npt.NDArray[np.uint8], offsets: Longs) -> tuple[npt.NDArray[n
 
 @dataclass
 class Pieces:
-    """Pieces by number, and where in the text each is.
+    """Pieces by number, with a place of each in the text.
 
-    Piece i is the `lengths[i]` characters at `places[i]` of the text. The first are the alphabet, whose places mean
-    nothing. `begins` and `matches` are as `alm.tokenizers._kernels.unigram_train` has them.
+    Piece i is the `lengths[i]` characters at `places[i]` of the text. The first pieces are the alphabet, whose places
+    have no meaning. `begins` and `matches` are described in `alm.tokenizers._kernels.unigram_train`.
     """
 
     text: Text
@@ -115,7 +115,7 @@ class Pieces:
 
     @property
     def characters(self) -> int:
-        """How many pieces are single characters; they are never dropped."""
+        """Number of pieces that are single characters. They are never dropped."""
         return len(self.text.alphabet)
 
     def keep(self, is_kept: npt.NDArray[np.bool_]) -> None:
@@ -129,7 +129,7 @@ class Pieces:
         self.frequencies = self.frequencies[is_kept]
 
     def spelled(self) -> list[str]:
-        """The pieces as text."""
+        """Return the pieces as text."""
         codes, alphabet = self.text.codes, self.text.alphabet
         points = np.array([0, *map(ord, alphabet)], dtype="<u4")
         found = list(alphabet)
@@ -139,7 +139,7 @@ class Pieces:
 
 
 def seed(text: Text, *, most: int, longest: int) -> Pieces:
-    """Every character, and the `most` repeated substrings up to `longest` characters that cover the most text."""
+    """Return all characters, and the `most` repeated substrings of up to `longest` characters that cover most text."""
 
     order = _suffixes(text, longest)
     weights = _weights(text, order)
@@ -151,7 +151,7 @@ def seed(text: Text, *, most: int, longest: int) -> Pieces:
 
 
 def _repeats(text: Text, order: Integers, weights: Longs, longest: int) -> Integers:
-    """The substrings that the kernel `repeats` finds."""
+    """Return the substrings that the kernel `repeats` finds."""
     from alm.tokenizers._kernels import unigram_train as kernels
 
     shared = np.empty(len(order), dtype=np.int8)
@@ -163,7 +163,7 @@ def _repeats(text: Text, order: Integers, weights: Longs, longest: int) -> Integ
 
 
 def _suffixes(text: Text, deep: int) -> Integers:
-    """All positions inside runs, sorted by what follows up to the end of the run, `deep` characters or a few more.
+    """Return all positions inside runs, sorted by the text up to the end of the run, to a depth of at least `deep`.
 
     Prefix doubling (Manber and Myers 1993): ranks by the first characters, then by twice as many at a time.
     """
@@ -187,7 +187,7 @@ def _suffixes(text: Text, deep: int) -> Integers:
 
 
 def _ranks(ordered: Longs) -> Longs:
-    """From 1, the same for equal keys."""
+    """Return ranks from 1, the same for equal keys."""
     ranks = np.ones(len(ordered), dtype=np.int64)
     np.cumsum(ordered[1:] != ordered[:-1], out=ranks[1:])
     ranks[1:] += 1
@@ -195,14 +195,14 @@ def _ranks(ordered: Longs) -> Longs:
 
 
 def _weights(text: Text, order: Integers) -> Longs:
-    """How often the first n suffixes of `order` occur together, for each n from 0."""
+    """Return the summed counts of the first n suffixes of `order`, for each n from 0."""
     by_position = np.zeros(len(text.codes), dtype=np.int64)
     by_position[text.codes > 0] = np.repeat(text.counts, text.lengths)
     return np.concatenate([[0], np.cumsum(by_position[order])])
 
 
 def _preceding(text: Text, order: Integers) -> Integers:
-    """How often the character before changes from one suffix to the next, up to each; a run's beginning is a change."""
+    """Count, up to each suffix, the changes of the preceding character. The start of a run is a change."""
     before = np.where(order > 0, text.codes[order - 1], 0)
     changes = before == 0
     changes[1:] |= before[1:] != before[:-1]

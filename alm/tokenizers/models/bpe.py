@@ -1,7 +1,7 @@
 """Byte pair encoding (Sennrich et al. 2016, section 3.2) over bytes (Radford et al. 2019, section 2.2) or characters.
 
-Over bytes, every text is a sequence of the 256 of them from the start. Over characters, the common ones are the
-alphabet and the rest is written as bytes (`<0x00>` to `<0xFF>`) that never merge.
+Over bytes, every text starts as a sequence of the 256 bytes. Over characters, the common ones are the alphabet, and the
+rest is written as bytes (`<0x00>` to `<0xFF>`), which never merge.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ TYPE = "BPE"
 
 _ABSENT = (None, "")
 _TRAINING_COST = 20
-"""How many bytes of text could be counted in the time that plain training takes for a byte of distinct words."""
+"""Bytes of text that can be counted in the time that plain training takes for one byte of distinct words."""
 
 
 class Config(BaseConfig):
-    """Byte pair encoding: any text can be encoded, and comes back exactly."""
+    """Byte pair encoding. Any text can be encoded, and decodes to exactly the same text."""
 
     kind: Literal["bpe"] = "bpe"
     pattern: Pattern = Field("qwen2", description="How text is split into words before training and encoding.")
@@ -48,9 +48,9 @@ class Config(BaseConfig):
 
 
 def train(words: Words, *, config: Config, vocab_size: int, on_event: Listener = ignore) -> Model:
-    """Learn a vocabulary of `vocab_size` tokens; a smaller one when no pair is left to join.
+    """Learn a vocabulary of `vocab_size` tokens, or a smaller one if no pair is left to join.
 
-    `ConfigError` when `vocab_size` cannot hold the tokens that training begins with, or exceeds `LARGEST_VOCAB_SIZE`.
+    Raises `ConfigError` if `vocab_size` cannot hold the base tokens or exceeds `LARGEST_VOCAB_SIZE`.
     """
     byte_level = config.byte_handling == "bytes"
     smallest = alphabet.FIRST_MERGE_ID if byte_level else alphabet.FIRST_CHARACTER_ID
@@ -76,7 +76,7 @@ def learn_merges(
     vocab_size: int,
     on_event: Listener = ignore,
 ) -> list[Merge]:
-    """The merges, best first, learned by whichever way is faster; both learn the same."""
+    """Learn the merges, best first, with compiled code or plain Python, whichever is faster. Both learn the same."""
 
     def report(done: int, total: int) -> None:
         on_event(Progressed(task="merges", done=done, total=total, unit="merges"))
@@ -91,7 +91,7 @@ def learn_merges(
 
 
 def _names(tokens: Sequence[bytes], byte_level: bool) -> list[bytes]:
-    """What each token spells when it is a word: a byte of fallback its name, as the library has it."""
+    """Return the text that each token spells in a word; for a fallback byte its name, as in the library."""
     if byte_level:
         return list(tokens)
     first = len(SPECIALS) + 1
@@ -100,17 +100,17 @@ def _names(tokens: Sequence[bytes], byte_level: bool) -> list[bytes]:
 
 
 def base_tokens() -> list[bytes]:
-    """What stands before the first merge of bytes, by id: the special tokens and the 256 bytes."""
+    """Return the tokens before the first merge of bytes, by id: the special tokens and the 256 bytes."""
     return [special.encode() for special in SPECIALS] + [bytes([byte]) for byte in alphabet.in_id_order()]
 
 
 def fallback_tokens() -> list[bytes]:
-    """What stands before the first character: the special tokens, the unknown one, and the 256 bytes."""
+    """Return the tokens before the first character: the special tokens, the unknown token and the 256 bytes."""
     return [name.encode() for name in (*SPECIALS, UNKNOWN)] + [bytes([byte]) for byte in range(256)]
 
 
 def all_tokens(merges: Iterable[Merge], base: Sequence[bytes] | None = None) -> list[bytes]:
-    """The bytes of every token by id, as training numbered them; a special token has its own text."""
+    """Return the bytes of every token by id, as numbered in training; for a special token, its text."""
     tokens = list(base_tokens() if base is None else base)
     known = set(tokens)
     for left, right in merges:
@@ -123,7 +123,7 @@ def all_tokens(merges: Iterable[Merge], base: Sequence[bytes] | None = None) -> 
 
 @dataclass(frozen=True)
 class Model:
-    """Tokens by id, and merges as (left id, right id, id of what they make), best first."""
+    """Tokens by id, and merges as (left id, right id, id of the result), best first."""
 
     tokens: Sequence[bytes]
     merges: Sequence[tuple[int, int, int]]
@@ -133,7 +133,7 @@ class Model:
 
     @classmethod
     def of(cls, merges: Sequence[Merge], base: Sequence[bytes] | None = None, *, byte_level: bool = True) -> Model:
-        """The model that training made the `merges` of, beginning with the tokens `base`."""
+        """Make the model of the `merges` that training learned, starting from the tokens `base`."""
         base = base_tokens() if base is None else base
         names = all_tokens(merges, _names(base, byte_level))
         ids = {name: id_ for id_, name in enumerate(names)}
@@ -141,7 +141,7 @@ class Model:
         return cls([*base, *names[len(base) :]], made, byte_level)
 
     def fragment(self, specials: Mapping[str, int]) -> Json:
-        """The value of `model` in `tokenizer.json`."""
+        """Return the value of `model` in `tokenizer.json`."""
         written = self._written(specials)
         return {
             "type": TYPE,
@@ -167,11 +167,11 @@ class Model:
         return written
 
     def word_encoder(self) -> Callable[[bytes], list[int]]:
-        """A function from a word, UTF-8, to its ids, in plain Python."""
+        """Return a function in plain Python from a word (UTF-8) to its ids."""
         return plain.WordEncoder(self._ids.symbols_of, self.merges).encode
 
     def native_encoder(self, pattern: str) -> NativeEncoder:
-        """An encoder in compiled code of texts split by `pattern`."""
+        """Return an encoder in compiled code for texts split by `pattern`."""
         from alm.tokenizers._kernels.bpe_encode import Encoder
 
         merges = np.array(self.merges, dtype=np.int32).reshape(-1, 3)
@@ -184,7 +184,7 @@ class Model:
 
 @dataclass(frozen=True)
 class _Ids:
-    """The ids that words begin with: of each byte by its value, and of characters where they are the alphabet."""
+    """Initial ids of words: of each byte by its value, and of each character if characters are the alphabet."""
 
     by_byte: npt.NDArray[np.int32]
     characters: Mapping[str, int] | None
@@ -207,7 +207,7 @@ class _Ids:
         return cls(np.arange(first, first + 256, dtype=np.int32), characters)
 
     def symbols_of(self, word: bytes) -> str:
-        """The word as the characters whose code points are its ids."""
+        """Return the word as a string whose code points are its ids."""
         if self.characters is None:
             return word.decode("latin-1").translate(self._translation)
         found = []
@@ -218,7 +218,7 @@ class _Ids:
         return "".join(map(chr, found))
 
     def runs_of(self, word: bytes) -> list[str]:
-        """The parts of a word that training can join: what is written as bytes stands between them."""
+        """Return the parts of a word that training can join. Characters written as bytes separate them."""
         if self.characters is None:
             return [word.decode("latin-1").translate(self._translation)]
         runs = [""]
@@ -231,11 +231,11 @@ class _Ids:
         return [run for run in runs if run]
 
     def wall_table(self) -> npt.NDArray[np.int32]:
-        """The ids by byte, or by code point with -1 for characters that are written as bytes."""
+        """Return ids by byte, or by code point with -1 for characters that are written as bytes."""
         return self.by_byte if self.characters is None else self.character_table()
 
     def character_table(self) -> npt.NDArray[np.int32]:
-        """The ids by code point, -1 for none; empty where bytes are the alphabet."""
+        """Return ids by code point, -1 for none; empty if bytes are the alphabet."""
         if self.characters is None:
             return np.zeros(0, dtype=np.int32)
         table = np.full(0x110000, -1, dtype=np.int32)
@@ -249,7 +249,7 @@ class _Ids:
 
 
 def read(fragment: Json, *, specials: Mapping[str, int], byte_level: bool, fault: Fault) -> Model:
-    """The model in `tokenizer.json`; raises what `fault` makes when it is none that we would follow."""
+    """Read the model of a `tokenizer.json`. Raises the error that `fault` makes if `alm` does not support it."""
     _check_settings(fragment, byte_level, fault)
     ids = _vocabulary(fragment, specials, fault)
     tokens = _byte_level_tokens(ids, specials, fault) if byte_level else _fallback_tokens(ids, specials, fault)

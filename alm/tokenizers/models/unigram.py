@@ -1,7 +1,7 @@
-"""A Unigram language model over pieces of words (Kudo 2018): each piece has a probability, and a word is spelled in
-the pieces whose probabilities multiply to the most.
+"""A Unigram language model over pieces of words (Kudo 2018).
 
-Common characters are pieces; the rest is written as bytes (`<0x00>` to `<0xFF>`), so that any text can be encoded.
+Each piece has a probability, and a word is spelled in the pieces with the highest product of probabilities. Common
+characters are pieces; the rest is written as bytes (`<0x00>` to `<0xFF>`), so that any text can be encoded.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ TYPE = "Unigram"
 
 LARGEST_VOCAB_SIZE = 1 << 20
 ALWAYS = tuple(map(chr, range(0x20, 0x7F)))
-"""Characters that are always pieces: whatever name of a token stands in text can be spelled in them."""
+"""Characters that are always pieces, so that the name of any token, when it stands in text, can be spelled in them."""
 
 SMALLEST_VOCAB_SIZE = alphabet.FIRST_CHARACTER_ID + len(ALWAYS)
 
 _NAMES = (*SPECIALS, UNKNOWN, *BYTE_NAMES)
 _CHARACTERS_SHARE = 0.75
 _DECIMALS = 8
-"""Of scores in a file. Few enough for any reader of JSON to read the very number that was written."""
+"""Digits of scores in a file: few enough for any JSON reader to read exactly the written number."""
 _UNKNOWN_PENALTY = 10.0
 _MARGIN = 1.0
-"""How much worse (natural logarithm) the name of a token must be than its characters: far more than rounding errors."""
+"""Margin (natural logarithm) by which a token's name scores below its characters: far above rounding errors."""
 
 
 class Config(BaseConfig):
-    """Unigram: any text can be encoded, and comes back exactly."""
+    """Unigram. Any text can be encoded, and decodes to exactly the same text."""
 
     kind: Literal["unigram"] = "unigram"
     pattern: Pattern = Field("qwen2", description="How text is split into words before training and encoding.")
@@ -57,9 +57,9 @@ class Config(BaseConfig):
 
 
 def train(words: Words, *, config: Config, vocab_size: int, on_event: Listener = ignore) -> Model:
-    """Learn a vocabulary of `vocab_size` tokens; a smaller one when the text has no more pieces worth keeping.
+    """Learn a vocabulary of `vocab_size` tokens, or a smaller one if the text has no more pieces worth keeping.
 
-    `ConfigError` when `vocab_size` is not within `SMALLEST_VOCAB_SIZE` and `LARGEST_VOCAB_SIZE`.
+    Raises `ConfigError` if `vocab_size` is not between `SMALLEST_VOCAB_SIZE` and `LARGEST_VOCAB_SIZE`.
     """
     if not SMALLEST_VOCAB_SIZE <= vocab_size <= LARGEST_VOCAB_SIZE:
         raise ConfigError(
@@ -71,7 +71,7 @@ def train(words: Words, *, config: Config, vocab_size: int, on_event: Listener =
     from alm.tokenizers.models._unigram_fit import fit
     from alm.tokenizers.models._unigram_seeds import MOST_CHARACTERS, Text
 
-    compiled.pays_off(sys.maxsize, on_event)  # for what it tells: there is no plain way to train
+    compiled.pays_off(sys.maxsize, on_event)  # only to report a compilation: training has no plain version
     room = vocab_size - alphabet.FIRST_CHARACTER_ID
     text = Text.of(words, _alphabet(words, config.character_coverage, room), most=MOST_CHARACTERS)
     if text.left_out:
@@ -81,16 +81,16 @@ def train(words: Words, *, config: Config, vocab_size: int, on_event: Listener =
 
 
 def _alphabet(words: Words, share: float, room: int) -> list[str]:
-    """The characters that are pieces, leaving some of the `room` to longer pieces where there is any."""
+    """Return the characters that become pieces, leaving part of the `room` to longer pieces if there is any."""
     most = max(0, int(room * _CHARACTERS_SHARE) - len(ALWAYS))
     return sorted({*ALWAYS, *alphabet.covering(words, share, most=most)})
 
 
 @dataclass(frozen=True)
 class Model:
-    """Tokens by id with their names in the file and their scores: natural logarithms of probabilities.
+    """Tokens by id, with their names in the file and their scores, natural logarithms of probabilities.
 
-    `named` are the ids that no text is encoded to: special tokens, the unknown one and bytes. `byte_ids` go by byte.
+    `named` are the ids that no text encodes to: special tokens, the unknown token and bytes. `byte_ids` is by byte.
     """
 
     tokens: Sequence[bytes]
@@ -104,12 +104,12 @@ class Model:
 
     @classmethod
     def of(cls, pieces: Sequence[str], scores: Sequence[float]) -> Model:
-        """The model of these pieces, numbered from the likeliest behind the names; of equal ones by their bytes."""
+        """Make the model of these pieces. They follow the names, the most likely first, ties by their bytes."""
         rounded = [
             (-round(score, _DECIMALS) + 0.0, piece.encode()) for piece, score in zip(pieces, scores, strict=True)
         ]
         rounded.sort()
-        # Worse than any name spelled in the worst of characters, so that no name is ever read in text.
+        # Worse than any name spelled in the least likely characters, so that no name is ever recognized in text.
         worst = rounded[-1][0] + _MARGIN
         lowest = -round(worst * (1 + max(map(len, _NAMES))), _DECIMALS)
         first = len(SPECIALS) + 1
@@ -124,17 +124,17 @@ class Model:
         return cls(tokens, names, all_scores, first - 1, range(first, first + 256), named)
 
     def fragment(self, specials: Mapping[str, int]) -> Json:
-        """The value of `model` in `tokenizer.json`; `specials` are among its names already."""
+        """Return the value of `model` in `tokenizer.json`. Its names already include `specials`."""
         assert all(self.names[id_] == name for name, id_ in specials.items())
         vocab = [[name, score] for name, score in zip(self.names, self.scores, strict=True)]
         return {"type": TYPE, "unk_id": self.unknown_id, "vocab": vocab, "byte_fallback": True}
 
     def word_encoder(self) -> Callable[[bytes], list[int]]:
-        """A function from a word, UTF-8, to its ids, in plain Python."""
+        """Return a function in plain Python from a word (UTF-8) to its ids."""
         return plain.WordEncoder(self._pieces, self.scores, self._unknown_score, self.byte_ids).encode
 
     def native_encoder(self, pattern: str) -> NativeEncoder:
-        """An encoder in compiled code of texts split by `pattern`."""
+        """Return an encoder in compiled code for texts split by `pattern`."""
         from alm.tokenizers._kernels.unigram_encode import Encoder
 
         scores = np.array(self.scores, dtype=np.float64)
@@ -147,12 +147,12 @@ class Model:
 
     @property
     def _unknown_score(self) -> float:
-        """As the `tokenizers` library has it, names included in the minimum."""
+        """Score of an unknown character, as in the `tokenizers` library: the minimum includes the names."""
         return min(self.scores) - _UNKNOWN_PENALTY
 
 
 def read(fragment: Json, *, specials: Mapping[str, int], byte_level: bool, fault: Fault) -> Model:
-    """The model in `tokenizer.json`; raises what `fault` makes when it is none that we would follow."""
+    """Read the model of a `tokenizer.json`. Raises the error that `fault` makes if `alm` does not support it."""
     if byte_level:
         raise fault("writes bytes as characters before a Unigram model, which `alm` does not support")
     if fragment.get("byte_fallback") is not True:
@@ -196,9 +196,9 @@ def _vocabulary(fragment: Json, fault: Fault) -> tuple[list[str], list[float]]:
 
 
 def _check_spelling(names: Sequence[str], scores: Sequence[float], named: frozenset[int], fault: Fault) -> None:
-    """Every piece can be spelled in characters that are pieces, and no name is better than its characters.
+    """Check that all pieces can be spelled in single characters, and that no name scores above its characters.
 
-    The library finds names in text like any piece. It never takes one that spells worse, and then we agree with it.
+    The library finds names in text like any piece. It never takes one that scores worse, so both give the same ids.
     """
     characters = {name: scores[id_] for id_, name in enumerate(names) if len(name) == 1 and id_ not in named}
     for id_, name in enumerate(names):
