@@ -1,4 +1,4 @@
-"""Byte pair encoding applied in compiled code: of all pairs in a word the one merged first in training is joined."""
+"""Byte pair encoding in compiled code: of all pairs in a word, the one merged first in training is joined first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from alm.tokenizers._kernels.text import ODD, PATTERN_CODES, classes, mixed, wor
 from alm.tokenizers.model import Bounds, Bytes, Ids
 
 _NEVER = np.int64(0x7FFFFFFFFFFFFFFF)
-_SHORT = 48  # symbols up to which trying all pairs is faster than a heap
+_SHORT = 48  # symbols; up to this many, trying all pairs is faster than a heap
 _TEXT_PER_CALL = 1 << 22
 
 _DONE, _OUT_FULL, _MEMORY_FULL, _SCRATCH_FULL = range(4)
@@ -20,16 +20,16 @@ _TEXT, _AT, _POSITION, _NEEDED = range(4)
 
 @inlined
 def home_of_pair(ranks, left, right):
-    """Two symbols as one integer, and the place in `ranks` where looking for them begins."""
+    """Return two symbols as one integer, and the place in `ranks` where the search for them starts."""
     pair = (np.int64(left) << 32) | np.int64(right)
     return pair, (np.int64(mixed(np.uint64(pair) * ODD)) << 1) & (ranks.size - 1)
 
 
 @inlined
 def rank_of(ranks, left, right):
-    """When two symbols are joined (high 32 bits) and into what (low 32 bits); `_NEVER` if they are not.
+    """Return the rank of a pair of symbols (high 32 bits) and the joined id (low 32 bits); `_NEVER` if never joined.
 
-    `ranks` has two integers a slot, so that a look-up touches one line of the cache: the pair and its rank.
+    A slot of `ranks` is two integers, the pair and its rank, so that a look-up touches one cache line.
     """
     pair, place = home_of_pair(ranks, left, right)
     while ranks[place] != pair:
@@ -41,7 +41,7 @@ def rank_of(ranks, left, right):
 
 @kernel
 def fill_ranks(merges, ranks):
-    """Enter each merge (left, right, made) with its rank; of equal pairs the first counts."""
+    """Enter each merge (left, right, made) with its rank. Of duplicate pairs, the first wins."""
     ranks[1::2] = _NEVER
     for rank in range(merges.shape[0]):
         pair, place = home_of_pair(ranks, merges[rank, 0], merges[rank, 1])
@@ -54,7 +54,7 @@ def fill_ranks(merges, ranks):
 
 @kernel
 def symbols_of(data, at, stop, byte_ids, character_ids, out, position):
-    """Write the ids that a word begins with: of its characters, where they have one, else of its bytes."""
+    """Write the initial ids of a word: of each character if it has one, else of its bytes. Return the next position."""
     while at < stop:
         byte = np.int64(data[at])
         length = 1
@@ -78,7 +78,7 @@ def symbols_of(data, at, stop, byte_ids, character_ids, out, position):
 
 @kernel
 def join_short(symbols, start, count, found, ranks):
-    """Join in place, looking through all pairs each time; returns how many symbols are left."""
+    """Join in place, searching all pairs each time. Return the number of symbols left."""
     for i in range(count - 1):
         found[i] = rank_of(ranks, symbols[start + i], symbols[start + i + 1])
     while count > 1:
@@ -102,7 +102,7 @@ def join_short(symbols, start, count, found, ranks):
 
 @kernel
 def heap_push(heap, size, rank, at):
-    """Add a joint of `rank` at place `at`, the smallest rank first, of equal ranks the leftmost."""
+    """Add a joint of `rank` at place `at`. The smallest rank comes first, then the leftmost place."""
     hole = size
     while hole > 0:
         parent = (hole - 1) >> 2
@@ -115,7 +115,7 @@ def heap_push(heap, size, rank, at):
 
 @kernel
 def heap_drop(heap, size):
-    """Take the first away from the `size` there are."""
+    """Remove the first of `size` entries. Return the new size."""
     size -= 1
     rank, at = heap[size, 0], heap[size, 1]
     hole = 0
@@ -136,9 +136,9 @@ def heap_drop(heap, size):
 
 @kernel
 def join_long(symbols, start, count, heap, links, ranks):
-    """Join in place with a heap of joints over linked symbols: n log n; returns how many symbols are left.
+    """Join in place with a heap of joints over linked symbols: n log n. Return the number of symbols left.
 
-    `links` has two rows, the place before and the place after; `heap` has room for three joints a symbol.
+    `links` has two rows, the previous and the next place. `heap` has room for three joints per symbol.
     """
     size = 0
     for i in range(count):
@@ -152,6 +152,7 @@ def join_long(symbols, start, count, heap, links, ranks):
         rank, at = heap[0, 0], heap[0, 1]
         size = heap_drop(heap, size)
         right = links[1, at]
+        # Entries are not removed when a symbol changes; a stale one is recognized here and skipped.
         if symbols[start + at] < 0 or right >= count:
             continue
         if rank_of(ranks, symbols[start + at], symbols[start + right]) != rank:
@@ -180,9 +181,10 @@ def encode_texts(
     data, bounds, classes, pattern, byte_ids, character_ids, ranks,
     table, pool, ids, memory_state, found, heap, links, out, offsets, state
 ):  # fmt: skip
-    """Encode texts until all are done or an array is full, which the result tells."""
+    """Encode texts until all are done or an array is full. Return which."""
     text, at, position = state[_TEXT], state[_AT], state[_POSITION]
     outcome, met = _DONE, memory_state[0]
+    # Return regularly, also in the middle of a text, so that the caller can grow the cache of words.
     pause = at + _TEXT_PER_CALL
     while text < bounds.size - 1:
         stop = bounds[text + 1]
@@ -225,10 +227,10 @@ def encode_texts(
 
 
 class Encoder:
-    """Encodes texts with the merges of one model. It remembers words, so each thread has one of its own.
+    """Encodes texts with the merges of one model. It caches words, so each thread has its own.
 
-    `byte_ids` is the id of each byte, `character_ids` that of each code point, -1 for none, or empty where bytes are
-    the alphabet; a merge is (left id, right id, id of what they make).
+    `byte_ids` is the id of each byte. `character_ids` is that of each code point, -1 for none, or empty if bytes are
+    the alphabet. A merge is (left id, right id, id of the result).
     """
 
     def __init__(
@@ -248,7 +250,7 @@ class Encoder:
         self._scratch(_SHORT)
 
     def encode(self, data: Bytes, bounds: Bounds) -> tuple[Ids, Bounds]:
-        """The ids of the texts `data[bounds[i]:bounds[i + 1]]`, and where those of each begin and the last end."""
+        """Return the ids of the texts `data[bounds[i]:bounds[i + 1]]`, and the offsets of each text's ids."""
         out = np.empty(int(bounds[-1] - bounds[0]) // 3 + 1024, dtype=np.int32)
         offsets = np.zeros(len(bounds), dtype=np.int64)
         state = np.array([0, bounds[0], 0, 0], dtype=np.int64)

@@ -1,13 +1,13 @@
-"""Byte pair encoding learned in compiled code (Sennrich et al. 2016, section 3.2, Algorithm 1).
+"""Learns byte pair encoding in compiled code (Sennrich et al. 2016, section 3.2, Algorithm 1).
 
-All words lie in one array of slots, one for each character of the alphabet, with a wall before and behind each word.
-A symbol sits in the slot where it begins, and its length says where the next one does, so joining two symbols costs
+All words lie in one array of slots, one slot per character of the alphabet, with a wall before and after each word.
+A symbol sits in the slot where it begins, and its length gives the slot of the next one. So joining two symbols costs
 the same in a word of a million characters as in one of five.
 
-A pair is followed (its count kept, its places listed) only if it is frequent: at least `threshold`. Pairs lose
-occurrences and never gain any after the step that makes the younger of their two symbols, so one that begins below the
-threshold cannot win before all that are followed have fallen below it too. Then everything is counted anew with a
-lower threshold. That keeps the tables small: most pairs of a large text never get near a merge.
+A pair is followed (its count kept, its places listed) only while it is frequent: at least `threshold`. A pair gains
+occurrences only in the step that makes the younger of its two symbols, and then only loses them. So a pair that starts
+below the threshold cannot win before all followed pairs have fallen below it too. Then all pairs are counted again,
+with a lower threshold. This keeps the tables small: most pairs of a large text never come near a merge.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from alm.tokenizers.words import Words
 _WALL, _ABSORBED = -1, -2
 
 _FREE = np.uint64(0xFFFFFFFFFFFFFFFF)
-_MOST_SLOTS = np.iinfo(np.int32).max
-_MERGES_PER_CALL = 500
-_LOWERED_BY = 16  # what is counted anew gets this much smaller a threshold
+_MOST_SLOTS = np.iinfo(np.int32).max  # places are stored as int32, which halves the lists
+_MERGES_PER_CALL = 500  # then the kernel returns, so that progress is reported
+_LOWERED_BY = 16  # divisor of the threshold when pairs are counted again
 _FIRST_DIVISOR = 256
 
 _EXHAUSTED, _NO_ROOM, _PAUSED, _NAME_NEEDED, _RECOUNT = range(1, 6)
@@ -38,13 +38,13 @@ _TOKENS, _MERGES, _HEAP, _PAIRS, _PLACES, _THRESHOLD, _NAME = range(7)
 
 @inlined
 def pair_of(left, right):
-    """Two symbols as one integer, which sorts as they do."""
+    """Return two symbols as one integer, which sorts as they do."""
     return (np.uint64(left) << np.uint64(32)) | np.uint64(right)
 
 
 @inlined
 def find_pair(table, pair):
-    """The slot of `pair` in a table of pairs, or the free one where it belongs."""
+    """Return the slot of `pair` in a table of pairs, or the free slot where it belongs."""
     last = table.size - 1
     slot = np.int64(mixed(pair * ODD)) & last
     while table[slot] != pair and table[slot] != _FREE:
@@ -54,9 +54,9 @@ def find_pair(table, pair):
 
 @kernel
 def lay_out(data, offsets, symbol_of, symbols, before, word_at):
-    """Put the words into slots; returns how many are used.
+    """Put the words into slots. Return the number of slots used.
 
-    `symbol_of` is by byte if it has 256 entries and by code point if more; a character without a symbol is a wall.
+    `symbol_of` is by byte if it has 256 entries, and by code point if more. A character without a symbol is a wall.
     """
     by_byte = symbol_of.size == 256
     slot = np.int64(0)
@@ -83,7 +83,7 @@ def lay_out(data, offsets, symbol_of, symbols, before, word_at):
 
 @kernel
 def count_pairs(symbols, word_at, counts, lengths, table, totals, occurrences, state):
-    """Count all pairs from slot `state[0]` on, until the table is half full; returns how many it has."""
+    """Count all pairs from slot `state[0]` on, until the table is half full. Update `state`: next slot, pairs found."""
     slot, found, most = state[0], state[1], table.size >> 1
     while slot < symbols.size and found < most:
         left = symbols[slot]
@@ -106,7 +106,7 @@ def count_pairs(symbols, word_at, counts, lengths, table, totals, occurrences, s
 
 @kernel
 def fill_pairs(pairs, table, numbers):
-    """Enter each of `pairs` with its index into the empty table."""
+    """Enter each of `pairs` with its index into an empty table."""
     for i in range(pairs.size):
         place = find_pair(table, pairs[i])
         table[place] = pairs[i]
@@ -115,7 +115,7 @@ def fill_pairs(pairs, table, numbers):
 
 @kernel
 def move_totals(table, totals, occurrences, larger, larger_totals, larger_occurrences):
-    """Enter everything counted so far into a larger table."""
+    """Move all counts into a larger table."""
     for i in range(table.size):
         if table[i] != _FREE:
             place = find_pair(larger, table[i])
@@ -126,7 +126,7 @@ def move_totals(table, totals, occurrences, larger, larger_totals, larger_occurr
 
 @kernel
 def list_places(symbols, lengths, table, numbers, fill, places):
-    """List where each followed pair begins, in order; `fill` says where the list of each goes on."""
+    """List the places of each followed pair, in order. `fill` is the next free index of each list."""
     slot = np.int64(0)
     while slot < symbols.size:
         left = symbols[slot]
@@ -146,7 +146,7 @@ def list_places(symbols, lengths, table, numbers, fill, places):
 
 @kernel
 def push(heap_counts, heap_pairs, heap_numbers, size, count, pair, number):
-    """Add to a heap of four children a node: the highest count first, of equal counts the smallest pair."""
+    """Add to a heap with four children per node. The highest count comes first, then the smallest pair."""
     at = size
     while at > 0:
         parent = (at - 1) >> 2
@@ -160,7 +160,7 @@ def push(heap_counts, heap_pairs, heap_numbers, size, count, pair, number):
 
 @kernel
 def replace_top(heap_counts, heap_pairs, heap_numbers, size, count, pair, number):
-    """Put this in place of the first."""
+    """Replace the first entry of the heap."""
     at = np.int64(0)
     while True:
         best = 4 * at + 1
@@ -180,11 +180,11 @@ def replace_top(heap_counts, heap_pairs, heap_numbers, size, count, pair, number
 
 @kernel
 def join(symbols, before, word_at, counts, lengths, places, start, stop, left, right, new, near, touched):
-    """Put `new` wherever `left`, `right` is, from the left, and note what that does to the pairs around it.
+    """Replace `left`, `right` with `new` everywhere, from the left, and record the changes to the pairs around it.
 
-    The valid places move to the front of the list, and their number is returned with how many neighbours were met:
-    `touched[0]` those before, `touched[1]` those behind. By neighbour, `near` has: 0 occurrences before, 1 their
-    count; 2 occurrences behind, 3 the count that pairs with `right` lose, 4 the count that pairs with `new` gain.
+    Valid places move to the front of the list. Return their number and the numbers of distinct neighbours: `touched[0]`
+    holds those before, `touched[1]` those after. By neighbour, `near` has these rows: 0 occurrences before, 1 their
+    count; 2 occurrences after, 3 the count that pairs with `right` lose, 4 the count that pairs with `new` gain.
     """
     left_length, right_length = np.int64(lengths[left]), np.int64(lengths[right])
     kept, many_before, many_behind = start, 0, 0
@@ -201,7 +201,7 @@ def join(symbols, before, word_at, counts, lengths, places, start, stop, left, r
         symbols[slot] = new
         symbols[middle] = _ABSORBED
         if x == new:
-            # The one before was made in this step too: it saw a `left` behind it that now is `new`.
+            # The previous symbol was made in this step too. It recorded a `left` after it, which is now `new`.
             near[4, left] -= count
             if near[2, new] == 0:
                 touched[1, many_behind] = new
@@ -230,7 +230,7 @@ def merge_pairs(
     symbols, before, word_at, counts, lengths, is_name_length, begins_name, places, table, numbers, pair_counts,
     starts, sizes, heap_counts, heap_pairs, heap_numbers, merges, near, touched, fill, state, most_tokens
 ):  # fmt: skip
-    """Join the best pair, again and again, until the result says why not; 0 when there are `most_tokens` symbols."""
+    """Join the best pair repeatedly. Return the reason to stop, 0 if there are `most_tokens` symbols."""
     pause = state[_MERGES] + _MERGES_PER_CALL
     while state[_TOKENS] < most_tokens:
         settle_top(pair_counts, heap_counts, heap_pairs, heap_numbers, state)
@@ -260,7 +260,7 @@ def merge_pairs(
             near, touched
         )  # fmt: skip
         if is_known:
-            return _RECOUNT  # it may make pairs that are there already
+            return _RECOUNT  # it may make pairs that exist already, whose counts would grow
         first = state[_PAIRS]
         for side, many in ((0, many_before), (1, many_behind)):
             count_around(
@@ -276,7 +276,7 @@ def merge_pairs(
 
 @kernel
 def settle_top(pair_counts, heap_counts, heap_pairs, heap_numbers, state):
-    """Make the first of the heap the best pair that is still frequent, by its count of now."""
+    """Bring the best pair that is still frequent, by its current count, to the top of the heap."""
     while state[_HEAP] > 0:
         number = heap_numbers[0]
         count = pair_counts[number]
@@ -290,7 +290,7 @@ def settle_top(pair_counts, heap_counts, heap_pairs, heap_numbers, state):
 
 @kernel
 def drop_top(heap_counts, heap_pairs, heap_numbers, state):
-    """Take the first away."""
+    """Remove the first entry of the heap."""
     state[_HEAP] -= 1
     end = state[_HEAP]
     if end > 0:
@@ -302,9 +302,9 @@ def count_around(
     side, many, left, right, new, near, touched, fill, table, numbers, pair_counts, starts,
     heap_counts, heap_pairs, heap_numbers, state
 ):  # fmt: skip
-    """Take from the pairs that are no more, and begin a list for each new pair that is frequent.
+    """Lower the counts of the replaced pairs, and start a list for each new pair that is frequent.
 
-    Clears `near`, and leaves in `fill` by neighbour where its list begins, -1 where it gets none.
+    Clears `near`. Leaves in `fill`, by neighbour, the start of its list, or -1 if it has none.
     """
     for i in range(many):
         x = touched[side, i]
@@ -332,7 +332,7 @@ def count_around(
 
 @kernel
 def close_lists(side, many, new, touched, fill, table, numbers, starts, sizes):
-    """Note how long each new list has become, and clear `fill`."""
+    """Record the length of each new list, and clear `fill`."""
     for i in range(many):
         x = touched[side, i]
         if fill[side, x] >= 0:
@@ -343,7 +343,7 @@ def close_lists(side, many, new, touched, fill, table, numbers, starts, sizes):
 
 @kernel
 def follow(symbols, before, lengths, places, start, stop, new, fill):
-    """List the places of the pairs that `new` makes with its neighbours, where `fill` has a list for them."""
+    """List the places of the pairs of `new` with its neighbours that have a list in `fill`."""
     length = np.int64(lengths[new])
     for i in range(start, stop):
         slot = places[i]
@@ -364,10 +364,10 @@ def merge(
     vocab_size: int,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[tuple[int, int]]:
-    """The ids of the two symbols of each merge, best first.
+    """Learn merges: the ids of the two symbols of each, best first.
 
-    `tokens` are the ids there are, by their bytes; `symbol_of` is what `lay_out` takes. `report` is called now and
-    then with the merges done and wanted.
+    `tokens` are the bytes of the base tokens, by id. `symbol_of` is passed to `lay_out`. `report` is called regularly
+    with the merges done and the merges wanted.
     """
     training = _Training(words, symbol_of, tokens, vocab_size)
     total = max(0, vocab_size - len(tokens))
@@ -378,7 +378,7 @@ def merge(
 
 
 class _Training:
-    """The arrays that the kernels work on."""
+    """Arrays that the kernels work on."""
 
     def __init__(
         self, words: Words, symbol_of: npt.NDArray[np.int32], tokens: Sequence[bytes], vocab_size: int
@@ -407,7 +407,7 @@ class _Training:
 
     @property
     def done(self) -> int:
-        """How many merges there are."""
+        """Number of merges so far."""
         return int(self._state[_MERGES])
 
     @property
@@ -417,7 +417,7 @@ class _Training:
         return bool(self._state[_TOKENS] >= self._vocab_size or is_exhausted)
 
     def go_on(self) -> None:
-        """Merge until something has to be done here, and do that."""
+        """Merge until the kernel returns, then do what it needs: a name, more room or another count."""
         outcome = merge_pairs(
             self._symbols, self._before, self._word_at, self._counts, self._lengths, self._is_name_length,
             self._begins_name,
@@ -448,7 +448,7 @@ class _Training:
         self._symbols = self._symbols[:used]
 
     def _name(self) -> None:
-        """Give the next merge the id of a token that it spells, which only a special token's text can be."""
+        """Give the next merge the id of an existing token that it spells. Only a special token's text can be one."""
         for left, right in self.merges[self._named : self.done].tolist():
             self._named += 1
             self._enter(self._tokens[left] + self._tokens[right])
@@ -461,7 +461,7 @@ class _Training:
             self._tokens.append(token)
 
     def _recount(self, *, lower: bool, grow: bool = False) -> None:
-        """Count all pairs anew and follow the frequent ones, with room for as many again."""
+        """Count all pairs again and follow the frequent ones, with room for as many more."""
         pairs, totals, occurrences = self._count()
         if lower:
             highest = int(totals.max(initial=0))
@@ -469,7 +469,7 @@ class _Training:
             self._state[_THRESHOLD] = max(1, min(before, highest + 1) // _LOWERED_BY)
         followed = np.flatnonzero(totals >= self._state[_THRESHOLD])
         pairs, totals, occurrences = pairs[followed], totals[followed], occurrences[followed]
-        order = np.lexsort((pairs, -totals))  # sorted is a valid heap
+        order = np.lexsort((pairs, -totals))  # a sorted array is a valid heap
         self._follow(pairs[order], totals[order], occurrences[order], grow=grow)
 
     def _count(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:

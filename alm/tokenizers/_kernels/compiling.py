@@ -1,4 +1,4 @@
-"""How the tokenizer's kernels are compiled."""
+"""Decorators that compile the tokenizer's kernels."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from alm.tokenizers.compiled import folder
 
 
 def kernel(function: Kernel) -> Kernel:
-    """Compile `function` at its first call, or load what an earlier process compiled."""
+    """Compile `function` at its first call, or load the code that an earlier process compiled."""
     return compiled(function, kept=folder())
 
 
 def inlined(function: Kernel) -> Kernel:
-    """A kernel that is copied into each one that calls it: for what runs once a word or once a byte.
+    """Inline `function` into every kernel that calls it: for code that runs once per word or byte.
 
-    An array is seven arguments to a call, so calling costs more than such a function does.
+    Each array is passed as seven arguments, so a call costs more than such a function does.
     """
     return compiled(function, kept=folder(), forceinline=True)

@@ -1,9 +1,9 @@
-"""The words that an encoder has met, with their ids, so that most of a text costs one look-up a word.
+"""Cache of the words that an encoder has met, with their ids, so that most of a text costs one look-up per word.
 
-A slot of the table is four integers: the first eight bytes of the word; its last eight; its length (8 bits), how many
-ids it has (8 bits) and where they begin in `ids`, or the id itself if it is one (48 bits); and where its bytes begin
-in `pool`, if it is longer than those sixteen. An empty slot has 0 in the third. Words of more than `MOST_BYTES` are not
-remembered.
+A slot of the table is four integers: the first eight bytes of the word; its last eight bytes; its length (8 bits), the
+number of its ids (8 bits) and their start in `ids`, or the id itself if there is only one (48 bits); and the start of
+its bytes in `pool`, if it is longer than sixteen. An empty slot has 0 in the third. Words of more than `MOST_BYTES` are
+not cached.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _WORDS, _POOL, _IDS = range(3)
 
 @inlined
 def ends_of(data, at, length):
-    """The first and the last eight bytes of a word as integers; both are the word if it has no more."""
+    """Return the first and last eight bytes of a word as integers; both are the complete word if it is that short."""
     kept = ~np.uint64(0) >> np.uint64(64 - 8 * min(length, 8))
     return np.int64(load_8(data, at) & kept), np.int64(load_8(data, at + max(length - 8, 0)) & kept)
 
 
 @inlined
 def home_of(table, first, last, length):
-    """The place in `table` where looking for a word begins."""
+    """Return the place in `table` where the search for a word starts."""
     spread = mixed(np.uint64(first) ^ (np.uint64(last) * ODD) ^ (np.uint64(length) << np.uint64(56)))
     return (np.int64(spread) & ((table.size >> 2) - 1)) << 2
 
 
 @inlined
 def recalled(table, pool, data, at, length, first, last):
-    """The place in `table` of the word `data[at:at + length]`, or of the empty slot where it belongs."""
+    """Return the place in `table` of the word `data[at:at + length]`, or of the empty slot where it belongs."""
     place = home_of(table, first, last, length)
     while True:
         entry = table[place + 2]
@@ -52,7 +52,7 @@ def recalled(table, pool, data, at, length, first, last):
 
 @inlined
 def copy_ids(entry, ids, out, position):
-    """Write the ids of a remembered word; returns where the next go."""
+    """Write the ids of a cached word. Return the position after them."""
     many = (entry >> 48) & 0xFF
     first = entry & _LOW_48
     if many == 1:
@@ -65,7 +65,7 @@ def copy_ids(entry, ids, out, position):
 
 @kernel
 def remember(table, pool, ids, state, place, first, last, data, at, length, out, position, many):
-    """Remember the ids `out[position:position + many]` of a word, if there is room for it."""
+    """Cache the ids `out[position:position + many]` of a word, if there is room for it."""
     words, used, listed = state[_WORDS], state[_POOL], state[_IDS]
     if 2 * words >= table.size >> 2 or used + length + 8 > pool.size or listed + many > ids.size:
         return
@@ -87,7 +87,7 @@ def remember(table, pool, ids, state, place, first, last, data, at, length, out,
 
 @kernel
 def move_entries(table, larger):
-    """Put every filled slot of `table` into the empty table `larger`."""
+    """Copy every filled slot of `table` into the empty table `larger`."""
     for old in range(0, table.size, 4):
         entry = table[old + 2]
         if entry != 0:
@@ -99,7 +99,7 @@ def move_entries(table, larger):
 
 
 class Memory:
-    """The arrays above; they grow up to a limit, after which nothing more is remembered."""
+    """The arrays of the cache. They grow up to a limit, after which no more words are cached."""
 
     def __init__(self) -> None:
         self.state = np.zeros(3, dtype=np.int64)
@@ -108,7 +108,7 @@ class Memory:
         self.ids = np.zeros(self._room * 3, dtype=np.int32)
 
     def grow(self) -> None:
-        """Make room if little is left; to be called now and then."""
+        """Grow the arrays if little room is left. Call it regularly."""
         while 4 * self.state[_WORDS] > 3 * self._room and self._room < _MOST_WORDS:
             before = self.table
             self._allocate(2 * self._room)

@@ -1,6 +1,6 @@
-"""Reading text in compiled code: classes of characters, where a word ends, and hashes of words.
+"""Reads text in compiled code: classes of characters, ends of words, and hashes of words.
 
-Text is UTF-8 in an array of bytes with eight readable bytes behind its end.
+Text is UTF-8 in an array of bytes, with eight readable bytes after its end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from alm.tokenizers._kernels.compiling import inlined, kernel
 OTHER, LETTER, NUMBER, SPACE, NEWLINE = range(5)
 
 PATTERN_CODES = {"qwen2": 1, "cl100k": 3, "gpt2": 0}
-"""The names of the splits as `word_end` knows them: the longest run of digits in a word, 0 for the older rules."""
+"""Codes of the splits for `word_end`: the longest run of digits in a word, or 0 for the rules of GPT-2."""
 
 _ONE = np.uint64(1)
 ODD = np.uint64(0x9E3779B97F4A7C15)
@@ -41,7 +41,7 @@ _PAST_Z = np.uint64(0x0505050505050505)  # 0x7F - ord("z"): adding it sets the h
 
 @functools.cache
 def classes() -> npt.NDArray[np.uint8]:
-    """The class of each code point, from the pinned table."""
+    """Return the class of each code point, from the pinned table."""
     table = np.zeros(0x110000, dtype=np.uint8)
     for ranges, class_ in ((_unicode.LETTERS, LETTER), (_unicode.NUMBERS, NUMBER), (_unicode.SPACES, SPACE)):
         for first, last in _unicode.ranges(ranges):
@@ -52,7 +52,7 @@ def classes() -> npt.NDArray[np.uint8]:
 
 @intrinsic
 def load_8(typing_context: Any, data: Any, at: Any) -> tuple[Signature, Any]:
-    """The eight bytes at `data[at]` as one integer, aligned or not, the first byte lowest."""
+    """Load the eight bytes at `data[at]` as one little-endian integer, aligned or not."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = make_array(signature.args[0])(context, builder, arguments[0])
@@ -64,7 +64,7 @@ def load_8(typing_context: Any, data: Any, at: Any) -> tuple[Signature, Any]:
 
 @intrinsic
 def trailing_zeros(typing_context: Any, value: Any) -> tuple[Signature, Any]:
-    """How many low bits of `value` are 0; of 0 itself, 64."""
+    """Count the trailing zero bits of `value`; 64 for 0."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
@@ -74,7 +74,7 @@ def trailing_zeros(typing_context: Any, value: Any) -> tuple[Signature, Any]:
 
 @inlined
 def class_and_length(data, at, classes):
-    """The class of the character at `at`, and 8 times its length in bytes added to it."""
+    """Return the class of the character at `at`, plus 8 times its length in bytes."""
     byte = np.int64(data[at])
     if byte < 0x80:
         return np.int64(classes[byte]) | 8
@@ -90,14 +90,14 @@ def class_and_length(data, at, classes):
 
 @inlined
 def ascii_letters_of(eight):
-    """The high bit of each of eight bytes that is an ASCII letter."""
+    """Return a word with the high bit set in each of the eight bytes that is an ASCII letter."""
     lower = (eight | _LOWER_CASE) & _LOW_BITS
     return (lower + _FROM_A) & ~(lower + _PAST_Z) & ~eight & _HIGH_BITS
 
 
 @inlined
 def letters_end(data, at, stop, classes):
-    """Where the run of letters that goes on at `at` ends."""
+    """Return the end of the run of letters that continues at `at`."""
     while at < stop:
         if data[at] < 0x80 and classes[data[at]] != LETTER:
             return at
@@ -114,7 +114,7 @@ def letters_end(data, at, stop, classes):
 
 @kernel
 def run_end(data, at, stop, classes, class_, most):
-    """Where the run of at most `most` characters of `class_` that goes on at `at` ends."""
+    """Return the end of the run of at most `most` characters of `class_` that continues at `at`."""
     while at < stop and most > 0:
         found = class_and_length(data, at, classes)
         if found & 7 != class_:
@@ -126,7 +126,7 @@ def run_end(data, at, stop, classes, class_, most):
 
 @kernel
 def contraction_end(data, at, stop, any_case):
-    """Where 's 't 're 've 'm 'll 'd ends, the apostrophe being at `at`; `at` when there is none."""
+    """Return the end of 's 't 're 've 'm 'll 'd with its apostrophe at `at`; `at` if there is none."""
     if at + 1 >= stop:
         return at
     first, case = np.int64(data[at + 1]), np.int64(0x20 if any_case else 0)
@@ -136,7 +136,7 @@ def contraction_end(data, at, stop, any_case):
     if at + 2 >= stop:
         return at
     two = np.int64(data[at + 2]) | case
-    if any_case and first == 0xC5 and data[at + 2] == 0xBF:  # U+017F, which is an s when case is ignored
+    if any_case and first == 0xC5 and data[at + 2] == 0xBF:  # U+017F equals s when case is ignored
         return at + 3
     if (one == 0x6C and two == 0x6C) or ((one == 0x76 or one == 0x72) and two == 0x65):  # ll ve re
         return at + 3
@@ -145,10 +145,10 @@ def contraction_end(data, at, stop, any_case):
 
 @kernel
 def spaces_end(data, at, stop, classes, to_newline):
-    """Where the word of white space at `at` ends.
+    """Return the end of the word of white space at `at`.
 
-    With `to_newline` that is behind the last newline of the run, if it has one. Otherwise the last space is left to
-    the word that follows the run, unless it is the only one, or no word follows.
+    With `to_newline`, the word ends after the last newline of the run, if it has one. Otherwise the last space belongs
+    to the word that follows the run, unless it is the only one or no word follows.
     """
     end, last, behind_newline = at, at, at
     while end < stop:
@@ -166,9 +166,9 @@ def spaces_end(data, at, stop, classes, to_newline):
 
 @inlined
 def word_end(data, at, stop, classes, pattern):
-    """Where the word that begins at `at` ends; `stop` is the end of the text, `pattern` one of `PATTERN_CODES`."""
+    """Return the end of the word at `at`. `stop` is the end of the text, `pattern` one of `PATTERN_CODES`."""
     byte = data[at]
-    # Most words are a few ASCII letters, with or without a blank before them: eight bytes tell.
+    # Most words are a few ASCII letters, with or without a blank before them, which one load of eight bytes decides.
     letters = ascii_letters_of(load_8(data, at))
     if byte == 0x20 and letters & _SECOND_HIGH_BIT:
         letters |= _FIRST_HIGH_BIT
@@ -203,7 +203,7 @@ def word_end(data, at, stop, classes, pattern):
 
 @inlined
 def mixed(value):
-    """A 64-bit integer with every bit spread over the others; a bijection."""
+    """Mix the bits of a 64-bit integer; a bijection."""
     value ^= value >> np.uint64(32)
     value *= _OTHER_ODD
     return value ^ (value >> np.uint64(29))
@@ -211,7 +211,7 @@ def mixed(value):
 
 @inlined
 def hash_span(data, at, length):
-    """A 64-bit hash of a word; words of the same length up to eight bytes never share one."""
+    """Return a 64-bit hash of a word. Words of the same length up to eight bytes never collide."""
     value = np.uint64(length) * ODD
     while length >= 8:
         value = mixed(value ^ load_8(data, at))
@@ -224,7 +224,7 @@ def hash_span(data, at, length):
 
 @inlined
 def equal_spans(left, at, right, start, length):
-    """Whether two words of the same length are the same bytes."""
+    """Whether two words of the same length have the same bytes."""
     while length >= 8:
         if load_8(left, at) != load_8(right, start):
             return False

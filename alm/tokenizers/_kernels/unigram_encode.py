@@ -1,4 +1,4 @@
-"""Unigram encoding in compiled code: of all ways to spell a word in pieces the likeliest (Viterbi)."""
+"""Unigram encoding in compiled code: the most likely spelling of a word in pieces (Viterbi)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _TEXT, _AT, _POSITION, _NEEDED = range(4)
 
 @inlined
 def slot_of(edges, node, byte):
-    """Where in `edges` the step from `node` by `byte` is, or the empty slot where it belongs.
+    """Return the place in `edges` of the step from `node` by `byte`, or the empty slot where it belongs.
 
-    A slot is two integers: `(node << 8 | byte) + 1`, 0 if empty; and the next node with the id of the piece that ends
-    there, plus 1, in the low 32 bits, 0 if none does.
+    A slot is two integers: `(node << 8 | byte) + 1`, 0 if empty; and the next node (high 32 bits) with the id plus 1 of
+    the piece that ends there (low 32 bits), 0 if none does.
     """
     step = (np.int64(node) << 8 | np.int64(byte)) + 1
     place = (np.int64(mixed(np.uint64(step) * ODD)) & ((edges.size >> 1) - 1)) << 1
@@ -35,7 +35,7 @@ def slot_of(edges, node, byte):
 
 @kernel
 def fill_edges(data, bounds, ids, edges):
-    """Enter each piece `data[bounds[i]:bounds[i + 1]]` with its id. Node 0 is where all begin."""
+    """Enter each piece `data[bounds[i]:bounds[i + 1]]` with its id. Node 0 is the root."""
     nodes = 1
     for piece in range(ids.size):
         node, place = np.int64(0), np.int64(0)
@@ -51,11 +51,11 @@ def fill_edges(data, bounds, ids, edges):
 
 @kernel
 def best_spelling(data, start, length, edges, scores, unknown, byte_ids, best, via, out, position):
-    """Write the ids of one word; returns where the next go.
+    """Write the ids of one word. Return the position after them.
 
     The order of additions and comparisons is that of `Unigram::encode_optimized` in the `tokenizers` library, so that
-    equal sums are settled alike. `via` is the length in bytes of the last piece (high 32 bits) and its id, -1 for a
-    character that no piece spells.
+    ties are broken in the same way. `via` holds the length in bytes of the last piece (high 32 bits) and its id, -1 for
+    a character that no piece spells.
     """
     best[: length + 1] = -np.inf
     best[0] = 0.0
@@ -84,7 +84,7 @@ def best_spelling(data, start, length, edges, scores, unknown, byte_ids, best, v
 
 @inlined
 def write_back(data, start, length, via, byte_ids, out, position):
-    """Write the ids along `via` from the end, then turn them round."""
+    """Write the ids along `via` from the end, then reverse them."""
     last, end = position, length
     while end > 0:
         size, id_ = via[end] >> 32, via[end] & 0xFFFFFFFF
@@ -106,9 +106,10 @@ def encode_texts(
     data, bounds, classes, pattern, byte_ids, edges, scores, unknown,
     table, pool, ids, memory_state, best, via, out, offsets, state
 ):  # fmt: skip
-    """Encode texts until all are done or an array is full, which the result tells."""
+    """Encode texts until all are done or an array is full. Return which."""
     text, at, position = state[_TEXT], state[_AT], state[_POSITION]
     outcome, met = _DONE, memory_state[0]
+    # Return regularly, also in the middle of a text, so that the caller can grow the cache of words.
     pause = at + _TEXT_PER_CALL
     while text < bounds.size - 1:
         stop = bounds[text + 1]
@@ -147,10 +148,10 @@ def encode_texts(
 
 
 class Encoder:
-    """Encodes texts with the pieces of one model. It remembers words, so each thread has one of its own.
+    """Encodes texts with the pieces of one model. It caches words, so each thread has its own.
 
-    `pieces` are bytes with their ids; `scores` go by id; `unknown` is the score of a character that no piece spells,
-    whose bytes then have the ids `byte_ids`.
+    `pieces` are bytes with their ids, and `scores` is by id. `unknown` is the score of a character that no piece
+    spells; its bytes then get the ids `byte_ids`.
     """
 
     def __init__(
@@ -168,7 +169,7 @@ class Encoder:
         self._scratch(_FIRST_SCRATCH)
 
     def encode(self, data: Bytes, bounds: Bounds) -> tuple[Ids, Bounds]:
-        """The ids of the texts `data[bounds[i]:bounds[i + 1]]`, and where those of each begin and the last end."""
+        """Return the ids of the texts `data[bounds[i]:bounds[i + 1]]`, and the offsets of each text's ids."""
         out = np.empty(int(bounds[-1] - bounds[0]) // 3 + 1024, dtype=np.int32)
         offsets = np.zeros(len(bounds), dtype=np.int64)
         state = np.array([0, bounds[0], 0, 0], dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Unigram training in compiled code: repeated substrings, expected counts, and what each piece is worth.
+"""Unigram training in compiled code: repeated substrings, expected counts, and the loss without each piece.
 
-The text is an array of character codes from 1, in runs that end with a 0. What begins at each position is a list of
-matches, the shortest first: match m is `piece << LENGTH_BITS | characters`, and those of position p are
+The text is an array of character codes from 1, in runs that end with a 0. Each position has a list of the matches that
+begin there, the shortest first: match m is `piece << LENGTH_BITS | characters`, and those of position p are
 `matches[begins[p]:begins[p + 1]]`. Piece c - 1 is the character with code c, so no list inside a run is empty.
 """
 
@@ -15,13 +15,13 @@ LENGTH_BITS = 5
 _LENGTH = (1 << LENGTH_BITS) - 1
 
 _SMALL = 1e-100
-"""Forward sums below this are scaled up. Far from what a float64 can hold on either side: within one piece's length
-of a position, sums differ by less than the probability of as many rare characters."""
+"""Forward sums below this are scaled up. It is far from both limits of float64: within one piece's length of a
+position, sums differ by less than the probability of that many rare characters."""
 
 
 @kernel
 def shared_lengths(codes, order, most, shared):
-    """How many characters each suffix of `order` shares with the one before it, `most` at most."""
+    """Write the number of characters that each suffix of `order` shares with the previous one, at most `most`."""
     shared[0] = 0
     for x in range(1, order.size):
         left, right = order[x - 1], order[x]
@@ -33,11 +33,11 @@ def shared_lengths(codes, order, most, shared):
 
 @kernel
 def repeats(order, shared, left, weights, preceding, size, found, stack):
-    """Write (first, last + 1, characters) of each substring worth a seed, at most `size` long; returns how many.
+    """Write (first, last + 1, characters) of each substring to use as a seed, at most `size` long. Return their number.
 
-    First and last are suffixes in `order`. Worth it is a substring of two characters or more that goes on in more than
-    one way to the right, and to the left (`preceding` counts the changes of the character before): any other occurs as
-    often as a longer one. So is a whole run that is found in no other, if it occurs more than once.
+    First and last are suffixes in `order`. A seed has two characters or more and continues in more than one way both to
+    the right and to the left (`preceding` counts the changes of the preceding character), because any other substring
+    occurs as often as a longer one. A complete run that no other contains is a seed too, if it occurs more than once.
     """
     count, depth = 0, 0
     stack[0, 0], stack[0, 1] = 0, 0
@@ -69,10 +69,10 @@ def is_whole(left, at):
 
 @kernel
 def list_matches(order, seeds, codes, characters, begins, matches, stack):
-    """Count the matches of each position in `begins[position + 1]`, or write them when `matches` has room.
+    """Count the matches of each position in `begins[position + 1]`, or write them if `matches` has room.
 
-    `seeds` are rows of `repeats` in the order of their first suffix, the shorter first; seed i is piece
-    `characters + i`. When writing, `begins` tells where each list begins.
+    `seeds` are rows of `repeats` in the order of their first suffix, the shorter first. Seed i is piece
+    `characters + i`. When writing, `begins` holds the start of each list.
     """
     depth, next_ = 0, 0
     for x in range(order.size):
@@ -96,11 +96,11 @@ def list_matches(order, seeds, codes, characters, begins, matches, stack):
 def expect(
     starts, lengths, counts, begins, matches, probabilities, most, forward, backward, rescued, factors, expected
 ):  # fmt: skip
-    """Add to `expected` how often each piece is expected in the runs; returns their log-likelihood.
+    """Add the expected count of each piece in the runs to `expected`. Return the log-likelihood of the runs.
 
-    Forward and backward sums over all segmentations (Rabiner 1989, sections III and V.A). A forward sum that gets
-    small is scaled to 1, and with it what has been added up beyond it, within `most` characters; the backward pass
-    takes the same factors in the opposite order.
+    Forward and backward sums over all segmentations (Rabiner 1989, sections III and V.A). A forward sum that becomes
+    small is scaled to 1, together with the partial sums of the next `most` characters. The backward pass applies the
+    same factors in the opposite order.
     """
     total = 0.0
     for run in range(starts.size):
@@ -146,9 +146,9 @@ def scaled(sums, first, last, factor):
 def losses(
     places, lengths, begins, matches, scores, frequencies, total, characters, best, via, lost
 ):  # fmt: skip
-    """What the log-likelihood loses, piece by piece, when the piece is spelled in others instead.
+    """Write the loss of log-likelihood for each piece, if it is spelled in other pieces instead.
 
-    -1 for those that nothing loses: their best spelling already is another. Infinite for the first `characters`.
+    The loss is -1 for a piece whose best spelling already is another, and infinite for the first `characters` pieces.
     """
     log_total = math.log(total)
     for piece in range(lengths.size):
@@ -181,7 +181,7 @@ def losses(
 
 @kernel
 def keep_matches(begins, matches, renamed):
-    """Drop the matches of pieces that `renamed` gives -1, in place, and rename the others; returns how many stay."""
+    """Drop the matches of pieces whose `renamed` is -1, in place, and rename the others. Return the number kept."""
     kept, start = 0, begins[0]
     for position in range(begins.size - 1):
         stop = begins[position + 1]

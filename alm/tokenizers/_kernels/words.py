@@ -1,8 +1,8 @@
-"""Counting distinct words in compiled code.
+"""Counts distinct words in compiled code.
 
-A slot of the table is four integers: the first eight bytes of a word; its last eight; its length (high 32 bits) with
-its number plus one (low 32 bits), 0 in an empty slot; and its count. Word i is `pool[offsets[i]:offsets[i + 1]]`. Slots
-are probed one after the other.
+A slot of the table is four integers: the first eight bytes of a word; its last eight bytes; its length (high 32 bits)
+with its number plus one (low 32 bits), 0 in an empty slot; and its count. Word i is `pool[offsets[i]:offsets[i + 1]]`.
+Probing is linear.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ _DOCUMENT, _AT, _WORDS = range(3)
 
 @inlined
 def find_word(table, offsets, pool, data, at, length, first, last):
-    """The place in `table` of the word `data[at:at + length]`, or of the empty slot where it belongs."""
+    """Return the place in `table` of the word `data[at:at + length]`, or of the empty slot where it belongs."""
     place = home_of(table, first, last, length)
     while True:
         entry = table[place + 2]
         if (table[place] == first) & (table[place + 1] == last) & ((entry >> 32) == length):
+            # Up to sixteen bytes, the first and last eight are the complete word: no look-up in the pool.
             if length <= 16 or equal_spans(pool, offsets[(entry & _LOW_32) - 1], data, at, length):
                 return place
         elif entry == 0:
@@ -41,7 +42,7 @@ def find_word(table, offsets, pool, data, at, length, first, last):
 
 @inlined
 def add_word(data, at, length, count, table, offsets, pool, words):
-    """Count a word; returns how many there are then. There must be room for one more."""
+    """Count a word. Return the new number of distinct words. There must be room for one more."""
     first, last = ends_of(data, at, length)
     place = find_word(table, offsets, pool, data, at, length, first, last)
     table[place + 3] += count
@@ -58,7 +59,7 @@ def add_word(data, at, length, count, table, offsets, pool, words):
 
 @kernel
 def count_words(data, bounds, classes, pattern, table, offsets, pool, state):
-    """Count the words of texts until all are counted or an array is full, which the result tells."""
+    """Count the words of texts until all are counted or an array is full. Return which."""
     document, at, words = state[_DOCUMENT], state[_AT], state[_WORDS]
     outcome = _DONE
     while document < bounds.size - 1:
@@ -82,7 +83,7 @@ def count_words(data, bounds, classes, pattern, table, offsets, pool, state):
 
 @kernel
 def add_words(data, starts, counts, table, offsets, pool, state):
-    """Count words that were counted elsewhere. There must be room for all of them."""
+    """Add the counts of another counter. There must be room for all its words."""
     words = state[_WORDS]
     for i in range(counts.size):
         words = add_word(data, starts[i], starts[i + 1] - starts[i], counts[i], table, offsets, pool, words)
@@ -91,7 +92,7 @@ def add_words(data, starts, counts, table, offsets, pool, state):
 
 @kernel
 def move_slots(table, larger):
-    """Put every filled slot of `table` into the empty table `larger`."""
+    """Copy every filled slot of `table` into the empty table `larger`."""
     for old in range(0, table.size, 4):
         entry = table[old + 2]
         if entry != 0:
@@ -104,7 +105,7 @@ def move_slots(table, larger):
 
 @kernel
 def counts_and_hashes(table, offsets, pool, counts, hashes):
-    """The count and a hash of each word, by its number."""
+    """Write the count and a hash of each word, by its number."""
     for place in range(0, table.size, 4):
         entry = table[place + 2]
         if entry != 0:
@@ -114,7 +115,7 @@ def counts_and_hashes(table, offsets, pool, counts, hashes):
 
 
 class WordCounter:
-    """Counts the words of texts. One thread at a time; counters of several are added up with `add`."""
+    """Counts the words of texts, in one thread at a time. `add` merges the counters of several threads."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = PATTERN_CODES[pattern]
@@ -124,7 +125,7 @@ class WordCounter:
         self._state = np.zeros(3, dtype=np.int64)
 
     def feed(self, data: Bytes, bounds: Bounds) -> None:
-        """Count the words of the texts `data[bounds[i]:bounds[i + 1]]`; `PADDING` bytes follow the last."""
+        """Count the words of the texts `data[bounds[i]:bounds[i + 1]]`. `PADDING` bytes follow the last."""
         self._state[_DOCUMENT], self._state[_AT] = 0, bounds[0]
         while outcome := count_words(
             data, bounds, classes(), self._pattern, self._table, self._offsets, self._pool, self._state
@@ -136,7 +137,7 @@ class WordCounter:
                 self._grow_pool(len(self._pool) + min(rest_of_text, len(data)) + PADDING)
 
     def add(self, other: WordCounter) -> None:
-        """Add what another counter has counted."""
+        """Add the counts of another counter."""
         theirs = other.words()
         words = int(self._state[_WORDS])
         self._grow_table(words + len(theirs) + 1)
@@ -144,7 +145,7 @@ class WordCounter:
         add_words(theirs.data, theirs.offsets, theirs.counts, self._table, self._offsets, self._pool, self._state)
 
     def words(self) -> Words:
-        """Everything counted, in the order that `Words` promises: by count, then by hash."""
+        """Return all words in the order that `Words` promises: by count, then by hash."""
         number = int(self._state[_WORDS])
         counts, hashes = np.zeros(number, dtype=np.int64), np.zeros(number, dtype=np.uint64)
         counts_and_hashes(self._table, self._offsets, self._pool, counts, hashes)
@@ -168,7 +169,7 @@ class WordCounter:
 
 @kernel
 def gather(pool, offsets, order, data, starts):
-    """Copy word `order[i]` to place i, and note where each place begins."""
+    """Copy word `order[i]` to place i, and write the start of each place."""
     at = np.int64(0)
     for i in range(order.size):
         for q in range(offsets[order[i]], offsets[order[i] + 1]):
@@ -178,7 +179,7 @@ def gather(pool, offsets, order, data, starts):
 
 
 def gathered(pool: Bytes, offsets: Bounds, order: np.ndarray) -> tuple[Bytes, Bounds]:
-    """The words in another order: their bytes with `PADDING` zeros behind, and where each begins."""
+    """Return the words in another order: their bytes, followed by `PADDING` zeros, and their offsets."""
     starts = np.zeros(len(order) + 1, dtype=np.int64)
     lengths = np.diff(offsets)
     data = np.zeros(int(lengths[order].sum()) + PADDING, dtype=np.uint8)
@@ -193,7 +194,7 @@ def _longer(array: np.ndarray, size: int) -> np.ndarray:
 
 
 def joined(texts: Iterable[str]) -> tuple[Bytes, Bounds]:
-    """Texts as kernels take them: all bytes with `PADDING` zeros behind, and where each text begins."""
+    """Return texts in the form that kernels take: all bytes, followed by `PADDING` zeros, and the offsets of each."""
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
     bounds = np.zeros(len(encoded) + 1, dtype=np.int64)
     bounds[1:] = np.cumsum([len(text) for text in encoded])
