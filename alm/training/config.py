@@ -20,7 +20,7 @@ MOST_SEQUENCES = 2**20
 class TrainingConfig(Config):
     """Length of a run, how its steps are split, and when it is saved."""
 
-    max_steps: int = Field(default=1000, ge=1, le=MANY, description="Optimizer steps of the whole run.")
+    max_steps: int = Field(default=1000, ge=1, le=MANY, description="Optimizer steps of the run.")
     micro_batch_size: int = Field(default=8, ge=1, le=MOST_SEQUENCES, description="Sequences in one forward pass.")
     gradient_accumulation: int = Field(default=4, ge=1, le=MOST_SEQUENCES, description="Micro-batches in one step.")
     gradient_clip_norm: float = Field(default=1.0, gt=0, le=1e12, description="Largest norm of all gradients together.")
