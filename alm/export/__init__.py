@@ -1,1 +1,1 @@
-"""A trained model as files of other tools, and back."""
+"""Exports of trained models to the files of other tools, and imports from them."""

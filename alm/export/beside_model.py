@@ -1,4 +1,4 @@
-"""What a folder of Hugging Face says besides the model: what ends a text, and what an import leaves behind."""
+"""Settings beside the model in a Hugging Face folder: ids that end a text, and settings that an import ignores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GENERATION_NAME, TOKENIZER_CONFIG_NAME, TEMPLATE_NAME = (
     "chat_template.jinja",
 )
 NAMES = (GENERATION_NAME, TOKENIZER_CONFIG_NAME, TEMPLATE_NAME)
-# Of generation_config.json: these say which ids are which, and who wrote the file.
+# Keys of generation_config.json that do not affect sampling: special ids, and the tool that wrote the file.
 _NO_SETTINGS = frozenset(
     {"bos_token_id", "eos_token_id", "pad_token_id", "transformers_version", "_from_model_config", "use_cache"}
 )
@@ -23,14 +23,14 @@ _NO_SETTINGS = frozenset(
 
 @dataclass(frozen=True)
 class Beside:
-    """`ends` are the ids that end a text; `not_taken` names what is not in the checkpoint, by file."""
+    """`ends` are the ids that end a text; `not_taken` names settings that the checkpoint does not hold, by file."""
 
     ends: tuple[int, ...]
     not_taken: tuple[str, ...]
 
 
 def read(folder: Path, config: Json, load: Callable[[Path], Json]) -> Beside:
-    """What lies beside the model of `config`; `load` reads a file of JSON, or raises `InputError`."""
+    """Read the settings beside the model of `config`; `load` reads a JSON file, or raises `InputError`."""
     generation, tokenizer = (_loaded(folder / name, load) for name in (GENERATION_NAME, TOKENIZER_CONFIG_NAME))
     ends = generation.get("eos_token_id")
     settings = sorted(key for key, value in generation.items() if value is not None and key not in _NO_SETTINGS)

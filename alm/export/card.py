@@ -1,4 +1,4 @@
-"""The README.md of an export: what the model is, what it was made from, what it cost, and how it was compared."""
+"""Model card of an export (README.md): shape, data, training cost, and comparisons."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SECONDS_OF_HOUR, _MINUTES_OF_HOUR = 3600, 60
 
 
 def text(config: TargetConfig, source: Source, comparisons: Sequence[Comparison] | None, *, name: str) -> str:
-    """The whole page, in Markdown, with the head that the hub reads. `name` is what those who load it call it."""
+    """Write the page in Markdown, with the front matter that the hub reads. `name` is the name users load it by."""
     training = _Training.of(source) if source.run is not None else None
     usage: str = kinds.module_of(config).usage(config, source, name)
     parts = [
@@ -46,7 +46,7 @@ def text(config: TargetConfig, source: Source, comparisons: Sequence[Comparison]
 
 
 def _front_matter(config: TargetConfig, source: Source) -> str:
-    """Quoted as JSON on one line, which YAML is a superset of: a licence may be any text."""
+    """Write the front matter, values quoted as JSON, which is valid YAML: a licence may be any text."""
     tags = ["alm", "qwen3" if source.model.qk_norm else "llama", config.model_dump()["kind"]]
     licence = [f"license: {shown.as_json(config.licence)}"] if config.licence else []
     return "\n".join(["---", *licence, "pipeline_tag: text-generation", f"tags: {shown.as_json(tags)}", "---"])
@@ -63,7 +63,7 @@ def _summary(source: Source, training: _Training | None) -> str:
 
 
 def _origin(source: Source) -> str:
-    """What a checkpoint without a run came from."""
+    """Describe the origin of a checkpoint without a run."""
     with contextlib.suppress(AlmError):
         made = artifacts.read(source.path.with_name(IMPORT_NAME), ImportMetadata, hint="")
         weights = ", ".join(_short(each.sha256) for each in made.inputs)
@@ -109,7 +109,7 @@ def _positions(model: ModelConfig) -> str:
 
 @dataclass(frozen=True)
 class _Training:
-    """What the run's own files tell of it, up to the step of the checkpoint."""
+    """Facts from the run's own files, up to the step of the checkpoint."""
 
     metadata: RunMetadata
     config: RunConfig
@@ -126,22 +126,22 @@ class _Training:
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens that one update trains on."""
+        """The tokens that one update trains on."""
         told = [row for row in self.rows if row.get("tokens") and row["step"]]
         return round(told[-1]["tokens"] / told[-1]["step"]) if told else 0
 
     @property
     def tokens(self) -> int:
-        """Tokens trained on, each as often as it was seen."""
+        """The tokens trained on, repetitions included."""
         return self.step * self.tokens_per_step
 
     @property
     def scores(self) -> list[Row]:
-        """The rows of validations."""
+        """The metrics rows of validations."""
         return [row for row in self.rows if "bits_per_byte" in row]
 
     def sections(self) -> list[str]:
-        """Data, compute and curve."""
+        """Write the sections on data, training and curve."""
         curve = ["## Curve", table(("step", "tokens", "bits per byte"), self._curve())] if self.scores else []
         return ["## Data", *self._data(), "## Training", table(("", ""), self._facts()), *curve]
 
@@ -199,7 +199,7 @@ class _Training:
         return f"{row['bits_per_byte']:.4f}{known}{later}"
 
     def _curve(self) -> list[tuple[str, ...]]:
-        """The scores, or some of them with the first and the last."""
+        """List the scores, evenly spaced if there are many; the first and the last are always included."""
         last = len(self.scores) - 1
         taken = sorted({round(number * last / (_MOST_SCORES - 1)) for number in range(_MOST_SCORES)})
         return [

@@ -1,4 +1,4 @@
-"""The questions that this alm and another tool are asked, and what may differ in their answers.
+"""Comparisons of this alm with another tool on the same model, and the differences they allow.
 
 T tokens, V vocabulary.
 """
@@ -18,11 +18,12 @@ from alm.export.source import Source
 from alm.model.transformer import Transformer
 from alm.version import __version__
 
-# fp32 on both sides, with sums in another order: as a share of the largest logit. The same in bits per byte.
+# Allowed between two fp32 implementations that sum in different orders: as a share of the largest logit, and in bits
+# per byte.
 LOGITS_BAR = 1e-5
 BITS_PER_BYTE_BAR = 1e-5
 
-# In place of a difference that is none: JSON knows no infinity.
+# Stands for a difference that is not finite: JSON has no infinity.
 UNLIKE = 1e30
 
 GREEDY_TOKENS = 48
@@ -36,7 +37,7 @@ PROMPTS = (
     "1 + 2 = ",
     "Größe 日本語 🚀",
 )
-"""What is continued. An empty one begins a document."""
+"""Prompts to continue. An empty one begins a document."""
 
 HARD_TEXTS = (
     "",
@@ -55,11 +56,11 @@ HARD_TEXTS = (
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
     "\x00\x01\x7f control, \u202eright to left\u202c",
 )
-"""Texts on which tokenizers come apart."""
+"""Texts on which tokenizers tend to differ."""
 
 
 def prompts(source: Source) -> list[list[int]]:
-    """Ids of the fixed prompts, none empty, and of a long one of any ids; all leave room for an answer."""
+    """Return the ids of the fixed prompts, none empty, and of a long random prompt; all leave room for an answer."""
     context = source.model.max_position_embeddings
     longest = max(context - GREEDY_TOKENS, 1)
     texts = [source.tokenizer.encode(text) or [source.tokenizer.end_of_text_id] for text in PROMPTS]
@@ -70,19 +71,19 @@ def prompts(source: Source) -> list[list[int]]:
 
 
 def answer_tokens(source: Source, prompt: Sequence[int]) -> int:
-    """How many tokens fit behind the prompt, and are asked for."""
+    """Return the number of tokens to generate: they must fit after the prompt."""
     return min(GREEDY_TOKENS, source.model.max_position_embeddings - len(prompt))
 
 
 @torch.inference_mode()
 def logits_of(network: Transformer, ids: Sequence[int]) -> Tensor:
-    """Scores (T, V) of what follows each of `ids`, fp32."""
+    """Compute the scores (T, V) of the token after each of `ids`, fp32."""
     return network.logits(network(torch.tensor([list(ids)]))[0]).float()
 
 
 @torch.inference_mode()
 def greedy_ids(source: Source, network: Transformer, prompt: Sequence[int], tokens: int) -> list[int]:
-    """The likeliest id after the prompt, and so on: `tokens` of them, or up to and with the end of the text."""
+    """Continue the prompt greedily: `tokens` ids, or up to and including the end of the text."""
     cache = network.new_cache(max_tokens=len(prompt) + tokens)
     ids, found = torch.tensor([list(prompt)]), []
     for _ in range(tokens):
@@ -95,13 +96,13 @@ def greedy_ids(source: Source, network: Transformer, prompt: Sequence[int], toke
 
 
 def worst_logit(ours: Tensor, theirs: Tensor) -> float:
-    """The largest difference of two (T, V) as a share of the largest of `ours`; `UNLIKE` where one is not finite."""
+    """Return the largest difference of two (T, V) as a share of the largest of `ours`; `UNLIKE` if not finite."""
     worst = ((ours - theirs).abs().max() / ours.abs().max().clamp_min(1e-30)).item()
     return worst if math.isfinite(worst) else UNLIKE
 
 
 def ids(source: Source, tool: str, encode: Callable[[str], list[int]]) -> Comparison:
-    """The hard texts and those with the tokenizer's own special tokens, through our tokenizer and theirs."""
+    """Encode the hard texts, and texts with the tokenizer's own special tokens, with our tokenizer and theirs."""
     texts = [*HARD_TEXTS, *_with_specials(source)]
     different = [text for text in texts if encode(text) != source.tokenizer.encode(text)]
     detail = f"first: {different[0]!r}" if different else f"{len(texts)} hard texts"
@@ -109,7 +110,7 @@ def ids(source: Source, tool: str, encode: Callable[[str], list[int]]) -> Compar
 
 
 def _with_specials(source: Source) -> list[str]:
-    """Each special token amid text, where it is text like any other; a tool may take the blanks beside it, too."""
+    """Put each special token amid text, where it is plain text; some tools would also strip the blanks beside it."""
     return [f"a {name} b{name}c" for name in source.tokenizer.specials]
 
 
@@ -121,7 +122,7 @@ def logits(
     *,
     bar: float = LOGITS_BAR,
 ) -> Comparison:
-    """Scores (T, V) of every prompt by our `network`, and theirs."""
+    """Compare the scores (T, V) of every prompt by our `network` and by theirs."""
     asked = prompts(source)
     worst = max(worst_logit(logits_of(network, prompt), theirs(prompt)) for prompt in asked)
     tokens = sum(map(len, asked))
@@ -137,10 +138,10 @@ def greedy(
     *,
     bar: float = LOGITS_BAR,
 ) -> Comparison:
-    """The likeliest continuation of every prompt by our `network`, and theirs, token for token.
+    """Compare the greedy continuation of every prompt by our `network` and by theirs, token by token.
 
-    Where two tokens are as likely to us, as far as `bar` lets scores differ, either may come, and what follows is not
-    asked about.
+    If two tokens are equally likely to us, as far as `bar` lets scores differ, either one is accepted, and the tokens
+    after it are not compared.
     """
     total = different = ties = 0
     for prompt in prompts(source):
@@ -167,7 +168,7 @@ def _is_tie(network: Transformer, ids: list[int], first: int, second: int, bar: 
 def bits_per_byte(
     text: HeldOut, network: Transformer, tool: str, theirs: TokenLosses, *, bar: float = BITS_PER_BYTE_BAR
 ) -> list[Comparison]:
-    """The score of held-out text by our `network`, and theirs."""
+    """Compare the score of held-out text by our `network` and by theirs."""
     ours = text.bits_per_byte(scored_by(network))
     found = text.bits_per_byte(theirs)
     difference = abs(found - ours) if math.isfinite(found) else UNLIKE
@@ -176,7 +177,7 @@ def bits_per_byte(
 
 
 def rounding(text: HeldOut, whole: Transformer, rounded: Transformer, dtype: str) -> list[Comparison]:
-    """What writing numbers as `dtype` costs, in bits per byte: told, and no reason to refuse."""
+    """Measure the cost of writing numbers as `dtype`, in bits per byte: reported, never an error."""
     if rounded is whole:
         return []
     before, after = (text.bits_per_byte(scored_by(network)) for network in (whole, rounded))
@@ -186,5 +187,5 @@ def rounding(text: HeldOut, whole: Transformer, rounded: Transformer, dtype: str
 
 
 def scored_by(network: Transformer) -> TokenLosses:
-    """Our own losses."""
+    """Return the function that computes losses with `network`."""
     return lambda inputs, targets: network.token_losses(network(inputs), targets)

@@ -1,4 +1,4 @@
-"""What every kind of export can be told."""
+"""Options that every kind of export has."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from alm.config.base import Config
 
 
 class TargetConfig(Config):
-    """What the model card and the files say beside what is known of the run."""
+    """Texts for the model card and the files that the run does not know."""
 
     title: str | None = Field(
-        None, description="What the model card calls the model; absent: the name of the folder, or on the hub its own."
+        None, description="Title of the model card; absent: the name of the folder, or of the hub's repository."
     )
     repo: str | None = Field(
-        None, description="Where on the hub the files will be, for what the card says of loading them."
+        None, description="Repository on the hub that will hold the files, for the card's instructions to load them."
     )
     licence: str | None = Field(
         None, description="Licence of the weights, for the model card: apache-2.0, cc-by-sa-4.0; absent: not stated."

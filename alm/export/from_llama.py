@@ -1,4 +1,4 @@
-"""Hugging Face's `config.json` of a Llama or a Qwen3 as our model's configuration."""
+"""Conversion of Hugging Face's `config.json` of a Llama or a Qwen3 to our model's configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alm.model.config import ModelConfig
 Json = dict[str, Any]  # Any: JSON
 
 ARCHITECTURES = ("llama", "qwen3")
-# What their classes take where a file says nothing (transformers 5: LlamaConfig, Qwen3Config).
+# Defaults of their classes for keys that a file leaves out (transformers 5: LlamaConfig, Qwen3Config).
 _DEFAULTS: dict[str, Json] = {
     "llama": {"max_position_embeddings": 2048},
     "qwen3": {"max_position_embeddings": 32768, "head_dim": 128},
@@ -31,7 +31,7 @@ _NAMES = {
     "norm_eps": "rms_norm_eps",
     "tie_embeddings": "tie_word_embeddings",
 }
-# Values with which a file asks for nothing besides what our model does; absent means the same.
+# Values that need nothing beyond our model; an absent key means the same.
 _PLAIN: dict[str, tuple[object, ...]] = {
     "hidden_act": ("silu", "swish"),
     "attention_bias": (False,),
@@ -43,7 +43,7 @@ _PLAIN: dict[str, tuple[object, ...]] = {
 
 
 class _Bounds(NamedTuple):
-    """What a number may be: no model of these families comes near the ends."""
+    """Limits of a number: no model of these families comes close to them."""
 
     least: float
     most: float
@@ -73,19 +73,19 @@ _ROPE_NUMBERS = {
     "beta_fast": _Bounds(1e-6, 2**20, whole=False),
     "beta_slow": _Bounds(1e-6, 2**20, whole=False),
 }
-_NULLABLE = ("factor", "attention_factor", "beta_fast", "beta_slow")  # null is as good as nothing said
+_NULLABLE = ("factor", "attention_factor", "beta_fast", "beta_slow")  # null means the same as absent
 _ROPE_KEYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
 
 
 @dataclass
 class _Reading:
-    """A file that is being read: its values, and what is found wrong with them."""
+    """A file being read: its values, and the faults found in them."""
 
     values: Json
     faults: list[str] = field(default_factory=list)
 
     def scaling(self) -> Json:
-        """`positions.scaling` of our model."""
+        """Convert the scaling of positions to our `positions.scaling`."""
         given = self._rope()
         kind = given.get("rope_type", given.get("type", "default"))
         known = {"default": self._none, "linear": self._linear, "yarn": self._yarn}
@@ -95,16 +95,16 @@ class _Reading:
         return known[kind](given)
 
     def _rope(self) -> Json:
-        """What is said of positions; `rope_scaling`, the older name, goes first, as in transformers."""
+        """Return the settings of positions; `rope_scaling`, the older name, takes precedence, as in transformers."""
         given = self.values.get("rope_scaling") or self.values.get("rope_parameters") or {}
         return dict(given) if isinstance(given, Mapping) else {}
 
     def theta(self) -> Any:  # Any: JSON
-        """The base of the frequencies: newer files keep it with the scaling."""
+        """Return the base of the frequencies; newer files keep it with the scaling."""
         return self._rope().get("rope_theta", self.values["rope_theta"])
 
     def check_types(self) -> None:
-        """Note what is no number, no flag, or out of all bounds, before anything is computed with it."""
+        """Record values of the wrong type or out of bounds, before anything is computed with them."""
         for key, bounds in _NUMBERS.items():
             if key in self.values:
                 self._check_number(key, self.values[key], bounds)
@@ -154,16 +154,16 @@ class _Reading:
         if self.theta() <= 1:
             self.faults.append(f"yarn needs a `rope_theta` above 1, not {self.theta()}")
         length = self.values["max_position_embeddings"]
-        # What stands beside the positions wins over what stands among them, as in transformers.
+        # The top-level value takes precedence over the one among the settings of positions, as in transformers.
         first = self.values.get("original_max_position_embeddings") or given.get(
             "original_max_position_embeddings", length
         )
         factor = given.get("factor") or length / first
         scale = given.get("attention_factor")
         if scale is not None and not math.isclose(scale, 0.1 * math.log(max(factor, 1)) + 1, rel_tol=1e-6):
-            self.faults.append(f"yarn has `attention_factor: {scale}`, and alm takes it from the factor")
+            self.faults.append(f"yarn has `attention_factor: {scale}`, and alm computes it from the factor")
         if not given.get("truncate", True):
-            self.faults.append("yarn has `truncate: false`, and alm rounds the pairs between which it sets in")
+            self.faults.append("yarn has `truncate: false`, and alm always rounds the bounds of its ramp")
         known = {key: given[key] for key in own if given.get(key) is not None}
         return {"method": "yarn", "original_max_position_embeddings": first, "factor": factor, **known}
 
@@ -172,7 +172,7 @@ class _Reading:
         self.faults += [f"positions have `{key[:60]}: {_plain(given[key])}`, which alm does not know" for key in others]
 
     def check_plain(self) -> None:
-        """Note what asks for more than our model does."""
+        """Record settings that our model does not have."""
         rope = self._rope()
         for key, allowed in _PLAIN.items():
             value = rope.get(key, self.values.get(key, allowed[0]))
@@ -192,7 +192,7 @@ def _plain(value: object) -> str:
 
 
 def read(values: Json) -> tuple[ModelConfig | None, list[str]]:
-    """Our configuration of the model that `values` describe, or None and why there is none, a sentence each."""
+    """Return our configuration of the model that `values` describe, or None with the reasons, a sentence each."""
     architecture = values.get("model_type")
     if architecture not in ARCHITECTURES:
         return None, [f"`model_type: {_plain(architecture)}`, and alm reads {' and '.join(ARCHITECTURES)}"]

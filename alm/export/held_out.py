@@ -1,4 +1,4 @@
-"""Bits per byte of a run's held-out text, by whoever scores it. R rows, B rows at a time, T tokens."""
+"""Bits per byte of a run's held-out text, scored by any model. R rows, B rows at a time, T tokens."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from alm.packing.shards import METADATA_NAME, open_packed
 from alm.training import run
 from alm.training.validate import rows_for
 
-# Enough for differences to show, and scored in seconds.
+# Enough text to show differences, and scored in seconds.
 TEXT_BYTES = 65_536
 _ROWS_AT_A_TIME = 4
 
 TokenLosses = Callable[[Tensor, Tensor], Tensor]
-"""From ids (B, T) and those that follow them (B, T) to -ln p of each of these (B, T)."""
+"""Function from ids (B, T) and their next ids (B, T) to -ln p of each next id (B, T)."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Some rows of held-out text, and how many bytes each id stands for (V,)."""
+    """Some rows of held-out text, and the number of bytes of each id (V,)."""
 
     batches: tuple[MicroBatch, ...]
     widths: Tensor
 
     @torch.inference_mode()
     def bits_per_byte(self, token_losses: TokenLosses) -> float:
-        """As `alm.training.validate` counts it: tokens that stand for no byte are left out of both sums."""
+        """Score as `alm.training.validate` does: tokens without bytes count in neither sum."""
         nats = size = 0.0
         for batch in self.batches:
             bytes_of = self.widths[batch.targets.clamp_min(0)] * (batch.targets != NO_TARGET)
@@ -49,7 +49,7 @@ class HeldOut:
 
 
 def held_out(source: Source) -> HeldOut | None:
-    """About `TEXT_BYTES` of what the run's data holds out; None where that is gone, changed, or has nothing."""
+    """Read about `TEXT_BYTES` of the run's held-out text; None if its data is gone, changed, or holds none out."""
     if source.run is None:
         return None
     metadata = run.read_metadata(source.run)

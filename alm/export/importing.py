@@ -1,4 +1,4 @@
-"""The stage `alm import`: a folder of Hugging Face in, a checkpoint of step 0 out."""
+"""The stage `alm import`: from a Hugging Face folder to a checkpoint of step 0."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ TIED_HEAD = "lm_head.weight"
 _JSON_BYTES = 16 << 20  # tokenizer_config.json may list every added token
 _MANY_FAULTS = 10
 _CONFIG = {"kind": "huggingface"}
-_VOUCHING = (Path(checkpoint_name(0)).with_suffix(".json").name, LAST_NAME)  # of the files of a checkpoint
-_ROTARY = ".rotary_emb.inv_freq"  # old files store what follows from the configuration
+_VOUCHING = (Path(checkpoint_name(0)).with_suffix(".json").name, LAST_NAME)  # they promise a complete checkpoint
+_ROTARY = ".rotary_emb.inv_freq"  # stored by old files, although the configuration determines it
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What a folder of Hugging Face holds, read and found to be ours to read; weights are read last."""
+    """A checked Hugging Face folder whose model alm can load. The weights are read later."""
 
     path: Path
     architecture: str
     model: ModelConfig
     tokenizer: Tokenizer
     stored: StoredWeights
-    ends: tuple[int, ...]  # ids that end a text, by what the folder says; none where it says nothing
+    ends: tuple[int, ...]  # ids that end a text according to the folder; empty if it names none
     not_taken: tuple[str, ...]
 
 
 def open_folder(path: Path) -> Folder:
-    """The folder at `path`; `InputError` with every reason why its model cannot be ours."""
+    """Read and check the folder at `path`; `InputError` with every reason why its model cannot be imported."""
     if not path.is_dir():
         raise InputError(f"`{path}` is not a folder", hint=_folder_hint(path))
     values = _json(path / CONFIG_NAME)
@@ -77,17 +77,17 @@ def import_model(
     redo: str = "alm import",
     on_event: Listener = ignore,
 ) -> ImportMetadata:
-    """Make a checkpoint of step 0 in the folder `out` from the folder of Hugging Face at `path`.
+    """Make a checkpoint of step 0 in the folder `out` from the Hugging Face folder at `path`.
 
-    Raises `InputError` when the model is not one that alm has, and `ArtifactError` when `transformers`, where it is
-    there, makes something else of it, or when `out` holds something that was made otherwise.
+    Raises `InputError` if alm does not have such a model, and `ArtifactError` if `transformers`, when installed,
+    computes other results, or if `out` was made with other settings or inputs.
     """
     folder = open_folder(path)
     inputs = inputs_of(folder, out)
     made = _usable(made_before(inputs, out=out, force=force, redo=redo), compare=compare)
     if made is None:
         with files.workspace(out, _LABEL, what=f"an import to `{out}`") as stage:
-            # Again, as another process may have had the lock until now.
+            # Check again: another process may have held the lock until now and made it.
             made = _usable(made_before(inputs, out=out, force=force, redo=redo), compare=compare)
             if made is None:
                 metadata = _written(folder, inputs, stage, compare=compare, redo=redo, on_event=on_event)
@@ -99,14 +99,14 @@ def import_model(
 
 
 def _usable(found: ImportMetadata | None, *, compare: bool) -> ImportMetadata | None:
-    """`found`, if it was compared or need not be."""
+    """Return `found` if it was compared, or if comparing is not requested."""
     return found if found is not None and (found.comparisons is not None or not compare) else None
 
 
 def _written(
     folder: Folder, inputs: list[FileRecord], stage: Path, *, compare: bool, redo: str, on_event: Listener
 ) -> ImportMetadata:
-    """Write the checkpoint into `stage`, compare it with what `transformers` makes of the folder, and describe it."""
+    """Write the checkpoint into `stage`, compare it with the folder in `transformers`, and describe it."""
     weights = _weights(folder)
     _warn_of_ends(folder, on_event)
     _write(folder, weights, stage)
@@ -127,12 +127,12 @@ def _written(
 
 
 def inputs_of(folder: Folder, out: Path) -> list[FileRecord]:
-    """The files that are read, as seen from `out`, each hashed."""
+    """Hash the files that an import reads; paths are as seen from `out`."""
     return [artifacts.record(file, relative_to=out) for file in _files(folder)]
 
 
 def made_before(inputs: list[FileRecord], *, out: Path, force: bool, redo: str) -> ImportMetadata | None:
-    """What `out` holds of these files, if anything; `ArtifactError` when it is a run, or was made otherwise."""
+    """Return the metadata in `out` if it was made from these files; `ArtifactError` for a run or other inputs."""
     if run.exists(out):
         raise ArtifactError(f"`{out}` holds a run", hint=f"add `--out {quoted(run.free_name(out))}`")
     return artifacts.current(
@@ -155,7 +155,7 @@ def _folder_hint(path: Path) -> str:
 
 
 def _tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer; what is wrong with it is no reason to train one here."""
+    """Load the tokenizer; its errors get a hint about imports, as training one would not help."""
     if not path.is_file():
         raise InputError(
             f"there is no tokenizer at `{path}`", hint=f"run `ls {quoted(path.parent)}` to see what is there"
@@ -163,7 +163,7 @@ def _tokenizer(path: Path) -> Tokenizer:
     try:
         return Tokenizer.load(path)
     except InputError as error:
-        hint = "import a model whose tokenizer alm can follow: `alm import --help` says which"
+        hint = "import a model with a tokenizer that alm supports: `alm import --help` says which"
         raise InputError(error.message, hint=hint) from error
 
 
@@ -171,7 +171,7 @@ def _json(path: Path) -> dict[str, Any]:  # Any: JSON
     values = read_json(path, most=_JSON_BYTES, allow_nan=True)
     if not isinstance(values, dict):
         hint = f"run `{shell('head', '-c', '200', path)}` to see what it is"
-        raise InputError(f"`{path}` holds no JSON object", hint=hint)
+        raise InputError(f"`{path}` is not a JSON object", hint=hint)
     return values
 
 
@@ -181,7 +181,7 @@ def _files(folder: Folder) -> list[Path]:
 
 
 def _warn_of_ends(folder: Folder, on_event: Listener) -> None:
-    """Say so where this model ends its texts in another way than alm does."""
+    """Warn if this model ends its texts with another id than alm does."""
     end = folder.tokenizer.end_of_text_id
     if folder.ends and end not in folder.ends:
         told = ", ".join(map(str, folder.ends[:_MANY_FAULTS]))
@@ -199,7 +199,7 @@ def _name_faults(model: ModelConfig, stored: StoredWeights) -> list[str]:
 
 
 def _weights(folder: Folder) -> dict[str, Tensor]:
-    """All weights in fp32; `InputError` for one that is not finite, or a head that is not the tied table."""
+    """Read all weights in fp32; `InputError` for one that is not finite, or a tied head that is another table."""
     found = {name: tensor.float() for name, tensor in folder.stored.tensors() if not name.endswith(_ROTARY)}
     broken = [name for name, tensor in found.items() if not tensor.isfinite().all()]
     if broken:
@@ -230,7 +230,7 @@ def _write(folder: Folder, weights: dict[str, Tensor], stage: Path) -> None:
 
 
 def _compared(folder: Folder, weights: dict[str, Tensor], stage: Path, on_event: Listener) -> list[Comparison] | None:
-    """What `transformers` makes of the folder, beside what was made here."""
+    """Compare the imported model with the folder in `transformers`; None, with a warning, if it is not usable."""
     from alm.export.targets import _transformers
 
     source = Source(
@@ -243,7 +243,7 @@ def _compared(folder: Folder, weights: dict[str, Tensor], stage: Path, on_event:
         tokenizer_path=stage / run.TOKENIZER_NAME,
         run=None,
     )
-    # Ids of the model that the tokenizer has no text for are never chosen here.
+    # alm never chooses ids of the model for which the tokenizer has no text.
     unsaid = range(folder.tokenizer.vocab_size, folder.model.known_vocab_size)
     try:
         compared = _transformers.compare(source, folder.path, dtype="fp32", unsaid=unsaid)

@@ -1,4 +1,4 @@
-"""Our model as Hugging Face's `config.json` has it: a Llama, with `qk_norm` a Qwen3."""
+"""Conversion of our model to Hugging Face's `config.json`: a Llama, or with `qk_norm` a Qwen3."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _LEAVES_THE_FAMILY = {
 
 
 def refusals(model: ModelConfig) -> list[str]:
-    """Why neither a Llama nor a Qwen3 can be this model, a sentence each; empty where one can."""
+    """List why neither a Llama nor a Qwen3 can hold this model, a sentence each; empty if one can."""
     found = []
     positions, feedforward = (part.model_dump()["kind"] for part in (model.positions, model.feedforward))
     if positions != "rope":
-        found.append(f"`positions: {positions}`: a Llama knows positions by rotation alone")
+        found.append(f"`positions: {positions}`: a Llama has rotary positions only")
     if feedforward != "swiglu":
-        found.append(f"`feedforward: {feedforward}`: a Llama has SwiGLU alone")
+        found.append(f"`feedforward: {feedforward}`: a Llama has SwiGLU only")
     found += [f"`{key}: true`: it {what}" for key, what in _LEAVES_THE_FAMILY.items() if getattr(model, key)]
     return found + _attention_refusals(model)
 
@@ -34,31 +34,31 @@ def refusals(model: ModelConfig) -> list[str]:
 def _attention_refusals(model: ModelConfig) -> list[str]:
     attention = model.attention.model_dump()
     if attention["kind"] != "grouped":
-        return [f"`attention: {attention['kind']}`: a Llama has grouped attention alone"]
+        return [f"`attention: {attention['kind']}`: a Llama has grouped attention only"]
     found = []
     if _has_windows(model):
-        found.append(f"`attention.window: {attention['window']}`: tokens of a Llama see all that came before")
+        found.append(f"`attention.window: {attention['window']}`: a Llama attends to all previous tokens")
     if attention["document_mask"]:
-        found.append("`attention.document_mask: true`: tokens of a Llama see earlier documents too")
+        found.append("`attention.document_mask: true`: a Llama attends to earlier documents too")
     return found
 
 
 def _has_windows(model: ModelConfig) -> bool:
-    """Whether a layer has a window that is narrower than the context."""
+    """Whether any layer has a window narrower than the context."""
     assert isinstance(model.attention, grouped.Config)
     windows = [grouped.window_of(model.attention, layer) for layer in range(model.n_layers)]
     return any(window is not None and window < model.max_position_embeddings for window in windows)
 
 
 def vocabulary_refusals(model: ModelConfig, tokenizer: Tokenizer) -> list[str]:
-    """Why this tokenizer does not go with the model."""
+    """List why this tokenizer does not fit the model."""
     if tokenizer.vocab_size <= model.known_vocab_size:
         return []
     return [f"the tokenizer has {tokenizer.vocab_size:,} ids, and the model knows {model.known_vocab_size:,}"]
 
 
 def config_json(model: ModelConfig, tokenizer: Tokenizer, *, dtype: str) -> Json:
-    """The whole file, for a model without `refusals`."""
+    """Build the complete file, for a model without `refusals`."""
     name = "Qwen3" if model.qk_norm else "Llama"
     own: Json = {"mlp_bias": False}
     if model.qk_norm:
@@ -85,7 +85,7 @@ def config_json(model: ModelConfig, tokenizer: Tokenizer, *, dtype: str) -> Json
         "use_cache": True,
         **own,
         **token_ids(tokenizer),
-        "torch_dtype": _TORCH_NAMES[dtype],  # the name of the 4.x of transformers, which later ones know
+        "torch_dtype": _TORCH_NAMES[dtype],  # the key of transformers 4.x, which later versions also read
     }
 
 
@@ -100,12 +100,12 @@ def _rope_scaling(model: ModelConfig) -> Json | None:
 
 
 def token_ids(tokenizer: Tokenizer) -> Json:
-    """Which ids begin, end and pad a text."""
+    """Return the ids that begin, end and pad a text."""
     ids: Json = {"bos_token_id": tokenizer.end_of_text_id, "eos_token_id": ends(tokenizer)}
     return ids | ({"pad_token_id": tokenizer.specials[PADDING]} if PADDING in tokenizer.specials else {})
 
 
 def ends(tokenizer: Tokenizer) -> list[int]:
-    """Ids that end an answer: that of the text's end, and that of a turn's end, which chats use."""
+    """Return the ids that end an answer: the end of the text, and the end of a turn, which chats use."""
     turn = [tokenizer.specials[TURN_END]] if TURN_END in tokenizer.specials else []
     return [tokenizer.end_of_text_id, *turn]

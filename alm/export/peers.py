@@ -1,4 +1,4 @@
-"""Other tools that an export or an import is compared with, where they can be used."""
+"""Other tools that an export or an import is compared with, if they are installed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from alm.errors import AlmError
 
 
 class UnusableToolError(AlmError):
-    """A tool that is not there, cannot be loaded, or is too old: nothing can be compared with it."""
+    """A tool that is not installed, cannot be loaded, or is too old: nothing can be compared with it."""
 
 
 def load(name: str, *, least: int = 0) -> ModuleType:
-    """The package `name`; `UnusableToolError` when it is not there, breaks, or is older than version `least`."""
+    """Import the package `name`; `UnusableToolError` if it is missing, broken, or older than version `least`."""
     if find_spec(name) is None:
         raise UnusableToolError(f"`{name}` is not installed", hint=f"pip install {name}")
     hint = f"pip install --upgrade {name}"
@@ -23,7 +23,7 @@ def load(name: str, *, least: int = 0) -> ModuleType:
         module = importlib.import_module(name)
     except ImportError as error:
         raise UnusableToolError(
-            f"`{name}` is installed and cannot be loaded: {shown.reason(error)}", hint=hint
+            f"`{name}` is installed but cannot be loaded: {shown.reason(error)}", hint=hint
         ) from error
     version = str(getattr(module, "__version__", ""))
     major = version.split(".")[0]

@@ -1,4 +1,4 @@
-"""Files that were made in a staging folder, and how they get to where people look for them."""
+"""Publishing the files of an export or import from the staging folder to the output folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alm.errors import AlmError, ArtifactError, shell
 
 
 def records(folder: Path) -> tuple[FileRecord, ...]:
-    """What lies in `folder`, but for hidden files: those are of work in progress."""
+    """Return the records of the files in `folder`, without hidden files, which belong to work in progress."""
     visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     return tuple(artifacts.record(path, relative_to=folder) for path in visible)
 
@@ -26,17 +26,16 @@ def publish(
     force: bool,
     vouching: Sequence[str] = (),
 ) -> None:
-    """Move what lies in `stage` into `out`, `metadata` as `name` last; the files of what it replaces go.
+    """Move the files of `stage` into `out`, `metadata` as `name` last, and remove the files that it replaces.
 
-    `vouching` is of `files.publish`.
-
-    `ArtifactError` when a file of somebody else would be replaced and `force` is not given.
+    `vouching` as in `files.publish`. Raises `ArtifactError` if a file that alm did not make would be replaced, unless
+    `force` is given.
     """
     ours = _ours(out / name, type(metadata))
     foreign = [file.path for file in metadata.files if file.path not in ours and (out / file.path).exists()]
     if foreign and not force:
         raise ArtifactError(
-            f"`{out / foreign[0]}` is there, and it is not the file that `{name}` promises",
+            f"`{out / foreign[0]}` exists, and it is not the file that `{name}` promises",
             hint=f"add `{shell('--out', f'{out}-2')}`, or `--force` to replace it",
         )
     artifacts.write(stage / name, metadata)
@@ -44,7 +43,7 @@ def publish(
 
 
 def _ours(path: Path, schema: type[ExportMetadata] | type[ImportMetadata]) -> list[str]:
-    """The files that the metadata in `path` promises and that are as it says: a stranger's list proves nothing more."""
+    """List the files that the metadata in `path` promises and that match it: a stranger's list proves nothing more."""
     with contextlib.suppress(AlmError):
         promised = artifacts.read(path, schema, hint="").payload()
         return [file.path for file in promised if not artifacts.damaged(path.parent, [file])]
@@ -52,18 +51,18 @@ def _ours(path: Path, schema: type[ExportMetadata] | type[ImportMetadata]) -> li
 
 
 def checked(comparisons: Sequence[Comparison], *, hint: str) -> list[Comparison]:
-    """`comparisons`, when all are close; `ArtifactError` with those that are not, and `hint`."""
+    """Return `comparisons` if all are close; else raise `ArtifactError` with the others, and `hint`."""
     far = [line(comparison) for comparison in comparisons if not comparison.is_close]
     if far:
         raise ArtifactError(
-            "\n  ".join(["this is not the same model there as here, so nothing was kept:", *far]),
+            "\n  ".join(["the other tool computes different results, so nothing was kept:", *far]),
             hint=hint,
         )
     return list(comparisons)
 
 
 def line(comparison: Comparison) -> str:
-    """A comparison in one line."""
+    """Describe a comparison in one line."""
     bar = "" if comparison.bar is None else f", at most {comparison.bar:g}"
     detail = f" ({comparison.detail})" if comparison.detail else ""
     return f"{comparison.what}: {comparison.difference:.3g}{bar}, {comparison.tool}{detail}"

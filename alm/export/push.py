@@ -1,4 +1,4 @@
-"""The stage `alm push`: an export, and its files on the Hugging Face hub."""
+"""The stage `alm push`: an export, then its upload to the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alm.hub.models import Uploaded, full_name, upload
 
 @dataclass(frozen=True)
 class Pushed:
-    """What was exported, to which folder, and where its files are on the hub."""
+    """Result of a push: the export, its folder, and its files on the hub."""
 
     metadata: ExportMetadata
     out: Path
@@ -39,15 +39,15 @@ def push(
 ) -> Pushed:
     """Export `checkpoint` as `export` does, into `out` or `exports/NAMESPACE--NAME-KIND`, and upload it to `repo`.
 
-    The hub is asked who we are before the work begins. The metadata of the export stays here: it has paths of this
-    machine. `ArtifactError` when a file is no longer what was exported.
+    The login is checked on the hub before the work begins. The metadata of the export is not uploaded: it has paths of
+    this machine. Raises `ArtifactError` if a file has changed since it was exported.
     """
     repo = full_name(repo, patience=patience)
     folder = out or Path("exports") / f"{repo.replace('/', '--')}-{config.model_dump()['kind']}"
     config = config.model_copy(update={"repo": repo})
     made = export(config, checkpoint=checkpoint, out=folder, force=force, compare=compare, redo=redo, on_event=on_event)
     if faults := artifacts.damaged(folder, made.files):
-        raise ArtifactError("\n  ".join(["not uploaded:", *faults]), hint="add `--force` to export it anew")
+        raise ArtifactError("\n  ".join(["not uploaded:", *faults]), hint="add `--force` to export it again")
     files = [folder / file.path for file in made.files]
     message = f"{made.name}, step {made.step:,}, by alm {made.alm_version}"
     uploaded = upload(

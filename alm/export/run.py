@@ -1,4 +1,4 @@
-"""The stage `alm export`: a checkpoint in, files of another tool out, compared with this alm before they are shown."""
+"""The stage `alm export`: from a checkpoint to files of another tool, compared with this alm before publication."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alm.training import run
 
 METADATA_NAME = "export.json"
 _LABEL = "export"
-_FAR_HINT = "please report this with the configuration; `--no-compare` writes the files all the same"
+_FAR_HINT = "please report this with the configuration; `--no-compare` writes the files anyway"
 
 
 def export(
@@ -30,21 +30,21 @@ def export(
     redo: str = "alm export",
     on_event: Listener = ignore,
 ) -> ExportMetadata:
-    """Write the model in `checkpoint` into the folder `out`, as the kind of `config` has it.
+    """Write the model in `checkpoint` into the folder `out`, in the format of the kind of `config`.
 
-    Raises `ArtifactError` when the model cannot be written in that form, when `out` holds something made from other
-    inputs and `force` is not given, and when the other tool makes something else of the files: then none of them stay.
+    Raises `ArtifactError` if the model cannot be written in that format, if `out` was made from other inputs and
+    `force` is not given, and if the other tool computes other results from the files: then none of them are kept.
     """
     source = load_source(checkpoint, on_event=on_event)
     check(config, source, out)
-    inputs = [  # by the hashes of what was loaded: training may have saved another one by now
+    inputs = [  # with the hashes of the loaded files: training may have saved another checkpoint since
         artifacts.record(source.path, relative_to=out, sha256=source.sha256),
         artifacts.record(source.tokenizer_path, relative_to=out, sha256=source.tokenizer.sha256),
     ]
     made = _made(config, inputs, out, force=force, compare=compare, redo=redo)
     if made is None:
         with files.workspace(out, _LABEL, what=f"an export to `{out}`") as stage:
-            # Again, as another process may have had the lock until now.
+            # Check again: another process may have held the lock until now and made it.
             made = _made(config, inputs, out, force=force, compare=compare, redo=redo)
             if made is None:
                 metadata = _written(config, source, inputs, stage, out, compare=compare, redo=redo, on_event=on_event)
@@ -58,7 +58,7 @@ def export(
 def _made(
     config: TargetConfig, inputs: list[FileRecord], out: Path, *, force: bool, compare: bool, redo: str
 ) -> ExportMetadata | None:
-    """What `out` holds already, if it was compared or need not be."""
+    """Return the metadata in `out` if it is up to date, and compared unless comparing is not requested."""
     values = config.model_dump(mode="json")
     found = artifacts.current(out / METADATA_NAME, ExportMetadata, config=values, inputs=inputs, force=force, redo=redo)
     return found if found is not None and (found.comparisons is not None or not compare) else None
@@ -75,12 +75,12 @@ def _written(
     redo: str,
     on_event: Listener,
 ) -> ExportMetadata:
-    """Write the files into `stage`, have the other tool read them, and describe them."""
+    """Write the files into `stage`, compare them in the other tool, and describe them."""
     module, values = kinds.module_of(config), config.model_dump(mode="json")
     module.write(config, source, stage)
     comparisons = _compared(module, config, source, stage, on_event) if compare else None
     files.write_text(stage / card.NAME, card.text(config, source, comparisons, name=config.repo or out.resolve().name))
-    gc.collect()  # Windows moves no file that a tool which compared it still has open
+    gc.collect()  # Windows cannot move a file that the comparing tool still has open
     return ExportMetadata(
         command=redo,
         config=values,
@@ -96,7 +96,7 @@ def _written(
 
 
 def _check_place(out: Path, source: Source) -> None:
-    """`ArtifactError` for the folder of a run, whose files have the same names."""
+    """Raise `ArtifactError` if `out` is the folder of a run, whose files have the same names."""
     if run.exists(out) or out.resolve() == source.path.resolve().parent:
         raise ArtifactError(
             f"`{out}` is the folder of a run, whose files an export would replace",
@@ -105,7 +105,7 @@ def _check_place(out: Path, source: Source) -> None:
 
 
 def check(config: TargetConfig, source: Source, out: Path) -> None:
-    """`ArtifactError` with every reason why the model cannot be written in that form, or not into `out`."""
+    """Raise `ArtifactError` with every reason why the model cannot be written in that format, or not into `out`."""
     _check_place(out, source)
     broken = source.not_finite()
     reasons = [f"`{broken[0]}` has values that are not finite: the training diverged"] if broken else []
@@ -118,14 +118,14 @@ def check(config: TargetConfig, source: Source, out: Path) -> None:
 
 def _other_kind(kind: str, source: Source) -> str:
     if kind == "safetensors":
-        return "leave out `--dtype`: fp32 holds everything"
+        return "leave out `--dtype`: fp32 holds every value"
     return f"run `alm export --checkpoint {quoted(source.path)} --to safetensors`, which takes any model"
 
 
 def _compared(
     module: ModuleType, config: TargetConfig, source: Source, stage: Path, on_event: Listener
 ) -> list[Comparison] | None:
-    """What the other tool makes of the files in `stage`; None, with a warning, where it cannot be used."""
+    """Compare the files in `stage` in the other tool; None, with a warning, if it cannot be used."""
     try:
         return placing.checked(module.compare(config, source, stage), hint=_FAR_HINT)
     except peers.UnusableToolError as error:

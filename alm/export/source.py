@@ -1,4 +1,4 @@
-"""A checkpoint ready to leave: its weights by their Llama names, its shape, its tokenizer, and where it came from."""
+"""A checkpoint loaded for export: weights by their Llama names, shape, tokenizer, and origin."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from alm.training import run
 
 @dataclass(frozen=True)
 class Source:
-    """One checkpoint. `weights` are fp32 on the CPU, a table has a row for each id; tied, there is no `lm_head.weight`.
+    """One checkpoint. `weights` are fp32 on the CPU, without `lm_head.weight` if the embeddings are tied.
 
-    `run` is the folder whose `run.json` tells of the training, where it lies beside the checkpoint.
+    `run` is the checkpoint's folder if its `run.json` describes the training, else None.
     """
 
     path: Path
@@ -39,12 +39,12 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What the model is called: the name of its run's folder."""
+        """The name of the model: that of its run's folder."""
         return self.path.resolve().parent.name
 
     @functools.cached_property
     def parameters(self) -> int:
-        """How many numbers the weights are."""
+        """The number of weights."""
         return sum(tensor.numel() for tensor in self.weights.values())
 
     @functools.cached_property
@@ -53,20 +53,20 @@ class Source:
         return self.network_of(self.weights)
 
     def network_of(self, weights: dict[str, Tensor]) -> Transformer:
-        """The same with other values: those that a file of less precision holds."""
+        """Return the same model with other values: those that a file of lower precision holds."""
         model = Transformer(self.model)
         model.load_state_dict(weights)
         return model.eval()
 
     def not_finite(self) -> list[str]:
-        """The names of weights that have a value that is not finite."""
+        """List the names of weights with values that are not finite."""
         return [name for name, tensor in self.weights.items() if not torch.isfinite(tensor).all()]
 
 
 def load_source(checkpoint: Path, *, on_event: Listener = ignore) -> Source:
-    """The checkpoint with the tokenizer beside it.
+    """Load the checkpoint and the tokenizer beside it.
 
-    Raises `ArtifactError` when either is missing or damaged, or the tokenizer is not the one it was trained with.
+    Raises `ArtifactError` if either is missing or damaged, or if the model was trained with another tokenizer.
     """
     keep_to_processors()
     found, loaded = open_checkpoint(checkpoint, with_optimizer=False, on_event=on_event)

@@ -1,4 +1,4 @@
-"""Weights in files of safetensors as other people leave them: one file, or several with an index."""
+"""Weights in safetensors files from strangers: one file, or several with an index."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from alm.files import readable
 from alm.files.parse import read_json
 
 WEIGHTS_NAME, INDEX_NAME = "model.safetensors", "model.safetensors.index.json"
-_INDEX_BYTES = 16 << 20  # of a model with 1,000 layers: 2 MB
+_INDEX_BYTES = 16 << 20  # the index of a model with 1,000 layers has 2 MB
 _HEADER_BYTES = 16 << 20
 _NAME_BYTES = 255
 _LENGTH_BYTES = 8  # little-endian, before the header
-_BLOBS = "blobs"  # where the cache of the hub keeps the files that a snapshot links to
+_BLOBS = "blobs"  # folder of the hub's cache for the files that a snapshot links to
 _DTYPES = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """The tensors of a folder by name; nothing but their descriptions is read before `tensors`."""
+    """The tensors of a folder by name; only their descriptions are read before `tensors` is called."""
 
     files: tuple[Path, ...]
     shapes: dict[str, tuple[int, ...]]
@@ -34,7 +34,7 @@ class StoredWeights:
 
     @classmethod
     def of(cls, folder: Path) -> StoredWeights:
-        """What lies in `folder`; `InputError` when there is nothing to read, or it is damaged."""
+        """Read the descriptions in `folder`; `InputError` if it has no weights, or they are damaged."""
         paths = _files(folder)
         shapes: dict[str, tuple[int, ...]] = {}
         dtypes: set[str] = set()
@@ -53,7 +53,7 @@ class StoredWeights:
         return cls(tuple(paths), shapes, ", ".join(sorted(_DTYPES[dtype] for dtype in dtypes)))
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Each tensor with its name, as it is stored."""
+        """Yield each tensor with its name, as stored."""
         for path in self.files:
             with _opened(path) as file:
                 for name in file.keys():  # noqa: SIM118 - it is not a mapping
@@ -81,7 +81,7 @@ def _look(folder: Path) -> str:
 
 
 def _kept_inside(path: Path) -> Path:
-    """`path`, unless it is a link out of its folder: but for the one that the cache of the hub links to."""
+    """Return `path`; `InputError` for a link out of its folder, except into the hub's cache."""
     folder, target = path.parent.resolve(), path.resolve()
     if target.parent not in (folder, folder.parent.parent / _BLOBS):
         raise InputError(f"`{path}` is a link to `{target}`, out of its folder", hint=_look(path.parent))
@@ -89,7 +89,7 @@ def _kept_inside(path: Path) -> Path:
 
 
 def _indexed(index: Path) -> list[str]:
-    """The files that an index names, all of them beside it."""
+    """Return the files that an index names; `InputError` unless all of them are beside it."""
     values = read_json(index, most=_INDEX_BYTES)
     named = values.get("weight_map") if isinstance(values, dict) else None
     hint = f"run `{shell('head', '-c', '200', index)}`"
@@ -98,12 +98,12 @@ def _indexed(index: Path) -> list[str]:
     names = sorted(set(named.values()))
     outside = [name for name in names if not _is_plain(name)]
     if outside:
-        raise InputError(f"`{index}` names `{outside[0][:120]}`, which does not lie beside it", hint=hint)
+        raise InputError(f"`{index}` names `{outside[0][:120]}`, which is not beside it", hint=hint)
     return names
 
 
 def _is_plain(name: str) -> bool:
-    """Whether `name` is that of a file, here and on Windows, and nothing else."""
+    """Whether `name` is a plain file name, here and on Windows."""
     is_one = Path(name).name == name and not {"/", "\\", ":"} & set(name)
     return is_one and name.isprintable() and len(name.encode()) <= _NAME_BYTES
 
@@ -117,7 +117,7 @@ def _described(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
 
 
 def _check_header(path: Path) -> None:
-    """Refuse a header that is longer than any, before the library reads it."""
+    """Refuse an unreasonably long header before the library reads it."""
     with readable(path), path.open("rb") as file:
         size = int.from_bytes(file.read(_LENGTH_BYTES), "little")
     most = min(_HEADER_BYTES, path.stat().st_size - _LENGTH_BYTES)
@@ -127,7 +127,7 @@ def _check_header(path: Path) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:  # Any: of a library without types
-    """The file for reading. The library compares the places of tensors with the size of the file."""
+    """Open the file. The library checks the offsets of tensors against the size of the file."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -1,4 +1,4 @@
-"""Tensors as a file of safetensors."""
+"""Reading and writing tensors as safetensors files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def narrowed(weights: dict[str, Tensor], dtype: str) -> dict[str, Tensor]:
-    """The tensors with their values rounded to `dtype`."""
+    """Return the tensors with their values rounded to `dtype`."""
     return {name: tensor.to(DTYPES[dtype]) for name, tensor in weights.items()}
 
 
 def too_large(weights: dict[str, Tensor], dtype: str) -> list[str]:
-    """A sentence for the first tensor of which a value would not be finite any more as `dtype`; often none."""
+    """Report the first tensor with a value that `dtype` cannot hold; usually empty."""
     largest = torch.finfo(DTYPES[dtype]).max
     found = [name for name, tensor in weights.items() if tensor.abs().max() > largest]
     return [f"`{found[0]}` has values beyond {largest:,.0f}, the largest of {dtype}"] if found else []
@@ -34,11 +34,11 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
     with explained(path):
         path.touch()
-        mode = path.stat().st_mode  # of a file like any other: the library would let nobody else read it
-        # `format` is what transformers asks for.
+        mode = path.stat().st_mode  # the usual mode: the library would make the file private
+        # transformers needs `format`.
         try:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
-        except SafetensorError as error:  # has the system's error as text alone
+        except SafetensorError as error:  # carries the system's error only as text
             number = _SYSTEM_ERROR.search(str(error))
             if number is None:
                 raise
@@ -49,7 +49,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors in `path`, on the CPU."""
+    """Read the tensors in `path`, on the CPU."""
     from safetensors.torch import load_file
 
     return load_file(path)

@@ -95,7 +95,7 @@ def test_a_file_of_somebody_else_is_never_replaced(checkpoint_of: Make, tmp_path
     checkpoint, out = checkpoint_of(), tmp_path / "out"
     out.mkdir()
     (out / "README.md").write_text("mine")
-    with pytest.raises(ArtifactError, match="README.md` is there, and it is not the file that `export.json` promises"):
+    with pytest.raises(ArtifactError, match="README.md` exists, and it is not the file that `export.json` promises"):
         export(Config(), checkpoint=checkpoint, out=out)
     assert [path.name for path in out.iterdir()] == ["README.md"]
     assert (out / "README.md").read_text() == "mine"
@@ -236,7 +236,7 @@ def test_the_command(
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--to", "hugginface"], 2, "no export is named `hugginface` (did you mean `huggingface`?)"),
+        (["--to", "hugginface"], 2, "unknown export kind `hugginface` (did you mean `huggingface`?)"),
         (["--to", "safetensors", "--dtype", "int8"], 2, "`dtype`: Input should be 'fp32', 'fp16' or 'bf16'"),
         (["--to", "safetensors", "--set", "dtyp=fp16"], 2, "unknown key (did you mean `dtype`?)"),
         (["--to", "safetensors"], 1, "no checkpoint in `runs`"),

@@ -525,4 +525,4 @@ def test_an_unknown_origin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit) as ending:
         main(["import", "--from", "gguf", str(tmp_path)])
     assert ending.value.code == 2
-    assert "nothing can be imported from `gguf`" in capsys.readouterr().err
+    assert "cannot import from `gguf`" in capsys.readouterr().err

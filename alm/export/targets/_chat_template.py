@@ -1,6 +1,6 @@
-"""ChatML as a template for `transformers`, which marks what an assistant says: it is what fine-tuning learns from.
+"""ChatML as a template for `transformers`. It marks the assistant's words, on which fine-tuning trains.
 
-`PLAIN` is the same without the marks, which other readers of such templates do not know.
+`PLAIN` is the same without the marks, which other readers of such templates do not support.
 """
 
 from __future__ import annotations

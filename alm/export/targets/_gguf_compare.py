@@ -1,7 +1,7 @@
-"""What llama.cpp makes of a GGUF file, beside what this alm makes of the numbers in it.
+"""Comparison of a GGUF file in llama.cpp with the same numbers in this alm.
 
-The two get the same numbers, so that what is left are llama.cpp's own roundings: an f32 file's products are summed in
-another order; to multiply with f16 it rounds the other factor to f16 as well, and with q8_0 to 8 bits.
+Both get the same numbers, so only llama.cpp's own roundings remain: it sums the products of an f32 file in another
+order, and rounds the other factor of a product to f16 with f16, and to 8 bits with q8_0.
 
 V vocabulary.
 """
@@ -27,10 +27,10 @@ from alm.tokenizers.special import TURN_END
 
 @dataclass(frozen=True)
 class Bars:
-    """The most that may differ; None where it is told alone.
+    """Largest differences allowed; None if a difference is only reported.
 
-    In nats ln p of any token, and the distribution as a whole; and tokens of greedy text, where two count as equally
-    likely that differ by no more than twice the share `tie` of the largest logit.
+    `log_probability` of any token and `divergence` of the distribution, in nats, and tokens of `greedy` text. Two
+    tokens count as equally likely if their scores differ by at most 2 x `tie` x the largest logit.
     """
 
     log_probability: float | None
@@ -40,18 +40,18 @@ class Bars:
 
 
 BARS: dict[Dtype, Bars] = {
-    # Seen in small trained models: 3e-5 in ln p and 1e-5 in divergence.
+    # Measured in small trained models: 3e-5 in ln p and 1e-5 in divergence.
     "f32": Bars(log_probability=1e-3, divergence=1e-4, tie=questions.LOGITS_BAR),
-    # Seen: 8e-3 and 1e-5; a wrong order of rows makes 0.6 in ln p. A number of f16 is off by 1 in 4,096 at most.
+    # Measured: 8e-3 and 1e-5; a wrong order of rows gives 0.6 in ln p. A number of f16 is off by 1 in 4,096 at most.
     "f16": Bars(log_probability=0.05, divergence=1e-3, tie=2e-3),
-    # Seen: 2e-3 in divergence; 0.4 in ln p, of tokens that hardly ever come. A number is off by 1 in 254 of its block's
-    # largest, which is no tie any more where a model is undecided.
+    # Measured: 2e-3 in divergence; 0.4 in ln p, of very rare tokens. A number is off by up to 1 in 254 of its block's
+    # largest, which can reorder the best tokens where a model is undecided: greedy text is only reported.
     "q8_0": Bars(log_probability=None, divergence=0.05, tie=2e-2, greedy=None),
 }
 
 
 def comparisons(source: Source, path: Path, dtype: Dtype) -> list[Comparison]:
-    """Ids of hard texts, probabilities of what comes next, greedy text, and what rounding costs."""
+    """Compare ids of hard texts, probabilities of the next token, greedy text, and the cost of rounding."""
     network, bars, name = source.network, BARS[dtype], tool()
     if dtype != "f32":
         network = source.network_of(read_weights(path, source.model, source.weights))
@@ -89,7 +89,7 @@ def _greedy(source: Source, network: Transformer, llama: LlamaCpp, bars: Bars) -
 
 
 def _answers(source: Source, llama: LlamaCpp) -> Callable[[list[int], int], list[int]]:
-    """What llama.cpp finds likeliest, up to the end of the text: it stops at the end of a turn as well."""
+    """Return llama.cpp's greedy continuation up to the end of the text: it would also stop at the end of a turn."""
     turn_end = source.tokenizer.specials.get(TURN_END)
 
     def answer(prompt: list[int], tokens: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""A model as GGUF has it: its architecture, the keys that say its shape, and its tensors by name.
+"""Our model in GGUF: its architecture, the keys of its shape, and its tensors by name.
 
 H query heads, K key/value heads, E head width, D model width.
 """
@@ -24,20 +24,20 @@ Dtype = Literal["f32", "f16", "q8_0"]
 Numbers = npt.NDArray[np.float32]
 
 BLOCK = 32
-"""Numbers that share a scale in q8_0."""
+"""Number of values that share a scale in q8_0."""
 
 
 def architecture(model: ModelConfig) -> Literal["llama", "qwen3"]:
-    """What llama.cpp calls such a model."""
+    """Return llama.cpp's name for such a model."""
     return "qwen3" if model.qk_norm else "llama"
 
 
 def refusals(model: ModelConfig) -> list[str]:
-    """What a Llama can be, and not in llama.cpp."""
+    """List settings that a Llama can have, but not in llama.cpp."""
     if not isinstance(model.positions, rope.Config) or model.positions.scaling.method != "yarn":
         return []
     usual, scaling = rope.Scaling(), model.positions.scaling
-    # The file format has keys for them, which llama.cpp reads for other architectures alone.
+    # The file format has keys for them, but llama.cpp reads those only for other architectures.
     return [
         f"`positions.scaling.{name}: {getattr(scaling, name):g}`: in llama.cpp it is {getattr(usual, name):g}"
         for name in ("beta_fast", "beta_slow")
@@ -46,7 +46,7 @@ def refusals(model: ModelConfig) -> list[str]:
 
 
 def add_shape(writer: gguf.GGUFWriter, model: ModelConfig) -> None:
-    """Every number that llama.cpp needs to build the model."""
+    """Write every number that llama.cpp needs to build the model."""
     writer.add_vocab_size(model.known_vocab_size)
     writer.add_context_length(model.max_position_embeddings)
     writer.add_embedding_length(model.d_model)
@@ -77,7 +77,7 @@ def _add_scaling(writer: gguf.GGUFWriter, model: ModelConfig) -> None:
 
 
 def tensors(model: ModelConfig, weights: dict[str, Tensor]) -> Iterator[tuple[str, Numbers]]:
-    """The tensors of a checkpoint by their names in GGUF, with the rows where llama.cpp looks for them."""
+    """Yield the tensors of a checkpoint by their names in GGUF, with their rows in llama.cpp's order."""
     for name, tensor in weights.items():
         values: Numbers = tensor.numpy()
         heads = _interleaved_heads(name, model)
@@ -85,7 +85,7 @@ def tensors(model: ModelConfig, weights: dict[str, Tensor]) -> Iterator[tuple[st
 
 
 def read_weights(path: Path, model: ModelConfig, names: Iterable[str]) -> dict[str, Tensor]:
-    """What the file at `path` holds, as fp32, under the `names` of a checkpoint and with its rows."""
+    """Read the file at `path` as fp32, under the `names` of a checkpoint and with rows in our order."""
     import gguf
     import torch
 
@@ -113,7 +113,7 @@ def _gguf_name(name: str, model: ModelConfig) -> str:
 
 
 def _interleaved_heads(name: str, model: ModelConfig) -> int | None:
-    """The number of heads whose rows llama.cpp has in another order; None where it has ours."""
+    """Return the number of heads whose rows llama.cpp orders differently; None if it has our order."""
     if architecture(model) == "qwen3":  # rotated as we do
         return None
     heads = {"q_proj": model.n_heads, "k_proj": model.n_kv_heads}
@@ -121,24 +121,25 @@ def _interleaved_heads(name: str, model: ModelConfig) -> int | None:
 
 
 def interleaved(rows: Numbers, heads: int) -> Numbers:
-    """The rows (heads E, D) of queries or keys in another order within each head.
+    """Reorder the rows (heads E, D) of queries or keys within each head, for llama.cpp.
 
-    We rotate the pairs (i, i + E/2); of a Llama llama.cpp rotates the neighbours (2i, 2i + 1). Scores stay the same.
+    We rotate the pairs (i, i + E/2); in a Llama, llama.cpp rotates the neighbours (2i, 2i + 1). Queries and keys change
+    their order together, so scores stay the same.
     """
     halves = rows.reshape(heads, 2, -1, rows.shape[1])  # (heads, 2, E/2, D)
     return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows.shape)
 
 
 def split_in_halves(rows: Numbers, heads: int) -> Numbers:
-    """The rows (heads E, D) in the order that `interleaved` changed."""
+    """Undo `interleaved`: rows (heads E, D) in our order."""
     neighbours = rows.reshape(heads, -1, 2, rows.shape[1])  # (heads, E/2, 2, D)
     return np.ascontiguousarray(neighbours.swapaxes(1, 2)).reshape(rows.shape)
 
 
 def stored(values: Numbers, dtype: Dtype) -> tuple[npt.NDArray[np.generic], gguf.GGMLQuantizationType]:
-    """A tensor as the file holds it, and its type.
+    """Return a tensor as the file holds it, and its type.
 
-    Vectors stay fp32. Rows that are no multiple of `BLOCK` cannot be q8_0, and are f16, as llama.cpp itself has it.
+    Vectors stay fp32. Rows whose length is not a multiple of `BLOCK` cannot be q8_0 and are f16, as in llama.cpp.
     """
     import gguf
 

@@ -1,4 +1,4 @@
-"""A tokenizer as GGUF has it, for llama.cpp to give the same ids."""
+"""Our tokenizer in GGUF, so that llama.cpp gives the same ids."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ if TYPE_CHECKING:
     from alm.tokenizers.file import Tokenizer
 
 SPLITS = {"qwen2": "qwen2", "cl100k": "dbrx", "gpt2": "gpt-2"}
-"""What llama.cpp calls our splits. `llama-bpe` splits as `dbrx`, but takes a word that is a token before any merge."""
+"""llama.cpp's names of our split patterns.
+
+Not `llama-bpe` for cl100k: it splits as `dbrx` does, but takes a word that is a token without merging.
+"""
 
 
 def refusals(tokenizer: Tokenizer) -> list[str]:
-    """Why llama.cpp would give other ids."""
+    """List why llama.cpp would give other ids."""
     if tokenizer.kind != "bpe":
         return [
-            f"the tokenizer is `{tokenizer.kind}`, and llama.cpp's has no bytes for what is in no token: it would lose "
-            "characters"
+            f"the tokenizer is `{tokenizer.kind}`, and llama.cpp's has no byte fallback: it would lose characters that "
+            "are in no token"
         ]
     if not tokenizer.is_byte_level:
         return [
-            "the tokenizer's words are made of characters, and llama.cpp would join them across words: only "
-            "`byte_handling: bytes` comes out the same"
+            "the tokenizer's words are made of characters, and llama.cpp would merge them across words: only "
+            "`byte_handling: bytes` gives the same ids"
         ]
     if tokenizer.pattern not in SPLITS:
         return [f"llama.cpp does not split text as `{tokenizer.pattern}` does"]
@@ -35,7 +38,7 @@ def refusals(tokenizer: Tokenizer) -> list[str]:
 
 
 def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, *, vocab_size: int) -> None:
-    """Tokens, merges and special ids. From the tokenizer's size up to `vocab_size` ids are padding of the model."""
+    """Write tokens, merges and special ids. Ids from the tokenizer's size to `vocab_size` are the model's padding."""
     import gguf
 
     kinds = gguf.TokenType
@@ -44,18 +47,18 @@ def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, *, vocab_size: 
     types = [kinds.CONTROL if id_ in controls else kinds.NORMAL for id_ in range(tokenizer.vocab_size)]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(SPLITS[tokenizer.pattern])
-    # Two tokens of one name would stop llama.cpp: no token of bytes has a blank in its name.
+    # llama.cpp refuses two tokens with one name. Names of byte tokens have no blanks, so these are unique.
     writer.add_token_list([*names, *(f"[unused {id_}]" for id_ in padding)])
     writer.add_token_types([*types, *(kinds.UNUSED for _ in padding)])
     writer.add_token_merges([f"{names[left]} {names[right]}" for left, right in tokenizer.merge_pairs])
     if padding:
-        # As `alm sample`, llama.cpp then never says what has no text.
+        # As in `alm sample`, llama.cpp then never chooses an id without text.
         writer.add_array("tokenizer.ggml.suppress_tokens", list(padding))
     _add_special_ids(writer, tokenizer)
 
 
 def token_names(tokenizer: Tokenizer) -> list[str]:
-    """The names of all tokens, by id: special ones as they are, bytes as characters that can be printed."""
+    """Return the names of all tokens, by id: special ones unchanged, bytes as printable characters."""
     names = [alphabet.to_characters(tokenizer.token_bytes(id_)) for id_ in range(tokenizer.vocab_size)]
     for name, id_ in tokenizer.specials.items():
         names[id_] = name
@@ -63,7 +66,7 @@ def token_names(tokenizer: Tokenizer) -> list[str]:
 
 
 def _add_special_ids(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
-    """A text begins with nothing, as in `alm sample`; a document ends with its token, and a turn with another."""
+    """Write the special ids. As in `alm sample`, no token is put before a prompt."""
     end, specials = tokenizer.end_of_text_id, tokenizer.specials
     writer.add_bos_token_id(end)
     writer.add_eos_token_id(end)

@@ -1,4 +1,4 @@
-"""llama.cpp, through the package xllamacpp: a server in this process that listens on loopback alone.
+"""llama.cpp through the package xllamacpp: a server in this process that listens only on loopback.
 
 T tokens, V vocabulary.
 """
@@ -23,42 +23,42 @@ from alm.files import parse_json
 
 PACKAGE = "xllamacpp"
 _ALWAYS = 1e9
-"""Added to a score: no other token comes."""
+"""Added to a score so that no other token is chosen."""
 _MOST_BYTES = 1 << 28
 _SECONDS = 600
-"""How long one answer may take: minutes for a large model on few cores."""
+"""Timeout of one answer: a large model on few cores takes minutes."""
 
 
 class LlamaCpp:
-    """A model in llama.cpp, asked by id or by text."""
+    """Client of a model in llama.cpp."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`, nothing added, and nothing in it read as a special token."""
+        """Encode `text`, without added ids, and without reading special tokens from it."""
         ids: list[int] = self._ask("/tokenize", content=text, add_special=False, parse_special=False)["tokens"]
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`."""
+        """Decode `ids`."""
         text: str = self._ask("/detokenize", tokens=list(ids))["content"]
         return text
 
     def chat(self, messages: list[dict[str, str]]) -> str:
-        """The prompt that the file's chat template makes of `messages`."""
+        """Apply the file's chat template to `messages`."""
         prompt: str = self._ask("/apply-template", messages=messages)["prompt"]
         return prompt
 
     def greedy(self, prompt: Sequence[int], tokens: int) -> list[int]:
-        """The ids of the likeliest continuation, `tokens` long or up to and with an end."""
+        """Continue the prompt greedily: `tokens` ids, or up to and including an end."""
         ids: list[int] = self.complete(prompt, tokens)["tokens"]
         return ids
 
     def log_probabilities(self, prompt: Sequence[int], *, end: int, vocab_size: int) -> Tensor:
-        """ln p (V,) of every token behind the prompt, fp32; `end` is the id that ends a text."""
-        # The server tells of no token that is half a character, so the end is made to be chosen: that is done to a
-        # copy, and what is told are the scores of the model.
+        """Return ln p (V,) of every token after the prompt, fp32; `end` is the id that ends a text."""
+        # The server does not report a chosen token that is half a character, so a bias makes it choose the end. The
+        # bias is added to a copy: the reported scores are the model's own.
         found = self.complete(prompt, 1, n_probs=vocab_size, logit_bias=[[end, _ALWAYS]])
         listed = found["completion_probabilities"][0]["top_logprobs"]
         values = torch.full((vocab_size,), -torch.inf)
@@ -66,12 +66,12 @@ class LlamaCpp:
         return values
 
     def complete(self, prompt: Sequence[int], tokens: int, **options: object) -> dict[str, Any]:  # Any: JSON
-        """The answer of `/completion`, greedy unless `options` say otherwise, with nothing kept from before."""
+        """Return the answer of `/completion`, greedy unless `options` change that, without a prompt cache."""
         fixed = {"temperature": 0, "return_tokens": True, "cache_prompt": False}
         return self._ask("/completion", prompt=list(prompt), n_predict=tokens, **{**fixed, **options})
 
     def _ask(self, path: str, **question: object) -> dict[str, Any]:  # Any: as JSON has it
-        # A connection for each question: the server hangs up after seconds without one, which we may need to think.
+        # A connection for each request: the server closes an idle one after seconds, and we may compute for longer.
         with closing(HTTPConnection(self._host, self._port, timeout=_SECONDS)) as connection:
             headers = {"Content-Type": "application/json", "Connection": "close"}
             connection.request("POST", path, json.dumps(question), headers)
@@ -83,9 +83,9 @@ class LlamaCpp:
 
 @contextmanager
 def serving(path: Path, *, context: int) -> Iterator[LlamaCpp]:
-    """The model in the file `path` for sequences of `context` tokens; nothing of it runs on afterwards.
+    """Serve the model in the file `path` for sequences of `context` tokens, and stop the server afterwards.
 
-    Raises `ArtifactError` when llama.cpp cannot load the file.
+    Raises `ArtifactError` if llama.cpp cannot load the file.
     """
     import xllamacpp
 
@@ -100,16 +100,16 @@ def serving(path: Path, *, context: int) -> Iterator[LlamaCpp]:
     assert address.port is not None
     try:
         llama = LlamaCpp(address.hostname, address.port)
-        # Answered by the loop that closing ends, and only once it runs: one that begins after it was to end goes on for
-        # ever. What needs no model is answered without it.
+        # Wait until the server's main loop runs: if the server is closed before its loop starts, the loop never ends.
+        # Only requests that need the model are answered by that loop.
         llama.complete([0], 1)
         yield llama
     finally:
-        del server  # the last reference: it stops its threads and closes its port
+        del server  # the last reference: the server stops its threads and closes its port
 
 
 def _parameters(path: Path, context: int) -> Any:  # Any: the package has no types
-    """Everything in fp32 on the CPU, as in `alm`: by default llama.cpp keeps keys and values in fp16."""
+    """Build parameters with everything in fp32 on the CPU, as in `alm`: llama.cpp's cache is fp16 by default."""
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
@@ -126,5 +126,5 @@ def _parameters(path: Path, context: int) -> Any:  # Any: the package has no typ
 
 
 def tool() -> str:
-    """llama.cpp as it is called in a comparison."""
+    """Return the name and version of llama.cpp for a comparison."""
     return f"llama.cpp in {PACKAGE} {version(PACKAGE)}"

@@ -1,4 +1,4 @@
-"""What `transformers` makes of an exported folder, beside this alm. B rows, T tokens, V vocabulary."""
+"""Comparison of an exported folder in `transformers` with this alm. B rows, T tokens, V vocabulary."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ from alm.export.source import Source
 from alm.export.weights import narrowed
 from alm.model.transformer import Transformer
 
-LEAST_VERSION = 5  # what this was seen to work with
+LEAST_VERSION = 5  # the oldest version this was tested with
 
 
 def compare(source: Source, folder: Path, *, dtype: str, unsaid: Sequence[int] | None = None) -> list[Comparison]:
-    """All that can be asked. Both sides hold the numbers that were written, in fp32: rounding is told by itself.
+    """Make all comparisons. Both sides hold the written numbers, in fp32: the cost of rounding is reported separately.
 
-    `unsaid` are ids that greedy text is to do without, in place of all that the folder says of generation;
-    with None that counts.
-    Raises `UnusableToolError` without `transformers`, and `ArtifactError` when it cannot load the folder.
+    `unsaid` are ids that greedy text must not contain, and replaces the folder's generation settings; None keeps those.
+    Raises `UnusableToolError` without `transformers`, and `ArtifactError` if it cannot load the folder.
     """
     transformers = _library()
     network = source.network
@@ -56,11 +55,11 @@ def _library() -> Any:  # Any: most of it has no types
 
 
 def _loaded(transformers: Any, folder: Path) -> tuple[Any, Any]:
-    """The tokenizer and the model in `folder`; `ArtifactError` when the library does not take them."""
+    """Load the tokenizer and the model in `folder`; `ArtifactError` if the library refuses them."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    # Its classes check what they read in many ways, and have no error of their own.
+    # The library's classes check their input in many ways, without an error class of their own.
     plain = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError, RuntimeError)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -69,14 +68,14 @@ def _loaded(transformers: Any, folder: Path) -> tuple[Any, Any]:
         fault = shown.reason(error)[:300]
         raise ArtifactError(
             f"`transformers` {transformers.__version__} cannot load `{folder}`: {type(error).__name__}: {fault}",
-            hint="add `--no-compare` to do without it",
+            hint="add `--no-compare` to skip the comparison",
         ) from error
     return tokenizer, model.eval()
 
 
 @contextlib.contextmanager
 def quiet(logging: Any) -> Iterator[None]:
-    """Without the library's bars and lines, which would stand among ours."""
+    """Silence the library's progress bars and messages, which would mix with ours."""
     level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

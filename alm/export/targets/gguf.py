@@ -1,4 +1,4 @@
-"""Kind `gguf`: one file that llama.cpp and what is built on it read."""
+"""Kind `gguf`: one file for llama.cpp and programs built on it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOOL = "xllamacpp"
 
 
 class Config(TargetConfig):
-    """How numbers are written."""
+    """Settings of the kind: the type of the written numbers."""
 
     kind: Literal["gguf"] = Field("gguf", description="One file for llama.cpp.")
     dtype: Literal["f32", "f16", "q8_0"] = Field(
@@ -33,23 +33,23 @@ class Config(TargetConfig):
 
 
 def refusals(config: Config, source: Source) -> list[str]:
-    """What llama.cpp's Llama, its tokenizers, or `dtype` cannot hold."""
+    """List what llama.cpp's Llama, its tokenizers, or `dtype` cannot hold."""
     from alm.export.targets import _gguf_model, _gguf_tokenizer
     from alm.export.weights import too_large
 
     found = [*llama.refusals(source.model), *llama.vocabulary_refusals(source.model, source.tokenizer)]
     found += [*_gguf_model.refusals(source.model), *_gguf_tokenizer.refusals(source.tokenizer)]
-    # Scales of q8_0 are f16, too, and what has no whole blocks is f16.
+    # The scales of q8_0 are f16 too, and so are rows that do not divide into blocks.
     return found if config.dtype == "f32" else found + too_large(source.weights, "fp16")
 
 
 def file_name(config: Config, source: Source) -> str:
-    """What the file is called: such files leave their folders."""
+    """Return a file name that says what it holds: such files leave their folders."""
     return f"{source.name}-{config.dtype}.gguf"
 
 
 def write(config: Config, source: Source, folder: Path) -> None:
-    """The file, on the disk."""
+    """Write the file to the disk."""
     import gguf
 
     from alm.export.targets import _gguf_model as model
@@ -71,7 +71,7 @@ def write(config: Config, source: Source, folder: Path) -> None:
 
 
 def _add_origin(writer: gguf.GGUFWriter, config: Config, source: Source) -> None:
-    """What the model is, and where it comes from: the file may travel without its folder."""
+    """Write what the model is and where it comes from: the file may travel without its folder."""
     import gguf
 
     kinds = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}
@@ -87,7 +87,7 @@ def _add_origin(writer: gguf.GGUFWriter, config: Config, source: Source) -> None
 
 
 def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
-    """What llama.cpp makes of the file; `UnusableToolError` where its package is not there or cannot be loaded."""
+    """Compare the file in llama.cpp; `UnusableToolError` if its package is missing or cannot be loaded."""
     peers.load(TOOL)
     from alm.export.targets._gguf_compare import comparisons
 
@@ -95,7 +95,7 @@ def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
 
 
 def usage(config: Config, source: Source, name: str) -> str:
-    """How a person runs the file."""
+    """Explain how to run the file, in Markdown."""
     path = f"{name}/{file_name(config, source)}"
     model = f"-hf {shown.word(name)}" if config.repo else f"-m {shown.word(path)}"
     command = f'llama-completion {model} -no-cnv --temp 0.8 --top-k 40 -p "Once upon a time"'

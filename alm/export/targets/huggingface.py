@@ -1,4 +1,4 @@
-"""Kind `huggingface`: a folder that `transformers` loads, as a Llama, or a Qwen3 with `qk_norm`."""
+"""Kind `huggingface`: a folder that `transformers` loads, as a Llama, or with `qk_norm` as a Qwen3."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ WEIGHTS_NAME = "model.safetensors"
 
 
 class Config(TargetConfig):
-    """How numbers are written."""
+    """Settings of the kind: the type of the written numbers."""
 
-    kind: Literal["huggingface"] = Field("huggingface", description="A folder for transformers, vLLM and their like.")
+    kind: Literal["huggingface"] = Field("huggingface", description="A folder for transformers, vLLM and others.")
     dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="Type of the numbers in the file.")
 
 
 def refusals(config: Config, source: Source) -> list[str]:
-    """What neither a Llama nor a Qwen3 has, and what `dtype` cannot hold."""
+    """List what neither a Llama nor a Qwen3 has, and what `dtype` cannot hold."""
     from alm.export.weights import too_large
 
     found = [*llama.refusals(source.model), *llama.vocabulary_refusals(source.model, source.tokenizer)]
@@ -41,7 +41,7 @@ def refusals(config: Config, source: Source) -> list[str]:
 
 
 def write(config: Config, source: Source, folder: Path) -> None:
-    """Configuration, weights, and the tokenizer with what `transformers` wants to know of it."""
+    """Write the configuration, the weights, and the tokenizer with its settings for `transformers`."""
     from alm.export.weights import narrowed, write_tensors
 
     tokenizer = source.tokenizer
@@ -60,7 +60,7 @@ def has_turns(tokenizer: Tokenizer) -> bool:
 
 
 def _generation(source: Source) -> dict[str, Any]:  # Any: JSON
-    """`generate` without arguments does what `alm sample` does without any."""
+    """Build settings with which `generate` does what `alm sample` does by default."""
     chosen, known = SamplingConfig(), source.tokenizer.vocab_size
     spare = list(range(known, source.model.known_vocab_size))
     return {
@@ -68,7 +68,7 @@ def _generation(source: Source) -> dict[str, Any]:  # Any: JSON
         "do_sample": True,
         "temperature": chosen.temperature,
         "top_k": chosen.top_k,
-        # Ids of the model that the tokenizer has no text for.
+        # Ids of the model for which the tokenizer has no text.
         **({"suppress_tokens": spare} if spare else {}),
     }
 
@@ -87,14 +87,14 @@ def _tokenizer(tokenizer: Tokenizer, context: int) -> dict[str, Any]:  # Any: JS
 
 
 def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
-    """What `transformers` makes of the folder: ids, logits, greedy text, bits per byte."""
+    """Compare the folder in `transformers`: ids, logits, greedy text, bits per byte."""
     from alm.export.targets import _transformers
 
     return _transformers.compare(source, folder, dtype=config.dtype)
 
 
 def usage(config: Config, source: Source, name: str) -> str:
-    """How the folder is loaded."""
+    """Explain how to load the folder, in Markdown."""
     quoted = shown.as_json(name)
     program = f"""from transformers import AutoModelForCausalLM, AutoTokenizer
 

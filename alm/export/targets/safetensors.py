@@ -20,21 +20,21 @@ WEIGHTS_NAME, CONFIG_NAME, TOKENIZER_NAME = "model.safetensors", "config.yaml", 
 
 
 class Config(TargetConfig):
-    """How numbers are written."""
+    """Settings of the kind: the type of the written numbers."""
 
-    kind: Literal["safetensors"] = Field("safetensors", description="The bare weights, for programs of your own.")
+    kind: Literal["safetensors"] = Field("safetensors", description="The bare weights, for your own programs.")
     dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="Type of the numbers in the file.")
 
 
 def refusals(config: Config, source: Source) -> list[str]:
-    """Only what `dtype` cannot hold."""
+    """List what `dtype` cannot hold: any model can be written."""
     from alm.export.weights import too_large
 
     return too_large(source.weights, config.dtype)
 
 
 def write(config: Config, source: Source, folder: Path) -> None:
-    """`model.safetensors`, the model's `config.yaml` and `tokenizer.json`."""
+    """Write `model.safetensors`, the model's `config.yaml` and `tokenizer.json`."""
     from alm.export.weights import narrowed, write_tensors
 
     write_tensors(folder / WEIGHTS_NAME, narrowed(source.weights, config.dtype))
@@ -43,7 +43,7 @@ def write(config: Config, source: Source, folder: Path) -> None:
 
 
 def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
-    """The file read back by the library."""
+    """Read the file back with the library and compare the tensors."""
     import safetensors
 
     from alm.export.weights import narrowed, read_tensors
@@ -63,7 +63,7 @@ def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
 
 
 def usage(config: Config, source: Source, name: str) -> str:
-    """How the file is read."""
+    """Explain how to read the file, in Markdown."""
     path = shown.as_json(f"{name}/{WEIGHTS_NAME}")
     fetched = f"hf_hub_download({shown.as_json(name)}, {shown.as_json(WEIGHTS_NAME)})" if config.repo else path
     needed = "from huggingface_hub import hf_hub_download\n" if config.repo else ""
