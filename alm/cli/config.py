@@ -24,12 +24,14 @@ def group() -> None:
 def show(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Files or presets, as `pico train`; nothing lists the presets.", show_default=False),
+        typer.Argument(
+            help="Files or presets, such as `pico train`; without any, list the presets.", show_default=False
+        ),
     ] = None,
     set_: options.Set = None,
     json: options.Json = False,
 ) -> None:
-    """Print the configuration that files or presets make together, with every default filled in."""
+    """Print the combined configuration of files or presets, with every default filled in."""
     from alm.config import presets
     from alm.config.load import write_yaml
 
@@ -40,29 +42,29 @@ def show(
     values = _load(names, set_ or []).model_dump(mode="json")
     if json:
         ui.show_result(values, [], as_json=True)
-    else:  # to be kept in a file: YAML has escapes of its own
+    else:  # exact, to be saved to a file: YAML has its own escapes
         ui.write_exact(write_yaml(values))
 
 
 @app.command()
 def check(
-    names: Annotated[list[str], typer.Argument(help="Files or presets that are used together.")],
+    names: Annotated[list[str], typer.Argument(help="Files or presets to combine.")],
     set_: options.Set = None,
 ) -> None:
-    """Say whether configurations are right, and every problem if they are not."""
+    """Check configurations, and list every problem."""
     _load(names, set_ or [])
-    ui.write(f"right: {' '.join(names)}")
+    ui.write(f"valid: {' '.join(names)}")
 
 
 @app.command()
 def copy(
     name: Annotated[str, typer.Argument(help="The preset to copy.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where to.  [default: configs/NAME.yaml]", show_default=False)
+        Path | None, typer.Option("--out", help="File to write.  [default: configs/NAME.yaml]", show_default=False)
     ] = None,
     force: options.Force = False,
 ) -> None:
-    """Copy a preset to a file of your own to edit."""
+    """Copy a preset to a file that you can edit."""
     from alm.config import presets
     from alm.errors import ConfigError, shell
     from alm.files import write_bytes
@@ -71,7 +73,7 @@ def copy(
     target = out or Path("configs") / f"{source.stem}.yaml"
     if target.exists() and not force:
         hint = f"run `{shell('alm', 'config', 'copy', name, '--out', 'other.yaml')}`, or add --force"
-        raise ConfigError(f"`{target}` exists", hint=hint)
+        raise ConfigError(f"`{target}` already exists", hint=hint)
     write_bytes(target, source.read_bytes())
     ui.write(str(target))
 

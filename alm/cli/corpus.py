@@ -28,29 +28,29 @@ def prepare(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Files and folders to read instead of a corpus file; - is standard input.", show_default=False
+            help="Files and folders to read instead of a corpus file; - reads standard input.", show_default=False
         ),
     ] = None,
-    src: Annotated[str, typer.Option("--src", help="Corpus file: a path, or the name of a preset.")] = "corpus",
+    src: Annotated[str, typer.Option("--src", help="Corpus file: a path or the name of a preset.")] = "corpus",
     out: options.Out = Path("data/clean"),
-    only: Annotated[list[str] | None, typer.Option("--only", help="Prepare this source alone; repeatable.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most documents of each source.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Prepare only this source; repeatable.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Maximum number of documents per source.")] = None,
     form: Annotated[
         str | None,
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="How clean text is written: txt (with document lines beside it), jsonl.zst or parquet.",
+            help="Format of clean text: txt (with document lines beside it), jsonl.zst or parquet.",
         ),
     ] = None,
     workers: options.Workers = "auto",
     engine: options.Engine = "auto",
     ray_address: options.RayAddress = None,
     num_shards: Annotated[
-        int | None, typer.Option("--num-shards", min=1, help="Divide the units among so many jobs (Slurm arrays).")
+        int | None, typer.Option("--num-shards", min=1, help="Split the work among this many jobs (Slurm arrays).")
     ] = None,
     shard_index: Annotated[
-        int | None, typer.Option("--shard-index", min=0, help="Which of these jobs this is, from 0.")
+        int | None, typer.Option("--shard-index", min=0, help="Index of this job among them, from 0.")
     ] = None,
     force: options.Force = False,
     set_: options.Set = None,
@@ -59,7 +59,7 @@ def prepare(
     verbose: options.Verbose = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Read text from files, folders, standard input, Hugging Face or the built-in tales, and write it clean."""
+    """Clean text from files, folders, standard input, Hugging Face or the built-in tales."""
     from alm.config import presets
     from alm.config.load import Part, load
     from alm.corpus.config import CorpusConfig, values_for_paths
@@ -104,7 +104,7 @@ def _share(count: int | None, index: int | None) -> tuple[int, int] | None:
         return None
     if count is None or index is None or index >= count:
         raise ConfigError(
-            "`--num-shards` and `--shard-index` go together, and the index is below the number",
+            "`--num-shards` and `--shard-index` must be used together, and the index must be below the number",
             hint="use `--num-shards 4 --shard-index 0` to 3",
         )
     return index, count
@@ -143,7 +143,7 @@ def _plan_line(plan: dict[str, object]) -> str:
 
 
 def _summary(found: Sequence[SourceMetadata]) -> list[str]:
-    """A line for each source, and what was dropped most."""
+    """A line for each source, with the most frequent reasons to drop documents."""
     rows = [("source", "documents", "kept", "clean text", "held out", "dropped")]
     for source in found:
         documents = source.documents

@@ -13,26 +13,28 @@ from alm.cli import options, ui
 if TYPE_CHECKING:
     from alm.data.show import Row
 
-app = typer.Typer(help="Look at what a run is trained on.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Inspect the training data of a run.", no_args_is_help=True, rich_markup_mode=None)
 DEFAULT_RUN = Path("runs/pico-pretrain")
 
 
 @app.callback()
 def root() -> None:
-    """Look at what a run is trained on."""
+    """Inspect the training data of a run."""
 
 
 @app.command(epilog="Example:  alm data show --run runs/pico-pretrain --step 1234")
 def show(
-    step: Annotated[int, typer.Option("--step", help="The step, as metrics.jsonl and the screen count it.")] = 1,
+    step: Annotated[int, typer.Option("--step", help="Number of the step, as in metrics.jsonl and on the screen.")] = 1,
     run: Annotated[Path, typer.Option("--run", help="The run's folder.")] = DEFAULT_RUN,
     data: Annotated[
-        Path | None, typer.Option("--data", help="Packed data; absent takes the run's own.", show_default=False)
+        Path | None, typer.Option("--data", help="Packed data.  [default: the run's own]", show_default=False)
     ] = None,
-    characters: Annotated[int, typer.Option("--characters", min=1, help="Most characters shown of a document.")] = 300,
+    characters: Annotated[
+        int, typer.Option("--characters", min=1, help="Maximum characters to show of a document.")
+    ] = 300,
     json: options.Json = False,
 ) -> None:
-    """Print the documents of one batch of a run, past or to come: where a loss spike is looked into."""
+    """Print the documents of one batch of a run, past or future; useful to examine a loss spike."""
     import os
 
     from alm.config.load import Part, load
@@ -45,10 +47,10 @@ def show(
     from alm.training.loop import planned
 
     if not runs.exists(run):
-        raise ConfigError(f"`{run}` holds no run", hint="name the folder of a run with `--run`")
+        raise ConfigError(f"`{run}` does not contain a run", hint="name the folder of a run with `--run`")
     config = load(RunConfig, [Part(run / runs.CONFIG_NAME)])
     if not 1 <= step <= config.training.max_steps:
-        raise ConfigError(f"the run has no step {step}: they go from 1 to {config.training.max_steps:,}")
+        raise ConfigError(f"the run has no step {step}: its steps are 1 to {config.training.max_steps:,}")
     folder = data or Path(os.path.normpath(run / runs.read_metadata(run).data))
     packed = open_packed(folder, is_hashed=True)
     stream = packed.split(TRAIN)

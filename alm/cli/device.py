@@ -16,7 +16,7 @@ def device(
     wanted: Annotated[str, typer.Option("--device", help="auto, cuda, cuda:N, mps or cpu.")] = "auto",
     json: options.Json = False,
 ) -> None:
-    """Say which devices PyTorch sees, which one `auto` takes, at which precision, and why."""
+    """List the devices PyTorch sees, and show which device and precision `auto` chooses, and why."""
     import torch
 
     from alm import device as devices

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 
 _MARK_CHARACTERS, _NAME_CHARACTERS, _WORD_CHARACTERS = 8, 25, 8
-# What is found stands below its name where a terminal is so narrow that less is left beside it.
+# On a terminal too narrow to leave this many characters beside a name, the result goes below it.
 _LEAST_ROOM = 24
 
 
@@ -27,19 +27,19 @@ def doctor(
     device: options.Device = "auto",
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="Packed data whose reading is timed; absent makes some up.", show_default=False),
+        typer.Option("--data", help="Packed data to time reading from.  [default: generated data]", show_default=False),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="A folder on the disk that checkpoints shall go to.")] = Path(),
+    out: Annotated[Path, typer.Option("--out", help="A folder on the disk for checkpoints.")] = Path(),
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Examine this machine and device in under a minute: does everything that alm relies on hold here?"""
+    """Check in under a minute that this machine and device work as alm expects."""
     from alm.doctor.examine import chosen, examine
     from alm.errors import AlmError
 
     choice = chosen(device)
-    # No live display: the lines of the checks would run through it.
+    # No live display: it would mix with the lines of the checks.
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
         found = list(_shown(examine(choice, out=out, data=data, on_event=on_event), silent=json))
     failed = [check for check in found if check.outcome == "failed"]
@@ -53,7 +53,7 @@ def doctor(
 
 
 def _shown(checks: Iterator[Check], *, silent: bool) -> Iterator[Check]:
-    """The checks, each written as it comes."""
+    """Yield the checks, and print each as it completes."""
     for check in checks:
         if not silent:
             for line in lines(check, width=_width()):
@@ -62,14 +62,14 @@ def _shown(checks: Iterator[Check], *, silent: bool) -> Iterator[Check]:
 
 
 def _width() -> int | None:
-    """Characters in a line of the terminal; None where lines may be as long as they want."""
+    """Width of the terminal in characters; None if stdout is not a terminal: lines are not wrapped then."""
     import shutil
 
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def lines(check: Check, *, width: int | None) -> list[str]:
-    """A check as lines of at most `width` characters, but for the cure, which is there to be copied."""
+    """A check as lines of at most `width` characters; the cure is not wrapped, so that it can be copied."""
     mark = "note" if check.is_note else check.outcome.upper() if check.outcome == "failed" else check.outcome
     found = _wrapped(f"{mark:<{_MARK_CHARACTERS}}{check.name:<{_NAME_CHARACTERS}}", check.measured, width)
     if check.cause is None:

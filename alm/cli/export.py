@@ -27,12 +27,12 @@ Dtype = Annotated[
     str | None,
     typer.Option(
         "--dtype",
-        help="Type of the numbers: fp32, fp16 or bf16; f32, f16 or q8_0 for gguf.  [default: all 32 bits]",
+        help="Data type of the weights: fp32, fp16 or bf16; f32, f16 or q8_0 for gguf.  [default: 32-bit floats]",
         show_default=False,
     ),
 ]
 NoCompare = Annotated[
-    bool, typer.Option("--no-compare", help="Do not load the files with the other tool to compare them.")
+    bool, typer.Option("--no-compare", help="Skip the comparison, which loads the files with the other tool.")
 ]
 
 
@@ -44,7 +44,7 @@ def export(
         Path | None,
         typer.Option(
             "--out",
-            help="The folder of the export.  [default: exports/RUN-KIND, and -DTYPE where one is given]",
+            help="Folder of the export.  [default: exports/RUN-KIND, with -DTYPE if --dtype is given]",
             show_default=False,
         ),
     ] = None,
@@ -57,7 +57,7 @@ def export(
     verbose: options.Verbose = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Write a trained model as files of another tool, and compare what that tool makes of them."""
+    """Write a trained model as files of another tool, and compare the outputs of that tool with alm's."""
     from alm.export import run as stage
     from alm.export.source import load_source
     from alm.generation.load import newest_checkpoint
@@ -84,7 +84,7 @@ def export(
 
 
 def load_config(to: str, dtype: str | None, overrides: list[str]) -> TargetConfig:
-    """What the flags say of the kind; `ConfigError` when there is none of that name."""
+    """Load the target's configuration from the flags; `ConfigError` for an unknown kind."""
     from alm import kinds
     from alm.config.base import did_you_mean
     from alm.config.load import load
@@ -92,7 +92,7 @@ def load_config(to: str, dtype: str | None, overrides: list[str]) -> TargetConfi
 
     known = kinds.names("alm.export.targets")
     if to not in known:
-        raise ConfigError(f"no export is named `{to}`{did_you_mean(to, known)} (there are: {', '.join(known)})")
+        raise ConfigError(f"unknown export kind `{to}`{did_you_mean(to, known)} (there are: {', '.join(known)})")
     schema: type[TargetConfig] = kinds.load("alm.export.targets", to).Config
     base = {"kind": to} | ({} if dtype is None else {"dtype": dtype})
     return load(schema, [], base=base, overrides=overrides)

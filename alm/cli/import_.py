@@ -15,16 +15,18 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command("import", epilog="Example:  alm import --from huggingface my-model --out runs/my-model")
 def import_(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The folder with config.json and model.safetensors.")],
-    from_: Annotated[str, typer.Option("--from", metavar="KIND", help="huggingface: a Llama or a Qwen3.")] = (
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder with config.json and model.safetensors.")],
+    from_: Annotated[str, typer.Option("--from", metavar="KIND", help="huggingface: a Llama or Qwen3 model.")] = (
         "huggingface"
     ),
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The folder of the checkpoint.  [default: runs/PATH's name]", show_default=False),
+        typer.Option(
+            "--out", help="Folder of the checkpoint.  [default: runs/NAME, with the name of PATH]", show_default=False
+        ),
     ] = None,
     no_compare: Annotated[
-        bool, typer.Option("--no-compare", help="Do not load the folder with transformers to compare it.")
+        bool, typer.Option("--no-compare", help="Skip the comparison, which loads the folder with transformers.")
     ] = False,
     force: options.Force = False,
     json: options.Json = False,
@@ -32,16 +34,16 @@ def import_(
     verbose: options.Verbose = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Make a checkpoint of a model of another tool, to sample from and to go on training (alm pretrain --init).
+    """Convert a model of another tool to a checkpoint, to sample from or to train further (alm pretrain --init).
 
-    Only tokenizers that alm can follow are read: BPE of bytes with the split of qwen2, cl100k or gpt2, and its own.
+    Supported tokenizers: byte-level BPE with the split of qwen2, cl100k or gpt2, and alm's own.
     """
     from alm.errors import ConfigError
     from alm.export import importing as stage
     from alm.export.placing import line
 
     if from_ != "huggingface":
-        raise ConfigError(f"nothing can be imported from `{from_}` (there is: huggingface)")
+        raise ConfigError(f"cannot import from `{from_}` (there is: huggingface)")
     folder = out or Path("runs") / path.resolve().name
     redo = shlex.join(["alm", "import", "--from", from_, str(path), "--out", str(folder)])
     if dry_run:

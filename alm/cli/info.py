@@ -19,11 +19,11 @@ def info(
     ],
     json: options.Json = False,
 ) -> None:
-    """Say what an artifact is, what it was made from, and whether it is whole (every hash is checked)."""
+    """Show what an artifact is and what it was made from, and check its hashes."""
     from alm.cli.inspect import inspect
     from alm.errors import ArtifactError
 
     found = inspect(path)
     ui.show_result(found.values(), [f"{found.what}  {path}", *(f"  {x}" for x in ui.table(found.rows))], as_json=json)
     if found.faults:
-        raise ArtifactError(f"`{path}` is not whole:\n  " + "\n  ".join(found.faults), hint=found.mend)
+        raise ArtifactError(f"`{path}` is damaged or incomplete:\n  " + "\n  ".join(found.faults), hint=found.mend)

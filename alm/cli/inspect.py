@@ -1,4 +1,4 @@
-"""What `alm info` says of a path: its kind, the facts of its metadata, and what is wrong with its files."""
+"""Inspection for `alm info`: the kind of an artifact, facts from its metadata, and faults in its files."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from alm.tokenizers.file import metadata_path
 
 Rows = list[tuple[str, str]]
 _HEAD_BYTES = 4096
-# Metadata of alm begins with its format; to parse all of it for that would take as long as to read it.
+# Metadata of alm begins with its format; parsing all of it only for that would take as long as reading it.
 _BEGINS = re.compile(rb'\s*\{\s*"format"\s*:\s*"([^"\\]*)"')
 
 
 @dataclass(frozen=True)
 class Found:
-    """An artifact: facts to read, faults if it is not whole, and the command that makes it anew."""
+    """An artifact: facts to show, faults in its files, and the command that makes it again."""
 
     what: str
     rows: Rows
@@ -46,20 +46,20 @@ class Found:
     metadata: list[Any]  # Any: JSON
 
     def values(self) -> dict[str, Any]:  # Any: JSON
-        """As JSON."""
+        """The fields as JSON values."""
         whole = not self.faults
         return {"what": self.what, "metadata": self.metadata, "faults": self.faults, "whole": whole}
 
 
 def inspect(path: Path) -> Found:
-    """The artifact at `path`; `ArtifactError` when it is none."""
+    """Inspect the artifact at `path`; `ArtifactError` if it is not one."""
     if not path.exists():
         raise ArtifactError(f"`{path}` does not exist", hint=f"run `ls {quoted(path.parent)}` to see what is there")
     for applies, look in _LOOKS:
         if applies(path):
             return look(path)
     raise ArtifactError(
-        f"`{path}` is no artifact of alm",
+        f"`{path}` is not an artifact of alm",
         hint="name a clean corpus, a tokenizer, packed data, a run, a checkpoint or an export",
     )
 
@@ -150,7 +150,7 @@ def _run(path: Path) -> Found:
     ]
     if metadata.initial_weights is not None:
         initial = metadata.initial_weights
-        rows.append(("begun from", f"{initial.path}, {initial.sha256[: artifacts.SHORT_HASH]}"))
+        rows.append(("started from", f"{initial.path}, {initial.sha256[: artifacts.SHORT_HASH]}"))
     if metadata.result is not None:
         rows.append(("finished", f"{metadata.result.step:,} steps, {metadata.result.training_tokens:,} tokens"))
         if metadata.result.bits_per_byte is not None:
@@ -162,7 +162,7 @@ def _run(path: Path) -> Found:
     links = [path / name for name in LINK_NAMES if (path / name).is_file()]
     for checkpoint in [*checkpoints, *links]:
         faults += _faults_of(checkpoint)
-    mend = f"run `alm pretrain --resume auto --out {quoted(path)}`: it uses the newest whole one"
+    mend = f"run `alm pretrain --resume auto --out {quoted(path)}`: it uses the newest complete checkpoint"
     return Found("run", rows, faults, mend, [metadata.model_dump(mode="json")])
 
 
@@ -231,7 +231,7 @@ def _import(path: Path) -> Found:
         *_inputs(metadata.inputs),
     ]
     faults = artifacts.damaged(path, metadata.payload())
-    # Joined as text: it never begins with a dash then, which would be an option.
+    # Joined as text, so that it never begins with a dash, which would make it an option.
     configs = [file.path for file in metadata.inputs if Path(file.path).name == "config.json"]
     folders = [os.path.join(path, os.path.dirname(name)) for name in configs]  # noqa: PTH118, PTH120
     mend = _redo(metadata, ("alm", "import"), path, shell("alm", "import", *(folders or ["MODEL"])[:1], "--out", path))
@@ -252,7 +252,7 @@ def _is_clean_metadata(path: Path) -> bool:
 
 
 def _is(path: Path, artifact: str) -> bool:
-    """Whether the file is metadata of that format: a source may be named `run`."""
+    """Whether the file is metadata of format `artifact`. Its name is not enough: a source may be named `run`."""
     if not path.is_file():
         return False
     try:
@@ -262,7 +262,7 @@ def _is(path: Path, artifact: str) -> bool:
             return begins[1] == artifact.encode()
         found = read_json(path)
     except AlmError:
-        return True  # damaged: reading it as metadata will say so
+        return True  # damaged: reading it as metadata reports that
     return not isinstance(found, dict) or found.get("format") == artifact
 
 

@@ -1,4 +1,4 @@
-"""`alm sample -i`: one line after the other is continued, with settings that can be changed in between."""
+"""`alm sample -i`: continues one line after another, with settings that can be changed in between."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from alm.generation.load import LoadedModel
 from alm.generation.sampling import SamplingConfig
 
 _HELP = """\
-A line is continued; an empty one begins a new document. Ctrl-C ends a text.
-/again             continue the line before once more, with the next seed
+Type a line to continue it, or an empty line to begin a new document. Ctrl-C ends a text.
+/again             continue the last line again, with the next seed
 /set KEY=VALUE     change a setting: /set temperature=0.5
-/show              the settings
-/help              this
-/quit              the end"""
+/show              show the settings
+/help              show this help
+/quit              quit"""
 
 
 def converse(loaded: LoadedModel, sampling: SamplingConfig, *, quiet: bool, on_event: Listener) -> None:
-    """Continue lines of stdin until it ends. Each text has the next seed."""
+    """Continue each line of stdin until it ends. Each text uses the next seed."""
     if not quiet and sys.stdin.isatty():
         ui.talk(_HELP)
     prompt = ""
@@ -38,7 +38,7 @@ def converse(loaded: LoadedModel, sampling: SamplingConfig, *, quiet: bool, on_e
             elif line.startswith("/set "):
                 sampling = _changed(sampling, line.removeprefix("/set "))
             elif line.startswith("/") and line != "/again":
-                raise InputError(f"`{line.split()[0]}` is no command here", hint="type `/help`")
+                raise InputError(f"unknown command `{line.split()[0]}`", hint="type `/help`")
             else:
                 prompt = prompt if line == "/again" else line
                 _continue(loaded, prompt, sampling, quiet=quiet, on_event=on_event)
@@ -46,12 +46,12 @@ def converse(loaded: LoadedModel, sampling: SamplingConfig, *, quiet: bool, on_e
 
 
 def _lines() -> Iterator[str]:
-    """Lines of stdin, asked for where somebody types them."""
+    """Yield lines of stdin, with a prompt on a terminal."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         for line in sys.stdin:
             yield line.rstrip("\r\n")
         return
-    with contextlib.suppress(ImportError):  # Windows edits lines by itself
+    with contextlib.suppress(ImportError):  # the Windows console has its own line editing
         import readline  # noqa: F401
     while True:
         try:
@@ -63,7 +63,7 @@ def _lines() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
-    """A mistake is told, and costs no more than its line."""
+    """Report an error and continue with the next line."""
     try:
         yield
     except AlmError as error:

@@ -39,7 +39,7 @@ from alm.version import __version__
 app = typer.Typer(
     name="alm",
     help="Small language models from scratch: from raw text to your own model in one command line.",
-    epilog="New here? Run `alm quickstart`. With text of your own: "
+    epilog="New here? Run `alm quickstart`. With your own text: "
     "alm corpus prepare my-texts/ && alm tokenizer train && alm pack && alm pretrain && alm sample",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -68,7 +68,7 @@ for _module, _name in (
 ):
     app.add_typer(_module.app, name=_name)
 
-# Those that keep what they have finished, for the same command to go on from. The others begin again.
+# Commands that keep finished work, so that the same command continues from it. The others start over.
 _GOES_ON = frozenset({"quickstart", "corpus", "pack", "pretrain"})
 
 
@@ -88,7 +88,7 @@ def root(
 
 
 def with_bare_resume(arguments: Sequence[str]) -> list[str]:
-    """`--resume` as the last word or before another option means `--resume auto`."""
+    """Expand `--resume` as the last word, or before another option, to `--resume auto`."""
     words: list[str] = []
     for word, following in pairwise([*arguments, "-"]):
         words.append(word)
@@ -114,7 +114,7 @@ def _run(arguments: Sequence[str] | None) -> None:
         raise SystemExit(error.exit_code) from None
     except OSError as error:
         if isinstance(error, BrokenPipeError):
-            # The reader of our output is gone; without this Python complains once more while it closes stdout.
+            # The reader of stdout is gone; without this, Python reports another error when it closes stdout.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(EXIT_FAILURE) from None
         from alm.files import system_error
@@ -122,11 +122,11 @@ def _run(arguments: Sequence[str] | None) -> None:
         ui.show_error(system_error(error))
         raise SystemExit(EXIT_FAILURE) from None
     except SystemExit as ending:
-        if ending.code == EXIT_INTERRUPTED:  # Typer makes this of Ctrl-C, and says nothing
+        if ending.code == EXIT_INTERRUPTED:  # Typer turns Ctrl-C into this exit code, without a message
             goes_on = bool(words) and words[0] in _GOES_ON
-            kept = "; what was finished is kept, and the same command goes on from there" if goes_on else ""
+            kept = "; finished work is kept, and the same command continues from there" if goes_on else ""
             ui.talk(f"interrupted{kept}")
         raise
-    except Exception:  # noqa: BLE001 - the one place: whatever gets here is a bug, and says so
+    except Exception:  # noqa: BLE001 - the only catch-all: whatever gets here is a bug and is reported as one
         ui.show_bug()
         raise SystemExit(EXIT_BUG) from None

@@ -18,11 +18,9 @@ def pack(
     in_: Annotated[list[str] | None, typer.Option("--in", help="Clean text: a folder, files, globs.")] = None,
     more: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MORE", help="More of --in, as a shell expands it.", show_default=False),
+        typer.Argument(metavar="MORE", help="Further inputs, as from a shell glob.", show_default=False),
     ] = None,
-    tokenizer: Annotated[Path, typer.Option("--tokenizer", help="The tokenizer's file.")] = Path(
-        "artifacts/tokenizer.json"
-    ),
+    tokenizer: Annotated[Path, typer.Option("--tokenizer", help="Tokenizer file.")] = Path("artifacts/tokenizer.json"),
     out: options.Out = Path("data/packed"),
     seq_len: Annotated[int, typer.Option("--seq-len", help="Tokens predicted per sequence.")] = 512,
     shard_size: Annotated[int, typer.Option("--shard-size", help="Sequences per shard.")] = 2048,
@@ -36,7 +34,7 @@ def pack(
     ] = "auto",
     from_: Annotated[
         list[str] | None,
-        typer.Option("--from", help="Tokens of nanoGPT (.bin) or Megatron (.bin with .idx) instead of --in."),
+        typer.Option("--from", help="Token files of nanoGPT (.bin) or Megatron (.bin with .idx), instead of --in."),
     ] = None,
     val_fraction: Annotated[
         float,
@@ -55,13 +53,13 @@ def pack(
     verbose: options.Verbose = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Turn clean text into shards of token ids, every token counted."""
+    """Tokenize clean text into shards of token ids."""
     from alm.config.load import load
     from alm.errors import ConfigError
     from alm.packing.config import PackConfig
 
     if from_ and (in_ or more):
-        raise ConfigError("`--from` and `--in` exclude each other", hint="pack them into two folders")
+        raise ConfigError("`--from` and `--in` cannot be combined", hint="pack them into two folders")
     inputs = [] if from_ else [*(in_ or []), *(more or [])] or ["data/clean"]
     base = {
         "seq_len": seq_len,

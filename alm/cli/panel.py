@@ -1,4 +1,4 @@
-"""The panel of a training run: a bar, a few numbers, and the curve of the loss, at any width."""
+"""The panel of a training run: a progress bar, a few numbers and the loss curve, at any width."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from alm.events import Judged, Stepped, Validated
 _GAP = "   "
 _LEVELS = "▁▂▃▄▅▆▇█"
 _ASCII_LEVELS = "_.-~=+*#"
-# The first fall of a loss is so deep that all the rest would be flat: what is above this share of the curve is full.
+# The loss falls so far at first that the rest would look flat: values above this quantile get the full height.
 _FULL_FROM = 0.9
 
 
 class TrainingPanel:
-    """Draws what the last events said. Nothing is computed until it is drawn."""
+    """Draws the latest events. Nothing is computed until it is drawn."""
 
     def __init__(self) -> None:
         self._step: Stepped | None = None
@@ -79,10 +79,10 @@ class TrainingPanel:
         return row
 
     def _fact_lines(self, width: int) -> list[Text]:
-        """The facts in as many lines as they need: broken between facts, never within one."""
+        """The facts in as few lines as fit `width`, broken between facts and never within one."""
         facts = []
         for name, fact in self._facts().items():
-            # As wide as it has ever been: what follows does not jump.
+            # Padded to the greatest width so far, so that the facts after it do not jump.
             self._widths[name] = max(self._widths.get(name, 0), cell_len(fact))
             facts.append(fact.ljust(self._widths[name]))
         return [Text(line.rstrip(), no_wrap=True, overflow="ellipsis") for line in flowed(facts, width)]
@@ -119,7 +119,7 @@ def _use_of_machine(event: Stepped) -> dict[str, str]:
 
 
 class Curve:
-    """A series of any length in bounded memory: neighbours become their mean when there are too many."""
+    """A series of any length in bounded memory: neighbours are averaged when there are too many."""
 
     def __init__(self, *, most: int = 512) -> None:
         self._most = most
@@ -129,7 +129,7 @@ class Curve:
 
     @property
     def values(self) -> list[float]:
-        """Means of as many neighbours each, the last one perhaps of fewer."""
+        """Means of equally many neighbours each; the last one may have fewer."""
         return [*self._means, *([sum(self._open) / len(self._open)] if self._open else [])]
 
     def add(self, value: float) -> None:
@@ -143,7 +143,7 @@ class Curve:
 
 
 def sparkline(values: Sequence[float], width: int, levels: str = _LEVELS) -> str:
-    """`values` as at most `width` characters of `levels`, each the mean of its part."""
+    """Draw `values` as at most `width` characters of `levels`, each for the mean of its part."""
     count = max(1, min(width, len(values)))
     edges = [len(values) * number // count for number in range(count + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
@@ -153,7 +153,7 @@ def sparkline(values: Sequence[float], width: int, levels: str = _LEVELS) -> str
 
 
 def flowed(pieces: Iterable[str], width: int) -> list[str]:
-    """`pieces` with gaps between them, in lines of at most `width` cells as long as no piece is wider."""
+    """Join `pieces` with gaps into lines of at most `width` cells; a wider piece has its own line."""
     lines: list[str] = []
     for piece in pieces:
         if lines and cell_len(lines[-1]) + len(_GAP) + cell_len(piece.rstrip()) <= width:

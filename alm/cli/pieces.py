@@ -1,4 +1,4 @@
-"""Pieces of text with their borders visible: coloured in turn on a terminal, parted by `|` elsewhere."""
+"""Pieces of text with visible borders: alternating colours on a terminal, separated by `|` elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _VISIBLE = {"\n": "⏎\n", "\t": "→", "\r": "␍", "\u00a0": "⍽", "\u200b": 
 
 
 def show_pieces(pieces: Sequence[bytes]) -> None:
-    """Print `pieces`, the bytes of token after token, on stdout."""
+    """Print `pieces`, the bytes of consecutive tokens, on stdout."""
     seen = visible(pieces)
     if not sys.stdout.isatty() or "NO_COLOR" in os.environ:
         ui.write("|".join(seen))
@@ -31,7 +31,7 @@ def show_pieces(pieces: Sequence[bytes]) -> None:
 
 
 def visible(pieces: Iterable[bytes]) -> list[str]:
-    """What of each piece can be seen; bytes that are no whole character as <0xNN>."""
+    """The visible form of each piece; bytes that are not a complete character become <0xNN>."""
     found = []
     for piece in pieces:
         try:
@@ -43,7 +43,7 @@ def visible(pieces: Iterable[bytes]) -> list[str]:
 
 
 def _visible(character: str) -> str:
-    """What would do something to the terminal instead of being seen is a sign or its number."""
+    """The character, or a symbol or its number if it would control the terminal or be invisible."""
     if character in _VISIBLE:
         return _VISIBLE[character]
     if shown.line(character) == character:

@@ -1,4 +1,4 @@
-"""`alm plan`, and what `alm pretrain --dry-run` shows: the numbers of a run, and a verdict in plain words."""
+"""`alm plan`, also shown by `alm pretrain --dry-run`: the numbers of a run, and a verdict in words."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PARTS = {
     "gaps": "code, and gaps between blocks",
 }
 
-_NOT_PROPOSED = "the budget chooses the steps alone, for `--model pico`: without `--train` it chooses a model too"
+_NOT_PROPOSED = "the budget chooses only the steps, for `--model pico`; without `--train` it chooses a model too"
 
 
 @app.command(epilog="Example:  alm plan --model 10m --tokens 50M --budget 2h")
@@ -38,7 +38,7 @@ def plan(
         str | None,
         typer.Option(
             "--model",
-            help="Model file or preset; with --budget absent chooses one.  [default: pico]",
+            help="Model file or preset; without it, --budget chooses one.  [default: pico]",
             show_default=False,
         ),
     ] = None,
@@ -47,45 +47,49 @@ def plan(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="Packed data.  [default: data/packed, if it is there]", show_default=False),
+        typer.Option("--data", help="Packed data.  [default: data/packed, if it exists]", show_default=False),
     ] = None,
     seq_len: Annotated[
         int | None,
-        typer.Option("--seq-len", metavar="N", min=1, help="Tokens of a sequence, without packed data."),
+        typer.Option("--seq-len", metavar="N", min=1, help="Tokens per sequence, if no data is packed yet."),
     ] = None,
     tokens: Annotated[
         str | None,
         typer.Option(
-            "--tokens", metavar="N", help="Tokens of text there will be, without packed data: 800k, 20M, 1.5B."
+            "--tokens", metavar="N", help="Expected tokens of text, if no data is packed yet: 800k, 20M, 1.5B."
         ),
     ] = None,
     device: options.Device = "auto",
-    nproc: Annotated[int, typer.Option("--nproc", metavar="N", min=1, help="As of `alm pretrain`.")] = 1,
+    nproc: Annotated[
+        int, typer.Option("--nproc", metavar="N", min=1, help="Number of devices, as in `alm pretrain`.")
+    ] = 1,
     budget: options.Budget = None,
     watts: Annotated[
         float | None,
-        typer.Option("--watts", min=0, help="What the machine draws: adds the energy.", show_default=False),
+        typer.Option("--watts", min=0, help="Power draw of the machine, to estimate the energy.", show_default=False),
     ] = None,
     price_per_hour: Annotated[
         float | None,
-        typer.Option("--price-per-hour", min=0, help="What it costs: tells the price.", show_default=False),
+        typer.Option("--price-per-hour", min=0, help="Price of the machine, to estimate the cost.", show_default=False),
     ] = None,
     no_measure: Annotated[
-        bool, typer.Option("--no-measure", help="Only what can be counted: no steps are tried, no times are told.")
+        bool, typer.Option("--no-measure", help="Only calculate: run no steps and estimate no times.")
     ] = False,
     set_: options.Set = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Say whether a run fits, how long it takes and what the text allows, before anything is spent."""
+    """Estimate whether a run fits in memory, how long it takes and whether the text suffices."""
     started = time.monotonic()  # before the imports, which take seconds
     options.check_budget(budget, set_ or [])
     _check_measured(no_measure, watts=watts, price_per_hour=price_per_hour)
     seconds = None if budget is None else options.seconds(budget, flag="--budget")
     wanted, packed = _tokens(tokens), _data(data, seq_len, tokens)
     overrides = set_ or []
-    precision = _config(model, train, overrides).training.precision  # now: PyTorch takes seconds
+    precision = _config(
+        model, train, overrides
+    ).training.precision  # before importing PyTorch, which takes seconds: mistakes are reported at once
     from alm.training.plan import Cost
 
     found: Proposal | None = None
@@ -125,7 +129,7 @@ def show(
     overrides: list[str] | None = None,
     **arguments: Any,
 ) -> None:  # Any: as `alm.training.plan.plan` takes them
-    """Plan `config` and print what comes out."""
+    """Plan `config` and print the result."""
     from alm.training.plan import plan as make
 
     made = make(config, **arguments)
@@ -142,12 +146,12 @@ def show(
 
 
 def _check_measured(no_measure: bool, *, watts: float | None, price_per_hour: float | None) -> None:
-    """Energy and price come from a time that is measured."""
+    """Raise `ConfigError` for energy or price without measuring: both need a measured time."""
     from alm.errors import ConfigError
 
     named = [name for name, value in (("--watts", watts), ("--price-per-hour", price_per_hour)) if value is not None]
     if no_measure and named:
-        raise ConfigError(f"`{named[0]}` needs a time, which is measured", hint="leave out `--no-measure`")
+        raise ConfigError(f"`{named[0]}` needs a measured time", hint="leave out `--no-measure`")
 
 
 def _tokens(given: str | None) -> int | None:
@@ -158,23 +162,23 @@ def _tokens(given: str | None) -> int | None:
     parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgb]?)", given.lower().replace(",", "").replace("_", ""))
     number = round(float(parts[1]) * _SCALES[parts[2]]) if parts else 0
     if number < 1:
-        raise ConfigError(f"`--tokens {given}` is no number of tokens", hint="write it like `--tokens 20M`")
+        raise ConfigError(f"`--tokens {given}` is not a number of tokens", hint="write it like `--tokens 20M`")
     return number
 
 
 def _data(data: Path | None, seq_len: int | None, tokens: str | None) -> Path | None:
-    """The packed data that is planned with; None where the text is assumed."""
+    """The packed data to plan with; None if the text is assumed."""
     from alm.errors import ConfigError
     from alm.packing.shards import METADATA_NAME, open_packed
 
     assumed = [name for name, value in (("--seq-len", seq_len), ("--tokens", tokens)) if value is not None]
     if assumed and data is not None:
         raise ConfigError(
-            f"`{assumed[0]}` is for text that is not packed yet, and `{data}` says what it has",
+            f"`{assumed[0]}` is for text that is not packed yet, but `{data}` is packed data",
             hint=f"leave out one of `{assumed[0]}` and `--data`",
         )
     if data is not None:
-        open_packed(data)  # says what is wrong with it
+        open_packed(data)  # reports damaged or missing data
     if data is not None or assumed:
         return data
     return DEFAULT_DATA if (DEFAULT_DATA / METADATA_NAME).is_file() else None
@@ -207,14 +211,14 @@ def _proposed(
     from alm.training.proposing import proposed
 
     if not measure:
-        raise ConfigError("what is worth training in a time is measured", hint="leave out `--no-measure`")
+        raise ConfigError("`--budget` needs measured steps", hint="leave out `--no-measure`")
     return proposed(seconds, data=packed, seq_len=seq_len, tokens=tokens, device_name=device, precision=precision)
 
 
 def _commands(
     found: Proposal, packed: Path | None, budget: str | None, *, overrides: list[str], device: str, ranks: int
 ) -> list[str]:
-    """What to paste for what is proposed, with what was asked for besides."""
+    """The commands for the proposal, with the requested overrides, ready to be pasted."""
     made = (
         []
         if packed
@@ -291,10 +295,10 @@ def _time_rows(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _verdict(plan: Plan, data: Path | None) -> Iterator[str]:
-    """Whether it fits, how long it takes, and what the text allows, a sentence each."""
+    """A sentence each on whether it fits, how long it takes, and whether the text suffices."""
     yield _fit(plan)
     if plan.seconds is not None:
-        ranks = ", without what ranks say to each other" if plan.ranks > 1 else ""
+        ranks = ", without the communication of ranks" if plan.ranks > 1 else ""
         yield f"Time: about {_about(plan.seconds)} on this device{ranks}."
     elif plan.fits is not False:
         yield "Time: not measured."
@@ -304,7 +308,7 @@ def _verdict(plan: Plan, data: Path | None) -> Iterator[str]:
 def _fit(plan: Plan) -> str:
     needed = ui.size(plan.memory_bytes)
     if plan.fits is None:
-        return f"Memory: it needs {needed}; how much is free is not told here."
+        return f"Memory: it needs {needed}; free memory is unknown on this system."
     free = "" if plan.available_bytes is None else f" of {ui.size(plan.available_bytes)}"
     if plan.fits:
         return f"Fits: {needed}{free}."
@@ -313,8 +317,9 @@ def _fit(plan: Plan) -> str:
         curve = "the same curve" if plan.keeps_curve else "another curve (its model routes within micro-batches)"
         return f"Does not fit: it needs {needed}{free}. It fits, with {curve}, with `{flags}`."
     if plan.model_that_fits is not None:
-        return f"Does not fit: not one sequence does. The largest preset that does is `--model {plan.model_that_fits}`."
-    return "Does not fit: not one sequence does, nor one of any preset. Take shorter ones: `alm pack --seq-len`."
+        largest = f"`--model {plan.model_that_fits}`"
+        return f"Does not fit: even one sequence is too large. The largest preset that fits is {largest}."
+    return "Does not fit: even one sequence is too large, for every preset. Use shorter ones: `alm pack --seq-len`."
 
 
 def _text(plan: Plan) -> str:

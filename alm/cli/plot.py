@@ -1,4 +1,4 @@
-"""Curves in a terminal: dots of Braille characters, eight to a cell, or stars where there are none."""
+"""Curves in a terminal: Braille dots, eight per cell, or stars if the terminal has only ASCII."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from alm.report.series import Series
 _BITS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _BLANK = 0x2800
 _LABEL = 7
-_FAR = 1e6  # dots outside the picture: a line from there is as good as upright
+_FAR = 1e6  # limit for dots outside the picture: a line from there is practically vertical
 
 Grid = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 
 def plot(series: Series, *, width: int, height: int, last_step: int, is_ascii: bool = False) -> list[str]:
-    """`height` lines of `width` cells, values at the left, and a line of steps below; none where there is no value."""
+    """Draw `height` lines of `width` cells, values at the left, and a line of steps; none without a value or room."""
     if not series.has_value() or width <= 2 * _LABEL or height < 2:
         return []
     inside = width - _LABEL - 1
@@ -39,9 +39,9 @@ def _steps(last_step: int, width: int) -> str:
 
 
 def _drawn(series: Series, used: Scale, last_step: int, *, rows: int, columns: int) -> Grid:
-    """Lines from value to value in `rows` of `columns` dots; the first fall leaves the picture at the top.
+    """Draw lines from value to value in `rows` of `columns` dots; the first fall leaves the picture at the top.
 
-    Values that share a column are an upright line from the least to the greatest, however many there are.
+    Values that share a column become one vertical line from the least to the greatest, whatever their number.
     """
     grid = np.zeros((rows, columns), dtype=np.bool_)
     x = np.minimum(series.steps * ((columns - 1) / last_step), _FAR)
@@ -53,7 +53,7 @@ def _drawn(series: Series, used: Scale, last_step: int, *, rows: int, columns: i
     for at, top, bottom in zip(column[begins].tolist(), tops, bottoms, strict=True):
         if 0 <= at < columns and top == top:  # not a gap
             grid[max(round(top), 0) : max(round(bottom) + 1, 0), at] = True
-    ends = np.stack([begins[1:] - 1, begins[1:]])  # of lines from a column to another one
+    ends = np.stack([begins[1:] - 1, begins[1:]])  # of lines between columns
     for (x0, x1), (y0, y1) in zip(
         x[ends].T.tolist(), _heights(series.values[ends], used, rows).T.tolist(), strict=True
     ):
@@ -64,7 +64,7 @@ def _drawn(series: Series, used: Scale, last_step: int, *, rows: int, columns: i
 
 def _heights(values: Floats, used: Scale, rows: int) -> Floats:
     """Dots from the top."""
-    span = used.high / 2 - used.low / 2  # halves: the whole may be more than a number holds
+    span = used.high / 2 - used.low / 2  # halved first: the difference of two large floats can overflow
     if span > 0:
         return np.clip((used.high / 2 - values / 2) / span * (rows - 1), -_FAR, _FAR)
     return np.where(np.isnan(values), values, (rows - 1) / 2)
@@ -81,12 +81,12 @@ def _slanted(grid: Grid, begin: tuple[float, float], end: tuple[float, float]) -
 
 
 def _dots(grid: Grid) -> list[str]:
-    """Four rows and two columns of dots in a character, without what would be blank at the end of a line."""
+    """Characters of four rows and two columns of dots each, without trailing blanks."""
     rows, columns = grid.shape
     cells = (grid.reshape(rows // 4, 4, columns // 2, 2) * np.array(_BITS)[:, None, :]).sum(axis=(1, 3))
     return ["".join(chr(_BLANK + cell) if cell else " " for cell in row).rstrip() for row in cells.tolist()]
 
 
 def _stars(grid: Grid) -> list[str]:
-    """A dot in a character, of ASCII."""
+    """One ASCII character per dot."""
     return ["".join("*" if cell else " " for cell in row).rstrip() for row in grid.tolist()]

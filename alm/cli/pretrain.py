@@ -29,19 +29,21 @@ def pretrain(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", help="Model file or preset; a resumed run has its own.  [default: pico]", show_default=False
+            "--model", help="Model file or preset; a resumed run keeps its own.  [default: pico]", show_default=False
         ),
     ] = None,
     train: Annotated[
         str | None,
         typer.Option(
-            "--train", help="Training file or preset; a resumed run has its own.  [default: train]", show_default=False
+            "--train",
+            help="Training file or preset; a resumed run keeps its own.  [default: train]",
+            show_default=False,
         ),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            "--data", help="Packed data; a resumed run has its own.  [default: data/packed]", show_default=False
+            "--data", help="Packed data; a resumed run keeps its own.  [default: data/packed]", show_default=False
         ),
     ] = None,
     out: Annotated[
@@ -52,7 +54,7 @@ def pretrain(
         typer.Option(
             "--init",
             metavar="CHECKPOINT",
-            help="Begin with the weights, and the model, of this checkpoint; all else is new.",
+            help="Start from this checkpoint's model and weights; optimizer and schedule are new.",
             show_default=False,
         ),
     ] = None,
@@ -70,7 +72,7 @@ def pretrain(
     resume: Annotated[
         str,
         typer.Option(
-            "--resume", help="auto continues the run in --out, never refuses to, a checkpoint continues there."
+            "--resume", help="auto: resume the run in --out, if any; never: refuse to; PATH: resume this checkpoint."
         ),
     ] = "auto",
     seed: Annotated[
@@ -82,8 +84,8 @@ def pretrain(
         typer.Option(
             "--time-limit",
             metavar="DURATION",
-            help="Save and end after so long, counted from the start of the command: 90s, 55m, 1h30m. The exit code "
-            "is 75, to be started again; 1 where it is over before the first step.",
+            help="Save and stop after this long, counted from the start of the command: 90s, 55m, 1h30m. Exits with "
+            "75 (start it again), or with 1 if the time is over before the first step.",
             show_default=False,
         ),
     ] = None,
@@ -94,7 +96,7 @@ def pretrain(
     verbose: options.Verbose = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Train a model. Interrupt it at any time: it saves, and the same command goes on, bit for bit."""
+    """Train a model. Interrupt it at any time: it saves, and the same command resumes it, bit for bit."""
     started = launcher.started(time.monotonic())  # before the imports, which take seconds
     deadline = started + options.seconds(time_limit, flag="--time-limit") if time_limit is not None else None
     seconds = options.seconds(budget, flag="--budget") if budget is not None else None
@@ -105,7 +107,7 @@ def pretrain(
     options.check_budget(budget, overrides)
     config = _config(folder, model, train, overrides, resume=point, init=init, has_budget=budget is not None)
     packed = data or _own_data(folder) or DEFAULT_DATA
-    from alm import distributed  # PyTorch takes seconds: what is mistyped has been told
+    from alm import distributed  # PyTorch takes seconds: mistakes in options have been reported
     from alm.training import pretrain as stage
 
     here = distributed.place()
@@ -143,7 +145,7 @@ def pretrain(
 
 
 def _ranks(nproc: int | None, here: Place) -> int:
-    """How many ranks the run has. What torchrun started is not started once more: each rank has the same words."""
+    """The number of ranks of the run. Ranks of torchrun get the same arguments, and must not start ranks again."""
     from alm.errors import ConfigError
 
     if nproc is not None and here.size > 1 and nproc != here.size:
@@ -164,7 +166,7 @@ def _check_init(init: Path | None, model: str | None) -> None:
 
     if init is not None and model is not None:
         raise ConfigError(
-            "`--init` and `--model` exclude each other", hint="leave out `--model`: the checkpoint has one"
+            "`--init` and `--model` cannot be combined", hint="leave out `--model`: the checkpoint has one"
         )
 
 
@@ -190,7 +192,7 @@ def _config(
     init: Path | None,
     has_budget: bool,
 ) -> RunConfig:
-    """The configuration asked for: what was, where a run is resumed and no files are named."""
+    """The requested configuration: the run's own if it is resumed and no files are named."""
     from alm.config import presets
     from alm.config.load import Part, load
     from alm.training import asked, run

@@ -22,18 +22,19 @@ def push(
         typer.Option(
             "--repo",
             metavar="NAME",
-            help="The model on the hub, namespace/name; without a namespace, your own. Always needed.",
+            help="Model on the hub, as namespace/name; the namespace is yours by default. Required.",
             show_default=False,
         ),
     ] = None,
     public: Annotated[
-        bool, typer.Option("--public", help="Let all read it; without this flag only you and your organization can.")
+        bool,
+        typer.Option("--public", help="Make it public; without this flag, only you and your organization can read it."),
     ] = False,
     to: To = "huggingface",
     checkpoint: Checkpoint = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The folder of the export.  [default: one in exports/]", show_default=False),
+        typer.Option("--out", help="Folder of the export.  [default: one in exports/]", show_default=False),
     ] = None,
     dtype: Dtype = None,
     no_compare: NoCompare = False,
@@ -44,7 +45,7 @@ def push(
     verbose: options.Verbose = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Export a model as alm export does, and put it on the Hugging Face hub; private unless --public is given."""
+    """Export a model as alm export does, and upload it to the Hugging Face hub; private unless --public is given."""
     from alm.errors import ConfigError
     from alm.export import run
     from alm.export.push import push as stage
@@ -61,9 +62,9 @@ def push(
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
         if dry_run:
             run.check(config, load_source(path, on_event=on_event), out or Path("exports"))
-            who = "everybody" if public else "you and your organization alone"
+            who = "everyone" if public else "you and your organization only"
             values = {"checkpoint": str(path), "to": to, "repo": repo, "public": public}
-            ui.show_result(values, [f"{path} can be sent to `{repo}`, for {who}"], as_json=json)
+            ui.show_result(values, [f"{path} can be uploaded to `{repo}`, for {who}"], as_json=json)
             return
         made = stage(
             config,

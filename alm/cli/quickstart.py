@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 
 
-@app.command(epilog="Interrupted? The same command goes on where it stopped; after --fresh, name it with --out.")
+@app.command(
+    epilog="Interrupted? The same command continues where it stopped; after --fresh, name the folder with --out."
+)
 def quickstart(
     out: options.Out = Path("alm-quickstart"),
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Optimizer steps of the whole run.", show_default=False)
+        int | None, typer.Option("--steps", min=1, help="Optimizer steps of the run.", show_default=False)
     ] = None,
     seed: Annotated[
         int | None,
@@ -33,12 +35,12 @@ def quickstart(
         typer.Option(
             "--budget",
             metavar="DURATION",
-            help="Choose the model, the tales and the steps so that all of it takes so long: 30s, 2m, 10m.",
+            help="Choose the model, the tales and the steps so that all of it takes this long: 30s, 2m, 10m.",
             show_default=False,
         ),
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin another one beside what is in --out, which stays as it is.")
+        bool, typer.Option("--fresh", help="Start another one beside --out, which is left unchanged.")
     ] = False,
     device: options.Device = "auto",
     json: options.Json = False,
@@ -46,7 +48,7 @@ def quickstart(
     verbose: options.Verbose = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Run the whole pipeline on built-in tales, offline, in about five minutes."""
+    """Run the complete pipeline on built-in tales, offline, in about five minutes."""
     started = time.monotonic()  # before the imports, which take seconds
     seconds = None if budget is None else options.seconds(budget, flag="--budget")
     from alm.quickstart import run as stage
@@ -68,7 +70,7 @@ def quickstart(
 
 
 def _plan_lines(job: Prepared) -> Iterator[str]:
-    """What is going to happen, in a few lines; nothing where a run goes on."""
+    """A few lines on the plan; none if a run is resumed."""
     plan = job.plan
     if plan is None:
         return
@@ -130,6 +132,6 @@ def _next(places: Places) -> list[str]:
         "Try next:",
         f'  {sample} --prompt "Once there was a young fox"',
         f"  alm info {places.run}",
-        "  alm corpus prepare my-texts/       with text of your own: then",
+        "  alm corpus prepare my-texts/       with your own text: then",
         "  alm tokenizer train && alm pack && alm pretrain && alm sample",
     ]

@@ -1,4 +1,4 @@
-"""`--nproc N`: the same command, N times at once, by torchrun in this process."""
+"""`--nproc N`: runs the same command N times at once, with torchrun in this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from alm.errors import EXIT_AGAIN, AlmError, EchoedError
 if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
 
-# torchrun hands these on to the ranks, which save and end; older versions of it know the first four alone.
+# torchrun forwards these to the ranks, which save and stop; older versions know only the first four.
 _SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 
 _STARTED = "ALM_STARTED"  # an environment variable of the ranks
@@ -25,15 +25,15 @@ _CODES = {"SIGUSR1": EXIT_AGAIN}
 
 
 def started(now: float) -> float:
-    """When the command began, by `time.monotonic`, which all processes share: for a rank, when its starter did."""
+    """Start time of the command by `time.monotonic`, which all processes share; for a rank, that of its launcher."""
     return float(os.environ.get(_STARTED, now))
 
 
 def run(words: Sequence[str], *, ranks: int, started: float) -> None:
-    """Run `alm` with `words` as so many ranks on this machine; returns when all are done.
+    """Run `alm` with `words` as this many ranks on this machine; returns when all have finished.
 
-    `started` is when the command began: its time limit counts from there.
-    Signals go on to the ranks. Raises `EchoedError` with the exit code of the rank that ended first and not well.
+    `started` is the start time of the command, from which its time limit counts. Signals are forwarded to the ranks.
+    Raises `EchoedError` with the largest exit code of the ranks that failed; `AlmError` if signals ended all of them.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -41,7 +41,7 @@ def run(words: Sequence[str], *, ranks: int, started: float) -> None:
 
     os.environ.setdefault("OMP_NUM_THREADS", str(_threads(ranks)))
     os.environ[_STARTED] = repr(started)
-    # The ranks say what is wrong; torchrun would say it again, at length.
+    # The ranks report their errors; torchrun would repeat them at length.
     logging.disable(logging.ERROR)
     try:
         elastic_launch(_plan(ranks), sys.executable)("-u", "-m", "alm", *words)
@@ -55,7 +55,7 @@ def run(words: Sequence[str], *, ranks: int, started: float) -> None:
 
 
 def _plan(ranks: int) -> LaunchConfig:
-    """What `torchrun --standalone` does with so many ranks."""
+    """Launch settings for this many ranks, like those of `torchrun --standalone`."""
     from torch.distributed.launcher.api import LaunchConfig
 
     plan = LaunchConfig(
@@ -77,13 +77,13 @@ def _threads(ranks: int) -> int:
 
 
 def _failure(codes: dict[int, int]) -> AlmError:
-    """What the exit codes of the ranks that failed come to; below zero is a signal that ended one."""
+    """The error for the exit codes of the ranks that failed; a negative code is the signal that ended the rank."""
     spoken = [code for code in codes.values() if code > 0]
     if spoken:
         return EchoedError("a rank ended", exit_code=max(spoken))
     rank, code = min(codes.items())
     name = signal.Signals(-code).name if -code in {*signal.Signals} else str(code)
     return AlmError(
-        f"rank {rank} was ended by {name}, as when memory runs out",
-        hint="run the same command again: it goes on from the newest checkpoint",
+        f"rank {rank} was ended by {name}, as happens when memory runs out",
+        hint="run the same command again: it continues from the newest checkpoint",
     )

@@ -21,13 +21,13 @@ from alm.cli.panel import TrainingPanel
 from alm.cli.ui import line_for, units_line
 from alm.events import Event, Judged, Progressed, Sampled, StageBegan, Stepped, UnitsProgressed, Validated, Warned
 
-_REFRESHES_PER_SECOND = 2  # a frame costs milliseconds of a core that may be the only one
-# The terminal shows what is between the two at once (DEC mode 2026); one that does not know them ignores them.
+_REFRESHES_PER_SECOND = 2  # a frame takes milliseconds of what may be the only core
+# The terminal shows everything between the two at once (DEC mode 2026); terminals without that mode ignore them.
 _FRAME_BEGINS, _FRAME_ENDS = "\x1b[?2026h", "\x1b[?2026l"
 
 
 class LiveListener:
-    """Draws events; a context manager that owns the terminal's last lines while it lasts."""
+    """Draws events; a context manager that owns the terminal's last lines while it is open."""
 
     def __init__(self, console: rich.console.Console | None = None) -> None:
         self._console = console or Console(stderr=True)
@@ -46,7 +46,7 @@ class LiveListener:
 
     def __enter__(self) -> LiveListener:
         self._ending.enter_context(self._live)
-        # Rich now prints above the display what others write to stderr, and would take commands in it for styles.
+        # Rich now prints what others write to stderr above the display, and would read commands in it as styles.
         self._ending.enter_context(screen.guarding())
         return self
 
@@ -71,12 +71,12 @@ class LiveListener:
             self._print(event)
 
     def _print(self, event: Event) -> None:
-        """A line above the display."""
+        """Print a line above the display."""
         text = Text(line_for(event), style="yellow" if isinstance(event, Warned) else "")
         if isinstance(event, Sampled):
             self._console.print(text, no_wrap=True, overflow="ellipsis")
         else:
-            # One line, however narrow the terminal, so that a command can be copied.
+            # Never broken, even on a narrow terminal, so that a command can be copied.
             self._console.print(text, soft_wrap=True)
 
     def _progressed(self, event: Progressed) -> None:
@@ -96,7 +96,7 @@ class LiveListener:
         self._tasks.update(self._ids[event.task], completed=event.done, total=event.total, count=count)
 
     def _finish_tasks(self) -> None:
-        """A task is over when the next one begins; its total was often unknown until then."""
+        """Mark all tasks as finished: a task ends when the next one begins, and often has no total until then."""
         for task in self._tasks.tasks:
             if not task.finished:
                 self._tasks.update(task.id, total=task.completed)
@@ -110,7 +110,7 @@ class LiveListener:
 
 
 class _Measured:
-    """What is shown at the moment of drawing, and how wide its lines were the last time."""
+    """The display at the moment of drawing, with the widths of its lines the last time."""
 
     def __init__(self, shown: Callable[[], Iterator[RenderableType]]) -> None:
         self._shown = shown
@@ -132,7 +132,7 @@ class _SteadyLive(Live):
         self._measured = shown
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        """What is printed, then the display anew, as one frame."""
+        """The printed lines and the display below them, as one frame."""
         if not self.console.is_interactive:
             return super().process_renderables(renderables)
         mend = self._erase_wrapped()
@@ -140,9 +140,9 @@ class _SteadyLive(Live):
         return [_Command(_FRAME_BEGINS), mend, *frame, _Command(_FRAME_ENDS)]
 
     def _erase_wrapped(self) -> Control:
-        """Erases the rows that the last frame's lines take up beyond one each since the terminal was made narrower.
+        """Erase the extra rows of the last frame, whose lines wrap since the terminal was made narrower.
 
-        Rich erases as many rows as it drew lines: the rest would stay above the display for good.
+        Rich erases one row for each line it drew: the rest would stay above the display for good.
         """
         width = max(self.console.width, 1)
         extra = sum((wide - 1) // width for wide in self._measured.widths if wide > width)
@@ -157,5 +157,5 @@ class _Command:
         self._command = command
 
     def __rich_console__(self, console: rich.console.Console, options: ConsoleOptions) -> RenderResult:
-        # A control code, so that it has no width; what it is counts on old Windows alone, where it does no harm.
+        # A control segment has no width. Which control it is matters only on legacy Windows, where it is harmless.
         yield Segment(self._command, None, [(ControlType.CARRIAGE_RETURN,)])

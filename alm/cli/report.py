@@ -14,12 +14,12 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command(epilog="Example:  alm report runs/first runs/second --out compared.html")
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="The folders of one or more runs.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of one or more runs.")],
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
-            help="The page.  [default: RUN/report.html; report.html for several runs]",
+            help="File of the page.  [default: RUN/report.html; report.html for several runs]",
             show_default=False,
         ),
     ] = None,

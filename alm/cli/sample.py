@@ -26,27 +26,27 @@ def sample(
     tokenizer: Annotated[
         Path | None,
         typer.Option(
-            "--tokenizer", help="The tokenizer's file.  [default: the one beside the checkpoint]", show_default=False
+            "--tokenizer", help="Tokenizer file.  [default: the one beside the checkpoint]", show_default=False
         ),
     ] = None,
     prompt: Annotated[
         str | None,
         typer.Option(
-            "--prompt", help="Text to continue; `-` reads stdin; nothing begins a new document.", show_default=False
+            "--prompt", help="Text to continue; `-` reads stdin; without it, a new document begins.", show_default=False
         ),
     ] = None,
     prompt_file: Annotated[
         Path | None, typer.Option("--prompt-file", help="File with the text to continue.", show_default=False)
     ] = None,
     interactive: Annotated[
-        bool, typer.Option("--interactive", "-i", help="Continue one line after the other, until the input ends.")
+        bool, typer.Option("--interactive", "-i", help="Continue each line of the input until it ends.")
     ] = False,
     num_samples: Annotated[
         int,
         typer.Option(
             "--num-samples",
             min=1,
-            help="How many texts, with seeds that count up from `--seed`; several are written as records.",
+            help="Number of texts, with seeds that count up from `--seed`; several are written as records.",
         ),
     ] = 1,
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="The most tokens to generate.")] = 50,
@@ -116,14 +116,14 @@ def sample(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the random choices.")] = 1337,
     inspect: Annotated[
         bool,
-        typer.Option("--inspect", help="Show each token's probability in colour, and what else could have come."),
+        typer.Option("--inspect", help="Show the probability of each token in colour, and its alternatives."),
     ] = False,
     device: options.Device = "auto",
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Generate text from a checkpoint, printed as it comes."""
+    """Generate text from a checkpoint, and print it as it is generated."""
     from alm.config.load import load
     from alm.generation.sampling import SamplingConfig
 
@@ -172,23 +172,23 @@ def sample(
 
 
 def _check_modes(interactive: bool, given: dict[str, object]) -> None:
-    """`ConfigError` where flags that cannot go together do."""
+    """Raise `ConfigError` for flags that cannot be combined."""
     from alm.errors import ConfigError
 
     clash = next((flag for flag, value in given.items() if value), None)
     if interactive and clash:
-        raise ConfigError(f"`--interactive` and `{clash}` do not go together", hint="leave out one of the two")
+        raise ConfigError(f"`--interactive` and `{clash}` cannot be combined", hint="leave out one of the two")
     if given["--prompt"] is not None and given["--prompt-file"]:
-        raise ConfigError("`--prompt` and `--prompt-file` are two prompts", hint="leave out one of the two")
+        raise ConfigError("`--prompt` and `--prompt-file` cannot be combined", hint="leave out one of the two")
     if given["--inspect"] and given["--json"]:
         raise ConfigError(
-            "`--inspect` and `--json` do not go together",
+            "`--inspect` and `--json` cannot be combined",
             hint="leave out `--inspect`: the JSON has probabilities and alternatives too",
         )
 
 
 def _prompt(given: str | None, file: Path | None) -> str:
-    """The text to continue, from a flag, a file or stdin: of these without the newline that such texts end with."""
+    """The text to continue, from a flag, a file or stdin; the final newline of a file or stdin is removed."""
     from alm.errors import InputError
 
     if file is None and given != "-":

@@ -1,7 +1,7 @@
-"""The one place that writes to stdout and stderr: nothing from a stranger reaches a terminal as a command.
+"""The only writer to stdout and stderr: untrusted text never reaches a terminal as a command.
 
-What a command prints goes through `talk`, `write` and `write_exact`, or through the console of `alm/cli/console.py`.
-What others print while a command runs (Typer, warnings, tracebacks, libraries) goes through the streams of `guarding`.
+Commands print through `talk`, `write` and `write_exact`, or through the console of `alm/cli/console.py`. Everything
+else that is printed while a command runs (Typer, warnings, tracebacks, libraries) goes through streams of `guarding`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from alm import shown
 
 
 def talk(text: str) -> None:
-    """Lines for the person, on stderr."""
+    """Print lines for the user on stderr."""
     _print(text + "\n", sys.stderr)
 
 
 def write(text: str) -> None:
-    """Lines to read, on stdout."""
+    """Print lines to read on stdout."""
     _write(shown.text(text) + "\n")
 
 
 def write_exact(text: str) -> None:
-    """Text as it is, on stdout: byte for byte in UTF-8, but on a terminal what can be shown."""
+    """Print text unchanged on stdout, as UTF-8; on a terminal, with escapes for characters that cannot be shown."""
     _write(shown.text(text) if sys.stdout.isatty() else text)
 
 
 def _write(text: str) -> None:
-    # Data is UTF-8 whatever the locale; a terminal is asked.
+    # Data is UTF-8 in every locale; a terminal gets its own encoding.
     if sys.stdout.isatty():
         _print(text, sys.stdout)
     else:
@@ -51,13 +51,13 @@ def _encodable(text: str, stream: TextIO) -> str:
 
 @contextlib.contextmanager
 def guarding() -> Iterator[None]:
-    """What anything writes to `sys.stdout` or `sys.stderr` meanwhile is shown as `talk` shows it."""
+    """Escape everything that is written to `sys.stdout` and `sys.stderr` meanwhile, as `talk` does."""
     before = sys.stdout, sys.stderr
     guards = cast("tuple[TextIO, TextIO]", (_Guard(before[0]), _Guard(before[1])))
     sys.stdout, sys.stderr = guards
     try:
         yield
-    finally:  # where somebody else has put another stream there, that one stays
+    finally:  # a stream that other code has installed meanwhile stays
         if sys.stdout is guards[0]:
             sys.stdout = before[0]
         if sys.stderr is guards[1]:
@@ -65,14 +65,14 @@ def guarding() -> Iterator[None]:
 
 
 def unguarded(stream: TextIO) -> TextIO:
-    """`stream` for one who writes commands to the terminal: text is only made encodable."""
+    """`stream` for code that writes commands to the terminal: text is only made encodable."""
     while isinstance(stream, _Guard):
         stream = stream.stream
     return cast("TextIO", _Encodable(stream))
 
 
 class _Encodable:
-    """A stream that does not fail where a character is not in its encoding."""
+    """A stream that does not fail on characters missing from its encoding."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -90,9 +90,9 @@ class _Encodable:
 
 
 class _Guard(_Encodable):
-    """A stream that shows what would command the terminal."""
+    """A stream that escapes commands to the terminal."""
 
-    # Typer writes around a stream that says it is ASCII, and this one takes any text.
+    # Typer bypasses a stream that reports ASCII; this one takes any text.
     encoding, errors = "utf-8", "replace"
 
     def write(self, text: str) -> int:

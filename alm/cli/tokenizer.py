@@ -13,7 +13,7 @@ from alm.cli import options, ui
 
 app = typer.Typer(help="Train and use tokenizers.", no_args_is_help=True, rich_markup_mode=None)
 
-TokenizerPath = Annotated[Path, typer.Option("--tokenizer", help="The tokenizer's file.")]
+TokenizerPath = Annotated[Path, typer.Option("--tokenizer", help="Tokenizer file.")]
 
 
 @app.callback()
@@ -28,7 +28,7 @@ def train(
     ] = None,
     more: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MORE", help="More of --input, as a shell expands it.", show_default=False),
+        typer.Argument(metavar="MORE", help="Further inputs, as from a shell glob.", show_default=False),
     ] = None,
     vocab_size: Annotated[
         int, typer.Option("--vocab-size", help="Number of token ids, including special tokens and bytes.")
@@ -71,7 +71,7 @@ def train(
 
 
 def _short(inputs: list[str]) -> list[str]:
-    """The inputs, or their one folder when they are all in it and many."""
+    """The inputs, or their folder if there are several and all are in the same one."""
     folders = {str(Path(given).parent) for given in inputs}
     return [*folders] if len(inputs) > 1 and len(folders) == 1 else inputs
 
@@ -79,13 +79,13 @@ def _short(inputs: list[str]) -> list[str]:
 @app.command()
 def encode(
     text: Annotated[
-        str | None, typer.Argument(help="Text to encode; `-` or nothing reads stdin.", show_default=False)
+        str | None, typer.Argument(help="Text to encode; `-` or no text reads stdin.", show_default=False)
     ] = None,
     tokenizer: TokenizerPath = Path("artifacts/tokenizer.json"),
     show: Annotated[bool, typer.Option("--show", help="Print the pieces of the text, coloured on a terminal.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Print the ids of a text on one line; with --json also the piece that each id stands for."""
+    """Print the token ids of a text on one line; with --json also the piece of text for each id."""
     from alm.tokenizers.file import Tokenizer
 
     loaded = Tokenizer.load(tokenizer)
@@ -118,12 +118,12 @@ def _stdin() -> str:
 @app.command()
 def decode(
     ids: Annotated[
-        list[str] | None, typer.Argument(help="Ids to decode; `-` or nothing reads stdin.", show_default=False)
+        list[str] | None, typer.Argument(help="Ids to decode; `-` or no ids read stdin.", show_default=False)
     ] = None,
     tokenizer: TokenizerPath = Path("artifacts/tokenizer.json"),
     json: options.Json = False,
 ) -> None:
-    """Print the text of ids, exactly, with no newline added."""
+    """Print the exact text of token ids, with no newline added."""
     from alm.errors import InputError
     from alm.tokenizers.file import Tokenizer
 
@@ -132,7 +132,9 @@ def decode(
     given = " ".join(words).replace(",", " ").split()
     for word in given:
         if not word.isdecimal():
-            raise InputError(f"`{word}` is no id", hint="give ids as numbers: `alm tokenizer decode 72 101 108`")
+            raise InputError(
+                f"`{word}` is not a token id", hint="give ids as numbers: `alm tokenizer decode 72 101 108`"
+            )
     text = loaded.decode([int(word) for word in given])
     if json:
         ui.show_result({"text": text}, [], as_json=True)
@@ -144,16 +146,16 @@ def decode(
 def compare(
     tokenizers: Annotated[list[Path] | None, typer.Argument(help="Tokenizer files.", show_default=False)] = None,
     text: Annotated[
-        list[str] | None, typer.Option("--text", help="Text to compare them on: files, folders, globs; repeatable.")
+        list[str] | None, typer.Option("--text", help="Text to compare on: files, folders, globs; repeatable.")
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", help="Model to advise a vocabulary size for: a file or a preset.", show_default=False),
+        typer.Option("--model", help="Model to recommend a vocabulary size for: a file or preset.", show_default=False),
     ] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Show tokenizers side by side: bytes per token by kind of text, use of the vocabulary, speed."""
+    """Compare tokenizers: bytes per token by kind of text, use of the vocabulary, speed."""
     from alm.cli.tokenizer_compare import run
 
     run(tokenizers or [Path("artifacts/tokenizer.json")], text or [], model, as_json=json, quiet=quiet)
@@ -161,22 +163,22 @@ def compare(
 
 @app.command()
 def export(
-    to: Annotated[str, typer.Option("--to", help="The form to write: tiktoken.")] = "tiktoken",
-    out: Annotated[Path, typer.Option("--out", help="Folder for the result, which is named after it.")] = Path(
-        "artifacts/tokenizer"
-    ),
+    to: Annotated[str, typer.Option("--to", help="Format to write: tiktoken.")] = "tiktoken",
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the result; its name is also used for the files.")
+    ] = Path("artifacts/tokenizer"),
     tokenizer: TokenizerPath = Path("artifacts/tokenizer.json"),
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Write a tokenizer in the form of another tool."""
+    """Write a tokenizer in the format of another tool."""
     from alm.errors import ConfigError
     from alm.tokenizers import tiktoken
     from alm.tokenizers.file import Tokenizer
 
     if to != "tiktoken":
         hint = "use `--to tiktoken`; other tools read tokenizer.json as it is"
-        raise ConfigError(f"there is no form `{to}` to write (there are: tiktoken)", hint=hint)
+        raise ConfigError(f"unknown tokenizer format `{to}` (there is: tiktoken)", hint=hint)
     loaded = Tokenizer.load(tokenizer)
     written = tiktoken.export(loaded, out, force=force)
     checked = tiktoken.checked(loaded)

@@ -1,4 +1,4 @@
-"""`alm tokenizer compare`: the tables, and the advice on how large a vocabulary should be."""
+"""`alm tokenizer compare`: the tables, and advice on the size of the vocabulary."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Texts = dict[str, list[str]]
 
 
 def run(paths: Sequence[Path], given: Sequence[str], model: str | None, *, as_json: bool, quiet: bool) -> None:
-    """Measure the tokenizers at `paths` on the text that is given, or on the probes, and print what was found."""
+    """Measure the tokenizers at `paths` on the given text, or on the built-in probes, and print the results."""
     if model is not None and not given:
         raise ConfigError(
-            "advice on the vocabulary is about the text you train on", hint="name it: add `--text data/clean`"
+            "advice on the vocabulary needs the text you train on", hint="add it, as in `--text data/clean`"
         )
     opened = [open_tokenizer(path) for path in paths]
     texts = _read(given) if given else {kind: [text] for kind, text in PROBES.items()}
@@ -47,7 +47,7 @@ def _read(given: Sequence[str]) -> Texts:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell them apart."""
+    """The shortest path endings that are all different."""
     for parts in range(1, 1 + max(len(path.parts) for path in paths)):
         names = ["/".join(path.parts[-parts:]) for path in paths]
         if len(set(names)) == len(names):
@@ -81,13 +81,13 @@ def _table(found: Sequence[Measured]) -> list[str]:
 
 
 def _marked(values: Sequence[float]) -> list[str]:
-    """The numbers, and a mark at the best where there are several."""
+    """The numbers, with a mark at the best if there are several."""
     best = max(values)
     return [f"{value:.2f}{'*' if value == best and len(values) > 1 else ' '}" for value in values]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The first column to the left, the others to the right."""
+    """Align the first column to the left and the others to the right."""
     columns = max(len(row) for row in rows)
     widths = [max((len(row[place]) for row in rows if len(row) > place), default=0) for place in range(columns)]
     lines = []

@@ -1,7 +1,7 @@
-"""What a person sees: results on stdout, talk on stderr, and which listener draws the events.
+"""Output for people: results on stdout, messages on stderr, and the listener that draws events.
 
-A live display only where stderr is a terminal; plain lines elsewhere; warnings alone with `--quiet`
-and `--json`.
+A live display if stderr is a terminal, otherwise plain lines; only warnings with `--quiet` and
+`--json`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _show_tracebacks = False
 
 
 def show_error(error: AlmError) -> None:
-    """`Error:` with what is wrong, and `Hint:` with what to do, if something is known."""
+    """Print the message as `Error:`, and the hint, if there is one, as `Hint:`."""
     if _show_tracebacks:
         talk(_traceback())
     talk(f"Error: {shown.message(error.message)}")
@@ -58,20 +58,20 @@ def show_error(error: AlmError) -> None:
 
 
 def show_bug() -> None:
-    """A traceback, and where to send it."""
+    """Print a traceback and ask the user to report it."""
     talk(_traceback())
     talk("\nError: this is a bug in alm, not a mistake of yours")
     talk("\nHint: please report the lines above, with the command you ran")
 
 
 def _traceback() -> str:
-    """Where the error was raised; libraries' advice to switch a safeguard off is not handed on."""
+    """The traceback of the current error, without libraries' advice to switch off a safeguard."""
     lines = traceback.format_exc().splitlines()
     return "\n".join(line for line in lines if line.startswith(_CODE) or not shown.is_unsafe_advice(line))
 
 
 def show_result(values: Mapping[str, Any], lines: Sequence[str], *, as_json: bool) -> None:  # Any: JSON
-    """The result of a command on stdout: one JSON object, or lines to read."""
+    """Print the result of a command on stdout: one JSON object, or lines to read."""
     if as_json:
         write(shown.as_json(values))
     else:
@@ -80,7 +80,7 @@ def show_result(values: Mapping[str, Any], lines: Sequence[str], *, as_json: boo
 
 
 def next_step(*words: str | Path, quiet: bool, as_json: bool) -> None:
-    """Name the command that comes next, ready to be pasted."""
+    """Print the next command, ready to be pasted."""
     if not (quiet or as_json):
         talk(f"next: {shell(*words)}")
 
@@ -107,7 +107,7 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def units_line(event: UnitsProgressed, seconds: float) -> str:
-    """How far a task over units is: documents, speed, share kept, time left."""
+    """The progress of a task over units: documents, speed, share kept, time left."""
     kept = f"  kept {event.bytes_kept / event.bytes:.0%}" if event.bytes else ""
     speed = f"  {event.bytes / 1e6 / seconds:,.1f} MB/s" if seconds > 0 and event.bytes else ""
     left = f"  eta {duration(seconds / event.done * (event.total - event.done))}" if event.done else ""
@@ -128,14 +128,14 @@ def score(bits_per_byte: float, margin: float | None) -> str:
 
 
 def forecast(event: Judged) -> str:
-    """As `words.forecast`, or nothing where there is no forecast."""
+    """The forecast as `words.forecast` formats it; empty if there is none."""
     if event.forecast is None or event.low is None or event.high is None:
         return ""
     return words.forecast(event.forecast, event.low, event.high)
 
 
 def one_line(text: str) -> str:
-    """`text` on one line that commands nothing, and not too long."""
+    """`text` on one line, escaped and cut to a maximum length."""
     found = shown.line(" ".join(text.split()))
     return found if len(found) <= _LINE_CHARACTERS else found[: _LINE_CHARACTERS - 1] + "…"
 
@@ -146,7 +146,7 @@ def listening(
 ) -> Iterator[Listener]:
     """The listener for this terminal and these flags; `live` is `logging.rich_progress`.
 
-    Of the ranks that train together the first is heard.
+    Of the ranks that train together, only the first prints.
     """
     global _show_tracebacks
     if verbose:
@@ -171,13 +171,13 @@ def is_terminal() -> bool:
 
 
 def warnings_only(event: Event) -> None:
-    """Says warnings, and nothing else."""
+    """Print warnings and ignore all other events."""
     if isinstance(event, Warned):
         talk(line_for(event))
 
 
 def line_for(event: Event) -> str:
-    """The plain line of an event that happens once."""
+    """The line to print for an event that happens once."""
     match event:
         case Noted(message):
             return shown.message(message)
@@ -202,7 +202,7 @@ def line_for(event: Event) -> str:
 
 
 class Smoothed:
-    """An exponential moving average whose first values are not drawn towards zero."""
+    """An exponential moving average without a bias of its first values towards zero."""
 
     def __init__(self) -> None:
         self._sum = 0.0
@@ -216,7 +216,7 @@ class Smoothed:
 
 
 class PlainListener:
-    """One line an event; progress at most every few seconds."""
+    """Prints one line per event, and progress at most every few seconds."""
 
     def __init__(self) -> None:
         self._loss = Smoothed()

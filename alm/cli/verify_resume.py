@@ -21,19 +21,19 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command(name="verify-resume", epilog="Example:  alm verify-resume --kills 50")
 def verify_resume(
-    kills: Annotated[int, typer.Option("--kills", min=1, help="How often the run is killed.")] = 10,
-    seed: Annotated[int, typer.Option("--seed", help="Draws the moments.")] = 0,
+    kills: Annotated[int, typer.Option("--kills", min=1, help="Number of times to kill the run.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", help="Seed for the moments to kill at.")] = 0,
     data: Annotated[
-        Path | None, typer.Option("--data", help="Packed data; absent takes built-in tales.", show_default=False)
+        Path | None, typer.Option("--data", help="Packed data.  [default: built-in tales]", show_default=False)
     ] = None,
     device: options.Device = "auto",
-    nproc: Annotated[int, typer.Option("--nproc", metavar="N", min=1, help="Ranks that train together.")] = 1,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep both runs, and say where they are.")] = False,
+    nproc: Annotated[int, typer.Option("--nproc", metavar="N", min=1, help="Number of ranks that train together.")] = 1,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep both runs, and print where they are.")] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Prove that killing a run loses nothing: kill one again and again, damage its files, and compare the bits."""
+    """Check that killing a run loses nothing: kill it repeatedly, damage its files, and compare the bits."""
     import shutil
     import tempfile
 
@@ -57,14 +57,14 @@ def verify_resume(
     ui.show_result(_values(found), _lines(found), as_json=json)
     if lost:
         raise AlmError(
-            f"{_differing(found)} of the killed run are not those of the undisturbed one",
-            hint=f"please report it, with what `alm device` prints and the files in `{work}`",
+            f"{_differing(found)} of the killed run differ from the undisturbed one",
+            hint=f"please report it, with the output of `alm device` and the files in `{work}`",
         )
 
 
 @contextlib.contextmanager
 def _ending_its_runs() -> Iterator[None]:
-    """SIGTERM ends this command as an error would, so that no run of its goes on without it."""
+    """Make SIGTERM end this command as an error does, so that none of its runs outlives it."""
 
     def end(*_: object) -> None:
         raise SystemExit(EXIT_TERMINATED)

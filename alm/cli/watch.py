@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from alm.training.metrics import Row
 
 app = typer.Typer(rich_markup_mode=None)
-_SECONDS = 1.0  # between two looks
+_SECONDS = 1.0  # between two reads
 
 
 @app.command(epilog="Example:  alm watch runs/first")
 def watch(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")],
-    once: Annotated[bool, typer.Option("--once", help="Show the run as it is now, and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Show the current state of the run, and exit.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Draw a run while another process trains it, from its files alone; Ctrl-C ends only the watching."""
+    """Show a run while another process trains it, using only its files; Ctrl-C ends only the watching."""
     import os
     import sys
     from contextlib import suppress
@@ -48,7 +48,7 @@ def watch(
 
 
 def follow(watched: Watched, pause: Callable[[], None], write: Callable[[str], None]) -> None:
-    """Write a line for each row as it comes, and where the run stands when it is finished."""
+    """Write a line for each new row, and the state of the run when it is finished."""
     from alm.report import words
 
     def on_rows(rows: Sequence[Row]) -> None:
@@ -66,7 +66,7 @@ def follow(watched: Watched, pause: Callable[[], None], write: Callable[[str], N
 
 
 def lines(rows: Iterable[Row], max_steps: int) -> Iterator[str]:
-    """A plain line for each row that says how the run comes along."""
+    """A plain line for each row with a score or a logged step."""
     from alm.report.history import SCORE, number
 
     for row in rows:
@@ -85,7 +85,7 @@ def _logged(row: dict[str, object], max_steps: int) -> str:
 
 
 def _show(record: Record, name: str, *, is_live: bool) -> None:
-    """The state of a run: the panel on a terminal, else a line for each fact."""
+    """Print the state of a run: the panel on a terminal, else a line for each fact."""
     from alm.cli.console import Console
     from alm.cli.watch_panel import WatchPanel, facts, last_sample
     from alm.report import words
@@ -99,7 +99,7 @@ def _show(record: Record, name: str, *, is_live: bool) -> None:
 
 
 def _draw(watched: Watched, pause: Callable[[], None]) -> None:
-    """The panel on a screen of its own until the run is finished; how it stood is left on the terminal."""
+    """Draw the panel on an alternate screen until the run is finished; the last one stays on the terminal."""
     from rich.live import Live
 
     from alm.cli import screen

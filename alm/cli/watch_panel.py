@@ -1,4 +1,4 @@
-"""What `alm watch` shows of a run: a bar, facts, two curves, the last sample and the verdict, at any size."""
+"""The panel of `alm watch`: a bar, facts, two curves, the last sample and the verdict, at any size."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from alm.report.history import SCORE
 from alm.report.record import Record
 from alm.report.series import Series
 
-_RECENT = 10  # logged steps that the time left is told from
+_RECENT = 10  # logged steps that the time left is estimated from
 _LOWEST, _HIGHEST = 3, 10  # rows of a curve
-_SIDE_BY_SIDE = 110  # cells from which there is room for both curves in a row
+_SIDE_BY_SIDE = 110  # least width in cells for both curves in a row
 _BORDER = 4
 
 
 def facts(record: Record) -> dict[str, str]:
-    """What is known of the run now, by name, as it is shown."""
+    """The current facts of the run by name, formatted."""
     found = {"elapsed": f"elapsed {ui.duration(record.seconds)}"}
     seconds = seconds_left(record)
     if seconds is not None:
@@ -52,7 +52,7 @@ def _change(record: Record) -> str:
 
 
 def seconds_left(record: Record) -> float | None:
-    """Steps left at their recent speed; what validation and saving will take is not in it."""
+    """Seconds for the remaining steps at their recent speed, without validation and saving."""
     recent = record.series("step_seconds")[-_RECENT:].known()
     if not recent or record.is_finished:
         return None
@@ -100,7 +100,7 @@ class WatchPanel:
         return row
 
     def _curves(self, width: int, height: int, *, is_ascii: bool) -> Iterator[ConsoleRenderable]:
-        """Bits per byte and loss, beside each other or one above the other, as far as `height` rows have room."""
+        """Curves of bits per byte and loss, side by side or stacked, as far as `height` rows have room."""
         series = [
             ("bits/byte of held-out text", self._record.series(SCORE)),
             ("training loss, smoothed", self._record.smoothed),
@@ -128,7 +128,7 @@ class WatchPanel:
 
 
 def _text(text: str, options: ConsoleOptions) -> Text:
-    """`text` in what the terminal can show, and on one line."""
+    """`text` on one line, in characters that the terminal can show."""
     return Text(shown.line(text).encode(options.encoding, "replace").decode(options.encoding))
 
 

@@ -1,4 +1,4 @@
-"""What `alm sample` writes: texts as they come, or with the probability of each token."""
+"""Output of `alm sample`: texts as they are generated, or with the probability of each token."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from alm.generation.texts import Continuation, Finished, Written, seed_of
 if TYPE_CHECKING:
     from alm.tokenizers.file import Tokenizer
 
-# How many tokens are shown that could have come.
+# Number of alternatives to show for each token.
 ALTERNATIVES = 5
-# Backgrounds from improbable to probable, and the probability that each begins at.
+# Background colours from improbable to probable, each with the probability at which it begins.
 _COLOURS = ((0.0, 88), (0.02, 130), (0.1, 136), (0.3, 100), (0.6, 64), (0.9, 28))
 _FOREGROUND = "bright_white"
 
 
 class Texts:
-    """The continuations of one prompt: one is printed as it comes, several as records of clean text, in order."""
+    """The continuations of one prompt: one is printed as it is generated, several as records of clean text in order."""
 
     def __init__(self, prompt: str, sampling: SamplingConfig, count: int, *, silent: bool) -> None:
         self._prompt, self._sampling, self._silent = prompt, sampling, silent
@@ -35,7 +35,7 @@ class Texts:
         self._seconds = self._first = 0.0
 
     def take(self, events: Iterable[Written | Finished]) -> None:
-        """Collect all `events`, and print what is complete unless silent."""
+        """Collect all `events`, and print the texts unless silent."""
         started = time.perf_counter()
         is_alone = len(self.all) == 1
         self._show(self._prompt if is_alone else "")
@@ -51,7 +51,7 @@ class Texts:
             self._seconds = time.perf_counter() - started
             if is_alone:
                 self._show("\n")
-            else:  # interrupted, those that are complete are shown, though one before them is not
+            else:  # if interrupted, print every complete text, even after one that is not
                 self._show_complete(past_gaps=True)
 
     def _show(self, text: str) -> None:
@@ -59,7 +59,7 @@ class Texts:
             ui.write_exact(text)
 
     def _show_complete(self, *, past_gaps: bool = False) -> None:
-        """The texts before the first that is still under way, or all that are complete."""
+        """Print the complete texts up to the first incomplete one; with `past_gaps`, all complete ones."""
         from alm.corpus.records import record
 
         for text in self.all[self._shown :]:
@@ -74,7 +74,7 @@ class Texts:
         return sum(len(text.choices) for text in self.all)
 
     def summary(self) -> str:
-        """How much was written, how fast, and how to write it again."""
+        """A line with the number of tokens, the speed, and the seed that repeats the text."""
         rate = self._tokens / max(self._seconds, 1e-9)
         count = f"{len(self.all)} texts, " if len(self.all) > 1 else ""
         ends = {text.reason for text in self.all}
@@ -83,7 +83,7 @@ class Texts:
         return f"{count}{self._tokens} tokens, {rate:,.0f} tok/s, {first}, seed {self._sampling.seed}{end}"
 
     def values(self, tokenizer: Tokenizer) -> dict[str, Any]:  # Any: JSON
-        """All of it; `text` and `ids` are the first text's."""
+        """All texts as JSON; `text` and `ids` are those of the first one."""
         rate = round(self._tokens / max(self._seconds, 1e-9), 1)
         samples = [
             {
@@ -114,7 +114,7 @@ def _described(choice: Choice, tokenizer: Tokenizer) -> dict[str, Any]:  # Any: 
 
 
 def show_probabilities(tokenizer: Tokenizer, prompt: str, text: Continuation) -> None:
-    """Print the text with each token's probability as its colour where there are colours, then a line for each."""
+    """Print the text, coloured by probability if the terminal has colours, then a line for each token."""
     pieces = visible([tokenizer.token_bytes(choice.id) for choice in text.choices])
     if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
         _show_in_colour(prompt, pieces, text.choices)

@@ -202,7 +202,7 @@ def test_bad_input_ends_in_one_clear_message(trained: Path, run: Any) -> None:
     fails(run("sample", "--temperature", "-1"), 2, "temperature")
     fails(run("sample", "--prompt", "fox " * 2000), 1, "context")
     fails(run("config", "show", "nothing"), 2, "no preset is named")
-    fails(run("info", "my-texts"), 1, "no artifact of alm")
+    fails(run("info", "my-texts"), 1, "not an artifact of alm")
 
 
 def test_a_configuration_with_three_mistakes_names_all_three(trained: Path, run: Any) -> None:
@@ -335,7 +335,7 @@ def test_packing_takes_workers_a_mode_and_tokens_of_others(trained: Path, run: A
     assert run("pretrain", *SMALL, "--data", "two", "--out", "runs/fitted")[0] == 0
     code, out, err = run("pack", "--from", "data/packed/shard_00000.bin", "--in", "data/clean", "--out", "x")
     assert (code, out) == (2, "")
-    assert "exclude each other" in err
+    assert "cannot be combined" in err
     code, _, err = run("pack", "--mode", "best", "--out", "x")
     assert code == 2
     Path("gpt").mkdir()
@@ -357,7 +357,7 @@ def test_ctrl_c_is_told(trained: Path, run: Any, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("alm.corpus.prepare._make", interrupted)
     code, out, err = run(*command)
     assert (code, out) == (130, "")
-    assert "interrupted; what was finished is kept" in err
+    assert "interrupted; finished work is kept" in err
     assert "Traceback" not in err
 
 

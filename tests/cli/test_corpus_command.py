@@ -37,11 +37,11 @@ def test_formats_shares_and_the_report(project: Path, run: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "phrase"),
     [
-        (["--num-shards", "2"], "go together"),
-        (["--num-shards", "2", "--shard-index", "2"], "go together"),
+        (["--num-shards", "2"], "must be used together"),
+        (["--num-shards", "2", "--shard-index", "2"], "must be used together"),
         (["--engine", "processs"], "did you mean `processes`?"),
         (["--ray-address", "auto"], "--engine ray"),
-        (["--workers", "none"], "no number of workers"),
+        (["--workers", "none"], "not a number of workers"),
         (["--format", "csv"], "format"),
         (["--set", "sources.in.filters=[gopher]"], "did you mean"),
         (["--set", "sources.in.on_bad_input=ignore"], "on_bad_input"),

@@ -40,7 +40,7 @@ def test_the_command_fails_when_something_is_lost(run: Any, monkeypatch: pytest.
     assert code == 1
     assert "DIFFERENT" in out
     assert "SOMETHING WAS LOST" in out
-    assert "Error: weights of the killed run are not those of the undisturbed one" in err
+    assert "Error: weights of the killed run differ from the undisturbed one" in err
     folder = Path(err.partition("both runs are in `")[2].partition("`")[0])
     assert folder.is_dir()
     shutil.rmtree(folder)

@@ -39,11 +39,11 @@ def test_metadata_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("data", "said"),
     [
         (json.dumps({"a": "x" * LARGE, "format": "alm-run"}), "`config`: Field required"),
-        (json.dumps({"a": "x" * LARGE, "format": "alm-clean"}), "is no artifact"),
+        (json.dumps({"a": "x" * LARGE, "format": "alm-clean"}), "is not an artifact"),
         (json.dumps({"format": "alm-clean", "a": "x" * LARGE}), "`config`: Field required"),
         (json.dumps({"format": "alm-run", "a": "x" * LARGE}), "`config`: Field required"),
         (json.dumps({"format": "alm-run"}), "`config`: Field required"),
-        (json.dumps({"a": {"format": "alm-run"}}), "is no artifact"),
+        (json.dumps({"a": {"format": "alm-run"}}), "is not an artifact"),
         (json.dumps([1] * LARGE), "is not metadata"),
         ("[]", "is not metadata"),
         ("\0" * LARGE, "is damaged"),

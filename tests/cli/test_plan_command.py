@@ -45,7 +45,7 @@ def planned(run: Any, *arguments: str) -> dict[str, Any]:
 
 
 def test_it_is_listed_and_works_before_there_is_data(empty: Path, run: Any) -> None:
-    assert re.search(r"^  plan  +Say whether a run fits", run("--help")[1], re.MULTILINE)
+    assert re.search(r"^  plan  +Estimate whether a run fits", run("--help")[1], re.MULTILINE)
     code, out, err = run("plan", "--model", "1m", "--tokens", "2M")
     assert code == 0, err
     assert "assumed      a vocabulary of 32,000 (`--set model.vocab_size=...`)" in out
@@ -74,8 +74,8 @@ def test_a_plan_counts_with_the_compiled_model_where_a_run_would_compile(
     ("flags", "said"),
     [
         (["--budget", "1m", "--set", "training.max_steps=9"], "`--budget` chooses `training.max_steps`"),
-        (["--no-measure", "--watts", "60"], "`--watts` needs a time"),
-        (["--no-measure", "--price-per-hour", "1"], "`--price-per-hour` needs a time"),
+        (["--no-measure", "--watts", "60"], "`--watts` needs a measured time"),
+        (["--no-measure", "--price-per-hour", "1"], "`--price-per-hour` needs a measured time"),
     ],
 )
 def test_what_does_not_go_together_is_refused(empty: Path, run: Any, flags: list[str], said: str) -> None:
@@ -146,9 +146,9 @@ def test_what_does_not_fit_is_told_with_what_does(empty: Path, run: Any, monkeyp
     assert "`--model 1m`" in larger["verdict"][0]
     assert not any("Time" in line for line in larger["verdict"])
     monkeypatch.setattr(fit, "available_bytes", lambda _: 1)
-    assert "nor one of any preset" in planned(run, "--model", "120m")["verdict"][0]
+    assert "even one sequence is too large, for every preset" in planned(run, "--model", "120m")["verdict"][0]
     monkeypatch.setattr(fit, "available_bytes", lambda _: None)
-    assert "how much is free is not told here" in planned(run, "--model", "1m", "--no-measure")["verdict"][0]
+    assert "free memory is unknown on this system" in planned(run, "--model", "1m", "--no-measure")["verdict"][0]
     assert re.fullmatch(r"Fits: [\d.]+ MB\.", planned(run, "--model", "1m")["verdict"][0])  # it was tried
 
 
@@ -209,8 +209,8 @@ def test_a_budget_with_nothing_fixed_proposes_all_of_it(empty: Path, run: Any) -
 def test_a_training_file_leaves_the_budget_the_steps_which_is_told(empty: Path, run: Any) -> None:
     code, out, err = run("plan", "--budget", "20m", "--train", "train", "--tokens", "20M")
     assert (code, "To do so:" in out) == (0, False)
-    assert "the budget chooses the steps alone, for `--model pico`" in err
-    assert "chooses the steps alone" not in run("plan", "--budget", "20m", "--tokens", "20M")[2]
+    assert "the budget chooses only the steps, for `--model pico`" in err
+    assert "chooses only the steps" not in run("plan", "--budget", "20m", "--tokens", "20M")[2]
     assert DEFAULT_MODEL == "pico"
 
 
@@ -228,7 +228,7 @@ def test_a_budget_for_a_model_chooses_steps_alone(empty: Path, run: Any) -> None
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--tokens", "many"], "`--tokens many` is no number of tokens"),
+        (["--tokens", "many"], "`--tokens many` is not a number of tokens"),
         (["--tokens", "0"], "write it like `--tokens 20M`"),
         (["--budget", "20"], "has no unit"),
         (["--tokens", "5M", "--data", "data/packed"], "`--tokens` is for text that is not packed yet"),
@@ -272,7 +272,7 @@ def test_pretrain_keeps_to_a_budget_and_does_not_choose_again(
     monkeypatch.setattr("alm.training.timekeeper.LOOKS", 0)
     code, _, err = run("pretrain", *SMALL, "--budget", "20m")
     assert code == 2
-    assert "`--budget` chooses `training.max_steps`, which `--set` gives too" in err
+    assert "`--budget` chooses `training.max_steps`, which `--set` sets too" in err
     small = [word for pair in zip(SMALL[::2], SMALL[1::2], strict=True) if "max_steps" not in pair[1] for word in pair]
     code, _, err = run("pretrain", *small, "--budget", "40s", "--out", "runs/b")
     assert code == 0, err

@@ -132,5 +132,5 @@ def test_export_for_tiktoken(run: Run) -> None:
 def test_workers_are_a_number_or_auto(workers: str, project: Path, run: Run) -> None:
     code, _, err = run("tokenizer", "train", "--input", "my-texts", f"--workers={workers}")
     assert code == 2
-    assert f"`--workers {workers}` is no number of workers" in err
+    assert f"`--workers {workers}` is not a number of workers" in err
     assert not (project / "artifacts").exists()

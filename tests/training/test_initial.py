@@ -252,6 +252,6 @@ def test_the_command_takes_the_model_from_the_checkpoint(
     ends(words)
     assert "is up to date" in capsys.readouterr().err
     ends(["info", "runs/first-pretrain"])
-    assert "begun from" in capsys.readouterr().out
+    assert "started from" in capsys.readouterr().out
     ends([*words, "--model", "1m"], code=2)
-    assert "`--init` and `--model` exclude each other" in capsys.readouterr().err
+    assert "`--init` and `--model` cannot be combined" in capsys.readouterr().err
