@@ -1,4 +1,4 @@
-"""How batches are read."""
+"""Settings of the data loader."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pydantic import Field, field_validator, model_validator
 
 from alm.config.base import Config
 
-_LEAST, _MOST = 1e-9, 1e9  # of weights, whose sums and quotients stay numbers
+_LEAST, _MOST = 1e-9, 1e9  # limits of weights, so that their sums and quotients stay finite
 
 
 class DataConfig(Config):
-    """How batches are brought to the model."""
+    """Settings for reading batches."""
 
     mixture: dict[str, float] | None = Field(
         default=None,

@@ -1,6 +1,6 @@
-"""Batches: any step's sequences, as a pure function of (seed, step, rank, world size).
+"""Batches: the sequences of any step, as a pure function of (seed, step, rank, world size).
 
-There is no loader state to save or to lose. Resuming means asking for the next step.
+The loader has no state to save or to lose (ADR 0004). Resuming means asking for the next step.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _LONGEST_FAREWELL_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Inputs and targets of one forward, int64, both (B, T); targets are inputs shifted by one.
+    """Inputs and targets of one forward pass, int64, both (B, T). Targets are the inputs shifted by one.
 
-    Where a row was padded the target is `NO_TARGET`: nothing is predicted there.
+    The target of padding is `NO_TARGET`: nothing is predicted there.
     """
 
     inputs: torch.Tensor
@@ -36,13 +36,13 @@ class MicroBatch:
     is_padded: bool = False
 
     def target_count(self) -> int:
-        """Tokens that are predicted."""
+        """Return the number of predicted tokens."""
         return int((self.targets != NO_TARGET).sum()) if self.is_padded else self.targets.numel()
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """What decides every batch of a run. `sequences_per_step` is global, whatever the world size."""
+    """Everything that decides the batches of a run. `sequences_per_step` is global, whatever the world size."""
 
     mixture: Mixture
     sequences_per_step: int
@@ -50,7 +50,7 @@ class BatchPlan:
     seed: int
 
     def rows(self, step: int, *, rank: int = 0, world_size: int = 1) -> Positions:
-        """Rows that `rank` of `world_size` trains on in `step` (counted from 0): its part of the global batch."""
+        """Return the rows of `rank` in `step` (counted from 0): its part of the global batch."""
         first, end = (self.sequences_per_step * (rank + more) // world_size for more in (0, 1))
         start = step * self.sequences_per_step
         return self.mixture.rows(np.arange(start + first, start + end, dtype=np.int64), seed=self.seed)
@@ -59,13 +59,13 @@ class BatchPlan:
 def batch_plan(
     stream: TokenStream, data: DataConfig, *, sequences_per_step: int, micro_batch_size: int, seed: int
 ) -> BatchPlan:
-    """The plan of a run on `stream`. Raises `ConfigError` for a mixture of sources that it does not have."""
+    """Return the plan of a run on `stream`. Raises `ConfigError` for a mixture with sources that it does not have."""
     chosen = mixture(data.mixture, stream.sources) if data.mixture else plain(stream.sequences)
     return BatchPlan(chosen, sequences_per_step, micro_batch_size, seed)
 
 
 def target_count(stream: TokenStream, plan: BatchPlan, step: int) -> int:
-    """Tokens that all ranks together predict in `step`."""
+    """Return the number of tokens that all ranks together predict in `step`."""
     padded = sum(stream.padding.get(row, 0) for row in plan.rows(step).tolist()) if stream.padding else 0
     return plan.sequences_per_step * stream.seq_len - padded
 
@@ -73,7 +73,7 @@ def target_count(stream: TokenStream, plan: BatchPlan, step: int) -> int:
 def read_step(
     stream: TokenStream, plan: BatchPlan, step: int, *, rank: int = 0, world_size: int = 1
 ) -> list[MicroBatch]:
-    """The micro-batches of `step`, in order."""
+    """Read the micro-batches of `step`, in order."""
     rows = plan.rows(step, rank=rank, world_size=world_size)
     return [
         micro_batch(stream, rows[start : start + plan.micro_batch_size])
@@ -82,22 +82,22 @@ def read_step(
 
 
 def micro_batch(stream: TokenStream, rows: Positions) -> MicroBatch:
-    """The rows as one micro-batch."""
+    """Read the rows as one micro-batch."""
     ids = torch.from_numpy(stream.rows(rows))
     targets = ids[:, 1:]
     padded = [(at, stream.padding[row]) for at, row in enumerate(rows.tolist()) if row in stream.padding]
     if padded:
-        targets = targets.clone()
+        targets = targets.clone()  # a view of `ids`, whose other view is the inputs
         for at, padding in padded:
             targets[at, -padding:] = NO_TARGET
     return MicroBatch(inputs=ids[:, :-1], targets=targets, is_padded=bool(padded))
 
 
 class Loader:
-    """The micro-batches that a rank has in steps `first_step` .. `last_step - 1`, read ahead by one thread.
+    """Reads the micro-batches of a rank in steps `first_step` .. `last_step - 1` ahead, in one thread.
 
-    Use as a context manager: leaving it ends the thread. Iterating yields (step, micro-batches), and ends
-    early when `should_stop` says so while a batch is waited for.
+    Use it as a context manager, which ends the thread. Iterating yields (step, micro-batches). It ends early if
+    `should_stop` returns True while it waits for a batch.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Loader:
         if self._thread is not None:
             patience = time.monotonic() + _LONGEST_FAREWELL_SECONDS
             while self._thread.is_alive() and time.monotonic() < patience:
-                self._drain()  # the thread may wait for room in the queue
+                self._drain()  # the thread may be waiting for room in the queue
                 self._thread.join(timeout=0.01)
 
     def __iter__(self) -> Iterator[tuple[int, list[MicroBatch]]]:
@@ -147,7 +147,7 @@ class Loader:
             yield ready
 
     def _next(self) -> tuple[int, list[MicroBatch]] | None:
-        """The next step's batches; None when asked to stop while they are still being read."""
+        """Return the batches of the next step, or None if asked to stop while waiting for them."""
         while True:
             try:
                 ready = self._ready.get(timeout=_PATIENCE_SECONDS)

@@ -1,8 +1,8 @@
-"""Which row of which source a step trains on: a pure function of the position in the run.
+"""Chooses the row and source of each position in a run, as a pure function of the position.
 
-Positions are dealt out in blocks. Every block holds each source's share exactly, in an order that is shuffled by a key
-of (seed, block), so shares are exact in the long run and at the end of each block. Within a source rows come in the
-order of a permutation keyed by (seed, epoch, source).
+Positions are dealt in blocks. Each block holds every source's exact share, in an order shuffled by a key of (seed,
+block), so shares are exact at the end of each block and in the long run. Within a source, rows follow a permutation
+keyed by (seed, epoch, source).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from alm.data.order import Positions, permute
 from alm.errors import ConfigError
 
 _LARGEST_BLOCK = 1 << 16
-_BLOCK = 1 << 10  # a block is a multiple of the least common denominator, of about so many positions
+_BLOCK = 1 << 10  # positions; a block is a multiple of the least common denominator near this size
 _BLOCKS_KEY = "blocks"
 
 
 @dataclass(frozen=True)
 class Share:
-    """Rows `first` to `first + rows` of one source, and its positions in each block."""
+    """Rows `first` to `first + rows` of one source, and its number of positions per block."""
 
     source: str
     first: int
@@ -37,21 +37,21 @@ class Share:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Sources by share. One source that has all rows is the plain case: each epoch a permutation of all of them."""
+    """Sources by share. The plain case is one source with all rows: each epoch is a permutation of them."""
 
     shares: tuple[Share, ...]
 
     @property
     def block(self) -> int:
-        """Positions in a block."""
+        """Number of positions in a block."""
         return sum(share.per_block for share in self.shares)
 
     def fraction(self, share: Share) -> float:
-        """Of all positions, those that are of this source."""
+        """Return the share of all positions that are of this source."""
         return share.per_block / self.block
 
     def rows(self, positions: Positions, *, seed: int) -> Positions:
-        """The rows at `positions` of the run, counted from 0."""
+        """Return the rows at `positions` of the run, counted from 0."""
         if len(self.shares) == 1:
             return _source_rows(self.shares[0], positions, seed=seed)
         blocks, inside = np.divmod(positions, self.block)
@@ -69,19 +69,20 @@ class Mixture:
         return rows
 
     def epochs(self, positions: int) -> dict[str, float]:
-        """How often each source is gone through by so many positions."""
+        """Return the number of epochs of each source in this many positions."""
         return {share.source: positions * self.fraction(share) / share.rows for share in self.shares}
 
 
 def plain(rows: int) -> Mixture:
-    """All rows alike."""
+    """Return the mixture of all rows as one source."""
     return Mixture((Share("", 0, rows, max(1, rows)),))
 
 
 def mixture(weights: Mapping[str, float], sources: Mapping[str, range]) -> Mixture:
-    """Sources by `weights`, of which any multiple means the same; `sources` has the rows of each.
+    """Return the mixture of sources by `weights`, of which only the ratios matter. `sources` has the rows of each.
 
-    Shares are multiples of one in 65,536. Raises `ConfigError` for a source that has no rows.
+    Shares are exact if a block of at most 65,536 positions allows it, and else rounded to multiples of 1/65,536.
+    Raises `ConfigError` for a source without rows.
     """
     for name in weights:
         if not len(sources.get(name, ())):
@@ -97,7 +98,7 @@ def mixture(weights: Mapping[str, float], sources: Mapping[str, range]) -> Mixtu
 
 
 def _quotas(weights: Mapping[str, Fraction]) -> dict[str, int]:
-    """Positions of each source in a block: exactly in proportion, or to one in 65,536."""
+    """Return the positions of each source in a block: exactly in proportion, or rounded to 1/65,536."""
     total = sum(weights.values())
     shares = {name: weight / total for name, weight in weights.items()}
     block = lcm(*(share.denominator for share in shares.values()))
@@ -109,7 +110,7 @@ def _quotas(weights: Mapping[str, Fraction]) -> dict[str, int]:
 
 @functools.lru_cache(maxsize=4)
 def _dealt(quotas: tuple[int, ...], seed: int, block: int) -> NDArray[np.int64]:
-    """(2, positions): the source of each position of a block, and how many before it are of the same."""
+    """Return (2, positions): the source of each position of a block, and the number of earlier ones of that source."""
     size = sum(quotas)
     dealt = permute(np.arange(size), size=size, seed=_keyed(seed, _BLOCKS_KEY), epoch=block)
     number = np.searchsorted(np.cumsum(quotas), dealt, side="right")
@@ -130,5 +131,5 @@ def _source_rows(share: Share, positions: Positions, *, seed: int) -> Positions:
 
 
 def _keyed(seed: int, name: str) -> int:
-    """A seed of its own for each name."""
+    """Derive a separate seed for each name."""
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big")

@@ -1,9 +1,9 @@
 """The order of sequences: a keyed permutation that needs no memory and no state.
 
-A Feistel network over the smallest even number of bits that holds n, walked until it lands below n
-(Black & Rogaway 2002, "Ciphers with Arbitrary Finite Domains", section 4, cycle walking). The round
-function is the finalizer of splitmix64 (Steele, Lea & Flood 2014, "Fast Splittable Pseudorandom
-Number Generators", figure 16). Reshuffled each epoch by its key.
+A Feistel network over the smallest even number of bits that holds n, repeated until it lands below n (Black & Rogaway
+2002, "Ciphers with Arbitrary Finite Domains", section 4, cycle walking). The round function is the finalizer of
+splitmix64 (Steele, Lea & Flood 2014, "Fast Splittable Pseudorandom Number Generators", figure 16). The key changes with
+each epoch, which reshuffles.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ _Words = NDArray[np.uint64]
 
 
 def permute(positions: Positions, *, size: int, seed: int, epoch: int) -> Positions:
-    """Where each of `positions` in [0, size) goes in the permutation keyed by (seed, epoch)."""
+    """Return the image of each of `positions` in [0, size) under the permutation keyed by (seed, epoch)."""
     half_bits = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))
     keys = _keys(seed, epoch)
     out = _feistel(positions.astype(np.uint64), half_bits, keys)
+    # The network permutes a domain of at most four times `size`. Applying it again to a result outside [0, size) walks
+    # along its cycle until it is inside, so the result is still a permutation.
     outside = np.flatnonzero(out >= size)
     while len(outside):
         walked = _feistel(out[outside], half_bits, keys)
@@ -54,8 +56,8 @@ def _feistel(values: _Words, half_bits: np.uint64, keys: list[np.uint64]) -> _Wo
 
 
 def _mix_(words: _Words) -> _Words:
-    """The splitmix64 finalizer of each word, after adding the golden gamma, in place."""
-    words += np.uint64(_GOLDEN)  # arrays wrap around silently
+    """Apply the splitmix64 finalizer to each word, after adding the golden gamma, in place."""
+    words += np.uint64(_GOLDEN)  # arrays wrap around silently, where scalars would warn
     words ^= words >> np.uint64(30)
     words *= np.uint64(0xBF58476D1CE4E5B9)
     words ^= words >> np.uint64(27)

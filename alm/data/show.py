@@ -1,4 +1,4 @@
-"""The documents of any batch, past or to come: where a loss spike is looked into."""
+"""The documents of any batch, past or future, to investigate a loss spike."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alm.tokenizers.file import Tokenizer
 
 @dataclass(frozen=True)
 class Passage:
-    """What a row holds of one document; `begins` says whether that is its beginning."""
+    """The text of one document in a row. `begins` is True if the document starts there."""
 
     text: str
     tokens: int
@@ -29,7 +29,7 @@ class Row:
 
 
 def batch(stream: TokenStream, tokenizer: Tokenizer, plan: BatchPlan, *, step: int) -> list[Row]:
-    """The rows of update number `step`, counted from 0, in the order of the batch."""
+    """Return the rows of update number `step`, counted from 0, in the order of the batch."""
     return [_row(stream, tokenizer, int(number)) for number in plan.rows(step)]
 
 

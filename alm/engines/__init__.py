@@ -1,8 +1,8 @@
-"""Kinds of engine: how work over many units runs. The one seam that preparing a corpus and packing use.
+"""Kinds of engine, which run work over many units. Corpus preparation and packing use this one interface.
 
-Each module has `build(*, workers, address)`, an `Engine`. Whatever the engine, a result depends on its unit alone,
-units are asked for as they are needed, and every unit that was begun is ended before `map` is left, unless the
-process is being killed.
+Each module has `build(*, workers, address)`, which returns an `Engine`. With any engine, a result depends on its unit
+alone, units are consumed as needed, and `map` returns only after every started unit has ended, unless the process is
+being killed.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ class Engine(Protocol):
     def map(
         self, function: Callable[[Unit, Listener], Result], units: Iterable[Unit], *, on_event: Listener = ignore
     ) -> Generator[tuple[int, Result], None, None]:
-        """`(index, function(unit, tell))` for each unit, in the order in which they are done.
+        """Yield `(index, function(unit, tell))` for each unit, in the order in which they finish.
 
-        What `function` tells reaches `on_event`. After an error in a unit no other is begun, those in progress are
-        ended, and the first error, by the order of units, is raised.
+        Events that `function` sends reach `on_event`. After an error, no further unit starts, those in progress finish,
+        and the first error, by the order of units, is raised.
         """
         ...
 
 
 def choose(kind: str = "auto", *, workers: int = 1, address: str | None = None) -> Engine:
-    """The engine of `kind`; `auto` is `serial` for one worker and `processes` for more."""
+    """Return the engine of `kind`; `auto` is `serial` for one worker and `processes` for more."""
     name = kind if kind != "auto" else ("serial" if workers == 1 else "processes")
     engine: Engine = kinds.load("alm.engines", name).build(workers=workers, address=address)
     return engine

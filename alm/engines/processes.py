@@ -1,6 +1,6 @@
-"""Kind `processes`: as many units at once as there are workers, each in a process of this machine.
+"""Kind `processes`: one unit per worker at a time, each in its own process on this machine.
 
-Processes are spawned, never forked: a fork of a process with threads may hang.
+Processes are spawned, never forked, because a fork of a process with threads can hang.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Processes:
 
 
 def build(*, workers: int, address: str | None) -> Engine:
-    """The engine for so many workers."""
+    """Return the engine for `workers` workers."""
     return Processes(workers)
 
 
@@ -72,7 +72,7 @@ def _run(
     failures: dict[int, AlmError] = {}
     source = enumerate(units)
     while True:
-        # One more than there are workers, so that none waits while we look.
+        # One more than there are workers, so that no worker waits for this loop.
         while not failures and len(waiting) <= workers and (following := next(source, None)) is not None:
             waiting[pool.submit(_call, function, following[1])] = following[0]
         if not waiting:
@@ -121,7 +121,7 @@ def _begin(told: Any) -> None:
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+    """Exit when the parent ends. A worker whose parent was killed would otherwise wait for work forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

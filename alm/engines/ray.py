@@ -28,7 +28,7 @@ class Ray:
     def map(
         self, function: Callable[[Unit, Listener], Result], units: Iterable[Unit], *, on_event: Listener = ignore
     ) -> Generator[tuple[int, Result], None, None]:
-        """See `alm.engines.Engine.map`. What a unit tells arrives when it is done."""
+        """See `alm.engines.Engine.map`. The events of a unit arrive when it is done."""
         ray = _imported()
         is_ours = not ray.is_initialized()
         if is_ours:
@@ -41,14 +41,14 @@ class Ray:
 
 
 def build(*, workers: int, address: str | None) -> Engine:
-    """The engine: at `address`, or with so many workers on this machine."""
+    """Return the engine: the cluster at `address`, or `workers` workers on this machine."""
     _imported()
     return Ray(workers, address)
 
 
 def _imported() -> Any:  # Any: Ray is optional, and untyped
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray would warn that a future version leaves accelerators visible to tasks that ask for none.
+    # Without this, Ray warns that a future version leaves accelerators visible to tasks that request none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -107,7 +107,7 @@ def _outcome(ray: Any, reference: Any) -> Any:
 
 
 def _call(function: Callable[[Any, Listener], Any], unit: Any) -> tuple[Any, AlmError | None, list[Event]]:
-    """In a worker: the result, or the error, and what was told."""
+    """Run in a worker. Return the result or the error, and the events."""
     told: list[Event] = []
     try:
         return function(unit, told.append), None, told

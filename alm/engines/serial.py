@@ -1,4 +1,4 @@
-"""Kind `serial`: one unit after the other, in this process."""
+"""Kind `serial`: runs one unit at a time, in this process."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ class Serial:
 
 
 def build(*, workers: int, address: str | None) -> Engine:
-    """The engine; there is nothing to choose."""
+    """Return the engine, which has no settings."""
     return Serial()

@@ -1,1 +1,1 @@
-"""From clean text to shards of token ids, every token counted."""
+"""Packing: clean text in, shards of token ids out, with every token counted."""

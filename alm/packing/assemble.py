@@ -1,4 +1,4 @@
-"""The last pass of packing: the tokens of one shard, brought together from the parts and written with their index."""
+"""The last pass of packing: collects the tokens of one shard from the parts and writes them with their index."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def assemble(job: ShardWork, tell: Listener) -> PackedShard:
     starts = []
     at = 0
     pieces = job.planned.pieces
-    for part in dict.fromkeys(pieces[:, 0].tolist()):  # each part is opened once
+    for part in dict.fromkeys(pieces[:, 0].tolist()):  # so that each part is opened once
         encoded = Encoded(job.parts, part, job.dtype)
         ids, ends = encoded.ids(job.split), encoded.ends(job.split)
         begins = np.concatenate([[0], ends[:-1]]) if len(ends) else ends

@@ -1,4 +1,4 @@
-"""What decides the shards besides the text and the tokenizer."""
+"""Settings of packing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alm.config.base import MANY, Config
 
 
 class PackConfig(Config):
-    """How text becomes shards."""
+    """Settings that turn text into shards."""
 
     seq_len: int = Field(default=512, ge=2, le=2**24, description="Tokens predicted per sequence.")
     sequences_per_shard: int = Field(default=2048, ge=1, le=MANY, description="Sequences per shard.")

@@ -1,7 +1,7 @@
-"""The first pass of packing: a part of the text, or of somebody's tokens, becomes ids by split, beside the others.
+"""The first pass of packing: encodes one part of the text, or of foreign tokens, into one file of ids per split.
 
-Runs in whichever process the engine chooses. A part that is done has a marker, so a killed run loses the parts in
-progress at most. Nothing here depends on the length of a sequence.
+It runs in whichever process the engine chooses. A finished part has a marker, so a killed run loses only the parts in
+progress. Nothing here depends on the sequence length.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MOST_BYTES = 1 << 16  # of a marker
 
 
 class Count(Config):
-    """What a part gives to one split."""
+    """Documents, bytes and tokens of one split in a part."""
 
     documents: artifacts.Count = 0
     bytes: artifacts.Count = 0
@@ -49,7 +49,7 @@ class Count(Config):
 
 
 class Marker(Config):
-    """`NNNNN.json`: the promise that a part is encoded."""
+    """`NNNNNN.json`: the promise that a part is encoded."""
 
     key: str
     counts: dict[str, Count]
@@ -57,40 +57,40 @@ class Marker(Config):
 
 @dataclass(frozen=True)
 class Encoded:
-    """The ids of a part: for each split, documents one after the other, each with its end of text."""
+    """The files of an encoded part: for each split, its documents in order, each with its end of text."""
 
     folder: Path
     number: int
     dtype: str
 
     def ids_path(self, split: str) -> Path:
-        """The ids, in the width that shards have."""
+        """Return the path of the ids, which have the same integer type as the shards."""
         return self.folder / f"{self.number:06d}.{split}.ids"
 
     def ends_path(self, split: str) -> Path:
-        """Where each document ends, int64."""
+        """Return the path of the document ends, int64."""
         return self.folder / f"{self.number:06d}.{split}.ends"
 
     @property
     def marker_path(self) -> Path:
-        """Written last."""
+        """Path of the marker, which is written last."""
         return self.folder / f"{self.number:06d}.json"
 
     def ids(self, split: str) -> NDArray[Any]:
-        """The ids, mapped."""
+        """Return the ids, memory-mapped if possible."""
         path = self.ids_path(split)
         width = np.dtype(self.dtype).newbyteorder("<")
         array = mapped(path, dtype=width)
         return raw_array(path, dtype=width) if array is None else array
 
     def ends(self, split: str) -> NDArray[np.int64]:
-        """Where each document ends."""
+        """Return the end of each document."""
         return raw_array(self.ends_path(split), dtype="<i8").astype(np.int64)
 
 
 @dataclass(frozen=True)
 class EncodeWork:
-    """One part to encode. `identity` is the hash of its file."""
+    """One part to encode. `identity` holds the hashes of its files."""
 
     number: int
     part: CleanPart | foreign.Part
@@ -104,21 +104,21 @@ class EncodeWork:
 
     @property
     def source(self) -> str:
-        """The source that the part belongs to."""
+        """Source of the part."""
         return self.part.source
 
     @property
     def encoded(self) -> Encoded:
-        """Where the ids go."""
+        """Files that the ids are written to."""
         return Encoded(self.folder, self.number, self.dtype)
 
     def key(self) -> str:
-        """What the ids are a function of."""
+        """Return a hash of everything that decides the ids."""
         decisive = (_FORMAT, self.part.where(), self.identity, self.tokenizer_sha256, self.validation_fraction)
         return hashlib.sha256(repr((*decisive, self.dtype)).encode()).hexdigest()
 
     def finished(self) -> Marker | None:
-        """The marker, if the part was encoded just so."""
+        """Return the marker if the part is already encoded with the same key and its files are complete."""
         try:
             marker = Marker.model_validate(read_json(self.encoded.marker_path, most=_MOST_BYTES))
         except (AlmError, ValueError):
@@ -137,7 +137,7 @@ def _size(path: Path) -> int:
 
 
 def encode(job: EncodeWork, tell: Listener) -> Marker:
-    """Write the ids of a part and its marker."""
+    """Write the ids of a part, then its marker."""
     with ExitStack() as stack:
         outs = {split: _Out(stack.enter_context(atomic(job.encoded.ids_path(split))), job.dtype) for split in SPLITS}
         if isinstance(job.part, foreign.Part):
@@ -153,7 +153,7 @@ def encode(job: EncodeWork, tell: Listener) -> Marker:
 
 
 class _Out:
-    """The ids of one split on their way to the file."""
+    """Writes the ids of one split and counts them."""
 
     def __init__(self, file: Any, dtype: str) -> None:
         self._write = file.write
@@ -162,7 +162,7 @@ class _Out:
         self.count = Count()
 
     def add(self, ids: NDArray[Any], lengths: NDArray[np.int64], size: int) -> None:
-        """Documents of `lengths`, which have `size` bytes of text together."""
+        """Write documents of these `lengths`, with `size` bytes of text in all."""
         self._write(ids.astype(self._dtype).tobytes())
         self.ends.append(self.count.tokens + np.cumsum(lengths))
         self.count += Count(documents=len(lengths), bytes=size, tokens=len(ids))
@@ -186,14 +186,14 @@ def _encode(job: EncodeWork, part: CleanPart, outs: dict[str, _Out], tell: Liste
 
 @functools.lru_cache(maxsize=1)
 def _tokenizer(path: Path, sha256: str) -> Tokenizer:
-    """Loaded once a process; `sha256` tells one file from another of the same name."""
+    """Load the tokenizer once per process. `sha256` distinguishes files of the same name."""
     return Tokenizer.load(path)
 
 
 def with_ends(
     ids: NDArray[np.int32], offsets: NDArray[np.int64], end_of_text_id: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Ids with the end of text behind each document, and the length of each with it."""
+    """Return ids with an end of text after each document, and the length of each document including it."""
     lengths = np.diff(offsets).astype(np.int64) + 1
     joined = np.empty(len(ids) + len(lengths), dtype=np.int32)
     is_end = np.zeros(len(joined), dtype=bool)
@@ -204,7 +204,7 @@ def with_ends(
 
 
 def _split(document: CleanDocument, validation_fraction: float) -> str:
-    """A document without a split gets one by its own hash, as `alm corpus prepare` would give it."""
+    """Return the split of a document. Without one, its hash decides, as in `alm corpus prepare`."""
     if document.split is not None:
         return document.split
     return split_of(hashlib.sha256(document.text.encode("utf-8")).hexdigest(), validation_fraction)
@@ -224,7 +224,7 @@ def _batches(documents: Iterable[CleanDocument]) -> Iterator[list[CleanDocument]
 
 
 def _copy(job: EncodeWork, part: foreign.Part, outs: dict[str, _Out]) -> None:
-    """Tokens that somebody else made, document by document."""
+    """Copy the tokens of a foreign file, document by document."""
     tokenizer = _tokenizer(job.tokenizer, job.tokenizer_sha256)
     widths = tokenizer.bytes_per_id
     for ids, lengths in foreign.read(part, end_of_text_id=tokenizer.end_of_text_id, vocab_size=tokenizer.vocab_size):

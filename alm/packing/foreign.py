@@ -1,4 +1,4 @@
-"""Other people's tokens: nanoGPT's `.bin` and Megatron's `.bin` with `.idx`.
+"""Reads the token files of other tools: nanoGPT's `.bin` and Megatron's `.bin` with `.idx`.
 
 nanoGPT (data/*/prepare.py): ids as uint16, nothing else. Megatron-LM (megatron/core/datasets/indexed_dataset.py): the
 index has the magic `MMIDIDX`, a version, a code for the type of ids, the numbers of sequences and of document ends,
@@ -40,28 +40,28 @@ class Part:
     end: int
 
     def where(self) -> tuple[str, int, int]:
-        """Which part of its file it is."""
+        """Return the part's place in its file, and how its split is decided."""
         return ("split by name" if self.split else "split by hash", self.start, self.end)
 
     @property
     def index(self) -> Path | None:
-        """Megatron's index, if there is one."""
+        """Path of Megatron's index, if it exists."""
         index = self.path.with_suffix(".idx")
         return index if index.is_file() else None
 
 
 def records(paths: list[Path], *, relative_to: Path) -> list[artifacts.FileRecord]:
-    """The files with their hashes."""
+    """Return the records of the files, with their hashes."""
     return [artifacts.record(file, relative_to=relative_to) for file in with_indices(paths)]
 
 
 def with_indices(paths: list[Path]) -> list[Path]:
-    """The files, with Megatron's index after each that has one."""
+    """Return the files, each followed by its Megatron index if it has one."""
     return [file for path in paths for file in (path, path.with_suffix(".idx")) if file.is_file()]
 
 
 def find(given: list[str]) -> list[Path]:
-    """The `.bin` files that paths and folders mean, sorted. Raises `InputError` when there are none."""
+    """Return the `.bin` files of paths and folders, sorted. Raises `InputError` if there are none."""
     found: set[Path] = set()
     for one in given:
         path = Path(one).expanduser()
@@ -79,14 +79,14 @@ def find(given: list[str]) -> list[Path]:
 
 
 def parts(paths: list[Path], *, end_of_text_id: int) -> Iterator[Part]:
-    """The parts of the files, cut between documents.
+    """Yield the parts of the files, cut between documents.
 
-    Where one is named `val...`, that is what is held out; otherwise documents are, by hash.
+    If a file is named `val...`, it is the validation split. Otherwise the hash of each document decides its split.
     """
     is_named = any(path.name.startswith("val") for path in paths)
     for path in paths:
         split = (VALIDATION if path.name.startswith("val") else TRAIN) if is_named else None
-        # `wiki_text_document.bin` is named itself, of `shakespeare/train.bin` it is the folder.
+        # The source is the file name of `wiki_text_document.bin`, but the folder name of `shakespeare/train.bin`.
         name = path.parent.resolve().name if is_named else path.stem.removesuffix("_text_document")
         whole = Part(path, name, split, 0, 0)
         bounds = _sequence_bounds(whole) if whole.index else _token_bounds(whole, end_of_text_id)
@@ -95,16 +95,16 @@ def parts(paths: list[Path], *, end_of_text_id: int) -> Iterator[Part]:
 
 
 def read(part: Part, *, end_of_text_id: int, vocab_size: int) -> Iterator[tuple[Ids, NDArray[np.int64]]]:
-    """Ids of some documents, each with its end of text, and their lengths.
+    """Yield the ids of the part's documents, each with its end of text, and their lengths.
 
-    Raises `InputError` for an id that the tokenizer does not have.
+    Raises `InputError` for an id outside the tokenizer's vocabulary.
     """
     if part.index:
         ids, lengths = _sequences(part, end_of_text_id)
     else:
         ids = np.array(_tokens(part.path)[part.start : part.end], dtype=np.int64)
         ends = np.flatnonzero(ids == end_of_text_id) + 1
-        if not len(ends) or ends[-1] != len(ids):  # the file ends without one
+        if not len(ends) or ends[-1] != len(ids):  # the file does not end with one
             ids = np.append(ids, end_of_text_id)
             ends = np.append(ends, len(ids))
         lengths = np.diff(ends, prepend=0)
@@ -183,7 +183,7 @@ def _sequence_bounds(part: Part) -> list[int]:
 
 
 def _sequences(part: Part, end_of_text_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Each of Megatron's sequences is a document; it gets an end of text if it has none."""
+    """Read Megatron sequences as documents, adding an end of text to each that has none."""
     index = _index(part)
     width = np.dtype(index.dtype).itemsize
     found: list[NDArray[np.int64]] = []

@@ -1,4 +1,4 @@
-"""Shards as arrays: mapped into memory, which takes no file descriptor, or read anew each time."""
+"""Shards as arrays: memory-mapped, which takes no file descriptor here, or read again for each slice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _READ, _SHARED = 1, 1  # PROT_READ and MAP_SHARED of mmap(2), the same on Linux 
 
 @dataclass(frozen=True)
 class Unmapped:
-    """An array in a file that is opened for each slice."""
+    """An array in a file, which is opened for each slice."""
 
     path: Path
     dtype: np.dtype[Any]
@@ -37,7 +37,7 @@ class Unmapped:
 
 
 def arrays(paths: Sequence[Path], *, dtype: np.dtype[Any]) -> list[NDArray[Any] | Unmapped]:
-    """The array that each file holds: mapped, but for what is beyond the areas that a process may map."""
+    """Return the array of each file: mapped, as far as a process can map areas, and `Unmapped` beyond that."""
     found: list[NDArray[Any] | Unmapped] = []
     for number, path in enumerate(paths):
         array = mapped(path, dtype=dtype) if number < _MOST_MAPPED else None
@@ -46,10 +46,10 @@ def arrays(paths: Sequence[Path], *, dtype: np.dtype[Any]) -> list[NDArray[Any] 
 
 
 def mapped(path: Path, *, dtype: np.dtype[Any]) -> NDArray[Any] | None:
-    """The array in `path`, whose pages are read when they are looked at; None where no more can be mapped.
+    """Map the array in `path`, whose pages are read on first access. Return None if no more can be mapped.
 
-    `mmap.mmap` keeps a file descriptor for each file, before Python 3.13 always, and most shells allow 1,024. The map
-    itself needs none. On Windows none is kept.
+    `mmap.mmap` keeps a file descriptor per file (before Python 3.13 always), and most shells allow 1,024. The mapping
+    itself needs none, so this calls mmap(2) directly. On Windows, none is kept.
     """
     with readable(path):
         if os.name == "nt":
@@ -65,7 +65,7 @@ def mapped(path: Path, *, dtype: np.dtype[Any]) -> NDArray[Any] | None:
                     return None
                 raise OSError(number, os.strerror(number))
     area = (ctypes.c_char * size).from_address(address)
-    # Arrays and their slices hold on to the area; at exit the system takes it back.
+    # Arrays and their slices keep the area alive. At exit, the system unmaps it.
     weakref.finalize(area, _libc().munmap, ctypes.c_void_p(address), ctypes.c_size_t(size)).atexit = False
     array: NDArray[Any] = np.frombuffer(memoryview(area), dtype=dtype)
     array.flags.writeable = False
@@ -78,9 +78,9 @@ def _libc() -> ctypes.CDLL:
 
 
 @functools.cache
-def _mmap() -> Any:  # Any: ctypes has no better
+def _mmap() -> Any:  # Any: ctypes has no better type
     function = _libc().mmap
     function.restype = ctypes.c_void_p
-    # The last is off_t, which is a long wherever PyTorch runs; it is 0 here.
+    # The last argument is off_t, a long wherever PyTorch runs. It is always 0 here.
     function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
     return function

@@ -1,7 +1,7 @@
-"""The stage `alm pack`: clean text in, shards of token ids out, every token counted.
+"""The stage `alm pack`: clean text in, shards of token ids out, with every token counted.
 
-The text is encoded part by part on any engine (`encode`); lengths alone decide what goes where (`rows`); the shards are
-brought together on the same engine (`assemble`). What does not fill a last row is the counted tail: tokens in =
+An engine encodes the text part by part (`encode`). The lengths of the documents decide the rows (`rows`). The same
+engine then assembles the shards (`assemble`). Tokens that do not fill a last row are the counted tail: tokens in =
 stored + tail. Nothing depends on the number of workers.
 """
 
@@ -39,7 +39,7 @@ _LABEL = "packing"
 _BESIDE = {".txt": ".jsonl", ".bin": ".idx"}  # document lines, and Megatron's index
 _PART_BYTES = 8 << 20
 _FEWEST_TOKENS = 3  # the shortest sequence and one more to predict
-_WORTH_SHARING = 500_000_000  # tokens; fewer are copied sooner than workers are started
+_WORTH_SHARING = 500_000_000  # tokens; fewer are copied in less time than workers take to start
 BESTFIT_TOKENS = 100_000_000
 
 
@@ -56,10 +56,10 @@ def pack(
     part_bytes: int = _PART_BYTES,
     on_event: Listener = ignore,
 ) -> PackMetadata:
-    """Write the shards of the text in `clean`, or of `foreign_tokens`, to `out`; what is up to date is kept.
+    """Write the shards of the text in `clean`, or of `foreign_tokens`, to `out`. Keep shards that are up to date.
 
-    What a killed run has encoded is not encoded again. Raises `InputError` when the training text is shorter than one
-    sequence, `ArtifactError` when `out` was made otherwise and `force` is not given.
+    Parts that a killed run has encoded are not encoded again. Raises `InputError` if the training text is shorter than
+    one sequence, and `ArtifactError` if `out` was made with other settings and `force` is not set.
     """
     loaded = Tokenizer.load(tokenizer)
     _check_width(config, loaded)
@@ -76,7 +76,7 @@ def pack(
     made = _made(job, values, force=force, redo=redo)
     if made is None:
         with workspace(out, _LABEL, what=f"packing to `{out}`") as stage:
-            made = _made(job, values, force=force, redo=redo)  # by somebody who had the lock until now
+            made = _made(job, values, force=force, redo=redo)  # by the last holder of the lock
             if made is None:
                 ours = _ours(job, force=force)
                 with _parts_while_of_use(job):
@@ -94,13 +94,13 @@ def _made(job: _Job, values: artifacts.Values, *, force: bool, redo: str) -> Pac
 
 @contextlib.contextmanager
 def _parts_while_of_use(job: _Job) -> Iterator[None]:
-    """Parts that were encoded stay when packing is stopped, and go when it is done or the text is at fault."""
+    """Keep the encoded parts if packing is interrupted; remove them when it is done or the input is at fault."""
     try:
         yield
     except AlmError as error:
         if isinstance(error, InputError) or not job.given.holds():
             _remove_parts(job.parts_folder)
-        job.given.check()  # the nearer cause, where there is one
+        job.given.check()  # a changed input is the more likely cause
         raise
     _remove_parts(job.parts_folder)
 
@@ -111,13 +111,13 @@ def _remove_parts(folder: Path) -> None:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # somebody else keeps something there, or it is not there
+    with contextlib.suppress(OSError):  # not empty, or it does not exist
         folder.rmdir()
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What there is to pack."""
+    """Inputs and settings of one packing."""
 
     config: PackConfig
     tokenizer_path: Path
@@ -131,11 +131,11 @@ class _Job:
 
     @property
     def parts_folder(self) -> Path:
-        """Where parts are encoded to."""
+        """Folder of the encoded parts."""
         return self.out / _STATE_FOLDER / "parts"
 
     def works(self) -> Iterator[EncodeWork]:
-        """The parts in order. Files are cut while others are being encoded already."""
+        """Yield the parts in order. Later files are cut while earlier ones are being encoded."""
         of_file = {record.path: record.sha256 for record in self.inputs}
         size = sum(file.path.stat().st_size for file in self.files)
         own = (part for file in self.files for part in parts_of(file, part_bytes=self.part_bytes))
@@ -160,7 +160,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Part:
-    """A part that is encoded."""
+    """An encoded part."""
 
     work: EncodeWork
     counts: dict[str, Count]
@@ -182,7 +182,7 @@ def _make(
     if mode == "auto":
         mode = "concat" if tokens <= BESTFIT_TOKENS else "bestfit"
     shards = _assemble_all(job, parts, mode, stage, engine, on_event)
-    job.given.check()  # parts are read by their place in a file
+    job.given.check()  # parts are byte ranges, which mean other text if a file has changed
     job.tokenizer.save(stage / TOKENIZER_NAME)
     metadata = _metadata(job, parts, shards, mode, values, redo)
     _warn_without_validation(metadata, on_event)
@@ -192,7 +192,7 @@ def _make(
 
 
 def _ours(job: _Job, *, force: bool) -> list[str]:
-    """The packed data that is there, which goes. `ArtifactError` for files that only look like it, without `force`."""
+    """Return the names of the packed files to replace. Without `force`, raises `ArtifactError` for other shard files."""
     promised: list[str] = []
     with contextlib.suppress(AlmError):
         hint = "run `alm pack --force`"
@@ -278,7 +278,7 @@ def _assemble_all(
 
 
 def _planned(config: PackConfig, parts: Sequence[_Part], mode: str, split: str) -> Iterator[PlannedShard]:
-    if mode == "concat" or split == VALIDATION:  # so that scores of either mode are of the same rows
+    if mode == "concat" or split == VALIDATION:  # both modes validate on the same rows, so scores are comparable
         spans = [Span(part.work.number, part.work.source, part.counts[split].tokens) for part in parts]
         yield from concat(spans, seq_len=config.seq_len, sequences_per_shard=config.sequences_per_shard)
         return

@@ -1,12 +1,12 @@
-"""How documents become rows: which tokens of which part go into which shard. Lengths alone decide, no ids are read.
+"""Plans the rows: the tokens of the parts that go into each shard. Lengths alone decide; no ids are read.
 
-`concat`: all documents of a split, one after the other, are one stream; row r starts at r x seq_len and reads one token
-more than it has, so every token but the first of the split is predicted once.
+`concat`: all documents of a split form one stream. Row r starts at r x seq_len and reads seq_len + 1 tokens, so every
+token but the first of the split is predicted once.
 
-`bestfit`: rows of seq_len + 1 tokens start with a document and are filled with whole ones (best fit; Ding et al. 2024,
-"Fewer Truncations Improve Language Modeling", section 3.2, with a bounded look-ahead, and with pairs that fill a row
-exactly, because rows are not padded). Where none fits one is cut, and what is left of it begins the next row: nothing
-is thrown away. Only the last row of a source is padded.
+`bestfit`: rows of seq_len + 1 tokens start with a document and are filled with complete ones (best fit; Ding et al.
+2024, "Fewer Truncations Improve Language Modeling", section 3.2, with a bounded look-ahead, and with pairs that fill a
+row exactly, because rows are not padded). If none fits, one is cut, and its rest begins the next row, so no token is
+lost. Only the last row of a source is padded.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-LOOK_AHEAD = 4096  # documents that bestfit chooses from
+LOOK_AHEAD = 4096  # documents that bestfit chooses from, which bounds its memory
 
 Pieces = NDArray[np.int64]
-"""(n, 3): part, first token in it, number of tokens."""
+"""Shape (n, 3): part, first token in it, number of tokens."""
 Piece = tuple[int, int, int]
-"""The same of one."""
+"""One row of `Pieces`."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Span:
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """What one shard holds, and how many rows start in it; `padding` tokens are added at its end."""
+    """Pieces of one shard, and the number of rows that start in it. `padding` tokens are added at its end."""
 
     source: str
     pieces: Pieces
@@ -46,15 +46,15 @@ class PlannedShard:
 
     @property
     def tokens(self) -> int:
-        """With the padding."""
+        """Number of tokens, including the padding."""
         return int(self.pieces[:, 2].sum()) + self.padding
 
 
 def concat(spans: Iterable[Span], *, seq_len: int, sequences_per_shard: int) -> Iterator[PlannedShard]:
-    """The shards of one split. What does not fill a last row is left out: the tail."""
+    """Plan the shards of one split. Tokens that do not fill a last row are left out: the tail."""
     spans = list(spans)
     rows = max(0, (sum(span.tokens for span in spans) - 1) // seq_len)
-    left = rows * seq_len + 1 if rows else 0
+    left = rows * seq_len + 1 if rows else 0  # the last row also reads one token more, as its last target
     full = seq_len * sequences_per_shard
     start = 0  # of the open shard, in the stream
     source = ""
@@ -85,7 +85,7 @@ def concat(spans: Iterable[Span], *, seq_len: int, sequences_per_shard: int) -> 
 def bestfit(
     documents: Iterable[Piece], *, source: str, seq_len: int, sequences_per_shard: int
 ) -> Iterator[PlannedShard]:
-    """The shards of one source in one split, of its `documents` (part, first token, tokens) in order."""
+    """Plan the shards of one source in one split from its `documents` (part, first token, tokens), in order."""
     pieces: list[Piece] = []
     rows = padding = 0
     for row, missing in _rows(documents, seq_len + 1):
@@ -100,7 +100,7 @@ def bestfit(
 
 
 def _rows(documents: Iterable[Piece], width: int) -> Iterator[tuple[list[Piece], int]]:
-    """Each row's pieces, and how many tokens it lacks, which only the last one does."""
+    """Yield the pieces of each row and its number of missing tokens, which is 0 for all but the last."""
     at_hand = _AtHand(documents, width)
     carried: Piece | None = None
     while carried is not None or at_hand.refill():
@@ -120,7 +120,7 @@ def _rows(documents: Iterable[Piece], width: int) -> Iterator[tuple[list[Piece],
 
 
 class _AtHand:
-    """The documents to choose from: those longer than a row in order, the others by length, the earliest first."""
+    """Documents to choose from: those longer than a row in order, the others by length, the earliest first."""
 
     def __init__(self, documents: Iterable[Piece], width: int) -> None:
         self._coming = iter(documents)
@@ -130,7 +130,7 @@ class _AtHand:
         self._count = 0
 
     def refill(self) -> bool:
-        """Take in what there is room for; whether there is anything."""
+        """Read documents up to the look-ahead. Return whether any are left."""
         while self._count < LOOK_AHEAD and (piece := next(self._coming, None)) is not None:
             self._count += 1
             if piece[2] < len(self._short):
@@ -141,9 +141,9 @@ class _AtHand:
         return self._count > 0
 
     def take(self, room: int, *, is_first: bool) -> Piece:
-        """What goes into `room` next: what fills it alone, or with another about as long, or is the longest to fit.
+        """Return the next document for `room`: one that fills it alone or with one other, else the longest that fits.
 
-        Where nothing fits, one that has to be cut anyway, else the longest.
+        If none fits, return one that is longer than a row and must be cut anyway, else the longest.
         """
         self._count -= 1
         if is_first and self._long:
@@ -151,6 +151,8 @@ class _AtHand:
         lengths = self._is_there[: room + 1]
         if lengths[room]:
             return self._pop(room)
+        # Two lengths that add up to `room`: of each pair the longer, the most equal pairs first. Two candidates are
+        # enough, because only a pair of equal lengths can lack its second document.
         for longer in np.flatnonzero((lengths & lengths[::-1])[-(-room // 2) :])[:2] + -(-room // 2):
             if 2 * longer > room or len(self._short[longer]) > 1:
                 return self._pop(int(longer))

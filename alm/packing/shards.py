@@ -1,8 +1,8 @@
-"""Reading packed data: the token stream of a split, and any row of it.
+"""Reads packed data: the token stream of a split, and any of its rows.
 
-The shards of a split, one after the other, are one stream. Row `r` starts at token `r * stride` and reads `seq_len + 1`
-tokens: the inputs, and the same shifted by one as targets. The stride is `seq_len` where documents are joined, and
-`seq_len + 1` where rows were fitted, which share no token.
+The shards of a split, in order, are one stream. Row `r` starts at token `r * stride` and reads `seq_len + 1` tokens:
+the inputs, and the same shifted by one as targets. The stride is `seq_len` for concatenated documents, and
+`seq_len + 1` for best-fit rows, which share no token.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ METADATA_NAME = "metadata.json"
 TOKENIZER_NAME = "tokenizer.json"
 
 _MOST_HASHED_BYTES = 8 << 30
-_HASHED_TOGETHER = 4  # files; hashing leaves the interpreter free
+_HASHED_TOGETHER = 4  # files at a time; hashing releases the interpreter's lock
 
 Ids = NDArray[np.int64]
 
 
 def pack_command(folder: Path) -> str:
-    """The command that makes `folder`, for hints."""
+    """Return the command that makes `folder`, for hints."""
     return shlex.join(["alm", "pack", "--out", str(folder)])
 
 
 @dataclass(frozen=True)
 class TokenStream:
-    """The tokens of one split. Shards are memory-mapped: opening costs little, reading only what is read."""
+    """The tokens of one split. Shards are memory-mapped, so opening them reads nothing."""
 
     folder: Path
     shards: tuple[PackedShard, ...]
@@ -49,12 +49,12 @@ class TokenStream:
 
     @cached_property
     def sequences(self) -> int:
-        """Rows of this split."""
+        """Number of rows of this split."""
         return sum(shard.sequences for shard in self.shards)
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
-        """Stream position of each shard's first token, and the end."""
+        """Stream position of each shard's first token, and the end of the stream."""
         return np.concatenate([[0], np.cumsum([shard.tokens for shard in self.shards])]).astype(np.int64)
 
     @cached_property
@@ -63,7 +63,7 @@ class TokenStream:
         return arrays([self.folder / shard.file for shard in self.shards], dtype=width)
 
     def tokens(self, start: int, length: int) -> Ids:
-        """`length` token ids from stream position `start`, across shards."""
+        """Return `length` token ids from stream position `start`, across shards."""
         out = np.empty(length, dtype=np.int64)
         shard = int(np.searchsorted(self._starts, start, side="right")) - 1
         filled = 0
@@ -76,7 +76,7 @@ class TokenStream:
         return out
 
     def rows(self, numbers: NDArray[np.int64]) -> Ids:
-        """Rows `numbers` as ids of shape (len(numbers), seq_len + 1)."""
+        """Return the rows `numbers` as ids of shape (len(numbers), seq_len + 1)."""
         length = self.seq_len + 1
         out = np.empty((len(numbers), length), dtype=np.int64)
         starts = numbers * self.stride
@@ -84,7 +84,7 @@ class TokenStream:
         offsets = starts - self._starts[shards]
         is_inside = starts + length <= self._starts[shards + 1]
         shard_arrays = self._arrays
-        # A loop over slices is faster than one look-up of every token.
+        # A loop over slices is faster than indexing every token.
         for row, (shard, offset, inside) in enumerate(
             zip(shards.tolist(), offsets.tolist(), is_inside.tolist(), strict=True)
         ):
@@ -94,13 +94,13 @@ class TokenStream:
 
     @cached_property
     def padding(self) -> dict[int, int]:
-        """How many tokens at the end of a row are no text; only rows that have any."""
+        """Number of padding tokens at the end of each row that has any."""
         ends = np.cumsum([shard.sequences for shard in self.shards])
         return {int(end) - 1: shard.padding for end, shard in zip(ends, self.shards, strict=True) if shard.padding}
 
     @cached_property
     def sources(self) -> dict[str, range]:
-        """The rows that start in each source."""
+        """Range of the rows that start in each source."""
         found: dict[str, range] = {}
         row = 0
         for shard in self.shards:
@@ -110,13 +110,13 @@ class TokenStream:
         return found
 
     def document_starts(self) -> NDArray[np.int64]:
-        """Where in the stream documents start."""
+        """Return the stream positions of document starts."""
         begins = zip(self.shards, self._starts.tolist(), strict=False)
         found = [self._index(shard) + begin for shard, begin in begins]
         return np.concatenate([np.empty(0, np.int64), *found])
 
     def _index(self, shard: PackedShard) -> Ids:
-        """Where documents start in `shard`; `ArtifactError` where the file is not the one that was written."""
+        """Return the document starts in `shard`. Raises `ArtifactError` if the index file has changed."""
         path = self.folder / shard.index_file
         try:
             found = raw_array(path, dtype="<i8").astype(np.int64)
@@ -128,7 +128,7 @@ class TokenStream:
         return found
 
     def starts(self, row: int) -> NDArray[np.int64]:
-        """Where in a row documents start, 0 being its first token."""
+        """Return the positions in a row, from 0, where documents start."""
         first = row * self.stride
         found = []
         holding = np.searchsorted(self._starts, [first, first + self.seq_len], side="right") - 1
@@ -145,29 +145,29 @@ def _changed(path: Path, folder: Path) -> ArtifactError:
 
 @dataclass(frozen=True)
 class PackedData:
-    """A packed folder whose metadata vouches for it."""
+    """A packed folder whose metadata matches its files."""
 
     folder: Path
     metadata: PackMetadata
 
     @property
     def tokenizer_path(self) -> Path:
-        """The copy of the tokenizer that made the shards."""
+        """Path of the copy of the tokenizer that made the shards."""
         return self.folder / self.metadata.tokenizer_file
 
     def split(self, name: str) -> TokenStream:
-        """The token stream of split `name`, possibly without any row."""
+        """Return the token stream of split `name`, which may have no rows."""
         shards = tuple(shard for shard in self.metadata.shards if shard.split == name)
         metadata = self.metadata
         return TokenStream(self.folder, shards, metadata.seq_len, metadata.dtype, metadata.stride(name))
 
 
 def open_packed(folder: Path, *, is_hashed: bool = False) -> PackedData:
-    """The packed data in `folder`.
+    """Open the packed data in `folder`.
 
-    Raises `ArtifactError` when it is missing, a file's size is not what was written, or the tokenizer
-    beside the shards is not the one that made them. With `is_hashed` also where the bytes are not those that were
-    written, unless there are so many that to read them would take minutes.
+    Raises `ArtifactError` if it is missing, a file's size has changed, or the tokenizer beside the shards is not the
+    one that made them. With `is_hashed`, it also compares the hashes of all files, unless there are more than 8 GiB,
+    which would take minutes to read.
     """
     hint = f"run `{pack_command(folder)}`"
     if not (folder / METADATA_NAME).is_file():
