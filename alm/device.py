@@ -1,7 +1,8 @@
-"""Which device, and which precision is really fast there.
+"""Devices, their memory and speed, and the precision that is fast on them.
 
-`auto` takes cuda, then mps, then cpu. Precision `auto` takes what the hardware computes fast in; where a flag does not
-settle that, it is measured: here by a short matrix product, for a run by its own model (`alm/training/precision.py`).
+Device `auto` is cuda, else mps, else cpu. Precision `auto` is the one that the hardware is fast in. If no flag of the
+hardware says so, it is measured: here by a short matrix product, for a run by its own model
+(`alm/training/precision.py`).
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# Below this gain the risk of the smaller format is not worth it.
+# A smaller gain is not worth the risk of the smaller format.
 BF16_MIN_SPEEDUP = 1.2
 _PROBE_WIDTH = 512
 _PROBE_ROUNDS = 6
 _RATE_WIDTHS = (256, 512, 1024, 2048, 4096)
 _RATE_ROUNDS = 3
-# From here on a wider product would be no faster, only longer.
+# A product that takes this long runs at the full rate: a wider one would only take longer.
 _LONG_PRODUCT_SECONDS = 0.002
-_PRODUCTS_IN_A_ROW = 8  # so that waiting for a GPU is a small part
+_PRODUCTS_IN_A_ROW = 8  # so that the time to wait for a GPU is a small part
 _HINT = "run `alm device` to see what PyTorch can use here"
 
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """One device as PyTorch sees it. `memory_bytes` is None where it is not told."""
+    """One device as PyTorch sees it. `memory_bytes` is None if unknown."""
 
     name: str
     available: bool
@@ -49,7 +50,7 @@ class DeviceReport:
 
 @dataclass(frozen=True)
 class Choice:
-    """A device with the precision chosen for it, and why."""
+    """A device and the precision chosen for it, with reasons."""
 
     device: torch.device
     precision: Precision
@@ -58,11 +59,11 @@ class Choice:
 
 
 def choose(device: str = "auto", *, precision: str = "auto") -> Choice:
-    """The device and precision to use, on the processors there are. `ConfigError` for a name PyTorch does not know."""
+    """Choose the device and precision, and limit threads to usable processors. `ConfigError` for an unknown device."""
     keep_to_processors()
     chosen, device_reason = _device(device)
     if precision != "auto":
-        return Choice(chosen, cast(Precision, precision), device_reason, "asked for")
+        return Choice(chosen, cast(Precision, precision), device_reason, "requested")
     fastest, precision_reason = fastest_precision(chosen)
     return Choice(chosen, fastest, device_reason, precision_reason)
 
@@ -70,16 +71,16 @@ def choose(device: str = "auto", *, precision: str = "auto") -> Choice:
 def _device(name: str) -> tuple[torch.device, str]:
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda"), "a CUDA device is there"
+            return torch.device("cuda"), "a CUDA device is available"
         if torch.backends.mps.is_available():
-            return torch.device("mps"), "Apple's Metal is there and CUDA is not"
-        return torch.device("cpu"), "neither CUDA nor Apple's Metal is there"
+            return torch.device("mps"), "Apple's Metal is available and CUDA is not"
+        return torch.device("cpu"), "neither CUDA nor Apple's Metal is available"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"`{name}` is no device: use auto, cuda, cuda:N, mps or cpu", hint=_HINT) from error
+        raise ConfigError(f"unknown device `{name}`: use auto, cuda, cuda:N, mps or cpu", hint=_HINT) from error
     _refuse_absent(device)
-    return device, "asked for"
+    return device, "requested"
 
 
 def _refuse_absent(device: torch.device) -> None:
@@ -87,7 +88,9 @@ def _refuse_absent(device: torch.device) -> None:
         if not torch.cuda.is_available():
             raise ConfigError("no CUDA device is available", hint=_HINT)
         if device.index is not None and device.index >= torch.cuda.device_count():
-            raise ConfigError(f"`{device}` does not exist: there are {torch.cuda.device_count()}", hint=_HINT)
+            raise ConfigError(
+                f"`{device}` does not exist: this machine has {torch.cuda.device_count()} CUDA devices", hint=_HINT
+            )
     elif device.type == "mps":
         if not torch.backends.mps.is_available():
             raise ConfigError("Apple's Metal (mps) is not available", hint=_HINT)
@@ -96,29 +99,26 @@ def _refuse_absent(device: torch.device) -> None:
 
 
 def known_precision(device: torch.device) -> tuple[Precision, str] | None:
-    """The fastest safe precision of `device`, and why; None where it has to be measured."""
+    """Return the fastest safe precision of `device`, and why; None if it has to be measured."""
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
         if capability >= (8, 0):
             return "bf16", "this GPU has bf16 hardware"
         if capability >= (7, 0):
-            return "fp16", "this GPU has fp16 hardware, and none for bf16"
-        return "fp32", "this GPU has neither bf16 nor fp16 hardware that is fast"
+            return "fp16", "this GPU has fp16 hardware, but no bf16 hardware"
+        return "fp32", "this GPU has no fast bf16 or fp16 hardware"
     if device.type == "cpu" and not _cpu_has_bf16():
         return "fp32", "this CPU has no bf16 hardware"
     return None
 
 
 def fastest_precision(device: torch.device) -> tuple[Precision, str]:
-    """The fastest safe precision of `device`, and why. Takes a fraction of a second where it must measure."""
+    """Return the fastest safe precision of `device`, and why. Measuring, if needed, takes a fraction of a second."""
     return known_precision(device) or by_speedup(_bf16_speedup(device), "a matrix product")
 
 
 def by_speedup(speedup: float | None, what: str) -> tuple[Precision, str]:
-    """The precision in which `what` was measured to be fast, where bf16 takes 1 / `speedup` of the time of fp32.
-
-    None is where bf16 does not run.
-    """
+    """Choose a precision by the measured `speedup` of `what` in bf16 over fp32; None if bf16 does not run."""
     if speedup is None:
         return "fp32", "bf16 does not run here"
     if speedup >= BF16_MIN_SPEEDUP:
@@ -127,7 +127,7 @@ def by_speedup(speedup: float | None, what: str) -> tuple[Precision, str]:
 
 
 def _cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 at all. Arm does from v8.6 on and tells nobody: measuring settles it."""
+    """Whether the CPU may multiply bf16. Arm v8.6 and later do but report nothing, so the answer there is measured."""
     if platform.machine().lower() in ("arm64", "aarch64"):
         return True
     flags = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -135,13 +135,13 @@ def _cpu_has_bf16() -> bool:
 
 
 def _bf16_speedup(device: torch.device) -> float | None:
-    """Seconds of a square product in fp32 over those in bf16: the best of each, taken in turn."""
+    """Measure the time of a square product in fp32 relative to bf16: the best of each, taken in turn."""
     best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
     try:
         for _ in range(_PROBE_ROUNDS):
             for dtype in best:
                 best[dtype] = min(best[dtype], _matmul_seconds(device, dtype))
-    except (RuntimeError, TypeError):  # older Metal refuses the type
+    except (RuntimeError, TypeError):  # older versions of Metal refuse the type
         return None
     return best[torch.float32] / best[torch.bfloat16]
 
@@ -156,12 +156,12 @@ def _matmul_seconds(device: torch.device, dtype: torch.dtype) -> float:
 
 @functools.cache
 def matmul_rate(device: torch.device, precision: Precision) -> float:
-    """FLOPs a second of matrix products in `precision`, what a run's speed is held against: measured once a process."""
+    """Return the FLOPs per second of matrix products in `precision`, the base of MFU. Measured once per process."""
     return measured_matmul_rate(device, precision)
 
 
 def measured_matmul_rate(device: torch.device, precision: Precision) -> float:
-    """The best rate of wider and wider products until one is long enough: a fraction of a second."""
+    """Measure the best rate of wider and wider products until one takes long enough: a fraction of a second."""
     dtype = DTYPES[precision]
     best = 0.0
     for width in _RATE_WIDTHS:
@@ -173,7 +173,7 @@ def measured_matmul_rate(device: torch.device, precision: Precision) -> float:
 
 
 def _products_seconds(device: torch.device, dtype: torch.dtype, width: int) -> float:
-    """Seconds of one product of random matrices: constant ones take less power and are multiplied faster on a GPU."""
+    """Measure the seconds of one product of random matrices: constant ones take less power, so a GPU runs faster."""
     draw = torch.Generator().manual_seed(width)
     left, right = (torch.randn(width, width, generator=draw).to(device, dtype) for _ in range(2))
     products = 1 if device.type == "cpu" else _PRODUCTS_IN_A_ROW
@@ -186,9 +186,9 @@ def _products_seconds(device: torch.device, dtype: torch.dtype, width: int) -> f
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:
-    """The most memory held so far: by tensors on CUDA, by Metal's allocator, elsewhere by the whole process.
+    """Return the peak memory so far: of tensors on CUDA, of Metal's allocator, elsewhere of the process.
 
-    None on Windows, which does not tell a process.
+    None on Windows, where it is unknown.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -198,19 +198,19 @@ def peak_memory_bytes(device: torch.device) -> int | None:
         import resource
     except ImportError:
         return None
-    unit = 1 if sys.platform == "darwin" else 1024  # of getrusage(2): bytes there, kilobytes elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2) counts bytes on macOS, kilobytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
-    """The context in which a forward computes in `precision`; weights stay fp32."""
+    """Return the context in which a forward pass computes in `precision`; weights stay fp32."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=DTYPES[precision])
 
 
 def reports() -> list[DeviceReport]:
-    """Every device PyTorch knows of, present or not."""
+    """List every kind of device that PyTorch supports, available or not."""
     return [*_cuda_reports(), _mps_report(), _cpu_report()]
 
 
@@ -241,16 +241,16 @@ def _cpu_report() -> DeviceReport:
 
 
 def memory_bytes(device: torch.device) -> int | None:
-    """All memory of the device, of this machine where it has none of its own; None where nobody tells."""
+    """Return all memory of the device, or of the machine if the device shares it; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return available.all_memory_bytes()
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Memory that a run on `device` can have beside what is in use; None where it is not known.
+    """Return the memory that a run on `device` can still allocate; None if unknown.
 
-    CUDA: what is free. Metal: what it recommends, less what this process has. CPU: what this process can have.
+    CUDA: free memory. Metal: its recommended maximum minus this process's use. CPU: `available.memory_bytes`.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
@@ -260,7 +260,7 @@ def available_bytes(device: torch.device) -> int | None:
 
 
 def resident_bytes() -> int:
-    """Memory that this process has now; the most that it had where no more is known, 0 where not even that."""
+    """Return the memory of this process now; its peak if only that is known, 0 if nothing is."""
     now = available.resident_bytes()
     return now if now is not None else peak_memory_bytes(torch.device("cpu")) or 0
 
@@ -276,32 +276,32 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @functools.cache
 def keep_to_processors() -> None:
-    """Use no more threads than processors may be kept busy, once in a process: PyTorch knows of no quota.
+    """Limit threads to the usable processors, once per process: PyTorch ignores a container's CPU quota.
 
-    OMP_NUM_THREADS is a person's own choice and stays.
+    OMP_NUM_THREADS is the user's own choice and takes precedence.
     """
     if "OMP_NUM_THREADS" not in os.environ:
         set_threads(min(torch.get_num_threads(), available.usable_processors()))
 
 
 def set_threads(threads: int) -> None:
-    """Use `threads` CPU threads in this process: sums are only equal bit for bit at an equal number."""
+    """Use `threads` CPU threads in this process. Sums are bit-for-bit equal only for the same number of threads."""
     try:
         torch.set_num_threads(threads)
     except RuntimeError as error:
         raise AlmError(f"PyTorch refuses {threads} threads: {error}") from error
 
 
-# glibc's names for them, from malloc.h.
+# Numbers of glibc's parameters M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_MAX, from malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _TOP_PAD_BYTES = 64 * 2**20
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep large blocks that are freed, for the whole process; whether it could be told.
+    """Make the C library keep large freed blocks, for this process; return whether that worked.
 
-    glibc gives them back to the system, so that each step of a training on the CPU maps the same memory anew, page by
-    page. Other libraries have no such setting.
+    By default glibc gives them back to the system, so that each training step on the CPU maps the same memory again,
+    page by page. Other C libraries have no such setting.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -315,14 +315,14 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory() -> None:
-    """Have the C library give the system what `keep_freed_memory` kept, where it can be told."""
+    """Give memory kept by `keep_freed_memory` back to the system, if the C library can."""
     if platform.libc_ver()[0] == "glibc":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
 
 
 def wait_for(device: torch.device) -> None:
-    """Return when `device` has done all that it was given: before a clock is read."""
+    """Wait until `device` has finished all queued work, before a clock is read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -330,15 +330,15 @@ def wait_for(device: torch.device) -> None:
 
 
 def set_deterministic(device: torch.device) -> None:
-    """Use, in this process, kernels that add up in a fixed order. A CPU at a fixed number of threads does anyway."""
+    """Use kernels that sum in a fixed order, for this process. A CPU with a fixed number of threads always does."""
     if device.type == "cuda":
-        # Read by cuBLAS at its first product.
+        # cuBLAS reads it at its first product.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
 
 
 def environment(choice: Choice) -> dict[str, str]:
-    """What else decides the bits of a run: machine, versions, threads."""
+    """Describe what else determines the bits of a run: machine, versions, threads."""
     device = choice.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {

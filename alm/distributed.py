@@ -1,7 +1,7 @@
-"""The processes that train one model together, its ranks: how they meet, what they say to each other, how they end.
+"""Ranks, the processes that train one model together: how they connect, communicate, and end.
 
-`torchrun` starts them and tells each its place by environment variables; a process without these is alone. One rank
-speaks for all: whatever ends a run is told once, by the first rank that knows.
+`torchrun` starts them and gives each its place in environment variables; a process without these is alone. An error
+that ends a run is reported once, by the first rank that raises it.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from torch.distributed.rendezvous import rendezvous
 from alm import device
 from alm.errors import EXIT_FAILURE, AlmError, ConfigError, EchoedError, StoppedError
 
-# What one rank does alone while the others wait, hashing a checkpoint for example, has to be done in this time.
+# Timeout of the ranks that wait while one works alone, for example to hash a checkpoint.
 PATIENCE = timedelta(minutes=10)
 MAIN = 0
-_PARENT_SECONDS = 1.0  # how often it is looked for
+_PARENT_SECONDS = 1.0  # interval of checks that torchrun still runs
 _FAILURES = "failures"  # a key of the store that all ranks share
 _NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-# In what torch says when a peer is gone.
+# Words in torch's errors about a lost peer.
 _LOST = ("gloo", "NCCL", "ProcessGroup", "Connection", "Socket", "Broken pipe")
 
-_joins = itertools.count()  # a process may join again: names of the shared store are used once
+_joins = itertools.count()  # a process may join again, but names in the shared store can be used only once
 
 T = TypeVar("T")
 
@@ -46,14 +46,14 @@ class LostRankError(AlmError):
     def __init__(self) -> None:
         super().__init__(
             "another rank of this run has ended, or no longer answers",
-            hint="see what is said above, or whether memory ran out, and start the same command again: "
-            "it goes on from the newest checkpoint",
+            hint="check the messages above, and whether memory ran out, then start the same command again: "
+            "it continues from the newest checkpoint",
         )
 
 
 @dataclass(frozen=True)
 class Place:
-    """Rank `rank` of `size`, and `local_rank` of `local_size` on this machine; all are counted from 0."""
+    """Rank `rank` of `size`, and `local_rank` of `local_size` on this machine; ranks are counted from 0."""
 
     rank: int = 0
     size: int = 1
@@ -62,12 +62,12 @@ class Place:
 
     @property
     def is_main(self) -> bool:
-        """Whether this rank writes the files and speaks for the run."""
+        """Whether this rank writes the files and reports for the run."""
         return self.rank == MAIN
 
 
 def place(environment: Mapping[str, str] = os.environ) -> Place:
-    """The place that `torchrun` gave this process. Raises `ConfigError` where it told only half of it.
+    """Return the place that `torchrun` gave this process. Raises `ConfigError` if some of the variables are missing.
 
     >>> place({})
     Place(rank=0, size=1, local_rank=0, local_size=1)
@@ -78,7 +78,7 @@ def place(environment: Mapping[str, str] = os.environ) -> Place:
     missing = [name for name in _NEEDED if name not in environment]
     if missing:
         raise ConfigError(
-            f"`WORLD_SIZE` is {size}, but `{missing[0]}` is not set: ranks could not meet",
+            f"`WORLD_SIZE` is {size}, but `{missing[0]}` is not set: the ranks could not connect",
             hint="start them with `alm pretrain --nproc N`, or with torchrun; or run `unset WORLD_SIZE`",
         )
     return Place(
@@ -98,31 +98,31 @@ def _number(environment: Mapping[str, str], name: str, default: int) -> int:
 
 @dataclass(frozen=True)
 class World(Place):
-    """What the ranks say to each other. Every rank has to make the same calls in the same order.
+    """Communication of the ranks. Every rank has to make the same calls in the same order.
 
-    A world of one rank, the default, answers at once. Each method raises `LostRankError` when another rank is gone.
+    A world of one rank, the default, returns at once. Each method raises `LostRankError` when another rank is gone.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def sum_(self, values: Tensor) -> Tensor:
-        """`values` added up over the ranks, in place and on every rank, by one collective."""
+        """Sum `values` over the ranks, in place and on every rank, by one collective."""
         if self.size > 1:
             with _answered():
                 dist.all_reduce(values)
         return values
 
     def greatest(self, number: int) -> int:
-        """The greatest `number` of any rank."""
+        """Return the greatest `number` of any rank."""
         if self.size == 1:
             return number
-        value = torch.tensor(number)  # on the CPU: no accelerator is waited for
+        value = torch.tensor(number)  # on the CPU, so as not to wait for an accelerator
         with _answered():
             dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return int(value)
 
     def exchanged(self, values: Tensor, *, partner: int) -> Tensor:
-        """What rank `partner` has, which is given `values` in turn: same shape, type and kind of device."""
+        """Exchange `values` with rank `partner`, and return its values: same shape, type and kind of device."""
         received = torch.empty_like(values)
         transfers = [dist.P2POp(dist.isend, values, partner), dist.P2POp(dist.irecv, received, partner)]
         with _answered():
@@ -131,7 +131,7 @@ class World(Place):
         return received
 
     def gathered(self, value: T) -> list[T]:
-        """The `value` of each rank, in order, on every rank."""
+        """Return the `value` of each rank, in order, on every rank."""
         found: list[Any] = [value] * self.size  # Any: torch's own type
         if self.size > 1:
             with _answered():
@@ -139,9 +139,9 @@ class World(Place):
         return found
 
     def from_main(self, make: Callable[[], T]) -> T:
-        """What `make` returns on the main rank, which alone calls it.
+        """Call `make` on the main rank alone, and return its result on every rank.
 
-        When it raises an `AlmError`, every rank ends; the main rank is the one that tells.
+        If it raises an `AlmError`, every rank ends, and the main rank reports the error.
         """
         if self.size == 1:
             return make()
@@ -162,12 +162,12 @@ class World(Place):
         return value
 
     def wait(self) -> None:
-        """Go on when every rank has come here."""
+        """Wait until every rank has reached this call."""
         self.greatest(0)
 
 
 class _SharedError(Exception):
-    """Carries an error that all ranks know of out of the world."""
+    """Carrier of an error that all ranks know of, out of the world."""
 
     def __init__(self, error: AlmError) -> None:
         super().__init__(str(error))
@@ -184,9 +184,9 @@ def _answered() -> Iterator[None]:
 
 @contextlib.contextmanager
 def joined(device_name: str = "auto") -> Iterator[World]:
-    """The world of this process, with a device for each rank, until the context is left.
+    """Join the world of this process, with a device for each rank, until the context is left.
 
-    An error that leaves it is given the rank's number; where another rank tells it, it becomes an `EchoedError`.
+    An error that leaves the context gets the rank's number; if another rank reports it, it becomes an `EchoedError`.
     """
     here = place()
     if here.size == 1:
@@ -208,9 +208,9 @@ def _met(here: Place, device_name: str) -> Iterator[World]:
 
 
 class _Telling:
-    """Makes of an error that ends its block one that is told by a single rank.
+    """Context that lets a single rank report an error that ends it.
 
-    Connections stay open: the others are to notice only when this rank has said what happened.
+    Connections stay open: the other ranks must not notice the end before this rank has reported the error.
     """
 
     def __init__(self, here: Place, store: Store) -> None:
@@ -231,12 +231,12 @@ class _Telling:
 
 @contextlib.contextmanager
 def _ended_with_parent() -> Iterator[None]:
-    """While this context lasts: terminate this process when torchrun, its parent, was killed, for nobody else would."""
+    """Terminate this process if torchrun, its parent, is killed inside this context: nothing else would."""
     parent, left = os.getppid(), threading.Event()
 
     def watch() -> None:
         while not left.wait(_PARENT_SECONDS):
-            if os.getppid() != parent:  # never so on Windows, where a process keeps the number
+            if os.getppid() != parent:  # never on Windows, where the parent's number does not change
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
@@ -249,16 +249,16 @@ def _ended_with_parent() -> Iterator[None]:
 
 def _device_of(here: Place, name: str) -> torch.device:
     if ":" in name:
-        raise ConfigError(f"`--device {name}` is one device, each rank needs its own", hint="use `--device cuda`")
+        raise ConfigError(f"`--device {name}` is one device, but each rank needs its own", hint="use `--device cuda`")
     chosen = device.choose(name, precision="fp32").device
     if chosen.type == "mps":
-        raise ConfigError("Apple's Metal is one device, each rank needs its own", hint="use `--device cpu`")
+        raise ConfigError("Apple's Metal is one device, but each rank needs its own", hint="use `--device cpu`")
     if chosen.type == "cpu":
         return chosen
     there = torch.cuda.device_count()
     if here.local_rank >= there:
         raise ConfigError(
-            f"{here.local_size} ranks on this machine need as many GPUs, there are {there}",
+            f"{here.local_size} ranks on this machine need as many GPUs, but it has {there}",
             hint=f"use `--nproc {there}`, or `--device cpu`",
         )
     return torch.device("cuda", here.local_rank)
@@ -280,9 +280,9 @@ def _begin(world: World, store: Store) -> None:
 
 
 def _told_once(error: Exception, here: Place, store: Store) -> Exception:
-    """`error` where this rank is the one that tells, and what ends a silent rank elsewhere."""
+    """Return `error` if this rank is the one to report it, else the error that ends a silent rank."""
     if threading.current_thread() is threading.main_thread():
-        # torchrun ends the ranks that are left: what there is to say comes first.
+        # torchrun terminates the other ranks after the first failure: the report must come first.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if isinstance(error, _SharedError):
         return error.error
@@ -302,12 +302,12 @@ def _told_once(error: Exception, here: Place, store: Store) -> Exception:
 
 
 def is_lost(error: RuntimeError) -> bool:
-    """Whether `error`, out of a backward pass that adds up gradients, says that another rank is gone."""
+    """Whether `error`, raised by a backward pass that sums gradients, says that another rank is gone."""
     return isinstance(error, dist.DistError) or any(sign in str(error) for sign in _LOST)
 
 
 def _is_first(store: Store) -> bool:
-    """Whether no other rank has failed before; also where the store itself is gone."""
+    """Whether no other rank has failed before; True if the store itself is gone."""
     try:
         return int(store.add(_FAILURES, 1)) == 1
     except RuntimeError:

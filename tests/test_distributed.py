@@ -55,7 +55,7 @@ def test_more_ranks_than_gpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert distributed._device_of(Place(1, 4, 1, 4), "auto") == torch.device("cuda", 1)
-    with pytest.raises(ConfigError, match="4 ranks on this machine need as many GPUs, there are 2") as caught:
+    with pytest.raises(ConfigError, match="4 ranks on this machine need as many GPUs, but it has 2") as caught:
         distributed._device_of(Place(2, 4, 2, 4), "cuda")
     assert "--nproc 2" in str(caught.value.hint)
 

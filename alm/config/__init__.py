@@ -1,1 +1,1 @@
-"""Configuration: frozen pydantic models, YAML with all problems told at once, shipped presets."""
+"""Configuration: frozen pydantic models, YAML with all problems reported at once, and presets."""

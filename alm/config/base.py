@@ -1,4 +1,4 @@
-"""What every configuration is: frozen, and strict about keys, with a neighbour named for each typo.
+"""Base of every configuration: frozen, and strict about keys, with a suggestion for each typo.
 
 A field of a kind (`positions: rope`) is declared as
 
@@ -19,14 +19,14 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 
 from alm import kinds
 
-# Bounds of what is counted (steps, sequences, tokens), of bytes, and of seeds: no arithmetic with them overflows.
+# Upper bounds of counts (steps, sequences, tokens), of bytes, and of seeds: arithmetic with them does not overflow.
 MANY, MANY_BYTES, SEEDS = 10**9, 10**15, 2**63
 
 
 class Config(BaseModel):
-    """A frozen value object. Unknown keys are refused, each with its nearest neighbour.
+    """A frozen value object. Unknown keys are refused, each with the nearest known key.
 
-    Defaults are validated too, so that a check that looks at several fields never misses one that was left out.
+    Defaults are validated too, so that a check of several fields never misses one that was left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
@@ -37,7 +37,7 @@ class Config(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
-            # from None: the plain message of pydantic would only repeat this one.
+            # from None: pydantic's own message would only repeat this one.
             raise ValidationError.from_exception_data(
                 cls.__name__, [_reworded(cls, e) for e in error.errors()]
             ) from None
@@ -50,41 +50,41 @@ def _reworded(cls: type[BaseModel], error: Any) -> InitErrorDetails:  # Any: pyd
         kind = "unknown_key"
     else:
         message, kind = error["msg"], error["type"]
-    # The message goes in as a value: braces in user text must not be read as placeholders.
+    # The message is passed as a value: braces in user text must not be read as placeholders.
     return InitErrorDetails(
         type=PydanticCustomError(kind, "{message}", {"message": message}), loc=location, input=error["input"]
     )
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """`unknown key`, with the known key that looks most like `key` if one does."""
+    """Return `unknown key`, with the most similar known key if one is close."""
     return "unknown key" + did_you_mean(key, known)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` (did you mean `x`?)` for the nearest of `known`, or nothing when none is near."""
+    """Return ` (did you mean `x`?)` for the nearest of `known`, or nothing if none is close."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean `{near[0]}`?)" if near else ""
 
 
 @dataclass(frozen=True)
 class OfKind:
-    """Marks a field whose value is the `Config` of one of the kinds in `package`.
+    """Annotation of a field whose value is the `Config` of one of the kinds in `package`.
 
-    A mapping without `kind` means `default`, where there is one.
+    A mapping without `kind` means `default`, if that is set.
     """
 
     package: str
     default: str | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        # Serialized by what it is, not by the declared base class, which has no fields.
+        # Serialized by its own class, not by the declared base class, which has no fields.
         return core_schema.no_info_plain_validator_function(
             self.validate, serialization=core_schema.plain_serializer_function_ser_schema(_dump)
         )
 
     def validate(self, value: Any) -> Config:
-        """The kind's own `Config`; every problem keeps its place below this field."""
+        """Return the kind's own `Config`; the location of every problem is below this field."""
         if isinstance(value, Config):
             return value
         values = {"kind": value} if isinstance(value, str) else value

@@ -1,8 +1,8 @@
-"""Reading configuration: YAML and `--set`, into one frozen model, with every problem told at once.
+"""Reading of configuration from YAML and `--set` into one frozen model; all problems are reported at once.
 
-YAML is read the way people expect (YAML 1.2): `1e-4` is a float, `no` and `12:30` are strings, a
-key given twice is an error with both lines. Limits keep a stranger's file from taking long: PyYAML reads about 30,000
-values a second, and what aliases repeat would be more than memory holds.
+YAML is read as people expect (YAML 1.2): `1e-4` is a float, `no` and `12:30` are strings, a key given twice is an error
+with both lines. Limits keep a stranger's file from taking long: PyYAML reads about 30,000 values per second, and
+repeated aliases could fill the memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 Values = dict[str, Any]  # Any: what YAML can hold
 
 MOST_BYTES = 1 << 20
-MOST_VALUES = 50_000  # with those that aliases repeat
+MOST_VALUES = 50_000  # including those that aliases repeat
 MOST_DEPTH = 64
 _VALUE_SHOWN = 60
 _MOST_DIGITS, _MOST_BITS = 20, 64
@@ -43,10 +43,10 @@ class Part:
 def load(
     schema: type[AnyConfig], parts: Sequence[Part], *, base: Values | None = None, overrides: Sequence[str] = ()
 ) -> AnyConfig:
-    """The model made of `base`, then `parts`, with `overrides` (`a.b=c`) on top.
+    """Build the model from `base`, then `parts`, with `overrides` (`a.b=c`) on top.
 
-    Raises `ConfigError` naming every problem of every file. Top-level keys of a part's file that it
-    does not take must still be keys of `schema`: a union file is welcome anywhere.
+    Raises `ConfigError` with every problem of every file. Top-level keys of a file that its part does not take must
+    still be keys of `schema`, so that one file can hold all sections.
     """
     problems: list[str] = []
     values: Values = dict(base or {})
@@ -84,14 +84,14 @@ def _read(path: Path, problems: list[str]) -> Values | None:
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
-        problems.append(f"{path}: is a {type(loaded).__name__}, a mapping of sections is needed")
+        problems.append(f"{path}: is a {type(loaded).__name__}, but must be a mapping of sections")
         return None
     return loaded
 
 
 @dataclass(frozen=True)
 class _Places:
-    """Where a value came from, for the message."""
+    """Origins of values, for messages."""
 
     files: Mapping[str, Path]
     overridden: frozenset[str]
@@ -133,19 +133,19 @@ def _hint(parts: Sequence[Part], problems: Sequence[str]) -> str:
 def apply_overrides(
     values: Values, overrides: Sequence[str], schema: type[Config], problems: list[str]
 ) -> frozenset[str]:
-    """Put each `a.b=c` into `values` and return the dotted keys; what cannot be put goes to `problems`."""
+    """Set each `a.b=c` in `values` and return the dotted keys; overrides that fail are added to `problems`."""
     done: set[str] = set()
     for override in overrides:
         key, equals, text = override.partition("=")
         path = key.strip().split(".")
         if not equals or not all(path):
-            problems.append(f"--set {override}: has the form key.subkey=value")
+            problems.append(f"--set {override}: must have the form key.subkey=value")
         elif path[0] not in schema.model_fields:
             problems.append(f"--set {override}: `{path[0]}`: unknown key{did_you_mean(path[0], schema.model_fields)}")
         elif _put(values, path, _scalar(override, text, problems)):
             done.add(".".join(path))
         else:
-            problems.append(f"--set {override}: `{key}` lies below a value that is no mapping")
+            problems.append(f"--set {override}: `{key}` is below a value that is not a mapping")
     return frozenset(done)
 
 
@@ -158,7 +158,7 @@ def _scalar(override: str, text: str, problems: list[str]) -> Any:  # Any: what 
 
 
 def _put(values: Values, path: Sequence[str], value: Any) -> bool:  # Any: what YAML can hold
-    """Set `value` at `path`, copying on the way so that no caller's mapping is changed."""
+    """Set `value` at `path`. Mappings on the way are copied, so that those of callers do not change."""
     node = values
     for key in path[:-1]:
         child = node.get(key)
@@ -175,7 +175,7 @@ def _put(values: Values, path: Sequence[str], value: Any) -> bool:  # Any: what 
 
 
 def read_yaml(path: Path) -> Any:  # Any: what YAML can hold
-    """What the YAML file holds; `ConfigError` says the line of a mistake."""
+    """Read the YAML file; `ConfigError` says the line of a mistake."""
     text = as_text(path, bounded_bytes(path, most=MOST_BYTES))
     try:
         return parse_yaml(text)
@@ -185,7 +185,7 @@ def read_yaml(path: Path) -> Any:  # Any: what YAML can hold
 
 
 def parse_yaml(text: str) -> Any:  # Any: what YAML can hold
-    """What the YAML `text` holds; `yaml.YAMLError` for a mistake, and for more than any configuration holds."""
+    """Parse the YAML `text`; `yaml.YAMLError` for a mistake, and for more values than any configuration has."""
     return yaml.load(text, Loader=_Loader)
 
 
@@ -196,14 +196,14 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
 
 
 def write_yaml(values: Values) -> str:
-    """YAML text of plain values, in the order given."""
+    """Write plain values as YAML text, in the given order."""
     text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
     return text
 
 
 @dataclass(frozen=True)
 class _Measure:
-    """How many values a node has with all that its aliases repeat, and how deep they are nested."""
+    """Number of values in a node, including those its aliases repeat, and their depth."""
 
     values: int
     levels: int
@@ -224,7 +224,7 @@ class _Loader(yaml.SafeLoader):
         self._measures: dict[yaml.Node, _Measure] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # Any: as PyYAML has it
-        """The next value, unless it is too deep, too large, refers to itself or has a tag that makes more than text."""
+        """Compose the next value; refuse one that is too deep or too large, contains itself, or has an unknown tag."""
         event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
         self._composed += 1
         self._levels += 1
@@ -234,12 +234,12 @@ class _Loader(yaml.SafeLoader):
             raise _refusal(f"values are nested deeper than {MOST_DEPTH} levels", event)
         tag = getattr(event, "tag", None)
         if tag not in (None, "!", _TEXT_TAG):
-            raise _refusal(f"the tag `{tag:.{_VALUE_SHOWN}}` means nothing here", event)
+            raise _refusal(f"the tag `{tag:.{_VALUE_SHOWN}}` has no meaning here", event)
         node = super().compose_node(parent, index)
         self._levels -= 1
         if node is not None and node not in self._measures:
             if isinstance(event, yaml.AliasEvent):
-                raise _refusal(f"`*{event.anchor:.{_VALUE_SHOWN}}` stands within what it refers to", event)
+                raise _refusal(f"`*{event.anchor:.{_VALUE_SHOWN}}` is inside the value that it refers to", event)
             self._measures[node] = self._measured(node, event)
         return node
 
@@ -251,7 +251,7 @@ class _Loader(yaml.SafeLoader):
         values = 1 + sum(each.values for each in measures)
         levels = 1 + max((each.levels for each in measures), default=0)
         if values > MOST_VALUES or levels > MOST_DEPTH:
-            raise _refusal("its aliases repeat more than any configuration holds", event)
+            raise _refusal("its aliases repeat more values than any configuration has", event)
         return _Measure(values, levels)
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:  # Any: as PyYAML has it
@@ -282,7 +282,7 @@ def _index(node: yaml.MappingNode, line: int) -> int:
     return next(i for i, (key, _) in enumerate(node.value) if key.start_mark.line == line)
 
 
-# Each character fits in one way alone: two runs of digits beside each other would take the square of their length.
+# Each character can match in only one way: two adjacent runs of digits would take quadratic time.
 _SCALARS = (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?[0-9]+(?:_[0-9]+)*|0x[0-9a-fA-F]+", "-+0123456789"),

@@ -1,4 +1,4 @@
-"""The configurations that ship with `alm`: `configs/` in a checkout, `alm/configs/` in the wheel."""
+"""Presets, the configurations that ship with `alm`: `configs/` in a checkout, `alm/configs/` in the wheel."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from alm.errors import ConfigError
 
 
 def folder() -> Path:
-    """Where the presets lie."""
+    """Return the folder of the presets."""
     package = Path(__file__).resolve().parent.parent
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 
 
 def names() -> list[str]:
-    """The presets, sorted."""
+    """List the presets, sorted."""
     return sorted(path.stem for path in folder().glob("*.yaml"))
 
 
 def find(value: str) -> Path:
-    """The file that `value` names: a path when it has a slash or ends in .yaml, else a preset."""
+    """Return the file that `value` names: a path if it has a slash or ends in .yaml, else a preset."""
     is_path = "/" in value or "\\" in value or value.endswith((".yaml", ".yml"))
     path = Path(value) if is_path else folder() / f"{value}.yaml"
     if path.is_file():
         return path
     if is_path:
-        fault = "is a folder, a file is needed" if path.is_dir() else "does not exist"
+        fault = "is a folder, but a file is needed" if path.is_dir() else "does not exist"
         raise ConfigError(f"`{path}` {fault}", hint="run `alm config show` to see the presets")
     listed = ", ".join(names())
     raise ConfigError(
         f"no preset is named `{value}`{did_you_mean(value, names())} (there are: {listed})",
-        hint=f"write `./{value}.yaml` if it is a file of yours, or run `alm config show` to see the presets",
+        hint=f"write `./{value}.yaml` if it is your own file, or run `alm config show` to see the presets",
     )

@@ -139,7 +139,7 @@ def test_a_resumed_run_needs_no_flags(trained: Path, run: Any) -> None:
     code, _, err = run("pretrain", "--resume", "runs/pico-pretrain/ckpt-step000002.pt")
     assert code == 0, err
     assert "resuming `runs/pico-pretrain` at step 2 of 6" in err
-    assert "set aside" in err
+    assert "checkpoints after step 2 were moved to `runs/pico-pretrain/set-aside-1`" in err
     code, _, err = run("pretrain", "--resume")
     assert (code, "up to date" in err) == (0, True)
     code, _, err = run("pretrain", "--resume", "never")
@@ -195,7 +195,7 @@ def test_bad_input_ends_in_one_clear_message(trained: Path, run: Any) -> None:
     fails(run("pretrain", "--data", "none"), 1, "holds no packed data", "alm pack")
     fails(run("pretrain", "--model", "pcio"), 2, "did you mean `pico`?")
     fails(run("pretrain", "--device", "cuda:7", "--out", "z"), 2, "alm device")
-    fails(run("pretrain", "--device", "gpu", "--out", "z"), 2, "is no device")
+    fails(run("pretrain", "--device", "gpu", "--out", "z"), 2, "unknown device `gpu`")
     fails(run("pretrain", "--resume", "runs/none.pt"), 1, "`runs/none.pt` does not exist")
     fails(run("pretrain", "--resume", "runs"), 1, "is a folder")
     fails(run("sample", "--checkpoint", "runs/none.pt"), 1, "does not exist")

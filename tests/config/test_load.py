@@ -75,7 +75,7 @@ def test_broken_yaml_is_told_with_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["- 1\n", "word\n"])
 def test_a_file_that_is_no_mapping_is_told(tmp_path: Path, text: str) -> None:
     path = write(tmp_path / "a.yaml", text)
-    assert "a mapping of sections is needed" in problems(Part(path))[0]
+    assert "must be a mapping of sections" in problems(Part(path))[0]
 
 
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
@@ -101,9 +101,9 @@ def test_overrides_win_and_reach_new_places(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "fault"),
     [
-        ("first.lr", "has the form key.subkey=value"),
+        ("first.lr", "must have the form key.subkey=value"),
         ("frist.lr=1", "unknown key (did you mean `first`?)"),
-        ("first.lr.x=1", "lies below a value that is no mapping"),
+        ("first.lr.x=1", "is below a value that is not a mapping"),
         ("first.lr=[1", "--set first.lr=[1: line 1"),
     ],
 )
@@ -155,11 +155,11 @@ def bomb(levels: int, times: int = 9) -> str:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (bomb(9), "its aliases repeat more than any configuration holds"),
-        (bomb(100, 1), "its aliases repeat more than any configuration holds"),
+        (bomb(9), "its aliases repeat more values than any configuration has"),
+        (bomb(100, 1), "its aliases repeat more values than any configuration has"),
         ("a: &a {b: 1}\n" + "".join(f"k{n}: {{<<: [{', '.join(['*a'] * 200)}]}}\n" for n in range(100)), "repeat more"),
-        ("a: &a [*a]", "`*a` stands within what it refers to"),
-        ("a: &a {<<: *a}", "`*a` stands within what it refers to"),
+        ("a: &a [*a]", "`*a` is inside the value that it refers to"),
+        ("a: &a {<<: *a}", "`*a` is inside the value that it refers to"),
         ("[" * 100_000, "values are nested deeper than 64 levels"),
         ("- " * 70 + "x", "values are nested deeper than 64 levels"),
         ("a: " + "[" + "1," * 60_000 + "]", "there are more than 50,000 values"),
@@ -170,10 +170,10 @@ def bomb(levels: int, times: int = 9) -> str:
         ('a: "\\0"', "a zero byte is not text"),
         ("a: \x00", "special characters are not allowed"),
         ("a: \x1b[2J", "special characters are not allowed"),
-        ("a: !!timestamp x", "means nothing here"),
-        ("a: !!float x", "means nothing here"),
-        ("a: !!python/object/apply:os.system [x]", "means nothing here"),
-        ("a: !!binary x", "means nothing here"),
+        ("a: !!timestamp x", "has no meaning here"),
+        ("a: !!float x", "has no meaning here"),
+        ("a: !!python/object/apply:os.system [x]", "has no meaning here"),
+        ("a: !!binary x", "has no meaning here"),
         ("? [a]\n: b", "unhashable"),
     ],
 )
