@@ -1,1 +1,1 @@
-"""From a checkpoint and a prompt to text."""
+"""Text generation from a checkpoint and a prompt."""

@@ -1,9 +1,9 @@
-"""One token of each row through a layer, compiled for CPUs in fp32.
+"""Kernels that compute one token of each row through a layer, compiled for CPUs in fp32.
 
 A weight matrix is read once, row by row as it is stored, for all rows of the batch: decoding waits for memory, not for
-arithmetic. Every sum is taken in the same order whatever the batch and the number of threads, so a row's numbers do
-not depend on its neighbours. B rows of the batch, N and W widths, H query heads, K key/value heads, E head width,
-S places of the cache, R rows of the cache, P positions.
+arithmetic. The order of every sum does not depend on the batch or the number of threads, so a row's numbers do not
+depend on its neighbours. B rows of the batch, N and W widths, H query heads, K key/value heads, E head width, S places
+of the cache, R rows of the cache, P positions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from alm.compiling import Kernel, compiled, folder
 
-# Sums in any order, but infinities and NaN as they are.
+# Sums may be reordered, for vector instructions; infinities and NaN keep their meaning.
 _ARITHMETIC = {"reassoc", "contract", "nsz", "arcp"}
 _FOLDER = folder(Path(__file__))
 
@@ -34,9 +34,9 @@ def _in_threads(function: Kernel) -> Kernel:
 
 @_inlined
 def _multiply_four(weight, x, out, first, quarter):
-    """Four columns of `out`, a quarter of all of them apart.
+    """Compute four columns of `out`, a quarter of all columns apart.
 
-    Their weights lie far apart, because a core that reads in several places gets more of the memory's bandwidth
+    Their weights are far apart, because a core that reads several streams gets more of the memory's bandwidth
     (docs/benchmarks.md).
     """
     last = weight.shape[0] - 1
@@ -66,10 +66,10 @@ def multiply(weight, x, out):
         _multiply_four(weight, x, out, first, quarter)
 
 
-# Not the same function compiled in another way: what is kept on the disk is found by a function's name.
+# A second function, not `multiply` compiled with other options: Numba's cache on disk goes by a function's name.
 @_in_threads
 def multiply_in_threads(weight, x, out):
-    """The same, by all of Numba's threads."""
+    """Compute the same as `multiply`, with all of Numba's threads."""
     quarter = (weight.shape[0] + 3) // 4
     for first in numba.prange(quarter):
         _multiply_four(weight, x, out, first, quarter)
@@ -91,7 +91,7 @@ def normalize(x, weight, eps, out):
 
 @_kernel
 def rotate(x, cos, sin, positions):
-    """Turn the heads of `x` (B, heads x E) by the angles (P, E/2) of `positions` (B,), in place."""
+    """Rotate the heads of `x` (B, heads x E) by the angles (P, E/2) of `positions` (B,), in place."""
     half = cos.shape[1]
     for row in range(x.shape[0]):
         place = positions[row]
@@ -105,7 +105,7 @@ def rotate(x, cos, sin, positions):
 
 @_kernel
 def store(k, v, keys, values, rows, positions):
-    """Put `k` and `v` (B, K x E) into the cache (R, K, S, E), at its `rows` and `positions` (B,)."""
+    """Write `k` and `v` (B, K x E) to the cache (R, K, S, E), at its `rows` and `positions` (B,)."""
     width = keys.shape[3]
     for row in range(k.shape[0]):
         for head in range(keys.shape[1]):
@@ -116,7 +116,7 @@ def store(k, v, keys, values, rows, positions):
 
 @_kernel
 def attend(q, keys, values, rows, positions, window, scores, out):
-    """softmax(q k^T / sqrt(E)) v of each head of `q` (B, H x E), over the last `window` places up to its position.
+    """Compute softmax(q k^T / sqrt(E)) v of each head of `q` (B, H x E), over the last `window` places of its row.
 
     `keys` and `values` are the cache (R, K, S, E), `scores` (S,) is scratch, `out` is like `q`.
     """

@@ -1,4 +1,4 @@
-"""The choices of one row: its random numbers, and what it remembers of its own text."""
+"""Token choice for one row: its random numbers, and the counts of its own text."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from alm.generation.sampling import SamplingConfig
 
 @dataclass(frozen=True)
 class Choice:
-    """A token, with the logarithm of its probability by the model itself (no temperature, no penalty) where asked for.
+    """A token, with its log-probability under the model alone (no temperature, no penalty) if requested.
 
-    `alternatives` are the likeliest tokens, best first, with theirs.
+    `alternatives` are the likeliest tokens, best first, with their log-probabilities.
     """
 
     id: int
@@ -36,7 +36,7 @@ class Chooser:
         banned: Sequence[Sequence[int]] = (),
         alternatives: int | None = None,
     ) -> None:
-        """`banned` sequences are never completed; with `alternatives` (0 or more) choices have probabilities."""
+        """Never complete a `banned` sequence; with `alternatives` (0 or more) choices have probabilities."""
         self._config, self._banned, self._alternatives = config, banned, alternatives
         self._longest = max(map(len, banned), default=0)
         self._prompt_length = len(prompt)
@@ -47,11 +47,11 @@ class Chooser:
 
     @property
     def generated(self) -> list[int]:
-        """The tokens that were chosen so far."""
+        """The tokens chosen so far."""
         return self.ids[self._prompt_length :]
 
     def choose(self, scores: Tensor) -> Choice:
-        """The next token. InputError when scores are not numbers, as after a training that diverged."""
+        """Choose the next token. InputError if the scores are not finite, as after a training that diverged."""
         scores = scores.float()
         allowed = self._penalized(scores)
         if self._config.is_greedy:
@@ -96,7 +96,7 @@ class Chooser:
 
 
 def _counted(ids: Sequence[int], size: int) -> Tensor:
-    """How often each of `size` ids is in `ids`; a prompt may have others, which a tokenizer does not have."""
+    """Count each of `size` ids in `ids`; a prompt may have ids that the tokenizer does not have."""
     known = torch.tensor([token_id for token_id in ids if token_id < size], dtype=torch.int64)
     return torch.bincount(known, minlength=size)
 

@@ -1,4 +1,4 @@
-"""Rows on a CPU in fp32: prompts by PyTorch, single tokens by compiled loops that read the model's own weights.
+"""Rows on a CPU in fp32: PyTorch reads prompts, compiled loops over the model's own weights compute single tokens.
 
 B rows of the batch, R rows of the cache, D model width, V vocabulary, W some width.
 """
@@ -22,13 +22,13 @@ from alm.model.transformer import Block, Transformer
 Array = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
 
-# Entries of a matrix from which on threads pay: starting them takes some microseconds.
+# Entries of a matrix from which on threads are faster: starting them takes some microseconds.
 _THREADS_PAY_FROM = 1 << 17
 _ALL = 1 << 62
 
 
 class CompiledRows:
-    """A Llama or Qwen3, with windows or without. Its weights must not move while this is used."""
+    """Rows of a Llama or Qwen3, with or without windows. The weights must not be moved while this is used."""
 
     def __init__(self, model: Transformer, *, count: int, max_tokens: int) -> None:
         config = model.config
@@ -47,7 +47,7 @@ class CompiledRows:
         self._load()
 
     def _load(self) -> None:
-        """Load or compile all loops now, not at the first token: they work on nothing."""
+        """Load or compile all loops now, not at the first token, by running them on empty arrays."""
         none = np.empty((0, self._head.shape[1]), dtype=np.float32)
         rows = np.empty(0, dtype=np.int64)
         self._attention(self._layers[0], none, rows, rows)
@@ -56,13 +56,13 @@ class CompiledRows:
 
     @torch.inference_mode()
     def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
-        """Scores (V,) of the token after `ids`."""
+        """Compute the scores (V,) of the token after `ids`."""
         hidden = self._model(torch.tensor([ids]), self._whole.row(row))
         self._lengths[row] = len(ids)
         return self._model.logits(hidden[0, -1])
 
     def share(self, source: int, row: int, tokens: int) -> bool:
-        """Keys and values are all there is."""
+        """Copy keys and values: a row has no other state."""
         for layer in self._layers:
             layer.keys[row, :, :tokens] = layer.keys[source, :, :tokens]
             layer.values[row, :, :tokens] = layer.values[source, :, :tokens]
@@ -70,9 +70,9 @@ class CompiledRows:
         return True
 
     def step(self, rows: Sequence[int], ids: Sequence[int]) -> Tensor:
-        """Scores (B, V) of the tokens after `ids`."""
+        """Compute the scores (B, V) of the tokens after `ids`."""
         if self._threads > 1:
-            numba.set_num_threads(self._threads)  # of the thread that calls, whichever that is
+            numba.set_num_threads(self._threads)  # the setting belongs to the calling thread, which may change
         numbers = np.array(rows, dtype=np.int64)
         places = self._lengths[numbers]
         if places.max() >= len(self._scores):  # compiled loops would write past the end
@@ -113,7 +113,7 @@ class CompiledRows:
 
 @dataclass(frozen=True)
 class _Layer:
-    """Weights of a block (out, in), and its part of the cache (R, K, max_tokens, E)."""
+    """Weights of a block (out, in), and the block's part of the cache (R, K, max_tokens, E)."""
 
     norm: Array
     q: Array
@@ -153,14 +153,14 @@ class _Layer:
 
 
 def _array(tensor: Tensor) -> Array:
-    """The memory of `tensor`, not a copy unless it has gaps."""
+    """Return the memory of `tensor` as an array; a copy only if it is not contiguous."""
     return np.ascontiguousarray(tensor.detach().numpy())
 
 
 def _threads() -> int:
-    """How many threads a large product gets: as many as PyTorch uses, on Linux, where they have been seen to work.
+    """Return the number of threads for a large product: PyTorch's on Linux, where threads are tested; else 1.
 
-    They are tried at once, and where Numba has none that several callers may use there is one.
+    They are tried right away: 1 if Numba has no threading layer that several callers may use.
     """
     usable: Any = numba.config  # Any: not all of it is declared
     threads: int = min(torch.get_num_threads(), usable.NUMBA_NUM_THREADS)

@@ -1,4 +1,4 @@
-"""Several texts at once, token by token: texts join and leave between two tokens."""
+"""Generation of several texts at once, token by token: texts join and leave between two tokens."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Ended:
-    """The text of request `number` is complete: its end was chosen, or `max_tokens` tokens, or the context is full."""
+    """The text of request `number` is complete: it chose its end, has `max_tokens` tokens, or fills the context."""
 
     number: int
     reason: EndReason
@@ -47,16 +47,16 @@ class Ended:
 
 @dataclass
 class _Seat:
-    """A text and its row, which has read `length` of its last tokens: all, or all but the newest."""
+    """A text and its row, which has read `length` tokens: all of them, or all but the newest."""
 
     number: int
     row: int
     request: Request
     chooser: Chooser
-    room: int  # tokens that may still come
+    room: int  # tokens that may still be generated
     length: int
     scores: Tensor  # (V,) of the token after those that were read
-    is_read: bool = True  # whether the row has read the newest token, too
+    is_read: bool = True  # whether the row has read the newest token
 
 
 class Engine:
@@ -72,10 +72,10 @@ class Engine:
         max_tokens: int | None = None,
         plain: bool = False,
     ) -> None:
-        """Only ids below `vocab_size` are chosen: a model may have more than its tokenizer; absent means all.
+        """Choose only ids below `vocab_size` (absent: all): a model may have more ids than its tokenizer.
 
-        `rows` texts go on at once, each with memory for `max_tokens` tokens, prompt included (absent: the whole
-        context). The model is put in eval mode; its weights must not change meanwhile. `plain` as in `rows_for`.
+        `rows` texts run at once, each with memory for `max_tokens` tokens, prompt included (absent: the full context).
+        The model is put in eval mode; its weights must not change while the engine is used. `plain` as in `rows_for`.
         """
         self._config, self._end_of_text_id = model.eval().config, end_of_text_id
         self._vocab_size = vocab_size or model.config.known_vocab_size
@@ -85,11 +85,11 @@ class Engine:
         self._free = list(range(rows))[::-1]
         self._seats: dict[int, _Seat] = {}
         self._waiting: dict[int, Request] = {}
-        self._known: dict[int, tuple[list[int], Tensor]] = {}  # by row: the prompt it begins with, and what follows
+        self._known: dict[int, tuple[list[int], Tensor]] = {}  # by row: its prompt, and the scores of the next token
         self._count = 0
 
     def add(self, request: Request) -> int:
-        """Take a request in; its number, counted from 0. InputError when its prompt has no room or unknown ids."""
+        """Queue a request; return its number, from 0. InputError if its prompt is too long or has unknown ids."""
         check_prompt(request.ids, self._config, context=self._room, overflow=request.sampling.overflow)
         if not request.ids and self._end_of_text_id < 0:
             raise ValueError("an empty prompt begins with the end of text, which this model does not have")
@@ -98,18 +98,18 @@ class Engine:
         return number
 
     def stop(self, number: int) -> None:
-        """Give a text up. No event tells of it."""
+        """Drop a text, without an event."""
         self._waiting.pop(number, None)
         if seat := self._seats.pop(number, None):
             self._free.append(seat.row)
 
     def run(self) -> Iterator[Chosen | Ended]:
-        """What happens until all texts are complete."""
+        """Yield events until all texts are complete."""
         while self._waiting or self._seats:
             yield from self.step()
 
     def step(self) -> list[Chosen | Ended]:
-        """One more token for each text that has a row; those that wait are given the free rows first."""
+        """Add one token to each text that has a row. Waiting texts get the free rows first."""
         while self._free and self._waiting:
             number = next(iter(self._waiting))
             self._seats[number] = self._seated(number, self._waiting.pop(number))
@@ -129,7 +129,7 @@ class Engine:
         return _Seat(number, row, request, chooser, room, len(prompt), scores)
 
     def _prefill(self, row: int, prompt: list[int]) -> Tensor:
-        """Read a prompt, or take it from a row that begins with the same one."""
+        """Read a prompt, or copy it from a row that begins with the same one."""
         for source, (known, scores) in self._known.items():
             if known == prompt and self._rows.share(source, row, len(prompt)):
                 self._known[row] = known, scores
@@ -139,8 +139,8 @@ class Engine:
         return scores
 
     def _read_newest(self, seats: list[_Seat]) -> None:
-        """Let rows read the token that was chosen last."""
-        for seat in [seat for seat in seats if seat.length == self._room]:  # only what slides comes so far
+        """Let the rows read the token chosen last."""
+        for seat in [seat for seat in seats if seat.length == self._room]:  # full: only a text that slides gets here
             kept = seat.chooser.ids[-(self._room // 2) :] if self._room > 1 else seat.chooser.ids[-1:]
             self._known.pop(seat.row, None)
             seat.scores, seat.length, seat.is_read = self._rows.prefill(seat.row, kept), len(kept), True
@@ -175,10 +175,10 @@ def check_prompt(
     context: int | None = None,
     overflow: Literal["refuse", "slide"] | None = None,
 ) -> None:
-    """Raise InputError when a model of this shape cannot continue the prompt in `context` tokens (absent: its own)."""
+    """Raise InputError if a model of this shape cannot continue the prompt in `context` tokens (absent: its own)."""
     context = context or config.max_position_embeddings
     if len(prompt_ids) >= context and overflow != "slide":
-        other = ", or add `--overflow slide`" if overflow else ""  # where there is no policy there is no flag
+        other = ", or add `--overflow slide`" if overflow else ""  # callers without a policy have no such flag
         raise InputError(
             f"the prompt has {len(prompt_ids)} tokens, and the model's context holds {context}, answer included",
             hint=f"shorten the prompt to at most {context - 1} tokens{other}",
@@ -187,11 +187,11 @@ def check_prompt(
     if unknown is not None:
         raise InputError(
             f"the prompt has the token id {unknown}, and the model's ids are 0 to {config.known_vocab_size - 1}",
-            hint="use the tokenizer.json that lies beside the checkpoint",
+            hint="use the tokenizer.json beside the checkpoint",
         )
 
 
 def needed(requests: Sequence[Request], config: ModelConfig) -> int:
-    """Tokens of context that the longest of `requests` can come to."""
+    """Return the tokens of context that the longest of `requests` can need."""
     longest = max((max(len(each.ids), 1) + max(each.sampling.max_tokens, 1) for each in requests), default=1)
     return min(longest, config.max_position_embeddings)

@@ -1,4 +1,4 @@
-"""From one prompt to ids, and from ids to text."""
+"""Generation of ids from one prompt, and text from ids."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from alm.model.transformer import Transformer
 
 
 class Decoder(Protocol):
-    """Turns ids into text piece by piece; an unfinished character waits inside."""
+    """Decodes ids piece by piece and holds back an unfinished character."""
 
     def feed(self, token_id: int, /) -> str:
-        """The text that is complete with this id, perhaps none."""
+        """Return the text that this id completes, perhaps none."""
         ...
 
     def finish(self) -> str:
-        """What is left."""
+        """Return the remaining text."""
         ...
 
 
@@ -31,12 +31,12 @@ def generate(
     vocab_size: int | None = None,
     plain: bool = False,
 ) -> Iterator[int]:
-    """The ids that follow the prompt, one by one: at most `max_tokens`, until the end of the text or of the context.
+    """Yield the ids that follow the prompt: at most `max_tokens`, until the end of the text or of the context.
 
-    Only ids below `vocab_size` are chosen: a model may have more than its tokenizer; absent means all. An empty prompt
-    starts from `end_of_text_id`, which is itself never yielded. `stop` and `bad_words`, which are texts, have no
-    meaning here. With `plain` it is computed as in training. The model is put in eval mode. Raises InputError
-    at once, not at the first id, when the prompt leaves no room for an answer.
+    Only ids below `vocab_size` are chosen (absent: all): a model may have more ids than its tokenizer. An empty prompt
+    starts from `end_of_text_id`, which is itself never yielded. `stop` and `bad_words`, which are texts, are ignored.
+    With `plain`, ids are computed as in training. The model is put in eval mode. Raises InputError at once, not at the
+    first id, if the prompt leaves no room for an answer.
     """
     request = Request(prompt_ids, sampling)
     engine = Engine(
@@ -51,7 +51,7 @@ def generate(
 
 
 def stream_text(ids: Iterable[int], decoder: Decoder) -> Iterator[str]:
-    """The text of `ids` as it becomes complete; no piece is empty."""
+    """Yield the text of `ids` as it becomes complete; no piece is empty."""
     for token_id in ids:
         if piece := decoder.feed(token_id):
             yield piece

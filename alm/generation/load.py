@@ -1,4 +1,4 @@
-"""A checkpoint with its tokenizer, ready to generate."""
+"""Loading a checkpoint and its tokenizer for generation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from alm.tokenizers.file import Tokenizer
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model on its device with the tokenizer it was trained with."""
+    """A model on its device, with the tokenizer it was trained with."""
 
     model: Transformer
     tokenizer: Tokenizer
@@ -34,16 +34,16 @@ class LoadedModel:
         alternatives: int | None = None,
         on_event: Listener = ignore,
     ) -> Iterator[Written | Finished]:
-        """The continuations of `prompts` as they come: `alm.generation.texts.write`."""
+        """Continue `prompts`, with events as they happen: `alm.generation.texts.write`."""
         return write(self.model, self.tokenizer, prompts, sampling, alternatives=alternatives, on_event=on_event)
 
     def complete(self, prompt: str, sampling: SamplingConfig) -> str:
-        """The continuation of `prompt`; an empty one begins a new document."""
+        """Continue `prompt`; an empty one begins a new document."""
         return "".join(event.text for event in self.write([prompt], sampling))
 
 
 def newest_checkpoint(runs: Path) -> Path:
-    """The `ckpt-last.pt` written last among the runs in `runs`."""
+    """Return the newest `ckpt-last.pt` among the runs in `runs`."""
     found = list(runs.glob(f"*/{LAST_NAME}"))
     if not found:
         raise ArtifactError(f"no checkpoint in `{runs}`", hint="run `alm pretrain`, or name one with `--checkpoint`")
@@ -53,9 +53,9 @@ def newest_checkpoint(runs: Path) -> Path:
 def load_model(
     checkpoint: Path, *, tokenizer: Path | None = None, device_name: str = "auto", on_event: Listener = ignore
 ) -> LoadedModel:
-    """The model in `checkpoint`, in fp32, with `tokenizer` or else the one beside the checkpoint.
+    """Load the model in `checkpoint`, in fp32, with `tokenizer` or else the one beside the checkpoint.
 
-    Raises `ArtifactError` when the checkpoint is damaged, or was trained with another tokenizer.
+    Raises `ArtifactError` if the checkpoint is damaged, or was trained with another tokenizer.
     """
     target = device.choose(device_name, precision="fp32").device
     _, loaded = open_checkpoint(checkpoint, device=target, with_optimizer=False, on_event=on_event)

@@ -1,4 +1,4 @@
-"""Rows as any model knows them: `Transformer.forward`, one row after the other."""
+"""Rows for any model: `Transformer.forward`, one row after the other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alm.model.transformer import Transformer
 
 
 class PlainRows:
-    """Works for every model on every device, and computes as training does."""
+    """Rows of any model on any device, computed as in training."""
 
     def __init__(self, model: Transformer, *, count: int, max_tokens: int) -> None:
         self._model = model
@@ -20,22 +20,22 @@ class PlainRows:
         self._caches = [self._whole.row(row) for row in range(count)]
 
     def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
-        """Scores (V,) of the token after `ids`."""
+        """Compute the scores (V,) of the token after `ids`."""
         self._caches[row] = self._whole.row(row)
         return self._next(row, ids)
 
     def share(self, source: int, row: int, tokens: int) -> bool:
-        """Keys and values alone: other models remember more than these."""
+        """Copy keys and values; False for models that keep more state than these."""
         if not is_llama(self._model.config):
             return False
         self._caches[row].take(self._caches[source], tokens)
         return True
 
     def step(self, rows: Sequence[int], ids: Sequence[int]) -> Tensor:
-        """Scores (B, V) of the tokens after `ids`."""
+        """Compute the scores (B, V) of the tokens after `ids`."""
         return torch.stack([self._next(row, [token_id]) for row, token_id in zip(rows, ids, strict=True)])
 
-    # Entered anew for each token: a mode held across a `yield` would leak into the caller's code.
+    # Entered for each token: a mode held across a `yield` would leak into the caller's code.
     @torch.inference_mode()
     def _next(self, row: int, ids: Sequence[int]) -> Tensor:
         placed = torch.tensor([ids], device=self._model.head_weight.device)

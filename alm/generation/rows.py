@@ -1,4 +1,4 @@
-"""The rows of a batch, each at a place of its own in a text of its own. B rows, V vocabulary."""
+"""Rows of a batch, each at its own place in its own text. B rows, V vocabulary."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ KERNELS = Path(__file__).with_name("_kernels.py")
 
 
 class Rows(Protocol):
-    """What a model remembers of the texts in its rows; each row has room for `max_tokens`."""
+    """A model with its state for the text in each row; a row has room for `max_tokens` tokens."""
 
     def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
-        """Forget what is in `row` and read `ids` into it: the scores (V,) of the token that follows."""
+        """Replace the text of `row` by `ids`, and return the scores (V,) of the next token."""
         ...
 
     def share(self, source: int, row: int, tokens: int) -> bool:
-        """Let `row` hold the first `tokens` tokens of `source` alone; False where they have to be read again."""
+        """Replace the text of `row` by the first `tokens` tokens of `source`; False if it has to read them itself."""
         ...
 
     def step(self, rows: Sequence[int], ids: Sequence[int]) -> Tensor:
-        """Append an id to each of `rows`: the scores (B, V) of the tokens that follow, in that order."""
+        """Append an id to each of `rows`, and return the scores (B, V) of the next tokens, in that order."""
         ...
 
 
 def rows_for(model: Transformer, *, count: int, max_tokens: int, plain: bool = False) -> Rows:
-    """`count` rows of `model`, in the fastest way that its device and its shape allow.
+    """Create `count` rows of `model`, with the fastest backend for its device and shape.
 
-    With `plain` as training computes: where weights are about to change. `ALM_KERNELS=never` does the same for all.
+    `plain` computes as in training, for a model whose weights are about to change. `ALM_KERNELS=never` forces it.
     """
     device = model.head_weight.device.type
     is_fast = not plain and os.environ.get("ALM_KERNELS") != "never"
@@ -56,14 +56,14 @@ def rows_for(model: Transformer, *, count: int, max_tokens: int, plain: bool = F
 
 
 def must_compile(model: Transformer) -> bool:
-    """Whether `rows_for` has to compile loops first, which takes seconds: as far as the disk knows."""
+    """Whether `rows_for` has to compile loops first, which takes seconds: no compiled code is on the disk."""
     is_wanted = os.environ.get("ALM_KERNELS") != "never" and compiling.is_installed()
     is_known = model.head_weight.device.type == "cpu" and is_llama(model.config)
     return is_wanted and is_known and not compiling.is_warm(compiling.folder(KERNELS))
 
 
 def is_llama(config: ModelConfig) -> bool:
-    """Whether a model is a plain Llama or Qwen3, perhaps with windows: all that the fast ways know."""
+    """Whether a model is a plain Llama or Qwen3, perhaps with windows: the fast backends support no other."""
     is_usual = [
         getattr(part, "kind", "") for part in (config.positions, config.feedforward, config.attention)
     ] == _LLAMA

@@ -1,6 +1,6 @@
-"""From scores to the next token: pure functions with the meaning, and in the order, of `transformers`.
+"""Sampling of the next token from scores: pure functions, with the meaning and the order of `transformers`.
 
-Each takes scores (..., V) and gives new ones, in which a token that cannot be chosen has -inf:
+Each takes scores (..., V) and returns new ones, in which a token that cannot be chosen has -inf:
 `repetition_penalty`, `presence_and_frequency`, `ban`, `temperature`, `top_k`, `top_p`, `min_p`; `draw` ends the chain.
 V vocabulary, C candidates.
 """
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from alm.config.base import MANY, Config
 
-# Quotients of a smaller temperature overflow, and all of the probability is on one token long before.
+# Scores divided by a smaller temperature overflow; one token has all of the probability long before that.
 GREEDY_BELOW = 1e-5
 
 
 class SamplingConfig(Config):
-    """How the next token is chosen, and when a text ends."""
+    """Settings that choose the next token, and end a text."""
 
     temperature: float = Field(
         0.8,
@@ -42,24 +42,24 @@ class SamplingConfig(Config):
         1.0,
         ge=1e-3,
         le=1e3,
-        description="Divides the scores of tokens that were in the prompt or the text; 1 changes nothing.",
+        description="Divides the scores of tokens that are in the prompt or the text; 1: off.",
     )
     presence_penalty: float = Field(
-        0.0, ge=-2, le=2, description="Subtracted from the scores of tokens that were generated before."
+        0.0, ge=-2, le=2, description="Subtracted from the scores of tokens that were already generated."
     )
     frequency_penalty: float = Field(
-        0.0, ge=-2, le=2, description="Subtracted from a token's score each time that it was generated before."
+        0.0, ge=-2, le=2, description="Subtracted from a token's score for each time it was already generated."
     )
     bad_words: tuple[str, ...] = Field(
         (),
-        description="Words whose tokens never follow each other, as the tokenizer cuts them alone and after a space.",
+        description="Words whose tokens are never generated in sequence, as encoded alone and after a space.",
     )
-    stop: tuple[str, ...] = Field((), description="Texts that end the generation, and are not printed.")
-    max_tokens: int = Field(50, ge=0, le=MANY, description="The most tokens to generate.")
+    stop: tuple[str, ...] = Field((), description="Texts that end the generation and are not printed.")
+    max_tokens: int = Field(50, ge=0, le=MANY, description="Maximum number of tokens to generate.")
     overflow: Literal["refuse", "slide"] = Field(
         "refuse",
-        description="What happens at the end of the context: refuse (the text ends there, and a longer prompt is an "
-        "error), or slide (the older half is forgotten).",
+        description="At the end of the context: refuse (end the text; a longer prompt is an error), or slide (drop the "
+        "older half and continue).",
     )
     seed: int = Field(1337, ge=0, le=2**63 - 1, description="Seed of the random choices.")
 
@@ -77,15 +77,16 @@ class SamplingConfig(Config):
 
 
 def repetition_penalty(scores: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Scores of tokens that were `seen` (..., V) bool, in prompt or text, divided by `penalty`; multiplied if negative.
+    """Divide the scores of tokens that were `seen` (..., V) bool, in prompt or text, by `penalty`.
 
+    Negative scores are multiplied, so that they fall too.
     Keskar et al. 2019 (arXiv:1909.05858), section 4.1, with the sign of `RepetitionPenaltyLogitsProcessor`.
     """
     return torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
 
 
 def presence_and_frequency(scores: Tensor, counts: Tensor, *, presence: float, frequency: float) -> Tensor:
-    """Scores less `presence` where `counts` (..., V) of generated tokens are above 0, and less `frequency` for each.
+    """Subtract `presence` where `counts` (..., V) of generated tokens are above 0, and `frequency` x the count.
 
     As in OpenAI's interface, which has both; `transformers` has neither.
     """
@@ -93,26 +94,27 @@ def presence_and_frequency(scores: Tensor, counts: Tensor, *, presence: float, f
 
 
 def ban(scores: Tensor, ids: Sequence[int], banned: Sequence[Sequence[int]]) -> Tensor:
-    """Scores (V,) in which no token ends one of the `banned` sequences after `ids`: `NoBadWordsLogitsProcessor`."""
+    """Exclude tokens (V,) that would complete a `banned` sequence after `ids`, as `NoBadWordsLogitsProcessor` does."""
     text = tuple(ids)
     ends = [last for *before, last in banned if not before or text[-len(before) :] == tuple(before)]
     return scores if not ends else scores.index_fill(-1, torch.tensor(ends), -torch.inf)
 
 
 def temperature(scores: Tensor, value: float) -> Tensor:
-    """Scores divided by `value`, which is above 0."""
+    """Divide the scores by `value`, which is above 0."""
     return scores / value
 
 
 def top_k(scores: Tensor, count: int) -> Tensor:
-    """The `count` highest scores, and those that tie with the last of them."""
+    """Keep the `count` highest scores, and those that tie with the last of them."""
     last = scores.topk(min(count, scores.shape[-1])).values[..., -1:]
     return scores.masked_fill(scores < last, -torch.inf)
 
 
 def top_p(scores: Tensor, share: float) -> Tensor:
-    """The smallest set of highest scores whose probabilities add up to `share` (Holtzman et al. 2020,
-    arXiv:1904.09751, section 3.1); at least one.
+    """Keep the smallest set of highest scores whose probabilities add up to `share`; at least one.
+
+    Holtzman et al. 2020 (arXiv:1904.09751), section 3.1.
     """
     rising, order = scores.sort(dim=-1)
     removed = rising.softmax(-1).cumsum(-1) <= 1 - share
@@ -121,17 +123,20 @@ def top_p(scores: Tensor, share: float) -> Tensor:
 
 
 def min_p(scores: Tensor, share: float) -> Tensor:
-    """Scores whose probability is at least `share` of the highest (Nguyen et al. 2024, arXiv:2407.01082, section 3)."""
+    """Keep scores whose probability is at least `share` of the highest.
+
+    Nguyen et al. 2024 (arXiv:2407.01082), section 3.
+    """
     shares = scores.softmax(-1)
     removed = shares < share * shares.amax(-1, keepdim=True)
     return scores.masked_fill(removed, -torch.inf)
 
 
 def candidates(scores: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor]:
-    """Ids (C,) in rising order and what is left of scores (V,), divided by the temperature; not for greedy choices.
+    """Return ids (C,) in rising order and their remaining scores, divided by the temperature; not for greedy choices.
 
-    What `top_k` leaves is cut out before `top_p` sorts it: that takes a fraction of the time, and no more than the last
-    bit of a sum can differ.
+    The tokens that `top_k` keeps are gathered before `top_p` sorts them: that takes a fraction of the time, and differs
+    in the last bit of a sum at most.
     """
     scores = temperature(scores, config.temperature)
     ids = _highest(scores, config.top_k)
@@ -144,7 +149,7 @@ def candidates(scores: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor]:
 
 
 def _highest(scores: Tensor, count: int) -> Tensor:
-    """Ids of the `count` highest of scores (V,) and of those that tie with the last of them, in rising order."""
+    """Return the ids of the `count` highest scores (V,), and of those that tie with the last, in rising order."""
     if count >= len(scores):
         return torch.arange(len(scores))
     found = scores.topk(count + 1)
@@ -157,9 +162,9 @@ def _highest(scores: Tensor, count: int) -> Tensor:
 
 
 def draw(scores: Tensor, generator: torch.Generator) -> int:
-    """The place of one of the scores (C,), by their softmax: one random number, looked up in the running sum.
+    """Draw an index into scores (C,) by their softmax: one random number, looked up in the cumulative sum.
 
-    In fp64 and on the CPU, so that a seed means the same on every device.
+    In fp64 and on the CPU, so that a seed gives the same text on every device.
     """
     sums = scores.double().softmax(-1).cumsum(-1)
     number = torch.rand((), generator=generator, dtype=torch.float64) * sums[-1]

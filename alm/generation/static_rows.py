@@ -1,8 +1,8 @@
-"""Rows on a GPU: one step for all of them with tensors that stay where they are, so that CUDA can replay it as a graph.
+"""Rows on a GPU: one step for all rows with tensors at fixed addresses, so that CUDA can replay it as a graph.
 
-Launching some hundred small kernels takes a GPU's host longer than the kernels themselves; a graph is launched once
+Launching some hundred small kernels takes the host longer than the kernels themselves run; a graph is launched once
 (pytorch.org/docs, "CUDA Graphs"). B rows, D model width, H query heads, K key/value heads, E head width, V vocabulary,
-S places that are looked at.
+S places that attention reads.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch.nn import functional as F
 
 from alm.model.transformer import Block, Transformer
 
-# Places are looked at in multiples of this: a graph has fixed shapes, and each of them costs memory.
+# Attention reads a multiple of this many places: a graph has fixed shapes, and each graph costs memory.
 _SPAN = 256
 _WARM_UPS = 3
 _Graph = tuple["torch.cuda.CUDAGraph", Tensor]
 
 
 class StaticRows:
-    """A Llama or Qwen3, with windows or without."""
+    """Rows of a Llama or Qwen3, with or without windows."""
 
     def __init__(self, model: Transformer, *, count: int, max_tokens: int) -> None:
         self._model, self._max_tokens = model, max_tokens
@@ -37,14 +37,14 @@ class StaticRows:
 
     @torch.inference_mode()
     def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
-        """Scores (V,) of the token after `ids`."""
+        """Compute the scores (V,) of the token after `ids`."""
         hidden = self._model(torch.tensor([ids], device=self._ids.device), self._whole.row(row))
         self._lengths[row] = len(ids)
         return self._model.logits(hidden[0, -1]).float().cpu()
 
     @torch.inference_mode()
     def share(self, source: int, row: int, tokens: int) -> bool:
-        """Keys and values are all there is."""
+        """Copy keys and values: a row has no other state."""
         for layer in self._whole.layers:
             layer.keys[row, :, :tokens] = layer.keys[source, :, :tokens]
             layer.values[row, :, :tokens] = layer.values[source, :, :tokens]
@@ -53,11 +53,11 @@ class StaticRows:
 
     @torch.inference_mode()
     def step(self, rows: Sequence[int], ids: Sequence[int]) -> Tensor:
-        """Scores (B, V) of the tokens after `ids`. Rows that take no part are computed along, and stay as they are."""
+        """Compute the scores (B, V) of the tokens after `ids`. Other rows are computed too, but do not change."""
         given = self._ids.new_zeros(len(self._ids), device="cpu")
         given[list(rows)] = torch.tensor(ids)
         self._ids.copy_(given)
-        # The place after a row's last token is written to before it is read, whoever writes it.
+        # An idle row writes garbage after its last token: that place is written again before it is read.
         places = torch.tensor(self._lengths).clamp_max(self._max_tokens - 1)
         self._places.copy_(places)
         longest = max(self._lengths[row] for row in rows) + 1
@@ -71,7 +71,7 @@ class StaticRows:
         return scores[list(rows)]
 
     def _replayed(self, span: int) -> Tensor:
-        """What `_scores` gives, by a graph that is captured at the first use of `span`."""
+        """Compute `_scores` by a graph, captured at the first use of `span`."""
         if span not in self._graphs:
             with torch.cuda.device(self._ids.device):
                 self._graphs[span] = self._captured(span)
@@ -80,8 +80,8 @@ class StaticRows:
         return scores
 
     def _captured(self, span: int) -> _Graph:
-        """After some runs aside, in which libraries make what they need (pytorch.org/docs, "CUDA Graphs")."""
-        # A stream of this GPU's own: the one that PyTorch would take may belong to another.
+        """Capture a graph, after warm-up runs on a side stream for the libraries (pytorch.org/docs, "CUDA Graphs")."""
+        # A stream of this GPU: PyTorch's default stream for captures may belong to another one.
         aside = torch.cuda.Stream(self._ids.device)  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
@@ -89,14 +89,14 @@ class StaticRows:
                 self._scores(span)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        # Graphs share their memory: what one of them gives is copied before another runs.
+        # Graphs can share their memory, because the result of one is copied before another runs.
         pool = next((other.pool() for other, _ in self._graphs.values()), None)
         with torch.cuda.graph(graph, pool=pool, stream=aside, capture_error_mode="thread_local"):
             scores = self._scores(span)
         return graph, scores
 
     def _scores(self, span: int) -> Tensor:
-        """Scores (B, V) after reading `_ids` at `_places`."""
+        """Read `_ids` at `_places` and compute the scores (B, V) of the next tokens."""
         decoder: Any = self._model.model  # Any: modules of kinds
         x = F.embedding(self._ids, decoder.embed_tokens.weight)  # (B, D)
         angles = (decoder.positions.cos[self._places], decoder.positions.sin[self._places])  # (B, 1, E/2)
@@ -122,7 +122,7 @@ class StaticRows:
         seen = distances >= 0
         if attention.window is not None:
             seen = seen & (distances < attention.window)
-            # A row that rests may stand far behind the span: a softmax over nothing is no number.
+            # The window of an idle row may be beyond the span: a softmax over nothing would be NaN.
             seen = seen | ~seen.any(1, keepdim=True)
         mixed = F.scaled_dot_product_attention(
             q[:, :, None],
@@ -135,7 +135,7 @@ class StaticRows:
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`x` (B, heads, E) turned by the angles (B, 1, E/2)."""
+    """Rotate `x` (B, heads, E) by the angles (B, 1, E/2)."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 

@@ -1,4 +1,4 @@
-"""Texts that end a generation: found as pieces come, and never begun to be written."""
+"""Texts that end a generation: found as pieces arrive, and never printed, not even in part."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class StopFilter:
-    """Passes pieces of a text on until one of `stops` is in it.
+    """Filter that passes pieces of a text on until one of `stops` is in it.
 
     >>> stop = StopFilter(["end"])
     >>> [stop.feed(piece) for piece in ("the e", "nt", " en", "d of")], stop.is_stopped
@@ -19,7 +19,7 @@ class StopFilter:
         self.is_stopped = False
 
     def feed(self, piece: str) -> str:
-        """What of the text so far can be written: nothing that a stop may begin with, and nothing after one."""
+        """Return the text that is safe to write: nothing that may be the beginning of a stop, nothing after a stop."""
         if self.is_stopped:
             return ""
         text = self._held + piece
@@ -32,12 +32,12 @@ class StopFilter:
         return text[: len(text) - keep]
 
     def finish(self) -> str:
-        """What was held back and turned out to be text."""
+        """Return the text that was held back and is not a stop."""
         rest, self._held = self._held, ""
         return rest
 
     def _beginning(self, text: str) -> int:
-        """How many of the last characters a stop begins with."""
+        """Count the last characters that a stop begins with."""
         most = max((len(stop) for stop in self._stops), default=1) - 1
         for length in range(min(most, len(text)), 0, -1):
             end = text[-length:]

@@ -1,4 +1,4 @@
-"""Prompts as text, and their continuations as they come."""
+"""Continuation of prompts as text, with events as tokens are chosen."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from alm.generation.stopping import StopFilter
 from alm.model.transformer import Transformer
 from alm.tokenizers.file import StreamDecoder, Tokenizer
 
-# Reading the weights is shared by all rows; with more of them arithmetic takes longer than that on a CPU.
+# All rows share the reading of the weights; with more rows, arithmetic takes longer than that on a CPU.
 MOST_ROWS = 16
 _SEEDS = 2**63
 
 
 @dataclass(frozen=True)
 class Written:
-    """A token of text `number` was chosen, and this much of the text is now sure to be written, often nothing."""
+    """A token of text `number` was chosen. `text` is what can now be written, often nothing."""
 
     number: int
     text: str
@@ -30,7 +30,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Finished:
-    """Text `number` is complete, with the last of it. Why: `alm.generation.engine.Ended`, or a stop was found."""
+    """Text `number` is complete; `text` is its end. The reason is as in `Ended`, or a stop was found."""
 
     number: int
     text: str
@@ -39,7 +39,7 @@ class Finished:
 
 @dataclass
 class Continuation:
-    """A whole text, as `add` collects it."""
+    """A complete text, collected by `add`."""
 
     seed: int
     text: str = ""
@@ -48,11 +48,11 @@ class Continuation:
 
     @property
     def ids(self) -> list[int]:
-        """The tokens that were chosen, those of a stop at the end included."""
+        """The chosen tokens, including those of a stop at the end."""
         return [choice.id for choice in self.choices]
 
     def add(self, event: Written | Finished) -> None:
-        """Take in what happened to this text."""
+        """Add an event of this text."""
         self.text += event.text
         if isinstance(event, Written):
             self.choices.append(event.choice)
@@ -61,7 +61,7 @@ class Continuation:
 
 
 class _Text:
-    """One text on its way from ids to what can be shown."""
+    """Decoder and stop filter of one text."""
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
         self._decoder = StreamDecoder(tokenizer)
@@ -83,10 +83,10 @@ def write(
     alternatives: int | None = None,
     on_event: Listener = ignore,
 ) -> Iterator[Written | Finished]:
-    """Continue all `prompts`, an empty one as the beginning of a document; what happens, as it happens.
+    """Continue all `prompts`, and yield events as they happen; an empty prompt begins a document.
 
     Text i is drawn with the seed `seed_of(sampling, i)`, so it is the same alone and among others. `alternatives` as
-    in `Chooser`. Raises InputError at once where a prompt has no room.
+    in `Chooser`. Raises InputError at once if a prompt is too long.
     """
     banned = _banned(tokenizer, sampling.bad_words)
     requests = [
@@ -94,7 +94,7 @@ def write(
         for number, ids in enumerate(map(tokenizer.encode, prompts))
     ]
     if must_compile(model):
-        on_event(Noted("compiling the loops that generate, some seconds, once on this machine"))
+        on_event(Noted("compiling the generation kernels: some seconds, once on this machine"))
     engine = Engine(
         model,
         end_of_text_id=tokenizer.end_of_text_id,
@@ -110,7 +110,7 @@ def write(
 
 
 def seed_of(sampling: SamplingConfig, number: int) -> int:
-    """The seed of text `number` of several."""
+    """Return the seed of text `number` of several."""
     return (sampling.seed + number) % _SEEDS
 
 
@@ -123,8 +123,8 @@ def _warn_of_the_end(requests: Sequence[Request], model: Transformer, on_event: 
     for request in requests:
         if max(len(request.ids), 1) + request.sampling.max_tokens > context:
             slides = request.sampling.overflow == "slide"
-            what = "the older half is forgotten whenever it is full" if slides else "the text may end there"
-            hint = None if slides else "add `--overflow slide` to go on past it"
+            what = "the older half is dropped whenever it is full" if slides else "the text may end there"
+            hint = None if slides else "add `--overflow slide` to continue past it"
             on_event(Warned(f"the context of {context:,} tokens is shorter than prompt and answer: {what}", hint))
             return
 

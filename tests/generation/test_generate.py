@@ -81,7 +81,7 @@ def test_a_prompt_that_fills_the_context_is_refused_at_once(model: Transformer, 
 def test_ids_of_another_tokenizer_are_refused(model: Transformer, unknown: int) -> None:
     with pytest.raises(InputError, match=f"token id {unknown}, and the model's ids are 0 to 60") as caught:
         generate(model, [3, unknown], sampling=GREEDY, end_of_text_id=0)
-    assert caught.value.hint == "use the tokenizer.json that lies beside the checkpoint"
+    assert caught.value.hint == "use the tokenizer.json beside the checkpoint"
 
 
 def test_the_caller_keeps_its_own_mode_between_tokens(model: Transformer) -> None:

@@ -100,7 +100,7 @@ def test_a_prompt_without_room_is_refused_at_once(model: Transformer, tokenizer:
         write(model, tokenizer, ["", "x" * 64], WARM)
 
 
-@pytest.mark.parametrize(("overflow", "says"), [("refuse", "the text may end there"), ("slide", "is forgotten")])
+@pytest.mark.parametrize(("overflow", "says"), [("refuse", "the text may end there"), ("slide", "is dropped")])
 def test_what_happens_at_the_end_of_the_context_is_said(
     model: Transformer, tokenizer: Tokenizer, overflow: str, says: str
 ) -> None:
