@@ -1,1 +1,1 @@
-"""What alm promises, proved on the machine at hand."""
+"""Checks that alm's guarantees hold on this machine."""

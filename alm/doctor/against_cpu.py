@@ -1,4 +1,4 @@
-"""The device against the CPU, in fp32: the same weights and ids must give the same logits, loss and gradients."""
+"""Device against CPU, in fp32: the same weights and ids must give the same logits, loss and gradients."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from alm.doctor.tolerance import distance, rounding
 from alm.model.config import ModelConfig
 
 NAME = "device against CPU"
-# The backward pass goes through as many operations again, twice, and what it begins with went through the forward pass.
+# The backward pass has twice the operations of the forward pass, whose rounding it starts from.
 _GRADIENT_FACTOR = 3.0
 
 
 @dataclass(frozen=True)
 class Passed:
-    """What one forward and backward pass made."""
+    """Results of one forward and backward pass."""
 
     logits: Tensor
     loss: Tensor
@@ -29,7 +29,7 @@ class Passed:
 
 
 def passed(config: ModelConfig, batch: MicroBatch, device: torch.device) -> Passed:
-    """A pass of the same model on `device`, wherever that is."""
+    """Run a pass of the same model on `device`."""
     model = models.lively(config, device)
     hidden = model(batch.inputs.to(device))
     loss = model.losses(hidden, batch.targets.to(device), divisor=batch.target_count()).total
@@ -39,7 +39,7 @@ def passed(config: ModelConfig, batch: MicroBatch, device: torch.device) -> Pass
 
 
 def same(found: Passed, wanted: Passed, config: ModelConfig, *, device: str) -> Check:
-    """Whether `found` on `device` is what the CPU makes, `wanted`, but for rounding."""
+    """Whether `found` on `device` equals the CPU's results, `wanted`, except for rounding."""
     bound = rounding(config, "fp32")
     bounds = {"logits": bound, "loss": bound, **dict.fromkeys(map(_title, wanted.gradients), _GRADIENT_FACTOR * bound)}
     distances = {"logits": distance(found.logits, wanted.logits), "loss": distance(found.loss, wanted.loss)}
@@ -52,8 +52,8 @@ def same(found: Passed, wanted: Passed, config: ModelConfig, *, device: str) -> 
         holds=distances[worst] <= bounds[worst],
         measured=f"{device} and CPU differ by {distances[worst]:.1e} at most, {worst}",
         wanted=f"below {bounds[worst]:.1e}, what rounding in fp32 makes of {config.n_layers} layers",
-        cause=f"the {worst} is another one on this device: one of its kernels is wrong, or products of fp32 are "
-        "computed in fewer digits (TF32)",
+        cause=f"the {worst} differs on this device: one of its kernels is wrong, or it computes products of fp32 in "
+        "fewer digits (TF32)",
         cure=f"run `unset TORCH_ALLOW_TF32_CUBLAS_OVERRIDE` if set, else `alm pretrain --device cpu`, and {REPORT}",
     )
 
@@ -63,5 +63,5 @@ def _title(name: str) -> str:
 
 
 def nothing_to_compare() -> Check:
-    """What is said on a CPU."""
+    """Return the skipped check of a CPU."""
     return skipped(NAME, "this is the CPU: there is nothing to compare")

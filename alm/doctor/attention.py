@@ -1,4 +1,4 @@
-"""Attention by whatever way this device takes, against a plain one written here.
+"""Attention with this device's implementation, against a plain one in this module.
 
 B batch, T new tokens, S tokens seen so far (T of them new), H query heads, K key/value heads, E head width.
 """
@@ -23,14 +23,14 @@ Attend = Callable[[Tensor, Tensor, Tensor, Rules], Tensor]
 
 _WIDTH = 32
 _WINDOW, _DOCUMENT = 40, 56
-# Scores, their scale, softmax, mixing; the backward pass makes the scores again and four products more.
+# Scores, their scale, softmax, mixing; the backward pass computes the scores again and four more products.
 _FORWARD_OPERATIONS, _BACKWARD_OPERATIONS = 4, 12
 _WAYS = {"blocks": "in blocks", "flex": "FlexAttention", "causal": "PyTorch's kernel", "mask": "PyTorch's, masked"}
 
 
 @dataclass(frozen=True)
 class Case:
-    """Shapes and rules that take a way of their own on some device."""
+    """Shapes and rules that have their own implementation on some device."""
 
     name: str
     heads: int
@@ -55,7 +55,7 @@ CASES = (
 
 
 def agrees(attend: Attend, case: Case, choice: Choice) -> Check:
-    """What `attend` makes of random tokens, and its gradients, against `reference` in fp64 on the CPU."""
+    """Compare `attend` on random tokens, and its gradients, with `reference` in fp64 on the CPU."""
     inputs = [x.to(choice.device, DTYPES[choice.precision]) for x in _drawn(case)]
     rules = _rules(case, choice.device)
     found = _results(attend, inputs, rules, case)
@@ -77,7 +77,7 @@ def agrees(attend: Attend, case: Case, choice: Choice) -> Check:
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, rules: Rules) -> Tensor:
-    """softmax(q k^T / sqrt(E) - slope x distance) v over the tokens that are seen, with all scores there at once."""
+    """Compute softmax(q k^T / sqrt(E) - slope x distance) v over the visible tokens, with all scores in memory."""
     B, H, T, E = q.shape  # noqa: N806 - of the legend
     S, group = k.shape[2], H // k.shape[1]  # noqa: N806
     keys, values = (x.repeat_interleave(group, dim=1) for x in (k, v))
@@ -94,13 +94,13 @@ def reference(q: Tensor, k: Tensor, v: Tensor, rules: Rules) -> Tensor:
 
 
 def bound_of(case: Case, choice: Choice, *, is_gradient: bool) -> float:
-    """How far rounding alone can take it."""
+    """Return the largest distance that rounding alone can cause."""
     operations = _BACKWARD_OPERATIONS if is_gradient else _FORWARD_OPERATIONS
     return within(max(case.tokens, _WIDTH), choice.precision, operations=operations)
 
 
 def _drawn(case: Case) -> list[Tensor]:
-    """Queries, keys, values, and a gradient of the result."""
+    """Draw queries, keys, values, and a gradient of the result."""
     draw = torch.Generator().manual_seed(case.tokens)
     heads = ((case.heads, case.new_tokens), (case.kv_heads, case.tokens), (case.kv_heads, case.tokens))
     shapes = [*heads, (case.heads, case.new_tokens)]
@@ -116,7 +116,7 @@ def _rules(case: Case, device: torch.device) -> Rules:
 
 
 def _results(attend: Attend, inputs: list[Tensor], rules: Rules, case: Case) -> list[Tensor]:
-    """What `attend` makes, and where one trains the gradients of queries, keys and values."""
+    """Run `attend`; in a training case also compute the gradients of queries, keys and values."""
     q, k, v, gradient = (x.detach() for x in inputs)
     if not case.is_training:
         with torch.no_grad():

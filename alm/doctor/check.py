@@ -1,4 +1,4 @@
-"""One law, examined: what was found, what was wanted, and where it does not hold why and what to do."""
+"""Result of one check: measured and wanted values, and for a failure its cause and cure."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from alm.errors import AlmError
 Outcome = Literal["ok", "failed", "skipped"]
 
 REPORT = "report it with what `alm doctor --json` and `alm device` print"
-# What broken devices, drivers and installations are seen to raise: PyTorch's own errors and those of compilers are
-# RuntimeErrors, a library that is not whole gives the others. Anything else is a bug of ours, and crashes.
+# Errors that broken devices, drivers and installations raise: PyTorch's own errors and those of compilers are
+# RuntimeErrors, an incomplete library gives the others. Anything else is a bug of ours, and crashes.
 BROKEN = (
     RuntimeError,
     OSError,
@@ -29,7 +29,7 @@ BROKEN = (
     AssertionError,
     AlmError,
 )
-# Words of PyTorch's errors that tell what to do about them.
+# Words in PyTorch's errors, each with its fix.
 _SIGNS = (
     ("no kernel image is available", "install a PyTorch that is built for this GPU: https://pytorch.org/get-started"),
     ("not currently implemented for the mps", "run `export PYTORCH_ENABLE_MPS_FALLBACK=1`, and this again"),
@@ -41,7 +41,7 @@ _SIGNS = (
 
 @dataclass(frozen=True)
 class Check:
-    """What became of one check. `cause` and `cure` are there where it failed, and where something is to be noted."""
+    """Result of one check. `cause` and `cure` are set if it failed, or passed with a note."""
 
     name: str
     outcome: Outcome
@@ -52,26 +52,26 @@ class Check:
 
     @property
     def is_note(self) -> bool:
-        """Whether it holds, but something is worth knowing."""
+        """Whether the check passed with a note."""
         return self.outcome == "ok" and self.cause is not None
 
 
 def judged(name: str, *, holds: bool, measured: str, wanted: str, cause: str, cure: str) -> Check:
-    """A check that passed, or failed for `cause`."""
+    """Return a check that passed, or failed for `cause`."""
     if holds:
         return Check(name, "ok", measured, wanted)
     return Check(name, "failed", measured, wanted, cause, cure)
 
 
 def graded(name: str, *, holds: bool, is_good: bool, measured: str, wanted: str, cause: str, cure: str) -> Check:
-    """As `judged`; where it holds without being good, `cause` and `cure` are noted."""
+    """Return a check as `judged` does; one that passes without being good has `cause` and `cure` as a note."""
     if is_good:
         return Check(name, "ok", measured, wanted)
     return Check(name, "ok" if holds else "failed", measured, wanted, cause, cure)
 
 
 def skipped(name: str, why: str) -> Check:
-    """A check that there is nothing for: it did not pass."""
+    """Return a check that could not run: it did not pass."""
     return Check(name, "skipped", why)
 
 
@@ -79,14 +79,14 @@ Examined = Callable[[], Check]
 
 
 def remedy(device: torch.device) -> str:
-    """What to do where a device computes something wrong."""
+    """Return what to do if a device computes wrong results."""
     if device.type == "cpu":
-        return f"install PyTorch anew, `pip install --force-reinstall torch`; if that does not help, {REPORT}"
+        return f"install PyTorch again, `pip install --force-reinstall torch`; if that does not help, {REPORT}"
     return f"add `--device cpu` to `alm pretrain` and `alm sample`, and {REPORT}"
 
 
 def guarded(name: str, check: Examined, on: torch.device) -> Check:
-    """What `check` finds; one that ends in an error has failed by it, and the others go on."""
+    """Run `check`; an error makes it fail, so that the other checks can continue."""
     try:
         return check()
     except BROKEN as error:
@@ -94,7 +94,7 @@ def guarded(name: str, check: Examined, on: torch.device) -> Check:
 
 
 def crashed(name: str, error: Exception, on: torch.device) -> Check:
-    """The failure of a check that ended in `error`."""
+    """Return the failure of a check that ended in `error`."""
     said = shown.reason(error)[:200] if str(error).strip() else "it says nothing"
     cure = error.hint if isinstance(error, AlmError) else None
     return Check(
@@ -111,8 +111,8 @@ def _cure(error: Exception, on: torch.device) -> str:
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or device.is_out_of_memory(error):
         return "end other programs that use the device's memory, and run this again"
     if isinstance(error, OSError) and error.filename:
-        return f"see to `{error.filename}`, or name another folder with `--out`"
+        return f"check `{error.filename}`, or use another folder with `--out`"
     if isinstance(error, ImportError):
-        return "install it anew: `pip install --force-reinstall a-lm`"
+        return "install it again: `pip install --force-reinstall a-lm`"
     found = next((cure for sign, cure in _SIGNS if sign in str(error).lower()), None)
     return found or remedy(on)

@@ -1,4 +1,4 @@
-"""Whether a checkpoint comes back from the disk as it was, and a run goes on from it as if nothing had been."""
+"""Checks that a checkpoint is read back as it was written, and that a run resumes from it exactly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from alm.doctor.learning import step_loss
 from alm.training.config import RunConfig
 from alm.training.state import TrainState, fresh, restore_, snapshot
 
-SAVED, RESUMED = "checkpoint comes back", "run goes on exactly"
+SAVED, RESUMED = "checkpoint round trip", "exact resume"
 _BEFORE, _AFTER = 4, 4
 
 Save = Callable[[Checkpoint, Path], Path]
@@ -28,7 +28,7 @@ Load = Callable[[Path], Checkpoint]
 def comes_back(
     config: RunConfig, choice: Choice, folder: Path, *, save: Save = save_checkpoint, load: Load = load_checkpoint
 ) -> Check:
-    """A checkpoint that is saved in `folder` and loaded again is the same, bit for bit."""
+    """Check that a checkpoint saved in `folder` and loaded again is the same, bit for bit."""
     state = trained(fresh(config, choice), choice, steps=_BEFORE)
     before = taken(state, config)
     after = load(save(before, folder))
@@ -41,15 +41,15 @@ def comes_back(
         if not different
         else f"{', '.join(different)} changed on the way",
         wanted="every bit of every part",
-        cause="what is read from this disk is not what was written",
-        cure=f"name a folder on another disk: `alm doctor --out FOLDER`, then `alm pretrain --out`; {REPORT}",
+        cause="data read from this disk is not what was written",
+        cure=f"use a folder on another disk: `alm doctor --out FOLDER`, then `alm pretrain --out`; {REPORT}",
     )
 
 
 def goes_on(
     config: RunConfig, choice: Choice, folder: Path, *, save: Save = save_checkpoint, load: Load = load_checkpoint
 ) -> Check:
-    """A run that is saved, loaded and goes on ends in the bits of one that was left alone."""
+    """Check that a run that is saved, loaded and continued ends in the same bits as an undisturbed one."""
     undisturbed = trained(fresh(config, choice), choice, steps=_BEFORE + _AFTER)
     path = save(taken(trained(fresh(config, choice), choice, steps=_BEFORE), config), folder)
     resumed = fresh(config, choice)
@@ -64,7 +64,7 @@ def goes_on(
         RESUMED,
         holds=not different,
         measured=f"after {_BEFORE} + {_AFTER} steps weights and moments are "
-        + ("those of a run left alone" if not different else "others"),
+        + ("those of an undisturbed run" if not different else "different"),
         wanted="the same bits",
         cause=f"{', '.join(different)} of the resumed run are not those of the undisturbed one",
         cure=f"run `alm verify-resume`; {REPORT}",
@@ -72,11 +72,11 @@ def goes_on(
 
 
 def _varies(choice: Choice) -> Check:
-    """Two undisturbed runs differ as well: resuming is not at fault."""
+    """Return the note that two undisturbed runs differ as well: resuming is not at fault."""
     return Check(
         RESUMED,
         "ok",
-        "two runs that are left alone differ too",
+        "two undisturbed runs differ too",
         "the same bits, where a device computes the same twice",
         f"{choice.device} adds up in an order that changes from run to run, so no two runs are equal bit for bit",
         "add `--set training.reproducible=true` to `alm pretrain`, which is slower",
@@ -84,14 +84,14 @@ def _varies(choice: Choice) -> Check:
 
 
 def trained(state: TrainState, choice: Choice, *, steps: int) -> TrainState:
-    """`state` after so many more steps, each on a batch that only its number decides."""
+    """Train `state` for this many steps; the number of a step determines its batch."""
     for _ in range(steps):
         step_loss(state, models.batch(state.model.config, seed=state.step), choice)
     return state
 
 
 def taken(state: TrainState, config: RunConfig) -> Checkpoint:
-    """A checkpoint of `state` that later steps do not change."""
+    """Take a checkpoint of `state` that later steps do not change."""
     shared = snapshot(state, config, environment={"made by": "alm doctor"}, tokenizer_sha256="", data_sha256="")
     return Checkpoint(**{name: _copied(value) for name, value in vars(shared).items()})
 

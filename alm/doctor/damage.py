@@ -1,4 +1,4 @@
-"""Ways in which a checkpoint is damaged on a disk."""
+"""Ways to damage a checkpoint on the disk."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def truncated(path: Path, draw: random.Random) -> None:
-    """The file ends early."""
+    """Cut the file short."""
     with path.open("r+b") as file:
         file.truncate(draw.randrange(1, path.stat().st_size))
 
 
 def flipped(path: Path, draw: random.Random) -> None:
-    """One bit is another."""
+    """Flip one bit."""
     with path.open("r+b") as file:
         at = draw.randrange(path.stat().st_size)
         file.seek(at)
@@ -24,18 +24,18 @@ def flipped(path: Path, draw: random.Random) -> None:
 
 
 def emptied(path: Path, draw: random.Random) -> None:
-    """The file is there and has no bytes."""
+    """Leave a file without bytes."""
     with path.open("r+b") as file:
         file.truncate(0)
 
 
 def garbled(path: Path, draw: random.Random) -> None:
-    """The metadata is no JSON."""
+    """Overwrite the metadata with random bytes."""
     path.with_suffix(".json").write_bytes(draw.randbytes(200))
 
 
 def orphaned(path: Path, draw: random.Random) -> None:
-    """The metadata is gone."""
+    """Remove the metadata."""
     path.with_suffix(".json").unlink()
 
 

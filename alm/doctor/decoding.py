@@ -1,4 +1,4 @@
-"""Whether a model that decodes with a cache says what it says of the whole text. B batch, T tokens, V vocabulary."""
+"""Checks that decoding with a cache gives the scores of one forward pass. B batch, T tokens, V vocabulary."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from alm.model.transformer import Transformer
 
 NAME = "cached decoding"
 ROWS = "decoding in rows"
-_PREFILL = 37  # neither a block of attention nor a half of the text
+_PREFILL = 37  # not aligned to a block of attention, nor half of the text
 
 NewCache = Callable[[int, int], KVCache]
 
 
 @torch.inference_mode()
 def agrees(model: Transformer, ids: Tensor, choice: Choice, *, name: str = NAME, cache: KVCache | None = None) -> Check:
-    """Logits of `ids` (B, T), prefilled and then token by token, against those of one forward pass.
+    """Compare logits of `ids` (B, T), prefilled and then token by token, with those of one forward pass.
 
-    `cache` is an empty one of the model's making where there is none.
+    `cache` is a new cache of the model by default.
     """
     ids = ids.to(choice.device)
     with autocast(choice.device, choice.precision):
@@ -39,15 +39,15 @@ def agrees(model: Transformer, ids: Tensor, choice: Choice, *, name: str = NAME,
         holds=found <= bound,
         measured=f"off by {found:.1e} in {choice.precision}",
         wanted=f"below {bound:.1e}, what rounding in {choice.precision} makes of {model.config.n_layers} layers",
-        cause="tokens that are generated one by one do not see what they saw while training: the cache, or attention "
-        "of few tokens to many, is wrong on this device",
+        cause="tokens generated one by one do not see what they saw in training: the cache, or attention of few "
+        "tokens to many, is wrong on this device",
         cure=remedy(choice.device),
     )
 
 
 @torch.inference_mode()
 def rows_agree(model: Transformer, ids: Tensor, choice: Choice, rows: Rows) -> Check:
-    """What `alm sample` computes on this device, rows of `ids` (B, T) at different places, against one forward pass."""
+    """Compare the rows of `alm sample` on this device, for `ids` (B, T) at different places, with one forward pass."""
     whole = model.logits(model(ids.to(choice.device))).cpu()  # (B, T, V)
     starts = [_PREFILL - row for row in range(len(ids))]
     found = [rows.prefill(row, ids[row, :start].tolist()) for row, start in enumerate(starts)]
@@ -62,6 +62,6 @@ def rows_agree(model: Transformer, ids: Tensor, choice: Choice, rows: Rows) -> C
         holds=off <= bound,
         measured=f"off by {off:.1e} ({type(rows).__name__})",
         wanted=f"below {bound:.1e}, what rounding in fp32 makes of {model.config.n_layers} layers",
-        cause="what `alm sample` computes here token by token is not what the model was trained to compute",
+        cause="the scores that `alm sample` computes here token by token are not those of the trained model",
         cure=f"export ALM_KERNELS=never; {remedy(choice.device)}",
     )

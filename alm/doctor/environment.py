@@ -1,4 +1,4 @@
-"""What a run needs around it: libraries, room on the disk, memory, a place for compiled code, threads."""
+"""Checks of a run's environment: libraries, disk space, memory, a folder for compiled code, threads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Installed = Callable[[str], str]
 
 
 def requirements() -> list[str] | None:
-    """What the installed package asks for, Python among it; None where it is not installed."""
+    """Return the requirements of the installed package, including Python; None if it is not installed."""
     try:
         found = metadata.metadata(_PACKAGE)
     except metadata.PackageNotFoundError:
@@ -39,9 +39,9 @@ def requirements() -> list[str] | None:
 
 
 def libraries(wanted: Sequence[str] | None, installed: Installed = metadata.version) -> Check:
-    """Whether every library is there in a version that alm was made for; `installed` tells it by name."""
+    """Whether every library is installed in a version that alm supports; `installed` gives the version of a name."""
     if wanted is None:
-        return skipped(LIBRARIES, f"`{_PACKAGE}` is not installed: what it asks for is not known")
+        return skipped(LIBRARIES, f"`{_PACKAGE}` is not installed: its requirements are unknown")
     needed = [one for one in map(Requirement, wanted) if one.marker is None or one.marker.evaluate({"extra": ""})]
     faults = {str(one): fault for one in needed if (fault := _fault(one, installed))}
     shown = [one.name for one in needed if one.name in ("python", "torch", "numpy")]
@@ -49,8 +49,8 @@ def libraries(wanted: Sequence[str] | None, installed: Installed = metadata.vers
         LIBRARIES,
         holds=not faults,
         measured=", ".join(faults.values() if faults else (f"{name} {_version(name, installed)}" for name in shown)),
-        wanted=", ".join(faults) or "what pyproject.toml asks for",
-        cause="alm was made for, and tested with, other versions",
+        wanted=", ".join(faults) or "the requirements in pyproject.toml",
+        cause="alm was written for other versions, and tested with them",
         cure=_installing(list(faults)),
     )
 
@@ -58,7 +58,9 @@ def libraries(wanted: Sequence[str] | None, installed: Installed = metadata.vers
 def _installing(wanted: Sequence[str]) -> str:
     libraries = [one for one in wanted if not one.startswith("python")]
     pip = "pip install " + " ".join(f"'{one}'" for one in libraries)
-    return pip if len(libraries) == len(wanted) else "make an environment of another Python: `python3.12 -m venv .venv`"
+    return (
+        pip if len(libraries) == len(wanted) else "make an environment with another Python: `python3.12 -m venv .venv`"
+    )
 
 
 def _version(name: str, installed: Installed) -> str:
@@ -69,14 +71,14 @@ def _fault(one: Requirement, installed: Installed) -> str | None:
     try:
         version = _version(one.name, installed)
     except metadata.PackageNotFoundError:
-        return f"{one.name} is not there"
-    # Builds by hardware makers and nightly ones are versions as well.
+        return f"{one.name} is not installed"
+    # Builds of hardware vendors and nightly builds have pre-release versions, and are accepted.
     is_fine = one.specifier.contains(version, prereleases=True)
     return None if is_fine else f"{one.name} is {version}"
 
 
 def preset(name: str) -> RunConfig:
-    """A preset of a model with the default training, and a usual vocabulary."""
+    """Load the preset of a model with the default training and a common vocabulary size."""
     parts = [Part(presets.find(name), MODEL_SECTIONS), Part(presets.find("train"))]
     return load(RunConfig, parts, overrides=[f"model.vocab_size={_VOCAB_SIZE}"])
 
@@ -93,14 +95,15 @@ def disk(folder: Path, free: int) -> Check:
         wanted=f"{needed / _GB:,.1f} GB, for the checkpoints of a default run",
         cause=f"a default run keeps {preset('pico').training.keep_last} checkpoints of {default / _GB:.2f} GB, and one "
         "more while it writes",
-        cure=f"make room (`df -h {quoted(folder)}`), name another folder with `--out`, or `--set training.keep_last=1`",
+        cure=f"free some space (`df -h {quoted(folder)}`), use another folder with `--out`, or add "
+        "`--set training.keep_last=1`",
     )
 
 
 def memory(free: int | None, where: str) -> Check:
     """Whether `free` bytes hold a default run, or at least the smallest model in the smallest micro-batches."""
     if free is None:
-        return skipped(MEMORY, "nobody tells here how much is free")
+        return skipped(MEMORY, "free memory is unknown on this system")
     default, smallest = needed_memory("pico"), needed_memory(_SMALLEST, micro_batch_size=1)
     return graded(
         MEMORY,
@@ -111,33 +114,33 @@ def memory(free: int | None, where: str) -> Check:
         cause=f"training `pico` in the default micro-batches takes {default / _GB:.1f} GB",
         cure="alm pretrain --set training.micro_batch_size=2 --set training.gradient_accumulation=16"
         if free >= smallest
-        else "end other programs, and run this again",
+        else "end other programs, then run this again",
     )
 
 
 def needed_memory(name: str, *, micro_batch_size: int | None = None) -> int:
-    """Bytes that a process grows by when it trains this preset."""
+    """Return the bytes that a process grows by when it trains this preset."""
     config = preset(name)
     sequences = micro_batch_size or config.training.micro_batch_size
     return count(config.model).memory(sequences, config.model.max_position_embeddings).of_process
 
 
 def kernel_folder(folder: Path | None, *, has_numba: bool) -> Check:
-    """Whether the tokenizer's compiled code can be kept in `folder`, None where it cannot."""
+    """Whether the tokenizer's compiled code can be kept in `folder`, which is None if no folder is writable."""
     if not has_numba:
-        return skipped(FOLDER, "Numba is not installed: the tokenizer runs in plain Python, more slowly")
+        return skipped(FOLDER, "Numba is not installed: the tokenizer runs in plain Python, which is slower")
     return judged(
         FOLDER,
         holds=folder is not None,
-        measured=f"kept in `{folder}`" if folder else "nowhere to be kept",
-        wanted="a folder that can be written to",
-        cause="the folder for the tokenizer's compiled code cannot be written to: it is compiled anew in every process",
+        measured=f"kept in `{folder}`" if folder else "not kept",
+        wanted="a writable folder",
+        cause="the folder for the tokenizer's compiled code is not writable: every process compiles it again",
         cure="export NUMBA_CACHE_DIR=PATH, with a folder that you can write to",
     )
 
 
 def found_kernel_folder() -> Check:
-    """`kernel_folder` of this machine."""
+    """Check `kernel_folder` on this machine."""
     has_numba = importlib.util.find_spec("numba") is not None
     return kernel_folder(compiled.folder() if has_numba else None, has_numba=has_numba)
 
@@ -148,17 +151,17 @@ def threads(used: int, processors: int) -> Check:
     return graded(
         THREADS,
         holds=not is_too_many,
-        # Half as many as there are processors is one for each core, where a core counts as two.
+        # Half the processors is one thread for each core, on machines that count a core as two processors.
         is_good=processors <= 2 * used and not is_too_many,
         measured=f"{used} on {processors} processors",
         wanted=f"{-(-processors // 2)} to {processors}",
-        cause="threads wait for each other: there are more of them than processors"
+        cause="threads wait for each other: there are more threads than processors"
         if is_too_many
-        else "most processors are not used: look at OMP_NUM_THREADS",
+        else "most processors are not used: check OMP_NUM_THREADS",
         cure=f"export OMP_NUM_THREADS={processors}",
     )
 
 
 def free_space(folder: Path) -> int:
-    """Bytes that are free on the disk of `folder`."""
+    """Return the free bytes on the disk of `folder`."""
     return shutil.disk_usage(folder).free

@@ -1,4 +1,4 @@
-"""The stage `alm doctor`: the laws of alm, examined on this machine and device, one after the other."""
+"""The stage `alm doctor`: checks of alm's guarantees on this machine and device, one after the other."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ Named = tuple[str, Examined]
 
 
 def chosen(device_name: str) -> Choice:
-    """The device, and the precision in which the model that is timed here trains fastest on it, as a run chooses."""
+    """Choose the device and its fastest precision for the timed model, as a run would."""
     return settled(models.run_of(_timed()), device_name, seq_len=_timed().max_position_embeddings)
 
 
 def examine(
     choice: Choice, *, out: Path = Path(), data: Path | None = None, on_event: Listener = ignore
 ) -> Iterator[Check]:
-    """What each check finds, as it finds it; one that ends in an error has failed.
+    """Run all checks and yield each result; a check that ends in an error has failed.
 
-    Checkpoints are written on the disk of the folder `out`, and removed again. `data` is packed data for the loader's
-    speed; without it some is made up. Raises `AlmError` at once where one of them cannot be meant.
+    Checkpoints are written to the disk of the folder `out`, and removed again. `data` is packed data to measure the
+    loader's speed; without it, random data is used. Raises `AlmError` at once if `out` or `data` is not usable.
     """
     out = _existing(out)
     if data is not None:
@@ -68,7 +68,7 @@ def examine(
 
 
 def _existing(folder: Path) -> Path:
-    """`folder`, or the nearest one above it that is there: it is on the same disk."""
+    """Return `folder`, or the nearest parent that exists: it is on the same disk."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise InputError(f"`{there}` is a file, a folder is needed", hint="alm doctor --out .")

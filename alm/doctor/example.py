@@ -1,4 +1,4 @@
-"""A model and data so small that a run takes seconds, with everything in it that could go wrong on resume."""
+"""Small model and data for runs of seconds, with every feature that could break resuming."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SEQ_LEN = 64
 
 
 def example_data(work: Path, *, on_event: Listener = ignore) -> Path:
-    """Packed tales in `work`."""
+    """Prepare and pack built-in tales in `work`."""
     clean, tokenizer, packed = work / "clean", work / "tokenizer.json", work / "packed"
     source = {"kind": "tales", "limit": _TALES}
     prepare(load(CorpusConfig, [], base={"sources": {"tales": source}}), out=clean, on_event=on_event)
@@ -31,7 +31,7 @@ def example_data(work: Path, *, on_event: Listener = ignore) -> Path:
 
 
 def example_config(packed: Path, *, max_steps: int, ranks: int = 1) -> RunConfig:
-    """A run of `ranks` on `packed`: dropout, micro-batches that each accumulates, and a checkpoint every few steps."""
+    """Configure a run of `ranks` on `packed`, with dropout, gradient accumulation and frequent checkpoints."""
     values = {
         "model": {
             "d_model": 128,

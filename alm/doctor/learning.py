@@ -1,4 +1,4 @@
-"""Whether a model can learn here: its first loss, its gradients, one batch by heart."""
+"""Checks that a model can learn on this device: its first loss, its gradients, overfitting one batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alm.model.transformer import Transformer
 from alm.training.state import TrainState
 from alm.training.step import train_step
 
-FIRST_LOSS, GRADIENTS, OVERFIT = "first loss", "gradients", "one batch by heart"
+FIRST_LOSS, GRADIENTS, OVERFIT = "first loss", "gradients", "overfit one batch"
 FIRST_LOSS_NATS = 0.3
 _OVERFIT_STEPS = 40
 _OVERFIT_SHARE = 0.2
@@ -23,7 +23,7 @@ _FP16_SCALE = 1024.0
 
 
 def first_loss(model: Transformer, batch: MicroBatch, choice: Choice) -> Check:
-    """A model that knows nothing loses the logarithm of the vocabulary's size."""
+    """Check that the loss of an untrained model is the logarithm of the vocabulary size."""
     with torch.no_grad(), autocast(choice.device, choice.precision):
         hidden = model(batch.inputs.to(choice.device))
         found = float(model.losses(hidden, batch.targets.to(choice.device), divisor=batch.target_count()).nats)
@@ -32,19 +32,19 @@ def first_loss(model: Transformer, batch: MicroBatch, choice: Choice) -> Check:
         FIRST_LOSS,
         holds=abs(found - wanted) <= FIRST_LOSS_NATS,
         measured=f"{found:.3f} nats, ln V is {wanted:.3f}",
-        wanted=f"{wanted:.3f} ± {FIRST_LOSS_NATS} nats, the logarithm of the vocabulary's size",
-        cause="the first weights, the forward pass or the loss are wrong on this device: a model that knows nothing "
-        "must guess evenly",
+        wanted=f"{wanted:.3f} ± {FIRST_LOSS_NATS} nats, the logarithm of the vocabulary size",
+        cause="the initial weights, the forward pass or the loss are wrong on this device: an untrained model must "
+        "guess evenly",
         cure=remedy(choice.device),
     )
 
 
 def gradients(model: Transformer, batch: MicroBatch, choice: Choice) -> Check:
-    """Every parameter gets a gradient that is finite and not zero."""
+    """Check that every parameter gets a gradient that is finite and not zero."""
     model.train()
     with autocast(choice.device, choice.precision):
         hidden = model(batch.inputs.to(choice.device))
-        # In fp16 small gradients would vanish: a run scales its loss as well.
+        # In fp16 small gradients would vanish, so the loss is scaled, as in a run.
         scale = _FP16_SCALE if choice.precision == "fp16" else 1.0
         loss = model.losses(hidden, batch.targets.to(choice.device), divisor=batch.target_count() / scale).total
         extra = model.auxiliary_loss()
@@ -56,7 +56,7 @@ def gradients(model: Transformer, batch: MicroBatch, choice: Choice) -> Check:
         holds=not without,
         measured=f"{len(parameters) - len(without)} of {len(parameters)} parameters have one",
         wanted="one for every parameter, finite and not zero",
-        cause=f"nothing, or no number, reaches {_list(without)}: the backward pass breaks off there",
+        cause=f"no finite gradient reaches {_list(without)}: the backward pass breaks off there",
         cure=remedy(choice.device),
     )
 
@@ -71,7 +71,7 @@ def _list(names: Sequence[str]) -> str:
 
 
 def overfitted(state: TrainState, batch: MicroBatch, choice: Choice) -> Check:
-    """Some steps on the same batch leave little of its loss."""
+    """Check that steps on the same batch reduce its loss to a fraction."""
     losses = [step_loss(state, batch, choice) for _ in range(_OVERFIT_STEPS)]
     first, last = losses[0], losses[-1]
     return judged(
@@ -85,7 +85,7 @@ def overfitted(state: TrainState, batch: MicroBatch, choice: Choice) -> Check:
 
 
 def step_loss(state: TrainState, batch: MicroBatch, choice: Choice) -> float:
-    """The loss of `batch` before the update that it makes."""
+    """Train on `batch`; return its loss before the update."""
     result = train_step(
         state,
         [batch],

@@ -1,4 +1,4 @@
-"""Whether batches are read faster than a model uses them up. Rows are sequences."""
+"""Check that batches are read faster than a model trains on them. Rows are sequences."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from alm.training.config import MODEL_SECTIONS, RunConfig
 from alm.training.state import fresh
 
 NAME = "loader against model"
-# The smallest model that ships with alm: whatever keeps up with it keeps up with all.
+# The smallest preset: a loader that keeps up with it keeps up with all.
 _PRESET = "1m"
 _ROWS, _SEQ_LEN, _VOCAB_SIZE = 2048, 512, 4096
 _MICRO_BATCH = 4
 _SEED = 1337
-_UNCHECKED = "0" * 64  # the hash of a file of rows that are only read, or of an index that is not there
+_UNCHECKED = "0" * 64  # in place of hashes that are never checked: of the rows, and of an index that does not exist
 _SECONDS, _LEAST_BATCHES = 0.5, 2
 _AMPLE = 4.0
 
@@ -35,12 +35,12 @@ Clock = Callable[[], float]
 
 
 def stream_of(data: Path) -> TokenStream:
-    """What is trained on in the packed `data`."""
+    """Open the training split of the packed `data`."""
     return open_packed(data).split(TRAIN)
 
 
 def made_up(folder: Path) -> TokenStream:
-    """Packed rows of random ids in `folder`."""
+    """Write packed rows of random ids to `folder`."""
     draw = np.random.default_rng(_SEED)
     ids = draw.integers(1, _VOCAB_SIZE, _ROWS * _SEQ_LEN + 1, dtype=np.uint32)
     (folder / "shard_00000.bin").write_bytes(ids.astype("<u4").tobytes())
@@ -58,7 +58,7 @@ def made_up(folder: Path) -> TokenStream:
 
 
 def loader_rate(stream: TokenStream, choice: Choice, *, clock: Clock = time.perf_counter) -> float:
-    """Rows a second that the loader of a run reads, in the order that a run has."""
+    """Measure the rows per second that a run's loader reads, in a run's order."""
     plan = batch_plan(stream, DataConfig(), sequences_per_step=_MICRO_BATCH, micro_batch_size=_MICRO_BATCH, seed=_SEED)
     is_cuda = choice.device.type == "cuda"
     with Loader(stream, plan, first_step=0, last_step=1 << 30, prefetch=DataConfig().prefetch, pin=is_cuda) as loader:
@@ -66,7 +66,7 @@ def loader_rate(stream: TokenStream, choice: Choice, *, clock: Clock = time.perf
 
 
 def model_rate(stream: TokenStream, choice: Choice, *, vocab_size: int = _VOCAB_SIZE) -> float:
-    """Rows a second that the smallest model trains on."""
+    """Measure the rows per second that the smallest model trains on."""
     config = _config(stream.seq_len, vocab_size)
     state = fresh(config, choice)
     plan = batch_plan(stream, config.data, sequences_per_step=_MICRO_BATCH, micro_batch_size=_MICRO_BATCH, seed=_SEED)
@@ -81,7 +81,7 @@ def rate(
     clock: Clock = time.perf_counter,
     seconds: float = _SECONDS,
 ) -> float:
-    """Rows a second that are had and used, after one batch that warms up, over so many seconds and some batches."""
+    """Measure the rows per second that are read and used, for `seconds` and some batches, after a warm-up batch."""
     rows, began = 0, 0.0
     for number, batch in enumerate(batches):
         use(batch)
@@ -96,18 +96,18 @@ def rate(
 
 
 def keeps_up(loader_rows: float, model_rows: float, *, where: str) -> Check:
-    """Whether so many rows a second from the loader are enough for a model that uses so many."""
+    """Whether `loader_rows` per second are enough for a model that uses `model_rows`."""
     times = loader_rows / model_rows
     return graded(
         NAME,
         holds=times >= 1,
         is_good=times >= _AMPLE,
         measured=f"{_number(loader_rows)} rows/s read, {_number(model_rows)} used",
-        wanted=f"more than model `{_PRESET}` uses, the fastest there is",
+        wanted=f"more than model `{_PRESET}` uses, the fastest preset",
         cause=f"{where} gives rows {f'only {times:.1f} times as fast as' if times >= 1 else 'more slowly than'} the "
         "smallest model trains on them: the device would wait for data",
-        cure="copy the packed data to a faster disk and name it: `alm doctor --data FOLDER`; larger models are slower "
-        "and may not wait: look at `data wait` in the panel of a run",
+        cure="copy the packed data to a faster disk and check it: `alm doctor --data FOLDER`; larger models are slower "
+        "and may not wait: check `data wait` in the panel of a run",
     )
 
 
@@ -116,12 +116,12 @@ def _number(rows: float) -> str:
 
 
 def has_no_row(data: Path) -> Check:
-    """What is said of data without a training row."""
+    """Return the skipped check of data without a training row."""
     return skipped(NAME, f"`{data}` holds no training sequence")
 
 
 def vocab_size_of(data: Path | None) -> int:
-    """How many ids the packed data has."""
+    """Return the vocabulary size of the packed data."""
     return _VOCAB_SIZE if data is None else open_packed(data).metadata.vocab_size
 
 

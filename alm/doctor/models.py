@@ -1,4 +1,4 @@
-"""The small models and runs that are examined. B batch, T tokens, V vocabulary."""
+"""Small models and runs for the checks. B batch, T tokens, V vocabulary."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alm.model.transformer import Transformer
 from alm.training.config import RunConfig
 
 _SEED = 1337
-# More than one block of queries, where attention goes in blocks, and the last of them not full.
+# More than one block of queries, for attention in blocks, with a last block that is not full.
 TOKENS = 96
 _PLAIN: dict[str, Any] = {  # Any: values of a configuration
     "d_model": 64,
@@ -38,17 +38,17 @@ _EVERYTHING: dict[str, Any] = {
 
 
 def plain() -> ModelConfig:
-    """The default model, small."""
+    """Return a small version of the default model."""
     return ModelConfig.model_validate(_PLAIN)
 
 
 def with_everything() -> ModelConfig:
-    """A small model with every part that has parameters, or another way to attend."""
+    """Return a small model with every part that has parameters, and every restriction of attention."""
     return ModelConfig.model_validate(_EVERYTHING)
 
 
 def run_of(model: ModelConfig, *, micro_batch_size: int = 2, lr: float = 3e-3) -> RunConfig:
-    """A short run of `model` whose embeddings learn fast, as those of `alm quickstart` do."""
+    """Return a short run of `model` whose embeddings learn fast, as in `alm quickstart`."""
     return RunConfig.model_validate(
         {
             "model": model.model_dump(),
@@ -59,10 +59,10 @@ def run_of(model: ModelConfig, *, micro_batch_size: int = 2, lr: float = 3e-3) -
 
 
 def proportional_run_of(model: ModelConfig) -> RunConfig:
-    """A short run of `model` whose updates are nearly in proportion to the gradients: `eps` is above their size.
+    """Return a short run of `model` whose updates are nearly proportional to the gradients: `eps` exceeds their size.
 
-    Where Adam divides a gradient by its own size, rounding decides the direction of those near zero, and after a few
-    steps losses differ by more than it does to any of them.
+    When Adam divides a gradient by its own size, rounding decides the direction of gradients near zero. After a few
+    steps losses then differ by more than rounding does to any one of them.
     """
     return RunConfig.model_validate(
         {**run_of(model).model_dump(), "optim": {"kind": "adamw", "lr": 0.005, "eps": 0.01}}
@@ -70,9 +70,9 @@ def proportional_run_of(model: ModelConfig) -> RunConfig:
 
 
 def lively(config: ModelConfig, device: torch.device) -> Transformer:
-    """A model whose layers change what passes through as much as there is of it.
+    """Return a model whose layers change their input by as much as its own size.
 
-    In one that begins to train attention does next to nothing, and neither would a mistake in it.
+    In an untrained model attention does next to nothing, and so does a mistake in it.
     """
     model = Transformer(config)
     generator = torch.Generator().manual_seed(_SEED)
@@ -88,13 +88,13 @@ def lively(config: ModelConfig, device: torch.device) -> Transformer:
 
 
 def ids(config: ModelConfig, *, rows: int = 2, tokens: int = TOKENS, seed: int = _SEED) -> Tensor:
-    """Random ids (rows, tokens) on the CPU, an end of text among them here and there."""
+    """Draw random ids (rows, tokens) on the CPU, with some ends of text among them."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(1, config.known_vocab_size, (rows, tokens), generator=generator)
     return drawn.masked_fill(torch.rand(rows, tokens, generator=generator) < 1 / 32, 0)
 
 
 def batch(config: ModelConfig, *, rows: int = 2, tokens: int = TOKENS, seed: int = _SEED) -> MicroBatch:
-    """Random ids, and each one's successor as its target."""
+    """Draw random ids; the target of each is the next one."""
     drawn = ids(config, rows=rows, tokens=tokens + 1, seed=seed)
     return MicroBatch(drawn[:, :-1], drawn[:, 1:])

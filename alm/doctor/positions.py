@@ -1,4 +1,4 @@
-"""Whether positions enter as they must: a rotation keeps lengths, and only distances count. T tokens, E head width."""
+"""Checks of rotary positions: a rotation keeps lengths, and only distances count. T tokens, E head width."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CONFIDENCE = 4.0
 
 
 def keeps_lengths(positions: Positions, *, tokens: int, width: int, device: torch.device) -> Check:
-    """A vector is as long after it was turned as before, at every position."""
+    """Check that a vector has the same length before and after its rotation, at every position."""
     vectors = _vector(width, seed=1).repeat(1, tokens, 1, 1).to(device)
     turned = positions(0, tokens).rotate(vectors)
     before, after = (x.cpu().double().norm(dim=-1) for x in (vectors, turned))
@@ -25,13 +25,13 @@ def keeps_lengths(positions: Positions, *, tokens: int, width: int, device: torc
         holds=found <= bound,
         measured=f"off by {found:.1e} of the length at most",
         wanted=f"below {bound:.1e}: two products and a sum, and the table's own rounding",
-        cause="queries and keys are not turned but stretched",
+        cause="queries and keys are not rotated but stretched",
         cure=remedy(device),
     )
 
 
 def counts_distances(positions: Positions, *, tokens: int, width: int, device: torch.device) -> Check:
-    """The score of two tokens is the same wherever they stand, and differs with their distance."""
+    """Check that the score of two tokens depends on their distance, and on nothing else about their positions."""
     query, key = (_vector(width, seed=seed).repeat(1, tokens, 1, 1).to(device) for seed in (1, 2))
     placement = positions(0, tokens)
     q, k = (placement.rotate(x)[0, :, 0].cpu().double() for x in (query, key))
@@ -43,18 +43,18 @@ def counts_distances(positions: Positions, *, tokens: int, width: int, device: t
     return judged(
         DISTANCES,
         holds=drift <= bound_of(tokens) and not is_flat,
-        measured="scores do not differ with distance" if is_flat else f"scores of a distance differ by {drift:.1e}",
-        wanted=f"below {bound_of(tokens):.1e}, an angle's rounding at position {tokens:,}, and others at other "
+        measured="scores do not depend on distance" if is_flat else f"scores of one distance differ by {drift:.1e}",
+        wanted=f"below {bound_of(tokens):.1e}, an angle's rounding at position {tokens:,}, and other scores at other "
         "distances",
-        cause="tokens do not turn at all: the model cannot tell their order"
+        cause="tokens are not rotated at all: the model cannot know their order"
         if is_flat
-        else "tokens do not turn in proportion to their position",
+        else "tokens are not rotated in proportion to their position",
         cure=remedy(device),
     )
 
 
 def bound_of(tokens: int) -> float:
-    """How far cosines may drift: an angle of `tokens` radians is rounded by so many units, in two vectors."""
+    """Return how far cosines may drift: an angle of `tokens` radians is rounded by that many units, in two vectors."""
     return _CONFIDENCE * tokens * UNIT["fp32"]
 
 

@@ -1,4 +1,4 @@
-"""The chosen precision against fp32: what it does to the first losses, and whether it is fast."""
+"""The chosen precision against fp32: the difference of the first losses, and the speed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CURE = "train in fp32: add `--set training.precision=fp32` to `alm pretrain`"
 
 
 def first_losses(model: ModelConfig, choice: Choice, batch: MicroBatch) -> list[float]:
-    """The losses of the first steps of a run in the precision of `choice`, all on `batch`: they fall fast."""
+    """Return the losses of a run's first steps in the precision of `choice`, all on `batch`: they fall fast."""
     state = fresh(models.proportional_run_of(model), choice)
     return [step_loss(state, batch, choice) for _ in range(_STEPS)]
 
@@ -31,9 +31,9 @@ def first_losses(model: ModelConfig, choice: Choice, batch: MicroBatch) -> list[
 def same_losses(
     found: Sequence[float], wanted: Sequence[float], model: ModelConfig, precision: Precision, *, targets: int
 ) -> Check:
-    """Whether losses in `precision`, means over so many targets, are those in fp32 but for what rounding does."""
-    # Logits are smaller than the loss at first, and rounded for each target anew: their mean is off by less. Updates in
-    # proportion to gradients add the rounding of a mean over all parameters, which is less again.
+    """Whether losses in `precision`, means over `targets` targets, equal those in fp32 except for rounding."""
+    # Logits are smaller than the loss at first, and rounded separately for each target: their mean is off by less.
+    # Updates in proportion to gradients add the rounding of a mean over all parameters, which is smaller still.
     bound = rounding(model, precision) / math.sqrt(targets)
     shares = [abs(one - other) / other for one, other in zip(found, wanted, strict=True)]
     worst = max(shares, key=lambda share: share if share == share else float("inf"))
@@ -41,14 +41,14 @@ def same_losses(
         LOSSES,
         holds=all(share <= bound for share in shares),
         measured=f"{precision} differs from fp32 by {worst:.2%} at most in {len(found)} steps",
-        wanted=f"below {bound:.2%}, what rounding in {precision} does to a mean of {targets} losses",
-        cause=f"{precision} loses more than its digits on this device",
+        wanted=f"below {bound:.2%}, the effect of rounding in {precision} on a mean of {targets} losses",
+        cause=f"{precision} loses more accuracy than rounding explains on this device",
         cure=_CURE,
     )
 
 
 def fast_enough(seconds: float, fp32_seconds: float, precision: Precision) -> Check:
-    """Notes when the chosen precision is slower than fp32: nothing breaks by it."""
+    """Return a note if the chosen precision is slower than fp32, which breaks nothing."""
     times = fp32_seconds / seconds
     return graded(
         SPEED,
@@ -56,18 +56,18 @@ def fast_enough(seconds: float, fp32_seconds: float, precision: Precision) -> Ch
         is_good=seconds <= _SLOWER * fp32_seconds,
         measured=f"a step in {precision} is {times:.2f} times as fast as in fp32",
         wanted=f"at least {1 / _SLOWER:.1f} times",
-        cause=f"{precision} was chosen, and fp32 is faster for this model here",
+        cause=f"{precision} was chosen, but fp32 is faster for this model here",
         cure=_CURE,
     )
 
 
 def nothing_to_compare(name: str, choice: Choice) -> Check:
-    """What is said where fp32 is the choice."""
-    return skipped(name, f"fp32 is what is used here ({choice.precision_reason})")
+    """Return the skipped check if fp32 is the choice."""
+    return skipped(name, f"fp32 is used here ({choice.precision_reason})")
 
 
 def step_seconds(states: Sequence[tuple[TrainState, Choice]], batch: MicroBatch) -> list[float]:
-    """Seconds of a step of each state: the best of some rounds, taken in turn, after one that warms up."""
+    """Measure the seconds of a step of each state: the best of some rounds, taken in turn, after a warm-up round."""
     rounds = [[_seconds(state, batch, choice) for state, choice in states] for _ in range(_ROUNDS + 1)]
     return [min(seconds) for seconds in zip(*rounds[1:], strict=True)]
 
@@ -79,7 +79,7 @@ def _seconds(state: TrainState, batch: MicroBatch, choice: Choice) -> float:
 
 
 def speeds(model: ModelConfig, chosen: Choice, fp32: Choice) -> tuple[float, float]:
-    """Seconds of a step of a model of this shape in the chosen precision, and in fp32."""
+    """Measure the seconds of a step of this model in the chosen precision, and in fp32."""
     config = models.run_of(model)
     rows = 2 if chosen.device.type == "cpu" else 8
     batch = models.batch(model, rows=rows, tokens=model.max_position_embeddings)

@@ -1,4 +1,4 @@
-"""Processes of another process: to find and to kill them, on systems that tell."""
+"""Finding and killing the child processes of another process, on systems that list them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PROCESSES = Path("/proc")
 
 
 def children(parent: int) -> list[int]:
-    """The ids of the processes that `parent` has started and that live; none on Windows, which is not asked."""
+    """List the ids of the running processes that `parent` has started; always empty on Windows."""
     if sys.platform == "win32":
         return []
     pairs = _from_proc() if (_PROCESSES / "self" / "stat").is_file() else _from_ps()
@@ -28,7 +28,7 @@ def _from_proc() -> list[tuple[int, int]]:
     found = []
     for path in _PROCESSES.glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has ended in between
-            # After the name, which may hold anything: state and parent.
+            # State and parent come after the name, which may hold anything.
             state, of = path.read_text("utf-8", "replace").rpartition(")")[2].split()[:2]
             if state != "Z":
                 found.append((int(path.parent.name), int(of)))
@@ -41,13 +41,13 @@ def _from_ps() -> list[tuple[int, int]]:
 
 
 def stopped(process: subprocess.Popen[bytes]) -> None:
-    """Keep `process` from doing anything more, where the system can."""
+    """Suspend `process`, if the system can."""
     if sys.platform != "win32" and process.poll() is None:
         process.send_signal(signal.SIGSTOP)
 
 
 def killed(process: int) -> None:
-    """Kill the process of that id, and return when it is gone."""
+    """Kill the process with this id, and return when it has ended."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(process, signal.SIGKILL)
     while is_running(process):

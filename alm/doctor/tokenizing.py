@@ -1,4 +1,4 @@
-"""Whether text comes back from ids exactly, and compiled code makes the ids that plain Python makes."""
+"""Checks that text survives a round trip through ids, and that compiled code gives the ids of plain Python."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from alm.tokenizers.pretokenize import split_pieces
 from alm.tokenizers.probes import PROBES
 from alm.tokenizers.words import Words
 
-ROUND_TRIP, KERNELS = "text comes back", "compiled tokenizer"
+ROUND_TRIP, KERNELS = "text round trip", "compiled tokenizer"
 HARD = (
     "Café, Cafe\u0301, naïve, ÅÅ\u212b",
     "",
@@ -33,14 +33,14 @@ HARD = (
     "\ud800 lone \udfff",
     *PROBES.values(),
 )
-"""Texts that tokenizers are known to break, and some of each language."""
+"""Texts that often break tokenizers, and some text in each language."""
 _VOCAB_SIZE = 700
 
 Encode = Callable[[Sequence[str]], list[list[int]]]
 
 
 def tokenizers() -> dict[str, Tokenizer]:
-    """A small tokenizer of each make, by its name."""
+    """Train a small tokenizer of each kind, by name."""
     words = Words.of(
         Counter(word for text in PROBES.values() for piece in split_pieces(text, "qwen2") for word in piece)
     )
@@ -54,7 +54,7 @@ def tokenizers() -> dict[str, Tokenizer]:
 
 
 def round_trip(tokenizers: dict[str, Tokenizer], texts: Sequence[str] = HARD) -> Check:
-    """Whether each tokenizer gives each text back."""
+    """Whether each tokenizer decodes each text to itself."""
     with compiled.decided(use_kernels=False):
         broken = [
             (name, text)
@@ -68,13 +68,13 @@ def round_trip(tokenizers: dict[str, Tokenizer], texts: Sequence[str] = HARD) ->
         holds=not broken,
         measured=f"{len(texts) * len(tokenizers) - len(broken)} of {len(texts) * len(tokenizers)} do",
         wanted="every text, character for character",
-        cause=f"the tokenizer `{name}` gives {text[:20]!a} back as another text",
+        cause=f"the tokenizer `{name}` decodes {text[:20]!a} to another text",
         cure=f"do not pack text with it; {REPORT}",
     )
 
 
 def same_ids(native: Encode, plain: Encode, texts: Sequence[str] = HARD) -> Check:
-    """Whether both ways make the same ids of `texts`."""
+    """Whether both functions encode `texts` to the same ids."""
     pairs = zip(texts, native(texts), plain(texts), strict=True)
     different = [text for text, one, other in pairs if one != other]
     return judged(
@@ -82,14 +82,14 @@ def same_ids(native: Encode, plain: Encode, texts: Sequence[str] = HARD) -> Chec
         holds=not different,
         measured=f"{len(texts) - len(different)} of {len(texts)} texts have the ids of plain Python",
         wanted="all of them",
-        cause=f"compiled code cuts {different[0][:20] if different else ''!a} in another way: a model would train on "
-        "other ids than it is asked with",
-        cure=f"run `export ALM_KERNELS=never` to do without the compiled code in {compiled.folder()}; {REPORT}",
+        cause=f"compiled code splits {different[0][:20] if different else ''!a} differently: a model would be trained "
+        "on other ids than it is used with",
+        cure=f"run `export ALM_KERNELS=never` to turn off the compiled code in {compiled.folder()}; {REPORT}",
     )
 
 
 def kernels(tokenizers: Sequence[Tokenizer], *, on_event: Listener = ignore) -> Check:
-    """`same_ids` of these tokenizers, whose loops are compiled now if they have not been."""
+    """Check `same_ids` of these tokenizers; their kernels are compiled now if needed."""
     if importlib.util.find_spec("numba") is None:
         return skipped(KERNELS, "Numba is not installed: the tokenizer runs in plain Python")
     from numba.core.errors import NumbaError
@@ -99,7 +99,7 @@ def kernels(tokenizers: Sequence[Tokenizer], *, on_event: Listener = ignore) -> 
     )
     try:
         return same_ids(native, plain)
-    except NumbaError as error:  # its base is Exception: nobody above would know it
+    except NumbaError as error:  # derived from Exception, so that no caller would catch it
         return replace(
             crashed(KERNELS, error, torch.device("cpu")), cure="run `export ALM_KERNELS=never`, which is slower"
         )
@@ -108,7 +108,7 @@ def kernels(tokenizers: Sequence[Tokenizer], *, on_event: Listener = ignore) -> 
 def encoded(
     tokenizers: Sequence[Tokenizer], texts: Sequence[str], *, use_kernels: bool, on_event: Listener = ignore
 ) -> list[list[int]]:
-    """For each text the ids that all `tokenizers` make of it, one after the other."""
+    """Return, for each text, the ids of all `tokenizers`, one after the other."""
     with compiled.decided(use_kernels=use_kernels):
         found = [tokenizer.encode_batch(list(texts), on_event=on_event) for tokenizer in tokenizers]
     places = range(len(texts))

@@ -1,4 +1,4 @@
-"""How far two computations of the same may lie apart, and how far they do."""
+"""Bounds on the rounding difference of two computations of the same value, and their distance."""
 
 from __future__ import annotations
 
@@ -16,33 +16,32 @@ UNIT: dict[Precision, float] = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0*
 # softmax, gate and activation, two sums.
 _ROUNDINGS_PER_BLOCK = 16
 _ROUNDINGS_OUTSIDE = 4
-# Errors of roundings that do not depend on each other grow like the root of their number (Higham & Mary 2019, "A new
-# approach to probabilistic rounding error analysis", theorem 2.4); with this factor in front, more than that is no
-# accident.
+# Independent rounding errors grow like the square root of their number (Higham & Mary 2019, "A new approach to
+# probabilistic rounding error analysis", theorem 2.4). With this factor, a larger error is not chance.
 _CONFIDENCE = 3.0
 
 
 def rounding(config: ModelConfig, precision: Precision) -> float:
-    """The relative distance, in norm, that rounding alone can put between two ways to compute what a model makes.
+    """Return the relative distance, in norm, that rounding alone can cause between two computations of a model.
 
-    Each operation rounds its result in `precision`, and adds up products in fp32 at least.
+    Each operation rounds its result to `precision`, and sums products in fp32 at least.
     """
     operations = _ROUNDINGS_PER_BLOCK * config.n_layers + _ROUNDINGS_OUTSIDE
     return _CONFIDENCE * math.sqrt(operations) * one(max(config.d_model, config.ffn_hidden_size), precision)
 
 
 def one(terms: int, precision: Precision) -> float:
-    """The relative error of one sum of so many products: of the additions, in fp32, and of its result."""
+    """Return the relative error of one sum of `terms` products: of the additions, in fp32, and of the result."""
     return UNIT[precision] + math.sqrt(terms) * UNIT["fp32"]
 
 
 def within(terms: int, precision: Precision, *, operations: int) -> float:
-    """As `rounding`, of so many operations that follow each other, with sums of `terms`."""
+    """Return the bound of `rounding` for `operations` operations in a row, with sums of `terms`."""
     return _CONFIDENCE * math.sqrt(operations) * one(terms, precision)
 
 
 def distance(found: Tensor, wanted: Tensor) -> float:
-    """|found - wanted| / |wanted|, in fp64 on the CPU; infinite where a number is none, or shapes differ."""
+    """Compute |found - wanted| / |wanted|, in fp64 on the CPU; infinite if a value is not finite or shapes differ."""
     if found.shape != wanted.shape:
         return math.inf
     # First to the CPU: Metal has no fp64.

@@ -1,8 +1,7 @@
-"""`alm verify-resume`: a run that is killed again and again ends in the bits of one that is left alone.
+"""The stage `alm verify-resume`: a run that is killed many times must end in the same bits as an undisturbed one.
 
-Both runs are real ones, `alm pretrain` in a process of its own, or in one for each of its ranks. This process watches
-the killed one and chooses the moments: while it starts, in the middle of steps, and while a checkpoint is being
-written.
+Both runs are real: `alm pretrain` in its own process, or in one process per rank. This process watches the killed run
+and chooses the moments: while it starts, in the middle of steps, and while a checkpoint is being written.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ DAMAGES = len(damage.KINDS)
 STEPS_PER_KILL = 4
 _FEWEST_STEPS = 24
 _POLL_SECONDS = 0.005
-_WRITING_SECONDS = 0.03  # after a temporary file is seen: long enough to meet what comes after it, too
+_WRITING_SECONDS = 0.03  # after a temporary file appears: long enough to hit the steps after it too
 _STARTING_SECONDS = 3.0
 _STEP_SECONDS = 0.05
-# The other ranks notice, the main one saves, torchrun ends what is left.
+# The other ranks notice, the main rank saves, torchrun ends the rest.
 _ENDING_SECONDS = 120.0
 _ONE_RANK_SHARE = 0.5
 _TASK = "kill and resume"
@@ -51,7 +50,7 @@ _TASK = "kill and resume"
 
 @dataclass(frozen=True)
 class Side:
-    """One run: hashes of its last checkpoint, and of its metrics without what a clock decides."""
+    """Result of one run: hashes of its last checkpoint, and of its metrics without timings."""
 
     step: int
     weights: str
@@ -61,10 +60,10 @@ class Side:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Both runs, and what the second one went through.
+    """Results of both runs, and the kills and damage of the second one.
 
-    `kills` by moment; `of_one_rank` of them hit a single rank, the others all and what started them; `half_written`
-    left a checkpoint that was being written; `damaged` by kind of damage.
+    `kills` counts by moment; `of_one_rank` of them hit a single rank, the others all ranks and their starter;
+    `half_written` left an unfinished checkpoint; `damaged` counts by kind of damage.
     """
 
     undisturbed: Side
@@ -78,7 +77,7 @@ class Verdict:
 
     @property
     def is_equal(self) -> bool:
-        """Whether the killed run is the undisturbed one, bit for bit."""
+        """Whether the killed run equals the undisturbed one, bit for bit."""
         return self.undisturbed == self.killed
 
 
@@ -95,11 +94,11 @@ def verify_resume(
     """Train twice in `work` on the packed `data`, or on built-in tales: undisturbed, and killed `kills` times.
 
     With several `ranks` a kill hits all of them and the process that started them, or one rank alone. Up to five times
-    the newest checkpoint is damaged before the run goes on. `seed` draws the moments. Raises `AlmError` when a run ends
-    by itself in an error.
+    the newest checkpoint is damaged before the run resumes. `seed` determines the moments. Raises `AlmError` if a run
+    ends by itself in an error.
     """
     if ranks > 1 and sys.platform == "win32":
-        raise ConfigError("Windows does not tell which processes are ranks", hint="leave out `--nproc`")
+        raise ConfigError("Windows does not report which processes are ranks", hint="leave out `--nproc`")
     started = time.monotonic()
     packed = data or example_data(work, on_event=on_event)
     config = example_config(packed, max_steps=max(_FEWEST_STEPS, STEPS_PER_KILL * kills), ranks=ranks)
@@ -109,9 +108,9 @@ def verify_resume(
     command = [sys.executable, "-m", "alm", "pretrain", "--model", str(path), "--train", str(path)]
     command += ["--data", str(packed), "--device", device_name, "--quiet"]
     command += [*(["--nproc", str(ranks)] if ranks > 1 else []), "--out"]
-    on_event(Noted(f"a run of {config.training.max_steps} steps that nobody disturbs"))
+    on_event(Noted(f"training {config.training.max_steps} steps undisturbed"))
     _finish([*command, str(work / "undisturbed")], work / "undisturbed.log")
-    on_event(Noted(f"the same, killed {kills} times"))
+    on_event(Noted(f"training the same steps, killed {kills} times"))
     killer = _Killer(
         [*command, str(work / "killed")],
         work / "killed",
@@ -135,7 +134,7 @@ def verify_resume(
 
 
 def _measured_once(config: RunConfig, packed: Path, device_name: str, on_event: Listener) -> RunConfig:
-    """`config` with what is chosen by timing, which two runs could choose differently."""
+    """Fix in `config` what a run chooses by timing: two runs could choose differently."""
     data = open_packed(packed)
     seq_len, config = data.metadata.seq_len, with_data(config, data)
     choice = precision.settled(config, device_name, seq_len=seq_len, on_event=on_event)
@@ -145,7 +144,7 @@ def _measured_once(config: RunConfig, packed: Path, device_name: str, on_event: 
 
 
 def side(run: Path) -> Side:
-    """What the finished `run` ended in."""
+    """Hash the result of the finished `run`."""
     found = load_checkpoint(run / LAST_NAME)
     rows = metrics.without_clock(metrics.read(run))
     return Side(
@@ -181,13 +180,13 @@ def _finish(command: list[str], log: Path) -> None:
 def _ended(code: int, log: Path) -> AlmError:
     said = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
     return AlmError(
-        f"`alm pretrain` ended with code {code}: {said[-1] if said else 'it said nothing'}",
+        f"`alm pretrain` ended with code {code}: {said[-1] if said else 'it printed nothing'}",
         hint=f"run `cat {quoted(log)}`",
     )
 
 
 class _Killer:
-    """Starts the run again and again, and kills it at drawn moments spread over its steps."""
+    """Process that starts the run repeatedly, and kills it at random moments spread over its steps."""
 
     def __init__(self, command: list[str], run: Path, max_steps: int, draw: random.Random, *, ranks: int = 1) -> None:
         self.command = command
@@ -203,13 +202,13 @@ class _Killer:
         self._seen = (0, 0)
 
     def kill(self, kills: int) -> Iterator[int]:
-        """Kill the run `kills` times, and yield how often it was."""
+        """Kill the run `kills` times, and yield the number after each."""
         last = self._max_steps - 3 * STEPS_PER_KILL  # so that a checkpoint still comes after the last target
         targets = sorted(self._draw.uniform(STEPS_PER_KILL, last) for _ in range(kills))
         rounds = self._draw.sample(range(1, kills + 1), min(DAMAGES, max(1, kills // 2)))
         wanted = 0
         for number, target in enumerate(targets, start=1):
-            # The first is one that leaves something to go on from: a run that only ever begins proves nothing.
+            # The first kill must leave a checkpoint to resume from: a run that only ever starts proves nothing.
             shares = {m: share for m, share in _SHARES.items() if number > 1 or m != "starting"}
             (moment,) = self._draw.choices(list(shares), list(shares.values()))
             self._once(moment, target)
@@ -238,7 +237,7 @@ class _Killer:
         self.half_written += bool(self._half_written() - left_behind)
 
     def _hit(self, child: subprocess.Popen[bytes]) -> None:
-        """Kill one rank, and wait until that has ended the others; or leave it to the caller to kill all at once."""
+        """Kill one rank and wait until the others end, or leave it to the caller to kill all at once."""
         ranks = children(child.pid) if self._ranks > 1 else []
         if ranks and self._draw.random() < _ONE_RANK_SHARE:
             killed(self._draw.choice(ranks))
@@ -253,7 +252,7 @@ class _Killer:
     def _wait(
         self, child: subprocess.Popen[bytes], moment: Moment, target: float, left_behind: set[tuple[str, int]]
     ) -> None:
-        """Until the drawn moment has come, or the run has ended by itself."""
+        """Wait until the chosen moment, or until the run ends by itself."""
         if moment == "starting":
             _pause(child, self._draw.uniform(0, _STARTING_SECONDS))
             return
@@ -267,7 +266,7 @@ class _Killer:
         _pause(child, self._draw.uniform(0, _WRITING_SECONDS))
 
     def _step(self) -> int:
-        """The last step in the metrics, which are read only when they have grown: the run needs the processor."""
+        """Return the last step in the metrics. They are read only when they have grown: the run needs the processor."""
         path = self._run / metrics.NAME
         size = path.stat().st_size if path.is_file() else 0
         if size != self._seen[0]:
@@ -276,7 +275,7 @@ class _Killer:
         return self._seen[1]
 
     def _half_written(self) -> set[tuple[str, int]]:
-        """Checkpoints on their way, with their times, which distinguish them from those of an earlier process."""
+        """Return the checkpoints being written, with times that distinguish them from those of an earlier process."""
         found = set()
         for path in self._run.glob(f".{STAGING}.staging/*.pt"):
             with contextlib.suppress(OSError):  # published in between
@@ -290,10 +289,10 @@ class _Killer:
 
 
 def _end_all(child: subprocess.Popen[bytes]) -> None:
-    """Kill `child` and the ranks that it has started, at one moment; returns when they are gone."""
-    stopped(child)  # so that it starts no more of them
+    """Kill `child` and the ranks that it has started at the same moment; return when they have ended."""
+    stopped(child)  # so that it does not start more ranks
     ranks = children(child.pid)
-    child.kill()  # SIGKILL; on Windows TerminateProcess, which asks no more
+    child.kill()  # SIGKILL; on Windows TerminateProcess, which cannot be caught either
     for rank in ranks:
         killed(rank)
     child.wait()

@@ -38,7 +38,7 @@ def test_libraries_of_the_right_versions_pass(torch_version: str) -> None:
     [
         ({"torch": "2.9.1", "numpy": "2.4.1"}, ("torch is 2.9.1", "pip install 'torch<2.14,>=2.10'")),
         ({"torch": "2.14.0", "numpy": "1.26"}, ("torch is 2.14.0", "numpy is 1.26", "'numpy>=2.0'")),
-        ({"torch": "2.13.0"}, ("numpy is not there", "pip install 'numpy>=2.0'")),
+        ({"torch": "2.13.0"}, ("numpy is not installed", "pip install 'numpy>=2.0'")),
     ],
 )
 def test_another_version_fails_with_the_command_that_mends_it(versions: dict[str, str], words: tuple[str, ...]) -> None:
@@ -75,7 +75,7 @@ def test_little_memory_fails_some_is_noted_and_much_passes() -> None:
 
 def test_a_folder_for_compiled_code_that_cannot_be_written_fails(tmp_path: Path) -> None:
     passes(environment.kernel_folder(tmp_path, has_numba=True))
-    fails(environment.kernel_folder(None, has_numba=True), "compiled anew", "export NUMBA_CACHE_DIR=")
+    fails(environment.kernel_folder(None, has_numba=True), "compiles it again", "export NUMBA_CACHE_DIR=")
     assert environment.kernel_folder(None, has_numba=False).outcome == "skipped"
 
 

@@ -90,7 +90,7 @@ def raising(error: BaseException) -> Callable[[], Check]:
             "export PYTORCH_ENABLE_MPS_FALLBACK=1",
         ),
         (RuntimeError("Failed to find C compiler"), CUDA, "C compiler", "training.compile=false"),
-        (OSError(errno.EROFS, "Read-only file system", "/x/y"), CPU, "Read-only", "see to `/x/y`"),
+        (OSError(errno.EROFS, "Read-only file system", "/x/y"), CPU, "Read-only", "check `/x/y`"),
         (ImportError("no module"), CPU, "ImportError", "pip install --force-reinstall a-lm"),
         (ArtifactError("it is damaged", hint="alm pack"), CPU, "it is damaged", "alm pack"),
     ],

@@ -134,7 +134,7 @@ def test_turning_by_anything_but_the_place_fails(places: str) -> None:
     sound = rotary()
     angles = torch.outer(PLACES[places](torch.arange(1024.0)), sound.frequencies)[:, None]
     check = positions.counts_distances(lambda start, length: Rotation(angles.cos(), angles.sin()), **ROPE)
-    fails(check, "cannot tell their order" if places == "no turn" else "in proportion")
+    fails(check, "cannot know their order" if places == "no turn" else "in proportion")
 
 
 # ---- cached decoding ---------------------------------------------------------------------------------------
@@ -300,14 +300,14 @@ def test_updates_that_a_narrow_precision_shortens_fail(choice: Choice, monkeypat
         return sound(state, batch, chosen)
 
     monkeypatch.setattr(precision, "step_loss", short)
-    fails(compared(losses(choice), exact, choice.precision), "loses more than its digits")
+    fails(compared(losses(choice), exact, choice.precision), "loses more accuracy than rounding explains")
 
 
 @pytest.mark.parametrize("fault", [lambda loss: loss * 1.01, lambda loss: loss - 0.1, lambda loss: math.nan])
 def test_a_precision_that_loses_more_than_its_digits_fails(fault: Callable[[float], float]) -> None:
     exact = losses(FP32)
     found = [*exact[:-1], fault(exact[-1])]
-    fails(compared(found, exact), "loses more than its digits", "--set training.precision=fp32")
+    fails(compared(found, exact), "loses more accuracy than rounding explains", "--set training.precision=fp32")
 
 
 def test_a_slow_precision_is_noted_and_a_fast_one_is_not() -> None:
@@ -367,7 +367,7 @@ FAULTS: dict[str, Callable[[against_cpu.Passed], against_cpu.Passed]] = {
 def test_a_device_that_computes_another_thing_fails_by_name(what: str) -> None:
     config = models.plain()
     made = against_cpu.passed(config, models.batch(config), CPU)
-    fails(against_cpu.same(FAULTS[what](made), made, config, device="cuda"), f"the {what} is another", "TF32")
+    fails(against_cpu.same(FAULTS[what](made), made, config, device="cuda"), f"the {what} differs", "TF32")
 
 
 def test_on_a_cpu_there_is_nothing_to_compare() -> None:

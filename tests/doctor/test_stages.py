@@ -51,7 +51,7 @@ class BreaksCafe(Tokenizer):
 
 def test_a_byte_fallback_that_breaks_an_accent_fails(made: dict[str, Tokenizer]) -> None:
     made = {**made, "fallback": BreaksCafe(*made["fallback"].__reduce__()[1])}
-    fails(tokenizing.round_trip(made), "`fallback` gives 'Caf\\xe9", "do not pack text")
+    fails(tokenizing.round_trip(made), "`fallback` decodes 'Caf\\xe9", "do not pack text")
 
 
 def test_compiled_code_makes_the_ids_of_plain_python(made: dict[str, Tokenizer]) -> None:
