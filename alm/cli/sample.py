@@ -49,7 +49,7 @@ def sample(
             help="Number of texts, with seeds that count up from `--seed`; several are written as records.",
         ),
     ] = 1,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", help="The most tokens to generate.")] = 50,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Maximum number of tokens to generate.")] = 50,
     temperature: Annotated[
         float,
         typer.Option(
@@ -73,17 +73,17 @@ def sample(
         float,
         typer.Option(
             "--repetition-penalty",
-            help="Divides the scores of tokens that were in the prompt or the text; 1 changes nothing.",
+            help="Divides the scores of tokens that are in the prompt or the text; 1: off.",
         ),
     ] = 1.0,
     presence_penalty: Annotated[
         float,
-        typer.Option("--presence-penalty", help="Subtracted from the scores of tokens that were generated before."),
+        typer.Option("--presence-penalty", help="Subtracted from the scores of tokens that were already generated."),
     ] = 0.0,
     frequency_penalty: Annotated[
         float,
         typer.Option(
-            "--frequency-penalty", help="Subtracted from a token's score each time that it was generated before."
+            "--frequency-penalty", help="Subtracted from a token's score for each time it was already generated."
         ),
     ] = 0.0,
     bad_words: Annotated[
@@ -91,8 +91,7 @@ def sample(
         typer.Option(
             "--bad-words",
             metavar="TEXT",
-            help="Words whose tokens never follow each other, as the tokenizer cuts them alone and after a space. "
-            "Repeatable.",
+            help="Words whose tokens are never generated in sequence, as encoded alone and after a space. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -101,7 +100,7 @@ def sample(
         typer.Option(
             "--stop",
             metavar="TEXT",
-            help="Texts that end the generation, and are not printed. Repeatable.",
+            help="Texts that end the generation and are not printed. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -109,8 +108,8 @@ def sample(
         str,
         typer.Option(
             "--overflow",
-            help="What happens at the end of the context: refuse (the text ends there, and a longer prompt is an "
-            "error), or slide (the older half is forgotten).",
+            help="At the end of the context: refuse (end the text; a longer prompt is an error), or slide (drop the "
+            "older half and continue).",
         ),
     ] = "refuse",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the random choices.")] = 1337,
