@@ -139,7 +139,7 @@ class Curve:
             self._open = []
         if len(self._means) == self._most:
             self._means = [(a + b) / 2 for a, b in zip(self._means[::2], self._means[1::2], strict=True)]
-            self._each *= 2
+            self._each *= 2  # later means cover as many values as the merged ones
 
 
 def sparkline(values: Sequence[float], width: int, levels: str = _LEVELS) -> str:

@@ -51,7 +51,7 @@ def _drawn(series: Series, used: Scale, last_step: int, *, rows: int, columns: i
         _heights(extreme.reduceat(series.values, begins), used, rows).tolist() for extreme in (np.fmax, np.fmin)
     )
     for at, top, bottom in zip(column[begins].tolist(), tops, bottoms, strict=True):
-        if 0 <= at < columns and top == top:  # not a gap
+        if 0 <= at < columns and top == top:  # NaN is a gap
             grid[max(round(top), 0) : max(round(bottom) + 1, 0), at] = True
     ends = np.stack([begins[1:] - 1, begins[1:]])  # of lines between columns
     for (x0, x1), (y0, y1) in zip(

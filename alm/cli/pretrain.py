@@ -72,7 +72,8 @@ def pretrain(
     resume: Annotated[
         str,
         typer.Option(
-            "--resume", help="auto: resume the run in --out, if any; never: refuse to; PATH: resume this checkpoint."
+            "--resume",
+            help="auto: resume the run in --out, if any; never: fail if there is one; PATH: resume this checkpoint.",
         ),
     ] = "auto",
     seed: Annotated[
@@ -116,6 +117,7 @@ def pretrain(
         _show_plan(config, packed, device, ranks, as_json=json, budget=seconds, started=started)
         return
     if ranks > here.size:
+        # The context holds the arguments of the command line: each rank runs the same command.
         launcher.run(context.obj, ranks=ranks, started=started)
         return
     live = config.logging.rich_progress

@@ -39,6 +39,7 @@ def run(words: Sequence[str], *, ranks: int, started: float) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
+    # The ranks share the processors: by default, each would start a thread for every one of them.
     os.environ.setdefault("OMP_NUM_THREADS", str(_threads(ranks)))
     os.environ[_STARTED] = repr(started)
     # The ranks report their errors; torchrun would repeat them at length.

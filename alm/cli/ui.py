@@ -123,7 +123,7 @@ def count_of(number: float) -> str:
 
 
 def score(bits_per_byte: float, margin: float | None) -> str:
-    """`1.943 ± 0.021 bits/byte`, with two digits of the margin, or four places where there is none."""
+    """`1.943 ± 0.021 bits/byte`, with two digits of the margin, or four places without one."""
     return f"{words.score(bits_per_byte, margin)} bits/byte"
 
 
@@ -212,7 +212,7 @@ class Smoothed:
         """The average after `value`."""
         self._sum = _SMOOTHING * self._sum + (1 - _SMOOTHING) * value
         self._weight = _SMOOTHING * self._weight + (1 - _SMOOTHING)
-        return self._sum / self._weight
+        return self._sum / self._weight  # corrects the bias, as Adam does (Kingma & Ba 2015)
 
 
 class PlainListener:

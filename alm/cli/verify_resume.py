@@ -47,7 +47,7 @@ def verify_resume(
             found = verify(work, kills=kills, seed=seed, data=data, device_name=device, ranks=nproc, on_event=on_event)
         lost = not found.is_equal
     except AlmError:
-        keep = True
+        keep = True  # for the report of the failure
         raise
     finally:
         if keep or lost:

@@ -58,6 +58,7 @@ def follow(watched: Watched, pause: Callable[[], None], write: Callable[[str], N
     record = None
     while True:
         before, record = record, watched.look(on_rows)
+        # Without any rows, the state is the only sign that the run has changed.
         if record.is_finished or (record is not before and not watched.rows):
             write(words.state(record))
         if record.is_finished:
