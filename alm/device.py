@@ -139,7 +139,7 @@ def _bf16_speedup(device: torch.device) -> float | None:
     best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
     try:
         for _ in range(_PROBE_ROUNDS):
-            for dtype in best:
+            for dtype in best:  # in turn, so that load on the machine affects both
                 best[dtype] = min(best[dtype], _matmul_seconds(device, dtype))
     except (RuntimeError, TypeError):  # older versions of Metal refuse the type
         return None
@@ -309,6 +309,7 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
+    # mallopt(3): no blocks by mmap, which are unmapped when freed; the heap is not trimmed, and grows in large pieces.
     settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: _TOP_PAD_BYTES}
     took = [mallopt(name, value) for name, value in settings.items()]
     return all(took)

@@ -204,7 +204,7 @@ def _met(here: Place, device_name: str) -> Iterator[World]:
         _begin(world, store)
         yield world
         world.wait()
-    dist.destroy_process_group()
+    dist.destroy_process_group()  # not after an error: closed connections would end the others before the report
 
 
 class _Telling:

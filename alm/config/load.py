@@ -28,7 +28,7 @@ MOST_BYTES = 1 << 20
 MOST_VALUES = 50_000  # including those that aliases repeat
 MOST_DEPTH = 64
 _VALUE_SHOWN = 60
-_MOST_DIGITS, _MOST_BITS = 20, 64
+_MOST_DIGITS, _MOST_BITS = 20, 64  # checked first: int() takes quadratic time, and refuses more than 4,300 digits
 _TEXT_TAG = "tag:yaml.org,2002:str"
 
 

@@ -166,6 +166,8 @@ def _threads() -> int:
     threads: int = min(torch.get_num_threads(), usable.NUMBA_NUM_THREADS)
     if threads == 1 or sys.platform != "linux":
         return 1
+    # TBB or OpenMP. Numba's own pool serves one caller at a time, and takes 60 to 90 us to start, OpenMP 5
+    # (docs/benchmarks.md).
     usable.THREADING_LAYER = "threadsafe"
     one = np.ones((1, 1), dtype=np.float32)
     try:

@@ -141,6 +141,7 @@ class Engine:
     def _read_newest(self, seats: list[_Seat]) -> None:
         """Let the rows read the token chosen last."""
         for seat in [seat for seat in seats if seat.length == self._room]:  # full: only a text that slides gets here
+            # Keep half the room free, so that one prefill lasts for that many tokens.
             kept = seat.chooser.ids[-(self._room // 2) :] if self._room > 1 else seat.chooser.ids[-1:]
             self._known.pop(seat.row, None)
             seat.scores, seat.length, seat.is_read = self._rows.prefill(seat.row, kept), len(kept), True

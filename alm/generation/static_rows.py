@@ -91,6 +91,7 @@ class StaticRows:
         graph = torch.cuda.CUDAGraph()
         # Graphs can share their memory, because the result of one is copied before another runs.
         pool = next((other.pool() for other, _ in self._graphs.values()), None)
+        # "thread_local": CUDA calls of other threads do not break the capture.
         with torch.cuda.graph(graph, pool=pool, stream=aside, capture_error_mode="thread_local"):
             scores = self._scores(span)
         return graph, scores
