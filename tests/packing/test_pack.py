@@ -271,7 +271,7 @@ def test_files_of_somebody_else_are_replaced_only_when_asked_for(tmp_path: Path,
     path = write_tokenizer(tmp_path / "tokenizer.json", clean)
     out.mkdir()
     (out / name).write_bytes(b"mine")
-    with pytest.raises(ArtifactError, match=f"`{out / name}` is there"):
+    with pytest.raises(ArtifactError, match=f"`{out / name}` exists"):
         pack(PackConfig(seq_len=16), tokenizer=path, clean=[clean], out=out)
     assert {file.name: file.read_bytes() for file in out.iterdir()} == {name: b"mine"}
     pack(PackConfig(seq_len=16), tokenizer=path, clean=[clean], out=out, force=True)
