@@ -1,4 +1,4 @@
-"""What happens in the tales: each plot is a function that tells one kind of trouble to a `Story`."""
+"""Plots of the tales: each is a function that adds one kind of trouble, and its solution, to a `Story`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A big claim grows until it is put to the test, and the truth turns out to be enough."""
+"""Plot: a big claim grows until it is tested, and the truth turns out to be enough."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alm.corpus.sources.tales.story import SAY, WHISPER, Story
 
 @dataclass(frozen=True)
 class _Boast:
-    """Something big that is claimed, how the claim grows, how it is put to the test, and the small truth behind it."""
+    """A big claim: its growth, its test, and the small truth behind it."""
 
     claim: str
     grows: str

@@ -1,4 +1,4 @@
-"""Something dear breaks, a quick mend fails, and a patient one makes it better."""
+"""Plot: a treasured thing breaks, a quick repair fails, and a patient one makes it better."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from alm.corpus.sources.tales.story import ADVISE, SADLY, Shapes, Story
 
 @dataclass(frozen=True)
 class _Broken:
-    """A thing that can break: mends that fail, who can mend it, and the ways it breaks.
+    """A thing that can break: repairs that fail, the one who can repair it, and the ways in which it breaks.
 
-    A way is what happens, how it is mended, and the mark that stays.
+    Each way is an accident, its repair, and the mark that stays.
     """
 
     noun: str

@@ -1,4 +1,4 @@
-"""Two friends build something, it fails, and they find the better way."""
+"""Plot: two friends build something, it fails, and they find a better way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alm.corpus.sources.tales.story import GLADLY, SADLY, Shapes, Story
 
 @dataclass(frozen=True)
 class _Building:
-    """Something to build: where and what from, how the first one fails and the better way, and what it is good for."""
+    """A building: its place and material, the failure of the first one, the better way, and its use."""
 
     noun: str
     where: str

@@ -1,4 +1,4 @@
-"""The hero is afraid of something, is needed, and goes anyway."""
+"""Plot: the hero is afraid of something, is needed, and goes anyway."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from alm.corpus.sources.tales.story import ADVISE, WHISPER, Shapes, Story
 
 @dataclass(frozen=True)
 class _Fear:
-    """Something to be afraid of: how it is avoided, the trials that force the hero to face it, and the truth of it.
+    """A fear: ways to avoid it, the trials that force the hero to face it, and the harmless truth.
 
-    A trial is what happens, the brave act, and how the act ends.
+    Each trial is an event, the brave act, and the result of the act.
     """
 
     of: str

@@ -1,4 +1,4 @@
-"""The hero has no money for a gift and makes one, and the flaw in it becomes the best part."""
+"""Plot: the hero has no money for a gift and makes one, and its flaw becomes the best part."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alm.corpus.sources.tales.story import GLADLY, SAY, Story
 
 @dataclass(frozen=True)
 class _Handmade:
-    """A gift made by hand: how it is made, what goes wrong, how that is saved, and why it is loved."""
+    """A handmade gift: its making, the mishap, the rescue, and the reason why it is loved."""
 
     a: str
     made: str

@@ -1,4 +1,4 @@
-"""The hero hides too well, feels forgotten and is glad to be found."""
+"""Plot: the hero hides too well, feels forgotten and is glad to be found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hero blames another, cannot bear it and tells the truth."""
+"""Plot: the hero blames another, cannot bear it and admits the truth."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alm.corpus.sources.tales.story import ADVISE, ASK, REPLY, SADLY, Shapes, St
 
 @dataclass(frozen=True)
 class _Mischief:
-    """Something done in secret: the rule, the deed, who is blamed for it and what that one suffers."""
+    """A secret misdeed: the rule, the deed, the one who is blamed for it, and the consequence for that one."""
 
     rule: Shapes
     deed: Shapes

@@ -1,4 +1,4 @@
-"""A young animal has lost its mother, and the hero brings it back."""
+"""Plot: a young animal has lost its mother, and the hero brings it back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alm.corpus.sources.tales.story import ADVISE, KINDLY, REPLY, SADLY, Story
 
 @dataclass(frozen=True)
 class _LittleOne:
-    """A young animal: the sound it makes, its mother, where she is, and a line by which that place is known."""
+    """A young animal: its sound, its mother, her place, and a line that identifies the place."""
 
     noun: str
     sound: str

@@ -1,4 +1,4 @@
-"""A treasure is lost and found, and sometimes somebody smaller needs it more."""
+"""Plot: a treasure is lost and found, and sometimes a smaller one needs it more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hero strays from the path, is lost, notices something and comes home."""
+"""Plot: the hero strays from the path, is lost, notices something and comes home."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _CIRCLES = (
 
 @dataclass(frozen=True)
 class _WayHome:
-    """How somebody finds home again: what is noticed, and where it leads."""
+    """A way home: the sign that is noticed, and the place to which it leads."""
 
     idea: str
     walk: str

@@ -1,4 +1,4 @@
-"""Somebody new is shy, and the hero finds a way to say hello."""
+"""Plot: a newcomer is shy, and the hero finds a way to say hello."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A strange noise at night turns out to be something small."""
+"""Plot: a strange noise at night turns out to be something small."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alm.corpus.sources.tales.story import GLADLY, WHISPER, Story
 
 @dataclass(frozen=True)
 class _Noise:
-    """A noise at night and the harmless thing that made it."""
+    """A noise at night, and the harmless thing that made it."""
 
     sound: str
     guess: str

@@ -1,4 +1,4 @@
-"""Two friends fall out, are lonely, and make up."""
+"""Plot: two friends fall out, are lonely, and make up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alm.corpus.sources.tales.story import ADVISE, CROSSLY, GLADLY, SADLY, Story
 
 @dataclass(frozen=True)
 class _Quarrel:
-    """What two friends can fall out over: how it starts, what each shouts, and how it is put right at the end."""
+    """A quarrel: its cause, the shouts of each friend, and the solution at the end."""
 
     start: tuple[str, ...]
     hero_line: str

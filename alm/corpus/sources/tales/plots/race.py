@@ -1,4 +1,4 @@
-"""Two friends race, and something on the way matters more than winning."""
+"""Plot: two friends race, and something on the way matters more than winning."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _RACE_LEADS = (
 
 @dataclass(frozen=True)
 class _Turn:
-    """What decides a race: what happens, what the hero does, how it ends, and what the friend says then."""
+    """A turn of a race: the event, the hero's act, the end, and the friend's words."""
 
     happens: str
     act: str

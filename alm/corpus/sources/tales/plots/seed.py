@@ -1,4 +1,4 @@
-"""A seed takes its time, and so must the hero."""
+"""Plot: a seed takes its time, and the hero must wait."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alm.corpus.sources.tales.story import ADVISE, WHISPER, Shapes, Story
 
 @dataclass(frozen=True)
 class _Plant:
-    """What a seed becomes, and what is done with it."""
+    """A grown plant, and the use of it."""
 
     seed: str
     grows: Shapes

@@ -1,4 +1,4 @@
-"""The hero is hungry and shares all the same, and it comes back."""
+"""Plot: the hero is hungry but shares, and is repaid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A friend is ill and misses a great day, and the hero brings the day to the bed."""
+"""Plot: a friend is ill and misses a great day, and the hero brings the day to the bed."""
 
 from __future__ import annotations
 

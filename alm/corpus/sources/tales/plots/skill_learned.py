@@ -1,4 +1,4 @@
-"""The hero cannot do something, fails, is told the trick of it and practices until it works."""
+"""Plot: the hero cannot do something, fails, learns the trick and practices until it works."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alm.corpus.sources.tales.story import GLADLY_CRY, KINDLY, SADLY, Shapes, St
 
 @dataclass(frozen=True)
 class _Skill:
-    """Something to learn: why it is wanted, first tries, the trick of it, and the moment it works."""
+    """A skill: the reason to learn it, first tries, the trick, and the moment of success."""
 
     verb: str
     wants: Shapes
@@ -184,7 +184,7 @@ def skill_learned(story: Story) -> None:
 
 
 def _skill_to_learn(story: Story) -> _Skill:
-    """A skill, but no frog, otter or beaver has to learn to swim."""
+    """Choose a skill, except that a frog, an otter or a beaver does not have to learn to swim."""
     skill = story.pick(_SKILLS)
     is_born_with_it = skill.verb == "swim" and story.fill("{hero.kind}") in ("frog", "otter", "beaver")
     return _SKILLS[0] if is_born_with_it else skill

@@ -1,4 +1,4 @@
-"""Two friends are caught in a storm and sit it out together."""
+"""Plot: two friends are caught in a storm and wait together until it ends."""
 
 from __future__ import annotations
 

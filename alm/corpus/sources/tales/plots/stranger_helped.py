@@ -1,4 +1,4 @@
-"""The hero is in a hurry and stops for a stranger all the same."""
+"""Plot: the hero is in a hurry but stops for a stranger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Something is stuck, the big ones pull in vain, and the youngest one helps."""
+"""Plot: something is stuck, the big ones pull without success, and the youngest one helps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alm.corpus.sources.tales.story import GLADLY, REPLY, SAY, Story
 
 @dataclass(frozen=True)
 class _Stuck:
-    """Somebody or something in a tight place: who and how, what a clever head does about it, and how it comes free."""
+    """A character or thing that is stuck: the situation, the clever idea, and the release."""
 
     who: str
     how: str

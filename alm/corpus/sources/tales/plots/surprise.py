@@ -1,4 +1,4 @@
-"""Everyone is strange on the hero's birthday, until the surprise."""
+"""Plot: everyone acts strangely on the hero's birthday, until the surprise."""
 
 from __future__ import annotations
 

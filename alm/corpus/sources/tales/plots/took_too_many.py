@@ -1,4 +1,4 @@
-"""The hero wants more than enough, loses it all and learns to share."""
+"""Plot: the hero wants too much, loses it all and learns to share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From one small thing, a chain of trades leads to the one the hero wanted."""
+"""Plot: from one small thing, a chain of trades leads to the one that the hero wanted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alm.corpus.sources.tales.story import SADLY, SAY, Mention, Story
 
 @dataclass(frozen=True)
 class _Ware:
-    """Something to trade: with its articles, and why somebody needs it."""
+    """A thing to trade, with its articles, and a reason to need it."""
 
     a: str
     the: str

@@ -1,4 +1,4 @@
-"""An old map leads two friends to a treasure that is not gold."""
+"""Plot: an old map leads two friends to a treasure that is not gold."""
 
 from __future__ import annotations
 

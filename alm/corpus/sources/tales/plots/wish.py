@@ -1,4 +1,4 @@
-"""A wish comes true, is fun, is too much, and is taken back."""
+"""Plot: a wish comes true, is fun, becomes too much, and is taken back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from alm.corpus.sources.tales.story import SADLY, SAY, Shapes, Story
 
 @dataclass(frozen=True)
 class _Wish:
-    """A wish: its words, the fun of it, the trouble it brings, and what is loved again when it is over."""
+    """A wish: its words, the fun, the trouble, and the thing that is loved again when it is over."""
 
     words: str
     why: Shapes
