@@ -1,1 +1,1 @@
-"""The decoder-only transformer: no I/O, no loop, no device chosen."""
+"""The decoder-only transformer. It does no I/O, has no training loop and chooses no device."""

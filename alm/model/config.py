@@ -1,4 +1,4 @@
-"""The shape of a model: what `configs/pico.yaml` holds under `model:`."""
+"""The shape of a model: the section `model:` of `configs/pico.yaml`."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from alm import kinds
 from alm.config.base import Config, OfKind
 from alm.errors import ConfigError
 
-# Tables of token ids have rows in multiples of this, which suit the matrix units of GPUs.
+# Tables of token ids have a multiple of this many rows, which suits the matrix units of GPUs.
 ROW_MULTIPLE = 64
-# Beyond anything that was ever trained, and near enough that what is counted stays countable.
+# Limits beyond any trained model, but small enough that counts stay exact and fast.
 WIDEST, DEEPEST, MOST_HEADS, MOST_TOKEN_IDS, LONGEST = 2**17, 1024, 4096, 2**24, 2**24
 Width = Annotated[int, Field(gt=0, le=WIDEST)]
 
 
 def padded(vocab_size: int) -> int:
-    """Rows of a table for so many token ids."""
+    """Return the number of rows of a table for `vocab_size` token ids."""
     return -(-vocab_size // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
 def _misfit(message: str) -> PydanticCustomError:
-    """An error that says by itself which values do not go together."""
+    """Make an error whose message already names the values that do not fit together."""
     return PydanticCustomError("kind", "{message}", {"message": message})
 
 
 class ModelConfig(Config):
-    """A decoder-only transformer; the defaults are a Llama with one key/value head."""
+    """A decoder-only transformer. The defaults are a Llama with one key/value head."""
 
     d_model: Width = Field(384, description="Width of the residual stream.")
     n_layers: int = Field(8, ge=1, le=DEEPEST, description="Number of transformer blocks.")
@@ -109,12 +109,12 @@ class ModelConfig(Config):
 
     @property
     def head_width(self) -> int:
-        """E: how wide one head is."""
+        """Width E of one head."""
         return self.d_model // self.n_heads if isinstance(self.head_dim, str) else self.head_dim
 
     @property
     def known_vocab_size(self) -> int:
-        """V as a number; ConfigError while it is `auto`."""
+        """V as a number. Raises `ConfigError` while it is `auto`."""
         if isinstance(self.vocab_size, str):
             raise ConfigError(
                 "`model.vocab_size` is `auto`, but there is no tokenizer to take it from",
@@ -123,6 +123,6 @@ class ModelConfig(Config):
         return self.vocab_size
 
     def with_vocab_size(self, vocab_size: int) -> Self:
-        """The same configuration with this many token ids."""
+        """Return the same configuration with this many token ids."""
         values: dict[str, Any] = dict(self)  # Any: one value of each field's type
         return type(self).model_validate({**values, "vocab_size": vocab_size})

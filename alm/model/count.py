@@ -1,4 +1,4 @@
-"""How many parameters a model has, and what a token costs in arithmetic and memory, from its configuration alone."""
+"""Counts a model's parameters, and the arithmetic and memory of a token, from its configuration alone."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ FLOPS_PER_MULTIPLY_ADD = 2
 TRAINING_PASSES = 3
 CPU_GAPS, CPU_CODE_BYTES = 1.2, 100 * 2**20
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-# Gradients that one layer makes before it lets go of what it kept, as a multiple of its inner width.
+# Gradients that one layer makes before it frees its saved tensors, as a multiple of its inner width.
 LAYER_GRADIENTS = 3
 
 
-# Rows whose logits are there at a time: at least so many, more while they have no more than so many elements. Small
+# Rows whose logits exist at a time: at least this many, and more while they have at most `CHUNK_ELEMENTS` logits. Small
 # chunks stay in a CPU's cache; a GPU needs large products.
 CHUNK_ROWS_CPU, CHUNK_ROWS_GPU = 256, 4096
 CHUNK_ELEMENTS = 2**20
 
 
 def chunk_rows(rows: int, width: int, *, on_gpu: bool) -> int:
-    """How many of `rows` with `width` logits each the loss takes at a time."""
+    """Return how many of `rows`, with `width` logits each, the loss processes at a time."""
     return min(rows, max(CHUNK_ROWS_GPU if on_gpu else CHUNK_ROWS_CPU, CHUNK_ELEMENTS // width))
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that training needs at its peak, by part."""
+    """Bytes of training at its peak, by part."""
 
     weights: int
     optimizer: int
-    gradients: int  # those that are there when memory is fullest
+    gradients: int  # those that exist at the peak
     activations: int
     temporary: int  # logits of a chunk of rows, or the gradients within a layer
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Sum of all parts."""
         return self.weights + self.optimizer + self.gradients + self.activations + self.temporary
 
     @property
     def of_process(self) -> int:
-        """What a process that trains on a CPU grows by: freed blocks leave gaps, and code is loaded.
+        """Growth of a process that trains on a CPU: freed blocks leave gaps, and code is loaded.
 
         Measured over shapes from 1 to 60 million parameters (docs/benchmarks.md).
         """
@@ -53,7 +53,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Count:
-    """Parameters by part, and what one token costs."""
+    """Parameters by part, and the cost of one token."""
 
     embedding: int
     attention: int
@@ -61,25 +61,25 @@ class Count:
     norms: int
     head: int  # 0 when tied
     extras: int  # scales of x0_skip, value_residual and smear
-    matmul: int  # entries of the matrices that a token is multiplied with: the head counts, tied or not
+    matmul: int  # entries of the matrices that multiply a token, including the head, tied or not
     _config: ModelConfig
 
     @property
     def total(self) -> int:
-        """All parameters, a tied head counted once."""
+        """Number of parameters. A tied head counts once."""
         return self.embedding + self.attention + self.feedforward + self.norms + self.head + self.extras
 
     def moments(self, *, matrix: int, other: int) -> int:
-        """Numbers that an optimizer keeps: so many for each entry of a block's matrix, and for any other parameter."""
+        """Return the numbers that an optimizer keeps: `matrix` per entry of a block's matrix, `other` per entry else."""
         matrices = self.attention + self.feedforward
         return matrix * matrices + other * (self.total - matrices)
 
     def forward_flops_per_token(self, tokens: int) -> float:
-        """Mean FLOPs of a token in a causal sequence of `tokens`: 2 (matmul + 2 width x tokens seen, in each layer).
+        """Return the mean FLOPs of a token in a causal sequence: 2 (matmul + 2 width x tokens seen, in each layer).
 
-        Kaplan et al. 2020 (arXiv:2001.08361, table 1, 2N + 2 n_layer n_ctx d_attn), with their context replaced by
-        what a causal token sees: (tokens + 1) / 2 on average, fewer in a window, once for the scores and once for the
-        mixing. Norms, softmax and activations are left out.
+        Kaplan et al. 2020 (arXiv:2001.08361, table 1, 2N + 2 n_layer n_ctx d_attn), with their context replaced by the
+        tokens that a causal token sees: (tokens + 1) / 2 on average, fewer in a window, once for the scores and once
+        for the mixing. Norms, softmax and activations are left out.
         """
         config = self._config
         module = kinds.module_of(config.attention)
@@ -87,18 +87,18 @@ class Count:
         return FLOPS_PER_MULTIPLY_ADD * (self.matmul + 2 * config.n_heads * config.head_width * seen)
 
     def training_flops_per_token(self, tokens: int) -> float:
-        """Forward and backward: three times the forward pass (Kaplan et al. 2020, section 2.1)."""
+        """Return the FLOPs of forward and backward: three times the forward pass (Kaplan et al. 2020, section 2.1)."""
         return TRAINING_PASSES * self.forward_flops_per_token(tokens)
 
     def backward_flops_per_token(self, tokens: int) -> float:
-        """Twice the forward pass."""
+        """Return the FLOPs of the backward pass: twice the forward pass."""
         return self.training_flops_per_token(tokens) - self.forward_flops_per_token(tokens)
 
     def activation_bytes(self, sequences: int, tokens: int, *, precision: str = "fp32") -> int:
-        """What a forward pass of `sequences` x `tokens` keeps for the backward pass.
+        """Return the bytes that a forward pass of `sequences` x `tokens` saves for the backward pass.
 
-        For each layer the residual stream before both norms, always in fp32, what the norms make of it, and what the
-        attention and the feed-forward layer keep. It is what runs without compilation, which keeps less.
+        Each layer saves the residual stream before both norms, always in fp32, the outputs of the norms, and the
+        tensors of the attention and the feed-forward layer. This is without compilation, which saves less.
         """
         config = self._config
         narrow = BYTES[precision]
@@ -125,15 +125,15 @@ class Count:
         shards: int = 1,
         tree_sums: int | None = None,
     ) -> Memory:
-        """What training with micro-batches of `sequences` x `tokens` holds at its peak.
+        """Estimate the peak memory of training with micro-batches of `sequences` x `tokens`.
 
-        `moments` are the numbers that the optimizer keeps, as in the method of that name; with `accumulates` a step has
-        several micro-batches. Memory is fullest either when the last backward pass begins, with all activations and the
-        head's gradient, or when it ends, with all gradients and those of a table that are added up there.
+        `moments` are the numbers that the optimizer keeps, as in the method of that name. With `accumulates`, a step
+        has several micro-batches. The peak is either at the start of the last backward pass, with all activations and
+        the head's gradient, or at its end, with all gradients and those of a table that are summed there.
 
-        With `shards` ranks that have a part of everything each (FSDP), what is outside of blocks is whole while a step
-        lasts, and so are two blocks: one that is used, and the next. With `tree_sums` gradients are added up in a tree,
-        of which so many sums lie there when the last micro-batch comes; it is then fullest while they are added up.
+        With `shards` ranks, each with a part of everything (FSDP), parameters outside the blocks are gathered during a
+        step, and so are two blocks: the current and the next. With `tree_sums`, gradients are summed in a tree, which
+        holds that many sums when the last micro-batch arrives; the peak may then be while they are added.
         """
         config, rows = self._config, sequences * tokens
         D, width = config.d_model, padded(config.known_vocab_size)
@@ -142,18 +142,18 @@ class Count:
         everything = 4 * (self.total + tables * (width - config.known_vocab_size) * D)
         activations = self.activation_bytes(sequences, tokens, precision=precision)
         each = 4 if precision == "fp32" else 4 + 2 * BYTES[precision]
-        # Besides the logits: hidden states, their gradient, and rows scaled for the product with the logits' gradient.
+        # Beyond the logits: hidden states, their gradient, and rows scaled for the product with the logits' gradient.
         loss = chunk_rows(rows, width, on_gpu=on_gpu) * width * each + 3 * 4 * rows * D
         layer = LAYER_GRADIENTS * BYTES[precision] * rows * config.ffn_hidden_size
         inside = 4 * (self.attention + self.feedforward + self.norms)
         block, outside = inside // config.n_layers, everything - inside
-        together = outside + 2 * block if shards > 1 else 0  # what is put together from its parts
+        together = outside + 2 * block if shards > 1 else 0  # gathered from its shards
         part = everything // shards
         again = part if accumulates else everything * (tree_sums or 0)
         begins = Memory(0, 0, gradients=table + again, activations=activations, temporary=max(loss, layer))
         seconds = table * (config.tie_embeddings + accumulates) + (0 if accumulates else again) + together
         ends = Memory(0, 0, gradients=part + seconds, activations=activations // config.n_layers, temporary=layer)
-        # The gradient of the last micro-batch, the same in one piece, the sums, and the sum that is being made.
+        # The gradient of the last micro-batch, a flat copy of it, the sums so far, and the sum being made.
         adding = Memory(
             0, 0, gradients=0 if tree_sums is None else everything * (3 + tree_sums), activations=0, temporary=0
         )
@@ -165,14 +165,14 @@ class Count:
 
 
 def count(config: ModelConfig) -> Count:
-    """The `Count` of a model of this shape; ConfigError while its vocabulary is `auto`."""
+    """Count the parameters of a model of this shape. Raises `ConfigError` while its vocabulary is `auto`."""
     table = config.known_vocab_size * config.d_model
     attention = config.n_layers * kinds.module_of(config.attention).matmul_parameters(config.attention, config)
     kind = kinds.module_of(config.feedforward)
     multiplied = config.n_layers * kind.matmul_parameters(config.feedforward, config)
-    # Where tokens take one of several ways there are more parameters than a token is multiplied with.
+    # With routing, a layer has more parameters than multiply one token.
     feedforward = config.n_layers * getattr(kind, "parameters", kind.matmul_parameters)(config.feedforward, config)
-    # Multiplied with more rows than there are tokens, where their number is no multiple of 64.
+    # The product has the padded rows too, if the number of tokens is not a multiple of 64.
     head = padded(config.known_vocab_size) * config.d_model
     head_norms = 2 * config.head_width if config.qk_norm else 0
     return Count(

@@ -1,4 +1,4 @@
-"""Dropout whose masks belong to sequences: the same however a step is cut into micro-batches or shared by ranks.
+"""Dropout whose masks belong to sequences, so they do not depend on the micro-batches or ranks of a step.
 
 (Srivastava et al. 2014, "Dropout", JMLR 15.) Each sequence has a key. Its random words are key xor counter, mixed as in
 SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators", section 5): integer arithmetic
@@ -17,44 +17,44 @@ from torch import Tensor
 
 
 def _signed(number: int) -> int:
-    """The int64 of the same bits."""
+    """Return the int64 with the same bits."""
     return number - 2**64 if number >= 2**63 else number
 
 
 _MIX = ((30, _signed(0xBF58476D1CE4E5B9)), (27, _signed(0x94D049BB133111EB)), (31, None))
-# A word of 64 bits decides about four values: a probability is rounded to a multiple of 2^-16.
+# A word of 64 bits decides four values, so a probability is rounded to a multiple of 2^-16.
 _LANES, _LEVELS = 4, 2**16
 
 
 def step_keys(count: int, *, seed: int, step: int, first: int) -> Tensor:
-    """The keys (count,) int64 of the sequences from place `first` on in `step`, counted over all ranks."""
+    """Return the keys (count,) int64 of the sequences of `step` from number `first`, counted over all ranks."""
     digests = (sha256(f"{seed}/{step}/{place}".encode()).digest() for place in range(first, first + count))
     return torch.tensor([int.from_bytes(digest[:8], "little", signed=True) for digest in digests], dtype=torch.int64)
 
 
 def random_keys(count: int, device: torch.device) -> Tensor:
-    """Keys (count,) of sequences that belong to no step, from PyTorch's own random numbers."""
+    """Return keys (count,) for sequences outside any step, from PyTorch's own random numbers."""
     return torch.randint(-(2**63), 2**63 - 1, (count,), device=device)
 
 
 def drop(x: Tensor, probability: float, keys: Tensor, *, site: int) -> Tensor:
-    """`x` (B, T, D) with a share of its values zero, and the others scaled up so that means stay.
+    """Set a share of the values of `x` (B, T, D) to zero, and scale the others up to keep the mean.
 
-    `site` is the number of this place in the model, counted from 0: every place has masks of its own.
+    `site` is the number of this place in the model, from 0. Each place has its own masks.
     """
     dropped = min(round(probability * _LEVELS), _LEVELS - 1)  # never all of them
     return (x * _kept(x.shape, dropped, keys, site)).mul_(_LEVELS / (_LEVELS - dropped))
 
 
 def _kept(shape: torch.Size, dropped: int, keys: Tensor, site: int) -> Tensor:
-    """Which values (B, T, D) are kept."""
+    """Return the mask (B, T, D) of the kept values."""
     batch, *rest = shape
     values = math.prod(rest)
     words = -(-values // _LANES)
     counters = torch.arange(site * words, (site + 1) * words, device=keys.device)
     found = keys[:, None] ^ counters  # (B, words)
     for shift, factor in _MIX:
-        found ^= (found >> shift) & (2 ** (64 - shift) - 1)  # a shift of signed numbers fills with the sign
+        found ^= (found >> shift) & (2 ** (64 - shift) - 1)  # masked: shifting fills with the sign
         if factor is not None:
             found *= factor  # int64 wraps around
     levels = found.view(torch.int16)[:, :values]

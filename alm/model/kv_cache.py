@@ -1,6 +1,6 @@
-"""Keys and values of the tokens seen so far, in memory that is reserved once.
+"""Keys and values of the tokens so far, in memory that is allocated once.
 
-B batch, T new tokens, S tokens seen so far, K key/value heads, E head width, D model width.
+B batch, T new tokens, S tokens so far, K key/value heads, E head width, D model width.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from alm.model.config import ModelConfig
 
 
 class LayerCache:
-    """One layer's keys and values; `length` tokens are filled."""
+    """Keys and values of one layer, of which the first `length` tokens are filled."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self.keys, self.values = keys, values  # (B, K, max_tokens, E)
         self.length = 0
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores `k` and `v` (B, K, T, E) behind what is there; all of it, (B, K, S, E), comes back as views."""
+        """Append `k` and `v` (B, K, T, E). Return all keys and values so far, (B, K, S, E), as views."""
         start, end = self.length, self.length + k.shape[2]
         self.keys[:, :, start:end] = k
         self.values[:, :, start:end] = v
@@ -30,7 +30,7 @@ class LayerCache:
 
 
 class KVCache:
-    """What `Transformer.forward` needs to go on from where it was: prefill any length, then token by token."""
+    """State with which `Transformer.forward` continues a text: prefill of any length, then token by token."""
 
     def __init__(
         self,
@@ -42,13 +42,13 @@ class KVCache:
         device: torch.device | str = "cpu",
         padding: Tensor | None = None,
     ) -> None:
-        """Room for `max_tokens` (None: all positions of the model); under autocast, `dtype` is its type.
+        """Allocate room for `max_tokens` (None: all positions of the model). Under autocast, `dtype` is its type.
 
-        `padding` (B,) int64: rows whose text is shorter begin with so many tokens that are none.
+        `padding` (B,) int64: rows are left-padded with this many tokens.
         """
         self.max_tokens = config.max_position_embeddings if max_tokens is None else max_tokens
         self.padding = padding
-        # Numbers of documents (B, max_tokens), where tokens do not see all others.
+        # Document numbers (B, max_tokens), if tokens do not see all tokens before them.
         self.documents: Tensor | None = None
         self.last_embedding: Tensor | None = None  # (B, 1, D)
         shape = (batch_size, config.n_kv_heads, self.max_tokens, config.head_width)
@@ -58,15 +58,16 @@ class KVCache:
         ]
 
     def row(self, number: int) -> KVCache:
-        """An empty cache of one row, in the memory of row `number` of this one."""
+        """Return an empty cache of one row, in the memory of row `number` of this one."""
         part = copy.copy(self)
         part.layers = [LayerCache(each.keys[number, None], each.values[number, None]) for each in self.layers]
         part.documents = part.last_embedding = part.padding = None
         return part
 
     def take(self, other: KVCache, tokens: int) -> None:
-        """Hold the first `tokens` tokens of `other` and nothing else: their keys and values, which are all that a
-        model without documents and smearing remembers.
+        """Replace the contents with the first `tokens` tokens of `other`.
+
+        It copies keys and values, which are the complete state of a model without documents and smearing.
         """
         for ours, theirs in zip(self.layers, other.layers, strict=True):
             ours.length = 0
@@ -74,11 +75,11 @@ class KVCache:
 
     @property
     def length(self) -> int:
-        """Tokens seen so far."""
+        """Number of tokens so far."""
         return self.layers[0].length
 
     def append_documents(self, numbers: Tensor) -> Tensor:
-        """Stores `numbers` (B, T) of the tokens that come next; those of all, (B, S), come back as a view."""
+        """Append the document `numbers` (B, T) of the next tokens. Return all so far, (B, S), as a view."""
         if self.documents is None:
             size = (len(numbers), self.max_tokens)
             self.documents = torch.zeros(size, dtype=numbers.dtype, device=numbers.device)

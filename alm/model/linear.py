@@ -1,6 +1,6 @@
-"""Weight matrices as they are here: no bias, and zero until `initialize` or `load_state_dict` fills them.
+"""Weight matrices without bias, which are zero until `initialize` or `load_state_dict` fills them.
 
-PyTorch's own layers would draw from the global generator when they are made. B batch, T tokens, D model width,
+PyTorch's own layers would draw from the global generator in their constructor. B batch, T tokens, D model width,
 V vocabulary.
 """
 
@@ -16,7 +16,7 @@ from alm.model.config import padded
 
 
 class Linear(nn.Linear):
-    """x @ weight.T, with `weight` (out, in)."""
+    """Computes x @ weight.T, with `weight` (out, in)."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, bias=False)
@@ -27,10 +27,10 @@ class Linear(nn.Linear):
 
 
 class Table(nn.Module):
-    """A row of width D for each token id: `weight` (V rounded up, D), of which only V rows are ever seen outside.
+    """A row of width D for each token id: `weight` (V rounded up, D), of which only V rows are visible outside.
 
-    The others are zero and stay so: nothing looks them up, and the loss and `Transformer.logits` leave them out. State
-    dictionaries hold V rows.
+    The padding rows are zero and stay zero: no id refers to them, and the loss and `Transformer.logits` leave them out.
+    State dictionaries hold V rows.
     """
 
     def __init__(self, vocab_size: int, width: int) -> None:
@@ -46,13 +46,13 @@ class Table(nn.Module):
 
 
 def table_rows(model: nn.Module) -> dict[int, int]:
-    """V of each padded table, by the `id` of its parameter."""
+    """Return V for each padded table, by the `id` of its parameter."""
     tables = [module for module in model.modules() if isinstance(module, Table)]
     return {id(table.weight): table.vocab_size for table in tables if len(table.weight) != table.vocab_size}
 
 
 def with_rows(tensor: Tensor, rows: int) -> Tensor:
-    """`tensor` with so many rows: cut, in memory of its own, or with zeros at its end."""
+    """Return `tensor` with `rows` rows: a cut copy, or with zeros appended."""
     if len(tensor) > rows:
         return tensor[:rows].clone()
     return F.pad(tensor, (0, 0, 0, rows - len(tensor))) if len(tensor) < rows else tensor

@@ -1,4 +1,4 @@
-"""Cross entropy straight from hidden states: the logits of all tokens never exist at once.
+"""Cross entropy from hidden states in chunks, so that the logits of all tokens never exist at once.
 
 B batch, T tokens, N = B x T rows, R rows of one chunk, D model width, V vocabulary, W rows of the matrix (V or more).
 """
@@ -14,14 +14,14 @@ from torch.autograd.function import once_differentiable
 
 from alm.model.count import chunk_rows
 
-# fp16 reaches from 6e-8 to 65504: room above for products with weights, and below for unlikely tokens.
+# fp16 ranges from 6e-8 to 65504: this leaves room above for products with weights, and below for unlikely tokens.
 FP16_ROW = 256.0
 
 
 class Losses(NamedTuple):
-    """Sums over all tokens, divided by what was asked for, as fp32 scalars (fp64 for fp64 input)."""
+    """Sums over all tokens, divided by the given divisor, as fp32 scalars (fp64 for fp64 input)."""
 
-    total: Tensor  # nats, and the z-loss: what is differentiated
+    total: Tensor  # nats and the z-loss; this one is differentiated
     nats: Tensor  # -ln p(target) alone, without a gradient
 
 
@@ -34,13 +34,13 @@ def losses(
     divisor: float | Tensor = 1.0,
     z_weight: float = 0.0,
 ) -> Losses:
-    """Sum over all tokens of -ln p(target) + z_weight ln^2 Z, divided by `divisor`; Z sums the logits' exponentials.
+    """Sum -ln p(target) + z_weight ln^2 Z over all tokens, divided by `divisor`. Z sums the logits' exponentials.
 
-    `hidden` (B, T, D), `weight` (W, D) of which the first `vocab_size` rows are tokens (absent: all), `targets` (B, T)
-    int64; a token whose target is negative counts nothing. The z-loss keeps Z near 1 (Chowdhery et al. 2022, PaLM,
-    arXiv:2204.02311, section 5). Under autocast the matrix products are in its type and the softmax is in fp32.
-    Gradients are made here, chunk by chunk, if any will be asked for; `backward`, which can be called once, only scales
-    them.
+    `hidden` (B, T, D); `weight` (W, D), of which the first `vocab_size` rows are tokens (absent: all); `targets` (B, T)
+    int64, where negative targets do not count. The z-loss keeps Z near 1 (Chowdhery et al. 2022, PaLM,
+    arXiv:2204.02311, section 5). Under autocast, matrix products use its type, and the softmax uses fp32.
+    If gradients are needed, they are computed here, chunk by chunk, while the logits exist. `backward`, which can be
+    called once, only scales them.
     """
     rows, answers, size = hidden.flatten(0, -2), targets.flatten(), vocab_size or len(weight)
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
@@ -53,9 +53,9 @@ def losses(
 
 @torch.no_grad()
 def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, *, vocab_size: int | None = None) -> Tensor:
-    """-ln p(target) of every token, (B, T), in nats, as fp32 (fp64 for fp64 input); no gradient.
+    """Return -ln p(target) of every token, (B, T), in nats, as fp32 (fp64 for fp64 input), without a gradient.
 
-    It is 0 where the target is negative.
+    It is 0 for negative targets.
     """
     found, _ = _forward_only(hidden.flatten(0, -2), weight, targets.flatten(), vocab_size or len(weight))
     return found.view(targets.shape)
@@ -63,7 +63,7 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, *, vocab_size:
 
 @torch.no_grad()
 def _forward_only(hidden: Tensor, weight: Tensor, targets: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
-    """Losses (N,) of the tokens, and the sum of ln^2 Z."""
+    """Return the losses (N,) of the tokens, and the sum of ln^2 Z."""
     rows = _products_type(hidden)
     found = torch.empty(targets.shape, dtype=_score_type(rows), device=rows.device)
     squares = torch.zeros((), dtype=found.dtype, device=rows.device)
@@ -74,10 +74,10 @@ def _forward_only(hidden: Tensor, weight: Tensor, targets: Tensor, vocab_size: i
 
 
 class _Losses(torch.autograd.Function):
-    """The gradient of a row's logits is softmax(logits) - onehot(target), so both gradients are made in one pass.
+    """Computes loss and gradients in one pass: the gradient of a row's logits is softmax(logits) - onehot(target).
 
     Rows are divided by the sums of their exponentials in the small matrices, `hidden` and its gradient, not in the
-    large one of the logits.
+    large matrix of logits (docs/benchmarks.md).
     """
 
     @staticmethod
@@ -129,13 +129,13 @@ class _Losses(torch.autograd.Function):
 
 
 def _is_one(scale: Tensor) -> bool:
-    """On a CPU; elsewhere asking for the value would wait for the device."""
+    """Whether `scale` is 1 on a CPU. On other devices, reading the value would wait for the device."""
     return scale.device.type == "cpu" and scale.item() == 1
 
 
 def _products_type(rows: Tensor) -> Tensor:
     device = rows.device.type
-    if rows.is_meta or not torch.is_autocast_enabled(device):  # the meta device knows no autocast
+    if rows.is_meta or not torch.is_autocast_enabled(device):  # the meta device has no autocast
         return rows
     return rows.to(torch.get_autocast_dtype(device))
 
@@ -145,11 +145,11 @@ def _score_type(rows: Tensor) -> torch.dtype:
 
 
 def _chunks(rows: Tensor, matrix: Tensor, vocab_size: int) -> Iterator[tuple[slice, Tensor]]:
-    """Logits (R, W) of some rows at a time, in memory that the next ones overwrite."""
+    """Yield the logits (R, W) of one chunk of rows at a time, in memory that the next chunk overwrites."""
     N, W = len(rows), len(matrix)
     size = chunk_rows(N, W, on_gpu=rows.device.type != "cpu")
     products = torch.empty(size, W, dtype=rows.dtype, device=rows.device)
-    # One buffer for all chunks: touching fresh memory costs about as much as the softmax.
+    # One buffer for all chunks, because touching fresh memory costs about as much as the softmax.
     scores = products if products.dtype == _score_type(rows) else products.to(_score_type(rows))
     for start in range(0, N, size):
         part = slice(start, min(start + size, N))
@@ -163,9 +163,9 @@ def _chunks(rows: Tensor, matrix: Tensor, vocab_size: int) -> Iterator[tuple[sli
 
 
 def _losses_(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Losses, sums and ln Z, (R,) each; `logits` (R, W) become exp(logit - greatest logit), with those sums.
+    """Return losses, sums and ln Z, each (R,). `logits` (R, W) become exp(logit - largest logit), with those sums.
 
-    The loss, and ln Z, are 0 where there is no target.
+    The loss and ln Z are 0 for rows without a target.
     """
     is_none = targets < 0
     scores = logits.gather(1, targets.clamp_min(0)[:, None]).squeeze(1)
@@ -176,13 +176,14 @@ def _losses_(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _unscaled_gradient_(exponentials: Tensor, sums: Tensor, targets: Tensor) -> Tensor:
-    """The gradient of the logits (R, W), times the sums of their rows."""
+    """Return the gradient of the logits (R, W), times the sums of their rows."""
     return exponentials.scatter_add_(1, targets.clamp_min(0)[:, None], -sums[:, None])
 
 
 def _fitted_(gradient: Tensor, sums: Tensor) -> Tensor:
-    """Give the rows of `gradient`, whose entries are within `sums`, a size at which neither they nor products overflow
-    fp16, nor small ones vanish; what they are now to be divided by.
+    """Scale the rows of `gradient`, whose entries are within `sums`, so that fp16 neither overflows nor underflows.
+
+    Return the new divisors of the rows.
     """
     gradient.mul_((FP16_ROW / sums)[:, None])
     return torch.full_like(sums, FP16_ROW)

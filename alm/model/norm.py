@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight over the last dimension, computed in fp32 at least."""
+    """Computes x / sqrt(mean(x^2) + eps) * weight over the last dimension, in at least fp32."""
 
     def __init__(self, width: int, *, eps: float) -> None:
         super().__init__()
@@ -24,18 +24,18 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (..., W) -> the same shape and type
         if x.dtype == self.weight.dtype:
             return self._normalize(x)
-        # Heads under autocast: without this the result would take the type of the weight.
+        # For heads under autocast, whose result would otherwise take the type of the weight.
         return self._normalize(x.to(self.weight.dtype)).to(x.dtype)
 
     def _normalize(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and x.dtype == torch.float32 and torch.is_grad_enabled() and _is_eager():
-            # PyTorch has a fused kernel elsewhere; here its backward pass is several times slower than this one.
+            # PyTorch has a fused kernel for other devices. Here, its backward pass is several times slower than this.
             return cast(Tensor, _RMSNorm.apply(x, self.weight, self.eps))  # type: ignore[no-untyped-call]
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
 class _RMSNorm(torch.autograd.Function):
-    """Keeps the input and one number a row; PyTorch's own chain of operations keeps three tensors."""
+    """Saves the input and one number per row. PyTorch's own chain of operations saves three tensors."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:  # Any: torch has no type for it
@@ -48,12 +48,12 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        """With n = x scale: dx = scale (g w - n mean(g w n)) and dw = sum over rows of g n."""
+        """Compute, with n = x scale: dx = scale (g w - n mean(g w n)) and dw = sum over rows of g n."""
         rows, weight, scale = ctx.saved_tensors
         g = gradient.reshape(rows.shape)
         normalized = rows * scale
         product = g * normalized
-        # As a sum, not as a matrix product, which autocast would round to its type.
+        # A sum, because autocast would round a matrix product to its type.
         mean = (product * weight).sum(1, keepdim=True).div_(-rows.shape[1])
         dx = normalized.mul_(mean).addcmul_(g, weight).mul_(scale)
         return dx.view(gradient.shape), product.sum(0), None

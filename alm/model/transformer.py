@@ -1,4 +1,4 @@
-"""The model: shaped, and its tensors named, as Hugging Face's Llama, or Qwen3 with `qk_norm`.
+"""The model. Shapes and tensor names are those of Hugging Face's Llama, or of Qwen3 with `qk_norm`.
 
 B batch, T tokens, D model width, V vocabulary.
 """
@@ -23,12 +23,12 @@ from alm.model.scene import PADDING, Scene, document_numbers
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each added to the residual stream."""
+    """Attention, then a feed-forward layer, each added to the residual stream."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.dropout = config.dropout
-        self.site = 1 + 2 * layer  # where this block drops first; the embeddings are place 0
+        self.site = 1 + 2 * layer  # this block's first dropout site; site 0 is the embeddings
         self.input_layernorm = RMSNorm(config.d_model, eps=config.norm_eps)
         self.self_attn: nn.Module = kinds.module_of(config.attention).build(config.attention, config, layer)
         self.post_attention_layernorm = RMSNorm(config.d_model, eps=config.norm_eps)
@@ -47,9 +47,9 @@ class Block(nn.Module):
 
 
 def _narrowed(x: Tensor) -> Tensor:
-    """`x` in the type of matrix products: cast once, not by each product, which would keep a copy of its own."""
+    """Cast `x` to the type of matrix products once, because each product would otherwise save its own copy."""
     kind = x.device.type
-    if x.is_meta or not torch.is_autocast_enabled(kind):  # the meta device knows no autocast
+    if x.is_meta or not torch.is_autocast_enabled(kind):  # the meta device has no autocast
         return x
     return x.to(torch.get_autocast_dtype(kind))
 
@@ -77,7 +77,7 @@ class Decoder(nn.Module):
         self, ids: Tensor, cache: KVCache | None = None, padding: Tensor | None = None, keys: Tensor | None = None
     ) -> Tensor:
         start, padding = (0, padding) if cache is None else (cache.length, cache.padding)
-        # Padding shifts all positions of a row alike, and only distances count.
+        # Positions ignore padding, which shifts all positions of a row equally: only distances matter.
         scene = Scene(self.positions(start, ids.shape[1]), self._documents(ids, cache, start, padding))
         x = self._smeared(self.embed_tokens(ids), scene, cache)
         if self.training and self.dropout:
@@ -89,7 +89,7 @@ class Decoder(nn.Module):
         return cast(Tensor, self.norm(x))
 
     def _documents(self, ids: Tensor, cache: KVCache | None, start: int, padding: Tensor | None) -> Tensor | None:
-        """Numbers of the documents of all tokens so far (B, S); None when every token sees all before it."""
+        """Return the document numbers of all tokens so far (B, S); None if every token sees all before it."""
         if self.end_of_text_id is None and padding is None:
             return None
         numbers = torch.zeros_like(ids, dtype=torch.int32)
@@ -102,7 +102,7 @@ class Decoder(nn.Module):
         return numbers if cache is None else cache.append_documents(numbers)
 
     def _smeared(self, x: Tensor, scene: Scene, cache: KVCache | None) -> Tensor:
-        """Embeddings (B, T, D) with some of the one before, unless that is of another document."""
+        """Add a share of the previous token's embedding to each (B, T, D), unless that is of another document."""
         if self.smear is None:
             return x
         before = cache.last_embedding if cache is not None and cache.length else None
@@ -111,7 +111,7 @@ class Decoder(nn.Module):
             numbers = F.pad(scene.documents, (1, 0), value=PADDING)[:, -x.shape[1] - 1 :]  # (B, T + 1)
             previous = previous * (numbers[:, 1:] == numbers[:, :-1])[..., None]
         if cache is not None:
-            cache.last_embedding = x[:, -1:].clone()  # a view would keep all of them
+            cache.last_embedding = x[:, -1:].clone()  # a view would keep the memory of all
         return x + self.smear * previous
 
 
@@ -132,12 +132,12 @@ class Transformer(nn.Module):
         padding: Tensor | None = None,
         keys: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states (B, T, D) after the final norm, of `ids` (B, T) int64.
+        """Return the hidden states (B, T, D) of `ids` (B, T) int64 after the final norm.
 
-        With `cache`, `ids` follow the tokens it holds, and are added to it. With `padding` (B,) int64, which a cache
-        has of its own, the first so many tokens of a row are none, and no other token sees them.
+        With `cache`, `ids` follow the tokens that it holds, and are added to it. `padding` (B,) int64 is the number of
+        padding tokens at the start of each row, which no other token sees. A cache has its own padding.
 
-        In training `keys` (B,) int64 decide what dropout drops in each row (`alm.model.dropout`); without them it is
+        In training, `keys` (B,) int64 decide what dropout drops in each row (`alm.model.dropout`). Without them, it is
         random.
         """
         if cache is not None and padding is not None:
@@ -146,18 +146,18 @@ class Transformer(nn.Module):
         return cast(Tensor, self.model(ids, cache, padding, keys))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Scores (..., V) of the next token, from hidden states (..., D)."""
+        """Return scores (..., V) of the next token from hidden states (..., D)."""
         return F.linear(hidden, self._head.weight)[..., : self.config.known_vocab_size]
 
     def losses(
         self, hidden: Tensor, targets: Tensor, *, divisor: float | Tensor = 1.0, z_weight: float = 0.0
     ) -> Losses:
-        """What hidden states (B, T, D) lose at `targets` (B, T), summed: `alm.model.loss.losses`."""
+        """Return the summed losses of hidden states (B, T, D) at `targets` (B, T): `alm.model.loss.losses`."""
         size = self.config.known_vocab_size
         return losses(hidden, self._head.weight, targets, vocab_size=size, divisor=divisor, z_weight=z_weight)
 
     def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """-ln p(target) of every token, (B, T), without a gradient."""
+        """Return -ln p(target) of every token, (B, T), without a gradient."""
         return token_losses(hidden, self._head.weight, targets, vocab_size=self.config.known_vocab_size)
 
     @property
@@ -170,13 +170,13 @@ class Transformer(nn.Module):
         return self.model.embed_tokens if self.lm_head is None else self.lm_head
 
     def auxiliary_loss(self) -> Tensor | None:
-        """What feed-forward layers add to the mean loss of a token after a forward pass in training; often nothing."""
+        """Return what the feed-forward layers of the last forward pass in training add to the mean loss, if anything."""
         found = [getattr(layer.mlp, "auxiliary_loss", None) for layer in self.model.layers]
         there = [loss for loss in found if isinstance(loss, Tensor)]
         return torch.stack(there).sum() if there else None
 
     def routing(self) -> dict[str, Tensor]:
-        """How tokens were routed in the last forward pass in training: means over the layers; empty without routers."""
+        """Return routing statistics of the last forward pass in training: means over layers; empty without routers."""
         layers = [layer.mlp for layer in self.model.layers if getattr(layer.mlp, "large_share", None) is not None]
         return {
             f"routing_{name}": torch.stack([getattr(layer, name) for layer in layers]).mean()
@@ -186,7 +186,7 @@ class Transformer(nn.Module):
     def new_cache(
         self, *, batch_size: int = 1, max_tokens: int | None = None, padding: Tensor | None = None
     ) -> KVCache:
-        """An empty cache of the type that this model computes in, and on its device."""
+        """Return an empty cache of the type that this model computes in, on its device."""
         weight = self.head_weight
         kind = weight.device.type
         is_cast = not weight.is_meta and torch.is_autocast_enabled(kind)

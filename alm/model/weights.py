@@ -1,4 +1,4 @@
-"""The names and shapes of a model's weights, compared with those that a file has: before anything is made."""
+"""Compares the names and shapes of a model's weights with those in a file, before any weight is allocated."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from alm.model.count import count
 Shapes = Mapping[str, tuple[int, ...]]
 
 _LAYERS, _SECOND_LAYER = "model.layers.", "model.layers.1."
-_TABLE_BYTES = 1 << 30  # of positions: so many, or as many as the weights have
-_TIMES = 8  # a configuration may ask for so many times the numbers that are there before it is only counted
+_TABLE_BYTES = 1 << 30  # limit for tables of positions, or the bytes of the weights if those are more
+_TIMES = 8  # a model with more than this multiple of the file's numbers is refused by its count, not built
 _MANY = 5
 
 
 def shapes_of(model: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The names and shapes of the model's weights, in the order of its `state_dict`.
+    """Return the names and shapes of the model's weights, in the order of its `state_dict`.
 
-    Two layers are made, on the meta device, which takes no memory; those that follow are as the second.
+    It builds two layers on the meta device, which takes no memory. Further layers equal the second.
     """
     import torch
 
@@ -44,10 +44,10 @@ def shapes_of(model: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def differences(model: ModelConfig, found: Shapes, *, spare: Collection[str] = ()) -> list[str]:
-    """How weights of the shapes `found` differ from those of `model`, a sentence each; empty where they are the same.
+    """Return the differences between weights of the shapes `found` and those of `model`, a sentence each.
 
-    `spare` names weights that may be there and are not the model's. What the configuration asks for is first compared
-    with what is there, so that the work is never more than the file is large, whatever its numbers say.
+    `spare` names extra weights that may exist. The size of the configured model is first compared with the file, so
+    that the work is bounded by the file's size, whatever numbers the configuration has.
     """
     too_much = _too_much(model, found)
     if too_much:
@@ -60,7 +60,7 @@ def differences(model: ModelConfig, found: Shapes, *, spare: Collection[str] = (
 
 
 def mismatches(expected: Shapes, found: Shapes, *, spare: Collection[str] = ()) -> list[str]:
-    """How the shapes `found` differ from those `expected`, a sentence each, the first few of many."""
+    """Return the differences between the shapes `found` and `expected`, a sentence each, at most a few."""
     faults = [f"it has no `{name}`" for name in expected.keys() - found.keys()]
     faults += [f"`{name[:120]}` is not a weight of the model" for name in found.keys() - expected.keys() - set(spare)]
     faults += [

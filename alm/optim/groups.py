@@ -1,4 +1,4 @@
-"""Which parameters are decayed, and at which rate each learns."""
+"""Parameter groups: the learning rate and weight decay of each parameter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 PEAK_LR = "peak_lr"
-# Where PyTorch has a fused AdamW.
+# Devices with a fused AdamW in PyTorch.
 FUSED_DEVICES = ("cpu", "cuda", "mps")
 _HEAD = "lm_head.weight"
 _EMBEDDING = "embed_tokens.weight"
@@ -19,7 +19,7 @@ Group = dict[str, Any]  # Any: torch's own type
 
 
 class Moments(NamedTuple):
-    """Numbers that an optimizer keeps for each entry of a block's matrix, and for each of all other parameters."""
+    """Numbers that an optimizer keeps per entry of a block's matrix, and per entry of any other parameter."""
 
     matrix: int
     other: int
@@ -27,7 +27,7 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True)
 class Roles:
-    """The trainable parameters of a model by what they do, each once."""
+    """Trainable parameters of a model by role, each once."""
 
     matrices: list[nn.Parameter]
     embeddings: list[nn.Parameter]
@@ -37,10 +37,10 @@ class Roles:
 
 
 def roles(model: nn.Module) -> Roles:
-    """The roles of the parameters of `model`, by name and shape.
+    """Return the parameters of `model` by role, which follows from name and shape.
 
-    Gains are the weights of norms; scalars are other vectors and single numbers, such as the weight of a connection.
-    A head tied to the embeddings is one of these.
+    Gains are the weights of norms. Scalars are other vectors and single numbers, such as the weight of a connection.
+    A head tied to the embeddings counts as embeddings.
     """
     found = Roles([], [], [], [], [])
     for name, parameter in model.named_parameters():
@@ -60,18 +60,18 @@ def _role(found: Roles, name: str, parameter: nn.Parameter) -> list[nn.Parameter
 
 
 def group(parameters: list[nn.Parameter], lr: float, *, weight_decay: float = 0.0) -> Group:
-    """A parameter group that keeps its peak rate under `PEAK_LR`, which a schedule scales."""
+    """Return a parameter group that keeps its peak rate under `PEAK_LR`, for a schedule to scale."""
     return {"params": parameters, "lr": lr, PEAK_LR: lr, "weight_decay": weight_decay}
 
 
 def parameter_groups(
     model: nn.Module, *, lr: float, embedding_lr: float, weight_decay: float, scalar_lr: float | None = None
 ) -> list[Group]:
-    """The groups of the trainable parameters: matrices, embeddings (the head among them), gains, and scalars if any.
+    """Return the groups of the trainable parameters: matrices, embeddings with the head, gains, and scalars if any.
 
-    Weight decay acts on matrices, and on embeddings only while they learn at the matrices' rate: a table
-    that learns fast is written anew by its tokens and would be worn away by decay between them.
-    Scalars learn at `scalar_lr`; absent is `lr`.
+    Weight decay acts on matrices, and on embeddings only if they learn at the matrices' rate. The rows of a table that
+    learns fast are rewritten whenever their tokens occur, and decay would shrink them in between.
+    Scalars learn at `scalar_lr`; absent: `lr`.
     """
     found = roles(model)
     table_decay = weight_decay if embedding_lr == lr else 0.0

@@ -1,4 +1,4 @@
-"""The state of an optimizer as a checkpoint has it, compared with the optimizer that is to go on from it."""
+"""Checks the optimizer state of a checkpoint against the optimizer that continues from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alm.errors import ArtifactError
 
-Saved = dict[str, Any]  # Any: torch's own form of an optimizer's state
+Saved = dict[str, Any]  # Any: torch's form of an optimizer's state
 
 _MOST_RATE = 1e6
 _STEP = "step"
@@ -20,12 +20,11 @@ _ADAMW, _MUON = frozenset({_STEP, "exp_avg", "exp_avg_sq"}), frozenset({"momentu
 
 
 def fitted(saved: Saved, optimizer: torch.optim.Optimizer, *, rows: Mapping[int, int], updates: int) -> Saved:
-    """`saved` with what is needed to load it into `optimizer`, whose groups and parameters it must have.
+    """Complete `saved` so that it can be loaded into `optimizer`, whose groups and parameters it must match.
 
-    `rows` has the rows that a table has in a checkpoint, by the `id` of its parameter; there are moments once there
-    were `updates`. Numbers of the groups, such as
-    rates, are those of `saved`; how the optimizer works is its own affair. Raises `ArtifactError` where a moment is
-    missing, or is not one of its parameter.
+    `rows` is the number of rows that a table has in a checkpoint, by the `id` of its parameter. There must be moments
+    after the first of `updates`. Numbers of the groups, such as rates, come from `saved`; other settings come from
+    `optimizer`. Raises `ArtifactError` if a moment is missing or does not fit its parameter.
     """
     groups, state = saved.get("param_groups"), saved.get("state")
     own = optimizer.state_dict()["param_groups"]

@@ -192,7 +192,7 @@ def _make(
 
 
 def _ours(job: _Job, *, force: bool) -> list[str]:
-    """Return the names of the packed files to replace. Without `force`, raises `ArtifactError` for other shard files."""
+    """Return the names of the packed files to replace. Without `force`, raise `ArtifactError` for other shard files."""
     promised: list[str] = []
     with contextlib.suppress(AlmError):
         hint = "run `alm pack --force`"

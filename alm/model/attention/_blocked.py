@@ -1,10 +1,10 @@
-"""Attention block by block, in plain PyTorch: what runs on a CPU.
+"""Attention block by block in plain PyTorch, for CPUs (ADR 0012).
 
-Scores of a block of queries exist at a time, not those of all, and keys that none of them sees are never touched. Query
-heads that share a key head are rows of one matrix product, which PyTorch's own kernel for CPUs does not do
+Only the scores of one block of queries exist at a time, and keys that none of them sees are never touched. Query heads
+that share a key head are rows of one matrix product, which PyTorch's own kernel for CPUs does not do
 (docs/benchmarks.md).
 
-B batch, T new tokens, S tokens seen so far (T of them new), H query heads, K key/value heads, G = H / K, E head width,
+B batch, T new tokens, S tokens so far (T of them new), H query heads, K key/value heads, G = H / K, E head width,
 N queries of a block, M keys that they may see.
 """
 
@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Queries of a block: so few that their scores stay in a CPU's cache.
+# Queries of a block: few enough that their scores stay in a CPU's cache.
 BLOCK = 64
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Which tokens a token sees: itself and those before it, fewer with `window` or `documents`.
+    """Rules of visibility: a token sees itself and the tokens before it, fewer with `window` or `documents`.
 
-    `slopes` (H,): what scores lose with every token of distance. `documents` (B, S): tokens see those of their own.
+    `slopes` (H,): the fall of scores per token of distance. `documents` (B, S): tokens see only their own document.
     """
 
     slopes: Tensor | None = None
@@ -36,25 +36,25 @@ class Rules:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a token sees all that came before, alike."""
+        """Whether a token sees all tokens before it, without a penalty for distance."""
         return self.slopes is None and self.window is None and self.documents is None
 
     def of_last(self) -> Rules:
-        """For the last token alone, when only the keys in its window are left."""
+        """Return the rules for the last token alone, with keys reduced to its window."""
         assert self.window is not None
         documents = None if self.documents is None else self.documents[:, -self.window :]
         return Rules(self.slopes, None, documents)
 
 
 def attend_blocked(q: Tensor, k: Tensor, v: Tensor, rules: Rules) -> Tensor:
-    """`q` (B, H, T, E), the last T of the S tokens in `k` and `v` (B, K, S, E) -> (B, H, T, E)."""
+    """Attend: `q` (B, H, T, E), the last T of the S tokens in `k` and `v` (B, K, S, E) -> (B, H, T, E)."""
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
         return cast(Tensor, _Blocked.apply(q, k, v, rules))  # type: ignore[no-untyped-call]
     return _mixed(_grouped(q, k.shape[1]), _joined(k), _joined(v), rules).reshape(q.shape)
 
 
 class _Blocked(torch.autograd.Function):
-    """Keeps queries, keys and values; the backward pass makes the scores again (Dao et al. 2022, arXiv:2205.14135)."""
+    """Saves queries, keys and values; the backward pass recomputes the scores (Dao et al. 2022, arXiv:2205.14135)."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, rules: Rules) -> Tensor:  # Any: torch has no type for it
@@ -80,12 +80,12 @@ class _Blocked(torch.autograd.Function):
             ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
             dq[:, :, block.rows] = torch.bmm(ds, keys).view(*q.shape[:2], -1, q.shape[3])
             dk[:, block.keys].baddbmm_(ds.transpose(1, 2), queries)
-        # The queries hold the scale already.
+        # The saved queries already include the scale, and so does dK. dQ needs it here.
         return dq.mul_(1 / math.sqrt(q.shape[3])).view(q_shape), dk.view(k_shape), dv.view(k_shape), None
 
 
 def _mixed(q: Tensor, k: Tensor, v: Tensor, rules: Rules) -> Tensor:
-    """(B K, G, T, E)."""
+    """Return the mixed values (B K, G, T, E)."""
     out = torch.empty_like(q)
     for block in _blocks(q, k, rules):
         mixed = torch.bmm(block.probabilities(q, k), v[:, block.keys])  # (B K, G N, E)
@@ -94,38 +94,38 @@ def _mixed(q: Tensor, k: Tensor, v: Tensor, rules: Rules) -> Tensor:
 
 
 def _grouped(q: Tensor, kv_heads: int) -> Tensor:
-    """(B K, G, T, E), scaled by 1 / sqrt(E)."""
+    """Return the queries as (B K, G, T, E), scaled by 1 / sqrt(E)."""
     B, H, T, E = q.shape
     return (q * (1 / math.sqrt(E))).reshape(B * kv_heads, H // kv_heads, T, E)
 
 
 def _joined(x: Tensor) -> Tensor:
-    """(B K, S, E)."""
+    """Return keys or values as (B K, S, E)."""
     return x.reshape(-1, *x.shape[2:])
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Some queries, and the keys that they may see."""
+    """A block of queries, and the keys that they may see."""
 
     rows: slice  # among the T new tokens
     keys: slice  # among all S
-    first: int  # place of the first query among all S
+    first: int  # position of the first query among all S
     rules: Rules
 
     def queries(self, x: Tensor) -> Tensor:
-        """(B K, G, T, E) -> (B K, G N, E)."""
+        """Return the block's rows: (B K, G, T, E) -> (B K, G N, E)."""
         return x[:, :, self.rows].reshape(len(x), -1, x.shape[3])
 
     def probabilities(self, q: Tensor, k: Tensor) -> Tensor:
-        """(B K, G N, M)."""
+        """Return the softmax of the scores (B K, G N, M)."""
         scores = torch.bmm(self.queries(q), k[:, self.keys].transpose(1, 2))
         N, M = self.rows.stop - self.rows.start, self.keys.stop - self.keys.start
         self._restrict_(scores.view(*q.shape[:2], N, M))
         return torch.softmax(scores, -1)
 
     def _restrict_(self, scores: Tensor) -> None:
-        """`scores` (B K, G, N, M): -inf where a key is not seen, less where slopes say so."""
+        """Apply the rules to `scores` (B K, G, N, M): subtract the slopes, and set hidden keys to -inf."""
         rules, (BK, _, N, M) = self.rules, scores.shape
         places = torch.arange(self.keys.start, self.keys.stop, device=scores.device)
         distances = torch.arange(self.first, self.first + N, device=scores.device)[:, None] - places  # (N, M)
@@ -133,7 +133,7 @@ class _Block:
             falls = rules.slopes.to(scores.dtype)[:, None, None] * distances  # (H, N, M)
             scores.view(-1, len(rules.slopes), N, M).sub_(falls)
         if rules.window is None and rules.documents is None:
-            # Only what lies behind the first query can be hidden from any.
+            # Only keys after the first query can be hidden from any query of the block.
             scores[..., M - N :].masked_fill_(distances[:, M - N :] < 0, -torch.inf)
             return
         hidden = distances < 0

@@ -1,7 +1,6 @@
-"""Attention with rules through FlexAttention: what runs on a GPU when PyTorch's plain kernels cannot follow them.
+"""Attention with rules through FlexAttention, for GPUs, when PyTorch's plain kernels do not support the rules.
 
-Whole blocks that no token sees are skipped, and no table of tokens by tokens is made (Dong et al. 2024,
-arXiv:2412.05496).
+Blocks that no token sees are skipped, and no table of tokens by tokens is made (Dong et al. 2024, arXiv:2412.05496).
 B batch, H query heads, T tokens.
 """
 
@@ -19,7 +18,7 @@ from alm.model.attention._blocked import Rules
 
 
 def attend_flex(q: Tensor, k: Tensor, v: Tensor, rules: Rules, masks: dict[int | None, BlockMask]) -> Tensor:
-    """`q` (B, H, T, E), `k` and `v` (B, K, T, E) -> (B, H, T, E). `masks` holds this forward pass's, by window."""
+    """Attend: `q` (B, H, T, E), `k` and `v` (B, K, T, E) -> (B, H, T, E). `masks` caches block masks by window."""
     if rules.window not in masks:
         masks[rules.window] = _mask(rules, q.shape[2], q.device)
     score = None if rules.slopes is None else _score(rules.slopes)
@@ -30,7 +29,7 @@ def attend_flex(q: Tensor, k: Tensor, v: Tensor, rules: Rules, masks: dict[int |
 
 @cache
 def _compiled() -> Callable[..., Any]:  # Any: torch's own type
-    """Without compilation it would make the table of all scores."""
+    """Compile FlexAttention, which would otherwise make the table of all scores."""
     return torch.compile(flex_attention)
 
 
@@ -42,12 +41,12 @@ def _mask(rules: Rules, tokens: int, device: torch.device) -> BlockMask:
 
 @lru_cache(maxsize=32)
 def _plain_mask(window: int | None, tokens: int, device: torch.device) -> BlockMask:
-    """The same in every forward pass."""
+    """Return the mask of a window, which is the same in every forward pass."""
     return _made(visible(Rules(window=window)), None, tokens, device)
 
 
 def _made(sees: Callable[..., Tensor], batch: int | None, tokens: int, device: torch.device) -> BlockMask:
-    # Without compilation it would make the table of tokens by tokens once. A CPU has no use for either.
+    # Without compilation, this would once make the table of tokens by tokens. On a CPU, compiling is not worth it.
     is_compiled = device.type == "cuda" and not torch.compiler.is_compiling()
     make = _compiled_maker() if is_compiled else create_block_mask
     return make(sees, batch, None, tokens, tokens, device=str(device))
@@ -59,7 +58,7 @@ def _compiled_maker() -> Callable[..., Any]:  # Any: torch's own type
 
 
 def visible(rules: Rules) -> Callable[..., Tensor]:
-    """Whether a query sees a key, by their places, as FlexAttention asks."""
+    """Return the rules as FlexAttention takes them: a function of the positions of a query and a key."""
     window, documents = rules.window, rules.documents
 
     def sees(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:

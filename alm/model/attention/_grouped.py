@@ -1,6 +1,6 @@
 """Causal attention whose key and value heads each serve a group of query heads.
 
-B batch, T tokens, S tokens seen so far (T of them new), D model width, H query heads, K key/value heads, E head width.
+B batch, T tokens, S tokens so far (T of them new), D model width, H query heads, K key/value heads, E head width.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from alm.model.kv_cache import LayerCache
     from alm.model.scene import Scene
 
-# FlexAttention has no backward pass for shared keys in less than a block of tokens, and none at all in narrower heads
-# (PyTorch 2.11, seen on an H100).
+# FlexAttention has no backward pass for shared keys with fewer tokens than a block, and none at all for narrower heads
+# (PyTorch 2.11, observed on an H100).
 FLEX_TOKENS, FLEX_WIDTH = 128, 16
 Way = Literal["blocks", "flex", "causal", "mask"]
 
 
 class GroupedAttention(nn.Module):
-    """softmax(q k^T / sqrt(E)) v in each head, over the token itself and those before it."""
+    """Computes softmax(q k^T / sqrt(E)) v in each head, over the token itself and those before it."""
 
     def __init__(self, config: ModelConfig, layer: int, *, window: int | None = None) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class GroupedAttention(nn.Module):
         return x.view(*x.shape[:-1], -1, self.head_width)
 
     def _with_first(self, v: Tensor, scene: Scene) -> Tensor:
-        """Values with some of the first layer's in them (Zhou et al. 2024, arXiv:2410.17897, equation 8)."""
+        """Mix the values with those of the first layer (Zhou et al. 2024, arXiv:2410.17897, equation 8)."""
         if self.gives_values:
             scene.first_values = v
         if self.value_scale is None:
@@ -80,9 +80,10 @@ def attend(
     *,
     masks: dict[int | None, Any] | None = None,  # Any: FlexAttention's
 ) -> Tensor:
-    """`q` (B, H, T, E), the last T of the S tokens in `k` and `v` (B, K, S, E) -> (B, H, T, E).
+    """Attend: `q` (B, H, T, E), the last T of the S tokens in `k` and `v` (B, K, S, E) -> (B, H, T, E).
 
-    By whatever is fastest for the device and the rules. `masks` keeps what layers of one forward pass can share.
+    It uses the fastest implementation for the device and the rules. `masks` caches what the layers of one forward pass
+    share.
     """
     T, S = q.shape[2], k.shape[2]
     if rules.window is not None and T == 1:
@@ -103,7 +104,7 @@ def attend(
 
 
 def way(q: Tensor, k: Tensor, rules: Rules) -> Way:
-    """How these queries attend to these keys: in blocks, by FlexAttention, or by PyTorch's kernel, causal or masked."""
+    """Choose the implementation: in blocks, FlexAttention, or PyTorch's kernel, causal or with a mask."""
     T, S = q.shape[2], k.shape[2]
     pays = q.shape[1] >= MANY_HEADS * k.shape[1] or not rules.is_plain or T != S
     if T > 1 and pays and _is_blocked(q):
@@ -114,26 +115,26 @@ def way(q: Tensor, k: Tensor, rules: Rules) -> Way:
 
 
 def _has_flex(q: Tensor) -> bool:
-    """Not while generating: each length of a prompt would be compiled anew."""
+    """Whether to use FlexAttention: not in generation, where it would compile again for each prompt length."""
     return q.device.type == "cuda" and not torch.is_inference_mode_enabled()
 
 
 def _is_blocked(q: Tensor) -> bool:
-    """In bf16 PyTorch's kernel has the matrix units of the CPUs that know it; a compiled model keeps to it, too."""
+    """Whether blocks can be faster: not in bf16, where PyTorch's kernel uses matrix units, nor in a compiled model."""
     is_exact = q.dtype in (torch.float32, torch.float64)
     return q.device.type == "cpu" and is_exact and not torch.compiler.is_compiling()
 
 
 def _mask(q: Tensor, count: int, rules: Rules) -> Tensor | None:
-    """What is added to the scores, or which of `count` = S keys are seen: (B or 1, H or 1, T, S)."""
+    """Return a bias for the scores, or the visible ones of `count` = S keys: (B or 1, H or 1, T, S)."""
     T, device = q.shape[2], q.device
     if rules.is_plain and T == 1:
         return None
     if rules.is_plain and q.device.type == "cuda" and not torch.compiler.is_compiling():
-        # Imported here: it brings the compiler with it, seconds that a CPU would pay for nothing.
+        # Imported here, because it imports the compiler, which takes seconds that a CPU run does not need to spend.
         from torch.nn.attention.bias import causal_lower_right
 
-        # No table at all. `is_causal` would align the corner of the first token, not of the last.
+        # This makes no table. `is_causal` would align the first tokens, not the last.
         return causal_lower_right(T, count)
     places = torch.arange(count, device=device)
     distances = places[count - T :, None] - places  # (T, S)

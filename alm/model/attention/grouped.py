@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from alm.model.config import ModelConfig
 
 
-# Query heads of one key head from which on blocks are faster than PyTorch's kernel (docs/benchmarks.md).
+# With at least this many query heads per key head, blocks are faster than PyTorch's kernel (docs/benchmarks.md).
 MANY_HEADS = 3
 
 
 class Config(base.Config):
-    """The number of heads is `n_heads` and `n_kv_heads` of the model."""
+    """Settings of the attention. The numbers of heads are the model's `n_heads` and `n_kv_heads`."""
 
     kind: Literal["grouped"] = Field("grouped", description="Causal attention with shared key and value heads.")
     window: int | None = Field(
@@ -35,38 +35,38 @@ class Config(base.Config):
 
 
 def build(config: Config, model: ModelConfig, layer: int) -> GroupedAttention:
-    """The attention of one layer, counted from 0."""
+    """Build the attention of one layer, counted from 0."""
     from alm.model.attention._grouped import GroupedAttention
 
     return GroupedAttention(model, layer, window=window_of(config, layer))
 
 
 def window_of(config: Config, layer: int) -> int | None:
-    """How many tokens a token of this layer sees at most; None for all."""
+    """Return the most tokens that a token of this layer sees; None for all."""
     is_full = config.full_every and (layer + 1) % config.full_every == 0
     return None if is_full else config.window
 
 
 def matmul_parameters(config: Config, model: ModelConfig) -> int:
-    """Entries of the matrices that every token is multiplied with."""
+    """Return the number of entries of the matrices that multiply every token."""
     query_width = model.n_heads * model.head_width
     kv_width = model.n_kv_heads * model.head_width
     return model.d_model * (2 * query_width + 2 * kv_width)
 
 
 def saved_bytes(config: Config, model: ModelConfig, *, narrow: int) -> float:
-    """What one token leaves for the backward pass: queries, keys, values and what they are mixed to.
+    """Return the bytes that one token saves for the backward pass: queries, keys, values and the mixed values.
 
-    `narrow` are the bytes of a number that matrix products make; norms keep fp32.
+    `narrow` is the size of a number that matrix products return; norms keep fp32.
     """
     query_width, kv_width = model.n_heads * model.head_width, model.n_kv_heads * model.head_width
     before_norm = query_width + kv_width + model.n_heads + model.n_kv_heads if model.qk_norm else 0
-    # PyTorch's kernel keeps the logarithm of each softmax's sum; blocks, where they are used, do not.
+    # PyTorch's kernel also keeps the logarithm of each softmax's sum. Blocks do not.
     sums = model.n_heads if model.n_heads < MANY_HEADS * model.n_kv_heads else 0
     return narrow * (2 * query_width + 2 * kv_width) + 4 * (before_norm + sums)
 
 
 def seen(config: Config, tokens: int, layer: int) -> float:
-    """How many tokens one of a sequence of `tokens` sees on average, itself included; as if it were one document."""
+    """Return how many tokens each of `tokens` sees on average, including itself, as if all were one document."""
     window = min(window_of(config, layer) or tokens, tokens)
     return (window * (window + 1) / 2 + (tokens - window) * window) / tokens

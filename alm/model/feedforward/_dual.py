@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from alm.model.feedforward.dual import Config
 
 SMALL, LARGE = 0, 1
-# An undecided router, with probabilities of a half, leaves the layers' outputs as large as they are.
+# With an undecided router, whose probabilities are one half, the outputs of the layers keep their size.
 SCALE = 2.0
 
 
 class DualFeedForward(nn.Module):
-    """2 p_i(x) layer_i(x), with i the layer that the router finds likelier.
+    """Computes 2 p_i(x) layer_i(x), where i is the layer with the higher probability p_i.
 
-    After a forward pass in training, `auxiliary_loss` is what is to be added to the mean loss of a token, and
-    `large_share` and `entropy` (nats) describe the routing; none of them before.
+    After a forward pass in training, `auxiliary_loss` is to be added to the mean loss of a token, and `large_share` and
+    `entropy` (nats) describe the routing. Before that, all are None.
     """
 
     auxiliary_loss: Tensor | None
@@ -44,7 +44,7 @@ class DualFeedForward(nn.Module):
         is_large = probabilities[:, LARGE] > probabilities[:, SMALL]
         if not self.training:
             self.auxiliary_loss = None
-            # Both, and no capacity: what a token gets does not depend on its neighbours.
+            # Run both layers, without a capacity, so that the output of a token does not depend on its neighbours.
             mixed: Tensor = torch.where(is_large[:, None], self.large(rows), self.small(rows))
             chosen = SCALE * probabilities.amax(1, keepdim=True)
             return (mixed * chosen.to(mixed.dtype)).view(x.shape)
@@ -52,16 +52,16 @@ class DualFeedForward(nn.Module):
         return self._within_capacity(rows, probabilities, is_large).view(x.shape)
 
     def _routed(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        kind = "cpu" if rows.is_meta else rows.device.type  # the meta device knows no autocast
+        kind = "cpu" if rows.is_meta else rows.device.type  # the meta device has no autocast
         with torch.autocast(kind, enabled=False):
             scores: Tensor = self.router(rows.to(self.router.weight.dtype)) / self.config.temperature
         return scores, torch.softmax(scores, -1)
 
     def _within_capacity(self, rows: Tensor, probabilities: Tensor, is_large: Tensor) -> Tensor:
-        """The large layer works on C tokens, whoever they are, so that shapes stay the same."""
+        """Run the large layer on exactly C tokens, so that shapes do not change."""
         capacity = min(len(rows), math.ceil(self.config.capacity_factor * len(rows) / 2))
         wishes = probabilities[:, LARGE].detach().masked_fill(~is_large, -1.0)
-        wish, chosen = wishes.topk(capacity)  # those that want it most
+        wish, chosen = wishes.topk(capacity)  # those with the highest probability
         is_taken = torch.zeros_like(is_large).index_put((chosen,), wish > 0)
         weights = torch.where(is_taken, SCALE * probabilities[:, LARGE], 0.0)[chosen]
         small: Tensor = self.small(rows)

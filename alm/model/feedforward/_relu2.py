@@ -1,4 +1,4 @@
-"""The feed-forward layer of squared ReLUs. B batch, T tokens, D model width."""
+"""The feed-forward layer with squared ReLU. B batch, T tokens, D model width."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from alm.model.linear import Linear
 
 
 class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x))."""
+    """Computes down(silu(gate(x)) * up(x))."""
 
     def __init__(self, width: int, inner_width: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class SwiGLU(nn.Module):
 
 
 class _Gate(torch.autograd.Function):
-    """silu(gate) * up, keeping the two alone: silu(gate) is made again in the backward pass."""
+    """Computes silu(gate) * up and saves only the two inputs: the backward pass recomputes silu(gate)."""
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:  # Any: torch has no type for it

@@ -1,7 +1,7 @@
-"""Two SwiGLUs, a small and a large one, of which a router chooses one for each token.
+"""Two SwiGLUs, a small and a large one. A router chooses one for each token.
 
 Top-1 routing as in the Switch Transformer (Fedus, Zoph and Shazeer 2022, arXiv:2101.03961, section 2.1): the output is
-scaled by the probability of the chosen one, here twice that, which is how the router learns. Its load-balancing loss
+scaled by the probability of the chosen layer, here doubled, through which the router learns. Its load-balancing loss
 (section 2.2, equation 4) and the z-loss of ST-MoE (Zoph et al. 2022, arXiv:2202.08906, equation 5) are added to the
 loss.
 """
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from alm.model.feedforward._dual import DualFeedForward
 
 
-# In training its room and its balance are those of a micro-batch: other micro-batches train another model.
+# In training, capacity and balance are computed per micro-batch, so another micro-batch size trains another model.
 WORKS_ON_MICRO_BATCHES = True
 
 
 class Config(base.Config):
-    """The inner width of the large one is `ffn_hidden_size` of the model. Not exportable."""
+    """Settings of the two layers. The inner width of the large one is the model's `ffn_hidden_size`. Not exportable."""
 
     kind: Literal["dual"] = Field(
         "dual", description="A small and a large feed-forward layer; a router picks one per token. Not exportable."
@@ -42,27 +42,27 @@ class Config(base.Config):
 
 
 def build(config: Config, model: ModelConfig) -> DualFeedForward:
-    """One layer's feed-forward part."""
+    """Build the feed-forward part of one layer."""
     from alm.model.feedforward._dual import DualFeedForward
 
     return DualFeedForward(config, model.d_model, model.ffn_hidden_size)
 
 
 def parameters(config: Config, model: ModelConfig) -> int:
-    """Entries of all matrices."""
+    """Return the number of entries of all matrices."""
     return model.d_model * (2 + 3 * config.small_hidden_size + 3 * model.ffn_hidden_size)
 
 
 def matmul_parameters(config: Config, model: ModelConfig) -> int:
-    """Entries of the matrices that a token is multiplied with in training, on average.
+    """Return the average number of matrix entries that multiply a token in training.
 
-    The large layer works on as many tokens as it has room for, the small one on all, so that shapes do not change.
+    The large layer runs on as many tokens as its capacity, the small one on all, so that shapes do not change.
     """
     large = round(3 * model.ffn_hidden_size * config.capacity_factor / 2)
     return model.d_model * (2 + 3 * config.small_hidden_size + large)
 
 
 def saved_bytes(config: Config, model: ModelConfig, *, narrow: int) -> float:
-    """What one token leaves for the backward pass, on average; the router's few are left out."""
+    """Return the average bytes that one token saves for the backward pass, without the router's few."""
     large = config.capacity_factor / 2 * (3 * model.ffn_hidden_size + 3 * model.d_model)
     return narrow * (3 * config.small_hidden_size + model.d_model + large)

@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 
 class Config(base.Config):
-    """The inner width is `ffn_hidden_size` of the model."""
+    """Settings of the layer. The inner width is the model's `ffn_hidden_size`."""
 
     kind: Literal["relu2"] = Field("relu2", description="Feed-forward layer with squared ReLU, without a gate.")
 
 
 def build(config: Config, model: ModelConfig) -> ReLU2:
-    """One layer's feed-forward part."""
+    """Build the feed-forward part of one layer."""
     from alm.model.feedforward._relu2 import ReLU2
 
     return ReLU2(model.d_model, model.ffn_hidden_size)
 
 
 def matmul_parameters(config: Config, model: ModelConfig) -> int:
-    """Entries of the matrices that every token is multiplied with."""
+    """Return the number of entries of the matrices that multiply every token."""
     return 2 * model.d_model * model.ffn_hidden_size
 
 
 def saved_bytes(config: Config, model: ModelConfig, *, narrow: int) -> float:
-    """What one token leaves for the backward pass: the rectified values and their squares."""
+    """Return the bytes that one token saves for the backward pass: the rectified values and their squares."""
     return narrow * 2 * model.ffn_hidden_size

@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 
 class Config(base.Config):
-    """The inner width is `ffn_hidden_size` of the model."""
+    """Settings of the layer. The inner width is the model's `ffn_hidden_size`."""
 
     kind: Literal["swiglu"] = Field("swiglu", description="Feed-forward layer gated by SiLU.")
 
 
 def build(config: Config, model: ModelConfig) -> SwiGLU:
-    """One layer's feed-forward part."""
+    """Build the feed-forward part of one layer."""
     from alm.model.feedforward._swiglu import SwiGLU
 
     return SwiGLU(model.d_model, model.ffn_hidden_size)
 
 
 def matmul_parameters(config: Config, model: ModelConfig) -> int:
-    """Entries of the matrices that every token is multiplied with."""
+    """Return the number of entries of the matrices that multiply every token."""
     return 3 * model.d_model * model.ffn_hidden_size
 
 
 def saved_bytes(config: Config, model: ModelConfig, *, narrow: int) -> float:
-    """What one token leaves for the backward pass: both halves and their product."""
+    """Return the bytes that one token saves for the backward pass: both halves and their product."""
     return narrow * 3 * model.ffn_hidden_size

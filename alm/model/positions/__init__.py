@@ -1,7 +1,7 @@
 """Kinds of position encoding: a module has `Config`, `check(model)`, `table_bytes(model)` and `build(config, model)`.
 
-What `build` returns is a `Positions`. The tensor code lies in a private module beside the kind, so that
-reading a configuration does not import torch.
+`build` returns a `Positions`. The tensor code is in a private module beside the kind, so that reading a configuration
+does not import torch.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 
 class Placement(Protocol):
-    """Where the tokens of one forward pass stand."""
+    """Positions of the tokens of one forward pass."""
 
     @property
     def slopes(self) -> Tensor | None:
-        """What each head's scores lose with every token of distance, (H,); None when they lose nothing."""
+        """Fall of each head's scores per token of distance, (H,); None if they do not fall."""
         ...
 
     def rotate(self, x: Tensor) -> Tensor:
-        """Queries or keys (B, T, heads, E) with their positions in them."""
+        """Return queries or keys (B, T, heads, E) with their positions applied."""
         ...
 
 
 class Positions(Protocol):
-    """A position encoding; one is shared by all layers."""
+    """A position encoding, shared by all layers."""
 
     def __call__(self, start: int, length: int) -> Placement:
-        """The placement of the tokens `start` to `start + length - 1`. Only distances between them may count."""
+        """Return the placement of the tokens `start` to `start + length - 1`. Only their distances may matter."""
         ...

@@ -1,4 +1,4 @@
-"""Scores that fall linearly with distance: arXiv:2108.12409, section 3. H heads, T tokens, S tokens seen."""
+"""Scores that fall linearly with distance: arXiv:2108.12409, section 3. H heads, T tokens, S tokens so far."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Biases:
-    """The slopes, for tokens wherever they stand: only distances count."""
+    """The slopes, for tokens at any position: only distances matter."""
 
     slopes: Tensor  # (H,) fp32
 
     def rotate(self, x: Tensor) -> Tensor:
-        """Queries and keys stay as they are."""
+        """Return queries and keys unchanged."""
         return x
 
 
@@ -33,7 +33,7 @@ class LinearBiases(nn.Module):
         self._fill(torch.device("cpu"))
 
     def forward(self, start: int, length: int) -> Biases:
-        """The same wherever the tokens stand."""
+        """Return the slopes, which do not depend on the positions."""
         return Biases(self.slopes)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -48,10 +48,10 @@ class LinearBiases(nn.Module):
 
 
 def slopes_of(heads: int) -> list[float]:
-    """2^(-8/H), 2^(-16/H) and so on for H heads that are a power of two.
+    """Return the slopes: 2^(-8/H), 2^(-16/H) and so on if H is a power of two.
 
-    For other numbers, those of the next smaller power of two, then every other one of twice as many (the authors'
-    `get_slopes`, github.com/ofirpress/attention_with_linear_biases).
+    For another H, they are those of the next smaller power of two, then every second one of twice that power (the
+    authors' `get_slopes`, github.com/ofirpress/attention_with_linear_biases).
     """
     power = 2 ** math.floor(math.log2(heads))
     first = [2 ** (-8 * (head + 1) / power) for head in range(power)]

@@ -1,4 +1,4 @@
-"""How fast each pair of a head turns, in radians a token, scaled or not. E head width."""
+"""Frequencies of the pairs of a head, in radians per token, scaled or not. E head width."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def scaled(width: int, theta: float, scaling: Scaling) -> tuple[Tensor, float]:
-    """The frequencies (E/2,) in fp32 on the CPU, and what cosines and sines are multiplied with."""
+    """Return the frequencies (E/2,) in fp32 on the CPU, and the factor of cosines and sines."""
     pairs = torch.arange(0, width, 2, dtype=torch.float32, device="cpu")
     plain: Tensor = theta ** -(pairs / width)
     if scaling.method == "none":
@@ -26,7 +26,7 @@ def scaled(width: int, theta: float, scaling: Scaling) -> tuple[Tensor, float]:
 
 
 def _ramp(width: int, theta: float, scaling: Scaling) -> tuple[float, float]:
-    """The pairs between which slowing down sets in: those that turn `beta_fast` and `beta_slow` times in a sequence."""
+    """Return the pairs between which the slow-down sets in: those that turn `beta_fast` and `beta_slow` times."""
 
     length = scaling.original_max_position_embeddings
     assert length is not None

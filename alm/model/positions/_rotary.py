@@ -1,4 +1,4 @@
-"""Rotation of pairs (i, i + E/2) by position x theta^(-2i/E): arXiv:2104.09864, equation 34.
+"""Rotates pairs (i, i + E/2) by position x theta^(-2i/E): arXiv:2104.09864, equation 34.
 
 B batch, T tokens, P positions, H heads, E head width.
 """
@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 @dataclass(frozen=True)
 class Rotation:
-    """The angles of some consecutive positions."""
+    """The angles of consecutive positions."""
 
     cos: Tensor  # (T, 1, E/2) fp32
     sin: Tensor  # (T, 1, E/2) fp32
@@ -24,14 +24,14 @@ class Rotation:
     slopes: None = None
 
     def rotate(self, x: Tensor) -> Tensor:
-        """`x` (B, T, H, E) with each pair turned by its position's angle."""
+        """Rotate each pair of `x` (B, T, H, E) by the angle of its position."""
         if torch.is_grad_enabled() and x.requires_grad:
             return cast(Tensor, _Rotate.apply(x, self.cos, self.sin))  # type: ignore[no-untyped-call]
         return _rotate(x, self.cos, self.sin)
 
 
 class _Rotate(torch.autograd.Function):
-    """The gradient of a rotation is the rotation back, so nothing of the size of `x` is kept."""
+    """A rotation. Its gradient is the inverse rotation, so no tensor of the size of `x` is saved."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # Any: torch has no type for it
@@ -50,7 +50,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     if x.dtype != torch.float32 or torch.compiler.is_compiling():
         turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
         return turned.to(x.dtype)
-    # Written in place: a third faster than joining the halves afterwards.
+    # Written in place, which is a third faster than joining the halves afterwards.
     turned = torch.empty_like(x, memory_format=torch.contiguous_format)
     new_first, new_second = turned.chunk(2, dim=-1)
     torch.mul(first, cos, out=new_first).addcmul_(second, sin, value=-1)
@@ -66,15 +66,15 @@ class Rotary(nn.Module):
     frequencies: Tensor
 
     def __init__(self, frequencies: Tensor, *, max_positions: int, factor: float = 1.0) -> None:
-        """`frequencies` (E/2,) on the CPU; `factor` lengthens what is rotated."""
+        """Compute the angles of all positions from `frequencies` (E/2,) on the CPU. `factor` scales the results."""
         super().__init__()
         self.max_positions, self.factor = max_positions, factor
-        # No buffer, so that it is neither cast nor moved.
+        # Not a buffer, so that it is neither cast nor moved.
         self.__dict__["frequencies"] = frequencies
         self._fill(torch.device("cpu"))
 
     def forward(self, start: int, length: int) -> Rotation:
-        """The rotation of the positions `start` to `start + length - 1`."""
+        """Return the rotation of the positions `start` to `start + length - 1`."""
         return Rotation(self.cos[start : start + length], self.sin[start : start + length])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

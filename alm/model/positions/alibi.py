@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 
 class Config(base.Config):
-    """Biases have no settings: the slopes follow from the number of heads."""
+    """Settings: none, because the slopes follow from the number of heads."""
 
     kind: Literal["alibi"] = Field("alibi", description="Scores fall linearly with distance; no rotation.")
 
 
 def check(model: ModelConfig) -> None:
-    """Any shape can have biases."""
+    """Accept any shape."""
 
 
 def table_bytes(model: ModelConfig) -> int:
-    """A slope for each head is next to nothing."""
+    """Return 0: one slope per head takes almost no memory."""
     return 0
 
 
 def build(config: Config, model: ModelConfig) -> LinearBiases:
-    """A slope for each head."""
+    """Build the biases, with one slope per head."""
     from alm.model.positions._alibi import LinearBiases
 
     return LinearBiases(model.n_heads)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Scaling(base.Config):
-    """How positions are scaled, to reach further than the first training.
+    """Scaling of positions, for longer sequences than in the original training.
 
     `linear` (Chen et al. 2023, arXiv:2306.15595, equation 4) divides all positions. `yarn` (Peng et al. 2023,
-    arXiv:2309.00071, sections 3.2 to 3.4) slows down the slow pairs alone.
+    arXiv:2309.00071, sections 3.2 to 3.4) slows down only the slow pairs.
     """
 
     method: Literal["none", "linear", "yarn"] = Field(
@@ -50,14 +50,14 @@ class Scaling(base.Config):
 
 
 class Config(base.Config):
-    """The base is `rope_theta` of the model."""
+    """Settings of the rotation. The base is the model's `rope_theta`."""
 
     kind: Literal["rope"] = Field("rope", description="Rotary position embedding.")
     scaling: Scaling = Field(Scaling(), description="How positions are scaled.")
 
 
 def check(model: ModelConfig) -> None:
-    """ValueError unless a head can be rotated in pairs."""
+    """Raise `ValueError` unless a head can be rotated in pairs."""
     if model.head_width % 2:
         is_given = model.head_dim == model.head_width
         where = "head_dim" if is_given else f"d_model {model.d_model} / n_heads {model.n_heads}"
@@ -65,12 +65,12 @@ def check(model: ModelConfig) -> None:
 
 
 def table_bytes(model: ModelConfig) -> int:
-    """What cosines and sines of all positions take."""
+    """Return the bytes of the cosines and sines of all positions."""
     return 4 * model.max_position_embeddings * model.head_width
 
 
 def build(config: Config, model: ModelConfig) -> Rotary:
-    """The rotation of every position up to `max_position_embeddings`."""
+    """Build the rotation of every position up to `max_position_embeddings`."""
     from alm.model.positions import _frequencies
     from alm.model.positions._rotary import Rotary
 

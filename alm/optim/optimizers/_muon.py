@@ -16,28 +16,28 @@ from alm.optim.optimizers._orthogonal import Method, orthogonalize, polynomials
 
 Scale = Literal["spectral", "rms"]
 
-# The root mean square that updates of AdamW were found to have: Liu et al. 2025, arXiv:2502.16982, section 2.2.
+# The usual root mean square of AdamW's updates: Liu et al. 2025, arXiv:2502.16982, section 2.2.
 _ADAMW_RMS = 0.2
-# Numbers in one batched product. More run slower on a CPU, where they leave the cache; a GPU needs many to be busy.
+# Numbers in one batched product. More would leave a CPU's cache and run slower; a GPU needs many to be busy.
 _STACK_NUMBERS = {"cpu": 1 << 21}
 _STACK_NUMBERS_ELSEWHERE = 1 << 25
 
 
 def matrix_group(group: Group, *, momentum: float, method: Method, steps: int, scale: Scale) -> Group:
-    """`group`, whose parameters are matrices, to be orthogonalized in `steps` steps of `method`."""
+    """Mark `group`, whose parameters are matrices, for orthogonalization in `steps` steps of `method`."""
     return {**group, "momentum": momentum, "orthogonalization": method, "steps": steps, "scale": scale}
 
 
 def adamw_group(group: Group, *, betas: tuple[float, float], eps: float, fused: bool) -> Group:
-    """`group` for AdamW."""
+    """Mark `group` for AdamW."""
     return {**group, "betas": betas, "eps": eps, "fused": fused}
 
 
 def shape_scale(rows: int, columns: int, scale: Scale) -> float:
-    """What an orthogonal update of a (rows, columns) matrix is multiplied with.
+    """Return the factor of an orthogonal update of a (rows, columns) matrix.
 
-    `spectral` is Jordan's sqrt(max(1, rows / columns)): outputs change alike whatever the shape. `rms` gives the
-    update the root mean square of AdamW's, so that its rate and decay can be AdamW's.
+    `spectral` is Jordan's sqrt(max(1, rows / columns)), with which outputs change equally for any shape. `rms` gives
+    the update the root mean square of AdamW's updates, so that AdamW's rate and decay suit it.
     """
     if scale == "spectral":
         return math.sqrt(max(1.0, rows / columns))
@@ -47,11 +47,10 @@ def shape_scale(rows: int, columns: int, scale: Scale) -> float:
 class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) and AdamW in one object, by group: see `matrix_group` and `adamw_group`.
 
-    A matrix follows the orthogonalized Nesterov momentum of its gradient, after decay that does not pass through it.
-    Nothing is read back from the device: where `found_inf`, a number on it that is set as for PyTorch's fused
-    optimizers, is not 0, weights and state stay as they are, to the bit. Where ranks have parts of the matrices each
-    puts the momenta together, does all of the work, and takes its part: the same update, at the cost of one exchange
-    as long as the matrices.
+    A matrix follows the orthogonalized Nesterov momentum of its gradient, after decoupled weight decay. Nothing is read
+    back from the device. If `found_inf`, a number on the device that is set as for PyTorch's fused optimizers, is not
+    0, weights and state stay the same to the bit. If ranks hold parts of the matrices, each rank gathers the momenta,
+    does all of the work and keeps its part. The update is the same, at the cost of one exchange of the matrices' size.
     """
 
     def __init__(self, groups: Sequence[Group]) -> None:
@@ -62,11 +61,11 @@ class Muon(torch.optim.Optimizer):
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
-        """Whether `found_inf` is looked at: by the name under which PyTorch's own optimizers say so."""
+        """Whether `step` checks `found_inf`. The name is that of PyTorch's own optimizers, which `GradScaler` reads."""
         return not any(isinstance(parameter, DTensor) for group in self.param_groups for parameter in group["params"])
 
     def _stays(self) -> Tensor | None:
-        """Whether this step has to be left out, where that is decided here."""
+        """Whether to skip this step, as a tensor on the device; None if the caller decides."""
         found: Tensor | None = getattr(self, "found_inf", None)
         return None if found is None else found != 0
 
@@ -98,13 +97,13 @@ class Muon(torch.optim.Optimizer):
                 _move(parameter, update, group, stays=self._stays())
 
     def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
-        """The Nesterov momentum of the gradient, of which the state keeps the mean."""
+        """Update the mean of gradients in the state, and return the Nesterov momentum."""
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         assert parameter.grad is not None, "was looked for"
         gradient, stays = parameter.grad, self._stays()
-        if stays is not None:  # a mean that moves to itself stays where it is
+        if stays is not None:  # moving the mean towards itself leaves it unchanged
             gradient = torch.where(stays, state["momentum"], gradient)
         mean: Tensor = state["momentum"].lerp_(gradient, 1.0 - momentum)
         return gradient.lerp(mean, momentum)
@@ -143,7 +142,7 @@ def _is_orthogonal(group: Group) -> bool:
 
 
 def _stacks(matrices: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """The matrices in lists of one shape, lying or standing, none longer than a batched product should be."""
+    """Yield lists of matrices of one shape, up to transposition, each small enough for one batched product."""
     by_shape: dict[tuple[int, ...], list[Tensor]] = {}
     for matrix in matrices:
         by_shape.setdefault(tuple(sorted(matrix.shape)), []).append(matrix)
@@ -158,7 +157,7 @@ def _wide(matrix: Tensor) -> Tensor:
 
 
 def _dtype(device: torch.device) -> torch.dtype:
-    """bf16 on GPUs that multiply it: the steps forgive it. A CPU may have it only in name."""
+    """Return bf16 for GPUs that multiply it, which is exact enough for the steps. CPUs may only emulate it."""
     has_bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.bfloat16 if has_bf16 else torch.float32
 
@@ -166,6 +165,7 @@ def _dtype(device: torch.device) -> torch.dtype:
 def _move(parameter: Tensor, update: Tensor, group: Group, *, stays: Tensor | None) -> None:
     rows, columns = parameter.shape
     lr: float = group["lr"]
+    # A copy, because undoing the two operations below would not restore the bits.
     before = None if stays is None else parameter.clone()
     parameter.mul_(1.0 - lr * group["weight_decay"])
     turned = update.mT if rows > columns else update
@@ -179,7 +179,7 @@ def _whole(tensor: Tensor) -> Tensor:
 
 
 def _part(tensor: Tensor, like: Tensor) -> Tensor:
-    """What this rank has of `tensor`, which all of them have, where `like` is cut up."""
+    """Return this rank's part of `tensor`, which all ranks hold, if `like` is sharded."""
     if not isinstance(like, DTensor):
         return tensor
     return distribute_tensor(tensor.contiguous(), like.device_mesh, like.placements, src_data_rank=None)

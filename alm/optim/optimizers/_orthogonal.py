@@ -1,8 +1,8 @@
-"""The nearest matrix with orthogonal rows or columns, by matrix products alone.
+"""Computes the nearest matrix with orthogonal rows or columns, by matrix products alone.
 
-With G = U S V^T the answer is near U V^T. An odd polynomial p(x) = a x + b x^3 + c x^5 of a matrix, which is
-(a I + b X X^T + c (X X^T)^2) X, changes singular values by p and leaves U and V; a few in a row take all but the
-smallest near 1.
+For G = U S V^T, the result is near U V^T. An odd polynomial p(x) = a x + b x^3 + c x^5 of a matrix, which is
+(a I + b X X^T + c (X X^T)^2) X, applies p to the singular values and keeps U and V. A few in a row bring all but the
+smallest singular values near 1.
 
 N matrices, R rows, C columns, R <= C.
 """
@@ -20,8 +20,8 @@ Polynomial = tuple[float, float, float]
 
 # Keller Jordan 2024, "Muon: An optimizer for hidden layers in neural networks": steep at 0, ends within 0.7 .. 1.2.
 NEWTON_SCHULZ: Polynomial = (3.4445, -4.7750, 2.0315)
-# Amsel et al. 2025, arXiv:2505.16932, algorithm 1: for singular values in [1e-3, 1] the best of each step, the first
-# three cushioned as the paper does, so that none is thrown far back.
+# Amsel et al. 2025, arXiv:2505.16932, algorithm 1: the best polynomial of each step for singular values in [1e-3, 1],
+# the first three cushioned as in the paper, so that no singular value falls far back.
 POLAR_EXPRESS: tuple[Polynomial, ...] = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
@@ -32,19 +32,19 @@ POLAR_EXPRESS: tuple[Polynomial, ...] = (
     (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
 )
 LIMIT: Polynomial = (1.875, -1.25, 0.375)
-# Rounding may carry a singular value past 1, where the steep polynomials turn away: the same section's margin.
+# Rounding can push a singular value past 1, where the steep polynomials diverge. The margin is from the same section.
 SAFETY = 1.01
-# A Gram matrix holds squares of singular values, so that small ones drown in rounding. After this many steps in fp32 an
-# entry is off by less than 1e-3 where they span five decades, far below the polynomials' own 0.12; after eight by 7e-3.
+# A Gram matrix holds squares of singular values, so small ones are lost in rounding. After this many steps in fp32, an
+# entry is off by less than 1e-3 if they span five decades, far below the polynomials' own 0.12; after eight, by 7e-3.
 _GRAM_RUN = 5
-# Products of R^3: T steps on X cost T (4 C/R + 2), on its Gram matrix 4 C/R + 8 T - 6. They meet here for every T.
+# Cost in R^3: T steps on X take T (4 C/R + 2), on its Gram matrix 4 C/R + 8 T - 6. They are equal here for any T.
 _GRAM_FROM = 1.5
-# A norm below this is taken for this: its squares are near the smallest number of fp32.
+# Least norm to divide by. The squares of smaller ones are near the smallest number of fp32.
 _TINY = 1e-15
 
 
 def polynomials(method: Method, steps: int) -> list[Polynomial]:
-    """The coefficients of each of `steps` steps."""
+    """Return the coefficients of each of `steps` steps."""
     if method == "newton_schulz":
         return [NEWTON_SCHULZ] * steps
     safe = [(a / SAFETY, b / SAFETY**3, c / SAFETY**5) for a, b, c in POLAR_EXPRESS]
@@ -52,7 +52,7 @@ def polynomials(method: Method, steps: int) -> list[Polynomial]:
 
 
 def orthogonalize(matrices: Tensor, steps: Sequence[Polynomial], *, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Each of `matrices` (N, R, C) through the polynomials `steps`, computed in `dtype`. Zeros stay zeros."""
+    """Apply the polynomials `steps` to each of `matrices` (N, R, C), computed in `dtype`. Zeros stay zeros."""
     norm = torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True, dtype=torch.float32)
     x: Tensor = (matrices / (SAFETY * norm.clamp_min(_TINY))).to(dtype)
     if dtype != torch.float32 or x.shape[-1] < _GRAM_FROM * x.shape[-2]:
@@ -72,7 +72,7 @@ def _direct(x: Tensor, polynomial: Polynomial) -> Tensor:
 
 
 def _factor(gram: Tensor, steps: Sequence[Polynomial]) -> Tensor:
-    """What (N, R, R) multiplies matrices with this Gram matrix so that they go through `steps`.
+    """Return the factor (N, R, R) that applies `steps` to matrices with this Gram matrix.
 
     A step multiplies X with a symmetric H that commutes with X X^T, so the next Gram matrix is H X X^T H.
     """

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# Each entry of a parameter is updated by itself, so ranks may hold parts of it.
+# Each entry of a parameter is updated independently, so ranks can hold parts of it.
 WORKS_ON_PARTS = True
 
-Beta = Annotated[float, Field(ge=0, le=1 - 1e-6)]  # nearer to 1, fp32 does not know it from 1
+Beta = Annotated[float, Field(ge=0, le=1 - 1e-6)]  # closer to 1, fp32 cannot distinguish it from 1
 
 
 class Config(BaseConfig):
-    """AdamW; weight decay acts on matrices only."""
+    """AdamW. Weight decay acts on matrices only."""
 
     kind: Literal["adamw"] = "adamw"
     lr: float = Field(default=3.0e-4, gt=0, le=100, description="Peak learning rate.")
@@ -42,12 +42,12 @@ class Config(BaseConfig):
 
 
 def moments(config: Config) -> Moments:
-    """The mean of gradients and that of their squares."""
+    """Return the moments: the mean of gradients and of their squares, for every parameter."""
     return Moments(matrix=2, other=2)
 
 
 def build(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of `model`, fused where the device has a fused kernel."""
+    """Return the optimizer of `model`, fused if the device has a fused kernel."""
     import torch
 
     device = next(model.parameters()).device.type

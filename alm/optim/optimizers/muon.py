@@ -1,4 +1,4 @@
-"""Kind `muon`: orthogonalized momentum for the matrices of the blocks (Jordan et al. 2024), AdamW for all else."""
+"""Kind `muon`: orthogonalized momentum for the matrices of the blocks (Jordan et al. 2024), AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# Matrices that ranks have in parts are put together for their update.
+# Sharded matrices are gathered for their update.
 WORKS_ON_PARTS = True
 
-# By measurement at widths of 64, 128 and 320 (docs/benchmarks.md); that a table which is the head too wants a rate that
-# falls with the width is also what Yang et al. 2022, "Tensor Programs V", table 8, say of Adam and output weights.
+# Measured at widths of 64, 128 and 320 (docs/benchmarks.md). Yang et al. 2022, "Tensor Programs V", table 8, also let
+# the rate of output weights under Adam fall with the width, and a tied table is the output.
 _EMBEDDING_LR_BY_WIDTH, _HIGHEST_EMBEDDING_LR = 0.03 * 128, 0.05
 
-Beta = Annotated[float, Field(ge=0, le=1 - 1e-6)]  # nearer to 1, fp32 does not know it from 1
+Beta = Annotated[float, Field(ge=0, le=1 - 1e-6)]  # closer to 1, fp32 cannot distinguish it from 1
 
 
 class Config(BaseConfig):
-    """Muon for matrices; embeddings, head, gains and scalars follow AdamW at rates of their own, without decay."""
+    """Muon for matrices. Embeddings, head, gains and scalars use AdamW with their own rates, without decay."""
 
     kind: Literal["muon"] = "muon"
     lr: float = Field(default=0.02, gt=0, le=100, description="Peak learning rate of the matrices.")
@@ -63,7 +63,7 @@ class Config(BaseConfig):
 
 
 def moments(config: Config) -> Moments:
-    """Of a matrix the mean of gradients alone."""
+    """Return the moments: only the mean of gradients for a matrix, two for other parameters."""
     return Moments(matrix=1, other=2)
 
 
@@ -75,7 +75,7 @@ def _embedding_lr(config: Config, tables: Sequence[nn.Parameter]) -> float:
 
 
 def build(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of `model`, with AdamW fused where the device has a fused kernel."""
+    """Return the optimizer of `model`, with AdamW fused if the device has a fused kernel."""
     from alm.optim.optimizers._muon import Muon, adamw_group, matrix_group
 
     found = roles(model)

@@ -1,6 +1,6 @@
-"""When a run can still be given another length: as long as its updates so far would have been the same.
+"""Decides whether a run can still change its length: yes, while its updates so far would have been the same.
 
-A schedule that looks at the end of the run only in its last part leaves the length open until then.
+A schedule that depends on the end of the run only in its last part leaves the length open until then.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from alm import kinds
 from alm.config.base import Config
 
 Timed = tuple[Config, int]
-"""A schedule, and the number of steps of its run."""
+"""A schedule with the number of steps of its run."""
 
 
 def agree(one: Timed, other: Timed, *, updates: int) -> bool:
-    """Whether the factors of the first `updates` are the same in both."""
+    """Whether both have the same factors for the first `updates` updates."""
     first, second = _factors(one), _factors(other)
-    # From the last one on: that is where two lengths differ, if they do.
+    # From the last one back, because two lengths differ there first, if at all.
     return all(first(number) == second(number) for number in reversed(range(updates)))
 
 
 def common(one: Timed, other: Timed) -> int:
-    """How many updates have the same factors in both, from the first one on, as long as both last."""
+    """Return the number of leading updates with the same factors in both."""
     shorter, first, second = min(one[1], other[1]), _factors(one), _factors(other)
     return next((number for number in range(shorter) if first(number) != second(number)), shorter)
 

@@ -1,4 +1,4 @@
-"""What schedules share: how they begin, when they end, and how far they fall."""
+"""Shared parts of the schedules: the warm-up, the end, and the final rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WARMUP_SHARE = 0.05
 
 
 class Phases(BaseConfig):
-    """A linear warm-up at the start and a share of the peak that is left at the end."""
+    """A linear warm-up at the start, and a final rate as a share of the peak."""
 
     warmup_steps: Annotated[int, Field(ge=0, le=MANY)] | Literal["auto"] = Field(
         default="auto", description="Steps over which the rate rises to its peak; auto is 5% of all steps."
@@ -25,12 +25,12 @@ class Phases(BaseConfig):
 
 
 def end(phases: Phases, *, max_steps: int) -> int:
-    """The first step at the final rate, in a run of `max_steps`."""
+    """Return the first step at the final rate, in a run of `max_steps`."""
     return max_steps if phases.total_steps == "auto" else phases.total_steps
 
 
 def warmup_steps(phases: BaseConfig, *, max_steps: int) -> int:
-    """Steps of the warm-up in a run of `max_steps`, none where a schedule has no phases."""
+    """Return the warm-up steps in a run of `max_steps`; 0 if the schedule has no phases."""
     if not isinstance(phases, Phases):
         return 0
     if phases.warmup_steps != "auto":
@@ -39,7 +39,7 @@ def warmup_steps(phases: BaseConfig, *, max_steps: int) -> int:
 
 
 def check_warmup(phases: Phases, *, max_steps: int) -> None:
-    """`ValueError` where a fixed end comes before the warm-up is over."""
+    """Raise `ValueError` if a fixed end comes before the end of the warm-up."""
     steps = warmup_steps(phases, max_steps=max_steps)
     if phases.total_steps != "auto" and steps > phases.total_steps:
         raise ValueError(
@@ -49,18 +49,18 @@ def check_warmup(phases: Phases, *, max_steps: int) -> None:
 
 
 def warm_up(steps: int, step: int) -> float:
-    """The factor of update number `step` (from 0) of a warm-up over so many `steps` w: 1/w, 2/w .. w/w.
+    """Return the factor of update number `step` (from 0) in a warm-up over w = `steps` steps: 1/w, 2/w .. w/w.
 
-    The first update already moves.
+    It is not 0 at the first update, which would do nothing.
     """
     return (step + 1) / steps
 
 
 def progress(step: int, *, start: int, stop: int) -> float:
-    """How much of a decay from `start` to `stop` lies before `step`, in [0, 1]."""
+    """Return the share of a decay from `start` to `stop` that lies before `step`, in [0, 1]."""
     return min(1.0, max(0, step - start) / max(1, stop - start))
 
 
 def fall(phases: Phases, left: float) -> float:
-    """The factor where `left`, from 1 to 0, of the way between peak and final rate is left."""
+    """Return the factor for the share `left`, from 1 to 0, of the way between the peak and the final rate."""
     return phases.final_fraction + (1.0 - phases.final_fraction) * left

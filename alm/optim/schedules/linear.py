@@ -14,12 +14,12 @@ class Config(Phases):
 
 
 def check(config: Config, *, max_steps: int) -> None:
-    """`ValueError` where the phases do not fit in a run of `max_steps`."""
+    """Raise `ValueError` if the phases do not fit in a run of `max_steps`."""
     check_warmup(config, max_steps=max_steps)
 
 
 def factor(config: Config, step: int, *, max_steps: int) -> float:
-    """Multiplier of the peak rate for update number `step` (counted from 0), in (0, 1] before the end."""
+    """Return the factor of the peak rate for update number `step` (from 0), in (0, 1] before the end."""
     warmup = warmup_steps(config, max_steps=max_steps)
     if step < warmup:
         return warm_up(warmup, step)

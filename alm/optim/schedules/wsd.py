@@ -23,7 +23,7 @@ class Config(Phases):
 
 
 def check(config: Config, *, max_steps: int) -> None:
-    """`ValueError` where warm-up and decay do not fit in a run of `max_steps`."""
+    """Raise `ValueError` if warm-up and decay do not fit in a run of `max_steps`."""
     steps = end(config, max_steps=max_steps)
     decay_steps = steps - _decay_start(config, steps)
     warmup = warmup_steps(config, max_steps=max_steps)
@@ -35,7 +35,7 @@ def check(config: Config, *, max_steps: int) -> None:
 
 
 def factor(config: Config, step: int, *, max_steps: int) -> float:
-    """Multiplier of the peak rate for update number `step` (counted from 0), in (0, 1] before the end."""
+    """Return the factor of the peak rate for update number `step` (from 0), in (0, 1] before the end."""
     warmup = warmup_steps(config, max_steps=max_steps)
     if step < warmup:
         return warm_up(warmup, step)
