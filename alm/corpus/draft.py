@@ -55,6 +55,7 @@ class Draft:
     @cached_property
     def is_symbol(self) -> NDArray[np.bool_]:
         """A mask of the words that consist of punctuation only."""
+        # Each distinct word is classified once: most words of a text are repetitions.
         kinds = {word: not (word[-1].isalnum() or _WORD_CHARACTER.match(word)) for word in self.vocabulary}
         return np.fromiter(map(kinds.__getitem__, self.words), dtype=np.bool_, count=len(self.words))
 

@@ -42,6 +42,8 @@ def find(
     parent = first.copy()
     near = np.zeros(count, dtype=bool)
     if band is not None and compared is not None and len(compared):
+        # Only earlier documents count. A union-find would find the same oldest members, but it would have to take
+        # back documents when inputs are added (ADR 0009).
         for number in range(BANDS):
             earlier = compared[_first_equal_keys(band(number))]
             near[compared] |= earlier < compared
@@ -83,7 +85,7 @@ def _first_of_groups(order: NDArray[np.int64], starts: NDArray[np.bool_]) -> NDA
 
 
 def _roots(parent: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Follow each chain of parents to its end."""
+    """Follow each chain of parents to its end. Each round halves the chains, so few rounds are needed."""
     while True:
         further = parent[parent]
         if np.array_equal(further, parent):

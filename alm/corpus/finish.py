@@ -130,7 +130,7 @@ class _Finish:
                 writer.add(self._line(number))
             lines = writer.close()
         path = self._job.files.path(".final.txt")
-        _link(self._job.files.text, path)
+        _link(self._job.files.text, path)  # a link saves writing the text a second time (ADR 0009)
         return Written(path, self._first.text_bytes, self._first.text_sha256), lines
 
     def _rewritten(self) -> tuple[Written, Written | None]:

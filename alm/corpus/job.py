@@ -90,6 +90,7 @@ class Job:
     def works(self, plan: Plan) -> list[UnitWork]:
         """Return the first pass of every unit."""
         filter_files = {artifacts.as_text(path) for path in self.filter_inputs()}
+        # Budgets and deduplication are decided after the first pass, so changing them keeps its results.
         source = self.source.model_dump(mode="json", exclude={"enabled", "limit", "max_bytes", "deduplicate"})
         decisive = {
             "source": source,

@@ -67,6 +67,7 @@ def settle_lines(units: Sequence[UnitFiles], *, least: int, merges: bool) -> lis
     counts = [unit.digests.stat().st_size // DIGEST_BYTES for unit in units]
     first_documents = np.cumsum([0, *counts])
     same = duplicates.first_equal([unit.digests for unit in units]) if merges else None
+    # The keys are hashes, so equal ranges of keys contain about equally many pairs.
     ranges = max(1, math.ceil(sum(sizes) / _PAIRS_AT_ONCE))
     for unit in units:
         write_bytes(_part_of(unit), b"")

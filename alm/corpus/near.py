@@ -53,6 +53,7 @@ def _constants(seed: int, count: int) -> Hashes:
 
 
 _PLACES = _constants(_SEED, SHINGLE_WORDS)
+# Odd, so that each multiplication permutes the 32-bit numbers: different shingle halves never collide in a row.
 _MULTIPLIERS = (_constants(~_SEED & 0xFFFFFFFFFFFFFFFF, BANDS * ROWS) >> np.uint64(31)).astype(np.uint32) | np.uint32(1)
 _TABLE = bytes(
     b if b >= 128 or b in _ASCII_WORDS else b + 32 if b + 32 in _ASCII_LETTERS else _SPACE for b in range(256)
@@ -185,7 +186,7 @@ def _minima(words: Hashes, starts: Indices, counts: Indices) -> NDArray[np.uint3
     minima = np.empty((BANDS * ROWS, len(starts)), dtype=np.uint32)
     for row, multiplier in enumerate(_MULTIPLIERS):
         np.multiply(halves[row % 2], multiplier, out=product)
-        minima[row] = np.minimum.reduceat(product, cuts)[::2]
+        minima[row] = np.minimum.reduceat(product, cuts)[::2]  # every second segment is the gap between two texts
     return minima
 
 

@@ -57,7 +57,7 @@ def _is_clean(text: str, data: bytes) -> bool:
     """Whether no step would change the text."""
     if len(data.translate(None, _SUSPECT_ASCII)) != len(data):
         return False
-    if len(text) == len(data):
+    if len(text) == len(data):  # ASCII, which is always in NFC
         return True
     surrogate = b"\xed" in data and _SURROGATE_LEAD.search(data)
     if surrogate or _BOM in data or (b"\xc2" in data and _C1.search(data)):

@@ -385,6 +385,7 @@ def _last_pass(
         if marker is not None and is_in_place(job, marker.shard, item.stem, published):
             found[index] = marker
     missing = [index for index in range(len(finishings)) if index not in found]
+    # Publishing removes the texts of the passes, so a unit whose shard changes needs its text again.
     texts.make([used[index] for index in missing if not texts.have(used[index].last)])
     for done, marker in engine.map(finish, [finishings[index] for index in missing], on_event=on_event):
         found[missing[done]] = marker

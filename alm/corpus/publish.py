@@ -94,7 +94,7 @@ def publish(
         files.publish(
             stage,
             job.out,
-            last=job.metadata_path.name,
+            last=job.metadata_path.name,  # the metadata must never list a file that is not there yet
             replaces=gone,
             moves=moves,
         )

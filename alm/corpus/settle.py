@@ -24,7 +24,7 @@ from alm.files import raw_array, read_bytes, write_bytes
 
 KEPT, EXACT, NEAR, OVER_BUDGET = range(4)
 REASONS = {EXACT: "exact_duplicate", NEAR: "near_duplicate", OVER_BUDGET: "over_budget"}
-_FAR_FROM_SHARE = 10
+_FAR_FROM_SHARE = 10  # a document this many times larger or smaller than the wanted share is not held out (ADR 0003)
 _NO_CUT = (-1, 0)
 _CUT_BYTES = 16
 

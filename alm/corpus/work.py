@@ -27,7 +27,7 @@ from alm.events import Event, Listener
 from alm.files import atomic
 
 _TELL_SECONDS = 1.0
-_LOOK_EVERY = 64
+_LOOK_EVERY = 64  # items between two looks at the clock
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class UnitWork:
 def work(job: UnitWork, tell: Listener) -> Marker:
     """Run the first pass over a unit, from its input to its marker."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    job.files.marker.unlink(missing_ok=True)
+    job.files.marker.unlink(missing_ok=True)  # first: an old marker must not describe files of this pass
     with ExitStack() as stack:
         made = _Pass(job, stack.enter_context(atomic(job.files.text)), tell)
         items = kinds.module_of(job.source).read(

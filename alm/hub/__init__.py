@@ -52,7 +52,7 @@ class Patience:
     def pause(self, attempt: int, *, reason: str, asked: float | None = None) -> None:
         """Wait after failure number `attempt`: as long as the hub `asked`, else longer each time, with jitter."""
         seconds = asked
-        if seconds is None:
+        if seconds is None:  # the jitter keeps many processes from retrying at the same moment
             seconds = min(self.longest_wait, self.first_wait * 2 ** (attempt - 1)) * (1 + self.jitter()) / 2
         self.tell(f"{reason}; trying again in {seconds:.0f} s")
         self.wait(seconds)

@@ -32,6 +32,8 @@ _BULLET = "- "
 _TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)")
 _TAG_END = re.compile(r"""(?:[^>"']++|"[^"]*+"|'[^']*+')*+>""")
 _RAW_END = {name: re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE) for name in ("script", "style")}
+# An unclosed quote makes `_TAG_END` scan to the end of the page. After this many failures quotes are ignored, so that
+# time stays linear.
 _STRIKES = 8
 
 
