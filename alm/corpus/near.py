@@ -115,7 +115,7 @@ def _minima_of_batch(texts: Sequence[str]) -> NDArray[np.uint32]:
     words, counts = _words(texts)
     starts = np.cumsum(np.maximum(counts, 1) + SHINGLE_WORDS - 1)
     starts = np.concatenate([[0], starts])
-    padded = np.zeros(starts[-1] + 1, dtype=np.uint64)  # a gap behind each text, so that a short one is a shingle
+    padded = np.zeros(starts[-1] + 1, dtype=np.uint64)  # a gap after each text pads a short one to a shingle
     padded[np.arange(len(words)) + np.repeat(starts[:-1] - (np.cumsum(counts) - counts), counts)] = words
     for i in np.flatnonzero(counts == 0):
         padded[starts[i]] = _hash_of_text(texts[int(i)])
