@@ -70,7 +70,7 @@ class Count:
         return self.embedding + self.attention + self.feedforward + self.norms + self.head + self.extras
 
     def moments(self, *, matrix: int, other: int) -> int:
-        """Return the numbers that an optimizer keeps: `matrix` per entry of a block's matrix, `other` per entry else."""
+        """Return the numbers that an optimizer keeps: `matrix` per entry of a block's matrix, else `other`."""
         matrices = self.attention + self.feedforward
         return matrix * matrices + other * (self.total - matrices)
 

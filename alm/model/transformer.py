@@ -170,7 +170,7 @@ class Transformer(nn.Module):
         return self.model.embed_tokens if self.lm_head is None else self.lm_head
 
     def auxiliary_loss(self) -> Tensor | None:
-        """Return what the feed-forward layers of the last forward pass in training add to the mean loss, if anything."""
+        """Return the sum that feed-forward layers add to the mean loss after a forward pass in training, if any."""
         found = [getattr(layer.mlp, "auxiliary_loss", None) for layer in self.model.layers]
         there = [loss for loss in found if isinstance(loss, Tensor)]
         return torch.stack(there).sum() if there else None
