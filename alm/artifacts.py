@@ -171,9 +171,9 @@ class Tally(Config):
     def faults(self, field: str) -> Faults:
         """Yield the sums of `field` that are wrong."""
         if self.input != self.kept + sum(self.dropped.values()):
-            yield f"{field}.input", f"{self.input:,} is not what was kept and dropped"
+            yield f"{field}.input", f"{self.input:,} is not the sum of kept and dropped"
         if self.output != self.kept + sum(self.changed.values()):
-            yield f"{field}.output", f"{self.output:,} is not what was kept and changed"
+            yield f"{field}.output", f"{self.output:,} is not the sum of kept and changed"
 
 
 class Held(Config):
@@ -219,9 +219,9 @@ class SourceMetadata(Metadata):
             if not shard.file.startswith(f"{self.source}-"):
                 yield f"shards.{number}.file", f"`{shard.file}` is not a shard of `{self.source}`"
             if (shard.lines_file is None) != (shard.lines_sha256 is None):
-                yield f"shards.{number}.lines_file", "the file and its hash go together"
+                yield f"shards.{number}.lines_file", "the file and its hash must be given together"
             if shard.lines_file is None and shard.file.endswith(".txt"):
-                yield f"shards.{number}.lines_file", "text has document lines"
+                yield f"shards.{number}.lines_file", "a shard of text needs document lines"
         least = self.bytes.output + _RECORD_END_BYTES * self.documents.output
         if all(shard.file.endswith(".txt") for shard in self.shards) and sum(s.bytes for s in self.shards) < least:
             yield "bytes.output", f"{self.bytes.output:,} is more than the shards hold"
@@ -244,7 +244,7 @@ class TokenizerMetadata(Metadata):
 
     def faults(self) -> Faults:
         if len(self.bytes_per_id) != self.vocab_size:
-            yield "bytes_per_id", f"there are {len(self.bytes_per_id):,}, and {self.vocab_size:,} ids"
+            yield "bytes_per_id", f"there are {len(self.bytes_per_id):,}, but {self.vocab_size:,} ids"
 
 
 class PackedShard(Config):
@@ -318,7 +318,7 @@ class PackMetadata(Metadata):
     def faults(self) -> Faults:
         largest = 1 << {"uint16": 16, "uint32": 32}[self.dtype]
         if not self.end_of_text_id < self.vocab_size <= largest:
-            yield "vocab_size", f"{self.vocab_size:,} does not go with `end_of_text_id` and `dtype`"
+            yield "vocab_size", f"{self.vocab_size:,} does not fit `end_of_text_id` and `dtype`"
         if not self.sequences("train"):
             yield "shards", "there are none for training"
         for split in ("train", "validation"):
@@ -329,16 +329,16 @@ class PackMetadata(Metadata):
         """Check that each shard counts the rows that start in it, and that a split ends with its last row."""
         rows, stride = self.sequences(split), self.stride(split)
         if self.tokens(split) != (rows * stride + (stride == self.seq_len) if rows else 0):
-            yield "shards", f"the {split} shards have {self.tokens(split):,} tokens, which are not {rows:,} rows"
+            yield "shards", f"the {split} shards have {self.tokens(split):,} tokens, which do not make {rows:,} rows"
         start = 0
         for number, shard in enumerate(self.shards):
             if shard.split == split:
                 end = start + shard.tokens
                 wanted = min(-(-end // stride), rows) - min(-(-start // stride), rows)
                 if not shard.tokens or shard.sequences != wanted:
-                    yield f"shards.{number}.sequences", f"{shard.sequences:,}, and {wanted:,} rows start in it"
+                    yield f"shards.{number}.sequences", f"is {shard.sequences:,}, but {wanted:,} rows start in it"
                 if shard.padding > min(self.seq_len, shard.tokens - 1) * (stride > self.seq_len):
-                    yield f"shards.{number}.padding", f"{shard.padding:,} is more than a row can lack"
+                    yield f"shards.{number}.padding", f"{shard.padding:,} is more than the padding of a row"
                 start = end
 
     def _faults_of_sums(self) -> Faults:
@@ -354,7 +354,7 @@ class PackMetadata(Metadata):
             if count.stored_tokens != stored[name, split]:
                 yield f"sources.{name}.{split}.stored_tokens", f"{count.stored_tokens:,} is not the sum over the shards"
             if count.tokens != count.stored_tokens + count.tail_tokens or count.documents > count.tokens:
-                yield f"sources.{name}.{split}.tokens", f"{count.tokens:,} is not what is stored and the tail"
+                yield f"sources.{name}.{split}.tokens", f"{count.tokens:,} is not the sum of stored tokens and tail"
         for field, sum_ in (
             ("input_tokens", sum(count.tokens for count in counts.values())),
             ("tail_tokens", sum(count.tail_tokens for count in counts.values())),
@@ -517,7 +517,7 @@ def read(path: Path, schema: type[AnyMetadata], *, hint: str, is_packaged: bool 
     if isinstance(found, Metadata):
         _check(path, found, hint)
     if checksum not in (None, _checksum(values)):
-        raise ArtifactError(f"`{path}` has changed since it was written: `{CHECKSUM}` is of other values", hint=hint)
+        raise ArtifactError(f"`{path}` has changed since it was written: `{CHECKSUM}` does not match", hint=hint)
     return found
 
 

@@ -71,7 +71,7 @@ def _existing(folder: Path) -> Path:
     """Return `folder`, or the nearest parent that exists: it is on the same disk."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
-        raise InputError(f"`{there}` is a file, a folder is needed", hint="alm doctor --out .")
+        raise InputError(f"`{there}` is a file, but a folder is needed", hint="alm doctor --out .")
     return there
 
 

@@ -90,7 +90,7 @@ class _Reading:
         kind = given.get("rope_type", given.get("type", "default"))
         known = {"default": self._none, "linear": self._linear, "yarn": self._yarn}
         if not isinstance(kind, str) or kind not in known:
-            self.faults.append(f"positions are scaled as `{_plain(kind)}`, and alm knows linear and yarn")
+            self.faults.append(f"positions are scaled as `{_plain(kind)}`, but alm supports only linear and yarn")
             return {}
         return known[kind](given)
 
@@ -161,15 +161,17 @@ class _Reading:
         factor = given.get("factor") or length / first
         scale = given.get("attention_factor")
         if scale is not None and not math.isclose(scale, 0.1 * math.log(max(factor, 1)) + 1, rel_tol=1e-6):
-            self.faults.append(f"yarn has `attention_factor: {scale}`, and alm computes it from the factor")
+            self.faults.append(f"yarn has `attention_factor: {scale}`, but alm computes it from the factor")
         if not given.get("truncate", True):
-            self.faults.append("yarn has `truncate: false`, and alm always rounds the bounds of its ramp")
+            self.faults.append("yarn has `truncate: false`, but alm always rounds the bounds of its ramp")
         known = {key: given[key] for key in own if given.get(key) is not None}
         return {"method": "yarn", "original_max_position_embeddings": first, "factor": factor, **known}
 
     def _only(self, given: Json, known: set[str]) -> None:
         others = sorted(key for key in given.keys() - known - _ROPE_KEYS if given[key] is not None)
-        self.faults += [f"positions have `{key[:60]}: {_plain(given[key])}`, which alm does not know" for key in others]
+        self.faults += [
+            f"positions have `{key[:60]}: {_plain(given[key])}`, which alm does not support" for key in others
+        ]
 
     def check_plain(self) -> None:
         """Record settings that our model does not have."""
@@ -195,7 +197,7 @@ def read(values: Json) -> tuple[ModelConfig | None, list[str]]:
     """Return our configuration of the model that `values` describe, or None with the reasons, a sentence each."""
     architecture = values.get("model_type")
     if architecture not in ARCHITECTURES:
-        return None, [f"`model_type: {_plain(architecture)}`, and alm reads {' and '.join(ARCHITECTURES)}"]
+        return None, [f"`model_type: {_plain(architecture)}`, but alm reads only {' and '.join(ARCHITECTURES)}"]
     given = {key: value for key, value in values.items() if value is not None}
     reading = _Reading({**_SHARED_DEFAULTS, **_DEFAULTS[architecture], **given})
     missing = [theirs for theirs in _NAMES.values() if theirs not in reading.values]

@@ -187,7 +187,7 @@ def _warn_of_ends(folder: Folder, on_event: Listener) -> None:
         told = ", ".join(map(str, folder.ends[:_MANY_FAULTS]))
         on_event(
             Warned(
-                f"`{folder.path}` ends texts with id {told}, and alm with {end} (`{END_OF_TEXT}`)",
+                f"`{folder.path}` ends texts with id {told}, but alm with {end} (`{END_OF_TEXT}`)",
                 "give `alm sample` a `--max-tokens`: its texts may not end until it is trained further",
             )
         )
@@ -207,7 +207,7 @@ def _weights(folder: Folder) -> dict[str, Tensor]:
     if folder.model.tie_embeddings:
         head = found.pop(TIED_HEAD, None)
         if head is not None and not head.equal(found["model.embed_tokens.weight"]):
-            raise _refused(folder.path, [f"its embeddings are tied, and `{TIED_HEAD}` is another table"])
+            raise _refused(folder.path, [f"its embeddings are tied, but `{TIED_HEAD}` is another table"])
     return {name: found[name] for name in shapes_of(folder.model)}
 
 

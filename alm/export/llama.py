@@ -54,7 +54,7 @@ def vocabulary_refusals(model: ModelConfig, tokenizer: Tokenizer) -> list[str]:
     """List why this tokenizer does not fit the model."""
     if tokenizer.vocab_size <= model.known_vocab_size:
         return []
-    return [f"the tokenizer has {tokenizer.vocab_size:,} ids, and the model knows {model.known_vocab_size:,}"]
+    return [f"the tokenizer has {tokenizer.vocab_size:,} ids, but the model knows only {model.known_vocab_size:,}"]
 
 
 def config_json(model: ModelConfig, tokenizer: Tokenizer, *, dtype: str) -> Json:

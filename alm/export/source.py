@@ -82,7 +82,8 @@ def load_source(checkpoint: Path, *, on_event: Listener = ignore) -> Source:
     model = ModelConfig.model_validate(loaded.config["model"])
     if tokenizer.vocab_size > model.known_vocab_size:
         raise ArtifactError(
-            f"`{path}` has {tokenizer.vocab_size:,} ids, and the model of `{checkpoint}` {model.known_vocab_size:,}",
+            f"`{path}` has {tokenizer.vocab_size:,} ids, but the model of `{checkpoint}` only "
+            f"{model.known_vocab_size:,}",
             hint=f"run `{shell('alm', 'info', checkpoint)}` to see what it was made from",
         )
     folder = checkpoint.parent

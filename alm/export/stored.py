@@ -47,7 +47,7 @@ class StoredWeights:
         unknown = sorted(dtypes - _DTYPES.keys())
         if unknown:
             raise InputError(
-                f"`{folder}` stores numbers as {unknown[0]}, and alm reads {', '.join(_DTYPES)}",
+                f"`{folder}` stores numbers as {unknown[0]}, but alm reads only {', '.join(_DTYPES)}",
                 hint="convert the weights to bfloat16 with the tool that wrote them",
             )
         return cls(tuple(paths), shapes, ", ".join(sorted(_DTYPES[dtype] for dtype in dtypes)))
@@ -67,7 +67,7 @@ def _files(folder: Path) -> list[Path]:
     if not index.is_file():
         raise InputError(
             f"`{folder}` has no `{WEIGHTS_NAME}` and no `{INDEX_NAME}`",
-            hint="other forms may run code when they are read: save it with `save_pretrained` of transformers",
+            hint="other formats may run code when they are read: save it with `save_pretrained` of transformers",
         )
     names = _indexed(index)
     missing = [name for name in names if not (folder / name).is_file()]

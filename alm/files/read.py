@@ -23,10 +23,10 @@ def readable(path: Path) -> Iterator[None]:
         hint = f"run `{shell('ls', path.parent)}` to see what is there"
         raise InputError(f"`{path}` does not exist", hint=hint) from error
     except IsADirectoryError as error:
-        raise InputError(f"`{path}` is a folder, a file is needed", hint=f"run `{shell('ls', path)}`") from error
+        raise InputError(f"`{path}` is a folder, but a file is needed", hint=f"run `{shell('ls', path)}`") from error
     except PermissionError as error:
         hint = f"run `{shell('ls', '-l', path)}` to see who may"
-        raise InputError(f"`{path}` may not be read", hint=hint) from error
+        raise InputError(f"`{path}` cannot be read: permission denied", hint=hint) from error
     except OSError as error:
         hint = f"run `{shell('ls', '-l', path)}` to see what it is"
         if error.errno in (errno.EMFILE, errno.ENFILE):

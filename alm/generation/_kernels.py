@@ -36,8 +36,8 @@ def _in_threads(function: Kernel) -> Kernel:
 def _multiply_four(weight, x, out, first, quarter):
     """Compute four columns of `out`, a quarter of all columns apart.
 
-    Their weights are far apart, because a core that reads several streams gets more of the memory's bandwidth
-    (docs/benchmarks.md).
+    Their weights are far apart, because a core that reads several streams gets more of the memory's bandwidth: for
+    32,000 x 384, one row at a time takes 2.3 ms, four far apart 2.0, four neighbours 2.9 (docs/benchmarks.md).
     """
     last = weight.shape[0] - 1
     second, third, fourth = min(first + quarter, last), min(first + 2 * quarter, last), min(first + 3 * quarter, last)

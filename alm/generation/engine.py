@@ -181,13 +181,13 @@ def check_prompt(
     if len(prompt_ids) >= context and overflow != "slide":
         other = ", or add `--overflow slide`" if overflow else ""  # callers without a policy have no such flag
         raise InputError(
-            f"the prompt has {len(prompt_ids)} tokens, and the model's context holds {context}, answer included",
+            f"the prompt has {len(prompt_ids)} tokens, but the model's context holds {context}, answer included",
             hint=f"shorten the prompt to at most {context - 1} tokens{other}",
         )
     unknown = next((token_id for token_id in prompt_ids if not 0 <= token_id < config.known_vocab_size), None)
     if unknown is not None:
         raise InputError(
-            f"the prompt has the token id {unknown}, and the model's ids are 0 to {config.known_vocab_size - 1}",
+            f"the prompt has the token id {unknown}, but the model's ids are 0 to {config.known_vocab_size - 1}",
             hint="use the tokenizer.json beside the checkpoint",
         )
 

@@ -71,7 +71,7 @@ def load_model(
     config = ModelConfig.model_validate(loaded.config["model"])
     if words.vocab_size > config.known_vocab_size:
         raise ArtifactError(
-            f"`{path}` has {words.vocab_size:,} ids, and the model of `{checkpoint}` {config.known_vocab_size:,}",
+            f"`{path}` has {words.vocab_size:,} ids, but the model of `{checkpoint}` only {config.known_vocab_size:,}",
             hint=f"run `{shell('alm', 'info', checkpoint)}` to see what it was made from",
         )
     model = Transformer(config)

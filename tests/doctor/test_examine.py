@@ -133,7 +133,7 @@ def test_checkpoints_go_to_the_disk_that_is_named(tmp_path: Path, monkeypatch: p
 
 def test_what_cannot_be_meant_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "a-file").write_text("")
-    with pytest.raises(InputError, match="is a file, a folder is needed"):
+    with pytest.raises(InputError, match="is a file, but a folder is needed"):
         examine.examine(FP32, out=tmp_path / "a-file")
     with pytest.raises(AlmError, match="holds no packed data"):
         examine.examine(FP32, out=tmp_path, data=tmp_path / "nothing")

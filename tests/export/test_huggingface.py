@@ -138,7 +138,7 @@ def test_every_reason_is_told_at_once() -> None:
 
 
 def test_a_tokenizer_with_more_ids_than_the_model(checkpoint_of: Make, tmp_path: Path, tokenizer: Tokenizer) -> None:
-    with pytest.raises(ArtifactError, match=f"has {tokenizer.vocab_size} ids, and the model of `.*` 270"):
+    with pytest.raises(ArtifactError, match=f"has {tokenizer.vocab_size} ids, but the model of `.*` only 270"):
         exported(checkpoint_of(vocab_size=270), tmp_path / "out")
 
 

@@ -286,7 +286,7 @@ def test_another_model_here_is_a_failure(
 # ---- what is refused -------------------------------------------------------------------------------------------
 
 ALIEN: list[tuple[dict[str, Any], str]] = [
-    ({"model_type": "mistral"}, "`model_type: mistral`, and alm reads llama and qwen3"),
+    ({"model_type": "mistral"}, "`model_type: mistral`, but alm reads only llama and qwen3"),
     ({"hidden_act": "gelu"}, "`hidden_act: gelu`"),
     ({"attention_bias": True}, "`attention_bias: True`"),
     ({"mlp_bias": True}, "`mlp_bias: True`"),
@@ -304,7 +304,7 @@ ALIEN: list[tuple[dict[str, Any], str]] = [
     ({"num_hidden_layers": 3}, "it has no `model.layers.2.mlp.down_proj.weight`"),
     ({"num_hidden_layers": 1}, "`model.layers.1.mlp.down_proj.weight` is not a weight of the model"),
     ({"num_attention_heads": 3, "head_dim": None}, "n_heads 3 does not divide d_model 32"),
-    ({"vocab_size": 40}, "the tokenizer has 277 ids, and the model knows 40"),
+    ({"vocab_size": 40}, "the tokenizer has 277 ids, but the model knows only 40"),
     ({"num_hidden_layers": "two"}, '`num_hidden_layers` is "two", not a whole number from 1 to 1000'),
     ({"num_hidden_layers": True}, "`num_hidden_layers` is true, not a whole number"),
     ({"num_hidden_layers": 10**9}, "`num_hidden_layers` is 1000000000, not a whole number from 1 to 1000"),
@@ -322,7 +322,7 @@ ALIEN: list[tuple[dict[str, Any], str]] = [
     ({"rope_parameters": {**YARN, "truncate": "no"}}, '`rope_parameters.truncate` is "no", not a flag'),
     ({"rope_parameters": {"rope_type": "yarn"}}, "positions are scaled as `yarn`, without a `factor`"),
     ({"rope_parameters": {"rope_type": "linear"}}, "positions are scaled as `linear`, without a `factor`"),
-    ({"rope_parameters": {"factor": 4.0}}, "positions have `factor: 4.0`, which alm does not know"),
+    ({"rope_parameters": {"factor": 4.0}}, "positions have `factor: 4.0`, which alm does not support"),
     ({"rope_parameters": {"full_attention": YARN}}, "is given for each type of layer (`full_attention`)"),
     ({"rope_scaling": "linear"}, '`rope_scaling` is "linear", not an object'),
     ({"rope_scaling": ["linear", 4]}, '`rope_scaling` is ["linear", 4], not an object'),
@@ -406,7 +406,7 @@ def test_a_tied_head_may_be_there_twice_but_not_otherwise(
     import_model(folder, out=tmp_path / "run", compare=False)
     assert "lm_head.weight" not in load_checkpoint(tmp_path / "run/ckpt-last.pt").model
     spoil(folder, lambda t: t["lm_head.weight"].mul_(2))
-    with pytest.raises(InputError, match="its embeddings are tied, and `lm_head.weight` is another table"):
+    with pytest.raises(InputError, match="its embeddings are tied, but `lm_head.weight` is another table"):
         import_model(folder, out=tmp_path / "other", compare=False)
 
 
@@ -424,7 +424,7 @@ def test_numbers_that_are_none_and_types_that_are_not_known(
     with pytest.raises(InputError, match="`model.norm.weight` has values that are not finite"):
         import_model(folder, out=tmp_path / "run", compare=False)
     spoil(folder, lambda t: t.update({"model.norm.weight": torch.ones(32, dtype=torch.int8)}))
-    with pytest.raises(InputError, match="stores numbers as I8, and alm reads F32, F16, BF16"):
+    with pytest.raises(InputError, match="stores numbers as I8, but alm reads only F32, F16, BF16"):
         import_model(folder, out=tmp_path / "run", compare=False)
 
 
@@ -476,7 +476,7 @@ def test_another_end_of_text_is_told(
     (folder / "generation_config.json").write_text(json.dumps(generation))
     import_model(folder, out=tmp_path / "run", compare=False, on_event=events.append)
     messages = [event.message for event in events if isinstance(event, Warned)]
-    assert messages == ([f"`{folder}` ends texts with id {told}, and alm with 0 (`<|endoftext|>`)"] if told else [])
+    assert messages == ([f"`{folder}` ends texts with id {told}, but alm with 0 (`<|endoftext|>`)"] if told else [])
 
 
 def test_what_is_not_taken_is_written_down(folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path) -> None:

@@ -72,14 +72,14 @@ def test_a_prompt_that_fills_the_context_is_refused_at_once(model: Transformer, 
     with pytest.raises(InputError) as caught:
         generate(model, [1] * length, sampling=GREEDY, end_of_text_id=NEVER)
     assert caught.value.message == (
-        f"the prompt has {length} tokens, and the model's context holds 40, answer included"
+        f"the prompt has {length} tokens, but the model's context holds 40, answer included"
     )
     assert caught.value.hint == "shorten the prompt to at most 39 tokens, or add `--overflow slide`"
 
 
 @pytest.mark.parametrize("unknown", [61, -1])
 def test_ids_of_another_tokenizer_are_refused(model: Transformer, unknown: int) -> None:
-    with pytest.raises(InputError, match=f"token id {unknown}, and the model's ids are 0 to 60") as caught:
+    with pytest.raises(InputError, match=f"token id {unknown}, but the model's ids are 0 to 60") as caught:
         generate(model, [3, unknown], sampling=GREEDY, end_of_text_id=0)
     assert caught.value.hint == "use the tokenizer.json beside the checkpoint"
 

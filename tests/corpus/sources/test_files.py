@@ -340,7 +340,7 @@ def test_a_file_that_vanishes_or_may_not_be_read(tmp_path: Path, monkeypatch: py
         return real(self, *args, **keys)
 
     monkeypatch.setattr(Path, "open", refusing)  # root may read everything
-    with pytest.raises(InputError, match="c.jsonl` may not be read"):
+    with pytest.raises(InputError, match="c.jsonl` cannot be read: permission denied"):
         list(files.read(config, survey(config).parts))
     assert names(inputs(config), tmp_path) == ["b.txt", "c.jsonl"]
     assert names(inputs(skipping), tmp_path) == ["b.txt"]
