@@ -111,8 +111,9 @@ def _remove_parts(folder: Path) -> None:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not empty, or it does not exist
-        folder.rmdir()
+    for _ in range(2):  # one error need not last
+        with contextlib.suppress(OSError):  # not empty, or it does not exist
+            folder.rmdir()
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,7 @@ def _make(
     metadata = _metadata(job, parts, shards, mode, values, redo)
     _warn_without_validation(metadata, on_event)
     artifacts.write(stage / METADATA_NAME, metadata)
+    # The metadata is moved last, because it promises that all other files are complete.
     publish(stage, job.out, last=METADATA_NAME, replaces=ours)
     return metadata
 
