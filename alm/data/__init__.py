@@ -1,1 +1,1 @@
-"""From shards to batches: any batch of any step, as a pure function."""
+"""Batches from shards: any batch of any step, as a pure function."""

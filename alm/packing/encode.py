@@ -147,6 +147,7 @@ def encode(job: EncodeWork, tell: Listener) -> Marker:
     for split, out in outs.items():
         ends = np.concatenate([np.zeros(0, dtype=np.int64), *out.ends])
         write_bytes(job.encoded.ends_path(split), ends.astype("<i8").tobytes())
+    # The marker is written last, because it promises that the ids and ends are complete.
     marker = Marker(key=job.key(), counts={split: out.count for split, out in outs.items()})
     artifacts.write(job.encoded.marker_path, marker)
     return marker

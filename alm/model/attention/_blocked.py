@@ -66,7 +66,7 @@ class _Blocked(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """With P = softmax(scores): dV = P^T dO, dS = P (dP - sum(P dP)) with dP = dO V^T, dQ = dS K, dK = dS^T Q."""
+        """Compute dV = P^T dO, dS = P (dP - sum(P dP)) with dP = dO V^T, dQ = dS K, dK = dS^T Q, P the softmax."""
         q, k, v = ctx.saved_tensors
         q_shape, k_shape = ctx.shapes
         d_out = gradient.reshape(q.shape)

@@ -86,6 +86,8 @@ def attend(
     share.
     """
     T, S = q.shape[2], k.shape[2]
+    # The last token sees all keys of its window, so no mask is needed. A window over all tokens hides nothing. In both
+    # cases, a plain kernel can do it.
     if rules.window is not None and T == 1:
         k, v, rules = k[:, :, -rules.window :], v[:, :, -rules.window :], rules.of_last()
     elif rules.window is not None and rules.window >= S:

@@ -11,7 +11,7 @@ from alm.model.linear import Linear
 
 
 class ReLU2(nn.Module):
-    """down(relu(up(x))^2)."""
+    """Computes down(relu(up(x))^2)."""
 
     def __init__(self, width: int, inner_width: int) -> None:
         super().__init__()

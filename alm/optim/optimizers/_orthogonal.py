@@ -55,6 +55,7 @@ def orthogonalize(matrices: Tensor, steps: Sequence[Polynomial], *, dtype: torch
     """Apply the polynomials `steps` to each of `matrices` (N, R, C), computed in `dtype`. Zeros stay zeros."""
     norm = torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True, dtype=torch.float32)
     x: Tensor = (matrices / (SAFETY * norm.clamp_min(_TINY))).to(dtype)
+    # Below fp32, the squares in a Gram matrix would lose small singular values after even fewer steps.
     if dtype != torch.float32 or x.shape[-1] < _GRAM_FROM * x.shape[-2]:
         for polynomial in steps:
             x = _direct(x, polynomial)
