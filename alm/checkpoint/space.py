@@ -30,11 +30,12 @@ def check_space(
             "`--out`",
         )
     if free < (rolling + permanent) * checkpoint_bytes:
+        rarer = 2 * (retention.every or 1)
         on_event(
             Warned(
                 f"`{run}` has {_size(free)} of free space; the {permanent:,} checkpoints that are kept permanently "
                 f"will need {_size(permanent * checkpoint_bytes)}",
-                "use `--set training.keep_every=...` to keep fewer",
+                f"use `--set training.keep_every={rarer}` to keep fewer",
             )
         )
 

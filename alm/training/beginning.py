@@ -26,7 +26,6 @@ from alm.training.loop import Streams, planned
 from alm.training.state import TrainState, fresh, restore_
 
 ALL = "all sources"
-MORE_TEXT = "train for fewer steps with `--set training.max_steps=...`, or prepare more text"
 
 
 def state_of(job: Job, found: Found | None) -> TrainState:
@@ -110,7 +109,9 @@ def warn(job: Job, streams: Streams) -> None:
     """Warn about settings with effects that the user may not expect."""
     warmup = warmup_steps(job.config.scheduler, max_steps=job.config.training.max_steps)
     if warmup >= job.config.training.max_steps:
-        job.on_event(Warned(f"the run ends within its warm-up of {warmup} steps", "--set scheduler.warmup_steps=..."))
+        job.on_event(
+            Warned(f"the run ends within its warm-up of {warmup} steps", "add `--set scheduler.warmup_steps=auto`")
+        )
     warn_of_repeats(job, streams)
     if not streams.validation.sequences:
         job.on_event(Warned("no text is held out: this run has no validation", None))
@@ -123,7 +124,9 @@ def warn_of_repeats(job: Job, streams: Streams) -> None:
     for name, seen in epochs(job.config, planned(job.config, streams.train).mixture).items():
         if seen > MANY_EPOCHS:
             text = f"the text of `{name}`" if name != ALL else "the text"
-            job.on_event(Warned(f"{text} is seen {seen:.1f} times: after the fourth it teaches little", MORE_TEXT))
+            fewer = max(1, round(job.config.training.max_steps * MANY_EPOCHS / seen))
+            hint = f"train for fewer steps with `--set training.max_steps={fewer}`, or prepare more text"
+            job.on_event(Warned(f"{text} is seen {seen:.1f} times: after the fourth it teaches little", hint))
 
 
 def epochs(config: RunConfig, mixture: Mixture) -> dict[str, float]:

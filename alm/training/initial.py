@@ -11,7 +11,7 @@ from alm import artifacts
 from alm.artifacts import SHORT_HASH, FileRecord
 from alm.checkpoint.format import Checkpoint
 from alm.checkpoint.load import load_checkpoint, verify
-from alm.errors import ArtifactError, ConfigError, quoted
+from alm.errors import ArtifactError, ConfigError, quoted, shell
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
 from alm.model.weights import shapes_of
@@ -65,11 +65,12 @@ def _as_recorded(init: Path | None, out: Path) -> InitialWeights | None:
 def _check_tokenizer(init: Path, checkpoint: Checkpoint, packed: PackedData) -> None:
     of_weights, of_data = checkpoint.tokenizer_sha256, packed.metadata.tokenizer_sha256
     if of_weights != of_data:
+        again = ("alm", "pack", "--tokenizer", init.with_name(run.TOKENIZER_NAME))
         raise ArtifactError(
             f"`{init}` was trained with another tokenizer than the data in `{packed.folder}`\n"
             f"  of the checkpoint  {of_weights[:SHORT_HASH]}\n"
             f"  of the data        {of_data[:SHORT_HASH]}",
-            hint=f"pack the text again: `alm pack --tokenizer {quoted(init.with_name(run.TOKENIZER_NAME))} --out ...`",
+            hint=f"pack the text again: `{shell(*again, '--out', f'{packed.folder}-2')}`",
         )
 
 
