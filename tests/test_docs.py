@@ -135,8 +135,7 @@ def test_no_sentence_of_readme_is_long() -> None:
     assert [sentence for sentence in found if len(sentence.split()) > README_WORDS] == []
 
 
-def test_the_order_of_the_pages_is_that_of_readme() -> None:
-    """Every page is named by README or by the reference."""
+def test_every_page_is_named_by_readme_or_the_reference() -> None:
     named = {
         (page.parent / link.partition("#")[0]).resolve()
         for page in (ROOT / "README.md", ROOT / "docs/reference.md")
