@@ -235,7 +235,8 @@ def quickstart(job: Prepared, *, on_event: Listener = ignore) -> Finished:
 
 
 def _all_stages(job: Prepared, on_event: Listener) -> Finished:
-    recipes.write(job.recipe, job.places.recipe)  # before any stage: an interrupted quickstart continues with it
+    if not job.places.recipe.is_file():  # before any stage: an interrupted quickstart continues with it
+        recipes.write(job.recipe, job.places.recipe)
     commands = enumerate(job.commands(is_underway=True), 1)
 
     def begin() -> str:
