@@ -154,7 +154,7 @@ def test_it_is_remembered_for_the_next_run_and_the_resumed_one(
     events.clear()
     pretrain(config(training__max_steps=6), data=data, out=out, on_event=events.append)  # asks for 4 again
     assert sizes(out) == (2, 2)
-    assert not any(isinstance(event, Warned) and "other micro-batches" in event.message for event in events)
+    assert not any(isinstance(event, Warned) and "different micro-batches" in event.message for event in events)
     (limits.cache_folder() / limits.NAME).unlink()
     pretrain(config(training__max_steps=4), data=data, out=tmp_path / "third")
     assert sizes(tmp_path / "third") == (4, 1)
