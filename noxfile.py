@@ -45,9 +45,10 @@ def dev(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff: mistakes and style, then the format."""
+    """Ruff: mistakes and style, then the format; and words that the pages and messages do not use."""
     session.run(PYTHON, "-m", "ruff", "check")
     session.run(PYTHON, "-m", "ruff", "format", "--check")
+    session.run(PYTHON, "docs/words.py")
 
 
 @nox.session
@@ -82,7 +83,7 @@ def hostile(session: nox.Session) -> None:
 def crash(session: nox.Session) -> None:
     """Faults at every change that a stage makes to its folder, in Python and below it, random kills and races.
 
-    Takes hours. `nox -s crash -- --case "pack*" --kind kill` selects, `-- --sample 20` tries so many of each case.
+    Takes hours. `nox -s crash -- --case "pack*" --kind kill` selects, `-- --sample 20` tries that many of each case.
     """
     program = (PYTHON, "tests/crash", "--jobs", str(os.cpu_count() or 1), *session.posargs)
     session.run(*program, "--races", "200", "--kills", "200", "--fresh", "20")
@@ -108,7 +109,7 @@ def interop(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Write the generated pages of docs/ anew; `nox -s docs -- --check` fails if they are stale."""
+    """Write the generated pages of docs/ again; `nox -s docs -- --check` fails if they are stale."""
     session.run(PYTHON, "docs/generate.py", *session.posargs)
 
 

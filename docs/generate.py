@@ -61,7 +61,7 @@ EXIT_CODES = {
     errors.EXIT_FAILURE: "a failure that the message names",
     errors.EXIT_USAGE: "a wrong command line or configuration",
     errors.EXIT_BUG: "a bug in alm: please report it",
-    errors.EXIT_AGAIN: "not finished, but saved: `--time-limit` or SIGUSR1 ended it, and the same command goes on",
+    errors.EXIT_AGAIN: "not finished, but saved: `--time-limit` or SIGUSR1 ended it, and the same command continues it",
     errors.EXIT_INTERRUPTED: "interrupted (Ctrl-C), after saving",
     errors.EXIT_TERMINATED: "terminated (SIGTERM), after saving",
 }
@@ -218,7 +218,7 @@ def _field_type(field: FieldInfo, place: str) -> str:
     return _type(field.annotation, _bounds(field.metadata))
 
 
-# Kinds that several sections take are told once.
+# Kinds that several sections take are listed once.
 SHARED = {
     "alm.corpus.filters": (
         "Filters",
