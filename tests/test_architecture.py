@@ -22,7 +22,7 @@ LAYERS = [
     ["config", "device"],
     ["kinds", "events", "files", "page", "hub", "compiling", "available"],
     ["errors"],
-    ["shown"],
+    ["shown", "version"],
 ]
 HEIGHT = {name: len(LAYERS) - number for number, names in enumerate(LAYERS) for name in names}
 

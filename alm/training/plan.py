@@ -46,8 +46,7 @@ class Plan:
     `memory` has the bytes at the peak by part, `memory_bytes` their sum: of the GPU, or the growth of the process.
     `process_bytes` is the size of a process on a CPU before it trains. `largest_micro_batch` is 0 if not one sequence
     fits; then `model_that_fits` is a preset that does, if any. `suggested` are micro-batches that fit, if those of the
-    configuration do not: measurements then use them. `keeps_curve` says whether a run has the same curve with them,
-    but for rounding.
+    configuration do not: measurements then use them. `keeps_curve` says whether that changes a run by rounding alone.
     """
 
     parameters: int
