@@ -93,3 +93,51 @@ def test_a_file_that_goes_or_comes_has_changed(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(InputError):
         there.check()
+
+
+def test_no_part_of_other_text_is_kept_when_packing_is_interrupted(tmp_path: Path) -> None:
+    clean = write_clean(tmp_path / "clean", texts(120), source="a", validation_fraction=0.2)
+    tokenizer, config = write_tokenizer(tmp_path / "tokenizer.json", clean), PackConfig(seq_len=16)
+    wanted = pack(config, tokenizer=tokenizer, clean=[clean], out=tmp_path / "undisturbed", part_bytes=500)
+    shard, out = clean / "a-00000.txt", tmp_path / "packed"
+    before = shard.read_bytes()
+
+    class Interrupted(Serial):
+        def map(self, function, units: Iterable, *, on_event: Listener = ignore) -> Generator:  # type: ignore[no-untyped-def,type-arg,override]
+            for number, unit in enumerate(units):
+                if number == 1:
+                    shard.write_bytes(before.replace(b"e", b"o"))
+                try:
+                    result = function(unit, on_event)
+                except InputError as error:
+                    raise KeyboardInterrupt from error
+                yield number, result
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(config, tokenizer=tokenizer, clean=[clean], out=out, engine=Interrupted(), part_bytes=500)
+    shard.write_bytes(before)
+    packed = pack(config, tokenizer=tokenizer, clean=[clean], out=out, part_bytes=500)
+    assert [shard.sha256 for shard in packed.shards] == [shard.sha256 for shard in wanted.shards]
+
+
+def test_a_tokenizer_that_is_replaced_while_text_is_packed_is_told(tmp_path: Path) -> None:
+    clean = write_clean(tmp_path / "clean", texts(120), source="a", validation_fraction=0.2)
+    tokenizer = write_tokenizer(tmp_path / "tokenizer.json", clean)
+
+    class Replacing(Serial):
+        def map(self, function, units: Iterable, *, on_event: Listener = ignore) -> Generator:  # type: ignore[no-untyped-def,type-arg,override]
+            train.train_tokenizer(TokenizerConfig(vocab_size=280), inputs=[clean], out=tokenizer, force=True)
+            yield from super().map(function, units, on_event=on_event)
+
+    with pytest.raises(InputError, match=r"tokenizer\.json` has changed"):
+        pack(PackConfig(seq_len=16), tokenizer=tokenizer, clean=[clean], out=tmp_path / "out", engine=Replacing())
+
+
+def test_an_index_that_appears_while_ids_are_packed_is_told(tmp_path: Path) -> None:
+    path, text = tmp_path / "tokens.bin", tmp_path / "text.txt"
+    path.write_bytes(b"\x01\x00" * 3000)
+    text.write_text("\n\n".join(texts(60, seed=1)), encoding="utf-8")
+    tokenizer = write_tokenizer(tmp_path / "tokenizer.json", text)
+    engine = Meddling(lambda: path.with_suffix(".idx").write_bytes(b"MMIDIDX"))
+    with pytest.raises(InputError, match=r"tokens\.idx` has changed"):
+        pack(PackConfig(seq_len=16), tokenizer=tokenizer, foreign_tokens=[path], out=tmp_path / "out", engine=engine)

@@ -56,7 +56,7 @@ def load(
     changed = apply_overrides(values, overrides, schema, problems)
     config = _validated(schema, values, _Places(origin, changed, parts), problems)
     if problems or config is None:
-        raise ConfigError("\n       ".join(problems), hint=_hint(parts, problems))
+        raise ConfigError("\n       ".join(problems), hint=_hint(parts, problems, overrides))
     return config
 
 
@@ -121,13 +121,14 @@ def _sentence(found: Any) -> str:  # Any: pydantic_core.ErrorDetails is not expo
     return f"{message}, not {value!r:.{_VALUE_SHOWN}}" if shown else message
 
 
-def _hint(parts: Sequence[Part], problems: Sequence[str]) -> str:
+def _hint(parts: Sequence[Part], problems: Sequence[str], overrides: Sequence[str]) -> str:
     if not parts:
         return "add `--help` to see what each flag takes"
     files = [part.path for part in parts]
     if all(problem.startswith("--set") for problem in problems):
         return f"run `{shell('alm', 'config', 'show', *files)}` to see every key with its value"
-    return f"correct it, then run `{shell('alm', 'config', 'check', *files)}`"
+    given = [word for override in overrides for word in ("--set", override)]
+    return f"correct it, then run `{shell('alm', 'config', 'check', *files, *given)}`"
 
 
 def apply_overrides(

@@ -8,6 +8,7 @@ progress.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -74,7 +75,10 @@ def prepare(
 def _write_report(out: Path, on_event: Listener) -> None:
     """Write the report, unless the existing one is current."""
     lock = out / STATE_FOLDER / "report.lock"
-    if _is_reported(out, reports_in(out, on_event=on_event)) and not lock.exists():  # else a killed command left it
+    if _is_reported(out, reports_in(out, on_event=on_event)):
+        if lock.exists():  # a killed command left it; what cannot be removed harms nothing
+            with contextlib.suppress(AlmError), exclusive(lock, what=f"the report of `{out}`", patience_seconds=0):
+                pass
         return
     # Other processes that prepare another source write it too: the last one to write must include all sources.
     with exclusive(lock, what=f"the report of `{out}`", patience_seconds=_PATIENCE):

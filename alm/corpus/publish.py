@@ -193,8 +193,9 @@ def _leftovers(job: Job, used: Collection[UnitFiles]) -> set[str]:
 
 def tidy(job: Job) -> None:
     """Remove the copy of standard input, and the files of a killed command. A file that cannot be removed stays."""
-    with contextlib.suppress(OSError, AlmError):
+    with contextlib.suppress(OSError):
         (job.state / SPOOL).unlink(missing_ok=True)
+    with contextlib.suppress(OSError, AlmError):
         files.clear(job.out, job.name)
 
 

@@ -126,6 +126,7 @@ def publish(
     names = (path.relative_to(stage).as_posix() for path in stage.rglob("*") if not path.is_dir())
     staged = sorted(names, key=lambda name: (name.endswith(".json"), name))  # metadata after the files it describes
     assert last is None or last in staged, last
+    assert set(vouching) <= set(staged) - after - {last}, vouching
     early = [name for name in staged if name != last and name not in after and name not in vouching]
     pairs = [(f"{prefix}/{name}", name) for name in (*early, *vouching)]
     pairs += (moves or {}).items()
@@ -250,8 +251,12 @@ def _take(folder: Path, journal: _Journal) -> None:
     if journal.last is not None and not is_promised:
         _remove(folder, journal, journal.last)
         sync_folder(folder)  # on disk before any file changes, or a power cut could bring the old promise back
+    arrived = {target for source, target in journal.moves if not inside(folder, source).exists()}
     for name in journal.withdraws:
-        _remove(folder, journal, name)
+        if name not in arrived:  # else it is the new one already
+            _remove(folder, journal, name)
+    if journal.withdraws:
+        sync_folder(folder)
     _move(folder, journal.moves)
     if last is not None and last_source is not None and not is_promised:
         last_source.replace(last)

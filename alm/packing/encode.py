@@ -21,9 +21,9 @@ from alm import artifacts
 from alm.config.base import Config
 from alm.corpus.read import CleanDocument, CleanPart, read_part
 from alm.corpus.split import SPLITS, TRAIN, VALIDATION, split_of
-from alm.errors import AlmError
+from alm.errors import AlmError, InputError
 from alm.events import Listener
-from alm.files import atomic, raw_array, read_json, write_bytes
+from alm.files import Unchanged, atomic, raw_array, read_json, write_bytes
 from alm.packing import foreign
 from alm.packing.mapping import mapped
 from alm.tokenizers.file import Tokenizer
@@ -101,6 +101,7 @@ class EncodeWork:
     dtype: str
     folder: Path
     expected_characters: int
+    given: Unchanged  # its files
 
     @property
     def source(self) -> str:
@@ -147,6 +148,7 @@ def encode(job: EncodeWork, tell: Listener) -> Marker:
     for split, out in outs.items():
         ends = np.concatenate([np.zeros(0, dtype=np.int64), *out.ends])
         write_bytes(job.encoded.ends_path(split), ends.astype("<i8").tobytes())
+    job.given.check()  # a part is read by its place in a file, and its key has the hash from before
     # The marker is written last, because it promises that the ids and ends are complete.
     marker = Marker(key=job.key(), counts={split: out.count for split, out in outs.items()})
     artifacts.write(job.encoded.marker_path, marker)
@@ -187,8 +189,11 @@ def _encode(job: EncodeWork, part: CleanPart, outs: dict[str, _Out], tell: Liste
 
 @functools.lru_cache(maxsize=1)
 def _tokenizer(path: Path, sha256: str) -> Tokenizer:
-    """Load the tokenizer once per process. `sha256` distinguishes files of the same name."""
-    return Tokenizer.load(path)
+    """Load the tokenizer once per process. Raises `InputError` if it is not the one with this `sha256`."""
+    loaded = Tokenizer.load(path)
+    if loaded.sha256 != sha256:
+        raise InputError(f"`{path}` has changed while it was used", hint="run the same command again")
+    return loaded
 
 
 def with_ends(

@@ -65,7 +65,7 @@ def pack(
     _check_width(config, loaded)
     files = find(clean) if clean else []
     others = foreign.find([str(path) for path in foreign_tokens]) if foreign_tokens else []
-    given = Unchanged([*(path for file in files for path in file.paths), *foreign.with_indices(others)])
+    given = Unchanged([*(path for file in files for path in file.paths), *foreign.watched(others)])
     inputs = (
         artifacts.record(tokenizer, relative_to=out, sha256=loaded.sha256),
         *(record for file in files for record in file.records(relative_to=out)),
@@ -79,7 +79,7 @@ def pack(
             made = _made(job, values, force=force, redo=redo)  # by the last holder of the lock
             if made is None:
                 ours = _ours(job, force=force)
-                with _parts_while_of_use(job):
+                with _parts_while_of_use(job), given.blamed():
                     return _make(job, stage, ours, values, redo, engine or engines.choose("serial"), on_event)
     sweep(out, _LABEL, also=[job.parts_folder])
     _remove_if_empty(out / _STATE_FOLDER)
@@ -100,7 +100,6 @@ def _parts_while_of_use(job: _Job) -> Iterator[None]:
     except AlmError as error:
         if isinstance(error, InputError) or not job.given.holds():
             _remove_parts(job.parts_folder)
-        job.given.check()  # a changed input is the more likely cause
         raise
     _remove_parts(job.parts_folder)
 
@@ -156,6 +155,7 @@ class _Job:
                 self.config.dtype,
                 self.parts_folder,
                 size,
+                self.given.part(foreign.watched([path]) if isinstance(part, foreign.Part) else part.file.paths),
             )
 
 

@@ -47,7 +47,8 @@ def train_tokenizer(
         with workspace(out.parent, out.stem, what=f"`{out}`") as stage:
             made = _made(place, values, records, force=force, redo=redo)  # by the last holder of the lock
             if made is None:
-                text = count(files, config.model.pattern, workers=workers, on_event=on_event)  # type: ignore[attr-defined] # of every kind
+                with given.blamed():
+                    text = count(files, config.model.pattern, workers=workers, on_event=on_event)  # type: ignore[attr-defined] # of every kind
                 given.check()  # the recorded hashes are from before the files were read
                 tokenizer = _trained(config, text, on_event)
                 _refuse_stranger(out, place, tokenizer, force=force, redo=redo)

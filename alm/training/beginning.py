@@ -124,7 +124,7 @@ def warn_of_repeats(job: Job, streams: Streams) -> None:
     for name, seen in epochs(job.config, planned(job.config, streams.train).mixture).items():
         if seen > MANY_EPOCHS:
             text = f"the text of `{name}`" if name != ALL else "the text"
-            fewer = max(1, round(job.config.training.max_steps * MANY_EPOCHS / seen))
+            fewer = max(1, int(job.config.training.max_steps * MANY_EPOCHS / seen))
             hint = f"train for fewer steps with `--set training.max_steps={fewer}`, or prepare more text"
             job.on_event(Warned(f"{text} is seen {seen:.1f} times: after the fourth it teaches little", hint))
 

@@ -16,8 +16,9 @@ from alm.config import presets
 from alm.config.load import Part, load
 from alm.corpus.config import CorpusConfig
 from alm.distributed import Place
-from alm.errors import ConfigError, EchoedError, StoppedError
+from alm.errors import AlmError, ConfigError, EchoedError, StoppedError
 from alm.events import Event, Listener, Resumed, Sampled, StageBegan, Stepped, ignore
+from alm.files import exclusive
 from alm.quickstart import recipe as recipes
 from alm.quickstart import run as stage
 from alm.quickstart.run import PROMPTS, Finished, Places, Prepared, prepared
@@ -262,3 +263,22 @@ def test_its_preset_is_what_its_commands_name() -> None:
     corpus = load(CorpusConfig, [Part(presets.find(stage.CORPUS_PRESET))])
     assert corpus.sources["tales"].model_dump()["documents"] == recipes.TALES
     assert Places(Path("q")).checkpoint == Path("q/runs/tales/ckpt-last.pt")
+
+
+def test_only_one_process_works_on_a_quickstart(small: Path) -> None:
+    job = prepared(small / "q")
+    with (
+        exclusive(small / "q" / stage.LOCK_NAME, what="it"),
+        pytest.raises(AlmError, match="being worked on") as caught,
+    ):
+        stage.quickstart(job)
+    assert caught.value.hint
+    assert not (small / "q").exists()
+
+
+def test_a_quickstart_that_another_process_began_meanwhile_is_refused(small: Path) -> None:
+    job = prepared(small / "q")
+    recipes.write(replace(job.recipe, tales=job.recipe.tales + 1), job.places.recipe)
+    with pytest.raises(ConfigError, match="another quickstart"):
+        stage.quickstart(job)
+    assert not job.places.clean.exists()
