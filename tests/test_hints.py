@@ -46,6 +46,7 @@ PLAIN = {
     "sequences // best",
     "smaller.micro_batch_size",
     "step",
+    "text",
     "there",
 }
 QUOTES = re.compile(r"^(?:quoted|shell|pack_command|shlex\.\w+)\(|\b(?:command|redo)\b|_again\(|_command\(")

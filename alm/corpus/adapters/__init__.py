@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from alm.config.base import did_you_mean
 from alm.corpus.document import Document, Dropped
 from alm.corpus.rows import Row, Unfit
-from alm.errors import ConfigError, InputError
+from alm.errors import ConfigError, InputError, quoted
 
 DEFAULT_FIELD = "text"
 _ROLES = {
@@ -91,9 +91,11 @@ def no_field(row: Row, keys: tuple[str, ...]) -> Unfit:
     """Make an `Unfit` for a row that has none of the fields `keys`."""
     there = ", ".join(row.values)
     named = "` or `".join(keys)
+    texts = [name for name, value in row.values.items() if isinstance(value, str)]
+    text = quoted(max(texts, key=lambda name: len(row.values[name]))) if texts else "..."  # the longest, most likely
     error = ConfigError(
         f"`{row.origin}`: no field `{named}`{did_you_mean(keys[0], row.values)} (there are: {there})",
-        hint="name the field that holds the text: `--set sources.<name>.field=...`, or the kind of rows: "
+        hint=f"name the field that holds the text: `--set sources.<name>.field={text}`, or the kind of rows: "
         "`--set sources.<name>.adapter=...`",
     )
     return Unfit("no_field", row, error, stops="first")

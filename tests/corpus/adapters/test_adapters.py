@@ -9,7 +9,7 @@ import pytest
 
 from alm import kinds
 from alm.config.base import Config, OfKind
-from alm.corpus.adapters import Message, Talk, render
+from alm.corpus.adapters import Message, Talk, no_field, render
 from alm.corpus.document import Document, Dropped, Item
 from alm.corpus.rows import Row, check, items
 from alm.errors import ConfigError, InputError
@@ -244,3 +244,12 @@ def test_a_deep_tree_is_read_without_recursion() -> None:
     for n in range(1, 5000):
         tree = node(str(n), "assistant", tree)
     assert len(texts("oasst", {"prompt": tree})[0].split("\n\n")) == 5000
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [({"id": "a", "my body": "a long text", "n": 1}, "field='my body'`"), ({"n": 1}, "field=...`")],
+)
+def test_the_hint_names_the_field_with_the_longest_text(values: dict[str, Any], expected: str) -> None:
+    rejected = no_field(Row(values, "r#1"), ("text",))
+    assert expected in (rejected.error.hint or "")
