@@ -52,17 +52,12 @@ class Part:
 
 def records(paths: list[Path], *, relative_to: Path) -> list[artifacts.FileRecord]:
     """Return the records of the files, with their hashes."""
-    return [artifacts.record(file, relative_to=relative_to) for file in with_indices(paths)]
+    return [artifacts.record(file, relative_to=relative_to) for file in watched(paths) if file.is_file()]
 
 
 def watched(paths: list[Path]) -> list[Path]:
     """Return the files, each with the path that its index has or would have."""
     return [file for path in paths for file in (path, path.with_suffix(".idx"))]
-
-
-def with_indices(paths: list[Path]) -> list[Path]:
-    """Return the files, each followed by its Megatron index if it has one."""
-    return [file for path in paths for file in (path, path.with_suffix(".idx")) if file.is_file()]
 
 
 def find(given: list[str]) -> list[Path]:
