@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from alm.version import __version__
 
 if TYPE_CHECKING:
-    from alm.corpus.prepare import prepare
+    from alm.corpus.pipeline.prepare import prepare
     from alm.errors import AlmError
     from alm.generation.generate import generate
     from alm.packing.pack import pack
@@ -24,7 +24,7 @@ _HOMES = {
     "Tokenizer": "alm.tokenizers.file",
     "generate": "alm.generation.generate",
     "pack": "alm.packing.pack",
-    "prepare": "alm.corpus.prepare",
+    "prepare": "alm.corpus.pipeline.prepare",
     "pretrain": "alm.training.pretrain",
     "train_tokenizer": "alm.tokenizers.train",
 }

@@ -2,7 +2,7 @@
 
 Device `auto` is cuda, else mps, else cpu. Precision `auto` is the one that the hardware is fast in. If no flag of the
 hardware says so, it is measured: here by a short matrix product, for a run by its own model
-(`alm/training/precision.py`).
+(`alm/training/sizing/precision.py`).
 """
 
 from __future__ import annotations

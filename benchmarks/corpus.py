@@ -106,7 +106,7 @@ def prepared(folder: Path, out: Path, *, workers: int = 1, compared: str = "noth
     from alm import engines
     from alm.config.load import load
     from alm.corpus.config import CorpusConfig
-    from alm.corpus.prepare import prepare
+    from alm.corpus.pipeline.prepare import prepare
 
     source = {"kind": "files", "paths": str(folder), "deduplicate": COMPARED[compared]}
     config = load(CorpusConfig, [], base={"sources": {"s": source}})
@@ -179,7 +179,7 @@ def minhash(texts: list[str], rounds: int) -> None:
 
     from datasketch import MinHash
 
-    from alm.corpus.near import Signer
+    from alm.corpus.dedup.minhash import Signer
 
     signer = Signer()
     word = re.compile(r"\w+")

@@ -6,9 +6,9 @@
 
 `run` trains so many small models, one after the other and with one thread, on packed data, in the folders OUT/00,
 OUT/01 and so on: every setting of each is drawn by its number, so that an interrupted `run` goes on where it stopped.
-`fit` looks for the prior of `alm/training/forecast.py` under which the last scores of one half of them were least
-surprising. `read` forecasts each run from the rows that it had when a share of its steps was done: the half that the
-prior was fitted to, and the half that it has not seen.
+`fit` looks for the prior of `alm/training/monitoring/forecast.py` under which the last scores of one half of them were
+least surprising. `read` forecasts each run from the rows that it had when a share of its steps was done: the half
+that the prior was fitted to, and the half that it has not seen.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from alm.artifacts import PackMetadata
 from alm.config import presets
 from alm.config.load import Part, load
 from alm.packing.shards import open_packed
-from alm.training import forecast, metrics, run
 from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig
-from alm.training.curve import Curve
-from alm.training.forecast import PRIOR, Prior, Schedule
 from alm.training.loop import lr_factor
+from alm.training.monitoring import forecast, metrics
+from alm.training.monitoring.curve import Curve
+from alm.training.monitoring.forecast import PRIOR, Prior, Schedule
 from alm.training.pretrain import pretrain
+from alm.training.run import run_folder
 
 SHARES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 # Every so many runs the halves change places: with so many data sets, each has runs in both.
@@ -65,7 +66,7 @@ def main() -> None:
 
 def train(out: Path, data: Path, number: int) -> None:
     """Run `number`, whose weights are thrown away: its metrics stay."""
-    if run.exists(out) and run.read_metadata(out).result is not None:
+    if run_folder.exists(out) and run_folder.read_metadata(out).result is not None:
         return
     shutil.rmtree(out, ignore_errors=True)
     parts = [Part(presets.find("1m"), MODEL_SECTIONS), Part(presets.find("train"), TRAIN_SECTIONS)]
@@ -130,9 +131,9 @@ class Case:
 
 def cases_of(folder: Path) -> list[Case]:
     """The cases of a run that ended."""
-    if not run.exists(folder) or run.read_metadata(folder).result is None:
+    if not run_folder.exists(folder) or run_folder.read_metadata(folder).result is None:
         return []
-    config, rows = run.read_config(folder), metrics.read(folder)
+    config, rows = run_folder.read_config(folder), metrics.read(folder)
     steps = config.training.max_steps
     schedule, last = Schedule.of(partial(lr_factor, config), steps), Curve(rows).scores[-1]
     begun = {share: Curve(row for row in rows if row["step"] <= share * steps) for share in SHARES}

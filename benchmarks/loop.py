@@ -28,7 +28,7 @@ from alm.cli.render import LiveListener
 from alm.config import presets
 from alm.config.load import Part, load
 from alm.corpus.config import CorpusConfig
-from alm.corpus.prepare import prepare
+from alm.corpus.pipeline.prepare import prepare
 from alm.events import Listener, Stepped
 from alm.packing.config import PackConfig
 from alm.packing.pack import pack
@@ -38,9 +38,9 @@ from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.train import train_tokenizer
 from alm.training import loop, state
 from alm.training.config import MODEL_SECTIONS, RunConfig
-from alm.training.metrics import MetricsFile
+from alm.training.monitoring.metrics import MetricsFile
+from alm.training.monitoring.throughput import Gauge
 from alm.training.parallel import clip_
-from alm.training.throughput import Gauge
 
 FIRST, STEPS, ROUNDS = 10, 60, 3  # steps before measuring, and measured
 BATCH, LENGTH, VOCAB_SIZE = 8, 256, 4096

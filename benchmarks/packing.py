@@ -99,7 +99,7 @@ def prepared(work: Path, texts: list[str]) -> tuple[Path, Path, Path, int]:
     """Clean text, the same as JSON lines, a tokenizer, and the bytes of the text."""
     from alm.config.load import load
     from alm.corpus.config import CorpusConfig
-    from alm.corpus.prepare import prepare
+    from alm.corpus.pipeline.prepare import prepare
     from alm.corpus.read import find, read_documents
     from alm.tokenizers.config import TokenizerConfig
     from alm.tokenizers.train import train_tokenizer

@@ -106,14 +106,15 @@ def _compare(work: Work, packed: Path, clock: str) -> dict[str, Any]:
 
 def _planned(*, model: str, changes: list[str], packed: str, clock: str) -> dict[str, Any]:
     from alm.cli.plan import _config
-    from alm.training import plan, rehearsal
+    from alm.training import plan
+    from alm.training.sizing import probe
 
     config = _config(model, None, changes)
     if clock == "wall":
         made = plan.plan(config, data=Path(packed), device_name="cpu", started=STARTED)
     else:
         clocks = SimpleNamespace(perf_counter=time.process_time, monotonic=time.process_time)
-        with mock.patch.object(plan, "time", clocks), mock.patch.object(rehearsal, "time", clocks):
+        with mock.patch.object(plan, "time", clocks), mock.patch.object(probe, "time", clocks):
             made = plan.plan(config, data=Path(packed), device_name="cpu", started=0.0)
     return {
         "seq_len": made.seq_len,

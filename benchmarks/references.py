@@ -23,8 +23,9 @@ from alm.packing.shards import open_packed
 from alm.quickstart.recipe import RUN_PRESET, SEQ_LEN, VOCAB_SIZE
 from alm.quickstart.run import CORPUS_PRESET, PACK_MODE
 from alm.tokenizers.config import TokenizerConfig
-from alm.training import metrics, reference, run
 from alm.training.config import TRAIN_SECTIONS, RunConfig
+from alm.training.monitoring import metrics, reference
+from alm.training.run import run_folder
 
 POINTS = 20
 
@@ -66,7 +67,7 @@ def make(name: str, job: Job, *, work: Path, seeds: list[int], out: Path) -> Non
     runs = [_trained(job, packed, work / name / f"seed-{seed}", seed) for seed in seeds]
     made = reference.Reference(
         command=f"python benchmarks/references.py {name}",
-        config=reference.deciding(run.read_config(runs[0])),
+        config=reference.deciding(run_folder.read_config(runs[0])),
         preset=name,
         data_sha256=reference.data_sha256(open_packed(packed).metadata),
         seeds=tuple(seeds),

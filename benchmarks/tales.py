@@ -22,9 +22,9 @@ import torch
 
 from alm.corpus.sources.tales.judge import RULES, judge
 from alm.corpus.sources.tales.tell import tell
+from alm.generation.completions import Continuation, seed_of, write
 from alm.generation.load import LoadedModel, load_model
 from alm.generation.sampling import SamplingConfig
-from alm.generation.texts import Continuation, seed_of, write
 from alm.quickstart.run import PROMPTS, SAMPLE_TOKENS, TEMPERATURE
 
 UNSEEN_SEED = 4242  # no configuration of the project has it

@@ -224,7 +224,10 @@ SHARED = {
         "Filters",
         "`filters` of a source is `auto`, `light`, `full`, or a list of these in the order in which they apply.",
     ),
-    "alm.training.sinks": ("Sinks", "`logging.sinks` is a list of these: `--set logging.sinks=[tensorboard]`."),
+    "alm.training.monitoring.sinks": (
+        "Sinks",
+        "`logging.sinks` is a list of these: `--set logging.sinks=[tensorboard]`.",
+    ),
     "alm.corpus.adapters": ("Adapters", "`adapter` of a source says how its rows become documents."),
     "alm.export.targets": (
         "Exports",

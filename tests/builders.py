@@ -10,13 +10,14 @@ from alm import artifacts
 from alm.artifacts import PackMetadata, RunMetadata, RunResult
 from alm.config.load import load, write_yaml
 from alm.corpus.config import CorpusConfig
-from alm.corpus.prepare import prepare
+from alm.corpus.pipeline.prepare import prepare
 from alm.packing.config import PackConfig
 from alm.packing.pack import pack
 from alm.tokenizers.config import TokenizerConfig
 from alm.tokenizers.train import train_tokenizer
-from alm.training import metrics, run
 from alm.training.config import RunConfig
+from alm.training.monitoring import metrics
+from alm.training.run import run_folder
 
 VOCAB_SIZE = 300
 WORDS = [
@@ -191,11 +192,11 @@ def write_run(
         result=result,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / run.CONFIG_NAME).write_text(write_yaml(metadata.config), encoding="utf-8")
+    (folder / run_folder.CONFIG_NAME).write_text(write_yaml(metadata.config), encoding="utf-8")
     (folder / metrics.NAME).write_text(metrics.as_text(rows), encoding="utf-8")
     if texts is not None:
-        (folder / run.SAMPLES_NAME).write_text(metrics.as_text(texts), encoding="utf-8")
-    artifacts.write(folder / run.METADATA_NAME, metadata)
+        (folder / run_folder.SAMPLES_NAME).write_text(metrics.as_text(texts), encoding="utf-8")
+    artifacts.write(folder / run_folder.METADATA_NAME, metadata)
     return folder
 
 

@@ -45,14 +45,15 @@ def _same_machine(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) 
     """Neither the flags and the speed of this CPU nor what other programs leave of its memory decide a test."""
     if (device := sys.modules.get("alm.device")) is None:  # in tests of text alone, which need no PyTorch
         return
-    from alm.training import fit, job, limits
+    from alm.training.run import job
+    from alm.training.sizing import memory, oom_cache
 
     is_fast = bool(pytestconfig.getoption("--fast-bf16"))
     seconds = {"fp32": 0.2, "bf16": 0.1 if is_fast else 0.4}
     monkeypatch.setattr(device, "_cpu_has_bf16", lambda: is_fast)
     monkeypatch.setattr(device, "_bf16_speedup", lambda _: seconds["fp32"] / seconds["bf16"])
-    monkeypatch.setattr("alm.training.precision.Trial", lambda *_, **__: seconds.__getitem__)
-    for module in (fit, job, limits):
+    monkeypatch.setattr("alm.training.sizing.precision.Trial", lambda *_, **__: seconds.__getitem__)
+    for module in (memory, job, oom_cache):
         monkeypatch.setattr(module, "available_bytes", lambda _: FREE_BYTES)
 
 

@@ -35,14 +35,17 @@ from alm.optim.groups import group
 from alm.optim.optimizers._muon import Muon, matrix_group
 from alm.packing.shards import open_packed
 from alm.tokenizers.file import Tokenizer
-from alm.training import fitting, rehearsal, scaling, step, throughput, timekeeper
+from alm.training import scaling, step
 from alm.training.config import RunConfig
 from alm.training.loop import planned
+from alm.training.monitoring import throughput
 from alm.training.parallel import whole
 from alm.training.pretrain import pretrain
-from alm.training.rehearsal import Rates
-from alm.training.run import read_config
-from alm.training.settle import with_data
+from alm.training.run import fit, time_budget
+from alm.training.run.resolve import with_data
+from alm.training.run.run_folder import read_config
+from alm.training.sizing import probe
+from alm.training.sizing.probe import Rates
 from alm.training.state import TrainState, fresh
 from alm.training.step import train_step
 from alm.training.stop import Reason, StopRequests
@@ -214,10 +217,10 @@ def kept_in_time(data: Path, out: Path) -> dict[str, Any]:
                        training__max_steps=1000, training__checkpoint_interval=1000, validation__interval=500,
                        samples__prompts=[])  # fmt: skip
     with contextlib.ExitStack() as stack:
-        for module in (fitting, timekeeper, throughput):
+        for module in (fit, time_budget, throughput):
             stack.enter_context(mock.patch.object(module, "time", clock))
         stack.enter_context(mock.patch.object(step, "_backward", backward))
-        stack.enter_context(mock.patch.object(rehearsal, "rehearse", return_value=Rates(0.5, 0.0, 0.0, 0.0)))
+        stack.enter_context(mock.patch.object(probe, "rehearse", return_value=Rates(0.5, 0.0, 0.0, 0.0)))
         pretrain(wanted, data=data, out=out / "kept", device_name="cpu", finish_by=1041.5)
     changed = read_config(out / "kept")
     pretrain(changed, data=data, out=out / "straight", device_name="cpu")

@@ -24,7 +24,7 @@ ALLOWED = {
     "alm/corpus/formats/_json_values.py": "JSON of any size in pieces, where a bad value is counted and passed over",
     "alm/corpus/formats/jsonl.py": "lines of other people's corpora, where a bad one is counted and passed over",
     "alm/packing/mapping.py": "shards, whose sizes were checked when they were opened",
-    "alm/packing/foreign.py": "nanoGPT's files, which are numbers alone",
+    "alm/packing/imported_tokens.py": "nanoGPT's files, which are numbers alone",
     "alm/export/weights.py": "what was written a moment ago, to compare it",
     "alm/export/stored.py": "safetensors, after a look at the header",
 }

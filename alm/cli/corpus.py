@@ -13,7 +13,7 @@ from alm.cli import options, ui
 
 if TYPE_CHECKING:
     from alm.artifacts import SourceMetadata
-    from alm.corpus.job import Job
+    from alm.corpus.pipeline.job import Job
 
 app = typer.Typer(help="Prepare clean text.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -63,8 +63,8 @@ def prepare(
     from alm.config import presets
     from alm.config.load import Part, load
     from alm.corpus.config import CorpusConfig, values_for_paths
-    from alm.corpus.job import jobs_of
-    from alm.corpus.prepare import prepare as run
+    from alm.corpus.pipeline.job import jobs_of
+    from alm.corpus.pipeline.prepare import prepare as run
 
     given = paths or []
     parts = [] if given else [Part(presets.find(src))]
@@ -111,8 +111,8 @@ def _share(count: int | None, index: int | None) -> tuple[int, int] | None:
 
 
 def _show_plan(jobs: Sequence[Job], as_json: bool) -> None:
-    from alm.corpus.job import look
-    from alm.corpus.prepare import expected_bytes
+    from alm.corpus.pipeline.job import look
+    from alm.corpus.pipeline.prepare import expected_bytes
     from alm.events import ignore
 
     plans: dict[str, dict[str, object]] = {}

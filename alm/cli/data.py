@@ -42,9 +42,9 @@ def show(
     from alm.errors import ConfigError
     from alm.packing.shards import TRAIN, open_packed
     from alm.tokenizers.file import Tokenizer
-    from alm.training import run as runs
     from alm.training.config import RunConfig
     from alm.training.loop import planned
+    from alm.training.run import run_folder as runs
 
     if not runs.exists(run):
         raise ConfigError(f"`{run}` does not contain a run", hint="name the folder of a run with `--run`")

@@ -105,7 +105,7 @@ def _command(checkpoint: Path, out: Path, to: str, dtype: str | None, overrides:
 
 
 def _lines(made: Any, out: Path) -> list[str]:  # Any: ExportMetadata, whose module is not loaded for --help
-    from alm.export.placing import line
+    from alm.export.staging import line
 
     size = sum(file.bytes for file in made.files)
     head = f"{out}: {made.parameters:,} parameters of step {made.step:,} in {ui.size(size)}"

@@ -40,7 +40,7 @@ def import_(
     """
     from alm.errors import ConfigError
     from alm.export import importing as stage
-    from alm.export.placing import line
+    from alm.export.staging import line
 
     if from_ != "huggingface":
         raise ConfigError(f"cannot import from `{from_}` (there is: huggingface)")

@@ -194,8 +194,8 @@ def _checkpoint(path: Path) -> Found:
 
 
 def _export(path: Path) -> Found:
-    from alm.export.placing import line
     from alm.export.run import METADATA_NAME
+    from alm.export.staging import line
 
     metadata = artifacts.read(
         path / METADATA_NAME, ExportMetadata, hint=f"run `{shell('alm', 'export', '--out', path)} --force`"
@@ -218,7 +218,7 @@ def _export(path: Path) -> Found:
 
 def _import(path: Path) -> Found:
     from alm.export.importing import METADATA_NAME
-    from alm.export.placing import line
+    from alm.export.staging import line
 
     metadata = artifacts.read(
         path / METADATA_NAME, ImportMetadata, hint=f"run `{shell('alm', 'import', 'MODEL', '--out', path)} --force`"

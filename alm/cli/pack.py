@@ -97,11 +97,11 @@ def pack(
 
 def _show_plan(inputs: list[str], foreign_tokens: list[str], tokenizer: Path, *, as_json: bool) -> None:
     from alm.corpus.read import find
-    from alm.packing import foreign
+    from alm.packing import imported_tokens
     from alm.tokenizers.file import Tokenizer
 
     vocab_size = Tokenizer.load(tokenizer).vocab_size
-    paths = foreign.find(foreign_tokens) if foreign_tokens else [file.path for file in find(inputs)]
+    paths = imported_tokens.find(foreign_tokens) if foreign_tokens else [file.path for file in find(inputs)]
     files = [(str(path), ui.size(path.stat().st_size)) for path in paths]
     lines = [f"{tokenizer}: {vocab_size:,} tokens", *ui.table(files)]
     ui.show_result({"inputs": dict(files), "vocab_size": vocab_size}, lines, as_json=as_json)

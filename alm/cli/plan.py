@@ -15,9 +15,9 @@ from alm.errors import shell
 from alm.events import Noted
 
 if TYPE_CHECKING:
-    from alm.training.budget import Proposal
     from alm.training.config import RunConfig
     from alm.training.plan import Plan
+    from alm.training.sizing.budget import Proposal
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -208,7 +208,7 @@ def _proposed(
     measure: bool,
 ) -> Proposal:
     from alm.errors import ConfigError
-    from alm.training.proposing import proposed
+    from alm.training.sizing.proposing import proposed
 
     if not measure:
         raise ConfigError("`--budget` needs measured steps", hint="leave out `--no-measure`")
@@ -323,7 +323,7 @@ def _fit(plan: Plan) -> str:
 
 
 def _text(plan: Plan) -> str:
-    from alm.training.budget import MANY_EPOCHS
+    from alm.training.sizing.budget import MANY_EPOCHS
 
     ratio = f"{plan.tokens_per_parameter:.2g} tokens for each parameter"
     seen = max(plan.epochs.values(), default=None)

@@ -197,16 +197,16 @@ def _config(
     """The requested configuration: the run's own if it is resumed and no files are named."""
     from alm.config import presets
     from alm.config.load import Part, load
-    from alm.training import asked, run
     from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig
+    from alm.training.run import asked, run_folder
 
-    own = folder / run.CONFIG_NAME if run.exists(folder) and resume != "never" else None
+    own = folder / run_folder.CONFIG_NAME if run_folder.exists(folder) and resume != "never" else None
     train_path = presets.find(train) if train else own or presets.find(DEFAULT_TRAIN)
     parts = [Part(train_path, TRAIN_SECTIONS)]
     if train_path == own:
-        overrides = [*asked.overrides(run.read_metadata(folder).asked, has_budget=has_budget), *overrides]
+        overrides = [*asked.overrides(run_folder.read_metadata(folder).asked, has_budget=has_budget), *overrides]
     if init is not None and own is None:
-        from alm.training.initial import model_values
+        from alm.training.run.initial import model_values
 
         return load(RunConfig, parts, base={"model": model_values(init)}, overrides=overrides)
     model_path = presets.find(model) if model else own or presets.find(DEFAULT_MODEL)
@@ -214,6 +214,6 @@ def _config(
 
 
 def _own_data(folder: Path) -> Path | None:
-    from alm.training import run
+    from alm.training.run import run_folder
 
-    return Path(os.path.normpath(folder / run.read_metadata(folder).data)) if run.exists(folder) else None
+    return Path(os.path.normpath(folder / run_folder.read_metadata(folder).data)) if run_folder.exists(folder) else None

@@ -27,7 +27,7 @@ def report(
     json: options.Json = False,
 ) -> None:
     """Write a page about a run, or several side by side: curves, samples over time, configuration, lineage, machine."""
-    from alm.report import words
+    from alm.report import formatting
     from alm.report.history import SCORE
     from alm.report.report import report as stage
 
@@ -47,7 +47,7 @@ def report(
         ],
     }
     lines = [
-        f"{name}: {words.state(record)}{_score(record.last(SCORE), record.margin())}" for name, record in made.runs
+        f"{name}: {formatting.state(record)}{_score(record.last(SCORE), record.margin())}" for name, record in made.runs
     ]
     ui.show_result(values, [*lines, f"wrote {made.out}"], as_json=json)
 

@@ -150,11 +150,11 @@ def sample(
         path = checkpoint or newest_checkpoint(Path("runs"))
         loaded = load_model(path, tokenizer=tokenizer, device_name=device, on_event=on_event)
         if interactive:
-            from alm.cli.interactive import converse
+            from alm.cli.repl import converse
 
             converse(loaded, sampling, quiet=quiet, on_event=on_event)
             return
-        from alm.cli.written import ALTERNATIVES, Texts, show_probabilities
+        from alm.cli.sample_output import ALTERNATIVES, Texts, show_probabilities
 
         texts = Texts(text, sampling, num_samples, silent=json or inspect)
         alternatives = ALTERNATIVES if inspect or json else None

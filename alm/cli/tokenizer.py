@@ -92,7 +92,7 @@ def encode(
     given = _stdin() if text in (None, "-") else text or ""
     ids = loaded.encode(given)
     if show and not json:
-        from alm.cli.pieces import show_pieces
+        from alm.cli.token_view import show_pieces
 
         show_pieces([loaded.token_bytes(id_) for id_ in ids])
         size = len(given.encode("utf-8", "surrogatepass"))

@@ -37,9 +37,9 @@ from alm.events import (
     Warned,
     ignore,
 )
-from alm.report import words
-from alm.report.words import duration as duration
-from alm.report.words import size as size
+from alm.report import formatting
+from alm.report.formatting import duration as duration
+from alm.report.formatting import size as size
 
 _PLAIN_PROGRESS_SECONDS = 5.0
 _SMOOTHING = 0.9
@@ -124,14 +124,14 @@ def count_of(number: float) -> str:
 
 def score(bits_per_byte: float, margin: float | None) -> str:
     """`1.943 ± 0.021 bits/byte`, with two digits of the margin, or four places without one."""
-    return f"{words.score(bits_per_byte, margin)} bits/byte"
+    return f"{formatting.score(bits_per_byte, margin)} bits/byte"
 
 
 def forecast(event: Judged) -> str:
-    """The forecast as `words.forecast` formats it; empty if there is none."""
+    """The forecast as `formatting.forecast` formats it; empty if there is none."""
     if event.forecast is None or event.low is None or event.high is None:
         return ""
-    return words.forecast(event.forecast, event.low, event.high)
+    return formatting.forecast(event.forecast, event.low, event.high)
 
 
 def one_line(text: str) -> str:

@@ -12,7 +12,7 @@ from alm.cli import options, ui
 
 if TYPE_CHECKING:
     from alm.report.record import Record, Watched
-    from alm.training.metrics import Row
+    from alm.training.monitoring.metrics import Row
 
 app = typer.Typer(rich_markup_mode=None)
 _SECONDS = 1.0  # between two reads
@@ -49,7 +49,7 @@ def watch(
 
 def follow(watched: Watched, pause: Callable[[], None], write: Callable[[str], None]) -> None:
     """Write a line for each new row, and the state of the run when it is finished."""
-    from alm.report import words
+    from alm.report import formatting
 
     def on_rows(rows: Sequence[Row]) -> None:
         for line in lines(rows, watched.max_steps):
@@ -60,7 +60,7 @@ def follow(watched: Watched, pause: Callable[[], None], write: Callable[[str], N
         before, record = record, watched.look(on_rows)
         # Without any rows, the state is the only sign that the run has changed.
         if record.is_finished or (record is not before and not watched.rows):
-            write(words.state(record))
+            write(formatting.state(record))
         if record.is_finished:
             return
         pause()
@@ -89,13 +89,13 @@ def _show(record: Record, name: str, *, is_live: bool) -> None:
     """Print the state of a run: the panel on a terminal, else a line for each fact."""
     from alm.cli.console import Console
     from alm.cli.watch_panel import WatchPanel, facts, last_sample
-    from alm.report import words
+    from alm.report import formatting
 
     if is_live:
         Console().print(WatchPanel(record, name))
         return
     told = [*facts(record).values(), ui.one_line(record.verdict() or ""), last_sample(record)]
-    for line in [words.state(record), *(text for text in told if text)]:
+    for line in [formatting.state(record), *(text for text in told if text)]:
         ui.write(line)
 
 

@@ -29,14 +29,14 @@ from alm.doctor import (
 from alm.doctor.check import Check, Examined, guarded
 from alm.errors import InputError
 from alm.events import Listener, ignore
-from alm.generation.rows import rows_for
+from alm.generation.backends.base import rows_for
 from alm.model.attention._grouped import attend
 from alm.model.config import ModelConfig
 from alm.model.init import initialize
 from alm.model.positions._rotary import Rotary
 from alm.model.transformer import Transformer
 from alm.packing.shards import open_packed
-from alm.training.precision import settled
+from alm.training.sizing.precision import settled
 from alm.training.state import fresh
 
 _SEED = 1337

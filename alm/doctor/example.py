@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alm.config.load import load
 from alm.corpus.config import CorpusConfig
-from alm.corpus.prepare import prepare
+from alm.corpus.pipeline.prepare import prepare
 from alm.events import Listener, ignore
 from alm.packing.config import PackConfig
 from alm.packing.pack import pack

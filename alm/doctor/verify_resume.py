@@ -29,9 +29,10 @@ from alm.doctor.processes import children, killed, stopped
 from alm.errors import AlmError, ConfigError, quoted
 from alm.events import Listener, Noted, Progressed, ignore
 from alm.packing.shards import open_packed
-from alm.training import compiling, metrics, precision
 from alm.training.config import RunConfig
-from alm.training.settle import with_data
+from alm.training.monitoring import metrics
+from alm.training.run.resolve import with_data
+from alm.training.sizing import compiling, precision
 
 Moment = Literal["starting", "training", "writing"]
 _SHARES: dict[Moment, int] = {"starting": 1, "training": 4, "writing": 5}

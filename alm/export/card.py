@@ -15,10 +15,11 @@ from alm.export.markdown import Markdown, code, inert, table
 from alm.export.source import Source
 from alm.model.config import ModelConfig
 from alm.model.count import count
-from alm.training import metrics, run
 from alm.training.config import RunConfig
-from alm.training.lineage import Lineage, trace
-from alm.training.metrics import Row
+from alm.training.monitoring import metrics
+from alm.training.monitoring.metrics import Row
+from alm.training.run import run_folder
+from alm.training.run.lineage import Lineage, trace
 from alm.version import __version__
 
 NAME = "README.md"
@@ -120,9 +121,9 @@ class _Training:
     @classmethod
     def of(cls, source: Source) -> _Training:
         assert source.run is not None
-        metadata = run.read_metadata(source.run)
+        metadata = run_folder.read_metadata(source.run)
         rows = tuple(row for row in metrics.read(source.run) if row["step"] <= source.step)
-        return cls(metadata, run.read_config(source.run), rows, source.step, trace(source.run, metadata))
+        return cls(metadata, run_folder.read_config(source.run), rows, source.step, trace(source.run, metadata))
 
     @property
     def tokens_per_step(self) -> int:

@@ -18,7 +18,7 @@ from alm.errors import AlmError
 from alm.export.source import Source
 from alm.files import sha256
 from alm.packing.shards import METADATA_NAME, open_packed
-from alm.training import run
+from alm.training.run import run_folder
 from alm.training.validate import rows_for
 
 # Enough text to show differences, and scored in seconds.
@@ -52,7 +52,7 @@ def held_out(source: Source) -> HeldOut | None:
     """Read about `TEXT_BYTES` of the run's held-out text; None if its data is gone, changed, or holds none out."""
     if source.run is None:
         return None
-    metadata = run.read_metadata(source.run)
+    metadata = run_folder.read_metadata(source.run)
     folder = Path(os.path.normpath(source.run / metadata.data))
     try:
         packed = open_packed(folder)

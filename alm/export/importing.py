@@ -16,8 +16,8 @@ from alm.checkpoint.save import save_checkpoint
 from alm.config.load import write_yaml
 from alm.errors import ArtifactError, InputError, quoted, shell
 from alm.events import Listener, Noted, Warned, ignore
-from alm.export import beside_model, from_llama, peers, placing
-from alm.export.llama import vocabulary_refusals
+from alm.export import from_hf_config, hf_sidecars, optional_tools, staging
+from alm.export.hf_config import vocabulary_refusals
 from alm.export.source import Source
 from alm.export.stored import StoredWeights
 from alm.files.parse import read_json
@@ -25,7 +25,7 @@ from alm.model.config import ModelConfig
 from alm.model.weights import differences, shapes_of
 from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.special import END_OF_TEXT
-from alm.training import run
+from alm.training.run import run_folder
 
 METADATA_NAME = "import.json"
 _LABEL = "import"
@@ -56,7 +56,7 @@ def open_folder(path: Path) -> Folder:
     if not path.is_dir():
         raise InputError(f"`{path}` is not a folder", hint=_folder_hint(path))
     values = _json(path / CONFIG_NAME)
-    model, faults = from_llama.read(values)
+    model, faults = from_hf_config.read(values)
     if model is None:
         raise _refused(path, faults)
     tokenizer = _tokenizer(path / TOKENIZER_NAME)
@@ -64,7 +64,7 @@ def open_folder(path: Path) -> Folder:
     faults = [*vocabulary_refusals(model, tokenizer), *_name_faults(model, stored)]
     if faults:
         raise _refused(path, faults)
-    beside = beside_model.read(path, values, _json)
+    beside = hf_sidecars.read(path, values, _json)
     return Folder(path, values["model_type"], model, tokenizer, stored, beside.ends, beside.not_taken)
 
 
@@ -91,7 +91,7 @@ def import_model(
             made = _usable(made_before(inputs, out=out, force=force, redo=redo), compare=compare)
             if made is None:
                 metadata = _written(folder, inputs, stage, compare=compare, redo=redo, on_event=on_event)
-                placing.publish(stage, out, metadata, name=METADATA_NAME, force=force, vouching=_VOUCHING)
+                staging.publish(stage, out, metadata, name=METADATA_NAME, force=force, vouching=_VOUCHING)
                 return metadata
     files.sweep(out, _LABEL)
     on_event(Noted(f"`{out}` is up to date"))
@@ -122,7 +122,7 @@ def _written(
         tokenizer_sha256=folder.tokenizer.sha256,
         not_taken=folder.not_taken,
         comparisons=None if comparisons is None else tuple(comparisons),
-        files=placing.records(stage),
+        files=staging.records(stage),
     )
 
 
@@ -133,8 +133,8 @@ def inputs_of(folder: Folder, out: Path) -> list[FileRecord]:
 
 def made_before(inputs: list[FileRecord], *, out: Path, force: bool, redo: str) -> ImportMetadata | None:
     """Return the metadata in `out` if it was made from these files; `ArtifactError` for a run or other inputs."""
-    if run.exists(out):
-        raise ArtifactError(f"`{out}` holds a run", hint=f"add `--out {quoted(run.free_name(out))}`")
+    if run_folder.exists(out):
+        raise ArtifactError(f"`{out}` holds a run", hint=f"add `--out {quoted(run_folder.free_name(out))}`")
     return artifacts.current(
         out / METADATA_NAME, ImportMetadata, config=dict(_CONFIG), inputs=inputs, force=force, redo=redo
     )
@@ -176,7 +176,7 @@ def _json(path: Path) -> dict[str, Any]:  # Any: JSON
 
 
 def _files(folder: Folder) -> list[Path]:
-    beside = [path for name in beside_model.NAMES if (path := folder.path / name).is_file()]
+    beside = [path for name in hf_sidecars.NAMES if (path := folder.path / name).is_file()]
     return [folder.path / CONFIG_NAME, folder.path / TOKENIZER_NAME, *beside, *folder.stored.files]
 
 
@@ -213,8 +213,8 @@ def _weights(folder: Folder) -> dict[str, Tensor]:
 
 def _write(folder: Folder, weights: dict[str, Tensor], stage: Path) -> None:
     config = {"model": folder.model.model_dump(mode="json")}
-    files.write_text(stage / run.CONFIG_NAME, write_yaml(config))
-    files.write_bytes(stage / run.TOKENIZER_NAME, (folder.path / TOKENIZER_NAME).read_bytes())
+    files.write_text(stage / run_folder.CONFIG_NAME, write_yaml(config))
+    files.write_bytes(stage / run_folder.TOKENIZER_NAME, (folder.path / TOKENIZER_NAME).read_bytes())
     checkpoint = Checkpoint(
         step=0,
         samples_seen=0,
@@ -240,14 +240,14 @@ def _compared(folder: Folder, weights: dict[str, Tensor], stage: Path, on_event:
         model=folder.model,
         weights=weights,
         tokenizer=folder.tokenizer,
-        tokenizer_path=stage / run.TOKENIZER_NAME,
+        tokenizer_path=stage / run_folder.TOKENIZER_NAME,
         run=None,
     )
     # alm never chooses ids of the model for which the tokenizer has no text.
     unsaid = range(folder.tokenizer.vocab_size, folder.model.known_vocab_size)
     try:
         compared = _transformers.compare(source, folder.path, dtype="fp32", unsaid=unsaid)
-        return placing.checked(compared, hint="please report this with the folder's config.json")
-    except peers.UnusableToolError as error:
+        return staging.checked(compared, hint="please report this with the folder's config.json")
+    except optional_tools.UnusableToolError as error:
         on_event(Warned(f"not compared: {error.message}", error.hint))
         return None

@@ -10,10 +10,10 @@ from alm import artifacts, files, kinds
 from alm.artifacts import Comparison, ExportMetadata, FileRecord
 from alm.errors import ArtifactError, quoted
 from alm.events import Listener, Noted, Warned, ignore
-from alm.export import card, peers, placing
+from alm.export import card, optional_tools, staging
 from alm.export.config import TargetConfig
 from alm.export.source import Source, load_source
-from alm.training import run
+from alm.training.run import run_folder
 
 METADATA_NAME = "export.json"
 _LABEL = "export"
@@ -48,7 +48,7 @@ def export(
             made = _made(config, inputs, out, force=force, compare=compare, redo=redo)
             if made is None:
                 metadata = _written(config, source, inputs, stage, out, compare=compare, redo=redo, on_event=on_event)
-                placing.publish(stage, out, metadata, name=METADATA_NAME, force=force)
+                staging.publish(stage, out, metadata, name=METADATA_NAME, force=force)
                 return metadata
     files.sweep(out, _LABEL)
     on_event(Noted(f"`{out}` is up to date"))
@@ -91,13 +91,13 @@ def _written(
         parameters=source.parameters,
         tokenizer_sha256=source.tokenizer.sha256,
         comparisons=None if comparisons is None else tuple(comparisons),
-        files=placing.records(stage),
+        files=staging.records(stage),
     )
 
 
 def _check_place(out: Path, source: Source) -> None:
     """Raise `ArtifactError` if `out` is the folder of a run, whose files have the same names."""
-    if run.exists(out) or out.resolve() == source.path.resolve().parent:
+    if run_folder.exists(out) or out.resolve() == source.path.resolve().parent:
         raise ArtifactError(
             f"`{out}` is the folder of a run, whose files an export would replace",
             hint=f"add `--out exports/{quoted(source.name)}`",
@@ -127,7 +127,7 @@ def _compared(
 ) -> list[Comparison] | None:
     """Compare the files in `stage` in the other tool; None, with a warning, if it cannot be used."""
     try:
-        return placing.checked(module.compare(config, source, stage), hint=_FAR_HINT)
-    except peers.UnusableToolError as error:
+        return staging.checked(module.compare(config, source, stage), hint=_FAR_HINT)
+    except optional_tools.UnusableToolError as error:
         on_event(Warned(f"not compared: {error.message}", error.hint))
         return None

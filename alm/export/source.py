@@ -18,7 +18,7 @@ from alm.events import Listener, ignore
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
 from alm.tokenizers.file import Tokenizer
-from alm.training import run
+from alm.training.run import run_folder
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def load_source(checkpoint: Path, *, on_event: Listener = ignore) -> Source:
     """
     keep_to_processors()
     found, loaded = open_checkpoint(checkpoint, with_optimizer=False, on_event=on_event)
-    path = checkpoint.with_name(run.TOKENIZER_NAME)
+    path = checkpoint.with_name(run_folder.TOKENIZER_NAME)
     tokenizer = Tokenizer.load(path)
     if tokenizer.sha256 != loaded.tokenizer_sha256:
         raise ArtifactError(
@@ -95,5 +95,5 @@ def load_source(checkpoint: Path, *, on_event: Listener = ignore) -> Source:
         weights={name: tensor.float() for name, tensor in loaded.model.items()},
         tokenizer=tokenizer,
         tokenizer_path=path,
-        run=folder if run.exists(folder) else None,
+        run=folder if run_folder.exists(folder) else None,
     )

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from alm.errors import InputError
+from alm.generation.backends.base import Rows, rows_for
 from alm.generation.choosing import Choice, Chooser
-from alm.generation.rows import Rows, rows_for
 from alm.generation.sampling import SamplingConfig
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer

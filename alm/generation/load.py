@@ -12,8 +12,8 @@ from alm.checkpoint.format import LAST_NAME
 from alm.checkpoint.load import open_checkpoint
 from alm.errors import ArtifactError, quoted, shell
 from alm.events import Listener, ignore
+from alm.generation.completions import Finished, Written, write
 from alm.generation.sampling import SamplingConfig
-from alm.generation.texts import Finished, Written, write
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
 from alm.tokenizers.file import Tokenizer
@@ -34,7 +34,7 @@ class LoadedModel:
         alternatives: int | None = None,
         on_event: Listener = ignore,
     ) -> Iterator[Written | Finished]:
-        """Continue `prompts`, with events as they happen: `alm.generation.texts.write`."""
+        """Continue `prompts`, with events as they happen: `alm.generation.completions.write`."""
         return write(self.model, self.tokenizer, prompts, sampling, alternatives=alternatives, on_event=on_event)
 
     def complete(self, prompt: str, sampling: SamplingConfig) -> str:

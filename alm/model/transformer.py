@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from alm import kinds
 from alm.model.config import ModelConfig
+from alm.model.context import PADDING, Scene, document_numbers
 from alm.model.dropout import drop, random_keys
 from alm.model.kv_cache import KVCache, LayerCache
 from alm.model.linear import Table
 from alm.model.loss import Losses, losses, token_losses
 from alm.model.norm import RMSNorm
 from alm.model.positions import Positions
-from alm.model.scene import PADDING, Scene, document_numbers
 
 
 class Block(nn.Module):

@@ -24,7 +24,7 @@ from alm.corpus.split import SPLITS, TRAIN, VALIDATION, split_of
 from alm.errors import AlmError, InputError
 from alm.events import Listener
 from alm.files import Unchanged, atomic, raw_array, read_json, write_bytes
-from alm.packing import foreign
+from alm.packing import imported_tokens
 from alm.packing.mapping import mapped
 from alm.tokenizers.file import Tokenizer
 
@@ -93,7 +93,7 @@ class EncodeWork:
     """One part to encode. `identity` holds the hashes of its files."""
 
     number: int
-    part: CleanPart | foreign.Part
+    part: CleanPart | imported_tokens.Part
     identity: str
     tokenizer: Path
     tokenizer_sha256: str
@@ -141,7 +141,7 @@ def encode(job: EncodeWork, tell: Listener) -> Marker:
     """Write the ids of a part, then its marker."""
     with ExitStack() as stack:
         outs = {split: _Out(stack.enter_context(atomic(job.encoded.ids_path(split))), job.dtype) for split in SPLITS}
-        if isinstance(job.part, foreign.Part):
+        if isinstance(job.part, imported_tokens.Part):
             _copy(job, job.part, outs)
         else:
             _encode(job, job.part, outs, tell)
@@ -229,11 +229,13 @@ def _batches(documents: Iterable[CleanDocument]) -> Iterator[list[CleanDocument]
         yield batch
 
 
-def _copy(job: EncodeWork, part: foreign.Part, outs: dict[str, _Out]) -> None:
+def _copy(job: EncodeWork, part: imported_tokens.Part, outs: dict[str, _Out]) -> None:
     """Copy the tokens of a foreign file, document by document."""
     tokenizer = _tokenizer(job.tokenizer, job.tokenizer_sha256)
     widths = tokenizer.bytes_per_id
-    for ids, lengths in foreign.read(part, end_of_text_id=tokenizer.end_of_text_id, vocab_size=tokenizer.vocab_size):
+    for ids, lengths in imported_tokens.read(
+        part, end_of_text_id=tokenizer.end_of_text_id, vocab_size=tokenizer.vocab_size
+    ):
         ends = np.cumsum(lengths)
         held = np.array(
             [

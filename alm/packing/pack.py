@@ -24,7 +24,7 @@ from alm.engines import Engine
 from alm.errors import AlmError, ArtifactError, ConfigError, InputError, shell
 from alm.events import Listener, Noted, Progressed, Warned, ignore
 from alm.files import Unchanged, publish, remove_folder, sha256, sweep, workspace
-from alm.packing import foreign
+from alm.packing import imported_tokens
 from alm.packing.assemble import ShardWork, assemble
 from alm.packing.config import PackConfig
 from alm.packing.encode import Count, EncodeWork, encode
@@ -64,12 +64,12 @@ def pack(
     loaded = Tokenizer.load(tokenizer)
     _check_width(config, loaded)
     files = find(clean) if clean else []
-    others = foreign.find([str(path) for path in foreign_tokens]) if foreign_tokens else []
-    given = Unchanged([*(path for file in files for path in file.paths), *foreign.watched(others)])
+    others = imported_tokens.find([str(path) for path in foreign_tokens]) if foreign_tokens else []
+    given = Unchanged([*(path for file in files for path in file.paths), *imported_tokens.watched(others)])
     inputs = (
         artifacts.record(tokenizer, relative_to=out, sha256=loaded.sha256),
         *(record for file in files for record in file.records(relative_to=out)),
-        *foreign.records(others, relative_to=out),
+        *imported_tokens.records(others, relative_to=out),
     )
     values = config.model_dump(mode="json")
     job = _Job(config, tokenizer, loaded, files, others, inputs, given, out, part_bytes)
@@ -139,10 +139,10 @@ class _Job:
         of_file = {record.path: record.sha256 for record in self.inputs}
         size = sum(file.path.stat().st_size for file in self.files)
         own = (part for file in self.files for part in parts_of(file, part_bytes=self.part_bytes))
-        others = foreign.parts(list(self.foreign), end_of_text_id=self.tokenizer.end_of_text_id)
-        parts: Iterator[CleanPart | foreign.Part] = chain(own, others)
+        others = imported_tokens.parts(list(self.foreign), end_of_text_id=self.tokenizer.end_of_text_id)
+        parts: Iterator[CleanPart | imported_tokens.Part] = chain(own, others)
         for number, part in enumerate(parts):
-            path = part.path if isinstance(part, foreign.Part) else part.file.path
+            path = part.path if isinstance(part, imported_tokens.Part) else part.file.path
             beside = [path.with_suffix(_BESIDE[path.suffix])] if path.suffix in _BESIDE else []
             names = [artifacts.relative(each, self.out) for each in (path, *beside)]
             yield EncodeWork(
@@ -155,7 +155,9 @@ class _Job:
                 self.config.dtype,
                 self.parts_folder,
                 size,
-                self.given.part(foreign.watched([path]) if isinstance(part, foreign.Part) else part.file.paths),
+                self.given.part(
+                    imported_tokens.watched([path]) if isinstance(part, imported_tokens.Part) else part.file.paths
+                ),
             )
 
 

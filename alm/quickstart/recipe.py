@@ -23,10 +23,10 @@ from alm.errors import ArtifactError, InputError
 from alm.files import read_json, write_text
 from alm.model.config import ModelConfig
 from alm.model.count import count
-from alm.training import rehearsal
 from alm.training.config import RunConfig
 from alm.training.plan import Plan, plan
-from alm.training.precision import settled, with_precision
+from alm.training.sizing import probe
+from alm.training.sizing.precision import settled, with_precision
 
 NAME = "quickstart.json"
 _MOST_BYTES = 1 << 16
@@ -102,8 +102,8 @@ def for_budget(seconds: float, *, device_name: str = "auto") -> Recipe:
     """
     config = Recipe().config(f"model.vocab_size={VOCAB_SIZE}")
     choice = settled(config, device_name, seq_len=SEQ_LEN)
-    rows = rehearsal.random_rows(VOCAB_SIZE, seq_len=SEQ_LEN)
-    rates = rehearsal.rehearse(config, choice, rows, seq_len=SEQ_LEN, seconds=_TRY_SECONDS)
+    rows = probe.random_rows(VOCAB_SIZE, seq_len=SEQ_LEN)
+    rates = probe.rehearse(config, choice, rows, seq_len=SEQ_LEN, seconds=_TRY_SECONDS)
     tokens = config.training.sequences_per_step * SEQ_LEN
     speed = tokens / rates.step(config.training.gradient_accumulation)
     end = END_SECONDS + rates.generated_token * SAMPLES * SAMPLE_TOKENS

@@ -17,7 +17,7 @@ from alm.checkpoint.format import LAST_NAME
 from alm.config import presets
 from alm.config.load import Part, load
 from alm.corpus.config import CorpusConfig
-from alm.corpus.prepare import prepare
+from alm.corpus.pipeline.prepare import prepare
 from alm.distributed import Place
 from alm.errors import ConfigError, EchoedError, shell
 from alm.events import Listener, StageBegan, ignore
@@ -31,10 +31,10 @@ from alm.quickstart.recipe import LEAST_SHARE, RUN_PRESET, SAMPLE_TOKENS, SEQ_LE
 from alm.report.report import report
 from alm.tokenizers.config import TokenizerConfig
 from alm.tokenizers.train import train_tokenizer
-from alm.training.budget import TooShortError
 from alm.training.plan import Plan
 from alm.training.pretrain import pretrain
-from alm.training.run import OtherRunError, exists, free_name
+from alm.training.run.run_folder import OtherRunError, exists, free_name
+from alm.training.sizing.budget import TooShortError
 
 LOCK_NAME = ".quickstart.lock"
 CORPUS_PRESET = "tales"

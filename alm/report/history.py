@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alm.report.series import Series
-from alm.training.metrics import Row
+from alm.training.monitoring.metrics import Row
 
 Floats = NDArray[np.float64]
 

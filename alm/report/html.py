@@ -10,15 +10,15 @@ import numpy as np
 
 from alm import page
 from alm.artifacts import Values, flat
-from alm.report import chart, words
+from alm.report import chart, formatting
 from alm.report.chart import Curve
 from alm.report.history import SCORE
 from alm.report.notes import notes
 from alm.report.record import Record
 from alm.report.series import NOTHING, Series, smoothed
 from alm.training.config import RunConfig
-from alm.training.lineage import Lineage, trace
-from alm.training.metrics import Row
+from alm.training.monitoring.metrics import Row
+from alm.training.run.lineage import Lineage, trace
 
 GENERATOR = "alm report"
 MOST_RUNS = 8  # the number of dash patterns that can be distinguished
@@ -90,14 +90,14 @@ def html(records: Sequence[Record], names: Sequence[str]) -> str:
 def _alone(run: Shown) -> list[str]:
     record = run.record
     pairs = [
-        ("bits per byte", words.score(record.last(SCORE), record.margin())),
-        ("validation loss", words.told(record.last("validation_loss"), ".4f")),
-        ("training loss", words.told(record.smoothed_loss(), ".4f")),
+        ("bits per byte", formatting.score(record.last(SCORE), record.margin())),
+        ("validation loss", formatting.told(record.last("validation_loss"), ".4f")),
+        ("training loss", formatting.told(record.smoothed_loss(), ".4f")),
         ("steps", f"{record.step:,} of {record.max_steps:,}"),
-        ("tokens", words.told(record.last("tokens"), ",.0f")),
+        ("tokens", formatting.told(record.last("tokens"), ",.0f")),
         ("parameters", f"{record.metadata.parameters:,}"),
-        ("time in steps", words.duration(record.seconds)),
-        ("tokens per second", words.told(record.typical("tokens_per_second"), ",.0f")),
+        ("time in steps", formatting.duration(record.seconds)),
+        ("tokens per second", formatting.told(record.typical("tokens_per_second"), ",.0f")),
     ]
     return [
         page.paragraph(_sentence(record), tone="" if record.is_finished else "quiet"),
@@ -107,8 +107,8 @@ def _alone(run: Shown) -> list[str]:
 
 
 def _sentence(record: Record) -> str:
-    score = words.score(record.last(SCORE), record.margin())
-    return f"The run is {words.state(record)}." + (
+    score = formatting.score(record.last(SCORE), record.margin())
+    return f"The run is {formatting.state(record)}." + (
         f" It needs {score} bits for a byte of held-out text." if score else ""
     )
 
@@ -125,13 +125,13 @@ def _final(record: Record, first: Record) -> list[str]:
     score, base = record.last(SCORE), first.last(SCORE)
     difference = "" if record is first or score is None or base is None else f"{score - base:+.4f}"
     return [
-        words.score(score, record.margin()),
+        formatting.score(score, record.margin()),
         difference,
-        words.told(record.last("validation_loss"), ".4f"),
-        words.told(record.smoothed_loss(), ".4f"),
+        formatting.told(record.last("validation_loss"), ".4f"),
+        formatting.told(record.smoothed_loss(), ".4f"),
         f"{record.step:,}",
-        words.told(record.last("tokens"), ",.0f"),
-        words.duration(record.seconds),
+        formatting.told(record.last("tokens"), ",.0f"),
+        formatting.duration(record.seconds),
         f"{record.metadata.parameters:,}",
         "yes" if record.is_finished else "no",
     ]
@@ -315,7 +315,7 @@ def _sources(found: Lineage) -> str:
             source.licence or ("not stated" if source.is_clean_text_known else "clean text not found"),
             (source.revision or "")[:12],
             source.documents,
-            words.size(source.bytes),
+            formatting.size(source.bytes),
             source.tokens,
             source.held_out_tokens,
         )
@@ -339,12 +339,12 @@ def _machine(runs: Sequence[Shown]) -> list[str]:
 def _speed(record: Record) -> dict[str, str]:
     memory = record.last("memory_bytes")
     return {
-        "tokens per second, median": words.told(record.typical("tokens_per_second"), ",.0f"),
-        "seconds a step, median": words.told(record.typical("step_seconds"), ".4f"),
-        "use of the device (MFU), median": words.told(record.typical("mfu"), ".1%"),
-        "waiting for data, median": words.told(record.typical("data_wait_share"), ".1%"),
-        "most memory": "" if memory is None else words.size(memory),
-        "time in steps": words.duration(record.seconds),
+        "tokens per second, median": formatting.told(record.typical("tokens_per_second"), ",.0f"),
+        "seconds a step, median": formatting.told(record.typical("step_seconds"), ".4f"),
+        "use of the device (MFU), median": formatting.told(record.typical("mfu"), ".1%"),
+        "waiting for data, median": formatting.told(record.typical("data_wait_share"), ".1%"),
+        "most memory": "" if memory is None else formatting.size(memory),
+        "time in steps": formatting.duration(record.seconds),
     }
 
 

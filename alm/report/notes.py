@@ -10,8 +10,8 @@ from alm.artifacts import flat
 from alm.report.history import SCORE
 from alm.report.record import Record
 from alm.report.tail import Tail
-from alm.training import metrics
-from alm.training.metrics import Row
+from alm.training.monitoring import metrics
+from alm.training.monitoring.metrics import Row
 
 _MOST_STEPS = 5
 

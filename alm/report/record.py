@@ -14,12 +14,13 @@ from alm.artifacts import RunMetadata, Values
 from alm.config.load import read_yaml
 from alm.errors import AlmError, InputError, quoted
 from alm.files import holder
-from alm.report import words
+from alm.report import formatting
 from alm.report.history import MARGIN, History, number
 from alm.report.series import Series, smoothed
 from alm.report.tail import Tail
-from alm.training import metrics, run
-from alm.training.metrics import Row
+from alm.training.monitoring import metrics
+from alm.training.monitoring.metrics import Row
+from alm.training.run import run_folder
 
 T = TypeVar("T")
 
@@ -81,7 +82,7 @@ class Record:
         ahead, low, high = (number(row.get(key)) for key in ("forecast", "forecast_low", "forecast_high"))
         if ahead is None or low is None or high is None:
             return verdict
-        return f"{verdict}; forecast {words.forecast(ahead, low, high)} bits/byte at step {self.max_steps:,}"
+        return f"{verdict}; forecast {formatting.forecast(ahead, low, high)} bits/byte at step {self.max_steps:,}"
 
     def typical(self, key: str) -> float | None:
         """The median over the logged steps."""
@@ -90,7 +91,7 @@ class Record:
 
     def trainer(self) -> int | None:
         """The process on this machine that is training the run now; None if none is known."""
-        owner = holder(self.folder / run.LOCK_NAME)
+        owner = holder(self.folder / run_folder.LOCK_NAME)
         return None if owner is None else owner.pid
 
 
@@ -106,9 +107,9 @@ def _section(config: Values, name: str) -> Values:
 
 def check(folder: Path) -> None:
     """Raise `InputError` if `folder` does not contain a run."""
-    if not run.exists(folder):
+    if not run_folder.exists(folder):
         raise InputError(
-            f"`{folder}` does not contain a run: there is no `{run.METADATA_NAME}`",
+            f"`{folder}` does not contain a run: there is no `{run_folder.METADATA_NAME}`",
             hint=f"run `ls {quoted(folder.parent)}` to see what is there",
         )
 
@@ -120,9 +121,9 @@ class Watched:
         check(folder)
         self.folder = folder
         self._history, self._samples = _Heard(), _Samples()
-        self._tails = Tail(folder / metrics.NAME, self._history), Tail(folder / run.SAMPLES_NAME, self._samples)
-        self._metadata = _Kept(folder / run.METADATA_NAME, lambda: run.read_metadata(folder))
-        self._config = _Kept(folder / run.CONFIG_NAME, lambda: _config(folder))
+        self._tails = Tail(folder / metrics.NAME, self._history), Tail(folder / run_folder.SAMPLES_NAME, self._samples)
+        self._metadata = _Kept(folder / run_folder.METADATA_NAME, lambda: run_folder.read_metadata(folder))
+        self._config = _Kept(folder / run_folder.CONFIG_NAME, lambda: _config(folder))
         self._record: Record | None = None
 
     @property
@@ -173,7 +174,7 @@ def read(folder: Path) -> Record:
 def _config(folder: Path) -> Values | None:
     """`config.yaml` without validation, so that one of another version of alm is shown too."""
     try:
-        found = read_yaml(folder / run.CONFIG_NAME)
+        found = read_yaml(folder / run_folder.CONFIG_NAME)
     except AlmError:
         return None
     return found if isinstance(found, dict) else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from alm.files import readable, regular
-from alm.training.metrics import Row, parsed
+from alm.training.monitoring.metrics import Row, parsed
 
 _BLOCK = 4 * 2**20
 _LONGEST_LINE = 4 * _BLOCK

@@ -118,7 +118,7 @@ class LoggingConfig(Config):
 
     log_interval: int = Field(default=10, ge=1, le=MANY, description="Steps between rows of metrics.")
     rich_progress: bool = Field(default=True, description="Whether a terminal shows the live panel.")
-    sinks: tuple[Annotated[Config, OfKind("alm.training.sinks")], ...] = Field(
+    sinks: tuple[Annotated[Config, OfKind("alm.training.monitoring.sinks")], ...] = Field(
         default=(), description="Trackers that also get the run's rows of metrics, and samples."
     )
 

@@ -17,15 +17,15 @@ from alm.events import Listener, Stepped, Validated
 from alm.packing.shards import TokenStream
 from alm.training.config import RunConfig
 from alm.training.garbage import collector_paused
-from alm.training.metrics import MetricsFile, Row, read
-from alm.training.pace import Pace
-from alm.training.samples import Sampler
-from alm.training.skips import Skips
+from alm.training.monitoring.metrics import MetricsFile, Row, read
+from alm.training.monitoring.samples import Sampler
+from alm.training.monitoring.throughput import Clock, Gauge
+from alm.training.monitoring.verdict import Judge, fields
+from alm.training.nonfinite import Skips
+from alm.training.sizing.eta import Pace
 from alm.training.state import TrainState
 from alm.training.step import StepResult, train_step
-from alm.training.throughput import Clock, Gauge
 from alm.training.validate import Score, rows_for, validate
-from alm.training.verdict import Judge, fields
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from alm.errors import ConfigError
 from alm.events import Listener, ignore
 from alm.model.count import Count, count
 from alm.optim.schedules import warmup_steps
-from alm.training import compiling, limits, precision, rehearsal
-from alm.training.budget import TOKENS_PER_PARAMETER, fitted
 from alm.training.config import RunConfig, TrainingConfig
-from alm.training.costs import START_SECONDS, Costs, costs, times
-from alm.training.fit import Room, checkpoint_bytes, halved, keeps_curve
-from alm.training.planned_text import Text, assumed_text, packed_text
-from alm.training.ranks import check, chosen
+from alm.training.plan_data import Text, assumed_text, packed_text
+from alm.training.run.ranks import check, chosen
+from alm.training.sizing import compiling, oom_cache, precision, probe
+from alm.training.sizing.budget import TOKENS_PER_PARAMETER, fitted
+from alm.training.sizing.costs import START_SECONDS, Costs, costs, times
+from alm.training.sizing.memory import Room, checkpoint_bytes, halved, keeps_curve
 
 JOULES_PER_KWH, SECONDS_PER_HOUR = 3.6e6, 3600
 
@@ -111,7 +111,7 @@ def plan(
     check(config, Place(size=ranks, local_size=ranks))
     config, text = packed_text(config, data) if data else assumed_text(config, seq_len=seq_len, tokens=tokens)
     device = devices.choose(device_name, precision="fp32").device
-    config = limits.capped(
+    config = oom_cache.capped(
         config, device, seq_len=text.seq_len, vocab_size=text.vocab_size, ranks=ranks, on_event=on_event
     )
     _set_threads(config.training, device, ranks)
@@ -196,17 +196,17 @@ def _spent(
     return costs(config, rates, validation_sequences=text.scored, start=before + START_SECONDS, ranks=ranks)
 
 
-def _rates(config: RunConfig, text: Text, choice: Choice, *, apart: bool) -> rehearsal.Rates | None:
+def _rates(config: RunConfig, text: Text, choice: Choice, *, apart: bool) -> probe.Rates | None:
     """Return the rates of a rehearsal, None if memory is full.
 
     Measuring micro-batch and update `apart` may need more memory than a run with one micro-batch.
     """
     try:
-        return rehearsal.rehearse(config, choice, text.batches, seq_len=text.seq_len, apart=apart)
+        return probe.rehearse(config, choice, text.batches, seq_len=text.seq_len, apart=apart)
     except (RuntimeError, MemoryError) as error:
         if not devices.is_out_of_memory(error):
             raise
-    rehearsal.let_go(choice.device)
+    probe.let_go(choice.device)
     return _rates(config, text, choice, apart=False) if apart else None
 
 

@@ -25,21 +25,23 @@ from alm.events import CheckpointSaved, Listener, Noted, Warned, ignore
 from alm.files import is_full
 from alm.packing.shards import open_packed
 from alm.tokenizers.file import Tokenizer
-from alm.training import metrics, reference, rehearsal, run, samples
-from alm.training.beginning import check_room, state_of, warn, warn_of_repeats, write_config
 from alm.training.config import RunConfig
-from alm.training.ending import SavedOnError, checkpoint_of, finish, out_of_time, score_of, stopped
-from alm.training.initial import initial_weights
-from alm.training.job import Job
 from alm.training.loop import Hooks, Streams, lr_factor, train
-from alm.training.mirror import Mirror, mirrored
-from alm.training.pace import Pace
-from alm.training.settle import Resume, settle
+from alm.training.monitoring import metrics, reference, samples
+from alm.training.monitoring.throughput import Gauge
+from alm.training.monitoring.trackers import Mirror, mirrored
+from alm.training.monitoring.verdict import Judge
+from alm.training.run import run_folder
+from alm.training.run.finish import SavedOnError, checkpoint_of, finish, out_of_time, score_of, stopped
+from alm.training.run.initial import initial_weights
+from alm.training.run.job import Job
+from alm.training.run.resolve import Resume, settle
+from alm.training.run.start import check_room, state_of, warn, warn_of_repeats, write_config
+from alm.training.run.time_budget import Budget, Timekeeper
+from alm.training.sizing import probe
+from alm.training.sizing.eta import Pace
 from alm.training.state import TrainState
 from alm.training.stop import Agreement, Reason, StopRequests
-from alm.training.throughput import Gauge
-from alm.training.timekeeper import Budget, Timekeeper
-from alm.training.verdict import Judge
 
 _STOPPING = Noted("stopping after this micro-batch; interrupt again to stop at once, without saving")
 
@@ -80,9 +82,9 @@ def pretrain(
     limit = None if deadline is None else _Limit(time.monotonic() if started is None else started, deadline)
     with distributed.joined(device_name) as world, contextlib.ExitStack() as stack:
         # Lock before reading anything: what is found must still hold when the run continues from it.
-        world.from_main(lambda: stack.enter_context(run.locked(out)))
+        world.from_main(lambda: stack.enter_context(run_folder.locked(out)))
         # Only the main rank is sure to see the folder.
-        begun, has_budget = world.from_main(lambda: run.exists(out)), finish_by is not None
+        begun, has_budget = world.from_main(lambda: run_folder.exists(out)), finish_by is not None
         initial = world.from_main(lambda: initial_weights(init, out, open_packed(data), config.model))
         settled = world.from_main(lambda: settle(config, data, out, resume, world, on_event, has_budget=has_budget))
         training = settled.config.training
@@ -106,7 +108,7 @@ def pretrain(
         if settled.found is not None and settled.is_finished:
             step = settled.found.step
             return world.from_main(lambda: _up_to_date(job, step))
-        rehearsal.let_go(choice.device)  # else memory of the trials above would count as used
+        probe.let_go(choice.device)  # else memory of the trials above would count as used
         fitting = job.fitting()
         config, budget = fitting.tried(job.config), None
         if finish_by is not None and not begun:
@@ -144,9 +146,9 @@ def _fitted(job: Job, found: Found | None, budget: Budget | None, limit: _Limit 
                 fitting.remember(job.config)
                 raise fitting.out_of_memory(job.config) from error
             # From the folder: a budget may have changed the number of steps since.
-            job = replace(job, config=fitting.halved(run.read_config(job.out)))
+            job = replace(job, config=fitting.halved(run_folder.read_config(job.out)))
         # Only here: inside `except`, the traceback still refers to the model and its activations.
-        rehearsal.let_go(job.choice.device)
+        probe.let_go(job.choice.device)
         found = newest(job.out, on_event=job.on_event)
 
 

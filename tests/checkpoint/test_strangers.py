@@ -36,7 +36,7 @@ from alm.model.transformer import Transformer
 from alm.model.weights import shapes_of
 from alm.tokenizers.file import Tokenizer
 from alm.training.config import RunConfig
-from alm.training.initial import InitialWeights, fill_
+from alm.training.run.initial import InitialWeights, fill_
 from alm.training.state import TrainState, fresh, restore_, snapshot
 
 pytestmark = pytest.mark.filterwarnings(

@@ -354,7 +354,7 @@ def test_ctrl_c_is_told(trained: Path, run: Any, monkeypatch: pytest.MonkeyPatch
         raise KeyboardInterrupt
 
     monkeypatch.setattr("alm.packing.pack._make", interrupted)
-    monkeypatch.setattr("alm.corpus.prepare._make", interrupted)
+    monkeypatch.setattr("alm.corpus.pipeline.prepare._make", interrupted)
     code, out, err = run(*command)
     assert (code, out) == (130, "")
     assert "interrupted; finished work is kept" in err

@@ -13,9 +13,10 @@ from builders import SMALL, FakeTime
 
 from alm import device
 from alm.cli.pretrain import DEFAULT_MODEL
-from alm.training import compiling, fit, rehearsal, run
-from alm.training.compiling import Trial
-from alm.training.rehearsal import Rates
+from alm.training.run import run_folder
+from alm.training.sizing import compiling, memory, probe
+from alm.training.sizing.compiling import Trial
+from alm.training.sizing.probe import Rates
 
 RATES = Rates(micro_batch=0.9, update=0.1, validation_sequence=0.01, generated_token=0.02)
 GB = 10**9
@@ -25,9 +26,9 @@ GB = 10**9
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU without bf16 and with 10 GB free, on which a micro-batch takes 0.9 s and an update 0.1."""
     monkeypatch.setattr(device, "_cpu_has_bf16", lambda: False)  # with it, two plans may measure two precisions
-    monkeypatch.setattr(rehearsal, "rehearse", lambda *_, **__: RATES)
+    monkeypatch.setattr(probe, "rehearse", lambda *_, **__: RATES)
     monkeypatch.setattr(device, "matmul_rate", lambda *_: 1e11)
-    monkeypatch.setattr(fit, "available_bytes", lambda _: 10 * GB)
+    monkeypatch.setattr(memory, "available_bytes", lambda _: 10 * GB)
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_plan_counts_with_the_compiled_model_where_a_run_would_compile(
 ) -> None:
     """Of a step of two micro-batches and an update the former shrink; where compiling does not pay, nothing does."""
     asked: list[bool] = []
-    monkeypatch.setattr(rehearsal, "rehearse", lambda *_, apart, **__: asked.append(apart) or RATES)
+    monkeypatch.setattr(probe, "rehearse", lambda *_, apart, **__: asked.append(apart) or RATES)
     found = []
     for trial in (None, Trial(0.4, 0.1), Trial(0.4, 0.5)):
         monkeypatch.setattr(compiling, "tried", lambda *_, trial=trial, **__: trial)
@@ -121,7 +122,7 @@ def test_numbers_add_up(empty: Path, run: Any) -> None:
 
 
 def test_without_measuring_only_what_is_counted_is_told(empty: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rehearsal, "rehearse", None)
+    monkeypatch.setattr(probe, "rehearse", None)
     found = planned(run, "--no-measure")
     assert (found["seconds"], found["tokens_per_second"], found["fits"]) == (None, None, True)
     assert "Time: not measured." in found["verdict"]
@@ -134,7 +135,7 @@ def test_without_measuring_only_what_is_counted_is_told(empty: Path, run: Any, m
 
 def test_what_does_not_fit_is_told_with_what_does(empty: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     one = planned(run, "--model", "1m", "--set", "training.micro_batch_size=1")["memory_bytes"]
-    monkeypatch.setattr(fit, "available_bytes", lambda _: one / fit.USABLE_SHARE + 1)
+    monkeypatch.setattr(memory, "available_bytes", lambda _: one / memory.USABLE_SHARE + 1)
     found = planned(run, "--model", "1m")
     assert (found["fits"], found["largest_micro_batch"]) == (False, 1)
     assert found["suggested"] == {"micro_batch_size": 1, "gradient_accumulation": 16}
@@ -145,9 +146,9 @@ def test_what_does_not_fit_is_told_with_what_does(empty: Path, run: Any, monkeyp
     assert (larger["largest_micro_batch"], larger["model_that_fits"], larger["seconds"]) == (0, "1m", None)
     assert "`--model 1m`" in larger["verdict"][0]
     assert not any("Time" in line for line in larger["verdict"])
-    monkeypatch.setattr(fit, "available_bytes", lambda _: 1)
+    monkeypatch.setattr(memory, "available_bytes", lambda _: 1)
     assert "even one sequence is too large, for every preset" in planned(run, "--model", "120m")["verdict"][0]
-    monkeypatch.setattr(fit, "available_bytes", lambda _: None)
+    monkeypatch.setattr(memory, "available_bytes", lambda _: None)
     assert "free memory is unknown on this system" in planned(run, "--model", "1m", "--no-measure")["verdict"][0]
     assert re.fullmatch(r"Fits: [\d.]+ MB\.", planned(run, "--model", "1m")["verdict"][0])  # it was tried
 
@@ -156,11 +157,11 @@ def test_memory_that_is_full_after_all_is_no_error(empty: Path, run: Any, monkey
     def full(*_: Any, **__: Any) -> Rates:
         raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr(rehearsal, "rehearse", full)
+    monkeypatch.setattr(probe, "rehearse", full)
     found = planned(run, "--model", "1m")
     assert (found["seconds"], found["fits"], found["largest_micro_batch"]) == (None, False, 0)
     assert found["verdict"][0].startswith("Does not fit")
-    monkeypatch.setattr(rehearsal, "rehearse", lambda config, *_, **__: full() if _micro(config) > 3 else RATES)
+    monkeypatch.setattr(probe, "rehearse", lambda config, *_, **__: full() if _micro(config) > 3 else RATES)
     found = planned(run, "--model", "1m")
     assert found["suggested"] == {"micro_batch_size": 2, "gradient_accumulation": 8}
     assert found["step_seconds"] == pytest.approx(8 * 0.9 + 0.1)
@@ -176,7 +177,7 @@ def test_rates_are_measured_together_where_memory_does_not_hold_them_apart(
             raise RuntimeError("CUDA out of memory")
         return RATES
 
-    monkeypatch.setattr(rehearsal, "rehearse", rehearse)
+    monkeypatch.setattr(probe, "rehearse", rehearse)
     monkeypatch.setattr(compiling, "tried", lambda *_, **__: Trial(0.4, 0.1))
     found = planned(run, "--model", "1m")
     assert (found["fits"], found["suggested"]) == (True, None)
@@ -184,7 +185,7 @@ def test_rates_are_measured_together_where_memory_does_not_hold_them_apart(
 
 def test_a_model_that_does_not_fit_is_not_compiled(empty: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "tried", None)
-    monkeypatch.setattr(fit, "available_bytes", lambda _: 1)
+    monkeypatch.setattr(memory, "available_bytes", lambda _: 1)
     assert planned(run, "--model", "1m")["fits"] is False
 
 
@@ -266,10 +267,10 @@ def test_pretrain_keeps_to_a_budget_and_does_not_choose_again(
     trained: Path, run: Any, steady: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = FakeTime()
-    for module in ("alm.cli.pretrain", "alm.training.fitting"):
+    for module in ("alm.cli.pretrain", "alm.training.run.fit"):
         monkeypatch.setattr(f"{module}.time", clock)
     # It would see that the machine is faster than `steady` says.
-    monkeypatch.setattr("alm.training.timekeeper.LOOKS", 0)
+    monkeypatch.setattr("alm.training.run.time_budget.LOOKS", 0)
     code, _, err = run("pretrain", *SMALL, "--budget", "20m")
     assert code == 2
     assert "`--budget` chooses `training.max_steps`, which `--set` sets too" in err
@@ -286,7 +287,7 @@ def test_pretrain_keeps_to_a_budget_and_does_not_choose_again(
 
 
 def run_config(folder: str) -> Any:
-    return run.read_config(Path(folder))
+    return run_folder.read_config(Path(folder))
 
 
 def test_a_plan_is_measured_on_the_device(trained: Path, run: Any) -> None:

@@ -21,16 +21,16 @@ import pytest
 from builders import logged_row, sample_row, scored_row, write_run
 
 from alm import shown
-from alm.cli import interactive, main, screen, ui
+from alm.cli import main, repl, screen, ui
 from alm.cli.console import Console
-from alm.cli.pieces import show_pieces
 from alm.cli.render import LiveListener
-from alm.cli.written import Texts, show_probabilities
+from alm.cli.sample_output import Texts, show_probabilities
+from alm.cli.token_view import show_pieces
 from alm.errors import AlmError, ArtifactError, shell
 from alm.events import Event, Judged, Noted, Progressed, Resumed, Sampled, StageBegan, Stepped, UnitsProgressed, Warned
 from alm.generation.choosing import Choice
+from alm.generation.completions import Continuation, Written
 from alm.generation.sampling import SamplingConfig
-from alm.generation.texts import Continuation, Written
 from alm.report.record import Watched
 from alm.tokenizers.file import Tokenizer
 
@@ -313,7 +313,7 @@ def test_a_conversation(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{EVIL}\n/{EVIL}\n/set stop=[{json.dumps(EVIL)}]\n/show\n/quit\n"))
     loaded: Any = Loaded()
-    seen = terminal(lambda: interactive.converse(loaded, SamplingConfig(), quiet=False, on_event=lambda _: None))
+    seen = terminal(lambda: repl.converse(loaded, SamplingConfig(), quiet=False, on_event=lambda _: None))
     assert seen.count(r"\x1b]52;c;ZXZpbA==\x07") >= 3
 
 

@@ -29,7 +29,7 @@ from alm.training.config import RunConfig
 from alm.training.plan import plan
 
 ROOTS = (RunConfig, CorpusConfig, PackConfig, TokenizerConfig, SamplingConfig)
-PACKAGES = ("alm.corpus.filters", "alm.corpus.adapters", "alm.export.targets", "alm.training.sinks")
+PACKAGES = ("alm.corpus.filters", "alm.corpus.adapters", "alm.export.targets", "alm.training.monitoring.sinks")
 CASES = 150
 # Beyond this a model of the same shape in fewer layers stands for it: layers are alike.
 MOST_LAYERS = 3

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from alm.corpus.config import SourceConfig
-from alm.corpus.duplicates import BANDS
-from alm.corpus.kept import UnitFiles
-from alm.corpus.lines import settle_lines
-from alm.corpus.settle import NEAR, Fates, settle
+from alm.corpus.dedup.clusters import BANDS
+from alm.corpus.pipeline.decide import NEAR, Fates, settle
+from alm.corpus.pipeline.dedup_lines import settle_lines
+from alm.corpus.pipeline.unit_store import UnitFiles
 
 UNITS = 100
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")

@@ -14,7 +14,7 @@ from alm.artifacts import SourceMetadata
 from alm.config.load import load
 from alm.corpus.config import CorpusConfig, values_for_paths
 from alm.corpus.paths import from_text
-from alm.corpus.prepare import prepare
+from alm.corpus.pipeline.prepare import prepare
 from alm.corpus.read import find, read_documents
 from alm.errors import AlmError, ConfigError, InputError
 

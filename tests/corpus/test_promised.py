@@ -16,7 +16,7 @@ from alm.artifacts import SourceMetadata
 from alm.config.load import load
 from alm.corpus import read
 from alm.corpus.config import CorpusConfig
-from alm.corpus.prepare import prepare
+from alm.corpus.pipeline.prepare import prepare
 from alm.corpus.read import find, has_shards, is_text, parts_of, read_documents, read_part
 from alm.errors import AlmError, ArtifactError
 from alm.files import publish, write_json

@@ -15,7 +15,7 @@ from alm.artifacts import Tally
 from alm.config.load import load
 from alm.corpus import report
 from alm.corpus.config import CorpusConfig
-from alm.corpus.prepare import prepare
+from alm.corpus.pipeline.prepare import prepare
 from alm.corpus.report import CorpusReport, Example, Lengths, SourceReport
 from alm.errors import ArtifactError
 

@@ -13,7 +13,7 @@ import pytest
 
 from alm.config.load import load
 from alm.corpus.config import CorpusConfig
-from alm.corpus.prepare import Share, prepare
+from alm.corpus.pipeline.prepare import Share, prepare
 from alm.corpus.read import find, read_documents
 from alm.corpus.sources import SPOOL
 from alm.errors import AlmError, ConfigError, InputError

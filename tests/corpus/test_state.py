@@ -13,12 +13,12 @@ import pytest
 
 from alm.artifacts import Held, SourceMetadata
 from alm.config.load import load
-from alm.corpus import prepare as module
 from alm.corpus.config import CorpusConfig
 from alm.corpus.counts import Tallies
-from alm.corpus.kept import Kept, Marker, UnitFiles, read_marker, write_marker
-from alm.corpus.prepare import prepare
-from alm.corpus.settle import Fates
+from alm.corpus.pipeline import prepare as module
+from alm.corpus.pipeline.decide import Fates
+from alm.corpus.pipeline.prepare import prepare
+from alm.corpus.pipeline.unit_store import Kept, Marker, UnitFiles, read_marker, write_marker
 from alm.errors import AlmError, ArtifactError
 from alm.events import Event, Noted
 from alm.files import parse
@@ -174,7 +174,7 @@ def test_a_marker_is_trusted_only_with_its_checksum(tmp_path: Path) -> None:
 def test_fates_that_are_not_those_that_were_settled_are_refused(tmp_path: Path) -> None:
     texts, out = _inputs(tmp_path / "texts", range(4)), tmp_path / "out"
     _run(_corpus(texts), out)
-    from alm.corpus.kept import UnitFiles
+    from alm.corpus.pipeline.unit_store import UnitFiles
 
     with pytest.raises(ArtifactError, match="has changed since it was written"):
         Fates.read(UnitFiles(out / ".alm" / "s" / "lines", 0), "0" * 64)

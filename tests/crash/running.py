@@ -59,7 +59,7 @@ def make_small() -> None:
     import typer.main
 
     typer.main.get_command = functools.cache(typer.main.get_command)
-    from alm.corpus.prepare import prepare
+    from alm.corpus.pipeline.prepare import prepare
 
     named = prepare.__kwdefaults__ or {}
     if "unit_bytes" in named:

@@ -16,9 +16,9 @@ from torch import Tensor
 from alm.device import DTYPES, Choice, Precision
 from alm.doctor import against_cpu, attention, decoding, learning, models, positions, precision
 from alm.doctor.tolerance import distance, rounding
-from alm.generation.compiled_rows import CompiledRows
-from alm.generation.plain_rows import PlainRows
-from alm.generation.static_rows import StaticRows
+from alm.generation.backends.cuda_graph_rows import StaticRows
+from alm.generation.backends.numba_rows import CompiledRows
+from alm.generation.backends.torch_rows import PlainRows
 from alm.model.attention._blocked import Rules
 from alm.model.attention._grouped import attend
 from alm.model.init import initialize

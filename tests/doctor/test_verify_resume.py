@@ -29,8 +29,9 @@ from alm.doctor.verify_resume import _finish, _Killer, side, verify_resume
 from alm.errors import AlmError, ArtifactError, ConfigError
 from alm.events import Event, Progressed, Warned
 from alm.files import is_running
-from alm.training import metrics, ranks
+from alm.training.monitoring import metrics
 from alm.training.pretrain import pretrain
+from alm.training.run import ranks
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_both_runs_are_given_what_was_measured_once(
     """Where bf16 is about as fast as fp32, two runs that each measure it may choose differently, with nothing lost."""
     speedups = iter([2.0, 1.0])
     monkeypatch.setattr("alm.device._cpu_has_bf16", lambda: True)
-    monkeypatch.setattr("alm.training.precision.tried", lambda _: by_speedup(next(speedups), "a step"))
+    monkeypatch.setattr("alm.training.sizing.precision.tried", lambda _: by_speedup(next(speedups), "a step"))
     commands: list[list[str]] = []
 
     def finish(command: list[str], log: Path) -> None:

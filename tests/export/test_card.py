@@ -19,8 +19,8 @@ from alm.export.config import TargetConfig
 from alm.export.markdown import Markdown, code, fenced, inert, table
 from alm.export.source import load_source
 from alm.export.targets import gguf, huggingface, safetensors
-from alm.training import run
-from alm.training.lineage import Lineage, Source
+from alm.training.run import run_folder
+from alm.training.run.lineage import Lineage, Source
 
 HOSTILE = [
     "[free](https://evil.example/)",
@@ -79,7 +79,7 @@ def hostile_parts(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Source(text, 1, 2, 3, 4, kind=text, licence=text, revision=text, is_clean_text_known=True)
     facts = (("data sha256", text), ("tokenizer sha256", text))
     monkeypatch.setattr(card, "trace", lambda *_: Lineage(facts, (source, source), ()))
-    read = run.read_metadata
+    read = run_folder.read_metadata
 
     def read_metadata(folder: Path) -> Any:
         environment = dict.fromkeys(("device_name", "device", "ranks", "precision"), text)
@@ -87,7 +87,7 @@ def hostile_parts(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         changes = {"alm_version": text, "environment": environment, "initial_weights": initial}
         return read(folder).model_copy(update=changes)
 
-    monkeypatch.setattr(run, "read_metadata", read_metadata)
+    monkeypatch.setattr(run_folder, "read_metadata", read_metadata)
 
 
 @pytest.mark.parametrize("target", [huggingface.Config, gguf.Config, safetensors.Config])

@@ -18,7 +18,7 @@ from model_kinds import EXTRAS
 from alm.cli.main import main
 from alm.errors import ArtifactError
 from alm.events import Event, Warned
-from alm.export import peers
+from alm.export import optional_tools
 from alm.export.run import export
 from alm.export.source import Source, load_source
 from alm.export.targets import _chat_template, _gguf_model, _gguf_tokenizer
@@ -424,7 +424,7 @@ def test_numbers_that_f16_cannot_hold(checkpoint_of: Make, dtype: str) -> None:
 
 @pytest.fixture
 def no_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    monkeypatch.setattr(optional_tools, "find_spec", lambda name: None)
 
 
 @pytest.mark.usefixtures("no_llama_cpp")

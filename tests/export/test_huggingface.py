@@ -14,7 +14,7 @@ from model_kinds import EXTRAS
 from alm.artifacts import ExportMetadata
 from alm.errors import ArtifactError
 from alm.events import Event, Warned
-from alm.export import compare, llama, peers
+from alm.export import compare, hf_config, optional_tools
 from alm.export.run import export
 from alm.export.source import load_source
 from alm.export.targets import huggingface
@@ -134,7 +134,7 @@ def test_what_a_llama_is_not_is_refused(
 
 def test_every_reason_is_told_at_once() -> None:
     model = ModelConfig.model_validate({"vocab_size": 300, "positions": "alibi", "smear": True, "feedforward": "relu2"})
-    assert len(llama.refusals(model)) == 3
+    assert len(hf_config.refusals(model)) == 3
 
 
 def test_a_tokenizer_with_more_ids_than_the_model(checkpoint_of: Make, tmp_path: Path, tokenizer: Tokenizer) -> None:
@@ -146,7 +146,7 @@ def test_a_tokenizer_with_more_ids_than_the_model(checkpoint_of: Make, tmp_path:
 
 
 def spoiled(key: str, value: object) -> Callable[..., Any]:
-    honest = llama.config_json
+    honest = hf_config.config_json
     return lambda *arguments, **options: {**honest(*arguments, **options), key: value}
 
 
@@ -154,7 +154,7 @@ def spoiled(key: str, value: object) -> Callable[..., Any]:
 def test_another_model_there_is_a_failure(
     checkpoint_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: object
 ) -> None:
-    monkeypatch.setattr(llama, "config_json", spoiled(key, value))
+    monkeypatch.setattr(hf_config, "config_json", spoiled(key, value))
     with pytest.raises(ArtifactError, match="logits: .*, at most 1e-05, transformers"):
         exported(checkpoint_of(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -216,7 +216,7 @@ def test_where_the_other_tool_is_not_there(
 ) -> None:
     checkpoint, events = checkpoint_of(), list[Event]()
     with monkeypatch.context() as patch:
-        patch.setattr(peers, "find_spec", lambda name: None)
+        patch.setattr(optional_tools, "find_spec", lambda name: None)
         made = export(Config(), checkpoint=checkpoint, out=tmp_path / "out", on_event=events.append)
     assert made.comparisons is None
     assert events == [Warned("not compared: `transformers` is not installed", "pip install transformers")]

@@ -17,7 +17,7 @@ from alm.checkpoint.load import load_checkpoint
 from alm.cli.main import main
 from alm.errors import ArtifactError, InputError
 from alm.events import Event, Noted, Warned
-from alm.export import from_llama, peers
+from alm.export import from_hf_config, optional_tools
 from alm.export.importing import import_model
 from alm.export.run import export
 from alm.export.source import Source, load_source
@@ -207,7 +207,7 @@ def test_without_transformers_it_is_not_compared(
     folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder, _), events = folder_of(), list[Event]()
-    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    monkeypatch.setattr(optional_tools, "find_spec", lambda name: None)
     assert import_model(folder, out=tmp_path / "run", on_event=events.append).comparisons is None
     assert events == [Warned("not compared: `transformers` is not installed", "pip install transformers")]
 
@@ -220,7 +220,7 @@ def test_a_broken_or_old_transformers_is_as_good_as_none(
     monkeypatch.setattr(_transformers, "LEAST_VERSION", 99)
     assert import_model(folder, out=tmp_path / "old", on_event=events.append).comparisons is None
     monkeypatch.setitem(sys.modules, "transformers", None)  # importing it raises ImportError
-    monkeypatch.setattr(peers, "find_spec", lambda name: name)
+    monkeypatch.setattr(optional_tools, "find_spec", lambda name: name)
     assert import_model(folder, out=tmp_path / "broken", on_event=events.append).comparisons is None
     old, broken = events
     assert old == Warned(f"not compared: `transformers` {transformers.__version__} is too old, 99.0 is needed", hint)
@@ -276,8 +276,8 @@ def test_another_model_here_is_a_failure(
     folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, _ = folder_of()
-    honest = from_llama.read
-    monkeypatch.setattr(from_llama, "read", lambda values: honest({**values, "rms_norm_eps": 1e-3}))
+    honest = from_hf_config.read
+    monkeypatch.setattr(from_hf_config, "read", lambda values: honest({**values, "rms_norm_eps": 1e-3}))
     with pytest.raises(ArtifactError, match="logits: .*, at most 1e-05"):
         import_model(folder, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -380,7 +380,7 @@ def test_defaults_of_their_classes(tokenizer: Tokenizer) -> None:
         theirs = getattr(transformers, f"{name}Config")()
         kept = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
         values = {"model_type": name.lower(), **{key: getattr(theirs, key) for key in kept}}
-        model, faults = from_llama.read(values)
+        model, faults = from_hf_config.read(values)
         assert faults == []
         assert model is not None
         other = getattr(transformers, f"{name}Config")(**{key: values[key] for key in kept})

@@ -26,8 +26,9 @@ from alm.packing.shards import open_packed
 from alm.quickstart import recipe
 from alm.report import html, record
 from alm.tokenizers.file import Tokenizer
-from alm.training import lineage, metrics, mirror, run
-from alm.training.sinks.trackio import Sent
+from alm.training.monitoring import metrics, trackers
+from alm.training.monitoring.sinks.trackio import Sent
+from alm.training.run import lineage, run_folder
 
 MOST_SECONDS = 10.0
 
@@ -82,14 +83,18 @@ def _report(root: Path) -> object:
 
 def _resume(root: Path) -> object:
     rows = metrics.read(root / "runs/small")
-    metrics.read(root / "runs/small", name=run.SAMPLES_NAME)
+    metrics.read(root / "runs/small", name=run_folder.SAMPLES_NAME)
     metrics.split(root / "runs/small", after=2)
-    return metrics.training_seconds(rows), run.read_config(root / "runs/small"), run.read_metadata(root / "runs/small")
+    return (
+        metrics.training_seconds(rows),
+        run_folder.read_config(root / "runs/small"),
+        run_folder.read_metadata(root / "runs/small"),
+    )
 
 
 def _sinks(root: Path) -> object:
     sent = Sent(root / "runs/small/trackio.json", {"project": "p", "run": "r"})
-    return mirror._id(root / "runs/small"), sent.is_new("loss", 3)
+    return trackers._id(root / "runs/small"), sent.is_new("loss", 3)
 
 
 def _recipe(root: Path) -> object:

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from alm.errors import ConfigError
 from alm.model.config import ModelConfig
+from alm.model.context import Scene
 from alm.model.dropout import drop
 from alm.model.init import initialize
-from alm.model.scene import Scene
 from alm.model.transformer import Transformer
 
 SHAPES = [{}, {"qk_norm": True}, {"tie_embeddings": False, "n_kv_heads": 1}, *KINDS]

@@ -22,8 +22,8 @@ from alm.files import exclusive
 from alm.quickstart import recipe as recipes
 from alm.quickstart import run as stage
 from alm.quickstart.run import PROMPTS, Finished, Places, Prepared, prepared
-from alm.training import rehearsal
-from alm.training.rehearsal import Rates
+from alm.training.sizing import probe
+from alm.training.sizing.probe import Rates
 
 CORPUS = "validation_fraction: 0.05\nsources: {tales: {kind: tales, documents: 120, seed: 1}}\n"
 RUN = """
@@ -46,7 +46,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (stage, recipes):
         monkeypatch.setattr(module, "VOCAB_SIZE", 400)
         monkeypatch.setattr(module, "SAMPLE_TOKENS", 10)
-    monkeypatch.setattr(rehearsal, "rehearse", lambda *_, **__: Rates(0.01, 0.001, 0.001, 0.001))
+    monkeypatch.setattr(probe, "rehearse", lambda *_, **__: Rates(0.01, 0.001, 0.001, 0.001))
     return tmp_path
 
 

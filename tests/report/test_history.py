@@ -16,7 +16,7 @@ from alm.files import write_text
 from alm.report import tail
 from alm.report.history import MARGIN, SCORE, History, number
 from alm.report.record import Record, Watched, read
-from alm.training import metrics
+from alm.training.monitoring import metrics
 
 KEYS = ("loss", "lr", "mfu", "step_seconds", "tokens", "skipped_steps", SCORE, MARGIN, "validation_loss")
 RUBBISH = [b"", b"{", b"[1]", b"null", b'{"loss": 1}', b'{"step": -1}', b'{"step": 1e3}', b"\xff", b'{"step": 1} {}']

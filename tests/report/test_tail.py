@@ -15,7 +15,7 @@ from alm.files import write_bytes
 from alm.report.notes import notes
 from alm.report.record import read
 from alm.report.tail import Tail
-from alm.training.metrics import Row
+from alm.training.monitoring.metrics import Row
 
 
 def test_rows_are_read_as_they_come_and_half_a_row_is_waited_for(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from alm.data.loader import NO_TARGET, MicroBatch
 from alm.device import choose
 from alm.model import transformer
 from alm.model.dropout import drop
-from alm.training.fit import curve, keeps_curve
+from alm.training.sizing.memory import curve, keeps_curve
 from alm.training.state import TrainState, fresh
 from alm.training.step import train_step
 

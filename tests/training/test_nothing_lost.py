@@ -23,8 +23,10 @@ from alm.checkpoint.load import load_checkpoint, verify
 from alm.errors import AlmError, ConfigError, StoppedError
 from alm.events import CheckpointSaved, Event, Noted, Resumed, Stepped, Validated, Warned
 from alm.model.transformer import Transformer
-from alm.training import metrics, run, samples, step
+from alm.training import step
+from alm.training.monitoring import metrics, samples
 from alm.training.pretrain import pretrain
+from alm.training.run import run_folder
 
 STEPS = 12
 
@@ -241,7 +243,7 @@ def test_a_disk_that_stays_full_is_an_error_that_keeps_the_old(
     with pytest.raises(AlmError, match="No space left on device"):
         pretrain(run_config(), data=data, out=out)
     assert [step_of(path) for path in numbered(out)] == [4]
-    assert run.read_metadata(out).result is None
+    assert run_folder.read_metadata(out).result is None
 
 
 def test_room_is_asked_for_before_a_step_is_spent(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -462,17 +464,17 @@ def test_what_resuming_changes_is_told(data: Path, tmp_path: Path) -> None:
 def test_the_page_lists_what_resuming_may_change(repository: Path) -> None:
     text = (repository / "docs/formats.md").read_text("utf-8")
     part = text.partition("**Resuming** may change only ")[2].partition(". ")[0]
-    assert set(re.findall(r"`([a-z_.]+)`", part)) == run.MUTABLE
+    assert set(re.findall(r"`([a-z_.]+)`", part)) == run_folder.MUTABLE
 
 
 def test_a_finished_run_that_is_asked_for_fewer_steps_stays_as_it_is(tmp_path: Path) -> None:
     data, out, config = write_packed(tmp_path / "data")[0], tmp_path / "run", run_config()
     pretrain(config, data=data, out=out)
-    before = (out / run.METADATA_NAME).read_bytes()
+    before = (out / run_folder.METADATA_NAME).read_bytes()
     steps = config.training.max_steps
     events: list[Event] = []
     pretrain(run_config(training__max_steps=steps // 2), data=data, out=out, on_event=events.append)
-    assert (out / run.METADATA_NAME).read_bytes() == before
+    assert (out / run_folder.METADATA_NAME).read_bytes() == before
     assert Noted(f"`{out}` is up to date: finished at step {steps}") in events
 
 

@@ -12,8 +12,8 @@ from alm.device import Choice
 from alm.distributed import Place
 from alm.errors import ConfigError
 from alm.model.count import count
-from alm.training import ranks
 from alm.training.parallel import TreeCounter
+from alm.training.run import ranks
 
 CPU = Choice(torch.device("cpu"), "fp32", "", "")
 

@@ -23,8 +23,9 @@ from alm.checkpoint.format import LAST_NAME, numbered
 from alm.checkpoint.load import load_checkpoint, verify
 from alm.errors import AlmError, ArtifactError, ConfigError, StoppedError
 from alm.events import CheckpointSaved, Event, Noted, Resumed, Stepped, Validated, Warned
-from alm.training import loop, metrics, samples
+from alm.training import loop
 from alm.training.config import RunConfig
+from alm.training.monitoring import metrics, samples
 from alm.training.pretrain import pretrain
 from alm.training.validate import Score
 
@@ -346,7 +347,7 @@ def test_a_resume_may_cut_a_step_into_other_micro_batches(data: Path, tmp_path: 
 def test_a_full_memory_names_what_makes_it_fit(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    """Smaller micro-batches are tried before: tests/training/test_fitting.py."""
+    """Smaller micro-batches are tried before: tests/training/run/test_fit.py."""
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(text)

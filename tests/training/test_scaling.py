@@ -18,7 +18,8 @@ from alm.data.loader import MicroBatch
 from alm.device import Choice, choose
 from alm.errors import AlmError, StoppedError
 from alm.events import Event, Noted, Stepped, Warned
-from alm.training import metrics, scaling, step
+from alm.training import scaling, step
+from alm.training.monitoring import metrics
 from alm.training.pretrain import pretrain
 from alm.training.scaling import LossScaler
 from alm.training.state import TrainState, fresh

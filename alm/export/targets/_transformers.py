@@ -15,7 +15,7 @@ from alm import shown
 from alm.artifacts import Comparison
 from alm.errors import ArtifactError
 from alm.export import compare as questions
-from alm.export import peers
+from alm.export import optional_tools
 from alm.export.held_out import HeldOut, held_out
 from alm.export.source import Source
 from alm.export.weights import narrowed
@@ -51,7 +51,7 @@ def compare(source: Source, folder: Path, *, dtype: str, unsaid: Sequence[int] |
 
 
 def _library() -> Any:  # Any: most of it has no types
-    return peers.load("transformers", least=LEAST_VERSION)
+    return optional_tools.load("transformers", least=LEAST_VERSION)
 
 
 def _loaded(transformers: Any, folder: Path) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from alm import shown
 from alm.artifacts import Comparison
-from alm.export import llama, peers
+from alm.export import hf_config, optional_tools
 from alm.export.config import TargetConfig
 from alm.export.markdown import fenced
 from alm.export.source import Source
@@ -37,7 +37,7 @@ def refusals(config: Config, source: Source) -> list[str]:
     from alm.export.targets import _gguf_model, _gguf_tokenizer
     from alm.export.weights import too_large
 
-    found = [*llama.refusals(source.model), *llama.vocabulary_refusals(source.model, source.tokenizer)]
+    found = [*hf_config.refusals(source.model), *hf_config.vocabulary_refusals(source.model, source.tokenizer)]
     found += [*_gguf_model.refusals(source.model), *_gguf_tokenizer.refusals(source.tokenizer)]
     # The scales of q8_0 are f16 too, and so are rows that do not divide into blocks.
     return found if config.dtype == "f32" else found + too_large(source.weights, "fp16")
@@ -88,7 +88,7 @@ def _add_origin(writer: gguf.GGUFWriter, config: Config, source: Source) -> None
 
 def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
     """Compare the file in llama.cpp; `UnusableToolError` if its package is missing or cannot be loaded."""
-    peers.load(TOOL)
+    optional_tools.load(TOOL)
     from alm.export.targets._gguf_compare import comparisons
 
     return comparisons(source, folder / file_name(config, source), config.dtype)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from alm import shown
 from alm.artifacts import Comparison
-from alm.export import llama
+from alm.export import hf_config
 from alm.export.config import TargetConfig
 from alm.export.markdown import fenced
 from alm.export.targets import _chat_template
@@ -36,7 +36,7 @@ def refusals(config: Config, source: Source) -> list[str]:
     """List what neither a Llama nor a Qwen3 has, and what `dtype` cannot hold."""
     from alm.export.weights import too_large
 
-    found = [*llama.refusals(source.model), *llama.vocabulary_refusals(source.model, source.tokenizer)]
+    found = [*hf_config.refusals(source.model), *hf_config.vocabulary_refusals(source.model, source.tokenizer)]
     return found + too_large(source.weights, config.dtype)
 
 
@@ -45,7 +45,7 @@ def write(config: Config, source: Source, folder: Path) -> None:
     from alm.export.weights import narrowed, write_tensors
 
     tokenizer = source.tokenizer
-    write_json(folder / "config.json", llama.config_json(source.model, tokenizer, dtype=config.dtype))
+    write_json(folder / "config.json", hf_config.config_json(source.model, tokenizer, dtype=config.dtype))
     write_json(folder / "generation_config.json", _generation(source))
     write_tensors(folder / WEIGHTS_NAME, narrowed(source.weights, config.dtype))
     write_bytes(folder / "tokenizer.json", source.tokenizer_path.read_bytes())
@@ -64,7 +64,7 @@ def _generation(source: Source) -> dict[str, Any]:  # Any: JSON
     chosen, known = SamplingConfig(), source.tokenizer.vocab_size
     spare = list(range(known, source.model.known_vocab_size))
     return {
-        **llama.token_ids(source.tokenizer),
+        **hf_config.token_ids(source.tokenizer),
         "do_sample": True,
         "temperature": chosen.temperature,
         "top_k": chosen.top_k,

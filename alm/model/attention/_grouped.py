@@ -19,8 +19,8 @@ from alm.model.norm import RMSNorm
 
 if TYPE_CHECKING:
     from alm.model.config import ModelConfig
+    from alm.model.context import Scene
     from alm.model.kv_cache import LayerCache
-    from alm.model.scene import Scene
 
 # FlexAttention has no backward pass for shared keys with fewer tokens than a block, and none at all for narrower heads
 # (PyTorch 2.11, observed on an H100).

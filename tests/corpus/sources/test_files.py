@@ -448,7 +448,7 @@ def test_random_bytes_in_any_form_end_in_an_error_or_in_items(tmp_path: Path) ->
 
 def test_clean_text_of_ours_is_read_without_what_lies_beside_it(tmp_path: Path) -> None:
     from alm.corpus.config import CorpusConfig
-    from alm.corpus.prepare import prepare
+    from alm.corpus.pipeline.prepare import prepare
 
     (tmp_path / "in").mkdir()
     for number in range(3):

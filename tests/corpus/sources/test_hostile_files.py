@@ -15,7 +15,7 @@ import pytest
 from alm.config.load import load
 from alm.corpus.config import CorpusConfig
 from alm.corpus.document import Document, Dropped
-from alm.corpus.prepare import prepare
+from alm.corpus.pipeline.prepare import prepare
 from alm.corpus.read import find, read_documents
 from alm.corpus.sources import files
 from alm.errors import AlmError

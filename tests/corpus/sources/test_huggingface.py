@@ -485,7 +485,7 @@ def test_what_was_begun_at_a_commit_goes_on_at_it(hub: FakeHub, tmp_path: Path) 
     """A killed preparation, whose branch has moved since, and which is not up to date until it is whole."""
     from alm.config.load import load
     from alm.corpus.config import CorpusConfig
-    from alm.corpus.prepare import prepare
+    from alm.corpus.pipeline.prepare import prepare
     from alm.corpus.read import find, read_documents
 
     hub.add("a/b", {f"train-{n}.jsonl": jsonl(*(f"old {n} {i}" for i in range(5))) for n in range(4)})

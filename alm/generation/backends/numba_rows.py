@@ -1,0 +1,177 @@
+"""Rows on a CPU in fp32: PyTorch reads prompts, compiled loops over the model's own weights compute single tokens.
+
+B rows of the batch, R rows of the cache, D model width, V vocabulary, W some width.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from alm.generation.backends import _kernels
+from alm.model.transformer import Block, Transformer
+
+Array = npt.NDArray[np.float32]
+Places = npt.NDArray[np.int64]
+
+# Entries of a matrix from which on threads are faster: starting them takes some microseconds.
+_THREADS_PAY_FROM = 1 << 17
+_ALL = 1 << 62
+
+
+class CompiledRows:
+    """Rows of a Llama or Qwen3, with or without windows. The weights must not be moved while this is used."""
+
+    def __init__(self, model: Transformer, *, count: int, max_tokens: int) -> None:
+        config = model.config
+        self._model = model
+        self._whole = model.new_cache(batch_size=count, max_tokens=max_tokens)
+        self._lengths = np.zeros(count, dtype=np.int64)
+        self._table, self._head = _array(model.model.embed_tokens.weight), _array(model.head_weight)
+        self._norm, self._eps = _array(model.model.norm.weight), np.float32(config.norm_eps)
+        positions: Any = model.model.positions
+        self._angles = tuple(_array(table[:, 0]) for table in (positions.cos, positions.sin))
+        caches = [(_array(layer.keys), _array(layer.values)) for layer in self._whole.layers]
+        blocks = cast(Iterable[Block], model.model.layers)
+        self._layers = [_Layer.of(block, *cache) for block, cache in zip(blocks, caches, strict=True)]
+        self._scores = np.empty(max_tokens, dtype=np.float32)
+        self._threads = _threads()
+        self._load()
+
+    def _load(self) -> None:
+        """Load or compile all loops now, not at the first token, by running them on empty arrays."""
+        none = np.empty((0, self._head.shape[1]), dtype=np.float32)
+        rows = np.empty(0, dtype=np.int64)
+        self._attention(self._layers[0], none, rows, rows)
+        self._feedforward(self._layers[0], none)
+        _kernels.normalize(none, self._norm, self._eps, none)
+
+    @torch.inference_mode()
+    def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
+        """Compute the scores (V,) of the token after `ids`."""
+        hidden = self._model(torch.tensor([ids]), self._whole.row(row))
+        self._lengths[row] = len(ids)
+        return self._model.logits(hidden[0, -1])
+
+    def share(self, source: int, row: int, tokens: int) -> bool:
+        """Copy keys and values: a row has no other state."""
+        for layer in self._layers:
+            layer.keys[row, :, :tokens] = layer.keys[source, :, :tokens]
+            layer.values[row, :, :tokens] = layer.values[source, :, :tokens]
+        self._lengths[row] = tokens
+        return True
+
+    def step(self, rows: Sequence[int], ids: Sequence[int]) -> Tensor:
+        """Compute the scores (B, V) of the tokens after `ids`."""
+        if self._threads > 1:
+            numba.set_num_threads(self._threads)  # the setting belongs to the calling thread, which may change
+        numbers = np.array(rows, dtype=np.int64)
+        places = self._lengths[numbers]
+        if places.max() >= len(self._scores):  # compiled loops would write past the end
+            raise ValueError(f"a row is full: it has room for {len(self._scores)} tokens")
+        x = self._table[np.array(ids)]
+        normal = np.empty_like(x)
+        for layer in self._layers:
+            _kernels.normalize(x, layer.norm, self._eps, normal)
+            x += self._attention(layer, normal, numbers, places)
+            _kernels.normalize(x, layer.second_norm, self._eps, normal)
+            x += self._feedforward(layer, normal)
+        self._lengths[numbers] += 1
+        _kernels.normalize(x, self._norm, self._eps, normal)
+        return torch.from_numpy(self._product(self._head, normal))
+
+    def _attention(self, layer: _Layer, x: Array, rows: Places, places: Places) -> Array:
+        q, k, v = (self._product(weight, x) for weight in (layer.q, layer.k, layer.v))
+        for heads, norm in ((q, layer.q_norm), (k, layer.k_norm)):
+            if norm is not None:
+                _kernels.normalize(heads, norm, self._eps, heads)
+            _kernels.rotate(heads, *self._angles, places)
+        _kernels.store(k, v, layer.keys, layer.values, rows, places)
+        mixed = np.empty_like(q)
+        _kernels.attend(q, layer.keys, layer.values, rows, places, layer.window, self._scores, mixed)
+        return self._product(layer.o, mixed)
+
+    def _feedforward(self, layer: _Layer, x: Array) -> Array:
+        gates, up = self._product(layer.gate, x), self._product(layer.up, x)
+        _kernels.gate(gates, up)
+        return self._product(layer.down, gates)
+
+    def _product(self, weight: Array, x: Array) -> Array:
+        out = np.empty((len(x), len(weight)), dtype=np.float32)
+        in_threads = self._threads > 1 and weight.size >= _THREADS_PAY_FROM
+        (_kernels.multiply_in_threads if in_threads else _kernels.multiply)(weight, x, out)
+        return out
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Weights of a block (out, in), and the block's part of the cache (R, K, max_tokens, E)."""
+
+    norm: Array
+    q: Array
+    k: Array
+    v: Array
+    o: Array
+    q_norm: Array | None
+    k_norm: Array | None
+    second_norm: Array
+    gate: Array
+    up: Array
+    down: Array
+    keys: Array
+    values: Array
+    window: int
+
+    @classmethod
+    def of(cls, block: Block, keys: Array, values: Array) -> _Layer:
+        attention: Any = block.self_attn  # Any: modules of kinds
+        mlp: Any = block.mlp
+        return cls(
+            norm=_array(block.input_layernorm.weight),
+            q=_array(attention.q_proj.weight),
+            k=_array(attention.k_proj.weight),
+            v=_array(attention.v_proj.weight),
+            o=_array(attention.o_proj.weight),
+            q_norm=None if attention.q_norm is None else _array(attention.q_norm.weight),
+            k_norm=None if attention.k_norm is None else _array(attention.k_norm.weight),
+            second_norm=_array(block.post_attention_layernorm.weight),
+            gate=_array(mlp.gate_proj.weight),
+            up=_array(mlp.up_proj.weight),
+            down=_array(mlp.down_proj.weight),
+            keys=keys,
+            values=values,
+            window=_ALL if attention.window is None else attention.window,
+        )
+
+
+def _array(tensor: Tensor) -> Array:
+    """Return the memory of `tensor` as an array; a copy only if it is not contiguous."""
+    return np.ascontiguousarray(tensor.detach().numpy())
+
+
+def _threads() -> int:
+    """Return the number of threads for a large product: PyTorch's on Linux, where threads are tested; else 1.
+
+    They are tried right away: 1 if Numba has no threading layer that several callers may use.
+    """
+    usable: Any = numba.config  # Any: not all of it is declared
+    threads: int = min(torch.get_num_threads(), usable.NUMBA_NUM_THREADS)
+    if threads == 1 or sys.platform != "linux":
+        return 1
+    # TBB or OpenMP. Numba's own pool serves one caller at a time, and takes 60 to 90 us to start, OpenMP 5
+    # (docs/benchmarks.md).
+    usable.THREADING_LAYER = "threadsafe"
+    one = np.ones((1, 1), dtype=np.float32)
+    try:
+        _kernels.multiply_in_threads(one, one, one.copy())
+    except ValueError:
+        return 1
+    return threads

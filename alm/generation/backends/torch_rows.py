@@ -1,0 +1,42 @@
+"""Rows for any model: `Transformer.forward`, one row after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from alm.generation.backends.base import is_llama
+from alm.model.transformer import Transformer
+
+
+class PlainRows:
+    """Rows of any model on any device, computed as in training."""
+
+    def __init__(self, model: Transformer, *, count: int, max_tokens: int) -> None:
+        self._model = model
+        self._whole = model.new_cache(batch_size=count, max_tokens=max_tokens)
+        self._caches = [self._whole.row(row) for row in range(count)]
+
+    def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
+        """Compute the scores (V,) of the token after `ids`."""
+        self._caches[row] = self._whole.row(row)
+        return self._next(row, ids)
+
+    def share(self, source: int, row: int, tokens: int) -> bool:
+        """Copy keys and values; False for models that keep more state than these."""
+        if not is_llama(self._model.config):
+            return False
+        self._caches[row].take(self._caches[source], tokens)
+        return True
+
+    def step(self, rows: Sequence[int], ids: Sequence[int]) -> Tensor:
+        """Compute the scores (B, V) of the tokens after `ids`."""
+        return torch.stack([self._next(row, [token_id]) for row, token_id in zip(rows, ids, strict=True)])
+
+    # Entered for each token: a mode held across a `yield` would leak into the caller's code.
+    @torch.inference_mode()
+    def _next(self, row: int, ids: Sequence[int]) -> Tensor:
+        placed = torch.tensor([ids], device=self._model.head_weight.device)
+        return self._model.logits(self._model(placed, self._caches[row])[0, -1]).float().cpu()

@@ -1,0 +1,143 @@
+"""Continuation of prompts as text, with events as tokens are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from alm.events import Listener, Noted, Warned, ignore
+from alm.generation.backends.base import must_compile
+from alm.generation.choosing import Choice
+from alm.generation.engine import Ended, EndReason, Engine, Request, needed
+from alm.generation.sampling import SamplingConfig
+from alm.generation.stopping import StopFilter
+from alm.model.transformer import Transformer
+from alm.tokenizers.file import StreamDecoder, Tokenizer
+
+# All rows share the reading of the weights; with more rows, arithmetic takes longer than that on a CPU.
+MOST_ROWS = 16
+_SEEDS = 2**63
+
+
+@dataclass(frozen=True)
+class Written:
+    """A token of text `number` was chosen. `text` is what can now be written, often nothing."""
+
+    number: int
+    text: str
+    choice: Choice
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Text `number` is complete; `text` is its end. The reason is as in `Ended`, or a stop was found."""
+
+    number: int
+    text: str
+    reason: EndReason
+
+
+@dataclass
+class Continuation:
+    """A complete text, collected by `add`."""
+
+    seed: int
+    text: str = ""
+    choices: list[Choice] = field(default_factory=list)
+    reason: EndReason | None = None
+
+    @property
+    def ids(self) -> list[int]:
+        """The chosen tokens, including those of a stop at the end."""
+        return [choice.id for choice in self.choices]
+
+    def add(self, event: Written | Finished) -> None:
+        """Add an event of this text."""
+        self.text += event.text
+        if isinstance(event, Written):
+            self.choices.append(event.choice)
+        else:
+            self.reason = event.reason
+
+
+class _Text:
+    """Decoder and stop filter of one text."""
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
+        self._decoder = StreamDecoder(tokenizer)
+        self.stop = StopFilter(stops)
+
+    def feed(self, token_id: int) -> str:
+        return self.stop.feed(self._decoder.feed(token_id))
+
+    def finish(self) -> str:
+        return self.stop.feed(self._decoder.finish()) + self.stop.finish()
+
+
+def write(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    sampling: SamplingConfig,
+    *,
+    alternatives: int | None = None,
+    on_event: Listener = ignore,
+) -> Iterator[Written | Finished]:
+    """Continue all `prompts`, and yield events as they happen; an empty prompt begins a document.
+
+    Text i is drawn with the seed `seed_of(sampling, i)`, so it is the same alone and among others. `alternatives` as
+    in `Chooser`. Raises InputError at once if a prompt is too long.
+    """
+    banned = _banned(tokenizer, sampling.bad_words)
+    requests = [
+        Request(ids, sampling.model_copy(update={"seed": seed_of(sampling, number)}), banned, alternatives)
+        for number, ids in enumerate(map(tokenizer.encode, prompts))
+    ]
+    if must_compile(model):
+        on_event(Noted("compiling the generation kernels: some seconds, once on this machine"))
+    engine = Engine(
+        model,
+        end_of_text_id=tokenizer.end_of_text_id,
+        vocab_size=tokenizer.vocab_size,
+        rows=max(1, min(len(requests), MOST_ROWS)),
+        max_tokens=needed(requests, model.config),
+    )
+    for request in requests:
+        engine.add(request)
+    _warn_of_the_end(requests, model, on_event)
+    texts = [_Text(tokenizer, sampling.stop) for _ in requests]
+    return _written(engine, texts)
+
+
+def seed_of(sampling: SamplingConfig, number: int) -> int:
+    """Return the seed of text `number` of several."""
+    return (sampling.seed + number) % _SEEDS
+
+
+def _banned(tokenizer: Tokenizer, words: Sequence[str]) -> list[list[int]]:
+    return [tokenizer.encode(text) for word in words for text in (word, f" {word}")]
+
+
+def _warn_of_the_end(requests: Sequence[Request], model: Transformer, on_event: Listener) -> None:
+    context = model.config.max_position_embeddings
+    for request in requests:
+        if max(len(request.ids), 1) + request.sampling.max_tokens > context:
+            slides = request.sampling.overflow == "slide"
+            what = "the older half is dropped whenever it is full" if slides else "the text may end there"
+            hint = None if slides else "add `--overflow slide` to continue past it"
+            on_event(Warned(f"the context of {context:,} tokens is shorter than prompt and answer: {what}", hint))
+            return
+
+
+def _written(engine: Engine, texts: Sequence[_Text]) -> Iterator[Written | Finished]:
+    for event in engine.run():
+        text = texts[event.number]
+        if isinstance(event, Ended):
+            if not text.stop.is_stopped:
+                rest = text.finish()
+                yield Finished(event.number, rest, "stop" if text.stop.is_stopped else event.reason)
+            continue
+        yield Written(event.number, text.feed(event.choice.id), event.choice)
+        if text.stop.is_stopped:
+            engine.stop(event.number)
+            yield Finished(event.number, "", "stop")

@@ -1,0 +1,188 @@
+"""Fits a run into the memory and the time of its device, before it starts and when memory is full."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from alm import device
+from alm.corpus.split import TRAIN, VALIDATION
+from alm.device import Choice
+from alm.distributed import World
+from alm.errors import AlmError
+from alm.events import Listener, Noted, Warned
+from alm.model.count import count
+from alm.packing.shards import PackedData
+from alm.tokenizers.file import Tokenizer
+from alm.training.config import RunConfig
+from alm.training.run.time_budget import Budget
+from alm.training.sizing import oom_cache, probe
+from alm.training.sizing.budget import fitted
+from alm.training.sizing.costs import START_SECONDS, Costs, costs
+from alm.training.sizing.memory import (
+    MOST_SEQUENCES,
+    SURE_SHARE,
+    USABLE_SHARE,
+    curve,
+    cut,
+    flags,
+    halved,
+    largest_micro_batch,
+    needs,
+    sizes_of_trees,
+)
+from alm.training.sizing.probe import Rates
+from alm.training.validate import rows_for
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Fits configurations of a run to its device. Ranks call its methods together, except `remember`.
+
+    `free_bytes` is the free memory of the device before anything was allocated; None if unknown.
+    """
+
+    packed: PackedData
+    choice: Choice
+    world: World
+    free_bytes: int | None
+    on_event: Listener
+
+    @property
+    def _seq_len(self) -> int:
+        return self.packed.metadata.seq_len
+
+    def tried(self, config: RunConfig) -> RunConfig:
+        """Return `config` with micro-batches for which every rank has memory, tried where counting leaves doubt.
+
+        A rank that runs out of memory in a step would leave the others waiting for it. A single process finds out in
+        its first steps. With fsdp no rank can try by itself.
+        """
+        config = self._counted(config)
+        if self.world.size == 1 or config.training.parallel == "fsdp":
+            return config
+        while self.world.greatest(int(not self._fits(config))):
+            config = self.halved(config)
+        return config
+
+    def _counted(self, config: RunConfig) -> RunConfig:
+        """Return `config` cut to what fits into a CPU's memory by counting: a process that takes more is killed."""
+        if self.choice.device.type != "cpu":
+            return config
+        free, training = self._free_bytes, config.training
+        sizes = sizes_of_trees(training, ranks=self.world.size)
+        found = largest_micro_batch(lambda size: self._needed(config, size), free, sizes=sizes)
+        most = -self.world.greatest(-(MOST_SEQUENCES if found is None else found))
+        own = training.micro_batch_size
+        if sizes is None:
+            fits = own <= most
+        else:  # with `reproducible`, larger micro-batches may fit even if these do not (`sizes_of_trees`)
+            is_full = free is not None and self._needed(config, own) > USABLE_SHARE * free
+            fits = not self.world.greatest(int(is_full))
+        if fits:
+            return config
+        least = 1 if sizes is None else own
+        smaller = cut(training, most=most or least, ranks=self.world.size) or training
+        change = f"using {smaller.micro_batch_size} instead, {curve(config)}"
+        if smaller == training:
+            change = "the system may kill this run"
+        self.on_event(
+            Warned(
+                f"micro-batches of {training.micro_batch_size} sequences need {self._needed(config) / 1e9:,.2f} GB and "
+                f"{(free or 0) / 1e9:,.2f} GB are free: {change}",
+                None if most else "a smaller model is safer: `alm plan` names the largest that fits",
+            )
+        )
+        return config.model_copy(update={"training": smaller})
+
+    @property
+    def _free_bytes(self) -> int | None:
+        """Free bytes of this rank: ranks on one machine share the memory of its CPU."""
+        if self.free_bytes is None or self.choice.device.type != "cpu":
+            return self.free_bytes
+        return self.free_bytes // self.world.local_size
+
+    def _needed(self, config: RunConfig, micro_batch_size: int | None = None) -> int:
+        on_cpu, precision = self.choice.device.type == "cpu", self.choice.precision
+        return needs(
+            config,
+            seq_len=self._seq_len,
+            precision=precision,
+            on_cpu=on_cpu,
+            micro_batch_size=micro_batch_size,
+            ranks=self.world.size,
+        ).total
+
+    def _fits(self, config: RunConfig) -> bool:
+        if self._free_bytes is not None and self._needed(config) < SURE_SHARE * self._free_bytes:
+            return True
+        rows = probe.rows_of(self.packed.split(TRAIN))
+        return probe.fits(config, self.choice, rows, seq_len=self._seq_len)
+
+    def budgeted(self, config: RunConfig, *, finish_by: float) -> tuple[RunConfig, Budget]:
+        """Return `config` with the steps that will be done by `finish_by`, of `time.monotonic`, from measured ones."""
+        began = time.monotonic()
+        config, rates = self._measured(config)
+        spent = self._costs(config, rates)
+        chosen = self.world.from_main(lambda: fitted(config, spent, seconds=finish_by - time.monotonic()))
+        self.on_event(
+            Noted(
+                f"{chosen.training.max_steps:,} steps of {spent.step:.3g} s fit into the time "
+                f"(measured in {time.monotonic() - began:.1f} s)"
+            )
+        )
+        return chosen, Budget(finish_by, self._costs(chosen, rates))
+
+    def _costs(self, config: RunConfig, rates: Rates) -> Costs:
+        widths = Tokenizer.load(self.packed.tokenizer_path).bytes_per_id
+        scored = len(rows_for(self.packed.split(VALIDATION), widths, wanted_bytes=config.validation.bytes))
+        return costs(config, rates, validation_sequences=scored, start=START_SECONDS, ranks=self.world.size)
+
+    def _measured(self, config: RunConfig) -> tuple[RunConfig, Rates]:
+        rows = probe.rows_of(self.packed.split(TRAIN))
+        while True:
+            try:
+                return config, probe.rehearse(config, self.choice, rows, seq_len=self._seq_len, world=self.world)
+            except (RuntimeError, MemoryError) as error:
+                if not device.is_out_of_memory(error):
+                    raise
+                if self.world.size > 1:  # the other ranks are in the middle of a step
+                    self.remember(config)
+                    raise self.out_of_memory(config) from error
+                config = self.halved(config)
+            probe.let_go(self.choice.device)  # outside `except`: the traceback refers to the model
+
+    def halved(self, config: RunConfig) -> RunConfig:
+        """Return `config` with the next smaller micro-batches, with a warning, and remember it; `AlmError` if none."""
+        self.remember(config)
+        before = config.training
+        smaller = halved(before, ranks=self.world.size)
+        if smaller is None:
+            raise self.out_of_memory(config)
+        self.on_event(
+            Warned(
+                f"the memory of {self.choice.device} is full: a step of {before.sequences_per_step} sequences is cut "
+                f"into micro-batches of {smaller.micro_batch_size} instead of {before.micro_batch_size}: "
+                f"{curve(config)}"
+            )
+        )
+        return config.model_copy(update={"training": smaller})
+
+    def remember(self, config: RunConfig) -> None:
+        """Record for later runs that the micro-batches of `config` do not fit."""
+        vocab_size = self.packed.metadata.vocab_size
+        key = oom_cache.key(config, self.choice.device, seq_len=self._seq_len, vocab_size=vocab_size)
+        oom_cache.remember(key, failed=config.training.micro_batch_size, free_bytes=self.free_bytes)
+
+    def out_of_memory(self, config: RunConfig, *, in_step: bool = True) -> AlmError:
+        """Return the error for full memory that ends the run, in a step or before the first."""
+        training = config.training
+        smaller = halved(training, ranks=self.world.size) if in_step else None
+        hint = "choose a smaller model: `--model 10m`, or `--model 1m`"
+        if smaller is not None:
+            hint = f"run the same command again (this is remembered), or add `{flags(smaller)}`: {curve(config)}"
+        return AlmError(
+            f"the memory of {self.choice.device} is full: {count(config.model).total:,} parameters and micro-batches "
+            f"of {training.micro_batch_size} sequences do not fit",
+            hint=hint,
+        )

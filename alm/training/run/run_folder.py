@@ -1,0 +1,173 @@
+"""A run's folder: its files before the first step, and the settings that a resume may change."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from alm import artifacts, files
+from alm.artifacts import RunMetadata, Values
+from alm.checkpoint import STAGING
+from alm.config.load import Part, load, write_yaml
+from alm.errors import ConfigError, quoted, shell
+from alm.events import Listener, Noted, Warned
+from alm.training.config import RunConfig, checked
+from alm.training.run.asked import OF_MEMORY, Asked
+
+CONFIG_NAME = "config.yaml"
+METADATA_NAME = "run.json"
+TOKENIZER_NAME = "tokenizer.json"
+LOCK_NAME = ".lock"
+SAMPLES_NAME = "samples.jsonl"
+_STAGING = "run"
+
+# Settings that may differ from the run's own configuration on resume.
+MUTABLE = frozenset(
+    {
+        "training.max_steps",
+        "training.checkpoint_interval",
+        "training.keep_last",
+        "training.parallel",
+        "training.keep_every",
+        "training.keep_best",
+        "training.max_skipped_in_row",
+        "training.micro_batch_size",  # together with the next one: their product must stay the same
+        "training.gradient_accumulation",
+        "validation.interval",
+        "validation.bytes",
+        "samples.prompts",
+        "samples.count",
+        "samples.max_tokens",
+        "samples.temperature",
+        "samples.top_k",
+        "logging.log_interval",
+        "logging.rich_progress",
+        "logging.sinks",
+        "data.prefetch",
+    }
+)
+_AUTO = "auto"
+
+
+class OtherRunError(ConfigError):
+    """Raised when the folder holds another run, or other files: another folder name fixes it."""
+
+
+def exists(run: Path) -> bool:
+    """Whether `run` holds a run; its metadata is written before the first step."""
+    files.ensure_published(run)
+    return (run / METADATA_NAME).is_file()
+
+
+def read_config(run: Path) -> RunConfig:
+    """Return the resolved configuration of `run`."""
+    return load(RunConfig, [Part(run / CONFIG_NAME)])
+
+
+def read_metadata(run: Path) -> RunMetadata:
+    """Return the metadata of `run`."""
+    return artifacts.read(run / METADATA_NAME, RunMetadata, hint=f"name another folder than `{run}`")
+
+
+def begin(run: Path, config: RunConfig, metadata: RunMetadata, *, tokenizer: Path) -> None:
+    """Write the files that a run has from its first step on, atomically. The caller holds its lock."""
+    contents = {
+        CONFIG_NAME: write_yaml(config.model_dump(mode="json")).encode(),
+        TOKENIZER_NAME: files.read_bytes(tokenizer),
+    }
+    for name, data in contents.items():
+        if (run / name).is_file() and files.read_bytes(run / name) != data:
+            raise OtherRunError(
+                f"`{run / name}` exists, but no run in `{run}` wrote it",
+                hint=f"add `{shell('--out', free_name(run))}`",
+            )
+    with files.staging(run, _STAGING) as stage:
+        for name, data in contents.items():
+            files.write_bytes(stage / name, data)
+        artifacts.write(stage / METADATA_NAME, metadata)
+        files.publish(stage, run, last=METADATA_NAME)
+
+
+def rewrite(run: Path, config: RunConfig, asked: Asked) -> None:
+    """Write the current configuration of `run` and what was asked for, atomically. The caller holds its lock."""
+    metadata = read_metadata(run)
+    text = write_yaml(config.model_dump(mode="json"))
+    if metadata.asked == asked and files.read_text(run / CONFIG_NAME) == text:
+        return
+    with files.staging(run, _STAGING) as stage:
+        files.write_text(stage / CONFIG_NAME, text)
+        artifacts.write(stage / METADATA_NAME, metadata.model_copy(update={"asked": dict(asked)}))
+        files.publish(stage, run, last=METADATA_NAME)
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Lock `run` for this process; raise `AlmError` when another one is training in it.
+
+    Files that a killed process had started to publish are completed, and half-written ones are removed. A run in a
+    read-only folder is not locked: no process can train in it, but a finished run can still be reported as finished.
+    """
+    if exists(run) and not os.access(run, os.W_OK):
+        yield
+        return
+    with files.exclusive(run / LOCK_NAME, what=f"the run in `{run}`"):
+        files.ensure_published(run)
+        for label in (_STAGING, STAGING):
+            files.clear(run, label)
+        yield
+
+
+def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunConfig:
+    """Return the run's configuration with the changes of `wanted` that a resume allows.
+
+    `auto` in `wanted` matches whatever was chosen. Raises `OtherRunError` listing every other change.
+    """
+    from alm.training.sizing.memory import curve  # imports PyTorch, which takes seconds: typos are reported before that
+
+    own = read_config(run)
+    before, now = (dict(artifacts.flat(config.model_dump(mode="json"))) for config in (own, wanted))
+    changed = [key for key in now if now[key] not in (_AUTO, before.get(key))]
+    refused = [key for key in changed if key not in MUTABLE]
+    refused += [key for key in before if key not in now]
+    if wanted.training.sequences_per_step != own.training.sequences_per_step:
+        refused += [key for key in changed if key in OF_MEMORY]
+    elif any(key in OF_MEMORY for key in changed):
+        on_event(Warned(f"a step is now split into different micro-batches: {curve(own)}"))
+    allowed = [key for key in changed if key not in refused]
+    if refused:
+        lines = _table(refused, before, now)
+        if allowed:
+            lines += ["these other changes are allowed:", *_table(allowed, before, now)]
+        raise OtherRunError(
+            "\n  ".join([f"`{run}` was started with another configuration", *lines]),
+            hint=f"start another run with `--out {quoted(free_name(run))}`, or leave out these changes",
+        )
+    if allowed:
+        on_event(Noted("\n  ".join(["resuming with changed settings", *_table(allowed, before, now)])))
+    if "training.max_steps" in changed and before["scheduler.total_steps"] == _AUTO:
+        on_event(
+            Warned(f"training.max_steps was {before['training.max_steps']}: the learning rate follows the new value")
+        )
+    values = own.model_dump(mode="json")
+    for key in changed:
+        section, _, name = key.partition(".")
+        values[section][name] = now[key]
+    return checked(values)
+
+
+def _table(keys: Iterable[str], before: Values, now: Values) -> list[str]:
+    """Return a line for each key, with its value before and now."""
+    keys = list(dict.fromkeys(keys))
+    width = max(map(len, keys))
+    return [f"{key:<{width}}  {before.get(key)} -> {now.get(key)}" for key in keys]
+
+
+def free_name(run: Path) -> Path:
+    """Return the path of a folder beside `run` that does not exist yet."""
+    run = run if run.name else run.resolve()
+    number = 2
+    while run.with_name(f"{run.name}-{number}").exists():
+        number += 1
+    return run.with_name(f"{run.name}-{number}")

@@ -1,0 +1,150 @@
+"""Preparations for the next step of a run: its state, its folder, warnings, and room on the disk."""
+
+from __future__ import annotations
+
+import torch
+
+from alm import artifacts, device
+from alm.artifacts import RunMetadata
+from alm.checkpoint.format import Checkpoint
+from alm.checkpoint.load import Found, load_checkpoint
+from alm.checkpoint.retain import reconcile, rewind
+from alm.checkpoint.space import check_space
+from alm.data.mixture import Mixture
+from alm.events import Resumed, Warned
+from alm.model.count import count
+from alm.optim.schedules import warmup_steps
+from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
+from alm.training.config import RunConfig
+from alm.training.loop import Streams, planned
+from alm.training.monitoring import metrics, samples
+from alm.training.run import run_folder
+from alm.training.run.asked import differing
+from alm.training.run.initial import fill_
+from alm.training.run.job import Job
+from alm.training.sizing.budget import MANY_EPOCHS
+from alm.training.sizing.memory import checkpoint_bytes
+from alm.training.state import TrainState, fresh, restore_
+
+ALL = "all sources"
+
+
+def state_of(job: Job, found: Found | None) -> TrainState:
+    """Return the state to train from: that of the checkpoint, or a new one, with initial weights if there are any.
+
+    Later checkpoints and metrics are set aside.
+    """
+    try:
+        state = fresh(job.config, job.choice, job.world, seq_len=job.packed.metadata.seq_len)
+        if found is None:
+            # Nothing draws from this generator yet, but checkpoints hold its state, and PyTorch's default is a new one
+            # in each process: without a seed, equal runs would have different checkpoints.
+            torch.manual_seed(job.config.training.seed)
+            if job.initial is not None:
+                fill_(state.model, job.initial)
+        else:
+            # On the CPU for several ranks: with fsdp a device may have room only for its part.
+            device_ = "cpu" if job.world.size > 1 else job.choice.device
+            checkpoint = load_checkpoint(found.path, device=device_, step=found.step)
+            _check_same_bits(checkpoint, job)
+            restore_(state, checkpoint, job.choice)
+    except (RuntimeError, MemoryError) as error:
+        if not device.is_out_of_memory(error):
+            raise
+        raise job.fitting().out_of_memory(job.config, in_step=False) from error
+    job.world.from_main(lambda: _make_ready(job, found))
+    return state
+
+
+def _metadata(job: Job) -> RunMetadata:
+    packed = job.packed
+    initial = None if job.initial is None else job.initial.record(job.out)
+    data = artifacts.record(packed.folder / PACK_METADATA_NAME, relative_to=job.out)
+    return RunMetadata(
+        config=job.config.model_dump(mode="json"),
+        inputs=(data,) if initial is None else (data, initial),
+        initial_weights=initial,
+        data=artifacts.relative(packed.folder, job.out),
+        data_sha256=job.data_sha256,
+        tokenizer_sha256=packed.metadata.tokenizer_sha256,
+        parameters=count(job.config.model).total,
+        environment=job.environment,
+        asked=dict(differing(job.asked, job.config)),
+    )
+
+
+def _make_ready(job: Job, found: Found | None) -> None:
+    """Bring the run's folder into its state before the next step."""
+    step = 0 if found is None else found.step
+    if not run_folder.exists(job.out):
+        run_folder.begin(job.out, job.config, _metadata(job), tokenizer=job.packed.tokenizer_path)
+    write_config(job)
+    names = (metrics.NAME, samples.NAME)
+    found_rows = {name: metrics.split(job.out, after=step, name=name, on_event=job.on_event) for name in names}
+    aside = rewind(job.out, step=step, rows={name: pair for name, pair in found_rows.items() if pair is not None})
+    if aside is not None:
+        job.on_event(Warned(f"checkpoints after step {step} were moved to `{aside}`"))
+    reconcile(job.out, job.retention)
+    if found is not None:
+        job.on_event(Resumed(job.out, step, job.config.training.max_steps))
+
+
+def write_config(job: Job) -> None:
+    """Write the current configuration to the run's folder, and the requested settings that differ from it."""
+    run_folder.rewrite(job.out, job.config, differing(job.asked, job.config))
+
+
+def _check_same_bits(checkpoint: Checkpoint, job: Job) -> None:
+    before = {"ranks": "1", **checkpoint.environment}
+    different = [
+        f"{key} {before.get(key)} -> {value}"
+        for key, value in job.environment.items()
+        if key in ("torch", "device", "device_name", "cpu_capability", "precision", "threads", "ranks")
+        and before.get(key) != value
+    ]
+    if different:
+        job.on_event(Warned(f"the run continues, but not bit for bit as before: {', '.join(different)}"))
+
+
+def warn(job: Job, streams: Streams) -> None:
+    """Warn about settings with effects that the user may not expect."""
+    warmup = warmup_steps(job.config.scheduler, max_steps=job.config.training.max_steps)
+    if warmup >= job.config.training.max_steps:
+        job.on_event(
+            Warned(f"the run ends within its warm-up of {warmup} steps", "add `--set scheduler.warmup_steps=auto`")
+        )
+    warn_of_repeats(job, streams)
+    if not streams.validation.sequences:
+        job.on_event(Warned("no text is held out: this run has no validation", None))
+    if job.config.samples.prompts and job.world.size > 1 and job.config.training.parallel == "fsdp":
+        job.on_event(Warned("no samples are made during a run with `training.parallel: fsdp`", None))
+
+
+def warn_of_repeats(job: Job, streams: Streams) -> None:
+    """Warn about text that the run repeats so often that it teaches little."""
+    for name, seen in epochs(job.config, planned(job.config, streams.train).mixture).items():
+        if seen > MANY_EPOCHS:
+            text = f"the text of `{name}`" if name != ALL else "the text"
+            fewer = max(1, int(job.config.training.max_steps * MANY_EPOCHS / seen))
+            hint = f"train for fewer steps with `--set training.max_steps={fewer}`, or prepare more text"
+            job.on_event(Warned(f"{text} is seen {seen:.1f} times: after the fourth it teaches little", hint))
+
+
+def epochs(config: RunConfig, mixture: Mixture) -> dict[str, float]:
+    """Return the number of passes through each source, or through all text if sources are not weighted."""
+    sequences = config.training.sequences_per_step * config.training.max_steps
+    return {name or ALL: round(seen, 3) for name, seen in mixture.epochs(sequences).items()}
+
+
+def check_room(job: Job, state: TrainState, found: Found | None) -> None:
+    """Check that the disk has room for the checkpoints to come."""
+    training = job.config.training
+    left = training.max_steps - state.step
+    check_space(
+        job.out,
+        job.retention,
+        checkpoint_bytes=found.path.stat().st_size if found else checkpoint_bytes(job.config),
+        saves=-(-left // training.checkpoint_interval),
+        permanent=left // training.keep_every if training.keep_every else 0,
+        on_event=job.on_event,
+    )

@@ -1,0 +1,1 @@
+"""What a run needs and takes on a device, by counting and by measuring."""

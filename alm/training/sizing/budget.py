@@ -1,0 +1,226 @@
+"""Converts a time into a run: the number of steps, and the size of model that is worth training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from alm.config import presets
+from alm.config.base import MANY
+from alm.config.load import Part, load
+from alm.errors import ConfigError
+from alm.model.config import ModelConfig
+from alm.model.count import count
+from alm.training.config import TRAIN_SECTIONS, RunConfig, checked
+from alm.training.sizing.costs import Costs, times
+from alm.training.sizing.sizes import ladder
+
+# Largest shares of the time. The rest is for steps.
+VALIDATION_SHARE, SAMPLES_SHARE, SAVING_SHARE = 0.1, 0.1, 0.05
+# A crash should cost no more than this, however long the run.
+MOST_SECONDS_BETWEEN_CHECKPOINTS = 1800.0
+FEWEST_VALIDATION_BYTES = 20_000
+FEWEST_LOG_LINES = 20
+
+
+class TooShortError(ConfigError):
+    """Raised for a time that is too short for one step."""
+
+
+def fitted(config: RunConfig, costs: Costs, *, seconds: float) -> RunConfig:
+    """Return `config` with as many steps as `seconds` allow, and everything else counted in steps in proportion.
+
+    Validations, samples and checkpoints keep their number as long as they take no more than their share of the time:
+    first they become fewer, then less text is scored. Checkpoints come at least every half hour. Raises
+    `TooShortError` if not one step fits.
+    """
+    if seconds <= 0:
+        raise TooShortError(
+            "starting and measuring took all of the time: none is left for steps",
+            hint="use a larger budget, or a machine that is less busy",
+        )
+    before = times(config)
+    scored = _text_scored(config, costs, seconds)
+    costs = replace(costs, validation=costs.validation * scored)
+    number = {
+        "validation": _affordable(before["validation"], costs.validation, VALIDATION_SHARE * seconds),
+        "samples": _affordable(min(config.samples.count, before["samples"]), costs.samples, SAMPLES_SHARE * seconds),
+        "saving": _affordable(
+            max(before["saving"], math.ceil(seconds / MOST_SECONDS_BETWEEN_CHECKPOINTS)),
+            costs.saving,
+            SAVING_SHARE * seconds,
+        ),
+    }
+    pauses = sum(number[name] * getattr(costs, name) for name in number)
+    # Half of the largest number allowed: the run may become longer (`time_budget.py`).
+    steps = min(math.floor((seconds - costs.start - pauses) / costs.step), MANY // 2)
+    if steps < 1:
+        raise TooShortError(
+            f"{seconds:,.0f} seconds allow no step: one takes {costs.step:,.1f} seconds, and the rest of a run takes "
+            f"{costs.start + pauses:,.1f}",
+            hint="choose a smaller model with `--model 1m`, or smaller steps with "
+            "`--set training.gradient_accumulation=1`, or more time",
+        )
+    return _with_steps(config, steps, number, validation_bytes=math.ceil(config.validation.bytes * scored))
+
+
+def _affordable(number: int, each: float, seconds: float) -> int:
+    """Return how many of `number` fit into `seconds`, at least one if there are any."""
+    return min(number, max(1, int(seconds / each))) if each else number
+
+
+def _text_scored(config: RunConfig, costs: Costs, seconds: float) -> float:
+    """Return the share of the held-out text with which one validation takes no more than its share of the time."""
+    if costs.validation <= VALIDATION_SHARE * seconds:
+        return 1.0
+    least = min(1.0, FEWEST_VALIDATION_BYTES / config.validation.bytes)
+    return max(least, VALIDATION_SHARE * seconds / costs.validation)
+
+
+def _with_steps(config: RunConfig, steps: int, number: Mapping[str, int], *, validation_bytes: int) -> RunConfig:
+    training, ratio = config.training, steps / config.training.max_steps
+    values = config.model_dump(mode="json")
+    values["training"] |= {
+        "max_steps": steps,
+        "checkpoint_interval": math.ceil(steps / number["saving"]),
+        "keep_every": min(max(1, round(training.keep_every * ratio)), MANY) if training.keep_every else None,
+    }
+    values["validation"] |= {"interval": math.ceil(steps / max(number["validation"], 1)), "bytes": validation_bytes}
+    values["samples"]["count"] = max(number["samples"], 1)
+    values["logging"]["log_interval"] = max(1, min(config.logging.log_interval, steps // FEWEST_LOG_LINES))
+    for key in ("warmup_steps", "total_steps"):
+        if isinstance(values["scheduler"].get(key), int):
+            values["scheduler"][key] = min(
+                max(int(key == "total_steps"), round(values["scheduler"][key] * ratio)), MANY
+            )
+    return checked(values)
+
+
+# Hoffmann et al. 2022, "Training Compute-Optimal Large Language Models", section 3: about 20 tokens per parameter,
+# from 6e18 FLOPs on, their smallest compute.
+TOKENS_PER_PARAMETER = 20
+_HOFFMANN_FLOPS = 6e18
+# The best ratio measured here at a millionth of that compute (docs/benchmarks.md, quickstart and time to quality):
+# the text of a few minutes on a CPU is not enough to learn its words, and a wider model learns them from fewer tokens.
+_MEASURED_FLOPS, _MEASURED_RATIO = 6.4e12, 0.45
+# Li et al. 2025, "Predictable Scale: Part I", arXiv:2503.04715, section 1: batch ~ D^0.571. The factor comes from
+# measurements here, where steps of 1,024 and of 2,048 tokens were equally good (docs/benchmarks.md).
+_MEASURED_TOKENS, _MEASURED_BATCH, _BATCH_POWER = 0.41e6, 1024, 0.571
+# The best embedding tables have about a quarter of the parameters of the layers (docs/vocabulary.md).
+_LAYERS_PER_TABLE = 4
+# A token must occur now and then to be learned: a rule of thumb.
+_TEXT_BYTES_PER_TOKEN_ID = 1000
+LEAST_VOCABULARY, MOST_VOCABULARY = 512, 65536
+BYTES_PER_TOKEN = 4.0
+STEPS_SHARE = 0.8
+# Muennighoff et al. 2023, "Scaling Data-Constrained Language Models", section 5: up to 4 epochs are almost as good as
+# new text.
+MANY_EPOCHS = 4
+MOST_MICRO_BATCH_TOKENS = 16_384
+TRAIN_PRESET = "train"
+
+Rate = Callable[[ModelConfig, int], float]
+"""Tokens per second of training a model with sequences of a given length."""
+Fits = Callable[[ModelConfig, int, int], bool]
+"""Whether micro-batches of (sequences, tokens) of a model fit into memory."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A run worth its time. `config` is complete; `overrides` are its differences from the presets, without settings
+    counted in steps, for `--set` together with `--budget`.
+    """
+
+    preset: str
+    config: RunConfig
+    vocab_size: int
+    seq_len: int
+    overrides: tuple[str, ...]
+
+
+def propose(
+    seconds: float,
+    *,
+    tokens_per_second: Rate,
+    models: Mapping[str, ModelConfig] | None = None,
+    text_bytes: int | None = None,
+    vocab_size: int | None = None,
+    seq_len: int | None = None,
+    fits: Fits = lambda model, sequences, tokens: True,
+) -> Proposal:
+    """Return the largest of `models` that gets enough tokens in `seconds`, with its vocabulary and its batch.
+
+    Learning rates are those of the preset `train`, which were measured. `vocab_size` and `seq_len` are those of packed
+    data; absent, they are chosen too. `text_bytes` limits what can be learned. The number of steps follows from
+    `tokens_per_second` alone: `fitted` makes it exact.
+    """
+    best: Proposal | None = None
+    for name, shape in (models or ladder()).items():
+        vocabulary = vocab_size or vocabulary_for(shape, text_bytes)
+        length = seq_len or sequence_for(shape)
+        longest = max(shape.max_position_embeddings, length)
+        model = shape.model_copy(update={"max_position_embeddings": longest}).with_vocab_size(vocabulary)
+        if best is not None and not fits(model, 1, length):
+            break
+        tokens = STEPS_SHARE * seconds * tokens_per_second(model, length)
+        proposal = _proposal(name, shape, model, length, tokens, fits)
+        new = min(tokens, MANY_EPOCHS * text_bytes / BYTES_PER_TOKEN) if text_bytes else tokens
+        counted = count(model)
+        wanted = tokens_per_parameter(new * counted.training_flops_per_token(length))
+        if best is not None and new < wanted * counted.total:
+            break
+        best = proposal
+    assert best is not None, "there is a first model"
+    return best
+
+
+def tokens_per_parameter(flops: float) -> float:
+    """Return the best number of tokens per parameter for this many FLOPs, from a power law through two points.
+
+    It is Hoffmann's constant above its range, and below it falls through the ratio measured here.
+    """
+    power: float = math.log(TOKENS_PER_PARAMETER / _MEASURED_RATIO) / math.log(_HOFFMANN_FLOPS / _MEASURED_FLOPS)
+    share: float = (flops / _HOFFMANN_FLOPS) ** power
+    return TOKENS_PER_PARAMETER * min(1.0, share)
+
+
+def vocabulary_for(shape: ModelConfig, text_bytes: int | None = None) -> int:
+    """Return a power of two for which the table has about a quarter of the parameters of the layers, and the text is
+    long enough to show each token.
+    """
+    layers = _layers(shape.with_vocab_size(LEAST_VOCABULARY))
+    wanted: int = 2 ** round(math.log2(layers / _LAYERS_PER_TABLE / shape.d_model))
+    if text_bytes is not None:
+        wanted = min(wanted, 2 ** int(math.log2(max(text_bytes / _TEXT_BYTES_PER_TOKEN_ID, 1))))
+    return min(max(wanted, LEAST_VOCABULARY), MOST_VOCABULARY)
+
+
+def sequence_for(shape: ModelConfig) -> int:
+    """Return the tokens of a training sequence: half of the model's context."""
+    return max(1, shape.max_position_embeddings // 2)
+
+
+def _layers(model: ModelConfig) -> int:
+    counted = count(model)
+    return counted.total - counted.embedding - counted.head
+
+
+def _proposal(name: str, shape: ModelConfig, model: ModelConfig, seq_len: int, tokens: float, fits: Fits) -> Proposal:
+    batch = _MEASURED_BATCH * (tokens / _MEASURED_TOKENS) ** _BATCH_POWER
+    sequences = 2 ** max(0, round(math.log2(batch / seq_len)))
+    micro = min(sequences, 2 ** int(math.log2(max(1, MOST_MICRO_BATCH_TOKENS // seq_len))))
+    while micro > 1 and not fits(model, micro, seq_len):
+        micro //= 2
+    steps = max(1, round(tokens / (sequences * seq_len)))
+    overrides = [
+        f"training.micro_batch_size={micro}",
+        f"training.gradient_accumulation={sequences // micro}",
+    ]
+    if model.max_position_embeddings != shape.max_position_embeddings:
+        overrides.append(f"model.max_position_embeddings={model.max_position_embeddings}")
+    of_training = [change for change in overrides if not change.startswith("model.")]
+    config = load(RunConfig, [Part(presets.find(TRAIN_PRESET), TRAIN_SECTIONS)], overrides=of_training)
+    config = _with_steps(config, steps, times(config), validation_bytes=config.validation.bytes)
+    config = config.model_copy(update={"model": model})
+    return Proposal(name, config, model.known_vocab_size, seq_len, tuple(overrides))

@@ -1,0 +1,231 @@
+"""Memory of a run: its needs by part, the largest micro-batch that fits, and how to split a step so that it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from alm import kinds
+from alm.device import Choice, available_bytes, resident_bytes
+from alm.model.count import BYTES, CPU_CODE_BYTES, CPU_GAPS, count
+from alm.optim.groups import Moments
+from alm.training.config import RunConfig, TrainingConfig
+from alm.training.sizing.sizes import ladder
+
+# Counted memory is right to a few percent, and other programs need memory too.
+USABLE_SHARE = 0.9
+# Below this share of the free memory, counting alone is enough.
+SURE_SHARE = 0.5
+# Upper bound of the search for the largest micro-batch: no one trains with more.
+MOST_SEQUENCES = 4096
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes at the peak, by part. `gaps` counts memory that the C library of a CPU leaves unused, and code."""
+
+    parts: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """Sum of all parts."""
+        return sum(self.parts.values())
+
+
+def needs(
+    config: RunConfig,
+    *,
+    seq_len: int,
+    precision: str,
+    on_cpu: bool,
+    micro_batch_size: int | None = None,
+    ranks: int = 1,
+) -> Needs:
+    """Return the peak memory of training on the device of one of `ranks`. `micro_batch_size` overrides that of the
+    configuration; `training.parallel: auto` counts as ddp.
+
+    A CPU also holds the copy from which checkpoints are written; with a GPU that copy is in the host's memory.
+    """
+    training, counted = config.training, count(config.model)
+    size = micro_batch_size or training.micro_batch_size
+    number = max(1, training.sequences_per_step // size // ranks)
+    is_sharded = ranks > 1 and training.parallel == "fsdp"
+    memory = counted.memory(
+        size,
+        seq_len,
+        precision=precision,
+        moments=moments(config),
+        # A step with an overridden size has several micro-batches. DDP allocates gradients at the start.
+        accumulates=not training.reproducible
+        and (number > 1 or micro_batch_size is not None or (ranks > 1 and not is_sharded)),
+        on_gpu=not on_cpu,
+        shards=ranks if is_sharded else 1,
+        tree_sums=(number - 1).bit_length() if training.reproducible else None,
+    )
+    parts = dict(vars(memory))
+    if on_cpu:
+        parts["checkpoint"] = checkpoint_bytes(config)
+        parts["gaps"] = round((CPU_GAPS - 1) * memory.total) + CPU_CODE_BYTES
+    return Needs(parts)
+
+
+def moments(config: RunConfig) -> Moments:
+    """Return the numbers that the optimizer keeps for a parameter."""
+    found: Moments = kinds.module_of(config.optim).moments(config.optim)
+    return found
+
+
+def checkpoint_bytes(config: RunConfig) -> int:
+    """Return the bytes of a checkpoint: the weights and the optimizer's moments."""
+    counted = count(config.model)
+    return BYTES["fp32"] * (counted.total + counted.moments(**moments(config)._asdict()))
+
+
+def largest_micro_batch(
+    needed: Callable[[int], int], available: int | None, *, sizes: Sequence[int] | None = None
+) -> int | None:
+    """Return the most sequences whose `needed` bytes are within the usable share of `available`; 0 if one is too many.
+
+    Returns None if `available` is unknown. `needed` must not decrease with size, unless `sizes` lists the candidates.
+    """
+    if available is None:
+        return None
+    room = USABLE_SHARE * available
+    if sizes is not None:
+        return max((size for size in sizes if needed(size) <= room), default=0)
+    low, high = 0, MOST_SEQUENCES
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if needed(middle) <= room else (low, middle - 1)
+    return low
+
+
+def sizes_of_trees(training: TrainingConfig, *, ranks: int = 1) -> list[int] | None:
+    """Return the sizes of micro-batches into which a step can be split with `reproducible`; None without it.
+
+    Smaller micro-batches are more of them, with more partial sums of gradients: memory may grow as they shrink.
+    """
+    if not training.reproducible:
+        return None
+    found: list[int] = []
+    most = training.sequences_per_step
+    while (smaller := cut(training, most=most, ranks=ranks)) is not None:
+        found.append(smaller.micro_batch_size)
+        most = smaller.micro_batch_size - 1
+    return sorted(found)
+
+
+def cut(training: TrainingConfig, *, most: int, ranks: int = 1) -> TrainingConfig | None:
+    """Return `training` with micro-batches of at most `most` sequences and the same batch; None if there is none.
+
+    The size divides the sequences of a step, so that all micro-batches are equal; ranks share their number evenly,
+    and it is a power of two with `reproducible`.
+
+    >>> halved = cut(TrainingConfig(micro_batch_size=3, gradient_accumulation=4), most=1)
+    >>> halved.micro_batch_size, halved.gradient_accumulation
+    (1, 12)
+    """
+    sequences = training.sequences_per_step
+    for size in range(min(most, sequences), 0, -1):
+        number, rest = divmod(sequences, size)
+        if rest or number % ranks or (training.reproducible and number & (number - 1)):
+            continue
+        return training.model_copy(update={"micro_batch_size": size, "gradient_accumulation": number})
+    return None
+
+
+def halved(training: TrainingConfig, *, ranks: int = 1) -> TrainingConfig | None:
+    """Return `training` with micro-batches of half the size, or the next below that divides a step; None if none is."""
+    return cut(training, most=training.micro_batch_size // 2, ranks=ranks)
+
+
+def keeps_curve(config: RunConfig) -> bool:
+    """Whether a run with `config` has the same curve, but for rounding, however its steps are split into micro-batches.
+
+    Losses are divided by the targets of the full step, dropout is keyed by a sequence's place in it, and attention,
+    `smear` and the other options work on one sequence: a kind that works across sequences declares it.
+    """
+    return not getattr(kinds.module_of(config.model.feedforward), "WORKS_ON_MICRO_BATCHES", False)
+
+
+def curve(config: RunConfig) -> str:
+    """Describe in words how the curve of a run with `config` changes with the size of its micro-batches."""
+    if keeps_curve(config):
+        return "the same curve, but not bit for bit"
+    kind = getattr(config.model.feedforward, "kind", "")
+    return f"another curve, since `model.feedforward: {kind}` routes the tokens of each micro-batch together"
+
+
+def flags(training: TrainingConfig) -> str:
+    """Return the flags that set the micro-batches of `training`."""
+    return (
+        f"--set training.micro_batch_size={training.micro_batch_size} "
+        f"--set training.gradient_accumulation={training.gradient_accumulation}"
+    )
+
+
+@dataclass(frozen=True)
+class Room:
+    """The memory that a device has free for a run now, and the needs of the run."""
+
+    config: RunConfig
+    seq_len: int
+    choice: Choice
+    ranks: int = 1
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the run uses the memory of the process, not of an accelerator."""
+        return self.choice.device.type == "cpu"
+
+    @cached_property
+    def available(self) -> int | None:
+        """Free bytes for one rank, None if unknown."""
+        found = available_bytes(self.choice.device)
+        return found // self.ranks if found is not None and self.on_cpu else found
+
+    @property
+    def process_bytes(self) -> int:
+        """Bytes of this process, whose libraries a run loads too."""
+        return resident_bytes() if self.on_cpu else 0
+
+    def needs(self, micro_batch_size: int | None = None, config: RunConfig | None = None) -> Needs:
+        """Return the needs of this configuration or another, with its own micro-batches or others."""
+        return needs(
+            config or self.config,
+            seq_len=self.seq_len,
+            precision=self.choice.precision,
+            on_cpu=self.on_cpu,
+            micro_batch_size=micro_batch_size,
+            ranks=self.ranks,
+        )
+
+    def largest(self, config: RunConfig | None = None) -> int | None:
+        """Return the most sequences of a micro-batch that fits; None if the free memory is unknown."""
+        sizes = sizes_of_trees((config or self.config).training, ranks=self.ranks)
+        return largest_micro_batch(lambda size: self.needs(size, config).total, self.available, sizes=sizes)
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the run fits as configured; None if the free memory is unknown."""
+        if self.available is None:
+            return None
+        return self.needs(self.config.training.micro_batch_size).total <= USABLE_SHARE * self.available
+
+    def suggested(self) -> TrainingConfig | None:
+        """Return the step split so that it fits; None if it fits already, or cannot be made to fit."""
+        largest = self.largest()
+        if largest is None or self.fits:
+            return None
+        return cut(self.config.training, most=largest, ranks=self.ranks)
+
+    def model_that_fits(self) -> str | None:
+        """Return the largest preset of which one sequence fits."""
+        vocab_size, found = self.config.model.known_vocab_size, None
+        for name, shape in ladder().items():
+            longer = {"max_position_embeddings": max(shape.max_position_embeddings, self.seq_len)}
+            model = shape.with_vocab_size(vocab_size).model_copy(update=longer)
+            if self.largest(self.config.model_copy(update={"model": model})):
+                found = name
+        return found

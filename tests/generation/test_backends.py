@@ -1,0 +1,233 @@
+"""Every way to decode gives what the full forward gives, row by row."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from alm.generation.backends import base as ways
+from alm.generation.backends.base import Rows, rows_for
+from alm.generation.backends.cuda_graph_rows import StaticRows
+from alm.generation.backends.torch_rows import PlainRows
+from alm.model.config import ModelConfig
+from alm.model.init import initialize
+from alm.model.transformer import Transformer
+
+# Products of fp32 are summed in another order: some roundings of 2^-24 in each of a few layers.
+TOLERANCE = 5e-6
+Make = Callable[..., Rows]
+
+
+def compiled(model: Transformer, *, count: int, max_tokens: int) -> Rows:
+    from alm.generation.backends.numba_rows import CompiledRows
+
+    return CompiledRows(model, count=count, max_tokens=max_tokens)
+
+
+LLAMAS: dict[str, dict[str, Any]] = {
+    "grouped": {},
+    "one key head": {"n_kv_heads": 1},
+    "qwen": {"qk_norm": True, "tie_embeddings": False},
+    "windows": {"n_kv_heads": 4, "attention": {"kind": "grouped", "window": 5, "full_every": 2}},
+    "yarn": {
+        "positions": {
+            "kind": "rope",
+            "scaling": {"method": "yarn", "factor": 2, "original_max_position_embeddings": 24},
+        }
+    },
+    "odd widths": {"d_model": 36, "n_heads": 6, "n_kv_heads": 3, "ffn_hidden_size": 49, "vocab_size": 67},
+}
+OTHERS: dict[str, dict[str, Any]] = {
+    "alibi": {"positions": "alibi"},
+    "extras": {"x0_skip": True, "value_residual": True, "smear": True},
+    "documents": {"attention": {"kind": "grouped", "document_mask": True, "end_of_text_id": 3}},
+    "relu2": {"feedforward": "relu2"},
+    "dual": {"feedforward": "dual"},
+}
+
+
+def made(**changes: Any) -> Transformer:
+    values = {
+        "d_model": 32,
+        "n_layers": 3,
+        "n_heads": 4,
+        "n_kv_heads": 2,
+        "ffn_hidden_size": 48,
+        "vocab_size": 61,
+        "max_position_embeddings": 48,
+    }
+    model = Transformer(ModelConfig.model_validate({**values, **changes}))
+    initialize(model, seed=7)
+    draw = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=draw) * 0.2)
+    return model.eval()
+
+
+class Checked:
+    """Rows, of which each answer is compared with the full forward over the row's whole text."""
+
+    def __init__(self, model: Transformer, rows: Rows) -> None:
+        self.model, self.rows, self.texts = model, rows, dict[int, list[int]]()
+
+    def prefill(self, row: int, ids: list[int]) -> None:
+        self.texts[row] = list(ids)
+        self._compare([row], self.rows.prefill(row, ids)[None])
+
+    def share(self, source: int, row: int, tokens: int) -> None:
+        self.texts[row] = self.texts[source][:tokens]
+        if not self.rows.share(source, row, tokens):
+            self.rows.prefill(row, self.texts[row])
+
+    def step(self, rows: list[int], ids: list[int]) -> None:
+        for row, token in zip(rows, ids, strict=True):
+            self.texts[row] = [*self.texts[row], token]
+        self._compare(rows, self.rows.step(rows, ids))
+
+    @torch.no_grad()
+    def _compare(self, rows: list[int], found: Tensor) -> None:
+        for row, scores in zip(rows, found, strict=True):
+            text = torch.tensor([self.texts[row]], device=self.model.head_weight.device)
+            expected = self.model.logits(self.model(text))[0, -1].cpu()
+            assert (scores - expected).abs().max() <= TOLERANCE * expected.abs().max(), self.texts[row]
+
+
+def check(model: Transformer, rows: Rows) -> Checked:
+    """Rows that begin, go on, rest, begin anew and share, at different places."""
+    checked = Checked(model, rows)
+    checked.prefill(0, [1, 2, 3])
+    checked.prefill(2, [4, 5, 6, 7, 8, 9])
+    checked.share(2, 1, 6)
+    checked.step([2, 0], [7, 8])
+    checked.step([0, 1, 2], [10, 11, 12])
+    checked.step([1], [3])
+    checked.prefill(0, [5, 3] * 15)
+    checked.step([0, 1], [3, 4])
+    checked.share(1, 1, 4)
+    checked.step([1, 0, 2], [9, 8, 7])
+    for token in range(10):
+        checked.step([0, 2], [token, token + 1])
+    return checked
+
+
+@pytest.mark.parametrize("make", [PlainRows, compiled, StaticRows])
+@pytest.mark.parametrize("shape", LLAMAS)
+def test_a_llama_in_every_way_equals_the_full_forward(shape: str, make: Make) -> None:
+    model = made(**LLAMAS[shape])
+    check(model, make(model, count=3, max_tokens=48))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("shape", LLAMAS)
+def test_graphs_on_every_gpu_equal_the_full_forward(shape: str) -> None:
+    """Two spans, and what rests between them."""
+    for number in range(torch.cuda.device_count()):
+        model = made(**{**LLAMAS[shape], "max_position_embeddings": 600}).to(f"cuda:{number}")
+        rows = rows_for(model, count=3, max_tokens=600)
+        assert isinstance(rows, StaticRows)
+        checked = check(model, rows)
+        checked.prefill(2, [5, 3] * 130)
+        checked.step([0, 2], [1, 2])
+        checked.step([0, 1], [1, 2])
+
+
+@pytest.mark.parametrize("shape", OTHERS)
+def test_other_models_equal_the_full_forward(shape: str) -> None:
+    model = made(**OTHERS[shape])
+    rows = rows_for(model, count=3, max_tokens=48)
+    assert isinstance(rows, PlainRows)
+    check(model, rows)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_compiled_rows_have_the_same_bits_alone_and_among_others(threads: int) -> None:
+    model = made(d_model=64, n_heads=4, n_kv_heads=2, ffn_hidden_size=2100, vocab_size=3001)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        together, alone = (compiled(model, count=count, max_tokens=48) for count in (5, 1))
+    finally:
+        torch.set_num_threads(before)
+    prompts = [[1, 2, 3], [9], [4] * 20, [5, 6], [7] * 7]
+    for row, prompt in enumerate(prompts):
+        together.prefill(row, prompt)
+    steps = [[(3 * step + row) % 61 for row in range(5)] for step in range(12)]
+    found = [together.step(range(5), ids) for ids in steps]
+    for row, prompt in enumerate(prompts):
+        alone.prefill(0, prompt)
+        for ids, scores in zip(steps, found, strict=True):
+            assert torch.equal(alone.step([0], [ids[row]])[0], scores[row])
+
+
+PROBE = """
+import numpy as np
+from alm.generation.backends import _kernels
+one = np.ones((1, 1), dtype=np.float32)
+_kernels.{name}(one, one, one.copy())
+print(sum(_kernels.{name}.stats.cache_hits.values()))
+"""
+
+
+def test_a_product_in_threads_and_one_without_are_kept_apart(tmp_path: Path) -> None:
+    """What one process has compiled is not what another loads for the other of the two."""
+    for name, hits in (("multiply", 0), ("multiply_in_threads", 0), ("multiply", 1), ("multiply_in_threads", 1)):
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE.format(name=name)],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert int(done.stdout) == hits, name
+
+
+def test_a_static_step_leaves_rows_that_rest_as_they_are() -> None:
+    model = made()
+    rows = StaticRows(model, count=2, max_tokens=8)
+    rows.prefill(0, [1, 2, 3, 4, 5, 6, 7])
+    full = rows.step([0], [8])
+    rows.prefill(1, [9])
+    for token in range(5):
+        rows.step([1], [token])
+    rows.share(0, 1, 7)
+    assert torch.equal(rows.step([1], [8]), full)
+
+
+@pytest.mark.parametrize("make", [PlainRows, compiled, StaticRows])
+def test_a_row_that_is_full_is_no_place_to_write(make: Make) -> None:
+    rows = make(made(), count=1, max_tokens=4)
+    rows.prefill(0, [1, 2, 3])
+    rows.step([0], [4])
+    with pytest.raises(ValueError, match="4"):
+        rows.step([0], [5])
+
+
+def test_the_fast_ways_are_for_models_that_they_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ALM_KERNELS", raising=False)
+    model = made()
+    assert type(rows_for(model, count=1, max_tokens=8)).__name__ == "CompiledRows"
+    assert isinstance(rows_for(model, count=1, max_tokens=8, plain=True), PlainRows)
+    assert isinstance(rows_for(made().bfloat16(), count=1, max_tokens=8), PlainRows)
+    monkeypatch.setenv("ALM_KERNELS", "never")
+    assert isinstance(rows_for(model, count=1, max_tokens=8), PlainRows)
+    monkeypatch.delenv("ALM_KERNELS")
+    monkeypatch.setattr(ways.compiling, "is_installed", lambda: False)
+    assert isinstance(rows_for(model, count=1, max_tokens=8), PlainRows)
+
+
+def test_weights_are_read_where_they_lie() -> None:
+    model = made()
+    rows = rows_for(model, count=1, max_tokens=8)
+    rows.prefill(0, [1])
+    before = rows.step([0], [2])
+    with torch.no_grad():
+        model.head_weight.mul_(2)
+    rows.prefill(0, [1])
+    assert not torch.equal(rows.step([0], [2]), before)
