@@ -224,7 +224,7 @@ class _Telling:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, Exception):
-            told = _told_once(error, self._here, self._store)
+            told = _raised_on_one_rank(error, self._here, self._store)
             if told is not error:
                 raise told from error
 
@@ -279,7 +279,7 @@ def _begin(world: World, store: Store) -> None:
         )
 
 
-def _told_once(error: Exception, here: Place, store: Store) -> Exception:
+def _raised_on_one_rank(error: Exception, here: Place, store: Store) -> Exception:
     """Return `error` if this rank is the one to report it, else the error that ends a silent rank."""
     if threading.current_thread() is threading.main_thread():
         # torchrun terminates the other ranks after the first failure: the report must come first.

@@ -39,7 +39,7 @@ from alm.tokenizers.train import train_tokenizer
 from alm.training import loop, state
 from alm.training.config import MODEL_SECTIONS, RunConfig
 from alm.training.monitoring.metrics import MetricsFile
-from alm.training.monitoring.throughput import Gauge
+from alm.training.monitoring.throughput import Throughput
 from alm.training.parallel import clip_
 
 FIRST, STEPS, ROUNDS = 10, 60, 3  # steps before measuring, and measured
@@ -112,7 +112,7 @@ def _measured(packed: PackedData, choice: device.Choice, folder: Path, on_event:
         elif isinstance(event, Stepped) and event.step == FIRST + STEPS:
             ended = time.process_time()
 
-    gauge = Gauge(config, choice, seq_len=streams.train.seq_len)
+    gauge = Throughput(config, choice, seq_len=streams.train.seq_len)
     hooks = loop.Hooks(bool, bool, watched, lambda _: None, lambda: None, gauge)
     with contextlib.ExitStack() as patches:
         _watch(patches, live, spent)
@@ -139,7 +139,7 @@ def _watch(patches: contextlib.ExitStack, live: state.TrainState, spent: dict[st
 
     patches.enter_context(mock.patch("alm.training.step.clip_", timed("clipping", clip_)))
     patches.enter_context(mock.patch("torch.Tensor.backward", timed("backward", torch.Tensor.backward)))
-    live.sharing.loss = timed("forward", live.sharing.loss)
+    live.parallelism.loss = timed("forward", live.parallelism.loss)
     live.optimizer.step = timed("optimizer", live.optimizer.step)  # type: ignore[method-assign]
 
 

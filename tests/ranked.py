@@ -1,6 +1,8 @@
-"""What the tests of several ranks run under torchrun: `python ranked.py PART DATA OUT`.
+"""What the tests of several ranks run: `python ranked.py DATA OUT PART...`, with parts like `checks-2`: 2 ranks.
 
-The main rank writes what it found to OUT/checks-N.json. Many checks share one start, which costs each rank seconds.
+One process imports PyTorch, which takes seconds, and starts the ranks of each part as copies of itself, with the
+launcher of torchrun and `alm --nproc`. It writes how a part ended to OUT/PART.json, and the main rank of a part of
+checks writes there what it found.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -20,11 +23,15 @@ import torch
 from builders import SMOOTH, run_config
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import elastic_launch
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from alm import distributed
 from alm.checkpoint.format import LAST_NAME
 from alm.checkpoint.load import load_checkpoint
+from alm.cli import main as cli
+from alm.cli import ranks
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.data.loader import MicroBatch, read_step, target_count
 from alm.device import Choice
@@ -71,7 +78,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def config_of(kind: str, **changes: Any) -> RunConfig:
-    """The small run of a kind of sharing."""
+    """The small run of a kind of parallelism."""
     return run_config(**{**PLAIN, **KINDS[kind], **changes})
 
 
@@ -153,7 +160,7 @@ def score(data: Path, world: World, kind: str) -> list[float]:
     widths = Tokenizer.load(packed.tokenizer_path).bytes_per_id
     state = fresh(config, CPU, world, seq_len=stream.seq_len)
     rows = rows_for(stream, widths, wanted_bytes=900)
-    found = validate(state.sharing, stream, widths, rows=rows, micro_batch_size=2, choice=CPU)
+    found = validate(state.parallelism, stream, widths, rows=rows, micro_batch_size=2, choice=CPU)
     assert found is not None
     return [found.bits_per_byte, found.loss, float(len(rows))]
 
@@ -174,7 +181,7 @@ def spoken(world: World) -> dict[str, Any]:
 
 
 def checks(data: Path, out: Path) -> dict[str, Any]:
-    """All that does not end the ranks."""
+    """Every check that does not end the ranks."""
     size = distributed.place().size
     torch.set_num_threads(1)
     scaling.GROWTH_INTERVAL = 2  # so that the scale of fp16 moves
@@ -196,7 +203,9 @@ def checks(data: Path, out: Path) -> dict[str, Any]:
     if size == 2:
         found["kept_in_time"] = kept_in_time(data, out)
     if size == 3:  # last of all: a stop ends the ranks
-        found["loaded"] = loaded(config_of("fsdp"), data, out / "again-3")
+        with distributed.joined("cpu") as world:
+            run = world.from_main(lambda: Path(shutil.copytree(out / "ddp-2", out / "again-3")))
+        found["loaded"] = loaded(config_of("fsdp"), data, run)
     return found
 
 
@@ -220,7 +229,7 @@ def kept_in_time(data: Path, out: Path) -> dict[str, Any]:
         for module in (fit, time_budget, throughput):
             stack.enter_context(mock.patch.object(module, "time", clock))
         stack.enter_context(mock.patch.object(step, "_backward", backward))
-        stack.enter_context(mock.patch.object(probe, "rehearse", return_value=Rates(0.5, 0.0, 0.0, 0.0)))
+        stack.enter_context(mock.patch.object(probe, "measure_steps", return_value=Rates(0.5, 0.0, 0.0, 0.0)))
         pretrain(wanted, data=data, out=out / "kept", device_name="cpu", finish_by=1041.5)
     changed = read_config(out / "kept")
     pretrain(changed, data=data, out=out / "straight", device_name="cpu")
@@ -261,18 +270,39 @@ def ending(how: str, data: Path, out: Path) -> None:
     pretrain(config_of("ddp"), data=data, out=out / how, device_name="cpu", on_event=listener)
 
 
-def main() -> None:
-    part, data, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+def rank(part: str, data: Path, out: Path) -> None:
+    """What each rank of a part does."""
     if part != "checks":
-        from alm.cli import main as cli
-
         cli.app = lambda **_: ending(part, data, out)  # type: ignore[assignment] # errors end as those of a command do
         cli.main([])
-        return
     found = checks(data, out)
     here = distributed.place()
     if here.is_main:
-        (out / f"checks-{here.size}.json").write_text(json.dumps(found))
+        (out / f"found-{here.size}.json").write_text(json.dumps(found))
+
+
+def started(part: str, size: int, data: Path, out: Path) -> dict[str, Any]:
+    """Run a part on `size` ranks: the exit codes of those that failed, and what all of them wrote to stderr."""
+    plan, codes, errors = ranks._plan(size), {}, out / f"{part}-{size}.txt"
+    plan.start_method = "fork"  # of a process with one thread
+    before = os.dup(2)
+    with errors.open("wb") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        elastic_launch(plan, rank)(part, data, out)
+    except ChildFailedError as error:
+        codes = {number: failure.exitcode for number, failure in error.failures.items()}
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+    return {"codes": codes, "stderr": errors.read_text()}
+
+
+def main() -> None:
+    data, out = Path(sys.argv[1]), Path(sys.argv[2])
+    for name in sys.argv[3:]:
+        part, _, size = name.rpartition("-")
+        (out / f"{name}.json").write_text(json.dumps(started(part, int(size), data, out)))
 
 
 if __name__ == "__main__":

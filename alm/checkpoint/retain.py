@@ -120,7 +120,7 @@ def _is(link: Path, path: Path) -> bool:
 
 def point_at(path: Path, link: Path) -> None:
     """Make `link`, which does not exist, a hard link to `path`, or a copy if the file system has no links."""
-    with files.explained(link):
+    with files.wrap_os_errors(link):
         try:
             os.link(path, link)
         except OSError as error:
@@ -149,7 +149,7 @@ def rewind(run: Path, *, step: int, rows: Mapping[str, tuple[bytes, bytes]]) -> 
             point_at(path, stage / link)
         for path in later:  # under two names for a moment: metadata must never be without its file
             if path.is_file():
-                with files.explained(folder):
+                with files.wrap_os_errors(folder):
                     (stage / folder.name).mkdir(exist_ok=True)
                 point_at(path, stage / folder.name / path.name)
         for name, (kept, gone) in rows.items():

@@ -41,7 +41,7 @@ def save_checkpoint(
     path = run / name(checkpoint.step, interrupted=interrupted)
     promise_name = path.with_suffix(".json").name
     with files.staging(run, STAGING) as stage:
-        with files.explained(path), (stage / path.name).open("wb") as file:
+        with files.wrap_os_errors(path), (stage / path.name).open("wb") as file:
             written = _Hashing(file, is_cancelled)  # hashed while written, so that it need not be read again
             _serialize(checkpoint, written)
         metadata = CheckpointMetadata(

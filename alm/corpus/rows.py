@@ -1,7 +1,7 @@
 """Rows, and their conversion to documents: the same for files and for the hub.
 
 A format yields `Row`s, and a `Dropped` for anything that is not a row. An adapter (`alm.corpus.adapters`) turns rows
-into documents, and a row that it cannot use into an `Unfit`. This module applies `on_bad_input` to those.
+into documents, and a row that it cannot use into an `Rejected`. This module applies `on_bad_input` to those.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Unfit:
+class Rejected:
     """A row that an adapter cannot use, and the error for it.
 
     `stops` applies with `on_bad_input: stop`. The error is raised always, only for the first row (the configuration
@@ -90,7 +90,7 @@ def items(
     for item in _adapted(rows, adapter, field, max_document_bytes):
         if isinstance(item, Document):
             yield item if len(item.text) * 4 <= max_document_bytes else _bounded(item, max_document_bytes)
-        elif isinstance(item, Unfit):
+        elif isinstance(item, Rejected):
             if on_bad_input == "stop" and (item.stops == "always" or (item.stops == "first" and begins)):
                 raise with_way_out(item.error) if isinstance(item.error, InputError) else item.error
             yield item.dropped()
@@ -103,7 +103,7 @@ def items(
 def check(rows: Iterator[Row | Dropped], *, adapter: Config, field: str, max_document_bytes: int) -> bool:
     """Raise an error if the first row does not have the field. Return False if there is no row."""
     for item in _adapted(rows, adapter, field, max_document_bytes):
-        if isinstance(item, Unfit) and item.stops == "first":
+        if isinstance(item, Rejected) and item.stops == "first":
             raise item.error
         if not isinstance(item, Dropped):
             return True
@@ -112,8 +112,8 @@ def check(rows: Iterator[Row | Dropped], *, adapter: Config, field: str, max_doc
 
 def _adapted(
     rows: Iterator[Row | Dropped], adapter: Config, field: str, max_document_bytes: int
-) -> Iterator[Document | Dropped | Unfit]:
-    made: Iterator[Document | Dropped | Unfit] = kinds.module_of(adapter).documents(
+) -> Iterator[Document | Dropped | Rejected]:
+    made: Iterator[Document | Dropped | Rejected] = kinds.module_of(adapter).documents(
         adapter, rows, field=field, max_document_bytes=max_document_bytes
     )
     return made

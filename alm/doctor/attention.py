@@ -15,11 +15,11 @@ from torch import Tensor
 from alm.device import DTYPES, Choice
 from alm.doctor.check import Check, judged, remedy
 from alm.doctor.tolerance import distance, within
-from alm.model.attention._blocked import Rules
+from alm.model.attention._blocked import MaskSpec
 from alm.model.attention._grouped import way
 from alm.model.positions._alibi import slopes_of
 
-Attend = Callable[[Tensor, Tensor, Tensor, Rules], Tensor]
+Attend = Callable[[Tensor, Tensor, Tensor, MaskSpec], Tensor]
 
 _WIDTH = 32
 _WINDOW, _DOCUMENT = 40, 56
@@ -76,7 +76,7 @@ def agrees(attend: Attend, case: Case, choice: Choice) -> Check:
     )
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, rules: Rules) -> Tensor:
+def reference(q: Tensor, k: Tensor, v: Tensor, rules: MaskSpec) -> Tensor:
     """Compute softmax(q k^T / sqrt(E) - slope x distance) v over the visible tokens, with all scores in memory."""
     B, H, T, E = q.shape  # noqa: N806 - of the legend
     S, group = k.shape[2], H // k.shape[1]  # noqa: N806
@@ -107,15 +107,15 @@ def _drawn(case: Case) -> list[Tensor]:
     return [torch.randn(2, heads, tokens, _WIDTH, generator=draw) for heads, tokens in shapes]
 
 
-def _rules(case: Case, device: torch.device) -> Rules:
+def _rules(case: Case, device: torch.device) -> MaskSpec:
     if not case.is_restricted:
-        return Rules()
+        return MaskSpec()
     documents = (torch.arange(case.tokens) // _DOCUMENT).int().expand(2, -1).contiguous()
     slopes = torch.tensor(slopes_of(case.heads), dtype=torch.float32)
-    return Rules(slopes.to(device), _WINDOW, documents.to(device))
+    return MaskSpec(slopes.to(device), _WINDOW, documents.to(device))
 
 
-def _results(attend: Attend, inputs: list[Tensor], rules: Rules, case: Case) -> list[Tensor]:
+def _results(attend: Attend, inputs: list[Tensor], rules: MaskSpec, case: Case) -> list[Tensor]:
     """Run `attend`; in a training case also compute the gradients of queries, keys and values."""
     q, k, v, gradient = (x.detach() for x in inputs)
     if not case.is_training:

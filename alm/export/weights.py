@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alm.files import explained
+from alm.files import wrap_os_errors
 
 _SYSTEM_ERROR = re.compile(r"os error (\d+)")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -32,7 +32,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    with explained(path):
+    with wrap_os_errors(path):
         path.touch()
         mode = path.stat().st_mode  # the usual mode: the library would make the file private
         # transformers needs `format`.

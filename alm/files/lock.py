@@ -23,7 +23,7 @@ from pathlib import Path
 
 from alm.errors import AlmError
 from alm.files.parse import parse_json
-from alm.files.write import explained, is_running
+from alm.files.write import is_running, wrap_os_errors
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # a link in a stranger's folder could point at any file
@@ -61,7 +61,7 @@ def exclusive(lock: Path, *, what: str, patience_seconds: float = _GLANCE_SECOND
     _refuse_unwritable_name(lock)
     made: list[Path] = []
     try:
-        with explained(lock):
+        with wrap_os_errors(lock):
             made = _make_folders(lock.parent)
             descriptor = _acquire(lock, what, patience_seconds)
         try:

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from alm.errors import AlmError, ArtifactError, shell
 from alm.files.lock import exclusive
 from alm.files.parse import bounded_bytes, parse_json
-from alm.files.write import explained, hint_for, remove_stale, sync_file, sync_folder, write_json
+from alm.files.write import hint_for, remove_stale, sync_file, sync_folder, wrap_os_errors, write_json
 
 JOURNAL_NAME = ".journal.json"
 LOCK_NAME = ".journal.lock"
@@ -72,7 +72,7 @@ def staging(folder: Path, label: str) -> Iterator[Path]:
     """
     stage = folder / f".{label}.staging"
     ensure_published(folder)  # the folder may hold files that a journal still has to move
-    with explained(folder):
+    with wrap_os_errors(folder):
         remove_folder(stage)
         stage.mkdir(parents=True)
     try:
@@ -144,11 +144,11 @@ def publish(
     for name in _names(journal):
         inside(folder, name)
     for name in (*written, *replaces, *outdated):  # a change that would fail must not reach the commit point
-        with explained(folder / name):
+        with wrap_os_errors(folder / name):
             if (folder / name).is_dir() and not (folder / name).is_symlink():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     # Contents before the journal: a power cut after the commit point must not leave renamed files without their data.
-    with explained(folder):
+    with wrap_os_errors(folder):
         for name in staged:
             sync_file(stage / name)
         for path in {stage, *((stage / name).parent for name in staged)}:

@@ -24,7 +24,7 @@ _UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 def atomic(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that becomes `path` when the block succeeds, and is removed when it fails."""
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with explained(path):
+    with wrap_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(path.parent, f".{glob.escape(path.name)}.tmp-*")
         try:
@@ -102,7 +102,7 @@ def sync_file(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
+def wrap_os_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write into an `AlmError` that names the file."""
     try:
         yield
@@ -111,7 +111,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def system_error(error: OSError) -> AlmError:
-    """Convert an `OSError` that no inner context has explained into an `AlmError`."""
+    """Convert an `OSError` that no inner context has converted into an `AlmError`."""
     reason = error.strerror or str(error)
     if not isinstance(error.filename, str | bytes):
         return AlmError(f"the system refused to read or write: {reason}", hint=hint_for(error, Path("x").absolute()))

@@ -25,7 +25,7 @@ class Choice:
     alternatives: tuple[tuple[int, float], ...] = ()
 
 
-class Chooser:
+class TokenSampler:
     """Chooses the tokens of one row, from scores (V,) on the CPU."""
 
     def __init__(

@@ -86,7 +86,7 @@ def write(
     """Continue all `prompts`, and yield events as they happen; an empty prompt begins a document.
 
     Text i is drawn with the seed `seed_of(sampling, i)`, so it is the same alone and among others. `alternatives` as
-    in `Chooser`. Raises InputError at once if a prompt is too long.
+    in `TokenSampler`. Raises InputError at once if a prompt is too long.
     """
     banned = _banned(tokenizer, sampling.bad_words)
     requests = [

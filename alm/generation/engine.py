@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alm.errors import InputError
 from alm.generation.backends.base import Rows, rows_for
-from alm.generation.choosing import Choice, Chooser
+from alm.generation.choosing import Choice, TokenSampler
 from alm.generation.sampling import SamplingConfig
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
@@ -46,13 +46,13 @@ class Ended:
 
 
 @dataclass
-class _Seat:
+class _Slot:
     """A text and its row, which has read `length` tokens: all of them, or all but the newest."""
 
     number: int
     row: int
     request: Request
-    chooser: Chooser
+    sampler: TokenSampler
     room: int  # tokens that may still be generated
     length: int
     scores: Tensor  # (V,) of the token after those that were read
@@ -83,7 +83,7 @@ class Engine:
         self._room = min(max_tokens or context, context)
         self._rows: Rows = rows_for(model, count=rows, max_tokens=self._room, plain=plain)
         self._free = list(range(rows))[::-1]
-        self._seats: dict[int, _Seat] = {}
+        self._slots: dict[int, _Slot] = {}
         self._waiting: dict[int, Request] = {}
         self._known: dict[int, tuple[list[int], Tensor]] = {}  # by row: its prompt, and the scores of the next token
         self._count = 0
@@ -100,33 +100,33 @@ class Engine:
     def stop(self, number: int) -> None:
         """Drop a text, without an event."""
         self._waiting.pop(number, None)
-        if seat := self._seats.pop(number, None):
-            self._free.append(seat.row)
+        if slot := self._slots.pop(number, None):
+            self._free.append(slot.row)
 
     def run(self) -> Iterator[Chosen | Ended]:
         """Yield events until all texts are complete."""
-        while self._waiting or self._seats:
+        while self._waiting or self._slots:
             yield from self.step()
 
     def step(self) -> list[Chosen | Ended]:
         """Add one token to each text that has a row. Waiting texts get the free rows first."""
         while self._free and self._waiting:
             number = next(iter(self._waiting))
-            self._seats[number] = self._seated(number, self._waiting.pop(number))
-        self._read_newest([seat for seat in self._seats.values() if not seat.is_read])
-        return [event for seat in list(self._seats.values()) for event in self._chosen(seat)]
+            self._slots[number] = self._seated(number, self._waiting.pop(number))
+        self._read_newest([slot for slot in self._slots.values() if not slot.is_read])
+        return [event for slot in list(self._slots.values()) for event in self._chosen(slot)]
 
-    def _seated(self, number: int, request: Request) -> _Seat:
+    def _seated(self, number: int, request: Request) -> _Slot:
         row = self._free.pop()
         prompt = list(request.ids) or [self._end_of_text_id]
-        chooser = Chooser(request.sampling, prompt, banned=request.banned, alternatives=request.alternatives)
+        sampler = TokenSampler(request.sampling, prompt, banned=request.banned, alternatives=request.alternatives)
         most = request.sampling.max_tokens
         if request.sampling.overflow == "slide":
             prompt, room = prompt[-max(self._room - most, self._room // 2, 1) :], most
         else:
             room = min(most, self._room - len(prompt))
         scores = self._prefill(row, prompt) if room else torch.empty(0)
-        return _Seat(number, row, request, chooser, room, len(prompt), scores)
+        return _Slot(number, row, request, sampler, room, len(prompt), scores)
 
     def _prefill(self, row: int, prompt: list[int]) -> Tensor:
         """Read a prompt, or copy it from a row that begins with the same one."""
@@ -138,35 +138,35 @@ class Engine:
         self._known[row] = prompt, scores
         return scores
 
-    def _read_newest(self, seats: list[_Seat]) -> None:
+    def _read_newest(self, slots: list[_Slot]) -> None:
         """Let the rows read the token chosen last."""
-        for seat in [seat for seat in seats if seat.length == self._room]:  # full: only a text that slides gets here
+        for slot in [slot for slot in slots if slot.length == self._room]:  # full: only a text that slides gets here
             # Keep half the room free, so that one prefill lasts for that many tokens.
-            kept = seat.chooser.ids[-(self._room // 2) :] if self._room > 1 else seat.chooser.ids[-1:]
-            self._known.pop(seat.row, None)
-            seat.scores, seat.length, seat.is_read = self._rows.prefill(seat.row, kept), len(kept), True
-        left = [seat for seat in seats if not seat.is_read]
+            kept = slot.sampler.ids[-(self._room // 2) :] if self._room > 1 else slot.sampler.ids[-1:]
+            self._known.pop(slot.row, None)
+            slot.scores, slot.length, slot.is_read = self._rows.prefill(slot.row, kept), len(kept), True
+        left = [slot for slot in slots if not slot.is_read]
         if not left:
             return
-        scores = self._rows.step([seat.row for seat in left], [seat.chooser.ids[-1] for seat in left])
-        for seat, row_scores in zip(left, scores, strict=True):
-            seat.scores, seat.length, seat.is_read = row_scores, seat.length + 1, True
+        scores = self._rows.step([slot.row for slot in left], [slot.sampler.ids[-1] for slot in left])
+        for slot, row_scores in zip(left, scores, strict=True):
+            slot.scores, slot.length, slot.is_read = row_scores, slot.length + 1, True
 
-    def _chosen(self, seat: _Seat) -> Iterator[Chosen | Ended]:
-        if seat.room:
-            choice = seat.chooser.choose(seat.scores[: self._vocab_size])
+    def _chosen(self, slot: _Slot) -> Iterator[Chosen | Ended]:
+        if slot.room:
+            choice = slot.sampler.choose(slot.scores[: self._vocab_size])
             if choice.id == self._end_of_text_id:
-                yield self._ended(seat, "stop")
+                yield self._ended(slot, "stop")
                 return
-            seat.room, seat.is_read = seat.room - 1, False
-            yield Chosen(seat.number, choice)
-        if not seat.room:
-            is_short = len(seat.chooser.generated) < seat.request.sampling.max_tokens
-            yield self._ended(seat, "context" if is_short else "length")
+            slot.room, slot.is_read = slot.room - 1, False
+            yield Chosen(slot.number, choice)
+        if not slot.room:
+            is_short = len(slot.sampler.generated) < slot.request.sampling.max_tokens
+            yield self._ended(slot, "context" if is_short else "length")
 
-    def _ended(self, seat: _Seat, reason: EndReason) -> Ended:
-        self.stop(seat.number)
-        return Ended(seat.number, reason)
+    def _ended(self, slot: _Slot, reason: EndReason) -> Ended:
+        self.stop(slot.number)
+        return Ended(slot.number, reason)
 
 
 def check_prompt(

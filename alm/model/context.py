@@ -18,7 +18,7 @@ PADDING = -1
 
 
 @dataclass
-class Scene:
+class ForwardContext:
     """Shared state of one forward pass. Layers may store tensors here for later layers."""
 
     placement: Placement

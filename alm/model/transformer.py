@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from alm import kinds
 from alm.model.config import ModelConfig
-from alm.model.context import PADDING, Scene, document_numbers
+from alm.model.context import PADDING, ForwardContext, document_numbers
 from alm.model.dropout import drop, random_keys
 from alm.model.kv_cache import KVCache, LayerCache
 from alm.model.linear import Table
@@ -36,14 +36,14 @@ class Block(nn.Module):
         self.residual_scale = _vector(1, config.x0_skip)
         self.x0_scale = _vector(1, config.x0_skip)
 
-    def forward(self, x: Tensor, scene: Scene, cache: LayerCache | None = None) -> Tensor:
-        if self.residual_scale is not None and self.x0_scale is not None and scene.embedded is not None:
-            x = self.residual_scale * x + self.x0_scale * scene.embedded
-        x = x + self._drop(self.self_attn(_narrowed(self.input_layernorm(x)), scene, cache), scene, self.site)
-        return x + self._drop(self.mlp(_narrowed(self.post_attention_layernorm(x))), scene, self.site + 1)
+    def forward(self, x: Tensor, context: ForwardContext, cache: LayerCache | None = None) -> Tensor:
+        if self.residual_scale is not None and self.x0_scale is not None and context.embedded is not None:
+            x = self.residual_scale * x + self.x0_scale * context.embedded
+        x = x + self._drop(self.self_attn(_narrowed(self.input_layernorm(x)), context, cache), context, self.site)
+        return x + self._drop(self.mlp(_narrowed(self.post_attention_layernorm(x))), context, self.site + 1)
 
-    def _drop(self, x: Tensor, scene: Scene, site: int) -> Tensor:
-        return x if scene.keys is None else drop(x, self.dropout, scene.keys, site=site)
+    def _drop(self, x: Tensor, context: ForwardContext, site: int) -> Tensor:
+        return x if context.keys is None else drop(x, self.dropout, context.keys, site=site)
 
 
 def _narrowed(x: Tensor) -> Tensor:
@@ -78,14 +78,14 @@ class Decoder(nn.Module):
     ) -> Tensor:
         start, padding = (0, padding) if cache is None else (cache.length, cache.padding)
         # Positions ignore padding, which shifts all positions of a row equally: only distances matter.
-        scene = Scene(self.positions(start, ids.shape[1]), self._documents(ids, cache, start, padding))
-        x = self._smeared(self.embed_tokens(ids), scene, cache)
+        context = ForwardContext(self.positions(start, ids.shape[1]), self._documents(ids, cache, start, padding))
+        x = self._smeared(self.embed_tokens(ids), context, cache)
         if self.training and self.dropout:
-            scene.keys = random_keys(len(ids), ids.device) if keys is None else keys
-            x = drop(x, self.dropout, scene.keys, site=0)
-        scene.embedded = x
+            context.keys = random_keys(len(ids), ids.device) if keys is None else keys
+            x = drop(x, self.dropout, context.keys, site=0)
+        context.embedded = x
         for number, layer in enumerate(self.layers):
-            x = layer(x, scene, None if cache is None else cache.layers[number])
+            x = layer(x, context, None if cache is None else cache.layers[number])
         return cast(Tensor, self.norm(x))
 
     def _documents(self, ids: Tensor, cache: KVCache | None, start: int, padding: Tensor | None) -> Tensor | None:
@@ -101,14 +101,14 @@ class Decoder(nn.Module):
             numbers = numbers.masked_fill(places < padding[:, None], PADDING)
         return numbers if cache is None else cache.append_documents(numbers)
 
-    def _smeared(self, x: Tensor, scene: Scene, cache: KVCache | None) -> Tensor:
+    def _smeared(self, x: Tensor, context: ForwardContext, cache: KVCache | None) -> Tensor:
         """Add a share of the previous token's embedding to each (B, T, D), unless that is of another document."""
         if self.smear is None:
             return x
         before = cache.last_embedding if cache is not None and cache.length else None
         previous = torch.cat((torch.zeros_like(x[:, :1]) if before is None else before, x[:, :-1]), dim=1)
-        if scene.documents is not None:
-            numbers = F.pad(scene.documents, (1, 0), value=PADDING)[:, -x.shape[1] - 1 :]  # (B, T + 1)
+        if context.documents is not None:
+            numbers = F.pad(context.documents, (1, 0), value=PADDING)[:, -x.shape[1] - 1 :]  # (B, T + 1)
             previous = previous * (numbers[:, 1:] == numbers[:, :-1])[..., None]
         if cache is not None:
             cache.last_embedding = x[:, -1:].clone()  # a view would keep the memory of all

@@ -103,7 +103,7 @@ def for_budget(seconds: float, *, device_name: str = "auto") -> Recipe:
     config = Recipe().config(f"model.vocab_size={VOCAB_SIZE}")
     choice = settled(config, device_name, seq_len=SEQ_LEN)
     rows = probe.random_rows(VOCAB_SIZE, seq_len=SEQ_LEN)
-    rates = probe.rehearse(config, choice, rows, seq_len=SEQ_LEN, seconds=_TRY_SECONDS)
+    rates = probe.measure_steps(config, choice, rows, seq_len=SEQ_LEN, seconds=_TRY_SECONDS)
     tokens = config.training.sequences_per_step * SEQ_LEN
     speed = tokens / rates.step(config.training.gradient_accumulation)
     end = END_SECONDS + rates.generated_token * SAMPLES * SAMPLE_TOKENS

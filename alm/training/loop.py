@@ -19,10 +19,10 @@ from alm.training.config import RunConfig
 from alm.training.garbage import collector_paused
 from alm.training.monitoring.metrics import MetricsFile, Row, read
 from alm.training.monitoring.samples import Sampler
-from alm.training.monitoring.throughput import Clock, Gauge
+from alm.training.monitoring.throughput import Clock, Throughput
 from alm.training.monitoring.verdict import Judge, fields
-from alm.training.nonfinite import Skips
-from alm.training.sizing.eta import Pace
+from alm.training.nonfinite import NonFiniteSteps
+from alm.training.sizing.eta import TimeLeft
 from alm.training.state import TrainState
 from alm.training.step import StepResult, train_step
 from alm.training.validate import Score, rows_for, validate
@@ -53,11 +53,11 @@ class Hooks:
     on_event: Listener
     save: Callable[[float | None], object]
     settle: Callable[[], object]
-    gauge: Gauge
+    gauge: Throughput
     sampler: Sampler | None = None
     judge: Judge | None = None
     is_changed: Callable[[int], bool] = lambda step: False
-    pace: Pace = field(default_factory=Pace)
+    pace: TimeLeft = field(default_factory=TimeLeft)
 
 
 def train(
@@ -73,7 +73,7 @@ def train(
     plan = planned(config, streams.train)
     recorder = _Recorder(state, config, streams, plan, choice=choice, metrics=metrics, hooks=hooks)
     recorder.catch_up()
-    world = state.sharing.world
+    world = state.parallelism.world
     with (
         collector_paused(),
         Loader(
@@ -168,7 +168,7 @@ class _Recorder:
         self._choice = choice
         self._metrics = metrics
         self._hooks = hooks
-        self.skips = Skips(
+        self.skips = NonFiniteSteps(
             state,
             plan,
             most_in_row=config.training.max_skipped_in_row,
@@ -209,7 +209,7 @@ class _Recorder:
                 self._hooks.sampler.catch_up(self._state.step)
         if self._hooks.judge is not None:
             self._hooks.judge.catch_up(read(self._metrics.run))
-        rows = self._state.sharing.world.from_main(self._scores)
+        rows = self._state.parallelism.world.from_main(self._scores)
         self._best = min((row["bits_per_byte"] for row in rows), default=None)
         step = self._state.step
         if step and all(row["step"] != step for row in rows):
@@ -281,7 +281,7 @@ class _Recorder:
     def _validate(self) -> Score | None:
         with self._clock.paused(self._pace.paused("validation")):
             score = validate(
-                self._state.sharing,
+                self._state.parallelism,
                 self._streams.validation,
                 self._streams.bytes_per_id,
                 rows=self._validation_rows,

@@ -12,7 +12,7 @@ from alm.training.state import TrainState
 from alm.training.step import StepResult
 
 
-class Skips:
+class NonFiniteSteps:
     """Counts skipped steps into `state` and writes a row for each, with the rows of its batch.
 
     Whether a step was skipped is known on the device. On a CPU it is checked right away, elsewhere only by

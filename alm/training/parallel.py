@@ -57,7 +57,7 @@ class Objective(nn.Module):
         return self.model.token_losses(self.model(inputs), targets)
 
 
-class Sharing:
+class Parallelism:
     """A single process, whose gradients accumulate in place; the base class of the other ways.
 
     `is_whole_here` says whether this rank has all weights and moments.
@@ -96,7 +96,7 @@ class Sharing:
         """Do whatever makes the first real step like all others; weights and random state stay unchanged."""
 
 
-class Replicated(Sharing):
+class Replicated(Parallelism):
     """The full model on each rank; gradients are reduced during the backward pass of the last micro-batch.
 
     DDP: Li et al. 2020, "PyTorch Distributed", arXiv:2006.15704, sections 3.2 and 4.2.
@@ -134,7 +134,7 @@ class Replicated(Sharing):
         self.begin()
 
 
-class Sharded(Sharing):
+class Sharded(Parallelism):
     """A part of every matrix on each rank; blocks are gathered while they are used.
 
     FSDP2: Zhao et al. 2023, "PyTorch FSDP", arXiv:2304.11277, section 3. Gradients are reduced and sharded after each
@@ -162,7 +162,7 @@ class Sharded(Sharing):
         return losses
 
 
-class FixedTree(Sharing):
+class DeterministicReduce(Parallelism):
     """Gradients of all micro-batches added in pairs, pairs of pairs and so on: the same tree, and so the same bits, at
     any number of ranks.
 
@@ -237,14 +237,14 @@ class TreeCounter:
         self._sums.clear()
 
 
-def share(model: Transformer, config: RunConfig, world: World, *, forward: Callable[..., Tensor]) -> Sharing:
+def share(model: Transformer, config: RunConfig, world: World, *, forward: Callable[..., Tensor]) -> Parallelism:
     """Return the way in which `world` trains `model`. Build the optimizer after this: FSDP replaces parameters."""
     training = config.training
     objective = Objective(model, forward)
     if training.reproducible:
-        return FixedTree(objective, world)
+        return DeterministicReduce(objective, world)
     if world.size == 1:
-        return Sharing(objective, world)
+        return Parallelism(objective, world)
     return Sharded(objective, world) if training.parallel == "fsdp" else Replicated(objective, world)
 
 

@@ -23,7 +23,7 @@ from alm.training.run.ranks import check, chosen
 from alm.training.sizing import compiling, oom_cache, precision, probe
 from alm.training.sizing.budget import TOKENS_PER_PARAMETER, fitted
 from alm.training.sizing.costs import START_SECONDS, Costs, costs, times
-from alm.training.sizing.memory import Room, checkpoint_bytes, halved, keeps_curve
+from alm.training.sizing.memory import MemoryLimit, checkpoint_bytes, halved, keeps_curve
 
 JOULES_PER_KWH, SECONDS_PER_HOUR = 3.6e6, 3600
 
@@ -120,7 +120,7 @@ def plan(
     else:
         choice = devices.choose(device_name, precision=config.training.precision)
     config = _shared(config, choice, ranks)
-    memory = Room(config, text.seq_len, choice, ranks)
+    memory = MemoryLimit(config, text.seq_len, choice, ranks)
     is_measured = is_measured and _can_be_tried(memory)
     before = memory.process_bytes  # read now: trial steps add to it
     training = config.training if memory.fits is not False else memory.suggested()
@@ -138,7 +138,7 @@ def _shared(config: RunConfig, choice: Choice, ranks: int) -> RunConfig:
     return config.model_copy(update={"training": config.training.model_copy(update={"parallel": parallel})})
 
 
-def _can_be_tried(memory: Room) -> bool:
+def _can_be_tried(memory: MemoryLimit) -> bool:
     """Whether this process has room for a rank's steps: alone it holds the full model, also where fsdp would not."""
     return memory.ranks == 1 or memory.config.training.parallel != "fsdp" or replace(memory, ranks=1).fits is not False
 
@@ -153,7 +153,7 @@ class _Tried:
 
 
 def _tried(
-    memory: Room,
+    memory: MemoryLimit,
     training: TrainingConfig | None,
     text: Text,
     trial: compiling.Trial | None,
@@ -202,11 +202,11 @@ def _rates(config: RunConfig, text: Text, choice: Choice, *, apart: bool) -> pro
     Measuring micro-batch and update `apart` may need more memory than a run with one micro-batch.
     """
     try:
-        return probe.rehearse(config, choice, text.batches, seq_len=text.seq_len, apart=apart)
+        return probe.measure_steps(config, choice, text.batches, seq_len=text.seq_len, apart=apart)
     except (RuntimeError, MemoryError) as error:
         if not devices.is_out_of_memory(error):
             raise
-    probe.let_go(choice.device)
+    probe.release_memory(choice.device)
     return _rates(config, text, choice, apart=False) if apart else None
 
 
@@ -242,7 +242,7 @@ class _Sums:
     choice: Choice
     ranks: int
 
-    def plan(self, memory: Room, tried: _Tried, cost: Cost, *, process_bytes: int) -> Plan:
+    def plan(self, memory: MemoryLimit, tried: _Tried, cost: Cost, *, process_bytes: int) -> Plan:
         """Return the plan."""
         training, counted, seq_len = self.config.training, count(self.config.model), self.text.seq_len
         per_step = training.sequences_per_step * seq_len

@@ -28,8 +28,8 @@ from alm.tokenizers.file import Tokenizer
 from alm.training.config import RunConfig
 from alm.training.loop import Hooks, Streams, lr_factor, train
 from alm.training.monitoring import metrics, reference, samples
-from alm.training.monitoring.throughput import Gauge
-from alm.training.monitoring.trackers import Mirror, mirrored
+from alm.training.monitoring.throughput import Throughput
+from alm.training.monitoring.trackers import Trackers, mirrored
 from alm.training.monitoring.verdict import Judge
 from alm.training.run import run_folder
 from alm.training.run.finish import SavedOnError, checkpoint_of, finish, out_of_time, score_of, stopped
@@ -39,7 +39,7 @@ from alm.training.run.resolve import Resume, settle
 from alm.training.run.start import check_room, state_of, warn, warn_of_repeats, write_config
 from alm.training.run.time_budget import Budget, Timekeeper
 from alm.training.sizing import probe
-from alm.training.sizing.eta import Pace
+from alm.training.sizing.eta import TimeLeft
 from alm.training.state import TrainState
 from alm.training.stop import Agreement, Reason, StopRequests
 
@@ -108,7 +108,7 @@ def pretrain(
         if settled.found is not None and settled.is_finished:
             step = settled.found.step
             return world.from_main(lambda: _up_to_date(job, step))
-        probe.let_go(choice.device)  # else memory of the trials above would count as used
+        probe.release_memory(choice.device)  # else memory of the trials above would count as used
         fitting = job.fitting()
         config, budget = fitting.tried(job.config), None
         if finish_by is not None and not begun:
@@ -148,7 +148,7 @@ def _fitted(job: Job, found: Found | None, budget: Budget | None, limit: _Limit 
             # From the folder: a budget may have changed the number of steps since.
             job = replace(job, config=fitting.halved(run_folder.read_config(job.out)))
         # Only here: inside `except`, the traceback still refers to the model and its activations.
-        probe.let_go(job.choice.device)
+        probe.release_memory(job.choice.device)
         found = newest(job.out, on_event=job.on_event)
 
 
@@ -161,7 +161,7 @@ def _train(
     warn(job, streams)
     world = job.world
     world.from_main(lambda: check_room(job, state, found))
-    resumed, pace = state.step, Pace() if budget is None else budget.pace()
+    resumed, pace = state.step, TimeLeft() if budget is None else budget.pace()
     keeper = Timekeeper(job.config, budget, pace, world=world, on_event=job.on_event)
     with (
         StopRequests(
@@ -175,7 +175,7 @@ def _train(
         SavedOnError(job, state, writer) as saved,
     ):
         agreement = Agreement(requests, world)
-        gauge = Gauge(job.config, job.choice, seq_len=streams.train.seq_len, ranks=world.size)
+        gauge = Throughput(job.config, job.choice, seq_len=streams.train.seq_len, ranks=world.size)
         sitting = _Sitting(state, tokenizer, streams, requests, agreement, mirror, rows, writer, gauge, pace)
         while True:
             finished = sitting.train(saved.job, keeper)
@@ -207,11 +207,11 @@ class _Sitting:
     streams: Streams
     requests: StopRequests
     agreement: Agreement
-    mirror: Mirror
+    mirror: Trackers
     rows: metrics.MetricsFile
     writer: CheckpointWriter
-    gauge: Gauge
-    pace: Pace
+    gauge: Throughput
+    pace: TimeLeft
 
     def train(self, job: Job, keeper: Timekeeper) -> bool:
         """Train `job`; return whether it is finished, not stopped early or changed to another length."""
@@ -266,14 +266,14 @@ class _Sitting:
         return True
 
 
-def _mirror(job: Job, state: TrainState) -> contextlib.AbstractContextManager[Mirror]:
+def _mirror(job: Job, state: TrainState) -> contextlib.AbstractContextManager[Trackers]:
     """Return the mirror of rows and samples; only the main rank has any."""
     if not job.world.is_main:
-        return contextlib.nullcontext(Mirror(job.on_event))
+        return contextlib.nullcontext(Trackers(job.on_event))
     return mirrored(job.config, job.out, step=state.step, on_event=job.on_event)
 
 
-def _metrics(job: Job, mirror: Mirror) -> metrics.MetricsFile:
+def _metrics(job: Job, mirror: Trackers) -> metrics.MetricsFile:
     if not job.world.is_main:
         return metrics.NoMetrics(job.out)
     return metrics.MetricsFile(job.out, on_event=job.on_event, mirror=mirror.row)
@@ -297,7 +297,7 @@ def _is_asked(requests: StopRequests) -> bool:
 def _sampler(job: Job, sitting: _Sitting, *, should_stop: Callable[[], bool]) -> samples.Sampler | None:
     """Return the sampler of the main rank, if that has all of the model; the other ranks wait for it."""
     state = sitting.state
-    if not job.world.is_main or not job.config.samples.prompts or not state.sharing.is_whole_here:
+    if not job.world.is_main or not job.config.samples.prompts or not state.parallelism.is_whole_here:
         return None
     return samples.Sampler(
         state.model,

@@ -19,7 +19,7 @@ from alm.model.transformer import Transformer
 from alm.model.weights import mismatches
 from alm.optim.saved import fitted
 from alm.training.config import RunConfig
-from alm.training.parallel import Sharing, gathered, local, parted, share
+from alm.training.parallel import Parallelism, gathered, local, parted, share
 from alm.training.scaling import LossScaler
 
 _INIT_HINT = "`alm pretrain --init CHECKPOINT --out RUN`"
@@ -30,12 +30,12 @@ class TrainState:
     """Weights, optimizer and counters of a run.
 
     `step` counts finished updates, including skipped ones. `is_whole` is false during an update: the state that a
-    failed update leaves must not be saved. `sharing` is how the ranks train `model` together. `scaler` is set in fp16.
+    failed update leaves must not be saved. `parallelism`: how the ranks train `model` together. `scaler`: in fp16.
     """
 
     model: Transformer
     optimizer: torch.optim.Optimizer
-    sharing: Sharing
+    parallelism: Parallelism
     scaler: LossScaler | None = None
     step: int = 0
     skipped_steps: int = 0
@@ -57,10 +57,10 @@ def fresh(config: RunConfig, choice: Choice, world: World | None = None, *, seq_
     initialize(model, seed=config.training.seed)
     if config.training.parallel != "fsdp" or world.size == 1:
         model.to(choice.device)  # with fsdp each block moves when it is sharded: the device may not hold all of them
-    sharing = share(model, config, world, forward=compiled(model, enabled=config.training.compile is True))
+    parallelism = share(model, config, world, forward=compiled(model, enabled=config.training.compile is True))
     optimizer = kinds.module_of(config.optim).build(config.optim, model)
-    sharing.warm_up(choice, shape=(config.training.micro_batch_size, seq_len))
-    return TrainState(model, optimizer, sharing, LossScaler(choice.device) if choice.precision == "fp16" else None)
+    parallelism.warm_up(choice, shape=(config.training.micro_batch_size, seq_len))
+    return TrainState(model, optimizer, parallelism, LossScaler(choice.device) if choice.precision == "fp16" else None)
 
 
 def compiled(model: Transformer, *, enabled: bool) -> Callable[..., torch.Tensor]:
@@ -81,7 +81,7 @@ def restore_(state: TrainState, checkpoint: Checkpoint, choice: Choice) -> None:
     state.skipped_steps, state.skipped_in_row = checkpoint.skipped_steps, checkpoint.skipped_in_row
     if state.scaler is not None and checkpoint.loss_scaler is not None:
         state.scaler.restore_(checkpoint.loss_scaler)
-    rank = state.sharing.world.rank
+    rank = state.parallelism.world.rank
     # A checkpoint of fewer ranks has fewer states. No result depends on them, so ranks may share one.
     if not checkpoint.rng:
         raise _unfit("it has no random state", hint=f"start another run from its weights: {_INIT_HINT}")
@@ -145,7 +145,7 @@ def snapshot(
 
     It shares the tensors: copy or write it before the next step.
     """
-    world = World(device=state.sharing.world.device) if alone else state.sharing.world
+    world = World(device=state.parallelism.world.device) if alone else state.parallelism.world
     return Checkpoint(
         step=state.step,
         samples_seen=state.step * config.training.sequences_per_step,

@@ -49,17 +49,17 @@ def train_step(
     """
     losses = []
     # The position of a sequence in the global step. Dropout is keyed by it, so masks do not depend on the split.
-    place = state.sharing.world.rank * sum(len(batch.inputs) for batch in micro_batches)
+    place = state.parallelism.world.rank * sum(len(batch.inputs) for batch in micro_batches)
     state.model.train()
-    state.sharing.begin()
+    state.parallelism.begin()
     for number, batch in enumerate(micro_batches):
         if should_stop():
             return None
         keys = _dropout_keys(state, batch, seed=seed, first=place)
         place += len(batch.inputs)
-        with state.sharing.micro_batch(is_last=number == len(micro_batches) - 1):
+        with state.parallelism.micro_batch(is_last=number == len(micro_batches) - 1):
             losses.append(_backward(state, batch, keys=keys, choice=choice, targets=targets, z_weight=z_weight))
-    total = state.sharing.finish(losses)
+    total = state.parallelism.finish(losses)
     if state.scaler is not None:
         state.scaler.unscale_(state.model.parameters())
     norm = clip_(state.model.parameters(), clip_norm)
@@ -102,7 +102,7 @@ def _dropout_keys(state: TrainState, batch: MicroBatch, *, seed: int, first: int
     if not state.model.config.dropout:
         return None
     keys = step_keys(len(batch.inputs), seed=seed, step=state.step, first=first)
-    return keys.to(state.sharing.world.device, non_blocking=True)
+    return keys.to(state.parallelism.world.device, non_blocking=True)
 
 
 def _backward(
@@ -120,11 +120,11 @@ def _backward(
     # The loss computes gradients in its forward pass, so the scale must be part of it.
     divisor = max(targets, 1) / scale
     with autocast(choice.device, choice.precision):
-        total, nats, auxiliary = state.sharing.loss(inputs, wanted, divisor=divisor, z_weight=z_weight, keys=keys)
+        total, nats, auxiliary = state.parallelism.loss(inputs, wanted, divisor=divisor, z_weight=z_weight, keys=keys)
     # The auxiliary loss is a mean per token: weight it by this micro-batch's share of the step's targets. Only the loss
     # of the text is reported.
     whole = total if auxiliary is None else total + auxiliary * (batch.target_count() / targets * scale)
-    if state.sharing.scale != 1:  # DDP and FSDP average over ranks; the sum is wanted
-        whole = whole * state.sharing.scale
+    if state.parallelism.scale != 1:  # DDP and FSDP average over ranks; the sum is wanted
+        whole = whole * state.parallelism.scale
     whole.backward()  # type: ignore[no-untyped-call]
     return nats / scale

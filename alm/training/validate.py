@@ -19,7 +19,7 @@ from alm.data.order import Positions, permute
 from alm.device import Choice, autocast
 from alm.packing.shards import TokenStream
 from alm.training.interval import margin
-from alm.training.parallel import Sharing
+from alm.training.parallel import Parallelism
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def rows_for(stream: TokenStream, bytes_per_id: NDArray[np.int32], *, wanted_byt
 
 @torch.no_grad()
 def validate(
-    sharing: Sharing,
+    parallelism: Parallelism,
     stream: TokenStream,
     bytes_per_id: NDArray[np.int32],
     *,
@@ -63,10 +63,10 @@ def validate(
     The score has the same bits at any number of ranks: micro-batches are the same, and sums of rows are added up in
     their order. The model's training mode is restored.
     """
-    was_training = sharing.objective.training
-    sharing.objective.eval()
-    sums = _sums(sharing, stream, rows, bytes_per_id, micro_batch_size, choice, should_stop)
-    sharing.objective.train(was_training)
+    was_training = parallelism.objective.training
+    parallelism.objective.eval()
+    sums = _sums(parallelism, stream, rows, bytes_per_id, micro_batch_size, choice, should_stop)
+    parallelism.objective.train(was_training)
     if sums is None:
         return None
     nats, targets, text_nats, size = sums.sum(0).tolist()
@@ -75,7 +75,7 @@ def validate(
 
 
 def _sums(
-    sharing: Sharing,
+    parallelism: Parallelism,
     stream: TokenStream,
     rows: Positions,
     bytes_per_id: NDArray[np.int32],
@@ -84,7 +84,7 @@ def _sums(
     should_stop: Callable[[], bool],
 ) -> torch.Tensor | None:
     """Return (rows, 4) float64, the `_row_sums` of each row, on every rank; None when asked to stop."""
-    world, widths = sharing.world, torch.from_numpy(bytes_per_id.astype(np.int64))
+    world, widths = parallelism.world, torch.from_numpy(bytes_per_id.astype(np.int64))
     sums = torch.zeros(len(rows), 4, dtype=torch.float64)
     starts = range(0, len(rows), micro_batch_size)
     for first in range(0, len(starts), world.size):
@@ -93,18 +93,18 @@ def _sums(
         # A rank without work repeats the last micro-batch: with FSDP every forward needs all ranks.
         own = first + world.rank
         part = slice(start := starts[min(own, len(starts) - 1)], start + micro_batch_size)
-        found = _row_sums(sharing, micro_batch(stream, rows[part]), widths, choice)
+        found = _row_sums(parallelism, micro_batch(stream, rows[part]), widths, choice)
         if own < len(starts):
             sums[part] = found
     return world.sum_(sums)  # each row is zero on all ranks but one, so the sum rounds nothing
 
 
-def _row_sums(sharing: Sharing, batch: MicroBatch, widths: torch.Tensor, choice: Choice) -> torch.Tensor:
+def _row_sums(parallelism: Parallelism, batch: MicroBatch, widths: torch.Tensor, choice: Choice) -> torch.Tensor:
     """Return (B, 4) float64 on the CPU, for each row: nats, targets, nats of targets that stand for bytes, and these
     bytes.
     """
     with autocast(choice.device, choice.precision):
-        losses = sharing.token_losses(batch.inputs.to(choice.device), batch.targets.to(choice.device))
+        losses = parallelism.token_losses(batch.inputs.to(choice.device), batch.targets.to(choice.device))
     losses, is_target = losses.cpu().double(), batch.targets != NO_TARGET
     bytes_of = widths[batch.targets.clamp_min(0)] * is_target
     return torch.stack([losses, is_target, losses * (bytes_of > 0), bytes_of.double()]).sum(2).T

@@ -26,7 +26,7 @@ GB = 10**9
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU without bf16 and with 10 GB free, on which a micro-batch takes 0.9 s and an update 0.1."""
     monkeypatch.setattr(device, "_cpu_has_bf16", lambda: False)  # with it, two plans may measure two precisions
-    monkeypatch.setattr(probe, "rehearse", lambda *_, **__: RATES)
+    monkeypatch.setattr(probe, "measure_steps", lambda *_, **__: RATES)
     monkeypatch.setattr(device, "matmul_rate", lambda *_: 1e11)
     monkeypatch.setattr(memory, "available_bytes", lambda _: 10 * GB)
 
@@ -62,7 +62,7 @@ def test_a_plan_counts_with_the_compiled_model_where_a_run_would_compile(
 ) -> None:
     """Of a step of two micro-batches and an update the former shrink; where compiling does not pay, nothing does."""
     asked: list[bool] = []
-    monkeypatch.setattr(probe, "rehearse", lambda *_, apart, **__: asked.append(apart) or RATES)
+    monkeypatch.setattr(probe, "measure_steps", lambda *_, apart, **__: asked.append(apart) or RATES)
     found = []
     for trial in (None, Trial(0.4, 0.1), Trial(0.4, 0.5)):
         monkeypatch.setattr(compiling, "tried", lambda *_, trial=trial, **__: trial)
@@ -122,7 +122,7 @@ def test_numbers_add_up(empty: Path, run: Any) -> None:
 
 
 def test_without_measuring_only_what_is_counted_is_told(empty: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "rehearse", None)
+    monkeypatch.setattr(probe, "measure_steps", None)
     found = planned(run, "--no-measure")
     assert (found["seconds"], found["tokens_per_second"], found["fits"]) == (None, None, True)
     assert "Time: not measured." in found["verdict"]
@@ -157,11 +157,11 @@ def test_memory_that_is_full_after_all_is_no_error(empty: Path, run: Any, monkey
     def full(*_: Any, **__: Any) -> Rates:
         raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr(probe, "rehearse", full)
+    monkeypatch.setattr(probe, "measure_steps", full)
     found = planned(run, "--model", "1m")
     assert (found["seconds"], found["fits"], found["largest_micro_batch"]) == (None, False, 0)
     assert found["verdict"][0].startswith("Does not fit")
-    monkeypatch.setattr(probe, "rehearse", lambda config, *_, **__: full() if _micro(config) > 3 else RATES)
+    monkeypatch.setattr(probe, "measure_steps", lambda config, *_, **__: full() if _micro(config) > 3 else RATES)
     found = planned(run, "--model", "1m")
     assert found["suggested"] == {"micro_batch_size": 2, "gradient_accumulation": 8}
     assert found["step_seconds"] == pytest.approx(8 * 0.9 + 0.1)
@@ -172,12 +172,12 @@ def test_rates_are_measured_together_where_memory_does_not_hold_them_apart(
 ) -> None:
     """A step of one micro-batch never has a forward pass beside gradients, as two of them do."""
 
-    def rehearse(*_: Any, apart: bool, **__: Any) -> Rates:
+    def measure_steps(*_: Any, apart: bool, **__: Any) -> Rates:
         if apart:
             raise RuntimeError("CUDA out of memory")
         return RATES
 
-    monkeypatch.setattr(probe, "rehearse", rehearse)
+    monkeypatch.setattr(probe, "measure_steps", measure_steps)
     monkeypatch.setattr(compiling, "tried", lambda *_, **__: Trial(0.4, 0.1))
     found = planned(run, "--model", "1m")
     assert (found["fits"], found["suggested"]) == (True, None)

@@ -19,7 +19,7 @@ from alm.doctor.tolerance import distance, rounding
 from alm.generation.backends.cuda_graph_rows import StaticRows
 from alm.generation.backends.numba_rows import CompiledRows
 from alm.generation.backends.torch_rows import PlainRows
-from alm.model.attention._blocked import Rules
+from alm.model.attention._blocked import MaskSpec
 from alm.model.attention._grouped import attend
 from alm.model.init import initialize
 from alm.model.kv_cache import LayerCache
@@ -213,17 +213,17 @@ def test_the_cases_take_each_way_that_a_cpu_has() -> None:
     assert ways == ["in blocks", "PyTorch's kernel", "in blocks", "PyTorch's, masked", "in blocks"]
 
 
-def sees_the_future(q: Tensor, k: Tensor, v: Tensor, rules: Rules) -> Tensor:
+def sees_the_future(q: Tensor, k: Tensor, v: Tensor, rules: MaskSpec) -> Tensor:
     later = torch.zeros_like(v)
     later[:, :, :-1] = 0.3 * v[:, :, 1:]
     return attend(q, k, v + later, rules)
 
 
-def unscaled(q: Tensor, k: Tensor, v: Tensor, rules: Rules) -> Tensor:
+def unscaled(q: Tensor, k: Tensor, v: Tensor, rules: MaskSpec) -> Tensor:
     return attend(q * 1.2, k, v, rules)
 
 
-def swapped_heads(q: Tensor, k: Tensor, v: Tensor, rules: Rules) -> Tensor:
+def swapped_heads(q: Tensor, k: Tensor, v: Tensor, rules: MaskSpec) -> Tensor:
     return attend(q.flip(1), k, v, rules)
 
 
@@ -240,7 +240,7 @@ def test_attention_that_is_wrong_fails(case: attention.Case, fault: attention.At
     ids=["a window too wide by one", "no slopes", "no documents"],
 )
 def test_attention_that_forgets_a_rule_fails(change: dict[str, Any]) -> None:
-    def forgetful_attend(q: Tensor, k: Tensor, v: Tensor, rules: Rules) -> Tensor:
+    def forgetful_attend(q: Tensor, k: Tensor, v: Tensor, rules: MaskSpec) -> Tensor:
         return attend(q, k, v, dataclasses.replace(rules, **change))
 
     case = next(case for case in attention.CASES if case.is_restricted)
@@ -259,7 +259,7 @@ class _WrongBackward(torch.autograd.Function):
 
 @PRECISIONS
 def test_a_gradient_of_attention_that_is_wrong_fails(choice: Choice) -> None:
-    def wrong(q: Tensor, k: Tensor, v: Tensor, rules: Rules) -> Tensor:
+    def wrong(q: Tensor, k: Tensor, v: Tensor, rules: MaskSpec) -> Tensor:
         return attend(q, _WrongBackward.apply(k), v, rules)
 
     fails(attention.agrees(wrong, attention.CASES[0], choice), "keys' gradient")

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from alm.errors import InputError
 from alm.generation import sampling
-from alm.generation.choosing import Chooser
+from alm.generation.choosing import TokenSampler
 from alm.generation.sampling import SamplingConfig, candidates
 
 V = 100
@@ -24,8 +24,8 @@ def scores(size: int = V, seed: int = 0) -> torch.Tensor:
 
 
 def draws(logits: torch.Tensor, seed: int, count: int, **settings: Any) -> list[int]:
-    chooser = Chooser(SamplingConfig(seed=seed, **{"temperature": 1.0, **settings}), [])
-    return [chooser.choose(logits).id for _ in range(count)]
+    sampler = TokenSampler(SamplingConfig(seed=seed, **{"temperature": 1.0, **settings}), [])
+    return [sampler.choose(logits).id for _ in range(count)]
 
 
 class Setting:
@@ -122,30 +122,30 @@ def test_a_chooser_applies_them_in_the_order_of_transformers() -> None:
         config = SamplingConfig(
             temperature=setting.temperature, top_k=setting.top_k, repetition_penalty=setting.penalty
         )
-        chooser = Chooser(config, setting.ids[0].tolist(), banned=setting.banned)
-        ids, left = candidates(chooser._penalized(setting.scores[0]), config)
+        sampler = TokenSampler(config, setting.ids[0].tolist(), banned=setting.banned)
+        ids, left = candidates(sampler._penalized(setting.scores[0]), config)
         assert torch.equal(torch.full((setting.size,), -torch.inf).index_copy(0, ids, left), expected[0]), seed
 
 
 def test_repetition_comes_before_presence() -> None:
-    chooser = Chooser(SamplingConfig(top_k=0, repetition_penalty=2.0, presence_penalty=1.0), [])
-    assert chooser.choose(torch.tensor([4.0, 1.2])).id == 0
-    assert chooser.choose(torch.tensor([4.0, 1.2])).id == 1  # 4 / 2 - 1 = 1, where (4 - 1) / 2 is more than 1.2
+    sampler = TokenSampler(SamplingConfig(top_k=0, repetition_penalty=2.0, presence_penalty=1.0), [])
+    assert sampler.choose(torch.tensor([4.0, 1.2])).id == 0
+    assert sampler.choose(torch.tensor([4.0, 1.2])).id == 1  # 4 / 2 - 1 = 1, where (4 - 1) / 2 is more than 1.2
 
 
 def test_what_a_chooser_remembers_grows_with_its_text() -> None:
     settings = {"repetition_penalty": 1.3, "presence_penalty": 0.2, "frequency_penalty": 0.4}
-    chooser = Chooser(SamplingConfig(temperature=2.0, **settings), [1, 1, 2])
+    sampler = TokenSampler(SamplingConfig(temperature=2.0, **settings), [1, 1, 2])
     for step in range(30):
         logits = scores(20, seed=step)
-        anew = Chooser(SamplingConfig(**settings), [1, 1, 2])
-        anew.ids += chooser.generated
-        assert torch.equal(chooser._penalized(logits), anew._penalized(logits))
-        chooser.choose(logits)
+        anew = TokenSampler(SamplingConfig(**settings), [1, 1, 2])
+        anew.ids += sampler.generated
+        assert torch.equal(sampler._penalized(logits), anew._penalized(logits))
+        sampler.choose(logits)
 
 
 def test_ids_of_a_prompt_that_a_tokenizer_does_not_have_are_no_matter() -> None:
-    assert Chooser(SamplingConfig(top_k=0, repetition_penalty=1.5), [99]).choose(torch.tensor([1.0, 2.0])).id == 1
+    assert TokenSampler(SamplingConfig(top_k=0, repetition_penalty=1.5), [99]).choose(torch.tensor([1.0, 2.0])).id == 1
 
 
 def test_two_ids_by_hand() -> None:
@@ -164,19 +164,19 @@ def test_penalties_for_presence_and_frequency_by_hand() -> None:
 
 def test_penalties_for_presence_and_frequency_count_what_was_generated_alone() -> None:
     logits = torch.tensor([1.0, 0.9, 0.0])
-    chooser = Chooser(SamplingConfig(top_k=0, presence_penalty=0.5), [0, 0, 0])
-    assert [chooser.choose(logits).id for _ in range(3)] == [0, 1, 0]
-    chooser = Chooser(SamplingConfig(top_k=0, frequency_penalty=0.3), [0, 0, 0])
-    assert [chooser.choose(logits).id for _ in range(5)] == [0, 1, 0, 1, 0]
-    chooser = Chooser(SamplingConfig(top_k=0, repetition_penalty=2.0), [0])
-    assert chooser.choose(logits).id == 1
+    sampler = TokenSampler(SamplingConfig(top_k=0, presence_penalty=0.5), [0, 0, 0])
+    assert [sampler.choose(logits).id for _ in range(3)] == [0, 1, 0]
+    sampler = TokenSampler(SamplingConfig(top_k=0, frequency_penalty=0.3), [0, 0, 0])
+    assert [sampler.choose(logits).id for _ in range(5)] == [0, 1, 0, 1, 0]
+    sampler = TokenSampler(SamplingConfig(top_k=0, repetition_penalty=2.0), [0])
+    assert sampler.choose(logits).id == 1
 
 
 def test_bad_words_of_several_tokens_are_not_completed() -> None:
     logits = torch.tensor([0.0, 1.0, 2.0, 3.0])
-    chooser = Chooser(SamplingConfig(top_k=0), [2], banned=[[2, 3], [0]])
-    assert [chooser.choose(logits).id for _ in range(3)] == [2, 2, 2]
-    assert Chooser(SamplingConfig(top_k=0), [1], banned=[[2, 3]]).choose(logits).id == 3
+    sampler = TokenSampler(SamplingConfig(top_k=0), [2], banned=[[2, 3], [0]])
+    assert [sampler.choose(logits).id for _ in range(3)] == [2, 2, 2]
+    assert TokenSampler(SamplingConfig(top_k=0), [1], banned=[[2, 3]]).choose(logits).id == 3
 
 
 def test_draws_follow_the_probabilities() -> None:
@@ -223,13 +223,13 @@ def test_scores_are_left_as_they_were() -> None:
 def test_probabilities_are_those_of_the_model() -> None:
     logits = scores()
     settings = SamplingConfig(temperature=9.0, top_k=3, repetition_penalty=5.0)
-    choice = Chooser(settings, [1, 2], alternatives=4).choose(logits)
+    choice = TokenSampler(settings, [1, 2], alternatives=4).choose(logits)
     expected = torch.log(logits.double().exp() / logits.double().exp().sum())
     assert choice.logprob == pytest.approx(float(expected[choice.id]))
     order = expected.argsort(descending=True)[:4].tolist()
     assert [token for token, _ in choice.alternatives] == order
     assert [value for _, value in choice.alternatives] == pytest.approx(expected[order].tolist())
-    assert Chooser(settings, []).choose(logits).logprob is None
+    assert TokenSampler(settings, []).choose(logits).logprob is None
 
 
 @pytest.mark.parametrize("settings", [{}, {"top_k": 0}])
@@ -244,7 +244,7 @@ def test_a_diverged_model_is_named(broken: float, settings: dict[str, int]) -> N
 
 def test_when_nothing_may_be_written_that_is_said() -> None:
     with pytest.raises(InputError, match="every token is banned"):
-        Chooser(SamplingConfig(), [], banned=[[token] for token in range(V)]).choose(scores())
+        TokenSampler(SamplingConfig(), [], banned=[[token] for token in range(V)]).choose(scores())
 
 
 def test_defaults_and_ranges() -> None:

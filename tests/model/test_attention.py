@@ -11,7 +11,7 @@ from torch.nn.attention.flex_attention import flex_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alm.model.attention import _flex, _grouped, grouped
-from alm.model.attention._blocked import Rules
+from alm.model.attention._blocked import MaskSpec
 from alm.model.attention._grouped import attend
 from alm.model.positions._alibi import slopes_of
 from alm.model.transformer import Transformer
@@ -58,7 +58,7 @@ def test_equals_the_slow_one(kv_heads: int, new: int, seen: int, window: int | N
     q = torch.randn(2, 6, new, 8, generator=generator)
     k, v = torch.randn(2, 2, kv_heads, seen, 8, generator=generator)
     slopes = slopes_of(6) if has_slopes else None
-    rules = Rules(torch.tensor(slopes) if slopes else None, window)
+    rules = MaskSpec(torch.tensor(slopes) if slopes else None, window)
     torch.testing.assert_close(attend(q, k, v, rules).double(), slow_attention(q, k, v, slopes, window), **FP32)
 
 
@@ -69,7 +69,7 @@ def test_documents_do_not_see_each_other(new: int, seen: int, window: int | None
     q, k, v = qkv(kv_heads=2, new=new, seen=seen)
     documents = torch.tensor([[0, 0, 1, 1, 1, 2, 2], [-1, -1, -1, 0, 0, 0, 0]], dtype=torch.int32)
     slopes = slopes_of(6) if has_slopes else None
-    rules = Rules(torch.tensor(slopes) if slopes else None, window, documents)
+    rules = MaskSpec(torch.tensor(slopes) if slopes else None, window, documents)
     expected = slow_attention(q, k, v, slopes, window, documents)
     torch.testing.assert_close(attend(q, k, v, rules).double(), expected, **FP32)
 
@@ -81,17 +81,17 @@ def qkv(*, kv_heads: int, new: int, seen: int, width: int = 8) -> tuple[torch.Te
 
 
 RULES = [
-    Rules(),
-    Rules(slopes=torch.tensor(slopes_of(6))),
-    Rules(window=1),
-    Rules(window=70),
-    Rules(window=100, slopes=torch.tensor(slopes_of(6))),
-    Rules(documents=torch.arange(150).repeat(2, 1) // 40),
-    Rules(torch.tensor(slopes_of(6)), 50, torch.stack([torch.arange(150) // 33, torch.arange(150) // 100])),
+    MaskSpec(),
+    MaskSpec(slopes=torch.tensor(slopes_of(6))),
+    MaskSpec(window=1),
+    MaskSpec(window=70),
+    MaskSpec(window=100, slopes=torch.tensor(slopes_of(6))),
+    MaskSpec(documents=torch.arange(150).repeat(2, 1) // 40),
+    MaskSpec(torch.tensor(slopes_of(6)), 50, torch.stack([torch.arange(150) // 33, torch.arange(150) // 100])),
 ]
 
 
-def plain_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rules: Rules) -> torch.Tensor:
+def plain_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rules: MaskSpec) -> torch.Tensor:
     """All scores at once, and autograd."""
     new, seen = q.shape[2], k.shape[2]
     k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
@@ -110,7 +110,7 @@ def plain_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rules: Ru
 
 @pytest.mark.parametrize("rules", RULES)
 @pytest.mark.parametrize(("kv_heads", "new"), [(1, 150), (2, 150), (6, 150), (2, 90)])
-def test_blocks_and_their_gradients_equal_plain_autograd(rules: Rules, kv_heads: int, new: int) -> None:
+def test_blocks_and_their_gradients_equal_plain_autograd(rules: MaskSpec, kv_heads: int, new: int) -> None:
     """Three blocks of 64, the last not full; or 90 tokens after 60 others."""
     tensors = [x.double().requires_grad_() for x in qkv(kv_heads=kv_heads, new=new, seen=150)]
     upstream = torch.randn(2, new, 6, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64).transpose(
@@ -127,7 +127,7 @@ def test_blocks_and_their_gradients_equal_plain_autograd(rules: Rules, kv_heads:
 
 @pytest.mark.parametrize("rules", RULES)
 @pytest.mark.parametrize("new", [150, 90])
-def test_masks_equal_blocks(rules: Rules, new: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_equal_blocks(rules: MaskSpec, new: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What other devices do, on this one."""
     q, k, v = qkv(kv_heads=2, new=new, seen=150)
     expected = attend(q, k, v, rules)
@@ -135,23 +135,23 @@ def test_masks_equal_blocks(rules: Rules, new: int, monkeypatch: pytest.MonkeyPa
     torch.testing.assert_close(attend(q, k, v, rules), expected, **FP32)
 
 
-WAYS: list[tuple[str, torch.dtype, Rules, int, int, str]] = [
-    ("cpu", torch.float32, Rules(), 1, 80, "blocks"),
-    ("cpu", torch.float32, Rules(), 3, 80, "causal"),
-    ("cpu", torch.float32, Rules(window=5), 3, 80, "blocks"),
-    ("cpu", torch.bfloat16, Rules(window=5), 3, 80, "mask"),
-    ("cpu", torch.bfloat16, Rules(), 1, 80, "causal"),
-    ("cpu", torch.float32, Rules(), 1, 1, "mask"),
-    ("cuda", torch.float32, Rules(), 1, 80, "causal"),
-    ("cuda", torch.bfloat16, Rules(window=5), 1, 80, "mask"),
-    ("cuda", torch.bfloat16, Rules(window=5), 1, 128, "flex"),
-    ("cuda", torch.bfloat16, Rules(window=5), 1, 7, "mask"),
-    ("mps", torch.float32, Rules(), 1, 80, "causal"),
-    ("mps", torch.float32, Rules(window=5), 1, 80, "mask"),
+WAYS: list[tuple[str, torch.dtype, MaskSpec, int, int, str]] = [
+    ("cpu", torch.float32, MaskSpec(), 1, 80, "blocks"),
+    ("cpu", torch.float32, MaskSpec(), 3, 80, "causal"),
+    ("cpu", torch.float32, MaskSpec(window=5), 3, 80, "blocks"),
+    ("cpu", torch.bfloat16, MaskSpec(window=5), 3, 80, "mask"),
+    ("cpu", torch.bfloat16, MaskSpec(), 1, 80, "causal"),
+    ("cpu", torch.float32, MaskSpec(), 1, 1, "mask"),
+    ("cuda", torch.float32, MaskSpec(), 1, 80, "causal"),
+    ("cuda", torch.bfloat16, MaskSpec(window=5), 1, 80, "mask"),
+    ("cuda", torch.bfloat16, MaskSpec(window=5), 1, 128, "flex"),
+    ("cuda", torch.bfloat16, MaskSpec(window=5), 1, 7, "mask"),
+    ("mps", torch.float32, MaskSpec(), 1, 80, "causal"),
+    ("mps", torch.float32, MaskSpec(window=5), 1, 80, "mask"),
 ]
 
 
-def taken(device: str, dtype: torch.dtype, q: torch.Tensor, k: torch.Tensor, rules: Rules) -> str:
+def taken(device: str, dtype: torch.dtype, q: torch.Tensor, k: torch.Tensor, rules: MaskSpec) -> str:
     """The way that `q`, as if it were on the device, goes."""
     on: Any = SimpleNamespace(shape=q.shape, dtype=dtype, device=torch.device(device))
     return _grouped.way(on, k, rules)
@@ -159,7 +159,7 @@ def taken(device: str, dtype: torch.dtype, q: torch.Tensor, k: torch.Tensor, rul
 
 @pytest.mark.parametrize(("device", "dtype", "rules", "kv_heads", "new", "wanted"), WAYS)
 def test_each_device_takes_its_own_way(
-    device: str, dtype: torch.dtype, rules: Rules, kv_heads: int, new: int, wanted: str
+    device: str, dtype: torch.dtype, rules: MaskSpec, kv_heads: int, new: int, wanted: str
 ) -> None:
     """The table in docs/architecture.md, of six query heads, and 80 tokens if there are not more new ones."""
     q, k, _ = qkv(kv_heads=kv_heads, new=new, seen=max(new, 80), width=16)
@@ -169,12 +169,12 @@ def test_each_device_takes_its_own_way(
 def test_heads_too_narrow_for_flex_attention_take_a_mask() -> None:
     for width, wanted in ((8, "mask"), (15, "mask"), (16, "flex")):
         q, k, _ = qkv(kv_heads=1, new=256, seen=256, width=width)
-        assert taken("cuda", torch.bfloat16, q, k, Rules(window=5)) == wanted
+        assert taken("cuda", torch.bfloat16, q, k, MaskSpec(window=5)) == wanted
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("rules", RULES)
-def test_flex_equals_blocks(rules: Rules, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flex_equals_blocks(rules: MaskSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mask and the scores that a GPU is given, in FlexAttention's plain form, which on a CPU goes only forward."""
     monkeypatch.setattr(_flex, "_compiled", lambda: flex_attention)
     tensors = qkv(kv_heads=2, new=150, seen=150, width=16)
@@ -187,7 +187,7 @@ def test_layers_share_masks_by_window(tiny_model: Callable[..., Transformer], mo
     """As on a GPU, where making one takes time."""
     seen: list[tuple[int, int | None]] = []
 
-    def attend_flex(q: Any, k: Any, v: Any, rules: Rules, masks: dict[int | None, object]) -> torch.Tensor:
+    def attend_flex(q: Any, k: Any, v: Any, rules: MaskSpec, masks: dict[int | None, object]) -> torch.Tensor:
         seen.append((id(masks), rules.window))
         return q
 
@@ -213,7 +213,7 @@ def test_no_table_of_tokens_by_tokens_on_a_cpu() -> None:
 
     q, k, v = (x.requires_grad_() for x in qkv(kv_heads=6, new=1024, seen=1024))
     with Watch():
-        attend(q, k, v, Rules(torch.tensor(slopes_of(6)), 100, torch.zeros(2, 1024))).sum().backward()
+        attend(q, k, v, MaskSpec(torch.tensor(slopes_of(6)), 100, torch.zeros(2, 1024))).sum().backward()
     assert largest[0] == 2 * 6 * 64 * 163  # a block's scores: its window reaches 99 tokens back
 
 
@@ -230,7 +230,7 @@ def test_scores_fall_by_slope_times_distance_whatever_the_batch(batch: int) -> N
     q, k = torch.zeros(batch, 4, 6, 8), torch.zeros(batch, 4, 6, 8)
     v = torch.eye(6, 8).expand(batch, 4, 6, 8)
     slopes = torch.tensor(slopes_of(4))
-    weights = attend(q, k, v, Rules(slopes))[..., :6]  # (B, H, T, S)
+    weights = attend(q, k, v, MaskSpec(slopes))[..., :6]  # (B, H, T, S)
     for head, slope in enumerate(slopes_of(4)):
         for token in range(6):
             falls = torch.tensor([-slope * (token - other) for other in range(token + 1)])

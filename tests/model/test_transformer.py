@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from alm.errors import ConfigError
 from alm.model.config import ModelConfig
-from alm.model.context import Scene
+from alm.model.context import ForwardContext
 from alm.model.dropout import drop
 from alm.model.init import initialize
 from alm.model.transformer import Transformer
@@ -114,9 +114,9 @@ def test_dropout_falls_on_what_is_added(tiny_model: Callable[..., Transformer], 
     block, keys = model.model.layers[0], torch.tensor([-5, 7, 2**62])
     found = model(ids, keys=keys)
     x = drop(model.model.embed_tokens(ids), 0.5, keys, site=0)
-    scene = Scene(model.model.positions(0, ids.shape[1]))
+    context = ForwardContext(model.model.positions(0, ids.shape[1]))
     mixed = block.residual_scale * x + block.x0_scale * x
-    mixed = mixed + drop(block.self_attn(block.input_layernorm(mixed), scene), 0.5, keys, site=1)
+    mixed = mixed + drop(block.self_attn(block.input_layernorm(mixed), context), 0.5, keys, site=1)
     mixed = mixed + drop(block.mlp(block.post_attention_layernorm(mixed)), 0.5, keys, site=2)
     torch.testing.assert_close(found, model.model.norm(mixed))
 

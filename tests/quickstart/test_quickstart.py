@@ -46,7 +46,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (stage, recipes):
         monkeypatch.setattr(module, "VOCAB_SIZE", 400)
         monkeypatch.setattr(module, "SAMPLE_TOKENS", 10)
-    monkeypatch.setattr(probe, "rehearse", lambda *_, **__: Rates(0.01, 0.001, 0.001, 0.001))
+    monkeypatch.setattr(probe, "measure_steps", lambda *_, **__: Rates(0.01, 0.001, 0.001, 0.001))
     return tmp_path
 
 

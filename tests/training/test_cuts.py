@@ -96,7 +96,7 @@ def masks(monkeypatch: pytest.MonkeyPatch, *, size: int, ranks: int, step: int =
     for rank in range(ranks):
         state = state_of(step, model__dropout=0.3)
         # As on one of several ranks, but that sums are its own.
-        state.sharing.world = SimpleNamespace(  # type: ignore[assignment]
+        state.parallelism.world = SimpleNamespace(  # type: ignore[assignment]
             rank=rank, size=ranks, device=CPU.device, sum_=lambda value: value
         )
         with monkeypatch.context() as patch:
@@ -133,7 +133,7 @@ def test_messages_say_what_other_micro_batches_do_to_this_model() -> None:
     # Whoever speaks of the curve asks: the words stand in one place, and in the one sentence of `alm plan`.
     folder = Path(alm.__file__).parent
     speak = {p.relative_to(folder).as_posix() for p in folder.rglob("*.py") if "the same curve" in p.read_text("utf-8")}
-    assert speak == {"training/fit.py", "cli/plan.py"}
+    assert speak == {"training/sizing/memory.py", "cli/plan.py"}
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

@@ -15,7 +15,7 @@ from alm.model.init import initialize
 from alm.model.transformer import Transformer
 from alm.packing.shards import open_packed
 from alm.tokenizers.file import Tokenizer
-from alm.training.parallel import Objective, Sharing
+from alm.training.parallel import Objective, Parallelism
 from alm.training.validate import rows_for, validate
 
 CPU = Choice(torch.device("cpu"), "fp32", "", "")
@@ -31,7 +31,7 @@ def test_bits_per_byte_is_what_its_definition_says(tmp_path: Path) -> None:
     initialize(model, seed=3)
     model.train()
     score = validate(
-        Sharing(Objective(model, model), World()), stream, widths, rows=np.arange(5), micro_batch_size=2, choice=CPU
+        Parallelism(Objective(model, model), World()), stream, widths, rows=np.arange(5), micro_batch_size=2, choice=CPU
     )
     nats, text_nats, size = 0.0, 0.0, 0
     for row in range(5):

@@ -3,7 +3,7 @@
 - `Config`, the keys of the adapter,
 - `columns(config, field)`, the top-level fields that it reads, or None for all; fields may be absent,
 - `SPANS_ROWS`, whether several rows may make one document, so that a file cannot be cut between any two,
-- `documents(config, rows, *, field, max_document_bytes)`, an iterator of a `Document`, or an `Unfit`
+- `documents(config, rows, *, field, max_document_bytes)`, an iterator of a `Document`, or an `Rejected`
   (`alm.corpus.rows`), for each `Row`; it passes on each `Dropped`.
 
 Adapters for conversations also have `conversations`, with the same parameters, which yields a `Talk` in place of a
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from alm.config.base import did_you_mean
 from alm.corpus.document import Document, Dropped
-from alm.corpus.rows import Row, Unfit
+from alm.corpus.rows import Rejected, Row
 from alm.errors import ConfigError, InputError, quoted
 
 DEFAULT_FIELD = "text"
@@ -57,7 +57,7 @@ def each(
     conversation_of: Callable[[Mapping[str, Any]], Conversation],
     *,
     keys: tuple[str, ...],
-) -> Iterator[Talk | Dropped | Unfit]:
+) -> Iterator[Talk | Dropped | Rejected]:
     """Yield a conversation for each row. A row needs one of `keys`, and `conversation_of` may raise `ShapeError`."""
     for row in rows:
         if not isinstance(row, Row):
@@ -68,16 +68,16 @@ def each(
             yield _talk(row, conversation_of)
 
 
-def _talk(row: Row, conversation_of: Callable[[Mapping[str, Any]], Conversation]) -> Talk | Unfit:
+def _talk(row: Row, conversation_of: Callable[[Mapping[str, Any]], Conversation]) -> Talk | Rejected:
     try:
         return Talk(conversation_of(row.values), row)
     except ShapeError as error:
         return unfit(row, str(error))
 
 
-def unfit(row: Row, expected: str) -> Unfit:
-    """Make an `Unfit` for a row that does not have the `expected` shape."""
-    return Unfit(
+def unfit(row: Row, expected: str) -> Rejected:
+    """Make an `Rejected` for a row that does not have the `expected` shape."""
+    return Rejected(
         "bad_shape",
         row,
         InputError(
@@ -87,8 +87,8 @@ def unfit(row: Row, expected: str) -> Unfit:
     )
 
 
-def no_field(row: Row, keys: tuple[str, ...]) -> Unfit:
-    """Make an `Unfit` for a row that has none of the fields `keys`."""
+def no_field(row: Row, keys: tuple[str, ...]) -> Rejected:
+    """Make an `Rejected` for a row that has none of the fields `keys`."""
     there = ", ".join(row.values)
     named = "` or `".join(keys)
     texts = [name for name, value in row.values.items() if isinstance(value, str)]
@@ -98,7 +98,7 @@ def no_field(row: Row, keys: tuple[str, ...]) -> Unfit:
         hint=f"name the field that holds the text: `--set sources.<name>.field={text}`, or the kind of rows: "
         "`--set sources.<name>.adapter=...`",
     )
-    return Unfit("no_field", row, error, stops="first")
+    return Rejected("no_field", row, error, stops="first")
 
 
 def named(field: str, *own: str) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ def render(conversation: Conversation) -> str:
     return "\n\n".join(f"{role.capitalize()}: {content}" for role, content in conversation if content)
 
 
-def rendered(talks: Iterator[Talk | Dropped | Unfit]) -> Iterator[Document | Dropped | Unfit]:
+def rendered(talks: Iterator[Talk | Dropped | Rejected]) -> Iterator[Document | Dropped | Rejected]:
     """Render each talk as a document."""
     for talk in talks:
         yield Document(render(talk.conversation), talk.row.origin) if isinstance(talk, Talk) else talk

@@ -10,7 +10,7 @@ from pydantic import Field
 from alm.config import base
 from alm.corpus.adapters import Conversation, ShapeError, Talk, each, message, named, rendered, value_of
 from alm.corpus.document import Document, Dropped
-from alm.corpus.rows import Row, Unfit
+from alm.corpus.rows import Rejected, Row
 
 SPANS_ROWS = False
 _OWN = ("messages", "conversation")
@@ -31,14 +31,14 @@ def columns(config: Config, field: str) -> tuple[str, ...]:
 
 def documents(
     config: Config, rows: Iterator[Row | Dropped], *, field: str, max_document_bytes: int
-) -> Iterator[Document | Dropped | Unfit]:
+) -> Iterator[Document | Dropped | Rejected]:
     """Yield each conversation as text."""
     return rendered(conversations(config, rows, field=field, max_document_bytes=max_document_bytes))
 
 
 def conversations(
     config: Config, rows: Iterator[Row | Dropped], *, field: str, max_document_bytes: int
-) -> Iterator[Talk | Dropped | Unfit]:
+) -> Iterator[Talk | Dropped | Rejected]:
     """Yield the conversation of each row."""
     keys = named(field, *_OWN)
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from alm.config import base
 from alm.corpus.adapters import Conversation, Message, ShapeError, Talk, message, no_field, rendered, unfit
 from alm.corpus.document import Document, Dropped
-from alm.corpus.rows import Row, Unfit
+from alm.corpus.rows import Rejected, Row
 from alm.errors import InputError
 
 SPANS_ROWS = True
@@ -39,14 +39,14 @@ def columns(config: Config, field: str) -> tuple[str, ...]:
 
 def documents(
     config: Config, rows: Iterator[Row | Dropped], *, field: str, max_document_bytes: int
-) -> Iterator[Document | Dropped | Unfit]:
+) -> Iterator[Document | Dropped | Rejected]:
     """Yield the best path of each tree as text."""
     return rendered(conversations(config, rows, field=field, max_document_bytes=max_document_bytes))
 
 
 def conversations(
     config: Config, rows: Iterator[Row | Dropped], *, field: str, max_document_bytes: int
-) -> Iterator[Talk | Dropped | Unfit]:
+) -> Iterator[Talk | Dropped | Rejected]:
     """Yield the best path of each tree."""
     tree: list[Row] = []
     size = 0
@@ -74,7 +74,7 @@ def _tree_id(row: Row) -> str | None:
     return tree if isinstance(tree, str) else None
 
 
-def _nested(row: Row) -> Talk | Unfit:
+def _nested(row: Row) -> Talk | Rejected:
     if "prompt" not in row.values:
         return no_field(row, ("prompt", "message_tree_id"))
     try:
@@ -90,11 +90,11 @@ def _replies(node: _Node) -> Sequence[_Node]:
     return replies
 
 
-def _flat(tree: Sequence[Row], size: int, most: int) -> Talk | Unfit:
+def _flat(tree: Sequence[Row], size: int, most: int) -> Talk | Rejected:
     """Return the best path of the tree whose messages are the rows `tree`."""
     if size > most:
         error = InputError(f"`{tree[0].origin}`: the tree that starts here has {size:,} bytes, more than {most:,}")
-        return Unfit("too_long", Row(tree[0].values, tree[0].origin, size), error, stops="never")
+        return Rejected("too_long", Row(tree[0].values, tree[0].origin, size), error, stops="never")
     replies: dict[object, list[_Node]] = {}
     for row in tree:
         replies.setdefault(row.values.get("parent_id"), []).append(row.values)

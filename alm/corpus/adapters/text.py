@@ -10,7 +10,7 @@ from pydantic import Field
 from alm.config import base
 from alm.corpus.adapters import no_field
 from alm.corpus.document import Document, Dropped
-from alm.corpus.rows import Row, Unfit
+from alm.corpus.rows import Rejected, Row
 from alm.errors import InputError
 
 SPANS_ROWS = False
@@ -30,7 +30,7 @@ def columns(config: Config, field: str) -> tuple[str, ...]:
 
 def documents(
     config: Config, rows: Iterator[Row | Dropped], *, field: str, max_document_bytes: int
-) -> Iterator[Document | Dropped | Unfit]:
+) -> Iterator[Document | Dropped | Rejected]:
     """Yield the text of each row."""
     is_path = "." in field
     for row in rows:
@@ -44,7 +44,7 @@ def documents(
             yield row
 
 
-def _reached(row: Row, path: str) -> Document | Unfit:
+def _reached(row: Row, path: str) -> Document | Rejected:
     """Return the text at the end of `path`, whose dots lead into objects."""
     value: Any = row.values
     for name in path.split("."):
@@ -52,8 +52,8 @@ def _reached(row: Row, path: str) -> Document | Unfit:
     return Document(value, row.origin) if isinstance(value, str) else _refused(row, path, value)
 
 
-def _refused(row: Row, field: str, value: object) -> Unfit:
+def _refused(row: Row, field: str, value: object) -> Rejected:
     if value is _ABSENT:
         return no_field(row, (field,))
     error = InputError(f"`{row.origin}`: field `{field}` holds {type(value).__name__}, not text")
-    return Unfit("not_text", row, error, stops="never")
+    return Rejected("not_text", row, error, stops="never")

@@ -25,7 +25,7 @@ from alm.corpus.dedup.minhash import hashes_of_spans
 from alm.corpus.pipeline.unit_store import DIGEST_BYTES, Kept, Marker, UnitFiles, damaged, load_array, read_marker
 from alm.corpus.records import read_records, unescape
 from alm.events import Listener
-from alm.files import atomic, explained, raw_array, read_bytes, write_bytes
+from alm.files import atomic, raw_array, read_bytes, wrap_os_errors, write_bytes
 
 REASON = "repeated_lines"
 _PAIRS_AT_ONCE = 1 << 21  # about 150 MB while they are sorted
@@ -121,7 +121,7 @@ def _sort_out(
         pairs = np.empty(end - begin, dtype=_PAIR)
         pairs["document"], pairs["key"] = documents[begin:end] - first_documents[number], keys[begin:end]
         part = _part_of(units[number])
-        with explained(part), part.open("ab") as out:
+        with wrap_os_errors(part), part.open("ab") as out:
             out.write(pairs.tobytes())
 
 

@@ -31,7 +31,7 @@ from alm.corpus.records import escape, read_records, unescape
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.corpus.write import Format, Line, Lines, Written, identity, open_shard
 from alm.events import Listener
-from alm.files import atomic, explained, read_bytes, readable, sync_folder
+from alm.files import atomic, read_bytes, readable, sync_folder, wrap_os_errors
 
 
 class FinishedMarker(Config):
@@ -200,7 +200,7 @@ class _Finish:
 
 def _link(source: Path, target: Path) -> None:
     """Make `target` a hard link to `source`, or a copy if the file system has no hard links."""
-    with explained(target):
+    with wrap_os_errors(target):
         target.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             os.link(source, target)

@@ -15,7 +15,7 @@ from alm.export import hf_config, optional_tools
 from alm.export.config import TargetConfig
 from alm.export.markdown import fenced
 from alm.export.source import Source
-from alm.files import explained
+from alm.files import wrap_os_errors
 
 if TYPE_CHECKING:
     import gguf
@@ -56,7 +56,7 @@ def write(config: Config, source: Source, folder: Path) -> None:
     from alm.export.targets._gguf_tokenizer import add_tokenizer
 
     path = folder / file_name(config, source)
-    with explained(path), contextlib.closing(gguf.GGUFWriter(path, model.architecture(source.model))) as writer:
+    with wrap_os_errors(path), contextlib.closing(gguf.GGUFWriter(path, model.architecture(source.model))) as writer:
         _add_origin(writer, config, source)
         model.add_shape(writer, source.model)
         add_tokenizer(writer, source.tokenizer, vocab_size=source.model.known_vocab_size)
@@ -66,7 +66,7 @@ def write(config: Config, source: Source, folder: Path) -> None:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
-    with explained(path), path.open("rb+") as file:
+    with wrap_os_errors(path), path.open("rb+") as file:
         os.fsync(file.fileno())
 
 

@@ -24,8 +24,8 @@ BLOCK = 64
 
 
 @dataclass(frozen=True)
-class Rules:
-    """Rules of visibility: a token sees itself and the tokens before it, fewer with `window` or `documents`.
+class MaskSpec:
+    """MaskSpec of visibility: a token sees itself and the tokens before it, fewer with `window` or `documents`.
 
     `slopes` (H,): the fall of scores per token of distance. `documents` (B, S): tokens see only their own document.
     """
@@ -39,14 +39,14 @@ class Rules:
         """Whether a token sees all tokens before it, without a penalty for distance."""
         return self.slopes is None and self.window is None and self.documents is None
 
-    def of_last(self) -> Rules:
+    def of_last(self) -> MaskSpec:
         """Return the rules for the last token alone, with keys reduced to its window."""
         assert self.window is not None
         documents = None if self.documents is None else self.documents[:, -self.window :]
-        return Rules(self.slopes, None, documents)
+        return MaskSpec(self.slopes, None, documents)
 
 
-def attend_blocked(q: Tensor, k: Tensor, v: Tensor, rules: Rules) -> Tensor:
+def attend_blocked(q: Tensor, k: Tensor, v: Tensor, rules: MaskSpec) -> Tensor:
     """Attend: `q` (B, H, T, E), the last T of the S tokens in `k` and `v` (B, K, S, E) -> (B, H, T, E)."""
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
         return cast(Tensor, _Blocked.apply(q, k, v, rules))  # type: ignore[no-untyped-call]
@@ -57,7 +57,7 @@ class _Blocked(torch.autograd.Function):
     """Saves queries, keys and values; the backward pass recomputes the scores (Dao et al. 2022, arXiv:2205.14135)."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, rules: Rules) -> Tensor:  # Any: torch has no type for it
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, rules: MaskSpec) -> Tensor:  # Any: torch has no type for it
         grouped, keys, values = _grouped(q, k.shape[1]), _joined(k), _joined(v)
         ctx.save_for_backward(grouped, keys, values)
         ctx.rules, ctx.shapes = rules, (q.shape, k.shape)
@@ -84,7 +84,7 @@ class _Blocked(torch.autograd.Function):
         return dq.mul_(1 / math.sqrt(q.shape[3])).view(q_shape), dk.view(k_shape), dv.view(k_shape), None
 
 
-def _mixed(q: Tensor, k: Tensor, v: Tensor, rules: Rules) -> Tensor:
+def _mixed(q: Tensor, k: Tensor, v: Tensor, rules: MaskSpec) -> Tensor:
     """Return the mixed values (B K, G, T, E)."""
     out = torch.empty_like(q)
     for block in _blocks(q, k, rules):
@@ -111,7 +111,7 @@ class _Block:
     rows: slice  # among the T new tokens
     keys: slice  # among all S
     first: int  # position of the first query among all S
-    rules: Rules
+    rules: MaskSpec
 
     def queries(self, x: Tensor) -> Tensor:
         """Return the block's rows: (B K, G, T, E) -> (B K, G N, E)."""
@@ -145,7 +145,7 @@ class _Block:
         scores.masked_fill_(hidden, -torch.inf)
 
 
-def _blocks(q: Tensor, k: Tensor, rules: Rules) -> Iterator[_Block]:
+def _blocks(q: Tensor, k: Tensor, rules: MaskSpec) -> Iterator[_Block]:
     new, count = q.shape[2], k.shape[1]
     for start in range(0, new, BLOCK):
         stop = min(start + BLOCK, new)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from alm.model.attention._blocked import Rules
+from alm.model.attention._blocked import MaskSpec
 
 
-def attend_flex(q: Tensor, k: Tensor, v: Tensor, rules: Rules, masks: dict[int | None, BlockMask]) -> Tensor:
+def attend_flex(q: Tensor, k: Tensor, v: Tensor, rules: MaskSpec, masks: dict[int | None, BlockMask]) -> Tensor:
     """Attend: `q` (B, H, T, E), `k` and `v` (B, K, T, E) -> (B, H, T, E). `masks` caches block masks by window."""
     if rules.window not in masks:
         masks[rules.window] = _mask(rules, q.shape[2], q.device)
@@ -33,7 +33,7 @@ def _compiled() -> Callable[..., Any]:  # Any: torch's own type
     return torch.compile(flex_attention)
 
 
-def _mask(rules: Rules, tokens: int, device: torch.device) -> BlockMask:
+def _mask(rules: MaskSpec, tokens: int, device: torch.device) -> BlockMask:
     if rules.documents is None:
         return _plain_mask(rules.window, tokens, device)
     return _made(visible(rules), len(rules.documents), tokens, device)
@@ -42,7 +42,7 @@ def _mask(rules: Rules, tokens: int, device: torch.device) -> BlockMask:
 @lru_cache(maxsize=32)
 def _plain_mask(window: int | None, tokens: int, device: torch.device) -> BlockMask:
     """Return the mask of a window, which is the same in every forward pass."""
-    return _made(visible(Rules(window=window)), None, tokens, device)
+    return _made(visible(MaskSpec(window=window)), None, tokens, device)
 
 
 def _made(sees: Callable[..., Tensor], batch: int | None, tokens: int, device: torch.device) -> BlockMask:
@@ -57,7 +57,7 @@ def _compiled_maker() -> Callable[..., Any]:  # Any: torch's own type
     return torch.compile(create_block_mask)
 
 
-def visible(rules: Rules) -> Callable[..., Tensor]:
+def visible(rules: MaskSpec) -> Callable[..., Tensor]:
     """Return the rules as FlexAttention takes them: a function of the positions of a query and a key."""
     window, documents = rules.window, rules.documents
 

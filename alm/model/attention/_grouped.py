@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alm.model.attention._blocked import Rules, attend_blocked
+from alm.model.attention._blocked import MaskSpec, attend_blocked
 from alm.model.attention.grouped import MANY_HEADS
 from alm.model.linear import Linear
 from alm.model.norm import RMSNorm
 
 if TYPE_CHECKING:
     from alm.model.config import ModelConfig
-    from alm.model.context import Scene
+    from alm.model.context import ForwardContext
     from alm.model.kv_cache import LayerCache
 
 # FlexAttention has no backward pass for shared keys with fewer tokens than a block, and none at all for narrower heads
@@ -45,38 +45,38 @@ class GroupedAttention(nn.Module):
         self.gives_values = config.value_residual and layer == 0
         self.value_scale = nn.Parameter(torch.zeros(1)) if config.value_residual and layer > 0 else None
 
-    def forward(self, x: Tensor, scene: Scene, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: ForwardContext, cache: LayerCache | None = None) -> Tensor:
         q = self._heads(self.q_proj(x))  # (B, T, H, E)
         k = self._heads(self.k_proj(x))  # (B, T, K, E)
         v = self._heads(self.v_proj(x)).transpose(1, 2)  # (B, K, T, E)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = scene.placement.rotate(q).transpose(1, 2), scene.placement.rotate(k).transpose(1, 2)
-        v = self._with_first(v, scene)
+        q, k = context.placement.rotate(q).transpose(1, 2), context.placement.rotate(k).transpose(1, 2)
+        v = self._with_first(v, context)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, K, S, E)
-        rules = Rules(scene.placement.slopes, self.window, scene.documents)
-        mixed = attend(q, k, v, rules, masks=scene.masks).transpose(1, 2)  # (B, T, H, E)
+        rules = MaskSpec(context.placement.slopes, self.window, context.documents)
+        mixed = attend(q, k, v, rules, masks=context.masks).transpose(1, 2)  # (B, T, H, E)
         return cast(Tensor, self.o_proj(mixed.flatten(2)))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], -1, self.head_width)
 
-    def _with_first(self, v: Tensor, scene: Scene) -> Tensor:
+    def _with_first(self, v: Tensor, context: ForwardContext) -> Tensor:
         """Mix the values with those of the first layer (Zhou et al. 2024, arXiv:2410.17897, equation 8)."""
         if self.gives_values:
-            scene.first_values = v
+            context.first_values = v
         if self.value_scale is None:
             return v
-        assert scene.first_values is not None
-        return v + self.value_scale.to(v.dtype) * (scene.first_values - v)
+        assert context.first_values is not None
+        return v + self.value_scale.to(v.dtype) * (context.first_values - v)
 
 
 def attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    rules: Rules = Rules(),  # noqa: B008 # frozen
+    rules: MaskSpec = MaskSpec(),  # noqa: B008 # frozen
     *,
     masks: dict[int | None, Any] | None = None,  # Any: FlexAttention's
 ) -> Tensor:
@@ -105,7 +105,7 @@ def attend(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=is_shared)
 
 
-def way(q: Tensor, k: Tensor, rules: Rules) -> Way:
+def way(q: Tensor, k: Tensor, rules: MaskSpec) -> Way:
     """Choose the implementation: in blocks, FlexAttention, or PyTorch's kernel, causal or with a mask."""
     T, S = q.shape[2], k.shape[2]
     pays = q.shape[1] >= MANY_HEADS * k.shape[1] or not rules.is_plain or T != S
@@ -127,7 +127,7 @@ def _is_blocked(q: Tensor) -> bool:
     return q.device.type == "cpu" and is_exact and not torch.compiler.is_compiling()
 
 
-def _mask(q: Tensor, count: int, rules: Rules) -> Tensor | None:
+def _mask(q: Tensor, count: int, rules: MaskSpec) -> Tensor | None:
     """Return a bias for the scores, or the visible ones of `count` = S keys: (B or 1, H or 1, T, S)."""
     T, device = q.shape[2], q.device
     if rules.is_plain and T == 1:

@@ -11,7 +11,7 @@ from typing import Any
 
 from alm.errors import AlmError, quoted
 from alm.events import Listener, Warned, ignore
-from alm.files import explained, is_full, parse_json, read_bytes
+from alm.files import is_full, parse_json, read_bytes, wrap_os_errors
 
 NAME = "metrics.jsonl"
 _MOST_NAMED = 5  # lines in a warning
@@ -35,7 +35,7 @@ class MetricsFile:
         self._path = run / NAME
         self._on_event = on_event
         self._waiting = b""
-        with explained(self._path):
+        with wrap_os_errors(self._path):
             # Unbuffered: a row is in the file, or its writer gets the error.
             self._file = self._path.open("ab", buffering=0)
             self._size = self._file.seek(0, os.SEEK_END)
@@ -82,7 +82,7 @@ class MetricsFile:
     @contextlib.contextmanager
     def _full_disk_aside(self) -> Iterator[None]:
         try:
-            with explained(self._path):
+            with wrap_os_errors(self._path):
                 yield
         except AlmError as error:
             if not is_full(error):

@@ -16,7 +16,7 @@ import numpy as np
 from alm.data.order import permute
 from alm.errors import AlmError, ConfigError, InputError
 from alm.events import Listener, Sampled, Warned
-from alm.files import explained, is_full
+from alm.files import is_full, wrap_os_errors
 from alm.generation.engine import check_prompt
 from alm.generation.generate import generate, stream_text
 from alm.generation.sampling import SamplingConfig
@@ -120,7 +120,7 @@ class Sampler:
 
     def _write_waiting(self) -> None:
         path, data = self._run / NAME, self._waiting
-        with explained(path), path.open("ab", buffering=0) as file:
+        with wrap_os_errors(path), path.open("ab", buffering=0) as file:
             before = file.seek(0, os.SEEK_END)
             try:
                 while data:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Lap:
+class Timer:
     """Seconds of `steps` steps, of which `waited` were spent on batches, without validation, saving and sampling."""
 
     seconds: float
@@ -32,10 +32,10 @@ class Clock:
         self._step = step
         self._waited = 0.0
 
-    def lap(self, step: int) -> Lap:
+    def lap(self, step: int) -> Timer:
         """Return the time since the last lap."""
         now = time.perf_counter()
-        lap = Lap(max(now - self._started, 1e-9), max(step - self._step, 1), self._waited)
+        lap = Timer(max(now - self._started, 1e-9), max(step - self._step, 1), self._waited)
         self._started, self._step, self._waited = now, step, 0.0
         return lap
 
@@ -83,7 +83,7 @@ class Reading:
         }
 
 
-class Gauge:
+class Throughput:
     """Turns laps into readings.
 
     `mfu` is model FLOPs utilization (Chowdhery et al. 2022, appendix B), with the rate of matrix products measured
@@ -97,7 +97,7 @@ class Gauge:
         self._flops = count(config.model).training_flops_per_token(seq_len)
         self._tokens_per_second_at_best = ranks * matmul_rate(choice.device, choice.precision) / self._flops
 
-    def read(self, lap: Lap) -> Reading:
+    def read(self, lap: Timer) -> Reading:
         rate = self._tokens_per_step * lap.steps / lap.seconds
         if rate > self._tokens_per_second_at_best:
             # Faster than possible: another program used the device when its rate was measured.

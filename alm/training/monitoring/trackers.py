@@ -46,7 +46,7 @@ def check(sinks: Iterable[Config]) -> None:
             )
 
 
-class Mirror:
+class Trackers:
     """Passes rows and samples to every open sink."""
 
     def __init__(self, on_event: Listener) -> None:
@@ -155,9 +155,9 @@ def _kind(config: Config) -> str:
 
 
 @contextmanager
-def mirrored(config: RunConfig, run: Path, *, step: int, on_event: Listener) -> Iterator[Mirror]:
+def mirrored(config: RunConfig, run: Path, *, step: int, on_event: Listener) -> Iterator[Trackers]:
     """Open the sinks of `config` for a run that continues from `step`, and close them in the end."""
-    mirror = Mirror(on_event)
+    mirror = Trackers(on_event)
     try:
         if config.logging.sinks:
             rows = [row for row in metrics.read(run) if row["step"] <= step]

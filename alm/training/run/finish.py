@@ -69,7 +69,7 @@ class SavedOnError:
         if error is None or isinstance(error, StoppedError) or is_full(error) or state.step == self._begun:
             return
         state.optimizer.zero_grad(set_to_none=True)  # makes room, in case memory was full
-        if not (self.job.world.is_main and state.sharing.is_whole_here):
+        if not (self.job.world.is_main and state.parallelism.is_whole_here):
             return
         if not state.is_whole or state.skipped_in_row or not state.is_finite():
             return

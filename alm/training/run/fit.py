@@ -142,7 +142,7 @@ class Fitting:
         rows = probe.rows_of(self.packed.split(TRAIN))
         while True:
             try:
-                return config, probe.rehearse(config, self.choice, rows, seq_len=self._seq_len, world=self.world)
+                return config, probe.measure_steps(config, self.choice, rows, seq_len=self._seq_len, world=self.world)
             except (RuntimeError, MemoryError) as error:
                 if not device.is_out_of_memory(error):
                     raise
@@ -150,7 +150,7 @@ class Fitting:
                     self.remember(config)
                     raise self.out_of_memory(config) from error
                 config = self.halved(config)
-            probe.let_go(self.choice.device)  # outside `except`: the traceback refers to the model
+            probe.release_memory(self.choice.device)  # outside `except`: the traceback refers to the model
 
     def halved(self, config: RunConfig) -> RunConfig:
         """Return `config` with the next smaller micro-batches, with a warning, and remember it; `AlmError` if none."""

@@ -18,7 +18,7 @@ from alm.optim.schedules import agree, common, warmup_steps
 from alm.training.config import RunConfig, checked
 from alm.training.sizing.budget import MOST_SECONDS_BETWEEN_CHECKPOINTS
 from alm.training.sizing.costs import Costs
-from alm.training.sizing.eta import Pace
+from alm.training.sizing.eta import TimeLeft
 
 # Spread evenly over the steps while the length is open, so that a machine that becomes slower is noticed in time:
 # a quickstart whose steps became nine times slower at step 24 of 255 still ended on time (docs/benchmarks.md).
@@ -34,9 +34,9 @@ class Budget:
     finish_by: float
     costs: Costs
 
-    def pace(self) -> Pace:
+    def pace(self) -> TimeLeft:
         """Return a pace that knows the length of the pauses to come."""
-        return Pace({name: getattr(self.costs, name) for name in ("validation", "samples", "saving")})
+        return TimeLeft({name: getattr(self.costs, name) for name in ("validation", "samples", "saving")})
 
 
 class Timekeeper:
@@ -47,7 +47,7 @@ class Timekeeper:
     """
 
     def __init__(
-        self, config: RunConfig, budget: Budget | None, pace: Pace, *, world: World, on_event: Listener
+        self, config: RunConfig, budget: Budget | None, pace: TimeLeft, *, world: World, on_event: Listener
     ) -> None:
         self._budget, self._pace = budget, pace
         self._world, self._on_event = world, on_event
@@ -159,7 +159,7 @@ def _schedule(config: RunConfig) -> tuple[Config, int]:
     return config.scheduler, config.training.max_steps
 
 
-def steps_in_time(config: RunConfig, pace: Pace, *, step: int, step_seconds: float, seconds: float) -> int:
+def steps_in_time(config: RunConfig, pace: TimeLeft, *, step: int, step_seconds: float, seconds: float) -> int:
     """Return the number of steps with which a run ends `seconds` after `step`, at least `step` + 1."""
 
     def spent(steps: int) -> float:

@@ -15,7 +15,7 @@ from alm.events import Listener, Noted
 from alm.model.init import initialize
 from alm.model.transformer import Transformer
 from alm.training.config import RunConfig
-from alm.training.sizing.probe import let_go
+from alm.training.sizing.probe import release_memory
 
 _WARM_UP, _STEPS = 3, 5
 # A smaller gain is not worth the time that compiling takes at every start.
@@ -78,7 +78,7 @@ def _trial(config: RunConfig, choice: Choice, seq_len: int) -> Trial:
             is_full = is_out_of_memory(error)
         else:
             is_full = False
-        let_go(choice.device)  # outside `except`: the traceback refers to the model
+        release_memory(choice.device)  # outside `except`: the traceback refers to the model
         if not is_full or size == 1:
             return found
         size //= 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from alm.training.config import RunConfig
-from alm.training.monitoring.throughput import Lap
+from alm.training.monitoring.throughput import Timer
 from alm.training.sizing.costs import times
 
 # Recent laps count most, but a single slow one does not dominate the estimate.
@@ -14,7 +14,7 @@ _NEWEST_LAP_WEIGHT = 0.3
 _NEWEST_LOOK_WEIGHT = 0.5
 
 
-class Pace:
+class TimeLeft:
     """Seconds of a step, recently and over a longer time, and of the last pause of each kind.
 
     Kinds of pauses are named as in `times`. `pauses` gives the expected seconds of kinds that have not happened yet.
@@ -26,7 +26,7 @@ class Pace:
         self._steady: float | None = None
         self._since_look: tuple[float, int] | None = None  # seconds and steps; None before the first lap
 
-    def stepped(self, lap: Lap) -> None:
+    def stepped(self, lap: Timer) -> None:
         """Add a lap."""
         self._step_seconds = _nearer(self._step_seconds, lap.seconds / lap.steps, _NEWEST_LAP_WEIGHT)
         if self._since_look is None:

@@ -166,7 +166,7 @@ def flags(training: TrainingConfig) -> str:
 
 
 @dataclass(frozen=True)
-class Room:
+class MemoryLimit:
     """The memory that a device has free for a run now, and the needs of the run."""
 
     config: RunConfig

@@ -17,7 +17,7 @@ from alm.model.count import count
 from alm.model.init import initialize
 from alm.model.transformer import Transformer
 from alm.training.config import RunConfig
-from alm.training.sizing.memory import Room
+from alm.training.sizing.memory import MemoryLimit
 
 # A timed micro-batch has about this many FLOPs, a few tenths of a second on a core with bf16,
 _FLOPS = 2e10
@@ -42,7 +42,7 @@ def settled(config: RunConfig, device_name: str, *, seq_len: int, on_event: List
     if found is None:
         if config.training.threads != "auto":
             devices.set_threads(config.training.threads)
-        has_room = Room(config, seq_len, choice).largest() != 0
+        has_room = MemoryLimit(config, seq_len, choice).largest() != 0
         found = (
             tried(Trial(config, choice.device, seq_len=seq_len))
             if has_room

@@ -47,7 +47,7 @@ class Rates:
         return micro_batches * self.micro_batch + self.update
 
 
-def rehearse(
+def measure_steps(
     config: RunConfig,
     choice: Choice,
     batches: Batches,
@@ -68,11 +68,11 @@ def rehearse(
         rates = _Stage(fresh(config, choice, world, seq_len=seq_len), config, choice, batches, seconds).rates(
             apart=apart
         )
-    let_go(choice.device)
+    release_memory(choice.device)
     return rates
 
 
-def let_go(device: torch.device) -> None:
+def release_memory(device: torch.device) -> None:
     """Return unreferenced memory to the device, or to the system."""
     gc.collect()
     if device.type == "cuda":
@@ -104,7 +104,7 @@ def random_rows(vocab_size: int, *, seq_len: int) -> Batches:
 def fits(config: RunConfig, choice: Choice, batches: Batches, *, seq_len: int) -> bool:
     """Whether this rank, by itself, has memory for steps: two are tried, the second with the optimizer's moments."""
     found = _fits(config, choice, batches, seq_len=seq_len)
-    let_go(choice.device)
+    release_memory(choice.device)
     return found
 
 
@@ -144,7 +144,7 @@ class _Stage:
     @property
     def _micro_batches(self) -> int:
         """Micro-batches of this rank in a step."""
-        return self.config.training.gradient_accumulation // self.state.sharing.world.size
+        return self.config.training.gradient_accumulation // self.state.parallelism.world.size
 
     def _size(self) -> int:
         """Return the size of the micro-batches to time, cut to the time; all ranks use the smallest of any."""
@@ -152,13 +152,13 @@ class _Stage:
         _, seconds = self.round(1, micro_batches=1)
         affordable = int(self.seconds / _FEWEST_ROUNDS / seconds)
         size = min(self.config.training.micro_batch_size, max(1, affordable))
-        return -self.state.sharing.world.greatest(-size)
+        return -self.state.parallelism.world.greatest(-size)
 
     def _rounds(self, size: int, *, micro_batches: int) -> list[tuple[float, float]]:
         """Run rounds until the time is over, at least a few, and the same number on every rank."""
         seconds = max(sum(self.round(size, micro_batches=micro_batches)), 1e-6)
         fewest = _FEWEST_ROUNDS if seconds < self.seconds else 2
-        number = self.state.sharing.world.greatest(min(max(int(self.seconds / seconds), fewest), _MOST_ROUNDS))
+        number = self.state.parallelism.world.greatest(min(max(int(self.seconds / seconds), fewest), _MOST_ROUNDS))
         return [self.round(size, micro_batches=micro_batches) for _ in range(number)]
 
     def round(self, size: int, *, micro_batches: int) -> tuple[float, float]:
@@ -171,7 +171,7 @@ class _Stage:
             times.append(time.perf_counter())
             return False
 
-        ranks = self.state.sharing.world.size
+        ranks = self.state.parallelism.world.size
         train_step(
             self.state,
             [batch] * micro_batches,
@@ -189,19 +189,22 @@ class _Stage:
 
     @torch.no_grad()
     def _scoring(self, size: int) -> float:
-        sharing, batch, device = self.state.sharing, self.batches(size), self.choice.device
-        sharing.objective.eval()
+        parallelism, batch, device = self.state.parallelism, self.batches(size), self.choice.device
+        parallelism.objective.eval()
         with devices.autocast(device, self.choice.precision):
             seconds = self._timed(
-                lambda: sharing.token_losses(batch.inputs.to(device), batch.targets.to(device)).sum().item()
+                lambda: parallelism.token_losses(batch.inputs.to(device), batch.targets.to(device)).sum().item()
             )
-        sharing.objective.train()
+        parallelism.objective.train()
         return seconds / size
 
     def _generating(self) -> float:
         """Return the seconds of a token that follows a short text; 0 if a run generates none."""
-        sharing, tokens = self.state.sharing, min(_GENERATED_TOKENS, self.config.model.max_position_embeddings - 1)
-        if not sharing.is_whole_here or tokens < 1 or not self.config.samples.prompts:
+        parallelism, tokens = (
+            self.state.parallelism,
+            min(_GENERATED_TOKENS, self.config.model.max_position_embeddings - 1),
+        )
+        if not parallelism.is_whole_here or tokens < 1 or not self.config.samples.prompts:
             return 0.0
         sampling = SamplingConfig(max_tokens=tokens)
 

@@ -14,7 +14,7 @@ from alm.packing.shards import open_packed
 from alm.training.config import RunConfig, TrainingConfig
 from alm.training.sizing import probe
 from alm.training.sizing.budget import BYTES_PER_TOKEN, Proposal, propose
-from alm.training.sizing.memory import Room
+from alm.training.sizing.memory import MemoryLimit
 from alm.training.sizing.precision import settled
 
 # A first guess: the share of the rate of matrix products that training a small model reaches (docs/benchmarks.md).
@@ -57,7 +57,7 @@ def proposed(
         config = found.config.model_copy(update={"training": training})
         choice = settled(config, device_name, seq_len=found.seq_len)
         rows = probe.random_rows(found.vocab_size, seq_len=found.seq_len)
-        rates = probe.rehearse(config, choice, rows, seq_len=found.seq_len, seconds=_TRY_SECONDS)
+        rates = probe.measure_steps(config, choice, rows, seq_len=found.seq_len, seconds=_TRY_SECONDS)
         speed = training.sequences_per_step * found.seq_len / rates.step(training.gradient_accumulation)
         flops_per_second = speed * count(found.config.model).training_flops_per_token(found.seq_len)
     assert found is not None
@@ -78,7 +78,7 @@ def _proposal_at(
 
     def fits(model: ModelConfig, sequences: int, tokens: int) -> bool:
         config = RunConfig(model=model, training=TrainingConfig(micro_batch_size=sequences))
-        largest = Room(config, tokens, choice).largest()
+        largest = MemoryLimit(config, tokens, choice).largest()
         return largest is None or sequences <= largest
 
     return propose(

@@ -17,7 +17,7 @@ from builders import FakeTime, run_config, write_packed
 from alm.checkpoint.load import load_checkpoint
 from alm.errors import ConfigError
 from alm.events import Event, Noted, Warned
-from alm.files import explained
+from alm.files import wrap_os_errors
 from alm.training.monitoring import metrics, samples, trackers
 from alm.training.monitoring.metrics import without_clock
 from alm.training.monitoring.sinks import trackio
@@ -260,7 +260,7 @@ def test_trackio_gets_all_where_it_has_nothing_of_the_run(tmp_path: Path, showin
 
 def test_a_full_disk_does_not_end_trackio(showing: Showing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, value: object) -> None:
-        with explained(path):
+        with wrap_os_errors(path):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(trackio, "write_json", refuse)

@@ -178,7 +178,7 @@ _real_backward = step._backward
 @pytest.fixture
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device on which a step takes a second, and a clock at 1,000. Nobody looks again."""
-    monkeypatch.setattr(probe, "rehearse", lambda *_, **__: Rates(0.9, 0.1, 0.0, 0.0))
+    monkeypatch.setattr(probe, "measure_steps", lambda *_, **__: Rates(0.9, 0.1, 0.0, 0.0))
 
     class Clock:
         @staticmethod

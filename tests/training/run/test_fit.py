@@ -243,7 +243,7 @@ def test_on_a_cpu_what_counting_says_is_heeded(data: Path, room: int, expected: 
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device on which a step takes a second, and a clock at 1,000. Nobody looks again."""
     rates = Rates(micro_batch=0.9, update=0.1, validation_sequence=0.0, generated_token=0.0)
-    monkeypatch.setattr(probe, "rehearse", lambda *_, **__: rates)
+    monkeypatch.setattr(probe, "measure_steps", lambda *_, **__: rates)
 
     class Clock:
         @staticmethod
@@ -282,12 +282,12 @@ def test_a_budget_without_a_step_leaves_no_run(data: Path, tmp_path: Path) -> No
 
 
 def test_a_budget_is_measured_with_what_fits(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def rehearse(config: RunConfig, *_: Any, **__: Any) -> Rates:
+    def measure_steps(config: RunConfig, *_: Any, **__: Any) -> Rates:
         if config.training.micro_batch_size > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return Rates(0.1, 0.1, 0.0, 0.0)
 
-    monkeypatch.setattr(probe, "rehearse", rehearse)
+    monkeypatch.setattr(probe, "measure_steps", measure_steps)
     packed, events = open_packed(data), list[Event]()
     here = Fitting(packed, Choice(torch.device("cpu"), "fp32", "", ""), World(), None, events.append)
     found, _ = here.budgeted(with_data(config(), packed), finish_by=10**9)

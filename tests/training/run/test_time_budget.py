@@ -25,19 +25,19 @@ from alm.checkpoint.load import load_checkpoint
 from alm.distributed import World
 from alm.errors import StoppedError
 from alm.events import CheckpointSaved, Event, Judged, Noted, Stepped, Warned
-from alm.files import explained
+from alm.files import wrap_os_errors
 from alm.optim.schedules import warmup_steps
 from alm.packing.shards import open_packed
 from alm.training import step
 from alm.training.config import RunConfig
 from alm.training.monitoring import metrics, samples, throughput
-from alm.training.monitoring.throughput import Lap
+from alm.training.monitoring.throughput import Timer
 from alm.training.pretrain import pretrain
 from alm.training.run import fit, run_folder, time_budget
 from alm.training.run.time_budget import Budget, Timekeeper, lengthened, looks, nearest, steps_in_time
 from alm.training.sizing import oom_cache, probe
 from alm.training.sizing.costs import Costs
-from alm.training.sizing.eta import Pace
+from alm.training.sizing.eta import TimeLeft
 from alm.training.sizing.memory import checkpoint_bytes
 from alm.training.sizing.probe import Rates
 
@@ -152,7 +152,7 @@ def test_another_length_changes_nothing_else() -> None:
 @pytest.mark.parametrize("pauses", [{}, {"validation": 3.0, "saving": 1.5, "samples": 2.0}])
 def test_as_many_steps_as_end_in_time(seconds: float, pauses: dict[str, float]) -> None:
     before = config(training__checkpoint_interval=9, validation__interval=5, samples__prompts=["a"], samples__count=6)
-    pace = Pace(pauses)
+    pace = TimeLeft(pauses)
     for done in (1, 5, 20, 39):
 
         def spent(steps: int, done: int = done) -> float:
@@ -187,9 +187,9 @@ def look(
 ) -> tuple[RunConfig | None, list[str]]:  # fmt: skip
     """What a look after so many steps finds, and what is said of it."""
     monkeypatch.setattr(time_budget, "time", Now())
-    pace, events = Pace(), list[Event]()
+    pace, events = TimeLeft(), list[Event]()
     for _ in range(2):
-        pace.stepped(Lap(10 * step_seconds, 10, 0.0))
+        pace.stepped(Timer(10 * step_seconds, 10, 0.0))
     budget = Budget(1000.0 + seconds_left, Costs(0, 1, 0, 0, 0.1))
     keeper = Timekeeper(config(**changes), budget, pace, world=world or World(), on_event=events.append)
     assert keeper(done) == (keeper.changed is not None)
@@ -220,7 +220,7 @@ def test_the_length_follows_the_machine(
 def test_between_looks_and_without_a_budget_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert look(monkeypatch, done=11, step_seconds=9.0, seconds_left=28.0) == (None, [])
     assert look(monkeypatch, done=26, step_seconds=9.0, seconds_left=14.0) == (None, [])  # it decays
-    keeper = Timekeeper(config(), None, Pace(), world=World(), on_event=lambda event: None)
+    keeper = Timekeeper(config(), None, TimeLeft(), world=World(), on_event=lambda event: None)
     assert not any(keeper(step) for step in range(1, 41))
 
 
@@ -298,7 +298,7 @@ class Machine:
 
         monkeypatch.setattr(step, "_backward", backward)
         rates = Rates(0.9 * measured, 0.1 * measured, 0.0, 0.0)
-        monkeypatch.setattr(probe, "rehearse", lambda *_, **__: rates)
+        monkeypatch.setattr(probe, "measure_steps", lambda *_, **__: rates)
         for module in (fit, time_budget, throughput):
             monkeypatch.setattr(module, "time", clock)
         monkeypatch.setattr("alm.training.monitoring.throughput.measured_matmul_rate", lambda *_: 1e30)
@@ -367,7 +367,7 @@ def test_a_full_disk_at_a_change_leaves_the_run_as_it_is_until_the_next_look(
     def refuse(name: str) -> None:
         if name == full and not refused:
             refused.append(name)
-            with explained(out):
+            with wrap_os_errors(out):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def saved(checkpoint: Checkpoint, *args: Any, **keywords: Any) -> Any:

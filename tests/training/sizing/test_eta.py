@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 from builders import run_config
 
-from alm.training.monitoring.throughput import Lap
-from alm.training.sizing.eta import Pace
+from alm.training.monitoring.throughput import Timer
+from alm.training.sizing.eta import TimeLeft
 
 CONFIG = run_config(
     training__max_steps=100, training__checkpoint_interval=100, validation__interval=40, samples__prompts=[]
 )
 
 
-def lap(step_seconds: float, steps: int = 10) -> Lap:
-    return Lap(step_seconds * steps, steps, waited=0.0)
+def lap(step_seconds: float, steps: int = 10) -> Timer:
+    return Timer(step_seconds * steps, steps, waited=0.0)
 
 
 def test_the_time_left_is_steps_at_their_recent_speed_and_pauses_as_they_last_were() -> None:
-    pace = Pace()
+    pace = TimeLeft()
     assert pace.eta(CONFIG, 10) is None
     pace.stepped(lap(2.0))
     assert pace.eta(CONFIG, 10) == pytest.approx(90 * 2.0)
@@ -34,7 +34,7 @@ def test_the_time_left_is_steps_at_their_recent_speed_and_pauses_as_they_last_we
 
 
 def test_pauses_that_have_not_come_yet_take_what_was_measured() -> None:
-    pace = Pace({"validation": 4.0, "saving": 1.0, "samples": 3.0})
+    pace = TimeLeft({"validation": 4.0, "saving": 1.0, "samples": 3.0})
     assert pace.left(CONFIG, 50, step_seconds=0.5) == pytest.approx(50 * 0.5 + 2 * 4.0 + 1.0)
     pace.paused("validation")(6.0)
     assert pace.left(CONFIG, 50, step_seconds=0.5) == pytest.approx(50 * 0.5 + 2 * 6.0 + 1.0)
@@ -45,7 +45,7 @@ def test_pauses_that_have_not_come_yet_take_what_was_measured() -> None:
 
 
 def test_a_steady_speed_is_half_of_what_was_seen_since_the_last_look() -> None:
-    pace = Pace()
+    pace = TimeLeft()
     assert pace.steady() is None
     pace.stepped(lap(50.0))  # the first lap: something was compiled
     assert pace.steady() is None

@@ -18,7 +18,7 @@ from alm.distributed import World
 from alm.model.count import count
 from alm.training.config import RunConfig, TrainingConfig
 from alm.training.sizing import memory
-from alm.training.sizing.memory import Room, checkpoint_bytes, cut, flags, halved, largest_micro_batch, needs
+from alm.training.sizing.memory import MemoryLimit, checkpoint_bytes, cut, flags, halved, largest_micro_batch, needs
 from alm.training.state import fresh
 from alm.training.step import train_step
 
@@ -112,7 +112,7 @@ def test_a_run_that_does_not_fit_is_told_what_does(monkeypatch: pytest.MonkeyPat
     two = needs(config, seq_len=16, precision="fp32", on_cpu=True, micro_batch_size=2).total
     for free, largest, suggested in ((two * 100, None, None), (two / memory.USABLE_SHARE + 1, 2, (2, 4)), (1, 0, None)):
         monkeypatch.setattr(memory, "available_bytes", lambda _, free=free: int(free))
-        room = Room(config, 16, CPU)
+        room = MemoryLimit(config, 16, CPU)
         assert room.fits is (suggested is None and largest is None)
         found = room.suggested()
         assert (found and (found.micro_batch_size, found.gradient_accumulation)) == suggested
@@ -120,9 +120,9 @@ def test_a_run_that_does_not_fit_is_told_what_does(monkeypatch: pytest.MonkeyPat
             assert room.largest() == largest
     assert room.model_that_fits() is None
     monkeypatch.setattr(memory, "available_bytes", lambda _: 2 * 10**10)
-    assert Room(config, 16, CPU).model_that_fits() == "350m"  # at about 31 bytes a parameter
+    assert MemoryLimit(config, 16, CPU).model_that_fits() == "350m"  # at about 31 bytes a parameter
     monkeypatch.setattr(memory, "available_bytes", lambda _: None)
-    assert (Room(config, 16, CPU).fits, Room(config, 16, CPU).suggested()) == (None, None)
+    assert (MemoryLimit(config, 16, CPU).fits, MemoryLimit(config, 16, CPU).suggested()) == (None, None)
 
 
 # By rank. Blocks that FSDP has not let go of yet are counted although the last of them is smaller.
@@ -206,7 +206,7 @@ def test_micro_batches_of_a_tree_are_those_that_fit_though_smaller_ones_do_not(m
     }
     assert sizes[1] > sizes[16]
     monkeypatch.setattr(memory, "available_bytes", lambda _: sizes[16] / memory.USABLE_SHARE + 1)
-    room = Room(config, 16, CPU)
+    room = MemoryLimit(config, 16, CPU)
     assert (room.fits, room.largest()) == (False, 16)
     found = room.suggested()
     assert found is not None

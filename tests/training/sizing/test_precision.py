@@ -151,7 +151,7 @@ def test_what_is_planned_and_proposed_is_what_the_run_chooses(
     monkeypatch.setattr(device, "_bf16_speedup", lambda _: 1.0 if timed.share < 1 else 9.0)
     monkeypatch.setattr(probe, "SECONDS", 0.01)
     seen: list[str] = []
-    monkeypatch.setattr(proposing.probe, "rehearse", lambda _, choice, *__, **___: rates(seen, choice))
+    monkeypatch.setattr(proposing.probe, "measure_steps", lambda _, choice, *__, **___: rates(seen, choice))
     data = write_packed(tmp_path / "data")[0]
     config = run_config(training__precision="auto", training__max_steps=2)
     for number, (timed.share, expected) in enumerate(((0.5, "bf16"), (2.0, "fp32"))):

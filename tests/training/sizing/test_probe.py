@@ -16,7 +16,7 @@ from alm.device import Choice
 from alm.training import step
 from alm.training.config import RunConfig
 from alm.training.sizing import probe
-from alm.training.sizing.probe import Rates, random_rows, rehearse
+from alm.training.sizing.probe import Rates, measure_steps, random_rows
 
 CPU = Choice(torch.device("cpu"), "fp32", "", "")
 SECONDS_PER_SEQUENCE, SECONDS_PER_UPDATE = 0.01, 0.004
@@ -45,7 +45,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
 
 
 def rehearsed(config: RunConfig, **more: Any) -> Rates:
-    return rehearse(config, CPU, random_rows(300, seq_len=16), seq_len=16, **more)
+    return measure_steps(config, CPU, random_rows(300, seq_len=16), seq_len=16, **more)
 
 
 @pytest.mark.parametrize("number", [1, 2, 5])
