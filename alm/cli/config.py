@@ -23,10 +23,7 @@ def group() -> None:
 @app.command()
 def show(
     names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Files or presets, such as `pico train`; without any, list the presets.", show_default=False
-        ),
+        list[str] | None, typer.Argument(help="Files or presets, such as `pico train`; without any, list the presets.")
     ] = None,
     set_: options.Set = None,
     json: options.Json = False,
@@ -59,9 +56,7 @@ def check(
 @app.command()
 def copy(
     name: Annotated[str, typer.Argument(help="The preset to copy.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="File to write.  [default: configs/NAME.yaml]", show_default=False)
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write.  [default: configs/NAME.yaml]")] = None,
     force: options.Force = False,
 ) -> None:
     """Copy a preset to a file that you can edit."""

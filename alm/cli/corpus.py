@@ -27,9 +27,7 @@ def group() -> None:
 def prepare(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Files and folders to read instead of a corpus file; - reads standard input.", show_default=False
-        ),
+        typer.Argument(help="Files and folders to read instead of a corpus file; - reads standard input."),
     ] = None,
     src: Annotated[str, typer.Option("--src", help="Corpus file: a path or the name of a preset.")] = "corpus",
     out: options.Out = Path("data/clean"),

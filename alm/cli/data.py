@@ -26,9 +26,7 @@ def root() -> None:
 def show(
     step: Annotated[int, typer.Option("--step", help="Number of the step, as in metrics.jsonl and on the screen.")] = 1,
     run: Annotated[Path, typer.Option("--run", help="The run's folder.")] = DEFAULT_RUN,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Packed data.  [default: the run's own]", show_default=False)
-    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Packed data.  [default: the run's own]")] = None,
     characters: Annotated[
         int, typer.Option("--characters", min=1, help="Maximum characters to show of a document.")
     ] = 300,

@@ -26,8 +26,7 @@ _LEAST_ROOM = 24
 def doctor(
     device: options.Device = "auto",
     data: Annotated[
-        Path | None,
-        typer.Option("--data", help="Packed data to time reading from.  [default: generated data]", show_default=False),
+        Path | None, typer.Option("--data", help="Packed data to time reading from.  [default: generated data]")
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="A folder on the disk for checkpoints.")] = Path(),
     json: options.Json = False,

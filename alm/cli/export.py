@@ -18,17 +18,13 @@ app = typer.Typer(rich_markup_mode=None)
 
 To = Annotated[str, typer.Option("--to", metavar="KIND", help="huggingface, gguf or safetensors.")]
 Checkpoint = Annotated[
-    Path | None,
-    typer.Option(
-        "--checkpoint", help="Checkpoint to export.  [default: the newest runs/*/ckpt-last.pt]", show_default=False
-    ),
+    Path | None, typer.Option("--checkpoint", help="Checkpoint to export.  [default: the newest runs/*/ckpt-last.pt]")
 ]
 Dtype = Annotated[
     str | None,
     typer.Option(
         "--dtype",
         help="Data type of the weights: fp32, fp16 or bf16; f32, f16 or q8_0 for gguf.  [default: 32-bit floats]",
-        show_default=False,
     ),
 ]
 NoCompare = Annotated[
@@ -43,9 +39,7 @@ def export(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out",
-            help="Folder of the export.  [default: exports/RUN-KIND, with -DTYPE if --dtype is given]",
-            show_default=False,
+            "--out", help="Folder of the export.  [default: exports/RUN-KIND, with -DTYPE if --dtype is given]"
         ),
     ] = None,
     dtype: Dtype = None,

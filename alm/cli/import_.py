@@ -21,9 +21,7 @@ def import_(
     ),
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", help="Folder of the checkpoint.  [default: runs/NAME, with the name of PATH]", show_default=False
-        ),
+        typer.Option("--out", help="Folder of the checkpoint.  [default: runs/NAME, with the name of PATH]"),
     ] = None,
     no_compare: Annotated[
         bool, typer.Option("--no-compare", help="Skip the comparison, which loads the folder with transformers.")

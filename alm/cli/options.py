@@ -30,7 +30,6 @@ Budget = Annotated[
         "--budget",
         metavar="DURATION",
         help="Choose the step count for this much time, counted from the start of the command: 20m, 2h.",
-        show_default=False,
     ),
 ]
 Workers = Annotated[

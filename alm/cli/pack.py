@@ -17,8 +17,7 @@ app = typer.Typer(rich_markup_mode=None)
 def pack(
     in_: Annotated[list[str] | None, typer.Option("--in", help="Clean text: a folder, files, globs.")] = None,
     more: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="MORE", help="Further inputs, as from a shell glob.", show_default=False),
+        list[str] | None, typer.Argument(metavar="MORE", help="Further inputs, as from a shell glob.")
     ] = None,
     tokenizer: Annotated[Path, typer.Option("--tokenizer", help="Tokenizer file.")] = Path("artifacts/tokenizer.json"),
     out: options.Out = Path("data/packed"),
@@ -39,8 +38,7 @@ def pack(
     val_fraction: Annotated[
         float,
         typer.Option(
-            "--val-fraction",
-            help="Share of documents to hold out from text that `alm corpus prepare` has not split.",
+            "--val-fraction", help="Share of documents to hold out from text that `alm corpus prepare` has not split."
         ),
     ] = 0.01,
     dtype: Annotated[str, typer.Option("--dtype", help="Integer type of a token id on disk.")] = "uint32",

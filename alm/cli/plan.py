@@ -36,22 +36,14 @@ _NOT_PROPOSED = "the budget chooses only the steps, for `--model pico`; without 
 def plan(
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model",
-            help="Model file or preset; without it, --budget chooses one.  [default: pico]",
-            show_default=False,
-        ),
+        typer.Option("--model", help="Model file or preset; without it, --budget chooses one.  [default: pico]"),
     ] = None,
-    train: Annotated[
-        str | None, typer.Option("--train", help="Training file or preset.  [default: train]", show_default=False)
-    ] = None,
+    train: Annotated[str | None, typer.Option("--train", help="Training file or preset.  [default: train]")] = None,
     data: Annotated[
-        Path | None,
-        typer.Option("--data", help="Packed data.  [default: data/packed, if it exists]", show_default=False),
+        Path | None, typer.Option("--data", help="Packed data.  [default: data/packed, if it exists]")
     ] = None,
     seq_len: Annotated[
-        int | None,
-        typer.Option("--seq-len", metavar="N", min=1, help="Tokens per sequence, if no data is packed yet."),
+        int | None, typer.Option("--seq-len", metavar="N", min=1, help="Tokens per sequence, if no data is packed yet.")
     ] = None,
     tokens: Annotated[
         str | None,
@@ -65,12 +57,10 @@ def plan(
     ] = 1,
     budget: options.Budget = None,
     watts: Annotated[
-        float | None,
-        typer.Option("--watts", min=0, help="Power draw of the machine, to estimate the energy.", show_default=False),
+        float | None, typer.Option("--watts", min=0, help="Power draw of the machine, to estimate the energy.")
     ] = None,
     price_per_hour: Annotated[
-        float | None,
-        typer.Option("--price-per-hour", min=0, help="Price of the machine, to estimate the cost.", show_default=False),
+        float | None, typer.Option("--price-per-hour", min=0, help="Price of the machine, to estimate the cost.")
     ] = None,
     no_measure: Annotated[
         bool, typer.Option("--no-measure", help="Only calculate: run no steps and estimate no times.")

@@ -27,47 +27,27 @@ DEFAULT_DATA = Path("data/packed")
 def pretrain(
     context: typer.Context,
     model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", help="Model file or preset; a resumed run keeps its own.  [default: pico]", show_default=False
-        ),
+        str | None, typer.Option("--model", help="Model file or preset; a resumed run keeps its own.  [default: pico]")
     ] = None,
     train: Annotated[
         str | None,
-        typer.Option(
-            "--train",
-            help="Training file or preset; a resumed run keeps its own.  [default: train]",
-            show_default=False,
-        ),
+        typer.Option("--train", help="Training file or preset; a resumed run keeps its own.  [default: train]"),
     ] = None,
     data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data", help="Packed data; a resumed run keeps its own.  [default: data/packed]", show_default=False
-        ),
+        Path | None, typer.Option("--data", help="Packed data; a resumed run keeps its own.  [default: data/packed]")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="The run's folder.  [default: runs/MODEL-pretrain]", show_default=False)
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The run's folder.  [default: runs/MODEL-pretrain]")] = None,
     init: Annotated[
         Path | None,
         typer.Option(
             "--init",
             metavar="CHECKPOINT",
             help="Start from this checkpoint's model and weights; optimizer and schedule are new.",
-            show_default=False,
         ),
     ] = None,
     device: options.Device = "auto",
     nproc: Annotated[
-        int | None,
-        typer.Option(
-            "--nproc",
-            metavar="N",
-            min=1,
-            help="Train on N devices of this machine at once.",
-            show_default=False,
-        ),
+        int | None, typer.Option("--nproc", metavar="N", min=1, help="Train on N devices of this machine at once.")
     ] = None,
     resume: Annotated[
         str,
@@ -77,8 +57,7 @@ def pretrain(
         ),
     ] = "auto",
     seed: Annotated[
-        int | None,
-        typer.Option("--seed", help="Decides the initial weights and the order of sequences.", show_default=False),
+        int | None, typer.Option("--seed", help="Decides the initial weights and the order of sequences.")
     ] = None,
     time_limit: Annotated[
         str | None,
@@ -87,7 +66,6 @@ def pretrain(
             metavar="DURATION",
             help="Save and stop after this long, counted from the start of the command: 90s, 55m, 1h30m. Exits with "
             "75 (start it again), or with 1 if the time is over before the first step.",
-            show_default=False,
         ),
     ] = None,
     budget: options.Budget = None,

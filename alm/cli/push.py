@@ -23,7 +23,6 @@ def push(
             "--repo",
             metavar="NAME",
             help="Model on the hub, as namespace/name; the namespace is yours by default. Required.",
-            show_default=False,
         ),
     ] = None,
     public: Annotated[
@@ -32,10 +31,7 @@ def push(
     ] = False,
     to: To = "huggingface",
     checkpoint: Checkpoint = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder of the export.  [default: one in exports/]", show_default=False),
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the export.  [default: one in exports/]")] = None,
     dtype: Dtype = None,
     no_compare: NoCompare = False,
     set_: options.Set = None,

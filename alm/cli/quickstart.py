@@ -23,12 +23,9 @@ app = typer.Typer(rich_markup_mode=None)
 )
 def quickstart(
     out: options.Out = Path("alm-quickstart"),
-    steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Optimizer steps of the run.", show_default=False)
-    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps of the run.")] = None,
     seed: Annotated[
-        int | None,
-        typer.Option("--seed", help="Decides the initial weights and the order of sequences.", show_default=False),
+        int | None, typer.Option("--seed", help="Decides the initial weights and the order of sequences.")
     ] = None,
     budget: Annotated[
         str | None,
@@ -36,7 +33,6 @@ def quickstart(
             "--budget",
             metavar="DURATION",
             help="Choose the model, the tales and the steps so that all of it takes this long: 30s, 2m, 10m.",
-            show_default=False,
         ),
     ] = None,
     fresh: Annotated[

@@ -17,11 +17,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of one or more runs.")],
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            help="File of the page.  [default: RUN/report.html; report.html for several runs]",
-            show_default=False,
-        ),
+        typer.Option("--out", help="File of the page.  [default: RUN/report.html; report.html for several runs]"),
     ] = None,
     force: options.Force = False,
     json: options.Json = False,

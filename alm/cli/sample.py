@@ -17,27 +17,16 @@ app = typer.Typer(rich_markup_mode=None)
 def sample(
     checkpoint: Annotated[
         Path | None,
-        typer.Option(
-            "--checkpoint",
-            help="Checkpoint to sample from.  [default: the newest runs/*/ckpt-last.pt]",
-            show_default=False,
-        ),
+        typer.Option("--checkpoint", help="Checkpoint to sample from.  [default: the newest runs/*/ckpt-last.pt]"),
     ] = None,
     tokenizer: Annotated[
-        Path | None,
-        typer.Option(
-            "--tokenizer", help="Tokenizer file.  [default: the one beside the checkpoint]", show_default=False
-        ),
+        Path | None, typer.Option("--tokenizer", help="Tokenizer file.  [default: the one beside the checkpoint]")
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(
-            "--prompt", help="Text to continue; `-` reads stdin; without it, a new document begins.", show_default=False
-        ),
+        typer.Option("--prompt", help="Text to continue; `-` reads stdin; without it, a new document begins."),
     ] = None,
-    prompt_file: Annotated[
-        Path | None, typer.Option("--prompt-file", help="File with the text to continue.", show_default=False)
-    ] = None,
+    prompt_file: Annotated[Path | None, typer.Option("--prompt-file", help="File with the text to continue.")] = None,
     interactive: Annotated[
         bool, typer.Option("--interactive", "-i", help="Continue each line of the input until it ends.")
     ] = False,
@@ -58,8 +47,7 @@ def sample(
         ),
     ] = 0.8,
     top_k: Annotated[
-        int,
-        typer.Option("--top-k", help="Only this many of the likeliest tokens can be chosen; 0 is greedy."),
+        int, typer.Option("--top-k", help="Only this many of the likeliest tokens can be chosen; 0 is greedy.")
     ] = 40,
     top_p: Annotated[
         float,
@@ -72,8 +60,7 @@ def sample(
     repetition_penalty: Annotated[
         float,
         typer.Option(
-            "--repetition-penalty",
-            help="Divides the scores of tokens that are in the prompt or the text; 1: off.",
+            "--repetition-penalty", help="Divides the scores of tokens that are in the prompt or the text; 1: off."
         ),
     ] = 1.0,
     presence_penalty: Annotated[
@@ -92,17 +79,11 @@ def sample(
             "--bad-words",
             metavar="TEXT",
             help="Words whose tokens are never generated in sequence, as encoded alone and after a space. Repeatable.",
-            show_default=False,
         ),
     ] = None,
     stop: Annotated[
         list[str] | None,
-        typer.Option(
-            "--stop",
-            metavar="TEXT",
-            help="Texts that end the generation and are not printed. Repeatable.",
-            show_default=False,
-        ),
+        typer.Option("--stop", metavar="TEXT", help="Texts that end the generation and are not printed. Repeatable."),
     ] = None,
     overflow: Annotated[
         str,
@@ -114,8 +95,7 @@ def sample(
     ] = "refuse",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the random choices.")] = 1337,
     inspect: Annotated[
-        bool,
-        typer.Option("--inspect", help="Show the probability of each token in colour, and its alternatives."),
+        bool, typer.Option("--inspect", help="Show the probability of each token in colour, and its alternatives.")
     ] = False,
     device: options.Device = "auto",
     json: options.Json = False,

@@ -27,8 +27,7 @@ def train(
         list[str] | None, typer.Option("--input", help="Text to learn from: files, folders, globs.")
     ] = None,
     more: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="MORE", help="Further inputs, as from a shell glob.", show_default=False),
+        list[str] | None, typer.Argument(metavar="MORE", help="Further inputs, as from a shell glob.")
     ] = None,
     vocab_size: Annotated[
         int, typer.Option("--vocab-size", help="Number of token ids, including special tokens and bytes.")
@@ -78,9 +77,7 @@ def _short(inputs: list[str]) -> list[str]:
 
 @app.command()
 def encode(
-    text: Annotated[
-        str | None, typer.Argument(help="Text to encode; `-` or no text reads stdin.", show_default=False)
-    ] = None,
+    text: Annotated[str | None, typer.Argument(help="Text to encode; `-` or no text reads stdin.")] = None,
     tokenizer: TokenizerPath = Path("artifacts/tokenizer.json"),
     show: Annotated[bool, typer.Option("--show", help="Print the pieces of the text, coloured on a terminal.")] = False,
     json: options.Json = False,
@@ -117,9 +114,7 @@ def _stdin() -> str:
 
 @app.command()
 def decode(
-    ids: Annotated[
-        list[str] | None, typer.Argument(help="Ids to decode; `-` or no ids read stdin.", show_default=False)
-    ] = None,
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids to decode; `-` or no ids read stdin.")] = None,
     tokenizer: TokenizerPath = Path("artifacts/tokenizer.json"),
     json: options.Json = False,
 ) -> None:
@@ -144,13 +139,12 @@ def decode(
 
 @app.command()
 def compare(
-    tokenizers: Annotated[list[Path] | None, typer.Argument(help="Tokenizer files.", show_default=False)] = None,
+    tokenizers: Annotated[list[Path] | None, typer.Argument(help="Tokenizer files.")] = None,
     text: Annotated[
         list[str] | None, typer.Option("--text", help="Text to compare on: files, folders, globs; repeatable.")
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option("--model", help="Model to recommend a vocabulary size for: a file or preset.", show_default=False),
+        str | None, typer.Option("--model", help="Model to recommend a vocabulary size for: a file or preset.")
     ] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,

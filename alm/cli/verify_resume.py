@@ -23,9 +23,7 @@ app = typer.Typer(rich_markup_mode=None)
 def verify_resume(
     kills: Annotated[int, typer.Option("--kills", min=1, help="Number of times to kill the run.")] = 10,
     seed: Annotated[int, typer.Option("--seed", help="Seed for the moments to kill at.")] = 0,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Packed data.  [default: built-in tales]", show_default=False)
-    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Packed data.  [default: built-in tales]")] = None,
     device: options.Device = "auto",
     nproc: Annotated[int, typer.Option("--nproc", metavar="N", min=1, help="Number of ranks that train together.")] = 1,
     keep: Annotated[bool, typer.Option("--keep", help="Keep both runs, and print where they are.")] = False,
