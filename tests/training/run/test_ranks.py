@@ -1,10 +1,10 @@
-"""Several ranks, under real torchrun: the same batches and gradients, exact resumes, and one word when it ends."""
+"""Several ranks under torchrun's launcher: same batches and gradients, exact resumes, one word when it ends."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,8 +26,11 @@ WEIGHT_TOLERANCE = 2e-5
 MUON_TOLERANCE = 1e-4
 # The same in fp16, whose roundings differ where sums do.
 HALF_TOLERANCE = 1e-3
-# Of one start, which calm takes half a minute: processes that wait for each other wait long where others compute too.
+# Of all parts, which calm take half a minute: processes that wait for each other wait long where others compute too.
 LONGEST_SECONDS = 1200
+# Sizes come in the order in which they need each other: 3 ranks resume a run of 2.
+CHECKS = ("checks-2", "checks-3", "checks-4")
+ENDS = ("killed-3", "signalled-2", "error-2", "bug-2")
 
 pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="signals to another process are POSIX"),
@@ -35,48 +38,44 @@ pytestmark = [
 ]
 
 
-def torchrun(part: str, data: Path, out: Path, *, ranks: int) -> subprocess.CompletedProcess[str]:
-    """`tests/ranked.py` as so many ranks."""
-    tests = Path(ranked.__file__).parent
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    return subprocess.run(
-        [sys.executable, *words, ranked.__file__, part, str(data), str(out)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])},
-        capture_output=True, text=True, timeout=LONGEST_SECONDS,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
-def found_by(ranks: int, data: Path, out: Path) -> dict[str, Any]:
-    done = torchrun("checks", data, out, ranks=ranks)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads((out / f"checks-{ranks}.json").read_text())
-    return found
+@pytest.fixture(scope="module")
+def ended(data: Path, out: Path) -> dict[str, dict[str, Any]]:
+    """How each part of `tests/ranked.py` ended: the exit codes of the ranks that failed, and their stderr."""
+    tests = Path(ranked.__file__).parent
+    subprocess.run(
+        [sys.executable, ranked.__file__, str(data), str(out), *CHECKS, *ENDS],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])},
+        timeout=LONGEST_SECONDS, check=True,
+    )  # fmt: skip
+    return {part: json.loads((out / f"{part}.json").read_text()) for part in (*CHECKS, *ENDS)}
 
 
 @pytest.fixture(scope="module")
-def two(data: Path, out: Path) -> dict[str, Any]:
-    return found_by(2, data, out)
+def each(ended: dict[str, dict[str, Any]], out: Path) -> dict[int, dict[str, Any]]:
+    """What the ranks found, by their number."""
+    for part in CHECKS:
+        assert ended[part]["codes"] == {}, ended[part]["stderr"]
+    return {size: json.loads((out / f"found-{size}.json").read_text()) for size in (2, 3, 4)}
 
 
 @pytest.fixture(scope="module")
-def three(data: Path, out: Path, two: dict[str, Any]) -> dict[str, Any]:
-    shutil.copytree(out / "ddp-2", out / "again-3")
-    return found_by(3, data, out)
+def two(each: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    return each[2]
 
 
 @pytest.fixture(scope="module")
-def four(data: Path, out: Path) -> dict[str, Any]:
-    return found_by(4, data, out)
+def three(each: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    return each[3]
 
 
 @pytest.fixture(scope="module")
-def each(two: dict[str, Any], three: dict[str, Any], four: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    return {2: two, 3: three, 4: four}
+def four(each: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    return each[4]
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +145,7 @@ def test_weights_are_those_of_one_process_but_for_rounding(
     assert halves[0].loss_scaler == halves[1].loss_scaler == {"scale": 2.0**19, "good_steps": 0}
     for key, tensor in halves[0].model.items():
         assert torch.allclose(tensor, halves[1].model[key], atol=HALF_TOLERANCE), key
-    for name in ("ddp-2", "ddp-3", "ddp-4", "fsdp-2", "fsdp-3"):
+    for name in ("ddp-2", "ddp-3", "fsdp-2", "fsdp-3"):
         found = load_checkpoint(out / name / "ckpt-last.pt")
         assert list(found.model) == list(expected.model)
         assert len(found.rng) == int(name[-1])
@@ -170,7 +169,7 @@ def test_all_ranks_hear_that_a_run_has_another_length(two: dict[str, Any]) -> No
 
 
 def test_only_the_main_rank_writes(each: dict[int, dict[str, Any]], alone: dict[str, str], out: Path) -> None:
-    for size in (2, 3, 4):
+    for size in (2, 3):
         assert {path.name for path in (out / f"ddp-{size}").iterdir()} == {
             path.name for path in (out / "ddp-1").iterdir()
         }
@@ -178,38 +177,40 @@ def test_only_the_main_rank_writes(each: dict[int, dict[str, Any]], alone: dict[
         assert [row["step"] for row in rows] == [row["step"] for row in metrics.read(out / "ddp-1")]
 
 
-def said(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """What the ranks, not torchrun, say of how it ended."""
-    return [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+def said(done: dict[str, Any]) -> list[str]:
+    """What the ranks say of how it ended."""
+    return [line for line in done["stderr"].splitlines() if line.startswith("Error: ")]
 
 
-def test_a_rank_that_dies_ends_the_others_with_one_message(data: Path, tmp_path: Path) -> None:
-    done = torchrun("killed", data, tmp_path, ranks=3)
-    assert done.returncode != 0
+def test_a_rank_that_dies_ends_the_others_with_one_message(
+    ended: dict[str, dict[str, Any]], data: Path, out: Path
+) -> None:
+    done = ended["killed-3"]
+    assert done["codes"]["2"] == -signal.SIGKILL
     (line,) = said(done)
     assert "another rank of this run has ended, or no longer answers" in line
     assert "rank 0 of 3: " in line or "rank 1 of 3: " in line
     # The main rank had the weights of the last whole step, and kept them.
-    assert (tmp_path / "killed" / "ckpt-step000003-interrupt.pt").is_file()
-    pretrain(ranked.config_of("ddp"), data=data, out=tmp_path / "killed", device_name="cpu")
+    assert (out / "killed" / "ckpt-step000003-interrupt.pt").is_file()
+    pretrain(ranked.config_of("ddp"), data=data, out=out / "killed", device_name="cpu")
 
 
-def test_a_signal_to_one_rank_stops_all_after_the_same_step(data: Path, tmp_path: Path) -> None:
-    done = torchrun("signalled", data, tmp_path, ranks=2)
-    run = tmp_path / "signalled"
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(ended: dict[str, dict[str, Any]], out: Path) -> None:
+    done, run = ended["signalled-2"], out / "signalled"
     (line,) = said(done)
     assert line == f"Error: terminated at step 3; saved `{run / 'ckpt-step000003-interrupt.pt'}`"
-    assert "exitcode  : 143" in done.stderr  # of the main rank, as torchrun tells it
+    assert done["codes"]["0"] == 143
     assert load_checkpoint(run / "ckpt-last.pt").step == 3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("how", "line"), [("error", "Error: rank 1 of 2: the disk is on fire"), ("bug", "on rank 1 of 2")]
+    ("part", "line"), [("error-2", "Error: rank 1 of 2: the disk is on fire"), ("bug-2", "on rank 1 of 2")]
 )
-def test_an_error_on_one_rank_is_told_once_with_its_rank(data: Path, tmp_path: Path, how: str, line: str) -> None:
-    done = torchrun(how, data, tmp_path, ranks=2)
-    assert done.returncode != 0
-    assert line in done.stderr
+def test_an_error_on_one_rank_is_told_once_with_its_rank(
+    ended: dict[str, dict[str, Any]], part: str, line: str
+) -> None:
+    done = ended[part]
+    assert done["codes"]
+    assert line in done["stderr"]
     assert len(said(done)) == 1
-    assert "no longer answers" not in done.stderr
+    assert "no longer answers" not in done["stderr"]
