@@ -24,8 +24,8 @@ import paired
 import torch
 
 from alm.export.source import Source
+from alm.generation.config import SamplingConfig
 from alm.generation.engine import Engine, Request
-from alm.generation.sampling import SamplingConfig
 from alm.model.config import ModelConfig
 from alm.model.init import initialize
 from alm.model.transformer import Transformer

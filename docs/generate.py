@@ -23,7 +23,7 @@ from alm import errors, kinds
 from alm.cli.main import app
 from alm.config.base import Config, OfKind
 from alm.corpus.config import CorpusConfig
-from alm.generation.sampling import SamplingConfig
+from alm.generation.config import SamplingConfig
 from alm.packing.config import PackConfig
 from alm.tokenizers.config import TokenizerConfig
 from alm.training.config import RunConfig

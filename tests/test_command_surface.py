@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from alm.cli.main import app
 from alm.config.base import Config
-from alm.generation.sampling import SamplingConfig
+from alm.generation.config import SamplingConfig
 from alm.packing.config import PackConfig
 from alm.tokenizers.config import TokenizerConfig
 from alm.training.config import TrainingConfig

@@ -10,8 +10,8 @@ from alm.cli import ui
 from alm.cli.sample_output import Texts
 from alm.errors import AlmError, InputError
 from alm.events import Listener
+from alm.generation.config import SamplingConfig
 from alm.generation.load import LoadedModel
-from alm.generation.sampling import SamplingConfig
 
 _HELP = """\
 Type a line to continue it, or an empty line to begin a new document. Ctrl-C ends a text.

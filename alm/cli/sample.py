@@ -104,7 +104,7 @@ def sample(
 ) -> None:
     """Generate text from a checkpoint, and print it as it is generated."""
     from alm.config.load import load
-    from alm.generation.sampling import SamplingConfig
+    from alm.generation.config import SamplingConfig
 
     values = {
         "temperature": temperature,

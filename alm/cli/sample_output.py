@@ -13,7 +13,7 @@ from alm.cli import ui
 from alm.cli.token_view import visible
 from alm.generation.choosing import Choice
 from alm.generation.completions import Continuation, Finished, Written, seed_of
-from alm.generation.sampling import SamplingConfig
+from alm.generation.config import SamplingConfig
 
 if TYPE_CHECKING:
     from alm.tokenizers.file import Tokenizer

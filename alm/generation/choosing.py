@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alm.errors import InputError
 from alm.generation import sampling
-from alm.generation.sampling import SamplingConfig
+from alm.generation.config import SamplingConfig
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from alm.events import Listener, Noted, Warned, ignore
 from alm.generation.backends.base import must_compile
 from alm.generation.choosing import Choice
+from alm.generation.config import SamplingConfig
 from alm.generation.engine import Ended, EndReason, Engine, Request, needed
-from alm.generation.sampling import SamplingConfig
 from alm.generation.stopping import StopFilter
 from alm.model.transformer import Transformer
 from alm.tokenizers.file import StreamDecoder, Tokenizer

@@ -12,7 +12,7 @@ from torch import Tensor
 from alm.errors import InputError
 from alm.generation.backends.base import Rows, rows_for
 from alm.generation.choosing import Choice, TokenSampler
-from alm.generation.sampling import SamplingConfig
+from alm.generation.config import SamplingConfig
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from alm.generation.config import SamplingConfig
 from alm.generation.engine import Chosen, Engine, Request, needed
-from alm.generation.sampling import SamplingConfig
 from alm.model.transformer import Transformer
 
 

@@ -13,7 +13,7 @@ from alm.checkpoint.load import open_checkpoint
 from alm.errors import ArtifactError, quoted, shell
 from alm.events import Listener, ignore
 from alm.generation.completions import Finished, Written, write
-from alm.generation.sampling import SamplingConfig
+from alm.generation.config import SamplingConfig
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
 from alm.tokenizers.file import Tokenizer

@@ -22,8 +22,8 @@ from alm.distributed import Place
 from alm.errors import ConfigError, EchoedError, shell
 from alm.events import Listener, StageBegan, ignore
 from alm.files import exclusive
+from alm.generation.config import SamplingConfig
 from alm.generation.load import load_model
-from alm.generation.sampling import SamplingConfig
 from alm.packing.config import PackConfig
 from alm.packing.pack import pack
 from alm.quickstart import recipe as recipes

@@ -30,7 +30,7 @@ from alm.errors import AlmError, ArtifactError, shell
 from alm.events import Event, Judged, Noted, Progressed, Resumed, Sampled, StageBegan, Stepped, UnitsProgressed, Warned
 from alm.generation.choosing import Choice
 from alm.generation.completions import Continuation, Written
-from alm.generation.sampling import SamplingConfig
+from alm.generation.config import SamplingConfig
 from alm.report.record import Watched
 from alm.tokenizers.file import Tokenizer
 

@@ -21,7 +21,7 @@ from alm.config.base import Config, OfKind
 from alm.config.load import Part, load, read_yaml, write_yaml
 from alm.corpus.config import CorpusConfig
 from alm.errors import ConfigError
-from alm.generation.sampling import SamplingConfig
+from alm.generation.config import SamplingConfig
 from alm.model.transformer import Transformer
 from alm.packing.config import PackConfig
 from alm.tokenizers.config import TokenizerConfig

@@ -8,8 +8,8 @@ import torch
 from alm.errors import InputError
 from alm.events import Event, Warned
 from alm.generation.completions import Continuation, Finished, seed_of, write
+from alm.generation.config import SamplingConfig
 from alm.generation.generate import generate
-from alm.generation.sampling import SamplingConfig
 from alm.model.config import ModelConfig
 from alm.model.init import initialize
 from alm.model.transformer import Transformer

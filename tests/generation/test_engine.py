@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from alm.errors import InputError
+from alm.generation.config import SamplingConfig
 from alm.generation.engine import Chosen, Ended, Engine, Request, needed
-from alm.generation.sampling import SamplingConfig
 from alm.model.transformer import Transformer
 
 NEVER = -1

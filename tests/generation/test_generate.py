@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from alm.errors import InputError
+from alm.generation.config import SamplingConfig
 from alm.generation.generate import generate, stream_text
-from alm.generation.sampling import SamplingConfig
 from alm.model.transformer import Transformer
 
 GREEDY = SamplingConfig(top_k=0, max_tokens=12)

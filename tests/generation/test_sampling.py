@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from alm.errors import InputError
 from alm.generation import sampling
 from alm.generation.choosing import TokenSampler
-from alm.generation.sampling import SamplingConfig, candidates
+from alm.generation.config import SamplingConfig
+from alm.generation.sampling import candidates
 
 V = 100
 SETTINGS = 3000

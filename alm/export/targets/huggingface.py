@@ -14,7 +14,7 @@ from alm.export.config import TargetConfig
 from alm.export.markdown import fenced
 from alm.export.targets import _chat_template
 from alm.files import write_bytes, write_json, write_text
-from alm.generation.sampling import SamplingConfig
+from alm.generation.config import SamplingConfig
 from alm.tokenizers.special import END_OF_TEXT, PADDING, TURN_END, TURN_START
 
 if TYPE_CHECKING:

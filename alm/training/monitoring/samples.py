@@ -17,9 +17,9 @@ from alm.data.order import permute
 from alm.errors import AlmError, ConfigError, InputError
 from alm.events import Listener, Sampled, Warned
 from alm.files import is_full, wrap_os_errors
+from alm.generation.config import SamplingConfig
 from alm.generation.engine import check_prompt
 from alm.generation.generate import generate, stream_text
-from alm.generation.sampling import SamplingConfig
 from alm.model.transformer import Transformer
 from alm.packing.shards import TokenStream
 from alm.tokenizers.file import StreamDecoder, Tokenizer

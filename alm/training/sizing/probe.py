@@ -14,8 +14,8 @@ from alm import device as devices
 from alm.data.loader import MicroBatch, micro_batch
 from alm.device import Choice, wait_for
 from alm.distributed import World
+from alm.generation.config import SamplingConfig
 from alm.generation.generate import generate
-from alm.generation.sampling import SamplingConfig
 from alm.packing.shards import TokenStream
 from alm.training.config import RunConfig
 from alm.training.state import TrainState, fresh

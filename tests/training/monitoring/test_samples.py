@@ -14,8 +14,8 @@ from builders import run_config, write_packed
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.errors import ConfigError, StoppedError
 from alm.events import Event, Sampled, Warned
+from alm.generation.config import SamplingConfig
 from alm.generation.load import load_model
-from alm.generation.sampling import SamplingConfig
 from alm.model.init import initialize
 from alm.model.transformer import Transformer
 from alm.packing.shards import PackedData, open_packed
