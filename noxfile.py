@@ -29,11 +29,19 @@ BENCHMARK_PEERS = ("rustbpe", "tiktoken", "kitoken", "sentencepiece")
 IN_PARALLEL = ("--numprocesses=auto", "--maxprocesses=8", "--dist=worksteal")
 # Beyond pytest's own limit, for what holds the interpreter and cannot be interrupted: says where it stands, and exits.
 HANGS_END = ("-o", "faulthandler_timeout=360", "-o", "faulthandler_exit_on_timeout=true")
-FROM_WHEEL = "import alm, sys; assert alm.__file__.startswith(sys.argv[1]), alm.__file__"
+FROM_WHEEL = """
+import sys
+import alm
+from alm.config import presets
+
+folder, *names = sys.argv[1:]
+assert alm.__file__.startswith(folder), alm.__file__
+assert presets.names() == names, presets.names()
+"""
 
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "tests", "llamacpp", "quickstart", "build"]
+nox.options.sessions = ["lint", "types", "tests_full", "llamacpp", "build"]
 
 
 @nox.session
@@ -59,9 +67,14 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Every test that can run here, slow ones too, but for those of llama.cpp; `nox -s tests -- -k pack` selects."""
-    # Two threads in each of two workers would wait for each other.
-    session.run(PYTHON, "-m", "pytest", *IN_PARALLEL, *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    """The tests to run before a commit: all but the slow ones and llama.cpp's; `nox -s tests -- -k pack` selects."""
+    _pytest(session, PYTHON, "-m", "not slow and not llamacpp")
+
+
+@nox.session
+def tests_full(session: nox.Session) -> None:
+    """Every test that can run here, slow ones too, except those of llama.cpp."""
+    _pytest(session, PYTHON)
 
 
 @nox.session
@@ -69,8 +82,7 @@ def llamacpp(session: nox.Session) -> None:
     """The tests that ask llama.cpp, in a temporary environment that has its package besides what is in this one."""
     with _away() as folder:
         python = _fresh_environment(session, folder / "venv", "xllamacpp")
-        options = (*IN_PARALLEL, *HANGS_END, "-m", "llamacpp")
-        session.run(python, "-m", "pytest", *options, "tests/export", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+        _pytest(session, python, *HANGS_END, "-m", "llamacpp", "tests/export")
 
 
 @nox.session
@@ -115,36 +127,30 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def quickstart(session: nox.Session) -> None:
-    """`alm quickstart` end to end in a temporary folder; `nox -s quickstart -- --steps 20` is a short one."""
+    """`alm quickstart` end to end in a temporary folder, in minutes; `build` runs a short one from the wheel."""
     with _away() as folder, session.chdir(folder):
-        _alm(session, "quickstart", "--out", "q", "--device", "cpu", *session.posargs)
-        for artifact in ("data/clean", "artifacts/tokenizer.json", "data/packed", "runs/tales"):
-            _alm(session, "info", f"q/{artifact}")
-        _alm(
-            session, "sample", "--checkpoint", "q/runs/tales/ckpt-last.pt", "--prompt", "The little", "--device", "cpu"
-        )
+        _quickstart(session, PYTHON, *session.posargs)
 
 
 @nox.session
 def device(session: nox.Session) -> None:
     """What PyTorch sees here, and what `auto` takes."""
-    _alm(session, "device", *session.posargs)
+    session.run(PYTHON, "-m", "alm", "device", *session.posargs)
 
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Source archive and wheel, and the wheel at work outside the checkout, with its presets."""
+    """Source archive and wheel, and the wheel at work outside the checkout: presets and a short quickstart."""
     with _away() as folder:
         session.run(PYTHON, "-m", "build", "--outdir", str(folder), ".")
         (wheel,) = folder.glob("*.whl")
         python = _fresh_environment(session, folder / "venv", str(wheel))
         with session.chdir(folder):
-            session.run(python, "-c", FROM_WHEEL, str(folder))
-            session.run(python, "-m", "alm", "--version")
-            session.run(str(Path(python).with_name("alm")), "--help", silent=True)
-            session.run(python, "-m", "alm", "config", "show", "pico")
-            for preset in sorted(ROOT.glob("configs/*.yaml")):
-                session.run(python, "-m", "alm", "config", "check", preset.stem)
+            presets = sorted(path.stem for path in ROOT.glob("configs/*.yaml"))
+            session.run(python, "-c", FROM_WHEEL, str(folder), *presets)
+            session.run(str(Path(python).with_name("alm")), "--version")
+            session.run(python, "-m", "alm", "config", "check", "pico")
+            _quickstart(session, python, "--steps", "60")
 
 
 @nox.session
@@ -176,8 +182,18 @@ def bench_generate(session: nox.Session) -> None:
     session.run("python", "benchmarks/generate.py", *session.posargs)
 
 
-def _alm(session: nox.Session, *arguments: str) -> None:
-    session.run(PYTHON, "-m", "alm", *arguments)
+def _pytest(session: nox.Session, python: str, *options: str) -> None:
+    # Two threads in each of two workers would wait for each other.
+    session.run(python, "-m", "pytest", *IN_PARALLEL, *options, *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+def _quickstart(session: nox.Session, python: str, *options: str) -> None:
+    """A quickstart, then `alm info` of each artifact and a sample of its model."""
+    session.run(python, "-m", "alm", "quickstart", "--out", "q", "--device", "cpu", *options)
+    for artifact in ("data/clean", "artifacts/tokenizer.json", "data/packed", "runs/tales"):
+        session.run(python, "-m", "alm", "info", f"q/{artifact}")
+    model = ("--checkpoint", "q/runs/tales/ckpt-last.pt", "--device", "cpu")
+    session.run(python, "-m", "alm", "sample", *model, "--prompt", "The little")
 
 
 @contextmanager
