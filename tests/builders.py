@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import random
+import shutil
+import tempfile
+from collections.abc import Callable, Hashable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from alm import artifacts
 from alm.artifacts import PackMetadata, RunMetadata, RunResult
@@ -18,6 +23,8 @@ from alm.tokenizers.train import train_tokenizer
 from alm.training.config import RunConfig
 from alm.training.monitoring import metrics
 from alm.training.run import run_folder
+
+T = TypeVar("T")
 
 VOCAB_SIZE = 300
 WORDS = [
@@ -68,9 +75,34 @@ def texts(number: int, *, seed: int = 0) -> list[str]:
     return [" ".join(draw.choices(WORDS, k=draw.randrange(5, 40))) + ".\n" for _ in range(number)]
 
 
+def copy_of(make: Callable[..., T], root: Path, *arguments: Hashable) -> T:
+    """Write to `root` what `make(folder, *arguments)` writes to a folder, and return what it returns.
+
+    Each process makes a thing once and copies it from then on: several times as fast for small artifacts.
+    """
+    original, made = _original(make, arguments)
+    shutil.copytree(original, root, dirs_exist_ok=True)
+    return made
+
+
+@cache
+def _original(make: Callable[..., T], arguments: tuple[Hashable, ...]) -> tuple[Path, T]:
+    folder = Path(tempfile.mkdtemp(prefix="alm-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder, make(folder, *arguments)
+
+
 def write_clean(out: Path, documents: list[str], *, source: str = "s", validation_fraction: float = 0.1) -> Path:
-    """A clean corpus of one source."""
-    folder = out.parent / f"{out.name}-{source}-texts"
+    """A clean corpus of one source; another one is added to a corpus that is there."""
+    if out.exists():
+        _make_clean(out.parent, out.name, tuple(documents), source, validation_fraction)
+    else:
+        copy_of(_make_clean, out.parent, out.name, tuple(documents), source, validation_fraction)
+    return out
+
+
+def _make_clean(root: Path, name: str, documents: tuple[str, ...], source: str, validation_fraction: float) -> None:
+    folder = root / f"{name}-{source}-texts"
     folder.mkdir(parents=True)
     for number, text in enumerate(documents):
         (folder / f"{number:05d}.txt").write_text(text, encoding="utf-8", newline="")
@@ -78,8 +110,7 @@ def write_clean(out: Path, documents: list[str], *, source: str = "s", validatio
         "sources": {source: {"kind": "files", "paths": str(folder)}},
         "validation_fraction": validation_fraction,
     }
-    prepare(load(CorpusConfig, [], base=base), out=out)
-    return out
+    prepare(load(CorpusConfig, [], base=base), out=root / name)
 
 
 def write_tokenizer(path: Path, clean: Path) -> Path:
@@ -90,10 +121,14 @@ def write_tokenizer(path: Path, clean: Path) -> Path:
 
 def write_packed(root: Path, *, documents: int = 200, seq_len: int = 16, seed: int = 0) -> tuple[Path, PackMetadata]:
     """Packed data of one source, with its tokenizer and corpus beside it."""
+    return root / "packed", copy_of(_make_packed, root, documents, seq_len, seed)
+
+
+def _make_packed(root: Path, documents: int, seq_len: int, seed: int) -> PackMetadata:
     clean = write_clean(root / "clean", texts(documents, seed=seed))
     tokenizer = write_tokenizer(root / "tokenizer.json", clean)
     config = PackConfig(seq_len=seq_len, sequences_per_shard=50)
-    return root / "packed", pack(config, tokenizer=tokenizer, clean=[clean], out=root / "packed")
+    return pack(config, tokenizer=tokenizer, clean=[clean], out=root / "packed")
 
 
 def run_config(**changes: Any) -> RunConfig:

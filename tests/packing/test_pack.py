@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import VOCAB_SIZE, texts, write_clean, write_packed, write_tokenizer
+from builders import VOCAB_SIZE, copy_of, texts, write_clean, write_packed, write_tokenizer
 
 from alm import artifacts
 from alm.corpus.read import find, read_documents
@@ -20,9 +20,13 @@ from alm.tokenizers.file import Tokenizer
 
 
 def two_sources(root: Path) -> Path:
+    copy_of(make_two_sources, root)
+    return root / "clean"
+
+
+def make_two_sources(root: Path) -> None:
     write_clean(root / "clean", texts(90, seed=1), source="first")
     write_clean(root / "clean", texts(70, seed=2), source="second")
-    return root / "clean"
 
 
 def expected_stream(clean: Path, tokenizer: Tokenizer, split: str) -> list[int]:
@@ -34,7 +38,7 @@ def expected_stream(clean: Path, tokenizer: Tokenizer, split: str) -> list[int]:
     return stream
 
 
-@pytest.mark.parametrize(("seq_len", "sequences_per_shard"), [(16, 7), (16, 1), (33, 1000), (2, 50), (100, 3)])
+@pytest.mark.parametrize(("seq_len", "sequences_per_shard"), [(16, 7), (64, 1), (33, 1000), (2, 90), (100, 3)])
 def test_the_stored_stream_is_the_encoded_text_but_for_the_counted_tail(
     tmp_path: Path, seq_len: int, sequences_per_shard: int
 ) -> None:
