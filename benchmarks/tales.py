@@ -5,7 +5,7 @@
 
 CHECKPOINT is one of a run on the tales, such as `alm-quickstart/runs/tales/ckpt-last.pt`. From the quickstart's prompts
 in turn, and with seeds that count from 0, it tells as many tokens as a quickstart does, and
-`alm.corpus.sources.tales.judge` says which rules of the tales each text breaks. Bits per byte are those of tales with a
+`tales_judge` says which rules of the tales each text breaks. Bits per byte are those of tales with a
 seed of their own, each from its first token to its end. `--generator` judges tales themselves, whole and cut: none of
 them may be at fault.
 """
@@ -19,12 +19,12 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from tales_judge import RULES, judge
 
-from alm.corpus.sources.tales.judge import RULES, judge
 from alm.corpus.sources.tales.tell import tell
 from alm.generation.completions import Continuation, seed_of, write
+from alm.generation.config import SamplingConfig
 from alm.generation.load import LoadedModel, load_model
-from alm.generation.sampling import SamplingConfig
 from alm.quickstart.run import PROMPTS, SAMPLE_TOKENS, TEMPERATURE
 
 UNSEEN_SEED = 4242  # no configuration of the project has it

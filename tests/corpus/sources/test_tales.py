@@ -6,22 +6,20 @@ import hashlib
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from statistics import median
 
 import pytest
 
-from alm.corpus.sources.tales import cast, words
-from alm.corpus.sources.tales.plots import PLOTS
-from alm.corpus.sources.tales.plots.lost_thing import lost_thing
-from alm.corpus.sources.tales.plots.new_friend import new_friend
-from alm.corpus.sources.tales.scenes import set_scene
-from alm.corpus.sources.tales.story import ASK, KINDLY, Story
-from alm.corpus.sources.tales.tell import tell
+from alm.corpus.sources.tales import cast
+from alm.corpus.sources.tales.data import FOLDER, Row, shared_tables
+from alm.corpus.sources.tales.plot import PLOTS, Step, load, steps
+from alm.corpus.sources.tales.story import Character, Story, moods
+from alm.corpus.sources.tales.tell import set_scene, tell
 
 GOLDEN_SHA256_OF_200 = "7e2dada3bac2e9f83ce52f13bfc999e5e54d0338ac7b1b11222902e5a1f6dd7a"
-KIND_NOUNS = {name.kind.noun for name in cast.NAMES}
-PRONOUNS = {name.text: name.pronouns for name in cast.NAMES}
+KIND_NOUNS = {name.kind.noun for name in cast.names()}
+PRONOUNS = {name.text: name.pronouns for name in cast.names()}
 NAME = re.compile(r"\b(" + "|".join(PRONOUNS) + r")\b")
 
 
@@ -143,7 +141,7 @@ def test_speech_is_quoted_in_pairs_that_never_touch_a_word(some: list[str]) -> N
 
 
 def test_names_are_unique_and_never_a_word_of_the_tales(some: list[str]) -> None:
-    assert len(PRONOUNS) == len(cast.NAMES)
+    assert len(PRONOUNS) == len(cast.names())
     lower = {word for tale in some for word in re.findall(r"\b[a-z]+\b", tale)}
     assert {name.lower() for name in PRONOUNS} & lower == set()
 
@@ -175,7 +173,7 @@ def test_whoever_has_a_name_is_of_the_same_kind_and_has_the_same_friend_in_every
             kinds.setdefault(found[2], set()).add(found[1])
     assert set(friends) == set(PRONOUNS)
     assert all(len(others) == 1 for others in friends.values())
-    assert kinds == {name.text: {name.kind.noun} for name in cast.NAMES}
+    assert kinds == {name.text: {name.kind.noun} for name in cast.names()}
 
 
 def test_whoever_has_a_name_is_introduced(some: list[str]) -> None:
@@ -200,21 +198,22 @@ def test_the_hero_and_the_friend_are_introduced_at_the_beginning_and_once() -> N
             assert len(names) == 2, (plot, tale)
             assert firsts[0] == 0, (plot, tale)
             # A newcomer has a name only when asked for it.
-            assert (firsts[1] > 4) if plot is new_friend else (firsts[1] <= 3), (plot, tale)
+            assert (firsts[1] > 4) if plot == "new_friend" else (firsts[1] <= 3), (plot, tale)
             introduced = re.findall(rf"named {names[1]}\b|\b{names[1]}, an? ", tale)
-            assert len(introduced) == (plot is not new_friend), (plot, tale)
+            assert len(introduced) == (plot != "new_friend"), (plot, tale)
 
 
 def test_the_thing_that_is_lost_is_the_thing_that_is_found() -> None:
-    nouns = sorted((kept.noun for kept in words.KEPT), key=len, reverse=True)
+    nouns = sorted((thing.noun for thing in shared_tables()["belongings"]), key=len, reverse=True)
     known = re.compile(r"\b[Tt]he (?:\w+ )?(" + "|".join(nouns) + r")\b")
     for index in range(300):
-        tale = tale_of(lost_thing, index)
+        tale = tale_of("lost_thing", index)
         assert len(set(known.findall(tale))) == 1, tale
 
 
 def test_there_are_many_plots_and_each_keeps_the_laws_of_all_tales() -> None:
     assert len(PLOTS) >= 14
+    assert sorted(PLOTS) == sorted(path.stem for path in FOLDER.glob("plots/*.toml"))
     for plot in PLOTS:
         told = [tale_of(plot, index) for index in range(40)]
         assert len(set(told)) == 40, plot
@@ -222,11 +221,11 @@ def test_there_are_many_plots_and_each_keeps_the_laws_of_all_tales() -> None:
         assert all(60 <= len(tale.split()) <= 300 for tale in told), plot
 
 
-def tale_of(plot: Callable[[Story], None], index: int) -> str:
+def tale_of(plot: str, index: int) -> str:
     """A tale with a chosen plot."""
     story = Story(random.Random(f"plot/{index}").random)
     set_scene(story)
-    plot(story)
+    load(f"plots/{plot}").tell(story)
     return story.text()
 
 
@@ -250,26 +249,54 @@ def test_several_never_picks_the_same_item_twice() -> None:
     assert scripted(0.0, 0.0, 0.99).several("abcd", 3) == ["a", "b", "d"]
 
 
+def test_a_named_table_never_gives_the_same_row_twice_and_what_is_no_array_is_taken_as_it_is() -> None:
+    story = scripted(0.0, 0.0, 0.99)
+    story.put(fruits=["plums", "pears"], he="Tom", young=Row(noun="lamb"))
+    chosen = {"one": "fruits", "two": "fruits", "three": ["a nut", "{he} and a nut"], "four": "young"}
+    for slot, source in chosen.items():
+        story.choose(slot, source)
+    assert story.fill("{one} {two} {three} {four.noun}") == "plums pears Tom and a nut lamb"
+
+
+@pytest.mark.parametrize(("number", "told"), [(0.1, "It rained."), (0.9, "The sun shone.")])
+def test_a_step_happens_where_its_conditions_hold(number: float, told: str) -> None:
+    story = scripted(number, 0.0)
+    story.put(wet=True)
+    Step(when=[0.5, "wet"], say=["It rained."], otherwise=(Step(say=["The sun shone."]),)).tell(story)
+    assert story.text() == told
+
+
+def test_a_step_may_say_two_of_its_sentences() -> None:
+    story = scripted(0.1, 0.9, 0.0, 0.0, 0.0)
+    Step(twice=0.5, say=["It rained.", "The sun shone."]).tell(story)
+    assert story.text() == "The sun shone. It rained."
+
+
+def test_a_step_has_no_key_without_a_meaning() -> None:
+    with pytest.raises(TypeError, match="chanse"):
+        steps([{"say": ["It rained."], "chanse": 0.5}])
+
+
 def test_a_helper_speaks_without_pronouns_and_a_question_is_asked() -> None:
     story = scripted(0.0, 0.9, 0.0, 0.0)
-    story.put(helper=cast.HELPERS[0])
-    story.speak("helper", ("Who are you",), ASK)
+    story.put(helper=shared_tables()["helpers"][0])
+    story.speak("{helper.the}", ("Who are you",), moods()["ask"])
     assert story.text() == '"Who are you?" asked the owl.'
 
 
 def test_a_pronoun_speaks_only_right_after_its_name() -> None:
     story = scripted(0.0, 0.0, 0.9, 0.0, 0.0)
-    mia = cast.Character("Mia", "she", "her", "her", "herself", kind="girl", a="a girl", ran="ran", hands="hands")
+    mia = Character("Mia", "she", "her", "her", "herself", kind="girl", a="a girl", ran="ran", hands="hands")
     story.put(hero=mia)
     story.say(("{hero} stood up.",))
-    story.speak("hero", ("Come in",), KINDLY)
+    story.speak("hero", ("Come in",), moods()["kindly"])
     assert story.text() == 'Mia stood up. "Come in," she said.'
 
 
 def test_a_gesture_can_stand_for_the_tag() -> None:
     story = scripted(0.0, 0.1, 0.0)
-    story.put(helper=cast.HELPERS[0])
-    story.speak("helper", ("Come in",), KINDLY)
+    story.put(helper=shared_tables()["helpers"][0])
+    story.speak("{helper.the}", ("Come in",), moods()["kindly"])
     assert story.text() == 'The owl smiled. "Come in."'
 
 

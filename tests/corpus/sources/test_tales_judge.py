@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from alm.corpus.sources.tales import cast
-from alm.corpus.sources.tales.judge import RULES, judge
 from alm.corpus.sources.tales.tell import tell
 
-SHE_NAMES, HE_NAMES = [[name.text for name in cast.NAMES if name.pronouns == own] for own in (cast.SHE, cast.HE)]
-KINDS = {name.text: name.kind.noun for name in cast.NAMES}
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(Path(__file__).parents[3] / "benchmarks")
+    _JUDGE = importlib.import_module("tales_judge")
+RULES, judge = _JUDGE.RULES, _JUDGE.judge
+
+SHE_NAMES, HE_NAMES = [[name.text for name in cast.names() if name.pronouns == own] for own in (cast.SHE, cast.HE)]
+KINDS = {name.text: name.kind.noun for name in cast.names()}
 NAME = re.compile(r"\b(" + "|".join(SHE_NAMES + HE_NAMES) + r")\b")
 CUTS = (None, 800, 500, 200)
 # Of planted faults: both are named early in a tale; few tales have hardly a pronoun, and none that follows its subject.

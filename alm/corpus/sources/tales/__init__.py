@@ -1,8 +1,8 @@
 """Kind `tales`: the built-in corpus, a seeded generator of short English tales written for this project.
 
-`tell.tell` makes one tale. `cast` holds the characters (`cast.NAMES` has every name with its pronouns), `words` and
-`places` the things and places, `story` the sentence templates, `scenes` the parts that any tale may have, and `plots`
-the events.
+The words are in the TOML files of `data/`: a file for each plot, and those that plots share (characters, places, words,
+phrases). `tell.tell` makes one tale. It chooses the characters (`cast`), the place and the time, and a plot. A plot
+(`plot`) is a list of steps, which choose from tables and fill the sentences of a `story`.
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
-from alm.corpus.sources.tales.cast import Character
+from alm.corpus.sources.tales.data import read
 
 Item = TypeVar("Item")
 Shapes = Sequence[str]
@@ -23,14 +24,21 @@ _SENTENCE_START = re.compile(r'(?:^"?|(?<=[.!?] )"?|(?<=\." )"?|(?<=, "))[a-z]')
 
 
 @dataclass(frozen=True)
-class Mention:
-    """A person or thing without a name: `a` introduces it, `the` mentions it again."""
+class Character:
+    """A named character. Its `str` is the name, so a slot `{hero}` becomes the name."""
 
+    name: str
+    he: str
+    him: str
+    his: str
+    himself: str
+    kind: str
     a: str
-    the: str
+    ran: str
+    hands: str
 
     def __str__(self) -> str:
-        return self.the
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -40,90 +48,17 @@ class Mood:
     `own` gestures contain `{who.his}`, so only a named character makes them. `mark` ends speech that has no end mark.
     """
 
-    verbs: tuple[str, ...]
-    manners: tuple[str, ...]
-    gestures: tuple[str, ...]
-    own: tuple[str, ...]
+    verbs: list[str]
+    manners: list[str]
+    gestures: list[str]
+    own: list[str]
     mark: str = "."
 
 
-SAY = Mood(
-    verbs=("said",),
-    manners=("", "", "", " after a while", " at last"),
-    gestures=("looked up", "spoke first"),
-    own=("took a deep breath", "scratched {who.his} nose"),
-)
-REPLY = Mood(
-    verbs=("said", "answered"),
-    manners=("", "", "", " after a while", " at once"),
-    gestures=("thought for a moment", "looked up"),
-    own=("scratched {who.his} nose", "took a deep breath"),
-)
-ADVISE = Mood(
-    verbs=("said",),
-    manners=("", "", " slowly", " in a quiet voice"),
-    gestures=("nodded slowly", "thought for a moment", "looked at the sky"),
-    own=("scratched {who.his} nose",),
-)
-KINDLY = Mood(
-    verbs=("said",),
-    manners=("", " kindly", " gently", " in a warm voice"),
-    gestures=("smiled", "came closer"),
-    own=("smiled {who.his} best smile",),
-)
-WHISPER = Mood(
-    verbs=("whispered",),
-    manners=("", "", " very softly"),
-    gestures=("stood very still", "looked all around"),
-    own=("closed {who.his} eyes", "held {who.his} breath"),
-)
-SADLY = Mood(
-    verbs=("said",),
-    manners=(" sadly", " in a small voice", " with a sigh", " with wet eyes"),
-    gestures=("sighed", "sniffed", "looked away"),
-    own=("shook {who.his} head", "looked down at {who.his} feet"),
-)
-GLADLY = Mood(
-    verbs=("said",),
-    manners=("", " with a smile", " happily", " with shining eyes"),
-    gestures=("smiled", "laughed", "grinned"),
-    own=("clapped {who.his} {who.hands}", "gave a little jump"),
-)
-ASK = Mood(
-    verbs=("asked",),
-    manners=("", "", "", " softly", " after a moment"),
-    gestures=("looked up", "stopped", "turned around"),
-    own=("tilted {who.his} head", "opened {who.his} eyes wide"),
-    mark="?",
-)
-WONDER = Mood(
-    verbs=("asked", "cried", "wondered"),
-    manners=("",),
-    gestures=("stopped", "looked this way and that"),
-    own=("scratched {who.his} head",),
-    mark="?",
-)
-CRY = Mood(
-    verbs=("cried", "shouted", "called"),
-    manners=("",),
-    gestures=("jumped up", "turned around"),
-    own=("threw up {who.his} {who.hands}",),
-    mark="!",
-)
-CROSSLY = Mood(
-    verbs=("cried", "shouted", "said"),
-    manners=("", "", " crossly", " with an angry face"),
-    gestures=("turned red", "frowned"),
-    own=("stamped {who.his} foot", "folded {who.his} arms"),
-    mark="!",
-)
-GLADLY_CRY = Mood(
-    verbs=("cried", "shouted", "laughed"),
-    manners=("", " happily", " with joy"),
-    gestures=("laughed", "jumped up"),
-    own=("clapped {who.his} {who.hands}", "danced on the spot"),
-    mark="!",
-)
+@cache
+def moods() -> dict[str, Mood]:
+    """Return the moods by name."""
+    return {name: Mood(**columns) for name, columns in read("moods").items()}
 
 
 class Story:
@@ -136,7 +71,8 @@ class Story:
     def __init__(self, random: Callable[[], float], *, leisure: float = 1.0) -> None:
         self._random = random
         self._leisure = leisure
-        self._slots: dict[str, object] = {}
+        self._slots: dict[str, Any] = {}
+        self._not_chosen: dict[str, list[Any]] = {}
         self._paragraphs: list[str] = []
         self._sentences: list[str] = []
 
@@ -145,14 +81,43 @@ class Story:
 
     def several(self, items: Sequence[Item], count: int) -> list[Item]:
         """Return `count` different items, in random order."""
-        rest = list(items)
-        return [rest.pop(int(self._random() * len(rest))) for _ in range(count)]
+        return self._take(list(items), count)
 
     def happens(self, chance: float) -> bool:
         return self._random() < chance
 
     def put(self, **slots: object) -> None:
         self._slots.update(slots)
+
+    def choose(self, slot: str, source: str | list[Any]) -> None:
+        """Fill a slot from an array, or from the slot or column that `source` names.
+
+        An array gives one item, and a named array never the same item twice. Anything else is taken as it is. The slots
+        of a string are filled at once.
+        """
+        found = self.look_up(source) if isinstance(source, str) else source
+        if isinstance(source, str) and isinstance(found, list):
+            [found] = self._take(self._not_chosen.setdefault(source, list(found)), 1)
+        else:
+            found = self.one_of(found)
+        self._slots[slot] = self.fill(found) if isinstance(found, str) else found
+
+    def look_up(self, name: str) -> Any:
+        """Return the value of a slot, or of a column of its row: `place` or `place.spots`. A missing column is None."""
+        slot, *columns = self.fill(name).split(".")
+        value = self._slots[slot]
+        for column in columns:
+            value = getattr(value, column, None)
+        return value
+
+    def shapes(self, given: str | Shapes) -> Shapes:
+        """Return shapes that are given, or that are in the slot or column with that name."""
+        found = self.look_up(given) if isinstance(given, str) else given
+        return [found] if isinstance(found, str) else found
+
+    def one_of(self, value: Any) -> Any:
+        """Return an item of a list, or a value that is no list."""
+        return self.pick(value) if isinstance(value, list) else value
 
     def fill(self, shape: str) -> str:
         """Make the choices of a shape and fill its slots."""
@@ -165,8 +130,11 @@ class Story:
         if self._goes_in(chance):
             self._add(self.fill(_by_name(self.pick(shapes))))
 
-    def speak(self, who: str, lines: Shapes, mood: Mood = SAY, *, chance: float = 1.0) -> None:
-        """Add one of `lines` as speech of the slot `who`. The mood's mark ends a line without `?` or `!`."""
+    def speak(self, who: str, lines: Shapes, mood: Mood, *, chance: float = 1.0) -> None:
+        """Add one of `lines` as speech of `who`: a slot, or the words for someone without a name.
+
+        The mood's mark ends a line without `?` or `!`.
+        """
         if self._goes_in(chance):
             self._add(self._speech(who, self.fill(self.pick(lines)), mood))
 
@@ -179,6 +147,9 @@ class Story:
         self.paragraph()
         return "\n\n".join(self._paragraphs)
 
+    def _take(self, rest: list[Item], count: int) -> list[Item]:
+        return [rest.pop(int(self._random() * len(rest))) for _ in range(count)]
+
     def _goes_in(self, chance: float) -> bool:
         return chance == 1.0 or self.happens(chance * self._leisure)
 
@@ -189,8 +160,8 @@ class Story:
     def _add(self, sentence: str) -> None:
         self._sentences.append(_SENTENCE_START.sub(_upper, _ARTICLE.sub(r"\1n ", sentence)))
 
-    def _speech(self, slot: str, line: str, mood: Mood) -> str:
-        who = self._slots[slot]
+    def _speech(self, speaker: str, line: str, mood: Mood) -> str:
+        who = self._slots[speaker] if speaker in self._slots else self.fill(speaker)
         words = line if line[-1] in "?!" else line + mood.mark
         form = self._random()
         just_named = isinstance(who, Character) and self._just_named(who)
@@ -209,8 +180,7 @@ class Story:
     def _gesture(self, who: object, mood: Mood) -> str:
         if not isinstance(who, Character):
             return self.pick(mood.gestures)
-        gesture: str = self.pick(mood.gestures + mood.own)
-        return gesture.format(who=who)
+        return self.pick([*mood.gestures, *mood.own]).format(who=who)
 
     def _just_named(self, who: Character) -> bool:
         """Whether the sentence before is about `who`, so that a pronoun is enough."""

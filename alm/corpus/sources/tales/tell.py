@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 
-from alm.corpus.sources.tales import scenes
-from alm.corpus.sources.tales.plots import PLOTS
+from alm.corpus.sources.tales import cast
+from alm.corpus.sources.tales.data import shared_tables
+from alm.corpus.sources.tales.plot import PLOTS, load
 from alm.corpus.sources.tales.story import Story
 
 _LEISURES = (0.2, 0.7, 1.0, 1.0)
@@ -19,6 +20,13 @@ def tell(*, seed: int, index: int) -> str:
     """
     numbers = random.Random(f"{seed}/{index}").random
     story = Story(numbers, leisure=_LEISURES[int(numbers() * len(_LEISURES))])
-    scenes.set_scene(story)
-    story.pick(PLOTS)(story)
+    set_scene(story)
+    load(f"plots/{story.pick(PLOTS)}").tell(story)
     return story.text()
+
+
+def set_scene(story: Story) -> None:
+    """Choose the characters, the place and the time of the tale. Add no text yet."""
+    story.put(**shared_tables())
+    cast.choose_pair(story)
+    load("scenes/setting").tell(story)
