@@ -13,11 +13,12 @@ from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import TypeGuard
+from typing import Any, TypeGuard
 from urllib.parse import unquote
 
 import pytest
 import typer
+from cases import for_each
 
 from alm.cli.main import app
 from alm.config.load import load, parse_yaml
@@ -161,25 +162,26 @@ def commands_on(page: Path) -> Iterator[str]:
                 yield command
 
 
-COMMANDS = [
-    pytest.param(command, id=f"{page.relative_to(ROOT).as_posix()}: {command}")
-    for page in WITH_COMMANDS
-    for command in dict.fromkeys(commands_on(page))
-]
+COMMANDS = [(page.name, command) for page in WITH_COMMANDS for command in dict.fromkeys(commands_on(page))]
+PROGRAM = typer.main.get_command(app)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_commands_on_the_pages_are_accepted(command: str) -> None:
-    """Names, flags and the types of their values; settings of a run are checked by the configuration itself."""
+@for_each("given", COMMANDS)
+def test_commands_on_the_pages_are_accepted(given: tuple[str, str]) -> None:
+    accept(given[1])
+
+
+def accept(command: str) -> None:
+    """Fail unless names, flags and the types of their values are right; a run's settings are for its configuration."""
     words = [word for word in shlex.split(command)[1:] if word != "--help"]
-    found = typer.main.get_command(app)
+    found: Any = PROGRAM
     while words and hasattr(found, "commands"):
         assert words[0] in found.commands, command
         found = found.commands[words.pop(0)]
     if not words:  # only the command is named
         return
     if words[-1].startswith("--"):  # only a flag is named
-        assert any(words[-1] in option.opts for option in found.params), command
+        assert any(words[-1] in option.opts for option in found.get_params(typer.Context(found))), command
         return
     values = found.make_context(command, [*words], resilient_parsing=False).params
     overrides = next((values[name] for name in ("overrides", "set_", "set") if values.get(name)), None) or []
@@ -196,7 +198,7 @@ def test_pages_have_commands_and_planted_mistakes_are_found(tmp_path: Path) -> N
     assert found == ["alm pretrain --nproc two", "alm pack --nothing 1"]
     for command in [*found, "alm pretrain --set optim.rate=1", "alm nothing"]:
         with pytest.raises(Exception):  # noqa: B017 - the vendored classes of Typer may not be imported
-            test_commands_on_the_pages_are_accepted(command)
+            accept(command)
 
 
 def test_the_sources_file_on_the_page_is_one() -> None:
@@ -206,6 +208,7 @@ def test_the_sources_file_on_the_page_is_one() -> None:
     assert len(CorpusConfig.model_validate(parse_yaml(files[0])).sources) == 3
 
 
+@pytest.mark.slow
 def test_the_example_in_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text("utf-8"), re.DOTALL)
     monkeypatch.chdir(tmp_path)

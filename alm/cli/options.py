@@ -42,15 +42,20 @@ RayAddress = Annotated[
 ]
 
 
+# What `alm pretrain` and `alm plan` take without flags.
+DEFAULT_MODEL, DEFAULT_TRAIN, DEFAULT_DATA = "pico", "train", Path("data/packed")
+
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
-def seconds(given: str, *, flag: str) -> float:
+def seconds(given: str | None, *, flag: str) -> float | None:
     """Convert a duration like 90s, 55m, 1h30m or 1.5h to seconds; `ConfigError` naming `flag` for anything else."""
     import re
 
     from alm.errors import ConfigError
 
+    if given is None:
+        return None
     number = r"\d+(?:\.\d+)?"
     parts = re.fullmatch("".join(rf"(?:({number}){unit})?" for unit in _UNITS), given)
     values = parts.groups() if parts else ()

@@ -9,39 +9,36 @@ from typing import Annotated, Any
 import typer
 
 from alm.cli import options, ui
+from alm.cli.fields import Fields, FieldsCommand, Values, with_fields
 
 app = typer.Typer(rich_markup_mode=None)
 
 
-@app.command(epilog="Example:  alm pack --tokenizer artifacts/tokenizer.json --in data/clean --out data/packed")
+@app.command(
+    cls=FieldsCommand,
+    epilog="Example:  alm pack --tokenizer artifacts/tokenizer.json --in data/clean --out data/packed",
+)
+@with_fields
 def pack(
+    *,
     in_: Annotated[list[str] | None, typer.Option("--in", help="Clean text: a folder, files, globs.")] = None,
     more: Annotated[
         list[str] | None, typer.Argument(metavar="MORE", help="Further inputs, as from a shell glob.")
     ] = None,
     tokenizer: Annotated[Path, typer.Option("--tokenizer", help="Tokenizer file.")] = Path("artifacts/tokenizer.json"),
     out: options.Out = Path("data/packed"),
-    seq_len: Annotated[int, typer.Option("--seq-len", help="Tokens predicted per sequence.")] = 512,
-    shard_size: Annotated[int, typer.Option("--shard-size", help="Sequences per shard.")] = 2048,
-    mode: Annotated[
-        str,
-        typer.Option(
-            "--mode",
-            help="How documents become sequences: concat joins them and cuts the stream, bestfit starts sequences "
-            "at document boundaries where it can; auto uses concat up to 100 million tokens, then bestfit.",
-        ),
-    ] = "auto",
     from_: Annotated[
         list[str] | None,
         typer.Option("--from", help="Token files of nanoGPT (.bin) or Megatron (.bin with .idx), instead of --in."),
     ] = None,
-    val_fraction: Annotated[
-        float,
-        typer.Option(
-            "--val-fraction", help="Share of documents to hold out from text that `alm corpus prepare` has not split."
+    packing: Annotated[
+        Values,
+        Fields(
+            "alm.packing.config.PackConfig",
+            *("seq_len", "sequences_per_shard", "mode", "validation_fraction", "dtype"),
+            flags={"sequences_per_shard": "--shard-size", "validation_fraction": "--val-fraction"},
         ),
-    ] = 0.01,
-    dtype: Annotated[str, typer.Option("--dtype", help="Integer type of a token id on disk.")] = "uint32",
+    ],
     workers: options.Workers = "auto",
     engine: options.Engine = "auto",
     ray_address: options.RayAddress = None,
@@ -59,23 +56,16 @@ def pack(
     if from_ and (in_ or more):
         raise ConfigError("`--from` and `--in` cannot be combined", hint="pack them into two folders")
     inputs = [] if from_ else [*(in_ or []), *(more or [])] or ["data/clean"]
-    base = {
-        "seq_len": seq_len,
-        "sequences_per_shard": shard_size,
-        "validation_fraction": val_fraction,
-        "dtype": dtype,
-        "mode": mode,
-    }
-    config = load(PackConfig, [], base=base)
+    config = load(PackConfig, [], base=packing)
     if dry_run:
         _show_plan(inputs, from_ or [], tokenizer, as_json=json)
         return
     from alm.packing.pack import pack as run
 
-    flags = ["--out", str(out), "--seq-len", str(seq_len), "--shard-size", str(shard_size), "--dtype", dtype]
-    flags += ["--mode", mode, "--val-fraction", str(val_fraction)]
+    flags = ["--out", out, "--seq-len", config.seq_len, "--shard-size", config.sequences_per_shard]
+    flags += ["--dtype", config.dtype, "--mode", config.mode, "--val-fraction", config.validation_fraction]
     read = [word for path in from_ for word in ("--from", path)] if from_ else ["--in", *inputs]
-    redo = shlex.join(["alm", "pack", "--tokenizer", str(tokenizer), *flags, *read])
+    redo = shlex.join(["alm", "pack", "--tokenizer", str(tokenizer), *map(str, flags), *read])
     chosen = options.chosen_engine(engine, workers, ray_address)
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
         made = run(

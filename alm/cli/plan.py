@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,12 +16,11 @@ from alm.events import Noted
 
 if TYPE_CHECKING:
     from alm.training.config import RunConfig
-    from alm.training.plan import Plan
-    from alm.training.sizing.budget import Proposal
+    from alm.training.plan import Plan, PlannedMemory, PlannedText
+    from alm.training.sizing.budget import Suggestion
 
 app = typer.Typer(rich_markup_mode=None)
 
-DEFAULT_DATA = Path("data/packed")
 _SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 _PARTS = {
     "temporary": "logits and gradients within a layer",
@@ -29,7 +28,7 @@ _PARTS = {
     "gaps": "code, and gaps between blocks",
 }
 
-_NOT_PROPOSED = "the budget chooses only the steps, for `--model pico`; without `--train` it chooses a model too"
+_NOT_SUGGESTED = "the budget chooses only the steps, for `--model pico`; without `--train` it chooses a model too"
 
 
 @app.command(epilog="Example:  alm plan --model 10m --tokens 50M --budget 2h")
@@ -74,29 +73,30 @@ def plan(
     started = time.monotonic()  # before the imports, which take seconds
     options.check_budget(budget, set_ or [])
     _check_measured(no_measure, watts=watts, price_per_hour=price_per_hour)
-    seconds = None if budget is None else options.seconds(budget, flag="--budget")
+    seconds = options.seconds(budget, flag="--budget")
     wanted, packed = _tokens(tokens), _data(data, seq_len, tokens)
-    overrides = set_ or []
-    precision = _config(
-        model, train, overrides
-    ).training.precision  # before importing PyTorch, which takes seconds: mistakes are reported at once
+    overrides, commands = set_ or [], list[str]()
+    # Before importing PyTorch, which takes seconds: mistakes are reported at once.
+    precision = _config(model, train, overrides).training.precision
     from alm.training.plan import Cost
 
-    found: Proposal | None = None
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
         if seconds is not None and model is None and train is None:
-            found = _proposed(seconds, packed, seq_len, wanted, device, precision=precision, measure=not no_measure)
+            found = _suggested(seconds, packed, seq_len, wanted, device, precision=precision, measure=not no_measure)
+            commands = _commands(found, packed, budget, overrides=overrides, device=device, ranks=nproc)
             overrides, model = [*found.overrides, *overrides], found.preset
-            seq_len = seq_len or (None if packed else found.seq_len)
-            overrides += [] if packed else [f"model.vocab_size={found.vocab_size}"]
+            if packed is None:
+                seq_len = seq_len or found.seq_len
+                overrides.append(f"model.vocab_size={found.vocab_size}")
         elif seconds is not None and model is None:
-            on_event(Noted(_NOT_PROPOSED))
+            on_event(Noted(_NOT_SUGGESTED))
         show(
             _config(model, train, overrides),
+            as_json=json,
+            commands=commands,
             data=packed,
             device_name=device,
             ranks=nproc,
-            as_json=json,
             seq_len=seq_len,
             tokens=wanted,
             is_measured=not no_measure,
@@ -104,35 +104,21 @@ def plan(
             cost=Cost(watts, price_per_hour),
             started=started,
             on_event=on_event,
-            found=found,
-            flag=budget,
-            overrides=set_,
         )
 
 
 def show(
-    config: RunConfig,
-    *,
-    as_json: bool,
-    found: Proposal | None = None,
-    flag: str | None = None,
-    overrides: list[str] | None = None,
-    **arguments: Any,
+    config: RunConfig, *, as_json: bool, commands: Sequence[str] = (), data: Path | None = None, **arguments: Any
 ) -> None:  # Any: as `alm.training.plan.plan` takes them
     """Plan `config` and print the result."""
     from alm.training.plan import plan as make
 
-    made = make(config, **arguments)
-    words = list(_verdict(made, arguments.get("data")))
-    commands: list[str] = []
-    if found is not None:
-        place = {"device": arguments["device_name"], "ranks": arguments["ranks"]}
-        commands = _commands(found, arguments.get("data"), flag, overrides=overrides or [], **place)
-    values = {**vars(made), "verdict": words, "commands": commands}
-    lines = [*ui.table(list(_rows(made))), "", *words]
-    ui.show_result(
-        values, [*lines, *(["", "To do so:", *(f"  {line}" for line in commands)] if commands else [])], as_json=as_json
-    )
+    made = make(config, data=data, **arguments)
+    verdict = list(_verdict(made))
+    lines = [*ui.table(list(_rows(made))), "", *verdict]
+    if commands:
+        lines += ["", "To do so:", *(f"  {line}" for line in commands)]
+    ui.show_result({**made.values(), "verdict": verdict, "commands": list(commands)}, lines, as_json=as_json)
 
 
 def _check_measured(no_measure: bool, *, watts: float | None, price_per_hour: float | None) -> None:
@@ -171,23 +157,22 @@ def _data(data: Path | None, seq_len: int | None, tokens: str | None) -> Path | 
         open_packed(data)  # reports damaged or missing data
     if data is not None or assumed:
         return data
-    return DEFAULT_DATA if (DEFAULT_DATA / METADATA_NAME).is_file() else None
+    return options.DEFAULT_DATA if (options.DEFAULT_DATA / METADATA_NAME).is_file() else None
 
 
 def _config(model: str | None, train: str | None, overrides: list[str]) -> RunConfig:
-    from alm.cli.pretrain import DEFAULT_MODEL, DEFAULT_TRAIN
     from alm.config import presets
     from alm.config.load import Part, load
     from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig
 
     parts = [
-        Part(presets.find(model or DEFAULT_MODEL), MODEL_SECTIONS),
-        Part(presets.find(train or DEFAULT_TRAIN), TRAIN_SECTIONS),
+        Part(presets.find(model or options.DEFAULT_MODEL), MODEL_SECTIONS),
+        Part(presets.find(train or options.DEFAULT_TRAIN), TRAIN_SECTIONS),
     ]
     return load(RunConfig, parts, overrides=overrides)
 
 
-def _proposed(
+def _suggested(
     seconds: float,
     packed: Path | None,
     seq_len: int | None,
@@ -196,133 +181,120 @@ def _proposed(
     *,
     precision: Literal["auto", "fp32", "bf16", "fp16"],
     measure: bool,
-) -> Proposal:
+) -> Suggestion:
     from alm.errors import ConfigError
-    from alm.training.sizing.proposing import proposed
+    from alm.training.sizing.budget import suggest
 
     if not measure:
         raise ConfigError("`--budget` needs measured steps", hint="leave out `--no-measure`")
-    return proposed(seconds, data=packed, seq_len=seq_len, tokens=tokens, device_name=device, precision=precision)
+    return suggest(seconds, data=packed, seq_len=seq_len, tokens=tokens, device_name=device, precision=precision)
 
 
 def _commands(
-    found: Proposal, packed: Path | None, budget: str | None, *, overrides: list[str], device: str, ranks: int
+    found: Suggestion, packed: Path | None, budget: str | None, *, overrides: list[str], device: str, ranks: int
 ) -> list[str]:
-    """The commands for the proposal, with the requested overrides, ready to be pasted."""
-    made = (
-        []
-        if packed
-        else [
-            f"alm tokenizer train --vocab-size {found.vocab_size}",
-            f"alm pack --seq-len {found.seq_len}",
-        ]
-    )
+    """The commands for the suggested run, with the requested overrides, ready to be pasted."""
+    before = [f"alm tokenizer train --vocab-size {found.vocab_size}", f"alm pack --seq-len {found.seq_len}"]
     words = ["alm", "pretrain", "--model", found.preset]
-    words += ["--data", str(packed)] if packed not in (None, DEFAULT_DATA) else []
+    words += ["--data", str(packed)] if packed not in (None, options.DEFAULT_DATA) else []
     words += [word for change in (*found.overrides, *overrides) for word in ("--set", change)]
     words += [] if device == "auto" else ["--device", device]
     words += [] if ranks == 1 else ["--nproc", str(ranks)]
-    return [*made, shell(*words, "--budget", str(budget))]
+    return [*([] if packed else before), shell(*words, "--budget", str(budget))]
 
 
 def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
-    yield "parameters", f"{plan.parameters:,}"
-    for name, size in plan.parameters_by_part.items():
-        yield "", f"{size:,} {name} ({size / plan.parameters:.0%})"
-    yield "steps", f"{plan.steps:,} of {plan.tokens_per_step:,} tokens = {plan.tokens:,} tokens"
+    model, text, disk = plan.model, plan.text, plan.disk
+    yield "parameters", f"{model.parameters:,}"
+    for name, size in model.parameters_by_part.items():
+        yield "", f"{size:,} {name} ({size / model.parameters:.0%})"
+    yield "steps", f"{text.steps:,} of {text.tokens_per_step:,} tokens = {text.tokens:,} tokens"
     yield "", ", ".join(f"{what} {steps:,}" for what, steps in plan.intervals.items()) + " steps"
-    yield (
-        "tokens",
-        f"{plan.tokens_per_parameter:.3g} for each parameter; 20 (Chinchilla) would be {plan.compute_optimal_tokens:,}",
-    )
-    yield from _text_rows(plan)
-    yield "compute", f"{plan.training_flops:.2e} FLOPs"
+    optimal = f"20 (Chinchilla) would be {text.compute_optimal_tokens:,}"
+    yield "tokens", f"{text.tokens_per_parameter:.3g} for each parameter; {optimal}"
+    yield from _text_rows(text)
+    yield "compute", f"{text.training_flops:.2e} FLOPs"
     yield from _memory_rows(plan)
     yield from _time_rows(plan)
-    yield (
-        "disk",
-        f"{ui.size(plan.checkpoints * plan.checkpoint_bytes)}: checkpoints of {ui.size(plan.checkpoint_bytes)}",
-    )
+    all_checkpoints = ui.size(disk.checkpoints * disk.checkpoint_bytes)
+    yield "disk", f"{all_checkpoints}: checkpoints of {ui.size(disk.checkpoint_bytes)}"
     yield "device", f"{plan.device}, {plan.precision}" + (f", {plan.ranks} ranks" if plan.ranks > 1 else "")
 
 
-def _text_rows(plan: Plan) -> Iterator[tuple[str, str]]:
-    if plan.training_sequences is not None:
-        yield (
-            "data",
-            f"{plan.training_sequences:,} sequences of {plan.seq_len:,} tokens, vocabulary {plan.vocab_size:,}",
-        )
-    else:
-        yield "data", f"sequences of {plan.seq_len:,} tokens, vocabulary {plan.vocab_size:,}"
-    for name, seen in plan.epochs.items():
+def _text_rows(text: PlannedText) -> Iterator[tuple[str, str]]:
+    number = "" if text.training_sequences is None else f"{text.training_sequences:,} "
+    yield "data", f"{number}sequences of {text.seq_len:,} tokens, vocabulary {text.vocab_size:,}"
+    for name, seen in text.epochs.items():
         yield "", f"{name} seen {seen:.2f} times"
-    if plan.validation_sequences is not None:
-        yield "validation", f"{plan.validation_sequences:,} sequences"
-    for what in plan.assumed:
+    if text.validation_sequences is not None:
+        yield "validation", f"{text.validation_sequences:,} sequences"
+    for what in text.assumed:
         yield "assumed", what
 
 
 def _memory_rows(plan: Plan) -> Iterator[tuple[str, str]]:
-    free = "" if plan.available_bytes is None else f" of {ui.size(plan.available_bytes)} that are free"
+    memory = plan.memory
+    free = "" if memory.available_bytes is None else f" of {ui.size(memory.available_bytes)} that are free"
     each = " for each rank" if plan.ranks > 1 else ""
-    yield "memory", f"{ui.size(plan.memory_bytes)} at the peak{each}{free}"
-    for part, size in plan.memory.items():
+    yield "memory", f"{ui.size(memory.memory_bytes)} at the peak{each}{free}"
+    for part, size in memory.memory.items():
         yield "", f"{ui.size(size)} {_PARTS.get(part, part)}"
-    most = "" if plan.largest_micro_batch is None else f"; up to {plan.largest_micro_batch:,} fit"
-    yield "micro-batch", f"{plan.micro_batch_size:,} sequences, {plan.gradient_accumulation:,} in a step{most}"
+    most = "" if memory.largest_micro_batch is None else f"; up to {memory.largest_micro_batch:,} fit"
+    yield "micro-batch", f"{memory.micro_batch_size:,} sequences, {memory.gradient_accumulation:,} in a step{most}"
 
 
 def _time_rows(plan: Plan) -> Iterator[tuple[str, str]]:
-    if plan.seconds is None or plan.seconds_by_part is None:
+    found = plan.time
+    if found.seconds is None or found.seconds_by_part is None:
         return
-    yield "speed", f"{plan.tokens_per_second:,.0f} tokens a second, {plan.step_seconds:.3g} s a step, measured"
-    parts = ", ".join(f"{name} {ui.duration(value)}" for name, value in plan.seconds_by_part.items())
-    yield "time", f"{ui.duration(plan.seconds)}: {parts}"
-    if plan.kwh is not None:
-        yield "energy", f"{plan.kwh:.3g} kWh"
-    if plan.price is not None:
-        yield "price", f"{plan.price:.2f}"
+    yield "speed", f"{found.tokens_per_second:,.0f} tokens a second, {found.step_seconds:.3g} s a step, measured"
+    parts = ", ".join(f"{name} {ui.duration(value)}" for name, value in found.seconds_by_part.items())
+    yield "time", f"{ui.duration(found.seconds)}: {parts}"
+    if plan.cost.kwh is not None:
+        yield "energy", f"{plan.cost.kwh:.3g} kWh"
+    if plan.cost.price is not None:
+        yield "price", f"{plan.cost.price:.2f}"
 
 
-def _verdict(plan: Plan, data: Path | None) -> Iterator[str]:
+def _verdict(plan: Plan) -> Iterator[str]:
     """A sentence each on whether it fits, how long it takes, and whether the text suffices."""
-    yield _fit(plan)
-    if plan.seconds is not None:
+    yield _memory_verdict(plan.memory)
+    if plan.time.seconds is not None:
         ranks = ", without the communication of ranks" if plan.ranks > 1 else ""
-        yield f"Time: about {_about(plan.seconds)} on this device{ranks}."
-    elif plan.fits is not False:
+        yield f"Time: about {_about(plan.time.seconds)} on this device{ranks}."
+    elif plan.memory.fits is not False:
         yield "Time: not measured."
-    yield _text(plan)
+    yield _text_verdict(plan.text)
 
 
-def _fit(plan: Plan) -> str:
-    needed = ui.size(plan.memory_bytes)
-    if plan.fits is None:
+def _memory_verdict(memory: PlannedMemory) -> str:
+    needed = ui.size(memory.memory_bytes)
+    if memory.fits is None:
         return f"Memory: it needs {needed}; free memory is unknown on this system."
-    free = "" if plan.available_bytes is None else f" of {ui.size(plan.available_bytes)}"
-    if plan.fits:
+    free = "" if memory.available_bytes is None else f" of {ui.size(memory.available_bytes)}"
+    if memory.fits:
         return f"Fits: {needed}{free}."
-    if plan.suggested is not None:
-        flags = " ".join(f"--set training.{name}={value}" for name, value in plan.suggested.items())
-        curve = "the same curve" if plan.keeps_curve else "another curve (its model routes within micro-batches)"
+    if memory.suggested is not None:
+        flags = " ".join(f"--set training.{name}={value}" for name, value in memory.suggested.items())
+        curve = "the same curve" if memory.keeps_curve else "another curve (its model routes within micro-batches)"
         return f"Does not fit: it needs {needed}{free}. It fits, with {curve}, with `{flags}`."
-    if plan.model_that_fits is not None:
-        largest = f"`--model {plan.model_that_fits}`"
+    if memory.model_that_fits is not None:
+        largest = f"`--model {memory.model_that_fits}`"
         return f"Does not fit: even one sequence is too large. The largest preset that fits is {largest}."
     return "Does not fit: even one sequence is too large, for every preset. Use shorter ones: `alm pack --seq-len`."
 
 
-def _text(plan: Plan) -> str:
+def _text_verdict(text: PlannedText) -> str:
     from alm.training.sizing.budget import MANY_EPOCHS
 
-    ratio = f"{plan.tokens_per_parameter:.2g} tokens for each parameter"
-    seen = max(plan.epochs.values(), default=None)
+    ratio = f"{text.tokens_per_parameter:.2g} tokens for each parameter"
+    seen = max(text.epochs.values(), default=None)
     if seen is None:
-        return f"Text: {ui.count_of(plan.tokens)} tokens are needed; {ratio}."
+        return f"Text: {ui.count_of(text.tokens)} tokens are needed; {ratio}."
     if seen > MANY_EPOCHS:
         return (
             f"Text: seen {seen:.1f} times, and from the fifth on it teaches little; {ratio}. Prepare more text, or "
-            f"train for at most {max(1, int(plan.steps * MANY_EPOCHS / seen)):,} steps."
+            f"train for at most {max(1, int(text.steps * MANY_EPOCHS / seen)):,} steps."
         )
     return f"Text: seen {seen:.2g} times; {ratio}."
 

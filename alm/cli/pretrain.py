@@ -9,22 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from alm.cli import options, ui
+from alm.cli import options, plan, ui
 from alm.cli import ranks as launcher
+from alm.cli.fields import Fields, FieldsCommand, Values, with_fields
 
 if TYPE_CHECKING:
+    from alm.artifacts import RunMetadata
     from alm.distributed import Place
     from alm.training.config import RunConfig
 
 app = typer.Typer(rich_markup_mode=None)
 
-DEFAULT_MODEL = "pico"
-DEFAULT_TRAIN = "train"
-DEFAULT_DATA = Path("data/packed")
 
-
-@app.command(epilog="Example:  alm pretrain --model pico --set training.max_steps=200 --out runs/first")
+@app.command(
+    cls=FieldsCommand, epilog="Example:  alm pretrain --model pico --set training.max_steps=200 --out runs/first"
+)
+@with_fields
 def pretrain(
+    *,
     context: typer.Context,
     model: Annotated[
         str | None, typer.Option("--model", help="Model file or preset; a resumed run keeps its own.  [default: pico]")
@@ -56,9 +58,7 @@ def pretrain(
             help="auto: resume the run in --out, if any; never: fail if there is one; PATH: resume this checkpoint.",
         ),
     ] = "auto",
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Decides the initial weights and the order of sequences.")
-    ] = None,
+    training: Annotated[Values, Fields("alm.training.config.TrainingConfig", "seed", is_optional=True)],
     time_limit: Annotated[
         str | None,
         typer.Option(
@@ -77,22 +77,20 @@ def pretrain(
 ) -> None:
     """Train a model. Interrupt it at any time: it saves, and the same command resumes it, bit for bit."""
     started = launcher.started(time.monotonic())  # before the imports, which take seconds
-    deadline = started + options.seconds(time_limit, flag="--time-limit") if time_limit is not None else None
-    seconds = options.seconds(budget, flag="--budget") if budget is not None else None
+    limit, seconds = options.seconds(time_limit, flag="--time-limit"), options.seconds(budget, flag="--budget")
     _check_init(init, model)
-    folder = out or _folder(resume, model, init)
-    point = _resume_point(resume)
-    overrides = [*(set_ or []), *([f"training.seed={seed}"] if seed is not None else [])]
+    folder, point = out or _folder(resume, model, init), _resume_point(resume)
+    overrides = [*(set_ or []), *(f"training.{name}={value}" for name, value in training.items())]
     options.check_budget(budget, overrides)
     config = _config(folder, model, train, overrides, resume=point, init=init, has_budget=budget is not None)
-    packed = data or _own_data(folder) or DEFAULT_DATA
+    packed = data or _own_data(folder) or options.DEFAULT_DATA
     from alm import distributed  # PyTorch takes seconds: mistakes in options have been reported
     from alm.training import pretrain as stage
 
     here = distributed.place()
     ranks = _ranks(nproc, here)
     if dry_run:
-        _show_plan(config, packed, device, ranks, as_json=json, budget=seconds, started=started)
+        plan.show(config, data=packed, device_name=device, ranks=ranks, as_json=json, budget=seconds, started=started)
         return
     if ranks > here.size:
         # The context holds the arguments of the command line: each rank runs the same command.
@@ -107,21 +105,23 @@ def pretrain(
             init=init,
             device_name=device,
             resume=point,
-            deadline=deadline,
+            deadline=None if limit is None else started + limit,
             finish_by=None if seconds is None else started + seconds,
             started=started,
             on_event=on_event,
         )
-    if not here.is_main:
-        return
-    assert made.result is not None
-    line = (
-        f"{folder}: {made.result.step:,} steps, {made.result.training_tokens:,} tokens, {made.parameters:,} parameters"
-    )
-    if made.result.bits_per_byte is not None:
-        line += f", {ui.score(made.result.bits_per_byte, made.result.bits_per_byte_margin)} on held-out text"
-    ui.show_result(made.model_dump(mode="json"), [line], as_json=json)
-    ui.next_step("alm", "sample", "--checkpoint", folder / "ckpt-last.pt", quiet=quiet, as_json=json)
+    if here.is_main:
+        ui.show_result(made.model_dump(mode="json"), [_line(made, folder)], as_json=json)
+        ui.next_step("alm", "sample", "--checkpoint", folder / "ckpt-last.pt", quiet=quiet, as_json=json)
+
+
+def _line(made: RunMetadata, folder: Path) -> str:
+    result = made.result
+    assert result is not None
+    line = f"{folder}: {result.step:,} steps, {result.training_tokens:,} tokens, {made.parameters:,} parameters"
+    if result.bits_per_byte is None:
+        return line
+    return f"{line}, {ui.score(result.bits_per_byte, result.bits_per_byte_margin)} on held-out text"
 
 
 def _ranks(nproc: int | None, here: Place) -> int:
@@ -131,14 +131,6 @@ def _ranks(nproc: int | None, here: Place) -> int:
     if nproc is not None and here.size > 1 and nproc != here.size:
         raise ConfigError(f"`--nproc {nproc}`, but torchrun has started {here.size} ranks", hint="leave out `--nproc`")
     return nproc or here.size
-
-
-def _show_plan(
-    config: RunConfig, packed: Path, device: str, ranks: int, *, as_json: bool, budget: float | None, started: float
-) -> None:
-    from alm.cli.plan import show
-
-    show(config, data=packed, device_name=device, ranks=ranks, as_json=as_json, budget=budget, started=started)
 
 
 def _check_init(init: Path | None, model: str | None) -> None:
@@ -155,7 +147,7 @@ def _folder(resume: str, model: str | None, init: Path | None) -> Path:
         return Path(resume).parent
     if init is not None:
         return Path("runs") / f"{init.resolve().parent.name}-pretrain"
-    return Path("runs") / f"{Path(model or DEFAULT_MODEL).stem}-pretrain"
+    return Path("runs") / f"{Path(model or options.DEFAULT_MODEL).stem}-pretrain"
 
 
 def _resume_point(resume: str) -> Path | Literal["auto", "never"]:
@@ -176,18 +168,19 @@ def _config(
     from alm.config import presets
     from alm.config.load import Part, load
     from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig
-    from alm.training.run import asked, run_folder
+    from alm.training.run import run_folder
 
     own = folder / run_folder.CONFIG_NAME if run_folder.exists(folder) and resume != "never" else None
-    train_path = presets.find(train) if train else own or presets.find(DEFAULT_TRAIN)
+    train_path = presets.find(train) if train else own or presets.find(options.DEFAULT_TRAIN)
     parts = [Part(train_path, TRAIN_SECTIONS)]
     if train_path == own:
-        overrides = [*asked.overrides(run_folder.read_metadata(folder).asked, has_budget=has_budget), *overrides]
+        requested = run_folder.read_metadata(folder).asked
+        overrides = [*run_folder.requested_overrides(requested, has_budget=has_budget), *overrides]
     if init is not None and own is None:
         from alm.training.run.initial import model_values
 
         return load(RunConfig, parts, base={"model": model_values(init)}, overrides=overrides)
-    model_path = presets.find(model) if model else own or presets.find(DEFAULT_MODEL)
+    model_path = presets.find(model) if model else own or presets.find(options.DEFAULT_MODEL)
     return load(RunConfig, [Part(model_path, MODEL_SECTIONS), *parts], overrides=overrides)
 
 

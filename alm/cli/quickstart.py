@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alm.cli import options, ui
+from alm.cli.fields import Fields, FieldsCommand, Values, with_fields
 from alm.events import Noted
 
 if TYPE_CHECKING:
@@ -19,14 +20,19 @@ app = typer.Typer(rich_markup_mode=None)
 
 
 @app.command(
-    epilog="Interrupted? The same command continues where it stopped; after --fresh, name the folder with --out."
+    cls=FieldsCommand,
+    epilog="Interrupted? The same command continues where it stopped; after --fresh, name the folder with --out.",
 )
+@with_fields
 def quickstart(
+    *,
     out: options.Out = Path("alm-quickstart"),
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps of the run.")] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Decides the initial weights and the order of sequences.")
-    ] = None,
+    training: Annotated[
+        Values,
+        Fields(
+            "alm.training.config.TrainingConfig", "max_steps", "seed", flags={"max_steps": "--steps"}, is_optional=True
+        ),
+    ],
     budget: Annotated[
         str | None,
         typer.Option(
@@ -46,11 +52,17 @@ def quickstart(
 ) -> None:
     """Run the complete pipeline on built-in tales, offline, in about five minutes."""
     started = time.monotonic()  # before the imports, which take seconds
-    seconds = None if budget is None else options.seconds(budget, flag="--budget")
+    seconds = options.seconds(budget, flag="--budget")
     from alm.quickstart import run as stage
 
     job = stage.prepared(
-        out, steps=steps, seed=seed, budget=seconds, is_fresh=fresh, device_name=device, started=started
+        out,
+        steps=training.get("max_steps"),
+        seed=training.get("seed"),
+        budget=seconds,
+        is_fresh=fresh,
+        device_name=device,
+        started=started,
     )
     if dry_run:
         ui.show_result(_plan_values(job), [*_plan_lines(job), "", *job.commands()], as_json=json)
@@ -70,23 +82,23 @@ def _plan_lines(job: Prepared) -> Iterator[str]:
     plan = job.plan
     if plan is None:
         return
+    text, memory = plan.text, plan.memory
     about = "" if job.recipe.budget is None else "about "
     yield (
-        f"Plan: {job.recipe.tales:,} tales; a model of {plan.parameters:,} parameters; {about}{plan.steps:,} steps of "
-        f"{plan.tokens_per_step:,} tokens, which sees the text {max(plan.epochs.values()):.2g} times"
+        f"Plan: {job.recipe.tales:,} tales; a model of {plan.model.parameters:,} parameters; {about}{text.steps:,} "
+        f"steps of {text.tokens_per_step:,} tokens, which sees the text {max(text.epochs.values()):.2g} times"
     )
-    free = "" if plan.available_bytes is None else f" of {ui.size(plan.available_bytes)} that are free"
-    disk = ui.size(plan.checkpoints * plan.checkpoint_bytes)
-    yield f"Plan: {ui.size(plan.memory_bytes)} of memory{free}, and {disk} of disk for checkpoints"
+    free = "" if memory.available_bytes is None else f" of {ui.size(memory.available_bytes)} that are free"
+    disk = ui.size(plan.disk.checkpoints * plan.disk.checkpoint_bytes)
+    yield f"Plan: {ui.size(memory.memory_bytes)} of memory{free}, and {disk} of disk for checkpoints"
     if job.seconds is not None:
-        speed = (
-            "" if plan.tokens_per_second is None else f", at {plan.tokens_per_second:,.0f} tokens a second, measured"
-        )
+        rate = plan.time.tokens_per_second
+        speed = "" if rate is None else f", at {rate:,.0f} tokens a second, measured"
         yield f"Plan: done in about {ui.duration(job.seconds)}{speed}"
 
 
 def _plan_values(job: Prepared) -> dict[str, object]:
-    plan = None if job.plan is None else {key: value for key, value in vars(job.plan).items() if key != "assumed"}
+    plan = None if job.plan is None else {key: value for key, value in job.plan.values().items() if key != "assumed"}
     return {
         "out": str(job.places.out),
         "seconds": job.seconds,

@@ -9,12 +9,15 @@ from typing import Annotated
 import typer
 
 from alm.cli import options, ui
+from alm.cli.fields import Fields, FieldsCommand, Values, with_fields
 
 app = typer.Typer(rich_markup_mode=None)
 
 
-@app.command(epilog='Example:  alm sample --prompt "Once upon a time" --max-tokens 100')
+@app.command(cls=FieldsCommand, epilog='Example:  alm sample --prompt "Once upon a time" --max-tokens 100')
+@with_fields
 def sample(
+    *,
     checkpoint: Annotated[
         Path | None,
         typer.Option("--checkpoint", help="Checkpoint to sample from.  [default: the newest runs/*/ckpt-last.pt]"),
@@ -38,62 +41,14 @@ def sample(
             help="Number of texts, with seeds that count up from `--seed`; several are written as records.",
         ),
     ] = 1,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Maximum number of tokens to generate.")] = 50,
-    temperature: Annotated[
-        float,
-        typer.Option(
-            "--temperature",
-            help="Divides the scores before sampling: below 1 is safer, above 1 is wilder, 0 is greedy.",
+    sampling: Annotated[
+        Values,
+        Fields(
+            "alm.generation.config.SamplingConfig",
+            *("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty"),
+            *("frequency_penalty", "bad_words", "stop", "overflow", "seed"),
         ),
-    ] = 0.8,
-    top_k: Annotated[
-        int, typer.Option("--top-k", help="Only this many of the likeliest tokens can be chosen; 0 is greedy.")
-    ] = 40,
-    top_p: Annotated[
-        float,
-        typer.Option("--top-p", help="Only the likeliest tokens that together have this probability can be chosen."),
-    ] = 1.0,
-    min_p: Annotated[
-        float,
-        typer.Option("--min-p", help="Only tokens with this share of the likeliest one's probability can be chosen."),
-    ] = 0.0,
-    repetition_penalty: Annotated[
-        float,
-        typer.Option(
-            "--repetition-penalty", help="Divides the scores of tokens that are in the prompt or the text; 1: off."
-        ),
-    ] = 1.0,
-    presence_penalty: Annotated[
-        float,
-        typer.Option("--presence-penalty", help="Subtracted from the scores of tokens that were already generated."),
-    ] = 0.0,
-    frequency_penalty: Annotated[
-        float,
-        typer.Option(
-            "--frequency-penalty", help="Subtracted from a token's score for each time it was already generated."
-        ),
-    ] = 0.0,
-    bad_words: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--bad-words",
-            metavar="TEXT",
-            help="Words whose tokens are never generated in sequence, as encoded alone and after a space. Repeatable.",
-        ),
-    ] = None,
-    stop: Annotated[
-        list[str] | None,
-        typer.Option("--stop", metavar="TEXT", help="Texts that end the generation and are not printed. Repeatable."),
-    ] = None,
-    overflow: Annotated[
-        str,
-        typer.Option(
-            "--overflow",
-            help="At the end of the context: refuse (end the text; a longer prompt is an error), or slide (drop the "
-            "older half and continue).",
-        ),
-    ] = "refuse",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the random choices.")] = 1337,
+    ],
     inspect: Annotated[
         bool, typer.Option("--inspect", help="Show the probability of each token in colour, and its alternatives.")
     ] = False,
@@ -106,44 +61,25 @@ def sample(
     from alm.config.load import load
     from alm.generation.config import SamplingConfig
 
-    values = {
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-        "presence_penalty": presence_penalty,
-        "frequency_penalty": frequency_penalty,
-        "bad_words": bad_words or [],
-        "stop": stop or [],
-        "max_tokens": max_tokens,
-        "overflow": overflow,
-        "seed": seed,
-    }
-    sampling = load(SamplingConfig, [], base=values)
+    config = load(SamplingConfig, [], base=sampling)
     given = {"--inspect": inspect, "--json": json, "--prompt": prompt, "--prompt-file": prompt_file}
     _check_modes(interactive, {**given, "--num-samples": num_samples > 1})
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
+        from alm.cli.repl import converse
+        from alm.cli.sample_output import ALTERNATIVES, Texts
         from alm.generation.load import load_model, newest_checkpoint
 
         text = "" if interactive else _prompt(prompt, prompt_file)
         path = checkpoint or newest_checkpoint(Path("runs"))
         loaded = load_model(path, tokenizer=tokenizer, device_name=device, on_event=on_event)
         if interactive:
-            from alm.cli.repl import converse
-
-            converse(loaded, sampling, quiet=quiet, on_event=on_event)
+            converse(loaded, config, quiet=quiet, on_event=on_event)
             return
-        from alm.cli.sample_output import ALTERNATIVES, Texts, show_probabilities
-
-        texts = Texts(text, sampling, num_samples, silent=json or inspect)
+        texts = Texts(text, config, num_samples, silent=json or inspect)
         alternatives = ALTERNATIVES if inspect or json else None
-        texts.take(loaded.write([text] * num_samples, sampling, alternatives=alternatives, on_event=on_event))
+        texts.take(loaded.write([text] * num_samples, config, alternatives=alternatives, on_event=on_event))
     if inspect:
-        for continuation in texts.all:
-            if num_samples > 1:
-                ui.write(f"seed {continuation.seed}")
-            show_probabilities(loaded.tokenizer, text, continuation)
+        texts.show_probabilities(loaded.tokenizer)
     if json:
         ui.show_result({"checkpoint": str(path), **texts.values(loaded.tokenizer)}, [], as_json=True)
     elif not quiet:

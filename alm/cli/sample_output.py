@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from alm.cli import ui
 from alm.cli.token_view import visible
-from alm.generation.choosing import Choice
-from alm.generation.completions import Continuation, Finished, Written, seed_of
+from alm.generation.completions import Completion, Finished, TextChunk, seed_of
 from alm.generation.config import SamplingConfig
+from alm.generation.sampling import SampledToken
 
 if TYPE_CHECKING:
     from alm.tokenizers.file import Tokenizer
@@ -30,11 +30,11 @@ class Texts:
 
     def __init__(self, prompt: str, sampling: SamplingConfig, count: int, *, silent: bool) -> None:
         self._prompt, self._sampling, self._silent = prompt, sampling, silent
-        self.all = [Continuation(seed_of(sampling, number)) for number in range(count)]
+        self.all = [Completion(seed_of(sampling, number)) for number in range(count)]
         self._shown = 0
         self._seconds = self._first = 0.0
 
-    def take(self, events: Iterable[Written | Finished]) -> None:
+    def take(self, events: Iterable[TextChunk | Finished]) -> None:
         """Collect all `events`, and print the texts unless silent."""
         started = time.perf_counter()
         is_alone = len(self.all) == 1
@@ -71,7 +71,7 @@ class Texts:
 
     @property
     def _tokens(self) -> int:
-        return sum(len(text.choices) for text in self.all)
+        return sum(len(text.tokens) for text in self.all)
 
     def summary(self) -> str:
         """A line with the number of tokens, the speed, and the seed that repeats the text."""
@@ -90,7 +90,7 @@ class Texts:
                 "text": text.text,
                 "seed": text.seed,
                 "finish_reason": text.reason,
-                "tokens": [_described(choice, tokenizer) for choice in text.choices],
+                "tokens": [_described(token, tokenizer) for token in text.tokens],
             }
             for text in self.all
         ]
@@ -103,40 +103,47 @@ class Texts:
             "tokens_per_second": rate,
         }
 
+    def show_probabilities(self, tokenizer: Tokenizer) -> None:
+        """Print each text with the probabilities of its tokens; several, each below its seed."""
+        for text in self.all:
+            if len(self.all) > 1:
+                ui.write(f"seed {text.seed}")
+            show_probabilities(tokenizer, self._prompt, text)
 
-def _described(choice: Choice, tokenizer: Tokenizer) -> dict[str, Any]:  # Any: JSON
-    def token(token_id: int, logprob: float | None) -> dict[str, Any]:
+
+def _described(token: SampledToken, tokenizer: Tokenizer) -> dict[str, Any]:  # Any: JSON
+    def described(token_id: int, logprob: float | None) -> dict[str, Any]:
         text = tokenizer.token_bytes(token_id).decode("utf-8", "replace")
         return {"id": token_id, "token": text, "logprob": logprob}
 
-    alternatives = [token(*alternative) for alternative in choice.alternatives]
-    return {**token(choice.id, choice.logprob), "alternatives": alternatives}
+    alternatives = [described(*alternative) for alternative in token.alternatives]
+    return {**described(token.id, token.logprob), "alternatives": alternatives}
 
 
-def show_probabilities(tokenizer: Tokenizer, prompt: str, text: Continuation) -> None:
+def show_probabilities(tokenizer: Tokenizer, prompt: str, text: Completion) -> None:
     """Print the text, coloured by probability if the terminal has colours, then a line for each token."""
-    pieces = visible([tokenizer.token_bytes(choice.id) for choice in text.choices])
+    pieces = visible([tokenizer.token_bytes(token.id) for token in text.tokens])
     if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
-        _show_in_colour(prompt, pieces, text.choices)
+        _show_in_colour(prompt, pieces, text.tokens)
     else:
         ui.write_exact(f"{prompt}{text.text}\n")
-    for piece, choice in zip(pieces, text.choices, strict=True):
-        shown = visible([tokenizer.token_bytes(token_id) for token_id, _ in choice.alternatives])
+    for piece, token in zip(pieces, text.tokens, strict=True):
+        shown = visible([tokenizer.token_bytes(token_id) for token_id, _ in token.alternatives])
         others = "  ".join(
             f"{_quoted(other)} {math.exp(logprob):.2f}"
-            for other, (_, logprob) in zip(shown, choice.alternatives, strict=True)
+            for other, (_, logprob) in zip(shown, token.alternatives, strict=True)
         )
-        ui.write(f"{_probability(choice):4.2f}  {_quoted(piece):<14}  {others}")
+        ui.write(f"{_probability(token):4.2f}  {_quoted(piece):<14}  {others}")
 
 
-def _show_in_colour(prompt: str, pieces: Sequence[str], choices: Sequence[Choice]) -> None:
+def _show_in_colour(prompt: str, pieces: Sequence[str], tokens: Sequence[SampledToken]) -> None:
     from rich.text import Text
 
     from alm.cli.console import Console
 
     text = Text(prompt)
-    for piece, choice in zip(pieces, choices, strict=True):
-        colour = max(entry for entry in _COLOURS if entry[0] <= _probability(choice))[1]
+    for piece, token in zip(pieces, tokens, strict=True):
+        colour = max(entry for entry in _COLOURS if entry[0] <= _probability(token))[1]
         text.append(piece, style=f"{_FOREGROUND} on color({colour})")
     text.append("\n")
     for low, colour in _COLOURS:
@@ -144,8 +151,8 @@ def _show_in_colour(prompt: str, pieces: Sequence[str], choices: Sequence[Choice
     Console().print(text, soft_wrap=True)
 
 
-def _probability(choice: Choice) -> float:
-    return 0.0 if choice.logprob is None else math.exp(choice.logprob)
+def _probability(token: SampledToken) -> float:
+    return 0.0 if token.logprob is None else math.exp(token.logprob)
 
 
 def _quoted(piece: str) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from alm.cli import options, ui
+from alm.cli.fields import Fields, FieldsCommand, Values, with_fields
 
 app = typer.Typer(help="Train and use tokenizers.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -21,18 +22,19 @@ def group() -> None:
     """Train and use tokenizers."""
 
 
-@app.command(epilog="Example:  alm tokenizer train --input data/clean/*.txt --vocab-size 32000")
+@app.command(cls=FieldsCommand, epilog="Example:  alm tokenizer train --input data/clean/*.txt --vocab-size 32000")
+@with_fields
 def train(
+    *,
     input_: Annotated[
         list[str] | None, typer.Option("--input", help="Text to learn from: files, folders, globs.")
     ] = None,
     more: Annotated[
         list[str] | None, typer.Argument(metavar="MORE", help="Further inputs, as from a shell glob.")
     ] = None,
-    vocab_size: Annotated[
-        int, typer.Option("--vocab-size", help="Number of token ids, including special tokens and bytes.")
-    ] = 32000,
-    kind: Annotated[str, typer.Option("--kind", help="Kind of tokenizer.")] = "bpe",
+    values: Annotated[
+        Values, Fields("alm.tokenizers.config.TokenizerConfig", "vocab_size", "model", flags={"model": "--kind"})
+    ],
     out: options.Out = Path("artifacts/tokenizer.json"),
     workers: options.Workers = "auto",
     force: options.Force = False,
@@ -50,22 +52,21 @@ def train(
 
     inputs = [*(input_ or []), *(more or [])] or ["data/clean"]
     threads = options.worker_count(workers)
-    base = {"model": {"kind": kind}, "vocab_size": vocab_size}
+    base = values | {"model": {"kind": values["model"]}}
     config = load(TokenizerConfig, [], base=base, overrides=set_ or [])
     if dry_run:
         files = [(str(file.path), ui.size(file.path.stat().st_size)) for file in find(inputs)]
         ui.show_result({"inputs": dict(files), "out": str(out)}, ui.table(files), as_json=json)
         return
     settings = [word for setting in set_ or [] for word in ("--set", setting)]
-    named = ["--vocab-size", str(vocab_size), "--kind", kind, *settings, "--out", str(out)]
+    named = ["--vocab-size", str(values["vocab_size"]), "--kind", values["model"], *settings, "--out", str(out)]
     redo = shlex.join(["alm", "tokenizer", "train", *named, "--input", *inputs])
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
         made = train_tokenizer(
             config, inputs=inputs, out=out, workers=threads, force=force, redo=redo, on_event=on_event
         )
-    values = made.model_dump(mode="json", exclude={"bytes_per_id"})
     line = f"{out}: {made.vocab_size:,} tokens from {made.documents:,} documents, {ui.size(made.bytes)}"
-    ui.show_result(values, [line], as_json=json)
+    ui.show_result(made.model_dump(mode="json", exclude={"bytes_per_id"}), [line], as_json=json)
     ui.next_step("alm", "pack", "--tokenizer", out, "--in", *_short(inputs), quiet=quiet, as_json=json)
 
 

@@ -105,9 +105,9 @@ class Prepared:
         """Estimated duration of the entire quickstart, None if unknown."""
         if self.recipe.budget is not None:
             return self.recipe.budget
-        if self.plan is None or self.plan.seconds is None:
+        if self.plan is None or self.plan.time.seconds is None:
             return None
-        return self.plan.seconds + recipes.others(self.recipe)
+        return self.plan.time.seconds + recipes.others(self.recipe)
 
     @property
     def training_ends(self) -> float | None:
@@ -187,7 +187,7 @@ def prepared(
         raise ConfigError("`--budget` chooses the steps, which `--steps` sets too", hint="leave out one of the two")
     places = Places(free_name(out) if is_fresh and out.exists() else out)
     recipe = _recipe(places, budget, device_name)
-    overrides = [f"training.max_steps={steps}"] if steps else []
+    overrides = [f"training.max_steps={steps}"] if steps is not None else []
     overrides += [f"training.seed={seed}"] if seed is not None else []
     plan = None if exists(places.run) else recipes.planned(recipe, *overrides, device_name=device_name)
     finish_by = None if recipe.budget is None else began + recipe.budget - recipe.end

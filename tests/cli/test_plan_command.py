@@ -12,13 +12,13 @@ import pytest
 from builders import SMALL, FakeTime
 
 from alm import device
-from alm.cli.pretrain import DEFAULT_MODEL
+from alm.cli.options import DEFAULT_MODEL
 from alm.training.run import run_folder
-from alm.training.sizing import compiling, memory, probe
-from alm.training.sizing.compiling import Trial
-from alm.training.sizing.probe import Rates
+from alm.training.sizing import autotune, memory, probe
+from alm.training.sizing.autotune import CompileTrial
+from alm.training.sizing.probe import StepTimings
 
-RATES = Rates(micro_batch=0.9, update=0.1, validation_sequence=0.01, generated_token=0.02)
+TIMINGS = StepTimings(micro_batch=0.9, update=0.1, validation_sequence=0.01, generated_token=0.02)
 GB = 10**9
 
 
@@ -26,7 +26,7 @@ GB = 10**9
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU without bf16 and with 10 GB free, on which a micro-batch takes 0.9 s and an update 0.1."""
     monkeypatch.setattr(device, "_cpu_has_bf16", lambda: False)  # with it, two plans may measure two precisions
-    monkeypatch.setattr(probe, "measure_steps", lambda *_, **__: RATES)
+    monkeypatch.setattr(probe, "measure_steps", lambda *_, **__: TIMINGS)
     monkeypatch.setattr(device, "matmul_rate", lambda *_: 1e11)
     monkeypatch.setattr(memory, "available_bytes", lambda _: 10 * GB)
 
@@ -62,10 +62,10 @@ def test_a_plan_counts_with_the_compiled_model_where_a_run_would_compile(
 ) -> None:
     """Of a step of two micro-batches and an update the former shrink; where compiling does not pay, nothing does."""
     asked: list[bool] = []
-    monkeypatch.setattr(probe, "measure_steps", lambda *_, apart, **__: asked.append(apart) or RATES)
+    monkeypatch.setattr(probe, "measure_steps", lambda *_, apart, **__: asked.append(apart) or TIMINGS)
     found = []
-    for trial in (None, Trial(0.4, 0.1), Trial(0.4, 0.5)):
-        monkeypatch.setattr(compiling, "tried", lambda *_, trial=trial, **__: trial)
+    for trial in (None, CompileTrial(0.4, 0.1), CompileTrial(0.4, 0.5)):
+        monkeypatch.setattr(autotune, "try_compile", lambda *_, trial=trial, **__: trial)
         found.append(planned(run, "--model", "1m", "--tokens", "2M")["step_seconds"])
     assert found == pytest.approx([2 * 0.9 + 0.1, 2 * 0.9 / 4 + 0.1, 2 * 0.9 + 0.1])
     assert asked == [False, True, True]
@@ -154,14 +154,14 @@ def test_what_does_not_fit_is_told_with_what_does(empty: Path, run: Any, monkeyp
 
 
 def test_memory_that_is_full_after_all_is_no_error(empty: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any, **__: Any) -> Rates:
+    def full(*_: Any, **__: Any) -> StepTimings:
         raise RuntimeError("CUDA out of memory")
 
     monkeypatch.setattr(probe, "measure_steps", full)
     found = planned(run, "--model", "1m")
     assert (found["seconds"], found["fits"], found["largest_micro_batch"]) == (None, False, 0)
     assert found["verdict"][0].startswith("Does not fit")
-    monkeypatch.setattr(probe, "measure_steps", lambda config, *_, **__: full() if _micro(config) > 3 else RATES)
+    monkeypatch.setattr(probe, "measure_steps", lambda config, *_, **__: full() if _micro(config) > 3 else TIMINGS)
     found = planned(run, "--model", "1m")
     assert found["suggested"] == {"micro_batch_size": 2, "gradient_accumulation": 8}
     assert found["step_seconds"] == pytest.approx(8 * 0.9 + 0.1)
@@ -172,19 +172,19 @@ def test_rates_are_measured_together_where_memory_does_not_hold_them_apart(
 ) -> None:
     """A step of one micro-batch never has a forward pass beside gradients, as two of them do."""
 
-    def measure_steps(*_: Any, apart: bool, **__: Any) -> Rates:
+    def measure_steps(*_: Any, apart: bool, **__: Any) -> StepTimings:
         if apart:
             raise RuntimeError("CUDA out of memory")
-        return RATES
+        return TIMINGS
 
     monkeypatch.setattr(probe, "measure_steps", measure_steps)
-    monkeypatch.setattr(compiling, "tried", lambda *_, **__: Trial(0.4, 0.1))
+    monkeypatch.setattr(autotune, "try_compile", lambda *_, **__: CompileTrial(0.4, 0.1))
     found = planned(run, "--model", "1m")
     assert (found["fits"], found["suggested"]) == (True, None)
 
 
 def test_a_model_that_does_not_fit_is_not_compiled(empty: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "tried", None)
+    monkeypatch.setattr(autotune, "try_compile", None)
     monkeypatch.setattr(memory, "available_bytes", lambda _: 1)
     assert planned(run, "--model", "1m")["fits"] is False
 
@@ -270,7 +270,7 @@ def test_pretrain_keeps_to_a_budget_and_does_not_choose_again(
     for module in ("alm.cli.pretrain", "alm.training.run.fit"):
         monkeypatch.setattr(f"{module}.time", clock)
     # It would see that the machine is faster than `steady` says.
-    monkeypatch.setattr("alm.training.run.time_budget.LOOKS", 0)
+    monkeypatch.setattr("alm.training.run.time_budget.CHECKS", 0)
     code, _, err = run("pretrain", *SMALL, "--budget", "20m")
     assert code == 2
     assert "`--budget` chooses `training.max_steps`, which `--set` sets too" in err
