@@ -140,7 +140,7 @@ def device(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Source archive and wheel, and the wheel at work outside the checkout: presets and a short quickstart."""
+    """Source archive and wheel, and the wheel at work outside the checkout: presets and a quickstart of 30 seconds."""
     with _away() as folder:
         session.run(PYTHON, "-m", "build", "--outdir", str(folder), ".")
         (wheel,) = folder.glob("*.whl")
@@ -150,7 +150,7 @@ def build(session: nox.Session) -> None:
             session.run(python, "-c", FROM_WHEEL, str(folder), *presets)
             session.run(str(Path(python).with_name("alm")), "--version")
             session.run(python, "-m", "alm", "config", "check", "pico")
-            _quickstart(session, python, "--steps", "60")
+            _quickstart(session, python, "--budget", "30s")
 
 
 @nox.session
