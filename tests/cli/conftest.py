@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,20 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def after_the_chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test that needs it keeps a copy of `trained`."""
+    return tmp_path_factory.mktemp("chain") / "project"
+
+
 @pytest.fixture
-def trained(project: Path, run: Any) -> Path:
-    """The same after the whole chain."""
+def trained(project: Path, run: Any, after_the_chain: Path) -> Path:
+    """The same after the whole chain, which runs once in a session: each test has a copy."""
+    if after_the_chain.exists():
+        shutil.copytree(after_the_chain, project, dirs_exist_ok=True)
+        return project
     for arguments in CHAIN:
         code, _, err = run(*arguments)
         assert code == 0, err
+    shutil.copytree(project, after_the_chain)
     return project

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fakehub
+import forked
 import pytest
 from builders import CHAIN, SMALL, texts
 
@@ -257,21 +258,18 @@ def test_a_bug_says_that_it_is_one(run: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert "this is a bug" in err
 
 
-def alm(*arguments: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "alm", *arguments],
-        cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
-    )  # fmt: skip
+def alm(*arguments: str) -> forked.Popen:
+    return forked.Popen(
+        [sys.executable, "-m", "alm", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals to another process are POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_prints_the_command_that_resumes(
     trained: Path, run: Any, number: signal.Signals, code: int
 ) -> None:
-    process = alm("pretrain", *SMALL, "--set", "training.max_steps=100000", "--out", "runs/long", cwd=trained)
+    process = alm("pretrain", *SMALL, "--set", "training.max_steps=100000", "--out", "runs/long")
     assert process.stderr is not None
     with process:
         for line in process.stderr:
@@ -286,10 +284,9 @@ def test_a_signal_saves_and_prints_the_command_that_resumes(
     assert run("info", "runs/long")[0] == 0
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="a closed pipe is another error on Windows")
 def test_a_reader_that_leaves_is_no_error_message(trained: Path) -> None:
-    process = alm("sample", "--max-tokens", "400", cwd=trained)
+    process = alm("sample", "--max-tokens", "400")
     assert process.stdout is not None
     assert process.stderr is not None
     with process:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Iterator
 
 import pytest
 
-from alm.training.garbage import collector_paused
+from alm.training.loop import collector_paused
 
 
 class Ring:
@@ -15,6 +16,14 @@ class Ring:
 
     def __init__(self) -> None:
         self.me = self
+
+
+@pytest.fixture(autouse=True)
+def _nothing_frozen() -> Iterator[None]:
+    """Not even what tests/conftest.py freezes."""
+    gc.unfreeze()
+    yield
+    gc.freeze()
 
 
 def test_the_collector_rests_and_comes_back() -> None:

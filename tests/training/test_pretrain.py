@@ -7,12 +7,11 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from builders import ROUNDING, SMOOTH, run_config, write_packed
@@ -150,74 +149,30 @@ def test_a_run_outside_the_main_thread_works(data: Path, uninterrupted: Path, tm
     assert bits(tmp_path / "run") == bits(uninterrupted)
 
 
-CHILD = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from builders import run_config
-from alm.events import Stepped
-from alm.training.pretrain import pretrain
-
-def waits(event):
-    if isinstance(event, Stepped):
-        print(event.step, flush=True)
-        sys.stdin.readline()
-
-config = run_config(training__max_steps=40, training__checkpoint_interval=3)
-pretrain(config, data=Path(sys.argv[1]), out=Path(sys.argv[2]), on_event=waits)
-"""
-KILLS, MOST_STEPS = 10, 3  # too few steps to come to the end
+KILLS, MOST_STEPS = 6, 3  # too few steps to come to the end
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)  # eleven processes, each of which imports PyTorch
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
-def test_killed_at_random_moments_the_run_ends_in_the_same_bits(data: Path, tmp_path: Path, repository: Path) -> None:
-    program = CHILD.format(tests=str(repository / "tests"))
-    config = run_config(training__max_steps=40, training__checkpoint_interval=3)
+def test_killed_at_random_moments_the_run_ends_in_the_same_bits(data: Path, tmp_path: Path) -> None:
+    """Each kill is in a step, in what comes after it, or in the start of a run that resumes."""
+    changes = {"training__max_steps": 24, "training__checkpoint_interval": 3}
+    config = run_config(**changes)
     pretrain(config, data=data, out=tmp_path / "whole")
     draw = random.Random(1)
-    command = [sys.executable, "-c", program, str(data), str(tmp_path / "run")]
     for _ in range(KILLS):
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdin is not None
-            assert child.stdout is not None
-            steps = draw.randrange(1, MOST_STEPS + 1)
-            child.stdin.write("\n" * steps)
-            child.stdin.flush()
-            for _ in range(steps):
-                assert child.stdout.readline()
-            with pytest.raises(subprocess.TimeoutExpired):  # it is in the next step, or waits after it
-                child.wait(timeout=draw.uniform(0.0, 0.03))
-            child.kill()
-    subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+        steps, seconds = draw.randrange(1, MOST_STEPS + 1), draw.uniform(0.0, 0.03)
+        forked.kill_run(data, tmp_path / "run", changes, steps=steps, seconds=seconds)
+    pretrain(config, data=data, out=tmp_path / "run")
     assert bits(tmp_path / "run") == bits(tmp_path / "whole")
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
 
 
-KILLED_AT_STEP = """
-import os, signal, sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from builders import run_config
-from alm.events import Stepped
-from alm.training.pretrain import pretrain
-
-def kill(event):
-    if isinstance(event, Stepped) and event.step == 7:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-pretrain(run_config(**{changes!r}), data=Path({data!r}), out=Path({out!r}), on_event=kill)
-"""
-
-
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
-def test_muon_and_wsd_survive_a_kill(data: Path, tmp_path: Path, repository: Path) -> None:
+def test_muon_and_wsd_survive_a_kill(data: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "run"
     changes = {"optim__kind": "muon", "scheduler__kind": "wsd", "model__tie_embeddings": False}
     pretrain(run_config(**changes), data=data, out=whole)
-    program = KILLED_AT_STEP.format(tests=str(repository / "tests"), changes=changes, data=str(data), out=str(out))
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    forked.kill_run(data, out, changes, steps=7, seconds=None)
     events: list[Event] = []
     pretrain(run_config(**changes), data=data, out=out, on_event=events.append)
     assert Resumed(out, 4, STEPS) in events
