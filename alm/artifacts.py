@@ -28,7 +28,7 @@ SHORT_HASH = 8
 CHECKSUM = "checksum"  # the key with the hash of all others
 
 Values = dict[str, Any]  # Any: the JSON of a configuration
-AskedValue = int | str | None
+RequestedValue = int | str | None
 Faults = Iterator[tuple[str, str]]
 """Inconsistencies, each as the field and what is wrong with it."""
 
@@ -412,7 +412,7 @@ class RunMetadata(Metadata):
     tokenizer_sha256: Sha256
     parameters: Count
     environment: Annotated[dict[str, str], Few]
-    asked: Annotated[dict[str, AskedValue], Few] = Field(default_factory=dict)
+    asked: Annotated[dict[str, RequestedValue], Few] = Field(default_factory=dict)
     initial_weights: FileRecord | None = None
     result: RunResult | None = None
 

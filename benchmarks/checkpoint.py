@@ -41,7 +41,7 @@ class Run:
             RunConfig, [Part(presets.find("pico"), MODEL_SECTIONS)], overrides=[f"model.vocab_size={VOCAB_SIZE}"]
         )
         self.choice = device.choose("cpu")
-        self.state = state.fresh(self.config, self.choice)
+        self.state = state.init_state(self.config, self.choice)
         ids = torch.randint(VOCAB_SIZE, (BATCH, LENGTH + 1), generator=torch.Generator().manual_seed(0))
         self.batch = MicroBatch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
         self.stalls: list[float] = []

@@ -32,15 +32,12 @@ from alm.corpus.pipeline.prepare import prepare
 from alm.events import Listener, Stepped
 from alm.packing.config import PackConfig
 from alm.packing.pack import pack
-from alm.packing.shards import TRAIN, PackedData, open_packed
 from alm.tokenizers.config import TokenizerConfig
-from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.train import train_tokenizer
-from alm.training import loop, state
+from alm.training import state
 from alm.training.config import MODEL_SECTIONS, RunConfig
-from alm.training.monitoring.metrics import MetricsFile
-from alm.training.monitoring.throughput import Throughput
 from alm.training.parallel import clip_
+from alm.training.pretrain import pretrain
 
 FIRST, STEPS, ROUNDS = 10, 60, 3  # steps before measuring, and measured
 BATCH, LENGTH, VOCAB_SIZE = 8, 256, 4096
@@ -54,12 +51,12 @@ def main() -> None:
     choice = device.choose("cpu", precision="fp32")
     device.matmul_rate(choice.device, choice.precision)  # measured once, before the first step
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(Path(os.devnull).open("w")):
-        packed = _data(Path(folder))
+        data = _data(Path(folder))
         shares: dict[str, list[dict[str, float]]] = {"plain lines": [], "panel": []}
         for number in range(ROUNDS + 1):
             for name, found in shares.items():
                 with _listener(name) as on_event:
-                    measured = _measured(packed, choice, Path(folder), on_event)
+                    measured = _measured(data, Path(folder), on_event)
                 if number:  # the first round warms up
                     found.append(measured)
     for name, found in shares.items():
@@ -69,12 +66,12 @@ def main() -> None:
             print(f"  {part:<10} {statistics.median(values):7.3%} [{min(values):.3%}, {max(values):.3%}]")
 
 
-def _data(folder: Path) -> PackedData:
+def _data(folder: Path) -> Path:
     prepare(load(CorpusConfig, [Part(presets.find("tales"))]), out=folder / "clean")
     config = TokenizerConfig(vocab_size=VOCAB_SIZE)
     train_tokenizer(config, inputs=[folder / "clean"], out=folder / "tokenizer.json")
     pack(PackConfig(seq_len=LENGTH), tokenizer=folder / "tokenizer.json", clean=[folder / "clean"], out=folder / "data")
-    return open_packed(folder / "data")
+    return folder / "data"
 
 
 @contextlib.contextmanager
@@ -88,19 +85,16 @@ def _listener(name: str) -> Iterator[Listener]:
             yield listener
 
 
-def _measured(packed: PackedData, choice: device.Choice, folder: Path, on_event: Listener) -> dict[str, float]:
+def _measured(data: Path, folder: Path, on_event: Listener) -> dict[str, float]:
     """CPU seconds of a step, and of each part of it."""
     changes = [
         f"model.vocab_size={VOCAB_SIZE}",
         f"training.max_steps={FIRST + STEPS}",
         f"training.micro_batch_size={BATCH}",
     ]
-    changes += ["training.gradient_accumulation=1", "training.checkpoint_interval=1000000"]
+    changes += ["training.gradient_accumulation=1", "training.checkpoint_interval=1000000", "training.threads=1"]
+    changes += ["training.precision=fp32", "validation.interval=1000000", "samples.prompts=[]"]
     config = load(RunConfig, [Part(presets.find("1m"), MODEL_SECTIONS)], overrides=changes)
-    live = state.fresh(config, choice)
-    streams = loop.Streams(
-        packed.split(TRAIN), packed.split("none"), Tokenizer.load(packed.tokenizer_path).bytes_per_id
-    )
     spent, begun, ended = dict.fromkeys(PARTS, 0.0), 0.0, 0.0
 
     def watched(event: object) -> None:
@@ -112,19 +106,16 @@ def _measured(packed: PackedData, choice: device.Choice, folder: Path, on_event:
         elif isinstance(event, Stepped) and event.step == FIRST + STEPS:
             ended = time.process_time()
 
-    gauge = Throughput(config, choice, seq_len=streams.train.seq_len)
-    hooks = loop.Hooks(bool, bool, watched, lambda _: None, lambda: None, gauge)
     with contextlib.ExitStack() as patches:
-        _watch(patches, live, spent)
-        with MetricsFile(folder) as metrics:
-            loop.train(live, config, streams, choice=choice, metrics=metrics, hooks=hooks)
+        _watch(patches, spent)
+        out = Path(patches.enter_context(tempfile.TemporaryDirectory(dir=folder)))
+        pretrain(config, data=data, out=out, device_name="cpu", on_event=watched)
     step = (ended - begun) / STEPS
-    (folder / "metrics.jsonl").unlink()
     parts = {name: seconds / STEPS for name, seconds in spent.items()}
     return {"step": step, **parts, "rest": step - sum(parts.values())}
 
 
-def _watch(patches: contextlib.ExitStack, live: state.TrainState, spent: dict[str, float]) -> None:
+def _watch(patches: contextlib.ExitStack, spent: dict[str, float]) -> None:
     """Times the parts wherever the loop calls them."""
 
     def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -139,8 +130,15 @@ def _watch(patches: contextlib.ExitStack, live: state.TrainState, spent: dict[st
 
     patches.enter_context(mock.patch("alm.training.step.clip_", timed("clipping", clip_)))
     patches.enter_context(mock.patch("torch.Tensor.backward", timed("backward", torch.Tensor.backward)))
-    live.parallelism.loss = timed("forward", live.parallelism.loss)
-    live.optimizer.step = timed("optimizer", live.optimizer.step)  # type: ignore[method-assign]
+
+    def watched(*arguments: Any, **keywords: Any) -> state.TrainState:
+        live = init_state(*arguments, **keywords)
+        live.parallelism.loss = timed("forward", live.parallelism.loss)
+        live.optimizer.step = timed("optimizer", live.optimizer.step)  # type: ignore[method-assign]
+        return live
+
+    init_state = state.init_state
+    patches.enter_context(mock.patch("alm.training.run.start.init_state", watched))
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def alm(job: Job) -> Step:
         {"model": job["shape"], "training": training, "optim": {"kind": "adamw", **optim}}
     )
     choice = device.choose(job["device"], precision=job["precision"])
-    live = state.fresh(config, choice)
+    live = state.init_state(config, choice)
     batch = MicroBatch(*_batch(job))
     targets = batch.target_count()
 

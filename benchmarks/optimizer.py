@@ -39,7 +39,7 @@ def configured(preset: str, overrides: list[str]) -> RunConfig:
 
 def update(preset: str, overrides: list[str]) -> Callable[[], object]:
     """One update of a model whose gradients are there."""
-    live = state.fresh(configured(preset, overrides), device.choose("cpu", precision="fp32"))
+    live = state.init_state(configured(preset, overrides), device.choose("cpu", precision="fp32"))
     draw = torch.Generator().manual_seed(SEED)
     for parameter in live.model.parameters():
         parameter.grad = torch.randn(parameter.shape, generator=draw) * 1e-3
@@ -48,7 +48,7 @@ def update(preset: str, overrides: list[str]) -> Callable[[], object]:
 
 def gradients(preset: str, tokens: int) -> Callable[[], object]:
     """Forward and backward of `tokens` tokens at once."""
-    model = state.fresh(configured(preset, []), device.choose("cpu", precision="fp32")).model.train()
+    model = state.init_state(configured(preset, []), device.choose("cpu", precision="fp32")).model.train()
     draw = torch.Generator().manual_seed(SEED)
     ids, targets = torch.randint(VOCAB_SIZE[preset], (2, tokens // LENGTH, LENGTH), generator=draw)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Compiled kernels are kept from one run of the tests to the next, for the processes that tests start too."""
     os.environ["NUMBA_CACHE_DIR"] = str(config.cache.mkdir("kernels"))  # type: ignore[union-attr] # never switched off
+
+
+def pytest_collection_finish() -> None:
+    """A run of training collects garbage often: what was imported is none, and looking through it takes 0.1 s."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -45,15 +52,16 @@ def _same_machine(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) 
     """Neither the flags and the speed of this CPU nor what other programs leave of its memory decide a test."""
     if (device := sys.modules.get("alm.device")) is None:  # in tests of text alone, which need no PyTorch
         return
-    from alm.training.run import job
+    from alm.training.run import resolve
     from alm.training.sizing import memory, oom_cache
 
     is_fast = bool(pytestconfig.getoption("--fast-bf16"))
     seconds = {"fp32": 0.2, "bf16": 0.1 if is_fast else 0.4}
     monkeypatch.setattr(device, "_cpu_has_bf16", lambda: is_fast)
     monkeypatch.setattr(device, "_bf16_speedup", lambda _: seconds["fp32"] / seconds["bf16"])
-    monkeypatch.setattr("alm.training.sizing.precision.Trial", lambda *_, **__: seconds.__getitem__)
-    for module in (memory, job, oom_cache):
+    measured = device.by_speedup(seconds["fp32"] / seconds["bf16"], "a step of this model")
+    monkeypatch.setattr("alm.training.sizing.autotune.faster_precision", lambda *_, **__: measured)
+    for module in (memory, resolve, oom_cache):
         monkeypatch.setattr(module, "available_bytes", lambda _: FREE_BYTES)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+import torch._dynamo
 from builders import SMOOTH, run_config
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -43,39 +44,48 @@ from alm.optim.groups import group
 from alm.optim.optimizers._muon import Muon, matrix_group
 from alm.packing.shards import open_packed
 from alm.tokenizers.file import Tokenizer
-from alm.training import scaling, step
+from alm.training import state as training_state
+from alm.training import step
 from alm.training.config import RunConfig
-from alm.training.loop import planned
+from alm.training.loop import plan_batches
 from alm.training.monitoring import throughput
-from alm.training.parallel import whole
+from alm.training.parallel import full_tensor
 from alm.training.pretrain import pretrain
 from alm.training.run import fit, time_budget
 from alm.training.run.resolve import with_data
 from alm.training.run.run_folder import read_config
 from alm.training.sizing import probe
-from alm.training.sizing.probe import Rates
-from alm.training.state import TrainState, fresh
+from alm.training.sizing.probe import StepTimings
+from alm.training.state import TrainState, init_state
 from alm.training.step import train_step
-from alm.training.stop import Reason, StopRequests
+from alm.training.stop import StopReason, StopRequests
 from alm.training.validate import rows_for, validate
 
 CPU = Choice(torch.device("cpu"), "fp32", "", "")
-STEPS, STOP = 6, 3
-# 12 micro-batches can be shared by 1, 2, 3 and 4 ranks, 8 are a whole tree.
+STEPS, STOP = 4, 2
+# 6 micro-batches can be shared by 1, 2 and 3 ranks, 8 are a whole tree.
 PLAIN: dict[str, Any] = {
-    "training__micro_batch_size": 1, "training__gradient_accumulation": 12, "training__max_steps": STEPS,
+    "training__micro_batch_size": 1, "training__gradient_accumulation": 6, "training__max_steps": STEPS,
     "training__checkpoint_interval": STOP, "model__dropout": 0.1, "samples__prompts": [], **SMOOTH,
 }  # fmt: skip
+ONE_LAYER = {"model__n_layers": 1}
 KINDS: dict[str, dict[str, Any]] = {
     "ddp": {"samples__prompts": ["the"]},
     "fsdp": {"training__parallel": "fsdp"},
     "tree": {"training__gradient_accumulation": 8, "training__reproducible": True},
     "ddp8": {"training__gradient_accumulation": 8},
-    "muon": {"optim__kind": "muon"},
-    "muon-fsdp": {"optim__kind": "muon", "training__parallel": "fsdp"},
-    "half": {"training__precision": "fp16"},
-    "half-fsdp": {"training__precision": "fp16", "training__parallel": "fsdp"},
+    "muon": {**ONE_LAYER, "optim__kind": "muon"},
+    "muon-fsdp": {**ONE_LAYER, "optim__kind": "muon", "training__parallel": "fsdp"},
+    "half": {**ONE_LAYER, "training__precision": "fp16"},
+    "half-fsdp": {**ONE_LAYER, "training__precision": "fp16", "training__parallel": "fsdp"},
 }
+# By the number of ranks: what is trained, and what of it is resumed in the middle too.
+TRAINED = {
+    2: ["ddp", "fsdp", "tree", "ddp8", "half", "half-fsdp", "muon", "muon-fsdp"],
+    3: ["ddp", "fsdp", "muon-fsdp"],
+    4: ["tree"],
+}
+RESUMED = {2: ["ddp", "fsdp", "tree", "half-fsdp", "muon-fsdp"], 3: ["ddp", "fsdp"], 4: ["tree"]}
 
 
 def config_of(kind: str, **changes: Any) -> RunConfig:
@@ -93,14 +103,18 @@ def bits(run: Path, name: str = LAST_NAME) -> str:
     return digest.hexdigest()
 
 
-def resumed(kind: str, data: Path, out: Path) -> dict[str, str]:
-    """Hashes of a run that went through and of the same run resumed in the middle."""
+def trained(kind: str, data: Path, out: Path) -> str:
+    """A hash of a run that went through."""
     run = out / f"{kind}-{distributed.place().size}"
     pretrain(config_of(kind), data=data, out=run, device_name="cpu")
-    is_main = distributed.place().is_main
-    through = bits(run) if is_main else ""
+    return bits(run) if distributed.place().is_main else ""
+
+
+def resumed(kind: str, data: Path, out: Path) -> str:
+    """A hash of the end of the same run, resumed in the middle."""
+    run = out / f"{kind}-{distributed.place().size}"
     pretrain(config_of(kind), data=data, out=run, device_name="cpu", resume=run / f"ckpt-step{STOP:06d}.pt")
-    return {"through": through, "resumed": bits(run) if is_main else ""}
+    return bits(run) if distributed.place().is_main else ""
 
 
 def gradients(kind: str, data: Path, world: World) -> dict[str, Any]:
@@ -111,7 +125,7 @@ def gradients(kind: str, data: Path, world: World) -> dict[str, Any]:
     for mine, theirs in zip(ours.model.parameters(), alone.model.parameters(), strict=True):
         assert mine.grad is not None
         assert theirs.grad is not None
-        worst = max(worst, float((whole(mine.grad) - theirs.grad).abs().max() / theirs.grad.abs().max()))
+        worst = max(worst, float((full_tensor(mine.grad) - theirs.grad).abs().max() / theirs.grad.abs().max()))
     return {
         "worst": worst,
         "loss": [float(result.loss), float(alone_result.loss)],
@@ -125,8 +139,8 @@ def stepped(kind: str, data: Path, world: World) -> tuple[TrainState, Any]:
     # Dual has a loss of its own; its router would make of rounding another route in a run of several steps.
     config = with_data(config_of(kind, model__feedforward="dual"), packed)
     stream = packed.split(TRAIN)
-    state = fresh(config, CPU, world, seq_len=stream.seq_len)
-    plan = planned(config, stream)
+    state = init_state(config, CPU, world, seq_len=stream.seq_len)
+    plan = plan_batches(config, stream)
     batches: list[MicroBatch] = read_step(stream, plan, 3, rank=world.rank, world_size=world.size)
     targets = target_count(stream, plan, 3)
     result = train_step(
@@ -150,7 +164,7 @@ def muon_on_parts(world: World) -> bool:
             part.grad = distribute_tensor(whole_one.grad.clone(), mesh, [Shard(0)])
         for optimizer in both:
             optimizer.step()
-    return all(torch.equal(whole(part), whole_one) for whole_one, part in zip(alone, shared, strict=True))
+    return all(torch.equal(full_tensor(part), whole_one) for whole_one, part in zip(alone, shared, strict=True))
 
 
 def score(data: Path, world: World, kind: str) -> list[float]:
@@ -159,7 +173,7 @@ def score(data: Path, world: World, kind: str) -> list[float]:
     config = with_data(config_of(kind), packed)
     stream = packed.split(VALIDATION)
     widths = Tokenizer.load(packed.tokenizer_path).bytes_per_id
-    state = fresh(config, CPU, world, seq_len=stream.seq_len)
+    state = init_state(config, CPU, world, seq_len=stream.seq_len)
     rows = rows_for(stream, widths, wanted_bytes=900)
     found = validate(state.parallelism, stream, widths, rows=rows, micro_batch_size=2, choice=CPU)
     assert found is not None
@@ -185,22 +199,17 @@ def checks(data: Path, out: Path) -> dict[str, Any]:
     """Every check that does not end the ranks."""
     size = distributed.place().size
     torch.set_num_threads(1)
-    scaling.GROWTH_INTERVAL = 2  # so that the scale of fp16 moves
+    training_state.GROWTH_INTERVAL = 2  # so that the scale of fp16 moves
     found: dict[str, Any] = {}
     with distributed.joined("cpu") as world:
         found["spoken"] = spoken(world)
         found["muon"] = muon_on_parts(world)
-        power_of_two = size in (2, 4)
-        kinds = ["ddp", "fsdp", *(["tree"] if power_of_two else [])]
+        kinds = {2: ["ddp", "fsdp", "tree"], 3: ["ddp", "fsdp"], 4: ["tree"]}[size]
         found["gradients"] = {kind: gradients(kind, data, world) for kind in kinds}
         found["scores"] = {kind: score(data, world, kind) for kind in kinds}
         found["score_alone"] = score(data, World(), "ddp")
-    runs = {
-        2: ["ddp", "fsdp", "tree", "ddp8", "half", "half-fsdp", "muon", "muon-fsdp"],
-        3: ["ddp", "fsdp", "muon-fsdp"],
-        4: ["tree"],
-    }[size]
-    found["runs"] = {kind: resumed(kind, data, out) for kind in runs}
+    found["trained"] = {kind: trained(kind, data, out) for kind in TRAINED[size]}
+    found["resumed"] = {kind: resumed(kind, data, out) for kind in RESUMED[size]}
     if size == 2:
         found["kept_in_time"] = kept_in_time(data, out)
     if size == 3:  # last of all: a stop ends the ranks
@@ -211,7 +220,7 @@ def checks(data: Path, out: Path) -> dict[str, Any]:
 
 
 def kept_in_time(data: Path, out: Path) -> dict[str, Any]:
-    """A run with a budget for 40 steps whose steps take twice as long as was measured, on the main rank's clock.
+    """A run with a budget for 20 steps whose steps take twice as long as was measured, on the main rank's clock.
 
     The other ranks have one of their own. Next to it a run that had its length from the beginning.
     """
@@ -230,8 +239,8 @@ def kept_in_time(data: Path, out: Path) -> dict[str, Any]:
         for module in (fit, time_budget, throughput):
             stack.enter_context(mock.patch.object(module, "time", clock))
         stack.enter_context(mock.patch.object(step, "_backward", backward))
-        stack.enter_context(mock.patch.object(probe, "measure_steps", return_value=Rates(0.5, 0.0, 0.0, 0.0)))
-        pretrain(wanted, data=data, out=out / "kept", device_name="cpu", finish_by=1041.5)
+        stack.enter_context(mock.patch.object(probe, "measure_steps", return_value=StepTimings(0.5, 0.0, 0.0, 0.0)))
+        pretrain(wanted, data=data, out=out / "kept", device_name="cpu", finish_by=1021.5)
     changed = read_config(out / "kept")
     pretrain(changed, data=data, out=out / "straight", device_name="cpu")
     hashes = [bits(out / name) if here.is_main else "" for name in ("kept", "straight")]
@@ -240,7 +249,7 @@ def kept_in_time(data: Path, out: Path) -> dict[str, Any]:
 
 def loaded(config: RunConfig, data: Path, run: Path) -> str:
     """A hash of what is saved by a run that is resumed in the middle and stopped before it does anything."""
-    asked = mock.patch.object(StopRequests, "reason", Reason.TERMINATED)
+    asked = mock.patch.object(StopRequests, "reason", StopReason.TERMINATED)
     with contextlib.suppress(StoppedError, EchoedError), asked:
         pretrain(config, data=data, out=run, device_name="cpu", resume=run / f"ckpt-step{STOP:06d}.pt")
     return bits(run, f"ckpt-step{STOP:06d}-interrupt.pt") if distributed.place().is_main else ""

@@ -66,7 +66,7 @@ class CheckpointWriter:
 
     `on_saved` is called for each checkpoint that is completely on the disk, `on_full` for one that the disk had no
     room for, which leaves earlier ones unchanged. Both are called in the caller's thread, where every other error is
-    raised too: by `settle`, or by the next call.
+    raised too: by `poll`, or by the next call.
 
     Leaving the context waits for the checkpoint in flight, but cancels it when the run is stopped at once.
     """
@@ -112,18 +112,18 @@ class CheckpointWriter:
         with contextlib.suppress(AlmError):
             self.wait()
         path = self._write(checkpoint, interrupted=interrupted, bits_per_byte=bits_per_byte)
-        self._tell(checkpoint.step, path)
+        self._report_saved(checkpoint.step, path)
         return path
 
     def has_saved(self, step: int) -> bool:
         """Whether the newest finished checkpoint is that of `step`."""
         return self._saved_step == step
 
-    def _tell(self, step: int, path: Path) -> None:
+    def _report_saved(self, step: int, path: Path) -> None:
         self._saved_step = step
         self._on_saved(step, path)
 
-    def settle(self) -> None:
+    def poll(self) -> None:
         """Report the checkpoint in flight if it is finished, or raise its error; never wait."""
         if self._in_flight is not None and self._in_flight[1].done():
             step, future = self._in_flight
@@ -135,14 +135,14 @@ class CheckpointWriter:
                     raise
                 self._on_full(error)
             else:
-                self._tell(step, path)
+                self._report_saved(step, path)
 
     def wait(self) -> None:
         """Wait for the checkpoint in flight, if there is one."""
         if self._in_flight is not None:
             while not wait([self._in_flight[1]], timeout=_PATIENCE_SECONDS).done:
                 pass
-            self.settle()
+            self.poll()
 
     def _write(self, checkpoint: Checkpoint, *, interrupted: bool = False, bits_per_byte: float | None = None) -> Path:
         return save_checkpoint(

@@ -33,7 +33,7 @@ class Checkpoint:
     `step` counts finished optimizer updates, `samples_seen` the sequences trained on. `rng` has one
     entry per rank. `config` is the run's resolved configuration. `skipped_steps` counts the updates that
     were skipped because something was not finite, `skipped_in_row` those of them just before `step`.
-    `loss_scaler` is set in fp16 (`alm/training/scaling.py`).
+    `loss_scaler` is set in fp16 (`LossScaler` in `alm/training/state.py`).
     """
 
     step: int

@@ -28,7 +28,7 @@ _Plain = dict[_Text, Any]
 
 
 class _LossScale(Config):
-    """The state of `alm.training.scaling`."""
+    """The state of `alm.training.state.LossScaler`."""
 
     scale: float = Field(strict=True, gt=0, le=2.0**127)
     good_steps: _Count

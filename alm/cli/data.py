@@ -41,7 +41,7 @@ def show(
     from alm.packing.shards import TRAIN, open_packed
     from alm.tokenizers.file import Tokenizer
     from alm.training.config import RunConfig
-    from alm.training.loop import planned
+    from alm.training.loop import plan_batches
     from alm.training.run import run_folder as runs
 
     if not runs.exists(run):
@@ -52,7 +52,7 @@ def show(
     folder = data or Path(os.path.normpath(run / runs.read_metadata(run).data))
     packed = open_packed(folder, is_hashed=True)
     stream = packed.split(TRAIN)
-    rows = batch(stream, Tokenizer.load(packed.tokenizer_path), planned(config, stream), step=step - 1)
+    rows = batch(stream, Tokenizer.load(packed.tokenizer_path), plan_batches(config, stream), step=step - 1)
     values = {"step": step, "data": str(folder), "rows": [_values(row) for row in rows]}
     ui.show_result(values, [line for row in rows for line in _lines(row, characters)], as_json=json)
 

@@ -16,7 +16,7 @@ from alm.doctor import models
 from alm.doctor.check import REPORT, Check, judged
 from alm.doctor.learning import step_loss
 from alm.training.config import RunConfig
-from alm.training.state import TrainState, fresh, restore_, snapshot
+from alm.training.state import TrainState, init_state, restore_, snapshot
 
 SAVED, RESUMED = "checkpoint round trip", "exact resume"
 _BEFORE, _AFTER = 4, 4
@@ -29,7 +29,7 @@ def comes_back(
     config: RunConfig, choice: Choice, folder: Path, *, save: Save = save_checkpoint, load: Load = load_checkpoint
 ) -> Check:
     """Check that a checkpoint saved in `folder` and loaded again is the same, bit for bit."""
-    state = trained(fresh(config, choice), choice, steps=_BEFORE)
+    state = trained(init_state(config, choice), choice, steps=_BEFORE)
     before = taken(state, config)
     after = load(save(before, folder))
     different = [name for name in before.values() if not same(before.values()[name], after.values().get(name))]
@@ -50,14 +50,14 @@ def goes_on(
     config: RunConfig, choice: Choice, folder: Path, *, save: Save = save_checkpoint, load: Load = load_checkpoint
 ) -> Check:
     """Check that a run that is saved, loaded and continued ends in the same bits as an undisturbed one."""
-    undisturbed = trained(fresh(config, choice), choice, steps=_BEFORE + _AFTER)
-    path = save(taken(trained(fresh(config, choice), choice, steps=_BEFORE), config), folder)
-    resumed = fresh(config, choice)
+    undisturbed = trained(init_state(config, choice), choice, steps=_BEFORE + _AFTER)
+    path = save(taken(trained(init_state(config, choice), choice, steps=_BEFORE), config), folder)
+    resumed = init_state(config, choice)
     restore_(resumed, load(path), choice)
     trained(resumed, choice, steps=_AFTER)
     ended = taken(resumed, config)
     different = _differing(taken(undisturbed, config), ended)
-    again = trained(fresh(config, choice), choice, steps=_BEFORE + _AFTER) if different else undisturbed
+    again = trained(init_state(config, choice), choice, steps=_BEFORE + _AFTER) if different else undisturbed
     if different and _differing(taken(undisturbed, config), taken(again, config)):
         return _varies(choice)
     return judged(

@@ -19,7 +19,7 @@ from alm.doctor.check import Check, graded, skipped
 from alm.doctor.learning import step_loss
 from alm.packing.shards import TokenStream, open_packed
 from alm.training.config import MODEL_SECTIONS, RunConfig
-from alm.training.state import fresh
+from alm.training.state import init_state
 
 NAME = "loader against model"
 # The smallest preset: a loader that keeps up with it keeps up with all.
@@ -68,7 +68,7 @@ def loader_rate(stream: TokenStream, choice: Choice, *, clock: Clock = time.perf
 def model_rate(stream: TokenStream, choice: Choice, *, vocab_size: int = _VOCAB_SIZE) -> float:
     """Measure the rows per second that the smallest model trains on."""
     config = _config(stream.seq_len, vocab_size)
-    state = fresh(config, choice)
+    state = init_state(config, choice)
     plan = batch_plan(stream, config.data, sequences_per_step=_MICRO_BATCH, micro_batch_size=_MICRO_BATCH, seed=_SEED)
     with Loader(stream, plan, first_step=0, last_step=1 << 30, prefetch=1, pin=False) as loader:
         return rate((micro_batches[0] for _, micro_batches in loader), lambda batch: step_loss(state, batch, choice))

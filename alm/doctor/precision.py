@@ -13,7 +13,7 @@ from alm.doctor.check import Check, graded, judged, skipped
 from alm.doctor.learning import step_loss
 from alm.doctor.tolerance import rounding
 from alm.model.config import ModelConfig
-from alm.training.state import TrainState, fresh
+from alm.training.state import TrainState, init_state
 
 LOSSES, SPEED = "precision, first losses", "precision, speed"
 _STEPS = 6
@@ -24,7 +24,7 @@ _CURE = "train in fp32: add `--set training.precision=fp32` to `alm pretrain`"
 
 def first_losses(model: ModelConfig, choice: Choice, batch: MicroBatch) -> list[float]:
     """Return the losses of a run's first steps in the precision of `choice`, all on `batch`: they fall fast."""
-    state = fresh(models.proportional_run_of(model), choice)
+    state = init_state(models.proportional_run_of(model), choice)
     return [step_loss(state, batch, choice) for _ in range(_STEPS)]
 
 
@@ -83,5 +83,5 @@ def speeds(model: ModelConfig, chosen: Choice, fp32: Choice) -> tuple[float, flo
     config = models.run_of(model)
     rows = 2 if chosen.device.type == "cpu" else 8
     batch = models.batch(model, rows=rows, tokens=model.max_position_embeddings)
-    first, second = step_seconds([(fresh(config, choice), choice) for choice in (chosen, fp32)], batch)
+    first, second = step_seconds([(init_state(config, choice), choice) for choice in (chosen, fp32)], batch)
     return first, second

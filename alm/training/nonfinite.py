@@ -16,7 +16,7 @@ class NonFiniteSteps:
     """Counts skipped steps into `state` and writes a row for each, with the rows of its batch.
 
     Whether a step was skipped is known on the device. On a CPU it is checked right away, elsewhere only by
-    `look`, which waits for the device: call it where the loop waits anyway. Gradients that overflow at a loss scale
+    `check`, which waits for the device: call it where the loop waits anyway. Gradients that overflow at a loss scale
     that can still fall are normal in fp16: such steps are recorded, but do not count as skipped in a row.
     """
 
@@ -28,21 +28,21 @@ class NonFiniteSteps:
         self._most_in_row = most_in_row
         self._metrics = metrics
         self._on_event = on_event
-        self._unseen: list[tuple[int, torch.Tensor]] = []
+        self._unchecked: list[tuple[int, torch.Tensor]] = []
 
-    def note(self, step: int, result: StepResult) -> None:
+    def record(self, step: int, result: StepResult) -> None:
         """Record the result of step number `step`, counted from 1."""
-        self._unseen.append((step, torch.stack([result.is_finite, result.overflowed])))
+        self._unchecked.append((step, torch.stack([result.is_finite, result.overflowed])))
         if result.is_finite.device.type == "cpu":
-            self.look()
+            self.check()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Bring the counts up to date. Raises `AlmError` when too many steps in a row were skipped."""
-        if not self._unseen:
+        if not self._unchecked:
             return
-        answers = torch.stack([answer for _, answer in self._unseen]).tolist()
-        steps = [step for step, _ in self._unseen]
-        self._unseen = []
+        answers = torch.stack([answer for _, answer in self._unchecked]).tolist()
+        steps = [step for step, _ in self._unchecked]
+        self._unchecked = []
         longest = 0
         for step, (is_finite, overflowed) in zip(steps, answers, strict=True):
             self._count(step, is_finite=is_finite, overflowed=overflowed)

@@ -60,10 +60,10 @@ class Objective(nn.Module):
 class Parallelism:
     """A single process, whose gradients accumulate in place; the base class of the other ways.
 
-    `is_whole_here` says whether this rank has all weights and moments.
+    `has_full_model` says whether this rank has all weights and moments.
     """
 
-    is_whole_here = True
+    has_full_model = True
 
     def __init__(self, objective: Objective, world: World) -> None:
         self.objective = objective
@@ -75,7 +75,7 @@ class Parallelism:
         """Factor on the loss, which undoes that gradients are averaged over ranks: their sum is wanted."""
         return 1.0
 
-    def begin(self) -> None:
+    def start_step(self) -> None:
         """Drop gradients that an abandoned step has left."""
         for parameter in self.objective.parameters():
             parameter.grad = None
@@ -88,7 +88,7 @@ class Parallelism:
         """Return losses (B, T) in nats, without gradients."""
         return self.objective.token_losses(inputs, targets)
 
-    def finish(self, losses: Sequence[Tensor]) -> Tensor:
+    def finish_step(self, losses: Sequence[Tensor]) -> Tensor:
         """Complete every `.grad` to that of the step over all ranks; return the sum of the losses of all ranks."""
         return self.world.sum_(torch.stack(list(losses)).sum())
 
@@ -131,7 +131,7 @@ class Replicated(Parallelism):
                 with devices.autocast(choice.device, choice.precision):
                     loss, _, auxiliary = self.loss(ids, ids)
                 (loss if auxiliary is None else loss + auxiliary).backward()  # type: ignore[no-untyped-call]
-        self.begin()
+        self.start_step()
 
 
 class Sharded(Parallelism):
@@ -141,7 +141,7 @@ class Sharded(Parallelism):
     micro-batch: a model that needs this mode leaves no memory for full gradients.
     """
 
-    is_whole_here = False
+    has_full_model = False
 
     def __init__(self, objective: Objective, world: World) -> None:
         super().__init__(objective, world)
@@ -174,10 +174,10 @@ class DeterministicReduce(Parallelism):
     def __init__(self, objective: Objective, world: World) -> None:
         super().__init__(objective, world)
         self._parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-        self._counter = TreeCounter()
+        self._counter = TreeSum()
 
-    def begin(self) -> None:
-        super().begin()
+    def start_step(self) -> None:
+        super().start_step()
         self._counter.clear()
 
     @contextlib.contextmanager
@@ -187,8 +187,8 @@ class DeterministicReduce(Parallelism):
         yield
         self._counter.add(torch.cat([_gradient(parameter).flatten() for parameter in self._parameters]))
 
-    def finish(self, losses: Sequence[Tensor]) -> Tensor:
-        loss = TreeCounter(losses).take()  # the loss goes through the same tree, and travels with the gradients
+    def finish_step(self, losses: Sequence[Tensor]) -> Tensor:
+        loss = TreeSum(losses).take()  # the loss goes through the same tree, and travels with the gradients
         total = torch.cat([self._counter.take(), loss.view(1).to(self._parameters[0].dtype)])
         distance = 1
         while distance < self.world.size:
@@ -205,11 +205,11 @@ def _gradient(parameter: Tensor) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
-class TreeCounter:
+class TreeSum:
     """Sums tensors as the leaves of a binary tree, like a binary counter that carries: 2^k of them take the memory of
     k + 1.
 
-    >>> float(TreeCounter([torch.tensor(n) for n in (1.0, 2.0, 3.0, 4.0)]).take())  # (1 + 2) + (3 + 4)
+    >>> float(TreeSum([torch.tensor(n) for n in (1.0, 2.0, 3.0, 4.0)]).take())  # (1 + 2) + (3 + 4)
     10.0
     """
 
@@ -237,7 +237,7 @@ class TreeCounter:
         self._sums.clear()
 
 
-def share(model: Transformer, config: RunConfig, world: World, *, forward: Callable[..., Tensor]) -> Parallelism:
+def parallelize(model: Transformer, config: RunConfig, world: World, *, forward: Callable[..., Tensor]) -> Parallelism:
     """Return the way in which `world` trains `model`. Build the optimizer after this: FSDP replaces parameters."""
     training = config.training
     objective = Objective(model, forward)
@@ -251,22 +251,22 @@ def share(model: Transformer, config: RunConfig, world: World, *, forward: Calla
 def clip_(parameters: Iterable[nn.Parameter], largest: float) -> Tensor:
     """Scale gradients so that their norm over all parameters and ranks is at most `largest`; return the norm before."""
     kept = list(parameters)
-    norm = whole(nn.utils.get_total_norm([p.grad for p in kept if p.grad is not None]))
+    norm = full_tensor(nn.utils.get_total_norm([p.grad for p in kept if p.grad is not None]))
     nn.utils.clip_grads_with_norm_(kept, largest, norm)
     return norm
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """Return `tensor` in one piece; this is a collective if ranks have parts of it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def local(tensor: Tensor) -> Tensor:
+def local_part(tensor: Tensor) -> Tensor:
     """Return this rank's part of `tensor`."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def gathered(values: Any, *, keep: bool) -> Any:  # Any: a tree of dictionaries, lists, tensors and plain values
+def full_state(values: Any, *, keep: bool) -> Any:  # Any: a tree of dictionaries, lists, tensors and plain values
     """Return a state dictionary with full tensors. If ranks have parts, these are new tensors on the CPU with `keep`;
     without it they are dropped one by one, so that only one rank needs the memory.
     """
@@ -274,13 +274,13 @@ def gathered(values: Any, *, keep: bool) -> Any:  # Any: a tree of dictionaries,
         full = values.full_tensor()
         return full.cpu() if keep else None
     if isinstance(values, dict):
-        return {key: gathered(value, keep=keep) for key, value in values.items()}
+        return {key: full_state(value, keep=keep) for key, value in values.items()}
     if isinstance(values, list | tuple):
-        return type(values)(gathered(value, keep=keep) for value in values)
+        return type(values)(full_state(value, keep=keep) for value in values)
     return values
 
 
-def parted(tensor: Any, like: Tensor) -> Any:  # Any: a state may hold plain values
+def shard_like(tensor: Any, like: Tensor) -> Any:  # Any: a state may hold plain values
     """Return this rank's part of a full `tensor` with the shape of `like`, sharded like it; anything else unchanged."""
     if not isinstance(like, DTensor) or not isinstance(tensor, Tensor) or tensor.shape != like.shape:
         return tensor

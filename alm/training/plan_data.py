@@ -10,7 +10,7 @@ from alm.errors import ConfigError
 from alm.packing.shards import open_packed
 from alm.tokenizers.file import Tokenizer
 from alm.training.config import RunConfig
-from alm.training.loop import planned
+from alm.training.loop import plan_batches
 from alm.training.run.resolve import with_data
 from alm.training.run.start import ALL, epochs
 from alm.training.sizing import probe
@@ -50,7 +50,7 @@ def packed_text(config: RunConfig, data: Path) -> tuple[RunConfig, Text]:
         training_sequences=metadata.sequences(TRAIN),
         validation_sequences=metadata.sequences(VALIDATION),
         scored=len(rows_for(validation, widths, wanted_bytes=config.validation.bytes)),
-        epochs=epochs(config, planned(config, packed.split(TRAIN)).mixture),
+        epochs=epochs(config, plan_batches(config, packed.split(TRAIN)).mixture),
         batches=probe.rows_of(packed.split(TRAIN)),
     )
     return config, text

@@ -9,7 +9,7 @@ import torch
 
 from alm.data.loader import MicroBatch
 from alm.device import Choice, autocast
-from alm.model.dropout import step_keys
+from alm.model.layers import step_keys
 from alm.optim.groups import PEAK_LR
 from alm.training.parallel import clip_
 from alm.training.state import TrainState
@@ -51,7 +51,7 @@ def train_step(
     # The position of a sequence in the global step. Dropout is keyed by it, so masks do not depend on the split.
     place = state.parallelism.world.rank * sum(len(batch.inputs) for batch in micro_batches)
     state.model.train()
-    state.parallelism.begin()
+    state.parallelism.start_step()
     for number, batch in enumerate(micro_batches):
         if should_stop():
             return None
@@ -59,7 +59,7 @@ def train_step(
         place += len(batch.inputs)
         with state.parallelism.micro_batch(is_last=number == len(micro_batches) - 1):
             losses.append(_backward(state, batch, keys=keys, choice=choice, targets=targets, z_weight=z_weight))
-    total = state.parallelism.finish(losses)
+    total = state.parallelism.finish_step(losses)
     if state.scaler is not None:
         state.scaler.unscale_(state.model.parameters())
     norm = clip_(state.model.parameters(), clip_norm)
@@ -67,13 +67,13 @@ def train_step(
     is_finite = torch.isfinite(total) & torch.isfinite(norm)
     for group in state.optimizer.param_groups:
         group["lr"] = group[PEAK_LR] * lr_factor
-    state.is_whole = False  # an error inside the update leaves half of the weights changed: these must not be saved
+    state.is_consistent = False  # an error inside the update leaves half of the weights changed: never save those
     _update(state.optimizer, is_finite)
     overflowed = torch.zeros_like(is_finite)
     if state.scaler is not None:
         overflowed = state.scaler.update(loss=total, is_finite=is_finite)
     state.step += 1
-    state.is_whole = True
+    state.is_consistent = True
     return StepResult(total, norm, is_finite, overflowed)
 
 

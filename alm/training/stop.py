@@ -14,12 +14,12 @@ from alm.distributed import World
 from alm.errors import EXIT_AGAIN, EXIT_INTERRUPTED, EXIT_TERMINATED, StoppedError
 
 
-class Reason(Enum):
+class StopReason(Enum):
     """Reason why a run ends early: the word for messages, and the exit code.
 
     SIGUSR1 and the time limit are how a scheduler asks for the machine back: the exit code says that the run is not
     finished and should be started again. To avoid an endless loop of starts, each start does at least one step:
-    SIGUSR1 waits for it, and a time limit that ends before it is an error (`ending.out_of_time`).
+    SIGUSR1 waits for it, and a time limit that ends before it is an error (`finish.out_of_time_error`).
     """
 
     INTERRUPTED = ("interrupted", EXIT_INTERRUPTED)
@@ -36,29 +36,15 @@ class Reason(Enum):
         return self.value[1]
 
 
-_ORDER = list(Reason)
-_REASONS = {"SIGINT": Reason.INTERRUPTED, "SIGTERM": Reason.TERMINATED, "SIGUSR1": Reason.ASKED}
-
-
-class Agreement:
-    """Decision to stop that all ranks make together: `reason` is that of one of them, the same on every rank."""
-
-    def __init__(self, requests: StopRequests, world: World) -> None:
-        self._requests = requests
-        self._world = world
-        self.reason: Reason | None = None
-
-    def __call__(self) -> bool:
-        own = self._requests.reason
-        number = self._world.greatest(0 if own is None else _ORDER.index(own) + 1)
-        self.reason = _ORDER[number - 1] if number else None
-        return number > 0
+_ORDER = list(StopReason)
+_REASONS = {"SIGINT": StopReason.INTERRUPTED, "SIGTERM": StopReason.TERMINATED, "SIGUSR1": StopReason.ASKED}
 
 
 class StopRequests:
-    """Context in which the first signal, or `deadline` (of `time.monotonic`), sets `reason`.
+    """Context in which the first signal, or `deadline` (of `time.monotonic`), sets `reason` on this rank.
 
-    `has_progressed` says whether this start has done a step; until then SIGUSR1 sets no `reason`.
+    `has_progressed` says whether this start has done a step; until then SIGUSR1 sets no `reason`. `agreed` makes of
+    the ranks' reasons one decision: `agreed_reason` is that of one of them, the same on every rank.
 
     SIGINT after an earlier signal stops at once. Outside the main thread Python allows no handlers, so signals are not
     caught. Windows has no SIGUSR1.
@@ -66,26 +52,43 @@ class StopRequests:
 
     def __init__(
         self,
+        world: World | None = None,
         *,
         deadline: float | None = None,
         on_request: Callable[[], None] = lambda: None,
         has_progressed: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._world = world or World()
         self._deadline = deadline
         self._has_progressed = has_progressed
         self._on_request = on_request
-        self._signalled: Reason | None = None
+        self._signalled: StopReason | None = None
         self._before: dict[signal.Signals, Any] = {}  # Any: what signal.signal returns
+        self.agreed_reason: StopReason | None = None
 
     @property
-    def reason(self) -> Reason | None:
-        """Reason to stop, or None."""
+    def reason(self) -> StopReason | None:
+        """Reason for this rank to stop, or None."""
         signalled = self._signalled
-        if signalled is Reason.ASKED and not self._has_progressed():
+        if signalled is StopReason.ASKED and not self._has_progressed():
             signalled = None
         if signalled is None and self._deadline is not None and time.monotonic() >= self._deadline:
-            return Reason.OUT_OF_TIME
+            return StopReason.OUT_OF_TIME
         return signalled
+
+    def is_requested(self) -> bool:
+        """Whether this rank alone has a reason to stop."""
+        return self.reason is not None
+
+    def agreed(self) -> bool:
+        """Whether any rank has a reason to stop. Ranks call it together, and all get the same answer.
+
+        A rank that stopped by itself would leave the others waiting in their next collective.
+        """
+        own = self.reason
+        number = self._world.greatest(0 if own is None else _ORDER.index(own) + 1)
+        self.agreed_reason = _ORDER[number - 1] if number else None
+        return number > 0
 
     def __enter__(self) -> StopRequests:
         if threading.current_thread() is threading.main_thread():

@@ -99,7 +99,7 @@ def test_buffers_are_used_again(tmp_path: Path) -> None:
 def test_the_next_save_waits_for_the_one_before(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
     with heard.writer as writer:
         writer.save(checkpoint(1))
-        writer.settle()
+        writer.poll()
         assert heard.saved == []
         wait = background.wait
 

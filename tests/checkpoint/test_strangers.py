@@ -36,8 +36,8 @@ from alm.model.transformer import Transformer
 from alm.model.weights import shapes_of
 from alm.tokenizers.file import Tokenizer
 from alm.training.config import RunConfig
-from alm.training.run.initial import InitialWeights, fill_
-from alm.training.state import TrainState, fresh, restore_, snapshot
+from alm.training.run.initial import InitialWeights, load_initial_
+from alm.training.state import TrainState, init_state, restore_, snapshot
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*prototype stage.*:UserWarning", "ignore:.*deprecated.*:UserWarning", "ignore:Sparse:UserWarning"
@@ -62,7 +62,7 @@ Change = Callable[[Values], object]
 
 def trained() -> TrainState:
     """A state whose optimizer has moments."""
-    state = fresh(CONFIG, CPU)
+    state = init_state(CONFIG, CPU)
     for _ in range(3):
         for parameter in state.model.parameters():
             parameter.grad = torch.full_like(parameter, 0.01)
@@ -130,14 +130,14 @@ def exported(path: Path) -> Values:
 
 def begun(path: Path) -> Values:
     model = Transformer(CONFIG.model)
-    fill_(model, InitialWeights(path, verify(path).sha256))
+    load_initial_(model, InitialWeights(path, verify(path).sha256))
     return dict(model.state_dict())
 
 
 @functools.cache
 def training() -> TrainState:
     """One for all, as each resume replaces everything."""
-    return fresh(CONFIG, CPU)
+    return init_state(CONFIG, CPU)
 
 
 def resumed(path: Path) -> Values:

@@ -14,9 +14,9 @@ import alm
 from alm.data.loader import NO_TARGET, MicroBatch
 from alm.device import choose
 from alm.model import transformer
-from alm.model.dropout import drop
-from alm.training.sizing.memory import curve, keeps_curve
-from alm.training.state import TrainState, fresh
+from alm.model.layers import drop
+from alm.training.sizing.memory import describe_curve, keeps_loss_curve
+from alm.training.state import TrainState, init_state
 from alm.training.step import train_step
 
 CPU = choose("cpu", precision="fp32")
@@ -39,7 +39,7 @@ def batches(size: int, *, first: int = 0, last: int = SEQUENCES) -> list[MicroBa
 
 
 def state_of(step: int = 5, **changes: Any) -> TrainState:
-    state = fresh(run_config(model__vocab_size=VOCABULARY, **changes), CPU)
+    state = init_state(run_config(model__vocab_size=VOCABULARY, **changes), CPU)
     state.model.double()
     state.step = step
     return state
@@ -126,10 +126,10 @@ def test_a_step_leaves_the_random_state_alone() -> None:
 
 def test_messages_say_what_other_micro_batches_do_to_this_model() -> None:
     plain, dual = run_config(model__dropout=0.3), run_config(model__feedforward="dual")
-    assert (keeps_curve(plain), keeps_curve(dual)) == (True, False)
-    assert curve(plain) == "the same curve, but not bit for bit"
-    assert "another curve" in curve(dual)
-    assert "`model.feedforward: dual`" in curve(dual)
+    assert (keeps_loss_curve(plain), keeps_loss_curve(dual)) == (True, False)
+    assert describe_curve(plain) == "the same curve, but not bit for bit"
+    assert "another curve" in describe_curve(dual)
+    assert "`model.feedforward: dual`" in describe_curve(dual)
     # Whoever speaks of the curve asks: the words stand in one place, and in the one sentence of `alm plan`.
     folder = Path(alm.__file__).parent
     speak = {p.relative_to(folder).as_posix() for p in folder.rglob("*.py") if "the same curve" in p.read_text("utf-8")}

@@ -12,7 +12,7 @@ from alm.device import Choice
 from alm.distributed import Place
 from alm.errors import ConfigError
 from alm.model.count import count
-from alm.training.parallel import TreeCounter
+from alm.training.parallel import TreeSum
 from alm.training.run import ranks
 
 CPU = Choice(torch.device("cpu"), "fp32", "", "")
@@ -26,7 +26,7 @@ def test_a_tree_adds_pairs_and_pairs_of_pairs(number: int) -> None:
         half = len(part) // 2
         return part[0] if len(part) == 1 else tree(part[:half]) + tree(part[half:])
 
-    counter = TreeCounter(leaves)
+    counter = TreeSum(leaves)
     assert torch.equal(counter.take(), tree(leaves))
     counter.add(leaves[0])
     assert torch.equal(counter.take(), leaves[0])  # empty in between
@@ -36,16 +36,16 @@ def test_the_tree_of_parts_is_the_tree_of_all() -> None:
     leaves = [torch.randn(50, generator=torch.Generator().manual_seed(seed)) for seed in range(8)]
     for parts in (2, 4):
         size = 8 // parts
-        sums = [TreeCounter(leaves[i * size : (i + 1) * size]).take() for i in range(parts)]
-        assert torch.equal(TreeCounter(sums).take(), TreeCounter(leaves).take())
+        sums = [TreeSum(leaves[i * size : (i + 1) * size]).take() for i in range(parts)]
+        assert torch.equal(TreeSum(sums).take(), TreeSum(leaves).take())
     in_a_row = leaves[0]
     for leaf in leaves[1:]:
         in_a_row = in_a_row + leaf
-    assert not torch.equal(in_a_row, TreeCounter(leaves).take())
+    assert not torch.equal(in_a_row, TreeSum(leaves).take())
 
 
 def test_a_counter_keeps_few_sums() -> None:
-    counter = TreeCounter()
+    counter = TreeSum()
     for number in range(1, 33):
         counter.add(torch.ones(1))
         assert len(counter._sums) == number.bit_count()
@@ -103,18 +103,18 @@ def test_auto_is_fsdp_where_the_state_fills_the_memory(monkeypatch: pytest.Monke
     pair = Place(0, 2, 0, 2)
     for memory, expected in ((10 * needed, "ddp"), (2 * needed, "fsdp"), (None, "ddp")):
         monkeypatch.setattr("alm.device.memory_bytes", lambda _, memory=memory: memory)
-        assert ranks.chosen(config, CPU, pair) == expected
+        assert ranks.choose_parallel(config, CPU, pair) == expected
     monkeypatch.setattr("alm.device.memory_bytes", lambda _: 1)
-    assert ranks.chosen(config, CPU, Place()) == "ddp"
-    assert ranks.chosen(run_config(model__vocab_size=300, training__parallel="ddp"), CPU, pair) == "ddp"
-    assert ranks.chosen(run_config(model__vocab_size=300, training__reproducible=True), CPU, pair) == "ddp"
+    assert ranks.choose_parallel(config, CPU, Place()) == "ddp"
+    assert ranks.choose_parallel(run_config(model__vocab_size=300, training__parallel="ddp"), CPU, pair) == "ddp"
+    assert ranks.choose_parallel(run_config(model__vocab_size=300, training__reproducible=True), CPU, pair) == "ddp"
 
 
 def test_an_optimizer_of_whole_matrices_is_not_given_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alm.optim.optimizers.adamw.WORKS_ON_PARTS", False)
     monkeypatch.setattr("alm.device.memory_bytes", lambda _: 1)
     pair = Place(0, 2, 0, 2)
-    assert ranks.chosen(run_config(model__vocab_size=300), CPU, pair) == "ddp"
+    assert ranks.choose_parallel(run_config(model__vocab_size=300), CPU, pair) == "ddp"
     sharded = run_config(training__parallel="fsdp")
     with pytest.raises(ConfigError, match="the optimizer `adamw` needs full matrices") as caught:
         ranks.check(sharded, pair)

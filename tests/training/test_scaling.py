@@ -18,11 +18,11 @@ from alm.data.loader import MicroBatch
 from alm.device import Choice, choose
 from alm.errors import AlmError, StoppedError
 from alm.events import Event, Noted, Stepped, Warned
-from alm.training import scaling, step
+from alm.training import state as training_state
+from alm.training import step
 from alm.training.monitoring import metrics
 from alm.training.pretrain import pretrain
-from alm.training.scaling import LossScaler
-from alm.training.state import TrainState, fresh
+from alm.training.state import LossScaler, TrainState, init_state
 from alm.training.step import StepResult, train_step
 
 CPU, HALF = choose("cpu", precision="fp32"), choose("cpu", precision="fp16")
@@ -35,7 +35,7 @@ LOSS, NAN = torch.tensor(2.0), torch.tensor(float("nan"))
 
 
 def test_the_scale_falls_at_an_overflow_and_rises_when_there_was_none_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scaling, "GROWTH_INTERVAL", 3)
+    monkeypatch.setattr(training_state, "GROWTH_INTERVAL", 3)
     scaler, scales = LossScaler(torch.device("cpu")), []
     for is_finite in [YES, YES, YES, YES, YES, NO, YES, YES, YES, NO, NO]:
         assert bool(scaler.update(loss=LOSS, is_finite=is_finite)) == (not is_finite)
@@ -44,7 +44,7 @@ def test_the_scale_falls_at_an_overflow_and_rises_when_there_was_none_for_long(m
 
 
 def test_a_loss_that_is_no_number_is_not_for_the_scale_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scaling, "GROWTH_INTERVAL", 2)
+    monkeypatch.setattr(training_state, "GROWTH_INTERVAL", 2)
     scaler = LossScaler(torch.device("cpu"))
     assert not scaler.update(loss=NAN, is_finite=NO)
     assert float(scaler.scale) == 2**16
@@ -55,7 +55,7 @@ def test_a_loss_that_is_no_number_is_not_for_the_scale_to_mend(monkeypatch: pyte
 
 
 def test_the_scale_has_a_floor_and_a_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scaling, "GROWTH_INTERVAL", 1)
+    monkeypatch.setattr(training_state, "GROWTH_INTERVAL", 1)
     scaler = LossScaler(torch.device("cpu"))
     told = [bool(scaler.update(loss=LOSS, is_finite=NO)) for _ in range(20)]
     assert (told, float(scaler.scale)) == ([True] * 16 + [False] * 4, 1.0)
@@ -66,7 +66,7 @@ def test_the_scale_has_a_floor_and_a_ceiling(monkeypatch: pytest.MonkeyPatch) ->
 
 def stepped(choice: Choice, *, scale: float | None = None, targets: int = 32, **changes: Any) -> tuple[Any, StepResult]:
     """A step of two micro-batches; the state's gradients, clipped, are still there."""
-    state = fresh(run_config(model__vocab_size=300, **changes), choice)
+    state = init_state(run_config(model__vocab_size=300, **changes), choice)
     if scale is not None:
         assert state.scaler is not None
         state.scaler.scale = torch.tensor(scale)
@@ -144,7 +144,7 @@ def half_config(**changes: Any) -> Any:
 def test_overflows_in_a_row_are_no_fault_until_the_scale_is_at_its_floor(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scaling, "FIRST_SCALE", 16.0)
+    monkeypatch.setattr(training_state, "FIRST_SCALE", 16.0)
     monkeypatch.setattr(step, "_backward", overflowing(set(range(3, 12))))
     events: list[Event] = []
     with pytest.raises(AlmError, match="2 steps in a row were skipped, up to step 9"):
@@ -163,7 +163,7 @@ def test_overflows_in_a_row_are_no_fault_until_the_scale_is_at_its_floor(
 def test_a_resumed_run_has_the_scale_and_ends_in_the_same_bits(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scaling, "GROWTH_INTERVAL", 4)
+    monkeypatch.setattr(training_state, "GROWTH_INTERVAL", 4)
     monkeypatch.setattr(step, "_backward", overflowing({4, 5}))
     pretrain(half_config(), data=data, out=tmp_path / "whole")
 

@@ -27,7 +27,7 @@ def config_of(optimizer: str) -> RunConfig:
 
 def stepped(optimizer: str) -> tuple[state.TrainState, Checkpoint]:
     config = config_of(optimizer)
-    live = state.fresh(config, CPU)
+    live = state.init_state(config, CPU)
     step(live)
     names = {"environment": {}, "tokenizer_sha256": "", "data_sha256": ""}
     return live, copy.deepcopy(state.snapshot(live, config, **names))
@@ -51,7 +51,7 @@ def step(live: state.TrainState) -> None:
 )
 def test_an_optimizer_keeps_as_many_numbers_as_its_kind_says(optimizer: str, shape: dict[str, Any]) -> None:
     config = run_config(model__vocab_size=50, optim__kind=optimizer, **shape)
-    live = state.fresh(config, CPU)
+    live = state.init_state(config, CPU)
     step(live)
     saved = state.snapshot(live, config, environment={}, tokenizer_sha256="", data_sha256="")
     held, written = (
@@ -75,7 +75,7 @@ def test_moments_are_as_long_as_weights_and_go_back_in(optimizer: str) -> None:
     assert len([m for m in moments if m.shape[0] == 50]) == 4
     assert not any(m.shape[0] == 64 for m in moments if m.shape[1] == live.model.config.d_model and len(m) > 50)
     assert all(t.untyped_storage().nbytes() == t.nbytes for t in tables)
-    other = state.fresh(config_of(optimizer), CPU)
+    other = state.init_state(config_of(optimizer), CPU)
     state.restore_(other, saved, CPU)
     step(live)
     step(other)

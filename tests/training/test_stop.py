@@ -9,7 +9,7 @@ import pytest
 
 from alm.cli.options import seconds
 from alm.errors import ConfigError, StoppedError
-from alm.training.stop import Reason, StopRequests
+from alm.training.stop import StopReason, StopRequests
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGUSR1")
 
@@ -17,12 +17,12 @@ posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGUSR1")
 @pytest.mark.parametrize(
     ("name", "reason", "code"),
     [
-        ("SIGINT", Reason.INTERRUPTED, 130),
-        ("SIGTERM", Reason.TERMINATED, 143),
-        pytest.param("SIGUSR1", Reason.ASKED, 75, marks=posix),
+        ("SIGINT", StopReason.INTERRUPTED, 130),
+        ("SIGTERM", StopReason.TERMINATED, 143),
+        pytest.param("SIGUSR1", StopReason.ASKED, 75, marks=posix),
     ],
 )
-def test_a_signal_asks_once(name: str, reason: Reason, code: int) -> None:
+def test_a_signal_asks_once(name: str, reason: StopReason, code: int) -> None:
     asked: list[None] = []
     with StopRequests(on_request=lambda: asked.append(None)) as requests:
         assert requests.reason is None
@@ -49,10 +49,10 @@ def test_a_deadline_is_a_reason_once_it_is_past(monkeypatch: pytest.MonkeyPatch)
     with StopRequests(deadline=160.0) as requests:
         assert requests.reason is None
         now = 160.0
-        assert requests.reason is Reason.OUT_OF_TIME
-        assert Reason.OUT_OF_TIME.exit_code == 75
+        assert requests.reason is StopReason.OUT_OF_TIME
+        assert StopReason.OUT_OF_TIME.exit_code == 75
         signal.raise_signal(signal.SIGTERM)
-        assert requests.reason is Reason.TERMINATED
+        assert requests.reason is StopReason.TERMINATED
     assert StopRequests().reason is None
 
 

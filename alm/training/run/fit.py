@@ -15,31 +15,32 @@ from alm.model.count import count
 from alm.packing.shards import PackedData
 from alm.tokenizers.file import Tokenizer
 from alm.training.config import RunConfig
-from alm.training.run.time_budget import Budget
+from alm.training.run.time_budget import TimeBudget
 from alm.training.sizing import oom_cache, probe
-from alm.training.sizing.budget import fitted
-from alm.training.sizing.costs import START_SECONDS, Costs, costs
+from alm.training.sizing.budget import fit_steps
+from alm.training.sizing.eta import START_SECONDS, TimeCosts, time_costs
 from alm.training.sizing.memory import (
     MOST_SEQUENCES,
     SURE_SHARE,
     USABLE_SHARE,
-    curve,
-    cut,
-    flags,
-    halved,
+    describe_curve,
+    halve_micro_batch,
     largest_micro_batch,
-    needs,
-    sizes_of_trees,
+    micro_batch_flags,
+    peak_memory,
+    reproducible_sizes,
+    split_step,
 )
-from alm.training.sizing.probe import Rates
+from alm.training.sizing.probe import StepTimings
 from alm.training.validate import rows_for
 
 
 @dataclass(frozen=True)
-class Fitting:
-    """Fits configurations of a run to its device. Ranks call its methods together, except `remember`.
+class DeviceLimits:
+    """The memory and the speed of the device of a run, to which its configuration is fitted.
 
-    `free_bytes` is the free memory of the device before anything was allocated; None if unknown.
+    `free_bytes` is the free memory of the device before anything was allocated; None if unknown. Ranks call the methods
+    together, except `remember`.
     """
 
     packed: PackedData
@@ -52,38 +53,38 @@ class Fitting:
     def _seq_len(self) -> int:
         return self.packed.metadata.seq_len
 
-    def tried(self, config: RunConfig) -> RunConfig:
+    def fit_memory(self, config: RunConfig) -> RunConfig:
         """Return `config` with micro-batches for which every rank has memory, tried where counting leaves doubt.
 
         A rank that runs out of memory in a step would leave the others waiting for it. A single process finds out in
         its first steps. With fsdp no rank can try by itself.
         """
-        config = self._counted(config)
+        config = self._fit_by_counting(config)
         if self.world.size == 1 or config.training.parallel == "fsdp":
             return config
         while self.world.greatest(int(not self._fits(config))):
             config = self.halved(config)
         return config
 
-    def _counted(self, config: RunConfig) -> RunConfig:
+    def _fit_by_counting(self, config: RunConfig) -> RunConfig:
         """Return `config` cut to what fits into a CPU's memory by counting: a process that takes more is killed."""
         if self.choice.device.type != "cpu":
             return config
         free, training = self._free_bytes, config.training
-        sizes = sizes_of_trees(training, ranks=self.world.size)
+        sizes = reproducible_sizes(training, ranks=self.world.size)
         found = largest_micro_batch(lambda size: self._needed(config, size), free, sizes=sizes)
         most = -self.world.greatest(-(MOST_SEQUENCES if found is None else found))
         own = training.micro_batch_size
         if sizes is None:
             fits = own <= most
-        else:  # with `reproducible`, larger micro-batches may fit even if these do not (`sizes_of_trees`)
+        else:  # with `reproducible`, larger micro-batches may fit even if these do not (`reproducible_sizes`)
             is_full = free is not None and self._needed(config, own) > USABLE_SHARE * free
             fits = not self.world.greatest(int(is_full))
         if fits:
             return config
         least = 1 if sizes is None else own
-        smaller = cut(training, most=most or least, ranks=self.world.size) or training
-        change = f"using {smaller.micro_batch_size} instead, {curve(config)}"
+        smaller = split_step(training, most=most or least, ranks=self.world.size) or training
+        change = f"using {smaller.micro_batch_size} instead, {describe_curve(config)}"
         if smaller == training:
             change = "the system may kill this run"
         self.on_event(
@@ -104,7 +105,7 @@ class Fitting:
 
     def _needed(self, config: RunConfig, micro_batch_size: int | None = None) -> int:
         on_cpu, precision = self.choice.device.type == "cpu", self.choice.precision
-        return needs(
+        return peak_memory(
             config,
             seq_len=self._seq_len,
             precision=precision,
@@ -119,26 +120,26 @@ class Fitting:
         rows = probe.rows_of(self.packed.split(TRAIN))
         return probe.fits(config, self.choice, rows, seq_len=self._seq_len)
 
-    def budgeted(self, config: RunConfig, *, finish_by: float) -> tuple[RunConfig, Budget]:
+    def fit_time(self, config: RunConfig, *, finish_by: float) -> tuple[RunConfig, TimeBudget]:
         """Return `config` with the steps that will be done by `finish_by`, of `time.monotonic`, from measured ones."""
         began = time.monotonic()
-        config, rates = self._measured(config)
+        config, rates = self._measure(config)
         spent = self._costs(config, rates)
-        chosen = self.world.from_main(lambda: fitted(config, spent, seconds=finish_by - time.monotonic()))
+        chosen = self.world.from_main(lambda: fit_steps(config, spent, seconds=finish_by - time.monotonic()))
         self.on_event(
             Noted(
                 f"{chosen.training.max_steps:,} steps of {spent.step:.3g} s fit into the time "
                 f"(measured in {time.monotonic() - began:.1f} s)"
             )
         )
-        return chosen, Budget(finish_by, self._costs(chosen, rates))
+        return chosen, TimeBudget(finish_by, self._costs(chosen, rates), world=self.world, on_event=self.on_event)
 
-    def _costs(self, config: RunConfig, rates: Rates) -> Costs:
+    def _costs(self, config: RunConfig, rates: StepTimings) -> TimeCosts:
         widths = Tokenizer.load(self.packed.tokenizer_path).bytes_per_id
         scored = len(rows_for(self.packed.split(VALIDATION), widths, wanted_bytes=config.validation.bytes))
-        return costs(config, rates, validation_sequences=scored, start=START_SECONDS, ranks=self.world.size)
+        return time_costs(config, rates, validation_sequences=scored, start=START_SECONDS, ranks=self.world.size)
 
-    def _measured(self, config: RunConfig) -> tuple[RunConfig, Rates]:
+    def _measure(self, config: RunConfig) -> tuple[RunConfig, StepTimings]:
         rows = probe.rows_of(self.packed.split(TRAIN))
         while True:
             try:
@@ -156,14 +157,14 @@ class Fitting:
         """Return `config` with the next smaller micro-batches, with a warning, and remember it; `AlmError` if none."""
         self.remember(config)
         before = config.training
-        smaller = halved(before, ranks=self.world.size)
+        smaller = halve_micro_batch(before, ranks=self.world.size)
         if smaller is None:
             raise self.out_of_memory(config)
         self.on_event(
             Warned(
                 f"the memory of {self.choice.device} is full: a step of {before.sequences_per_step} sequences is cut "
                 f"into micro-batches of {smaller.micro_batch_size} instead of {before.micro_batch_size}: "
-                f"{curve(config)}"
+                f"{describe_curve(config)}"
             )
         )
         return config.model_copy(update={"training": smaller})
@@ -177,10 +178,11 @@ class Fitting:
     def out_of_memory(self, config: RunConfig, *, in_step: bool = True) -> AlmError:
         """Return the error for full memory that ends the run, in a step or before the first."""
         training = config.training
-        smaller = halved(training, ranks=self.world.size) if in_step else None
+        smaller = halve_micro_batch(training, ranks=self.world.size) if in_step else None
         hint = "choose a smaller model: `--model 10m`, or `--model 1m`"
         if smaller is not None:
-            hint = f"run the same command again (this is remembered), or add `{flags(smaller)}`: {curve(config)}"
+            again = f"run the same command again (this is remembered), or add `{micro_batch_flags(smaller)}`"
+            hint = f"{again}: {describe_curve(config)}"
         return AlmError(
             f"the memory of {self.choice.device} is full: {count(config.model).total:,} parameters and micro-batches "
             f"of {training.micro_batch_size} sequences do not fit",

@@ -17,7 +17,7 @@ from alm.model.transformer import Transformer
 from alm.model.weights import shapes_of
 from alm.packing.shards import PackedData
 from alm.training.run import run_folder
-from alm.training.state import put_weights_
+from alm.training.state import load_weights_
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def model_values(init: Path) -> dict[str, Any]:  # Any: JSON
     return values
 
 
-def fill_(model: Transformer, start: InitialWeights) -> None:
+def load_initial_(model: Transformer, start: InitialWeights) -> None:
     """Load the weights of `start` into `model`, of which this rank may have a part.
 
     Raises `ArtifactError` when the file is missing, damaged, or not the one that the run started from.
@@ -106,4 +106,4 @@ def fill_(model: Transformer, start: InitialWeights) -> None:
             f"`{start.path}` is not the checkpoint that the run started from",
             hint=f"restore the one with the sha256 {start.sha256[:SHORT_HASH]}..., or start another run",
         )
-    put_weights_(model, load_checkpoint(start.path, with_optimizer=False).model)
+    load_weights_(model, load_checkpoint(start.path, with_optimizer=False).model)

@@ -16,7 +16,7 @@ from alm.training.sizing.memory import checkpoint_bytes
 STATE_SHARE_OF_MEMORY = 0.6
 
 
-def chosen(config: RunConfig, choice: Choice, here: Place) -> str:
+def choose_parallel(config: RunConfig, choice: Choice, here: Place) -> str:
     """Resolve `training.parallel: auto`: fsdp if weights, gradients and moments would fill the memory, else ddp."""
     if config.training.parallel != "auto":
         return config.training.parallel

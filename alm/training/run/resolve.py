@@ -1,7 +1,4 @@
-"""Decisions before a run starts or resumes: its configuration, and the checkpoint to continue from.
-
-With several ranks the main rank decides for all, as only it is sure to see the current files.
-"""
+"""Decisions before a run starts or resumes: its configuration, and the checkpoint to continue from."""
 
 from __future__ import annotations
 
@@ -13,84 +10,177 @@ import torch
 
 from alm import artifacts, device
 from alm.artifacts import RunMetadata
-from alm.checkpoint.format import is_interrupted
+from alm.checkpoint.format import LAST_NAME, Checkpoint, is_interrupted
 from alm.checkpoint.load import Found, newest, verify
+from alm.checkpoint.retain import Retention
 from alm.corpus.split import VALIDATION
-from alm.device import Choice
+from alm.device import Choice, available_bytes
 from alm.distributed import World
-from alm.errors import ArtifactError, ConfigError, quoted
+from alm.errors import AlmError, ArtifactError, ConfigError, quoted, shell
 from alm.events import Listener, Noted
 from alm.files import sha256
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.packing.shards import PackedData, open_packed, pack_command
-from alm.training.config import RunConfig
+from alm.training.config import RunConfig, TrainingConfig
 from alm.training.monitoring import metrics, trackers
 from alm.training.run import ranks, run_folder
-from alm.training.run.asked import Asked, asked_of, kept, still_asked
-from alm.training.sizing import compiling, oom_cache, precision
+from alm.training.run.fit import DeviceLimits
+from alm.training.run.initial import InitialWeights, initial_weights
+from alm.training.run.run_folder import Requested
+from alm.training.sizing import autotune, oom_cache
+from alm.training.state import TrainState, snapshot
 
 Resume = Path | Literal["auto", "never"]
 
 
 @dataclass(frozen=True)
-class Settled:
-    """The decisions. `asked` are the requested settings; `found` is None for a new run."""
+class Resolved:
+    """The decisions of the main rank. `found` is the checkpoint to continue from; None starts at step 0.
+
+    `requested` has the values that the command requests of settings that the machine may replace.
+    """
 
     config: RunConfig
-    asked: Asked
+    requested: Requested
     environment: dict[str, str]
-    found: Found | None
-    is_finished: bool
+    is_new: bool
+    found: Found | None = None
+    is_finished: bool = False
 
 
-def settle(
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob(Resolved):
+    """A run on this rank: the decisions, its data, folder and device."""
+
+    packed: PackedData
+    out: Path
+    choice: Choice
+    world: World
+    on_event: Listener
+    initial: InitialWeights | None = None  # None: random ones
+
+    @property
+    def data_sha256(self) -> str:
+        """Hash of the data, as in the run's checkpoints."""
+        return sha256(self.packed.folder / PACK_METADATA_NAME)
+
+    @property
+    def resume_command(self) -> str:
+        """Command to paste after a stop."""
+        return shell("alm", "pretrain", "--resume", self.out / LAST_NAME)
+
+    @property
+    def retention(self) -> Retention:
+        """Rule for the checkpoints to keep."""
+        training = self.config.training
+        return Retention(training.keep_last, training.keep_every, training.keep_best)
+
+    def limits(self) -> DeviceLimits:
+        """Return the limits of the device, with the memory that is free now."""
+        return DeviceLimits(self.packed, self.choice, self.world, available_bytes(self.choice.device), self.on_event)
+
+    def checkpoint(self, state: TrainState, *, alone: bool = False) -> Checkpoint:
+        """Return `state` as a checkpoint; `AlmError` if it is not finite. Ranks call it together, or one `alone`."""
+        is_finite = state.is_finite()
+        if not (is_finite if alone else not self.world.greatest(int(not is_finite))):
+            raise AlmError(
+                f"a weight is no longer finite at step {state.step}; checkpoints, if any, are from earlier steps",
+                hint="lower the learning rate: start another run with `--set optim.lr=...`",
+            )
+        return snapshot(
+            state,
+            self.config,
+            environment=self.environment,
+            tokenizer_sha256=self.packed.metadata.tokenizer_sha256,
+            data_sha256=self.data_sha256,
+            alone=alone,
+        )
+
+
+def resolve(
     config: RunConfig,
+    *,
     data: Path,
     out: Path,
+    init: Path | None,
     resume: Resume,
+    has_budget: bool,
     world: World,
     on_event: Listener,
-    *,
-    has_budget: bool = False,
-) -> Settled:
-    """Decide how the run in `out` starts or resumes. Raises `AlmError` if the arguments do not fit it."""
+) -> TrainingJob:
+    """Decide how the run in `out` starts or resumes, and set up this rank's device. Ranks call it together.
+
+    The main rank decides for all, as only it is sure to see the current files. Raises `AlmError` if the arguments do
+    not fit the run.
+    """
+    initial = world.from_main(lambda: initial_weights(init, out, open_packed(data), config.model))
+    resolved = world.from_main(lambda: _decide(config, data, out, resume, world, on_event, has_budget=has_budget))
+    choice = _set_up_device(resolved.config.training, world)
+    return TrainingJob(
+        **vars(resolved),
+        packed=open_packed(data),
+        out=out,
+        choice=choice,
+        world=world,
+        on_event=on_event,
+        initial=initial,
+    )
+
+
+def _set_up_device(training: TrainingConfig, world: World) -> Choice:
+    choice = device.choose(str(world.device), precision=training.precision)
+    device.set_threads(int(training.threads))
+    if choice.device.type == "cpu":
+        device.keep_freed_memory()
+    if training.reproducible:
+        device.set_deterministic(choice.device)
+    return choice
+
+
+def _decide(
+    config: RunConfig, data: Path, out: Path, resume: Resume, world: World, on_event: Listener, *, has_budget: bool
+) -> Resolved:
     packed = open_packed(data, is_hashed=True)
-    _refuse_or_pass(out, resume)
-    begun, asked = run_folder.exists(out), asked_of(config)
-    if begun:
-        config, asked = _as_decided(config, out, on_event, has_budget=has_budget)
-    config = oom_cache.capped(
+    seq_len = packed.metadata.seq_len
+    _check_resume(out, resume)
+    is_new, requested = not run_folder.exists(out), run_folder.requested_by(config)
+    if not is_new:
+        config, requested = _as_requested_before(config, out, on_event, has_budget=has_budget)
+    config = oom_cache.limit_micro_batch(
         config,
         world.device,
-        seq_len=packed.metadata.seq_len,
+        seq_len=seq_len,
         vocab_size=packed.metadata.vocab_size,
         ranks=world.size,
         on_event=on_event,
     )
-    if begun:
+    if not is_new:
         config = run_folder.resumed_config(out, config, on_event=on_event)
     trackers.check(config.logging.sinks)
     config = with_data(config, packed)
-    choice = precision.settled(config, str(world.device), seq_len=packed.metadata.seq_len, on_event=on_event)
-    compile_ = compiling.settled(config, choice, seq_len=packed.metadata.seq_len, on_event=on_event)
-    config = _resolved(config, choice, world, compile_=compile_)
+    choice = autotune.choose_precision(config, str(world.device), seq_len=seq_len, on_event=on_event)
+    compile_ = autotune.choose_compile(config, choice, seq_len=seq_len, on_event=on_event)
+    config = _without_auto(config, choice, world, compile_=compile_)
     ranks.check(config, world)
     device.set_threads(int(config.training.threads))
     environment = {**device.environment(choice), "ranks": ranks.label(config, world)}
-    if not begun:
-        return Settled(config, asked, environment, None, is_finished=False)
-    found = _resume_point(out, resume, on_event)
+    if is_new:
+        return Resolved(config, requested, environment, is_new=True)
+    found = verify(resume) if isinstance(resume, Path) else newest(out, on_event=on_event)
     _check_lineage(run_folder.read_metadata(out), packed, out)
-    return Settled(config, asked, environment, found, _is_finished(found, config, packed, out))
+    is_finished = _is_finished(found, config, packed, out)
+    return Resolved(config, requested, environment, is_new=False, found=found, is_finished=is_finished)
 
 
-def _as_decided(config: RunConfig, out: Path, on_event: Listener, *, has_budget: bool) -> tuple[RunConfig, Asked]:
-    """Return `config` with the settings fixed when the run started, which is reported, and those asked for now."""
-    own, asked = run_folder.read_config(out), run_folder.read_metadata(out).asked
+def _as_requested_before(
+    config: RunConfig, out: Path, on_event: Listener, *, has_budget: bool
+) -> tuple[RunConfig, Requested]:
+    """Return `config` with the values that the machine chose in the run so far, and the values requested now."""
+    stored = run_folder.read_config(out)
     if has_budget:
-        steps = f"{own.training.max_steps:,} steps"
+        steps = f"{stored.training.max_steps:,} steps"
         on_event(Noted(f"`{out}` keeps its {steps} and related settings: a budget only applies when a run starts"))
-    found = kept(config, own, asked, has_budget=has_budget)
+    found, requested = run_folder.reconcile(config, stored, run_folder.read_metadata(out).asked, has_budget=has_budget)
     if found.training.micro_batch_size != config.training.micro_batch_size:
         on_event(
             Noted(
@@ -98,32 +188,32 @@ def _as_decided(config: RunConfig, out: Path, on_event: Listener, *, has_budget:
                 f"{config.training.micro_batch_size} did not fit: the result is bit for bit that of an unstopped run"
             )
         )
-    return found, still_asked(found, own, asked)
+    return found, requested
 
 
-def _refuse_or_pass(out: Path, resume: Resume) -> None:
-    if resume == "never" and run_folder.exists(out):
+def _check_resume(out: Path, resume: Resume) -> None:
+    """Refuse a run that exists with "never", and a checkpoint outside its own run: in another folder, metrics and
+    weights would not belong together.
+    """
+    is_run = run_folder.exists(out)
+    if resume == "never" and is_run:
         raise ConfigError(
             f"`{out}` already holds a run", hint=f"name another folder: `--out {quoted(run_folder.free_name(out))}`"
         )
-    if isinstance(resume, Path):
-        _refuse_stranger(out, resume)
-
-
-def _refuse_stranger(out: Path, checkpoint: Path) -> None:
-    """Refuse a checkpoint outside its own run: in another folder, metrics and weights would not belong together."""
-    if not checkpoint.is_file():
-        verify(checkpoint)  # says whether it is missing or a folder, and what to name instead
-    if not run_folder.exists(out):
+    if not isinstance(resume, Path):
+        return
+    if not resume.is_file():
+        verify(resume)  # says whether it is missing or a folder, and what to name instead
+    if not is_run:
         inside = run_folder.exists(out.parent)  # one that was set aside
         hint = (
             f"move it and its .json into `{out.parent}` first" if inside else "name a checkpoint inside a run's folder"
         )
         raise ConfigError(f"`{out}` holds no run to resume: there is no `{run_folder.METADATA_NAME}`", hint=hint)
-    if checkpoint.resolve().parent != out.resolve():
+    if resume.resolve().parent != out.resolve():
         raise ConfigError(
-            f"`{checkpoint}` is not a checkpoint of the run in `{out}`",
-            hint=f"resume it in its own folder: `--resume {quoted(checkpoint)} --out {quoted(checkpoint.parent)}`",
+            f"`{resume}` is not a checkpoint of the run in `{out}`",
+            hint=f"resume it in its own folder: `--resume {quoted(resume)} --out {quoted(resume.parent)}`",
         )
 
 
@@ -147,7 +237,7 @@ def with_data(config: RunConfig, packed: PackedData) -> RunConfig:
     return config
 
 
-def _resolved(config: RunConfig, choice: Choice, world: World, *, compile_: bool) -> RunConfig:
+def _without_auto(config: RunConfig, choice: Choice, world: World, *, compile_: bool) -> RunConfig:
     """Return the configuration with every `auto` replaced by the chosen value, so that a resume uses the same."""
     training = config.training
     chosen = training.model_copy(
@@ -155,7 +245,7 @@ def _resolved(config: RunConfig, choice: Choice, world: World, *, compile_: bool
             "precision": choice.precision,
             "threads": torch.get_num_threads() if training.threads == "auto" else training.threads,
             "compile": compile_,
-            "parallel": ranks.chosen(config, choice, world),
+            "parallel": ranks.choose_parallel(config, choice, world),
         }
     )
     return config.model_copy(update={"training": chosen})
@@ -175,20 +265,10 @@ def _check_lineage(metadata: RunMetadata, packed: PackedData, out: Path) -> None
             )
 
 
-def _resume_point(out: Path, resume: Resume, on_event: Listener) -> Found | None:
-    if isinstance(resume, Path):
-        return verify(resume)
-    return newest(out, on_event=on_event)
-
-
 def _is_finished(found: Found | None, config: RunConfig, packed: PackedData, out: Path) -> bool:
     """Whether nothing is left to do, not even the work after the last step, which a stop or an error may cut short."""
     if found is None or found.step < config.training.max_steps or is_interrupted(found.path):
         return False
-    return _is_scored(packed, out, found.step)
-
-
-def _is_scored(packed: PackedData, out: Path, step: int) -> bool:
     if not packed.metadata.sequences(VALIDATION):
         return True
-    return any(row["step"] == step and "bits_per_byte" in row for row in metrics.read(out))
+    return any(row["step"] == found.step and "bits_per_byte" in row for row in metrics.read(out))

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from alm import artifacts, files
-from alm.artifacts import RunMetadata, Values
+from alm.artifacts import RequestedValue, RunMetadata, Values
 from alm.checkpoint import STAGING
 from alm.config.load import Part, load, write_yaml
 from alm.errors import ConfigError, quoted, shell
 from alm.events import Listener, Noted, Warned
 from alm.training.config import RunConfig, checked
-from alm.training.run.asked import OF_MEMORY, Asked
 
 CONFIG_NAME = "config.yaml"
 METADATA_NAME = "run.json"
@@ -22,6 +21,26 @@ TOKENIZER_NAME = "tokenizer.json"
 LOCK_NAME = ".lock"
 SAMPLES_NAME = "samples.jsonl"
 _STAGING = "run"
+
+# Settings that the machine may replace, so that the same command resumes with the replaced values: a budget chooses the
+# first group when a run starts (`alm.training.sizing.budget.fit_steps`), full memory shrinks micro-batches at any time.
+_STEPS = "training.max_steps"
+CHOSEN_BY_BUDGET = (
+    _STEPS,
+    "training.checkpoint_interval",
+    "training.keep_every",
+    "validation.interval",
+    "validation.bytes",
+    "samples.count",
+    "logging.log_interval",
+    "scheduler.warmup_steps",
+    "scheduler.total_steps",
+)
+# Always compared and replaced together: only their product is fixed.
+CUT_BY_MEMORY = ("training.micro_batch_size", "training.gradient_accumulation")
+
+Requested = Mapping[str, RequestedValue]
+"""Values that a command requests, by dotted key; `asked` in run.json has those that differ from the configuration."""
 
 # Settings that may differ from the run's own configuration on resume.
 MUTABLE = frozenset(
@@ -71,7 +90,7 @@ def read_metadata(run: Path) -> RunMetadata:
     return artifacts.read(run / METADATA_NAME, RunMetadata, hint=f"name another folder than `{run}`")
 
 
-def begin(run: Path, config: RunConfig, metadata: RunMetadata, *, tokenizer: Path) -> None:
+def create(run: Path, config: RunConfig, metadata: RunMetadata, *, tokenizer: Path) -> None:
     """Write the files that a run has from its first step on, atomically. The caller holds its lock."""
     contents = {
         CONFIG_NAME: write_yaml(config.model_dump(mode="json")).encode(),
@@ -90,15 +109,18 @@ def begin(run: Path, config: RunConfig, metadata: RunMetadata, *, tokenizer: Pat
         files.publish(stage, run, last=METADATA_NAME)
 
 
-def rewrite(run: Path, config: RunConfig, asked: Asked) -> None:
-    """Write the current configuration of `run` and what was asked for, atomically. The caller holds its lock."""
+def rewrite(run: Path, config: RunConfig, requested: Requested) -> None:
+    """Write the current configuration of `run`, and the requested values that differ from it, atomically.
+
+    The caller holds the lock of `run`.
+    """
     metadata = read_metadata(run)
     text = write_yaml(config.model_dump(mode="json"))
-    if metadata.asked == asked and files.read_text(run / CONFIG_NAME) == text:
+    if metadata.asked == requested and files.read_text(run / CONFIG_NAME) == text:
         return
     with files.staging(run, _STAGING) as stage:
         files.write_text(stage / CONFIG_NAME, text)
-        artifacts.write(stage / METADATA_NAME, metadata.model_copy(update={"asked": dict(asked)}))
+        artifacts.write(stage / METADATA_NAME, metadata.model_copy(update={"asked": dict(requested)}))
         files.publish(stage, run, last=METADATA_NAME)
 
 
@@ -119,22 +141,68 @@ def locked(run: Path) -> Iterator[None]:
         yield
 
 
+def requested_by(config: RunConfig) -> Requested:
+    """Return the values that `config` requests of all settings that the machine may replace."""
+    values = _flat(config)
+    return {key: values[key] for key in (*CHOSEN_BY_BUDGET, *CUT_BY_MEMORY) if key in values}
+
+
+def replaced(requested: Requested, config: RunConfig) -> Requested:
+    """Return those of `requested` that differ from `config`: only these are worth recording."""
+    values = _flat(config)
+    return {key: value for key, value in requested.items() if key in values and values[key] != value}
+
+
+def requested_overrides(requested: Requested, *, has_budget: bool) -> list[str]:
+    """Return the `key=value` overrides, as for `--set`, that turn a run's own configuration into the requested one.
+
+    The choices of a budget are undone only for another budget.
+    """
+    keys = (*CUT_BY_MEMORY, *(CHOSEN_BY_BUDGET if has_budget else ()))
+    return [f"{key}={'null' if requested[key] is None else requested[key]}" for key in keys if key in requested]
+
+
+def reconcile(
+    wanted: RunConfig, stored: RunConfig, requested: Requested, *, has_budget: bool
+) -> tuple[RunConfig, Requested]:
+    """Return the configuration with which a run resumes as `wanted`, and the values that are requested from now on.
+
+    The run is configured as `stored`, where the machine replaced the values in `requested`. A value that is requested
+    again as before means the run as it is: its replacement stays. Any other difference is a change. With a budget the
+    steps always stay: they are not requested.
+    """
+    now, before = _flat(wanted), _flat(stored)
+    kept: dict[str, RequestedValue] = {}
+    for keys in (CUT_BY_MEMORY, *((key,) for key in (CHOSEN_BY_BUDGET if has_budget else ()))):
+        if all(key in now and key in before for key in keys) and (
+            keys == (_STEPS,) or all(now[key] == requested.get(key, before[key]) for key in keys)
+        ):
+            kept |= {key: before[key] for key in keys}
+    config = _with_values(wanted, kept) if kept else wanted
+    still_requested = {
+        key: requested.get(key, value) if value == before.get(key) else value
+        for key, value in requested_by(config).items()
+    }
+    return config, still_requested
+
+
 def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunConfig:
     """Return the run's configuration with the changes of `wanted` that a resume allows.
 
     `auto` in `wanted` matches whatever was chosen. Raises `OtherRunError` listing every other change.
     """
-    from alm.training.sizing.memory import curve  # imports PyTorch, which takes seconds: typos are reported before that
+    # Imports PyTorch, which takes seconds: typos are reported before that.
+    from alm.training.sizing.memory import describe_curve
 
     own = read_config(run)
-    before, now = (dict(artifacts.flat(config.model_dump(mode="json"))) for config in (own, wanted))
+    before, now = _flat(own), _flat(wanted)
     changed = [key for key in now if now[key] not in (_AUTO, before.get(key))]
     refused = [key for key in changed if key not in MUTABLE]
     refused += [key for key in before if key not in now]
     if wanted.training.sequences_per_step != own.training.sequences_per_step:
-        refused += [key for key in changed if key in OF_MEMORY]
-    elif any(key in OF_MEMORY for key in changed):
-        on_event(Warned(f"a step is now split into different micro-batches: {curve(own)}"))
+        refused += [key for key in changed if key in CUT_BY_MEMORY]
+    elif any(key in CUT_BY_MEMORY for key in changed):
+        on_event(Warned(f"a step is now split into different micro-batches: {describe_curve(own)}"))
     allowed = [key for key in changed if key not in refused]
     if refused:
         lines = _table(refused, before, now)
@@ -150,10 +218,18 @@ def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunCo
         on_event(
             Warned(f"training.max_steps was {before['training.max_steps']}: the learning rate follows the new value")
         )
-    values = own.model_dump(mode="json")
-    for key in changed:
+    return _with_values(own, {key: now[key] for key in changed})
+
+
+def _flat(config: RunConfig) -> Values:
+    return dict(artifacts.flat(config.model_dump(mode="json")))
+
+
+def _with_values(config: RunConfig, changes: Requested) -> RunConfig:
+    values = config.model_dump(mode="json")
+    for key, value in changes.items():
         section, _, name = key.partition(".")
-        values[section][name] = now[key]
+        values[section][name] = value
     return checked(values)
 
 

@@ -7,56 +7,56 @@ import torch
 from alm import artifacts, device
 from alm.artifacts import RunMetadata
 from alm.checkpoint.format import Checkpoint
-from alm.checkpoint.load import Found, load_checkpoint
+from alm.checkpoint.load import load_checkpoint
 from alm.checkpoint.retain import reconcile, rewind
 from alm.checkpoint.space import check_space
+from alm.corpus.split import TRAIN, VALIDATION
 from alm.data.mixture import Mixture
 from alm.events import Resumed, Warned
 from alm.model.count import count
 from alm.optim.schedules import warmup_steps
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.training.config import RunConfig
-from alm.training.loop import Streams, planned
+from alm.training.loop import plan_batches
 from alm.training.monitoring import metrics, samples
 from alm.training.run import run_folder
-from alm.training.run.asked import differing
-from alm.training.run.initial import fill_
-from alm.training.run.job import Job
+from alm.training.run.initial import load_initial_
+from alm.training.run.resolve import TrainingJob
 from alm.training.sizing.budget import MANY_EPOCHS
 from alm.training.sizing.memory import checkpoint_bytes
-from alm.training.state import TrainState, fresh, restore_
+from alm.training.state import TrainState, init_state, restore_
 
 ALL = "all sources"
 
 
-def state_of(job: Job, found: Found | None) -> TrainState:
-    """Return the state to train from: that of the checkpoint, or a new one, with initial weights if there are any.
+def prepare_state(job: TrainingJob) -> TrainState:
+    """Return the state to train from: that of `job.found`, or a new one, with initial weights if there are any.
 
     Later checkpoints and metrics are set aside.
     """
     try:
-        state = fresh(job.config, job.choice, job.world, seq_len=job.packed.metadata.seq_len)
-        if found is None:
+        state = init_state(job.config, job.choice, job.world, seq_len=job.packed.metadata.seq_len)
+        if job.found is None:
             # Nothing draws from this generator yet, but checkpoints hold its state, and PyTorch's default is a new one
             # in each process: without a seed, equal runs would have different checkpoints.
             torch.manual_seed(job.config.training.seed)
             if job.initial is not None:
-                fill_(state.model, job.initial)
+                load_initial_(state.model, job.initial)
         else:
             # On the CPU for several ranks: with fsdp a device may have room only for its part.
             device_ = "cpu" if job.world.size > 1 else job.choice.device
-            checkpoint = load_checkpoint(found.path, device=device_, step=found.step)
-            _check_same_bits(checkpoint, job)
+            checkpoint = load_checkpoint(job.found.path, device=device_, step=job.found.step)
+            _warn_of_other_bits(checkpoint, job)
             restore_(state, checkpoint, job.choice)
     except (RuntimeError, MemoryError) as error:
         if not device.is_out_of_memory(error):
             raise
-        raise job.fitting().out_of_memory(job.config, in_step=False) from error
-    job.world.from_main(lambda: _make_ready(job, found))
+        raise job.limits().out_of_memory(job.config, in_step=False) from error
+    job.world.from_main(lambda: _prepare_folder(job))
     return state
 
 
-def _metadata(job: Job) -> RunMetadata:
+def _metadata(job: TrainingJob) -> RunMetadata:
     packed = job.packed
     initial = None if job.initial is None else job.initial.record(job.out)
     data = artifacts.record(packed.folder / PACK_METADATA_NAME, relative_to=job.out)
@@ -69,15 +69,15 @@ def _metadata(job: Job) -> RunMetadata:
         tokenizer_sha256=packed.metadata.tokenizer_sha256,
         parameters=count(job.config.model).total,
         environment=job.environment,
-        asked=dict(differing(job.asked, job.config)),
+        asked=dict(run_folder.replaced(job.requested, job.config)),
     )
 
 
-def _make_ready(job: Job, found: Found | None) -> None:
-    """Bring the run's folder into its state before the next step."""
-    step = 0 if found is None else found.step
+def _prepare_folder(job: TrainingJob) -> None:
+    """Bring the run's folder into its state before the next step: later rows and checkpoints are set aside."""
+    step = 0 if job.found is None else job.found.step
     if not run_folder.exists(job.out):
-        run_folder.begin(job.out, job.config, _metadata(job), tokenizer=job.packed.tokenizer_path)
+        run_folder.create(job.out, job.config, _metadata(job), tokenizer=job.packed.tokenizer_path)
     write_config(job)
     names = (metrics.NAME, samples.NAME)
     found_rows = {name: metrics.split(job.out, after=step, name=name, on_event=job.on_event) for name in names}
@@ -85,16 +85,16 @@ def _make_ready(job: Job, found: Found | None) -> None:
     if aside is not None:
         job.on_event(Warned(f"checkpoints after step {step} were moved to `{aside}`"))
     reconcile(job.out, job.retention)
-    if found is not None:
+    if job.found is not None:
         job.on_event(Resumed(job.out, step, job.config.training.max_steps))
 
 
-def write_config(job: Job) -> None:
-    """Write the current configuration to the run's folder, and the requested settings that differ from it."""
-    run_folder.rewrite(job.out, job.config, differing(job.asked, job.config))
+def write_config(job: TrainingJob) -> None:
+    """Write the current configuration to the run's folder, and the requested values that differ from it."""
+    run_folder.rewrite(job.out, job.config, run_folder.replaced(job.requested, job.config))
 
 
-def _check_same_bits(checkpoint: Checkpoint, job: Job) -> None:
+def _warn_of_other_bits(checkpoint: Checkpoint, job: TrainingJob) -> None:
     before = {"ranks": "1", **checkpoint.environment}
     different = [
         f"{key} {before.get(key)} -> {value}"
@@ -106,23 +106,24 @@ def _check_same_bits(checkpoint: Checkpoint, job: Job) -> None:
         job.on_event(Warned(f"the run continues, but not bit for bit as before: {', '.join(different)}"))
 
 
-def warn(job: Job, streams: Streams) -> None:
+def warn_of_settings(job: TrainingJob) -> None:
     """Warn about settings with effects that the user may not expect."""
     warmup = warmup_steps(job.config.scheduler, max_steps=job.config.training.max_steps)
     if warmup >= job.config.training.max_steps:
         job.on_event(
             Warned(f"the run ends within its warm-up of {warmup} steps", "add `--set scheduler.warmup_steps=auto`")
         )
-    warn_of_repeats(job, streams)
-    if not streams.validation.sequences:
+    warn_of_repeats(job)
+    if not job.packed.metadata.sequences(VALIDATION):
         job.on_event(Warned("no text is held out: this run has no validation", None))
     if job.config.samples.prompts and job.world.size > 1 and job.config.training.parallel == "fsdp":
         job.on_event(Warned("no samples are made during a run with `training.parallel: fsdp`", None))
 
 
-def warn_of_repeats(job: Job, streams: Streams) -> None:
+def warn_of_repeats(job: TrainingJob) -> None:
     """Warn about text that the run repeats so often that it teaches little."""
-    for name, seen in epochs(job.config, planned(job.config, streams.train).mixture).items():
+    mixture = plan_batches(job.config, job.packed.split(TRAIN)).mixture
+    for name, seen in epochs(job.config, mixture).items():
         if seen > MANY_EPOCHS:
             text = f"the text of `{name}`" if name != ALL else "the text"
             fewer = max(1, int(job.config.training.max_steps * MANY_EPOCHS / seen))
@@ -136,14 +137,14 @@ def epochs(config: RunConfig, mixture: Mixture) -> dict[str, float]:
     return {name or ALL: round(seen, 3) for name, seen in mixture.epochs(sequences).items()}
 
 
-def check_room(job: Job, state: TrainState, found: Found | None) -> None:
+def check_disk_space(job: TrainingJob, state: TrainState) -> None:
     """Check that the disk has room for the checkpoints to come."""
     training = job.config.training
     left = training.max_steps - state.step
     check_space(
         job.out,
         job.retention,
-        checkpoint_bytes=found.path.stat().st_size if found else checkpoint_bytes(job.config),
+        checkpoint_bytes=job.found.path.stat().st_size if job.found else checkpoint_bytes(job.config),
         saves=-(-left // training.checkpoint_interval),
         permanent=left // training.keep_every if training.keep_every else 0,
         on_event=job.on_event,

@@ -12,7 +12,7 @@ from alm.device import Choice
 from alm.events import Event, Stepped
 from alm.model.count import count
 from alm.training.monitoring import metrics, throughput
-from alm.training.monitoring.throughput import Clock, Throughput, Timer
+from alm.training.monitoring.throughput import LapTime, StepTimer, Throughput
 from alm.training.nonfinite import NonFiniteSteps
 from alm.training.pretrain import pretrain
 from alm.training.step import StepResult
@@ -35,15 +35,15 @@ def test_a_lap_leaves_pauses_out_and_counts_waiting(clock: FakeTime) -> None:
             clock.now += 0.5
             yield number
 
-    laps = Clock(step=7)
+    laps = StepTimer(step=7)
     for _ in laps.waiting(batches()):
         clock.now += 2.0
     with laps.paused(told.append):
         clock.now += 40.0
-    assert laps.lap(10) == Timer(seconds=7.5, steps=3, waited=1.5)
+    assert laps.lap(10) == LapTime(seconds=7.5, steps=3, waited=1.5)
     assert told == [40.0]
     clock.now += 1.0
-    assert laps.lap(11) == Timer(seconds=1.0, steps=1, waited=0.0)
+    assert laps.lap(11) == LapTime(seconds=1.0, steps=1, waited=0.0)
 
 
 def test_a_reading_is_worked_out_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,7 @@ def test_a_reading_is_worked_out_by_hand(monkeypatch: pytest.MonkeyPatch) -> Non
     flops = count(config.model).training_flops_per_token(16)
     monkeypatch.setattr(throughput, "matmul_rate", lambda *_: flops * 1000)  # at best a thousand tokens a second
     monkeypatch.setattr(throughput, "peak_memory_bytes", lambda _: None)
-    reading = Throughput(config, CPU, seq_len=16).read(Timer(seconds=0.8, steps=5, waited=0.2))
+    reading = Throughput(config, CPU, seq_len=16).measure(LapTime(seconds=0.8, steps=5, waited=0.2))
     # A step has 4 sequences of 16 tokens: 5 of them in 0.8 s are 400 tokens a second.
     assert reading.tokens_per_second == pytest.approx(400)
     assert reading.mfu == pytest.approx(0.4)
@@ -65,10 +65,10 @@ def test_a_rate_that_was_measured_on_a_busy_machine_is_measured_again(monkeypatc
     monkeypatch.setattr(throughput, "measured_matmul_rate", lambda *_: flops * 800)
     monkeypatch.setattr(throughput, "peak_memory_bytes", lambda _: None)
     gauge = Throughput(config, CPU, seq_len=16)
-    lap = Timer(seconds=0.8, steps=5, waited=0.2)  # 400 tokens a second
-    assert gauge.read(lap).mfu == pytest.approx(0.5)
+    lap = LapTime(seconds=0.8, steps=5, waited=0.2)  # 400 tokens a second
+    assert gauge.measure(lap).mfu == pytest.approx(0.5)
     monkeypatch.setattr(throughput, "measured_matmul_rate", None)
-    assert gauge.read(lap).mfu == pytest.approx(0.5)
+    assert gauge.measure(lap).mfu == pytest.approx(0.5)
 
 
 def test_rows_and_events_have_it_and_nothing_waits_for_the_device_in_between(
@@ -83,7 +83,7 @@ def test_rows_and_events_have_it_and_nothing_waits_for_the_device_in_between(
     def noted(self: NonFiniteSteps, step: int, result: StepResult) -> None:
         self._unseen.append((step, torch.stack([result.is_finite, result.overflowed])))
 
-    monkeypatch.setattr(NonFiniteSteps, "note", noted)
+    monkeypatch.setattr(NonFiniteSteps, "record", noted)
     monkeypatch.setattr("alm.model.loss._is_one", lambda scale: False)
     monkeypatch.setattr("alm.training.step._update", lambda optimizer, is_finite: optimizer.step())
     seen: dict[int, int] = {}

@@ -16,9 +16,9 @@ from alm.training import step
 from alm.training.config import RunConfig
 from alm.training.pretrain import pretrain
 from alm.training.run import fit, run_folder, time_budget
-from alm.training.run.asked import asked_of, differing, kept, overrides, still_asked
+from alm.training.run.run_folder import reconcile, replaced, requested_by, requested_overrides
 from alm.training.sizing import oom_cache, probe
-from alm.training.sizing.probe import Rates
+from alm.training.sizing.probe import StepTimings
 
 
 def config(**changes: Any) -> RunConfig:
@@ -35,8 +35,8 @@ CUT = {"training__micro_batch_size": 2, "training__gradient_accumulation": 2}
 
 
 def test_only_what_was_decided_otherwise_is_noted() -> None:
-    assert differing(asked_of(config()), config()) == {}
-    assert differing(asked_of(config()), config(**CUT, validation__interval=10)) == {
+    assert replaced(requested_by(config()), config()) == {}
+    assert replaced(requested_by(config()), config(**CUT, validation__interval=10)) == {
         "training.micro_batch_size": 4,
         "training.gradient_accumulation": 1,
         "validation.interval": 50,
@@ -56,16 +56,16 @@ def test_only_what_was_decided_otherwise_is_noted() -> None:
 )
 def test_a_budget_that_comes_again_keeps_what_it_chose(changes: dict[str, Any], expected: dict[str, Any]) -> None:
     own = config(**CHOSEN)
-    asked = differing(asked_of(config()), own)
-    found = kept(config(optim__lr=0.5, **changes), own, asked, has_budget=True)
+    asked = replaced(requested_by(config()), own)
+    found, _ = reconcile(config(optim__lr=0.5, **changes), own, asked, has_budget=True)
     assert found == config(optim__lr=0.5, **{**CHOSEN, **expected})
 
 
 def test_without_a_budget_steps_are_asked_for() -> None:
     own = config(**CHOSEN)
-    asked = differing(asked_of(config()), own)
+    asked = replaced(requested_by(config()), own)
     longer = config(**{**CHOSEN, "training__max_steps": 100})
-    assert kept(longer, own, asked, has_budget=False) == longer
+    assert reconcile(longer, own, asked, has_budget=False)[0] == longer
 
 
 @pytest.mark.parametrize("has_budget", [True, False])
@@ -77,29 +77,31 @@ def test_micro_batches_stay_as_they_were_cut(
 ) -> None:
     """Both numbers together: a step of another size is no repetition, and is refused later on."""
     own = config(**CUT)
-    asked = differing(asked_of(config()), own)
+    asked = replaced(requested_by(config()), own)
     sizes = dict(zip(CUT, wanted, strict=True))
-    found = kept(config(**sizes), own, asked, has_budget=has_budget).training
+    found = reconcile(config(**sizes), own, asked, has_budget=has_budget)[0].training
     assert (found.micro_batch_size, found.gradient_accumulation) == expected
 
 
 def test_what_is_asked_for_outlives_changes_of_something_else() -> None:
     own = config(**CHOSEN, **CUT)
-    asked = differing(asked_of(config()), own)
-    later = still_asked(own, own, asked)
-    assert differing(later, own) == asked
+    asked = replaced(requested_by(config()), own)
+    found, later = reconcile(own, own, asked, has_budget=False)
+    assert (found, replaced(later, own)) == (own, asked)
     changed = config(**{**CHOSEN, **CUT, "validation__interval": 5})
-    assert differing(still_asked(changed, own, asked), changed) == {
+    found, later = reconcile(changed, own, asked, has_budget=False)
+    assert found == changed
+    assert replaced(later, changed) == {
         key: value for key, value in asked.items() if key != "validation.interval"
     }
 
 
 def test_a_command_without_files_means_what_was_asked_for() -> None:
     own = config(**CHOSEN, **CUT, training__keep_every=4)
-    asked = differing(asked_of(config()), own)
+    asked = replaced(requested_by(config()), own)
     base = own.model_dump(mode="json")
-    assert load(RunConfig, [], base=base, overrides=overrides(asked, has_budget=True)) == config()
-    assert load(RunConfig, [], base=base, overrides=overrides(asked, has_budget=False)) == config(
+    assert load(RunConfig, [], base=base, overrides=requested_overrides(asked, has_budget=True)) == config()
+    assert load(RunConfig, [], base=base, overrides=requested_overrides(asked, has_budget=False)) == config(
         **CHOSEN, training__keep_every=4
     )
 
@@ -178,7 +180,7 @@ _real_backward = step._backward
 @pytest.fixture
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device on which a step takes a second, and a clock at 1,000. Nobody looks again."""
-    monkeypatch.setattr(probe, "measure_steps", lambda *_, **__: Rates(0.9, 0.1, 0.0, 0.0))
+    monkeypatch.setattr(probe, "measure_steps", lambda *_, **__: StepTimings(0.9, 0.1, 0.0, 0.0))
 
     class Clock:
         @staticmethod
@@ -186,7 +188,7 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> None:
             return 1000.0
 
     monkeypatch.setattr(fit, "time", Clock)
-    monkeypatch.setattr(time_budget, "looks", lambda config: frozenset())
+    monkeypatch.setattr(time_budget, "check_steps", lambda config: frozenset())
 
 
 @pytest.mark.usefixtures("steady")

@@ -22,11 +22,11 @@ from alm.training.config import RunConfig
 from alm.training.monitoring import metrics
 from alm.training.pretrain import pretrain
 from alm.training.run import fit, run_folder, time_budget
-from alm.training.run.fit import Fitting
+from alm.training.run.fit import DeviceLimits
 from alm.training.run.resolve import with_data
 from alm.training.sizing import oom_cache, probe
-from alm.training.sizing.memory import USABLE_SHARE, needs
-from alm.training.sizing.probe import Rates
+from alm.training.sizing.memory import USABLE_SHARE, peak_memory
+from alm.training.sizing.probe import StepTimings
 
 STEPS = 12
 
@@ -166,7 +166,7 @@ def test_it_is_remembered_for_the_next_run_and_the_resumed_one(
 def test_ranks_that_cannot_agree_any_more_are_told_what_makes_it_fit(data: Path) -> None:
     packed = open_packed(data)
     choice = Choice(torch.device("cpu"), "fp32", "", "")
-    here = Fitting(packed, choice, World(size=2, local_size=2), None, lambda event: None)
+    here = DeviceLimits(packed, choice, World(size=2, local_size=2), None, lambda event: None)
     told = here.out_of_memory(with_data(config(training__gradient_accumulation=2), packed))
     assert "`--set training.micro_batch_size=2 --set training.gradient_accumulation=4`" in str(told.hint)
     assert "run the same command again" in str(told.hint)
@@ -187,8 +187,8 @@ class TwoRanks(World):
 def fitted_by_ranks(data: Path, world: World, **changes: Any) -> tuple[RunConfig, list[Event]]:
     events: list[Event] = []
     packed = open_packed(data)
-    here = Fitting(packed, Choice(torch.device("cpu"), "fp32", "", ""), world, 10**12, events.append)
-    return here.tried(with_data(config(**changes), packed)), events
+    here = DeviceLimits(packed, Choice(torch.device("cpu"), "fp32", "", ""), world, 10**12, events.append)
+    return here.fit_memory(with_data(config(**changes), packed)), events
 
 
 def test_ranks_agree_on_what_fits_all(data: Path) -> None:
@@ -224,10 +224,10 @@ def test_on_a_cpu_what_counting_says_is_heeded(data: Path, room: int, expected: 
     events: list[Event] = []
     packed = open_packed(data)
     wanted = with_data(config(), packed)
-    needed = needs(wanted, seq_len=16, precision="fp32", on_cpu=True, micro_batch_size=room or 1).total
+    needed = peak_memory(wanted, seq_len=16, precision="fp32", on_cpu=True, micro_batch_size=room or 1).total
     free = int(needed / USABLE_SHARE) + 1 if room else needed // 2
     choice = Choice(torch.device("cpu"), "fp32", "", "")
-    training = Fitting(packed, choice, World(), free, events.append).tried(wanted).training
+    training = DeviceLimits(packed, choice, World(), free, events.append).fit_memory(wanted).training
     assert (training.micro_batch_size, training.gradient_accumulation) == expected
     assert len(events) == (room < 4)
     if room < 4:
@@ -242,7 +242,7 @@ def test_on_a_cpu_what_counting_says_is_heeded(data: Path, room: int, expected: 
 @pytest.fixture
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device on which a step takes a second, and a clock at 1,000. Nobody looks again."""
-    rates = Rates(micro_batch=0.9, update=0.1, validation_sequence=0.0, generated_token=0.0)
+    rates = StepTimings(micro_batch=0.9, update=0.1, validation_sequence=0.0, generated_token=0.0)
     monkeypatch.setattr(probe, "measure_steps", lambda *_, **__: rates)
 
     class Clock:
@@ -251,7 +251,7 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> None:
             return 1000.0
 
     monkeypatch.setattr(fit, "time", Clock)
-    monkeypatch.setattr(time_budget, "looks", lambda config: frozenset())
+    monkeypatch.setattr(time_budget, "check_steps", lambda config: frozenset())
 
 
 @pytest.mark.usefixtures("steady")
@@ -282,13 +282,13 @@ def test_a_budget_without_a_step_leaves_no_run(data: Path, tmp_path: Path) -> No
 
 
 def test_a_budget_is_measured_with_what_fits(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measure_steps(config: RunConfig, *_: Any, **__: Any) -> Rates:
+    def measure_steps(config: RunConfig, *_: Any, **__: Any) -> StepTimings:
         if config.training.micro_batch_size > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return Rates(0.1, 0.1, 0.0, 0.0)
+        return StepTimings(0.1, 0.1, 0.0, 0.0)
 
     monkeypatch.setattr(probe, "measure_steps", measure_steps)
     packed, events = open_packed(data), list[Event]()
-    here = Fitting(packed, Choice(torch.device("cpu"), "fp32", "", ""), World(), None, events.append)
-    found, _ = here.budgeted(with_data(config(), packed), finish_by=10**9)
+    here = DeviceLimits(packed, Choice(torch.device("cpu"), "fp32", "", ""), World(), None, events.append)
+    found, _ = here.fit_time(with_data(config(), packed), finish_by=10**9)
     assert (found.training.micro_batch_size, found.training.gradient_accumulation) == (2, 2)

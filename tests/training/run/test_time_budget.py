@@ -31,15 +31,14 @@ from alm.packing.shards import open_packed
 from alm.training import step
 from alm.training.config import RunConfig
 from alm.training.monitoring import metrics, samples, throughput
-from alm.training.monitoring.throughput import Timer
+from alm.training.monitoring.throughput import LapTime
 from alm.training.pretrain import pretrain
 from alm.training.run import fit, run_folder, time_budget
-from alm.training.run.time_budget import Budget, Timekeeper, lengthened, looks, nearest, steps_in_time
+from alm.training.run.time_budget import TimeBudget, check_steps, nearest_length, steps_in_time, with_length
 from alm.training.sizing import oom_cache, probe
-from alm.training.sizing.costs import Costs
-from alm.training.sizing.eta import TimeLeft
+from alm.training.sizing.eta import TimeCosts, TimeLeft
 from alm.training.sizing.memory import checkpoint_bytes
-from alm.training.sizing.probe import Rates
+from alm.training.sizing.probe import StepTimings
 
 
 def config(**changes: Any) -> RunConfig:
@@ -96,47 +95,46 @@ def warmup_of(changes: dict[str, Any]) -> int:
     return 2 if given == "auto" else int(given)  # a twentieth of 40
 
 
-@pytest.mark.parametrize("changes", SCHEDULES)
-def test_the_new_length_is_the_nearest_one_under_which_nothing_so_far_was_otherwise(changes: dict[str, Any]) -> None:
-    before = config(**changes)
-    others = {n: of_length(before, n, warmup=warmup_of(changes)) for n in range(1, 91)}
-    known = {n: (other, factors(other)) for n, other in others.items() if other is not None}
-    own = factors(before)
-    for done, wanted in itertools.product((1, 3, 14, 25, 26), (2, 16, 27, 41, 90)):
-        if wanted <= done:
-            continue
-        allowed = [n for n, (_, found) in known.items() if n > done and found[:done] == own[:done]]
-        between = [n for n in allowed if min(wanted, 40) <= n <= max(wanted, 40)]
-        expected = min(between, key=lambda n: abs(n - wanted))
-        found = nearest(before, wanted, step=done)
-        assert found.training.max_steps == expected, (done, wanted)
-        assert found == (before if expected == 40 and wanted != 40 else known[expected][0])
+def test_the_new_length_is_the_nearest_one_under_which_nothing_so_far_was_otherwise() -> None:
+    for changes in SCHEDULES:
+        before = config(**changes)
+        others = {n: of_length(before, n, warmup=warmup_of(changes)) for n in range(1, 91)}
+        known = {n: (other, factors(other)) for n, other in others.items() if other is not None}
+        own = factors(before)
+        for done, wanted in itertools.product((1, 3, 14, 25, 26), (2, 16, 27, 41, 90)):
+            if wanted <= done:
+                continue
+            allowed = [n for n, (_, found) in known.items() if n > done and found[:done] == own[:done]]
+            between = [n for n in allowed if min(wanted, 40) <= n <= max(wanted, 40)]
+            expected = min(between, key=lambda n: abs(n - wanted))
+            found = nearest_length(before, wanted, step=done)
+            assert found.training.max_steps == expected, (changes, done, wanted)
+            assert found == (before if expected == 40 and wanted != 40 else known[expected][0])
 
 
-@pytest.mark.parametrize("changes", SCHEDULES)
-@pytest.mark.parametrize("every", [1, 2, 7])
-def test_looks_are_at_logged_steps_while_the_length_is_open(changes: dict[str, Any], every: int) -> None:
-    before = config(**changes, logging__log_interval=every)
-    longer = of_length(before, 80, warmup=warmup_of(changes))
-    assert longer is not None
-    own, other = factors(before), factors(longer)
-    is_open = [done for done in range(41) if own[:done] == other[:done]]
-    found = sorted(looks(before))
-    assert all(step % every == 0 and step in is_open and 0 < step < 40 for step in found)
-    last = [step for step in range(every, 40, every) if step in is_open]
-    assert found[-1:] == last[-1:] or len(is_open) == 41  # one that never decays has no last moment
-    # As many as there is room for.
-    assert len(found) == min(len(last), time_budget.LOOKS - (len(is_open) == 41)) or every > 1
+def test_looks_are_at_logged_steps_while_the_length_is_open() -> None:
+    for changes, every in itertools.product(SCHEDULES, (1, 2, 7)):
+        before = config(**changes, logging__log_interval=every)
+        longer = of_length(before, 80, warmup=warmup_of(changes))
+        assert longer is not None
+        own, other = factors(before), factors(longer)
+        is_open = [done for done in range(41) if own[:done] == other[:done]]
+        found = sorted(check_steps(before))
+        assert all(step % every == 0 and step in is_open and 0 < step < 40 for step in found), (changes, every)
+        last = [step for step in range(every, 40, every) if step in is_open]
+        assert found[-1:] == last[-1:] or len(is_open) == 41  # one that never decays has no last moment
+        # As many as there is room for.
+        assert len(found) == min(len(last), time_budget.CHECKS - (len(is_open) == 41)) or every > 1
 
 
 def test_looks_by_hand() -> None:
-    assert sorted(looks(config())) == [2, 6, 8, 12, 14, 18, 20, 24]  # eighths of 25, rounded to logged steps
-    assert looks(config(scheduler__kind="cosine", scheduler__warmup_steps=0)) == frozenset()
+    assert sorted(check_steps(config())) == [2, 6, 8, 12, 14, 18, 20, 24]  # eighths of 25, rounded to logged steps
+    assert check_steps(config(scheduler__kind="cosine", scheduler__warmup_steps=0)) == frozenset()
 
 
 def test_another_length_changes_nothing_else() -> None:
     before = config(scheduler__total_steps=20, training__keep_every=7)
-    values = lengthened(before, 60).model_dump(mode="json")
+    values = with_length(before, 60).model_dump(mode="json")
     assert (values["training"].pop("max_steps"), values["scheduler"].pop("total_steps")) == (60, 30)
     assert values["scheduler"].pop("warmup_steps") == 1  # a twentieth of 20
     expected = before.model_dump(mode="json")
@@ -148,25 +146,28 @@ def test_another_length_changes_nothing_else() -> None:
 # The numbers
 
 
-@pytest.mark.parametrize("seconds", [-5.0, 0.0, 0.4, 7.0, 30.0, 200.0])
-@pytest.mark.parametrize("pauses", [{}, {"validation": 3.0, "saving": 1.5, "samples": 2.0}])
-def test_as_many_steps_as_end_in_time(seconds: float, pauses: dict[str, float]) -> None:
+def test_as_many_steps_as_end_in_time() -> None:
     before = config(training__checkpoint_interval=9, validation__interval=5, samples__prompts=["a"], samples__count=6)
-    pace = TimeLeft(pauses)
-    for done in (1, 5, 20, 39):
+    most = 150
+    for pauses in ({}, {"validation": 3.0, "saving": 1.5, "samples": 2.0}):
+        pace = TimeLeft(pauses)
+        for done in (1, 5, 20, 39):
 
-        def spent(steps: int, done: int = done) -> float:
-            to_come = range(done + 1, steps + 1)
-            return (
-                len(to_come) * 0.5
-                + sum(n % 5 == 0 or n == steps for n in to_come) * pauses.get("validation", 0)
-                + sum(n % 9 == 0 or n == steps for n in to_come) * pauses.get("saving", 0)
-                + sum(n in samples.sample_steps(steps, 6) for n in to_come) * pauses.get("samples", 0)
-            )
+            def spent(steps: int, done: int = done, pauses: dict[str, float] = pauses) -> float:
+                to_come, sampled = range(done + 1, steps + 1), samples.sample_steps(steps, 6)
+                return (
+                    len(to_come) * 0.5
+                    + sum(n % 5 == 0 or n == steps for n in to_come) * pauses.get("validation", 0)
+                    + sum(n % 9 == 0 or n == steps for n in to_come) * pauses.get("saving", 0)
+                    + sum(n in sampled for n in to_come) * pauses.get("samples", 0)
+                )
 
-        fitting_ = [steps for steps in range(done + 1, 600) if spent(steps) <= seconds]
-        found = steps_in_time(before, pace, step=done, step_seconds=0.5, seconds=seconds)
-        assert found == max([done + 1, *fitting_])
+            costs = {steps: spent(steps) for steps in range(done + 1, most)}
+            for seconds in (-5.0, 0.0, 0.4, 7.0, 30.0, 50.0):
+                fitting = [steps for steps, cost in costs.items() if cost <= seconds]
+                assert most - 1 not in fitting
+                found = steps_in_time(before, pace, step=done, step_seconds=0.5, seconds=seconds)
+                assert found == max([done + 1, *fitting]), (pauses, done, seconds)
 
 
 class Now:
@@ -189,11 +190,11 @@ def look(
     monkeypatch.setattr(time_budget, "time", Now())
     pace, events = TimeLeft(), list[Event]()
     for _ in range(2):
-        pace.stepped(Timer(10 * step_seconds, 10, 0.0))
-    budget = Budget(1000.0 + seconds_left, Costs(0, 1, 0, 0, 0.1))
-    keeper = Timekeeper(config(**changes), budget, pace, world=world or World(), on_event=events.append)
-    assert keeper(done) == (keeper.changed is not None)
-    return keeper.changed, [event.message for event in events if isinstance(event, Noted)]
+        pace.stepped(LapTime(10 * step_seconds, 10, 0.0))
+    costs = TimeCosts(0, 1, 0, 0, 0.1)
+    budget = TimeBudget(1000.0 + seconds_left, costs, world=world or World(), on_event=events.append)
+    changed = budget.new_length(config(**changes), pace, step=done)
+    return changed, [event.message for event in events if isinstance(event, Noted)]
 
 
 @pytest.mark.parametrize(
@@ -217,11 +218,9 @@ def test_the_length_follows_the_machine(
         assert said == [f"a step takes {step_seconds:.3g} s now: {expected} steps instead of 40 fit in the time"]
 
 
-def test_between_looks_and_without_a_budget_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_between_checks_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert look(monkeypatch, done=11, step_seconds=9.0, seconds_left=28.0) == (None, [])
     assert look(monkeypatch, done=26, step_seconds=9.0, seconds_left=14.0) == (None, [])  # it decays
-    keeper = Timekeeper(config(), None, TimeLeft(), world=World(), on_event=lambda event: None)
-    assert not any(keeper(step) for step in range(1, 41))
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear"])
@@ -229,7 +228,7 @@ def test_a_schedule_that_falls_from_the_start_is_left_alone_after_its_warm_up(
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     changes = {"scheduler__kind": kind, "scheduler__warmup_steps": 6}
-    assert max(looks(config(**changes))) == 6
+    assert max(check_steps(config(**changes))) == 6
     changed, _ = look(monkeypatch, done=6, step_seconds=2.0, seconds_left=34.2, **changes)
     assert changed is not None
     assert changed.training.max_steps == 6 + 17
@@ -248,36 +247,26 @@ def test_where_the_time_is_over_the_run_ends_as_early_as_its_schedule_allows(mon
     ]
 
 
-@pytest.mark.parametrize(
-    ("step_seconds", "interval"),
-    [
-        (0.5, 100),  # never longer than it was
-        (90.0, 20),
-        (91.0, 19),
-        (1800.0, 1),
-        (4000.0, 1),
-    ],
-)
-def test_checkpoints_stay_half_an_hour_apart_whatever_a_step_takes(
-    monkeypatch: pytest.MonkeyPatch, step_seconds: float, interval: int
-) -> None:
-    changed, _ = look(monkeypatch, done=12, step_seconds=step_seconds, seconds_left=18 * step_seconds + 0.3)
-    assert changed is not None
-    assert changed.training.max_steps == 12 + 18
-    assert changed.training.checkpoint_interval == interval
+def test_checkpoints_stay_half_an_hour_apart_whatever_a_step_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    intervals = {0.5: 100, 90.0: 20, 91.0: 19, 1800.0: 1, 4000.0: 1}  # never longer than the 100 that it was
+    for step_seconds, interval in intervals.items():
+        changed, _ = look(monkeypatch, done=12, step_seconds=step_seconds, seconds_left=18 * step_seconds + 0.3)
+        assert changed is not None
+        assert changed.training.max_steps == 12 + 18
+        assert changed.training.checkpoint_interval == interval, step_seconds
 
 
 class Other(World):
     """Rank 1 of two, which hears from the main rank what is so."""
 
     def from_main(self, make: Callable[[], Any]) -> Any:
-        return lengthened(config(), 33)
+        return with_length(config(), 33)
 
 
 def test_the_main_rank_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     other = Other(rank=1, size=2)
     changed, said = look(monkeypatch, done=12, step_seconds=9.0, seconds_left=28.0, world=other)
-    assert changed == lengthened(config(), 33)
+    assert changed == with_length(config(), 33)
     assert said == []
 
 
@@ -297,7 +286,7 @@ class Machine:
             return real(state, batch, **keywords)
 
         monkeypatch.setattr(step, "_backward", backward)
-        rates = Rates(0.9 * measured, 0.1 * measured, 0.0, 0.0)
+        rates = StepTimings(0.9 * measured, 0.1 * measured, 0.0, 0.0)
         monkeypatch.setattr(probe, "measure_steps", lambda *_, **__: rates)
         for module in (fit, time_budget, throughput):
             monkeypatch.setattr(module, "time", clock)
