@@ -2,7 +2,7 @@
 
 Device `auto` is cuda, else mps, else cpu. Precision `auto` is the one that the hardware is fast in. If no flag of the
 hardware says so, it is measured: here by a short matrix product, for a run by its own model
-(`alm/training/sizing/precision.py`).
+(`alm/training/sizing/autotune.py`).
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import math
 import os
 import platform
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import torch
 
 from alm import available
 from alm.errors import AlmError, ConfigError
 
+Key = TypeVar("Key")
 Precision = Literal["fp32", "bf16", "fp16"]
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -136,22 +139,46 @@ def _cpu_has_bf16() -> bool:
 
 def _bf16_speedup(device: torch.device) -> float | None:
     """Measure the time of a square product in fp32 relative to bf16: the best of each, taken in turn."""
-    best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
     try:
-        for _ in range(_PROBE_ROUNDS):
-            for dtype in best:  # in turn, so that load on the machine affects both
-                best[dtype] = min(best[dtype], _matmul_seconds(device, dtype))
+        ones = torch.ones(_PROBE_WIDTH, _PROBE_WIDTH, device=device)
+        matrices = [ones.to(dtype) for dtype in (torch.float32, torch.bfloat16)]
+        products = {matrix.dtype: functools.partial(torch.matmul, matrix, matrix) for matrix in matrices}
+        best = best_seconds(products, device, rounds=_PROBE_ROUNDS, warm_up=0)
     except (RuntimeError, TypeError):  # older versions of Metal refuse the type
         return None
     return best[torch.float32] / best[torch.bfloat16]
 
 
-def _matmul_seconds(device: torch.device, dtype: torch.dtype) -> float:
-    matrix = torch.ones(_PROBE_WIDTH, _PROBE_WIDTH, dtype=dtype, device=device)
-    started = time.perf_counter()
-    product = matrix @ matrix
-    product[0, 0].item()  # waits for the device
-    return time.perf_counter() - started
+def best_seconds(
+    actions: Mapping[Key, Callable[[], object]],
+    device: torch.device,
+    *,
+    rounds: int,
+    warm_up: int = 1,
+    calls: int = 1,
+    most_seconds: float = math.inf,
+) -> dict[Key, float]:
+    """Return the seconds of a call of each action: the best of `rounds`, after `warm_up` calls that do not count.
+
+    A round makes `calls` of each action before it waits for the device. The actions take turns, so that load on the
+    machine affects all of them. No round starts after `most_seconds`.
+    """
+    best = dict.fromkeys(actions, math.inf)
+    began = time.perf_counter()
+    for _ in range(warm_up):
+        for action in actions.values():
+            action()
+    for _ in range(rounds):
+        for key, action in actions.items():
+            wait_for(device)
+            started = time.perf_counter()
+            for _ in range(calls):
+                action()
+            wait_for(device)
+            best[key] = min(best[key], (time.perf_counter() - started) / calls)
+        if time.perf_counter() - began > most_seconds:
+            break
+    return best
 
 
 @functools.cache
@@ -165,24 +192,20 @@ def measured_matmul_rate(device: torch.device, precision: Precision) -> float:
     dtype = DTYPES[precision]
     best = 0.0
     for width in _RATE_WIDTHS:
-        seconds = min(_products_seconds(device, dtype, width) for _ in range(_RATE_ROUNDS))
+        seconds = _product_seconds(device, dtype, width)
         best = max(best, 2 * width**3 / seconds)
         if seconds > _LONG_PRODUCT_SECONDS:
             break
     return best
 
 
-def _products_seconds(device: torch.device, dtype: torch.dtype, width: int) -> float:
+def _product_seconds(device: torch.device, dtype: torch.dtype, width: int) -> float:
     """Measure the seconds of one product of random matrices: constant ones take less power, so a GPU runs faster."""
     draw = torch.Generator().manual_seed(width)
     left, right = (torch.randn(width, width, generator=draw).to(device, dtype) for _ in range(2))
-    products = 1 if device.type == "cpu" else _PRODUCTS_IN_A_ROW
-    float(left[0, 0])  # waits for the device
-    started = time.perf_counter()
-    for _ in range(products):
-        product = left @ right
-    float(product[0, 0])
-    return (time.perf_counter() - started) / products
+    calls = 1 if device.type == "cpu" else _PRODUCTS_IN_A_ROW
+    product = functools.partial(torch.matmul, left, right)
+    return best_seconds({width: product}, device, rounds=_RATE_ROUNDS, warm_up=0, calls=calls)[width]
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:
@@ -328,6 +351,11 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def unchanged_random_state(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Return a context after which PyTorch's random generators, of CPU and `device`, are as before."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 def set_deterministic(device: torch.device) -> None:

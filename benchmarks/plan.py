@@ -9,6 +9,7 @@ programs share the processor in changing ways, `--clock cpu` compares processor 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -105,6 +106,7 @@ def _compare(work: Work, packed: Path, clock: str) -> dict[str, Any]:
 
 
 def _planned(*, model: str, changes: list[str], packed: str, clock: str) -> dict[str, Any]:
+    from alm import device
     from alm.cli.plan import _config
     from alm.training import plan
     from alm.training.sizing import probe
@@ -114,14 +116,16 @@ def _planned(*, model: str, changes: list[str], packed: str, clock: str) -> dict
         made = plan.plan(config, data=Path(packed), device_name="cpu", started=STARTED)
     else:
         clocks = SimpleNamespace(perf_counter=time.process_time, monotonic=time.process_time)
-        with mock.patch.object(plan, "time", clocks), mock.patch.object(probe, "time", clocks):
+        with contextlib.ExitStack() as stack:
+            for module in (device, plan, probe):
+                stack.enter_context(mock.patch.object(module, "time", clocks))
             made = plan.plan(config, data=Path(packed), device_name="cpu", started=0.0)
     return {
-        "seq_len": made.seq_len,
-        "seconds": made.seconds,
-        "parts": made.seconds_by_part,
-        "bytes": made.memory_bytes + made.process_bytes,
-        "added_bytes": made.memory_bytes,
+        "seq_len": made.text.seq_len,
+        "seconds": made.time.seconds,
+        "parts": made.time.seconds_by_part,
+        "bytes": made.memory.memory_bytes + made.memory.process_bytes,
+        "added_bytes": made.memory.memory_bytes,
     }
 
 

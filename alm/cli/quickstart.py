@@ -74,7 +74,7 @@ def quickstart(
     _show(job, finished, time.monotonic() - started, as_json=json)
     if not (quiet or json):
         for line in _next(job.places):
-            ui.talk(line)
+            ui.echo_err(line)
 
 
 def _plan_lines(job: Prepared) -> Iterator[str]:

@@ -29,15 +29,15 @@ from alm.doctor import (
 from alm.doctor.check import Check, Examined, guarded
 from alm.errors import InputError
 from alm.events import Listener, ignore
-from alm.generation.backends.base import rows_for
-from alm.model.attention._grouped import attend
+from alm.generation.engine import rows_for
+from alm.model.attention import attend
 from alm.model.config import ModelConfig
 from alm.model.init import initialize
-from alm.model.positions._rotary import Rotary
+from alm.model.positions import Rotary
 from alm.model.transformer import Transformer
 from alm.packing.shards import open_packed
-from alm.training.sizing.precision import settled
-from alm.training.state import fresh
+from alm.training.sizing.autotune import choose_precision
+from alm.training.state import init_state
 
 _SEED = 1337
 _LONG = 1024
@@ -48,7 +48,7 @@ Named = tuple[str, Examined]
 
 def chosen(device_name: str) -> Choice:
     """Choose the device and its fastest precision for the timed model, as a run would."""
-    return settled(models.run_of(_timed()), device_name, seq_len=_timed().max_position_embeddings)
+    return choose_precision(models.run_of(_timed()), device_name, seq_len=_timed().max_position_embeddings)
 
 
 def examine(
@@ -97,7 +97,7 @@ def _of_model(choice: Choice) -> Iterator[Named]:
     batch = models.batch(config)
     yield learning.FIRST_LOSS, lambda: learning.first_loss(_new(config, choice), batch, choice)
     yield learning.GRADIENTS, lambda: learning.gradients(_new(everything, choice), models.batch(everything), choice)
-    yield learning.OVERFIT, lambda: learning.overfitted(fresh(models.run_of(config), choice), batch, choice)
+    yield learning.OVERFIT, lambda: learning.overfitted(init_state(models.run_of(config), choice), batch, choice)
     turning: dict[str, Callable[..., Check]] = {
         positions.NORMS: positions.keeps_lengths,
         positions.DISTANCES: positions.counts_distances,

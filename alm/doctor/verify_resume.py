@@ -32,7 +32,7 @@ from alm.packing.shards import open_packed
 from alm.training.config import RunConfig
 from alm.training.monitoring import metrics
 from alm.training.run.resolve import with_data
-from alm.training.sizing import compiling, precision
+from alm.training.sizing import autotune
 
 Moment = Literal["starting", "training", "writing"]
 _SHARES: dict[Moment, int] = {"starting": 1, "training": 4, "writing": 5}
@@ -138,8 +138,8 @@ def _measured_once(config: RunConfig, packed: Path, device_name: str, on_event: 
     """Fix in `config` what a run chooses by timing: two runs could choose differently."""
     data = open_packed(packed)
     seq_len, config = data.metadata.seq_len, with_data(config, data)
-    choice = precision.settled(config, device_name, seq_len=seq_len, on_event=on_event)
-    is_compiled = compiling.settled(config, choice, seq_len=seq_len, on_event=on_event)
+    choice = autotune.choose_precision(config, device_name, seq_len=seq_len, on_event=on_event)
+    is_compiled = autotune.choose_compile(config, choice, seq_len=seq_len, on_event=on_event)
     training = {"precision": choice.precision, "compile": is_compiled}
     return config.model_copy(update={"training": config.training.model_copy(update=training)})
 

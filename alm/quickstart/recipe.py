@@ -26,7 +26,7 @@ from alm.model.count import count
 from alm.training.config import RunConfig
 from alm.training.plan import Plan, plan
 from alm.training.sizing import probe
-from alm.training.sizing.precision import settled, with_precision
+from alm.training.sizing.autotune import choose_precision, with_precision
 
 NAME = "quickstart.json"
 _MOST_BYTES = 1 << 16
@@ -101,12 +101,12 @@ def for_budget(seconds: float, *, device_name: str = "auto") -> Recipe:
     On a GPU the preset is measured before it is compiled: the model and the text can be smaller than the time allows.
     """
     config = Recipe().config(f"model.vocab_size={VOCAB_SIZE}")
-    choice = settled(config, device_name, seq_len=SEQ_LEN)
+    choice = choose_precision(config, device_name, seq_len=SEQ_LEN)
     rows = probe.random_rows(VOCAB_SIZE, seq_len=SEQ_LEN)
-    rates = probe.measure_steps(config, choice, rows, seq_len=SEQ_LEN, seconds=_TRY_SECONDS)
+    timings = probe.measure_steps(config, choice, rows, seq_len=SEQ_LEN, seconds=_TRY_SECONDS)
     tokens = config.training.sequences_per_step * SEQ_LEN
-    speed = tokens / rates.step(config.training.gradient_accumulation)
-    end = END_SECONDS + rates.generated_token * SAMPLES * SAMPLE_TOKENS
+    speed = tokens / timings.step(config.training.gradient_accumulation)
+    end = END_SECONDS + timings.generated_token * SAMPLES * SAMPLE_TOKENS
     return for_compute(seconds, end, speed * count(config.model).training_flops_per_token(SEQ_LEN))
 
 
@@ -152,7 +152,7 @@ def planned(recipe: Recipe, *more: str, device_name: str = "auto") -> Plan:
     """Plan the training of `recipe` on this device; measures a few steps, unless its budget did so already."""
     steps = [] if recipe.steps is None else [f"training.max_steps={recipe.steps}", "scheduler.warmup_steps=0"]
     config = recipe.config(*more, *steps, f"model.vocab_size={VOCAB_SIZE}")
-    config = with_precision(config, settled(config, device_name, seq_len=SEQ_LEN))
+    config = with_precision(config, choose_precision(config, device_name, seq_len=SEQ_LEN))
     tokens = recipe.tales * TOKENS_PER_TALE
     return plan(config, seq_len=SEQ_LEN, tokens=tokens, device_name=device_name, is_measured=recipe.budget is None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,15 +15,15 @@ from alm.device import Choice
 from alm.distributed import Place
 from alm.errors import ConfigError
 from alm.events import Listener, ignore
-from alm.model.count import Count, count
+from alm.model.count import count
 from alm.optim.schedules import warmup_steps
 from alm.training.config import RunConfig, TrainingConfig
 from alm.training.plan_data import Text, assumed_text, packed_text
-from alm.training.run.ranks import check, chosen
-from alm.training.sizing import compiling, oom_cache, precision, probe
-from alm.training.sizing.budget import TOKENS_PER_PARAMETER, fitted
-from alm.training.sizing.costs import START_SECONDS, Costs, costs, times
-from alm.training.sizing.memory import MemoryLimit, checkpoint_bytes, halved, keeps_curve
+from alm.training.run.ranks import check, choose_parallel
+from alm.training.sizing import autotune, oom_cache, probe
+from alm.training.sizing.budget import TOKENS_PER_PARAMETER, fit_steps
+from alm.training.sizing.eta import START_SECONDS, TimeCosts, pauses_left, time_costs
+from alm.training.sizing.memory import MemoryLimit, checkpoint_bytes, halve_micro_batch, keeps_loss_curve
 
 JOULES_PER_KWH, SECONDS_PER_HOUR = 3.6e6, 3600
 
@@ -40,17 +40,17 @@ NO_COST = Cost()
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Numbers of a run. Times are None if nothing was measured, numbers of the text if it is unknown.
-
-    `memory` has the bytes at the peak by part, `memory_bytes` their sum: of the GPU, or the growth of the process.
-    `process_bytes` is the size of a process on a CPU before it trains. `largest_micro_batch` is 0 if not one sequence
-    fits; then `model_that_fits` is a preset that does, if any. `suggested` are micro-batches that fit, if those of the
-    configuration do not: measurements then use them. `keeps_curve` says whether that changes a run by rounding alone.
-    """
+class PlannedModel:
+    """The number of parameters, and of those of each part of the model."""
 
     parameters: int
     parameters_by_part: dict[str, int]
+
+
+@dataclass(frozen=True)
+class PlannedText:
+    """The text, and how much of it the run reads; numbers are None if the amount of text is unknown."""
+
     seq_len: int
     vocab_size: int
     assumed: tuple[str, ...]
@@ -63,6 +63,18 @@ class Plan:
     validation_sequences: int | None
     epochs: dict[str, float]
     training_flops: float
+
+
+@dataclass(frozen=True)
+class PlannedMemory:
+    """Memory of one rank, and the micro-batches that fit into it.
+
+    `memory` has the bytes at the peak by part, `memory_bytes` their sum: of the GPU, or the growth of the process.
+    `process_bytes` is the size of a process on a CPU before it trains. `largest_micro_batch` is 0 if not one sequence
+    fits; then `model_that_fits` is a preset that does, if any. `suggested` are micro-batches that fit, if those of the
+    configuration do not: measurements then use them. `keeps_curve` says whether that changes a run by rounding alone.
+    """
+
     memory: dict[str, int]
     memory_bytes: int
     process_bytes: int
@@ -74,18 +86,55 @@ class Plan:
     suggested: dict[str, int] | None
     keeps_curve: bool
     model_that_fits: str | None
-    tokens_per_second: float | None
-    step_seconds: float | None
-    seconds: float | None
-    seconds_by_part: dict[str, float] | None
+
+
+@dataclass(frozen=True)
+class PlannedTime:
+    """Speed and duration; None if nothing was measured."""
+
+    tokens_per_second: float | None = None
+    step_seconds: float | None = None
+    seconds: float | None = None
+    seconds_by_part: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class PlannedDisk:
+    """Bytes of a checkpoint, and the largest number of them on the disk at a time."""
+
     checkpoint_bytes: int
     checkpoints: int
+
+
+@dataclass(frozen=True)
+class PlannedCost:
+    """Energy and price of the run; None if not measured, or not asked for."""
+
     kwh: float | None
     price: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Numbers of a run. `intervals` are those of validations and checkpoints, and the warm-up, in steps."""
+
+    model: PlannedModel
+    text: PlannedText
+    memory: PlannedMemory
+    time: PlannedTime
+    disk: PlannedDisk
+    cost: PlannedCost
     device: str
     precision: str
     ranks: int
     intervals: dict[str, int]
+
+    def values(self) -> dict[str, object]:
+        """Return all numbers by name, without their parts: the object that `alm plan --json` prints."""
+        found: dict[str, object] = {}
+        for name, value in vars(self).items():
+            found |= vars(value) if is_dataclass(value) else {name: value}
+        return found
 
 
 def plan(
@@ -111,12 +160,12 @@ def plan(
     check(config, Place(size=ranks, local_size=ranks))
     config, text = packed_text(config, data) if data else assumed_text(config, seq_len=seq_len, tokens=tokens)
     device = devices.choose(device_name, precision="fp32").device
-    config = oom_cache.capped(
+    config = oom_cache.limit_micro_batch(
         config, device, seq_len=text.seq_len, vocab_size=text.vocab_size, ranks=ranks, on_event=on_event
     )
     _set_threads(config.training, device, ranks)
     if is_measured:
-        choice = precision.settled(config, device_name, seq_len=text.seq_len, on_event=on_event)
+        choice = autotune.choose_precision(config, device_name, seq_len=text.seq_len, on_event=on_event)
     else:
         choice = devices.choose(device_name, precision=config.training.precision)
     config = _shared(config, choice, ranks)
@@ -125,16 +174,31 @@ def plan(
     before = memory.process_bytes  # read now: trial steps add to it
     training = config.training if memory.fits is not False else memory.suggested()
     is_tried = is_measured and training is not None
-    trial = compiling.tried(config, choice, seq_len=text.seq_len, on_event=on_event) if is_tried else None
-    tried = _tried(memory, training, text, trial, started=started, is_measured=is_measured)
+    trial = autotune.try_compile(config, choice, seq_len=text.seq_len, on_event=on_event) if is_tried else None
+    tried = _try(memory, training, text, trial, started=started, is_measured=is_measured)
     if budget is not None:
-        config, text = _for_budget(config, text, tried.spent, data, seconds=budget, tokens=tokens)
-    return _Sums(config, text, choice, ranks).plan(memory, tried, cost, process_bytes=before)
+        config, text = _for_budget(config, text, tried.costs, data, seconds=budget, tokens=tokens)
+    planned_time = _time(config, text, tried.costs)
+    return Plan(
+        _model(config),
+        _text(config, text),
+        _memory(config, memory, tried, process_bytes=before),
+        planned_time,
+        _disk(config),
+        PlannedCost(
+            kwh=_product(cost.watts, planned_time.seconds, 1 / JOULES_PER_KWH),
+            price=_product(cost.price_per_hour, planned_time.seconds, 1 / SECONDS_PER_HOUR),
+        ),
+        device=str(choice.device),
+        precision=choice.precision,
+        ranks=ranks,
+        intervals=_intervals(config),
+    )
 
 
 def _shared(config: RunConfig, choice: Choice, ranks: int) -> RunConfig:
     """Return `config` with the way in which `ranks` will share the model."""
-    parallel = chosen(config, choice, Place(size=ranks, local_size=ranks))
+    parallel = choose_parallel(config, choice, Place(size=ranks, local_size=ranks))
     return config.model_copy(update={"training": config.training.model_copy(update={"parallel": parallel})})
 
 
@@ -145,18 +209,18 @@ def _can_be_tried(memory: MemoryLimit) -> bool:
 
 @dataclass(frozen=True)
 class _Tried:
-    """A step split so that it fits, or None, and its costs, or None if they were not measured."""
+    """A step split so that it fits, or None, and the costs of a run with it, or None if they were not measured."""
 
     training: TrainingConfig | None
-    spent: Costs | None
+    costs: TimeCosts | None
     is_full: bool = False  # memory was full, although counting said that the step fits
 
 
-def _tried(
+def _try(
     memory: MemoryLimit,
     training: TrainingConfig | None,
     text: Text,
-    trial: compiling.Trial | None,
+    trial: autotune.CompileTrial | None,
     *,
     started: float | None,
     is_measured: bool,
@@ -165,10 +229,10 @@ def _tried(
     is_full = False
     while is_measured and training is not None:
         config = memory.config.model_copy(update={"training": training})
-        spent = _spent(config, text, memory.choice, trial, ranks=memory.ranks, started=started)
-        if spent is not None:
-            return _Tried(training, spent, is_full)
-        training, is_full = halved(training, ranks=memory.ranks), True
+        costs = _costs(config, text, memory.choice, trial, ranks=memory.ranks, started=started)
+        if costs is not None:
+            return _Tried(training, costs, is_full)
+        training, is_full = halve_micro_batch(training, ranks=memory.ranks), True
     return _Tried(training, None, is_full)
 
 
@@ -183,21 +247,27 @@ def _set_threads(training: TrainingConfig, device: torch.device, ranks: int) -> 
         devices.set_threads(usable_processors() // ranks or 1)
 
 
-def _spent(
-    config: RunConfig, text: Text, choice: Choice, trial: compiling.Trial | None, *, ranks: int, started: float | None
-) -> Costs | None:
+def _costs(
+    config: RunConfig,
+    text: Text,
+    choice: Choice,
+    trial: autotune.CompileTrial | None,
+    *,
+    ranks: int,
+    started: float | None,
+) -> TimeCosts | None:
     """Return the run's costs in time, from a few steps and the gain of compiling; None if memory is full."""
     before = 0.0 if started is None else time.monotonic() - started
-    rates = _rates(_of_one_rank(config, ranks), text, choice, apart=trial is not None)
-    if rates is None:
+    timings = _timings(_of_one_rank(config, ranks), text, choice, apart=trial is not None)
+    if timings is None:
         return None
     if trial is not None:
-        rates = replace(rates, micro_batch=rates.micro_batch * trial.share)
-    return costs(config, rates, validation_sequences=text.scored, start=before + START_SECONDS, ranks=ranks)
+        timings = replace(timings, micro_batch=timings.micro_batch * trial.share)
+    return time_costs(config, timings, validation_sequences=text.scored, start=before + START_SECONDS, ranks=ranks)
 
 
-def _rates(config: RunConfig, text: Text, choice: Choice, *, apart: bool) -> probe.Rates | None:
-    """Return the rates of a rehearsal, None if memory is full.
+def _timings(config: RunConfig, text: Text, choice: Choice, *, apart: bool) -> probe.StepTimings | None:
+    """Measure a few steps; return None if memory is full.
 
     Measuring micro-batch and update `apart` may need more memory than a run with one micro-batch.
     """
@@ -207,7 +277,7 @@ def _rates(config: RunConfig, text: Text, choice: Choice, *, apart: bool) -> pro
         if not devices.is_out_of_memory(error):
             raise
     probe.release_memory(choice.device)
-    return _rates(config, text, choice, apart=False) if apart else None
+    return _timings(config, text, choice, apart=False) if apart else None
 
 
 def _of_one_rank(config: RunConfig, ranks: int) -> RunConfig:
@@ -218,102 +288,91 @@ def _of_one_rank(config: RunConfig, ranks: int) -> RunConfig:
 
 
 def _for_budget(
-    config: RunConfig, text: Text, spent: Costs | None, data: Path | None, *, seconds: float, tokens: int | None
+    config: RunConfig, text: Text, costs: TimeCosts | None, data: Path | None, *, seconds: float, tokens: int | None
 ) -> tuple[RunConfig, Text]:
     """Return `config` with the steps that fit into `seconds`, and the text updated for them."""
-    if spent is None:
+    if costs is None:
         raise ConfigError(
             "a budget needs measured step times, and nothing was measured",
             hint="leave out `--no-measure`; if the model does not fit into memory, choose a smaller one: `--model 1m`",
         )
-    config = fitted(config, spent, seconds=seconds)
+    config = fit_steps(config, costs, seconds=seconds)
     if data is not None:
         return packed_text(config, data)
     trained = assumed_text(config, seq_len=text.seq_len, tokens=tokens)[1]
     return config, replace(trained, assumed=text.assumed)
 
 
-@dataclass(frozen=True)
-class _Sums:
-    """The numbers of a plan, from what was decided and measured."""
-
-    config: RunConfig
-    text: Text
-    choice: Choice
-    ranks: int
-
-    def plan(self, memory: MemoryLimit, tried: _Tried, cost: Cost, *, process_bytes: int) -> Plan:
-        """Return the plan."""
-        training, counted, seq_len = self.config.training, count(self.config.model), self.text.seq_len
-        per_step = training.sequences_per_step * seq_len
-        tokens = per_step * training.max_steps
-        needed, largest, spent = memory.needs(), memory.largest(), tried.spent
-        is_known = largest is not None or spent is not None or tried.is_full
-        fits = tried.training == memory.config.training if is_known else None
-        if tried.is_full:
-            largest = tried.training.micro_batch_size if tried.training else 0
-        parts = None if spent is None else spent.of(self.config)
-        seconds = None if parts is None else sum(parts.values())
-        return Plan(
-            parameters=counted.total,
-            parameters_by_part=_parts(counted),
-            seq_len=seq_len,
-            vocab_size=self.config.model.known_vocab_size,
-            assumed=self.text.assumed,
-            tokens_per_step=per_step,
-            steps=training.max_steps,
-            tokens=tokens,
-            tokens_per_parameter=round(tokens / counted.total, 3),
-            compute_optimal_tokens=TOKENS_PER_PARAMETER * counted.total,
-            training_sequences=self.text.training_sequences,
-            validation_sequences=self.text.validation_sequences,
-            epochs=self.text.epochs,
-            training_flops=tokens * counted.training_flops_per_token(seq_len),
-            memory=dict(needed.parts),
-            memory_bytes=needed.total,
-            process_bytes=process_bytes,
-            available_bytes=memory.available,
-            fits=fits,
-            micro_batch_size=training.micro_batch_size,
-            gradient_accumulation=training.gradient_accumulation,
-            largest_micro_batch=largest,
-            suggested=None if fits is not False or tried.training is None else _batch(tried.training),
-            keeps_curve=keeps_curve(self.config),
-            model_that_fits=memory.model_that_fits() if memory.largest() == 0 else None,
-            tokens_per_second=None if spent is None else per_step / spent.step,
-            step_seconds=None if spent is None else spent.step,
-            seconds=seconds,
-            seconds_by_part=parts,
-            checkpoint_bytes=checkpoint_bytes(self.config),
-            checkpoints=self._checkpoints(),
-            kwh=_product(cost.watts, seconds, 1 / JOULES_PER_KWH),
-            price=_product(cost.price_per_hour, seconds, 1 / SECONDS_PER_HOUR),
-            device=str(self.choice.device),
-            precision=self.choice.precision,
-            ranks=self.ranks,
-            intervals=self._intervals(),
-        )
-
-    def _checkpoints(self) -> int:
-        """Return the largest number of checkpoints on the disk: one is written before the oldest is removed."""
-        training = self.config.training
-        saves = times(self.config)["saving"]
-        permanent = training.max_steps // training.keep_every if training.keep_every else 0
-        return min(saves, training.keep_last + training.keep_best + 1) + permanent
-
-    def _intervals(self) -> dict[str, int]:
-        """Return the intervals of validations and checkpoints, and the length of the warm-up, in steps."""
-        found = {"validation": self.config.validation.interval, "checkpoint": self.config.training.checkpoint_interval}
-        return {"warm-up": warmup_steps(self.config.scheduler, max_steps=self.config.training.max_steps), **found}
-
-
-def _parts(counted: Count) -> dict[str, int]:
+def _model(config: RunConfig) -> PlannedModel:
+    counted = count(config.model)
     named = ("embedding", "attention", "feedforward", "norms", "head", "extras")
-    return {name: size for name in named if (size := getattr(counted, name))}
+    return PlannedModel(counted.total, {name: size for name in named if (size := getattr(counted, name))})
 
 
-def _batch(training: TrainingConfig) -> dict[str, int]:
-    return {name: getattr(training, name) for name in ("micro_batch_size", "gradient_accumulation")}
+def _text(config: RunConfig, text: Text) -> PlannedText:
+    counted = count(config.model)
+    per_step = config.training.sequences_per_step * text.seq_len
+    tokens = per_step * config.training.max_steps
+    return PlannedText(
+        seq_len=text.seq_len,
+        vocab_size=config.model.known_vocab_size,
+        assumed=text.assumed,
+        tokens_per_step=per_step,
+        steps=config.training.max_steps,
+        tokens=tokens,
+        tokens_per_parameter=round(tokens / counted.total, 3),
+        compute_optimal_tokens=TOKENS_PER_PARAMETER * counted.total,
+        training_sequences=text.training_sequences,
+        validation_sequences=text.validation_sequences,
+        epochs=text.epochs,
+        training_flops=tokens * counted.training_flops_per_token(text.seq_len),
+    )
+
+
+def _memory(config: RunConfig, limit: MemoryLimit, tried: _Tried, *, process_bytes: int) -> PlannedMemory:
+    peak, largest = limit.peak(), limit.largest()
+    is_known = largest is not None or tried.costs is not None or tried.is_full
+    fits = tried.training == limit.config.training if is_known else None
+    names = ("micro_batch_size", "gradient_accumulation")
+    suggested = None if fits is not False or tried.training is None else tried.training
+    if tried.is_full:  # although counting said that it fits
+        largest_tried = tried.training.micro_batch_size if tried.training else 0
+    return PlannedMemory(
+        memory=dict(peak.parts),
+        memory_bytes=peak.total,
+        process_bytes=process_bytes,
+        available_bytes=limit.available,
+        fits=fits,
+        micro_batch_size=config.training.micro_batch_size,
+        gradient_accumulation=config.training.gradient_accumulation,
+        largest_micro_batch=largest_tried if tried.is_full else largest,
+        suggested=None if suggested is None else {name: getattr(suggested, name) for name in names},
+        keeps_curve=keeps_loss_curve(config),
+        model_that_fits=limit.model_that_fits() if largest == 0 else None,
+    )
+
+
+def _time(config: RunConfig, text: Text, costs: TimeCosts | None) -> PlannedTime:
+    if costs is None:
+        return PlannedTime()
+    parts, per_step = costs.by_part(config), config.training.sequences_per_step * text.seq_len
+    return PlannedTime(per_step / costs.step, costs.step, sum(parts.values()), parts)
+
+
+def _disk(config: RunConfig) -> PlannedDisk:
+    training, saves = config.training, pauses_left(config)["saving"]
+    permanent = training.max_steps // training.keep_every if training.keep_every else 0
+    # One is written before the oldest is removed.
+    kept = min(saves, training.keep_last + training.keep_best + 1)
+    return PlannedDisk(checkpoint_bytes(config), kept + permanent)
+
+
+def _intervals(config: RunConfig) -> dict[str, int]:
+    return {
+        "warm-up": warmup_steps(config.scheduler, max_steps=config.training.max_steps),
+        "validation": config.validation.interval,
+        "checkpoint": config.training.checkpoint_interval,
+    }
 
 
 def _product(each: float | None, seconds: float | None, unit: float) -> float | None:

@@ -22,6 +22,7 @@ from alm.config.load import Part, load, read_yaml, write_yaml
 from alm.corpus.config import CorpusConfig
 from alm.errors import ConfigError
 from alm.generation.config import SamplingConfig
+from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
 from alm.packing.config import PackConfig
 from alm.tokenizers.config import TokenizerConfig
@@ -60,8 +61,8 @@ def _add(config: type[Config], found: dict[str, type[Config]]) -> None:
     for field in config.model_fields.values():
         for part in _parts(field.annotation, field.metadata):
             if isinstance(part, OfKind):
-                for kind in kinds.names(part.package):
-                    _add(kinds.load(part.package, kind).Config, found)
+                for kind in part.names():
+                    _add(part.config_of(kind), found)
             elif isinstance(part, type) and issubclass(part, Config) and part is not Config:
                 _add(part, found)
 
@@ -114,9 +115,9 @@ def valid() -> list[dict[str, Any]]:
     """Whole configurations of a run that are right: presets, and one with each kind there is."""
     train = read_yaml(presets.find("train"))
     found = [read_yaml(presets.find(name)) | train for name in ("pico", "1m", "10m", "nano")]
-    fields = {"positions": "alm.model.positions", "feedforward": "alm.model.feedforward"}
-    for field, package in fields.items():
-        found += [{**found[0], "model": {**found[0]["model"], field: {"kind": kind}}} for kind in kinds.names(package)]
+    for field in ("positions", "feedforward", "attention"):
+        of_kind = next(mark for mark in ModelConfig.model_fields[field].metadata if isinstance(mark, OfKind))
+        found += [{**found[0], "model": {**found[0]["model"], field: {"kind": kind}}} for kind in of_kind.names()]
     for field, package in {"optim": "alm.optim.optimizers", "scheduler": "alm.optim.schedules"}.items():
         found += [{**found[0], field: {"kind": kind}} for kind in kinds.names(package)]
     found.append({**found[0], "training": {**train["training"], "reproducible": True, "micro_batch_size": 4096}})
@@ -146,7 +147,7 @@ def build_and_plan(config: RunConfig) -> None:
     vocab_size = config.model.vocab_size if isinstance(config.model.vocab_size, int) else 1000
     model = config.model.with_vocab_size(vocab_size)
     few = model.model_copy(update={"n_layers": min(model.n_layers, MOST_LAYERS)})
-    if kinds.module_of(few.positions).table_bytes(few) < 2**26:  # tables are made, also on the meta device
+    if few.positions.table_bytes(few) < 2**26:  # tables are made, also on the meta device
         with torch.device("meta"):
             Transformer(few).to("meta")(torch.zeros(1, min(8, few.max_position_embeddings), dtype=torch.int64))
     try:
@@ -222,4 +223,4 @@ def test_many_micro_batches_of_a_reproducible_run_are_planned_at_once() -> None:
     """Every way to cut a step is looked at: once each."""
     values = {"training": {"micro_batch_size": 2**10, "gradient_accumulation": 2**10, "reproducible": True}}
     config = load(RunConfig, [Part(presets.find("pico"))], base=values)
-    assert plan(config, device_name="cpu", is_measured=False).gradient_accumulation >= 2**10
+    assert plan(config, device_name="cpu", is_measured=False).memory.gradient_accumulation >= 2**10

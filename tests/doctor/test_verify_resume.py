@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import forked
 import pytest
 import torch
 import yaml
@@ -47,14 +50,19 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def from_here(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
-    """Child processes import the package of this checkout."""
-    monkeypatch.setenv("PYTHONPATH", str(repository))
+def copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are copies of one process that has imported PyTorch."""
+    monkeypatch.setattr(
+        doctor, "subprocess", SimpleNamespace(**{**vars(subprocess), "run": forked.run, "Popen": forked.Popen})
+    )
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)  # four processes, each of which imports PyTorch: long where others use the machine too
-@pytest.mark.usefixtures("from_here")
+POSIX = pytest.mark.skipif(os.name == "nt", reason="without fork each run imports PyTorch")
+
+
+@POSIX
+@pytest.mark.timeout(1200)  # where others use the machine too
+@pytest.mark.usefixtures("copies")
 def test_a_killed_run_ends_in_the_bits_of_the_undisturbed_one(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,7 +84,9 @@ def test_both_runs_are_given_what_was_measured_once(
     """Where bf16 is about as fast as fp32, two runs that each measure it may choose differently, with nothing lost."""
     speedups = iter([2.0, 1.0])
     monkeypatch.setattr("alm.device._cpu_has_bf16", lambda: True)
-    monkeypatch.setattr("alm.training.sizing.precision.tried", lambda _: by_speedup(next(speedups), "a step"))
+    monkeypatch.setattr(
+        "alm.training.sizing.autotune.faster_precision", lambda *_, **__: by_speedup(next(speedups), "a step")
+    )
     commands: list[list[str]] = []
 
     def finish(command: list[str], log: Path) -> None:
@@ -203,10 +213,9 @@ def test_ranks_share_the_micro_batches_of_the_example(data: Path) -> None:
         ranks.check(example_config(data, max_steps=24, ranks=size), Place(size=size))
 
 
-@pytest.mark.slow
+@POSIX
 @pytest.mark.timeout(1200)
-@pytest.mark.usefixtures("from_here")
-@pytest.mark.skipif(os.name == "nt", reason="Windows is not asked for ranks")
+@pytest.mark.usefixtures("copies")
 def test_killed_ranks_end_in_the_bits_of_undisturbed_ones(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ from alm.quickstart import recipe as recipes
 from alm.quickstart import run as stage
 from alm.quickstart.run import PROMPTS, Finished, Places, Prepared, prepared
 from alm.training.sizing import probe
-from alm.training.sizing.probe import Rates
+from alm.training.sizing.probe import StepTimings
 
 CORPUS = "validation_fraction: 0.05\nsources: {tales: {kind: tales, documents: 120, seed: 1}}\n"
 RUN = """
@@ -46,7 +46,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (stage, recipes):
         monkeypatch.setattr(module, "VOCAB_SIZE", 400)
         monkeypatch.setattr(module, "SAMPLE_TOKENS", 10)
-    monkeypatch.setattr(probe, "measure_steps", lambda *_, **__: Rates(0.01, 0.001, 0.001, 0.001))
+    monkeypatch.setattr(probe, "measure_steps", lambda *_, **__: StepTimings(0.01, 0.001, 0.001, 0.001))
     return tmp_path
 
 
@@ -145,10 +145,10 @@ def test_the_commands_that_are_told_are_those_that_run(small: Path) -> None:
 def test_a_plan_is_made_before_and_writes_nothing(small: Path) -> None:
     job = prepared(small / "q", steps=4)
     assert job.plan is not None
-    assert (job.plan.steps, job.plan.tokens_per_step) == (4, 2 * recipes.SEQ_LEN)
+    assert (job.plan.text.steps, job.plan.text.tokens_per_step) == (4, 2 * recipes.SEQ_LEN)
     assert job.seconds is not None
-    assert job.plan.seconds is not None
-    assert job.seconds > job.plan.seconds
+    assert job.plan.time.seconds is not None
+    assert job.seconds > job.plan.time.seconds
     assert not (small / "q").exists()
 
 
@@ -179,7 +179,7 @@ def test_training_ends_before_what_comes_after_it(small: Path) -> None:
     assert job.finish_by == 1090.0 - job.recipe.end
     assert job.seconds == 90
     assert job.plan is not None
-    assert job.plan.steps == job.recipe.steps
+    assert job.plan.text.steps == job.recipe.steps
 
 
 def budget_of(commands: Iterable[str]) -> float:

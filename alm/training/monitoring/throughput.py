@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Timer:
+class LapTime:
     """Seconds of `steps` steps, of which `waited` were spent on batches, without validation, saving and sampling."""
 
     seconds: float
@@ -24,7 +24,7 @@ class Timer:
     waited: float
 
 
-class Clock:
+class StepTimer:
     """Seconds of training between two log lines."""
 
     def __init__(self, step: int) -> None:
@@ -32,10 +32,10 @@ class Clock:
         self._step = step
         self._waited = 0.0
 
-    def lap(self, step: int) -> Timer:
+    def lap(self, step: int) -> LapTime:
         """Return the time since the last lap."""
         now = time.perf_counter()
-        lap = Timer(max(now - self._started, 1e-9), max(step - self._step, 1), self._waited)
+        lap = LapTime(max(now - self._started, 1e-9), max(step - self._step, 1), self._waited)
         self._started, self._step, self._waited = now, step, 0.0
         return lap
 
@@ -62,7 +62,7 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Measurement:
     """Means over a lap; `memory_bytes` is the peak so far, or None if unknown."""
 
     step_seconds: float
@@ -84,7 +84,7 @@ class Reading:
 
 
 class Throughput:
-    """Turns laps into readings.
+    """Turns laps into measurements.
 
     `mfu` is model FLOPs utilization (Chowdhery et al. 2022, appendix B), with the rate of matrix products measured
     on the device in the run's precision in place of what its maker promises.
@@ -97,13 +97,13 @@ class Throughput:
         self._flops = count(config.model).training_flops_per_token(seq_len)
         self._tokens_per_second_at_best = ranks * matmul_rate(choice.device, choice.precision) / self._flops
 
-    def read(self, lap: Timer) -> Reading:
+    def measure(self, lap: LapTime) -> Measurement:
         rate = self._tokens_per_step * lap.steps / lap.seconds
         if rate > self._tokens_per_second_at_best:
             # Faster than possible: another program used the device when its rate was measured.
             again = self._ranks * measured_matmul_rate(self._device, self._precision) / self._flops
             self._tokens_per_second_at_best = max(rate, again)
-        return Reading(
+        return Measurement(
             step_seconds=lap.seconds / lap.steps,
             tokens_per_second=rate,
             mfu=rate / self._tokens_per_second_at_best,

@@ -1,20 +1,27 @@
-"""Converts a time into a run: the number of steps, and the size of model that is worth training."""
+"""Converts a time into a run: the number of steps, and the model that is worth training, from measurements."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
+from alm import device as devices
 from alm.config import presets
 from alm.config.base import MANY
 from alm.config.load import Part, load
+from alm.corpus.split import TRAIN
 from alm.errors import ConfigError
 from alm.model.config import ModelConfig
 from alm.model.count import count
-from alm.training.config import TRAIN_SECTIONS, RunConfig, checked
-from alm.training.sizing.costs import Costs, times
-from alm.training.sizing.sizes import ladder
+from alm.packing.shards import open_packed
+from alm.training.config import TRAIN_SECTIONS, RunConfig, TrainingConfig, checked
+from alm.training.sizing import probe
+from alm.training.sizing.autotune import choose_precision
+from alm.training.sizing.eta import TimeCosts, pauses_left
+from alm.training.sizing.memory import MemoryLimit, preset_models
 
 # Largest shares of the time. The rest is for steps.
 VALIDATION_SHARE, SAMPLES_SHARE, SAVING_SHARE = 0.1, 0.1, 0.05
@@ -28,7 +35,7 @@ class TooShortError(ConfigError):
     """Raised for a time that is too short for one step."""
 
 
-def fitted(config: RunConfig, costs: Costs, *, seconds: float) -> RunConfig:
+def fit_steps(config: RunConfig, costs: TimeCosts, *, seconds: float) -> RunConfig:
     """Return `config` with as many steps as `seconds` allow, and everything else counted in steps in proportion.
 
     Validations, samples and checkpoints keep their number as long as they take no more than their share of the time:
@@ -40,7 +47,7 @@ def fitted(config: RunConfig, costs: Costs, *, seconds: float) -> RunConfig:
             "starting and measuring took all of the time: none is left for steps",
             hint="use a larger budget, or a machine that is less busy",
         )
-    before = times(config)
+    before = pauses_left(config)
     scored = _text_scored(config, costs, seconds)
     costs = replace(costs, validation=costs.validation * scored)
     number = {
@@ -70,7 +77,7 @@ def _affordable(number: int, each: float, seconds: float) -> int:
     return min(number, max(1, int(seconds / each))) if each else number
 
 
-def _text_scored(config: RunConfig, costs: Costs, seconds: float) -> float:
+def _text_scored(config: RunConfig, costs: TimeCosts, seconds: float) -> float:
     """Return the share of the held-out text with which one validation takes no more than its share of the time."""
     if costs.validation <= VALIDATION_SHARE * seconds:
         return 1.0
@@ -127,7 +134,7 @@ Fits = Callable[[ModelConfig, int, int], bool]
 
 
 @dataclass(frozen=True)
-class Proposal:
+class Suggestion:
     """A run worth its time. `config` is complete; `overrides` are its differences from the presets, without settings
     counted in steps, for `--set` together with `--budget`.
     """
@@ -139,7 +146,7 @@ class Proposal:
     overrides: tuple[str, ...]
 
 
-def propose(
+def suggest_at(
     seconds: float,
     *,
     tokens_per_second: Rate,
@@ -148,15 +155,15 @@ def propose(
     vocab_size: int | None = None,
     seq_len: int | None = None,
     fits: Fits = lambda model, sequences, tokens: True,
-) -> Proposal:
+) -> Suggestion:
     """Return the largest of `models` that gets enough tokens in `seconds`, with its vocabulary and its batch.
 
     Learning rates are those of the preset `train`, which were measured. `vocab_size` and `seq_len` are those of packed
     data; absent, they are chosen too. `text_bytes` limits what can be learned. The number of steps follows from
-    `tokens_per_second` alone: `fitted` makes it exact.
+    `tokens_per_second` alone: `fit_steps` makes it exact.
     """
-    best: Proposal | None = None
-    for name, shape in (models or ladder()).items():
+    best: Suggestion | None = None
+    for name, shape in (models or preset_models()).items():
         vocabulary = vocab_size or vocabulary_for(shape, text_bytes)
         length = seq_len or sequence_for(shape)
         longest = max(shape.max_position_embeddings, length)
@@ -164,13 +171,13 @@ def propose(
         if best is not None and not fits(model, 1, length):
             break
         tokens = STEPS_SHARE * seconds * tokens_per_second(model, length)
-        proposal = _proposal(name, shape, model, length, tokens, fits)
+        found = _suggestion(name, shape, model, length, tokens, fits)
         new = min(tokens, MANY_EPOCHS * text_bytes / BYTES_PER_TOKEN) if text_bytes else tokens
         counted = count(model)
         wanted = tokens_per_parameter(new * counted.training_flops_per_token(length))
         if best is not None and new < wanted * counted.total:
             break
-        best = proposal
+        best = found
     assert best is not None, "there is a first model"
     return best
 
@@ -206,7 +213,9 @@ def _layers(model: ModelConfig) -> int:
     return counted.total - counted.embedding - counted.head
 
 
-def _proposal(name: str, shape: ModelConfig, model: ModelConfig, seq_len: int, tokens: float, fits: Fits) -> Proposal:
+def _suggestion(
+    name: str, shape: ModelConfig, model: ModelConfig, seq_len: int, tokens: float, fits: Fits
+) -> Suggestion:
     batch = _MEASURED_BATCH * (tokens / _MEASURED_TOKENS) ** _BATCH_POWER
     sequences = 2 ** max(0, round(math.log2(batch / seq_len)))
     micro = min(sequences, 2 ** int(math.log2(max(1, MOST_MICRO_BATCH_TOKENS // seq_len))))
@@ -221,6 +230,66 @@ def _proposal(name: str, shape: ModelConfig, model: ModelConfig, seq_len: int, t
         overrides.append(f"model.max_position_embeddings={model.max_position_embeddings}")
     of_training = [change for change in overrides if not change.startswith("model.")]
     config = load(RunConfig, [Part(presets.find(TRAIN_PRESET), TRAIN_SECTIONS)], overrides=of_training)
-    config = _with_steps(config, steps, times(config), validation_bytes=config.validation.bytes)
+    config = _with_steps(config, steps, pauses_left(config), validation_bytes=config.validation.bytes)
     config = config.model_copy(update={"model": model})
-    return Proposal(name, config, model.known_vocab_size, seq_len, tuple(overrides))
+    return Suggestion(name, config, model.known_vocab_size, seq_len, tuple(overrides))
+
+
+# A first guess: the share of the rate of matrix products that training a small model reaches (docs/benchmarks.md).
+TYPICAL_SHARE = 0.5
+_MOST_TRIES, _TRY_SECONDS = 3, 0.5
+
+
+def suggest(
+    seconds: float,
+    *,
+    data: Path | None = None,
+    seq_len: int | None = None,
+    tokens: int | None = None,
+    device_name: str = "auto",
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+) -> Suggestion:
+    """Return a run worth `seconds` on the device.
+
+    Its speed is first estimated from matrix products, then measured with the suggested model, until it stays the same.
+    """
+    choice = devices.choose(device_name, precision=precision)
+    vocab_size, text_bytes = None, None if tokens is None else round(tokens * BYTES_PER_TOKEN)
+    if data is not None:
+        metadata = open_packed(data).metadata
+        vocab_size, seq_len = metadata.vocab_size, metadata.seq_len
+        text_bytes = round(metadata.sequences(TRAIN) * seq_len * BYTES_PER_TOKEN)
+    flops_per_second = TYPICAL_SHARE * devices.matmul_rate(choice.device, choice.precision)
+
+    def rate(model: ModelConfig, tokens: int) -> float:
+        return flops_per_second / count(model).training_flops_per_token(tokens)
+
+    def fits(model: ModelConfig, sequences: int, tokens: int) -> bool:
+        config = RunConfig(model=model, training=TrainingConfig(micro_batch_size=sequences))
+        largest = MemoryLimit(config, tokens, choice).largest()
+        return largest is None or sequences <= largest
+
+    found: Suggestion | None = None
+    for _ in range(_MOST_TRIES):
+        before, found = (
+            found,
+            suggest_at(
+                seconds,
+                tokens_per_second=rate,
+                vocab_size=vocab_size,
+                seq_len=seq_len,
+                text_bytes=text_bytes,
+                fits=fits,
+            ),
+        )
+        if before is not None and before.preset == found.preset:
+            break
+        training = found.config.training.model_copy(update={"precision": precision})
+        config = found.config.model_copy(update={"training": training})
+        choice = choose_precision(config, device_name, seq_len=found.seq_len)
+        rows = probe.random_rows(found.vocab_size, seq_len=found.seq_len)
+        timings = probe.measure_steps(config, choice, rows, seq_len=found.seq_len, seconds=_TRY_SECONDS)
+        speed = training.sequences_per_step * found.seq_len / timings.step(training.gradient_accumulation)
+        flops_per_second = speed * count(found.config.model).training_flops_per_token(found.seq_len)
+    assert found is not None
+    return found

@@ -1,4 +1,4 @@
-"""Memory of a run: its needs by part, the largest micro-batch that fits, and how to split a step so that it fits."""
+"""Memory of a run: its peak by part, the largest micro-batch that fits, and how to split a step so that it fits."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from alm import kinds
+from alm.config import presets
+from alm.config.load import Part, load
 from alm.device import Choice, available_bytes, resident_bytes
+from alm.model.config import ModelConfig
 from alm.model.count import BYTES, CPU_CODE_BYTES, CPU_GAPS, count
 from alm.optim.groups import Moments
-from alm.training.config import RunConfig, TrainingConfig
-from alm.training.sizing.sizes import ladder
+from alm.training.config import MODEL_SECTIONS, RunConfig, TrainingConfig
 
 # Counted memory is right to a few percent, and other programs need memory too.
 USABLE_SHARE = 0.9
@@ -19,10 +21,12 @@ USABLE_SHARE = 0.9
 SURE_SHARE = 0.5
 # Upper bound of the search for the largest micro-batch: no one trains with more.
 MOST_SEQUENCES = 4096
+# Presets that a plan or a budget may suggest, from small to large.
+PRESETS = ("1m", "3m", "10m", "pico", "nano", "120m", "350m", "1b")
 
 
 @dataclass(frozen=True)
-class Needs:
+class PeakMemory:
     """Bytes at the peak, by part. `gaps` counts memory that the C library of a CPU leaves unused, and code."""
 
     parts: Mapping[str, int]
@@ -33,7 +37,7 @@ class Needs:
         return sum(self.parts.values())
 
 
-def needs(
+def peak_memory(
     config: RunConfig,
     *,
     seq_len: int,
@@ -41,7 +45,7 @@ def needs(
     on_cpu: bool,
     micro_batch_size: int | None = None,
     ranks: int = 1,
-) -> Needs:
+) -> PeakMemory:
     """Return the peak memory of training on the device of one of `ranks`. `micro_batch_size` overrides that of the
     configuration; `training.parallel: auto` counts as ddp.
 
@@ -67,7 +71,7 @@ def needs(
     if on_cpu:
         parts["checkpoint"] = checkpoint_bytes(config)
         parts["gaps"] = round((CPU_GAPS - 1) * memory.total) + CPU_CODE_BYTES
-    return Needs(parts)
+    return PeakMemory(parts)
 
 
 def moments(config: RunConfig) -> Moments:
@@ -101,7 +105,7 @@ def largest_micro_batch(
     return low
 
 
-def sizes_of_trees(training: TrainingConfig, *, ranks: int = 1) -> list[int] | None:
+def reproducible_sizes(training: TrainingConfig, *, ranks: int = 1) -> list[int] | None:
     """Return the sizes of micro-batches into which a step can be split with `reproducible`; None without it.
 
     Smaller micro-batches are more of them, with more partial sums of gradients: memory may grow as they shrink.
@@ -110,20 +114,20 @@ def sizes_of_trees(training: TrainingConfig, *, ranks: int = 1) -> list[int] | N
         return None
     found: list[int] = []
     most = training.sequences_per_step
-    while (smaller := cut(training, most=most, ranks=ranks)) is not None:
+    while (smaller := split_step(training, most=most, ranks=ranks)) is not None:
         found.append(smaller.micro_batch_size)
         most = smaller.micro_batch_size - 1
     return sorted(found)
 
 
-def cut(training: TrainingConfig, *, most: int, ranks: int = 1) -> TrainingConfig | None:
+def split_step(training: TrainingConfig, *, most: int, ranks: int = 1) -> TrainingConfig | None:
     """Return `training` with micro-batches of at most `most` sequences and the same batch; None if there is none.
 
     The size divides the sequences of a step, so that all micro-batches are equal; ranks share their number evenly,
     and it is a power of two with `reproducible`.
 
-    >>> halved = cut(TrainingConfig(micro_batch_size=3, gradient_accumulation=4), most=1)
-    >>> halved.micro_batch_size, halved.gradient_accumulation
+    >>> split = split_step(TrainingConfig(micro_batch_size=3, gradient_accumulation=4), most=1)
+    >>> split.micro_batch_size, split.gradient_accumulation
     (1, 12)
     """
     sequences = training.sequences_per_step
@@ -135,29 +139,29 @@ def cut(training: TrainingConfig, *, most: int, ranks: int = 1) -> TrainingConfi
     return None
 
 
-def halved(training: TrainingConfig, *, ranks: int = 1) -> TrainingConfig | None:
+def halve_micro_batch(training: TrainingConfig, *, ranks: int = 1) -> TrainingConfig | None:
     """Return `training` with micro-batches of half the size, or the next below that divides a step; None if none is."""
-    return cut(training, most=training.micro_batch_size // 2, ranks=ranks)
+    return split_step(training, most=training.micro_batch_size // 2, ranks=ranks)
 
 
-def keeps_curve(config: RunConfig) -> bool:
+def keeps_loss_curve(config: RunConfig) -> bool:
     """Whether a run with `config` has the same curve, but for rounding, however its steps are split into micro-batches.
 
     Losses are divided by the targets of the full step, dropout is keyed by a sequence's place in it, and attention,
     `smear` and the other options work on one sequence: a kind that works across sequences declares it.
     """
-    return not getattr(kinds.module_of(config.model.feedforward), "WORKS_ON_MICRO_BATCHES", False)
+    return not config.model.feedforward.mixes_micro_batch
 
 
-def curve(config: RunConfig) -> str:
+def describe_curve(config: RunConfig) -> str:
     """Describe in words how the curve of a run with `config` changes with the size of its micro-batches."""
-    if keeps_curve(config):
+    if keeps_loss_curve(config):
         return "the same curve, but not bit for bit"
     kind = getattr(config.model.feedforward, "kind", "")
     return f"another curve, since `model.feedforward: {kind}` routes the tokens of each micro-batch together"
 
 
-def flags(training: TrainingConfig) -> str:
+def micro_batch_flags(training: TrainingConfig) -> str:
     """Return the flags that set the micro-batches of `training`."""
     return (
         f"--set training.micro_batch_size={training.micro_batch_size} "
@@ -165,9 +169,14 @@ def flags(training: TrainingConfig) -> str:
     )
 
 
+def preset_models() -> dict[str, ModelConfig]:
+    """Return the models of `PRESETS` by name, from small to large."""
+    return {name: load(RunConfig, [Part(presets.find(name), MODEL_SECTIONS)]).model for name in PRESETS}
+
+
 @dataclass(frozen=True)
 class MemoryLimit:
-    """The memory that a device has free for a run now, and the needs of the run."""
+    """The memory that a device has free for a run now, and the peak memory of the run."""
 
     config: RunConfig
     seq_len: int
@@ -190,9 +199,9 @@ class MemoryLimit:
         """Bytes of this process, whose libraries a run loads too."""
         return resident_bytes() if self.on_cpu else 0
 
-    def needs(self, micro_batch_size: int | None = None, config: RunConfig | None = None) -> Needs:
-        """Return the needs of this configuration or another, with its own micro-batches or others."""
-        return needs(
+    def peak(self, micro_batch_size: int | None = None, config: RunConfig | None = None) -> PeakMemory:
+        """Return the peak memory of this configuration or another, with its own micro-batches or others."""
+        return peak_memory(
             config or self.config,
             seq_len=self.seq_len,
             precision=self.choice.precision,
@@ -203,27 +212,27 @@ class MemoryLimit:
 
     def largest(self, config: RunConfig | None = None) -> int | None:
         """Return the most sequences of a micro-batch that fits; None if the free memory is unknown."""
-        sizes = sizes_of_trees((config or self.config).training, ranks=self.ranks)
-        return largest_micro_batch(lambda size: self.needs(size, config).total, self.available, sizes=sizes)
+        sizes = reproducible_sizes((config or self.config).training, ranks=self.ranks)
+        return largest_micro_batch(lambda size: self.peak(size, config).total, self.available, sizes=sizes)
 
     @property
     def fits(self) -> bool | None:
         """Whether the run fits as configured; None if the free memory is unknown."""
         if self.available is None:
             return None
-        return self.needs(self.config.training.micro_batch_size).total <= USABLE_SHARE * self.available
+        return self.peak(self.config.training.micro_batch_size).total <= USABLE_SHARE * self.available
 
     def suggested(self) -> TrainingConfig | None:
         """Return the step split so that it fits; None if it fits already, or cannot be made to fit."""
         largest = self.largest()
         if largest is None or self.fits:
             return None
-        return cut(self.config.training, most=largest, ranks=self.ranks)
+        return split_step(self.config.training, most=largest, ranks=self.ranks)
 
     def model_that_fits(self) -> str | None:
         """Return the largest preset of which one sequence fits."""
         vocab_size, found = self.config.model.known_vocab_size, None
-        for name, shape in ladder().items():
+        for name, shape in preset_models().items():
             longer = {"max_position_embeddings": max(shape.max_position_embeddings, self.seq_len)}
             model = shape.with_vocab_size(vocab_size).model_copy(update=longer)
             if self.largest(self.config.model_copy(update={"model": model})):

@@ -23,7 +23,7 @@ from alm.errors import AlmError
 from alm.events import Listener, Warned
 from alm.files import read_json, write_text
 from alm.training.config import RunConfig
-from alm.training.sizing.memory import curve, cut
+from alm.training.sizing.memory import describe_curve, split_step
 
 NAME = "memory.json"
 _MOST_BYTES = 1 << 20
@@ -62,7 +62,7 @@ def remember(key: str, *, failed: int, free_bytes: int | None) -> None:
         write_text(path, json.dumps(values, indent=1) + "\n")
 
 
-def capped(
+def limit_micro_batch(
     config: RunConfig, device: torch.device, *, seq_len: int, vocab_size: int, ranks: int = 1, on_event: Listener
 ) -> RunConfig:
     """Return `config` with smaller micro-batches, and warn, if its own are known not to fit."""
@@ -74,13 +74,13 @@ def capped(
     free_now = available_bytes(device)
     if isinstance(free_then, int) and free_now is not None and free_now > CLEARLY_MORE * free_then:
         return config
-    smaller = cut(training, most=failed // 2, ranks=ranks)
+    smaller = split_step(training, most=failed // 2, ranks=ranks)
     if smaller is None:
         return config
     on_event(
         Warned(
             f"micro-batches of {failed} sequences did not fit here before: {smaller.gradient_accumulation} of "
-            f"{smaller.micro_batch_size} make a step: {curve(config)}",
+            f"{smaller.micro_batch_size} make a step: {describe_curve(config)}",
             f"`--set training.micro_batch_size={smaller.micro_batch_size}` has the same effect; the limit is stored in "
             f"{cache_folder() / NAME}",
         )

@@ -18,7 +18,7 @@ from alm.generation.config import SamplingConfig
 from alm.generation.generate import generate
 from alm.packing.shards import TokenStream
 from alm.training.config import RunConfig
-from alm.training.state import TrainState, fresh
+from alm.training.state import TrainState, init_state
 from alm.training.step import train_step
 
 SECONDS = 2.0  # of measured steps; warming up, scoring and generating come on top
@@ -31,10 +31,10 @@ Batches = Callable[[int], MicroBatch]
 
 
 @dataclass(frozen=True)
-class Rates:
+class StepTimings:
     """Seconds of a micro-batch, of the update after the last one, of scoring a sequence, and of a generated token.
 
-    The micro-batch has the size in the rehearsed configuration; all times are those of one rank.
+    The micro-batch has the size in the measured configuration; all times are those of one rank.
     """
 
     micro_batch: float
@@ -56,7 +56,7 @@ def measure_steps(
     world: World | None = None,
     seconds: float = SECONDS,
     apart: bool = False,
-) -> Rates:
+) -> StepTimings:
     """Measure steps for about `seconds`, after warming up; ranks call it together.
 
     If a micro-batch takes long, a smaller one is measured and its time scaled by the number of sequences. With one
@@ -64,12 +64,12 @@ def measure_steps(
     afterwards. Raises PyTorch's error when memory is full.
     """
     devices.matmul_rate(choice.device, choice.precision)  # a run measures it at its start; here it also wakes the CPU
-    with torch.random.fork_rng([choice.device] if choice.device.type == "cuda" else []):  # dropout draws random numbers
-        rates = _Stage(fresh(config, choice, world, seq_len=seq_len), config, choice, batches, seconds).rates(
+    with devices.unchanged_random_state(choice.device):  # dropout draws random numbers
+        timings = _Probe(init_state(config, choice, world, seq_len=seq_len), config, choice, batches, seconds).timings(
             apart=apart
         )
     release_memory(choice.device)
-    return rates
+    return timings
 
 
 def release_memory(device: torch.device) -> None:
@@ -110,9 +110,9 @@ def fits(config: RunConfig, choice: Choice, batches: Batches, *, seq_len: int) -
 
 def _fits(config: RunConfig, choice: Choice, batches: Batches, *, seq_len: int) -> bool:
     try:
-        stage = _Stage(fresh(config, choice, seq_len=seq_len), config, choice, batches, SECONDS)
+        probe = _Probe(init_state(config, choice, seq_len=seq_len), config, choice, batches, SECONDS)
         for micro_batches in (1, min(2, config.training.gradient_accumulation)):
-            stage.round(config.training.micro_batch_size, micro_batches=micro_batches)
+            probe.round(config.training.micro_batch_size, micro_batches=micro_batches)
     except (RuntimeError, MemoryError) as error:
         if not devices.is_out_of_memory(error):
             raise
@@ -121,8 +121,8 @@ def _fits(config: RunConfig, choice: Choice, batches: Batches, *, seq_len: int) 
 
 
 @dataclass(frozen=True)
-class _Stage:
-    """The state and settings of a rehearsal."""
+class _Probe:
+    """The state of a new run, and how to measure its steps."""
 
     state: TrainState
     config: RunConfig
@@ -130,7 +130,7 @@ class _Stage:
     batches: Batches
     seconds: float
 
-    def rates(self, *, apart: bool) -> Rates:
+    def timings(self, *, apart: bool) -> StepTimings:
         size = self._size()
         in_pairs = apart or self._micro_batches > 1 or size < self.config.training.micro_batch_size
         self.round(size, micro_batches=1 + in_pairs)  # not counted: the optimizer creates its moments, and memory grows
@@ -139,7 +139,7 @@ class _Stage:
         scale = self.config.training.micro_batch_size / size
         # The last micro-batch is timed together with the update. With one per step only their sum matters.
         micro, update = (scale * first, max(last - first, 0.0)) if in_pairs else (last, 0.0)
-        return Rates(micro, update, self._scoring(size), self._generating())
+        return StepTimings(micro, update, self._scoring(size), self._generating())
 
     @property
     def _micro_batches(self) -> int:
@@ -166,7 +166,7 @@ class _Stage:
         batch = self.batches(size)
         times: list[float] = []
 
-        def look() -> bool:
+        def note_time() -> bool:
             wait_for(self.choice.device)
             times.append(time.perf_counter())
             return False
@@ -180,10 +180,10 @@ class _Stage:
             lr_factor=0.0,
             clip_norm=self.config.training.gradient_clip_norm,
             seed=self.config.training.seed,
-            should_stop=look,
+            should_stop=note_time,
             z_weight=self.config.training.z_loss,
         )
-        look()
+        note_time()
         *_, last, end = times
         return (last - times[0]) / max(micro_batches - 1, 1), end - last
 
@@ -192,7 +192,7 @@ class _Stage:
         parallelism, batch, device = self.state.parallelism, self.batches(size), self.choice.device
         parallelism.objective.eval()
         with devices.autocast(device, self.choice.precision):
-            seconds = self._timed(
+            seconds = self._seconds(
                 lambda: parallelism.token_losses(batch.inputs.to(device), batch.targets.to(device)).sum().item()
             )
         parallelism.objective.train()
@@ -200,24 +200,16 @@ class _Stage:
 
     def _generating(self) -> float:
         """Return the seconds of a token that follows a short text; 0 if a run generates none."""
-        parallelism, tokens = (
-            self.state.parallelism,
-            min(_GENERATED_TOKENS, self.config.model.max_position_embeddings - 1),
-        )
-        if not parallelism.is_whole_here or tokens < 1 or not self.config.samples.prompts:
+        tokens = min(_GENERATED_TOKENS, self.config.model.max_position_embeddings - 1)
+        if not self.state.parallelism.has_full_model or tokens < 1 or not self.config.samples.prompts:
             return 0.0
         sampling = SamplingConfig(max_tokens=tokens)
 
         def act() -> object:
             return list(generate(self.state.model, [0], sampling=sampling, end_of_text_id=_NO_TOKEN, plain=True))
 
-        return self._timed(act) / tokens
+        return self._seconds(act) / tokens
 
-    def _timed(self, act: Callable[[], object]) -> float:
+    def _seconds(self, act: Callable[[], object]) -> float:
         """Return the seconds of the second call: the first one warms up."""
-        act()
-        wait_for(self.choice.device)
-        started = time.perf_counter()
-        act()
-        wait_for(self.choice.device)
-        return time.perf_counter() - started
+        return devices.best_seconds({"": act}, self.choice.device, rounds=1)[""]

@@ -15,10 +15,10 @@ from alm.model.count import count
 from alm.training.config import TRAIN_SECTIONS, RunConfig
 from alm.training.monitoring.samples import sample_steps
 from alm.training.sizing import budget
-from alm.training.sizing.budget import Proposal, fitted, propose, tokens_per_parameter, vocabulary_for
-from alm.training.sizing.costs import Costs, costs, times
-from alm.training.sizing.probe import Rates
-from alm.training.sizing.sizes import ladder
+from alm.training.sizing.budget import Suggestion, fit_steps, suggest_at, tokens_per_parameter, vocabulary_for
+from alm.training.sizing.eta import TimeCosts, pauses_left, time_costs
+from alm.training.sizing.memory import preset_models
+from alm.training.sizing.probe import StepTimings
 
 STEP = 0.5
 
@@ -38,19 +38,19 @@ def config(**changes: Any) -> RunConfig:
 
 
 def test_what_a_run_costs_is_the_sum_of_what_it_does() -> None:
-    rates = Rates(micro_batch=2.0, update=0.5, validation_sequence=0.01, generated_token=0.1)
-    found = costs(config(), rates, validation_sequences=30, start=7.0)
+    timings = StepTimings(micro_batch=2.0, update=0.5, validation_sequence=0.01, generated_token=0.1)
+    found = time_costs(config(), timings, validation_sequences=30, start=7.0)
     # Two micro-batches a step; 30 sequences; four prompts of a token's worth and 6 tokens each.
     assert (found.step, found.validation, found.samples) == pytest.approx((4.5, 0.3, 2.8))
-    assert costs(config(), rates, validation_sequences=30, start=7.0, ranks=2).step == 2.5
-    spent = found.of(config())
+    assert time_costs(config(), timings, validation_sequences=30, start=7.0, ranks=2).step == 2.5
+    spent = found.by_part(config())
     assert spent["steps"] == 4500
     assert spent["validation"] == pytest.approx(10 * 0.3)
     assert spent["samples"] == pytest.approx(8 * 2.8)
     assert spent["checkpoints"] == pytest.approx(5 * found.saving)
     assert spent["start"] == 7.0
     silent = config(samples__prompts=[])
-    assert costs(silent, rates, validation_sequences=30, start=7.0).of(silent)["samples"] == 0
+    assert time_costs(silent, timings, validation_sequences=30, start=7.0).by_part(silent)["samples"] == 0
 
 
 def test_what_is_due_at_intervals_and_at_the_end_is_counted() -> None:
@@ -60,18 +60,20 @@ def test_what_is_due_at_intervals_and_at_the_end_is_counted() -> None:
         due = [step for step in range(1, max_steps + 1) if step % interval == 0 or step == max_steps]
         for step in range(max_steps + 1):
             left = sum(later > step for later in due)
-            found = times(wanted, after=step)
+            found = pauses_left(wanted, after=step)
             assert (found["validation"], found["saving"]) == (left, left), (max_steps, interval, step)
             assert found["samples"] == sum(later > step for later in sample_steps(max_steps, 5))
-        assert times(wanted) == times(wanted, after=0)
+        assert pauses_left(wanted) == pauses_left(wanted, after=0)
 
 
 @pytest.mark.parametrize("seconds", [30, 120, 1200, 100_000])
-@pytest.mark.parametrize("costs", [Costs(5, STEP, 1, 0.5, 0.2), Costs(0, STEP, 0, 0, 0.01), Costs(3, STEP, 90, 60, 40)])
-def test_the_time_is_used_and_not_exceeded(seconds: float, costs: Costs) -> None:
+@pytest.mark.parametrize(
+    "costs", [TimeCosts(5, STEP, 1, 0.5, 0.2), TimeCosts(0, STEP, 0, 0, 0.01), TimeCosts(3, STEP, 90, 60, 40)]
+)
+def test_the_time_is_used_and_not_exceeded(seconds: float, costs: TimeCosts) -> None:
     """But for a single one of what is dearer than its share and has to be done once."""
-    found = fitted(config(validation__bytes=20_000), costs, seconds=max(seconds, 600 if costs.validation > 1 else 0))
-    total = sum(costs.of(found).values())
+    found = fit_steps(config(validation__bytes=20_000), costs, seconds=max(seconds, 600 if costs.validation > 1 else 0))
+    total = sum(costs.by_part(found).values())
     allowed = max(seconds, 600 if costs.validation > 1 else 0)
     assert total <= allowed
     # Rounding intervals up may leave one of each undone.
@@ -79,7 +81,7 @@ def test_the_time_is_used_and_not_exceeded(seconds: float, costs: Costs) -> None
 
 
 def test_what_is_counted_in_steps_keeps_its_proportion() -> None:
-    found = fitted(config(training__keep_every=500), Costs(0, STEP, 0, 0, 0), seconds=2000 * STEP + 0.1)
+    found = fit_steps(config(training__keep_every=500), TimeCosts(0, STEP, 0, 0, 0), seconds=2000 * STEP + 0.1)
     assert found.training.max_steps == 2000
     assert found.scheduler.warmup_steps == 200  # type: ignore[attr-defined]
     assert (found.validation.interval, found.training.checkpoint_interval, found.training.keep_every) == (
@@ -88,37 +90,37 @@ def test_what_is_counted_in_steps_keeps_its_proportion() -> None:
         1000,
     )
     assert (found.samples.count, found.logging.log_interval, found.validation.bytes) == (8, 10, 1_000_000)
-    few = fitted(config(), Costs(0, STEP, 0, 0, 0), seconds=40 * STEP + 0.1)
+    few = fit_steps(config(), TimeCosts(0, STEP, 0, 0, 0), seconds=40 * STEP + 0.1)
     assert (few.training.max_steps, few.validation.interval, few.logging.log_interval) == (40, 4, 2)
     assert few.scheduler.warmup_steps == 4  # type: ignore[attr-defined]
 
 
 def test_dear_validations_are_fewer_then_shorter_and_a_long_run_is_saved_every_half_hour() -> None:
-    dear = fitted(config(), Costs(0, STEP, 5, 0, 0), seconds=200)
+    dear = fit_steps(config(), TimeCosts(0, STEP, 5, 0, 0), seconds=200)
     assert -(-dear.training.max_steps // dear.validation.interval) == 4  # a tenth of 200 s
     assert dear.validation.bytes == 1_000_000
-    dearest = fitted(config(), Costs(0, STEP, 100, 0, 0), seconds=200)
+    dearest = fit_steps(config(), TimeCosts(0, STEP, 100, 0, 0), seconds=200)
     assert dearest.validation.interval == dearest.training.max_steps
     assert dearest.validation.bytes == 200_000  # 20 of 100 s
-    long = fitted(config(), Costs(0, STEP, 0, 0, 0), seconds=36_000)
+    long = fit_steps(config(), TimeCosts(0, STEP, 0, 0, 0), seconds=36_000)
     assert long.training.checkpoint_interval * STEP == pytest.approx(1800, abs=STEP)
 
 
 def test_no_step_in_the_time_is_refused() -> None:
     with pytest.raises(ConfigError, match="10 seconds allow no step: one takes 50.0 seconds") as caught:
-        fitted(config(), Costs(1, 50, 0, 0, 0), seconds=10)
+        fit_steps(config(), TimeCosts(1, 50, 0, 0, 0), seconds=10)
     assert "--model 1m" in str(caught.value.hint)
 
 
 def test_a_time_that_is_over_before_the_first_step_is_not_the_models_fault() -> None:
     with pytest.raises(ConfigError, match="took all of the time") as caught:
-        fitted(config(), Costs(1, STEP, 0, 0, 0), seconds=-3)
+        fit_steps(config(), TimeCosts(1, STEP, 0, 0, 0), seconds=-3)
     assert "more time" not in str(caught.value.message)
     assert "less busy" in str(caught.value.hint)
 
 
 def test_one_step_is_a_run_too_where_the_decay_had_a_fixed_end() -> None:
-    found = fitted(config(scheduler__total_steps=20, scheduler__warmup_steps=2), Costs(0, 1, 0, 0, 0), seconds=1)
+    found = fit_steps(config(scheduler__total_steps=20, scheduler__warmup_steps=2), TimeCosts(0, 1, 0, 0, 0), seconds=1)
     assert (found.training.max_steps, found.scheduler.total_steps) == (1, 1)  # type: ignore[attr-defined]
 
 
@@ -129,8 +131,8 @@ def rate(flops_per_second: float) -> budget.Rate:
     return lambda model, tokens: flops_per_second / count(model).training_flops_per_token(tokens)
 
 
-def proposed(seconds: float, flops_per_second: float = 6e10, **more: Any) -> Proposal:
-    return propose(seconds, tokens_per_second=rate(flops_per_second), **more)
+def suggested(seconds: float, flops_per_second: float = 6e10, **more: Any) -> Suggestion:
+    return suggest_at(seconds, tokens_per_second=rate(flops_per_second), **more)
 
 
 def test_tokens_per_parameter_go_through_what_was_measured_and_hoffmann() -> None:
@@ -142,17 +144,17 @@ def test_tokens_per_parameter_go_through_what_was_measured_and_hoffmann() -> Non
 
 
 def test_vocabularies_are_about_those_that_were_found_best() -> None:
-    found = {name: vocabulary_for(shape) for name, shape in ladder().items()}
+    found = {name: vocabulary_for(shape) for name, shape in preset_models().items()}
     assert found["pico"] == 8192  # docs/vocabulary.md
     assert found["1m"] == 2048
     assert list(found.values()) == sorted(found.values())
-    assert vocabulary_for(ladder()["pico"], text_bytes=1_500_000) == 1024
-    assert vocabulary_for(ladder()["pico"], text_bytes=10) == budget.LEAST_VOCABULARY
+    assert vocabulary_for(preset_models()["pico"], text_bytes=1_500_000) == 1024
+    assert vocabulary_for(preset_models()["pico"], text_bytes=10) == budget.LEAST_VOCABULARY
 
 
 def test_more_time_never_means_a_smaller_model_or_fewer_tokens() -> None:
-    names = list(ladder())
-    found = [proposed(seconds) for seconds in (60, 600, 6000, 60_000, 6e6, 6e8)]
+    names = list(preset_models())
+    found = [suggested(seconds) for seconds in (60, 600, 6000, 60_000, 6e6, 6e8)]
     sizes = [names.index(one.preset) for one in found]
     assert sizes == sorted(sizes)
     assert sizes[0] == 0
@@ -162,12 +164,13 @@ def test_more_time_never_means_a_smaller_model_or_fewer_tokens() -> None:
 
 
 def test_a_proposal_is_worth_its_time_and_is_what_its_flags_say() -> None:
-    found = proposed(1200)
+    found = suggested(1200)
     model, training = found.config.model, found.config.training
     tokens = training.max_steps * training.sequences_per_step * found.seq_len
     seconds = tokens / rate(6e10)(model, found.seq_len)
     assert seconds == pytest.approx(1200 * budget.STEPS_SHARE, rel=0.02)
-    larger = list(ladder().values())[list(ladder()).index(found.preset) + 1].with_vocab_size(found.vocab_size)
+    models = preset_models()
+    larger = list(models.values())[list(models).index(found.preset) + 1].with_vocab_size(found.vocab_size)
     larger_tokens = budget.STEPS_SHARE * 1200 * rate(6e10)(larger, found.seq_len)
     flops = larger_tokens * count(larger).training_flops_per_token(found.seq_len)
     assert larger_tokens / count(larger).total < tokens_per_parameter(flops)
@@ -178,31 +181,33 @@ def test_batches_go_through_what_was_measured_and_rates_are_those_of_the_preset(
     train = load(RunConfig, [Part(presets.find("train"), TRAIN_SECTIONS)])
     for scale, sequences in ((1, 4), (3.4, 8), (11.3, 16)):  # 2 ** (1 / 0.571) = 3.4
         tokens = scale * 0.41e6 / budget.STEPS_SHARE
-        found = propose(1.0, tokens_per_second=lambda *_, t=tokens: t, models={"1m": ladder()["1m"]}, seq_len=256)
+        found = suggest_at(
+            1.0, tokens_per_second=lambda *_, t=tokens: t, models={"1m": preset_models()["1m"]}, seq_len=256
+        )
         assert found.config.training.sequences_per_step == sequences
         assert found.config.optim == train.optim
 
 
 def test_what_is_fixed_stays_and_memory_limits_both() -> None:
-    free = proposed(6e6)
-    fixed = proposed(6e6, vocab_size=300, seq_len=64)
+    free = suggested(6e6)
+    fixed = suggested(6e6, vocab_size=300, seq_len=64)
     assert (fixed.vocab_size, fixed.seq_len, fixed.config.model.vocab_size) == (300, 64, 300)
 
     def fits(model: Any, sequences: int, tokens: int) -> bool:
         return bool(model.d_model <= 320 and sequences <= 4)
 
-    long = proposed(60, seq_len=2048)
+    long = suggested(60, seq_len=2048)
     assert long.config.model.max_position_embeddings == 2048
     assert "model.max_position_embeddings=2048" in long.overrides
 
-    small = proposed(6e6, fits=fits)
+    small = suggested(6e6, fits=fits)
     assert (small.preset, small.config.training.micro_batch_size) == ("10m", 4)
     assert small.config.training.gradient_accumulation > 1
-    little = proposed(6e6, text_bytes=10**7)
+    little = suggested(6e6, text_bytes=10**7)
     assert count(little.config.model).total < count(free.config.model).total
 
 
 def test_batches_are_powers_of_two_sequences() -> None:
     for seconds, speed in itertools.product((60, 6000, 600_000), (1e9, 1e11, 1e14)):
-        sequences = proposed(seconds, speed).config.training.sequences_per_step
+        sequences = suggested(seconds, speed).config.training.sequences_per_step
         assert sequences & (sequences - 1) == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from builders import run_config
 
-from alm.training.monitoring.throughput import Timer
+from alm.training.monitoring.throughput import LapTime
 from alm.training.sizing.eta import TimeLeft
 
 CONFIG = run_config(
@@ -13,8 +13,8 @@ CONFIG = run_config(
 )
 
 
-def lap(step_seconds: float, steps: int = 10) -> Timer:
-    return Timer(step_seconds * steps, steps, waited=0.0)
+def lap(step_seconds: float, steps: int = 10) -> LapTime:
+    return LapTime(step_seconds * steps, steps, waited=0.0)
 
 
 def test_the_time_left_is_steps_at_their_recent_speed_and_pauses_as_they_last_were() -> None:

@@ -18,8 +18,16 @@ from alm.distributed import World
 from alm.model.count import count
 from alm.training.config import RunConfig, TrainingConfig
 from alm.training.sizing import memory
-from alm.training.sizing.memory import MemoryLimit, checkpoint_bytes, cut, flags, halved, largest_micro_batch, needs
-from alm.training.state import fresh
+from alm.training.sizing.memory import (
+    MemoryLimit,
+    checkpoint_bytes,
+    halve_micro_batch,
+    largest_micro_batch,
+    micro_batch_flags,
+    peak_memory,
+    split_step,
+)
+from alm.training.state import init_state
 from alm.training.step import train_step
 
 CPU = Choice(torch.device("cpu"), "fp32", "", "")
@@ -40,7 +48,7 @@ def test_a_cut_step_has_the_same_sequences_in_equal_micro_batches_that_ranks_can
             and (sequences // size) % ranks == 0
             and (not reproducible or (sequences // size) in (1, 2, 4, 8, 16, 32))
         ]
-        found = cut(training(micro, number, reproducible=reproducible), most=most, ranks=ranks)
+        found = split_step(training(micro, number, reproducible=reproducible), most=most, ranks=ranks)
         if not wanted:
             assert found is None
             continue
@@ -52,16 +60,16 @@ def test_a_cut_step_has_the_same_sequences_in_equal_micro_batches_that_ranks_can
     ("micro", "number", "becomes"), [(8, 4, (4, 8)), (3, 4, (1, 12)), (6, 1, (3, 2)), (5, 4, (2, 10))]
 )
 def test_half_a_micro_batch_or_the_next_below_that_divides(micro: int, number: int, becomes: tuple[int, int]) -> None:
-    found = halved(training(micro, number))
+    found = halve_micro_batch(training(micro, number))
     assert found is not None
     assert (found.micro_batch_size, found.gradient_accumulation) == becomes
-    assert flags(found) == (
+    assert micro_batch_flags(found) == (
         f"--set training.micro_batch_size={becomes[0]} --set training.gradient_accumulation={becomes[1]}"
     )
 
 
 def test_one_sequence_cannot_be_halved() -> None:
-    assert halved(training(1, 8)) is None
+    assert halve_micro_batch(training(1, 8)) is None
 
 
 def test_the_largest_micro_batch_is_the_last_that_fits() -> None:
@@ -74,8 +82,8 @@ def test_the_largest_micro_batch_is_the_last_that_fits() -> None:
 def test_a_cpu_also_has_the_copy_that_checkpoints_are_written_from() -> None:
     config = run_config(model__vocab_size=300)
     parameters = sum(p.numel() for p in _model(config).parameters())
-    on_cpu = needs(config, seq_len=16, precision="fp32", on_cpu=True)
-    on_gpu = needs(config, seq_len=16, precision="fp32", on_cpu=False)
+    on_cpu = peak_memory(config, seq_len=16, precision="fp32", on_cpu=True)
+    on_gpu = peak_memory(config, seq_len=16, precision="fp32", on_cpu=False)
     # Weights, and both moments of Adam, of 4 bytes; the padding of the vocabulary is not saved.
     assert on_cpu.parts["checkpoint"] == pytest.approx(12 * parameters, rel=0.1)
     assert "checkpoint" not in on_gpu.parts
@@ -84,7 +92,7 @@ def test_a_cpu_also_has_the_copy_that_checkpoints_are_written_from() -> None:
     assert (
         sum(trained.values()) + on_cpu.parts["gaps"] == count(config.model).memory(2, 16, accumulates=True).of_process
     )
-    assert needs(config, seq_len=16, precision="fp32", on_cpu=True, micro_batch_size=64).total > on_cpu.total
+    assert peak_memory(config, seq_len=16, precision="fp32", on_cpu=True, micro_batch_size=64).total > on_cpu.total
 
 
 def test_muon_keeps_one_moment_for_the_matrices_of_the_blocks() -> None:
@@ -97,7 +105,7 @@ def test_muon_keeps_one_moment_for_the_matrices_of_the_blocks() -> None:
     moments = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
     kept = sum(value.nbytes for value in moments if value.dim())
     weights = sum(parameter.nbytes for parameter in model.parameters())
-    assert needs(config, seq_len=16, precision="fp32", on_cpu=True).parts["optimizer"] == kept
+    assert peak_memory(config, seq_len=16, precision="fp32", on_cpu=True).parts["optimizer"] == kept
     assert checkpoint_bytes(config) == weights + kept
 
 
@@ -109,7 +117,7 @@ def _model(config: object) -> torch.nn.Module:
 
 def test_a_run_that_does_not_fit_is_told_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
     config = run_config(model__vocab_size=300, training__micro_batch_size=8, training__gradient_accumulation=1)
-    two = needs(config, seq_len=16, precision="fp32", on_cpu=True, micro_batch_size=2).total
+    two = peak_memory(config, seq_len=16, precision="fp32", on_cpu=True, micro_batch_size=2).total
     for free, largest, suggested in ((two * 100, None, None), (two / memory.USABLE_SHARE + 1, 2, (2, 4)), (1, 0, None)):
         monkeypatch.setattr(memory, "available_bytes", lambda _, free=free: int(free))
         room = MemoryLimit(config, 16, CPU)
@@ -151,7 +159,7 @@ def peak(config: RunConfig, world: World, *, seq_len: int) -> tuple[int, int]:
     """Bytes of two steps on this rank as they were, and as they are counted."""
     training = config.training
     ids = torch.zeros(training.micro_batch_size, seq_len, dtype=torch.int64)
-    state = fresh(config, CPU, world, seq_len=seq_len)
+    state = init_state(config, CPU, world, seq_len=seq_len)
     with Live(state.model.parameters()) as live:
         for _ in range(2):
             train_step(
@@ -165,7 +173,7 @@ def peak(config: RunConfig, world: World, *, seq_len: int) -> tuple[int, int]:
                 should_stop=lambda: False,
                 z_weight=0.0,
             )
-    parts = needs(config, seq_len=seq_len, precision="fp32", on_cpu=True, ranks=world.size).parts
+    parts = peak_memory(config, seq_len=seq_len, precision="fp32", on_cpu=True, ranks=world.size).parts
     return live.most, sum(size for name, size in parts.items() if name not in ("checkpoint", "gaps"))
 
 
@@ -201,7 +209,7 @@ def test_micro_batches_of_a_tree_are_those_that_fit_though_smaller_ones_do_not(m
     """Sixteen sequences one by one have four sums of all gradients; all at once have none, and little more besides."""
     config = shared(1, 16, training__reproducible=True)
     sizes = {
-        size: needs(config, seq_len=16, precision="fp32", on_cpu=True, micro_batch_size=size).total
+        size: peak_memory(config, seq_len=16, precision="fp32", on_cpu=True, micro_batch_size=size).total
         for size in (1, 2, 4, 8, 16)
     }
     assert sizes[1] > sizes[16]

@@ -29,7 +29,7 @@ def key(config: RunConfig, **changes: Any) -> str:
 
 def capped(config: RunConfig, **changes: Any) -> tuple[tuple[int, int], list[Event]]:
     events: list[Event] = []
-    found = oom_cache.capped(
+    found = oom_cache.limit_micro_batch(
         config, CPU, **{"seq_len": 16, "vocab_size": 300, **changes}, on_event=events.append
     ).training
     return (found.micro_batch_size, found.gradient_accumulation), events

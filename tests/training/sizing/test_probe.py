@@ -16,7 +16,7 @@ from alm.device import Choice
 from alm.training import step
 from alm.training.config import RunConfig
 from alm.training.sizing import probe
-from alm.training.sizing.probe import Rates, measure_steps, random_rows
+from alm.training.sizing.probe import StepTimings, measure_steps, random_rows
 
 CPU = Choice(torch.device("cpu"), "fp32", "", "")
 SECONDS_PER_SEQUENCE, SECONDS_PER_UPDATE = 0.01, 0.004
@@ -44,7 +44,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     return clock
 
 
-def rehearsed(config: RunConfig, **more: Any) -> Rates:
+def rehearsed(config: RunConfig, **more: Any) -> StepTimings:
     return measure_steps(config, CPU, random_rows(300, seq_len=16), seq_len=16, **more)
 
 
@@ -78,14 +78,14 @@ def test_one_slow_round_does_not_count(clock: FakeTime, monkeypatch: pytest.Monk
 
 def test_nothing_is_left_of_it(clock: FakeTime, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[weakref.ref[Any]] = []
-    real: Callable[..., Any] = probe.fresh
+    real: Callable[..., Any] = probe.init_state
 
-    def fresh(*arguments: Any, **keywords: Any) -> Any:
+    def init_state(*arguments: Any, **keywords: Any) -> Any:
         state = real(*arguments, **keywords)
         made.append(weakref.ref(state.model))
         return state
 
-    monkeypatch.setattr(probe, "fresh", fresh)
+    monkeypatch.setattr(probe, "init_state", init_state)
     gc.disable()
     try:
         before = torch.get_rng_state()
