@@ -159,33 +159,11 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, indented_json(value) + "\n")
 
 
-def indented_json(value: object, margin: str = "") -> str:
-    """Return the text of `json.dumps(value, ensure_ascii=False, indent=2)`, several times faster for long flat parts.
-
-    The standard library does not use its compiled encoder when it indents.
-    """
-    inner = margin + "  "
-    if isinstance(value, dict) and value:
-        items = [
-            f"{inner}{_quoted(key)}: {item if type(item) is int else indented_json(item, inner)}"
-            for key, item in value.items()
-        ]
-        return "{\n" + ",\n".join(items) + f"\n{margin}}}"
-    if isinstance(value, list | tuple) and value:
-        items = [f"{inner}{item if type(item) is int else indented_json(item, inner)}" for item in value]
-        return "[\n" + ",\n".join(items) + f"\n{margin}]"
-    if isinstance(value, str):
-        text = _quoted(value)
-        return text if text.isascii() or _is_text(text) else json.dumps(value)  # a name that is not UTF-8
-    return json.dumps(value, ensure_ascii=False)
+def indented_json(value: object) -> str:
+    """Return `value` as indented JSON. A string that UTF-8 cannot hold, like some file names, is written in ASCII."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    return _UNENCODABLE.sub(lambda found: json.dumps(json.loads(found[0])), text) if _SURROGATE.search(text) else text
 
 
-def _is_text(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-_quoted = json.encoder.encode_basestring
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_UNENCODABLE = re.compile(r'"(?:[^"\\]|\\.)*?[\ud800-\udfff](?:[^"\\]|\\.)*"')
