@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,22 +28,28 @@ LAYERS = [
 HEIGHT = {name: len(LAYERS) - number for number, names in enumerate(LAYERS) for name in names}
 
 
-def catches_all(source: str) -> bool:
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    """All nodes of a module, parsed once for all tests."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def catches_all(path: Path) -> bool:
     """Whether a module has an `except Exception` or a bare `except`."""
-    handlers = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ExceptHandler)]
+    handlers = [node for node in nodes_of(path) if isinstance(node, ast.ExceptHandler)]
     return any(node.type is None or ast.unparse(node.type) == "Exception" for node in handlers)
 
 
 def test_every_exception_is_caught_in_one_place_alone(repository: Path) -> None:
     modules = (repository / "alm").rglob("*.py")
-    found = [path.relative_to(repository).as_posix() for path in modules if catches_all(path.read_text("utf-8"))]
+    found = [path.relative_to(repository).as_posix() for path in modules if catches_all(path)]
     assert found == ["alm/cli/main.py"]
 
 
-def imports_of(source: str) -> set[str]:
+def imports_of(path: Path) -> set[str]:
     """Top-level names below `alm` that a module imports, at any depth; annotations-only imports count too."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -62,7 +69,7 @@ def violations(package: Path) -> list[str]:
         if own not in HEIGHT:
             found.append(f"{relative}: `{own}` has no layer")
             continue
-        for other in sorted(imports_of(path.read_text(encoding="utf-8")) - {own}):
+        for other in sorted(imports_of(path) - {own}):
             if other in HEIGHT and HEIGHT[other] >= HEIGHT[own]:
                 found.append(f"{relative}: imports {other}")
     return found
@@ -92,7 +99,7 @@ def test_only_the_command_line_knows_typer_and_rich(repository: Path) -> None:
     for path in package.rglob("*.py"):
         if path.relative_to(package).parts[0] == "cli":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes_of(path):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not any(name.split(".")[0] in ("typer", "rich", "click") for name in names), path

@@ -6,6 +6,7 @@ import io
 import random
 
 import pytest
+from cases import for_each
 
 from alm.corpus import records
 from alm.corpus.records import MARK, escape, read_records, record, unescape
@@ -39,7 +40,7 @@ def test_the_format_by_hand() -> None:
     assert record(f"a\n{MARK}\n\\{MARK}") == b"a\n\\<|endoftext|>\n\\\\<|endoftext|>\n<|endoftext|>\n"
 
 
-@pytest.mark.parametrize("text", HARD)
+@for_each("text", HARD)
 def test_each_hard_text_comes_back(text: str) -> None:
     assert unescape(escape(text)) == text
     assert read(record(text)) == [text]

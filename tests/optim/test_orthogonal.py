@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from cases import for_each
 from torch import Tensor
 
 from alm.optim.optimizers._orthogonal import (
@@ -43,9 +44,9 @@ def with_spectrum(rows: int, columns: int, values: Tensor) -> Tensor:
     return (u @ torch.diag(values.double()) @ v).float()
 
 
-@pytest.mark.parametrize("method", ["polar_express", "newton_schulz"])
-@pytest.mark.parametrize("steps", [1, 3, 5, 6, 8, 12])
-@pytest.mark.parametrize("shape", [(8, 8), (16, 20), (8, 32), (1, 7), (24, 36)])
+@for_each("method", ["polar_express", "newton_schulz"])
+@for_each("steps", [1, 3, 5, 6, 8, 12])
+@for_each("shape", [(8, 8), (16, 20), (8, 32), (1, 7), (24, 36)])
 def test_singular_values_follow_the_polynomials(method: Method, steps: int, shape: tuple[int, int]) -> None:
     matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(steps))
     matrices *= torch.tensor([1e-4, 1.0, 1e4])[:, None, None]  # the scale is taken out

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from builders import run_config
+from cases import for_each
 from pydantic import ValidationError
 
 from alm import kinds
@@ -32,8 +33,8 @@ def scheduled(kind: str, **values: Any) -> RunConfig:
 
 
 @pytest.mark.parametrize(("kind", "values"), SHAPES)
-@pytest.mark.parametrize("warmup", [0, 1, 50])
-@pytest.mark.parametrize("final", [0.0, 0.1, 1.0])
+@for_each("warmup", [0, 1, 50])
+@for_each("final", [0.0, 0.1, 1.0])
 def test_every_schedule_rises_to_the_peak_and_then_never_rises(
     kind: str, values: dict[str, Any], warmup: int, final: float
 ) -> None:

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from cases import for_each
 
 from alm.packing import rows
 from alm.packing.rows import PlannedShard, Span, bestfit, concat
@@ -19,7 +20,7 @@ def tokens_of(shards: list[PlannedShard]) -> list[tuple[int, int]]:
     ]
 
 
-@pytest.mark.parametrize("seed", range(60))
+@for_each("seed", range(60))
 def test_concat_stores_a_prefix_of_the_stream(seed: int) -> None:
     draw = random.Random(seed)
     seq_len, per_shard = draw.choice([2, 3, 7, 16]), draw.choice([1, 2, 5])
@@ -48,7 +49,7 @@ def documents(draw: random.Random, count: int, longest: int) -> list[tuple[int, 
     return found
 
 
-@pytest.mark.parametrize("seed", range(60))
+@for_each("seed", range(60))
 def test_bestfit_stores_every_token_once_and_pads_only_the_last_row(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(seed)
     monkeypatch.setattr(rows, "LOOK_AHEAD", draw.choice([1, 3, 1000]))
@@ -78,7 +79,7 @@ def row_pieces(shards: list[PlannedShard], width: int) -> list[list[tuple[int, i
     return found
 
 
-@pytest.mark.parametrize("seed", range(20))
+@for_each("seed", range(20))
 def test_what_is_left_of_a_cut_document_begins_the_next_row(seed: int) -> None:
     draw = random.Random(seed)
     lengths = [draw.randrange(1, 60) for _ in range(200)]

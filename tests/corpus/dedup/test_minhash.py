@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from cases import for_each
 
 from alm.corpus.dedup import clusters
 from alm.corpus.dedup.minhash import BANDS, Signer
@@ -91,7 +92,7 @@ def slow(digests: list[bytes], bands: dict[int, list[int]]) -> list[int]:
     return parents
 
 
-@pytest.mark.parametrize("seed", range(40))
+@for_each("seed", range(40))
 def test_duplicates_equal_a_slow_search_and_a_prefix_is_a_prefix(seed: int) -> None:
     draw = random.Random(seed)
     count = draw.choice([0, 1, 2, 10, 60])

@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from cases import for_each
 
 from alm.corpus.document import Document, Dropped, utf8_bytes
 from alm.corpus.formats import Reading, _encoding, _lines, _pieces, text
@@ -113,7 +114,7 @@ def test_a_mark_behind_the_first_piece_is_found(path: Path) -> None:
     assert found == [("#1", "a\n" * 8), ("#1#part-2", "a\na"), ("#2", "b")]
 
 
-@pytest.mark.parametrize("at", range(-20, 3))
+@for_each("at", range(-20, 3))
 def test_a_mark_across_two_chunks_is_found(path: Path, at: int) -> None:
     path.write_bytes(b"y\n" * ((1 << 19) + at) + f"{MARK}\r\nb".encode() + b"z" * 100)
     with path.open("rb") as file:

@@ -26,7 +26,7 @@ from alm.errors import ArtifactError
 from alm.events import Event, UnitsProgressed
 
 UNIT = 2000
-KILLS = 12
+KILLS = 4
 KILL_SECONDS = 60
 
 
@@ -123,7 +123,10 @@ def test_damage_is_mended_by_force(tmp_path: Path) -> None:
     assert made(out) == before
 
 
-@pytest.mark.parametrize("form", ["txt", "jsonl.zst", "parquet"])
+SLOW_FORMS = [pytest.param(form, marks=pytest.mark.slow) for form in ("jsonl.zst", "parquet")]
+
+
+@pytest.mark.parametrize("form", ["txt", *SLOW_FORMS])
 def test_the_bytes_do_not_depend_on_the_workers(tmp_path: Path, form: str) -> None:
     folder = folder_of(tmp_path, texts(30) | {"x.txt": texts(30)["004.txt"]})
     run(corpus(folder, form=form), tmp_path / "one")
