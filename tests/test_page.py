@@ -5,8 +5,11 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 import pytest
+from jinja2 import UndefinedError
 
 from alm import page
+from alm.report.chart import Curve, plot
+from alm.report.series import Series
 
 HOSTILE = [
     "</title></style></script><script>alert(1)</script>",
@@ -16,6 +19,17 @@ HOSTILE = [
     "&lt;script&gt; &#60;b&#62; &amp;",
     "\x1b]52;c;ZXZpbA==\x07\u202e\u2028\x00\x9b31m\udce9",
 ]
+
+
+EVERY_PART = """
+{% extends "page.html" %}
+{% from "parts.html" import bars, facts, key, quote, table %}
+{% block body %}
+<h1>{{ title }}</h1>
+{{ table(given) }}{{ facts([pair]) }}{{ quote(*pair) }}{{ bars(lengths) }}{{ key(0) }}{{ drawn }}
+<details><summary>{{ title }}</summary><p>{{ "a " ~ title }}</p></details>
+{% endblock %}
+"""
 
 
 class Seen(HTMLParser):
@@ -38,18 +52,11 @@ class Seen(HTMLParser):
 
 def every_part(text: str) -> str:
     """A page on which `text` stands wherever a text can."""
-    parts = [
-        page.heading(text),
-        page.paragraph(text),
-        page.table([text, "b"], [[text, 1], [text, text]], breaks_words=True),
-        page.facts([(text, text)]),
-        page.quote(text, text),
-        page.side_by_side([page.quote(text, text)]),
-        page.folded(text, [page.paragraph(text)]),
-        page.details(text, [(text, text)]),
-        page.figure(text, text, page.bars(text, {text: 2}, {text: 1}, names=(text, text)), []),
-    ]
-    return page.page(text, parts, generator="x")
+    table = page.Table([text, "b"], [[text, 1], [text, text]], breaks_words=True)
+    bars = page.Bars(text, {text: 2}, {text: 1}, names=(text, text))
+    drawn = plot(text, [Curve(Series.of([(1, 2.0), (2, 1.0)]), name=text)], last_step=2)
+    template = page.environment().from_string(EVERY_PART)
+    return template.render(title=text, generator="x", given=table, pair=(text, text), lengths=bars, drawn=drawn)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -71,3 +78,8 @@ def test_text_of_a_stranger_is_text_everywhere(text: str) -> None:
 def test_a_page_may_fetch_and_run_nothing() -> None:
     assert any("default-src 'none'" in value and "script-src" not in value for value in Seen(every_part("x")).values)
     assert page.is_made_by("x", every_part("y").encode())
+
+
+def test_a_value_that_is_missing_is_an_error() -> None:
+    with pytest.raises(UndefinedError, match="nothing"):
+        page.environment().from_string("{{ nothing }}").render()

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alm import page
-from alm.artifacts import FORMAT_VERSION, Tally
+from alm.artifacts import FORMAT_VERSION, Balance
 from alm.config.base import Config
 from alm.errors import AlmError, ArtifactError, shell
 from alm.files import read_json, readable, write_json, write_text
+from alm.page import Bars, Table
 from alm.version import __version__
 
 JSON_NAME = "_report.json"
@@ -45,8 +46,8 @@ class SourceReport(Config):
     licence: str | None
     units: int
     shards: int
-    documents: Tally
-    bytes: Tally
+    documents: Balance
+    bytes: Balance
     validation_documents: int
     examples: dict[str, tuple[Example, ...]]
     lengths: Lengths
@@ -74,7 +75,7 @@ def read(folder: Path) -> CorpusReport | None:
         return None
 
 
-def refuse_strangers(folder: Path) -> None:
+def refuse_unknown_files(folder: Path) -> None:
     """Raise `ArtifactError` if a file in `folder` has the name of a report file and no corpus wrote it."""
     for name in (HTML_NAME, JSON_NAME):
         path = folder / name
@@ -115,31 +116,30 @@ def faults(report: CorpusReport) -> list[str]:
 
 def html(report: CorpusReport) -> str:
     """Render the report as one self-contained page."""
-    parts = [page.heading("Corpus report", 1), *_opening(report), _overview(report)]
-    for source in report.sources:
-        parts += _section(source)
-    return page.page("Corpus report", parts, generator=_GENERATOR)
+    return page.render(
+        "corpus_report.html",
+        generator=_GENERATOR,
+        title="Corpus report",
+        read=_opening(report),
+        faults="; ".join(faults(report)),
+        overview=_overview(report),
+        sources=[_section(source) for source in report.sources],
+    )
 
 
-def _opening(report: CorpusReport) -> list[str]:
+def _opening(report: CorpusReport) -> str:
     documents = sum(source.documents.input for source in report.sources)
     kept = sum(source.documents.kept for source in report.sources)
     size_in = sum(source.bytes.input for source in report.sources)
     size_out = sum(source.bytes.output for source in report.sources)
-    said = (
-        f"{documents:,} documents ({_size(size_in)}) were read, and {kept:,} were kept"
-        f"{f' ({kept / documents:.1%})' if documents else ''}: {_size(size_out)} of clean text."
+    share = f" ({kept / documents:.1%})" if documents else ""
+    return (
+        f"{documents:,} documents ({_size(size_in)}) were read, and {kept:,} were kept{share}: "
+        f"{_size(size_out)} of clean text."
     )
-    wrong = faults(report)
-    sums = (
-        f"✗ The sums do not add up: {'; '.join(wrong)}."
-        if wrong
-        else "✓ Every byte is accounted for: in = kept + dropped, out = kept + changes, for each source."
-    )
-    return [page.paragraph(said), page.paragraph(sums, tone="bad" if wrong else "good")]
 
 
-def _overview(report: CorpusReport) -> str:
+def _overview(report: CorpusReport) -> Table:
     columns = ("source", "kind", "licence", "revision", "documents in", "kept", "text in", "text out", "held out")
     rows = [
         (
@@ -155,42 +155,38 @@ def _overview(report: CorpusReport) -> str:
         )
         for source in report.sources
     ]
-    return page.table(columns, rows)
+    return Table(columns, rows)
 
 
-def _section(source: SourceReport) -> list[str]:
-    parts = [page.heading(source.source)]
+def _section(source: SourceReport) -> dict[str, Any]:
+    """The values of a source, by their names in the template."""
     size = source.bytes
     changes = "".join(f" {number:+,} {reason}" for reason, number in size.changed.items())
-    parts.append(
-        page.paragraph(
-            f"bytes in {size.input:,} = kept {size.kept:,} + dropped {sum(size.dropped.values()):,}; "
-            f"out {size.output:,} = kept {size.kept:,}{changes or ' + no changes'}",
-            tone="quiet",
-        )
-    )
-    if size.dropped:
-        parts += [page.heading("Dropped", 3), _reasons(source)]
-    parts += [page.details(f"Examples: {r}", _quotes(shown)) for r, shown in source.examples.items() if shown]
-    parts += [page.heading("Documents by length in bytes", 3), _lengths(source)]
-    if source.languages:
-        parts += [page.heading("Languages", 3), page.table(("language", "documents"), _by_number(source.languages))]
+    counts = [("Languages", Table(("language", "documents"), _by_number(source.languages)))] if source.languages else []
     if any(source.documents.dropped.get(reason) for reason in ("exact_duplicate", "near_duplicate")):
         facts = [(name.replace("_", " "), number) for name, number in source.duplicates.items()]
-        parts += [page.heading("Duplicates", 3), page.table(("", "documents"), facts)]
+        counts.append(("Duplicates", Table(("", "documents"), facts)))
     if source.evaluation_hits:
-        hits = _by_number(source.evaluation_hits)
-        parts += [page.heading("Evaluation items found", 3), page.table(("item", "documents"), hits)]
-    return [*parts, page.heading("Time", 3), _times(source)]
+        counts.append(("Evaluation items found", Table(("item", "documents"), _by_number(source.evaluation_hits))))
+    return {
+        "name": source.source,
+        "sums": f"bytes in {size.input:,} = kept {size.kept:,} + dropped {sum(size.dropped.values()):,}; "
+        f"out {size.output:,} = kept {size.kept:,}{changes or ' + no changes'}",
+        "reasons": _reasons(source) if size.dropped else None,
+        "examples": [(reason, _texts(shown)) for reason, shown in source.examples.items() if shown],
+        "lengths": _lengths(source),
+        "counts": counts,
+        "times": _times(source),
+    }
 
 
-def _reasons(source: SourceReport) -> str:
+def _reasons(source: SourceReport) -> Table:
     total = max(1, source.documents.input)
     rows = []
     for reason, size in sorted(source.bytes.dropped.items(), key=lambda item: -item[1]):
         number = source.documents.dropped.get(reason, 0)
         rows.append((reason, number, f"{number / total:.2%}", _size(size), meaning(reason)))
-    return page.table(("reason", "documents", "share", "text", "meaning"), rows)
+    return Table(("reason", "documents", "share", "text", "meaning"), rows)
 
 
 def meaning(reason: str) -> str:
@@ -198,19 +194,19 @@ def meaning(reason: str) -> str:
     return _MEANINGS.get(reason) or f"rule {reason.replace('_', ' ')}"
 
 
-def _quotes(shown: Sequence[Example]) -> list[tuple[str, str]]:
+def _texts(shown: Sequence[Example]) -> list[tuple[str, str]]:
     return [(f"{e.origin} ({e.detail})" if e.detail else e.origin, e.text) for e in shown]
 
 
-def _lengths(source: SourceReport) -> str:
+def _lengths(source: SourceReport) -> Bars | None:
     first, second = source.lengths.input, source.lengths.kept
     if not first:
-        return page.paragraph("no documents", tone="quiet")
+        return None
     bounds = [1 << n for n in range(max(int(key) for key in first).bit_length())]
     keys = [str(bound) for bound in ([0, *bounds] if "0" in first else bounds)]
     keys = keys[next(i for i, key in enumerate(keys) if key in first) :]
     named = {key: _bound(int(key)) for key in keys}
-    return page.bars(
+    return Bars(
         f"Documents of {source.source} by length",
         {named[key]: first.get(key, 0) for key in keys},
         {named[key]: second.get(key, 0) for key in keys},
@@ -230,13 +226,13 @@ def _by_number(counts: dict[str, int]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _times(source: SourceReport) -> str:
+def _times(source: SourceReport) -> Table:
     total = sum(source.seconds.values())
     rows = []
     for step, seconds in sorted(source.seconds.items(), key=lambda item: -item[1]):
         speed = f"{source.bytes.input / 1e6 / seconds:,.0f} MB/s" if seconds > 0 else ""
         rows.append((step.replace("_", " "), f"{seconds:,.2f} s", f"{seconds / total:.0%}" if total else "", speed))
-    return page.table(("step", "time", "share", "speed"), rows)
+    return Table(("step", "time", "share", "speed"), rows)
 
 
 def _size(number: float) -> str:

@@ -14,10 +14,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from alm.page import escaped
+from alm import page
 from alm.report.series import NOTHING, Series, decades, pieces, thinned, ticks
 
-_HEIGHT, _FOOT = 208, 52
+_HEIGHT = 208
 _PAD = 8  # pixels above the highest and below the lowest value
 _WIDTH = 1000  # units of the inner picture
 _MOST_POINTS = 500
@@ -107,19 +107,25 @@ def plot(
     """
     curves = [curve for curve in curves if curve.values]
     used = scale(curves, last_step=last_step, from_zero=from_zero, is_log=is_log)
-    parts = [
-        f"<desc>{escaped(' '.join(map(described, curves)))}</desc>",
-        *_rows(used),
-        *_columns(last_step, tokens_per_step),
-        f'<svg x="0" y="0" width="100%" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" '
-        f'aria-hidden="true">{"".join(_paths(curve, used, last_step) for curve in curves)}</svg>',
-        *(_dots(curve, used, last_step) for curve in curves),
-        *_ends(curves, used, last_step),
-    ]
-    inside = "\n".join(part for part in parts if part)
-    return (
-        f'<svg class="plot" role="img" aria-label="{escaped(title)}" height="{_HEIGHT + _FOOT}" '
-        f'xmlns="http://www.w3.org/2000/svg">\n{inside}\n</svg>'
+    barred = [curve for curve in curves if curve.margin] if len(curves) <= _MOST_BARS else []
+    right = _BAR_WIDTH * len(barred) if len(curves) > 1 else 0
+    return page.render(
+        "chart.svg",
+        title=title,
+        description=" ".join(map(described, curves)),
+        width=_WIDTH,
+        height=_HEIGHT,
+        rows=[(used.y(value), short(value)) for value in used.marks()],
+        columns=[_column(step, last_step, tokens_per_step or 0) for step in ticks(0, last_step)],
+        has_tokens=bool(tokens_per_step),
+        paths=[path for curve in curves for path in _paths(curve, used, last_step)],
+        dots_of_curves=[_dots(curve, used, last_step) for curve in curves],
+        bars=[
+            _bar(curve, used, last_step, right=_BAR_WIDTH * (number + 0.5) if right else 0)
+            for number, curve in enumerate(barred)
+        ],
+        names=_names(curves, used, last_step),
+        right=right,
     )
 
 
@@ -128,14 +134,6 @@ def described(curve: Curve) -> str:
     places = [0, int(curve.values.values.argmin()), -1]
     told = [f"{shown(float(curve.values.values[at]))} at step {curve.values.steps[at]:,}" for at in places]
     return f"{f'{curve.name}: ' if curve.name else ''}{told[0]}, least {told[1]}, {told[2]}."
-
-
-def key(style: int) -> str:
-    """A short line in a run's dash pattern."""
-    return (
-        f'<svg class="key" viewBox="0 0 42 10" aria-hidden="true" xmlns="http://www.w3.org/2000/svg">'
-        f'<path class="curve of{style}" d="M0 5H42"/></svg>'
-    )
 
 
 def shown(value: float) -> str:
@@ -168,32 +166,19 @@ def _x(step: float, last_step: int) -> str:
     return f"{100 * step / last_step:.2f}%"
 
 
-def _rows(used: Scale) -> Iterable[str]:
-    for value in used.marks():
-        y = used.y(value)
-        yield f'<line class="axis" x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield f'<text x="0" dx="-8" y="{y + 4:.1f}" text-anchor="end">{short(value)}</text>'
+def _column(step: float, last_step: int, tokens_per_step: int) -> tuple[str, str, str]:
+    """The place of a step, and what stands below it."""
+    tokens = step * tokens_per_step
+    return _x(step, last_step), short(step), short(float(f"{tokens:.3g}")) if tokens else ""
 
 
-def _columns(last_step: int, tokens_per_step: int | None) -> Iterable[str]:
-    for step in ticks(0, last_step):
-        x = _x(step, last_step)
-        yield f'<line class="axis" x1="{x}" x2="{x}" y1="{_HEIGHT}" y2="{_HEIGHT + 4}"/>'
-        yield f'<text x="{x}" y="{_HEIGHT + 18}" text-anchor="middle">{short(step)}</text>'
-        if tokens_per_step and step:
-            tokens = short(float(f"{step * tokens_per_step:.3g}"))
-            yield f'<text x="{x}" y="{_HEIGHT + 34}" text-anchor="middle">{tokens}</text>'
-    yield f'<text x="0" dx="-8" y="{_HEIGHT + 18}" text-anchor="end">step</text>'
-    if tokens_per_step:
-        yield f'<text x="0" dx="-8" y="{_HEIGHT + 34}" text-anchor="end">tokens</text>'
+def _paths(curve: Curve, used: Scale, last_step: int) -> Iterable[tuple[str, str]]:
+    if curve.pale:
+        yield f"curve pale of{curve.style}", _path(curve.pale, used, last_step)
+    yield f"curve of{curve.style}", _path(curve.points, used, last_step)
 
 
-def _paths(curve: Curve, used: Scale, last_step: int) -> str:
-    pale = _path(curve.pale, used, last_step, f"curve pale of{curve.style}") if curve.pale else ""
-    return pale + _path(curve.points, used, last_step, f"curve of{curve.style}")
-
-
-def _path(points: Series, used: Scale, last_step: int, kind: str) -> str:
+def _path(points: Series, used: Scale, last_step: int) -> str:
     drawn = []
     for piece in pieces(points):
         # Each piece gets its share of the points, which bounds the size of the page for any number of steps.
@@ -202,41 +187,31 @@ def _path(points: Series, used: Scale, last_step: int, kind: str) -> str:
         places = [f"{_WIDTH * step / last_step:.1f} {used.y(value):.1f}" for step, value in known]
         # A single value between gaps becomes a short line: a path of one point draws nothing.
         drawn.append(f"M{'L'.join(places)}" if len(places) > 1 else f"M{places[0]}h2")
-    return f'<path class="{kind}" d="{"".join(drawn)}"/>'
+    return "".join(drawn)
 
 
-def _dots(curve: Curve, used: Scale, last_step: int) -> str:
-    """A dot for each value, if there are few."""
+def _dots(curve: Curve, used: Scale, last_step: int) -> list[tuple[int, str, float]]:
+    """A dot for each value, if there are few: its style and place."""
     if len(curve.values) > _MOST_DOTS or curve.pale:
-        return ""
+        return []
     places = [(step, used.y(value)) for step, value in curve.values.points() if value is not None]
-    inside = [(step, y) for step, y in places if 0 <= y <= _HEIGHT]
-    return "".join(
-        f'<circle class="of{curve.style}" cx="{_x(step, last_step)}" cy="{y:.1f}" r="2.5"/>' for step, y in inside
-    )
+    return [(curve.style, _x(step, last_step), y) for step, y in places if 0 <= y <= _HEIGHT]
 
 
-def _ends(curves: Sequence[Curve], used: Scale, last_step: int) -> Iterable[str]:
-    """Margins and names at the ends of the curves."""
-    barred = [curve for curve in curves if curve.margin] if len(curves) <= _MOST_BARS else []
-    right = _BAR_WIDTH * len(barred) if len(curves) > 1 else 0
-    for number, curve in enumerate(barred):
-        yield _bar(curve, used, last_step, right=_BAR_WIDTH * (number + 0.5) if right else 0)
-    named = sorted((curve for curve in curves if curve.name), key=lambda curve: used.y(curve.end[1]))
-    for y, curve in zip(_apart([used.y(curve.end[1]) for curve in named]), named, strict=True):
-        x = _x(curve.end[0], last_step)
-        yield f'<text class="name" x="{x}" dx="{right + 6:.0f}" y="{y + 4:.1f}">{escaped(curve.name)}</text>'
-
-
-def _bar(curve: Curve, used: Scale, last_step: int, *, right: float) -> str:
+def _bar(curve: Curve, used: Scale, last_step: int, *, right: float) -> tuple[int, str, str]:
+    """The margin at the end of a curve: its style, its place and its path."""
     step, value = curve.end
     assert curve.margin is not None
     top, bottom = used.y(value + curve.margin), used.y(value - curve.margin)
     path = f"M{right - 3:.0f} {top:.1f}h6M{right:.0f} {top:.1f}V{bottom:.1f}M{right - 3:.0f} {bottom:.1f}h6"
-    return (
-        f'<svg x="{_x(step, last_step)}" overflow="visible" aria-hidden="true">'
-        f'<path class="bar of{curve.style}" d="{path}"/></svg>'
-    )
+    return curve.style, _x(step, last_step), path
+
+
+def _names(curves: Sequence[Curve], used: Scale, last_step: int) -> list[tuple[str, str, float]]:
+    """The names at the ends of the curves, with their places."""
+    named = sorted((curve for curve in curves if curve.name), key=lambda curve: used.y(curve.end[1]))
+    heights = _apart([used.y(curve.end[1]) for curve in named])
+    return [(curve.name, _x(curve.end[0], last_step), y) for y, curve in zip(heights, named, strict=True)]
 
 
 def _apart(heights: Sequence[float]) -> list[float]:

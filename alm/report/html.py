@@ -1,15 +1,17 @@
-"""The HTML page of one run, or of several side by side."""
+"""The values on the page of one run, or of several side by side. `alm/templates/report.html` lays them out."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from alm import page
 from alm.artifacts import Values, flat
+from alm.page import Table
 from alm.report import chart, formatting
 from alm.report.chart import Curve
 from alm.report.history import SCORE
@@ -23,6 +25,7 @@ from alm.training.run.lineage import Lineage, trace
 GENERATOR = "alm report"
 MOST_RUNS = 8  # the number of dash patterns that can be distinguished
 _MOST_TABLE_ROWS = 40
+Parts = dict[str, Any]  # values of the template
 
 
 @dataclass(frozen=True)
@@ -71,24 +74,16 @@ def html(records: Sequence[Record], names: Sequence[str]) -> str:
     letters = [chr(ord("A") + number) if len(records) > 1 else "" for number in range(len(records))]
     runs = [Shown(r, n, letter, i) for i, (r, n, letter) in enumerate(zip(records, names, letters, strict=True))]
     title = " and ".join(names) if len(names) < 3 else f"{len(names)} runs"
-    parts = [
-        page.heading(title, 1),
-        *(_several(runs) if len(runs) > 1 else _alone(runs[0])),
-        *_curves(runs),
-        *_samples(runs),
-        *_configuration(runs),
-        *_lineage(runs),
-        *_machine(runs),
-        *_notes(runs),
-    ]
-    return page.page(title, parts, generator=GENERATOR)
+    results = _comparison(runs) if len(runs) > 1 else {"comparison": None, "result": _result(runs[0].record)}
+    parts = (results, _curves(runs), _samples(runs), _configuration(runs), _lineage(runs), _machine(runs), _notes(runs))
+    values = {name: value for part in parts for name, value in part.items()}
+    return page.render("report.html", generator=GENERATOR, title=title, runs=runs, **values)
 
 
 # ---- results ---------------------------------------------------------------------------------------------
 
 
-def _alone(run: Shown) -> list[str]:
-    record = run.record
+def _result(record: Record) -> Parts:
     pairs = [
         ("bits per byte", formatting.score(record.last(SCORE), record.margin())),
         ("validation loss", formatting.told(record.last("validation_loss"), ".4f")),
@@ -99,11 +94,12 @@ def _alone(run: Shown) -> list[str]:
         ("time in steps", formatting.duration(record.seconds)),
         ("tokens per second", formatting.told(record.typical("tokens_per_second"), ",.0f")),
     ]
-    return [
-        page.paragraph(_sentence(record), tone="" if record.is_finished else "quiet"),
-        *([page.paragraph(f"Verdict: {verdict}.")] if (verdict := record.verdict()) else []),
-        page.facts((name, value) for name, value in pairs if value),
-    ]
+    return {
+        "is_finished": record.is_finished,
+        "sentence": _sentence(record),
+        "verdict": record.verdict(),
+        "facts": [(name, value) for name, value in pairs if value],
+    }
 
 
 def _sentence(record: Record) -> str:
@@ -113,12 +109,11 @@ def _sentence(record: Record) -> str:
     )
 
 
-def _several(runs: Sequence[Shown]) -> list[str]:
+def _comparison(runs: Sequence[Shown]) -> Parts:
     columns = ["run", "bits per byte", f"difference to {runs[0].letter}", "validation loss", "training loss"]
     columns += ["steps", "tokens", "time", "parameters", "finished"]
     rows = [[run.letter, *_final(run.record, runs[0].record)] for run in runs]
-    keys = "".join(f"<p>{chart.key(run.style)}<b>{run.letter}</b> {page.escaped(run.name)}</p>" for run in runs)
-    return [keys, page.table(columns, rows), page.paragraph(_comparable(runs), tone="quiet")]
+    return {"comparison": Table(columns, rows), "comparable": _comparable(runs)}
 
 
 def _final(record: Record, first: Record) -> list[str]:
@@ -162,21 +157,16 @@ def _comparable(runs: Sequence[Shown]) -> str:
 # ---- curves ------------------------------------------------------------------------------------------------
 
 
-def _curves(runs: Sequence[Shown]) -> list[str]:
+def _curves(runs: Sequence[Shown]) -> Parts:
     figures = [figure for each in (FIRST, *OTHERS) if (figure := _figure(each, runs))]
-    if not figures:
-        return []
-    has_score = any(len(run.record.series(SCORE)) for run in runs)
-    first, rest = (figures[:1], figures[1:]) if has_score else ([], figures)
-    return [page.heading("Curves"), *first, page.side_by_side(rest)]
+    return {"figures": figures, "has_score": any(len(run.record.series(SCORE)) for run in runs)}
 
 
-def _figure(what: Chart, runs: Sequence[Shown]) -> str:
+def _figure(what: Chart, runs: Sequence[Shown]) -> Parts | None:
     points = {run.letter: run.record.series(what.key) for run in runs}
     curves = [_curve(what, run, points[run.letter], is_alone=len(runs) == 1) for run in runs]
     if not any(curve.values for curve in curves):
-        return ""
-    values = page.folded("Values", [_values(runs, points)], on_paper=False)
+        return None
     per_step = {run.record.tokens_per_step for run in runs}
     drawn = chart.plot(
         what.title,
@@ -186,7 +176,7 @@ def _figure(what: Chart, runs: Sequence[Shown]) -> str:
         from_zero=what.from_zero,
         is_log=what.is_log,
     )
-    return page.figure(what.title, what.note, drawn, [values])
+    return {"chart": what, "drawn": drawn, "points": _values(runs, points)}
 
 
 def _curve(what: Chart, run: Shown, points: Series, *, is_alone: bool) -> Curve:
@@ -199,13 +189,13 @@ def _curve(what: Chart, run: Shown, points: Series, *, is_alone: bool) -> Curve:
     )
 
 
-def _values(runs: Sequence[Shown], points: dict[str, Series]) -> str:
+def _values(runs: Sequence[Shown], points: dict[str, Series]) -> Table:
     """A table of some of the values, for readers who cannot see the chart."""
     steps = np.unique(np.concatenate([given.steps for given in points.values()]))
     # Counted from the end, so that the newest step is always in the table.
     chosen = steps[:: -max(1, -(-len(steps) // _MOST_TABLE_ROWS))][::-1].tolist()
     rows = [[f"{step:,}", *(_shown(points[run.letter].at(step)) for run in runs)] for step in chosen]
-    return page.table(["step", *(run.title for run in runs)], rows)
+    return Table(["step", *(run.title for run in runs)], rows)
 
 
 def _shown(value: float | None) -> str:
@@ -215,33 +205,23 @@ def _shown(value: float | None) -> str:
 # ---- samples -----------------------------------------------------------------------------------------------
 
 
-def _samples(runs: Sequence[Shown]) -> list[str]:
-    prompts = list(dict.fromkeys(row["prompt"] for run in runs for row in run.record.samples))
-    if not prompts:
-        return []
-    parts = [_prompt(prompt, runs, is_open=number == 0) for number, prompt in enumerate(prompts)]
-    return [page.heading("Samples over time"), page.paragraph(_settings(runs), tone="quiet"), *parts]
+def _samples(runs: Sequence[Shown]) -> Parts:
+    samples = [row for run in runs for row in run.record.samples]
+    sampling = {f"temperature {row.get('temperature')}, top-k {row.get('top_k')}" for row in samples}
+    prompts = [_prompt(prompt, runs) for prompt in dict.fromkeys(row["prompt"] for row in samples)]
+    return {"sampling": " or ".join(sorted(sampling)), "prompts": prompts}
 
 
-def _settings(runs: Sequence[Shown]) -> str:
-    told = {
-        f"temperature {row.get('temperature')}, top-k {row.get('top_k')}" for run in runs for row in run.record.samples
-    }
-    return f"Texts of the model after the same prompt at increasing steps; {' or '.join(sorted(told))}."
-
-
-def _prompt(prompt: str, runs: Sequence[Shown], *, is_open: bool) -> str:
+def _prompt(prompt: str, runs: Sequence[Shown]) -> Parts:
+    """The title of a prompt, and its texts with their titles: all in one row, or a row per step of several runs."""
     shown = " ".join(prompt.split())
-    title = f"After “{shown}”" if shown else "From the beginning of a document"
-    if len(runs) == 1:
-        cards = [page.quote(f"step {row['step']:,}", row["text"]) for row in _written(runs[0].record, prompt)]
-        return page.folded(title, [page.side_by_side(cards, kind="cards")], is_open=is_open)
-    by_step: dict[int, list[str]] = {}
+    rows: dict[int, list[tuple[str, str]]] = {}
     for run in runs:
         for row in _written(run.record, prompt):
-            by_step.setdefault(row["step"], []).append(page.quote(f"{run.letter}, step {row['step']:,}", row["text"]))
-    rows = [page.side_by_side(cards, kind="row") for _, cards in sorted(by_step.items())]
-    return page.folded(title, rows, is_open=is_open)
+            title = f"{f'{run.letter}, ' if run.letter else ''}step {row['step']:,}"
+            rows.setdefault(row["step"] if run.letter else 0, []).append((title, row["text"]))
+    title = f"After “{shown}”" if shown else "From the beginning of a document"
+    return {"title": title, "rows": [texts for _, texts in sorted(rows.items())]}
 
 
 def _written(record: Record, prompt: str) -> list[Row]:
@@ -251,31 +231,22 @@ def _written(record: Record, prompt: str) -> list[Row]:
 # ---- configuration, lineage, machine -----------------------------------------------------------------------
 
 
-def _configuration(runs: Sequence[Shown]) -> list[str]:
+def _configuration(runs: Sequence[Shown]) -> Parts:
     settings = [dict(flat(run.record.config)) for run in runs]
     keys = list(dict.fromkeys(key for values in settings for key in values))
     different = [key for key in keys if len({_text(values.get(key)) for values in settings}) > 1]
-    everything = _table_of(runs, keys, lambda i, key: _text(settings[i].get(key)))
-    parts = [page.heading("Configuration")]
-    if len(runs) > 1:
-        parts += (
-            [page.heading("What differs", 3), _table_of(runs, different, lambda i, key: _text(settings[i].get(key)))]
-            if different
-            else [page.paragraph("All runs have the same configuration.")]
-        )
-    else:
-        parts += _unusual(settings[0])
-    return [*parts, page.folded("Everything", [everything], on_paper=False)]
+
+    def cell(number: int, key: str) -> str:
+        return _text(settings[number].get(key))
+
+    unusual = _unusual(settings[0]) if len(runs) == 1 else _table_of(runs, different, cell)
+    return {"settings": _table_of(runs, keys, cell), "unusual": unusual if unusual.rows else None}
 
 
-def _unusual(settings: Values) -> list[str]:
+def _unusual(settings: Values) -> Table:
     usual = dict(flat(RunConfig().model_dump(mode="json")))
     rows = [(key, _text(value), _text(usual.get(key))) for key, value in settings.items() if value != usual.get(key)]
-    return (
-        [page.heading("Other than the defaults", 3), page.table(("", "value", "default"), rows, breaks_words=True)]
-        if rows
-        else []
-    )
+    return Table(("", "value", "default"), rows, breaks_words=True)
 
 
 def _text(value: object) -> str:
@@ -283,30 +254,33 @@ def _text(value: object) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _table_of(runs: Sequence[Shown], keys: Iterable[str], cell: Callable[[int, str], str]) -> str:
+def _table_of(runs: Sequence[Shown], keys: Iterable[str], cell: Callable[[int, str], str]) -> Table:
     """A table with a row per key and a column per run, or one column if all runs agree."""
     rows = [(key, *(cell(number, key) for number in range(len(runs)))) for key in keys]
     if len(runs) > 1 and all(len(set(row[1:])) == 1 for row in rows):
-        return page.table(["", "all runs"], [row[:2] for row in rows], breaks_words=True)
-    return page.table(["", *(run.title for run in runs)], rows, breaks_words=True)
+        return Table(["", "all runs"], [row[:2] for row in rows], breaks_words=True)
+    return Table(["", *(run.title for run in runs)], rows, breaks_words=True)
 
 
-def _lineage(runs: Sequence[Shown]) -> list[str]:
+def _lineage(runs: Sequence[Shown]) -> Parts:
     traced = [trace(run.record.folder, run.record.metadata) for run in runs]
     keys = list(dict.fromkeys(name for found in traced for name, _ in found.facts))
     facts = [dict(found.facts) for found in traced]
-    parts = [page.heading("Lineage"), _table_of(runs, keys, lambda i, key: facts[i].get(key, ""))]
-    told: list[Lineage] = []
-    for run, found in zip(runs, traced, strict=True):
-        parts += [page.paragraph(f"{run.letter} {fault}".strip(), tone="bad") for fault in found.faults]
-        if found.sources and found.sources not in [one.sources for one in told]:
-            of = [r.letter for r, other in zip(runs, traced, strict=True) if other.sources == found.sources]
-            parts += [page.heading(f"Sources of {', '.join(of)}" if of[0] else "Sources", 3), _sources(found)]
-            told.append(found)
-    return parts
+    lineages = []
+    for number, (run, found) in enumerate(zip(runs, traced, strict=True)):
+        of = [r.letter for r, other in zip(runs, traced, strict=True) if other.sources == found.sources]
+        is_first = found.sources not in [other.sources for other in traced[:number]]
+        lineages.append(
+            {
+                "faults": [f"{run.letter} {fault}".strip() for fault in found.faults],
+                "title": f"Sources of {', '.join(of)}" if of[0] else "Sources",
+                "sources": _sources(found) if found.sources and is_first else None,
+            }
+        )
+    return {"lineage": _table_of(runs, keys, lambda i, key: facts[i].get(key, "")), "lineages": lineages}
 
 
-def _sources(found: Lineage) -> str:
+def _sources(found: Lineage) -> Table:
     columns = ("source", "kind", "licence", "revision", "documents", "text", "training tokens", "held-out tokens")
     rows = [
         (
@@ -321,19 +295,17 @@ def _sources(found: Lineage) -> str:
         )
         for source in found.sources
     ]
-    return page.table(columns, rows)
+    return Table(columns, rows)
 
 
-def _machine(runs: Sequence[Shown]) -> list[str]:
+def _machine(runs: Sequence[Shown]) -> Parts:
     speed = [_speed(run.record) for run in runs]
     environment = [dict(run.record.metadata.environment) for run in runs]
     keys = list(dict.fromkeys(key for values in environment for key in values))
-    return [
-        page.heading("Speed and machine"),
-        _table_of(runs, speed[0], lambda i, key: speed[i][key]),
-        page.heading("Where it ran", 3),
-        _table_of(runs, keys, lambda i, key: environment[i].get(key, "")),
-    ]
+    return {
+        "speed": _table_of(runs, speed[0], lambda i, key: speed[i][key]),
+        "environment": _table_of(runs, keys, lambda i, key: environment[i].get(key, "")),
+    }
 
 
 def _speed(record: Record) -> dict[str, str]:
@@ -348,10 +320,6 @@ def _speed(record: Record) -> dict[str, str]:
     }
 
 
-def _notes(runs: Sequence[Shown]) -> list[str]:
-    parts = [
-        page.paragraph(f"{run.letter} {note.text}".strip(), tone="bad" if note.is_bad else "")
-        for run in runs
-        for note in notes(run.record)
-    ]
-    return [page.heading("Notes"), *parts] if parts else []
+def _notes(runs: Sequence[Shown]) -> Parts:
+    found = [(run, note) for run in runs for note in notes(run.record)]
+    return {"notes": [(f"{run.letter} {note.text}".strip(), note.is_bad) for run, note in found]}
