@@ -13,7 +13,7 @@ from alm.cli import options, ui
 
 if TYPE_CHECKING:
     from alm.artifacts import SourceMetadata
-    from alm.corpus.pipeline.job import Job
+    from alm.corpus.pipeline.job import CorpusJob
 
 app = typer.Typer(help="Prepare clean text.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -91,7 +91,7 @@ def prepare(
     ui.show_result({"sources": [s.model_dump(mode="json") for s in found]}, _summary(found), as_json=json)
     if share is None:
         if not (quiet or json):
-            ui.talk(f"report: {out / '_report.html'}")
+            ui.echo_err(f"report: {out / '_report.html'}")
         ui.next_step("alm", "tokenizer", "train", "--input", out, quiet=quiet, as_json=json)
 
 
@@ -108,14 +108,15 @@ def _share(count: int | None, index: int | None) -> tuple[int, int] | None:
     return index, count
 
 
-def _show_plan(jobs: Sequence[Job], as_json: bool) -> None:
-    from alm.corpus.pipeline.job import look
+def _show_plan(jobs: Sequence[CorpusJob], as_json: bool) -> None:
+    from alm.corpus.pipeline.job import inspect, name_source_in_errors
     from alm.corpus.pipeline.prepare import expected_bytes
     from alm.events import ignore
 
     plans: dict[str, dict[str, object]] = {}
     for job in jobs:
-        found = look(job, on_event=ignore)
+        with name_source_in_errors(job):
+            found = inspect(job, on_event=ignore)
         plan = found.plan
         plans[job.name] = {
             "state": "up to date" if found.current else "to be made",

@@ -73,13 +73,12 @@ def lines(check: Check, *, width: int | None) -> list[str]:
     found = _wrapped(f"{mark:<{_MARK_CHARACTERS}}{check.name:<{_NAME_CHARACTERS}}", check.measured, width)
     if check.cause is None:
         return found
-    told = {"wanted": check.wanted, "cause": check.cause}
-    for word, text in told.items():
-        found += _wrapped(_told(word), text, width)
-    return [*found, f"{_told('cure')}{check.cure}"]
+    for word, text in (("wanted", check.wanted), ("cause", check.cause)):
+        found += _wrapped(_label(word), text, width)
+    return [*found, f"{_label('cure')}{check.cure}"]
 
 
-def _told(word: str) -> str:
+def _label(word: str) -> str:
     return f"{'':<{_MARK_CHARACTERS}}{word:<{_WORD_CHARACTERS}}"
 
 

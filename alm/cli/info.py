@@ -26,4 +26,4 @@ def info(
     found = inspect(path)
     ui.show_result(found.values(), [f"{found.what}  {path}", *(f"  {x}" for x in ui.table(found.rows))], as_json=json)
     if found.faults:
-        raise ArtifactError(f"`{path}` is damaged or incomplete:\n  " + "\n  ".join(found.faults), hint=found.mend)
+        raise ArtifactError(f"`{path}` is damaged or incomplete:\n  " + "\n  ".join(found.faults), hint=found.fix)

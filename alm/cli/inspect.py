@@ -42,13 +42,12 @@ class Found:
     what: str
     rows: Rows
     faults: list[str]
-    mend: str
+    fix: str
     metadata: list[Any]  # Any: JSON
 
     def values(self) -> dict[str, Any]:  # Any: JSON
         """The fields as JSON values."""
-        whole = not self.faults
-        return {"what": self.what, "metadata": self.metadata, "faults": self.faults, "whole": whole}
+        return {"what": self.what, "metadata": self.metadata, "faults": self.faults, "whole": not self.faults}
 
 
 def inspect(path: Path) -> Found:
@@ -70,7 +69,7 @@ def _clean(path: Path) -> Found:
     rows: Rows = []
     faults: list[str] = []
     seen: list[SourceMetadata] = []
-    mend = ""
+    fix = ""
     for name in names:
         if not has_shards(name):
             continue
@@ -84,9 +83,9 @@ def _clean(path: Path) -> Found:
         seen.append(metadata)
         found = artifacts.damaged(folder, metadata.payload())
         if found and not faults:
-            mend = f"run `{prepare_again(name, metadata)} --force`"
+            fix = f"run `{prepare_again(name, metadata)} --force`"
         faults += found
-    return Found("clean corpus", rows, faults, mend, [metadata.model_dump(mode="json") for metadata in seen])
+    return Found("clean corpus", rows, faults, fix, [metadata.model_dump(mode="json") for metadata in seen])
 
 
 def _origin(metadata: SourceMetadata) -> str:
@@ -111,8 +110,8 @@ def _tokenizer(path: Path) -> Found:
         *_inputs(metadata.inputs),
     ]
     faults = artifacts.damaged(path.parent, metadata.payload())
-    mend = _redo(metadata, stage, path, again)
-    return Found("tokenizer", rows, faults, mend, [metadata.model_dump(mode="json")])
+    fix = _redo(metadata, stage, path, again)
+    return Found("tokenizer", rows, faults, fix, [metadata.model_dump(mode="json")])
 
 
 def _packed(path: Path) -> Found:
@@ -136,8 +135,8 @@ def _packed(path: Path) -> Found:
     rows.append(("shards", f"{len(metadata.shards)}"))
     rows += _inputs(metadata.inputs)
     faults = artifacts.damaged(path, metadata.payload())
-    mend = _redo(metadata, ("alm", "pack"), path, pack_command(path))
-    return Found("packed data", rows, faults, mend, [metadata.model_dump(mode="json")])
+    fix = _redo(metadata, ("alm", "pack"), path, pack_command(path))
+    return Found("packed data", rows, faults, fix, [metadata.model_dump(mode="json")])
 
 
 def _run(path: Path) -> Found:
@@ -162,8 +161,8 @@ def _run(path: Path) -> Found:
     links = [path / name for name in LINK_NAMES if (path / name).is_file()]
     for checkpoint in [*checkpoints, *links]:
         faults += _faults_of(checkpoint)
-    mend = f"run `alm pretrain --resume auto --out {quoted(path)}`: it uses the newest complete checkpoint"
-    return Found("run", rows, faults, mend, [metadata.model_dump(mode="json")])
+    fix = f"run `alm pretrain --resume auto --out {quoted(path)}`: it uses the newest complete checkpoint"
+    return Found("run", rows, faults, fix, [metadata.model_dump(mode="json")])
 
 
 def _faults_of(checkpoint: Path) -> list[str]:
@@ -212,8 +211,8 @@ def _export(path: Path) -> Found:
     checkpoint = [path / file.path for file in metadata.inputs if file.path.endswith(".pt")][:1]
     read = [word for found in checkpoint for word in ("--checkpoint", str(found))]
     again = shell("alm", "export", *read, "--to", metadata.to, "--out", path)
-    mend = _redo(metadata, ("alm", "export"), path, again)
-    return Found("export", rows, faults, mend, [metadata.model_dump(mode="json")])
+    fix = _redo(metadata, ("alm", "export"), path, again)
+    return Found("export", rows, faults, fix, [metadata.model_dump(mode="json")])
 
 
 def _import(path: Path) -> Found:
@@ -234,8 +233,8 @@ def _import(path: Path) -> Found:
     # Joined as text, so that it never begins with a dash, which would make it an option.
     configs = [file.path for file in metadata.inputs if Path(file.path).name == "config.json"]
     folders = [os.path.join(path, os.path.dirname(name)) for name in configs]  # noqa: PTH118, PTH120
-    mend = _redo(metadata, ("alm", "import"), path, shell("alm", "import", *(folders or ["MODEL"])[:1], "--out", path))
-    return Found("imported model", rows, faults, mend, [metadata.model_dump(mode="json")])
+    fix = _redo(metadata, ("alm", "import"), path, shell("alm", "import", *(folders or ["MODEL"])[:1], "--out", path))
+    return Found("imported model", rows, faults, fix, [metadata.model_dump(mode="json")])
 
 
 def _redo(metadata: Metadata, stage: artifacts.Stage, out: Path, otherwise: str) -> str:

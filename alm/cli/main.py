@@ -69,7 +69,7 @@ for _module, _name in (
     app.add_typer(_module.app, name=_name)
 
 # Commands that keep finished work, so that the same command continues from it. The others start over.
-_GOES_ON = frozenset({"quickstart", "corpus", "pack", "pretrain"})
+_CONTINUE = frozenset({"quickstart", "corpus", "pack", "pretrain"})
 
 
 def _show_version(wanted: bool) -> None:
@@ -123,9 +123,9 @@ def _run(arguments: Sequence[str] | None) -> None:
         raise SystemExit(EXIT_FAILURE) from None
     except SystemExit as ending:
         if ending.code == EXIT_INTERRUPTED:  # Typer turns Ctrl-C into this exit code, without a message
-            goes_on = bool(words) and words[0] in _GOES_ON
-            kept = "; finished work is kept, and the same command continues from there" if goes_on else ""
-            ui.talk(f"interrupted{kept}")
+            continues = bool(words) and words[0] in _CONTINUE
+            kept = "; finished work is kept, and the same command continues from there" if continues else ""
+            ui.echo_err(f"interrupted{kept}")
         raise
     except Exception:  # noqa: BLE001 - the only catch-all: whatever gets here is a bug and is reported as one
         ui.show_bug()

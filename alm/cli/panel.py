@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, RenderResult
@@ -15,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alm import shown
-from alm.cli.ui import Smoothed, duration, forecast, size
+from alm.cli.event_lines import Smoothed, duration, forecast, size
 from alm.events import Judged, Stepped, Validated
 
 _GAP = "   "
@@ -61,7 +62,10 @@ class TrainingPanel:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         assert self._step is not None
         inside = options.max_width - 4  # the border and its padding
-        lines: list[ConsoleRenderable] = [self._bar(self._step), *self._fact_lines(inside)]
+        lines: list[ConsoleRenderable] = [
+            progress_bar(self._step.step, self._step.max_steps),
+            *self._fact_lines(inside),
+        ]
         if len(self._curve.values) > 1:
             levels = _ASCII_LEVELS if options.ascii_only else _LEVELS
             lines.append(Text(f"loss {sparkline(self._curve.values, inside - 5, levels)}", no_wrap=True))
@@ -69,53 +73,61 @@ class TrainingPanel:
             lines.append(Text(shown.line(self._judged.verdict)))
         yield Panel(Group(*lines), title="pretrain", title_align="left")
 
-    def _bar(self, event: Stepped) -> Table:
-        row = Table.grid(padding=(0, 1), expand=True)
-        row.add_column(no_wrap=True)
-        row.add_column(ratio=1)
-        row.add_column(no_wrap=True)
-        bar = ProgressBar(total=event.max_steps, completed=event.step)
-        row.add_row(f"{100 * event.step // event.max_steps:>3}%", bar, f"{event.step}/{event.max_steps}")
-        return row
-
     def _fact_lines(self, width: int) -> list[Text]:
         """The facts in as few lines as fit `width`, broken between facts and never within one."""
-        facts = []
+        lines = []
         for name, fact in self._facts().items():
             # Padded to the greatest width so far, so that the facts after it do not jump.
             self._widths[name] = max(self._widths.get(name, 0), cell_len(fact))
-            facts.append(fact.ljust(self._widths[name]))
-        return [Text(line.rstrip(), no_wrap=True, overflow="ellipsis") for line in flowed(facts, width)]
+            lines.append(fact.ljust(self._widths[name]))
+        return [Text(line.rstrip(), no_wrap=True, overflow="ellipsis") for line in flowed(lines, width)]
 
     def _facts(self) -> dict[str, str]:
-        now = time.monotonic()
-        facts = {"elapsed": f"elapsed {duration(now - self._began)}"}
-        logged = self._logged
-        if logged is not None and logged.seconds_left is not None:
-            facts["eta"] = f"eta {duration(max(logged.seconds_left - (now - self._logged_at), 0))}"
-        if self._smoothed is not None:
-            facts["loss"] = f"loss {self._smoothed[0]:.4f}"
-        if self._scores:
-            change = f" ({self._scores[1] - self._scores[0]:+.4f})" if len(self._scores) > 1 else ""
-            facts["score"] = f"bits/byte {self._scores[-1]:.4f}{change}"
-        if self._judged is not None and (shown := forecast(self._judged)):
-            facts["forecast"] = f"at the end {shown}"
-        if self._step is not None:
-            facts["lr"] = f"lr {self._step.lr:.2e}"
-        if self._smoothed is not None:
-            facts["rate"] = f"tok/s {self._smoothed[1]:,.0f}"
-        return facts | (_use_of_machine(logged) if logged is not None else {})
+        now, logged, smoothed = time.monotonic(), self._logged, self._smoothed
+        left = None if logged is None else logged.seconds_left
+        change = f" ({self._scores[1] - self._scores[0]:+.4f})" if len(self._scores) > 1 else ""
+        return facts(
+            elapsed=now - self._began,
+            eta=None if left is None else max(left - (now - self._logged_at), 0),
+            loss=None if smoothed is None else smoothed[0],
+            score=f"bits/byte {self._scores[-1]:.4f}{change}" if self._scores else None,
+            forecast=None if self._judged is None else forecast(self._judged),
+            lr=None if self._step is None else self._step.lr,
+            rate=None if smoothed is None else smoothed[1],
+            mfu=None if logged is None else logged.mfu,
+            memory=None if logged is None else logged.memory_bytes,
+            wait=None if logged is None else logged.data_wait_share,
+        )
 
 
-def _use_of_machine(event: Stepped) -> dict[str, str]:
-    facts = {}
-    if event.mfu is not None:
-        facts["mfu"] = f"mfu {event.mfu:.1%}"
-    if event.memory_bytes is not None:
-        facts["memory"] = f"memory {size(event.memory_bytes)}"
-    if event.data_wait_share is not None:
-        facts["wait"] = f"data wait {event.data_wait_share:.1%}"
-    return facts
+_FORMS: dict[str, Callable[[Any], str]] = {
+    "elapsed": lambda seconds: f"elapsed {duration(seconds)}",
+    "eta": lambda seconds: f"eta {duration(seconds)}",
+    "loss": "loss {:.4f}".format,
+    "score": str,
+    "forecast": "at the end {}".format,
+    "lr": "lr {:.2e}".format,
+    "rate": "tok/s {:,.0f}".format,
+    "mfu": "mfu {:.1%}".format,
+    "memory": lambda size_: f"memory {size(size_)}",
+    "wait": "data wait {:.1%}".format,
+    "skipped": "skipped {:.0f}".format,
+}
+
+
+def facts(**values: float | str | None) -> dict[str, str]:
+    """The facts of a run that are known, as text, in the order in which every panel shows them."""
+    return {name: form(values[name]) for name, form in _FORMS.items() if values.get(name, "") not in (None, "")}
+
+
+def progress_bar(step: int, max_steps: int) -> Table:
+    """A bar between the percentage and the steps."""
+    row = Table.grid(padding=(0, 1), expand=True)
+    row.add_column(no_wrap=True)
+    row.add_column(ratio=1)
+    row.add_column(no_wrap=True)
+    row.add_row(f"{100 * step // max_steps:>3}%", ProgressBar(total=max_steps, completed=step), f"{step}/{max_steps}")
+    return row
 
 
 class Curve:

@@ -17,8 +17,8 @@ from rich.text import Text
 from alm import shown
 from alm.cli import screen
 from alm.cli.console import Console
+from alm.cli.event_lines import line_for, units_line
 from alm.cli.panel import TrainingPanel
-from alm.cli.ui import line_for, units_line
 from alm.events import Event, Judged, Progressed, Sampled, StageBegan, Stepped, UnitsProgressed, Validated, Warned
 
 _REFRESHES_PER_SECOND = 2  # a frame takes milliseconds of what may be the only core
@@ -135,9 +135,9 @@ class _SteadyLive(Live):
         """The printed lines and the display below them, as one frame."""
         if not self.console.is_interactive:
             return super().process_renderables(renderables)
-        mend = self._erase_wrapped()
+        erased = self._erase_wrapped()
         frame = super().process_renderables(renderables)
-        return [_Command(_FRAME_BEGINS), mend, *frame, _Command(_FRAME_ENDS)]
+        return [_Command(_FRAME_BEGINS), erased, *frame, _Command(_FRAME_ENDS)]
 
     def _erase_wrapped(self) -> Control:
         """Erase the extra rows of the last frame, whose lines wrap since the terminal was made narrower.

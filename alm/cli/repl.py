@@ -25,14 +25,14 @@ Type a line to continue it, or an empty line to begin a new document. Ctrl-C end
 def converse(loaded: LoadedModel, sampling: SamplingConfig, *, quiet: bool, on_event: Listener) -> None:
     """Continue each line of stdin until it ends. Each text uses the next seed."""
     if not quiet and sys.stdin.isatty():
-        ui.talk(_HELP)
+        ui.echo_err(_HELP)
     prompt = ""
     for line in _lines():
-        with _told():
+        with _reported_errors():
             if line == "/help":
-                ui.talk(_HELP)
+                ui.echo_err(_HELP)
             elif line == "/show":
-                ui.talk("\n".join(ui.table([(key, str(value)) for key, value in sampling.model_dump().items()])))
+                ui.echo_err("\n".join(ui.table([(key, str(value)) for key, value in sampling.model_dump().items()])))
             elif line == "/quit":
                 return
             elif line.startswith("/set "):
@@ -57,12 +57,12 @@ def _lines() -> Iterator[str]:
         try:
             yield input("> ")
         except EOFError:
-            ui.talk("")
+            ui.echo_err("")
             return
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _reported_errors() -> Iterator[None]:
     """Report an error and continue with the next line."""
     try:
         yield
@@ -81,4 +81,4 @@ def _continue(loaded: LoadedModel, prompt: str, sampling: SamplingConfig, *, qui
     with contextlib.suppress(KeyboardInterrupt):
         texts.take(loaded.write([prompt], sampling, on_event=on_event))
     if not quiet:
-        ui.talk(texts.summary())
+        ui.echo_err(texts.summary())

@@ -83,7 +83,7 @@ def sample(
     if json:
         ui.show_result({"checkpoint": str(path), **texts.values(loaded.tokenizer)}, [], as_json=True)
     elif not quiet:
-        ui.talk(texts.summary())
+        ui.echo_err(texts.summary())
 
 
 def _check_modes(interactive: bool, given: dict[str, object]) -> None:

@@ -1,6 +1,6 @@
 """The only writer to stdout and stderr: untrusted text never reaches a terminal as a command.
 
-Commands print through `talk`, `write` and `write_exact`, or through the console of `alm/cli/console.py`. Everything
+Commands print through `echo_err`, `write` and `write_exact`, or through the console of `alm/cli/console.py`. Everything
 else that is printed while a command runs (Typer, warnings, tracebacks, libraries) goes through streams of `guarding`.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, TextIO, cast
 from alm import shown
 
 
-def talk(text: str) -> None:
+def echo_err(text: str) -> None:
     """Print lines for the user on stderr."""
     _print(text + "\n", sys.stderr)
 
@@ -51,7 +51,7 @@ def _encodable(text: str, stream: TextIO) -> str:
 
 @contextlib.contextmanager
 def guarding() -> Iterator[None]:
-    """Escape everything that is written to `sys.stdout` and `sys.stderr` meanwhile, as `talk` does."""
+    """Escape everything that is written to `sys.stdout` and `sys.stderr` meanwhile, as `echo_err` does."""
     before = sys.stdout, sys.stderr
     guards = cast("tuple[TextIO, TextIO]", (_Guard(before[0]), _Guard(before[1])))
     sys.stdout, sys.stderr = guards

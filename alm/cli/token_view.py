@@ -16,16 +16,16 @@ _VISIBLE = {"\n": "⏎\n", "\t": "→", "\r": "␍", "\u00a0": "⍽", "\u200b": 
 
 def show_pieces(pieces: Sequence[bytes]) -> None:
     """Print `pieces`, the bytes of consecutive tokens, on stdout."""
-    seen = visible(pieces)
+    texts = visible(pieces)
     if not sys.stdout.isatty() or "NO_COLOR" in os.environ:
-        ui.write("|".join(seen))
+        ui.write("|".join(texts))
         return
     from rich.text import Text
 
     from alm.cli.console import Console
 
     text = Text()
-    for number, piece in enumerate(seen):
+    for number, piece in enumerate(texts):
         text.append(piece, style=f"{_FOREGROUND} {_BACKGROUNDS[number % len(_BACKGROUNDS)]}")
     Console().print(text, soft_wrap=True)
 

@@ -94,7 +94,7 @@ def encode(
 
         show_pieces([loaded.token_bytes(id_) for id_ in ids])
         size = len(given.encode("utf-8", "surrogatepass"))
-        ui.talk(f"{len(ids):,} tokens, {size:,} bytes, {size / max(1, len(ids)):.2f} bytes per token")
+        ui.echo_err(f"{len(ids):,} tokens, {size:,} bytes, {size / max(1, len(ids)):.2f} bytes per token")
         return
     pieces = [loaded.token_bytes(id_).decode("utf-8", "replace") for id_ in ids] if json else []
     ui.show_result({"ids": ids, "pieces": pieces}, [" ".join(map(str, ids))], as_json=json)
@@ -179,7 +179,7 @@ def export(
     checked = tiktoken.checked(loaded)
     if not json:
         found = "tiktoken is installed and gives the same ids" if checked else "tiktoken is not installed: not compared"
-        ui.talk(found)
+        ui.echo_err(found)
     ui.show_result(
         {"files": [str(path) for path in written], "checked": checked}, list(map(str, written)), as_json=json
     )

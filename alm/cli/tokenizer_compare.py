@@ -31,7 +31,7 @@ def run(paths: Sequence[Path], given: Sequence[str], model: str | None, *, as_js
         values["advice"], lines = advised, [*lines, "", *more]
     ui.show_result(values, lines, as_json=as_json)
     if model is None and not (quiet or as_json):
-        ui.talk("add `--text data/clean --model pico` for advice on the size of the vocabulary")
+        ui.echo_err("add `--text data/clean --model pico` for advice on the size of the vocabulary")
 
 
 def _read(given: Sequence[str]) -> Texts:
@@ -108,7 +108,7 @@ def _advice(paths: Sequence[Path], texts: Texts, model: str) -> tuple[dict[str, 
     from alm.model.config import ModelConfig
     from alm.model.count import count
     from alm.tokenizers.file import Tokenizer
-    from alm.tokenizers.vocabulary import OFTEN_ENOUGH, Cost, best, choices
+    from alm.tokenizers.vocabulary import OFTEN_ENOUGH, Cost, best, size_options
     from alm.training.config import RunConfig
 
     shape: ModelConfig = load(RunConfig, [Part(presets.find(model))]).model
@@ -119,19 +119,19 @@ def _advice(paths: Sequence[Path], texts: Texts, model: str) -> tuple[dict[str, 
         return Cost(counted.total, counted.embedding + counted.head, counted.training_flops_per_token(context))
 
     tokenizer = max((Tokenizer.load(path) for path in paths), key=lambda one: one.vocab_size)
-    found = choices(tokenizer, [text for listed in texts.values() for text in listed], cost)
+    found = size_options(tokenizer, [text for listed in texts.values() for text in listed], cost)
     advised = best(found)
     rows = [["vocabulary", "parameters", "embedding", "bytes/token", "context", "MFLOP/byte", "rare ids occur"]]
-    for choice in found:
+    for option in found:
         rows.append(
             [
-                f"{choice.vocab_size:,}{' <' if choice is advised else ''}",
-                f"{choice.parameters / 1e6:.1f}M",
-                f"{choice.embedding_share:.0%}",
-                f"{choice.bytes_per_token:.2f}",
-                ui.size(choice.bytes_per_token * context),
-                f"{choice.flops_per_byte / 1e6:.1f}",
-                f"{choice.rare:,}x",
+                f"{option.vocab_size:,}{' <' if option is advised else ''}",
+                f"{option.parameters / 1e6:.1f}M",
+                f"{option.embedding_share:.0%}",
+                f"{option.bytes_per_token:.2f}",
+                ui.size(option.bytes_per_token * context),
+                f"{option.flops_per_byte / 1e6:.1f}",
+                f"{option.rare:,}x",
             ]
         )
     why = (
@@ -140,5 +140,5 @@ def _advice(paths: Sequence[Path], texts: Texts, model: str) -> tuple[dict[str, 
     )
     if not found[-1].is_seen_enough:
         why += f", or leaves a tenth of its tokens fewer than {OFTEN_ENOUGH} times in it"
-    values = {"vocab_size": advised.vocab_size, "choices": [asdict(choice) for choice in found]}
+    values = {"vocab_size": advised.vocab_size, "choices": [asdict(option) for option in found]}
     return values, [*_aligned(rows), "", why + ".", "The reasoning is in docs/vocabulary.md."]

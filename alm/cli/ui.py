@@ -17,33 +17,25 @@ from pathlib import Path
 from typing import Any
 
 from alm import shown
-from alm.cli.screen import talk as talk
+from alm.cli.event_lines import Smoothed, line_for, units_line
+from alm.cli.event_lines import duration as duration
+from alm.cli.event_lines import score as score
+from alm.cli.event_lines import size as size
+from alm.cli.screen import echo_err as echo_err
 from alm.cli.screen import write as write
 from alm.cli.screen import write_exact as write_exact
 from alm.errors import AlmError, shell
 from alm.events import (
-    CheckpointSaved,
     Event,
-    Judged,
     Listener,
-    Noted,
     Progressed,
-    Resumed,
-    Sampled,
-    StageBegan,
     Stepped,
     UnitsProgressed,
-    Validated,
     Warned,
     ignore,
 )
-from alm.report import formatting
-from alm.report.formatting import duration as duration
-from alm.report.formatting import size as size
 
 _PLAIN_PROGRESS_SECONDS = 5.0
-_SMOOTHING = 0.9
-_LINE_CHARACTERS = 160
 _CODE = " " * 4  # before a line of code in a traceback
 _show_tracebacks = False
 
@@ -51,17 +43,17 @@ _show_tracebacks = False
 def show_error(error: AlmError) -> None:
     """Print the message as `Error:`, and the hint, if there is one, as `Hint:`."""
     if _show_tracebacks:
-        talk(_traceback())
-    talk(f"Error: {shown.message(error.message)}")
+        echo_err(_traceback())
+    echo_err(f"Error: {shown.message(error.message)}")
     if error.hint:
-        talk(f"\nHint: {shown.line(error.hint)}")
+        echo_err(f"\nHint: {shown.line(error.hint)}")
 
 
 def show_bug() -> None:
     """Print a traceback and ask the user to report it."""
-    talk(_traceback())
-    talk("\nError: this is a bug in alm, not a mistake of yours")
-    talk("\nHint: please report the lines above, with the command you ran")
+    echo_err(_traceback())
+    echo_err("\nError: this is a bug in alm, not a mistake of yours")
+    echo_err("\nHint: please report the lines above, with the command you ran")
 
 
 def _traceback() -> str:
@@ -82,7 +74,7 @@ def show_result(values: Mapping[str, Any], lines: Sequence[str], *, as_json: boo
 def next_step(*words: str | Path, quiet: bool, as_json: bool) -> None:
     """Print the next command, ready to be pasted."""
     if not (quiet or as_json):
-        talk(f"next: {shell(*words)}")
+        echo_err(f"next: {shell(*words)}")
 
 
 def table(rows: Sequence[tuple[str, str]]) -> list[str]:
@@ -106,38 +98,12 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def units_line(event: UnitsProgressed, seconds: float) -> str:
-    """The progress of a task over units: documents, speed, share kept, time left."""
-    kept = f"  kept {event.bytes_kept / event.bytes:.0%}" if event.bytes else ""
-    speed = f"  {event.bytes / 1e6 / seconds:,.1f} MB/s" if seconds > 0 and event.bytes else ""
-    left = f"  eta {duration(seconds / event.done * (event.total - event.done))}" if event.done else ""
-    return f"{event.done:,} of {event.total:,} units  {event.documents:,} documents{speed}{kept}{left}"
-
-
 def count_of(number: float) -> str:
     """A number to two or three digits: 950, 13M, 1.5B."""
     for unit, scale in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= scale:
             return f"{number / scale:.3g}{unit}"
     return f"{number:.0f}"
-
-
-def score(bits_per_byte: float, margin: float | None) -> str:
-    """`1.943 ± 0.021 bits/byte`, with two digits of the margin, or four places without one."""
-    return f"{formatting.score(bits_per_byte, margin)} bits/byte"
-
-
-def forecast(event: Judged) -> str:
-    """The forecast as `formatting.forecast` formats it; empty if there is none."""
-    if event.forecast is None or event.low is None or event.high is None:
-        return ""
-    return formatting.forecast(event.forecast, event.low, event.high)
-
-
-def one_line(text: str) -> str:
-    """`text` on one line, escaped and cut to a maximum length."""
-    found = shown.line(" ".join(text.split()))
-    return found if len(found) <= _LINE_CHARACTERS else found[: _LINE_CHARACTERS - 1] + "…"
 
 
 @contextlib.contextmanager
@@ -173,46 +139,7 @@ def is_terminal() -> bool:
 def warnings_only(event: Event) -> None:
     """Print warnings and ignore all other events."""
     if isinstance(event, Warned):
-        talk(line_for(event))
-
-
-def line_for(event: Event) -> str:
-    """The line to print for an event that happens once."""
-    match event:
-        case Noted(message):
-            return shown.message(message)
-        case Warned(message, hint):
-            return f"Warning: {shown.message(message)}" + (f" (hint: {shown.line(hint)})" if hint else "")
-        case StageBegan(number, total, command):
-            return f"[{number}/{total}] {shown.line(command)}"
-        case Resumed(run, step, max_steps):
-            return (
-                f"resuming `{shown.line(str(run))}` at step {step} of {max_steps} (`--resume never` starts another run)"
-            )
-        case CheckpointSaved(step):
-            return f"Checkpoint saved at step {step}"
-        case Validated(step, loss, bits_per_byte, margin):
-            return f"step {step}  validation loss {loss:.4f}  {score(bits_per_byte, margin)}"
-        case Judged(step, max_steps, verdict):
-            ahead = f"; forecast {found} at step {max_steps}" if (found := forecast(event)) else ""
-            return f"step {step}  {shown.line(verdict)}{ahead}"
-        case Sampled(step, ((prompt, text), *_)):
-            return f"step {step}  sample: {one_line(prompt + text)}"
-    raise AssertionError(event)
-
-
-class Smoothed:
-    """An exponential moving average without a bias of its first values towards zero."""
-
-    def __init__(self) -> None:
-        self._sum = 0.0
-        self._weight = 0.0
-
-    def add(self, value: float) -> float:
-        """The average after `value`."""
-        self._sum = _SMOOTHING * self._sum + (1 - _SMOOTHING) * value
-        self._weight = _SMOOTHING * self._weight + (1 - _SMOOTHING)
-        return self._sum / self._weight  # corrects the bias, as Adam does (Kingma & Ba 2015)
+        echo_err(line_for(event))
 
 
 class PlainListener:
@@ -232,7 +159,7 @@ class PlainListener:
         elif isinstance(event, UnitsProgressed):
             self._units_progressed(event)
         else:
-            talk(line_for(event))
+            echo_err(line_for(event))
 
     def _stepped(self, event: Stepped) -> None:
         if event.loss is None:
@@ -240,18 +167,20 @@ class PlainListener:
         loss, rate = self._loss.add(event.loss), self._rate.add(event.tokens_per_second)
         mfu = f"  mfu {event.mfu:.0%}" if event.mfu is not None else ""
         eta = f"  eta {duration(event.seconds_left)}" if event.seconds_left is not None else ""
-        talk(f"step {event.step}/{event.max_steps}  loss {loss:.4f}  lr {event.lr:.2e}  {rate:,.0f} tok/s{mfu}{eta}")
+        echo_err(
+            f"step {event.step}/{event.max_steps}  loss {loss:.4f}  lr {event.lr:.2e}  {rate:,.0f} tok/s{mfu}{eta}"
+        )
 
     def _units_progressed(self, event: UnitsProgressed) -> None:
         now = time.monotonic()
         began = self._tasks.setdefault(event.task, now)
         if now - self._said >= _PLAIN_PROGRESS_SECONDS:
             self._said = now
-            talk(f"{shown.line(event.task)}: {units_line(event, now - began)}")
+            echo_err(f"{shown.line(event.task)}: {units_line(event, now - began)}")
 
     def _progressed(self, event: Progressed) -> None:
         now = time.monotonic()
         if now - self._said >= _PLAIN_PROGRESS_SECONDS:
             self._said = now
             of = f" of {event.total:,}" if event.total else ""
-            talk(f"{shown.line(event.task)}: {event.done:,}{of} {shown.line(event.unit)}")
+            echo_err(f"{shown.line(event.task)}: {event.done:,}{of} {shown.line(event.unit)}")

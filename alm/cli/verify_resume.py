@@ -49,7 +49,7 @@ def verify_resume(
         raise
     finally:
         if keep or lost:
-            ui.talk(f"both runs are in `{work}`")
+            ui.echo_err(f"both runs are in `{work}`")
         else:
             shutil.rmtree(work, ignore_errors=True)
     ui.show_result(_values(found), _lines(found), as_json=json)

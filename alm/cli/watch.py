@@ -81,21 +81,22 @@ def _logged(row: dict[str, object], max_steps: int) -> str:
     from alm.report.history import number
 
     forms = {"loss": "loss {:.4f}", "lr": "lr {:.2e}", "tokens_per_second": "{:,.0f} tok/s", "mfu": "mfu {:.0%}"}
-    told = [form.format(value) for key, form in forms.items() if (value := number(row.get(key))) is not None]
-    return "  ".join([f"step {row['step']}/{max_steps}", *told])
+    facts = [form.format(value) for key, form in forms.items() if (value := number(row.get(key))) is not None]
+    return "  ".join([f"step {row['step']}/{max_steps}", *facts])
 
 
 def _show(record: Record, name: str, *, is_live: bool) -> None:
     """Print the state of a run: the panel on a terminal, else a line for each fact."""
     from alm.cli.console import Console
+    from alm.cli.event_lines import one_line
     from alm.cli.watch_panel import WatchPanel, facts, last_sample
     from alm.report import formatting
 
     if is_live:
         Console().print(WatchPanel(record, name))
         return
-    told = [*facts(record).values(), ui.one_line(record.verdict() or ""), last_sample(record)]
-    for line in [formatting.state(record), *(text for text in told if text)]:
+    texts = [*facts(record).values(), one_line(record.verdict() or ""), last_sample(record)]
+    for line in [formatting.state(record), *(text for text in texts if text)]:
         ui.write(line)
 
 

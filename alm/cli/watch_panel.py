@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, OverflowMethod, RenderResult
 from rich.panel import Panel
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from alm import shown
-from alm.cli import ui
+from alm.cli import event_lines, panel
 from alm.cli.panel import flowed
 from alm.cli.plot import plot
 from alm.events import Sampled
@@ -28,22 +27,18 @@ _BORDER = 4
 
 def facts(record: Record) -> dict[str, str]:
     """The current facts of the run by name, formatted."""
-    found = {"elapsed": f"elapsed {ui.duration(record.seconds)}"}
-    seconds = seconds_left(record)
-    if seconds is not None:
-        found["eta"] = f"eta {ui.duration(seconds)}"
-    if (loss := record.smoothed_loss()) is not None:
-        found["loss"] = f"loss {loss:.4f}"
-    if (score := record.last(SCORE)) is not None:
-        found["score"] = ui.score(score, record.margin()) + _change(record)
-    for name, key, form in (("lr", "lr", ".2e"), ("tok/s", "tokens_per_second", ",.0f"), ("mfu", "mfu", ".1%")):
-        if (value := record.last(key)) is not None:
-            found[name] = f"{name} {value:{form}}"
-    if (memory := record.last("memory_bytes")) is not None:
-        found["memory"] = f"memory {ui.size(memory)}"
-    if skipped := record.last("skipped_steps"):
-        found["skipped"] = f"skipped {skipped:.0f}"
-    return found
+    score = record.last(SCORE)
+    return panel.facts(
+        elapsed=record.seconds,
+        eta=seconds_left(record),
+        loss=record.smoothed_loss(),
+        score=None if score is None else event_lines.score(score, record.margin()) + _change(record),
+        lr=record.last("lr"),
+        rate=record.last("tokens_per_second"),
+        mfu=record.last("mfu"),
+        memory=record.last("memory_bytes"),
+        skipped=record.last("skipped_steps") or None,
+    )
 
 
 def _change(record: Record) -> str:
@@ -65,7 +60,7 @@ def last_sample(record: Record) -> str | None:
         return None
     newest = max(row["step"] for row in record.samples)
     row = next(row for row in record.samples if row["step"] == newest)
-    return ui.line_for(Sampled(newest, ((row["prompt"], row["text"]),)))
+    return event_lines.line_for(Sampled(newest, ((row["prompt"], row["text"]),)))
 
 
 class WatchPanel:
@@ -76,11 +71,11 @@ class WatchPanel:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         inside = max(options.max_width - _BORDER, 1)
-        above: list[ConsoleRenderable] = [self._bar()]
+        above: list[ConsoleRenderable] = [panel.progress_bar(self._record.step, self._record.max_steps)]
         above += [_line(text, options) for text in flowed(facts(self._record).values(), inside)]
         below = [
             _text(text, options)
-            for text in (ui.one_line(self._record.verdict() or ""), last_sample(self._record))
+            for text in (event_lines.one_line(self._record.verdict() or ""), last_sample(self._record))
             if text
         ]
         for text in below:
@@ -89,15 +84,6 @@ class WatchPanel:
         taken = len(above) + sum(len(text.wrap(console, inside)) for text in below) + 2
         curves = list(self._curves(inside, console.height - 1 - taken, is_ascii=options.ascii_only))
         yield Panel(Group(*above, *curves, *below), title="watch", title_align="left")
-
-    def _bar(self) -> Table:
-        step, most = self._record.step, self._record.max_steps
-        row = Table.grid(padding=(0, 1), expand=True)
-        row.add_column(no_wrap=True)
-        row.add_column(ratio=1)
-        row.add_column(no_wrap=True)
-        row.add_row(f"{100 * step // most:>3}%", ProgressBar(total=most, completed=step), f"{step}/{most}")
-        return row
 
     def _curves(self, width: int, height: int, *, is_ascii: bool) -> Iterator[ConsoleRenderable]:
         """Curves of bits per byte and loss, side by side or stacked, as far as `height` rows have room."""

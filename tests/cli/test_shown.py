@@ -28,9 +28,9 @@ from alm.cli.sample_output import Texts, show_probabilities
 from alm.cli.token_view import show_pieces
 from alm.errors import AlmError, ArtifactError, shell
 from alm.events import Event, Judged, Noted, Progressed, Resumed, Sampled, StageBegan, Stepped, UnitsProgressed, Warned
-from alm.generation.choosing import Choice
-from alm.generation.completions import Continuation, Written
+from alm.generation.completions import Completion, TextChunk
 from alm.generation.config import SamplingConfig
+from alm.generation.sampling import SampledToken
 from alm.report.record import Watched
 from alm.tokenizers.file import Tokenizer
 
@@ -140,7 +140,7 @@ def test_the_judge_of_these_tests_sees_each_command() -> None:
 
 def test_all_that_is_said_and_printed(terminal: Terminal) -> None:
     def act() -> None:
-        ui.talk(EVIL)
+        ui.echo_err(EVIL)
         ui.write(EVIL)
         ui.write_exact(EVIL)
         ui.show_result({}, [EVIL, *ui.table([(EVIL, EVIL)]), *ui.columns([(EVIL, EVIL, EVIL)])], as_json=False)
@@ -216,7 +216,7 @@ def test_what_is_written_around_the_display_is_shown_too(terminal: Terminal) -> 
         with screen.guarding(), LiveListener() as listener:
             listener(Noted("begun"))
             sys.stderr.write(EVIL + "\n")
-            ui.talk(EVIL)
+            ui.echo_err(EVIL)
             sys.stderr.write("the end\n")
 
     seen = terminal(act)
@@ -273,7 +273,7 @@ def test_following_a_run_in_a_pipe_shows_it_too(tmp_path: Path, run: Any) -> Non
 
 def texts(prompt: str, text: str) -> Texts:
     made = Texts(prompt, SamplingConfig(), 1, silent=False)
-    made.take([Written(0, text, Choice(300, -0.5, ((300, -0.5),)))])
+    made.take([TextChunk(0, text, SampledToken(300, -0.5, ((300, -0.5),)))])
     return made
 
 
@@ -294,8 +294,8 @@ def test_pieces_and_probabilities(terminal: Terminal, monkeypatch: pytest.Monkey
         monkeypatch.setenv("NO_COLOR", "1")
     tokenizer = Tokenizer.from_merges([])
     monkeypatch.setattr(Tokenizer, "token_bytes", lambda *_: EVIL.replace("\udce9", "").encode())
-    written = Continuation(1)
-    written.add(Written(0, EVIL, Choice(300, -0.5, ((300, -0.5),))))
+    written = Completion(1)
+    written.add(TextChunk(0, EVIL, SampledToken(300, -0.5, ((300, -0.5),))))
 
     def act() -> None:
         show_pieces([EVIL.replace("\udce9", "").encode(), b"\x1b\xff"])
@@ -308,8 +308,8 @@ def test_pieces_and_probabilities(terminal: Terminal, monkeypatch: pytest.Monkey
 
 def test_a_conversation(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     class Loaded:
-        def write(self, prompts: list[str], *_: Any, **__: Any) -> list[Written]:
-            return [Written(0, EVIL, Choice(300))]
+        def write(self, prompts: list[str], *_: Any, **__: Any) -> list[TextChunk]:
+            return [TextChunk(0, EVIL, SampledToken(300))]
 
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{EVIL}\n/{EVIL}\n/set stop=[{json.dumps(EVIL)}]\n/show\n/quit\n"))
     loaded: Any = Loaded()
@@ -396,7 +396,7 @@ def test_a_terminal_of_any_encoding_is_no_reason_to_fail(monkeypatch: pytest.Mon
 
     def act() -> None:
         for text in (EVIL, "日本 Größe"):
-            ui.talk(text)
+            ui.echo_err(text)
             ui.write(text)
             ui.write_exact(text)
             Console().print(text)

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from alm.cli import ui
+from alm.cli.event_lines import Smoothed
 from alm.cli.render import LiveListener
 from alm.errors import AlmError
 from alm.events import (
@@ -93,7 +94,7 @@ def test_the_panel_fits_every_width(width: int) -> None:
 
 
 def test_smoothing_starts_at_the_first_value_and_follows() -> None:
-    smoothed = ui.Smoothed()
+    smoothed = Smoothed()
     assert smoothed.add(5.0) == pytest.approx(5.0)
     assert 4.0 < smoothed.add(4.0) < 5.0
     for _ in range(200):
