@@ -11,7 +11,10 @@ from hostile import reading
 
 from alm.cli.main import main
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="the watchdog is a signal of POSIX")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name == "nt", reason="the watchdog is a signal of POSIX"),
+]
 MUTATIONS = int(os.environ.get("ALM_HOSTILE_MUTATIONS", "300"))  # `nox -s hostile` asks for more
 SEED = int(os.environ.get("ALM_HOSTILE_SEED", "0"))
 
