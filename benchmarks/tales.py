@@ -22,7 +22,7 @@ import torch
 from tales_judge import RULES, judge
 
 from alm.corpus.sources.tales.tell import tell
-from alm.generation.completions import Continuation, seed_of, write
+from alm.generation.completions import Completion, seed_of, write
 from alm.generation.config import SamplingConfig
 from alm.generation.load import LoadedModel, load_model
 from alm.quickstart.run import PROMPTS, SAMPLE_TOKENS, TEMPERATURE
@@ -63,7 +63,7 @@ def samples(model: LoadedModel, arguments: argparse.Namespace) -> list[str]:
     sampling = SamplingConfig(
         seed=0, max_tokens=SAMPLE_TOKENS, temperature=arguments.temperature, top_k=arguments.top_k
     )
-    texts = [Continuation(seed_of(sampling, number), prompt) for number, prompt in enumerate(prompts)]
+    texts = [Completion(seed_of(sampling, number), prompt) for number, prompt in enumerate(prompts)]
     for event in write(model.model, model.tokenizer, prompts, sampling):
         texts[event.number].add(event)
     return [text.text for text in texts]

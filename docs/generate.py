@@ -160,11 +160,11 @@ def _sections_below(config: type[Config], location: str) -> Iterator[str]:
         section = _section_of(field)
         if section is not None:
             yield from _section(f"`{place}`", section, place)
-        package = _kinds_of(field)
-        if package in SHARED:
+        mark = _kinds_of(field)
+        if mark is None or mark.kinds in SHARED:
             continue
-        for kind in kinds.names(package) if package else ():
-            yield from _section(_kind_title(place, kind), kinds.load(package, kind).Config, place)
+        for kind in mark.names():
+            yield from _section(_kind_title(place, kind), mark.config_of(kind), place)
 
 
 def _section(title: str, config: type[Config], location: str) -> Iterator[str]:
@@ -201,17 +201,17 @@ def _section_of(field: FieldInfo) -> type[Config] | None:
     return field.annotation if is_section and not _kinds_of(field) else None
 
 
-def _kinds_of(field: FieldInfo) -> str | None:
-    """The package whose kinds the field, or each value of its mapping, can be."""
+def _kinds_of(field: FieldInfo) -> OfKind | None:
+    """The mark of the kinds that the field, or each value of its mapping, can be."""
     marks = [*field.metadata, *(mark for part in get_args(field.annotation) for mark in get_args(part)[1:])]
-    return next((mark.package for mark in marks if isinstance(mark, OfKind)), None)
+    return next((mark for mark in marks if isinstance(mark, OfKind)), None)
 
 
 def _field_type(field: FieldInfo, place: str) -> str:
-    package = _kinds_of(field)
-    if package:
-        place_of = SHARED[package][0] if package in SHARED else place
-        links = ", ".join(f"[`{kind}`](#{slug(_kind_title(place_of, kind))})" for kind in kinds.names(package))
+    mark = _kinds_of(field)
+    if mark:
+        place_of = SHARED[mark.kinds][0] if mark.kinds in SHARED else place
+        links = ", ".join(f"[`{kind}`](#{slug(_kind_title(place_of, kind))})" for kind in mark.names())
         return f"{'mapping of names to kinds' if place.endswith('.NAME') else 'kind'}: {links}"
     if _section_of(field):
         return f"[section](#{slug(place)})"
@@ -219,7 +219,7 @@ def _field_type(field: FieldInfo, place: str) -> str:
 
 
 # Kinds that several sections take are listed once.
-SHARED = {
+SHARED: dict[object, tuple[str, str]] = {
     "alm.corpus.filters": (
         "Filters",
         "`filters` of a source is `auto`, `light`, `full`, or a list of these in the order in which they apply.",
@@ -243,7 +243,7 @@ def _type(annotation: Any, bounds: str = "") -> str:  # Any: a type form
     if origin is Annotated:
         marks = [mark for a in arguments[1:] for mark in (a.metadata if isinstance(a, FieldInfo) else (a,))]
         if of_kind := next((mark for mark in marks if isinstance(mark, OfKind)), None):
-            return f"[{SHARED[of_kind.package][0]}](#{slug(SHARED[of_kind.package][0])})"
+            return f"[{SHARED[of_kind.kinds][0]}](#{slug(SHARED[of_kind.kinds][0])})"
         return _type(arguments[0], _bounds(marks))
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in arguments)
@@ -272,7 +272,7 @@ def _default(field: FieldInfo) -> str:
         return "*required*"
     if _section_of(field):
         return ""
-    return "absent" if field.default is None else f"`{_yaml(field.default)}`"
+    return "absent" if field.default is None else f"`{_yaml(getattr(field.default, 'kind', field.default))}`"
 
 
 def _yaml(value: object) -> str:

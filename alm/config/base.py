@@ -2,9 +2,13 @@
 
 A field of a kind (`positions: rope`) is declared as
 
-    positions: Annotated[Config, OfKind("alm.model.positions")]
+    positions: Annotated[RopeConfig | AlibiConfig, OfKind((RopeConfig, AlibiConfig))]
 
-and holds the `Config` of the module that the value's `kind` names. A plain string means `{kind: <string>}`.
+and holds the one of these classes that the value's `kind` names. Kinds that people add to are the modules of a package:
+
+    scheduler: Annotated[Config, OfKind("alm.optim.schedules")]
+
+A plain string means `{kind: <string>}`.
 """
 
 from __future__ import annotations
@@ -69,13 +73,27 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class OfKind:
-    """Annotation of a field whose value is the `Config` of one of the kinds in `package`.
+    """Annotation of a field whose value is the configuration of one of several kinds.
 
-    A mapping without `kind` means `default`, if that is set.
+    `kinds` are classes, or a package whose modules have a `Config` each. A mapping without `kind` means `default`, if
+    that is set.
     """
 
-    package: str
+    kinds: str | tuple[type[Config], ...]
     default: str | None = None
+
+    def names(self) -> list[str]:
+        """List the kinds, sorted."""
+        if isinstance(self.kinds, str):
+            return kinds.names(self.kinds)
+        return sorted(config.model_fields["kind"].default for config in self.kinds)
+
+    def config_of(self, kind: str) -> type[Config]:
+        """Return the class of a kind, one of `names()`."""
+        if isinstance(self.kinds, str):
+            found: type[Config] = kinds.load(self.kinds, kind).Config
+            return found
+        return next(config for config in self.kinds if config.model_fields["kind"].default == kind)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         # Serialized by its own class, not by the declared base class, which has no fields.
@@ -90,12 +108,11 @@ class OfKind:
         values = {"kind": value} if isinstance(value, str) else value
         if not isinstance(values, dict):
             raise PydanticCustomError("kind", "Input should be the name of a kind or a mapping with `kind`")
-        known = kinds.names(self.package)
+        known = self.names()
         kind = values.get("kind", self.default)
         if not isinstance(kind, str) or kind not in known:
             raise PydanticCustomError("kind", "{message}", {"message": _unknown_kind(kind, known)})
-        config: Config = kinds.load(self.package, kind).Config.model_validate({**values, "kind": kind})
-        return config
+        return self.config_of(kind).model_validate({**values, "kind": kind})
 
 
 def _unknown_kind(kind: object, known: list[str]) -> str:

@@ -24,7 +24,7 @@ _ENDINGS = frozenset(
 
 
 class Deduplication(Config):
-    """MaskSpec for repetitions within a source. The first occurrence stays, so inputs added later change nothing."""
+    """Rules for repetitions within a source. The first occurrence stays, so inputs added later change nothing."""
 
     exact: bool = Field(default=True, description="Drop a document that equals an earlier one.")
     near: bool | Literal["auto"] = Field(

@@ -15,9 +15,8 @@ from torch import Tensor
 from alm.device import DTYPES, Choice
 from alm.doctor.check import Check, judged, remedy
 from alm.doctor.tolerance import distance, within
-from alm.model.attention._blocked import MaskSpec
-from alm.model.attention._grouped import way
-from alm.model.positions._alibi import slopes_of
+from alm.model.attention import MaskSpec, kernel_for
+from alm.model.positions import alibi_slopes
 
 Attend = Callable[[Tensor, Tensor, Tensor, MaskSpec], Tensor]
 
@@ -25,7 +24,7 @@ _WIDTH = 32
 _WINDOW, _DOCUMENT = 40, 56
 # Scores, their scale, softmax, mixing; the backward pass computes the scores again and four more products.
 _FORWARD_OPERATIONS, _BACKWARD_OPERATIONS = 4, 12
-_WAYS = {"blocks": "in blocks", "flex": "FlexAttention", "causal": "PyTorch's kernel", "mask": "PyTorch's, masked"}
+_KERNELS = {"blocks": "in blocks", "flex": "FlexAttention", "causal": "PyTorch's kernel", "mask": "PyTorch's, masked"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def agrees(attend: Attend, case: Case, choice: Choice) -> Check:
     found = _results(attend, inputs, rules, case)
     exact = [x.cpu().double() for x in inputs]
     wanted = _results(reference, exact, _rules(case, torch.device("cpu")), case)
-    taken = _WAYS[way(inputs[0], inputs[1], rules)]
+    taken = _KERNELS[kernel_for(inputs[0], inputs[1], rules)]
     names = ("result", "queries' gradient", "keys' gradient", "values' gradient")
     distances = {name: distance(*pair) for name, *pair in zip(names, found, wanted, strict=False)}
     bounds = {name: bound_of(case, choice, is_gradient=name != names[0]) for name in distances}
@@ -111,7 +110,7 @@ def _rules(case: Case, device: torch.device) -> MaskSpec:
     if not case.is_restricted:
         return MaskSpec()
     documents = (torch.arange(case.tokens) // _DOCUMENT).int().expand(2, -1).contiguous()
-    slopes = torch.tensor(slopes_of(case.heads), dtype=torch.float32)
+    slopes = torch.tensor(alibi_slopes(case.heads), dtype=torch.float32)
     return MaskSpec(slopes.to(device), _WINDOW, documents.to(device))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from alm.device import Choice, autocast
 from alm.doctor.check import Check, judged, remedy
 from alm.doctor.tolerance import distance, rounding
-from alm.generation.backends.base import Rows
+from alm.generation.engine import Rows
 from alm.model.kv_cache import KVCache
 from alm.model.transformer import Transformer
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from alm.model.attention import grouped
 from alm.model.config import ModelConfig
 from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.special import PADDING, TURN_END
@@ -22,31 +21,26 @@ _LEAVES_THE_FAMILY = {
 def refusals(model: ModelConfig) -> list[str]:
     """List why neither a Llama nor a Qwen3 can hold this model, a sentence each; empty if one can."""
     found = []
-    positions, feedforward = (part.model_dump()["kind"] for part in (model.positions, model.feedforward))
-    if positions != "rope":
-        found.append(f"`positions: {positions}`: a Llama has rotary positions only")
-    if feedforward != "swiglu":
-        found.append(f"`feedforward: {feedforward}`: a Llama has SwiGLU only")
+    if model.positions.kind != "rope":
+        found.append(f"`positions: {model.positions.kind}`: a Llama has rotary positions only")
+    if model.feedforward.kind != "swiglu":
+        found.append(f"`feedforward: {model.feedforward.kind}`: a Llama has SwiGLU only")
     found += [f"`{key}: true`: it {what}" for key, what in _LEAVES_THE_FAMILY.items() if getattr(model, key)]
     return found + _attention_refusals(model)
 
 
 def _attention_refusals(model: ModelConfig) -> list[str]:
-    attention = model.attention.model_dump()
-    if attention["kind"] != "grouped":
-        return [f"`attention: {attention['kind']}`: a Llama has grouped attention only"]
     found = []
     if _has_windows(model):
-        found.append(f"`attention.window: {attention['window']}`: a Llama attends to all previous tokens")
-    if attention["document_mask"]:
+        found.append(f"`attention.window: {model.attention.window}`: a Llama attends to all previous tokens")
+    if model.attention.document_mask:
         found.append("`attention.document_mask: true`: a Llama attends to earlier documents too")
     return found
 
 
 def _has_windows(model: ModelConfig) -> bool:
     """Whether any layer has a window narrower than the context."""
-    assert isinstance(model.attention, grouped.Config)
-    windows = [grouped.window_of(model.attention, layer) for layer in range(model.n_layers)]
+    windows = [model.attention.window_of(layer) for layer in range(model.n_layers)]
     return any(window is not None and window < model.max_position_embeddings for window in windows)
 
 

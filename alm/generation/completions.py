@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from alm.events import Listener, Noted, Warned, ignore
-from alm.generation.backends.base import must_compile
-from alm.generation.choosing import Choice
 from alm.generation.config import SamplingConfig
-from alm.generation.engine import Ended, EndReason, Engine, Request, needed
+from alm.generation.engine import Ended, EndReason, Engine, Request, must_compile, needed
+from alm.generation.sampling import SampledToken
 from alm.generation.stopping import StopFilter
 from alm.model.transformer import Transformer
 from alm.tokenizers.file import StreamDecoder, Tokenizer
@@ -20,12 +19,12 @@ _SEEDS = 2**63
 
 
 @dataclass(frozen=True)
-class Written:
+class TextChunk:
     """A token of text `number` was chosen. `text` is what can now be written, often nothing."""
 
     number: int
     text: str
-    choice: Choice
+    token: SampledToken
 
 
 @dataclass(frozen=True)
@@ -38,29 +37,29 @@ class Finished:
 
 
 @dataclass
-class Continuation:
+class Completion:
     """A complete text, collected by `add`."""
 
     seed: int
     text: str = ""
-    choices: list[Choice] = field(default_factory=list)
+    tokens: list[SampledToken] = field(default_factory=list)
     reason: EndReason | None = None
 
     @property
     def ids(self) -> list[int]:
         """The chosen tokens, including those of a stop at the end."""
-        return [choice.id for choice in self.choices]
+        return [token.id for token in self.tokens]
 
-    def add(self, event: Written | Finished) -> None:
+    def add(self, event: TextChunk | Finished) -> None:
         """Add an event of this text."""
         self.text += event.text
-        if isinstance(event, Written):
-            self.choices.append(event.choice)
+        if isinstance(event, TextChunk):
+            self.tokens.append(event.token)
         else:
             self.reason = event.reason
 
 
-class _Text:
+class _TextStream:
     """Decoder and stop filter of one text."""
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
@@ -82,7 +81,7 @@ def write(
     *,
     alternatives: int | None = None,
     on_event: Listener = ignore,
-) -> Iterator[Written | Finished]:
+) -> Iterator[TextChunk | Finished]:
     """Continue all `prompts`, and yield events as they happen; an empty prompt begins a document.
 
     Text i is drawn with the seed `seed_of(sampling, i)`, so it is the same alone and among others. `alternatives` as
@@ -105,8 +104,8 @@ def write(
     for request in requests:
         engine.add(request)
     _warn_of_the_end(requests, model, on_event)
-    texts = [_Text(tokenizer, sampling.stop) for _ in requests]
-    return _written(engine, texts)
+    texts = [_TextStream(tokenizer, sampling.stop) for _ in requests]
+    return _events(engine, texts)
 
 
 def seed_of(sampling: SamplingConfig, number: int) -> int:
@@ -129,7 +128,7 @@ def _warn_of_the_end(requests: Sequence[Request], model: Transformer, on_event: 
             return
 
 
-def _written(engine: Engine, texts: Sequence[_Text]) -> Iterator[Written | Finished]:
+def _events(engine: Engine, texts: Sequence[_TextStream]) -> Iterator[TextChunk | Finished]:
     for event in engine.run():
         text = texts[event.number]
         if isinstance(event, Ended):
@@ -137,7 +136,7 @@ def _written(engine: Engine, texts: Sequence[_Text]) -> Iterator[Written | Finis
                 rest = text.finish()
                 yield Finished(event.number, rest, "stop" if text.stop.is_stopped else event.reason)
             continue
-        yield Written(event.number, text.feed(event.choice.id), event.choice)
+        yield TextChunk(event.number, text.feed(event.token.id), event.token)
         if text.stop.is_stopped:
             engine.stop(event.number)
             yield Finished(event.number, "", "stop")

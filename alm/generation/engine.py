@@ -1,22 +1,28 @@
-"""Generation of several texts at once, token by token: texts join and leave between two tokens."""
+"""Generation of several texts at once, token by token: texts join and leave between two tokens.
+
+Each text has a row of a batch, at its own place. B rows, V vocabulary.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from alm import compiling
 from alm.errors import InputError
-from alm.generation.backends.base import Rows, rows_for
-from alm.generation.choosing import Choice, TokenSampler
 from alm.generation.config import SamplingConfig
+from alm.generation.sampling import SampledToken, TokenSampler
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
 
 EndReason = Literal["stop", "length", "context"]
+_KERNELS = Path(__file__).with_name("backends") / "_kernels.py"
 
 
 @dataclass(frozen=True)
@@ -26,15 +32,34 @@ class Request:
     ids: Sequence[int]
     sampling: SamplingConfig
     banned: Sequence[Sequence[int]] = ()
-    alternatives: int | None = None  # None: choices have no probabilities
+    alternatives: int | None = None  # None: tokens have no probabilities
+
+
+class Rows(Protocol):
+    """A model with what it remembers of the text in each row, (B, V) scores at a time: `alm/generation/backends/`.
+
+    A row has room for `max_tokens` tokens.
+    """
+
+    def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
+        """Replace the text of `row` by `ids`, and return the scores (V,) of the next token."""
+        ...
+
+    def share(self, source: int, row: int, tokens: int) -> bool:
+        """Replace the text of `row` by the first `tokens` tokens of `source`; False if it has to read them itself."""
+        ...
+
+    def step(self, rows: Sequence[int], ids: Sequence[int]) -> Tensor:
+        """Append an id to each of `rows`, and return the scores (B, V) of the next tokens, in that order."""
+        ...
 
 
 @dataclass(frozen=True)
-class Chosen:
+class NewToken:
     """A token that was added to the text of request `number`."""
 
     number: int
-    choice: Choice
+    token: SampledToken
 
 
 @dataclass(frozen=True)
@@ -103,20 +128,20 @@ class Engine:
         if slot := self._slots.pop(number, None):
             self._free.append(slot.row)
 
-    def run(self) -> Iterator[Chosen | Ended]:
+    def run(self) -> Iterator[NewToken | Ended]:
         """Yield events until all texts are complete."""
         while self._waiting or self._slots:
             yield from self.step()
 
-    def step(self) -> list[Chosen | Ended]:
+    def step(self) -> list[NewToken | Ended]:
         """Add one token to each text that has a row. Waiting texts get the free rows first."""
         while self._free and self._waiting:
             number = next(iter(self._waiting))
-            self._slots[number] = self._seated(number, self._waiting.pop(number))
+            self._slots[number] = self._start(number, self._waiting.pop(number))
         self._read_newest([slot for slot in self._slots.values() if not slot.is_read])
-        return [event for slot in list(self._slots.values()) for event in self._chosen(slot)]
+        return [event for slot in list(self._slots.values()) for event in self._sample(slot)]
 
-    def _seated(self, number: int, request: Request) -> _Slot:
+    def _start(self, number: int, request: Request) -> _Slot:
         row = self._free.pop()
         prompt = list(request.ids) or [self._end_of_text_id]
         sampler = TokenSampler(request.sampling, prompt, banned=request.banned, alternatives=request.alternatives)
@@ -152,21 +177,49 @@ class Engine:
         for slot, row_scores in zip(left, scores, strict=True):
             slot.scores, slot.length, slot.is_read = row_scores, slot.length + 1, True
 
-    def _chosen(self, slot: _Slot) -> Iterator[Chosen | Ended]:
+    def _sample(self, slot: _Slot) -> Iterator[NewToken | Ended]:
         if slot.room:
-            choice = slot.sampler.choose(slot.scores[: self._vocab_size])
-            if choice.id == self._end_of_text_id:
-                yield self._ended(slot, "stop")
+            token = slot.sampler.choose(slot.scores[: self._vocab_size])
+            if token.id == self._end_of_text_id:
+                yield self._end(slot, "stop")
                 return
             slot.room, slot.is_read = slot.room - 1, False
-            yield Chosen(slot.number, choice)
+            yield NewToken(slot.number, token)
         if not slot.room:
             is_short = len(slot.sampler.generated) < slot.request.sampling.max_tokens
-            yield self._ended(slot, "context" if is_short else "length")
+            yield self._end(slot, "context" if is_short else "length")
 
-    def _ended(self, slot: _Slot, reason: EndReason) -> Ended:
+    def _end(self, slot: _Slot, reason: EndReason) -> Ended:
         self.stop(slot.number)
         return Ended(slot.number, reason)
+
+
+def rows_for(model: Transformer, *, count: int, max_tokens: int, plain: bool = False) -> Rows:
+    """Create `count` rows of `model`, with the fastest backend for its device and shape.
+
+    `plain` computes as in training, for a model whose weights are about to change. `ALM_KERNELS=never` forces it.
+    """
+    device = model.head_weight.device.type
+    is_fast = not plain and os.environ.get("ALM_KERNELS") != "never"
+    if is_fast and model.config.is_llama and model.head_weight.dtype == torch.float32:
+        if device == "cpu" and compiling.is_installed():
+            from alm.generation.backends.numba_rows import NumbaRows
+
+            return NumbaRows(model, count=count, max_tokens=max_tokens)
+        if device in ("cuda", "mps"):
+            from alm.generation.backends.cuda_graph_rows import CudaGraphRows
+
+            return CudaGraphRows(model, count=count, max_tokens=max_tokens)
+    from alm.generation.backends.torch_rows import TorchRows
+
+    return TorchRows(model, count=count, max_tokens=max_tokens)
+
+
+def must_compile(model: Transformer) -> bool:
+    """Whether `rows_for` has to compile loops first, which takes seconds: no compiled code is on the disk."""
+    is_wanted = os.environ.get("ALM_KERNELS") != "never" and compiling.is_installed()
+    is_known = model.head_weight.device.type == "cpu" and model.config.is_llama
+    return is_wanted and is_known and not compiling.is_warm(compiling.folder(_KERNELS))
 
 
 def check_prompt(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from alm.generation.config import SamplingConfig
-from alm.generation.engine import Chosen, Engine, Request, needed
+from alm.generation.engine import Engine, NewToken, Request, needed
 from alm.model.transformer import Transformer
 
 
@@ -47,7 +47,7 @@ def generate(
         plain=plain,
     )
     engine.add(request)
-    return (event.choice.id for event in engine.run() if isinstance(event, Chosen))
+    return (event.token.id for event in engine.run() if isinstance(event, NewToken))
 
 
 def stream_text(ids: Iterable[int], decoder: Decoder) -> Iterator[str]:

@@ -12,7 +12,7 @@ from alm.checkpoint.format import LAST_NAME
 from alm.checkpoint.load import open_checkpoint
 from alm.errors import ArtifactError, quoted, shell
 from alm.events import Listener, ignore
-from alm.generation.completions import Finished, Written, write
+from alm.generation.completions import Finished, TextChunk, write
 from alm.generation.config import SamplingConfig
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
@@ -33,7 +33,7 @@ class LoadedModel:
         *,
         alternatives: int | None = None,
         on_event: Listener = ignore,
-    ) -> Iterator[Written | Finished]:
+    ) -> Iterator[TextChunk | Finished]:
         """Continue `prompts`, with events as they happen: `alm.generation.completions.write`."""
         return write(self.model, self.tokenizer, prompts, sampling, alternatives=alternatives, on_event=on_event)
 

@@ -6,12 +6,11 @@ B batch, T new tokens, S tokens so far (T of them new), K key/value heads, E hea
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from alm.model.positions import Placement
+from alm.model.positions import Placement
 
 # Padding is a separate document, which no token of the text sees.
 PADDING = -1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from alm import kinds
 from alm.model.config import ModelConfig, padded
 
 FLOPS_PER_MULTIPLY_ADD = 2
@@ -82,9 +81,8 @@ class Count:
         for the mixing. Norms, softmax and activations are left out.
         """
         config = self._config
-        module = kinds.module_of(config.attention)
-        seen: float = sum(module.seen(config.attention, tokens, layer) for layer in range(config.n_layers))
-        return FLOPS_PER_MULTIPLY_ADD * (self.matmul + 2 * config.n_heads * config.head_width * seen)
+        attended = sum(config.attention.attended(tokens, layer) for layer in range(config.n_layers))
+        return FLOPS_PER_MULTIPLY_ADD * (self.matmul + 2 * config.n_heads * config.head_width * attended)
 
     def training_flops_per_token(self, tokens: int) -> float:
         """Return the FLOPs of forward and backward: three times the forward pass (Kaplan et al. 2020, section 2.1)."""
@@ -102,8 +100,8 @@ class Count:
         """
         config = self._config
         narrow = BYTES[precision]
-        attention: float = kinds.module_of(config.attention).saved_bytes(config.attention, config, narrow=narrow)
-        feedforward: float = kinds.module_of(config.feedforward).saved_bytes(config.feedforward, config, narrow=narrow)
+        attention = config.attention.saved_bytes(config, narrow=narrow)
+        feedforward = config.feedforward.saved_bytes(config, narrow=narrow)
         D = config.d_model
         layer = 4 * (2 * D + 2) + narrow * 2 * D + attention + feedforward
         extras = 4 * (D * config.n_layers if config.x0_skip else 0) + 4 * (D if config.smear else 0)
@@ -167,11 +165,10 @@ class Count:
 def count(config: ModelConfig) -> Count:
     """Count the parameters of a model of this shape. Raises `ConfigError` while its vocabulary is `auto`."""
     table = config.known_vocab_size * config.d_model
-    attention = config.n_layers * kinds.module_of(config.attention).matmul_parameters(config.attention, config)
-    kind = kinds.module_of(config.feedforward)
-    multiplied = config.n_layers * kind.matmul_parameters(config.feedforward, config)
+    attention = config.n_layers * config.attention.matmul_parameters(config)
+    multiplied = config.n_layers * config.feedforward.matmul_parameters(config)
     # With routing, a layer has more parameters than multiply one token.
-    feedforward = config.n_layers * getattr(kind, "parameters", kind.matmul_parameters)(config.feedforward, config)
+    feedforward = config.n_layers * config.feedforward.parameters(config)
     # The product has the padded rows too, if the number of tokens is not a multiple of 64.
     head = padded(config.known_vocab_size) * config.d_model
     head_norms = 2 * config.head_width if config.qk_norm else 0

@@ -16,9 +16,9 @@ from alm.model.config import ModelConfig
 class LayerCache:
     """Keys and values of one layer, of which the first `length` tokens are filled."""
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
+    def __init__(self, keys: Tensor, values: Tensor, length: int = 0) -> None:
         self.keys, self.values = keys, values  # (B, K, max_tokens, E)
-        self.length = 0
+        self.length = length
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append `k` and `v` (B, K, T, E). Return all keys and values so far, (B, K, S, E), as views."""
@@ -57,21 +57,21 @@ class KVCache:
             for _ in range(config.n_layers)
         ]
 
-    def row(self, number: int) -> KVCache:
-        """Return an empty cache of one row, in the memory of row `number` of this one."""
+    def row(self, number: int, *, length: int = 0) -> KVCache:
+        """Return a cache of one row, of which `length` tokens are filled, in the memory of row `number` of this one."""
         part = copy.copy(self)
-        part.layers = [LayerCache(each.keys[number, None], each.values[number, None]) for each in self.layers]
+        part.layers = [LayerCache(each.keys[number, None], each.values[number, None], length) for each in self.layers]
         part.documents = part.last_embedding = part.padding = None
         return part
 
-    def take(self, other: KVCache, tokens: int) -> None:
-        """Replace the contents with the first `tokens` tokens of `other`.
+    def copy_row(self, source: int, row: int, tokens: int) -> None:
+        """Copy the keys and values of the first `tokens` tokens of row `source` to `row`.
 
-        It copies keys and values, which are the complete state of a model without documents and smearing.
+        They are the complete state of a model without documents and smearing.
         """
-        for ours, theirs in zip(self.layers, other.layers, strict=True):
-            ours.length = 0
-            ours.append(theirs.keys[:, :, :tokens], theirs.values[:, :, :tokens])
+        for layer in self.layers:
+            layer.keys[row, :, :tokens] = layer.keys[source, :, :tokens]
+            layer.values[row, :, :tokens] = layer.values[source, :, :tokens]
 
     @property
     def length(self) -> int:

@@ -11,15 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alm import kinds
+from alm.model import feedforward, positions
+from alm.model.attention import GroupedAttention
 from alm.model.config import ModelConfig
 from alm.model.context import PADDING, ForwardContext, document_numbers
-from alm.model.dropout import drop, random_keys
 from alm.model.kv_cache import KVCache, LayerCache
-from alm.model.linear import Table
+from alm.model.layers import PaddedEmbedding, RMSNorm, drop, random_keys
 from alm.model.loss import Losses, losses, token_losses
-from alm.model.norm import RMSNorm
-from alm.model.positions import Positions
 
 
 class Block(nn.Module):
@@ -30,9 +28,9 @@ class Block(nn.Module):
         self.dropout = config.dropout
         self.site = 1 + 2 * layer  # this block's first dropout site; site 0 is the embeddings
         self.input_layernorm = RMSNorm(config.d_model, eps=config.norm_eps)
-        self.self_attn: nn.Module = kinds.module_of(config.attention).build(config.attention, config, layer)
+        self.self_attn = GroupedAttention(config, layer)
         self.post_attention_layernorm = RMSNorm(config.d_model, eps=config.norm_eps)
-        self.mlp: nn.Module = kinds.module_of(config.feedforward).build(config.feedforward, config)
+        self.mlp = feedforward.build(config)
         self.residual_scale = _vector(1, config.x0_skip)
         self.x0_scale = _vector(1, config.x0_skip)
 
@@ -64,14 +62,13 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.dropout = config.dropout
-        self.embed_tokens = Table(config.known_vocab_size, config.d_model)
+        self.embed_tokens = PaddedEmbedding(config.known_vocab_size, config.d_model)
         self.smear = _vector(config.d_model, config.smear)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = RMSNorm(config.d_model, eps=config.norm_eps)
-        self.positions: Positions = kinds.module_of(config.positions).build(config.positions, config)
+        self.positions = positions.build(config)
         attention = config.attention
-        has_documents = getattr(attention, "document_mask", False)
-        self.end_of_text_id: int | None = getattr(attention, "end_of_text_id", None) if has_documents else None
+        self.end_of_text_id = attention.end_of_text_id if attention.document_mask else None
 
     def forward(
         self, ids: Tensor, cache: KVCache | None = None, padding: Tensor | None = None, keys: Tensor | None = None
@@ -122,7 +119,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.model = Decoder(config)
-        self.lm_head = None if config.tie_embeddings else Table(config.known_vocab_size, config.d_model)
+        self.lm_head = None if config.tie_embeddings else PaddedEmbedding(config.known_vocab_size, config.d_model)
 
     def forward(
         self,
@@ -166,7 +163,7 @@ class Transformer(nn.Module):
         return self._head.weight[: self.config.known_vocab_size]
 
     @property
-    def _head(self) -> Table:
+    def _head(self) -> PaddedEmbedding:
         return self.model.embed_tokens if self.lm_head is None else self.lm_head
 
     def auxiliary_loss(self) -> Tensor | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 
-from alm import kinds
 from alm.errors import ConfigError
 from alm.model.config import ModelConfig
 from alm.model.count import count
@@ -82,7 +81,7 @@ def _too_much(model: ModelConfig, found: Shapes) -> str | None:
     there = sum(map(math.prod, found.values()))
     if wanted > _TIMES * there:
         return f"the configuration's model has {wanted:,} parameters, but it has only {there:,}"
-    tables: int = kinds.module_of(model.positions).table_bytes(model)
+    tables = model.positions.table_bytes(model)
     if tables > max(_TABLE_BYTES, 4 * wanted):
         return (
             f"`model.max_position_embeddings` is {model.max_position_embeddings:,}, whose tables take {tables:,} bytes"

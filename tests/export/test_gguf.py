@@ -25,7 +25,7 @@ from alm.export.targets import _chat_template, _gguf_model, _gguf_tokenizer
 from alm.export.targets import gguf as target
 from alm.export.targets.gguf import Config
 from alm.model.config import ModelConfig
-from alm.model.positions._rotary import Rotary
+from alm.model.positions import Rotary
 from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.models import bpe, unigram
 from alm.tokenizers.pretokenize import PATTERNS, Pattern, count_words

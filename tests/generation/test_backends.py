@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from alm.generation.backends import base as ways
-from alm.generation.backends.base import Rows, rows_for
-from alm.generation.backends.cuda_graph_rows import StaticRows
-from alm.generation.backends.torch_rows import PlainRows
+from alm.generation import engine
+from alm.generation.backends.cuda_graph_rows import CudaGraphRows
+from alm.generation.backends.torch_rows import TorchRows
+from alm.generation.engine import Rows, rows_for
 from alm.model.config import ModelConfig
 from alm.model.init import initialize
 from alm.model.transformer import Transformer
@@ -27,9 +27,9 @@ Make = Callable[..., Rows]
 
 
 def compiled(model: Transformer, *, count: int, max_tokens: int) -> Rows:
-    from alm.generation.backends.numba_rows import CompiledRows
+    from alm.generation.backends.numba_rows import NumbaRows
 
-    return CompiledRows(model, count=count, max_tokens=max_tokens)
+    return NumbaRows(model, count=count, max_tokens=max_tokens)
 
 
 LLAMAS: dict[str, dict[str, Any]] = {
@@ -119,7 +119,7 @@ def check(model: Transformer, rows: Rows) -> Checked:
     return checked
 
 
-@pytest.mark.parametrize("make", [PlainRows, compiled, StaticRows])
+@pytest.mark.parametrize("make", [TorchRows, compiled, CudaGraphRows])
 @pytest.mark.parametrize("shape", LLAMAS)
 def test_a_llama_in_every_way_equals_the_full_forward(shape: str, make: Make) -> None:
     model = made(**LLAMAS[shape])
@@ -134,7 +134,7 @@ def test_graphs_on_every_gpu_equal_the_full_forward(shape: str) -> None:
     for number in range(torch.cuda.device_count()):
         model = made(**{**LLAMAS[shape], "max_position_embeddings": 600}).to(f"cuda:{number}")
         rows = rows_for(model, count=3, max_tokens=600)
-        assert isinstance(rows, StaticRows)
+        assert isinstance(rows, CudaGraphRows)
         checked = check(model, rows)
         checked.prefill(2, [5, 3] * 130)
         checked.step([0, 2], [1, 2])
@@ -145,7 +145,7 @@ def test_graphs_on_every_gpu_equal_the_full_forward(shape: str) -> None:
 def test_other_models_equal_the_full_forward(shape: str) -> None:
     model = made(**OTHERS[shape])
     rows = rows_for(model, count=3, max_tokens=48)
-    assert isinstance(rows, PlainRows)
+    assert isinstance(rows, TorchRows)
     check(model, rows)
 
 
@@ -178,6 +178,7 @@ print(sum(_kernels.{name}.stats.cache_hits.values()))
 """
 
 
+@pytest.mark.slow
 def test_a_product_in_threads_and_one_without_are_kept_apart(tmp_path: Path) -> None:
     """What one process has compiled is not what another loads for the other of the two."""
     for name, hits in (("multiply", 0), ("multiply_in_threads", 0), ("multiply", 1), ("multiply_in_threads", 1)):
@@ -190,7 +191,7 @@ def test_a_product_in_threads_and_one_without_are_kept_apart(tmp_path: Path) -> 
 
 def test_a_static_step_leaves_rows_that_rest_as_they_are() -> None:
     model = made()
-    rows = StaticRows(model, count=2, max_tokens=8)
+    rows = CudaGraphRows(model, count=2, max_tokens=8)
     rows.prefill(0, [1, 2, 3, 4, 5, 6, 7])
     full = rows.step([0], [8])
     rows.prefill(1, [9])
@@ -200,7 +201,7 @@ def test_a_static_step_leaves_rows_that_rest_as_they_are() -> None:
     assert torch.equal(rows.step([1], [8]), full)
 
 
-@pytest.mark.parametrize("make", [PlainRows, compiled, StaticRows])
+@pytest.mark.parametrize("make", [TorchRows, compiled, CudaGraphRows])
 def test_a_row_that_is_full_is_no_place_to_write(make: Make) -> None:
     rows = make(made(), count=1, max_tokens=4)
     rows.prefill(0, [1, 2, 3])
@@ -212,14 +213,14 @@ def test_a_row_that_is_full_is_no_place_to_write(make: Make) -> None:
 def test_the_fast_ways_are_for_models_that_they_know(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ALM_KERNELS", raising=False)
     model = made()
-    assert type(rows_for(model, count=1, max_tokens=8)).__name__ == "CompiledRows"
-    assert isinstance(rows_for(model, count=1, max_tokens=8, plain=True), PlainRows)
-    assert isinstance(rows_for(made().bfloat16(), count=1, max_tokens=8), PlainRows)
+    assert type(rows_for(model, count=1, max_tokens=8)).__name__ == "NumbaRows"
+    assert isinstance(rows_for(model, count=1, max_tokens=8, plain=True), TorchRows)
+    assert isinstance(rows_for(made().bfloat16(), count=1, max_tokens=8), TorchRows)
     monkeypatch.setenv("ALM_KERNELS", "never")
-    assert isinstance(rows_for(model, count=1, max_tokens=8), PlainRows)
+    assert isinstance(rows_for(model, count=1, max_tokens=8), TorchRows)
     monkeypatch.delenv("ALM_KERNELS")
-    monkeypatch.setattr(ways.compiling, "is_installed", lambda: False)
-    assert isinstance(rows_for(model, count=1, max_tokens=8), PlainRows)
+    monkeypatch.setattr(engine.compiling, "is_installed", lambda: False)
+    assert isinstance(rows_for(model, count=1, max_tokens=8), TorchRows)
 
 
 def test_weights_are_read_where_they_lie() -> None:

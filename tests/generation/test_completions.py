@@ -7,7 +7,7 @@ import torch
 
 from alm.errors import InputError
 from alm.events import Event, Warned
-from alm.generation.completions import Continuation, Finished, seed_of, write
+from alm.generation.completions import Completion, Finished, seed_of, write
 from alm.generation.config import SamplingConfig
 from alm.generation.generate import generate
 from alm.model.config import ModelConfig
@@ -40,8 +40,8 @@ def model(tokenizer: Tokenizer) -> Transformer:
 
 def written(
     model: Transformer, tokenizer: Tokenizer, prompts: Sequence[str], sampling: SamplingConfig
-) -> list[Continuation]:
-    found = [Continuation(seed_of(sampling, number)) for number in range(len(prompts))]
+) -> list[Completion]:
+    found = [Completion(seed_of(sampling, number)) for number in range(len(prompts))]
     for event in write(model, tokenizer, prompts, sampling):
         assert found[event.number].reason is None
         found[event.number].add(event)

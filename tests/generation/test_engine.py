@@ -7,7 +7,7 @@ import torch
 
 from alm.errors import InputError
 from alm.generation.config import SamplingConfig
-from alm.generation.engine import Chosen, Ended, Engine, Request, needed
+from alm.generation.engine import Ended, Engine, NewToken, Request, needed
 from alm.model.transformer import Transformer
 
 NEVER = -1
@@ -26,9 +26,9 @@ def texts(engine: Engine, requests: list[Request]) -> list[tuple[list[int], str]
     ids: dict[int, list[int]] = {number: [] for number in range(len(requests))}
     ends: dict[int, str] = {}
     for event in engine.run():
-        if isinstance(event, Chosen):
+        if isinstance(event, NewToken):
             assert event.number not in ends
-            ids[event.number].append(event.choice.id)
+            ids[event.number].append(event.token.id)
         else:
             assert isinstance(event, Ended)
             ends[event.number] = event.reason
@@ -65,7 +65,7 @@ def test_texts_join_and_leave_while_others_go_on(model: Transformer) -> None:
     found += [event for _ in range(4) for event in engine.step()]
     engine.stop(third)
     found += engine.run()
-    assert [event.choice.id for event in found if isinstance(event, Chosen) and event.number == first] == expected
+    assert [event.token.id for event in found if isinstance(event, NewToken) and event.number == first] == expected
     assert {event.number for event in found if isinstance(event, Ended)} == {first, second}
     assert list(engine.run()) == []
 

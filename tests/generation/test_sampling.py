@@ -12,9 +12,8 @@ from pydantic import ValidationError
 
 from alm.errors import InputError
 from alm.generation import sampling
-from alm.generation.choosing import TokenSampler
 from alm.generation.config import SamplingConfig
-from alm.generation.sampling import candidates
+from alm.generation.sampling import TokenSampler, candidates
 
 V = 100
 SETTINGS = 3000

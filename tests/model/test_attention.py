@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from cases import for_each
 from torch.nn.attention.flex_attention import flex_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alm.model.attention import _flex, _grouped, grouped
-from alm.model.attention._blocked import MaskSpec
-from alm.model.attention._grouped import attend
-from alm.model.positions._alibi import slopes_of
+from alm.model import attention
+from alm.model.attention import MaskSpec, attend
+from alm.model.config import GroupedConfig
+from alm.model.positions import alibi_slopes
 from alm.model.transformer import Transformer
 
 # Sums of up to 150 terms in another order.
@@ -57,18 +58,18 @@ def test_equals_the_slow_one(kv_heads: int, new: int, seen: int, window: int | N
     generator = torch.Generator().manual_seed(0)
     q = torch.randn(2, 6, new, 8, generator=generator)
     k, v = torch.randn(2, 2, kv_heads, seen, 8, generator=generator)
-    slopes = slopes_of(6) if has_slopes else None
+    slopes = alibi_slopes(6) if has_slopes else None
     rules = MaskSpec(torch.tensor(slopes) if slopes else None, window)
     torch.testing.assert_close(attend(q, k, v, rules).double(), slow_attention(q, k, v, slopes, window), **FP32)
 
 
-@pytest.mark.parametrize("window", [None, 3])
-@pytest.mark.parametrize("has_slopes", [False, True])
+@for_each("window", [None, 3])
+@for_each("has_slopes", [False, True])
 @pytest.mark.parametrize(("new", "seen"), [(7, 7), (1, 7), (3, 7)])
 def test_documents_do_not_see_each_other(new: int, seen: int, window: int | None, has_slopes: bool) -> None:
     q, k, v = qkv(kv_heads=2, new=new, seen=seen)
     documents = torch.tensor([[0, 0, 1, 1, 1, 2, 2], [-1, -1, -1, 0, 0, 0, 0]], dtype=torch.int32)
-    slopes = slopes_of(6) if has_slopes else None
+    slopes = alibi_slopes(6) if has_slopes else None
     rules = MaskSpec(torch.tensor(slopes) if slopes else None, window, documents)
     expected = slow_attention(q, k, v, slopes, window, documents)
     torch.testing.assert_close(attend(q, k, v, rules).double(), expected, **FP32)
@@ -82,12 +83,12 @@ def qkv(*, kv_heads: int, new: int, seen: int, width: int = 8) -> tuple[torch.Te
 
 RULES = [
     MaskSpec(),
-    MaskSpec(slopes=torch.tensor(slopes_of(6))),
+    MaskSpec(slopes=torch.tensor(alibi_slopes(6))),
     MaskSpec(window=1),
     MaskSpec(window=70),
-    MaskSpec(window=100, slopes=torch.tensor(slopes_of(6))),
+    MaskSpec(window=100, slopes=torch.tensor(alibi_slopes(6))),
     MaskSpec(documents=torch.arange(150).repeat(2, 1) // 40),
-    MaskSpec(torch.tensor(slopes_of(6)), 50, torch.stack([torch.arange(150) // 33, torch.arange(150) // 100])),
+    MaskSpec(torch.tensor(alibi_slopes(6)), 50, torch.stack([torch.arange(150) // 33, torch.arange(150) // 100])),
 ]
 
 
@@ -131,7 +132,7 @@ def test_masks_equal_blocks(rules: MaskSpec, new: int, monkeypatch: pytest.Monke
     """What other devices do, on this one."""
     q, k, v = qkv(kv_heads=2, new=new, seen=150)
     expected = attend(q, k, v, rules)
-    monkeypatch.setattr(_grouped, "_is_blocked", lambda q: False)
+    monkeypatch.setattr(attention, "_is_blocked", lambda q: False)
     torch.testing.assert_close(attend(q, k, v, rules), expected, **FP32)
 
 
@@ -154,7 +155,7 @@ WAYS: list[tuple[str, torch.dtype, MaskSpec, int, int, str]] = [
 def taken(device: str, dtype: torch.dtype, q: torch.Tensor, k: torch.Tensor, rules: MaskSpec) -> str:
     """The way that `q`, as if it were on the device, goes."""
     on: Any = SimpleNamespace(shape=q.shape, dtype=dtype, device=torch.device(device))
-    return _grouped.way(on, k, rules)
+    return attention.kernel_for(on, k, rules)
 
 
 @pytest.mark.parametrize(("device", "dtype", "rules", "kv_heads", "new", "wanted"), WAYS)
@@ -176,10 +177,10 @@ def test_heads_too_narrow_for_flex_attention_take_a_mask() -> None:
 @pytest.mark.parametrize("rules", RULES)
 def test_flex_equals_blocks(rules: MaskSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mask and the scores that a GPU is given, in FlexAttention's plain form, which on a CPU goes only forward."""
-    monkeypatch.setattr(_flex, "_compiled", lambda: flex_attention)
+    monkeypatch.setattr(attention, "_compiled", lambda: flex_attention)
     tensors = qkv(kv_heads=2, new=150, seen=150, width=16)
     masks: dict[int | None, object] = {}
-    torch.testing.assert_close(_flex.attend_flex(*tensors, rules, masks), attend(*tensors, rules), **FP32)
+    torch.testing.assert_close(attention.attend_flex(*tensors, rules, masks), attend(*tensors, rules), **FP32)
     assert list(masks) == [rules.window]
 
 
@@ -191,11 +192,11 @@ def test_layers_share_masks_by_window(tiny_model: Callable[..., Transformer], mo
         seen.append((id(masks), rules.window))
         return q
 
-    monkeypatch.setattr(_flex, "attend_flex", attend_flex)
-    monkeypatch.setattr(_grouped, "_is_blocked", lambda q: False)
-    monkeypatch.setattr(_grouped, "_has_flex", lambda q: True)
-    monkeypatch.setattr(_grouped, "FLEX_TOKENS", 2)
-    monkeypatch.setattr(_grouped, "FLEX_WIDTH", 1)
+    monkeypatch.setattr(attention, "attend_flex", attend_flex)
+    monkeypatch.setattr(attention, "_is_blocked", lambda q: False)
+    monkeypatch.setattr(attention, "_has_flex", lambda q: True)
+    monkeypatch.setattr(attention, "FLEX_TOKENS", 2)
+    monkeypatch.setattr(attention, "FLEX_WIDTH", 1)
     model = tiny_model(n_layers=4, attention={"kind": "grouped", "window": 5, "full_every": 2, "document_mask": True})
     model(torch.ones(1, 12, dtype=torch.int64))
     assert len({masks for masks, _ in seen}) == 1
@@ -213,15 +214,15 @@ def test_no_table_of_tokens_by_tokens_on_a_cpu() -> None:
 
     q, k, v = (x.requires_grad_() for x in qkv(kv_heads=6, new=1024, seen=1024))
     with Watch():
-        attend(q, k, v, MaskSpec(torch.tensor(slopes_of(6)), 100, torch.zeros(2, 1024))).sum().backward()
+        attend(q, k, v, MaskSpec(torch.tensor(alibi_slopes(6)), 100, torch.zeros(2, 1024))).sum().backward()
     assert largest[0] == 2 * 6 * 64 * 163  # a block's scores: its window reaches 99 tokens back
 
 
 def test_slopes_are_those_of_the_paper() -> None:
-    assert slopes_of(8) == [2.0**-n for n in range(1, 9)]
-    assert slopes_of(16)[:2] == [2**-0.5, 2**-1]
-    assert slopes_of(1) == [2.0**-8]
-    assert slopes_of(6) == [2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3]  # those of 4, then every other one of 8
+    assert alibi_slopes(8) == [2.0**-n for n in range(1, 9)]
+    assert alibi_slopes(16)[:2] == [2**-0.5, 2**-1]
+    assert alibi_slopes(1) == [2.0**-8]
+    assert alibi_slopes(6) == [2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3]  # those of 4, then every other one of 8
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 5])
@@ -229,9 +230,9 @@ def test_scores_fall_by_slope_times_distance_whatever_the_batch(batch: int) -> N
     """With equal keys the weights are a softmax of the biases alone."""
     q, k = torch.zeros(batch, 4, 6, 8), torch.zeros(batch, 4, 6, 8)
     v = torch.eye(6, 8).expand(batch, 4, 6, 8)
-    slopes = torch.tensor(slopes_of(4))
+    slopes = torch.tensor(alibi_slopes(4))
     weights = attend(q, k, v, MaskSpec(slopes))[..., :6]  # (B, H, T, S)
-    for head, slope in enumerate(slopes_of(4)):
+    for head, slope in enumerate(alibi_slopes(4)):
         for token in range(6):
             falls = torch.tensor([-slope * (token - other) for other in range(token + 1)])
             torch.testing.assert_close(weights[:, head, token, : token + 1], falls.softmax(0).expand(batch, -1))
@@ -239,15 +240,15 @@ def test_scores_fall_by_slope_times_distance_whatever_the_batch(batch: int) -> N
 
 
 def test_which_layers_have_a_window_and_what_that_saves() -> None:
-    config = grouped.Config(window=4, full_every=3)
-    assert [grouped.window_of(config, layer) for layer in range(6)] == [4, 4, None, 4, 4, None]
-    assert [grouped.window_of(grouped.Config(window=4, full_every=0), layer) for layer in range(2)] == [4, 4]
-    assert [grouped.window_of(grouped.Config(), layer) for layer in range(4)] == [None] * 4
+    config = GroupedConfig(window=4, full_every=3)
+    assert [config.window_of(layer) for layer in range(6)] == [4, 4, None, 4, 4, None]
+    assert [GroupedConfig(window=4, full_every=0).window_of(layer) for layer in range(2)] == [4, 4]
+    assert [GroupedConfig().window_of(layer) for layer in range(4)] == [None] * 4
     for tokens in (1, 3, 4, 5, 50):
         for layer in (0, 2):
-            window = grouped.window_of(config, layer) or tokens
+            window = config.window_of(layer) or tokens
             expected = sum(min(token + 1, window) for token in range(tokens)) / tokens
-            assert grouped.seen(config, tokens, layer) == pytest.approx(expected)
+            assert config.attended(tokens, layer) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from alm.model.config import ModelConfig
-from alm.model.dropout import drop, step_keys
+from alm.model.layers import drop, step_keys
 from alm.model.transformer import Transformer
 
 # Five standard deviations of a share: about one seed in two million lies outside.

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from alm.model.config import DualConfig
 from alm.model.count import count
-from alm.model.feedforward._dual import LARGE, SMALL, DualFeedForward
-from alm.model.feedforward.dual import Config
+from alm.model.feedforward import LARGE, SMALL, DualFeedForward
 from alm.model.transformer import Transformer
 
 # fp32 sums in another order.
@@ -18,7 +18,7 @@ SAME = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def layer(**keys: object) -> DualFeedForward:
-    made = DualFeedForward(Config.model_validate({"small_hidden_size": 6, **keys}), 8, 12)
+    made = DualFeedForward(DualConfig.model_validate({"small_hidden_size": 6, **keys}), 8, 12)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in made.parameters():

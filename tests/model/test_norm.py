@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alm.model.norm import RMSNorm
+from alm.model.layers import RMSNorm
 
 # fp32 sums of a few dozen terms, in another order.
 FP32 = {"rtol": 1e-5, "atol": 1e-6}

@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 
-from alm.model.positions._frequencies import scaled
-from alm.model.positions._rotary import Rotary, Rotation
-from alm.model.positions.rope import Scaling
+from alm.model.config import RopeScaling
+from alm.model.positions import Rotary, Rotation, rope_frequencies
 
 THETA = 10000.0
 # Each of the two angles near 60000 in a score is rounded by half of 60000 x 2^-23 in fp32. Only the fastest of the 32
@@ -16,7 +15,7 @@ FAR = 60000 * 2**-23 / 32
 
 
 def rotary(width: int = 16, max_positions: int = 64) -> Rotary:
-    return Rotary(scaled(width, THETA, Scaling())[0], max_positions=max_positions)
+    return Rotary(rope_frequencies(width, THETA, RopeScaling())[0], max_positions=max_positions)
 
 
 def test_two_dimensions_by_hand() -> None:

@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from model_kinds import KINDS
+from model_kinds import EXTRAS, KINDS
 from torch.nn import functional as F
 
 from alm.errors import ConfigError
 from alm.model.config import ModelConfig
 from alm.model.context import ForwardContext
-from alm.model.dropout import drop
 from alm.model.init import initialize
+from alm.model.layers import drop
 from alm.model.transformer import Transformer
 
 SHAPES = [{}, {"qk_norm": True}, {"tie_embeddings": False, "n_kv_heads": 1}, *KINDS]
@@ -143,7 +143,9 @@ def test_rows_that_are_no_tokens_are_zero_and_not_looked_up(tiny_model: Callable
         model(torch.tensor([[62]]))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "shape", [{}, EXTRAS, *(pytest.param(shape, marks=pytest.mark.slow) for shape in SHAPES[1:] if shape != EXTRAS)]
+)
 def test_a_model_compiles_to_one_graph(
     tiny_model: Callable[..., Transformer], ids: torch.Tensor, shape: dict[str, object]
 ) -> None:

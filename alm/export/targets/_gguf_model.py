@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from alm.model.config import ModelConfig
-from alm.model.positions import rope
+from alm.model.config import ModelConfig, RopeConfig, RopeScaling
 
 if TYPE_CHECKING:
     import gguf
@@ -34,9 +33,9 @@ def architecture(model: ModelConfig) -> Literal["llama", "qwen3"]:
 
 def refusals(model: ModelConfig) -> list[str]:
     """List settings that a Llama can have, but not in llama.cpp."""
-    if not isinstance(model.positions, rope.Config) or model.positions.scaling.method != "yarn":
+    if not isinstance(model.positions, RopeConfig) or model.positions.scaling.method != "yarn":
         return []
-    usual, scaling = rope.Scaling(), model.positions.scaling
+    usual, scaling = RopeScaling(), model.positions.scaling
     # The file format has keys for them, but llama.cpp reads those only for other architectures.
     return [
         f"`positions.scaling.{name}: {getattr(scaling, name):g}`: in llama.cpp it is {getattr(usual, name):g}"
@@ -65,7 +64,7 @@ def add_shape(writer: gguf.GGUFWriter, model: ModelConfig) -> None:
 def _add_scaling(writer: gguf.GGUFWriter, model: ModelConfig) -> None:
     import gguf
 
-    assert isinstance(model.positions, rope.Config)
+    assert isinstance(model.positions, RopeConfig)
     scaling = model.positions.scaling
     if scaling.method == "none":
         return

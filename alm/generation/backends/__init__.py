@@ -1,1 +1,1 @@
-"""What a model remembers of the texts it writes: one interface, and a way for each kind of device."""
+"""Backends of generation, one for each kind of device: classes with the methods of `alm.generation.engine.Rows`."""

@@ -22,13 +22,13 @@ _WARM_UPS = 3
 _Graph = tuple["torch.cuda.CUDAGraph", Tensor]
 
 
-class StaticRows:
+class CudaGraphRows:
     """Rows of a Llama or Qwen3, with or without windows."""
 
     def __init__(self, model: Transformer, *, count: int, max_tokens: int) -> None:
         self._model, self._max_tokens = model, max_tokens
         device = model.head_weight.device
-        self._whole = model.new_cache(batch_size=count, max_tokens=max_tokens)
+        self._cache = model.new_cache(batch_size=count, max_tokens=max_tokens)
         self._lengths = [0] * count
         self._ids = torch.zeros(count, dtype=torch.int64, device=device)
         self._places = torch.zeros(count, dtype=torch.int64, device=device)
@@ -38,16 +38,14 @@ class StaticRows:
     @torch.inference_mode()
     def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
         """Compute the scores (V,) of the token after `ids`."""
-        hidden = self._model(torch.tensor([ids], device=self._ids.device), self._whole.row(row))
+        hidden = self._model(torch.tensor([ids], device=self._ids.device), self._cache.row(row))
         self._lengths[row] = len(ids)
         return self._model.logits(hidden[0, -1]).float().cpu()
 
     @torch.inference_mode()
     def share(self, source: int, row: int, tokens: int) -> bool:
         """Copy keys and values: a row has no other state."""
-        for layer in self._whole.layers:
-            layer.keys[row, :, :tokens] = layer.keys[source, :, :tokens]
-            layer.values[row, :, :tokens] = layer.values[source, :, :tokens]
+        self._cache.copy_row(source, row, tokens)
         self._lengths[row] = tokens
         return True
 
@@ -111,7 +109,7 @@ class StaticRows:
         self, block: Block, number: int, x: Tensor, angles: tuple[Tensor, Tensor], distances: Tensor
     ) -> Tensor:
         attention: Any = block.self_attn
-        cache, span = self._whole.layers[number], distances.shape[1]
+        cache, span = self._cache.layers[number], distances.shape[1]
         normal = block.input_layernorm(x)
         parts = (attention.q_proj, attention.k_proj, attention.v_proj)
         q, k, v = (part(normal).view(len(x), -1, attention.head_width) for part in parts)  # (B, H or K, E)
@@ -120,16 +118,16 @@ class StaticRows:
         q, k = _turned(q, *angles), _turned(k, *angles)
         cache.keys.index_put_((self._numbers[:, None], _heads(k), self._places[:, None]), k)
         cache.values.index_put_((self._numbers[:, None], _heads(v), self._places[:, None]), v)
-        seen = distances >= 0
+        visible = distances >= 0
         if attention.window is not None:
-            seen = seen & (distances < attention.window)
+            visible = visible & (distances < attention.window)
             # The window of an idle row may be beyond the span: a softmax over nothing would be NaN.
-            seen = seen | ~seen.any(1, keepdim=True)
+            visible = visible | ~visible.any(1, keepdim=True)
         mixed = F.scaled_dot_product_attention(
             q[:, :, None],
             cache.keys[:, :, :span],
             cache.values[:, :, :span],
-            attn_mask=seen[:, None, None],
+            attn_mask=visible[:, None, None],
             enable_gqa=q.shape[1] != k.shape[1],
         )
         return cast(Tensor, attention.o_proj(mixed.flatten(1)))

@@ -27,19 +27,19 @@ _THREADS_PAY_FROM = 1 << 17
 _ALL = 1 << 62
 
 
-class CompiledRows:
+class NumbaRows:
     """Rows of a Llama or Qwen3, with or without windows. The weights must not be moved while this is used."""
 
     def __init__(self, model: Transformer, *, count: int, max_tokens: int) -> None:
         config = model.config
         self._model = model
-        self._whole = model.new_cache(batch_size=count, max_tokens=max_tokens)
+        self._cache = model.new_cache(batch_size=count, max_tokens=max_tokens)
         self._lengths = np.zeros(count, dtype=np.int64)
         self._table, self._head = _array(model.model.embed_tokens.weight), _array(model.head_weight)
         self._norm, self._eps = _array(model.model.norm.weight), np.float32(config.norm_eps)
         positions: Any = model.model.positions
         self._angles = tuple(_array(table[:, 0]) for table in (positions.cos, positions.sin))
-        caches = [(_array(layer.keys), _array(layer.values)) for layer in self._whole.layers]
+        caches = [(_array(layer.keys), _array(layer.values)) for layer in self._cache.layers]
         blocks = cast(Iterable[Block], model.model.layers)
         self._layers = [_Layer.of(block, *cache) for block, cache in zip(blocks, caches, strict=True)]
         self._scores = np.empty(max_tokens, dtype=np.float32)
@@ -57,15 +57,14 @@ class CompiledRows:
     @torch.inference_mode()
     def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
         """Compute the scores (V,) of the token after `ids`."""
-        hidden = self._model(torch.tensor([ids]), self._whole.row(row))
+        hidden = self._model(torch.tensor([ids]), self._cache.row(row))
         self._lengths[row] = len(ids)
         return self._model.logits(hidden[0, -1])
 
+    @torch.inference_mode()
     def share(self, source: int, row: int, tokens: int) -> bool:
         """Copy keys and values: a row has no other state."""
-        for layer in self._layers:
-            layer.keys[row, :, :tokens] = layer.keys[source, :, :tokens]
-            layer.values[row, :, :tokens] = layer.values[source, :, :tokens]
+        self._cache.copy_row(source, row, tokens)
         self._lengths[row] = tokens
         return True
 

@@ -7,28 +7,28 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from alm.generation.backends.base import is_llama
 from alm.model.transformer import Transformer
 
 
-class PlainRows:
+class TorchRows:
     """Rows of any model on any device, computed as in training."""
 
     def __init__(self, model: Transformer, *, count: int, max_tokens: int) -> None:
         self._model = model
-        self._whole = model.new_cache(batch_size=count, max_tokens=max_tokens)
-        self._caches = [self._whole.row(row) for row in range(count)]
+        self._cache = model.new_cache(batch_size=count, max_tokens=max_tokens)
+        self._caches = [self._cache.row(row) for row in range(count)]
 
     def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
         """Compute the scores (V,) of the token after `ids`."""
-        self._caches[row] = self._whole.row(row)
+        self._caches[row] = self._cache.row(row)
         return self._next(row, ids)
 
     def share(self, source: int, row: int, tokens: int) -> bool:
         """Copy keys and values; False for models that keep more state than these."""
-        if not is_llama(self._model.config):
+        if not self._model.config.is_llama:
             return False
-        self._caches[row].take(self._caches[source], tokens)
+        self._cache.copy_row(source, row, tokens)
+        self._caches[row] = self._cache.row(row, length=tokens)
         return True
 
     def step(self, rows: Sequence[int], ids: Sequence[int]) -> Tensor:
