@@ -11,7 +11,7 @@ from alm.errors import ArtifactError
 from alm.events import Listener, Noted, Warned, ignore
 from alm.export.config import TargetConfig
 from alm.export.run import export
-from alm.hub import Patience
+from alm.hub import RetryPolicy
 from alm.hub.models import Uploaded, full_name, upload
 
 
@@ -34,7 +34,7 @@ def push(
     force: bool = False,
     compare: bool = True,
     redo: str = "alm push",
-    patience: Patience | None = None,
+    policy: RetryPolicy | None = None,
     on_event: Listener = ignore,
 ) -> Pushed:
     """Export `checkpoint` as `export` does, into `out` or `exports/NAMESPACE--NAME-KIND`, and upload it to `repo`.
@@ -42,7 +42,7 @@ def push(
     The login is checked on the hub before the work begins. The metadata of the export is not uploaded: it has paths of
     this machine. Raises `ArtifactError` if a file has changed since it was exported.
     """
-    repo = full_name(repo, patience=patience)
+    repo = full_name(repo, policy=policy)
     folder = out or Path("exports") / f"{repo.replace('/', '--')}-{config.model_dump()['kind']}"
     config = config.model_copy(update={"repo": repo})
     made = export(config, checkpoint=checkpoint, out=folder, force=force, compare=compare, redo=redo, on_event=on_event)
@@ -56,7 +56,7 @@ def push(
         is_public=is_public,
         message=message,
         warn=lambda warning, hint: on_event(Warned(warning, hint)),
-        patience=patience,
+        policy=policy,
     )
     if not uploaded.is_new:
         on_event(Noted(f"`{repo}` is up to date"))

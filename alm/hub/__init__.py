@@ -1,6 +1,6 @@
 """Reliable access to the Hugging Face hub: time-outs, retries, and error messages that explain refusals.
 
-`huggingface_hub` has one HTTP client in a process. `connect` replaces it by a patient one, so that all requests through
+`huggingface_hub` has one HTTP client in a process. `connect` adds retries to it, so that all requests through
 that library, including those of `datasets`, get the same time-outs and retries. A fault that outlasts them raises an
 `AlmError`, which no retry loop further up catches.
 """
@@ -28,15 +28,16 @@ if TYPE_CHECKING:
 _PASSING_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 _OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 _DATASET_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", flags=re.ASCII)
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """Limits on retries after network faults. All times are in seconds.
 
     A hub that was never reached gets only `first_attempts`, because the likely cause is this machine's network.
-    `wait` sleeps, and `tell` receives one line before each wait.
+    `wait` sleeps, and `report` receives one line before each wait.
     """
 
     attempts: int = 8
@@ -46,7 +47,7 @@ class Patience:
     longest_asked_wait: float = 900.0
     timeout: float = 30.0
     wait: Callable[[float], None] = time.sleep
-    tell: Callable[[str], None] = lambda line: None
+    report: Callable[[str], None] = lambda line: None
     jitter: Callable[[], float] = random.random
 
     def pause(self, attempt: int, *, reason: str, asked: float | None = None) -> None:
@@ -54,7 +55,7 @@ class Patience:
         seconds = asked
         if seconds is None:  # the jitter keeps many processes from retrying at the same moment
             seconds = min(self.longest_wait, self.first_wait * 2 ** (attempt - 1)) * (1 + self.jitter()) / 2
-        self.tell(f"{reason}; trying again in {seconds:.0f} s")
+        self.report(f"{reason}; trying again in {seconds:.0f} s")
         self.wait(seconds)
 
 
@@ -67,24 +68,24 @@ class Pinned:
     licence: str | None
 
 
-_patience: Patience | None = None
+_policy: RetryPolicy | None = None
 
 
-def connect(patience: Patience) -> None:
-    """Apply `patience` to all further requests of this process to the hub."""
-    global _patience
-    if _patience is None:
+def connect(policy: RetryPolicy) -> None:
+    """Apply `policy` to all further requests of this process to the hub."""
+    global _policy
+    if _policy is None:
         from huggingface_hub import logging as its_logging
         from huggingface_hub import set_client_factory
         from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
         disable_progress_bars()
         its_logging.set_verbosity(logging.CRITICAL)
-        set_client_factory(_patient_client)
-    _patience = patience
+        set_client_factory(_retrying_client)
+    _policy = policy
 
 
-def make_ready(name: str, patience: Patience) -> None:
+def make_ready(name: str, policy: RetryPolicy) -> None:
     """Call `connect` if the hub may be used; raise an `AlmError` about `name` otherwise."""
     from huggingface_hub import constants, is_offline_mode
 
@@ -94,17 +95,17 @@ def make_ready(name: str, patience: Patience) -> None:
         raise AlmError(
             f"HF_ENDPOINT is not the address of a hub: `{constants.ENDPOINT}`", hint="run `unset HF_ENDPOINT`"
         )
-    connect(patience)
+    connect(policy)
 
 
-def pin(dataset: str, *, revision: str = "main", patience: Patience | None = None) -> Pinned:
+def pin(dataset: str, *, revision: str = "main", policy: RetryPolicy | None = None) -> Pinned:
     """Return the current commit of `revision` of `dataset`. Raises `AlmError` if it cannot be read."""
     from huggingface_hub import HfApi
 
     checked_id(dataset)
-    make_ready(dataset, patience or Patience())
+    make_ready(dataset, policy or RetryPolicy())
     api = HfApi()
-    with explained(dataset, revision=revision):
+    with wrap_hub_errors(dataset, revision=revision):
         info = api.dataset_info(dataset, revision=revision)
         if info.gated:  # the description of a gated dataset is public, its files are not
             api.auth_check(dataset, repo_type="dataset")
@@ -135,40 +136,40 @@ def _licence(info: DatasetInfo) -> str | None:
     return ", ".join(stated) if isinstance(stated, list) else stated
 
 
-# ---- the patient client -------------------------------------------------------------------------
+# ---- the client with retries ---------------------------------------------------------------------
 
 
-def _patient_client() -> httpx.Client:
+def _retrying_client() -> httpx.Client:
     # Wrap the library's own client: its hooks preserve offline mode and proxy settings.
     from huggingface_hub.utils._http import default_client_factory
 
     client = default_client_factory()
-    setattr(client, "send", _patiently(client.send))  # noqa: B010 (a method may not be assigned to, for mypy)
+    setattr(client, "send", _with_retries(client.send))  # noqa: B010 (a method may not be assigned to, for mypy)
     return client
 
 
-def _patiently(send: Callable[..., httpx.Response]) -> Callable[..., httpx.Response]:
+def _with_retries(send: Callable[..., httpx.Response]) -> Callable[..., httpx.Response]:
     """Wrap `send` with time-outs, and with retries for requests to the hub that change nothing there."""
     was_reached = False
 
-    def patient_send(request: httpx.Request, **options: Any) -> httpx.Response:
+    def send_with_retries(request: httpx.Request, **options: Any) -> httpx.Response:
         nonlocal was_reached
-        assert _patience is not None
-        _end_in_time(request, _patience.timeout)
+        assert _policy is not None
+        _end_in_time(request, _policy.timeout)
         if not _is_repeatable(request):
             return send(request, **options)
         attempt = 1
         while isinstance(outcome := _try(send, request, options), _Fault):
             was_reached = was_reached or outcome.is_reached
-            allowed = _patience.attempts if was_reached else _patience.first_attempts
-            if attempt >= allowed or (outcome.asked or 0) > _patience.longest_asked_wait:
+            allowed = _policy.attempts if was_reached else _policy.first_attempts
+            if attempt >= allowed or (outcome.asked or 0) > _policy.longest_asked_wait:
                 raise outcome.error(attempt) from outcome.cause
-            _patience.pause(attempt, reason=outcome.reason, asked=outcome.asked)
+            _policy.pause(attempt, reason=outcome.reason, asked=outcome.asked)
             attempt += 1
         was_reached = True
         return outcome
 
-    return patient_send
+    return send_with_retries
 
 
 def _end_in_time(request: httpx.Request, seconds: float) -> None:
@@ -267,21 +268,21 @@ def _asked_wait(response: httpx.Response) -> float | None:
 
 
 @contextlib.contextmanager
-def explained(dataset: str, *, revision: str) -> Iterator[None]:
+def wrap_hub_errors(dataset: str, *, revision: str) -> Iterator[None]:
     """Turn exceptions of `huggingface_hub` about `dataset` into an `AlmError` with a hint that resolves it."""
     from huggingface_hub import errors
 
     try:
         yield
     except errors.HfHubHTTPError as error:
-        raise _explanation(error, dataset, revision) from error
+        raise _explained(error, dataset, revision) from error
     except errors.OfflineModeIsEnabled as error:
         raise offline(dataset) from error
     except errors.HFValidationError as error:
         raise ConfigError(f"`{dataset}` is not a dataset on the hub: {error}", hint="run `hf datasets list`") from error
 
 
-def _explanation(error: HfHubHTTPError, dataset: str, revision: str) -> AlmError:
+def _explained(error: HfHubHTTPError, dataset: str, revision: str) -> AlmError:
     from huggingface_hub import errors
 
     status = error.response.status_code
@@ -289,7 +290,7 @@ def _explanation(error: HfHubHTTPError, dataset: str, revision: str) -> AlmError
     if isinstance(error, errors.GatedRepoError):
         return _gated(dataset, has_token=has_token)
     if status == 401 and has_token:
-        return _bad_token(dataset)
+        return bad_token(dataset)
     if isinstance(error, errors.RevisionNotFoundError):
         return _no_revision(dataset, revision)
     if isinstance(error, errors.RepositoryNotFoundError):
@@ -317,22 +318,19 @@ def _gated(dataset: str, *, has_token: bool) -> AlmError:
     )
 
 
-def token_variable() -> str | None:
-    """Return the environment variable that the token comes from; None for a stored token."""
-    return next((name for name in _TOKEN_VARIABLES if os.environ.get(name)), None)
-
-
-def _bad_token(dataset: str) -> AlmError:
-    named = token_variable()
-    if named:
-        return AlmError(
-            f"the hub does not accept the token in {named}: it is wrong, expired or revoked (asked for `{dataset}`)",
-            hint=f"run `unset {named}`: public data needs none; or create one at https://huggingface.co/settings/tokens",
-        )
-    return AlmError(
-        f"the hub does not accept your stored token: it is wrong, expired or revoked (asked for `{dataset}`)",
-        hint="run `hf auth login` for a new one, or `hf auth logout`: public data needs no token",
-    )
+def bad_token(name: str, *, is_write: bool = False) -> AlmError:
+    """Return the error for a token that the hub does not accept when it is asked for `name`, to write to it or not."""
+    variable = next((each for each in _TOKEN_VARIABLES if os.environ.get(each)), None)
+    if variable is None:
+        token, hint = "your stored token", "run `hf auth login` for a new one"
+        hint += "" if is_write else ", or `hf auth logout`: public data needs no token"
+    elif is_write:
+        token, hint = f"the token in {variable}", f"set {variable} to a token with write access: {TOKENS_PAGE}"
+    else:
+        token = f"the token in {variable}"
+        hint = f"run `unset {variable}`: public data needs none; or create one at {TOKENS_PAGE}"
+    message = f"the hub does not accept {token}: it is wrong, expired or revoked (asked for `{name}`)"
+    return AlmError(message, hint=hint)
 
 
 def _not_found(dataset: str, *, has_token: bool) -> AlmError:

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alm.errors import AlmError, ConfigError
-from alm.hub import Patience, make_ready, token_variable
+from alm.hub import TOKENS_PAGE, RetryPolicy, bad_token, make_ready
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-_TOKENS = "https://huggingface.co/settings/tokens"
 Warn = Callable[[str, str | None], None]
 """A callback for a warning and its hint."""
 
@@ -34,18 +33,18 @@ class Uploaded:
     is_new: bool
 
 
-def full_name(repo: str, *, patience: Patience | None = None) -> str:
+def full_name(repo: str, *, policy: RetryPolicy | None = None) -> str:
     """Return `repo` with a namespace, by default that of the account. Raises `AlmError` without a valid login."""
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-    make_ready(repo, patience or Patience())
-    with _explained(repo):
+    make_ready(repo, policy or RetryPolicy())
+    with _wrap_hub_errors(repo):
         validate_repo_id(repo)
         if get_token() is None:
             raise AlmError(
                 f"`{repo}` cannot be written: there is no token for the hub",
-                hint=f"run `hf auth login`, or set HF_TOKEN to a token with write access: {_TOKENS}",
+                hint=f"run `hf auth login`, or set HF_TOKEN to a token with write access: {TOKENS_PAGE}",
             )
         account: str = HfApi().whoami()["name"]
     return repo if "/" in repo else f"{account}/{repo}"
@@ -58,7 +57,7 @@ def upload(
     is_public: bool,
     message: str,
     warn: Warn,
-    patience: Patience | None = None,
+    policy: RetryPolicy | None = None,
 ) -> Uploaded:
     """Upload `files` to the model `repo`, which is created if it does not exist; its other files stay.
 
@@ -66,9 +65,9 @@ def upload(
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    make_ready(repo, patience or Patience())
+    make_ready(repo, policy or RetryPolicy())
     api = HfApi()
-    with _explained(repo):
+    with _wrap_hub_errors(repo):
         before, is_private = _made(api, repo, is_public=is_public, warn=warn)
         additions = [CommitOperationAdd(path_in_repo=path.name, path_or_fileobj=path) for path in files]
         with _heard(warn):
@@ -110,7 +109,7 @@ def _heard(warn: Warn) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _explained(repo: str) -> Iterator[None]:
+def _wrap_hub_errors(repo: str) -> Iterator[None]:
     """Turn exceptions of `huggingface_hub` about `repo` into an `AlmError` with a hint that resolves it."""
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # a name for whichever version it uses
@@ -148,19 +147,12 @@ def _refusal(error: HfHubHTTPError, repo: str) -> AlmError:
     status = error.response.status_code
     said = error.server_message or error.response.reason_phrase
     if status == 401:
-        return _bad_token(repo)
+        return bad_token(repo, is_write=True)
     if status == 403:
         return AlmError(
             f"your account or its token may not write to `{repo}`: {said}",
-            hint=f"run `hf auth whoami` to see your account; create a token with write access at {_TOKENS}",
+            hint=f"run `hf auth whoami` to see your account; create a token with write access at {TOKENS_PAGE}",
         )
     if status == 404:
         return AlmError(f"`{repo}` is hidden from you on the hub, or gone: {said}", hint="name another `--repo`")
     return AlmError(f"the hub refuses `{repo}` with {status}: {said}", hint=_AGAIN)
-
-
-def _bad_token(repo: str) -> AlmError:
-    named = token_variable()
-    where = f"the token in {named}" if named else "your stored token"
-    hint = f"set {named} to a token with write access: {_TOKENS}" if named else "run `hf auth login` for a new one"
-    return AlmError(f"the hub does not accept {where}: it is wrong, expired or revoked (asked for `{repo}`)", hint=hint)

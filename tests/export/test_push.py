@@ -16,7 +16,7 @@ from alm.events import Event, Noted, Warned
 from alm.export.push import Pushed
 from alm.export.push import push as stage
 from alm.export.targets import safetensors
-from alm.hub import Patience
+from alm.hub import RetryPolicy
 
 from .conftest import Make, main_ok
 
@@ -36,14 +36,14 @@ def logged_in(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 
 @pytest.fixture
 def push(checkpoint_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Push:
-    """The stage with a plain export, which needs no other tool, and with little patience."""
+    """The stage with a plain export, which needs no other tool, and with little policy."""
     monkeypatch.chdir(tmp_path)
     checkpoint = checkpoint_of()
-    patience = Patience(attempts=2, first_attempts=2, wait=lambda seconds: None, timeout=5.0)
+    policy = RetryPolicy(attempts=2, first_attempts=2, wait=lambda seconds: None, timeout=5.0)
 
     def call(repo: str = REPO, *, licence: str | None = "mit", title: str | None = None, **options: Any) -> Pushed:
         config = safetensors.Config(licence=licence, title=title)
-        return stage(config, checkpoint=checkpoint, repo=repo, patience=patience, **options)
+        return stage(config, checkpoint=checkpoint, repo=repo, policy=policy, **options)
 
     return call
 

@@ -69,14 +69,14 @@ def inputs(config: Config) -> list[Path]:
     return []
 
 
-def survey(config: Config, *, on_event: Listener = ignore, patience: hub.Patience | None = None) -> Survey:
+def survey(config: Config, *, on_event: Listener = ignore, policy: hub.RetryPolicy | None = None) -> Survey:
     """List the files of the split at the current commit of its revision. Errors in `config` are raised here.
 
     Large Parquet files are several parts. The order is shuffled, always the same for a seed, so that a budget is not
     spent only on the oldest files. `on_event` receives a warning for every fault before it is retried.
     """
-    patience = _telling(patience, on_event)
-    pinned = hub.pin(config.dataset, revision=config.revision, patience=patience)
+    policy = _reporting(policy, on_event)
+    pinned = hub.pin(config.dataset, revision=config.revision, policy=policy)
     _opened.cache_clear()  # the hub may be another one by now
     opened = _opened(config, pinned.sha)
     may_be_cut = opened.is_parquet and not kinds.module_of(config.adapter).SPANS_ROWS
@@ -96,16 +96,16 @@ def read(
     *,
     revision: str | None = None,
     on_event: Listener = ignore,
-    patience: hub.Patience | None = None,
+    policy: hub.RetryPolicy | None = None,
 ) -> Items:
     """Yield the rows of `parts` at the commit `revision`, in order. Closing the generator ends the download."""
     assert revision is not None, config.dataset
-    patience = _telling(patience, on_event)
-    hub.connect(patience)
+    policy = _reporting(policy, on_event)
+    hub.connect(policy)
     pinned = hub.Pinned(config.dataset, sha=revision, licence=None)
     opened = _opened(config, revision)
     for part in parts:
-        with contextlib.closing(_rows(opened, part, config, pinned, patience)) as rows:
+        with contextlib.closing(_rows(opened, part, config, pinned, policy)) as rows:
             yield from items(
                 rows,
                 adapter=config.adapter,
@@ -115,8 +115,8 @@ def read(
             )
 
 
-def _telling(patience: hub.Patience | None, on_event: Listener) -> hub.Patience:
-    return dataclasses.replace(patience or hub.Patience(), tell=lambda line: on_event(Warned(line)))
+def _reporting(policy: hub.RetryPolicy | None, on_event: Listener) -> hub.RetryPolicy:
+    return dataclasses.replace(policy or hub.RetryPolicy(), report=lambda line: on_event(Warned(line)))
 
 
 # ---- opening ------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def _sizes(config: Config, pinned: hub.Pinned, names: Sequence[str]) -> list[int
     from huggingface_hub import HfApi
 
     found: dict[str, int] = {}
-    with hub.explained(config.dataset, revision=config.revision):
+    with hub.wrap_hub_errors(config.dataset, revision=config.revision):
         for folder in sorted({name.rpartition("/")[0] for name in names if "/" in name or "." in name}):
             listed = HfApi().list_repo_tree(config.dataset, folder or None, revision=pinned.sha, repo_type="dataset")
             found.update((entry.path, getattr(entry, "size", 0)) for entry in listed)
@@ -250,14 +250,14 @@ def _type_name(feature: Any) -> str:
 
 
 def _rows(
-    opened: _Opened, part: Part, config: Config, pinned: hub.Pinned, patience: hub.Patience
+    opened: _Opened, part: Part, config: Config, pinned: hub.Pinned, policy: hub.RetryPolicy
 ) -> Generator[Row | Dropped, None, None]:
     """Yield the rows of a part, each with its place in the file or in the part's row groups."""
     index, piece, pieces = part.where
     place = part.name if pieces == 1 else f"{part.name}#{piece}"
     row = 0
     for stream in _streams(opened, index, piece, pieces):
-        with contextlib.closing(_persistent(stream, config, pinned, patience)) as batches:
+        with contextlib.closing(_persistent(stream, config, pinned, policy)) as batches:
             for values in itertools.chain.from_iterable(batches):
                 yield Row(values, f"{place}#{row}")
                 row += 1
@@ -276,7 +276,7 @@ def _streams(opened: _Opened, index: int, piece: int, pieces: int) -> Iterator[I
 
 
 def _persistent(
-    file: IterableDataset, config: Config, pinned: hub.Pinned, patience: hub.Patience
+    file: IterableDataset, config: Config, pinned: hub.Pinned, policy: hub.RetryPolicy
 ) -> Generator[list[dict[str, Any]], None, None]:
     """Yield the rows of one stream, each once, however often it breaks. New rows reset the count of failures."""
     faults = hub.stream_faults()  # import now: the generator may be closed at interpreter exit, when imports fail
@@ -291,7 +291,7 @@ def _persistent(
             return
         except faults as error:
             failures += 1
-            _give_up_or_wait(error, failures, config, pinned, patience)
+            _give_up_or_wait(error, failures, config, pinned, policy)
 
 
 def _batches(file: IterableDataset) -> Generator[tuple[int, list[dict[str, Any]]], None, None]:
@@ -315,13 +315,13 @@ def _decoded(column: pyarrow.ChunkedArray) -> list[Any]:
 
 
 def _give_up_or_wait(
-    error: Exception, failures: int, config: Config, pinned: hub.Pinned, patience: hub.Patience
+    error: Exception, failures: int, config: Config, pinned: hub.Pinned, policy: hub.RetryPolicy
 ) -> None:
     reason = f"the stream of `{config.dataset}` broke: {shown.reason(error)}"
-    if failures >= patience.attempts:
+    if failures >= policy.attempts:
         raise AlmError(f"{reason} ({failures} times in a row)", hint="run the same command again later") from error
-    hub.pin(config.dataset, revision=pinned.sha, patience=patience)  # raises if we may no longer read it
-    patience.pause(failures, reason=reason)
+    hub.pin(config.dataset, revision=pinned.sha, policy=policy)  # raises if we may no longer read it
+    policy.pause(failures, reason=reason)
 
 
 # ---- errors -------------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ def _give_up_or_wait(
 
 @contextlib.contextmanager
 def _opening_explained(config: Config) -> Iterator[None]:
-    with hub.explained(config.dataset, revision=config.revision), _damage_explained(config):
+    with hub.wrap_hub_errors(config.dataset, revision=config.revision), _damage_explained(config):
         try:
             yield
         except RuntimeError as error:

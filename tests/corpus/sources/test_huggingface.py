@@ -24,7 +24,7 @@ from alm.corpus.sources import huggingface
 from alm.corpus.sources.huggingface import inputs
 from alm.errors import EXIT_USAGE, AlmError
 from alm.events import Event, Listener, Warned, ignore
-from alm.hub import Patience
+from alm.hub import RetryPolicy
 
 PROGRAM_SECONDS = 60
 
@@ -43,9 +43,9 @@ def Config(**keys: Any) -> huggingface.Config:
     return huggingface.Config(**{"seed": None, **keys})
 
 
-def open_source(config: huggingface.Config, *, patience: Patience, on_event: Listener = ignore) -> Source:
-    found = huggingface.survey(config, patience=patience, on_event=on_event)
-    items = huggingface.read(config, found.parts, revision=found.revision, patience=patience, on_event=on_event)
+def open_source(config: huggingface.Config, *, policy: RetryPolicy, on_event: Listener = ignore) -> Source:
+    found = huggingface.survey(config, policy=policy, on_event=on_event)
+    items = huggingface.read(config, found.parts, revision=found.revision, policy=policy, on_event=on_event)
     return Source(items, found.revision, found.licence)
 
 
@@ -55,8 +55,8 @@ def waits() -> list[float]:
 
 
 @pytest.fixture
-def patience(waits: list[float]) -> Patience:
-    return Patience(attempts=3, wait=waits.append, jitter=lambda: 1.0, timeout=5.0)
+def policy(waits: list[float]) -> RetryPolicy:
+    return RetryPolicy(attempts=3, wait=waits.append, jitter=lambda: 1.0, timeout=5.0)
 
 
 def parquet(texts: Sequence[object], *, rows_per_group: int = 100, **columns: Sequence[object]) -> bytes:
@@ -77,17 +77,17 @@ def texts(source: Source) -> list[str]:
     return [item.text for item in source.items if isinstance(item, Document)]
 
 
-def refusal(config: huggingface.Config, *, patience: Patience) -> AlmError:
+def refusal(config: huggingface.Config, *, policy: RetryPolicy) -> AlmError:
     """The error that opening, or else reading, `config` ends in."""
     with pytest.raises(AlmError) as caught:
-        list(open_source(config, patience=patience).items)
+        list(open_source(config, policy=policy).items)
     return caught.value
 
 
 # ---- what is read -------------------------------------------------------------------------------
 
 
-def test_parquet_is_read_exactly(hub: FakeHub, patience: Patience) -> None:
+def test_parquet_is_read_exactly(hub: FakeHub, policy: RetryPolicy) -> None:
     """Several files and row groups; a column that is not asked for may change its type between the files."""
     rows = [f"row {n}\n\té𐍈" for n in range(2500)]
     sha = hub.add(
@@ -99,7 +99,7 @@ def test_parquet_is_read_exactly(hub: FakeHub, patience: Patience) -> None:
         },
         licence="odc-by",
     )
-    source = open_source(Config(dataset="a/b"), patience=patience)
+    source = open_source(Config(dataset="a/b"), policy=policy)
     place = f"a/b@{sha[:7]}/data/train-0000"
 
     assert source.revision == sha
@@ -109,23 +109,23 @@ def test_parquet_is_read_exactly(hub: FakeHub, patience: Patience) -> None:
         *(Document(row, origin=f"{place}1-of-00002.parquet#{n}") for n, row in enumerate(rows[1700:])),
         Dropped("not_text", 14, documents=1, origin=f"{place}1-of-00002.parquet#800", excerpt='{"text": null}'),
     ]
-    assert texts(open_source(Config(dataset="a/b", split="test"), patience=patience)) == ["held out"]
+    assert texts(open_source(Config(dataset="a/b", split="test"), policy=policy)) == ["held out"]
 
 
-def test_json_lines_are_read_exactly(hub: FakeHub, patience: Patience) -> None:
+def test_json_lines_are_read_exactly(hub: FakeHub, policy: RetryPolicy) -> None:
     rows = ["one", "", " \n", "é𐍈", '{"not": an object', "<|endoftext|>"]
     hub.add("a/plain", {"train.jsonl": jsonl(*rows)})
     hub.add(
         "a/packed", {"train-1.jsonl.gz": gzip.compress(jsonl(*rows)), "train-2.jsonl.gz": gzip.compress(jsonl("z"))}
     )
 
-    assert texts(open_source(Config(dataset="a/plain"), patience=patience)) == rows
-    assert texts(open_source(Config(dataset="a/packed"), patience=patience)) == [*rows, "z"]
+    assert texts(open_source(Config(dataset="a/plain"), policy=policy)) == rows
+    assert texts(open_source(Config(dataset="a/packed"), policy=policy)) == [*rows, "z"]
 
 
-def test_a_value_that_is_no_text_is_dropped_and_counted(hub: FakeHub, patience: Patience) -> None:
+def test_a_value_that_is_no_text_is_dropped_and_counted(hub: FakeHub, policy: RetryPolicy) -> None:
     sha = hub.add("a/b", {"train.jsonl": jsonl("a", None, 3, {"k": 1}, ["x"], 'say "é"')})
-    found = list(open_source(Config(dataset="a/b"), patience=patience).items)
+    found = list(open_source(Config(dataset="a/b"), policy=policy).items)
     assert [item for item in found if isinstance(item, Document)] == [
         Document("a", origin=f"a/b@{sha[:7]}/train.jsonl#0"),
         Document('say "é"', origin=f"a/b@{sha[:7]}/train.jsonl#5"),
@@ -133,73 +133,73 @@ def test_a_value_that_is_no_text_is_dropped_and_counted(hub: FakeHub, patience: 
     assert [item.reason for item in found if isinstance(item, Dropped)] == ["not_text"] * 4
 
 
-def test_another_field(hub: FakeHub, patience: Patience) -> None:
+def test_another_field(hub: FakeHub, policy: RetryPolicy) -> None:
     hub.add("a/b", {"train.csv": b"id,body\n1,hello\n2,world\n"})
-    assert texts(open_source(Config(dataset="a/b", field="body"), patience=patience)) == ["hello", "world"]
+    assert texts(open_source(Config(dataset="a/b", field="body"), policy=policy)) == ["hello", "world"]
 
 
-def test_the_licence_of_the_configuration_wins(hub: FakeHub, patience: Patience) -> None:
+def test_the_licence_of_the_configuration_wins(hub: FakeHub, policy: RetryPolicy) -> None:
     hub.add("a/b", {"train.jsonl": jsonl("x")}, licence="other")
-    assert open_source(Config(dataset="a/b", licence="CC0-1.0"), patience=patience).licence == "CC0-1.0"
+    assert open_source(Config(dataset="a/b", licence="CC0-1.0"), policy=policy).licence == "CC0-1.0"
 
 
-def test_the_commit_stays_when_the_branch_moves(hub: FakeHub, patience: Patience) -> None:
+def test_the_commit_stays_when_the_branch_moves(hub: FakeHub, policy: RetryPolicy) -> None:
     first = hub.add("a/b", {"train.jsonl": jsonl("old")})
-    source = open_source(Config(dataset="a/b"), patience=patience)
+    source = open_source(Config(dataset="a/b"), policy=policy)
     second = hub.add("a/b", {"train.jsonl": jsonl("new")})
 
     assert (source.revision, texts(source)) == (first, ["old"])
-    again = open_source(Config(dataset="a/b"), patience=patience)
+    again = open_source(Config(dataset="a/b"), policy=policy)
     assert (again.revision, texts(again)) == (second, ["new"])
     assert not hub.asked("/(resolve|tree)/main")
-    assert texts(open_source(Config(dataset="a/b", revision=first), patience=patience)) == ["old"]
+    assert texts(open_source(Config(dataset="a/b", revision=first), policy=policy)) == ["old"]
 
 
-def test_a_named_configuration(hub: FakeHub, patience: Patience) -> None:
+def test_a_named_configuration(hub: FakeHub, policy: RetryPolicy) -> None:
     card = (
         "---\nconfigs:\n" + "".join(f"- config_name: {c}\n  data_files: {c}/*.jsonl\n" for c in ("en", "de")) + "---\n"
     )
     hub.add("a/b", {"README.md": card.encode(), "en/x.jsonl": jsonl("hello"), "de/x.jsonl": jsonl("hallo")})
-    assert texts(open_source(Config(dataset="a/b", name="de"), patience=patience)) == ["hallo"]
+    assert texts(open_source(Config(dataset="a/b", name="de"), policy=policy)) == ["hallo"]
 
-    error = refusal(Config(dataset="a/b", name="dee"), patience=patience)
+    error = refusal(Config(dataset="a/b", name="dee"), policy=policy)
     assert error.message == "`a/b` has no configuration `dee` (did you mean `de`?) (there are: en, de)"
     assert error.hint == "name another: `--set sources.<name>.name=en`"
     assert error.exit_code == EXIT_USAGE
 
-    error = refusal(Config(dataset="a/b"), patience=patience)
+    error = refusal(Config(dataset="a/b"), policy=policy)
     assert error.message == "`a/b` has several configurations: en, de"
     assert error.hint == "name one: `--set sources.<name>.name=en`"
 
 
-def test_the_copy_that_the_hub_keeps_of_a_script(hub: FakeHub, patience: Patience) -> None:
+def test_the_copy_that_the_hub_keeps_of_a_script(hub: FakeHub, policy: RetryPolicy) -> None:
     hub.add("a/b", {"b.py": b"raise SystemExit"})
     files = {"en/train/0000.parquet": parquet(["hello"]), "de/train/0000.parquet": parquet(["hallo"])}
     hub.add("a/b", files, branch="refs/convert/parquet")
 
-    error = refusal(Config(dataset="a/b"), patience=patience)
+    error = refusal(Config(dataset="a/b"), policy=policy)
     assert "is a program (a dataset script), and `datasets` no longer runs those" in error.message
     assert "revision=refs/convert/parquet" in str(error.hint)
     copy = Config(dataset="a/b", name="de", revision="refs/convert/parquet")
-    assert texts(open_source(copy, patience=patience)) == ["hallo"]
+    assert texts(open_source(copy, policy=policy)) == ["hallo"]
 
 
 def test_a_folder_of_the_same_name_is_not_read(
-    hub: FakeHub, patience: Patience, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, policy: RetryPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "train.jsonl").write_bytes(jsonl("here"))
     monkeypatch.chdir(tmp_path)
     hub.add("a/b", {"train.jsonl": jsonl("there")})
-    assert texts(open_source(Config(dataset="a/b"), patience=patience)) == ["there"]
+    assert texts(open_source(Config(dataset="a/b"), policy=policy)) == ["there"]
 
 
-def test_progress_bars_of_the_libraries_are_off(hub: FakeHub, patience: Patience) -> None:
+def test_progress_bars_of_the_libraries_are_off(hub: FakeHub, policy: RetryPolicy) -> None:
     import datasets
     import huggingface_hub.utils
 
     hub.add("a/b", {"train.jsonl": jsonl("x")})
-    open_source(Config(dataset="a/b"), patience=patience)
+    open_source(Config(dataset="a/b"), policy=policy)
     assert datasets.are_progress_bars_disabled()
     assert huggingface_hub.utils.are_progress_bars_disabled()
 
@@ -211,9 +211,9 @@ def test_no_files_of_this_machine() -> None:
 # ---- what is refused ----------------------------------------------------------------------------
 
 
-def test_a_missing_split(hub: FakeHub, patience: Patience) -> None:
+def test_a_missing_split(hub: FakeHub, policy: RetryPolicy) -> None:
     hub.add("a/b", {"train.jsonl": jsonl("x"), "test.jsonl": jsonl("y")})
-    error = refusal(Config(dataset="a/b", split="tran"), patience=patience)
+    error = refusal(Config(dataset="a/b", split="tran"), policy=policy)
     assert error.message == "`a/b` has no split `tran` (did you mean `train`?) (there are: train, test)"
     assert error.hint == "name another: `--set sources.<name>.split=train`"
     assert error.exit_code == EXIT_USAGE
@@ -227,24 +227,24 @@ def test_a_missing_split(hub: FakeHub, patience: Patience) -> None:
         ("train.csv", b"text,title\nx,t\n"),
     ],
 )
-def test_a_missing_field(hub: FakeHub, patience: Patience, name: str, data: bytes) -> None:
+def test_a_missing_field(hub: FakeHub, policy: RetryPolicy, name: str, data: bytes) -> None:
     hub.add("a/b", {name: data})
-    error = refusal(Config(dataset="a/b", field="txt"), patience=patience)
+    error = refusal(Config(dataset="a/b", field="txt"), policy=policy)
     assert "no field `txt` (did you mean `text`?) (there are: text, title)" in error.message
     assert "--set sources.<name>.field=" in str(error.hint)
 
 
-def test_a_field_that_holds_no_text(hub: FakeHub, patience: Patience) -> None:
+def test_a_field_that_holds_no_text(hub: FakeHub, policy: RetryPolicy) -> None:
     hub.add("a/b", {"train.parquet": parquet(["x"], n=[1], tags=[["t"]])})
-    error = refusal(Config(dataset="a/b", field="n"), patience=patience)
+    error = refusal(Config(dataset="a/b", field="n"), policy=policy)
     assert error.message == "field `n` of `a/b` holds int64, not text (fields with text: text)"
-    error = refusal(Config(dataset="a/b", field="tags"), patience=patience)
+    error = refusal(Config(dataset="a/b", field="tags"), policy=policy)
     assert error.message == "field `tags` of `a/b` holds List, not text (fields with text: text)"
 
 
-def test_a_dataset_without_data(hub: FakeHub, patience: Patience) -> None:
+def test_a_dataset_without_data(hub: FakeHub, policy: RetryPolicy) -> None:
     hub.add("a/b", {"README.md": b"# soon\n"})
-    error = refusal(Config(dataset="a/b"), patience=patience)
+    error = refusal(Config(dataset="a/b"), policy=policy)
     assert "`a/b` holds no data files that can be read" in error.message
     assert "hf datasets list a/b" in str(error.hint)
 
@@ -258,16 +258,16 @@ def test_a_dataset_without_data(hub: FakeHub, patience: Patience) -> None:
         ("train.jsonl.gz", gzip.compress(jsonl("x" * 1000), mtime=0)[:-20]),
     ],
 )
-def test_a_damaged_file(hub: FakeHub, patience: Patience, name: str, data: bytes) -> None:
+def test_a_damaged_file(hub: FakeHub, policy: RetryPolicy, name: str, data: bytes) -> None:
     hub.add("a/b", {name: data})
-    error = refusal(Config(dataset="a/b"), patience=patience)
+    error = refusal(Config(dataset="a/b"), policy=policy)
     assert "a file of `a/b` cannot be read: " in error.message
     assert "\n" not in error.message
 
 
-def test_a_refusal_of_the_hub(hub: FakeHub, patience: Patience) -> None:
+def test_a_refusal_of_the_hub(hub: FakeHub, policy: RetryPolicy) -> None:
     hub.add("a/b", {"train.jsonl": jsonl("x")}, gated=True)
-    assert "`a/b` is gated" in refusal(Config(dataset="a/b"), patience=patience).message
+    assert "`a/b` is gated" in refusal(Config(dataset="a/b"), policy=policy).message
 
 
 def test_a_dataset_without_a_namespace() -> None:
@@ -275,17 +275,17 @@ def test_a_dataset_without_a_namespace() -> None:
         Config(dataset="wikitext")
 
 
-def test_offline_mode_of_datasets(hub: FakeHub, patience: Patience, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_of_datasets(hub: FakeHub, policy: RetryPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     hub.add("a/b", {"train.jsonl": jsonl("x")})
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    error = refusal(Config(dataset="a/b"), patience=patience)
+    error = refusal(Config(dataset="a/b"), policy=policy)
     assert error.hint == "run `unset HF_DATASETS_OFFLINE`"
 
 
-def test_another_revision_in_the_cache_is_no_answer(hub: FakeHub, patience: Patience) -> None:
+def test_another_revision_in_the_cache_is_no_answer(hub: FakeHub, policy: RetryPolicy) -> None:
     """`datasets` by itself would read what it finds there when the hub fails, whatever its revision."""
     import datasets
 
@@ -295,7 +295,7 @@ def test_another_revision_in_the_cache_is_no_answer(hub: FakeHub, patience: Pati
     hub.fault("README.md", "status", status=503, times=100)
 
     assert datasets.load_dataset("a/cached", split="train", streaming=False)["text"][:] == ["old"]
-    error = refusal(Config(dataset="a/cached"), patience=patience)
+    error = refusal(Config(dataset="a/cached"), policy=policy)
     assert "the hub answers 503" in error.message
 
 
@@ -327,10 +327,10 @@ DATA = {
 )
 @pytest.mark.parametrize("form", DATA)
 def test_a_fault_while_reading_loses_and_repeats_nothing(
-    hub: FakeHub, patience: Patience, waits: list[float], form: str, fault: dict[str, Any]
+    hub: FakeHub, policy: RetryPolicy, waits: list[float], form: str, fault: dict[str, Any]
 ) -> None:
     hub.add("a/b", DATA[form])
-    source = open_source(Config(dataset="a/b"), patience=patience)
+    source = open_source(Config(dataset="a/b"), policy=policy)
     ordered = hub.fault("/_content/", after=1, **fault)
     assert texts(source) == ROWS
     assert ordered.seen > 1
@@ -338,22 +338,22 @@ def test_a_fault_while_reading_loses_and_repeats_nothing(
 
 
 @pytest.mark.parametrize("path", ["README.md", "/tree/", "/revision/", "/resolve/.*parquet"])
-def test_a_fault_while_opening_is_waited_out(hub: FakeHub, patience: Patience, waits: list[float], path: str) -> None:
+def test_a_fault_while_opening_is_waited_out(hub: FakeHub, policy: RetryPolicy, waits: list[float], path: str) -> None:
     hub.add("a/b", {"README.md": b"# b\n", **DATA["parquet"]})
     hub.fault(path, "status", status=503, times=2)
-    assert texts(open_source(Config(dataset="a/b"), patience=patience)) == ROWS
+    assert texts(open_source(Config(dataset="a/b"), policy=policy)) == ROWS
     assert waits == [1.0, 2.0]
 
 
 def test_a_stream_that_breaks_inside_a_file_starts_again_at_that_file(
-    hub: FakeHub, patience: Patience, waits: list[float]
+    hub: FakeHub, policy: RetryPolicy, waits: list[float]
 ) -> None:
     """The file is longer than what is fetched at once. New rows renew the patience, which is for three faults."""
     rows = [f"{n} " + "x" * 5000 for n in range(4000)]
     files = {"train-0.jsonl": jsonl("first"), "train-1.jsonl": jsonl(*rows)}
     hub.add("a/b", files)
     told: list[Event] = []
-    source = open_source(Config(dataset="a/b"), patience=patience, on_event=told.append)
+    source = open_source(Config(dataset="a/b"), policy=policy, on_event=told.append)
     long_file = hashlib.sha256(files["train-1.jsonl"]).hexdigest()
     hub.fault(long_file, "status", status=404, times=2)
     read = [next(source.items) for _ in range(1001)]
@@ -368,19 +368,19 @@ def test_a_stream_that_breaks_inside_a_file_starts_again_at_that_file(
     assert len(told) == len(waits)
 
 
-def test_patience_ends_while_reading(hub: FakeHub, patience: Patience, waits: list[float]) -> None:
+def test_patience_ends_while_reading(hub: FakeHub, policy: RetryPolicy, waits: list[float]) -> None:
     hub.add("a/b", DATA["parquet"])
-    source = open_source(Config(dataset="a/b"), patience=patience)
+    source = open_source(Config(dataset="a/b"), policy=policy)
     hub.fault("/_content/", "status", status=404, times=100)
     with pytest.raises(AlmError, match=r"the stream of `a/b` broke: .* \(3 times in a row\)"):
         list(source.items)
     assert waits == [1.0, 2.0]
 
 
-def test_patience_with_requests_is_not_multiplied(hub: FakeHub, patience: Patience, waits: list[float]) -> None:
+def test_patience_with_requests_is_not_multiplied(hub: FakeHub, policy: RetryPolicy, waits: list[float]) -> None:
     """The retries of `huggingface_hub` and of `datasets` do not come on top of ours."""
     hub.add("a/b", DATA["parquet"])
-    source = open_source(Config(dataset="a/b"), patience=patience)
+    source = open_source(Config(dataset="a/b"), policy=policy)
     fault = hub.fault("/_content/", "status", status=503, times=100)
     with pytest.raises(AlmError, match=r"the hub answers 503 .* \(3 attempts\)"):
         list(source.items)
@@ -388,9 +388,9 @@ def test_patience_with_requests_is_not_multiplied(hub: FakeHub, patience: Patien
     assert fault.seen == 3
 
 
-def test_access_withdrawn_while_reading(hub: FakeHub, patience: Patience, waits: list[float]) -> None:
+def test_access_withdrawn_while_reading(hub: FakeHub, policy: RetryPolicy, waits: list[float]) -> None:
     hub.add("a/b", DATA["jsonl"])
-    source = open_source(Config(dataset="a/b"), patience=patience)
+    source = open_source(Config(dataset="a/b"), policy=policy)
     next(source.items)
     hub.repositories["a/b"].private = True
     with pytest.raises(AlmError, match="private and hidden from you"):
@@ -402,9 +402,9 @@ def test_access_withdrawn_while_reading(hub: FakeHub, patience: Patience, waits:
 
 
 @pytest.mark.parametrize("form", DATA)
-def test_closing_ends_the_download(hub: FakeHub, patience: Patience, form: str) -> None:
+def test_closing_ends_the_download(hub: FakeHub, policy: RetryPolicy, form: str) -> None:
     hub.add("a/b", DATA[form])
-    source = open_source(Config(dataset="a/b"), patience=patience)
+    source = open_source(Config(dataset="a/b"), policy=policy)
     assert isinstance(next(source.items), Document)
     asked = len(hub.requests)
     source.items.close()
@@ -429,6 +429,7 @@ except InputError:
 """
 
 
+@pytest.mark.slow
 def test_a_program_that_stops_reading_ends_in_silence(hub: FakeHub, tmp_path: Path) -> None:
     """In a process of its own: no thread holds it back, and the libraries print no progress, warning or error."""
     files = {f"train-{n:02}.parquet": parquet([f"row {n}"]) for n in range(20)}
@@ -451,33 +452,33 @@ def test_a_program_that_stops_reading_ends_in_silence(hub: FakeHub, tmp_path: Pa
 # ---- parts, order, adapters ---------------------------------------------------------------------
 
 
-def test_a_large_file_is_read_in_parts(hub: FakeHub, patience: Patience, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_is_read_in_parts(hub: FakeHub, policy: RetryPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [f"row {n} " + "x" * 50 for n in range(1000)]
     hub.add("a/b", {"train.parquet": parquet(rows)})
     monkeypatch.setattr("alm.corpus.sources.huggingface.PART_BYTES", 12_000)
     config = Config(dataset="a/b")
-    found = huggingface.survey(config, patience=patience)
+    found = huggingface.survey(config, policy=policy)
     assert len(found.parts) > 4
-    read = [list(huggingface.read(config, [part], revision=found.revision, patience=patience)) for part in found.parts]
+    read = [list(huggingface.read(config, [part], revision=found.revision, policy=policy)) for part in found.parts]
     documents = [item for items in read for item in items if isinstance(item, Document)]
     assert [document.text for document in documents] == rows
     assert len({document.origin for document in documents}) == len(rows)
 
 
-def test_the_order_of_files_is_shuffled_by_the_seed(hub: FakeHub, patience: Patience) -> None:
+def test_the_order_of_files_is_shuffled_by_the_seed(hub: FakeHub, policy: RetryPolicy) -> None:
     hub.add("a/b", {f"train-{n:02d}.jsonl": jsonl(f"file {n}") for n in range(12)})
-    given = texts(open_source(Config(dataset="a/b"), patience=patience))
-    first = texts(open_source(Config(dataset="a/b", seed=1), patience=patience))
-    second = texts(open_source(Config(dataset="a/b", seed=1), patience=patience))
+    given = texts(open_source(Config(dataset="a/b"), policy=policy))
+    first = texts(open_source(Config(dataset="a/b", seed=1), policy=policy))
+    second = texts(open_source(Config(dataset="a/b", seed=1), policy=policy))
     assert given == [f"file {n}" for n in range(12)]
     assert first == second != given
     assert sorted(first) == sorted(given)
 
 
-def test_conversations_are_read_through_an_adapter(hub: FakeHub, patience: Patience) -> None:
+def test_conversations_are_read_through_an_adapter(hub: FakeHub, policy: RetryPolicy) -> None:
     talk = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hi."}]
     hub.add("a/b", {"train.jsonl": json.dumps({"messages": talk, "id": 1}).encode() + b"\n"})
-    source = open_source(Config(dataset="a/b", adapter="messages"), patience=patience)
+    source = open_source(Config(dataset="a/b", adapter="messages"), policy=policy)
     assert texts(source) == ["User: Hello?\n\nAssistant: Hi."]
 
 
