@@ -14,7 +14,7 @@ from alm.checkpoint.save import save_checkpoint
 from alm.device import Choice
 from alm.doctor import models
 from alm.doctor.check import REPORT, Check, judged
-from alm.doctor.learning import step_loss
+from alm.doctor.end_to_end import step_loss
 from alm.training.config import RunConfig
 from alm.training.state import TrainState, init_state, restore_, snapshot
 
@@ -25,12 +25,12 @@ Save = Callable[[Checkpoint, Path], Path]
 Load = Callable[[Path], Checkpoint]
 
 
-def comes_back(
+def round_trips(
     config: RunConfig, choice: Choice, folder: Path, *, save: Save = save_checkpoint, load: Load = load_checkpoint
 ) -> Check:
     """Check that a checkpoint saved in `folder` and loaded again is the same, bit for bit."""
-    state = trained(init_state(config, choice), choice, steps=_BEFORE)
-    before = taken(state, config)
+    state = train_steps(init_state(config, choice), choice, steps=_BEFORE)
+    before = checkpoint_of(state, config)
     after = load(save(before, folder))
     different = [name for name in before.values() if not same(before.values()[name], after.values().get(name))]
     size = sum(tensor.nbytes for tensor in before.model.values())
@@ -46,19 +46,19 @@ def comes_back(
     )
 
 
-def goes_on(
+def resumes_exactly(
     config: RunConfig, choice: Choice, folder: Path, *, save: Save = save_checkpoint, load: Load = load_checkpoint
 ) -> Check:
     """Check that a run that is saved, loaded and continued ends in the same bits as an undisturbed one."""
-    undisturbed = trained(init_state(config, choice), choice, steps=_BEFORE + _AFTER)
-    path = save(taken(trained(init_state(config, choice), choice, steps=_BEFORE), config), folder)
+    undisturbed = train_steps(init_state(config, choice), choice, steps=_BEFORE + _AFTER)
+    path = save(checkpoint_of(train_steps(init_state(config, choice), choice, steps=_BEFORE), config), folder)
     resumed = init_state(config, choice)
     restore_(resumed, load(path), choice)
-    trained(resumed, choice, steps=_AFTER)
-    ended = taken(resumed, config)
-    different = _differing(taken(undisturbed, config), ended)
-    again = trained(init_state(config, choice), choice, steps=_BEFORE + _AFTER) if different else undisturbed
-    if different and _differing(taken(undisturbed, config), taken(again, config)):
+    train_steps(resumed, choice, steps=_AFTER)
+    ended = checkpoint_of(resumed, config)
+    different = _differing(checkpoint_of(undisturbed, config), ended)
+    again = train_steps(init_state(config, choice), choice, steps=_BEFORE + _AFTER) if different else undisturbed
+    if different and _differing(checkpoint_of(undisturbed, config), checkpoint_of(again, config)):
         return _varies(choice)
     return judged(
         RESUMED,
@@ -83,14 +83,14 @@ def _varies(choice: Choice) -> Check:
     )
 
 
-def trained(state: TrainState, choice: Choice, *, steps: int) -> TrainState:
+def train_steps(state: TrainState, choice: Choice, *, steps: int) -> TrainState:
     """Train `state` for this many steps; the number of a step determines its batch."""
     for _ in range(steps):
         step_loss(state, models.batch(state.model.config, seed=state.step), choice)
     return state
 
 
-def taken(state: TrainState, config: RunConfig) -> Checkpoint:
+def checkpoint_of(state: TrainState, config: RunConfig) -> Checkpoint:
     """Take a checkpoint of `state` that later steps do not change."""
     shared = snapshot(state, config, environment={"made by": "alm doctor"}, tokenizer_sha256="", data_sha256="")
     return Checkpoint(**{name: _copied(value) for name, value in vars(shared).items()})

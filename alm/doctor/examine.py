@@ -14,19 +14,16 @@ import torch
 from alm.available import usable_processors
 from alm.device import Choice, available_bytes, keep_freed_memory
 from alm.doctor import (
-    against_cpu,
-    attention,
     checkpoints,
-    decoding,
+    end_to_end,
     environment,
-    learning,
+    layers,
     loading,
     models,
-    positions,
     precision,
     tokenizing,
 )
-from alm.doctor.check import Check, Examined, guarded
+from alm.doctor.check import Check, Examined, guarded, skipped
 from alm.errors import InputError
 from alm.events import Listener, ignore
 from alm.generation.engine import rows_for
@@ -95,23 +92,23 @@ def _of_environment(choice: Choice, out: Path) -> Iterator[Named]:
 def _of_model(choice: Choice) -> Iterator[Named]:
     config, everything = models.plain(), models.with_everything()
     batch = models.batch(config)
-    yield learning.FIRST_LOSS, lambda: learning.first_loss(_new(config, choice), batch, choice)
-    yield learning.GRADIENTS, lambda: learning.gradients(_new(everything, choice), models.batch(everything), choice)
-    yield learning.OVERFIT, lambda: learning.overfitted(init_state(models.run_of(config), choice), batch, choice)
+    yield end_to_end.FIRST_LOSS, lambda: end_to_end.first_loss(_new(config, choice), batch, choice)
+    yield end_to_end.GRADIENTS, lambda: end_to_end.gradients(_new(everything, choice), models.batch(everything), choice)
+    yield end_to_end.OVERFIT, lambda: end_to_end.overfitted(init_state(models.run_of(config), choice), batch, choice)
     turning: dict[str, Callable[..., Check]] = {
-        positions.NORMS: positions.keeps_lengths,
-        positions.DISTANCES: positions.counts_distances,
+        layers.NORMS: layers.keeps_lengths,
+        layers.DISTANCES: layers.counts_distances,
     }
     for name, check in turning.items():
         yield name, partial(_turning, check, choice)
-    for title, shape in ((decoding.NAME, config), (f"{decoding.NAME}, rules", everything)):
+    for title, shape in ((end_to_end.CACHE, config), (f"{end_to_end.CACHE}, rules", everything)):
         yield title, partial(_decoding, shape, choice, title)
-    yield decoding.ROWS, partial(_decoding_in_rows, choice)
-    for case in attention.CASES:
-        yield case.name, partial(attention.agrees, attend, case, choice)
+    yield end_to_end.BACKEND, partial(_decoding_in_rows, choice)
+    for case in layers.CASES:
+        yield case.name, partial(layers.attention_agrees, attend, case, choice)
     yield precision.LOSSES, partial(_first_losses, choice)
     yield precision.SPEED, partial(_speed, choice)
-    yield against_cpu.NAME, partial(_against_cpu, choice)
+    yield precision.AGAINST_CPU, partial(_against_cpu, choice)
 
 
 def _new(config: ModelConfig, choice: Choice) -> Transformer:
@@ -129,14 +126,14 @@ def _turning(check: Callable[..., Check], choice: Choice) -> Check:
 
 
 def _decoding(config: ModelConfig, choice: Choice, name: str) -> Check:
-    return decoding.agrees(models.lively(config, choice.device), models.ids(config), choice, name=name)
+    return end_to_end.cache_agrees(models.random_model(config, choice.device), models.ids(config), choice, name=name)
 
 
 def _decoding_in_rows(choice: Choice) -> Check:
     config = models.plain().model_copy(update={"qk_norm": True})
-    model, ids = models.lively(config, choice.device), models.ids(config)
+    model, ids = models.random_model(config, choice.device), models.ids(config)
     rows = rows_for(model, count=len(ids), max_tokens=ids.shape[1])
-    return decoding.rows_agree(model, ids, choice, rows)
+    return end_to_end.backend_agrees(model, ids, choice, rows)
 
 
 def _fp32(choice: Choice) -> Choice:
@@ -164,12 +161,13 @@ def _timed() -> ModelConfig:
 
 def _against_cpu(choice: Choice) -> Check:
     if choice.device.type == "cpu":
-        return against_cpu.nothing_to_compare()
+        return skipped(precision.AGAINST_CPU, "this is the CPU: there is nothing to compare")
     config = models.plain()
     here, there = (
-        against_cpu.passed(config, models.batch(config), device) for device in (choice.device, torch.device("cpu"))
+        precision.forward_backward(config, models.batch(config), device)
+        for device in (choice.device, torch.device("cpu"))
     )
-    return against_cpu.same(here, there, config, device=str(choice.device))
+    return precision.same_as_cpu(here, there, config, device=str(choice.device))
 
 
 def _of_tokenizer(on_event: Listener) -> Iterator[Named]:
@@ -191,8 +189,8 @@ def _loader(choice: Choice, data: Path | None) -> Check:
 def _of_checkpoints(choice: Choice, out: Path) -> Iterator[Named]:
     config = models.run_of(models.plain().model_copy(update={"dropout": 0.1}))
     laws: dict[str, Callable[..., Check]] = {
-        checkpoints.SAVED: checkpoints.comes_back,
-        checkpoints.RESUMED: checkpoints.goes_on,
+        checkpoints.SAVED: checkpoints.round_trips,
+        checkpoints.RESUMED: checkpoints.resumes_exactly,
     }
     for name, law in laws.items():
         yield name, partial(_on_disk, law, config, choice, out)

@@ -16,7 +16,7 @@ from alm.data.config import DataConfig
 from alm.data.loader import Loader, MicroBatch, batch_plan
 from alm.device import Choice
 from alm.doctor.check import Check, graded, skipped
-from alm.doctor.learning import step_loss
+from alm.doctor.end_to_end import step_loss
 from alm.packing.shards import TokenStream, open_packed
 from alm.training.config import MODEL_SECTIONS, RunConfig
 from alm.training.state import init_state

@@ -69,7 +69,7 @@ def proportional_run_of(model: ModelConfig) -> RunConfig:
     )
 
 
-def lively(config: ModelConfig, device: torch.device) -> Transformer:
+def random_model(config: ModelConfig, device: torch.device) -> Transformer:
     """Return a model whose layers change their input by as much as its own size.
 
     In an untrained model attention does next to nothing, and so does a mistake in it.

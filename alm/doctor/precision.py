@@ -1,17 +1,21 @@
-"""The chosen precision against fp32: the difference of the first losses, and the speed."""
+"""The chosen precision against fp32, in its first losses and its speed; and in fp32 the device against the CPU."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
 
 from alm.data.loader import MicroBatch
-from alm.device import Choice, Precision
+from alm.device import Choice, Precision, best_seconds
 from alm.doctor import models
-from alm.doctor.check import Check, graded, judged, skipped
-from alm.doctor.learning import step_loss
-from alm.doctor.tolerance import rounding
+from alm.doctor.check import REPORT, Check, graded, judged, skipped
+from alm.doctor.end_to_end import step_loss
+from alm.doctor.tolerance import distance, rounding
 from alm.model.config import ModelConfig
 from alm.training.state import TrainState, init_state
 
@@ -68,14 +72,8 @@ def nothing_to_compare(name: str, choice: Choice) -> Check:
 
 def step_seconds(states: Sequence[tuple[TrainState, Choice]], batch: MicroBatch) -> list[float]:
     """Measure the seconds of a step of each state: the best of some rounds, taken in turn, after a warm-up round."""
-    rounds = [[_seconds(state, batch, choice) for state, choice in states] for _ in range(_ROUNDS + 1)]
-    return [min(seconds) for seconds in zip(*rounds[1:], strict=True)]
-
-
-def _seconds(state: TrainState, batch: MicroBatch, choice: Choice) -> float:
-    started = time.perf_counter()
-    step_loss(state, batch, choice)  # it reads the loss, which waits for the device
-    return time.perf_counter() - started
+    steps = {number: partial(step_loss, state, batch, choice) for number, (state, choice) in enumerate(states)}
+    return list(best_seconds(steps, states[0][1].device, rounds=_ROUNDS).values())
 
 
 def speeds(model: ModelConfig, chosen: Choice, fp32: Choice) -> tuple[float, float]:
@@ -85,3 +83,51 @@ def speeds(model: ModelConfig, chosen: Choice, fp32: Choice) -> tuple[float, flo
     batch = models.batch(model, rows=rows, tokens=model.max_position_embeddings)
     first, second = step_seconds([(init_state(config, choice), choice) for choice in (chosen, fp32)], batch)
     return first, second
+
+
+AGAINST_CPU = "device against CPU"
+# The backward pass has twice the operations of the forward pass, whose rounding it starts from.
+_GRADIENT_FACTOR = 3.0
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """Results of one forward and backward pass."""
+
+    logits: Tensor
+    loss: Tensor
+    gradients: dict[str, Tensor]
+
+
+def forward_backward(config: ModelConfig, batch: MicroBatch, device: torch.device) -> PassResult:
+    """Run a pass of the same model on `device`."""
+    model = models.random_model(config, device)
+    hidden = model(batch.inputs.to(device))
+    loss = model.losses(hidden, batch.targets.to(device), divisor=batch.target_count()).total
+    loss.backward()  # type: ignore[no-untyped-call]
+    named = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return PassResult(model.logits(hidden), loss, named)
+
+
+def same_as_cpu(found: PassResult, wanted: PassResult, config: ModelConfig, *, device: str) -> Check:
+    """Whether `found` on `device` equals the CPU's results, `wanted`, except for rounding."""
+    bound = rounding(config, "fp32")
+    bounds = {"logits": bound, "loss": bound, **dict.fromkeys(map(_title, wanted.gradients), _GRADIENT_FACTOR * bound)}
+    distances = {"logits": distance(found.logits, wanted.logits), "loss": distance(found.loss, wanted.loss)}
+    for name, gradient in wanted.gradients.items():
+        there = found.gradients.get(name)
+        distances[_title(name)] = math.inf if there is None else distance(there, gradient)
+    worst = max(distances, key=lambda name: distances[name] / bounds[name])
+    return judged(
+        AGAINST_CPU,
+        holds=distances[worst] <= bounds[worst],
+        measured=f"{device} and CPU differ by {distances[worst]:.1e} at most, {worst}",
+        wanted=f"below {bounds[worst]:.1e}, what rounding in fp32 makes of {config.n_layers} layers",
+        cause=f"the {worst} differs on this device: one of its kernels is wrong, or it computes products of fp32 in "
+        "fewer digits (TF32)",
+        cure=f"run `unset TORCH_ALLOW_TF32_CUBLAS_OVERRIDE` if set, else `alm pretrain --device cpu`, and {REPORT}",
+    )
+
+
+def _title(name: str) -> str:
+    return f"gradient of `{name}`"

@@ -15,7 +15,7 @@ from alm.events import Listener, ignore
 from alm.tokenizers import compiled
 from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.models import bpe, unigram
-from alm.tokenizers.pretokenize import split_pieces
+from alm.tokenizers.pretokenize import split_chunks
 from alm.tokenizers.probes import PROBES
 from alm.tokenizers.words import Words
 
@@ -42,9 +42,9 @@ Encode = Callable[[Sequence[str]], list[list[int]]]
 def tokenizers() -> dict[str, Tokenizer]:
     """Train a small tokenizer of each kind, by name."""
     words = Words.of(
-        Counter(word for text in PROBES.values() for piece in split_pieces(text, "qwen2") for word in piece)
+        Counter(word for text in PROBES.values() for piece in split_chunks(text, "qwen2") for word in piece)
     )
-    few = Words.of(Counter(word for piece in split_pieces(PROBES["English"], "qwen2") for word in piece))
+    few = Words.of(Counter(word for piece in split_chunks(PROBES["English"], "qwen2") for word in piece))
     fallback = bpe.Config(byte_handling="fallback")
     return {
         "bytes": Tokenizer.of(bpe.train(words, config=bpe.Config(), vocab_size=_VOCAB_SIZE)),

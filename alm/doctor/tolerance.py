@@ -27,17 +27,16 @@ def rounding(config: ModelConfig, precision: Precision) -> float:
     Each operation rounds its result to `precision`, and sums products in fp32 at least.
     """
     operations = _ROUNDINGS_PER_BLOCK * config.n_layers + _ROUNDINGS_OUTSIDE
-    return _CONFIDENCE * math.sqrt(operations) * one(max(config.d_model, config.ffn_hidden_size), precision)
+    return rounding_of(operations, precision, terms=max(config.d_model, config.ffn_hidden_size))
 
 
-def one(terms: int, precision: Precision) -> float:
-    """Return the relative error of one sum of `terms` products: of the additions, in fp32, and of the result."""
-    return UNIT[precision] + math.sqrt(terms) * UNIT["fp32"]
+def rounding_of(operations: int, precision: Precision, *, terms: int) -> float:
+    """Return the same for `operations` operations in a row, each with a sum of `terms` products.
 
-
-def within(terms: int, precision: Precision, *, operations: int) -> float:
-    """Return the bound of `rounding` for `operations` operations in a row, with sums of `terms`."""
-    return _CONFIDENCE * math.sqrt(operations) * one(terms, precision)
+    The additions of a sum are rounded in fp32, its result in `precision`.
+    """
+    one = UNIT[precision] + math.sqrt(terms) * UNIT["fp32"]
+    return _CONFIDENCE * math.sqrt(operations) * one
 
 
 def distance(found: Tensor, wanted: Tensor) -> float:

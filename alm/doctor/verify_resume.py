@@ -22,13 +22,18 @@ import torch
 from alm.checkpoint import STAGING
 from alm.checkpoint.format import LAST_NAME, Checkpoint, numbered
 from alm.checkpoint.load import load_checkpoint
-from alm.config.load import write_yaml
-from alm.doctor import damage
-from alm.doctor.example import example_config, example_data
-from alm.doctor.processes import children, killed, stopped
+from alm.config.load import load, write_yaml
+from alm.corpus.config import CorpusConfig
+from alm.corpus.pipeline.prepare import prepare
+from alm.doctor import faults
+from alm.doctor.faults import children, killed, stopped
 from alm.errors import AlmError, ConfigError, quoted
 from alm.events import Listener, Noted, Progressed, ignore
+from alm.packing.config import PackConfig
+from alm.packing.pack import pack
 from alm.packing.shards import open_packed
+from alm.tokenizers.config import TokenizerConfig
+from alm.tokenizers.train import train_tokenizer
 from alm.training.config import RunConfig
 from alm.training.monitoring import metrics
 from alm.training.run.resolve import with_data
@@ -36,7 +41,7 @@ from alm.training.sizing import autotune
 
 Moment = Literal["starting", "training", "writing"]
 _SHARES: dict[Moment, int] = {"starting": 1, "training": 4, "writing": 5}
-DAMAGES = len(damage.KINDS)
+DAMAGES = len(faults.KINDS)
 STEPS_PER_KILL = 4
 _FEWEST_STEPS = 24
 _POLL_SECONDS = 0.005
@@ -284,7 +289,7 @@ class _Killer:
         return found
 
     def _damage(self) -> None:
-        kind = damage.KINDS[sum(self.damaged.values()) % DAMAGES]
+        kind = faults.KINDS[sum(self.damaged.values()) % DAMAGES]
         kind(numbered(self._run)[0], self._draw)
         self.damaged[kind.__name__] = self.damaged.get(kind.__name__, 0) + 1
 
@@ -302,3 +307,46 @@ def _end_all(child: subprocess.Popen[bytes]) -> None:
 def _pause(child: subprocess.Popen[bytes], seconds: float) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(timeout=seconds)
+
+
+_TALES = 300
+_VOCAB_SIZE = 1024
+_SEQ_LEN = 64
+
+
+def example_data(work: Path, *, on_event: Listener = ignore) -> Path:
+    """Prepare and pack built-in tales in `work`."""
+    clean, tokenizer, packed = work / "clean", work / "tokenizer.json", work / "packed"
+    source = {"kind": "tales", "limit": _TALES}
+    prepare(load(CorpusConfig, [], base={"sources": {"tales": source}}), out=clean, on_event=on_event)
+    train_tokenizer(TokenizerConfig(vocab_size=_VOCAB_SIZE), inputs=[clean], out=tokenizer, on_event=on_event)
+    pack(PackConfig(seq_len=_SEQ_LEN), tokenizer=tokenizer, clean=[clean], out=packed, on_event=on_event)
+    return packed
+
+
+def example_config(packed: Path, *, max_steps: int, ranks: int = 1) -> RunConfig:
+    """Configure a run of `ranks` on `packed`, with dropout, gradient accumulation and frequent checkpoints."""
+    values = {
+        "model": {
+            "d_model": 128,
+            "n_layers": 2,
+            "n_heads": 4,
+            "n_kv_heads": 2,
+            "ffn_hidden_size": 256,
+            "max_position_embeddings": open_packed(packed).metadata.seq_len,
+            "dropout": 0.1,
+        },
+        "training": {
+            "max_steps": max_steps,
+            "micro_batch_size": 2,
+            "gradient_accumulation": 2 * ranks,
+            "checkpoint_interval": 3,
+            "threads": 1,
+            "keep_every": 20,
+            "keep_best": True,
+        },
+        "scheduler": {"kind": "cosine", "warmup_steps": 5},
+        "validation": {"interval": 7, "bytes": 4000},
+        "logging": {"log_interval": 1},
+    }
+    return RunConfig.model_validate(values)

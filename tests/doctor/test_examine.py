@@ -13,7 +13,7 @@ from builders import write_packed
 from checked import fails
 
 from alm.device import Choice
-from alm.doctor import checkpoints, examine, learning, loading, tokenizing
+from alm.doctor import checkpoints, end_to_end, examine, loading, tokenizing
 from alm.doctor.check import Check, guarded, judged
 from alm.errors import AlmError, ArtifactError, InputError
 
@@ -60,12 +60,12 @@ def test_a_check_that_crashes_fails_by_its_error_and_the_others_go_on(
     def crash(*_: object, **__: object) -> Check:
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore")
 
-    monkeypatch.setattr(learning, "first_loss", crash)
+    monkeypatch.setattr(end_to_end, "first_loss", crash)
     monkeypatch.setattr(tokenizing, "tokenizers", crash)
     found = {check.name: check for check in examine.examine(FP32, out=tmp_path)}
     failed = {name for name, check in found.items() if check.outcome == "failed"}
-    assert failed == {learning.FIRST_LOSS, tokenizing.ROUND_TRIP, tokenizing.KERNELS}
-    fails(found[learning.FIRST_LOSS], "RuntimeError: CUDA error: no kernel image", "pytorch.org")
+    assert failed == {end_to_end.FIRST_LOSS, tokenizing.ROUND_TRIP, tokenizing.KERNELS}
+    fails(found[end_to_end.FIRST_LOSS], "RuntimeError: CUDA error: no kernel image", "pytorch.org")
 
 
 def raising(error: BaseException) -> Callable[[], Check]:
@@ -121,8 +121,8 @@ def test_checkpoints_go_to_the_disk_that_is_named(tmp_path: Path, monkeypatch: p
         seen.append(folder)
         return Check("x", "ok", "")
 
-    monkeypatch.setattr(checkpoints, "comes_back", law)
-    monkeypatch.setattr(checkpoints, "goes_on", law)
+    monkeypatch.setattr(checkpoints, "round_trips", law)
+    monkeypatch.setattr(checkpoints, "resumes_exactly", law)
     for out in (tmp_path, tmp_path / "not" / "there"):
         checks = dict(examine._checks(FP32, examine._existing(out), None, lambda event: None))
         checks[checkpoints.SAVED]()

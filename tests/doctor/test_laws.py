@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,21 +14,20 @@ import torch
 from checked import fails, notes, passes
 from torch import Tensor
 
+from alm import device
 from alm.device import DTYPES, Choice, Precision
-from alm.doctor import against_cpu, attention, decoding, learning, models, positions, precision
+from alm.doctor import end_to_end, examine, layers, models, precision
 from alm.doctor.tolerance import distance, rounding
-from alm.generation.backends.cuda_graph_rows import StaticRows
-from alm.generation.backends.numba_rows import CompiledRows
-from alm.generation.backends.torch_rows import PlainRows
-from alm.model.attention._blocked import MaskSpec
-from alm.model.attention._grouped import attend
+from alm.generation.backends.cuda_graph_rows import CudaGraphRows
+from alm.generation.backends.numba_rows import NumbaRows
+from alm.generation.backends.torch_rows import TorchRows
+from alm.model.attention import MaskSpec, attend
 from alm.model.init import initialize
 from alm.model.kv_cache import LayerCache
-from alm.model.positions import Placement
-from alm.model.positions._rotary import Rotary, Rotation
+from alm.model.positions import Placement, Rotary, Rotation
 from alm.model.transformer import Transformer
 from alm.optim.groups import PEAK_LR
-from alm.training.state import fresh
+from alm.training.state import init_state
 
 CPU = torch.device("cpu")
 FP32 = Choice(CPU, "fp32", "", "asked for")
@@ -47,7 +47,7 @@ def new_model(config: Any = None) -> Transformer:
 
 @PRECISIONS
 def test_the_first_loss_of_a_sound_model_passes(choice: Choice) -> None:
-    passes(learning.first_loss(new_model(), models.batch(models.plain()), choice))
+    passes(end_to_end.first_loss(new_model(), models.batch(models.plain()), choice))
 
 
 @pytest.mark.parametrize("factor", [100.0, math.nan])
@@ -55,13 +55,15 @@ def test_a_model_that_guesses_unevenly_at_first_fails(factor: float) -> None:
     model = new_model()
     with torch.no_grad():
         model.model.norm.weight.mul_(factor)
-    fails(learning.first_loss(model, models.batch(model.config), FP32), "guess evenly", "pip install --force-reinstall")
+    fails(
+        end_to_end.first_loss(model, models.batch(model.config), FP32), "guess evenly", "pip install --force-reinstall"
+    )
 
 
 @PRECISIONS
 def test_every_parameter_of_every_kind_gets_a_gradient(choice: Choice) -> None:
     config = models.with_everything()
-    check = learning.gradients(new_model(config), models.batch(config), choice)
+    check = end_to_end.gradients(new_model(config), models.batch(config), choice)
     passes(check)
     names = [name for name, _ in new_model(config).named_parameters()]
     assert check.measured.startswith(f"{len(names)} of {len(names)}")
@@ -73,7 +75,7 @@ def test_a_router_without_gradient_fails_by_name() -> None:
     config = models.with_everything()
     model = new_model(config)
     model.model.layers[0].mlp.router.weight.requires_grad_(False)
-    fails(learning.gradients(model, models.batch(config), FP32), "layers.0.mlp.router.weight", "breaks off")
+    fails(end_to_end.gradients(model, models.batch(config), FP32), "layers.0.mlp.router.weight", "breaks off")
 
 
 @pytest.mark.parametrize("value", [0.0, math.inf, math.nan])
@@ -81,22 +83,22 @@ def test_gradients_that_are_nothing_or_no_number_fail(value: float) -> None:
     model = new_model()
     for parameter in model.parameters():
         parameter.register_hook(lambda gradient: torch.full_like(gradient, value))
-    fails(learning.gradients(model, models.batch(model.config), FP32), "`model.embed_tokens.weight`", "more")
+    fails(end_to_end.gradients(model, models.batch(model.config), FP32), "`model.embed_tokens.weight`", "more")
 
 
 @PRECISIONS
 def test_one_batch_is_learned_by_heart(choice: Choice) -> None:
     config = models.plain()
-    passes(learning.overfitted(fresh(models.run_of(config), choice), models.batch(config), choice))
+    passes(end_to_end.overfitted(init_state(models.run_of(config), choice), models.batch(config), choice))
 
 
 def test_an_optimizer_that_goes_nowhere_or_uphill_fails() -> None:
     config = models.plain()
     for sign in (0.0, -1.0):
-        state = fresh(models.run_of(config), FP32)
+        state = init_state(models.run_of(config), FP32)
         for group in state.optimizer.param_groups:
             group["peak_lr"] *= sign
-        fails(learning.overfitted(state, models.batch(config), FP32), "does not follow the gradients")
+        fails(end_to_end.overfitted(state, models.batch(config), FP32), "does not follow the gradients")
 
 
 # ---- positions ---------------------------------------------------------------------------------------------
@@ -119,21 +121,21 @@ def rotary() -> Rotary:
 
 
 def test_a_rotation_keeps_lengths_and_counts_distances() -> None:
-    passes(positions.keeps_lengths(rotary(), **ROPE))
-    passes(positions.counts_distances(rotary(), **ROPE))
+    passes(layers.keeps_lengths(rotary(), **ROPE))
+    passes(layers.counts_distances(rotary(), **ROPE))
 
 
 @pytest.mark.parametrize("turn", TURNS)
 def test_what_is_no_rotation_fails(turn: str) -> None:
     sound = rotary()
-    fails(positions.keeps_lengths(lambda start, length: TURNS[turn](sound(start, length)), **ROPE), "stretched")
+    fails(layers.keeps_lengths(lambda start, length: TURNS[turn](sound(start, length)), **ROPE), "stretched")
 
 
 @pytest.mark.parametrize("places", PLACES)
 def test_turning_by_anything_but_the_place_fails(places: str) -> None:
     sound = rotary()
     angles = torch.outer(PLACES[places](torch.arange(1024.0)), sound.frequencies)[:, None]
-    check = positions.counts_distances(lambda start, length: Rotation(angles.cos(), angles.sin()), **ROPE)
+    check = layers.counts_distances(lambda start, length: Rotation(angles.cos(), angles.sin()), **ROPE)
     fails(check, "cannot know their order" if places == "no turn" else "in proportion")
 
 
@@ -143,7 +145,7 @@ def test_turning_by_anything_but_the_place_fails(places: str) -> None:
 @PRECISIONS
 @pytest.mark.parametrize("config", [models.plain(), models.with_everything()], ids=["plain", "everything"])
 def test_cached_decoding_is_the_full_forward(config: Any, choice: Choice) -> None:
-    passes(decoding.agrees(models.lively(config, CPU), models.ids(config), choice))
+    passes(end_to_end.cache_agrees(models.random_model(config, CPU), models.ids(config), choice))
 
 
 def off_by_one(cache: LayerCache, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,25 +169,29 @@ def test_a_cache_that_is_off_by_one_fails(
     fault: Callable[[LayerCache, Tensor, Tensor], tuple[Tensor, Tensor]], choice: Choice
 ) -> None:
     config = models.plain()
-    model = models.lively(config, CPU)
+    model = models.random_model(config, CPU)
     dtype = DTYPES[choice.precision]
     with torch.inference_mode():
-        cache = decoding.KVCache(config, batch_size=2, max_tokens=models.TOKENS, dtype=dtype)
+        cache = end_to_end.KVCache(config, batch_size=2, max_tokens=models.TOKENS, dtype=dtype)
     for layer in cache.layers:
         layer.append = partial(fault, layer)  # type: ignore[method-assign]
-    fails(decoding.agrees(model, models.ids(config), choice, cache=cache), "one by one")
+    fails(end_to_end.cache_agrees(model, models.ids(config), choice, cache=cache), "one by one")
 
 
-@pytest.mark.parametrize("way", [PlainRows, CompiledRows, StaticRows])
+@pytest.mark.parametrize("way", [TorchRows, NumbaRows, CudaGraphRows])
 def test_rows_are_the_full_forward(way: Any) -> None:
-    model = models.lively(models.plain(), CPU)
-    passes(decoding.rows_agree(model, models.ids(models.plain()), FP32, way(model, count=2, max_tokens=models.TOKENS)))
+    model = models.random_model(models.plain(), CPU)
+    passes(
+        end_to_end.backend_agrees(
+            model, models.ids(models.plain()), FP32, way(model, count=2, max_tokens=models.TOKENS)
+        )
+    )
 
 
 @pytest.mark.parametrize("fault", ["place", "row", "weights"])
 def test_rows_that_go_wrong_are_found(fault: str) -> None:
-    model = models.lively(models.plain(), CPU)
-    rows = CompiledRows(model, count=2, max_tokens=models.TOKENS + 1)
+    model = models.random_model(models.plain(), CPU)
+    rows = NumbaRows(model, count=2, max_tokens=models.TOKENS + 1)
     step = rows.step
 
     def faulty(numbers: Any, ids: Any) -> Any:
@@ -196,20 +202,20 @@ def test_rows_that_go_wrong_are_found(fault: str) -> None:
     rows.step = faulty  # type: ignore[method-assign]
     if fault == "weights":
         rows._head = rows._head * 1.001
-    fails(decoding.rows_agree(model, models.ids(models.plain()), FP32, rows), "ALM_KERNELS=never")
+    fails(end_to_end.backend_agrees(model, models.ids(models.plain()), FP32, rows), "ALM_KERNELS=never")
 
 
 # ---- attention ---------------------------------------------------------------------------------------------
 
 
 @PRECISIONS
-@pytest.mark.parametrize("case", attention.CASES, ids=lambda case: case.name)
-def test_attention_agrees_with_the_plain_one(case: attention.Case, choice: Choice) -> None:
-    passes(attention.agrees(attend, case, choice))
+@pytest.mark.parametrize("case", layers.CASES, ids=lambda case: case.name)
+def test_attention_agrees_with_the_plain_one(case: layers.Case, choice: Choice) -> None:
+    passes(layers.attention_agrees(attend, case, choice))
 
 
 def test_the_cases_take_each_way_that_a_cpu_has() -> None:
-    ways = [attention.agrees(attend, case, FP32).measured.partition(":")[0] for case in attention.CASES]
+    ways = [layers.attention_agrees(attend, case, FP32).measured.partition(":")[0] for case in layers.CASES]
     assert ways == ["in blocks", "PyTorch's kernel", "in blocks", "PyTorch's, masked", "in blocks"]
 
 
@@ -229,9 +235,11 @@ def swapped_heads(q: Tensor, k: Tensor, v: Tensor, rules: MaskSpec) -> Tensor:
 
 @PRECISIONS
 @pytest.mark.parametrize("fault", [sees_the_future, unscaled, swapped_heads])
-@pytest.mark.parametrize("case", attention.CASES, ids=lambda case: case.name)
-def test_attention_that_is_wrong_fails(case: attention.Case, fault: attention.Attend, choice: Choice) -> None:
-    fails(attention.agrees(fault, case, choice), f"of {case.tokens} tokens", "pip install --force-reinstall torch")
+@pytest.mark.parametrize("case", layers.CASES, ids=lambda case: case.name)
+def test_attention_that_is_wrong_fails(case: layers.Case, fault: layers.Attend, choice: Choice) -> None:
+    fails(
+        layers.attention_agrees(fault, case, choice), f"of {case.tokens} tokens", "pip install --force-reinstall torch"
+    )
 
 
 @pytest.mark.parametrize(
@@ -243,8 +251,8 @@ def test_attention_that_forgets_a_rule_fails(change: dict[str, Any]) -> None:
     def forgetful_attend(q: Tensor, k: Tensor, v: Tensor, rules: MaskSpec) -> Tensor:
         return attend(q, k, v, dataclasses.replace(rules, **change))
 
-    case = next(case for case in attention.CASES if case.is_restricted)
-    fails(attention.agrees(forgetful_attend, case, FP32), "windows, documents and slopes")
+    case = next(case for case in layers.CASES if case.is_restricted)
+    fails(layers.attention_agrees(forgetful_attend, case, FP32), "windows, documents and slopes")
 
 
 class _WrongBackward(torch.autograd.Function):
@@ -262,7 +270,7 @@ def test_a_gradient_of_attention_that_is_wrong_fails(choice: Choice) -> None:
     def wrong(q: Tensor, k: Tensor, v: Tensor, rules: MaskSpec) -> Tensor:
         return attend(q, _WrongBackward.apply(k), v, rules)
 
-    fails(attention.agrees(wrong, attention.CASES[0], choice), "keys' gradient")
+    fails(layers.attention_agrees(wrong, layers.CASES[0], choice), "keys' gradient")
 
 
 # ---- precision ---------------------------------------------------------------------------------------------
@@ -329,9 +337,9 @@ def test_steps_are_timed_in_turn_and_the_first_does_not_count(monkeypatch: pytes
         return 0.0
 
     monkeypatch.setattr(precision, "step_loss", step)
-    monkeypatch.setattr(precision.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(device, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     config = models.plain()
-    state = fresh(models.run_of(config), FP32)
+    state = init_state(models.run_of(config), FP32)
     assert precision.step_seconds([(state, BF16), (state, FP32)], models.batch(config)) == [2.0, 1.0]
     assert order == ["bf16", "fp32"] * 4
 
@@ -341,9 +349,9 @@ def test_steps_are_timed_in_turn_and_the_first_does_not_count(monkeypatch: pytes
 
 def test_the_same_pass_twice_is_the_same() -> None:
     config = models.plain()
-    made = against_cpu.passed(config, models.batch(config), CPU)
+    made = precision.forward_backward(config, models.batch(config), CPU)
     assert set(made.gradients) == {name for name, _ in Transformer(config).named_parameters()}
-    passes(against_cpu.same(made, made, config, device="cuda"))
+    passes(precision.same_as_cpu(made, made, config, device="cuda"))
 
 
 def narrowed(gradient: Tensor) -> Tensor:
@@ -351,7 +359,7 @@ def narrowed(gradient: Tensor) -> Tensor:
     return (gradient.view(torch.int32) & ~0x1FFF).view(torch.float32)
 
 
-FAULTS: dict[str, Callable[[against_cpu.Passed], against_cpu.Passed]] = {
+FAULTS: dict[str, Callable[[precision.PassResult], precision.PassResult]] = {
     "logits": lambda p: dataclasses.replace(p, logits=narrowed(p.logits.detach())),
     "loss": lambda p: dataclasses.replace(p, loss=p.loss.detach() * 1.0001),
     "gradient of `model.norm.weight`": lambda p: dataclasses.replace(
@@ -366,12 +374,12 @@ FAULTS: dict[str, Callable[[against_cpu.Passed], against_cpu.Passed]] = {
 @pytest.mark.parametrize("what", FAULTS)
 def test_a_device_that_computes_another_thing_fails_by_name(what: str) -> None:
     config = models.plain()
-    made = against_cpu.passed(config, models.batch(config), CPU)
-    fails(against_cpu.same(FAULTS[what](made), made, config, device="cuda"), f"the {what} differs", "TF32")
+    made = precision.forward_backward(config, models.batch(config), CPU)
+    fails(precision.same_as_cpu(FAULTS[what](made), made, config, device="cuda"), f"the {what} differs", "TF32")
 
 
 def test_on_a_cpu_there_is_nothing_to_compare() -> None:
-    assert against_cpu.nothing_to_compare().outcome == "skipped"
+    assert examine._against_cpu(FP32).outcome == "skipped"
 
 
 # ---- distances ---------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from alm.doctor import processes
-from alm.doctor.processes import children, killed, stopped
+from alm.doctor import faults
+from alm.doctor.faults import children, killed, stopped
 from alm.files import is_running
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="not asked there")
@@ -52,5 +52,5 @@ def test_children_are_found_and_killed(parent: tuple[subprocess.Popen[bytes], li
 def test_ps_tells_what_proc_does(
     parent: tuple[subprocess.Popen[bytes], list[int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(processes, "_PROCESSES", tmp_path)
+    monkeypatch.setattr(faults, "_PROCESSES", tmp_path)
     assert children(parent[0].pid) == sorted(parent[1])

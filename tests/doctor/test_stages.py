@@ -166,8 +166,8 @@ def config() -> RunConfig:
 
 
 def test_a_checkpoint_comes_back_and_a_run_goes_on(config: RunConfig, tmp_path: Path) -> None:
-    passes(checkpoints.comes_back(config, CHOICE, tmp_path))
-    passes(checkpoints.goes_on(config, CHOICE, tmp_path))
+    passes(checkpoints.round_trips(config, CHOICE, tmp_path))
+    passes(checkpoints.resumes_exactly(config, CHOICE, tmp_path))
 
 
 def lossy(checkpoint: Checkpoint, folder: Path) -> Path:
@@ -212,7 +212,7 @@ def copied(fault: checkpoints.Save) -> checkpoints.Save:
 
 @pytest.mark.parametrize(("fault", "what"), [*FAULTS, (last_bit, "optimizer")])
 def test_a_lossy_checkpoint_fails(fault: checkpoints.Save, what: str, config: RunConfig, tmp_path: Path) -> None:
-    check = checkpoints.comes_back(config, CHOICE, tmp_path, save=copied(fault))
+    check = checkpoints.round_trips(config, CHOICE, tmp_path, save=copied(fault))
     fails(check, what, "not what was written", "alm doctor --out")
 
 
@@ -220,20 +220,20 @@ def test_a_lossy_checkpoint_fails(fault: checkpoints.Save, what: str, config: Ru
 def test_a_run_that_goes_on_from_something_else_fails(
     fault: checkpoints.Save, what: str, config: RunConfig, tmp_path: Path
 ) -> None:
-    fails(checkpoints.goes_on(config, CHOICE, tmp_path, save=copied(fault)), what, "alm verify-resume")
+    fails(checkpoints.resumes_exactly(config, CHOICE, tmp_path, save=copied(fault)), what, "alm verify-resume")
 
 
 def test_a_part_that_is_lost_while_loading_fails(config: RunConfig, tmp_path: Path) -> None:
     def load(path: Path) -> Checkpoint:
         return dataclasses.replace(load_checkpoint(path), environment={})
 
-    fails(checkpoints.comes_back(config, CHOICE, tmp_path, load=load), "environment changed on the way")
+    fails(checkpoints.round_trips(config, CHOICE, tmp_path, load=load), "environment changed on the way")
 
 
 def test_where_two_runs_differ_anyway_a_resume_is_not_blamed(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sound, calls = checkpoints.trained, iter(range(100))
+    sound, calls = checkpoints.train_steps, iter(range(100))
 
     def varying(state: Any, choice: Choice, *, steps: int) -> Any:
         state = sound(state, choice, steps=steps)
@@ -241,5 +241,5 @@ def test_where_two_runs_differ_anyway_a_resume_is_not_blamed(
             state.model.model.norm.weight[0] += 1e-6 * next(calls)
         return state
 
-    monkeypatch.setattr(checkpoints, "trained", varying)
-    notes(checkpoints.goes_on(config, CHOICE, tmp_path), "order that changes", "training.reproducible=true")
+    monkeypatch.setattr(checkpoints, "train_steps", varying)
+    notes(checkpoints.resumes_exactly(config, CHOICE, tmp_path), "order that changes", "training.reproducible=true")

@@ -24,11 +24,10 @@ from alm.checkpoint.load import load_checkpoint, newest, verify
 from alm.checkpoint.save import save_checkpoint
 from alm.device import by_speedup
 from alm.distributed import Place
-from alm.doctor import damage
+from alm.doctor import faults
 from alm.doctor import verify_resume as doctor
-from alm.doctor.example import example_config
-from alm.doctor.processes import killed
-from alm.doctor.verify_resume import _finish, _Killer, side, verify_resume
+from alm.doctor.faults import killed
+from alm.doctor.verify_resume import _finish, _Killer, example_config, side, verify_resume
 from alm.errors import AlmError, ArtifactError, ConfigError
 from alm.events import Event, Progressed, Warned
 from alm.files import is_running
@@ -136,7 +135,7 @@ def test_another_curve_is_noticed_and_another_clock_is_not(finished: Path, tmp_p
     assert side(run) != side(finished)
 
 
-@pytest.mark.parametrize("kind", damage.KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", faults.KINDS, ids=lambda kind: kind.__name__)
 def test_each_damage_is_one_that_resuming_must_notice(
     finished: Path, tmp_path: Path, kind: Callable[[Path, random.Random], None]
 ) -> None:
@@ -237,5 +236,5 @@ def test_numbered_checkpoints_are_what_is_damaged(finished: Path, tmp_path: Path
     killer = _Killer([], run_, 24, random.Random(0))
     for _ in range(5):
         killer._damage()
-    assert killer.damaged == {kind.__name__: 1 for kind in damage.KINDS}
+    assert killer.damaged == {kind.__name__: 1 for kind in faults.KINDS}
     assert len(numbered(run_)) == 2  # one has lost its metadata

@@ -1,13 +1,15 @@
-"""Finding and killing the child processes of another process, on systems that list them."""
+"""Faults of a run: its processes are killed, and its checkpoints on the disk are damaged."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from alm.files import is_running
@@ -52,3 +54,38 @@ def killed(process: int) -> None:
         os.kill(process, signal.SIGKILL)
     while is_running(process):
         time.sleep(_POLL_SECONDS)
+
+
+def truncated(path: Path, draw: random.Random) -> None:
+    """Cut the file short."""
+    with path.open("r+b") as file:
+        file.truncate(draw.randrange(1, path.stat().st_size))
+
+
+def flipped(path: Path, draw: random.Random) -> None:
+    """Flip one bit."""
+    with path.open("r+b") as file:
+        at = draw.randrange(path.stat().st_size)
+        file.seek(at)
+        byte = file.read(1)[0] ^ (1 << draw.randrange(8))
+        file.seek(at)
+        file.write(bytes([byte]))
+
+
+def emptied(path: Path, draw: random.Random) -> None:
+    """Leave a file without bytes."""
+    with path.open("r+b") as file:
+        file.truncate(0)
+
+
+def garbled(path: Path, draw: random.Random) -> None:
+    """Overwrite the metadata with random bytes."""
+    path.with_suffix(".json").write_bytes(draw.randbytes(200))
+
+
+def orphaned(path: Path, draw: random.Random) -> None:
+    """Remove the metadata."""
+    path.with_suffix(".json").unlink()
+
+
+KINDS: tuple[Callable[[Path, random.Random], None], ...] = (truncated, flipped, emptied, garbled, orphaned)

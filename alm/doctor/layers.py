@@ -1,4 +1,4 @@
-"""Attention with this device's implementation, against a plain one in this module.
+"""Checks of single layers: attention against a plain implementation in this module, and rotary positions.
 
 B batch, T new tokens, S tokens seen so far (T of them new), H query heads, K key/value heads, E head width.
 """
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from alm.device import DTYPES, Choice
 from alm.doctor.check import Check, judged, remedy
-from alm.doctor.tolerance import distance, within
+from alm.doctor.tolerance import UNIT, distance, rounding_of
 from alm.model.attention import MaskSpec, kernel_for
-from alm.model.positions import alibi_slopes
+from alm.model.positions import Positions, alibi_slopes
 
 Attend = Callable[[Tensor, Tensor, Tensor, MaskSpec], Tensor]
 
@@ -53,7 +53,7 @@ CASES = (
 )
 
 
-def agrees(attend: Attend, case: Case, choice: Choice) -> Check:
+def attention_agrees(attend: Attend, case: Case, choice: Choice) -> Check:
     """Compare `attend` on random tokens, and its gradients, with `reference` in fp64 on the CPU."""
     inputs = [x.to(choice.device, DTYPES[choice.precision]) for x in _drawn(case)]
     rules = _rules(case, choice.device)
@@ -63,7 +63,7 @@ def agrees(attend: Attend, case: Case, choice: Choice) -> Check:
     taken = _KERNELS[kernel_for(inputs[0], inputs[1], rules)]
     names = ("result", "queries' gradient", "keys' gradient", "values' gradient")
     distances = {name: distance(*pair) for name, *pair in zip(names, found, wanted, strict=False)}
-    bounds = {name: bound_of(case, choice, is_gradient=name != names[0]) for name in distances}
+    bounds = {name: attention_bound(case, choice, is_gradient=name != names[0]) for name in distances}
     worst = max(distances, key=lambda name: distances[name] / bounds[name])
     return judged(
         case.name,
@@ -92,10 +92,10 @@ def reference(q: Tensor, k: Tensor, v: Tensor, rules: MaskSpec) -> Tensor:
     return torch.softmax(scores.masked_fill(hidden, -math.inf), -1) @ values
 
 
-def bound_of(case: Case, choice: Choice, *, is_gradient: bool) -> float:
+def attention_bound(case: Case, choice: Choice, *, is_gradient: bool) -> float:
     """Return the largest distance that rounding alone can cause."""
     operations = _BACKWARD_OPERATIONS if is_gradient else _FORWARD_OPERATIONS
-    return within(max(case.tokens, _WIDTH), choice.precision, operations=operations)
+    return rounding_of(operations, choice.precision, terms=max(case.tokens, _WIDTH))
 
 
 def _drawn(case: Case) -> list[Tensor]:
@@ -130,3 +130,56 @@ def _results(attend: Attend, inputs: list[Tensor], rules: MaskSpec, case: Case) 
 def _shape(case: Case) -> str:
     rules = "windows, documents and slopes, " if case.is_restricted else ""
     return f"{rules}{case.heads} query and {case.kv_heads} key heads, {case.new_tokens} of {case.tokens} tokens"
+
+
+NORMS, DISTANCES = "RoPE keeps lengths", "RoPE counts distances"
+_ROTATION_CONFIDENCE = 4.0
+
+
+def keeps_lengths(positions: Positions, *, tokens: int, width: int, device: torch.device) -> Check:
+    """Check that a vector has the same length before and after its rotation, at every position."""
+    vectors = _vector(width, seed=1).repeat(1, tokens, 1, 1).to(device)
+    turned = positions(0, tokens).rotate(vectors)
+    before, after = (x.cpu().double().norm(dim=-1) for x in (vectors, turned))
+    found = float(((after - before).abs() / before).max())
+    bound = _ROTATION_CONFIDENCE * 4 * UNIT["fp32"]
+    return judged(
+        NORMS,
+        holds=found <= bound,
+        measured=f"off by {found:.1e} of the length at most",
+        wanted=f"below {bound:.1e}: two products and a sum, and the table's own rounding",
+        cause="queries and keys are not rotated but stretched",
+        cure=remedy(device),
+    )
+
+
+def counts_distances(positions: Positions, *, tokens: int, width: int, device: torch.device) -> Check:
+    """Check that the score of two tokens depends on their distance, and on nothing else about their positions."""
+    query, key = (_vector(width, seed=seed).repeat(1, tokens, 1, 1).to(device) for seed in (1, 2))
+    placement = positions(0, tokens)
+    q, k = (placement.rotate(x)[0, :, 0].cpu().double() for x in (query, key))
+    scores = q @ k.T / (q[0].norm() * k[0].norm())  # (T, T), cosines
+    diagonals = [scores.diagonal(-distance) for distance in range(tokens // 2)]
+    drift = max(float(diagonal.max() - diagonal.min()) for diagonal in diagonals)
+    means = torch.stack([diagonal.mean() for diagonal in diagonals])
+    bound = rotation_bound(tokens)
+    is_flat = float(means.max() - means.min()) <= bound
+    return judged(
+        DISTANCES,
+        holds=drift <= bound and not is_flat,
+        measured="scores do not depend on distance" if is_flat else f"scores of one distance differ by {drift:.1e}",
+        wanted=f"below {bound:.1e}, an angle's rounding at position {tokens:,}, and other scores at other distances",
+        cause="tokens are not rotated at all: the model cannot know their order"
+        if is_flat
+        else "tokens are not rotated in proportion to their position",
+        cure=remedy(device),
+    )
+
+
+def rotation_bound(tokens: int) -> float:
+    """Return how far cosines may drift: an angle of `tokens` radians is rounded by that many units, in two vectors."""
+    return _ROTATION_CONFIDENCE * tokens * UNIT["fp32"]
+
+
+def _vector(width: int, *, seed: int) -> Tensor:
+    return torch.randn(1, 1, 1, width, generator=torch.Generator().manual_seed(seed))
