@@ -1,4 +1,4 @@
-"""What a rehearsal finds out, on a clock that stands still between the acts."""
+"""What a probe measures, on a clock that stands still between the calls."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     return clock
 
 
-def rehearsed(config: RunConfig, **more: Any) -> StepTimings:
+def measured(config: RunConfig, **more: Any) -> StepTimings:
     return measure_steps(config, CPU, random_rows(300, seq_len=16), seq_len=16, **more)
 
 
@@ -52,13 +52,13 @@ def rehearsed(config: RunConfig, **more: Any) -> StepTimings:
 @pytest.mark.parametrize("seconds", [2.0, 0.02])  # time for whole micro-batches, and for one sequence at a time
 def test_a_step_costs_its_micro_batches_and_an_update(clock: FakeTime, number: int, seconds: float) -> None:
     config = run_config(model__vocab_size=300, training__micro_batch_size=6, training__gradient_accumulation=number)
-    rates = rehearsed(config, seconds=seconds)
-    assert rates.step(number) == pytest.approx(number * 6 * SECONDS_PER_SEQUENCE + SECONDS_PER_UPDATE)
+    timings = measured(config, seconds=seconds)
+    assert timings.step(number) == pytest.approx(number * 6 * SECONDS_PER_SEQUENCE + SECONDS_PER_UPDATE)
 
 
 def test_one_micro_batch_is_told_apart_from_the_update_when_asked(clock: FakeTime) -> None:
     config = run_config(model__vocab_size=300, training__micro_batch_size=6, training__gradient_accumulation=1)
-    together, apart = rehearsed(config), rehearsed(config, apart=True)
+    together, apart = measured(config), measured(config, apart=True)
     assert (together.micro_batch, together.update) == (pytest.approx(0.06 + SECONDS_PER_UPDATE), 0.0)
     assert (apart.micro_batch, apart.update) == (pytest.approx(0.06), pytest.approx(SECONDS_PER_UPDATE))
 
@@ -73,7 +73,7 @@ def test_one_slow_round_does_not_count(clock: FakeTime, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(step, "_update", update)
     config = run_config(model__vocab_size=300, training__micro_batch_size=1, training__gradient_accumulation=1)
-    assert rehearsed(config).step(1) == pytest.approx(SECONDS_PER_SEQUENCE + SECONDS_PER_UPDATE)
+    assert measured(config).step(1) == pytest.approx(SECONDS_PER_SEQUENCE + SECONDS_PER_UPDATE)
 
 
 def test_nothing_is_left_of_it(clock: FakeTime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_nothing_is_left_of_it(clock: FakeTime, monkeypatch: pytest.MonkeyPatch)
     gc.disable()
     try:
         before = torch.get_rng_state()
-        rehearsed(run_config(model__vocab_size=300, model__dropout=0.2))
+        measured(run_config(model__vocab_size=300, model__dropout=0.2))
         assert made[0]() is None
         assert torch.equal(torch.get_rng_state(), before)
     finally:
@@ -97,7 +97,7 @@ def test_nothing_is_left_of_it(clock: FakeTime, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_a_run_does_not_do_costs_nothing(clock: FakeTime) -> None:
-    assert rehearsed(run_config(model__vocab_size=300, samples__prompts=[])).generated_token == 0
+    assert measured(run_config(model__vocab_size=300, samples__prompts=[])).generated_token == 0
 
 
 def test_whether_a_rank_has_the_memory_is_tried_with_all_of_a_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
