@@ -64,8 +64,13 @@ def all_hard() -> list[str]:
 
 @pytest.fixture(scope="session")
 def every_scalar() -> list[str]:
-    """Every scalar value in order, and many between a letter, a digit, blanks, an apostrophe and itself."""
-    scalars = [chr(point) for point in range(0x110000) if not 0xD800 <= point < 0xE000]
+    """Scalar values in order, and many between a letter, a digit, blanks, an apostrophe and itself.
+
+    Every one of the planes 0 to 3 and of the start of plane 14. Of the others, where nothing is assigned, every 61st:
+    `test_unicode_table.py` compares the class of each.
+    """
+    points = [*range(0xD800), *range(0xE000, 0x33480), *range(0x33480, 0x110000, 61), *range(0xE0000, 0xE0200)]
+    scalars = [*map(chr, points), chr(0x10FFFF)]
     blocks = [scalars[start : start + 8000] for start in range(0, len(scalars), 8000)]
     texts = ["".join(block) for block in blocks]
     # The scripts of planes 0 and 1, without the ideographs between them.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def ranges(table: str) -> list[tuple[int, int]]:
 '''
 
 
+@cache
 def of_library(regex: str) -> set[int]:
     """The scalar values that `regex` matches in the library."""
     split = Split(Regex(regex), behavior="removed", invert=True)

@@ -114,7 +114,7 @@ def test_hand_made_corpora_train_as_in_the_library(vocab_size: int, prose: list[
 def test_adversarial_corpora_train_as_in_the_library(letters: str, library_train: Train) -> None:
     # Few letters make overlapping runs and many ties. Each text is one word, so nothing hides a run.
     draw = random.Random(letters)
-    for _ in range(60):
+    for _ in range(30):
         texts = ["".join(draw.choices(letters, k=draw.randrange(1, 24))) for _ in range(draw.randrange(1, 30))]
         texts += ["   ", "aaa   aaa", "ababab"] * draw.randrange(4)
         size = SMALLEST + draw.randrange(1, 60)
@@ -140,13 +140,13 @@ def test_counts_beyond_32_bits_keep_their_order() -> None:
     assert learned({"ab": 2**40, "cd": 2**40 + 1}, 1000) == [(c, d), (a, b)]
 
 
-def test_a_megabyte_of_one_letter(way: str) -> None:
-    # 2**20 letters halve 20 times: tokens of 2, 4, ... 2**20 bytes. One letter less is one token of each size.
-    merges = learned({"a" * 2**20: 1}, 1000)
-    assert list(map(len, bpe.all_tokens(merges)[SMALLEST:])) == [2**k for k in range(1, 21)]
+def test_a_long_run_of_one_letter(way: str) -> None:
+    # 2**18 letters halve 18 times: tokens of 2, 4, ... 2**18 bytes. One letter less is one token of each size.
+    merges = learned({"a" * 2**18: 1}, 1000)
+    assert list(map(len, bpe.all_tokens(merges)[SMALLEST:])) == [2**k for k in range(1, 19)]
     made = [(left, right, SMALLEST + rank) for rank, (left, right) in enumerate(merges)]
     encode = encoder_of(way, made)
-    assert encode(b"a" * (2**20 - 1)) == [*range(SMALLEST + 18, SMALLEST - 1, -1), alphabet.ids()[ord("a")]]
+    assert encode(b"a" * (2**18 - 1)) == [*range(SMALLEST + 16, SMALLEST - 1, -1), alphabet.ids()[ord("a")]]
 
 
 @pytest.mark.parametrize("length", [12, 99, 100, 101, 102, 400])
@@ -156,7 +156,7 @@ def test_words_encode_as_in_the_library_whatever_the_order_of_merges(
     # Shuffled, a merge may come before the ones that make its parts: then the order of joining shows.
     draw = random.Random(length)
     for letters in ("ab", "abc", "ab é" if way == "plain" else "abcdéф"):  # compiled, a text is split first
-        for round_ in range(25):
+        for round_ in range(10):
             texts = ["".join(draw.choices(letters, k=length)) for _ in range(8)]
             trained = library_train(texts, 310, whole=True)
             merges = json.loads(trained.to_str())["model"]["merges"]

@@ -169,8 +169,8 @@ def test_with_another_split_too(
 
 def test_of_every_scalar_value_too(saved: Path, library: tokenizers.Tokenizer, every_scalar: list[str]) -> None:
     tokenizer = Tokenizer.load(saved)
-    # Every scalar in order, and every fourth of the mixtures: the library takes its time.
-    texts = [*every_scalar[:140], *every_scalar[140::4]]
+    # Every scalar in order, and some of the mixtures: the library takes its time.
+    texts = [*every_scalar[:-5], *every_scalar[-5::4]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ALM_KERNELS", "always")
         compiled = lists(tokenizer, texts)
@@ -209,7 +209,7 @@ def test_every_string_comes_back(way: str, saved: Path, soup: list[str]) -> None
 
 def test_many_and_long_words(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(6)
-    texts = ["".join(draw.choices("abcdeéx中", k=draw.choice([3, 9, 40, 70]))) for _ in range(20_000)]
+    texts = ["".join(draw.choices("abcdeéx中", k=draw.choice([3, 9, 40, 70]))) for _ in range(6000)]
     texts += ["".join(draw.choices("the catsonmé中", k=30_000)), "a" * 100_000, " " * 50_000, "中" * 9_000]
     tokenizer = Tokenizer.load(saved)
     monkeypatch.setenv("ALM_KERNELS", "always")
