@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alm import shown
+from alm import formatting, shown
 from alm.events import (
     CheckpointSaved,
     Event,
@@ -15,9 +15,8 @@ from alm.events import (
     Validated,
     Warned,
 )
-from alm.report import formatting
-from alm.report.formatting import duration as duration
-from alm.report.formatting import size as size
+from alm.formatting import duration as duration
+from alm.formatting import size as size
 
 _SMOOTHING = 0.9
 _LINE_CHARACTERS = 160

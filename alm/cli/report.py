@@ -23,7 +23,6 @@ def report(
     json: options.Json = False,
 ) -> None:
     """Write a page about a run, or several side by side: curves, samples over time, configuration, lineage, machine."""
-    from alm.report import formatting
     from alm.report.history import SCORE
     from alm.report.report import report as stage
 
@@ -42,9 +41,7 @@ def report(
             for name, record in made.runs
         ],
     }
-    lines = [
-        f"{name}: {formatting.state(record)}{_score(record.last(SCORE), record.margin())}" for name, record in made.runs
-    ]
+    lines = [f"{name}: {record.progress()}{_score(record.last(SCORE), record.margin())}" for name, record in made.runs]
     ui.show_result(values, [*lines, f"wrote {made.out}"], as_json=json)
 
 

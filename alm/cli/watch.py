@@ -49,7 +49,6 @@ def watch(
 
 def follow(watched: Watched, pause: Callable[[], None], write: Callable[[str], None]) -> None:
     """Write a line for each new row, and the state of the run when it is finished."""
-    from alm.report import formatting
 
     def on_rows(rows: Sequence[Row]) -> None:
         for line in lines(rows, watched.max_steps):
@@ -60,7 +59,7 @@ def follow(watched: Watched, pause: Callable[[], None], write: Callable[[str], N
         before, record = record, watched.look(on_rows)
         # Without any rows, the state is the only sign that the run has changed.
         if record.is_finished or (record is not before and not watched.rows):
-            write(formatting.state(record))
+            write(record.progress())
         if record.is_finished:
             return
         pause()
@@ -90,13 +89,12 @@ def _show(record: Record, name: str, *, is_live: bool) -> None:
     from alm.cli.console import Console
     from alm.cli.event_lines import one_line
     from alm.cli.watch_panel import WatchPanel, facts, last_sample
-    from alm.report import formatting
 
     if is_live:
         Console().print(WatchPanel(record, name))
         return
     texts = [*facts(record).values(), one_line(record.verdict() or ""), last_sample(record)]
-    for line in [formatting.state(record), *(text for text in texts if text)]:
+    for line in [record.progress(), *(text for text in texts if text)]:
         ui.write(line)
 
 

@@ -14,7 +14,6 @@ from alm.cli import event_lines, panel
 from alm.cli.panel import flowed
 from alm.cli.plot import plot
 from alm.events import Sampled
-from alm.report import formatting
 from alm.report.history import SCORE
 from alm.report.record import Record
 from alm.report.series import Series
@@ -80,7 +79,7 @@ class WatchPanel:
         ]
         for text in below:
             text.truncate(2 * inside, overflow=_overflow(options))
-        below.append(_text(f"{self._name}: {formatting.state(self._record)}", options))
+        below.append(_text(f"{self._name}: {self._record.progress()}", options))
         taken = len(above) + sum(len(text.wrap(console, inside)) for text in below) + 2
         curves = list(self._curves(inside, console.height - 1 - taken, is_ascii=options.ascii_only))
         yield Panel(Group(*above, *curves, *below), title="watch", title_align="left")

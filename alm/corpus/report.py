@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from alm import page
+from alm import formatting, page
 from alm.artifacts import FORMAT_VERSION, Balance
 from alm.config.base import Config
 from alm.errors import AlmError, ArtifactError, shell
@@ -134,8 +134,8 @@ def _opening(report: CorpusReport) -> str:
     size_out = sum(source.bytes.output for source in report.sources)
     share = f" ({kept / documents:.1%})" if documents else ""
     return (
-        f"{documents:,} documents ({_size(size_in)}) were read, and {kept:,} were kept{share}: "
-        f"{_size(size_out)} of clean text."
+        f"{documents:,} documents ({formatting.size(size_in)}) were read, and {kept:,} were kept{share}: "
+        f"{formatting.size(size_out)} of clean text."
     )
 
 
@@ -149,8 +149,8 @@ def _overview(report: CorpusReport) -> Table:
             (source.revision or "")[:12],
             source.documents.input,
             source.documents.kept,
-            _size(source.bytes.input),
-            _size(source.bytes.output),
+            formatting.size(source.bytes.input),
+            formatting.size(source.bytes.output),
             source.validation_documents,
         )
         for source in report.sources
@@ -185,7 +185,7 @@ def _reasons(source: SourceReport) -> Table:
     rows = []
     for reason, size in sorted(source.bytes.dropped.items(), key=lambda item: -item[1]):
         number = source.documents.dropped.get(reason, 0)
-        rows.append((reason, number, f"{number / total:.2%}", _size(size), meaning(reason)))
+        rows.append((reason, number, f"{number / total:.2%}", formatting.size(size), meaning(reason)))
     return Table(("reason", "documents", "share", "text", "meaning"), rows)
 
 
@@ -233,14 +233,6 @@ def _times(source: SourceReport) -> Table:
         speed = f"{source.bytes.input / 1e6 / seconds:,.0f} MB/s" if seconds > 0 else ""
         rows.append((step.replace("_", " "), f"{seconds:,.2f} s", f"{seconds / total:.0%}" if total else "", speed))
     return Table(("step", "time", "share", "speed"), rows)
-
-
-def _size(number: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
 
 
 _MEANINGS = {

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from alm import page
+from alm import formatting, page
 from alm.artifacts import Values, flat
 from alm.page import Table
-from alm.report import chart, formatting
+from alm.report import chart
 from alm.report.chart import Curve
 from alm.report.history import SCORE
 from alm.report.notes import notes
@@ -86,13 +86,13 @@ def html(records: Sequence[Record], names: Sequence[str]) -> str:
 def _result(record: Record) -> Parts:
     pairs = [
         ("bits per byte", formatting.score(record.last(SCORE), record.margin())),
-        ("validation loss", formatting.told(record.last("validation_loss"), ".4f")),
-        ("training loss", formatting.told(record.smoothed_loss(), ".4f")),
+        ("validation loss", formatting.optional(record.last("validation_loss"), ".4f")),
+        ("training loss", formatting.optional(record.smoothed_loss(), ".4f")),
         ("steps", f"{record.step:,} of {record.max_steps:,}"),
-        ("tokens", formatting.told(record.last("tokens"), ",.0f")),
+        ("tokens", formatting.optional(record.last("tokens"), ",.0f")),
         ("parameters", f"{record.metadata.parameters:,}"),
         ("time in steps", formatting.duration(record.seconds)),
-        ("tokens per second", formatting.told(record.typical("tokens_per_second"), ",.0f")),
+        ("tokens per second", formatting.optional(record.typical("tokens_per_second"), ",.0f")),
     ]
     return {
         "is_finished": record.is_finished,
@@ -104,7 +104,7 @@ def _result(record: Record) -> Parts:
 
 def _sentence(record: Record) -> str:
     score = formatting.score(record.last(SCORE), record.margin())
-    return f"The run is {formatting.state(record)}." + (
+    return f"The run is {record.progress()}." + (
         f" It needs {score} bits for a byte of held-out text." if score else ""
     )
 
@@ -122,10 +122,10 @@ def _final(record: Record, first: Record) -> list[str]:
     return [
         formatting.score(score, record.margin()),
         difference,
-        formatting.told(record.last("validation_loss"), ".4f"),
-        formatting.told(record.smoothed_loss(), ".4f"),
+        formatting.optional(record.last("validation_loss"), ".4f"),
+        formatting.optional(record.smoothed_loss(), ".4f"),
         f"{record.step:,}",
-        formatting.told(record.last("tokens"), ",.0f"),
+        formatting.optional(record.last("tokens"), ",.0f"),
         formatting.duration(record.seconds),
         f"{record.metadata.parameters:,}",
         "yes" if record.is_finished else "no",
@@ -311,10 +311,10 @@ def _machine(runs: Sequence[Shown]) -> Parts:
 def _speed(record: Record) -> dict[str, str]:
     memory = record.last("memory_bytes")
     return {
-        "tokens per second, median": formatting.told(record.typical("tokens_per_second"), ",.0f"),
-        "seconds a step, median": formatting.told(record.typical("step_seconds"), ".4f"),
-        "use of the device (MFU), median": formatting.told(record.typical("mfu"), ".1%"),
-        "waiting for data, median": formatting.told(record.typical("data_wait_share"), ".1%"),
+        "tokens per second, median": formatting.optional(record.typical("tokens_per_second"), ",.0f"),
+        "seconds a step, median": formatting.optional(record.typical("step_seconds"), ".4f"),
+        "use of the device (MFU), median": formatting.optional(record.typical("mfu"), ".1%"),
+        "waiting for data, median": formatting.optional(record.typical("data_wait_share"), ".1%"),
         "most memory": "" if memory is None else formatting.size(memory),
         "time in steps": formatting.duration(record.seconds),
     }

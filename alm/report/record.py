@@ -10,11 +10,11 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from alm import formatting
 from alm.artifacts import RunMetadata, Values
 from alm.config.load import read_yaml
 from alm.errors import AlmError, InputError, quoted
 from alm.files import holder
-from alm.report import formatting
 from alm.report.history import MARGIN, History, number
 from alm.report.series import Series, smoothed
 from alm.report.tail import Tail
@@ -83,6 +83,14 @@ class Record:
         if ahead is None or low is None or high is None:
             return verdict
         return f"{verdict}; forecast {formatting.forecast(ahead, low, high)} bits/byte at step {self.max_steps:,}"
+
+    def progress(self) -> str:
+        """The progress of the run, in a few words."""
+        at = f"step {self.step:,} of {self.max_steps:,}"
+        if self.is_finished:
+            return f"finished at step {self.step:,}"
+        trainer = self.trainer()
+        return f"at {at}, trained by process {trainer} now" if trainer else f"not finished: at {at}"
 
     def typical(self, key: str) -> float | None:
         """The median over the logged steps."""

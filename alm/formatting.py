@@ -1,12 +1,8 @@
-"""Numbers of a run, formatted for readers."""
+"""Numbers, formatted for readers."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # the command line uses this module too, and must start without the imports of a record
-    from alm.report.record import Record
 
 
 def score(bits_per_byte: float | None, margin: float | None = None) -> str:
@@ -47,18 +43,9 @@ def size(number: float) -> str:
     return f"{number:.1f} TB"
 
 
-def told(value: float | None, form: str) -> str:
+def optional(value: float | None, form: str) -> str:
     """Format `value` by `form`; empty if None."""
     return "" if value is None else format(value, form)
-
-
-def state(record: Record) -> str:
-    """The progress of a run, in a few words."""
-    at = f"step {record.step:,} of {record.max_steps:,}"
-    if record.is_finished:
-        return f"finished at step {record.step:,}"
-    trainer = record.trainer()
-    return f"at {at}, trained by process {trainer} now" if trainer else f"not finished: at {at}"
 
 
 def forecast(value: float, low: float, high: float) -> str:
