@@ -6,12 +6,12 @@ python docs/generate.py [--check]
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -70,8 +70,7 @@ EXIT_CODES = {
 def cli_page() -> str:
     """Every command with its help as the program prints it, and the exit codes."""
     commands = list(command_names())
-    with ThreadPoolExecutor() as pool:
-        helps = list(pool.map(_help, commands))
+    helps = _helps(commands)
     lines = [
         "# The command line",
         "",
@@ -100,12 +99,26 @@ def _below(words: tuple[str, ...], command: Any) -> Iterator[tuple[str, ...]]:  
         yield from _below((*words, name), child)
 
 
-def _help(words: Sequence[str]) -> str:
-    command = [sys.executable, "-m", *words, "--help"]
+# One process for all commands, which prints the help of each as a JSON string.
+_HELPS = """
+import contextlib, io, json, sys
+from alm.cli.main import main
+
+for words in json.loads(sys.argv[1]):
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        main([*words[1:], "--help"])
+    print(json.dumps(text.getvalue()))
+"""
+
+
+def _helps(commands: Sequence[Sequence[str]]) -> list[str]:
+    """The help of each command as its program prints it, in an environment that is always the same."""
+    program = [sys.executable, "-c", _HELPS, json.dumps(commands)]
     environment = {**os.environ, **ENVIRONMENT}
-    done = subprocess.run(command, env=environment, cwd=DOCS.parent, capture_output=True, encoding="utf-8", check=True)
-    text = done.stdout.replace(os.sep, "/")  # default paths, on Windows
-    return "\n".join(line.rstrip() for line in text.strip().split("\n"))
+    done = subprocess.run(program, env=environment, cwd=DOCS.parent, capture_output=True, encoding="utf-8", check=True)
+    texts = [json.loads(line).replace(os.sep, "/") for line in done.stdout.splitlines()]  # default paths, on Windows
+    return ["\n".join(line.rstrip() for line in text.strip().split("\n")) for text in texts]
 
 
 # ---- config.md ---------------------------------------------------------------------------------------------
