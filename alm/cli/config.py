@@ -15,11 +15,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Show, check and copy configurations.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@app.callback()
-def group() -> None:
-    """Show, check and copy configurations."""
-
-
 @app.command()
 def show(
     names: Annotated[

@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Prepare clean text.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@app.callback()
-def group() -> None:
-    """Prepare clean text."""
-
-
 @app.command(epilog="Examples:  alm corpus prepare my-texts/ notes.jsonl.gz    alm corpus prepare --src tales")
 def prepare(
     paths: Annotated[
@@ -68,8 +63,7 @@ def prepare(
     parts = [] if given else [Part(presets.find(src))]
     changes = [*(set_ or []), *([f"format={form}"] if form else [])]
     config = load(CorpusConfig, parts, base=values_for_paths(given), overrides=changes)
-    words = [word for override in changes for word in ("--set", override)]
-    words += ["--limit", str(limit)] if limit else []
+    words = [*options.set_flags(changes), *(["--limit", str(limit)] if limit else [])]
     redo = shlex.join(["alm", "corpus", "prepare", *(given or ["--src", src]), "--out", str(out), *words])
     share = _share(num_shards, shard_index)
     if dry_run:

@@ -17,11 +17,6 @@ app = typer.Typer(help="Inspect the training data of a run.", no_args_is_help=Tr
 DEFAULT_RUN = Path("runs/pico-pretrain")
 
 
-@app.callback()
-def root() -> None:
-    """Inspect the training data of a run."""
-
-
 @app.command(epilog="Example:  alm data show --run runs/pico-pretrain --step 1234")
 def show(
     step: Annotated[int, typer.Option("--step", help="Number of the step, as in metrics.jsonl and on the screen.")] = 1,

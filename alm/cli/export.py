@@ -71,7 +71,7 @@ def export(
             out=folder,
             force=force,
             compare=not no_compare,
-            redo=_command(path, folder, to, dtype, set_ or []),
+            redo=command("export", checkpoint=path, to=to, out=folder, dtype=dtype, overrides=set_ or []),
             on_event=on_event,
         )
     ui.show_result({"out": str(folder)} | made.model_dump(mode="json"), _lines(made, folder), as_json=json)
@@ -92,10 +92,10 @@ def load_config(to: str, dtype: str | None, overrides: list[str]) -> TargetConfi
     return load(schema, [], base=base, overrides=overrides)
 
 
-def _command(checkpoint: Path, out: Path, to: str, dtype: str | None, overrides: list[str]) -> str:
-    words = ["alm", "export", "--checkpoint", str(checkpoint), "--to", to, "--out", str(out)]
-    words += ["--dtype", dtype] if dtype else []
-    return shlex.join([*words, *(word for change in overrides for word in ("--set", change))])
+def command(*words: str, checkpoint: Path, to: str, out: Path | None, dtype: str | None, overrides: list[str]) -> str:
+    """The command line `alm` with `words`, and the flags of an export."""
+    flags = ["--checkpoint", str(checkpoint), "--to", to, *(["--out", str(out)] if out else [])]
+    return shlex.join(["alm", *words, *flags, *(["--dtype", dtype] if dtype else []), *options.set_flags(overrides)])
 
 
 def _lines(made: Any, out: Path) -> list[str]:  # Any: ExportMetadata, whose module is not loaded for --help

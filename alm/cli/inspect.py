@@ -14,7 +14,6 @@ from alm.artifacts import (
     ExportMetadata,
     FileRecord,
     ImportMetadata,
-    Metadata,
     PackMetadata,
     RunMetadata,
     SourceMetadata,
@@ -107,11 +106,8 @@ def _tokenizer(path: Path) -> Found:
         ("tokens", f"{metadata.vocab_size:,}" + (f", {metadata.merges:,} of them merges" if metadata.merges else "")),
         ("trained on", f"{metadata.documents:,} documents, {ui.size(metadata.bytes)}"),
         ("sha256", metadata.file.sha256),
-        *_inputs(metadata.inputs),
     ]
-    faults = artifacts.damaged(path.parent, metadata.payload())
-    fix = _redo(metadata, stage, path, again)
-    return Found("tokenizer", rows, faults, fix, [metadata.model_dump(mode="json")])
+    return _made("tokenizer", rows, metadata, path.parent, stage=stage, out=path, otherwise=again)
 
 
 def _packed(path: Path) -> Found:
@@ -133,10 +129,8 @@ def _packed(path: Path) -> Found:
             counts = f"{c.documents:,} documents, {c.tokens:,} tokens, {per_token}"
             rows.append((f"{source} {split}", f"{counts}, tail {c.tail_tokens:,}"))
     rows.append(("shards", f"{len(metadata.shards)}"))
-    rows += _inputs(metadata.inputs)
-    faults = artifacts.damaged(path, metadata.payload())
-    fix = _redo(metadata, ("alm", "pack"), path, pack_command(path))
-    return Found("packed data", rows, faults, fix, [metadata.model_dump(mode="json")])
+    again = pack_command(path)
+    return _made("packed data", rows, metadata, path, stage=("alm", "pack"), out=path, otherwise=again)
 
 
 def _run(path: Path) -> Found:
@@ -205,14 +199,11 @@ def _export(path: Path) -> Found:
         ("step", f"{metadata.step:,}"),
         ("tokenizer", metadata.tokenizer_sha256[: artifacts.SHORT_HASH]),
         *(("compared", line(comparison)) for comparison in metadata.comparisons or ()),
-        *_inputs(metadata.inputs),
     ]
-    faults = artifacts.damaged(path, metadata.payload())
     checkpoint = [path / file.path for file in metadata.inputs if file.path.endswith(".pt")][:1]
     read = [word for found in checkpoint for word in ("--checkpoint", str(found))]
     again = shell("alm", "export", *read, "--to", metadata.to, "--out", path)
-    fix = _redo(metadata, ("alm", "export"), path, again)
-    return Found("export", rows, faults, fix, [metadata.model_dump(mode="json")])
+    return _made("export", rows, metadata, path, stage=("alm", "export"), out=path, otherwise=again)
 
 
 def _import(path: Path) -> Found:
@@ -227,18 +218,21 @@ def _import(path: Path) -> Found:
         ("parameters", f"{metadata.parameters:,}"),
         ("tokenizer", metadata.tokenizer_sha256[: artifacts.SHORT_HASH]),
         *(("compared", line(comparison)) for comparison in metadata.comparisons or ()),
-        *_inputs(metadata.inputs),
     ]
-    faults = artifacts.damaged(path, metadata.payload())
     # Joined as text, so that it never begins with a dash, which would make it an option.
     configs = [file.path for file in metadata.inputs if Path(file.path).name == "config.json"]
     folders = [os.path.join(path, os.path.dirname(name)) for name in configs]  # noqa: PTH118, PTH120
-    fix = _redo(metadata, ("alm", "import"), path, shell("alm", "import", *(folders or ["MODEL"])[:1], "--out", path))
-    return Found("imported model", rows, faults, fix, [metadata.model_dump(mode="json")])
+    again = shell("alm", "import", *(folders or ["MODEL"])[:1], "--out", path)
+    return _made("imported model", rows, metadata, path, stage=("alm", "import"), out=path, otherwise=again)
 
 
-def _redo(metadata: Metadata, stage: artifacts.Stage, out: Path, otherwise: str) -> str:
-    return f"run `{artifacts.command_of(metadata, stage=stage, out=out, otherwise=otherwise)} --force`"
+def _made(
+    what: str, rows: Rows, metadata: Any, folder: Path, *, stage: artifacts.Stage, out: Path, otherwise: str
+) -> Found:  # Any: metadata that records its inputs
+    """An artifact whose metadata says what it was made from, and with which command."""
+    fix = f"run `{artifacts.command_of(metadata, stage=stage, out=out, otherwise=otherwise)} --force`"
+    faults = artifacts.damaged(folder, metadata.payload())
+    return Found(what, [*rows, *_inputs(metadata.inputs)], faults, fix, [metadata.model_dump(mode="json")])
 
 
 def _inputs(inputs: tuple[FileRecord, ...]) -> Rows:

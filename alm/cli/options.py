@@ -1,8 +1,4 @@
-"""Options that several commands share, with the same name and help everywhere.
-
-The help of a flag that sets a configuration field is the field's description. It is repeated here so
-that `--help` imports nothing; a test keeps the two equal.
-"""
+"""Options that several commands share, with the same name and help everywhere; those of fields are in `fields.py`."""
 
 from __future__ import annotations
 
@@ -102,3 +98,8 @@ def check_budget(budget: str | None, overrides: list[str]) -> None:
         raise ConfigError(
             "`--budget` chooses `training.max_steps`, which `--set` sets too", hint="leave out one of the two"
         )
+
+
+def set_flags(overrides: list[str]) -> list[str]:
+    """The words that repeat these overrides on a command line."""
+    return [word for override in overrides for word in ("--set", override)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from alm.cli import options, ui
-from alm.cli.export import Checkpoint, Dtype, NoCompare, To, load_config
+from alm.cli.export import Checkpoint, Dtype, NoCompare, To, command, load_config
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -52,9 +51,8 @@ def push(
         raise ConfigError("`alm push` needs `--repo`", hint="name the model on the hub: `alm push --repo me/my-model`")
     config = load_config(to, dtype, set_ or [])
     path = checkpoint or newest_checkpoint(Path("runs"))
-    words = ["alm", "push", "--repo", repo, *(["--public"] if public else []), "--checkpoint", str(path), "--to", to]
-    words += [*(["--out", str(out)] if out else []), *(["--dtype", dtype] if dtype else [])]
-    redo = shlex.join([*words, *(word for change in set_ or [] for word in ("--set", change))])
+    words = ["push", "--repo", repo, *(["--public"] if public else [])]
+    redo = command(*words, checkpoint=path, to=to, out=out, dtype=dtype, overrides=set_ or [])
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
         if dry_run:
             run.check(config, load_source(path, on_event=on_event), out or Path("exports"))

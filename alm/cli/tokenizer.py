@@ -17,11 +17,6 @@ app = typer.Typer(help="Train and use tokenizers.", no_args_is_help=True, rich_m
 TokenizerPath = Annotated[Path, typer.Option("--tokenizer", help="Tokenizer file.")]
 
 
-@app.callback()
-def group() -> None:
-    """Train and use tokenizers."""
-
-
 @app.command(cls=FieldsCommand, epilog="Example:  alm tokenizer train --input data/clean/*.txt --vocab-size 32000")
 @with_fields
 def train(
@@ -58,8 +53,15 @@ def train(
         files = [(str(file.path), ui.size(file.path.stat().st_size)) for file in find(inputs)]
         ui.show_result({"inputs": dict(files), "out": str(out)}, ui.table(files), as_json=json)
         return
-    settings = [word for setting in set_ or [] for word in ("--set", setting)]
-    named = ["--vocab-size", str(values["vocab_size"]), "--kind", values["model"], *settings, "--out", str(out)]
+    named = [
+        "--vocab-size",
+        str(values["vocab_size"]),
+        "--kind",
+        values["model"],
+        *options.set_flags(set_ or []),
+        "--out",
+        str(out),
+    ]
     redo = shlex.join(["alm", "tokenizer", "train", *named, "--input", *inputs])
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
         made = train_tokenizer(

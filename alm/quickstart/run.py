@@ -44,46 +44,18 @@ STAGES = 6
 TEMPERATURE = 0.4  # a model this small writes best when it keeps to likely tokens
 
 
-@dataclass(frozen=True)
 class Places:
     """Paths of a quickstart, laid out like a project with your own text."""
 
-    out: Path
-
-    @property
-    def recipe(self) -> Path:
-        """The recipe chosen when it started."""
-        return self.out / recipes.NAME
-
-    @property
-    def clean(self) -> Path:
-        """The clean text."""
-        return self.out / "data" / "clean"
-
-    @property
-    def tokenizer(self) -> Path:
-        """The tokenizer."""
-        return self.out / "artifacts" / "tokenizer.json"
-
-    @property
-    def packed(self) -> Path:
-        """The shards."""
-        return self.out / "data" / "packed"
-
-    @property
-    def run(self) -> Path:
-        """The run."""
-        return self.out / "runs" / "tales"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The newest checkpoint of the run."""
-        return self.run / LAST_NAME
-
-    @property
-    def report(self) -> Path:
-        """The page about the run."""
-        return self.out / "report.html"
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.recipe = out / recipes.NAME
+        self.clean = out / "data" / "clean"
+        self.tokenizer = out / "artifacts" / "tokenizer.json"
+        self.packed = out / "data" / "packed"
+        self.run = out / "runs" / "tales"
+        self.checkpoint = self.run / LAST_NAME
+        self.report = out / "report.html"
 
 
 @dataclass(frozen=True)
