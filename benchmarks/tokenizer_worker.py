@@ -55,13 +55,13 @@ def train_alm(job: Job) -> Work:
     from alm.tokenizers.count import count_texts
     from alm.tokenizers.file import Tokenizer
     from alm.tokenizers.model import Model
-    from alm.tokenizers.pretokenize import pieces
+    from alm.tokenizers.pretokenize import chunks
 
     module = kinds.load("alm.tokenizers.models", job.get("kind", "bpe"))
     config = module.Config()
 
     def train(texts: list[str], vocab_size: int) -> Model:
-        words = count_texts(([piece] for text in texts for piece in pieces(text)), config.pattern)
+        words = count_texts(([piece] for text in texts for piece in chunks(text)), config.pattern)
         trained: Model = module.train(words, config=config, vocab_size=vocab_size)
         return trained
 

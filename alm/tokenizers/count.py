@@ -12,7 +12,7 @@ from alm.corpus.read import CleanFile, read_documents
 from alm.errors import InputError
 from alm.events import Listener, Progressed
 from alm.tokenizers import compiled
-from alm.tokenizers.pretokenize import Pattern, count_words, pieces
+from alm.tokenizers.pretokenize import Pattern, chunks, count_words
 from alm.tokenizers.words import Words
 
 _BATCH_CHARACTERS = 1 << 22
@@ -30,7 +30,7 @@ class Counted:
 
 def count(files: Sequence[CleanFile], pattern: Pattern, *, workers: int, on_event: Listener) -> Counted:
     """Count the words of all documents, with `workers` threads if that pays. Raises `InputError` for an empty text."""
-    text = _Text(files, on_event)
+    text = _CountedText(files, on_event)
     natively = compiled.pays_off(_size(files), on_event)
     words = count_texts(text.batches(), pattern, workers=workers, natively=natively)
     if len(words) == 0:
@@ -48,7 +48,7 @@ def _size(files: Sequence[CleanFile]) -> int:
     return sum(file.path.stat().st_size * (1 if file.path.suffix == ".txt" else _UNPACKED) for file in files)
 
 
-class _Text:
+class _CountedText:
     """The documents of all files, which are counted as they are read."""
 
     def __init__(self, files: Sequence[CleanFile], on_event: Listener) -> None:
@@ -63,10 +63,10 @@ class _Text:
         characters = 0
         for document in read_documents(self._files):
             self.documents += 1
-            for piece in pieces(document.text):
-                self.bytes += len(piece) if piece.isascii() else len(piece.encode("utf-8"))
-                batch.append(piece)
-                characters += len(piece)
+            for chunk in chunks(document.text):
+                self.bytes += len(chunk) if chunk.isascii() else len(chunk.encode("utf-8"))
+                batch.append(chunk)
+                characters += len(chunk)
                 if characters >= _BATCH_CHARACTERS:
                     yield batch
                     self._on_event(Progressed("counting words", self.documents, None, "documents"))

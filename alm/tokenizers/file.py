@@ -23,7 +23,7 @@ from alm.events import Listener, ignore
 from alm.tokenizers import _format, compiled
 from alm.tokenizers.model import Model, NativeEncoder
 from alm.tokenizers.models import bpe
-from alm.tokenizers.pretokenize import Pattern, split_pieces
+from alm.tokenizers.pretokenize import Pattern, split_chunks
 from alm.tokenizers.special import END_OF_TEXT, SPECIALS
 
 _CACHED_WORDS = 1 << 18
@@ -194,7 +194,7 @@ class Tokenizer:
     def _encoded(self, text: str) -> bytes:
         """Return the ids of `text` as the bytes of an int32 array."""
         ids_of = self._words.__getitem__
-        return b"".join([b"".join(map(ids_of, words)) for words in split_pieces(text, self.pattern)])
+        return b"".join([b"".join(map(ids_of, words)) for words in split_chunks(text, self.pattern)])
 
     def decode(self, ids: Ids) -> str:
         """Return the text of `ids`. Invalid UTF-8 becomes U+FFFD; special tokens become their own text."""

@@ -35,7 +35,7 @@ PATTERNS: dict[Pattern, str] = {
 """The splits by name: with single digits, with runs of up to three digits, and the original of GPT-2."""
 
 _TABLES = {r"\p{L}": _unicode.LETTERS, r"\p{N}": _unicode.NUMBERS, r"\s": _unicode.SPACES}
-_PIECE_CHARACTERS = 1 << 20
+_CHUNK_CHARACTERS = 1 << 20
 _CUT = re.compile(r"[a-z](?= [A-Za-z])|\S\n(?=\S)")  # Python's \s includes every space of the table
 _LAST_OF_PLANE_0 = 0xFFFF
 _STAND_INS = {r"\p{L}": 0x4E00, r"\p{N}": 0x0660}
@@ -44,25 +44,25 @@ _OTHER_STAND_IN = 0x2603
 
 def split(text: str, pattern: str) -> list[str]:
     """Return the words of `text` in order. Joined, they are `text` again."""
-    return list(chain.from_iterable(split_pieces(text, pattern)))
+    return list(chain.from_iterable(split_chunks(text, pattern)))
 
 
-def split_pieces(text: str, pattern: str) -> Iterator[list[str]]:
+def split_chunks(text: str, pattern: str) -> Iterator[list[str]]:
     """Yield the same words in several lists, which takes less memory for a long text."""
-    return (_split_piece(piece, pattern) for piece in pieces(text))
+    return (_split_chunk(chunk, pattern) for chunk in chunks(text))
 
 
 def count_words(texts: Iterable[str], pattern: str, counts: Counter[str] | None = None) -> Counter[str]:
     """Count each word in `texts`, and add to `counts` if given."""
     counts = Counter() if counts is None else counts
     for text in texts:
-        for words in split_pieces(text, pattern):
+        for words in split_chunks(text, pattern):
             counts.update(words)
     return counts
 
 
-def pieces(text: str, size: int = _PIECE_CHARACTERS) -> Iterator[str]:
-    """Yield `text` in pieces of about `size` characters, so that memory stays bounded. No word crosses two pieces.
+def chunks(text: str, size: int = _CHUNK_CHARACTERS) -> Iterator[str]:
+    """Yield `text` in chunks of about `size` characters, so that memory stays bounded. No word crosses two chunks.
 
     The cut is safe because no pattern looks back, no word continues from a letter into a blank, and none continues
     through a newline between two characters that are not spaces.
@@ -78,7 +78,7 @@ def pieces(text: str, size: int = _PIECE_CHARACTERS) -> Iterator[str]:
         yield text[start:]
 
 
-def _split_piece(text: str, pattern: str) -> list[str]:
+def _split_chunk(text: str, pattern: str) -> list[str]:
     compiled = _compiled(pattern)
     if text.isascii() or _is_plane_0(text):
         return compiled.findall(text)

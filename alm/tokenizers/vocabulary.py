@@ -20,7 +20,7 @@ _SIZES = tuple(2**power for power in range(10, 18))
 
 
 @dataclass(frozen=True)
-class Choice:
+class SizeOption:
     """A vocabulary of `vocab_size` for one model and one text.
 
     `bytes_per_token` is measured on the text. `flops_per_byte` is the cost of training on a byte of it. `parameters` is
@@ -50,7 +50,7 @@ class Cost:
     flops_per_token: float
 
 
-def choices(tokenizer: Tokenizer, texts: Sequence[str], cost: Callable[[int], Cost]) -> list[Choice]:
+def size_options(tokenizer: Tokenizer, texts: Sequence[str], cost: Callable[[int], Cost]) -> list[SizeOption]:
     """Return vocabularies from small to large, up to the tokenizer's own, each made of its first merges.
 
     `cost` returns the cost of a model by its vocabulary size. Raises `InputError` if the tokenizer has no merges.
@@ -62,22 +62,22 @@ def choices(tokenizer: Tokenizer, texts: Sequence[str], cost: Callable[[int], Co
         )
     first = tokenizer.vocab_size - tokenizer.merges
     sizes = [size for size in _SIZES if first < size < tokenizer.vocab_size]
-    return [_choice(tokenizer, size, texts, cost(size)) for size in (*sizes, tokenizer.vocab_size)]
+    return [_option(tokenizer, size, texts, cost(size)) for size in (*sizes, tokenizer.vocab_size)]
 
 
-def best(found: Sequence[Choice]) -> Choice:
-    """Return the choice with the fewest FLOPs per byte whose tokens occur often enough, or the smallest if none."""
-    enough = [choice for choice in found if choice.is_seen_enough]
-    return min(enough or found[:1], key=lambda choice: choice.flops_per_byte)
+def best(found: Sequence[SizeOption]) -> SizeOption:
+    """Return the option with the fewest FLOPs per byte whose tokens occur often enough, or the smallest if none."""
+    enough = [option for option in found if option.is_seen_enough]
+    return min(enough or found[:1], key=lambda option: option.flops_per_byte)
 
 
-def _choice(tokenizer: Tokenizer, size: int, texts: Sequence[str], cost: Cost) -> Choice:
+def _option(tokenizer: Tokenizer, size: int, texts: Sequence[str], cost: Cost) -> SizeOption:
     first = tokenizer.vocab_size - tokenizer.merges
     smaller = Tokenizer.from_merges(tokenizer.merge_pairs[: size - first], pattern=tokenizer.pattern)
     counts = np.bincount(smaller.encode_batch(texts).ids, minlength=size)
     made = np.sort(counts[first:])  # merged tokens only: unused byte tokens cost nothing
     bytes_per_token = sum(len(text.encode("utf-8")) for text in texts) / max(1, int(counts.sum()))
-    return Choice(
+    return SizeOption(
         vocab_size=smaller.vocab_size,
         bytes_per_token=bytes_per_token,
         flops_per_byte=cost.flops_per_token / bytes_per_token,

@@ -23,7 +23,6 @@ from alm.corpus.config import CorpusConfig
 from alm.errors import ConfigError
 from alm.generation.config import SamplingConfig
 from alm.model.config import ModelConfig
-from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
 from alm.packing.config import PackConfig
 from alm.tokenizers.config import TokenizerConfig

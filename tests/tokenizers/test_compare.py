@@ -77,7 +77,7 @@ def test_smaller_vocabularies_are_those_that_training_would_give(monkeypatch: py
     sizes = (300, 400, 500)
     monkeypatch.setattr(vocabulary, "_SIZES", (100, 272, 300, 400, 512, 1024))
     trained = [Tokenizer.from_merges(bpe.learn_merges(words, bpe.base_tokens(), vocab_size=size)) for size in sizes]
-    found = vocabulary.choices(trained[-1], texts, lambda size: vocabulary.Cost(10 * size, size, 1000.0 + size))
+    found = vocabulary.size_options(trained[-1], texts, lambda size: vocabulary.Cost(10 * size, size, 1000.0 + size))
     assert [choice.vocab_size for choice in found] == [*sizes]
     for choice, tokenizer in zip(found, trained, strict=True):
         tokens = sum(len(tokenizer.encode(text)) for text in texts)
@@ -91,12 +91,12 @@ def test_how_often_the_rare_ones_occur_by_hand() -> None:
     letters = [bpe.base_tokens().index(bytes([byte])) for byte in b"abcdefghij"]
     tokenizer = Tokenizer.from_merges([(letter, letter) for letter in letters])
     text = " ".join(f"{letter * 2} " * (5 + place) for place, letter in enumerate("abcdefghij"))
-    (choice,) = vocabulary.choices(tokenizer, [text], lambda size: vocabulary.Cost(1, 1, 1.0))
+    (choice,) = vocabulary.size_options(tokenizer, [text], lambda size: vocabulary.Cost(1, 1, 1.0))
     assert choice.rare == 6
 
 
-def choice(vocab_size: int, flops: float, rare: int) -> vocabulary.Choice:
-    return vocabulary.Choice(vocab_size, 4.0, flops, 1, 0.5, rare)
+def choice(vocab_size: int, flops: float, rare: int) -> vocabulary.SizeOption:
+    return vocabulary.SizeOption(vocab_size, 4.0, flops, 1, 0.5, rare)
 
 
 def test_the_cheapest_is_advised_unless_its_tokens_are_rare() -> None:
@@ -109,7 +109,7 @@ def test_the_cheapest_is_advised_unless_its_tokens_are_rare() -> None:
 
 def test_advice_needs_merges_that_are_nested() -> None:
     with pytest.raises(InputError, match="advice on the vocabulary needs"):
-        vocabulary.choices(Tokenizer.from_merges([]), ["a"], lambda size: vocabulary.Cost(1, 1, 1.0))
+        vocabulary.size_options(Tokenizer.from_merges([]), ["a"], lambda size: vocabulary.Cost(1, 1, 1.0))
 
 
 def test_probes_are_many_kinds_of_text() -> None:

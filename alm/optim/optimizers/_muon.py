@@ -146,10 +146,12 @@ def _stacks(matrices: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     by_shape: dict[tuple[int, ...], list[Tensor]] = {}
     for matrix in matrices:
         by_shape.setdefault(tuple(sorted(matrix.shape)), []).append(matrix)
-    for alike in by_shape.values():
-        room = max(1, _STACK_NUMBERS.get(alike[0].device.type, _STACK_NUMBERS_ELSEWHERE) // alike[0].numel())
-        for start in range(0, len(alike), room):
-            yield alike[start : start + room]
+    for same_shape in by_shape.values():
+        per_stack = max(
+            1, _STACK_NUMBERS.get(same_shape[0].device.type, _STACK_NUMBERS_ELSEWHERE) // same_shape[0].numel()
+        )
+        for start in range(0, len(same_shape), per_stack):
+            yield same_shape[start : start + per_stack]
 
 
 def _wide(matrix: Tensor) -> Tensor:
