@@ -72,10 +72,10 @@ MISTAKES = (
         ("test_attention",),
     ),
     Mistake(
-        "cache: a shared prompt brings other values",
-        ".values[:, :, :tokens]",
-        ".values[:, :, -tokens:]",
-        ("test_engine",),
+        "cache: each token is written over the one before",
+        "        self.length = end\n",
+        "        self.length = max(start, end - 1)\n",
+        ("test_kv_cache",),
     ),
     # Checkpoints and files
     Mistake(
