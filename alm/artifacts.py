@@ -159,7 +159,7 @@ class CleanShard(Config):
     lines_sha256: Sha256 | None = None
 
 
-class Tally(Config):
+class Balance(Config):
     """Documents or bytes of one source. input = kept + dropped; output = kept + sum of changed."""
 
     input: Count
@@ -176,7 +176,7 @@ class Tally(Config):
             yield f"{field}.output", f"{self.output:,} is not the sum of kept and changed"
 
 
-class Held(Config):
+class HoldOut(Config):
     """Held-out text of a source in which hashes select none: a cluster, or the end of its oldest document.
 
     `digest` names the cluster. `cut` is the share of that document; None holds out the complete cluster. Chosen once
@@ -195,10 +195,10 @@ class SourceMetadata(Metadata):
     kind: str
     revision: str | None
     licence: str | None
-    documents: Tally
-    bytes: Tally
+    documents: Balance
+    bytes: Balance
     validation_documents: Count
-    held: Held | None = None
+    held: HoldOut | None = None
     shards: Annotated[tuple[CleanShard, ...], FailFast()]
 
     def payload(self) -> list[FileRecord]:

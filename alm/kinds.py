@@ -31,3 +31,8 @@ def load(package: str, kind: str) -> ModuleType:
 def module_of(config: object) -> ModuleType:
     """Return the kind module whose `Config` made `config`."""
     return import_module(type(config).__module__)
+
+
+def name_of(config: object) -> str:
+    """Return the kind whose `Config` made `config`."""
+    return type(config).__module__.rpartition(".")[2]

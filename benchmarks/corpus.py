@@ -139,8 +139,7 @@ def light(work: Path, texts: list[str], rounds: int) -> None:
 
 
 def rules(work: Path, texts: list[str], rounds: int, python: str) -> None:
-    from alm.corpus.draft import Draft
-    from alm.corpus.filters import c4, fineweb, gopher_quality, gopher_repetition
+    from alm.corpus.filters import Candidate, c4, fineweb, gopher_quality, gopher_repetition
 
     chain = [(module, module.Config()) for module in (gopher_repetition, gopher_quality, c4, fineweb)]
     file = work / "texts.jsonl"
@@ -149,7 +148,7 @@ def rules(work: Path, texts: list[str], rounds: int, python: str) -> None:
     def judge() -> list[dict[str, list[str]]]:
         found = []
         for text in texts:
-            draft = Draft(text)
+            draft = Candidate(text)
             found.append({config.kind: list(module.broken_rules(draft, config)) for module, config in chain})
         return found
 

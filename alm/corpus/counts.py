@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Self
 
-from alm.artifacts import Tally
+from alm.artifacts import Balance
 from alm.config.base import Config
 from alm.corpus.report import Example
 
@@ -35,28 +35,28 @@ class Counts(Config):
     @classmethod
     def summed(cls, all_counts: Iterable[Self]) -> Counts:
         """Add up counts, and keep the first examples of each reason."""
-        tally = Tallies()
+        total = RunningCounts()
         for counts in all_counts:
-            tally.add(counts)
-        return tally.counts()
+            total.add(counts)
+        return total.frozen()
 
-    def documents(self) -> Tally:
+    def documents(self) -> Balance:
         """Return the balance of documents."""
         more = self.documents_out - self.documents_kept
         # Cutting a document in two, to hold out the second part, adds one to the output.
         changed = {"held_out_part": more} if more else {}
-        return _tally(self.documents_kept, self.documents_dropped, changed, self.documents_out)
+        return _balance(self.documents_kept, self.documents_dropped, changed, self.documents_out)
 
-    def bytes(self) -> Tally:
+    def bytes(self) -> Balance:
         """Return the balance of bytes."""
-        return _tally(self.bytes_kept, self.bytes_dropped, self.bytes_changed, self.bytes_out)
+        return _balance(self.bytes_kept, self.bytes_dropped, self.bytes_changed, self.bytes_out)
 
 
-def _tally(kept: int, dropped: dict[str, int], changed: dict[str, int], output: int) -> Tally:
-    return Tally(input=kept + sum(dropped.values()), kept=kept, dropped=dropped, changed=changed, output=output)
+def _balance(kept: int, dropped: dict[str, int], changed: dict[str, int], output: int) -> Balance:
+    return Balance(input=kept + sum(dropped.values()), kept=kept, dropped=dropped, changed=changed, output=output)
 
 
-class Tallies:
+class RunningCounts:
     """Mutable counts during a pass."""
 
     def __init__(self) -> None:
@@ -72,10 +72,12 @@ class Tallies:
         self.evaluation_hits: Counter[str] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
-    def keep(self, bytes_before: int, changes: dict[str, int]) -> None:
-        """Count a document of `bytes_before` that stays, after `changes` to its size."""
+    def keep(self, bytes_before: int, changes: dict[str, int], *, bytes_out: int) -> None:
+        """Count a document of `bytes_before` that stays, and has `bytes_out` after `changes` to its size."""
         self.documents_kept += 1
+        self.documents_out += 1
         self.bytes_kept += bytes_before
+        self.bytes_out += bytes_out
         self.lengths_in[bytes_before.bit_length()] += 1
         self.lengths_kept[bytes_before.bit_length()] += 1
         if changes:
@@ -88,10 +90,12 @@ class Tallies:
             self.documents_dropped[reason] += documents
             self.lengths_in[size.bit_length()] += 1
 
-    def take_back(self, reason: str, bytes_before: int, changes: dict[str, int]) -> None:
+    def take_back(self, reason: str, bytes_before: int, changes: dict[str, int], *, bytes_out: int) -> None:
         """Count a document as dropped that was counted as kept before."""
         self.documents_kept -= 1
+        self.documents_out -= 1
         self.bytes_kept -= bytes_before
+        self.bytes_out -= bytes_out
         self.lengths_kept[bytes_before.bit_length()] -= 1
         self.bytes_changed.subtract(changes)
         self.documents_dropped[reason] += 1
@@ -118,7 +122,7 @@ class Tallies:
             shown = self.examples.setdefault(reason, [])
             shown += examples[: EXAMPLES - len(shown)]
 
-    def counts(self) -> Counts:
+    def frozen(self) -> Counts:
         """Return the counts, in an order that does not depend on the order of counting."""
         return Counts(
             documents_kept=self.documents_kept,

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from alm.corpus.config import SourceConfig
-from alm.corpus.dedup.clusters import BANDS
-from alm.corpus.pipeline.decide import NEAR, Fates, settle
-from alm.corpus.pipeline.dedup_lines import settle_lines
+from alm.corpus.dedup.minhash import BANDS
+from alm.corpus.pipeline.decide import NEAR, Decisions, decide
+from alm.corpus.pipeline.dedup_lines import find_repeated_lines
 from alm.corpus.pipeline.unit_store import UnitFiles
 
 UNITS = 100
@@ -37,6 +37,7 @@ def units(folder: Path) -> list[UnitFiles]:
     found = [UnitFiles(folder, number) for number in range(UNITS)]
     for number, files in enumerate(found):
         files.digests.write_bytes(sha256(str(number).encode()).digest())
+        files.details.write_text('{"origins": ["a"], "changes": {}}')
         np.save(files.sizes, np.array([[4, 4]], dtype=np.int64))
         np.save(files.compared, np.array([0], dtype=np.int64))
         np.save(files.bands, np.full((BANDS, 1), 7, dtype=np.uint64))
@@ -49,13 +50,13 @@ def units(folder: Path) -> list[UnitFiles]:
 def test_duplicates_among_many_units_are_found(tmp_path: Path) -> None:
     made = units(tmp_path)
     source = SourceConfig.model_validate({"kind": "test", "deduplicate": {"near": True}})
-    settled = settle(source, made, validation_fraction=0.5, held=None, examples=10)
-    fates = [Fates.read(files, key) for files, key in zip(made, settled.fates, strict=True)]
-    assert [int(fate.code[0]) == NEAR for fate in fates] == [False] + [True] * (UNITS - 1)
+    found = decide(source, made, validation_fraction=0.5, hold_out=None, examples=10)
+    decisions = [Decisions.read(files, key) for files, key in zip(made, found.decisions, strict=True)]
+    assert [int(each.code[0]) == NEAR for each in decisions] == [False] + [True] * (UNITS - 1)
 
 
 @pytest.mark.usefixtures("few_files")
 def test_lines_that_many_units_hold_are_found(tmp_path: Path) -> None:
     made = units(tmp_path)
-    settle_lines(made, least=3, merges=True)
+    find_repeated_lines(made, least=3, merges=True)
     assert [len(files.repeated.read_bytes()) > 0 for files in made] == [False] * 3 + [True] * (UNITS - 3)

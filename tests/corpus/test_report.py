@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from alm.artifacts import Tally
+from alm.artifacts import Balance
 from alm.config.load import load
 from alm.corpus import report
 from alm.corpus.config import CorpusConfig
@@ -70,8 +70,8 @@ def source(**changes: Any) -> SourceReport:
         "licence": HOSTILE,
         "units": 2,
         "shards": 2,
-        "documents": Tally(input=10, kept=7, dropped={"empty": 1, HOSTILE: 2}, changed={}, output=7),
-        "bytes": Tally(input=100, kept=70, dropped={"empty": 10, HOSTILE: 20}, changed={"nfc": -3}, output=67),
+        "documents": Balance(input=10, kept=7, dropped={"empty": 1, HOSTILE: 2}, changed={}, output=7),
+        "bytes": Balance(input=100, kept=70, dropped={"empty": 10, HOSTILE: 20}, changed={"nfc": -3}, output=67),
         "validation_documents": 1,
         "examples": {HOSTILE: (Example(origin=HOSTILE, text=HOSTILE, detail=HOSTILE),)},
         "lengths": Lengths(input={"0": 1, "8": 6, "64": 3}, kept={"8": 5, "64": 2}),
@@ -135,14 +135,14 @@ def test_sums_that_do_not_come_out_are_told() -> None:
     good = CorpusReport(sources=(source(),))
     assert report.faults(good) == []
     assert "✓" in report.html(good)
-    wrong = source(bytes=Tally(input=101, kept=70, dropped={"empty": 30}, changed={}, output=71))
+    wrong = source(bytes=Balance(input=101, kept=70, dropped={"empty": 30}, changed={}, output=71))
     bad = CorpusReport(sources=(wrong,))
     assert len(report.faults(bad)) == 2
     assert "✗" in report.html(bad)
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
-    sizes = Tally(input=10, kept=10, dropped={}, changed={}, output=10)
+    sizes = Balance(input=10, kept=10, dropped={}, changed={}, output=10)
     plain = source(revision=None, licence=None, examples={}, evaluation_hits={}, documents=sizes, bytes=sizes)
     found = CorpusReport(sources=(plain,))
     assert report.read(tmp_path) is None

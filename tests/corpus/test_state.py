@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from alm.artifacts import Held, SourceMetadata
+from alm.artifacts import HoldOut, SourceMetadata
 from alm.config.load import load
 from alm.corpus.config import CorpusConfig
-from alm.corpus.counts import Tallies
+from alm.corpus.counts import RunningCounts
 from alm.corpus.pipeline import prepare as module
-from alm.corpus.pipeline.decide import Fates
+from alm.corpus.pipeline.decide import Decisions
 from alm.corpus.pipeline.prepare import prepare
-from alm.corpus.pipeline.unit_store import Kept, Marker, UnitFiles, read_marker, write_marker
+from alm.corpus.pipeline.unit_store import UnitFiles, UnitMarker, UnitWriter, read_marker, write_marker
 from alm.errors import AlmError, ArtifactError
 from alm.events import Event, Noted
 from alm.files import parse
@@ -95,14 +95,15 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     return texts, root / "first", root / "grown"
 
 
-@pytest.mark.parametrize("harm", [_flip, _cut, Path.unlink], ids=["flipped", "cut", "gone"])
+# Every file is flipped. Cut and gone are other ways to be damaged, which every third file shows.
+@pytest.mark.parametrize(("harm", "stride"), [(_flip, 1), (_cut, 3), (Path.unlink, 3)], ids=["flipped", "cut", "gone"])
 def test_harm_to_any_file_of_the_state_changes_nothing_of_what_is_made(
-    grown: tuple[Path, Path, Path], harm: Callable[[Path], None]
+    grown: tuple[Path, Path, Path], harm: Callable[[Path], None], stride: int
 ) -> None:
     texts, first, undisturbed = grown
     names = [name for name in _state(first) if "/0000" not in name or "/00001" in name]
     assert {".sha256", ".json", ".npy", ".fates", ".repeated"} <= {Path(name).suffix for name in names}
-    for number, name in enumerate(names):
+    for number, name in enumerate(names[::stride]):
         out = first.with_name(f"{harm.__name__}{number}")  # beside the inputs, whose paths are relative
         shutil.copytree(first, out)
         harm(out / name)
@@ -158,26 +159,26 @@ def test_names_in_the_state_that_are_not_ours_are_left_alone(tmp_path: Path) -> 
 
 
 def test_a_marker_is_trusted_only_with_its_checksum(tmp_path: Path) -> None:
-    path, held = tmp_path / "held.json", Held(digest="a" * 64, cut=0.25)
+    path, held = tmp_path / "held.json", HoldOut(digest="a" * 64, cut=0.25)
     write_marker(path, held)
-    assert read_marker(path, Held) == held
+    assert read_marker(path, HoldOut) == held
     path.write_text(path.read_text().replace("0.25", "0.26"))
-    assert read_marker(path, Held, may_lack_checksum=True) is None
+    assert read_marker(path, HoldOut, may_lack_checksum=True) is None
     path.write_text(held.model_dump_json())  # as earlier versions wrote it
-    assert read_marker(path, Held, may_lack_checksum=True) == held
-    assert read_marker(path, Held) is None
+    assert read_marker(path, HoldOut, may_lack_checksum=True) == held
+    assert read_marker(path, HoldOut) is None
     for damage in ("", "[]", "{", "9" * 5000, '{"digest": 1}', "[" * 9000):
         path.write_text(damage)
-        assert read_marker(path, Held, may_lack_checksum=True) is None
+        assert read_marker(path, HoldOut, may_lack_checksum=True) is None
 
 
-def test_fates_that_are_not_those_that_were_settled_are_refused(tmp_path: Path) -> None:
+def test_decisions_with_another_hash_are_refused(tmp_path: Path) -> None:
     texts, out = _inputs(tmp_path / "texts", range(4)), tmp_path / "out"
     _run(_corpus(texts), out)
     from alm.corpus.pipeline.unit_store import UnitFiles
 
     with pytest.raises(ArtifactError, match="has changed since it was written"):
-        Fates.read(UnitFiles(out / ".alm" / "s" / "lines", 0), "0" * 64)
+        Decisions.read(UnitFiles(out / ".alm" / "s" / "lines", 0), "0" * 64)
 
 
 # ---- what is held out ---------------------------------------------------------------------------
@@ -194,7 +195,7 @@ def tiny(tmp_path: Path) -> tuple[CorpusConfig, Path]:
     config = load(CorpusConfig, [], base={"sources": {"s": source}, "validation_fraction": 0.000001})
     metadata = _run(config, tmp_path / "out")
     assert metadata.held is not None
-    assert metadata.held == read_marker(tmp_path / "out/.alm/s/held.json", Held)
+    assert metadata.held == read_marker(tmp_path / "out/.alm/s/held.json", HoldOut)
     (folder / "9.txt").write_text("more\n")
     return config, tmp_path / "out"
 
@@ -212,7 +213,7 @@ def test_what_is_held_out_is_remembered_twice(tiny: tuple[CorpusConfig, Path], h
     if harm is not _fold:
         _run(config, out)
         assert _held_out(out) == before
-        assert read_marker(out / ".alm/s/held.json", Held) is not None  # written again
+        assert read_marker(out / ".alm/s/held.json", HoldOut) is not None  # written again
 
 
 def test_a_damaged_memory_without_a_copy_is_an_error_that_says_how_to_go_on(tiny: tuple[CorpusConfig, Path]) -> None:
@@ -258,10 +259,9 @@ def test_metadata_that_no_corpus_wrote_is_left_alone(tmp_path: Path) -> None:
 def test_state_of_any_number_of_values_is_read_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(parse, "MOST_VALUES", 10)
     files = UnitFiles(tmp_path, 0)
-    with files.text.open("wb") as text:
-        kept = Kept(files, text, signs=False, has_lines=False)
+    with UnitWriter(files, signs=False, has_lines=False) as writer:
         for number in range(50):
-            kept.add("a", b"a", origin=f"a.txt#{number}", bytes_before=1, changes={}, is_compared=False)
-    marker = kept.save(key="k", capped=None, counts=Tallies().counts())
-    assert read_marker(files.marker, Marker) == marker
+            writer.add("a", b"a", origin=f"a.txt#{number}", bytes_before=1, changes={}, is_compared=False)
+    marker = writer.save(key="k", capped=None, counts=RunningCounts().frozen())
+    assert read_marker(files.marker, UnitMarker) == marker
     assert len(files.read_details()[0]) == 50

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from alm.corpus.dedup.minhash import BANDS
 from alm.files import raw_array
-
-BANDS = 14
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from alm.config import base
-from alm.corpus.draft import Draft, Drop
+from alm.corpus.filters import Candidate, Drop
 
 _CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 _LONG_WORD = re.compile(r"\S{1001}")
@@ -32,33 +32,33 @@ class Config(base.Config):
     remove_citations: bool = Field(default=True, description="Remove marks such as [1] and [edit].")
 
 
-def build(config: Config) -> Callable[[Draft], Draft | Drop]:
+def build(config: Config) -> Callable[[Candidate], Candidate | Drop]:
     """Build the filter."""
 
-    def judge(draft: Draft) -> Draft | Drop:
-        reason = next(_broken_text_rules(draft, config), None)
+    def judge(candidate: Candidate) -> Candidate | Drop:
+        reason = next(_broken_text_rules(candidate, config), None)
         if reason is not None:
             return Drop(reason)
-        text = cleaned(draft.text, config)
+        text = cleaned(candidate.text, config)
         if sentences(text) < config.min_sentences:
             return Drop("c4_too_few_sentences")
-        return draft if text == draft.text else Draft(text)
+        return candidate if text == candidate.text else Candidate(text)
 
     return judge
 
 
-def broken_rules(draft: Draft, config: Config) -> Iterator[str]:
+def broken_rules(candidate: Candidate, config: Config) -> Iterator[str]:
     """Yield the rules about entire documents that the document breaks."""
-    yield from _broken_text_rules(draft, config)
-    if sentences(cleaned(draft.text, config)) < config.min_sentences:
+    yield from _broken_text_rules(candidate, config)
+    if sentences(cleaned(candidate.text, config)) < config.min_sentences:
         yield "c4_too_few_sentences"
 
 
-def _broken_text_rules(draft: Draft, config: Config) -> Iterator[str]:
+def _broken_text_rules(candidate: Candidate, config: Config) -> Iterator[str]:
     # A bracket is harmless in a line that is removed for another reason.
-    if config.drop_braces and "{" in draft.text and "{" in cleaned(draft.text, config):
+    if config.drop_braces and "{" in candidate.text and "{" in cleaned(candidate.text, config):
         yield "c4_curly_bracket"
-    if config.drop_lorem_ipsum and "lorem ipsum" in draft.text.lower():
+    if config.drop_lorem_ipsum and "lorem ipsum" in candidate.text.lower():
         yield "c4_lorem_ipsum"
 
 

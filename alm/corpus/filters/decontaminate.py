@@ -17,7 +17,7 @@ from pydantic import Field
 
 from alm.artifacts import as_text
 from alm.config import base
-from alm.corpus.draft import Draft, Drop
+from alm.corpus.filters import Candidate, Drop
 from alm.corpus.paths import Paths, expand
 from alm.errors import InputError, quoted
 from alm.files import not_utf8, open_binary, parse_row, suffix
@@ -45,13 +45,13 @@ def inputs(config: Config) -> list[Path]:
     return expand(config.files, suffixes=_SUFFIXES)
 
 
-def build(config: Config) -> Callable[[Draft], Draft | Drop]:
+def build(config: Config) -> Callable[[Candidate], Candidate | Drop]:
     """Build the filter, which keeps the items in memory as hashes."""
     index = _Index(config)
 
-    def judge(draft: Draft) -> Draft | Drop:
-        item = index.find(draft.text)
-        return draft if item is None else Drop("decontaminate_overlap", detail=item)
+    def judge(candidate: Candidate) -> Candidate | Drop:
+        item = index.find(candidate.text)
+        return candidate if item is None else Drop("decontaminate_overlap", detail=item)
 
     return judge
 

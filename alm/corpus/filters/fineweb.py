@@ -8,8 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from alm.config import base
-from alm.corpus.draft import Draft, Drop
-from alm.corpus.filters import first_broken
+from alm.corpus.filters import Candidate, Drop, first_broken
 
 _SENTENCE_ENDS = tuple(".!?。！？؟।॥።")
 
@@ -31,14 +30,14 @@ class Config(base.Config):
     max_newlines_per_word: float = Field(default=0.3, ge=0, le=base.MANY, description="Maximum newlines per word.")
 
 
-def build(config: Config) -> Callable[[Draft], Draft | Drop]:
+def build(config: Config) -> Callable[[Candidate], Candidate | Drop]:
     """Build the filter."""
-    return first_broken(lambda draft: broken_rules(draft, config))
+    return first_broken(lambda candidate: broken_rules(candidate, config))
 
 
-def broken_rules(draft: Draft, config: Config) -> Iterator[str]:
+def broken_rules(candidate: Candidate, config: Config) -> Iterator[str]:
     """Yield the rules that the document breaks."""
-    lines = [line for line in draft.lines if line and not line.isspace()]
+    lines = [line for line in candidate.lines if line and not line.isspace()]
     if not lines:
         yield "fineweb_no_lines"
         return
@@ -46,14 +45,14 @@ def broken_rules(draft: Draft, config: Config) -> Iterator[str]:
         yield "fineweb_few_punctuated_lines"
     if sum(len(line) <= config.short_line_characters for line in lines) / len(lines) > config.max_short_lines:
         yield "fineweb_short_lines"
-    if _repeated_characters(lines) / _without_newlines(draft) > config.max_repeated_line_characters:
+    if _repeated_characters(lines) / _without_newlines(candidate) > config.max_repeated_line_characters:
         yield "fineweb_repeated_lines"
-    if draft.text.count("\n") / max(1, len(draft.words)) > config.max_newlines_per_word:
+    if candidate.text.count("\n") / max(1, len(candidate.words)) > config.max_newlines_per_word:
         yield "fineweb_list"
 
 
-def _without_newlines(draft: Draft) -> int:
-    return max(1, len(draft.text) - draft.text.count("\n"))
+def _without_newlines(candidate: Candidate) -> int:
+    return max(1, len(candidate.text) - candidate.text.count("\n"))
 
 
 def _repeated_characters(lines: list[str]) -> int:

@@ -12,8 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from alm.config import base
-from alm.corpus.draft import Draft, Drop
-from alm.corpus.filters import first_broken
+from alm.corpus.filters import Candidate, Drop, first_broken
 
 _ELLIPSES = ("...", "…")
 
@@ -46,15 +45,15 @@ class Config(base.Config):
     )
 
 
-def build(config: Config) -> Callable[[Draft], Draft | Drop]:
+def build(config: Config) -> Callable[[Candidate], Candidate | Drop]:
     """Build the filter."""
-    return first_broken(lambda draft: broken_rules(draft, config))
+    return first_broken(lambda candidate: broken_rules(candidate, config))
 
 
-def broken_rules(draft: Draft, config: Config) -> Iterator[str]:
+def broken_rules(candidate: Candidate, config: Config) -> Iterator[str]:
     """Yield the rules that the document breaks."""
-    words = draft.words
-    plain = draft.word_lengths[~draft.is_symbol]
+    words = candidate.words
+    plain = candidate.word_lengths[~candidate.is_symbol]
     if len(plain) < config.min_words:
         yield "gopher_quality_too_few_words"
     if len(plain) > config.max_words:
@@ -65,20 +64,20 @@ def broken_rules(draft: Draft, config: Config) -> Iterator[str]:
     if mean > config.max_mean_word_length:
         yield "gopher_quality_long_words"
     count = max(1, len(words))
-    if draft.text.count("#") / count > config.max_symbol_ratio:
+    if candidate.text.count("#") / count > config.max_symbol_ratio:
         yield "gopher_quality_hashes"
-    if sum(draft.text.count(mark) for mark in _ELLIPSES) / count > config.max_symbol_ratio:
+    if sum(candidate.text.count(mark) for mark in _ELLIPSES) / count > config.max_symbol_ratio:
         yield "gopher_quality_ellipses"
-    yield from _broken_line_rules(draft, config)
-    if float(np.count_nonzero(draft.has_letter)) / count < config.min_alphabetic_words:
+    yield from _broken_line_rules(candidate, config)
+    if float(np.count_nonzero(candidate.has_letter)) / count < config.min_alphabetic_words:
         yield "gopher_quality_few_letters"
-    if len(set(config.stop_words) & draft.vocabulary) < config.min_stop_words:
+    if len(set(config.stop_words) & candidate.vocabulary) < config.min_stop_words:
         yield "gopher_quality_few_stop_words"
 
 
-def _broken_line_rules(draft: Draft, config: Config) -> Iterator[str]:
+def _broken_line_rules(candidate: Candidate, config: Config) -> Iterator[str]:
     # A final newline does not begin another line.
-    lines = draft.lines[:-1] if draft.lines[-1] == "" else draft.lines
+    lines = candidate.lines[:-1] if candidate.lines[-1] == "" else candidate.lines
     count = max(1, len(lines))
     if sum(line.lstrip().startswith(("•", "-")) for line in lines) / count > config.max_bullet_lines:
         yield "gopher_quality_bullet_lines"

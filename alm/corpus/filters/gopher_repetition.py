@@ -10,8 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from alm.config import base
-from alm.corpus.draft import Draft, Drop
-from alm.corpus.filters import first_broken
+from alm.corpus.filters import Candidate, Drop, first_broken
 from alm.corpus.ngrams import most_frequent, repeated, repeated_characters
 
 _PARAGRAPH_END = re.compile(r"\n{2,}")
@@ -48,27 +47,27 @@ class Config(base.Config):
     )
 
 
-def build(config: Config) -> Callable[[Draft], Draft | Drop]:
+def build(config: Config) -> Callable[[Candidate], Candidate | Drop]:
     """Build the filter."""
-    return first_broken(lambda draft: broken_rules(draft, config))
+    return first_broken(lambda candidate: broken_rules(candidate, config))
 
 
-def broken_rules(draft: Draft, config: Config) -> Iterator[str]:
+def broken_rules(candidate: Candidate, config: Config) -> Iterator[str]:
     """Yield the rules that the document breaks."""
-    size = max(1, len(draft.text))
-    paragraphs = _PARAGRAPH_END.split(draft.text.strip())
+    size = max(1, len(candidate.text))
+    paragraphs = _PARAGRAPH_END.split(candidate.text.strip())
     number, characters = _repetitions(paragraphs)
     if number / len(paragraphs) > config.max_repeated_paragraphs:
         yield "gopher_repetition_paragraphs"
     if characters / size > config.max_repeated_paragraph_characters:
         yield "gopher_repetition_paragraph_characters"
-    lines = _LINE_END.split(draft.text)
+    lines = _LINE_END.split(candidate.text)
     number, characters = _repetitions(lines)
     if number / len(lines) > config.max_repeated_lines:
         yield "gopher_repetition_lines"
     if characters / size > config.max_repeated_line_characters:
         yield "gopher_repetition_line_characters"
-    yield from _broken_ngram_rules(draft, config, size)
+    yield from _broken_ngram_rules(candidate, config, size)
 
 
 def _repetitions(pieces: Sequence[str]) -> tuple[int, int]:
@@ -86,14 +85,14 @@ def _repetitions(pieces: Sequence[str]) -> tuple[int, int]:
     return number, characters
 
 
-def _broken_ngram_rules(draft: Draft, config: Config, size: int) -> Iterator[str]:
+def _broken_ngram_rules(candidate: Candidate, config: Config, size: int) -> Iterator[str]:
     lengths = {**config.max_top_characters, **config.max_repeated_characters}
     if not lengths:
         return
-    ends = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(draft.word_lengths)])
-    for found in repeated(draft.words, range(2, max(lengths) + 1)):
+    ends = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(candidate.word_lengths)])
+    for found in repeated(candidate.words, range(2, max(lengths) + 1)):
         n = found.n
-        if n in config.max_top_characters and len(draft.words) >= n:
+        if n in config.max_top_characters and len(candidate.words) >= n:
             # If no n-gram is repeated, all are equally frequent: use the first.
             position, number = most_frequent(found) if len(found.positions) else (0, 1)
             characters = (int(ends[position + n] - ends[position]) + n - 1) * number

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from alm.config import base
-from alm.corpus.draft import Draft, Drop
+from alm.corpus.filters import Candidate, Drop
 from alm.errors import ConfigError
 
 
@@ -27,19 +27,19 @@ class Config(base.Config):
     characters: int = Field(default=2000, ge=1, le=base.MANY, description="Characters of a document to inspect.")
 
 
-def build(config: Config) -> Callable[[Draft], Draft | Drop]:
-    """Build the filter. It stores the language in the draft."""
+def build(config: Config) -> Callable[[Candidate], Candidate | Drop]:
+    """Build the filter. It stores the language in the candidate."""
     detector = _detector(config.characters)
 
-    def judge(draft: Draft) -> Draft | Drop:
-        text = " ".join(draft.text[: config.characters].split())
+    def judge(candidate: Candidate) -> Candidate | Drop:
+        text = " ".join(candidate.text[: config.characters].split())
         best = detector.detect(text, model="lite", k=1)[0]
         if best["lang"] not in config.keep:
             return Drop("language_not_kept", detail=best["lang"])
         if best["score"] < config.threshold:
             return Drop("language_uncertain", detail=best["lang"])
-        draft.language = best["lang"]
-        return draft
+        candidate.language = best["lang"]
+        return candidate
 
     return judge
 

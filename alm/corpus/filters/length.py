@@ -9,8 +9,7 @@ from pydantic import Field
 
 from alm.config import base
 from alm.corpus.document import utf8_bytes
-from alm.corpus.draft import Draft, Drop
-from alm.corpus.filters import first_broken
+from alm.corpus.filters import Candidate, Drop, first_broken
 
 
 class Config(base.Config):
@@ -23,20 +22,20 @@ class Config(base.Config):
     max_words: int | None = Field(default=None, ge=1, le=base.MANY, description="Maximum words.")
 
 
-def build(config: Config) -> Callable[[Draft], Draft | Drop]:
+def build(config: Config) -> Callable[[Candidate], Candidate | Drop]:
     """Build the filter."""
-    return first_broken(lambda draft: broken_rules(draft, config))
+    return first_broken(lambda candidate: broken_rules(candidate, config))
 
 
-def broken_rules(draft: Draft, config: Config) -> Iterator[str]:
+def broken_rules(candidate: Candidate, config: Config) -> Iterator[str]:
     """Yield the bounds that the document breaks."""
     if config.min_bytes is not None or config.max_bytes is not None:
-        size = utf8_bytes(draft.text)
+        size = utf8_bytes(candidate.text)
         if config.min_bytes is not None and size < config.min_bytes:
             yield "length_too_few_bytes"
         if config.max_bytes is not None and size > config.max_bytes:
             yield "length_too_many_bytes"
-    if config.min_words is not None and len(draft.words) < config.min_words:
+    if config.min_words is not None and len(candidate.words) < config.min_words:
         yield "length_too_few_words"
-    if config.max_words is not None and len(draft.words) > config.max_words:
+    if config.max_words is not None and len(candidate.words) > config.max_words:
         yield "length_too_many_words"

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import Field
 
 from alm.config import base
-from alm.corpus.draft import Draft, Drop
+from alm.corpus.filters import Candidate, Drop
 
 _EMAIL = re.compile(r"\b[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
 _ADDRESS = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d]|\.\d)")
@@ -30,16 +30,16 @@ class Config(base.Config):
     ip_addresses: bool = Field(default=True, description="Replace public IPv4 addresses.")
 
 
-def build(config: Config) -> Callable[[Draft], Draft | Drop]:
+def build(config: Config) -> Callable[[Candidate], Candidate | Drop]:
     """Build the filter; it drops nothing."""
 
-    def judge(draft: Draft) -> Draft | Drop:
-        text = draft.text
+    def judge(candidate: Candidate) -> Candidate | Drop:
+        text = candidate.text
         if config.emails and "@" in text:
             text = _EMAIL.sub(_NOBODY, text)
         if config.ip_addresses:
             text = _ADDRESS.sub(_masked, text)
-        return draft if text == draft.text else Draft(text)
+        return candidate if text == candidate.text else Candidate(text)
 
     return judge
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from alm.config import base
-from alm.corpus.draft import Draft, Drop
+from alm.corpus.filters import Candidate, Drop
 from alm.corpus.normalize import normalize
 from alm.errors import ConfigError
 
@@ -28,7 +28,7 @@ class Config(base.Config):
     )
 
 
-def build(config: Config) -> Callable[[Draft], Draft | Drop]:
+def build(config: Config) -> Callable[[Candidate], Candidate | Drop]:
     """Build the filter; it drops nothing. ftfy is slow, so only text that a cheap test finds suspicious reaches it."""
     try:
         from ftfy import fix_encoding
@@ -37,10 +37,10 @@ def build(config: Config) -> Callable[[Draft], Draft | Drop]:
             "the filter `mojibake` needs the package ftfy", hint="run `pip install 'a-lm[mojibake]'`"
         ) from error
 
-    def judge(draft: Draft) -> Draft | Drop:
-        if draft.text.isascii() or not _SUSPICIOUS.search(draft.text):
-            return draft
-        repaired = normalize(fix_encoding(draft.text)).text
-        return draft if repaired == draft.text else Draft(repaired)
+    def judge(candidate: Candidate) -> Candidate | Drop:
+        if candidate.text.isascii() or not _SUSPICIOUS.search(candidate.text):
+            return candidate
+        repaired = normalize(fix_encoding(candidate.text)).text
+        return candidate if repaired == candidate.text else Candidate(repaired)
 
     return judge

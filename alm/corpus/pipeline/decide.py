@@ -15,7 +15,7 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-from alm.artifacts import Held
+from alm.artifacts import HoldOut
 from alm.corpus.config import SourceConfig
 from alm.corpus.dedup import clusters
 from alm.corpus.pipeline.unit_store import DIGEST_BYTES, UnitFiles, damaged, load_array
@@ -30,7 +30,7 @@ _CUT_BYTES = 16
 
 
 @dataclass
-class Fates:
+class Decisions:
     """The decisions about the documents of one unit: `code` is one of `KEPT EXACT NEAR OVER_BUDGET`.
 
     `cluster` (n, 32) holds the SHA-256 of the oldest document of each one's cluster; `cut` is the document to cut in
@@ -46,15 +46,15 @@ class Fates:
         """Write the decisions beside their unit. Return the hash of the file."""
         parts = (self.code, self.cluster, self.is_held_out, np.array(self.cut or _NO_CUT, dtype="<f8"))
         data = b"".join(part.tobytes() for part in parts)
-        write_bytes(files.fates, data)
+        write_bytes(files.decisions, data)
         return sha256(data).hexdigest()
 
     @classmethod
-    def read(cls, files: UnitFiles, key: str) -> Fates:
+    def read(cls, files: UnitFiles, key: str) -> Decisions:
         """Read the decisions about a unit; `key` is the hash of the file."""
-        data = read_bytes(files.fates)
+        data = read_bytes(files.decisions)
         if sha256(data).hexdigest() != key:
-            raise damaged(files.fates)
+            raise damaged(files.decisions)
         count = (len(data) - _CUT_BYTES) // (DIGEST_BYTES + 2)
         values = np.frombuffer(data, dtype=np.uint8, count=len(data) - _CUT_BYTES)
         code, cluster, is_held_out = np.split(values, [count, count + count * DIGEST_BYTES])
@@ -64,73 +64,84 @@ class Fates:
 
 
 @dataclass(frozen=True)
-class Settled:
-    """The hashes of the decisions by unit, the text held out beyond the choice by hash, and counts of duplicates.
+class Outcome:
+    """What was decided about a source.
 
-    `originals` maps some dropped documents (unit, number) to the document (unit, number) that they repeat.
+    `decisions` are the hashes of the decisions by unit, `hold_out` is the text held out beyond the choice by hash, and
+    `duplicates` has counts of them. `originals` maps, by unit, some dropped documents to the origin that they repeat.
     """
 
-    fates: tuple[str, ...]
-    held: Held | None
+    decisions: tuple[str, ...]
+    hold_out: HoldOut | None
     duplicates: dict[str, int]
-    originals: dict[tuple[int, int], tuple[int, int]]
+    originals: tuple[dict[int, str], ...]
 
 
-def settle(
+def decide(
     source: SourceConfig,
     units: Sequence[UnitFiles],
     *,
     validation_fraction: float,
-    held: Held | None,
+    hold_out: HoldOut | None,
     examples: int,
-) -> Settled:
+) -> Outcome:
     """Decide about every document of `units`.
 
-    `held` is the text that an earlier command held out; `originals` has at most `examples` of each kind of duplicate.
+    `hold_out` is the text that an earlier command held out; `originals` has at most `examples` of each kind of
+    duplicate.
     """
-    held = held if validation_fraction else None
     documents = _Documents(source, units)
-    kept = _decide(documents, validation_fraction, held)
-    if validation_fraction and held is None and not kept.is_any_held_out:
-        held = _choice(units, kept, validation_fraction)
-        if held is not None:
-            kept = _decide(documents, validation_fraction, held)
-    return Settled(tuple(kept.keys), held, documents.facts(), documents.originals(examples))
+    totals = _write_decisions(documents, validation_fraction, hold_out)
+    if validation_fraction and hold_out is None and not totals.is_any_held_out:
+        hold_out = _choose_hold_out(units, totals, validation_fraction)
+        if hold_out is not None:
+            totals = _write_decisions(documents, validation_fraction, hold_out)
+    return Outcome(tuple(totals.keys), hold_out, documents.duplicate_counts(), documents.originals(examples))
 
 
 class _Documents:
-    """All documents of a source in order. The files of a unit are read on demand."""
+    """All documents of a source, numbered across units: unit u has the numbers from `starts[u]` to `starts[u + 1]`.
+
+    Example: a unit of the texts A B C and one of the texts D B have `starts` [0, 3, 5]. Document 4, which is number
+    4 - starts[1] = 1 of unit 1, repeats document 1: `parent` is [0, 1, 2, 3, 1], `exact` is true for 4 alone, and the
+    cluster of document 4 is the digest of B, read from unit 0. With `limit: 4`, `within` is 4 and document 4 is over
+    budget. The files of a unit are read on demand.
+    """
 
     def __init__(self, source: SourceConfig, units: Sequence[UnitFiles]) -> None:
         self.units = units
-        self._drops_exact = source.deduplicate.exact
-        counts = [unit.digests.stat().st_size // DIGEST_BYTES for unit in units]
-        self._starts = np.cumsum([0, *counts])
+        self._starts = np.cumsum([0, *(unit.digests.stat().st_size // DIGEST_BYTES for unit in units)])
         self._within = self._within_budget(source)
-        compares_nearly = any(source.finds_near_duplicates(is_web=web) for web in (False, True))
         self._found: clusters.Duplicates | None = None
-        if compares_nearly or self._drops_exact:
-            self._found = self._duplicates(compares_nearly=compares_nearly)
+        is_nearly = any(source.finds_near_duplicates(is_web=web) for web in (False, True))
+        if is_nearly or source.deduplicate.exact:
+            self._found = self._duplicates(is_exactly=source.deduplicate.exact, is_nearly=is_nearly)
 
     def _within_budget(self, source: SourceConfig) -> int:
         """Return the number of documents within the budget; at least one, however small the budget is."""
         count = int(self._starts[-1])
         most = count if source.limit is None else min(source.limit, count)
-        left = source.max_bytes
-        for unit, start in zip(self.units, self._starts, strict=False):
-            if left is None or start >= most:
-                break
-            sizes = np.cumsum(_sizes(unit)[:, 0])
-            if len(sizes) and sizes[-1] > left:
-                most = min(most, int(start + np.searchsorted(sizes, left, side="right")))
-                break
-            left -= int(sizes[-1]) if len(sizes) else 0
+        if source.max_bytes is not None:
+            left = source.max_bytes
+            for unit, start in zip(self.units, self._starts, strict=False):
+                sizes = np.cumsum(_sizes(unit)[:, 0])
+                if start >= most or (len(sizes) and sizes[-1] > left):
+                    most = min(most, int(start + np.searchsorted(sizes, left, side="right")))
+                    break
+                left -= int(sizes[-1]) if len(sizes) else 0
         return max(most, min(1, count))
 
-    def _duplicates(self, *, compares_nearly: bool) -> clusters.Duplicates:
+    def _duplicates(self, *, is_exactly: bool, is_nearly: bool) -> clusters.Duplicates:
+        """Find the duplicates within the budget. A document is an exact or a near one, not both."""
         first = clusters.first_equal([unit.digests for unit in self.units])[: self._within]
-        if not compares_nearly:
-            return clusters.find(first)
+        found = self._near_duplicates(first) if is_nearly else clusters.find(first)
+        return clusters.Duplicates(
+            found.parent,
+            found.exact if is_exactly else np.zeros_like(found.exact),
+            found.near & ~found.exact if is_exactly else found.near,
+        )
+
+    def _near_duplicates(self, first: NDArray[np.int64]) -> clusters.Duplicates:
         compared = [
             load_array(unit.compared, dtype=np.int64) + start
             for unit, start in zip(self.units, self._starts, strict=False)
@@ -146,19 +157,18 @@ class _Documents:
 
         return clusters.find(first, band=band, compared=every)
 
-    def fates(self, index: int) -> Fates:
+    def decisions(self, index: int) -> Decisions:
         """Return the decisions about the documents of unit `index`, before any is held out."""
         start, end = int(self._starts[index]), int(self._starts[index + 1])
+        inside = max(start, min(end, self._within))
+        code = np.full(end - start, OVER_BUDGET, dtype=np.uint8)
+        code[: inside - start] = KEPT
         cluster = _digests(self.units[index])
-        code = np.full(end - start, KEPT, dtype=np.uint8)
-        inside = max(0, min(end, self._within) - start)
         if self._found is not None:
-            code[:inside][self._found.near[start : start + inside]] = NEAR
-            if self._drops_exact:
-                code[:inside][self._found.exact[start : start + inside]] = EXACT
-            self._join(cluster, self._found.parent[start : start + inside], start)
-        code[inside:] = OVER_BUDGET
-        return Fates(code, cluster, np.zeros(end - start, dtype=bool))
+            code[: inside - start][self._found.exact[start:inside]] = EXACT
+            code[: inside - start][self._found.near[start:inside]] = NEAR
+            self._join(cluster, self._found.parent[start:inside], start)
+        return Decisions(code, cluster, np.zeros(end - start, dtype=bool))
 
     def _join(self, cluster: NDArray[np.uint8], parent: NDArray[np.int64], start: int) -> None:
         """Set the cluster of each document that repeats another to the digest of the original."""
@@ -168,31 +178,33 @@ class _Documents:
             here = repeats[unit_of == unit]
             cluster[here] = _digests(self.units[unit])[parent[here] - self._starts[unit]]
 
-    def facts(self) -> dict[str, int]:
-        """Return the number of duplicates and of clusters."""
-        found = self._found
-        if found is None:
+    def duplicate_counts(self) -> dict[str, int]:
+        """Return the number of duplicates and of clusters; nothing if none were searched for."""
+        if self._found is None:
             return {}
-        members = np.bincount(found.parent, minlength=1)
+        members = np.bincount(self._found.parent, minlength=1)
         repeated = members[members > 1]
         return {
-            "exact": int(found.exact.sum()) if self._drops_exact else 0,
-            "near": int(self._is_near().sum()),
+            "exact": int(self._found.exact.sum()),
+            "near": int(self._found.near.sum()),
             "clusters": len(repeated),
             "largest_cluster": int(repeated.max()) if len(repeated) else 1,
         }
 
-    def _is_near(self) -> NDArray[np.bool_]:
-        assert self._found is not None
-        return self._found.near & ~self._found.exact if self._drops_exact else self._found.near
-
-    def originals(self, examples: int) -> dict[tuple[int, int], tuple[int, int]]:
-        """Return the originals of the first `examples` of each kind of duplicate."""
-        if self._found is None:
-            return {}
-        exact = np.flatnonzero(self._found.exact)[: examples if self._drops_exact else 0]
-        shown = [int(n) for numbers in (exact, np.flatnonzero(self._is_near())[:examples]) for n in numbers]
-        return {self._place(number): self._place(int(self._found.parent[number])) for number in shown}
+    def originals(self, examples: int) -> tuple[dict[int, str], ...]:
+        """Return, by unit, the origins of the originals of the first `examples` of each kind of duplicate."""
+        repeated: tuple[dict[int, str], ...] = tuple({} for _ in self.units)
+        if (found := self._found) is None:
+            return repeated
+        origins: dict[int, list[str]] = {}  # by unit
+        for is_duplicate in (found.exact, found.near):
+            for number in np.flatnonzero(is_duplicate)[:examples].tolist():
+                unit, place = self._place(number)
+                original, original_place = self._place(int(found.parent[number]))
+                if original not in origins:
+                    origins[original], _ = self.units[original].read_details()
+                repeated[unit][place] = origins[original][original_place]
+        return repeated
 
     def _place(self, number: int) -> tuple[int, int]:
         unit = int(np.searchsorted(self._starts, number, side="right")) - 1
@@ -208,7 +220,7 @@ def _sizes(unit: UnitFiles) -> NDArray[np.int64]:
 
 
 @dataclass
-class _Kept:
+class _Totals:
     """Totals over the documents that stay; `clusters` stops at two, enough to know whether there is more than one."""
 
     keys: list[str] = field(default_factory=list)
@@ -218,46 +230,45 @@ class _Kept:
     is_any_held_out: bool = False
 
 
-def _decide(documents: _Documents, validation_fraction: float, held: Held | None) -> _Kept:
+def _write_decisions(documents: _Documents, validation_fraction: float, hold_out: HoldOut | None) -> _Totals:
     """Decide about the documents of every unit, and write the decisions."""
-    seen = _Kept()
-    wanted = None if held is None else np.frombuffer(bytes.fromhex(held.digest), dtype=np.uint8)
+    totals = _Totals()
     is_cut = False
     for index, unit in enumerate(documents.units):
-        fates = documents.fates(index)
-        kept = np.flatnonzero(fates.code == KEPT)
+        decisions = documents.decisions(index)
+        kept = np.flatnonzero(decisions.code == KEPT)
         for number in kept if validation_fraction else ():
-            cluster = fates.cluster[number].tobytes()
-            fates.is_held_out[number] = split_of(cluster.hex(), validation_fraction) == VALIDATION
-            if len(seen.clusters) < 2:
-                seen.clusters.add(cluster)
-        if held is not None and held.cut is None:
-            fates.is_held_out[kept] |= (fates.cluster[kept] == wanted).all(axis=1)
-        elif held is not None and held.cut is not None and not is_cut:
-            same = kept[(_digests(unit)[kept] == wanted).all(axis=1)]
-            if len(same):
-                fates.cut, is_cut = (int(same[0]), held.cut), True
-        seen.documents += len(kept)
-        seen.text_bytes += int(_sizes(unit)[kept, 1].sum())
-        seen.is_any_held_out |= bool(fates.is_held_out.any())
-        seen.keys.append(fates.write(unit))
-    return seen
+            cluster = decisions.cluster[number].tobytes()
+            decisions.is_held_out[number] = split_of(cluster.hex(), validation_fraction) == VALIDATION
+            if len(totals.clusters) < 2:
+                totals.clusters.add(cluster)
+        if validation_fraction and hold_out is not None:
+            wanted = np.frombuffer(bytes.fromhex(hold_out.digest), dtype=np.uint8)
+            if hold_out.cut is None:
+                decisions.is_held_out[kept] |= (decisions.cluster[kept] == wanted).all(axis=1)
+            elif not is_cut and len(same := kept[(_digests(unit)[kept] == wanted).all(axis=1)]):
+                decisions.cut, is_cut = (int(same[0]), hold_out.cut), True
+        totals.documents += len(kept)
+        totals.text_bytes += int(_sizes(unit)[kept, 1].sum())
+        totals.is_any_held_out |= bool(decisions.is_held_out.any())
+        totals.keys.append(decisions.write(unit))
+    return totals
 
 
-def _choice(units: Sequence[UnitFiles], kept: _Kept, validation_fraction: float) -> Held | None:
+def _choose_hold_out(units: Sequence[UnitFiles], totals: _Totals, validation_fraction: float) -> HoldOut | None:
     """Choose validation text for a source in which the hashes select none: its training needs a validation loss too.
 
     Prefer the cluster of the document whose size is nearest to the wanted share of all bytes. If every document is far
     from that, or there is only one, hold out the end of the largest.
     """
-    if not kept.documents or (len(kept.clusters) == 1 and kept.documents > 1):
+    if not totals.documents or (len(totals.clusters) == 1 and totals.documents > 1):
         return None
-    wanted = validation_fraction * kept.text_bytes
+    wanted = validation_fraction * totals.text_bytes
     nearest, cluster = (math.inf, ""), ""
     largest, digest = -1, ""
-    for unit, key in zip(units, kept.keys, strict=True):
-        fates = Fates.read(unit, key)
-        here = np.flatnonzero(fates.code == KEPT)
+    for unit, key in zip(units, totals.keys, strict=True):
+        decisions = Decisions.read(unit, key)
+        here = np.flatnonzero(decisions.code == KEPT)
         if not len(here):
             continue
         sizes, digests = _sizes(unit)[here, 1], _digests(unit)[here]
@@ -267,8 +278,8 @@ def _choice(units: Sequence[UnitFiles], kept: _Kept, validation_fraction: float)
         for number in np.flatnonzero(distances == distances.min()):
             found = (float(distances[number]), digests[number].tobytes().hex())
             if found < nearest:
-                nearest, cluster = found, fates.cluster[here[number]].tobytes().hex()
-    if kept.documents > 1 and nearest[0] <= math.log(_FAR_FROM_SHARE):
-        return Held(digest=cluster)
-    share = validation_fraction if kept.documents == 1 else min(0.5, wanted / largest)
-    return Held(digest=digest, cut=share)
+                nearest, cluster = found, decisions.cluster[here[number]].tobytes().hex()
+    if totals.documents > 1 and nearest[0] <= math.log(_FAR_FROM_SHARE):
+        return HoldOut(digest=cluster)
+    share = validation_fraction if totals.documents == 1 else min(0.5, wanted / largest)
+    return HoldOut(digest=digest, cut=share)

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import cast
 
 from alm import artifacts, kinds
-from alm.artifacts import Held, SourceMetadata
+from alm.artifacts import HoldOut, SourceMetadata
 from alm.config.base import Config, did_you_mean
 from alm.corpus.config import CorpusConfig, SourceConfig
 from alm.corpus.paths import from_text
-from alm.corpus.pipeline.clean import UnitWork
-from alm.corpus.pipeline.unit_store import read_marker
-from alm.corpus.pipeline.units import InputFile, Plan, look_at, make_plan
-from alm.corpus.pipeline.write_texts import FinishedMarker
+from alm.corpus.pipeline.clean import Clean
+from alm.corpus.pipeline.unit_store import UnitFiles, read_marker
+from alm.corpus.pipeline.units import InputFile, Plan, hashed_files, make_plan
+from alm.corpus.pipeline.write_texts import ShardMarker
 from alm.corpus.read import STATE_FOLDER, check_names, claims, has_document_lines, has_shards
 from alm.corpus.sources import PART_BYTES
 from alm.corpus.write import FORMATS, Format
@@ -29,7 +29,7 @@ from alm.files import ensure_published, hint_for
 
 
 @dataclass(frozen=True)
-class Job:
+class CorpusJob:
     """One source, its settings and its output folder."""
 
     name: str
@@ -87,7 +87,7 @@ class Job:
         """Return the filters that at least some documents of the source pass through."""
         return self.source.chosen_filters(is_web=True)
 
-    def works(self, plan: Plan) -> list[UnitWork]:
+    def clean_stages(self, plan: Plan) -> list[Clean]:
         """Return the first pass of every unit."""
         filter_files = {artifacts.as_text(path) for path in self.filter_inputs()}
         # Budgets and deduplication are decided after the first pass, so changing them keeps its results.
@@ -99,7 +99,10 @@ class Job:
             "revision": plan.revision,
             "filter_files": {file.name: file.record.sha256 for file in plan.files if file.name in filter_files},
         }
-        return [UnitWork(self.source, unit, unit.key(decisive), plan.revision, self.state) for unit in plan.units]
+        return [
+            Clean(unit.key(decisive), UnitFiles(self.state, unit.number), self.source, unit, plan.revision)
+            for unit in plan.units
+        ]
 
 
 def jobs_of(
@@ -111,7 +114,7 @@ def jobs_of(
     force: bool = False,
     unit_bytes: int = PART_BYTES,
     redo: str = "alm corpus prepare",
-) -> list[Job]:
+) -> list[CorpusJob]:
     """Return the jobs: one for each chosen source."""
     for name in only:
         if name not in config.sources:
@@ -122,7 +125,7 @@ def jobs_of(
     if not chosen:
         raise ConfigError("no source is enabled", hint="set `enabled: true` for one, or name it with `--only`")
     return [
-        Job(
+        CorpusJob(
             name,
             source.model_copy(update={"limit": limit}) if limit else source,
             config.validation_fraction,
@@ -137,7 +140,7 @@ def jobs_of(
 
 
 @contextlib.contextmanager
-def explained(job: Job) -> Iterator[None]:
+def name_source_in_errors(job: CorpusJob) -> Iterator[None]:
     """Turn an `OSError` while a source is prepared into an `AlmError` that names the file.
 
     Kinds do not know the name of their source, so this fills it into their hints.
@@ -156,7 +159,7 @@ def explained(job: Job) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Look:
+class Inspection:
     """The state of a job: its plan, the earlier plan, the published metadata, and whether that is up to date."""
 
     plan: Plan
@@ -170,16 +173,11 @@ class Look:
         return self.published if self.is_current else None
 
 
-def look(job: Job, *, on_event: Listener) -> Look:
+def inspect(job: CorpusJob, *, on_event: Listener) -> Inspection:
     """Survey the input and check whether it is already prepared.
 
     Raises `ArtifactError` if the output was made from other inputs.
     """
-    with explained(job):
-        return _look(job, on_event)
-
-
-def _look(job: Job, on_event: Listener) -> Look:
     ensure_published(job.out)
     prior = read_marker(job.state / "plan.json", Plan, may_lack_checksum=True)
     config = job.config_values()
@@ -187,7 +185,7 @@ def _look(job: Job, on_event: Listener) -> Look:
     published = _published(job)
     # Size and time can mislead. With `--force` every file is read again.
     known = None if job.force else prior
-    files = look_at([*paths, *job.filter_inputs()], prior=known, relative_to=job.out)
+    files = hashed_files([*paths, *job.filter_inputs()], prior=known, relative_to=job.out)
     records = tuple(file.record for file in files)
     is_current = False
     # An unfinished source may continue with other settings: units that are still the same are kept.
@@ -199,17 +197,17 @@ def _look(job: Job, on_event: Listener) -> Look:
         _refuse_damage(job, published)
         if prior is None:  # the state was removed, and nothing has changed
             plan = Plan(config=config, revision=None, licence=None, planned_ns=0, files=files, units=())
-            return Look(plan, prior, published, True)
+            return Inspection(plan, prior, published, True)
     else:
-        refuse_strangers(job, published)
+        _refuse_unknown_files(job, published)
         if prior is None and published is not None:
             _warn_of_a_new_order(job, on_event)
     plan = _plan(job, config, files, prior, on_event)
-    return Look(plan, prior, published, is_current)
+    return Inspection(plan, prior, published, is_current)
 
 
 def _plan(
-    job: Job, config: artifacts.Values, files: tuple[InputFile, ...], prior: Plan | None, on_event: Listener
+    job: CorpusJob, config: artifacts.Values, files: tuple[InputFile, ...], prior: Plan | None, on_event: Listener
 ) -> Plan:
     if prior is not None and not job.force and prior.config == config and prior.files == files:
         return prior
@@ -227,7 +225,7 @@ def _plan(
     return prior if prior is not None and prior == plan.model_copy(update={"planned_ns": prior.planned_ns}) else plan
 
 
-def _warn_of_a_new_order(job: Job, on_event: Listener) -> None:
+def _warn_of_a_new_order(job: CorpusJob, on_event: Listener) -> None:
     """Report that the plan of a published source is lost. If documents are compared, the order decides which repeat."""
     said = f"`{job.state / 'plan.json'}`, which records the order of the inputs of `{job.name}`, is missing or damaged"
     source = job.source
@@ -240,7 +238,7 @@ def _warn_of_a_new_order(job: Job, on_event: Listener) -> None:
     on_event(Noted(f"{said}: all of its inputs are prepared again"))
 
 
-def _published(job: Job) -> SourceMetadata | None:
+def _published(job: CorpusJob) -> SourceMetadata | None:
     """Return the existing metadata, or None. With `--force`, damaged metadata counts as absent."""
     path = job.metadata_path
     if not os.path.lexists(path):
@@ -260,7 +258,7 @@ def _published(job: Job) -> SourceMetadata | None:
     return found
 
 
-def _refuse_differences(job: Job, different: list[str]) -> None:
+def _refuse_differences(job: CorpusJob, different: list[str]) -> None:
     if different:
         raise ArtifactError(
             "\n  ".join([f"`{job.metadata_path}` was made from other inputs", *different]),
@@ -268,7 +266,7 @@ def _refuse_differences(job: Job, different: list[str]) -> None:
         )
 
 
-def _refuse_damage(job: Job, published: SourceMetadata) -> None:
+def _refuse_damage(job: CorpusJob, published: SourceMetadata) -> None:
     faults = artifacts.absent(job.out, published.payload())
     if faults:
         raise ArtifactError(
@@ -277,13 +275,13 @@ def _refuse_damage(job: Job, published: SourceMetadata) -> None:
         )
 
 
-def held_before(job: Job, published: SourceMetadata | None) -> Held | None:
+def hold_out_before(job: CorpusJob, published: SourceMetadata | None) -> HoldOut | None:
     """Return the text that is held out, beyond the choice by hash, since the source was first prepared.
 
     It is stored in a file with a checksum, and in the metadata. Raises `ArtifactError` if neither can be read.
     """
     path = job.state / "held.json"
-    found = read_marker(path, Held, may_lack_checksum=True)
+    found = read_marker(path, HoldOut, may_lack_checksum=True)
     if found is not None:
         return found
     if published is not None and "held" in published.model_fields_set:
@@ -298,7 +296,7 @@ def held_before(job: Job, published: SourceMetadata | None) -> Held | None:
     return None
 
 
-def refuse_strangers(job: Job, published: SourceMetadata | None) -> None:
+def _refuse_unknown_files(job: CorpusJob, published: SourceMetadata | None) -> None:
     """Refuse to overwrite a file that no corpus wrote: it may be the user's text."""
     for path in shards_in(job.out, job.name):
         if not is_ours(job, path, published):
@@ -314,12 +312,12 @@ def shards_in(folder: Path, name: str) -> list[Path]:
     return sorted(path for path in folder.glob(f"{glob.escape(name)}-*") if pattern.fullmatch(path.name))
 
 
-def is_ours(job: Job, path: Path, published: SourceMetadata | None) -> bool:
+def is_ours(job: CorpusJob, path: Path, published: SourceMetadata | None) -> bool:
     """Whether `path`, named like a shard or its document lines, belongs to a corpus: by a listing or by its content."""
     if published is not None and path.name in {file.path for file in published.payload()}:
         return True
     if path.suffix in (".txt", ".jsonl") and has_document_lines(path):
         return True
     number = path.name.removeprefix(f"{job.name}-")[:5]
-    marker = read_marker(job.state / f"{number}.final.json", FinishedMarker)
+    marker = read_marker(job.state / f"{number}.final.json", ShardMarker)
     return marker is not None and marker.shard is not None and path.name in (marker.shard.file, marker.shard.lines_file)

@@ -1,17 +1,17 @@
 """The stage `alm corpus prepare`: sources in, clean text with document lines, metadata and a report out.
 
-Each source goes through three steps: a first pass over every unit (`work`), one decision about all documents
-(`settle`), and a last pass over every unit (`finish`). Then its shards are moved into place. Both passes run on any
-engine and every unit leaves a marker. Earlier output stays until the end, so a kill loses at most the units in
-progress.
+Each source is divided into units. Three stages work on single units, on any engine: `Clean`, `DedupLines` if repeated
+lines are removed, and `WriteTexts`. Before the last one, `decide` looks at all documents. At the end, `publish` moves
+the shards into place. Each stage leaves a marker, so a kill loses at most the units in progress, and earlier output
+stays until the end.
 """
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,25 +20,31 @@ from alm.artifacts import SourceMetadata
 from alm.corpus import report
 from alm.corpus.config import CorpusConfig
 from alm.corpus.counts import EXAMPLES
-from alm.corpus.pipeline.clean import UnitProgressed, UnitWork, work
-from alm.corpus.pipeline.decide import Settled, settle
-from alm.corpus.pipeline.dedup_lines import LinesWork, lines_work, remove_lines, settle_lines
-from alm.corpus.pipeline.job import Job, Look, explained, held_before, jobs_of, look
-from alm.corpus.pipeline.publish import is_in_place, publish, reports_in, tidy
-from alm.corpus.pipeline.unit_store import Marker, UnitFiles, write_marker
+from alm.corpus.pipeline.clean import Clean, UnitProgressed
+from alm.corpus.pipeline.decide import decide
+from alm.corpus.pipeline.dedup_lines import DedupLines, find_repeated_lines
+from alm.corpus.pipeline.job import (
+    CorpusJob,
+    Inspection,
+    hold_out_before,
+    inspect,
+    jobs_of,
+    name_source_in_errors,
+)
+from alm.corpus.pipeline.publish import publish, tidy, write_report
+from alm.corpus.pipeline.unit_store import Stage, TextStage, UnitMarker, write_marker
 from alm.corpus.pipeline.units import Plan
-from alm.corpus.pipeline.write_texts import FinishedMarker, Finishing, finish
-from alm.corpus.read import STATE_FOLDER, has_shards
-from alm.corpus.report import CorpusReport
+from alm.corpus.pipeline.write_texts import ShardMarker, WriteTexts
+from alm.corpus.read import has_shards
 from alm.corpus.sources import PART_BYTES
 from alm.engines import Engine
-from alm.errors import AlmError, ConfigError, InputError, shell
+from alm.errors import AlmError, ConfigError, shell
 from alm.events import Event, Listener, Noted, UnitsProgressed, Warned, ignore
-from alm.files import Owner, ensure_published, exclusive, holder
+from alm.files import ensure_published, exclusive, holder
 
 Share = tuple[int, int]
-_PATIENCE = 30.0  # writing a report takes milliseconds
 _PLAN_PATIENCE = 4 * 3600.0  # the first of several jobs reads and hashes all input files
+_Marker = TypeVar("_Marker")
 
 
 def prepare(
@@ -62,73 +68,186 @@ def prepare(
     wrote, unless `force`.
     """
     jobs = jobs_of(config, out=out, only=only, limit=limit, force=force, unit_bytes=unit_bytes, redo=redo)
-    if share is None and not force:
-        report.refuse_strangers(out)
     chosen = engine or engines.choose("serial")
-    prepared = [found for job in jobs if (found := _prepare_source(job, chosen, share, on_event)) is not None]
-    if share is None:
-        _write_report(out, on_event)
-        _warn_of_strangers(out, config, on_event)
+    if share is not None:
+        for job in jobs:
+            with name_source_in_errors(job):
+                _prepare_share(job, chosen, share, on_event)
+        return []
+    if not force:
+        report.refuse_unknown_files(out)
+    prepared = []
+    for job in jobs:
+        # The lock is taken before anything is written.
+        with name_source_in_errors(job), exclusive(job.state / "lock", what=job.what):
+            _refuse_if_locked(job, *job.state.glob("share-*.lock"))
+            prepared.append(_prepare_source(job, chosen, on_event))
+    write_report(out, on_event)
+    _warn_of_unlisted_sources(out, config, on_event)
     return prepared
 
 
-def _write_report(out: Path, on_event: Listener) -> None:
-    """Write the report, unless the existing one is current."""
-    lock = out / STATE_FOLDER / "report.lock"
-    if _is_reported(out, reports_in(out, on_event=on_event)):
-        if lock.exists():  # a killed command left it; what cannot be removed harms nothing
-            with contextlib.suppress(AlmError), exclusive(lock, what=f"the report of `{out}`", patience_seconds=0):
-                pass
-        return
-    # Other processes that prepare another source write it too: the last one to write must include all sources.
-    with exclusive(lock, what=f"the report of `{out}`", patience_seconds=_PATIENCE):
-        found = reports_in(out, on_event=ignore)
-        if not _is_reported(out, found):
-            report.write(found, out)
-
-
-def _is_reported(out: Path, found: CorpusReport) -> bool:
-    return not found.sources or (report.read(out) == found and (out / report.HTML_NAME).is_file())
-
-
-def _warn_of_strangers(out: Path, config: CorpusConfig, on_event: Listener) -> None:
-    """Warn of each source that is in `out` but not in the configuration: later stages read all of `out`."""
-    strangers = (path.stem for path in out.glob("*.json") if path.stem not in config.sources)
-    for name in sorted(name for name in strangers if has_shards(out / f"{name}.json")):
-        named = [out / each for each in sorted(config.sources) if (out / f"{each}.json").is_file()]
-        patterns = " ".join(f"{shell(path)}-*.{config.format}" for path in named)
-        hint = f"to read only the others, name them: `alm pack --in {patterns}`"
-        on_event(Warned(f"`{out}` also holds `{name}`, which this corpus does not list", hint))
-
-
-def _prepare_source(job: Job, engine: Engine, share: Share | None, on_event: Listener) -> SourceMetadata | None:
-    """Prepare a source, under a lock that is taken before anything is written."""
-    with explained(job):
-        if share is not None:
-            _prepare_share(job, engine, share, on_event)
-            return None
-        with exclusive(job.state / "lock", what=job.what):
-            _refuse_while_shared(job)
-            return _prepare_alone(job, engine, on_event)
-
-
-def _prepare_alone(job: Job, engine: Engine, on_event: Listener) -> SourceMetadata:
+def _prepare_source(job: CorpusJob, engine: Engine, on_event: Listener) -> SourceMetadata:
     ensure_published(job.out)  # first: it may remove files with the names that are written now
     module = kinds.module_of(job.source)
     if hasattr(module, "take_in"):  # standard input can be read only once
         job = replace(job, source=module.take_in(job.source, job.state))
-    found = _look_and_plan(job, on_event)
-    if found.current is not None:
-        documents = found.current.documents.output
-        on_event(Noted(f"{job.name} is up to date: {documents:,} documents in `{job.out}`"))
-        tidy(job)
-        return found.current
-    _warn_of_little_space(job, found.plan, on_event)
-    return _make(job, found, engine, on_event)
+    found = _inspect_and_plan(job, on_event)
+    if found.current is None:
+        _warn_of_little_space(job, found.plan, on_event)
+        return _make(job, found, engine, on_event)
+    on_event(Noted(f"{job.name} is up to date: {found.current.documents.output:,} documents in `{job.out}`"))
+    tidy(job)
+    return found.current
 
 
-def _prepare_share(job: Job, engine: Engine, share: Share, on_event: Listener) -> None:
-    """Process the units of one of several jobs. The jobs share the plan; a later command finishes the source."""
+def _make(job: CorpusJob, found: Inspection, engine: Engine, on_event: Listener) -> SourceMetadata:
+    """Run all stages of a source. Each unit is handed on as the stage that made its text."""
+    hold_out = hold_out_before(job, found.published)
+    units: Sequence[TextStage] = _clean(job, job.clean_stages(found.plan), engine, on_event)
+    if job.source.deduplicate.lines is not None:
+        units = _dedup_lines(job, units, engine, on_event)
+    outcome = decide(
+        job.source,
+        [unit.files for unit in units],
+        validation_fraction=job.validation_fraction,
+        hold_out=hold_out,
+        examples=EXAMPLES,
+    )
+    # With `--force`, files that were published are read again, which finds damage.
+    listed = {} if found.published is None or job.force else {shard.file: shard for shard in found.published.shards}
+    stages = []
+    for unit, decisions, originals in zip(units, outcome.decisions, outcome.originals, strict=True):
+        name = f"{job.name}-{unit.files.number:05d}.{job.form}"
+        stages.append(WriteTexts(job.name, job.form, unit, decisions, originals, job.out, listed.get(name)))
+    markers: dict[int, ShardMarker] = {}
+    _run(stages, engine, _without_progress(on_event), markers.__setitem__)
+    metadata = publish(job, found, stages, [markers[stage.files.number] for stage in stages], outcome)
+    if job.validation_fraction and not metadata.validation_documents:
+        on_event(Warned(f"source `{job.name}` has a single text without a line break to cut at: nothing is held out"))
+    return metadata
+
+
+# ---- running stages -----------------------------------------------------------------------------
+
+
+def _run(
+    stages: Iterable[Stage[_Marker]], engine: Engine, on_event: Listener, on_done: Callable[[int, _Marker], None]
+) -> None:
+    """Run the stages that are not finished. Call `on_done(unit number, marker)` for each stage, finished or run.
+
+    This is how a killed command resumes: a stage is finished if its marker has its key, which is a hash of the settings
+    and the input, and if its files are unchanged. A stage that lacks the text of the stage before runs that again.
+    """
+    started: list[Stage[_Marker]] = []
+
+    def unfinished() -> Iterator[Stage[_Marker]]:
+        for stage in stages:
+            if (marker := stage.finished()) is not None:
+                on_done(stage.files.number, marker)
+            else:
+                started.append(stage)
+                yield stage
+
+    for index, marker in engine.map(_run_one, unfinished(), on_event=on_event):
+        on_done(started[index].files.number, marker)
+
+
+def _run_one(stage: Stage[_Marker], on_event: Listener) -> _Marker:
+    return stage.run(on_event)
+
+
+def _clean(job: CorpusJob, stages: Sequence[Clean], engine: Engine, on_event: Listener) -> Sequence[Clean]:
+    """Run the first pass, unit by unit, until the budget is used up. Return the units within the budget."""
+    markers: dict[int, UnitMarker] = {}
+    progress = _Progress(job.name, len(stages), on_event)
+
+    def note(number: int, marker: UnitMarker) -> None:
+        markers[number] = marker
+        progress.finish(number, marker)
+
+    needed = itertools.takewhile(lambda _: not _within_budget(job, stages, markers)[1], stages)
+    _run(needed, engine, progress, note)
+    return _within_budget(job, stages, markers)[0]
+
+
+def _within_budget(
+    job: CorpusJob, stages: Sequence[Clean], markers: dict[int, UnitMarker]
+) -> tuple[Sequence[Clean], bool]:
+    """Return the units, in order, that lie at least partly within the budget, and whether that is used up."""
+    limit, most = job.source.limit, job.source.max_bytes
+    if limit is None and most is None:
+        return stages, False
+    documents = size = 0
+    for index, stage in enumerate(stages):
+        marker = markers.get(stage.files.number)
+        if marker is None:
+            return stages[:index], False
+        documents += marker.documents
+        size += marker.counts.bytes_kept
+        is_full = (limit is not None and documents >= limit) or (most is not None and documents and size >= most)
+        if is_full or marker.capped is not None:
+            return stages[: index + 1], True
+    return stages, False
+
+
+def _dedup_lines(job: CorpusJob, units: Sequence[TextStage], engine: Engine, on_event: Listener) -> list[DedupLines]:
+    deduplicate = job.source.deduplicate
+    assert deduplicate.lines is not None
+    files = [unit.files for unit in units]
+    repeated = find_repeated_lines(files, least=deduplicate.lines, merges=deduplicate.exact)
+    signs = any(job.source.finds_near_duplicates(is_web=web) for web in (False, True))
+    stages = [DedupLines.after(unit, repeated=key, signs=signs) for unit, key in zip(units, repeated, strict=True)]
+    _run(stages, engine, _without_progress(on_event), lambda number, marker: None)
+    return stages
+
+
+def _without_progress(on_event: Listener) -> Listener:
+    return lambda event: None if isinstance(event, UnitProgressed) else on_event(event)
+
+
+class _Progress:
+    """Turns the progress of single units into the progress of the source: documents, bytes, and bytes kept."""
+
+    def __init__(self, name: str, total: int, on_event: Listener) -> None:
+        self._name = name
+        self._total = total
+        self._on_event = on_event
+        self._done = 0
+        self._finished = (0, 0, 0)
+        self._running: dict[int, tuple[int, int, int]] = {}
+        self._report()  # listeners start their clock with the first event
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, UnitProgressed):
+            self._running[event.number] = (event.documents, event.bytes, event.bytes_kept)
+            self._report()
+        else:
+            self._on_event(event)
+
+    def finish(self, number: int, marker: UnitMarker) -> None:
+        """Count unit `number` as done."""
+        self._running.pop(number, None)
+        counts = marker.counts
+        self._finished = _sum(self._finished, (counts.documents().input, counts.bytes().input, counts.bytes_kept))
+        self._done += 1
+        self._report()
+
+    def _report(self) -> None:
+        counts = _sum(self._finished, *self._running.values())
+        self._on_event(UnitsProgressed(self._name, self._done, self._total, *counts))
+
+
+def _sum(*rows: tuple[int, int, int]) -> tuple[int, int, int]:
+    first, second, third = map(sum, zip(*rows, strict=True))
+    return first, second, third
+
+
+# ---- several jobs -------------------------------------------------------------------------------
+
+
+def _prepare_share(job: CorpusJob, engine: Engine, share: Share, on_event: Listener) -> None:
+    """Run the first pass on the units of one of several jobs. They share the plan; a later command finishes."""
     if hasattr(kinds.module_of(job.source), "take_in"):
         raise ConfigError(
             f"source `{job.name}` is standard input, which several jobs cannot share",
@@ -136,44 +255,40 @@ def _prepare_share(job: Job, engine: Engine, share: Share, on_event: Listener) -
         )
     index, count = share
     with exclusive(job.state / f"share-{index}-of-{count}.lock", what=f"share {index} of {count} of {job.what}"):
-        if (owner := holder(job.state / "lock")) is not None:
-            raise _busy(job, owner)
+        _refuse_if_locked(job, job.state / "lock")
         with exclusive(job.state / "plan.lock", what=f"the plan of {job.what}", patience_seconds=_PLAN_PATIENCE):
-            found = _look_and_plan(job, on_event)
+            found = _inspect_and_plan(job, on_event)
         if found.current is not None:
             on_event(Noted(f"{job.name} is up to date: {found.current.documents.output:,} documents in `{job.out}`"))
             return
         _warn_of_little_space(job, found.plan, on_event)
-        works = job.works(found.plan)
-        _first_pass(job, works[index::count], engine, on_event)
-        on_event(Noted(f"{job.name}: {_standing(works)}; run `{job.command}` when all are done to finish"))
+        stages = job.clean_stages(found.plan)
+        _clean(job, stages[index::count], engine, on_event)
+        done = sum(stage.marker() is not None for stage in stages)
+        status = f"{done} of {len(stages)} units are done"
+        on_event(Noted(f"{job.name}: {status}; run `{job.command}` when all are done to finish"))
 
 
-def _refuse_while_shared(job: Job) -> None:
-    for path in job.state.glob("share-*.lock"):
+def _refuse_if_locked(job: CorpusJob, *locks: Path) -> None:
+    for path in locks:
         if (owner := holder(path)) is not None:
-            raise _busy(job, owner)
+            raise AlmError(
+                f"{job.what} is being worked on by process {owner.pid}",
+                hint="wait until it has ended, then run this again",
+            )
 
 
-def _busy(job: Job, owner: Owner) -> AlmError:
-    return AlmError(
-        f"{job.what} is being worked on by process {owner.pid}", hint="wait until it has ended, then run this again"
-    )
-
-
-def _look_and_plan(job: Job, on_event: Listener) -> Look:
-    found = look(job, on_event=on_event)
+def _inspect_and_plan(job: CorpusJob, on_event: Listener) -> Inspection:
+    found = inspect(job, on_event=on_event)
     if not found.is_current and found.plan != found.prior:
         write_marker(job.state / "plan.json", found.plan)
     return found
 
 
-def _standing(works: Sequence[UnitWork]) -> str:
-    done = sum(work.marker() is not None for work in works)
-    return f"{done} of {len(works)} units are done"
+# ---- warnings -----------------------------------------------------------------------------------
 
 
-def _warn_of_little_space(job: Job, plan: Plan, on_event: Listener) -> None:
+def _warn_of_little_space(job: CorpusJob, plan: Plan, on_event: Listener) -> None:
     needed = expected_bytes(job, plan)
     free = shutil.disk_usage(job.out).free
     if needed > free:
@@ -185,7 +300,7 @@ def _warn_of_little_space(job: Job, plan: Plan, on_event: Listener) -> None:
         )
 
 
-def expected_bytes(job: Job, plan: Plan) -> int:
+def expected_bytes(job: CorpusJob, plan: Plan) -> int:
     """Estimate the bytes of clean text: compressed input counts three times."""
     packed = (".gz", ".zst", ".xz", ".parquet")
     size = sum(
@@ -194,245 +309,11 @@ def expected_bytes(job: Job, plan: Plan) -> int:
     return size if job.source.max_bytes is None else min(size, job.source.max_bytes)
 
 
-def _make(job: Job, found: Look, engine: Engine, on_event: Listener) -> SourceMetadata:
-    held = held_before(job, found.published)
-    works = job.works(found.plan)
-    texts = _Texts(engine, on_event)
-    markers = _first_pass(job, works, engine, on_event, made=texts.made)
-    used = [_Steps(unit) for unit in _within_budget(job, works, markers)]
-    if job.source.deduplicate.lines is not None:
-        used = _without_repeated_lines(job, used, texts)
-    settled = settle(
-        job.source,
-        [steps.files for steps in used],
-        validation_fraction=job.validation_fraction,
-        held=held,
-        examples=EXAMPLES,
-    )
-    finishings = _finishings(job, used, settled)
-    finished = _last_pass(job, found.published, used, finishings, texts, engine, on_event)
-    metadata = publish(job, found, finishings, finished, settled, held)
-    if job.validation_fraction and not metadata.validation_documents:
-        on_event(Warned(f"source `{job.name}` has a single text without a line break to cut at: nothing is held out"))
-    return metadata
-
-
-@dataclass(frozen=True)
-class _Steps:
-    """The steps that make the text of a unit: the first pass, and the removal of repeated lines if that is enabled."""
-
-    first: UnitWork
-    lines: LinesWork | None = None
-
-    @property
-    def last(self) -> UnitWork | LinesWork:
-        """The last step, whose result `settle` reads."""
-        return self.lines or self.first
-
-    @property
-    def files(self) -> UnitFiles:
-        """The files of its result."""
-        return self.last.files
-
-
-class _Texts:
-    """The texts that passes made. The hash of a text from an earlier command is checked before it is used."""
-
-    def __init__(self, engine: Engine, on_event: Listener) -> None:
-        self._engine = engine
-        self._on_event = _without_progress(on_event)
-        self._sound: set[UnitFiles] = set()
-
-    def have(self, step: UnitWork | LinesWork) -> bool:
-        """Whether the text that `step` wrote exists unchanged. A published text has been moved away."""
-        if step.files not in self._sound and step.files.have_text(step.marker()):
-            self._sound.add(step.files)
-        return step.files in self._sound
-
-    def made(self, files: UnitFiles) -> None:
-        """Note that this command wrote the text of `files`, so it needs no check."""
-        self._sound.add(files)
-
-    def make(self, units: Sequence[_Steps]) -> None:
-        """Run the steps that make the texts of `units`, again if necessary."""
-        self._take(work, [steps.first for steps in units if not self.have(steps.first)])
-        self._take(remove_lines, [steps.lines for steps in units if steps.lines is not None])
-
-    def _take(self, function: Callable[[_Step, Listener], Marker], steps: Sequence[_Step]) -> None:
-        before = [step.marker() for step in steps]
-        for index, marker in self._engine.map(function, steps, on_event=self._on_event):
-            known, path = before[index], steps[index].files.text
-            if known is not None and (known.text_sha256, known.files) != (marker.text_sha256, marker.files):
-                raise InputError(
-                    f"`{path}` differs from the earlier run: the input has changed since",
-                    hint="run the same command again",
-                )
-            self.made(steps[index].files)
-
-
-_Step = TypeVar("_Step", UnitWork, LinesWork)
-
-
-def _without_repeated_lines(job: Job, used: Sequence[_Steps], texts: _Texts) -> list[_Steps]:
-    deduplicate = job.source.deduplicate
-    assert deduplicate.lines is not None
-    repeated = settle_lines([steps.files for steps in used], least=deduplicate.lines, merges=deduplicate.exact)
-    signs = any(job.source.finds_near_duplicates(is_web=web) for web in (False, True))
-    found = [
-        replace(steps, lines=lines_work(steps.files, key=steps.first.key, repeated=gone, signs=signs))
-        for steps, gone in zip(used, repeated, strict=True)
-    ]
-    texts.make([steps for steps in found if steps.last.finished() is None])
-    return found
-
-
-def _first_pass(
-    job: Job,
-    works: Sequence[UnitWork],
-    engine: Engine,
-    on_event: Listener,
-    made: Callable[[UnitFiles], None] = lambda files: None,
-) -> dict[int, Marker]:
-    """Process the units that are not done yet, in order, until the budget is reached.
-
-    Return the markers by unit number. `made` is called for each unit that was processed.
-    """
-    markers: dict[int, Marker] = {}
-    progress = _Progress(job.name, len(works), on_event)
-    begun: list[UnitWork] = []
-
-    def pending() -> Iterator[UnitWork]:
-        for unit in works:
-            if _is_enough(job, works, markers):
-                return
-            if (done := unit.finished()) is not None:
-                markers[unit.unit.number] = done
-                progress.finished(unit.unit.number, done)
-                continue
-            begun.append(unit)
-            yield unit
-
-    for index, marker in engine.map(work, pending(), on_event=progress):
-        number = begun[index].unit.number
-        made(begun[index].files)
-        markers[number] = marker
-        progress.finished(number, marker)
-    return markers
-
-
-def _within_budget(job: Job, works: Sequence[UnitWork], markers: dict[int, Marker]) -> Iterator[UnitWork]:
-    """Yield the units, in order, that lie at least partly within the budget."""
-    documents = size = 0
-    for unit in works:
-        marker = markers.get(unit.unit.number)
-        if marker is None or _is_full(job, documents, size):
-            return
-        documents += marker.documents
-        size += marker.counts.bytes_kept
-        yield unit
-        if marker.capped is not None:
-            return
-
-
-def _is_full(job: Job, documents: int, size: int) -> bool:
-    limit, most = job.source.limit, job.source.max_bytes
-    return (limit is not None and documents >= limit) or (most is not None and documents > 0 and size >= most)
-
-
-def _is_enough(job: Job, works: Sequence[UnitWork], markers: dict[int, Marker]) -> bool:
-    if job.source.limit is None and job.source.max_bytes is None:
-        return False
-    used = [markers[unit.unit.number] for unit in _within_budget(job, works, markers)]
-    if used and used[-1].capped is not None:
-        return True
-    return _is_full(job, sum(m.documents for m in used), sum(m.counts.bytes_kept for m in used))
-
-
-def _finishings(job: Job, used: Sequence[_Steps], settled: Settled) -> list[Finishing]:
-    origins = _Origins([steps.files for steps in used])
-    named: dict[int, dict[int, str]] = {}
-    for (unit, number), original in settled.originals.items():
-        named.setdefault(unit, {})[number] = origins.of(*original)
-    return [
-        Finishing(job.name, steps.files, job.form, steps.last.key, fates, named.get(index, {}))
-        for index, (steps, fates) in enumerate(zip(used, settled.fates, strict=True))
-    ]
-
-
-class _Origins:
-    """Origins of documents by unit and number; those of a unit are read on first use."""
-
-    def __init__(self, files: Sequence[UnitFiles]) -> None:
-        self._files = files
-        self._read: dict[int, list[str]] = {}
-
-    def of(self, unit: int, number: int) -> str:
-        """Return the place that the document came from."""
-        if unit not in self._read:
-            self._read[unit], _ = self._files[unit].read_details()
-        return self._read[unit][number]
-
-
-def _last_pass(
-    job: Job,
-    published: SourceMetadata | None,
-    used: Sequence[_Steps],
-    finishings: Sequence[Finishing],
-    texts: _Texts,
-    engine: Engine,
-    on_event: Listener,
-) -> list[FinishedMarker]:
-    """Finish the units that are not finished yet. Return the markers in the order of the units."""
-    found: dict[int, FinishedMarker] = {}
-    for index, item in enumerate(finishings):
-        marker = item.finished()
-        if marker is not None and is_in_place(job, marker.shard, item.stem, published):
-            found[index] = marker
-    missing = [index for index in range(len(finishings)) if index not in found]
-    # Publishing removes the texts of the passes, so a unit whose shard changes needs its text again.
-    texts.make([used[index] for index in missing if not texts.have(used[index].last)])
-    for done, marker in engine.map(finish, [finishings[index] for index in missing], on_event=on_event):
-        found[missing[done]] = marker
-    return [found[index] for index in range(len(finishings))]
-
-
-def _without_progress(on_event: Listener) -> Listener:
-    return lambda event: None if isinstance(event, UnitProgressed) else on_event(event)
-
-
-class _Progress:
-    """Turns the progress of single units into the progress of the source."""
-
-    def __init__(self, name: str, total: int, on_event: Listener) -> None:
-        self._name = name
-        self._total = total
-        self._on_event = on_event
-        self._done = 0
-        self._finished = (0, 0, 0)
-        self._running: dict[int, tuple[int, int, int]] = {}
-        self._say()  # listeners start their clock with the first event
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, UnitProgressed):
-            self._running[event.number] = (event.documents, event.bytes, event.bytes_kept)
-            self._say()
-        else:
-            self._on_event(event)
-
-    def finished(self, number: int, marker: Marker) -> None:
-        """Count unit `number` as done."""
-        self._running.pop(number, None)
-        counts = marker.counts
-        of_unit = (counts.documents().input, counts.bytes().input, counts.bytes_kept)
-        self._finished = _sum([self._finished, of_unit])
-        self._done += 1
-        self._say()
-
-    def _say(self) -> None:
-        documents, size, kept = _sum([self._finished, *self._running.values()])
-        self._on_event(UnitsProgressed(self._name, self._done, self._total, documents, size, kept))
-
-
-def _sum(rows: Iterable[tuple[int, int, int]]) -> tuple[int, int, int]:
-    first, second, third = (sum(column) for column in zip(*rows, strict=True))
-    return first, second, third
+def _warn_of_unlisted_sources(out: Path, config: CorpusConfig, on_event: Listener) -> None:
+    """Warn of each source that is in `out` but not in the configuration: later stages read all of `out`."""
+    unlisted = (path.stem for path in out.glob("*.json") if path.stem not in config.sources)
+    for name in sorted(name for name in unlisted if has_shards(out / f"{name}.json")):
+        named = [out / each for each in sorted(config.sources) if (out / f"{each}.json").is_file()]
+        patterns = " ".join(f"{shell(path)}-*.{config.format}" for path in named)
+        hint = f"to read only the others, name them: `alm pack --in {patterns}`"
+        on_event(Warned(f"`{out}` also holds `{name}`, which this corpus does not list", hint))

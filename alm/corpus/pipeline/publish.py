@@ -3,91 +3,55 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from alm import artifacts, files
-from alm.artifacts import CleanShard, Held, SourceMetadata
-from alm.config.base import Config
+from alm import artifacts, files, kinds
+from alm.artifacts import HoldOut, SourceMetadata
 from alm.corpus import report
 from alm.corpus.counts import Counts
-from alm.corpus.pipeline.decide import Settled
-from alm.corpus.pipeline.job import Job, Look, is_ours, shards_in
-from alm.corpus.pipeline.unit_store import UnitFiles, is_as_written, read_marker, write_marker
+from alm.corpus.pipeline.decide import Outcome
+from alm.corpus.pipeline.job import CorpusJob, Inspection, is_ours, shards_in
+from alm.corpus.pipeline.unit_store import UnitFiles, read_marker, write_marker
 from alm.corpus.pipeline.units import Plan
-from alm.corpus.pipeline.write_texts import FinishedMarker, Finishing
+from alm.corpus.pipeline.write_texts import ShardMarker, WriteTexts
 from alm.corpus.read import STATE_FOLDER
 from alm.corpus.report import CorpusReport, Lengths, SourceReport
 from alm.corpus.sources import SPOOL
 from alm.errors import AlmError, InputError, shell
-from alm.events import Listener, Noted
-from alm.files import staging
+from alm.events import Listener, Noted, ignore
+from alm.files import exclusive, staging
 
 _REPORT = "report.json"
+_PATIENCE = 30.0  # writing a report takes milliseconds
 _OF_UNIT = re.compile(r"(\d{5})\.[a-z0-9.-]+", re.ASCII)
 
 
-def is_in_place(job: Job, shard: CleanShard | None, stem: Path, published: SourceMetadata | None) -> bool:
-    """Whether a finished shard exists unchanged: published, or beside `stem` and waiting for publication.
-
-    A waiting file is read to check its hash. A published file is read only with `--force`, which repairs damage,
-    or if the metadata `published` does not list it.
-    """
-    promised = {file.path: file.sha256 for file in published.payload()} if published and not job.force else {}
-    for waiting, name, size, digest in () if shard is None else _files(shard, stem):
-        place = job.out / name
-        if os.path.lexists(waiting):
-            is_there = is_as_written(waiting, digest, size=size)
-        elif promised.get(name) == digest:
-            is_there = place.is_file() and size in (None, place.stat().st_size)
-        else:
-            is_there = is_as_written(place, digest, size=size)
-        if not is_there:
-            return False
-    return True
-
-
-def _files(shard: CleanShard, stem: Path) -> list[tuple[Path, str, int | None, str]]:
-    """Return each file of a shard: its path until publication, its name, its size if known, and its hash."""
-    ending = shard.file[shard.file.rindex("-") + 6 :]
-    found: list[tuple[Path, str, int | None, str]] = []
-    if shard.lines_file and shard.lines_sha256:
-        # The lines go first: a text counts as ours only if its lines lie beside it.
-        found.append((stem.with_name(stem.name + ".jsonl"), shard.lines_file, None, shard.lines_sha256))
-    return [*found, (stem.with_name(stem.name + ending), shard.file, shard.bytes, shard.sha256)]
-
-
 def publish(
-    job: Job,
-    look: Look,
-    finishings: Sequence[Finishing],
-    markers: Sequence[FinishedMarker],
-    settled: Settled,
-    held: Held | None,
+    job: CorpusJob,
+    inspection: Inspection,
+    stages: Sequence[WriteTexts],
+    markers: Sequence[ShardMarker],
+    outcome: Outcome,
 ) -> SourceMetadata:
-    """Publish the shards of `finishings` and their metadata as the clean text of the source, atomically.
-
-    `held` is the text that an earlier command held out.
-    """
+    """Publish the shards of `stages` and their metadata as the clean text of the source, atomically."""
     counts = Counts.summed(marker.counts for marker in markers)
     _refuse_nothing(job, counts)
-    held = settled.held or held
-    metadata = _metadata(job, look.plan, markers, counts, held)
+    metadata = _metadata(job, inspection.plan, markers, counts, outcome.hold_out)
     moves: dict[str, str] = {}
-    for finishing, marker in zip(finishings, markers, strict=True):
-        for waiting, name, _, _ in () if marker.shard is None else _files(marker.shard, finishing.stem):
-            if waiting.is_file():
-                moves[waiting.relative_to(job.out).as_posix()] = name
-    before = {path.name for path in shards_in(job.out, job.name) if is_ours(job, path, look.published)}
-    gone = before - {file.path for file in metadata.payload()}
-    gone |= _leftovers(job, {finishing.files for finishing in finishings})
+    for writing, marker in zip(stages, markers, strict=True):
+        for file in writing.outputs(marker):
+            if file.waiting.is_file():
+                moves[file.waiting.relative_to(job.out).as_posix()] = file.name
+    before = {path.name for path in shards_in(job.out, job.name) if is_ours(job, path, inspection.published)}
+    replaced = before - {file.path for file in metadata.payload()}
+    replaced |= _leftovers(job, {writing.files for writing in stages})
     with staging(job.out, job.name) as stage:
         state = stage / job.state.relative_to(job.out)
-        if held is not None:
-            write_marker(state / "held.json", held)
-        write_marker(state / _REPORT, _report(job, look.plan, metadata, counts, settled))
+        if outcome.hold_out is not None:
+            write_marker(state / "held.json", outcome.hold_out)
+        write_marker(state / _REPORT, _report(job, inspection.plan, metadata, counts, outcome.duplicates))
         artifacts.write(stage / job.metadata_path.name, metadata)
         staged = [path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file()]
         _refuse_folders(job, [*moves.values(), *staged])
@@ -95,13 +59,13 @@ def publish(
             stage,
             job.out,
             last=job.metadata_path.name,  # the metadata must never list a file that is not there yet
-            replaces=gone,
+            replaces=replaced,
             moves=moves,
         )
     return metadata
 
 
-def _refuse_folders(job: Job, names: Iterable[str]) -> None:
+def _refuse_folders(job: CorpusJob, names: Iterable[str]) -> None:
     """Refuse a publication that could not be completed because a folder has the name of a file."""
     for path in (job.out / name for name in names):
         if path.is_dir():
@@ -111,7 +75,7 @@ def _refuse_folders(job: Job, names: Iterable[str]) -> None:
             )
 
 
-def _refuse_nothing(job: Job, counts: Counts) -> None:
+def _refuse_nothing(job: CorpusJob, counts: Counts) -> None:
     if counts.documents_out:
         return
     dropped = ", ".join(f"{number:,} {reason}" for reason, number in counts.documents_dropped.items())
@@ -130,7 +94,7 @@ def _refuse_nothing(job: Job, counts: Counts) -> None:
 
 
 def _metadata(
-    job: Job, plan: Plan, markers: Sequence[FinishedMarker], counts: Counts, held: Held | None
+    job: CorpusJob, plan: Plan, markers: Sequence[ShardMarker], counts: Counts, hold_out: HoldOut | None
 ) -> SourceMetadata:
     return SourceMetadata(
         command=job.command,
@@ -143,12 +107,15 @@ def _metadata(
         documents=counts.documents(),
         bytes=counts.bytes(),
         validation_documents=counts.validation_documents,
-        held=held,
+        held=hold_out,
         shards=tuple(marker.shard for marker in markers if marker.shard is not None),
     )
 
 
-def _report(job: Job, plan: Plan, metadata: SourceMetadata, counts: Counts, settled: Settled) -> SourceReport:
+def _report(
+    job: CorpusJob, plan: Plan, metadata: SourceMetadata, counts: Counts, duplicates: dict[str, int]
+) -> SourceReport:
+    filters = job.filters() if job.source.filters != "light" else ()
     hits = sorted(counts.evaluation_hits.items(), key=lambda item: (-item[1], item[0]))
     return SourceReport(
         source=job.name,
@@ -163,22 +130,14 @@ def _report(job: Job, plan: Plan, metadata: SourceMetadata, counts: Counts, sett
         examples=counts.examples,
         lengths=Lengths(input=counts.lengths_in, kept=counts.lengths_kept),
         languages=counts.languages,
-        duplicates=settled.duplicates,
+        duplicates=duplicates,
         evaluation_hits=dict(hits[:50]),
-        filters={_kind(config): config.model_dump(mode="json", exclude={"kind"}) for config in _filters(job)},
+        filters={kinds.name_of(config): config.model_dump(mode="json", exclude={"kind"}) for config in filters},
         seconds=counts.seconds,
     )
 
 
-def _filters(job: Job) -> Sequence[Config]:
-    return job.filters() if job.source.filters != "light" else ()
-
-
-def _kind(config: Config) -> str:
-    return str(getattr(config, "kind"))  # noqa: B009 (kinds have it, the base class has not)
-
-
-def _leftovers(job: Job, used: Collection[UnitFiles]) -> set[str]:
+def _leftovers(job: CorpusJob, used: Collection[UnitFiles]) -> set[str]:
     """Return the files to remove: the texts of the passes, and all files of units that are not `used`."""
     numbers = {files.number for files in used}
     found = [job.state / SPOOL]
@@ -191,7 +150,7 @@ def _leftovers(job: Job, used: Collection[UnitFiles]) -> set[str]:
     return {path.relative_to(job.out).as_posix() for path in found if path.is_file()}
 
 
-def tidy(job: Job) -> None:
+def tidy(job: CorpusJob) -> None:
     """Remove the copy of standard input, and the files of a killed command. A file that cannot be removed stays."""
     with contextlib.suppress(OSError):
         (job.state / SPOOL).unlink(missing_ok=True)
@@ -199,7 +158,26 @@ def tidy(job: Job) -> None:
         files.clear(job.out, job.name)
 
 
-def reports_in(out: Path, *, on_event: Listener) -> CorpusReport:
+def write_report(out: Path, on_event: Listener) -> None:
+    """Write the report of all sources in `out`, unless the existing one is current."""
+    lock = out / STATE_FOLDER / "report.lock"
+    if _is_reported(out, _reports_in(out, on_event=on_event)):
+        if lock.exists():  # a killed command left it; what cannot be removed harms nothing
+            with contextlib.suppress(AlmError), exclusive(lock, what=f"the report of `{out}`", patience_seconds=0):
+                pass
+        return
+    # Other processes that prepare another source write it too: the last one to write must include all sources.
+    with exclusive(lock, what=f"the report of `{out}`", patience_seconds=_PATIENCE):
+        found = _reports_in(out, on_event=ignore)
+        if not _is_reported(out, found):
+            report.write(found, out)
+
+
+def _is_reported(out: Path, found: CorpusReport) -> bool:
+    return not found.sources or (report.read(out) == found and (out / report.HTML_NAME).is_file())
+
+
+def _reports_in(out: Path, *, on_event: Listener) -> CorpusReport:
     """Collect the reports of all sources whose clean text is in `out`.
 
     If the report of a source is damaged, use its copy in the common report, provided that it matches the metadata.

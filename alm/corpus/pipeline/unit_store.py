@@ -1,4 +1,4 @@
-"""The files that a pass over a unit writes: the text of the documents that stay, and data about each for later steps.
+"""The stages of a unit, and the files that they write: texts, data about each document, and markers.
 
 All files are checked before use: a marker holds a hash of itself and of every file that it lists. A file that fails
 the check counts as absent, and is made again from the input.
@@ -9,24 +9,26 @@ from __future__ import annotations
 import io
 import json
 import time
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any, Protocol, Self, TypeVar
 
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 from pydantic import Field
 
 from alm import artifacts, files
 from alm.config.base import Config
 from alm.corpus.counts import Counts, printable
+from alm.corpus.dedup import lines, minhash
 from alm.corpus.records import record_of
-from alm.errors import AlmError, ArtifactError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import DTypeLike, NDArray
+from alm.errors import AlmError, ArtifactError, InputError
+from alm.events import Listener
 
 # Batches are what makes MinHash fast: 34 MB/s, against 8.7 MB/s text by text (docs/benchmarks.md, "Corpus").
 _BATCH_CHARACTERS = 1 << 18
@@ -37,20 +39,17 @@ _CHECKSUM = "checksum"
 _MOST_STATE_BYTES = 1 << 30
 
 
-class Marker(Config):
-    """`NNNNN.json`: the record that a pass over a unit is complete.
+# ---- files --------------------------------------------------------------------------------------
 
-    `capped` is the (limit, max_bytes) at which the pass stopped early, or None if it read everything. `files` maps
-    the suffix of each file beside the text to its SHA-256.
-    """
 
-    key: str
-    documents: int = Field(ge=0)
-    text_bytes: int = Field(ge=0)
-    text_sha256: str
-    capped: tuple[int | None, int | None] | None
-    counts: Counts
-    files: dict[str, str]
+class _WithEnding:
+    """The file of a unit with this ending: an attribute of `UnitFiles`."""
+
+    def __init__(self, ending: str) -> None:
+        self.ending = ending
+
+    def __get__(self, unit: UnitFiles, owner: type[UnitFiles]) -> Path:
+        return unit.path(self.ending)
 
 
 @dataclass(frozen=True)
@@ -60,86 +59,32 @@ class UnitFiles:
     folder: Path
     number: int
 
+    marker = _WithEnding(".json")  # `UnitMarker`, written last
+    text = _WithEnding(".txt")  # the records of the documents that stay; gone once the unit is published
+    digests = _WithEnding(".sha256")  # 32 bytes for each document
+    sizes = _WithEnding(".sizes.npy")  # UTF-8 bytes of each document, before and after cleaning
+    compared = _WithEnding(".compared.npy")  # the documents that are compared for near duplicates
+    bands = _WithEnding(".bands.npy")  # MinHash keys of these documents, band by band
+    line_keys = _WithEnding(".lines.npy")  # keys of the lines of all documents, sorted, each once for each document
+    line_documents = _WithEnding(".lines.documents.npy")  # the document of each of these keys
+    details = _WithEnding(".details.json")  # the origin of each document, and the changes made by cleaning
+    repeated = _WithEnding(".repeated")  # lines to remove: pairs of document and key
+    decisions = _WithEnding(".fates")  # the decision about each document
+
     def path(self, ending: str) -> Path:
         """Return the path `NNNNN` plus `ending`."""
         return self.folder / f"{self.number:05d}{ending}"
 
-    @property
-    def marker(self) -> Path:
-        """The marker, written last."""
-        return self.path(".json")
-
-    @property
-    def text(self) -> Path:
-        """The records of the documents that stay; gone once the unit is published."""
-        return self.path(".txt")
-
-    @property
-    def digests(self) -> Path:
-        """SHA-256 of each document."""
-        return self.path(".sha256")
-
-    @property
-    def sizes(self) -> Path:
-        """UTF-8 bytes of each document, before and after cleaning."""
-        return self.path(".sizes.npy")
-
-    @property
-    def compared(self) -> Path:
-        """The documents that are compared for near duplicates."""
-        return self.path(".compared.npy")
-
-    @property
-    def bands(self) -> Path:
-        """MinHash keys of the compared documents, band by band."""
-        return self.path(".bands.npy")
-
-    @property
-    def line_keys(self) -> Path:
-        """Keys of the lines of all documents, sorted, each once for each document."""
-        return self.path(".lines.npy")
-
-    @property
-    def line_documents(self) -> Path:
-        """The document of each of these keys."""
-        return self.path(".lines.documents.npy")
-
-    @property
-    def repeated(self) -> Path:
-        """Lines to remove because earlier documents contain them: pairs of document and key."""
-        return self.path(".repeated")
-
-    @property
-    def details(self) -> Path:
-        """The origin of each document, and the changes made by cleaning."""
-        return self.path(".details.json")
-
-    @property
-    def fates(self) -> Path:
-        """The decision about each document."""
-        return self.path(".fates")
-
-    def have_results(self, marker: Marker) -> bool:
-        """Whether all files that `marker` lists, except the text, exist unchanged. Reads them all."""
-        return _NEEDED <= marker.files.keys() <= _RESULTS and all(
-            is_as_written(self.path(ending), digest) for ending, digest in marker.files.items()
-        )
-
-    def have_text(self, marker: Marker | None) -> bool:
-        """Whether the text that `marker` lists exists unchanged. Reads it all."""
-        return marker is not None and is_as_written(self.text, marker.text_sha256, size=marker.text_bytes)
-
     def read_details(self) -> tuple[list[str], dict[str, dict[str, int]]]:
         """Return the origin of each document, and the changes to some, by document number as text."""
         try:
-            found = _state(self.details)
+            found = _read_state(self.details)
             return found["origins"], found["changes"]
         except (KeyError, TypeError) as error:
             raise damaged(self.details) from error
 
 
-# Files that a first pass writes beside the text. The last three exist only if near duplicates, or repeated lines, are
-# searched for.
+# The files beside the text. The last three exist only if near duplicates, or repeated lines, are searched for.
 _NEEDED = {".sha256", ".sizes.npy", ".compared.npy", ".details.json"}
 _RESULTS = {*_NEEDED, ".bands.npy", ".lines.npy", ".lines.documents.npy"}
 
@@ -152,10 +97,6 @@ def is_as_written(path: Path, digest: str, *, size: int | None = None) -> bool:
         return False
 
 
-def _state(path: Path) -> Any:  # Any: JSON
-    return files.read_json(path, most=_MOST_STATE_BYTES, most_values=_MOST_STATE_BYTES)
-
-
 def damaged(path: Path) -> ArtifactError:
     """Return the error for a file that this command wrote and that has changed since."""
     return ArtifactError(
@@ -164,12 +105,43 @@ def damaged(path: Path) -> ArtifactError:
     )
 
 
+def load_array(path: Path, *, dtype: DTypeLike, dimensions: int = 1, mapped: bool = False) -> NDArray[Any]:
+    """Load the array at `path`, whose hash was checked before."""
+    try:
+        return files.array(path, dtype=dtype, dimensions=dimensions, mapped=mapped)
+    except ValueError as error:
+        raise damaged(path) from error
+
+
+def _read_state(path: Path) -> Any:  # Any: JSON
+    return files.read_json(path, most=_MOST_STATE_BYTES, most_values=_MOST_STATE_BYTES)
+
+
+# ---- markers ------------------------------------------------------------------------------------
+
+
+class UnitMarker(Config):
+    """`NNNNN.json`: the record that the text of a unit, and the data about it, are complete.
+
+    `capped` is the (limit, max_bytes) at which the first pass stopped early, or None if it read everything. `files`
+    maps the suffix of each file beside the text to its SHA-256.
+    """
+
+    key: str
+    documents: int = Field(ge=0)
+    text_bytes: int = Field(ge=0)
+    text_sha256: str
+    capped: tuple[int | None, int | None] | None
+    counts: Counts
+    files: dict[str, str]
+
+
 def read_marker(
     path: Path, schema: type[artifacts.AnyMetadata], *, may_lack_checksum: bool = False
 ) -> artifacts.AnyMetadata | None:
     """Read the marker at `path`; None if it is missing or damaged."""
     try:
-        values = _state(path)
+        values = _read_state(path)
         if (_CHECKSUM in values or not may_lack_checksum) and values.pop(_CHECKSUM) != _checksum(values):
             return None
         return schema.model_validate(values)
@@ -187,16 +159,86 @@ def _checksum(values: artifacts.Values) -> str:
     return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-class Kept:
-    """Collects the documents that stay, in order, and writes them to `text`.
+# ---- stages -------------------------------------------------------------------------------------
+
+
+AnyMarker = TypeVar("AnyMarker", covariant=True)
+
+
+class Stage(Protocol[AnyMarker]):
+    """One step of the work on one unit: `Clean`, `DedupLines` or `WriteTexts`. It pickles, for engines of processes."""
+
+    @property
+    def key(self) -> str:
+        """A hash of all that decides the result."""
+        ...
+
+    @property
+    def files(self) -> UnitFiles:
+        """The files of the unit."""
+        ...
+
+    def finished(self) -> AnyMarker | None:
+        """Return the marker if the stage has run with this key, and its files exist unchanged; else None."""
+        ...
+
+    def run(self, on_event: Listener) -> AnyMarker:
+        """Make the files, and write the marker last: a kill before that leaves the stage unfinished."""
+        ...
+
+
+@dataclass(frozen=True)
+class TextStage(ABC):
+    """A stage that writes the text of a unit and data about its documents."""
+
+    key: str
+    files: UnitFiles
+
+    @abstractmethod
+    def run(self, on_event: Listener) -> UnitMarker:
+        """Make the files, and write the marker last."""
+
+    def marker(self) -> UnitMarker | None:
+        """Return the marker if the stage has run with this key, else None."""
+        marker = read_marker(self.files.marker, UnitMarker)
+        return marker if marker is not None and marker.key == self.key else None
+
+    def finished(self) -> UnitMarker | None:
+        """Return the marker if all files that it lists, except the text, exist unchanged. Reads them all."""
+        marker = self.marker()
+        if marker is None or not _NEEDED <= marker.files.keys() <= _RESULTS:
+            return None
+        is_intact = all(is_as_written(self.files.path(ending), digest) for ending, digest in marker.files.items())
+        return marker if is_intact else None
+
+    def with_text(self, on_event: Listener) -> UnitMarker:
+        """Run the stage again if its text is missing or damaged, for publishing moves texts away. Return the marker.
+
+        Raises `InputError` if the text would differ from that about which later stages have decided.
+        """
+        before = self.marker()
+        if before is not None and is_as_written(self.files.text, before.text_sha256, size=before.text_bytes):
+            return before
+        after = self.run(on_event)
+        if before is not None and (before.text_sha256, before.files) != (after.text_sha256, after.files):
+            raise InputError(
+                f"`{self.files.text}` differs from the earlier run: the input has changed since",
+                hint="run the same command again",
+            )
+        return after
+
+
+class UnitWriter:
+    """Writes the documents that stay, in order, and then data about them. A context manager around `add`.
 
     `signs` computes MinHash keys of the documents to compare, `has_lines` the keys of all lines.
     """
 
-    def __init__(self, files: UnitFiles, text: IO[bytes], *, signs: bool, has_lines: bool) -> None:
-        self._files = files
-        self._write = text.write
+    def __init__(self, unit: UnitFiles, *, signs: bool, has_lines: bool) -> None:
+        self._unit = unit
+        self._stack = ExitStack()
         self._hash = sha256()
+        self._text_bytes = 0
         self._digests: list[bytes] = []
         self._sizes = array("q")
         self._origins: list[str] = []
@@ -204,8 +246,15 @@ class Kept:
         self._compared = array("q")
         self._signer = _Signer() if signs else None
         self._lines = _LineKeys() if has_lines else None
-        self.text_bytes = 0
-        self.seconds: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        self._unit.folder.mkdir(parents=True, exist_ok=True)
+        self._unit.marker.unlink(missing_ok=True)  # first: an old marker must not describe the new files
+        self._write = self._stack.enter_context(files.atomic(self._unit.text)).write
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
     @property
     def documents(self) -> int:
@@ -231,54 +280,55 @@ class Kept:
         raw = record_of(text, data)
         self._write(raw)
         self._hash.update(raw)
-        self.text_bytes += len(raw)
+        self._text_bytes += len(raw)
 
-    def save(self, *, key: str, capped: tuple[int | None, int | None] | None, counts: Counts) -> Marker:
+    def finish(self) -> dict[str, float]:
+        """Process the remaining batches. Return the seconds spent, by step."""
+        batched = {"near_duplicates": self._signer, "repeated_lines": self._lines}
+        for each in batched.values():
+            if each is not None:
+                each.flush()
+        return {name: each.seconds for name, each in batched.items() if each is not None}
+
+    def save(self, *, key: str, capped: tuple[int | None, int | None] | None, counts: Counts) -> UnitMarker:
         """Write all files beside the text, which exists already, and the marker last."""
         digests = {}
         for ending, data in self._results():
-            files.write_bytes(self._files.path(ending), data)
+            files.write_bytes(self._unit.path(ending), data)
             digests[ending] = sha256(data).hexdigest()
-        marker = Marker(
+        marker = UnitMarker(
             key=key,
             documents=self.documents,
-            text_bytes=self.text_bytes,
+            text_bytes=self._text_bytes,
             text_sha256=self._hash.hexdigest(),
             capped=capped,
             counts=counts,
             files=digests,
         )
-        write_marker(self._files.marker, marker)
+        write_marker(self._unit.marker, marker)
         return marker
 
     def _results(self) -> Iterator[tuple[str, bytes]]:
-        import numpy as np
-
         yield ".sha256", b"".join(self._digests)
-        yield ".sizes.npy", npy(np.frombuffer(self._sizes, dtype=np.int64).reshape(-1, 2))
-        yield ".compared.npy", npy(np.frombuffer(self._compared, dtype=np.int64))
+        yield ".sizes.npy", _npy(np.frombuffer(self._sizes, dtype=np.int64).reshape(-1, 2))
+        yield ".compared.npy", _npy(np.frombuffer(self._compared, dtype=np.int64))
         details = {"origins": self._origins, "changes": self._changes}
         yield ".details.json", json.dumps(details, ensure_ascii=False).encode("utf-8")
         if self._signer is not None:
-            yield ".bands.npy", npy(self._signer.bands())
+            yield ".bands.npy", _npy(self._signer.bands())
         if self._lines is not None:
             keys, documents = self._lines.sorted()
-            yield ".lines.npy", npy(keys)
-            yield ".lines.documents.npy", npy(documents)
-
-    def finish(self) -> dict[str, float]:
-        """Process the remaining batches. Return the seconds spent, by step."""
-        seconds = {}
-        if self._signer is not None:
-            self._signer.flush()
-            seconds["near_duplicates"] = self._signer.seconds
-        if self._lines is not None:
-            self._lines.flush()
-            seconds["repeated_lines"] = self._lines.seconds
-        return seconds
+            yield ".lines.npy", _npy(keys)
+            yield ".lines.documents.npy", _npy(documents)
 
 
-class _Batched:
+def _npy(values: NDArray[Any]) -> bytes:
+    packed = io.BytesIO()
+    np.save(packed, values, allow_pickle=False)
+    return packed.getvalue()
+
+
+class _Batched(ABC):
     """Collects texts into batches, because NumPy processes many texts at once faster than one by one."""
 
     def __init__(self) -> None:
@@ -297,73 +347,44 @@ class _Batched:
     def flush(self) -> None:
         if self._texts:
             before = time.perf_counter()
-            self._work(self._numbers, self._texts)
+            self._process(self._numbers, self._texts)
             self._numbers, self._texts, self._characters = [], [], 0
             self.seconds += time.perf_counter() - before
 
-    def _work(self, numbers: list[int], texts: list[str]) -> None:
-        raise AssertionError
+    @abstractmethod
+    def _process(self, numbers: list[int], texts: list[str]) -> None: ...
 
 
 class _Signer(_Batched):
     def __init__(self) -> None:
-        from alm.corpus.dedup import minhash
-
         super().__init__()
         self._signer = minhash.Signer()
-        self._count = minhash.BANDS
-        self._bands: list[NDArray[np.uint64]] = []
+        self._bands = [np.zeros((0, minhash.BANDS), dtype=np.uint64)]
 
-    def _work(self, numbers: list[int], texts: list[str]) -> None:
+    def _process(self, numbers: list[int], texts: list[str]) -> None:
         self._bands.append(self._signer.bands_of(texts))
 
     def bands(self) -> NDArray[np.uint64]:
         """Return keys of shape (bands, documents), so that one band can be read without the others."""
-        import numpy as np
-
-        if not self._bands:
-            return np.zeros((self._count, 0), dtype=np.uint64)
         return np.ascontiguousarray(np.concatenate(self._bands).T)
 
 
 class _LineKeys(_Batched):
     def __init__(self) -> None:
         super().__init__()
-        self._found: list[tuple[NDArray[np.uint64], NDArray[np.uint32]]] = []
+        self._keys = [np.zeros(0, dtype=np.uint64)]
+        self._documents = [np.zeros(0, dtype=np.uint32)]
 
-    def _work(self, numbers: list[int], texts: list[str]) -> None:
-        import numpy as np
-
-        from alm.corpus.pipeline.dedup_lines import keys_of
-
-        keys, _, index = keys_of(texts)
-        self._found.append((keys, np.array(numbers, dtype=np.uint32)[index]))
+    def _process(self, numbers: list[int], texts: list[str]) -> None:
+        keys, _, index = lines.keys_of(texts)
+        self._keys.append(keys)
+        self._documents.append(np.array(numbers, dtype=np.uint32)[index])
 
     def sorted(self) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
         """Return keys and documents, sorted by key and then document, without repeated pairs."""
-        import numpy as np
-
-        keys = np.concatenate([np.zeros(0, dtype=np.uint64), *(keys for keys, _ in self._found)])
-        documents = np.concatenate([np.zeros(0, dtype=np.uint32), *(numbers for _, numbers in self._found)])
+        keys, documents = np.concatenate(self._keys), np.concatenate(self._documents)
         order = np.argsort(keys, kind="stable")  # documents are in increasing order already
         keys, documents = keys[order], documents[order]
         is_new = np.ones(len(keys), dtype=bool)
         is_new[1:] = (keys[1:] != keys[:-1]) | (documents[1:] != documents[:-1])
         return keys[is_new], documents[is_new]
-
-
-def npy(values: NDArray[Any]) -> bytes:
-    """Return the bytes of a NumPy file of `values`."""
-    import numpy as np
-
-    packed = io.BytesIO()
-    np.save(packed, values, allow_pickle=False)
-    return packed.getvalue()
-
-
-def load_array(path: Path, *, dtype: DTypeLike, dimensions: int = 1, mapped: bool = False) -> NDArray[Any]:
-    """Load the array at `path`, whose hash was checked before."""
-    try:
-        return files.array(path, dtype=dtype, dimensions=dimensions, mapped=mapped)
-    except ValueError as error:
-        raise damaged(path) from error

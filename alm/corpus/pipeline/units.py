@@ -90,12 +90,12 @@ class Plan(Config):
         if file is None:
             return False
         found = path.stat()
-        settled = file.modified_ns < self.planned_ns - _CLOCK_TICK_NS
-        return settled and (found.st_mtime_ns, found.st_size) == (file.modified_ns, file.record.bytes)
+        is_old = file.modified_ns < self.planned_ns - _CLOCK_TICK_NS
+        return is_old and (found.st_mtime_ns, found.st_size) == (file.modified_ns, file.record.bytes)
 
 
-def look_at(paths: Sequence[Path], *, prior: Plan | None, relative_to: Path) -> tuple[InputFile, ...]:
-    """Hash the files at `paths`, except those that `prior` lists and that have not changed."""
+def hashed_files(paths: Sequence[Path], *, prior: Plan | None, relative_to: Path) -> tuple[InputFile, ...]:
+    """Hash the files at `paths`, except those that `prior` lists and that have not changed: these keep their hash."""
     known = {file.name: file for file in prior.files} if prior else {}
     found = []
     for path in paths:

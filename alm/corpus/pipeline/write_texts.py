@@ -1,4 +1,4 @@
-"""The last pass over one unit: write its shard from the text of the first pass and the decisions of `settle`."""
+"""The last pass over one unit: write its shard from the text that earlier stages left, and the decisions about it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from alm.artifacts import CleanShard
 from alm.config.base import Config
 from alm.corpus import split
-from alm.corpus.counts import Counts, Tallies
-from alm.corpus.pipeline.decide import KEPT, REASONS, Fates
+from alm.corpus.counts import Counts, RunningCounts
+from alm.corpus.pipeline.decide import KEPT, REASONS, Decisions
 from alm.corpus.pipeline.unit_store import (
     DIGEST_BYTES,
-    Marker,
+    TextStage,
     UnitFiles,
-    damaged,
+    UnitMarker,
+    is_as_written,
     load_array,
     read_marker,
     write_marker,
@@ -34,7 +36,7 @@ from alm.events import Listener
 from alm.files import atomic, read_bytes, readable, sync_folder, wrap_os_errors
 
 
-class FinishedMarker(Config):
+class ShardMarker(Config):
     """`NNNNN.final.json`: the record that the shard of a unit is complete, here or where it was published."""
 
     key: str
@@ -42,110 +44,136 @@ class FinishedMarker(Config):
     counts: Counts
 
 
+class ShardFile(NamedTuple):
+    """A file of a shard: its path until publication, its name afterwards, its size if known, and its SHA-256."""
+
+    waiting: Path
+    name: str
+    size: int | None
+    sha256: str
+
+
 @dataclass(frozen=True)
-class Finishing:
-    """One unit to finish. `originals` maps some dropped documents to the origin that they repeat."""
+class WriteTexts:
+    """Writes the shard of one unit from the text of the stage `before`.
+
+    `decisions` is the hash of the decisions about its documents; `originals` maps some dropped documents to the
+    origin that they repeat. The shard will be published in `out`, where metadata lists the earlier shard `published`.
+    """
 
     source: str
-    files: UnitFiles
     form: Format
-    unit_key: str
-    fates_key: str
+    before: TextStage
+    decisions: str
     originals: dict[int, str]
+    out: Path
+    published: CleanShard | None
 
     @property
-    def stem(self) -> Path:
-        """The path of the shard until it is published, without its suffix."""
-        return self.files.path(".final")
-
-    @property
-    def marker_path(self) -> Path:
-        """The path of the marker, written last."""
-        return self.files.path(".final.json")
+    def files(self) -> UnitFiles:
+        """The files of the unit. The shard lies among them until it is published."""
+        return self.before.files
 
     @property
     def name(self) -> str:
         """The shard's name once it is published, without its suffix."""
         return f"{self.source}-{self.files.number:05d}"
 
+    @property
     def key(self) -> str:
-        """Return a hash of all that decides the shard."""
-        return sha256(f"{self.source} {self.form} {self.unit_key} {self.fates_key}".encode()).hexdigest()
+        """A hash of all that decides the shard."""
+        return sha256(f"{self.source} {self.form} {self.before.key} {self.decisions}".encode()).hexdigest()
 
-    def finished(self) -> FinishedMarker | None:
-        """Return the marker if the unit was finished with this key and these names, else None."""
-        marker = read_marker(self.marker_path, FinishedMarker)
-        return marker if marker is not None and marker.key == self.key() and self._is_named_so(marker.shard) else None
+    def finished(self) -> ShardMarker | None:
+        """Return the marker if the shard exists unchanged, published or waiting for that; else None.
 
-    def _is_named_so(self, shard: CleanShard | None) -> bool:
-        lines = f"{self.name}.jsonl" if self.form == "txt" else None
-        return shard is None or (shard.file, shard.lines_file) == (f"{self.name}.{self.form}", lines)
-
-
-def finish(job: Finishing, tell: Listener) -> FinishedMarker:
-    """Write the shard of a unit and its marker."""
-    made = _Finish(job)
-    shard = made.shard()
-    marker = FinishedMarker(key=job.key(), shard=shard, counts=made.counts())
-    write_marker(job.marker_path, marker)
-    return marker
-
-
-class _Finish:
-    def __init__(self, job: Finishing) -> None:
-        first = read_marker(job.files.marker, Marker)
-        if first is None:
-            raise damaged(job.files.marker)
-        self._job = job
-        self._first = first
-        self._fates = Fates.read(job.files, job.fates_key)
-        self._tallies = Tallies()
-        self._tallies.add(first.counts)
-        self._origins, self._changes = job.files.read_details()
-        self._digests = read_bytes(job.files.digests)
-        self._sizes = load_array(job.files.sizes, dtype=np.int64, dimensions=2)
-
-    def counts(self) -> Counts:
-        return self._tallies.counts()
-
-    def shard(self) -> CleanShard | None:
-        """Write the files of the shard; None if no document is left."""
-        if not (self._fates.code == KEPT).any():
-            self._drop_all()
+        A waiting file is read to check its hash. A published file is read only if no metadata lists it.
+        """
+        marker = read_marker(self.files.path(".final.json"), ShardMarker)
+        if marker is None or marker.key != self.key:
             return None
-        unchanged = bool((self._fates.code == KEPT).all()) and self._fates.cut is None
-        is_linked = unchanged and self._job.form == "txt"
-        text, lines = self._as_it_is() if is_linked else self._rewritten()
-        assert self._tallies.documents_out
-        job = self._job
+        lines = f"{self.name}.jsonl" if self.form == "txt" else None
+        if marker.shard and (marker.shard.file, marker.shard.lines_file) != (f"{self.name}.{self.form}", lines):
+            return None
+        return marker if all(map(self._exists, self.outputs(marker))) else None
+
+    def _exists(self, file: ShardFile) -> bool:
+        if os.path.lexists(file.waiting):
+            return is_as_written(file.waiting, file.sha256, size=file.size)
+        place, known = self.out / file.name, self.published
+        listed = known and {known.file: known.sha256, known.lines_file: known.lines_sha256}
+        if listed and listed.get(file.name) == file.sha256:
+            return place.is_file() and file.size in (None, place.stat().st_size)
+        return is_as_written(place, file.sha256, size=file.size)
+
+    def outputs(self, marker: ShardMarker) -> list[ShardFile]:
+        """Return the files of the shard."""
+        shard = marker.shard
+        if shard is None:
+            return []
+        text = ShardFile(self.files.path(f".final.{self.form}"), shard.file, shard.bytes, shard.sha256)
+        if shard.lines_file is None or shard.lines_sha256 is None:
+            return [text]
+        # The lines go first: a text counts as ours only if its lines lie beside it.
+        return [ShardFile(self.files.path(".final.jsonl"), shard.lines_file, None, shard.lines_sha256), text]
+
+    def run(self, on_event: Listener) -> ShardMarker:
+        """Write the shard, and its marker last."""
+        shard_of_unit = _Shard(self, self.before.with_text(on_event))
+        shard = shard_of_unit.write()
+        marker = ShardMarker(key=self.key, shard=shard, counts=shard_of_unit.counts.frozen())
+        write_marker(self.files.path(".final.json"), marker)
+        return marker
+
+
+class _Shard:
+    """The shard of a unit while it is written. `first` describes the text to write it from."""
+
+    def __init__(self, stage: WriteTexts, first: UnitMarker) -> None:
+        self._stage = stage
+        self._stem = stage.files.path(".final")
+        self._first = first
+        self._decisions = Decisions.read(stage.files, stage.decisions)
+        self._origins, self._changes = stage.files.read_details()
+        self._digests = read_bytes(stage.files.digests)
+        self._sizes = load_array(stage.files.sizes, dtype=np.int64, dimensions=2)
+        self.counts = RunningCounts()
+        self.counts.add(first.counts)
+
+    def write(self) -> CleanShard | None:
+        """Write the files of the shard; None if no document is left."""
+        is_kept = self._decisions.code == KEPT
+        if not is_kept.any():
+            for number, raw in self._records():
+                self._drop(number, raw)
+            return None
+        is_unchanged = bool(is_kept.all()) and self._decisions.cut is None
+        stage = self._stage
+        text, lines = self._linked() if is_unchanged and stage.form == "txt" else self._rewritten()
         return CleanShard(
-            file=f"{job.name}.{job.form}",
-            documents=self._tallies.documents_out,
+            file=f"{stage.name}.{stage.form}",
+            documents=self.counts.documents_out,
             bytes=text.bytes,
             sha256=text.sha256,
-            lines_file=f"{job.name}.jsonl" if lines else None,
+            lines_file=f"{stage.name}.jsonl" if lines else None,
             lines_sha256=lines.sha256 if lines else None,
         )
 
-    def _drop_all(self) -> None:
-        for number, raw in self._records():
-            self._drop(number, raw)
-
-    def _as_it_is(self) -> tuple[Written, Written | None]:
-        """Use the text of the first pass as the shard, because every document stays."""
-        with Lines(self._job.stem) as writer:
+    def _linked(self) -> tuple[Written, Written | None]:
+        """Use the text of the stage before as the shard, because every document stays."""
+        with Lines(self._stem) as writer:
             for number in range(self._first.documents):
                 writer.add(self._line(number))
             lines = writer.close()
-        path = self._job.files.path(".final.txt")
-        _link(self._job.files.text, path)  # a link saves writing the text a second time (ADR 0009)
+        path = self._stage.files.path(".final.txt")
+        _link(self._stage.files.text, path)  # a link saves writing the text a second time (ADR 0009)
         return Written(path, self._first.text_bytes, self._first.text_sha256), lines
 
     def _rewritten(self) -> tuple[Written, Written | None]:
-        cut = self._fates.cut
-        with open_shard(self._job.stem, self._job.form) as writer:
+        cut = self._decisions.cut
+        with open_shard(self._stem, self._stage.form) as writer:
             for number, raw in self._records():
-                if self._fates.code[number] != KEPT:
+                if self._decisions.code[number] != KEPT:
                     self._drop(number, raw)
                 elif cut is not None and cut[0] == number:
                     for part, line in self._parts(number, raw, cut[1]):
@@ -155,19 +183,19 @@ class _Finish:
             return writer.close()
 
     def _records(self) -> Iterator[tuple[int, bytes]]:
-        with self._job.files.text.open("rb") as file:
+        with self._stage.files.text.open("rb") as file:
             yield from enumerate(read_records(file))
 
     def _line(self, number: int) -> Line:
         """Make the document line of a document that stays, and count it if it is held out."""
-        held = bool(self._fates.is_held_out[number])
-        self._tallies.validation_documents += held
+        is_held_out = bool(self._decisions.is_held_out[number])
+        self.counts.validation_documents += is_held_out
         origin = self._origins[number]
         return Line(
-            identity(self._job.source, origin),
+            identity(self._stage.source, origin),
             self._digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES].hex(),
-            self._fates.cluster[number].tobytes().hex(),
-            VALIDATION if held else TRAIN,
+            self._decisions.cluster[number].tobytes().hex(),
+            VALIDATION if is_held_out else TRAIN,
             origin,
         )
 
@@ -177,25 +205,22 @@ class _Finish:
         if parts is None:
             yield raw, self._line(number)
             return
-        self._tallies.documents_out += 1
-        self._tallies.validation_documents += 1
+        self.counts.documents_out += 1
+        self.counts.validation_documents += 1
         origins = (self._origins[number], f"{self._origins[number]}#end")
         for text, origin, name in zip(parts, origins, (TRAIN, VALIDATION), strict=True):
             digest = sha256(text.encode("utf-8")).hexdigest()
-            line = Line(identity(self._job.source, origin), digest, digest, name, origin)
+            line = Line(identity(self._stage.source, origin), digest, digest, name, origin)
             yield escape(text).encode("utf-8"), line
 
     def _drop(self, number: int, raw: bytes) -> None:
-        reason = REASONS[int(self._fates.code[number])]
+        reason = REASONS[int(self._decisions.code[number])]
         before, after = (int(value) for value in self._sizes[number])
-        changes = Counter(self._changes.get(str(number), {}))
-        self._tallies.take_back(reason, before, changes)
-        self._tallies.documents_out -= 1
-        self._tallies.bytes_out -= after
-        origin = self._job.originals.get(number)
-        detail = f"repeats {origin}" if origin else ""
+        self.counts.take_back(reason, before, Counter(self._changes.get(str(number), {})), bytes_out=after)
+        original = self._stage.originals.get(number)
+        detail = f"repeats {original}" if original else ""
         text = raw[:2000].decode("utf-8", "ignore")
-        self._tallies.show(reason, origin=self._origins[number], text=text, detail=detail)
+        self.counts.show(reason, origin=self._origins[number], text=text, detail=detail)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import for_each
 
 from alm import kinds
-from alm.corpus.draft import Draft, Drop
-from alm.corpus.filters import gopher_repetition
+from alm.corpus.filters import Candidate, Drop, gopher_repetition
 from alm.corpus.formats import Reading, jsonl
 from alm.corpus.ngrams import most_frequent, repeated, repeated_characters
 from alm.errors import InputError
@@ -31,7 +31,7 @@ PROSE = (
 def outcome(kind: str, text: str, **keys: Any) -> str:
     """`keep`, `change`, or the reason."""
     module = kinds.load("alm.corpus.filters", kind)
-    found = module.build(module.Config(kind=kind, **keys))(Draft(text))
+    found = module.build(module.Config(kind=kind, **keys))(Candidate(text))
     if isinstance(found, Drop):
         return found.reason
     return "keep" if found.text == text else f"changed to {found.text}"
@@ -114,17 +114,17 @@ def test_evaluation_items_are_found(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress("\n".join(map(json.dumps, items)).encode()))
     words = PROSE[:200].split()
 
-    def found(text: str) -> Draft | Drop:
+    def found(text: str) -> Candidate | Drop:
         module = kinds.load("alm.corpus.filters", "decontaminate")
-        verdict: Draft | Drop = module.build(module.Config(files=[str(path)]))(Draft(text))
+        verdict: Candidate | Drop = module.build(module.Config(files=[str(path)]))(Candidate(text))
         return verdict
 
     hit = Drop("decontaminate_overlap", "eval.jsonl.gz#1")
     assert found("Prefix! " + " ".join(words[3:16]).upper() + " suffix") == hit
-    assert isinstance(found(" ".join(words[3:15])), Draft)
+    assert isinstance(found(" ".join(words[3:15])), Candidate)
     assert found("so: a CHOICE with, exactly eight words in it.") == hit
-    assert isinstance(found("a choice with exactly seven words in it"), Draft)
-    assert isinstance(found(""), Draft)
+    assert isinstance(found("a choice with exactly seven words in it"), Candidate)
+    assert isinstance(found(""), Candidate)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_evaluation_items_are_read_where_json_lines_are(tmp_path: Path, values: 
     assert len(list(jsonl.read(path, (), Reading()))) == 1
     module = kinds.load("alm.corpus.filters", "decontaminate")
     judge = module.build(module.Config(files=[str(path)]))
-    assert judge(Draft("so: a CHOICE with, exactly eight words in it.")) == Drop(
+    assert judge(Candidate("so: a CHOICE with, exactly eight words in it.")) == Drop(
         "decontaminate_overlap", "eval.jsonl#1"
     )
 
@@ -174,7 +174,7 @@ def slow_repeated_characters(words: list[str], n: int) -> int:
     return total
 
 
-@pytest.mark.parametrize("seed", range(60))
+@for_each("seed", range(60))
 def test_repeated_ngrams_equal_a_slow_count(seed: int) -> None:
     draw = random.Random(seed)
     words = draw.choices([f"w{'x' * n}" for n in range(draw.choice([1, 2, 3, 8]))], k=draw.choice([0, 1, 2, 9, 60]))
@@ -201,5 +201,5 @@ def test_hostile_texts_break_no_filter() -> None:
 
 def test_repetition_rules_do_not_stop_at_the_first() -> None:
     config = gopher_repetition.Config()
-    broken = list(gopher_repetition.broken_rules(Draft("spam eggs ham " * 400), config))
+    broken = list(gopher_repetition.broken_rules(Candidate("spam eggs ham " * 400), config))
     assert {"gopher_repetition_top_2_gram", "gopher_repetition_5_grams", "gopher_repetition_10_grams"} <= set(broken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass
 from hashlib import sha256
@@ -11,21 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alm.artifacts import Held
+from alm.artifacts import HoldOut
 from alm.corpus.config import SourceConfig
-from alm.corpus.dedup.clusters import BANDS
-from alm.corpus.pipeline.decide import EXACT, KEPT, NEAR, OVER_BUDGET, Fates, settle
+from alm.corpus.dedup.minhash import BANDS
+from alm.corpus.pipeline.decide import EXACT, KEPT, NEAR, OVER_BUDGET, Decisions, decide
 from alm.corpus.pipeline.unit_store import UnitFiles
 
 
 @dataclass
 class Found:
-    """What was settled, with the fates read back."""
+    """What was decided about each unit, read back."""
 
-    fates: list[Fates]
-    held: Held | None
+    decisions: list[Decisions]
+    hold_out: HoldOut | None
     duplicates: dict[str, int]
-    originals: dict[tuple[int, int], tuple[int, int]]
+    originals: tuple[dict[int, str], ...]
 
 
 def unit(folder: Path, number: int, texts: list[str], bands: list[list[int]] | None) -> UnitFiles:
@@ -33,6 +34,8 @@ def unit(folder: Path, number: int, texts: list[str], bands: list[list[int]] | N
     files = UnitFiles(folder, number)
     files.digests.write_bytes(b"".join(sha256(text.encode()).digest() for text in texts))
     np.save(files.sizes, np.array([(len(text), len(text)) for text in texts], dtype=np.int64).reshape(-1, 2))
+    origins = [f"{number}:{index}" for index in range(len(texts))]
+    files.details.write_text(json.dumps({"origins": origins, "changes": {}}))
     if bands is not None:
         compared = [index for index, keys in enumerate(bands) if keys]
         np.save(files.compared, np.array(compared, dtype=np.int64))
@@ -41,28 +44,28 @@ def unit(folder: Path, number: int, texts: list[str], bands: list[list[int]] | N
     return files
 
 
-def settled(
+def decided(
     folder: Path,
     *texts: list[str],
     bands: list[list[list[int]]] | None = None,
     fraction: float = 0.0,
-    held: Held | None = None,
+    hold_out: HoldOut | None = None,
     **keys: Any,
 ) -> Found:
     keys["deduplicate"] = {"near": bands is not None, **keys.get("deduplicate", {})}
     source = SourceConfig.model_validate({"kind": "test", **keys})
     units = [unit(folder, number, some, bands and bands[number]) for number, some in enumerate(texts)]
-    found = settle(source, units, validation_fraction=fraction, held=held, examples=10)
-    fates = [Fates.read(files, key) for files, key in zip(units, found.fates, strict=True)]
-    return Found(fates, found.held, found.duplicates, found.originals)
+    found = decide(source, units, validation_fraction=fraction, hold_out=hold_out, examples=10)
+    decisions = [Decisions.read(files, key) for files, key in zip(units, found.decisions, strict=True)]
+    return Found(decisions, found.hold_out, found.duplicates, found.originals)
 
 
 def codes(found: Found) -> list[int]:
-    return [int(code) for fates in found.fates for code in fates.code]
+    return [int(code) for decisions in found.decisions for code in decisions.code]
 
 
 def held_out(found: Found) -> list[bool]:
-    return [bool(held) for fates in found.fates for held in fates.is_held_out]
+    return [bool(held) for decisions in found.decisions for held in decisions.is_held_out]
 
 
 def keys_of(*numbers: int) -> list[int]:
@@ -73,21 +76,21 @@ def keys_of(*numbers: int) -> list[int]:
 def test_near_copies_go_and_join_the_cluster_of_the_first(tmp_path: Path) -> None:
     texts = (["a", "b", "a2", "b"], ["a3", "plain", "plain"])
     bands = [[keys_of(1), keys_of(2), keys_of(1, 3), keys_of(2)], [keys_of(7, 3), [], []]]
-    found = settled(tmp_path, *texts, bands=bands)
+    found = decided(tmp_path, *texts, bands=bands)
     assert codes(found) == [KEPT, KEPT, NEAR, EXACT, NEAR, KEPT, EXACT]
-    assert found.fates[1].cluster[0].tobytes() == sha256(b"a").digest()  # by way of a2, which is dropped
+    assert found.decisions[1].cluster[0].tobytes() == sha256(b"a").digest()  # by way of a2, which is dropped
     assert found.duplicates == {"exact": 2, "near": 2, "clusters": 3, "largest_cluster": 3}
-    kept = settled(tmp_path, *texts, bands=bands, deduplicate={"exact": False})
+    kept = decided(tmp_path, *texts, bands=bands, deduplicate={"exact": False})
     assert codes(kept) == [KEPT, KEPT, NEAR, NEAR, NEAR, KEPT, KEPT]  # equal texts are much alike, where compared
 
 
 def test_the_first_of_equal_texts_stays(tmp_path: Path) -> None:
-    found = settled(tmp_path, ["a", "b", "a"], ["b", "c", "a"])
+    found = decided(tmp_path, ["a", "b", "a"], ["b", "c", "a"])
     assert codes(found) == [KEPT, KEPT, EXACT, EXACT, KEPT, EXACT]
-    assert found.fates[1].cluster[2].tobytes() == sha256(b"a").digest()
+    assert found.decisions[1].cluster[2].tobytes() == sha256(b"a").digest()
     assert found.duplicates == {"exact": 3, "near": 0, "clusters": 2, "largest_cluster": 3}
-    assert found.originals == {(0, 2): (0, 0), (1, 0): (0, 1), (1, 2): (0, 0)}
-    kept = settled(tmp_path, ["a", "a"], deduplicate={"exact": False})
+    assert found.originals == ({2: "0:0"}, {0: "0:1", 2: "0:0"})
+    kept = decided(tmp_path, ["a", "a"], deduplicate={"exact": False})
     assert codes(kept) == [KEPT, KEPT]
 
 
@@ -97,22 +100,22 @@ def test_the_first_of_equal_texts_stays(tmp_path: Path) -> None:
 )
 def test_the_budget_is_spent_in_order(tmp_path: Path, keys: dict[str, int], expected: int) -> None:
     texts = [f"{i}" * 10 for i in range(5)]
-    assert codes(settled(tmp_path, texts[:2], texts[2:], **keys)) == [KEPT] * expected + [OVER_BUDGET] * (5 - expected)
+    assert codes(decided(tmp_path, texts[:2], texts[2:], **keys)) == [KEPT] * expected + [OVER_BUDGET] * (5 - expected)
 
 
 def test_what_was_decided_stays_when_units_are_added(tmp_path: Path) -> None:
     draw = random.Random(3)
     units = [[f"text {draw.randrange(300)}" for _ in range(100)] for _ in range(6)]
-    whole = settled(tmp_path, *units, fraction=0.1)
+    whole = decided(tmp_path, *units, fraction=0.1)
     for count in range(1, 6):
-        part = settled(tmp_path, *units[:count], fraction=0.1)
+        part = decided(tmp_path, *units[:count], fraction=0.1)
         assert codes(part) == codes(whole)[: 100 * count]
         assert held_out(part) == held_out(whole)[: 100 * count]
 
 
 def test_duplicates_that_stay_are_on_one_side(tmp_path: Path) -> None:
     texts = [f"text {i % 50}" for i in range(500)]
-    found = settled(tmp_path, texts, fraction=0.2, deduplicate={"exact": False})
+    found = decided(tmp_path, texts, fraction=0.2, deduplicate={"exact": False})
     sides: dict[str, set[bool]] = {}
     for text, held in zip(texts, held_out(found), strict=True):
         sides.setdefault(text, set()).add(held)
@@ -122,23 +125,23 @@ def test_duplicates_that_stay_are_on_one_side(tmp_path: Path) -> None:
 
 def test_a_few_documents_hold_out_the_one_nearest_to_the_share(tmp_path: Path) -> None:
     texts = ["a" * 10, "b" * 990, "c" * 1000, "d" * 100, "d" * 100]
-    tiny = settled(tmp_path, texts, fraction=0.001)  # so small that no hash falls below it
+    tiny = decided(tmp_path, texts, fraction=0.001)  # so small that no hash falls below it
     assert held_out(tiny) == [True, False, False, False, False]
-    assert tiny.held == Held(digest=sha256(b"a" * 10).hexdigest())
+    assert tiny.hold_out == HoldOut(digest=sha256(b"a" * 10).hexdigest())
 
 
 def test_a_single_document_is_to_be_cut(tmp_path: Path) -> None:
-    found = settled(tmp_path, [], ["only one"], fraction=0.05)
-    assert [fates.cut for fates in found.fates] == [None, (0, 0.05)]
-    assert found.held == Held(digest=sha256(b"only one").hexdigest(), cut=0.05)
+    found = decided(tmp_path, [], ["only one"], fraction=0.05)
+    assert [decisions.cut for decisions in found.decisions] == [None, (0, 0.05)]
+    assert found.hold_out == HoldOut(digest=sha256(b"only one").hexdigest(), cut=0.05)
 
 
 def test_what_was_held_out_by_size_stays_held_out(tmp_path: Path) -> None:
-    before = settled(tmp_path, ["a" * 10, "b" * 900], fraction=0.001)
-    more = settled(tmp_path, ["a" * 10, "b" * 900], ["c" * 1], fraction=0.001, held=before.held)
+    before = decided(tmp_path, ["a" * 10, "b" * 900], fraction=0.001)
+    more = decided(tmp_path, ["a" * 10, "b" * 900], ["c" * 1], fraction=0.001, hold_out=before.hold_out)
     assert held_out(more) == [*held_out(before), False]
 
 
 def test_nothing_is_held_out_when_nothing_is_asked_for(tmp_path: Path) -> None:
-    assert held_out(settled(tmp_path, ["a", "b", "c"])) == [False] * 3
-    assert settled(tmp_path, [], []).fates[0].code.size == 0
+    assert held_out(decided(tmp_path, ["a", "b", "c"])) == [False] * 3
+    assert decided(tmp_path, [], []).decisions[0].code.size == 0

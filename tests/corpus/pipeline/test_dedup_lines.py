@@ -10,8 +10,8 @@ import pytest
 
 from alm.corpus import report
 from alm.corpus.config import CorpusConfig
+from alm.corpus.dedup.lines import keys_of
 from alm.corpus.pipeline import dedup_lines
-from alm.corpus.pipeline.dedup_lines import keys_of
 from alm.corpus.pipeline.prepare import prepare
 from alm.corpus.read import find, read_documents
 
@@ -78,13 +78,14 @@ def test_every_line_has_the_key_of_its_words() -> None:
     assert [len(part) for part in keys_of([])] == [0, 0, 0]
 
 
-@pytest.mark.parametrize("least", [1, 2, 5])
-@pytest.mark.parametrize("unit_bytes", [1, 400, 1 << 20])
+@pytest.mark.parametrize(
+    ("least", "unit_bytes", "count"), [(2, 1, 25), (1, 400, 60), (5, 400, 60), *((n, 1 << 20, 60) for n in (1, 2, 5))]
+)
 def test_what_goes_is_what_earlier_documents_hold(
-    tmp_path: Path, least: int, unit_bytes: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, least: int, unit_bytes: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dedup_lines, "_PAIRS_AT_ONCE", 50)  # several ranges of keys
-    texts = random_texts(least, 60)
+    texts = random_texts(least, count)
     found = cleaned(tmp_path, texts, least, unit_bytes)
     wanted = list(dict.fromkeys(expected(texts, least)))  # equal ones go afterwards
     assert [text.strip("\n") for text in found] == wanted
