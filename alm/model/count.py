@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from alm.model.config import ModelConfig, padded
 
 FLOPS_PER_MULTIPLY_ADD = 2
 # The backward pass makes two matrix products for each one of the forward pass.
 TRAINING_PASSES = 3
+# Of a process on a CPU: gaps that freed blocks leave, as a factor, and loaded code (docs/benchmarks.md).
 CPU_GAPS, CPU_CODE_BYTES = 1.2, 100 * 2**20
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-# Gradients that one layer makes before it frees its saved tensors, as a multiple of its inner width.
+# Gradients of one layer before its saved tensors are freed, as a multiple of its inner width: of the gate, of the
+# other input of the product, and of the product.
 LAYER_GRADIENTS = 3
-
 
 # Rows whose logits exist at a time: at least this many, and more while they have at most `CHUNK_ELEMENTS` logits. Small
 # chunks stay in a CPU's cache; a GPU needs large products.
@@ -126,40 +127,49 @@ class Count:
         """Estimate the peak memory of training with micro-batches of `sequences` x `tokens`.
 
         `moments` are the numbers that the optimizer keeps, as in the method of that name. With `accumulates`, a step
-        has several micro-batches. The peak is either at the start of the last backward pass, with all activations and
-        the head's gradient, or at its end, with all gradients and those of a table that are summed there.
-
-        With `shards` ranks, each with a part of everything (FSDP), parameters outside the blocks are gathered during a
-        step, and so are two blocks: the current and the next. With `tree_sums`, gradients are summed in a tree, which
-        holds that many sums when the last micro-batch arrives; the peak may then be while they are added.
+        has several micro-batches, and with `shards` ranks each has a part of everything (FSDP). `tree_sums` sums of
+        gradients exist when the last micro-batch arrives, if gradients are summed in a tree.
         """
-        config, rows = self._config, sequences * tokens
+        config, rows, narrow = self._config, sequences * tokens, BYTES[precision]
         D, width = config.d_model, padded(config.known_vocab_size)
-        table = 4 * width * D
-        tables = 1 if config.tie_embeddings else 2
-        everything = 4 * (self.total + tables * (width - config.known_vocab_size) * D)
-        activations = self.activation_bytes(sequences, tokens, precision=precision)
-        each = 4 if precision == "fp32" else 4 + 2 * BYTES[precision]
-        # Beyond the logits: hidden states, their gradient, and rows scaled for the product with the logits' gradient.
-        loss = chunk_rows(rows, width, on_gpu=on_gpu) * width * each + 3 * 4 * rows * D
-        layer = LAYER_GRADIENTS * BYTES[precision] * rows * config.ffn_hidden_size
-        inside = 4 * (self.attention + self.feedforward + self.norms)
-        block, outside = inside // config.n_layers, everything - inside
-        together = outside + 2 * block if shards > 1 else 0  # gathered from its shards
+        table = 4 * width * D  # of the embeddings, or of the head
+        # All parameters in fp32, as many bytes as their gradients, with the rows that pad the tables.
+        padding = (1 if config.tie_embeddings else 2) * (width - config.known_vocab_size) * D
+        everything = 4 * (self.total + padding)
         part = everything // shards
-        again = part if accumulates else everything * (tree_sums or 0)
-        begins = Memory(0, 0, gradients=table + again, activations=activations, temporary=max(loss, layer))
-        seconds = table * (config.tie_embeddings + accumulates) + (0 if accumulates else again) + together
-        ends = Memory(0, 0, gradients=part + seconds, activations=activations // config.n_layers, temporary=layer)
-        # The gradient of the last micro-batch, a flat copy of it, the sums so far, and the sum being made.
-        adding = Memory(
-            0, 0, gradients=0 if tree_sums is None else everything * (3 + tree_sums), activations=0, temporary=0
-        )
-        fullest = max(begins, ends, adding, key=lambda memory: memory.total)
-        copies = BYTES[precision] * everything // 4 if precision != "fp32" else 0
+        inside = 4 * (self.attention + self.feedforward + self.norms)
+        # FSDP gathers the parameters outside the blocks for the whole step, and two blocks: this one and the next.
+        gathered = everything - inside + 2 * (inside // config.n_layers) if shards > 1 else 0
+        # Gradients of the micro-batches before: one sum, or those of the tree.
+        earlier = part if accumulates else everything * (tree_sums or 0)
+        activations = self.activation_bytes(sequences, tokens, precision=precision)
+        # The logits of a chunk in fp32; in another precision also the product, and the gradient for the next one.
+        logits = chunk_rows(rows, width, on_gpu=on_gpu) * width * (4 if narrow == 4 else 4 + 2 * narrow)
+        # Hidden states, their gradient, and rows scaled for the product with the logits' gradient.
+        loss = logits + 3 * 4 * rows * D
+        layer = LAYER_GRADIENTS * narrow * rows * config.ffn_hidden_size
+
+        # The peak is at one of three moments, each with its gradients, activations and temporary tensors.
+        # The last backward pass starts: of this micro-batch, only the head has a gradient.
+        start = (table + earlier, activations, max(loss, layer))
+        # It ends, at the first layer: all gradients exist. Tied embeddings add theirs to that of the head; when the
+        # step accumulates, the table's new gradient is added to its sum. Parameters are still gathered.
+        added = table * (config.tie_embeddings + accumulates) + (0 if accumulates else earlier)
+        end = (part + added + gathered, activations // config.n_layers, layer)
+        # The tree adds: the last micro-batch's gradient, a flat copy of it, the sums so far, and the sum being made.
+        adding = (0 if tree_sums is None else everything * (3 + tree_sums), 0, 0)
+        gradients, saved, temporary = max(start, end, adding, key=sum)
+
+        copies = narrow * everything // 4 if narrow < 4 else 0  # of the weights, made by autocast
         matrix, other = moments
         kept = 4 * self.moments(matrix=matrix, other=other) + other * (everything - 4 * self.total)
-        return replace(fullest, weights=part + together + copies, optimizer=kept // shards)
+        return Memory(
+            weights=part + gathered + copies,
+            optimizer=kept // shards,
+            gradients=gradients,
+            activations=saved,
+            temporary=temporary,
+        )
 
 
 def count(config: ModelConfig) -> Count:
