@@ -95,12 +95,8 @@ def _of_model(choice: Choice) -> Iterator[Named]:
     yield end_to_end.FIRST_LOSS, lambda: end_to_end.first_loss(_new(config, choice), batch, choice)
     yield end_to_end.GRADIENTS, lambda: end_to_end.gradients(_new(everything, choice), models.batch(everything), choice)
     yield end_to_end.OVERFIT, lambda: end_to_end.overfitted(init_state(models.run_of(config), choice), batch, choice)
-    turning: dict[str, Callable[..., Check]] = {
-        layers.NORMS: layers.keeps_lengths,
-        layers.DISTANCES: layers.counts_distances,
-    }
-    for name, check in turning.items():
-        yield name, partial(_turning, check, choice)
+    yield layers.NORMS, partial(_rotation, layers.keeps_lengths, choice)
+    yield layers.DISTANCES, partial(_rotation, layers.counts_distances, choice)
     for title, shape in ((end_to_end.CACHE, config), (f"{end_to_end.CACHE}, rules", everything)):
         yield title, partial(_decoding, shape, choice, title)
     yield end_to_end.BACKEND, partial(_decoding_in_rows, choice)
@@ -117,7 +113,7 @@ def _new(config: ModelConfig, choice: Choice) -> Transformer:
     return model.to(choice.device)
 
 
-def _turning(check: Callable[..., Check], choice: Choice) -> Check:
+def _rotation(check: Callable[..., Check], choice: Choice) -> Check:
     config = models.plain()
     model = Transformer(config.model_copy(update={"max_position_embeddings": _LONG})).to(choice.device)
     rotary = model.model.positions
@@ -188,14 +184,10 @@ def _loader(choice: Choice, data: Path | None) -> Check:
 
 def _of_checkpoints(choice: Choice, out: Path) -> Iterator[Named]:
     config = models.run_of(models.plain().model_copy(update={"dropout": 0.1}))
-    laws: dict[str, Callable[..., Check]] = {
-        checkpoints.SAVED: checkpoints.round_trips,
-        checkpoints.RESUMED: checkpoints.resumes_exactly,
-    }
-    for name, law in laws.items():
-        yield name, partial(_on_disk, law, config, choice, out)
+    yield checkpoints.SAVED, partial(_on_disk, checkpoints.round_trips, config, choice, out)
+    yield checkpoints.RESUMED, partial(_on_disk, checkpoints.resumes_exactly, config, choice, out)
 
 
-def _on_disk(law: Callable[..., Check], config: object, choice: Choice, out: Path) -> Check:
+def _on_disk(check: Callable[..., Check], config: object, choice: Choice, out: Path) -> Check:
     with TemporaryDirectory(prefix=".alm-doctor-", dir=out) as folder:
-        return law(config, choice, Path(folder))
+        return check(config, choice, Path(folder))

@@ -13,6 +13,7 @@ from alm.config import presets
 from alm.config.base import MANY
 from alm.config.load import Part, load
 from alm.corpus.split import TRAIN
+from alm.device import Choice
 from alm.errors import ConfigError
 from alm.model.config import ModelConfig
 from alm.model.count import count
@@ -238,6 +239,7 @@ def _suggestion(
 # A first guess: the share of the rate of matrix products that training a small model reaches (docs/benchmarks.md).
 TYPICAL_SHARE = 0.5
 _MOST_TRIES, _TRY_SECONDS = 3, 0.5
+_Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def suggest(
@@ -247,18 +249,18 @@ def suggest(
     seq_len: int | None = None,
     tokens: int | None = None,
     device_name: str = "auto",
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    precision: _Precision = "auto",
 ) -> Suggestion:
     """Return a run worth `seconds` on the device.
 
     Its speed is first estimated from matrix products, then measured with the suggested model, until it stays the same.
     """
-    choice = devices.choose(device_name, precision=precision)
     vocab_size, text_bytes = None, None if tokens is None else round(tokens * BYTES_PER_TOKEN)
     if data is not None:
         metadata = open_packed(data).metadata
         vocab_size, seq_len = metadata.vocab_size, metadata.seq_len
         text_bytes = round(metadata.sequences(TRAIN) * seq_len * BYTES_PER_TOKEN)
+    choice = devices.choose(device_name, precision=precision)
     flops_per_second = TYPICAL_SHARE * devices.matmul_rate(choice.device, choice.precision)
 
     def rate(model: ModelConfig, tokens: int) -> float:
@@ -269,27 +271,24 @@ def suggest(
         largest = MemoryLimit(config, tokens, choice).largest()
         return largest is None or sequences <= largest
 
-    found: Suggestion | None = None
+    before = ""
     for _ in range(_MOST_TRIES):
-        before, found = (
-            found,
-            suggest_at(
-                seconds,
-                tokens_per_second=rate,
-                vocab_size=vocab_size,
-                seq_len=seq_len,
-                text_bytes=text_bytes,
-                fits=fits,
-            ),
+        found = suggest_at(
+            seconds, tokens_per_second=rate, vocab_size=vocab_size, seq_len=seq_len, text_bytes=text_bytes, fits=fits
         )
-        if before is not None and before.preset == found.preset:
+        if found.preset == before:
             break
-        training = found.config.training.model_copy(update={"precision": precision})
-        config = found.config.model_copy(update={"training": training})
-        choice = choose_precision(config, device_name, seq_len=found.seq_len)
-        rows = probe.random_rows(found.vocab_size, seq_len=found.seq_len)
-        timings = probe.measure_steps(config, choice, rows, seq_len=found.seq_len, seconds=_TRY_SECONDS)
-        speed = training.sequences_per_step * found.seq_len / timings.step(training.gradient_accumulation)
-        flops_per_second = speed * count(found.config.model).training_flops_per_token(found.seq_len)
-    assert found is not None
+        before = found.preset
+        choice, flops_per_second = _measured(found, device_name, precision)
     return found
+
+
+def _measured(found: Suggestion, device_name: str, precision: _Precision) -> tuple[Choice, float]:
+    """Run a few steps of the suggestion; return the chosen device, and its FLOPs per second in them."""
+    training = found.config.training.model_copy(update={"precision": precision})
+    config = found.config.model_copy(update={"training": training})
+    choice = choose_precision(config, device_name, seq_len=found.seq_len)
+    rows = probe.random_rows(found.vocab_size, seq_len=found.seq_len)
+    timings = probe.measure_steps(config, choice, rows, seq_len=found.seq_len, seconds=_TRY_SECONDS)
+    speed = training.sequences_per_step * found.seq_len / timings.step(training.gradient_accumulation)
+    return choice, speed * count(found.config.model).training_flops_per_token(found.seq_len)
