@@ -162,8 +162,12 @@ def write_json(path: Path, value: object) -> None:
 def indented_json(value: object) -> str:
     """Return `value` as indented JSON. A string that UTF-8 cannot hold, like some file names, is written in ASCII."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
-    return _UNENCODABLE.sub(lambda found: json.dumps(json.loads(found[0])), text) if _SURROGATE.search(text) else text
+    return _UNENCODABLE.sub(_in_ascii, text) if _SURROGATE.search(text) else text
 
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+def _in_ascii(found: re.Match[str]) -> str:
+    return _NOT_ASCII.sub(lambda character: json.dumps(character[0])[1:-1], found[0])
+
+
+_SURROGATE, _NOT_ASCII = re.compile("[\ud800-\udfff]"), re.compile("[^\0-~]")
 _UNENCODABLE = re.compile(r'"(?:[^"\\]|\\.)*?[\ud800-\udfff](?:[^"\\]|\\.)*"')

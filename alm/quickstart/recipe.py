@@ -68,7 +68,7 @@ class Recipe:
         return load(RunConfig, [Part(presets.find(RUN_PRESET))], overrides=[*self.overrides, *more])
 
 
-class _Kept(Config):
+class _Stored(Config):
     """Schema of the file that stores a recipe."""
 
     tales: Annotated[int, Field(strict=True, ge=1, le=MOST_TALES)]
@@ -81,12 +81,12 @@ class _Kept(Config):
 def read(path: Path) -> Recipe:
     """Read a recipe that `write` wrote."""
     try:
-        kept = _Kept.model_validate(read_json(path, most=_MOST_BYTES))
+        stored = _Stored.model_validate(read_json(path, most=_MOST_BYTES))
     except (InputError, ValidationError) as error:
         reason = error.message if isinstance(error, InputError) else artifacts.first_problem(error)
         hint = "run `alm quickstart --fresh`"
         raise ArtifactError(f"`{path}` is not what a quickstart writes: {reason}", hint=hint) from error
-    return Recipe(**dict(kept))
+    return Recipe(**dict(stored))
 
 
 def write(recipe: Recipe, path: Path) -> None:
