@@ -128,8 +128,8 @@ class _Training:
     @property
     def tokens_per_step(self) -> int:
         """The tokens that one update trains on."""
-        told = [row for row in self.rows if row.get("tokens") and row["step"]]
-        return round(told[-1]["tokens"] / told[-1]["step"]) if told else 0
+        counted = [row for row in self.rows if row.get("tokens") and row["step"]]
+        return round(counted[-1]["tokens"] / counted[-1]["step"]) if counted else 0
 
     @property
     def tokens(self) -> int:

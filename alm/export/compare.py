@@ -176,11 +176,11 @@ def bits_per_byte(
     return [Comparison(what="bits per byte of held-out text", tool=tool, difference=difference, bar=bar, detail=detail)]
 
 
-def rounding(text: HeldOut, whole: Transformer, rounded: Transformer, dtype: str) -> list[Comparison]:
+def rounding(text: HeldOut, exact: Transformer, rounded: Transformer, dtype: str) -> list[Comparison]:
     """Measure the cost of writing numbers as `dtype`, in bits per byte: reported, never an error."""
-    if rounded is whole:
+    if rounded is exact:
         return []
-    before, after = (text.bits_per_byte(scored_by(network)) for network in (whole, rounded))
+    before, after = (text.bits_per_byte(scored_by(network)) for network in (exact, rounded))
     detail = f"{before:.6f} in fp32, {after:.6f} so"
     what = f"bits per byte that {dtype} costs"
     return [Comparison(what=what, tool=f"alm {__version__}", difference=after - before, detail=detail)]

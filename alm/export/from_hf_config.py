@@ -1,11 +1,12 @@
-"""Conversion of Hugging Face's `config.json` of a Llama or a Qwen3 to our model's configuration."""
+"""Settings of a Hugging Face folder with a Llama or a Qwen3: as our model's configuration, or not supported."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -47,11 +48,11 @@ class _Bounds(NamedTuple):
 
     least: float
     most: float
-    whole: bool = True
+    is_integer: bool = True
 
 
-_WIDTH, _LENGTH, _RATIO = _Bounds(1, 2**20), _Bounds(1, 2**23), _Bounds(1, 2**20, whole=False)
-_THETA = _Bounds(1, 1e12, whole=False)
+_WIDTH, _LENGTH, _RATIO = _Bounds(1, 2**20), _Bounds(1, 2**23), _Bounds(1, 2**20, is_integer=False)
+_THETA = _Bounds(1, 1e12, is_integer=False)
 _NUMBERS = {
     "hidden_size": _WIDTH,
     "num_hidden_layers": _Bounds(1, 1000),
@@ -62,16 +63,16 @@ _NUMBERS = {
     "vocab_size": _Bounds(1, 2**24),
     "max_position_embeddings": _LENGTH,
     "original_max_position_embeddings": _LENGTH,
-    "rms_norm_eps": _Bounds(1e-20, 1, whole=False),
+    "rms_norm_eps": _Bounds(1e-20, 1, is_integer=False),
     "rope_theta": _THETA,
 }
 _ROPE_NUMBERS = {
     "rope_theta": _THETA,
     "factor": _RATIO,
     "original_max_position_embeddings": _LENGTH,
-    "attention_factor": _Bounds(0, 2**20, whole=False),
-    "beta_fast": _Bounds(1e-6, 2**20, whole=False),
-    "beta_slow": _Bounds(1e-6, 2**20, whole=False),
+    "attention_factor": _Bounds(0, 2**20, is_integer=False),
+    "beta_fast": _Bounds(1e-6, 2**20, is_integer=False),
+    "beta_slow": _Bounds(1e-6, 2**20, is_integer=False),
 }
 _NULLABLE = ("factor", "attention_factor", "beta_fast", "beta_slow")  # null means the same as absent
 _ROPE_KEYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
@@ -131,9 +132,9 @@ class _Reading:
             self.faults.append(f"`{key}.truncate` is {_shown(given['truncate'])}, not a flag")
 
     def _check_number(self, key: str, value: object, bounds: _Bounds) -> None:
-        kinds = int if bounds.whole else (int, float)
+        kinds = int if bounds.is_integer else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds) or not bounds.least <= value <= bounds.most:
-            kind = "a whole number" if bounds.whole else "a number"
+            kind = "a whole number" if bounds.is_integer else "a number"
             self.faults.append(f"`{key}` is {_shown(value)}, not {kind} from {bounds.least:g} to {bounds.most:g}")
 
     def _none(self, given: Json) -> Json:
@@ -230,3 +231,44 @@ def _mapped(reading: _Reading, *, has_norm: bool) -> Json:
         "positions": {"kind": "rope", "scaling": reading.scaling()},
         "qk_norm": has_norm,
     }
+
+
+# ---- settings beside the model ----------------------------------------------------------------
+
+GENERATION_NAME, TOKENIZER_CONFIG_NAME, TEMPLATE_NAME = (
+    "generation_config.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
+SIDECARS = (GENERATION_NAME, TOKENIZER_CONFIG_NAME, TEMPLATE_NAME)
+# Keys of generation_config.json that do not affect sampling: special ids, and the tool that wrote the file.
+_NO_SETTINGS = frozenset(
+    {"bos_token_id", "eos_token_id", "pad_token_id", "transformers_version", "_from_model_config", "use_cache"}
+)
+
+
+@dataclass(frozen=True)
+class Sidecars:
+    """`ends` are the ids that end a text; `not_taken` names settings that the checkpoint does not hold, by file."""
+
+    ends: tuple[int, ...]
+    not_taken: tuple[str, ...]
+
+
+def read_sidecars(folder: Path, config: Json, load: Callable[[Path], Json]) -> Sidecars:
+    """Read the settings beside the model of `config`; `load` reads a JSON file, or raises `InputError`."""
+    paths = (folder / GENERATION_NAME, folder / TOKENIZER_CONFIG_NAME)
+    generation, tokenizer = (load(path) if path.is_file() else {} for path in paths)
+    ends = generation.get("eos_token_id")
+    settings = sorted(key for key, value in generation.items() if value is not None and key not in _NO_SETTINGS)
+    not_taken = [f"{GENERATION_NAME}: {key}" for key in settings]
+    if tokenizer.get("chat_template") is not None:
+        not_taken.append(f"{TOKENIZER_CONFIG_NAME}: chat_template")
+    if (folder / TEMPLATE_NAME).is_file():
+        not_taken.append(TEMPLATE_NAME)
+    return Sidecars(_ids(config.get("eos_token_id") if ends is None else ends), tuple(not_taken))
+
+
+def _ids(value: object) -> tuple[int, ...]:
+    listed = value if isinstance(value, list) else [value]
+    return tuple(id_ for id_ in listed if isinstance(id_, int) and not isinstance(id_, bool))

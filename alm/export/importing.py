@@ -15,11 +15,11 @@ from alm.checkpoint.format import name as checkpoint_name
 from alm.checkpoint.save import save_checkpoint
 from alm.config.load import write_yaml
 from alm.errors import ArtifactError, InputError, quoted, shell
-from alm.events import Listener, Noted, Warned, ignore
-from alm.export import from_hf_config, hf_sidecars, optional_tools, staging
+from alm.events import Listener, Warned, ignore
+from alm.export import from_hf_config, staging
 from alm.export.hf_config import vocabulary_refusals
 from alm.export.source import Source
-from alm.export.stored import StoredWeights
+from alm.export.weights import StoredWeights
 from alm.files.parse import read_json
 from alm.model.config import ModelConfig
 from alm.model.weights import differences, shapes_of
@@ -28,7 +28,6 @@ from alm.tokenizers.special import END_OF_TEXT
 from alm.training.run import run_folder
 
 METADATA_NAME = "import.json"
-_LABEL = "import"
 CONFIG_NAME, TOKENIZER_NAME = "config.json", "tokenizer.json"
 TIED_HEAD = "lm_head.weight"
 _JSON_BYTES = 16 << 20  # tokenizer_config.json may list every added token
@@ -64,8 +63,8 @@ def open_folder(path: Path) -> Folder:
     faults = [*vocabulary_refusals(model, tokenizer), *_name_faults(model, stored)]
     if faults:
         raise _refused(path, faults)
-    beside = hf_sidecars.read(path, values, _json)
-    return Folder(path, values["model_type"], model, tokenizer, stored, beside.ends, beside.not_taken)
+    sidecars = from_hf_config.read_sidecars(path, values, _json)
+    return Folder(path, values["model_type"], model, tokenizer, stored, sidecars.ends, sidecars.not_taken)
 
 
 def import_model(
@@ -84,18 +83,17 @@ def import_model(
     """
     folder = open_folder(path)
     inputs = inputs_of(folder, out)
-    made = _usable(made_before(inputs, out=out, force=force, redo=redo), compare=compare)
-    if made is None:
-        with files.workspace(out, _LABEL, what=f"an import to `{out}`") as stage:
-            # Check again: another process may have held the lock until now and made it.
-            made = _usable(made_before(inputs, out=out, force=force, redo=redo), compare=compare)
-            if made is None:
-                metadata = _written(folder, inputs, stage, compare=compare, redo=redo, on_event=on_event)
-                staging.publish(stage, out, metadata, name=METADATA_NAME, force=force, vouching=_VOUCHING)
-                return metadata
-    files.sweep(out, _LABEL)
-    on_event(Noted(f"`{out}` is up to date"))
-    return made
+    return staging.make_once(
+        out,
+        name=METADATA_NAME,
+        label="import",
+        what=f"an import to `{out}`",
+        made_before=lambda: _usable(made_before(inputs, out=out, force=force, redo=redo), compare=compare),
+        make=lambda stage: _made(folder, inputs, stage, compare=compare, redo=redo, on_event=on_event),
+        force=force,
+        vouching=_VOUCHING,
+        on_event=on_event,
+    )
 
 
 def _usable(found: ImportMetadata | None, *, compare: bool) -> ImportMetadata | None:
@@ -103,7 +101,7 @@ def _usable(found: ImportMetadata | None, *, compare: bool) -> ImportMetadata | 
     return found if found is not None and (found.comparisons is not None or not compare) else None
 
 
-def _written(
+def _made(
     folder: Folder, inputs: list[FileRecord], stage: Path, *, compare: bool, redo: str, on_event: Listener
 ) -> ImportMetadata:
     """Write the checkpoint into `stage`, compare it with the folder in `transformers`, and describe it."""
@@ -121,7 +119,7 @@ def _written(
         dtype=folder.stored.dtype,
         tokenizer_sha256=folder.tokenizer.sha256,
         not_taken=folder.not_taken,
-        comparisons=None if comparisons is None else tuple(comparisons),
+        comparisons=comparisons,
         files=staging.records(stage),
     )
 
@@ -176,18 +174,18 @@ def _json(path: Path) -> dict[str, Any]:  # Any: JSON
 
 
 def _files(folder: Folder) -> list[Path]:
-    beside = [path for name in hf_sidecars.NAMES if (path := folder.path / name).is_file()]
-    return [folder.path / CONFIG_NAME, folder.path / TOKENIZER_NAME, *beside, *folder.stored.files]
+    sidecars = [path for name in from_hf_config.SIDECARS if (path := folder.path / name).is_file()]
+    return [folder.path / CONFIG_NAME, folder.path / TOKENIZER_NAME, *sidecars, *folder.stored.files]
 
 
 def _warn_of_ends(folder: Folder, on_event: Listener) -> None:
     """Warn if this model ends its texts with another id than alm does."""
     end = folder.tokenizer.end_of_text_id
     if folder.ends and end not in folder.ends:
-        told = ", ".join(map(str, folder.ends[:_MANY_FAULTS]))
+        listed = ", ".join(map(str, folder.ends[:_MANY_FAULTS]))
         on_event(
             Warned(
-                f"`{folder.path}` ends texts with id {told}, but alm with {end} (`{END_OF_TEXT}`)",
+                f"`{folder.path}` ends texts with id {listed}, but alm with {end} (`{END_OF_TEXT}`)",
                 "give `alm sample` a `--max-tokens`: its texts may not end until it is trained further",
             )
         )
@@ -229,8 +227,10 @@ def _write(folder: Folder, weights: dict[str, Tensor], stage: Path) -> None:
     save_checkpoint(checkpoint, stage)
 
 
-def _compared(folder: Folder, weights: dict[str, Tensor], stage: Path, on_event: Listener) -> list[Comparison] | None:
-    """Compare the imported model with the folder in `transformers`; None, with a warning, if it is not usable."""
+def _compared(
+    folder: Folder, weights: dict[str, Tensor], stage: Path, on_event: Listener
+) -> tuple[Comparison, ...] | None:
+    """Compare the imported model with the folder in `transformers`."""
     from alm.export.targets import _transformers
 
     source = Source(
@@ -245,9 +245,8 @@ def _compared(folder: Folder, weights: dict[str, Tensor], stage: Path, on_event:
     )
     # alm never chooses ids of the model for which the tokenizer has no text.
     unsaid = range(folder.tokenizer.vocab_size, folder.model.known_vocab_size)
-    try:
-        compared = _transformers.compare(source, folder.path, dtype="fp32", unsaid=unsaid)
-        return staging.checked(compared, hint="please report this with the folder's config.json")
-    except optional_tools.UnusableToolError as error:
-        on_event(Warned(f"not compared: {error.message}", error.hint))
-        return None
+    return staging.compared(
+        lambda: _transformers.compare(source, folder.path, dtype="fp32", unsaid=unsaid),
+        hint="please report this with the folder's config.json",
+        on_event=on_event,
+    )

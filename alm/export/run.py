@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
-from types import ModuleType
 
 from alm import artifacts, files, kinds
-from alm.artifacts import Comparison, ExportMetadata, FileRecord
+from alm.artifacts import ExportMetadata, FileRecord
 from alm.errors import ArtifactError, quoted
-from alm.events import Listener, Noted, Warned, ignore
-from alm.export import card, optional_tools, staging
+from alm.events import Listener, ignore
+from alm.export import card, staging
 from alm.export.config import TargetConfig
 from alm.export.source import Source, load_source
 from alm.training.run import run_folder
 
 METADATA_NAME = "export.json"
-_LABEL = "export"
-_FAR_HINT = "please report this with the configuration; `--no-compare` writes the files anyway"
 
 
 def export(
@@ -41,21 +38,19 @@ def export(
         artifacts.record(source.path, relative_to=out, sha256=source.sha256),
         artifacts.record(source.tokenizer_path, relative_to=out, sha256=source.tokenizer.sha256),
     ]
-    made = _made(config, inputs, out, force=force, compare=compare, redo=redo)
-    if made is None:
-        with files.workspace(out, _LABEL, what=f"an export to `{out}`") as stage:
-            # Check again: another process may have held the lock until now and made it.
-            made = _made(config, inputs, out, force=force, compare=compare, redo=redo)
-            if made is None:
-                metadata = _written(config, source, inputs, stage, out, compare=compare, redo=redo, on_event=on_event)
-                staging.publish(stage, out, metadata, name=METADATA_NAME, force=force)
-                return metadata
-    files.sweep(out, _LABEL)
-    on_event(Noted(f"`{out}` is up to date"))
-    return made
+    return staging.make_once(
+        out,
+        name=METADATA_NAME,
+        label="export",
+        what=f"an export to `{out}`",
+        made_before=lambda: _made_before(config, inputs, out, force=force, compare=compare, redo=redo),
+        make=lambda stage: _made(config, source, inputs, stage, out, compare=compare, redo=redo, on_event=on_event),
+        force=force,
+        on_event=on_event,
+    )
 
 
-def _made(
+def _made_before(
     config: TargetConfig, inputs: list[FileRecord], out: Path, *, force: bool, compare: bool, redo: str
 ) -> ExportMetadata | None:
     """Return the metadata in `out` if it is up to date, and compared unless comparing is not requested."""
@@ -64,7 +59,7 @@ def _made(
     return found if found is not None and (found.comparisons is not None or not compare) else None
 
 
-def _written(
+def _made(
     config: TargetConfig,
     source: Source,
     inputs: list[FileRecord],
@@ -78,7 +73,10 @@ def _written(
     """Write the files into `stage`, compare them in the other tool, and describe them."""
     module, values = kinds.module_of(config), config.model_dump(mode="json")
     module.write(config, source, stage)
-    comparisons = _compared(module, config, source, stage, on_event) if compare else None
+    comparisons = None
+    if compare:
+        hint = "please report this with the configuration; `--no-compare` writes the files anyway"
+        comparisons = staging.compared(lambda: module.compare(config, source, stage), hint=hint, on_event=on_event)
     files.write_text(stage / card.NAME, card.text(config, source, comparisons, name=config.repo or out.resolve().name))
     gc.collect()  # Windows cannot move a file that the comparing tool still has open
     return ExportMetadata(
@@ -90,7 +88,7 @@ def _written(
         step=source.step,
         parameters=source.parameters,
         tokenizer_sha256=source.tokenizer.sha256,
-        comparisons=None if comparisons is None else tuple(comparisons),
+        comparisons=comparisons,
         files=staging.records(stage),
     )
 
@@ -120,14 +118,3 @@ def _other_kind(kind: str, source: Source) -> str:
     if kind == "safetensors":
         return "leave out `--dtype`: fp32 holds every value"
     return f"run `alm export --checkpoint {quoted(source.path)} --to safetensors`, which takes any model"
-
-
-def _compared(
-    module: ModuleType, config: TargetConfig, source: Source, stage: Path, on_event: Listener
-) -> list[Comparison] | None:
-    """Compare the files in `stage` in the other tool; None, with a warning, if it cannot be used."""
-    try:
-        return staging.checked(module.compare(config, source, stage), hint=_FAR_HINT)
-    except optional_tools.UnusableToolError as error:
-        on_event(Warned(f"not compared: {error.message}", error.hint))
-        return None

@@ -1,14 +1,48 @@
-"""Publishing the files of an export or import from the staging folder to the output folder."""
+"""From a staging folder to the output folder: made once, compared with another tool, and published together."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from alm import artifacts, files
 from alm.artifacts import Comparison, ExportMetadata, FileRecord, ImportMetadata
 from alm.errors import AlmError, ArtifactError, shell
+from alm.events import Listener, Noted, Warned
+from alm.export.optional_tools import UnusableToolError
+
+Made = TypeVar("Made", ExportMetadata, ImportMetadata)
+
+
+def make_once(
+    out: Path,
+    *,
+    name: str,
+    label: str,
+    what: str,
+    made_before: Callable[[], Made | None],
+    make: Callable[[Path], Made],
+    force: bool,
+    vouching: Sequence[str] = (),
+    on_event: Listener,
+) -> Made:
+    """Return the metadata that `made_before` finds in `out`; otherwise `make` the files in a folder and publish them.
+
+    The metadata becomes the file `name`; `label` and `what` as in `files.workspace`.
+    """
+    found = made_before()
+    if found is None:
+        with files.workspace(out, label, what=what) as stage:
+            found = made_before()  # again: another process may have held the lock until now and made it
+            if found is None:
+                metadata = make(stage)
+                publish(stage, out, metadata, name=name, force=force, vouching=vouching)
+                return metadata
+    files.sweep(out, label)
+    on_event(Noted(f"`{out}` is up to date"))
+    return found
 
 
 def records(folder: Path) -> tuple[FileRecord, ...]:
@@ -50,15 +84,24 @@ def _ours(path: Path, schema: type[ExportMetadata] | type[ImportMetadata]) -> li
     return []
 
 
-def checked(comparisons: Sequence[Comparison], *, hint: str) -> list[Comparison]:
-    """Return `comparisons` if all are close; else raise `ArtifactError` with the others, and `hint`."""
-    far = [line(comparison) for comparison in comparisons if not comparison.is_close]
+def compared(
+    compare: Callable[[], list[Comparison]], *, hint: str, on_event: Listener
+) -> tuple[Comparison, ...] | None:
+    """Make the comparisons; None, with a warning, if the other tool cannot be used.
+
+    Raises `ArtifactError` with those that are too far apart, and `hint`.
+    """
+    try:
+        found = compare()
+    except UnusableToolError as error:
+        on_event(Warned(f"not compared: {error.message}", error.hint))
+        return None
+    far = [line(comparison) for comparison in found if not comparison.is_close]
     if far:
         raise ArtifactError(
-            "\n  ".join(["the other tool computes different results, so nothing was kept:", *far]),
-            hint=hint,
+            "\n  ".join(["the other tool computes different results, so nothing was kept:", *far]), hint=hint
         )
-    return list(comparisons)
+    return tuple(found)
 
 
 def line(comparison: Comparison) -> str:

@@ -1,16 +1,30 @@
-"""Reading and writing tensors as safetensors files."""
+"""Weights as safetensors files: written for other tools, and read from folders of strangers, one file or several."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from alm.files import wrap_os_errors
+from alm import shown
+from alm.errors import InputError, shell
+from alm.files import readable, wrap_os_errors
+from alm.files.parse import read_json
 
+WEIGHTS_NAME, INDEX_NAME = "model.safetensors", "model.safetensors.index.json"
+_INDEX_BYTES = 16 << 20  # the index of a model with 1,000 layers has 2 MB
+_HEADER_BYTES = 16 << 20
+_NAME_BYTES = 255
+_LENGTH_BYTES = 8  # little-endian, before the header
+_BLOBS = "blobs"  # folder of the hub's cache for the files that a snapshot links to
+_STORED_DTYPES = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 _SYSTEM_ERROR = re.compile(r"os error (\d+)")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -53,3 +67,120 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     return load_file(path)
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """The tensors of a folder by name; only their descriptions are read before `tensors` is called."""
+
+    files: tuple[Path, ...]
+    shapes: dict[str, tuple[int, ...]]
+    dtype: str
+
+    @classmethod
+    def of(cls, folder: Path) -> StoredWeights:
+        """Read the descriptions in `folder`; `InputError` if it has no weights, or they are damaged."""
+        paths = _files(folder)
+        shapes: dict[str, tuple[int, ...]] = {}
+        dtypes: set[str] = set()
+        for path in paths:
+            for name, shape, dtype in _described(path):
+                if name in shapes:
+                    raise InputError(f"`{folder}` stores `{name[:120]}` twice", hint=_look(folder))
+                shapes[name] = shape
+                dtypes.add(dtype)
+        unknown = sorted(dtypes - _STORED_DTYPES.keys())
+        if unknown:
+            raise InputError(
+                f"`{folder}` stores numbers as {unknown[0]}, but alm reads only {', '.join(_STORED_DTYPES)}",
+                hint="convert the weights to bfloat16 with the tool that wrote them",
+            )
+        return cls(tuple(paths), shapes, ", ".join(sorted(_STORED_DTYPES[dtype] for dtype in dtypes)))
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield each tensor with its name, as stored."""
+        for path in self.files:
+            with _opened(path) as file:
+                for name in file.keys():  # noqa: SIM118 - it is not a mapping
+                    yield name, file.get_tensor(name)
+
+
+def _files(folder: Path) -> list[Path]:
+    if (folder / WEIGHTS_NAME).is_file():
+        return [_kept_inside(folder / WEIGHTS_NAME)]
+    index = folder / INDEX_NAME
+    if not index.is_file():
+        raise InputError(
+            f"`{folder}` has no `{WEIGHTS_NAME}` and no `{INDEX_NAME}`",
+            hint="other formats may run code when they are read: save it with `save_pretrained` of transformers",
+        )
+    names = _indexed(index)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"`{folder / missing[0]}` is missing, which `{index}` names", hint=_look(folder))
+    return [_kept_inside(folder / name) for name in names]
+
+
+def _look(folder: Path) -> str:
+    return f"run `{shell('ls', '-l', folder)}`"
+
+
+def _kept_inside(path: Path) -> Path:
+    """Return `path`; `InputError` for a link out of its folder, except into the hub's cache."""
+    folder, target = path.parent.resolve(), path.resolve()
+    if target.parent not in (folder, folder.parent.parent / _BLOBS):
+        raise InputError(f"`{path}` is a link to `{target}`, out of its folder", hint=_look(path.parent))
+    return path
+
+
+def _indexed(index: Path) -> list[str]:
+    """Return the files that an index names; `InputError` unless all of them are beside it."""
+    values = read_json(index, most=_INDEX_BYTES)
+    named = values.get("weight_map") if isinstance(values, dict) else None
+    hint = f"run `{shell('head', '-c', '200', index)}`"
+    if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
+        raise InputError(f"`{index}` is damaged: its `weight_map` does not name a file for each tensor", hint=hint)
+    names = sorted(set(named.values()))
+    outside = [name for name in names if not _is_plain(name)]
+    if outside:
+        raise InputError(f"`{index}` names `{outside[0][:120]}`, which is not beside it", hint=hint)
+    return names
+
+
+def _is_plain(name: str) -> bool:
+    """Whether `name` is a plain file name, here and on Windows."""
+    is_one = Path(name).name == name and not {"/", "\\", ":"} & set(name)
+    return is_one and name.isprintable() and len(name.encode()) <= _NAME_BYTES
+
+
+def _described(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    _check_header(path)
+    with _opened(path) as file:
+        for name in file.keys():  # noqa: SIM118 - it is not a mapping
+            part = file.get_slice(name)
+            yield name, tuple(part.get_shape()), part.get_dtype()
+
+
+def _check_header(path: Path) -> None:
+    """Refuse an unreasonably long header before the library reads it."""
+    with readable(path), path.open("rb") as file:
+        size = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    most = min(_HEADER_BYTES, path.stat().st_size - _LENGTH_BYTES)
+    if size > most:
+        raise _damaged(path, f"its header has {size:,} bytes, more than {max(most, 0):,}")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:  # Any: of a library without types
+    """Open the file. The library checks the offsets of tensors against the size of the file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, shown.reason(error)) from error
+
+
+def _damaged(path: Path, reason: str) -> InputError:
+    return InputError(f"`{path}` is damaged: {reason}", hint="fetch the file again")

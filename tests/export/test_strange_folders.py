@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from alm.errors import InputError
 from alm.export.from_hf_config import read
 from alm.export.importing import open_folder
-from alm.export.stored import StoredWeights
+from alm.export.weights import StoredWeights
 from alm.model.weights import shapes_of
 from alm.tokenizers.file import Tokenizer
 
