@@ -23,7 +23,7 @@ class Engine(Protocol):
     def map(
         self, function: Callable[[Unit, Listener], Result], units: Iterable[Unit], *, on_event: Listener = ignore
     ) -> Generator[tuple[int, Result], None, None]:
-        """Yield `(index, function(unit, tell))` for each unit, in the order in which they finish.
+        """Yield `(index, function(unit, on_event))` for each unit, in the order in which they finish.
 
         Events that `function` sends reach `on_event`. After an error, no further unit starts, those in progress finish,
         and the first error, by the order of units, is raised.

@@ -22,7 +22,7 @@ from alm.errors import AlmError
 from alm.events import Event, Listener, ignore
 
 _POLL_SECONDS = 0.2
-_tell: Listener = ignore
+_on_event: Listener = ignore
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Processes:
     ) -> Generator[tuple[int, Result], None, None]:
         """See `alm.engines.Engine.map`."""
         context = multiprocessing.get_context("spawn")
-        told: Any = context.Queue()  # Any: the standard library's queue has no public type
-        pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin, initargs=(told,))
+        channel: Any = context.Queue()  # Any: the standard library's queue has no public type
+        pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin, initargs=(channel,))
         try:
-            yield from _run(pool, self.workers, function, units, lambda: _deliver(told, on_event))
+            yield from _run(pool, self.workers, function, units, lambda: _deliver(channel, on_event))
         except BrokenProcessPool as error:
             raise AlmError(
                 "a worker process died, perhaps because memory ran out",
@@ -51,9 +51,9 @@ class Processes:
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-            _deliver(told, on_event)
-            told.close()
-            told.join_thread()
+            _deliver(channel, on_event)
+            channel.close()
+            channel.join_thread()
 
 
 def build(*, workers: int, address: str | None) -> Engine:
@@ -98,25 +98,25 @@ def _cancel(waiting: dict[Future[Result], int]) -> None:
             del waiting[future]
 
 
-def _deliver(told: Any, on_event: Listener) -> None:
-    for event in _events(told):
+def _deliver(channel: Any, on_event: Listener) -> None:
+    for event in _events(channel):
         on_event(event)
 
 
-def _events(told: Any) -> Iterator[Event]:
+def _events(channel: Any) -> Iterator[Event]:
     with contextlib.suppress(queue.Empty):
         while True:
-            yield told.get_nowait()
+            yield channel.get_nowait()
 
 
 # ---- in a worker --------------------------------------------------------------------------------
 
 
-def _begin(told: Any) -> None:
-    global _tell
+def _begin(channel: Any) -> None:
+    global _on_event
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _tell = told.put
+    _on_event = channel.put
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -129,4 +129,4 @@ def _end_with_parent() -> None:
 
 
 def _call(function: Callable[[Unit, Listener], Result], unit: Unit) -> Result:
-    return function(unit, _tell)
+    return function(unit, _on_event)

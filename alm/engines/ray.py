@@ -108,8 +108,8 @@ def _outcome(ray: Any, reference: Any) -> Any:
 
 def _call(function: Callable[[Any, Listener], Any], unit: Any) -> tuple[Any, AlmError | None, list[Event]]:
     """Run in a worker. Return the result or the error, and the events."""
-    told: list[Event] = []
+    events: list[Event] = []
     try:
-        return function(unit, told.append), None, told
+        return function(unit, events.append), None, events
     except AlmError as error:
-        return None, error, told
+        return None, error, events

@@ -28,16 +28,16 @@ class ShardWork:
     pad_id: int
 
 
-def assemble(job: ShardWork, tell: Listener) -> PackedShard:
+def assemble(work: ShardWork, on_event: Listener) -> PackedShard:
     """Write the shard and its index of document starts."""
-    width = np.dtype(job.dtype).newbyteorder("<")
-    tokens = np.full(job.planned.tokens, job.pad_id, dtype=width)
+    width = np.dtype(work.dtype).newbyteorder("<")
+    tokens = np.full(work.planned.tokens, work.pad_id, dtype=width)
     starts = []
     at = 0
-    pieces = job.planned.pieces
+    pieces = work.planned.pieces
     for part in dict.fromkeys(pieces[:, 0].tolist()):  # so that each part is opened once
-        encoded = Encoded(job.parts, part, job.dtype)
-        ids, ends = encoded.ids(job.split), encoded.ends(job.split)
+        encoded = Encoded(work.parts, part, work.dtype)
+        ids, ends = encoded.ids(work.split), encoded.ends(work.split)
         begins = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
         here = np.flatnonzero(pieces[:, 0] == part)
         places = np.concatenate([[0], np.cumsum(pieces[:, 2])])[here]
@@ -46,17 +46,17 @@ def assemble(job: ShardWork, tell: Listener) -> PackedShard:
             first, last = np.searchsorted(begins, [offset, offset + length])
             starts.append(begins[first:last] - offset + at)
     index = np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *starts]))
-    stem = f"shard_{job.number:05d}"
+    stem = f"shard_{work.number:05d}"
     return PackedShard(
         file=f"{stem}.bin",
-        split=job.split,
-        source=job.planned.source,
-        sequences=job.planned.sequences,
-        tokens=job.planned.tokens,
-        padding=job.planned.padding,
-        sha256=_write(job.stage / f"{stem}.bin", tokens.tobytes()),
+        split=work.split,
+        source=work.planned.source,
+        sequences=work.planned.sequences,
+        tokens=work.planned.tokens,
+        padding=work.planned.padding,
+        sha256=_write(work.stage / f"{stem}.bin", tokens.tobytes()),
         index_file=f"{stem}.idx",
-        index_sha256=_write(job.stage / f"{stem}.idx", index.astype("<i8").tobytes()),
+        index_sha256=_write(work.stage / f"{stem}.idx", index.astype("<i8").tobytes()),
     )
 
 

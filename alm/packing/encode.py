@@ -137,21 +137,21 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else -1
 
 
-def encode(job: EncodeWork, tell: Listener) -> Marker:
+def encode(work: EncodeWork, on_event: Listener) -> Marker:
     """Write the ids of a part, then its marker."""
     with ExitStack() as stack:
-        outs = {split: _Out(stack.enter_context(atomic(job.encoded.ids_path(split))), job.dtype) for split in SPLITS}
-        if isinstance(job.part, imported_tokens.Part):
-            _copy(job, job.part, outs)
+        outs = {split: _Out(stack.enter_context(atomic(work.encoded.ids_path(split))), work.dtype) for split in SPLITS}
+        if isinstance(work.part, imported_tokens.Part):
+            _copy(work, work.part, outs)
         else:
-            _encode(job, job.part, outs, tell)
+            _encode(work, work.part, outs, on_event)
     for split, out in outs.items():
         ends = np.concatenate([np.zeros(0, dtype=np.int64), *out.ends])
-        write_bytes(job.encoded.ends_path(split), ends.astype("<i8").tobytes())
-    job.given.check()  # a part is read by its place in a file, and its key has the hash from before
+        write_bytes(work.encoded.ends_path(split), ends.astype("<i8").tobytes())
+    work.given.check()  # a part is read by its place in a file, and its key has the hash from before
     # The marker is written last, because it promises that the ids and ends are complete.
-    marker = Marker(key=job.key(), counts={split: out.count for split, out in outs.items()})
-    artifacts.write(job.encoded.marker_path, marker)
+    marker = Marker(key=work.key(), counts={split: out.count for split, out in outs.items()})
+    artifacts.write(work.encoded.marker_path, marker)
     return marker
 
 
@@ -171,20 +171,31 @@ class _Out:
         self.count += Count(documents=len(lengths), bytes=size, tokens=len(ids))
 
 
-def _encode(job: EncodeWork, part: CleanPart, outs: dict[str, _Out], tell: Listener) -> None:
-    tokenizer = _tokenizer(job.tokenizer, job.tokenizer_sha256)
-    tokenizer.expect(job.expected_characters)
+def _encode(work: EncodeWork, part: CleanPart, outs: dict[str, _Out], on_event: Listener) -> None:
+    tokenizer = _tokenizer(work.tokenizer, work.tokenizer_sha256)
+    tokenizer.expect(work.expected_characters)
     for batch in _batches(read_part(part)):
-        encoded = tokenizer.encode_batch([document.text for document in batch], on_event=tell)
+        encoded = tokenizer.encode_batch([document.text for document in batch], on_event=on_event)
         ids, lengths = with_ends(encoded.ids, encoded.offsets, tokenizer.end_of_text_id)
-        is_held_out = np.array([_split(document, job.validation_fraction) == VALIDATION for document in batch])
+        held_out = np.array([_split(document, work.validation_fraction) == VALIDATION for document in batch])
         sizes = np.array([len(document.text.encode("utf-8")) for document in batch], dtype=np.int64)
-        if not is_held_out.any():
-            outs[TRAIN].add(ids, lengths, int(sizes.sum()))
-            continue
-        of_token = np.repeat(is_held_out, lengths)
-        for split, chosen, tokens in ((TRAIN, ~is_held_out, ~of_token), (VALIDATION, is_held_out, of_token)):
-            outs[split].add(ids[tokens], lengths[chosen], int(sizes[chosen].sum()))
+        _add(outs, ids, lengths, sizes, held_out)
+
+
+def _add(
+    outs: dict[str, _Out],
+    ids: NDArray[np.int32],
+    lengths: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    held_out: NDArray[np.bool_],
+) -> None:
+    """Write documents of these `lengths` in tokens and `sizes` in bytes, each to its split."""
+    if not held_out.any():  # the usual case, without copies
+        outs[TRAIN].add(ids, lengths, int(sizes.sum()))
+        return
+    of_token = np.repeat(held_out, lengths)
+    for split, chosen, tokens in ((TRAIN, ~held_out, ~of_token), (VALIDATION, held_out, of_token)):
+        outs[split].add(ids[tokens], lengths[chosen], int(sizes[chosen].sum()))
 
 
 @functools.lru_cache(maxsize=1)
@@ -229,24 +240,19 @@ def _batches(documents: Iterable[CleanDocument]) -> Iterator[list[CleanDocument]
         yield batch
 
 
-def _copy(job: EncodeWork, part: imported_tokens.Part, outs: dict[str, _Out]) -> None:
-    """Copy the tokens of a foreign file, document by document."""
-    tokenizer = _tokenizer(job.tokenizer, job.tokenizer_sha256)
-    widths = tokenizer.bytes_per_id
+def _copy(work: EncodeWork, part: imported_tokens.Part, outs: dict[str, _Out]) -> None:
+    """Copy the tokens of another tool's file, document by document."""
+    tokenizer = _tokenizer(work.tokenizer, work.tokenizer_sha256)
     for ids, lengths in imported_tokens.read(
         part, end_of_text_id=tokenizer.end_of_text_id, vocab_size=tokenizer.vocab_size
     ):
         ends = np.cumsum(lengths)
-        held = np.array(
-            [
-                (part.split or split_of(_hash(ids[end - length : end]), job.validation_fraction)) == VALIDATION
-                for end, length in zip(ends, lengths, strict=True)
-            ],
-            dtype=bool,
-        )
-        of_token = np.repeat(held, lengths)
-        for split, chosen, tokens in ((TRAIN, ~held, ~of_token), (VALIDATION, held, of_token)):
-            outs[split].add(ids[tokens], lengths[chosen], int(widths[ids[tokens]].sum()))
+        splits = [
+            part.split or split_of(_hash(ids[end - length : end]), work.validation_fraction)
+            for end, length in zip(ends, lengths, strict=True)
+        ]
+        sizes = np.diff(np.cumsum(tokenizer.bytes_per_id[ids], dtype=np.int64)[ends - 1], prepend=0)
+        _add(outs, ids, lengths, sizes, np.array([split == VALIDATION for split in splits], dtype=bool))
 
 
 def _hash(ids: NDArray[np.int32]) -> str:

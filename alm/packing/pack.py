@@ -72,28 +72,28 @@ def pack(
         *imported_tokens.records(others, relative_to=out),
     )
     values = config.model_dump(mode="json")
-    job = _Job(config, tokenizer, loaded, files, others, inputs, given, out, part_bytes)
+    job = PackJob(config, tokenizer, loaded, files, others, inputs, given, out, part_bytes)
     made = _made(job, values, force=force, redo=redo)
     if made is None:
         with workspace(out, _LABEL, what=f"packing to `{out}`") as stage:
             made = _made(job, values, force=force, redo=redo)  # by the last holder of the lock
             if made is None:
-                ours = _ours(job, force=force)
-                with _parts_while_of_use(job), given.blamed():
-                    return _make(job, stage, ours, values, redo, engine or engines.choose("serial"), on_event)
+                replaces = _replaceable(job, force=force)
+                with _removing_parts(job), given.blamed():
+                    return _make(job, stage, replaces, values, redo, engine or engines.choose("serial"), on_event)
     sweep(out, _LABEL, also=[job.parts_folder])
     _remove_if_empty(out / _STATE_FOLDER)
     on_event(Noted(f"`{out}` is up to date: {made.total_tokens:,} tokens in {len(made.shards)} shards"))
     return made
 
 
-def _made(job: _Job, values: artifacts.Values, *, force: bool, redo: str) -> PackMetadata | None:
+def _made(job: PackJob, values: artifacts.Values, *, force: bool, redo: str) -> PackMetadata | None:
     place = job.out / METADATA_NAME
     return artifacts.current(place, PackMetadata, config=values, inputs=job.inputs, force=force, redo=redo)
 
 
 @contextlib.contextmanager
-def _parts_while_of_use(job: _Job) -> Iterator[None]:
+def _removing_parts(job: PackJob) -> Iterator[None]:
     """Keep the encoded parts if packing is interrupted; remove them when it is done or the input is at fault."""
     try:
         yield
@@ -116,7 +116,7 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Job:
+class PackJob:
     """Inputs and settings of one packing."""
 
     config: PackConfig
@@ -170,9 +170,9 @@ class _Part:
 
 
 def _make(
-    job: _Job,
+    job: PackJob,
     stage: Path,
-    ours: list[str],
+    replaces: list[str],
     values: artifacts.Values,
     redo: str,
     engine: Engine,
@@ -191,11 +191,11 @@ def _make(
     _warn_without_validation(metadata, on_event)
     artifacts.write(stage / METADATA_NAME, metadata)
     # The metadata is moved last, because it promises that all other files are complete.
-    publish(stage, job.out, last=METADATA_NAME, replaces=ours)
+    publish(stage, job.out, last=METADATA_NAME, replaces=replaces)
     return metadata
 
 
-def _ours(job: _Job, *, force: bool) -> list[str]:
+def _replaceable(job: PackJob, *, force: bool) -> list[str]:
     """Return the names of the packed files to replace. Without `force`, raise `ArtifactError` for other shard files."""
     promised: list[str] = []
     with contextlib.suppress(AlmError):
@@ -205,10 +205,10 @@ def _ours(job: _Job, *, force: bool) -> list[str]:
     found = [path for path in job.out.glob("shard_*") if path.is_file() and _SHARD.fullmatch(path.name)]
     if tokenizer.is_file() and sha256(tokenizer) != job.tokenizer.sha256:
         found.append(tokenizer)
-    strangers = [path for path in found if path.name not in promised]
-    if strangers and not force:
+    unknown = [path for path in found if path.name not in promised]
+    if unknown and not force:
         raise ArtifactError(
-            f"`{strangers[0]}` exists, and no `{METADATA_NAME}` says that packing wrote it",
+            f"`{unknown[0]}` exists, and no `{METADATA_NAME}` says that packing wrote it",
             hint=f"add `{shell('--out', f'{job.out}-2')}`, or `--force` to replace it",
         )
     return sorted({*promised, *(path.name for path in found)})
@@ -246,7 +246,7 @@ def _warn_without_validation(metadata: PackMetadata, on_event: Listener) -> None
         )
 
 
-def _encode_all(job: _Job, engine: Engine, on_event: Listener) -> list[_Part]:
+def _encode_all(job: PackJob, engine: Engine, on_event: Listener) -> list[_Part]:
     found: dict[int, _Part] = {}
     begun: list[EncodeWork] = []
     documents = 0
@@ -267,7 +267,7 @@ def _encode_all(job: _Job, engine: Engine, on_event: Listener) -> list[_Part]:
 
 
 def _assemble_all(
-    job: _Job, parts: Sequence[_Part], mode: str, stage: Path, engine: Engine, on_event: Listener
+    job: PackJob, parts: Sequence[_Part], mode: str, stage: Path, engine: Engine, on_event: Listener
 ) -> list[PackedShard]:
     planned = ((split, shard) for split in SPLITS for shard in _planned(job.config, parts, mode, split))
     pad_id = job.tokenizer.specials.get(PADDING, job.tokenizer.end_of_text_id)
@@ -304,7 +304,7 @@ def _documents(works: Sequence[EncodeWork], split: str) -> Iterator[tuple[int, i
 
 
 def _metadata(
-    job: _Job, parts: Sequence[_Part], shards: Sequence[PackedShard], mode: str, values: artifacts.Values, redo: str
+    job: PackJob, parts: Sequence[_Part], shards: Sequence[PackedShard], mode: str, values: artifacts.Values, redo: str
 ) -> PackMetadata:
     sources = {
         name: {split: _packed_source(parts, shards, name, split) for split in SPLITS}
