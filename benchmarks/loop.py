@@ -138,7 +138,7 @@ def _watch(patches: contextlib.ExitStack, spent: dict[str, float]) -> None:
         return live
 
     init_state = state.init_state
-    patches.enter_context(mock.patch("alm.training.run.start.init_state", watched))
+    patches.enter_context(mock.patch("alm.training.pretrain.init_state", watched))
 
 
 if __name__ == "__main__":

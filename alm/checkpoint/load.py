@@ -48,14 +48,14 @@ def verify(path: Path) -> Found:
     `ckpt-last.pt` and `ckpt-best.pt` are checked against the metadata of the numbered checkpoints beside them.
     """
     _check_is_file(path)
-    promises = list(_promises(path))
+    known = list(_metadata_of(path))
     # Hash only if a size matches: a truncated file is refused at once.
     size = path.stat().st_size
-    digest = files.sha256(path) if any(each.bytes == size for each in promises) else None
-    for each in promises:
+    digest = files.sha256(path) if any(each.bytes == size for each in known) else None
+    for each in known:
         if digest is not None and each.sha256 == digest:
             return Found(path, each.step, digest)
-    if not promises:
+    if not known:
         raise ArtifactError(f"`{path}` has no metadata beside it, so it may be incomplete", hint=_elsewhere(path))
     raise ArtifactError(f"`{path}` is damaged: its hash differs from the recorded one", hint=_elsewhere(path))
 
@@ -70,7 +70,7 @@ def _check_is_file(path: Path) -> None:
         raise ArtifactError(f"`{path}` is metadata, not a checkpoint", hint=_elsewhere(path))
 
 
-def has_promise(path: Path) -> bool:
+def has_metadata(path: Path) -> bool:
     """Whether there is metadata beside `path` to verify it with: a copy in another folder has none."""
     return bool(_candidates(path))
 
@@ -82,16 +82,16 @@ def _candidates(path: Path) -> list[Path]:
     return [own] if own.is_file() else []
 
 
-def _promises(path: Path) -> Iterator[CheckpointMetadata]:
+def _metadata_of(path: Path) -> Iterator[CheckpointMetadata]:
     for candidate in _candidates(path):
         try:
-            yield promise(candidate)
+            yield read_metadata(candidate)
         except ArtifactError:
             if path.name not in LINK_NAMES:  # for a link, any one that matches is enough
                 raise
 
 
-def promise(path: Path) -> CheckpointMetadata:
+def read_metadata(path: Path) -> CheckpointMetadata:
     """Return the metadata in `path`; raise `ArtifactError` when it was changed, or describes another file."""
     hint = _elsewhere(path.with_suffix(_SUFFIX))
     found = artifacts.read(path, CheckpointMetadata, hint=hint)
@@ -136,7 +136,7 @@ def open_checkpoint(
         before = _identity(path)
         try:
             found = None
-            if path.is_file() and not has_promise(path):
+            if path.is_file() and not has_metadata(path):
                 on_event(Warned(f"`{path}` has no metadata beside it, so it cannot be verified"))
             else:
                 found = verify(path)
@@ -175,14 +175,14 @@ def load_checkpoint(
                 raise ArtifactError(f"`{path}` is not a checkpoint of alm", hint=_elsewhere(path))
             _check_version(path, values.get("format_version"))
             check(values)
-            for promised in (step, step_of(path), _step_beside(path)):
-                if promised not in (None, values["step"]):
-                    raise UnreadableError(f"its step is {values['step']:,}, but {promised:,} was expected")
+            for expected in (step, step_of(path), _step_beside(path)):
+                if expected not in (None, values["step"]):
+                    raise UnreadableError(f"its step is {values['step']:,}, but {expected:,} was expected")
             if not with_optimizer:
                 values["optimizer"] = {}
             _check_room(path, values, torch.device(device))
             names = [field.name for field in fields(Checkpoint) if field.name in values]
-            return Checkpoint(**{name: _made(values[name], archive, device) for name in names})
+            return Checkpoint(**{name: _with_tensors(values[name], archive, device) for name in names})
     except UnreadableError as error:
         raise ArtifactError(f"`{path}` is not a complete checkpoint: {error}", hint=_elsewhere(path)) from error
     except OSError as error:
@@ -199,7 +199,7 @@ def _check_version(path: Path, version: object) -> None:
 
 def _step_beside(path: Path) -> int | None:
     beside = path.with_suffix(".json")
-    return promise(beside).step if beside.is_file() else None
+    return read_metadata(beside).step if beside.is_file() else None
 
 
 def _check_room(path: Path, values: Values, device: torch.device) -> None:
@@ -213,12 +213,12 @@ def _check_room(path: Path, values: Values, device: torch.device) -> None:
         )
 
 
-def _made(value: Any, archive: Archive, device: torch.device | str) -> Any:  # Any: what a checkpoint holds
+def _with_tensors(value: Any, archive: Archive, device: torch.device | str) -> Any:  # Any: what a checkpoint holds
     """Return `value` with its tensors read from `archive`."""
     if isinstance(value, StoredTensor):
         return archive.tensor(value).to(device)
     if isinstance(value, dict):
-        return {key: _made(item, archive, device) for key, item in value.items()}
+        return {key: _with_tensors(item, archive, device) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_made(item, archive, device) for item in value)
+        return type(value)(_with_tensors(item, archive, device) for item in value)
     return value

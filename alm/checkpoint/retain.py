@@ -16,7 +16,7 @@ from alm import files
 from alm.artifacts import CheckpointMetadata
 from alm.checkpoint import STAGING
 from alm.checkpoint.format import BEST_NAME, LAST_NAME, LINK_NAMES, age, numbered, step_of
-from alm.checkpoint.load import promise
+from alm.checkpoint.load import read_metadata
 from alm.errors import ArtifactError
 
 _ASIDE = "set-aside"
@@ -48,14 +48,14 @@ class Retention:
         return kept if found is None else kept | {found}
 
 
-def whole_in(run: Path) -> Known:
+def complete_in(run: Path) -> Known:
     """Return the numbered checkpoints of `run` with the recorded size: hashing all at every save would be too slow."""
-    return {path: found for path in numbered(run) if (found := _looks_whole(path))}
+    return {path: found for path in numbered(run) if (found := _metadata_if_complete(path))}
 
 
-def _looks_whole(path: Path) -> CheckpointMetadata | None:
+def _metadata_if_complete(path: Path) -> CheckpointMetadata | None:
     try:
-        found = promise(path.with_suffix(".json"))
+        found = read_metadata(path.with_suffix(".json"))
     except ArtifactError:
         return None
     return found if path.is_file() and path.stat().st_size == found.bytes else None
@@ -87,7 +87,7 @@ def reconcile(run: Path, retention: Retention) -> bool:
     The caller holds the lock of the run.
     """
     files.ensure_published(run)
-    known = whole_in(run)
+    known = complete_in(run)
     if not known:
         return False
     wanted = links(known, retention)
@@ -97,7 +97,7 @@ def reconcile(run: Path, retention: Retention) -> bool:
         return False
     with files.staging(run, STAGING) as stage:
         for link, path in wrong.items():
-            point_at(path, stage / link)
+            link_or_copy(path, stage / link)
         files.publish(stage, run, last=None, outdated=removes)
     return True
 
@@ -118,7 +118,7 @@ def _is(link: Path, path: Path) -> bool:
     return link.stat().st_size == path.stat().st_size and files.sha256(link) == files.sha256(path)
 
 
-def point_at(path: Path, link: Path) -> None:
+def link_or_copy(path: Path, link: Path) -> None:
     """Make `link`, which does not exist, a hard link to `path`, or a copy if the file system has no links."""
     with files.wrap_os_errors(link):
         try:
@@ -137,7 +137,7 @@ def rewind(run: Path, *, step: int, rows: Mapping[str, tuple[bytes, bytes]]) -> 
     too, or for good if there is no later checkpoint, since training makes the same rows again. `ckpt-last.pt` and
     `ckpt-best.pt` then link to checkpoints that stay. All of it is atomic: a kill loses nothing.
     """
-    known = whole_in(run)
+    known = complete_in(run)
     later = [path for path in numbered(run) if (step_of(path) or 0) > step]
     if not later and not rows:
         return None
@@ -146,23 +146,22 @@ def rewind(run: Path, *, step: int, rows: Mapping[str, tuple[bytes, bytes]]) -> 
     with files.staging(run, STAGING) as stage:
         wanted = links(staying, Retention(last=1, best=(run / BEST_NAME).is_file()))
         for link, path in wanted.items() if later else ():
-            point_at(path, stage / link)
+            link_or_copy(path, stage / link)
         for path in later:  # under two names for a moment: metadata must never be without its file
             if path.is_file():
                 with files.wrap_os_errors(folder):
                     (stage / folder.name).mkdir(exist_ok=True)
-                point_at(path, stage / folder.name / path.name)
+                link_or_copy(path, stage / folder.name / path.name)
         for name, (kept, gone) in rows.items():
             files.write_bytes(stage / name, kept)
             if later and gone:
                 files.write_bytes(stage / folder.name / name, gone)
-        promises = [path.with_suffix(".json").name for path in later]
         files.publish(
             stage,
             run,
             last=None,
             replaces=[link for link in LINK_NAMES if link not in wanted] if later else [],
-            moves={name: f"{folder.name}/{name}" for name in promises},
+            moves={name: f"{folder.name}/{name}" for name in (path.with_suffix(".json").name for path in later)},
             outdated=[path.name for path in later],
         )
     return folder if later else None

@@ -16,7 +16,7 @@ from alm import artifacts, files
 from alm.artifacts import CheckpointMetadata
 from alm.checkpoint import STAGING
 from alm.checkpoint.format import LINK_NAMES, Checkpoint, name
-from alm.checkpoint.retain import Retention, links, point_at, surplus, whole_in
+from alm.checkpoint.retain import Retention, complete_in, link_or_copy, links, surplus
 
 _NEVER: Callable[[], bool] = bool
 _ALL = Retention(last=1)
@@ -39,7 +39,7 @@ def save_checkpoint(
     Raises `AlmError` when it cannot be written, or soon after `is_cancelled` returns true; no half-written file stays.
     """
     path = run / name(checkpoint.step, interrupted=interrupted)
-    promise_name = path.with_suffix(".json").name
+    metadata_name = path.with_suffix(".json").name
     with files.staging(run, STAGING) as stage:
         with files.wrap_os_errors(path), (stage / path.name).open("wb") as file:
             written = _Hashing(file, is_cancelled)  # hashed while written, so that it need not be read again
@@ -51,13 +51,13 @@ def save_checkpoint(
             sha256=written.sha256,
             bits_per_byte=bits_per_byte,
         )
-        artifacts.write(stage / promise_name, metadata)
-        known = {**whole_in(run), path: metadata}
+        artifacts.write(stage / metadata_name, metadata)
+        known = {**complete_in(run), path: metadata}
         for link, target in links(known, retention or _ALL).items():
-            point_at(stage / path.name if target == path else target, stage / link)
+            link_or_copy(stage / path.name if target == path else target, stage / link)
         gone = surplus(run, known, retention) if retention is not None else []
         # Metadata last, then the links: a checkpoint with metadata is complete, and a link never points to less.
-        files.publish(stage, run, last=promise_name, follows=LINK_NAMES, outdated=gone)
+        files.publish(stage, run, last=metadata_name, follows=LINK_NAMES, outdated=gone)
     return path
 
 

@@ -20,17 +20,16 @@ if TYPE_CHECKING:
 _SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 
 _STARTED = "ALM_STARTED"  # an environment variable of the ranks
-
 _CODES = {"SIGUSR1": EXIT_AGAIN}
 
 
 def started(now: float) -> float:
-    """Start time of the command by `time.monotonic`, which all processes share; for a rank, that of its launcher."""
+    """Return the start of the command, of `time.monotonic`, which all processes share; a rank has its launcher's."""
     return float(os.environ.get(_STARTED, now))
 
 
 def run(words: Sequence[str], *, ranks: int, started: float) -> None:
-    """Run `alm` with `words` as this many ranks on this machine; returns when all have finished.
+    """Run `alm` with `words` on `ranks` processes of this machine; return when all have finished.
 
     `started` is the start time of the command, from which its time limit counts. Signals are forwarded to the ranks.
     Raises `EchoedError` with the largest exit code of the ranks that failed; `AlmError` if signals ended all of them.
@@ -56,7 +55,7 @@ def run(words: Sequence[str], *, ranks: int, started: float) -> None:
 
 
 def _plan(ranks: int) -> LaunchConfig:
-    """Launch settings for this many ranks, like those of `torchrun --standalone`."""
+    """Return the settings that start `ranks` processes, like those of `torchrun --standalone`."""
     from torch.distributed.launcher.api import LaunchConfig
 
     plan = LaunchConfig(
@@ -78,10 +77,10 @@ def _threads(ranks: int) -> int:
 
 
 def _failure(codes: dict[int, int]) -> AlmError:
-    """The error for the exit codes of the ranks that failed; a negative code is the signal that ended the rank."""
-    spoken = [code for code in codes.values() if code > 0]
-    if spoken:
-        return EchoedError("a rank ended", exit_code=max(spoken))
+    """Return the error for the exit codes of ranks that failed; a negative code is the signal that ended the rank."""
+    reported = [code for code in codes.values() if code > 0]
+    if reported:
+        return EchoedError("a rank ended", exit_code=max(reported))
     rank, code = min(codes.items())
     name = signal.Signals(-code).name if -code in {*signal.Signals} else str(code)
     return AlmError(

@@ -24,14 +24,14 @@ from alm.files import is_full
 from alm.training.config import RunConfig
 from alm.training.loop import TrainingSession
 from alm.training.monitoring.metrics import MetricsFile, NoMetrics
-from alm.training.monitoring.trackers import Trackers, mirrored
+from alm.training.monitoring.trackers import Trackers, open_trackers
 from alm.training.run import run_folder
 from alm.training.run.finish import SaveOnError, finish, out_of_time_error, recorded_score, stopped_error
 from alm.training.run.resolve import Resume, TrainingJob, resolve
-from alm.training.run.start import check_disk_space, prepare_state, warn_of_repeats, warn_of_settings, write_config
+from alm.training.run.start import check_disk_space, load_start_point_, prepare_run, warn_of_repeats, write_config
 from alm.training.run.time_budget import TimeBudget
 from alm.training.sizing import probe
-from alm.training.state import TrainState
+from alm.training.state import TrainState, init_state
 from alm.training.stop import StopReason, StopRequests
 
 _STOPPING = Noted("stopping after this micro-batch; interrupt again to stop at once, without saving")
@@ -134,9 +134,10 @@ def _train(
     job: TrainingJob, budget: TimeBudget | None, *, first_step: int, deadline: float | None, started: float
 ) -> RunMetadata:
     """Train from `job.found` on; `first_step` is the step at which this command started."""
-    state = prepare_state(job)
-    warn_of_settings(job)
-    job.world.from_main(lambda: check_disk_space(job, state))
+    with job.limits().weights_must_fit(job.config):
+        state = init_state(job.config, job.choice, job.world, seq_len=job.packed.metadata.seq_len)
+        load_start_point_(job, state)
+    prepare_run(job, state)
     with (
         StopRequests(
             job.world,
@@ -216,7 +217,7 @@ def _trackers(job: TrainingJob, state: TrainState) -> contextlib.AbstractContext
     """Return the trackers of rows and samples; only the main rank has any."""
     if not job.world.is_main:
         return contextlib.nullcontext(Trackers(job.on_event))
-    return mirrored(job.config, job.out, step=state.step, on_event=job.on_event)
+    return open_trackers(job.config, job.out, step=state.step, on_event=job.on_event)
 
 
 def _metrics(job: TrainingJob, trackers: Trackers) -> MetricsFile:

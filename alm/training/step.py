@@ -47,7 +47,7 @@ def train_step(
     ranks, so every token weighs the same however the step is split. `z_weight` is that of `alm.model.loss.losses`.
     `should_stop` must return the same answer on every rank.
     """
-    losses = []
+    losses = []  # kept on the device: reading one in a step would wait for it
     # The position of a sequence in the global step. Dropout is keyed by it, so masks do not depend on the split.
     place = state.parallelism.world.rank * sum(len(batch.inputs) for batch in micro_batches)
     state.model.train()
@@ -59,22 +59,28 @@ def train_step(
         place += len(batch.inputs)
         with state.parallelism.micro_batch(is_last=number == len(micro_batches) - 1):
             losses.append(_backward(state, batch, keys=keys, choice=choice, targets=targets, z_weight=z_weight))
-    total = state.parallelism.finish_step(losses)
+    return _apply_gradients(state, state.parallelism.finish_step(losses), lr_factor=lr_factor, clip_norm=clip_norm)
+
+
+def _apply_gradients(state: TrainState, loss: torch.Tensor, *, lr_factor: float, clip_norm: float) -> StepResult:
+    """Clip the gradients of the step, whose `loss` is that of all ranks, and update the weights with them."""
     if state.scaler is not None:
         state.scaler.unscale_(state.model.parameters())
     norm = clip_(state.model.parameters(), clip_norm)
-    # One answer for the step: both are sums over all ranks, so all ranks get the same one.
-    is_finite = torch.isfinite(total) & torch.isfinite(norm)
+    # One answer for the step: both are sums over all ranks, so all ranks get the same one. A loss or gradient that is
+    # not finite would make every weight so; such a step changes nothing and is counted.
+    is_finite = torch.isfinite(loss) & torch.isfinite(norm)
+    # A factor on each group's own peak: matrices, vectors and embeddings have different rates (`alm.optim.groups`).
     for group in state.optimizer.param_groups:
         group["lr"] = group[PEAK_LR] * lr_factor
     state.is_consistent = False  # an error inside the update leaves half of the weights changed: never save those
     _update(state.optimizer, is_finite)
     overflowed = torch.zeros_like(is_finite)
     if state.scaler is not None:
-        overflowed = state.scaler.update(loss=total, is_finite=is_finite)
+        overflowed = state.scaler.update(loss=loss, is_finite=is_finite)
     state.step += 1
     state.is_consistent = True
-    return StepResult(total, norm, is_finite, overflowed)
+    return StepResult(loss, norm, is_finite, overflowed)
 
 
 def _update(optimizer: torch.optim.Optimizer, is_finite: torch.Tensor) -> None:
@@ -114,17 +120,20 @@ def _backward(
     targets: int,
     z_weight: float,
 ) -> torch.Tensor:
+    # On CUDA the loader has pinned these, so that the copies overlap with the micro-batch before.
     inputs = batch.inputs.to(choice.device, non_blocking=True)
     wanted = batch.targets.to(choice.device, non_blocking=True)
     scale = 1.0 if state.scaler is None else state.scaler.scale
-    # The loss computes gradients in its forward pass, so the scale must be part of it.
+    # The loss computes gradients in its forward pass, chunk by chunk, so that logits (B, T, V) never exist at once
+    # (`alm.model.loss`): the scale of fp16 must be part of its divisor.
     divisor = max(targets, 1) / scale
     with autocast(choice.device, choice.precision):
         total, nats, auxiliary = state.parallelism.loss(inputs, wanted, divisor=divisor, z_weight=z_weight, keys=keys)
     # The auxiliary loss is a mean per token: weight it by this micro-batch's share of the step's targets. Only the loss
     # of the text is reported.
-    whole = total if auxiliary is None else total + auxiliary * (batch.target_count() / targets * scale)
-    if state.parallelism.scale != 1:  # DDP and FSDP average over ranks; the sum is wanted
-        whole = whole * state.parallelism.scale
-    whole.backward()  # type: ignore[no-untyped-call]
+    loss = total if auxiliary is None else total + auxiliary * (batch.target_count() / targets * scale)
+    # DDP and FSDP average over ranks, and the sum is wanted; without them, a product with 1 would cost a kernel.
+    if state.parallelism.scale != 1:
+        loss = loss * state.parallelism.scale
+    loss.backward()  # type: ignore[no-untyped-call]
     return nats / scale

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from alm import device
@@ -174,6 +176,16 @@ class DeviceLimits:
         vocab_size = self.packed.metadata.vocab_size
         key = oom_cache.key(config, self.choice.device, seq_len=self._seq_len, vocab_size=vocab_size)
         oom_cache.remember(key, failed=config.training.micro_batch_size, free_bytes=self.free_bytes)
+
+    @contextlib.contextmanager
+    def weights_must_fit(self, config: RunConfig) -> Iterator[None]:
+        """Turn full memory in this context into the error that ends the run: smaller micro-batches would not help."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not device.is_out_of_memory(error):
+                raise
+            raise self.out_of_memory(config, in_step=False) from error
 
     def out_of_memory(self, config: RunConfig, *, in_step: bool = True) -> AlmError:
         """Return the error for full memory that ends the run, in a step or before the first."""

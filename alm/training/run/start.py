@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from alm import artifacts, device
+from alm import artifacts
 from alm.artifacts import RunMetadata
 from alm.checkpoint.format import Checkpoint
 from alm.checkpoint.load import load_checkpoint
@@ -24,36 +24,32 @@ from alm.training.run.initial import load_initial_
 from alm.training.run.resolve import TrainingJob
 from alm.training.sizing.budget import MANY_EPOCHS
 from alm.training.sizing.memory import checkpoint_bytes
-from alm.training.state import TrainState, init_state, restore_
+from alm.training.state import TrainState, restore_
 
 ALL = "all sources"
 
 
-def prepare_state(job: TrainingJob) -> TrainState:
-    """Return the state to train from: that of `job.found`, or a new one, with initial weights if there are any.
+def load_start_point_(job: TrainingJob, state: TrainState) -> None:
+    """Load into a new `state` the checkpoint to continue from, or the initial weights of a new run, if it has any."""
+    if job.found is not None:
+        # On the CPU for several ranks: with fsdp a device may have room only for its part.
+        device = "cpu" if job.world.size > 1 else job.choice.device
+        checkpoint = load_checkpoint(job.found.path, device=device, step=job.found.step)
+        _warn_of_other_bits(checkpoint, job)
+        restore_(state, checkpoint, job.choice)
+        return
+    # Nothing draws from this generator yet, but checkpoints hold its state, and PyTorch's default is a new one in each
+    # process: without a seed, equal runs would have different checkpoints.
+    torch.manual_seed(job.config.training.seed)
+    if job.initial is not None:
+        load_initial_(state.model, job.initial)
 
-    Later checkpoints and metrics are set aside.
-    """
-    try:
-        state = init_state(job.config, job.choice, job.world, seq_len=job.packed.metadata.seq_len)
-        if job.found is None:
-            # Nothing draws from this generator yet, but checkpoints hold its state, and PyTorch's default is a new one
-            # in each process: without a seed, equal runs would have different checkpoints.
-            torch.manual_seed(job.config.training.seed)
-            if job.initial is not None:
-                load_initial_(state.model, job.initial)
-        else:
-            # On the CPU for several ranks: with fsdp a device may have room only for its part.
-            device_ = "cpu" if job.world.size > 1 else job.choice.device
-            checkpoint = load_checkpoint(job.found.path, device=device_, step=job.found.step)
-            _warn_of_other_bits(checkpoint, job)
-            restore_(state, checkpoint, job.choice)
-    except (RuntimeError, MemoryError) as error:
-        if not device.is_out_of_memory(error):
-            raise
-        raise job.limits().out_of_memory(job.config, in_step=False) from error
+
+def prepare_run(job: TrainingJob, state: TrainState) -> None:
+    """Bring the run's folder into its state before the next step, warn, and check the disk; ranks call it together."""
     job.world.from_main(lambda: _prepare_folder(job))
-    return state
+    _warn_of_settings(job)
+    job.world.from_main(lambda: check_disk_space(job, state))
 
 
 def _metadata(job: TrainingJob) -> RunMetadata:
@@ -74,7 +70,7 @@ def _metadata(job: TrainingJob) -> RunMetadata:
 
 
 def _prepare_folder(job: TrainingJob) -> None:
-    """Bring the run's folder into its state before the next step: later rows and checkpoints are set aside."""
+    """Write the files of a new run, or set later rows and checkpoints aside."""
     step = 0 if job.found is None else job.found.step
     if not run_folder.exists(job.out):
         run_folder.create(job.out, job.config, _metadata(job), tokenizer=job.packed.tokenizer_path)
@@ -106,7 +102,7 @@ def _warn_of_other_bits(checkpoint: Checkpoint, job: TrainingJob) -> None:
         job.on_event(Warned(f"the run continues, but not bit for bit as before: {', '.join(different)}"))
 
 
-def warn_of_settings(job: TrainingJob) -> None:
+def _warn_of_settings(job: TrainingJob) -> None:
     """Warn about settings with effects that the user may not expect."""
     warmup = warmup_steps(job.config.scheduler, max_steps=job.config.training.max_steps)
     if warmup >= job.config.training.max_steps:
