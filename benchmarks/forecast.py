@@ -30,8 +30,7 @@ from alm.packing.shards import open_packed
 from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig
 from alm.training.loop import lr_factor
 from alm.training.monitoring import forecast, metrics
-from alm.training.monitoring.curve import Curve
-from alm.training.monitoring.forecast import PRIOR, Prior, Schedule
+from alm.training.monitoring.forecast import PRIOR, Curve, Prior, Schedule
 from alm.training.pretrain import pretrain
 from alm.training.run import run_folder
 

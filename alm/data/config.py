@@ -23,7 +23,7 @@ class DataConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _workers_are_no_more(cls, given: Any) -> Any:  # Any: raw YAML
+    def _explain_workers(cls, given: Any) -> Any:  # Any: raw YAML
         for key in ("num_workers", "workers", "dataloader_workers"):
             if isinstance(given, dict) and key in given:
                 raise ValueError(

@@ -20,8 +20,8 @@ from alm.data.order import Positions
 from alm.packing.shards import TokenStream
 
 NO_TARGET = -1
-_PATIENCE_SECONDS = 0.2
-_LONGEST_FAREWELL_SECONDS = 5.0
+_POLL_SECONDS = 0.2
+_MOST_SECONDS_TO_CLOSE = 5.0
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,8 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self._closed.set()
         if self._thread is not None:
-            patience = time.monotonic() + _LONGEST_FAREWELL_SECONDS
-            while self._thread.is_alive() and time.monotonic() < patience:
+            deadline = time.monotonic() + _MOST_SECONDS_TO_CLOSE
+            while self._thread.is_alive() and time.monotonic() < deadline:
                 self._drain()  # the thread may be waiting for room in the queue
                 self._thread.join(timeout=0.01)
 
@@ -150,7 +150,7 @@ class Loader:
         """Return the batches of the next step, or None if asked to stop while waiting for them."""
         while True:
             try:
-                ready = self._ready.get(timeout=_PATIENCE_SECONDS)
+                ready = self._ready.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 if self._should_stop():
                     return None

@@ -21,7 +21,7 @@ from alm.training.monitoring.metrics import MetricsFile, Row, read
 from alm.training.monitoring.samples import Sampler
 from alm.training.monitoring.throughput import StepTimer, Throughput
 from alm.training.monitoring.trackers import Trackers
-from alm.training.monitoring.verdict import Judge, fields
+from alm.training.monitoring.verdict import RunMonitor, verdict_fields
 from alm.training.nonfinite import NonFiniteSteps
 from alm.training.run.resolve import TrainingJob
 from alm.training.run.time_budget import TimeBudget
@@ -105,20 +105,20 @@ class TrainingSession:
             metrics=self.metrics,
             on_event=self.job.on_event,
         )
-        self._judge = self._new_judge()
+        self._monitor = self._new_monitor()
         self._sampler = self._new_sampler()
         self._best: float | None = None
         self._was_cut = False  # whether a stop has cut a validation short
         self._clock = StepTimer(self.state.step)
 
-    def _new_judge(self) -> Judge | None:
+    def _new_monitor(self) -> RunMonitor | None:
         """Return the judge of the main rank, which alone reports how the run goes."""
         job = self.job
         if not job.world.is_main:
             return None
         # Reference curves are of runs that start from random weights.
         known = reference.matching(job.config, job.packed.metadata) if job.initial is None else None
-        return Judge(job.config.training.max_steps, partial(lr_factor, job.config), known)
+        return RunMonitor(job.config.training.max_steps, partial(lr_factor, job.config), known)
 
     def _new_sampler(self) -> Sampler | None:
         """Return the sampler of the main rank, if that has all of the model; the other ranks wait for it."""
@@ -132,7 +132,7 @@ class TrainingSession:
             held_out=self._validation_stream,
             run=job.out,
             should_stop=self.stop.is_requested,
-            on_event=self._trackers.hearing(job.on_event),
+            on_event=self._trackers.with_samples(job.on_event),
         )
 
     def _catch_up(self) -> None:
@@ -141,8 +141,8 @@ class TrainingSession:
         if self._sampler is not None:
             with self._clock.paused():
                 self._sampler.catch_up(step)
-        if self._judge is not None:
-            self._judge.catch_up(read(self.metrics.run))
+        if self._monitor is not None:
+            self._monitor.catch_up(read(self.metrics.run))
         scores: list[Row] = self.job.world.from_main(
             lambda: [row for row in read(self.metrics.run) if "bits_per_byte" in row]
         )
@@ -226,8 +226,8 @@ class TrainingSession:
             **({} if state.scaler is None else {"loss_scale": float(state.scaler.scale)}),
         }
         self.metrics.write(row)
-        if self._judge is not None:
-            self._judge.add(row)
+        if self._monitor is not None:
+            self._monitor.add(row)
         self.job.on_event(
             Stepped(
                 step,
@@ -281,8 +281,8 @@ class TrainingSession:
         if math.isfinite(score.bits_per_byte):  # JSON has no NaN or infinity
             known = {} if score.margin is None else {"bits_per_byte_margin": score.margin}
             row = {"step": step, "validation_loss": score.loss, "bits_per_byte": score.bits_per_byte, **known}
-            judged = None if self._judge is None else self._judge.judge(row)
-            self.metrics.write(row if judged is None else row | fields(judged))
+            judged = None if self._monitor is None else self._monitor.assess(row)
+            self.metrics.write(row if judged is None else row | verdict_fields(judged))
         self.job.on_event(Validated(step, score.loss, score.bits_per_byte, score.margin))
         if judged is not None:
             self.job.on_event(judged)

@@ -51,41 +51,41 @@ class Trackers:
 
     def __init__(self, on_event: Listener) -> None:
         self._on_event = on_event
-        self._lanes: list[_Lane] = []
+        self._threads: list[_SinkThread] = []
 
     def open(self, config: Config, opening: Opening) -> None:
         """Open a sink; raise `AlmError` if that fails."""
-        lane = _Lane(config, opening, self._on_event)
-        self._lanes.append(lane)
-        self._on_event(Noted(f"sink {lane.kind}: {lane.where}"))
+        thread = _SinkThread(config, opening, self._on_event)
+        self._threads.append(thread)
+        self._on_event(Noted(f"sink {thread.kind}: {thread.where}"))
 
     def row(self, row: Row) -> None:
         """Pass on a row of metrics."""
         values = named(row)
         if values:
-            for lane in self._lanes:
-                lane.put(lambda sink: sink.scalars(row["step"], values))
+            for thread in self._threads:
+                thread.put(lambda sink: sink.scalars(row["step"], values))
 
-    def hearing(self, on_event: Listener) -> Listener:
+    def with_samples(self, on_event: Listener) -> Listener:
         """Return `on_event` extended so that samples also go to the sinks."""
 
-        def heard(event: Event) -> None:
+        def listen(event: Event) -> None:
             on_event(event)
             if isinstance(event, Sampled):
-                for lane in self._lanes:
-                    lane.put(lambda sink: sink.samples(event.step, event.texts))
+                for thread in self._threads:
+                    thread.put(lambda sink: sink.samples(event.step, event.texts))
 
-        return heard
+        return listen
 
     def close(self) -> None:
         """Let every sink send the rest, within a time limit."""
-        for lane in self._lanes:
-            lane.put(lambda sink: sink.close())
-        for lane in self._lanes:
-            lane.end()
+        for thread in self._threads:
+            thread.put(lambda sink: sink.close())
+        for thread in self._threads:
+            thread.end()
 
 
-class _Lane:
+class _SinkThread:
     """One sink and its thread. The first exception is reported once and disables the sink."""
 
     def __init__(self, config: Config, opening: Opening, on_event: Listener) -> None:
@@ -102,7 +102,7 @@ class _Lane:
         if not opening_it.ready() or not opening_it.successful():
             fault = self._faults[0] if self._faults else TimeoutError(f"no answer after {_OPENING_SECONDS:.0f} seconds")
             self._pool.terminate()
-            raise _refusal(self.kind, fault) from fault
+            raise _open_error(self.kind, fault) from fault
         self._sink: Sink | None = opening_it.get()
         self.where = self._sink.where
 
@@ -111,41 +111,41 @@ class _Lane:
         if self._sink is None:
             return
         self._pending.append(self._pool.apply_async(show, (self._sink,), error_callback=self._faults.append))
-        self._look()
+        self._check_done()
         if len(self._pending) > _MOST_WAITING:
-            self._give_up(f"is too slow and is disabled: {_MOST_WAITING:,} rows wait for it")
+            self._disable(f"is too slow and is disabled: {_MOST_WAITING:,} rows wait for it")
 
     def end(self) -> None:
         """Wait for the queue to empty, within a time limit, and end the thread."""
         if self._pending:
             self._pending[-1].wait(_CLOSING_SECONDS)
-        self._look()
+        self._check_done()
         if self._pending:
-            self._give_up(f"is not done after {_CLOSING_SECONDS:.0f} seconds: rows that it has not sent are lost")
+            self._disable(f"is not done after {_CLOSING_SECONDS:.0f} seconds: rows that it has not sent are lost")
         self._pool.terminate()
 
-    def _look(self) -> None:
+    def _check_done(self) -> None:
         while self._pending and self._pending[0].ready():
             if not self._pending.popleft().successful():
-                self._give_up(f"failed and is disabled: {_told(self._faults[0])}")
+                self._disable(f"failed and is disabled: {_one_line(self._faults[0])}")
 
-    def _give_up(self, reason: str) -> None:
+    def _disable(self, reason: str) -> None:
         self._pool.terminate()
         self._pending.clear()
         self._sink = None
         self._on_event(Warned(f"the sink `{self.kind}` {reason}", f"`{self._rows}` has every row"))
 
 
-def _refusal(kind: str, fault: BaseException) -> AlmError:
+def _open_error(kind: str, fault: BaseException) -> AlmError:
     if isinstance(fault, AlmError):
         return fault
     return ConfigError(
-        f"`logging.sinks`: the sink `{kind}` cannot be opened: {_told(fault)}",
+        f"`logging.sinks`: the sink `{kind}` cannot be opened: {_one_line(fault)}",
         hint="fix that, or train without it: `--set logging.sinks=[]`",
     )
 
 
-def _told(fault: BaseException) -> str:
+def _one_line(fault: BaseException) -> str:
     return " ".join(f"{type(fault).__name__}: {fault}".split())
 
 
@@ -155,18 +155,18 @@ def _kind(config: Config) -> str:
 
 
 @contextmanager
-def mirrored(config: RunConfig, run: Path, *, step: int, on_event: Listener) -> Iterator[Trackers]:
+def open_trackers(config: RunConfig, run: Path, *, step: int, on_event: Listener) -> Iterator[Trackers]:
     """Open the sinks of `config` for a run that continues from `step`, and close them in the end."""
-    mirror = Trackers(on_event)
+    trackers = Trackers(on_event)
     try:
         if config.logging.sinks:
             rows = [row for row in metrics.read(run) if row["step"] <= step]
             opening = Opening(run, _id(run), config.model_dump(mode="json"), step, rows)
             for sink in config.logging.sinks:
-                mirror.open(sink, opening)
-        yield mirror
+                trackers.open(sink, opening)
+        yield trackers
     finally:
-        mirror.close()
+        trackers.close()
 
 
 def _id(run: Path) -> str:

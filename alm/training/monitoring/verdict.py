@@ -7,8 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable
 
 from alm.events import Judged
-from alm.training.monitoring.curve import Curve
-from alm.training.monitoring.forecast import Forecast, Schedule, forecast
+from alm.training.monitoring.forecast import Curve, Forecast, Schedule, forecast
 from alm.training.monitoring.metrics import Row
 from alm.training.monitoring.reference import Reference
 
@@ -28,7 +27,7 @@ FLAT_SCORES, FLAT_SHARE = 3, 0.15
 SKIPPED_SHARE = 0.02
 
 
-class Judge:
+class RunMonitor:
     """Verdicts on one run, each a function of its configuration and of the rows of metrics up to it."""
 
     def __init__(self, max_steps: int, lr_factor: Callable[[int], float], reference: Reference | None) -> None:
@@ -45,7 +44,7 @@ class Judge:
         """Add a row that was written."""
         self._curve.add(row)
 
-    def judge(self, row: Row) -> Judged:
+    def assess(self, row: Row) -> Judged:
         """Add the row of a validation and return its verdict."""
         self.add(row)
         found = forecast(self._curve, self._schedule)
@@ -63,7 +62,7 @@ class Judge:
         )
 
 
-def fields(judged: Judged) -> Row:
+def verdict_fields(judged: Judged) -> Row:
     """Return the fields of `judged` for a row of metrics."""
     if judged.forecast is None:
         return {"verdict": judged.verdict}

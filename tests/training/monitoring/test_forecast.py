@@ -11,8 +11,7 @@ import pytest
 from alm import kinds
 from alm.config.base import Config
 from alm.optim.schedules import cosine, linear, wsd
-from alm.training.monitoring.curve import Curve
-from alm.training.monitoring.forecast import Forecast, Prior, Schedule, forecast
+from alm.training.monitoring.forecast import Curve, Forecast, Prior, Schedule, forecast
 
 STEPS = 1000
 CURVES: dict[str, Callable[[float], float]] = {

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from alm.artifacts import Values
-from alm.training.monitoring.curve import Curve
-from alm.training.monitoring.forecast import Forecast
+from alm.training.monitoring.forecast import Curve, Forecast
 from alm.training.monitoring.reference import Point, Reference
-from alm.training.monitoring.verdict import Judge, fields, verdict
+from alm.training.monitoring.verdict import RunMonitor, verdict, verdict_fields
 
 # (step, bits per byte, training losses since the score before)
 Scores = list[tuple[int, float, list[float]]]
@@ -123,7 +122,7 @@ def test_a_loss_above_its_beginning_diverges_before_there_is_a_second_score() ->
 def test_a_score_that_is_not_finite_diverges_and_forecasts_nothing_by_itself(score: float) -> None:
     scores: Scores = [*HEALTHY[:3], (400, score, [4.0])]
     assert said(scores) == "diverging: the held-out loss is not finite; lower `optim.lr`"
-    judged = judge_of(rows_of(scores)[:-1]).judge(rows_of(scores)[-1])
+    judged = monitor_of(rows_of(scores)[:-1]).assess(rows_of(scores)[-1])
     assert judged.forecast is None or math.isfinite(judged.forecast)
 
 
@@ -165,34 +164,34 @@ def test_a_curve_that_stands_still_has_stopped_improving() -> None:
     assert said(FLAT, forecast=level, max_steps=2001) == "still falling"  # 300 steps of 2,001 are no time
 
 
-def judge_of(rows: list[Values], **given: Any) -> Judge:
-    judge = Judge(1000, lambda step: 1.0, None, **given)
-    judge.catch_up(rows)
-    return judge
+def monitor_of(rows: list[Values], **given: Any) -> RunMonitor:
+    monitor = RunMonitor(1000, lambda step: 1.0, None, **given)
+    monitor.catch_up(rows)
+    return monitor
 
 
 def test_a_judge_that_was_there_all_along_and_one_that_read_the_rows_agree() -> None:
     rows = rows_of([(step, 2 + 100 / step, [4 + 200 / step] * 3) for step in range(100, 900, 100)])
-    there = judge_of([])
+    there = monitor_of([])
     for row in rows[:-1]:
         there.add(row)
-    assert there.judge(rows[-1]) == judge_of(rows[:-1]).judge(rows[-1])
+    assert there.assess(rows[-1]) == monitor_of(rows[:-1]).assess(rows[-1])
 
 
 def test_a_judge_takes_the_warm_up_from_the_schedule() -> None:
     rows = rows_of(OVERFITTED)
     for warm_up, word in ((249, "overfitting"), (250, "still falling")):
-        judge = Judge(1000, lambda step, w=warm_up: min(1.0, (step + 1) / w), None)  # type: ignore[misc]
-        judge.catch_up(rows[:-1])
-        assert judge.judge(rows[-1]).verdict.startswith(word)
+        monitor = RunMonitor(1000, lambda step, w=warm_up: min(1.0, (step + 1) / w), None)  # type: ignore[misc]
+        monitor.catch_up(rows[:-1])
+        assert monitor.assess(rows[-1]).verdict.startswith(word)
 
 
 def test_what_a_judge_says_is_what_the_metrics_keep() -> None:
     rows = rows_of([(step, 2 + 100 / step, [4 + 200 / step] * 3) for step in range(100, 900, 100)])
-    first = judge_of([]).judge(rows_of(HEALTHY[:1])[-1])
-    assert fields(first) == {"verdict": "too early for a forecast"}
-    judged = judge_of(rows[:-1]).judge(rows[-1])
-    kept = fields(judged)
+    first = monitor_of([]).assess(rows_of(HEALTHY[:1])[-1])
+    assert verdict_fields(first) == {"verdict": "too early for a forecast"}
+    judged = monitor_of(rows[:-1]).assess(rows[-1])
+    kept = verdict_fields(judged)
     assert (judged.step, judged.max_steps, kept["verdict"]) == (800, 1000, "still falling")
     assert kept["forecast_low"] < kept["forecast"] < kept["forecast_high"]
     assert all(math.isfinite(kept[key]) for key in ("forecast", "forecast_low", "forecast_high"))

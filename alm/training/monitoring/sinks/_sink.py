@@ -50,6 +50,24 @@ class Sink(Protocol):
         ...
 
 
+class LoggedRun:
+    """A run of a tracker with the interface of Weights & Biases: `log` and `finish`."""
+
+    def __init__(self, run: Any, *, where: str) -> None:  # Any: the packages are optional
+        self._run = run
+        self.where = where
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def samples(self, step: int, texts: Sequence[tuple[str, str]]) -> None:
+        """Do nothing: not every tracker shows long texts."""
+
+    def close(self) -> None:
+        with off_stdout():
+            self._run.finish()
+
+
 def off_stdout() -> AbstractContextManager[object]:
     """Redirect what a library prints to stderr: stdout is for results."""
     return redirect_stdout(sys.stderr)

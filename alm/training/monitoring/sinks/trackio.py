@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from pydantic import Field
 from alm.config.base import Config as BaseConfig
 from alm.errors import AlmError
 from alm.files import is_full, read_json, write_json
-from alm.training.monitoring.sinks._sink import Opening, off_stdout
+from alm.training.monitoring.sinks._sink import LoggedRun, Opening, off_stdout
 
 PACKAGE, INSTALL = "trackio", "trackio"
 NAME = "trackio.json"
@@ -40,25 +40,21 @@ def opened(config: Config, opening: Opening) -> Trackio:
     return Trackio(run, sent, where=f"`trackio show --project {config.project}`")
 
 
-class Trackio:
+class Trackio(LoggedRun):
     """A run at Trackio, which keeps all values of a step: values that it has are not sent again."""
 
     def __init__(self, run: Any, sent: Sent, *, where: str) -> None:  # Any: the package is optional
-        self._run, self._sent = run, sent
-        self.where = where
+        super().__init__(run, where=where)
+        self._sent = sent
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         new = {name: value for name, value in values.items() if self._sent.is_new(name, step)}
         if new:
-            self._run.log(new, step=step)
+            super().scalars(step, new)
             self._sent.add(new, step)
 
-    def samples(self, step: int, texts: Sequence[tuple[str, str]]) -> None:
-        """Do nothing: Trackio does not show long texts."""
-
     def close(self) -> None:
-        with off_stdout():
-            self._run.finish()
+        super().close()
         self._sent.all_arrived()
 
 

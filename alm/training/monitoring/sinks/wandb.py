@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from alm.config.base import Config as BaseConfig
-from alm.training.monitoring.sinks._sink import Opening
+from alm.training.monitoring.sinks._sink import LoggedRun, Opening
 
 PACKAGE, INSTALL = "wandb", "wandb"
 
@@ -40,19 +40,13 @@ def opened(config: Config, opening: Opening) -> WeightsAndBiases:
     return WeightsAndBiases(run, wandb.Table)
 
 
-class WeightsAndBiases:
+class WeightsAndBiases(LoggedRun):
     """A run at Weights & Biases."""
 
     def __init__(self, run: Any, table: Any) -> None:  # Any: the package is optional
-        self._run, self._table = run, table
-        self.where = f"`wandb sync {Path(run.dir).parent}`" if run.offline else run.url
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self._run.log(dict(values), step=step)
+        super().__init__(run, where=f"`wandb sync {Path(run.dir).parent}`" if run.offline else run.url)
+        self._table = table
 
     def samples(self, step: int, texts: Sequence[tuple[str, str]]) -> None:
         table = self._table(columns=["prompt", "text"], data=[list(pair) for pair in texts])
         self._run.log({"samples": table}, step=step)
-
-    def close(self) -> None:
-        self._run.finish()
