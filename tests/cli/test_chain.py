@@ -31,6 +31,7 @@ def test_the_commands_chain_and_each_names_the_next(project: Path, run: Any) -> 
     assert "8 tokens" in err or "tokens, " in err
 
 
+@pytest.mark.slow
 def test_with_no_flags_the_commands_chain_from_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: fakehub.FakeHub, run: Any
 ) -> None:

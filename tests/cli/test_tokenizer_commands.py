@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +16,26 @@ import pytest
 from alm.tokenizers.file import Tokenizer
 
 Run = Any
+SERIAL = ["--workers", "1"]  # starting workers takes longer than these texts
+
+
+@pytest.fixture(scope="module")
+def first_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test that needs it keeps a copy of the artifacts."""
+    return tmp_path_factory.mktemp("tokenizer") / "artifacts"
 
 
 @pytest.fixture
-def tokenizer(project: Path, run: Run) -> Path:
-    code, _, err = run("tokenizer", "train", "--input", "my-texts", "--vocab-size", "400", "--workers", "2")
-    assert code == 0, err
-    return project / "artifacts/tokenizer.json"
+def tokenizer(project: Path, run: Run, first_artifacts: Path) -> Path:
+    """A tokenizer of 400 tokens, trained by two workers once for all tests."""
+    artifacts = project / "artifacts"
+    if first_artifacts.exists():
+        shutil.copytree(first_artifacts, artifacts)
+    else:
+        code, _, err = run("tokenizer", "train", "--input", "my-texts", "--vocab-size", "400", "--workers", "2")
+        assert code == 0, err
+        shutil.copytree(artifacts, first_artifacts)
+    return artifacts / "tokenizer.json"
 
 
 @pytest.mark.parametrize(
@@ -30,13 +44,13 @@ def tokenizer(project: Path, run: Run) -> Path:
 )
 def test_every_kind_trains_encodes_and_packs(kind: str, settings: list[str], project: Path, run: Run) -> None:
     flags = [word for setting in settings for word in ("--set", setting)]
-    train = ["tokenizer", "train", "--input", "my-texts", "--kind", kind, "--vocab-size", "420", *flags]
+    train = ["tokenizer", "train", "--input", "my-texts", "--kind", kind, "--vocab-size", "420", *flags, *SERIAL]
     assert run(*train)[0] == 0
     text = "Café 😀 don't\x00 <0x41>"
     code, out, _ = run("tokenizer", "encode", text)
     assert code == 0
     assert run("tokenizer", "decode", out)[1] == text
-    assert run("pack", "--in", "my-texts", "--seq-len", "16")[0] == 0
+    assert run("pack", "--in", "my-texts", "--seq-len", "16", *SERIAL)[0] == 0
     assert run("info", "artifacts/tokenizer.json")[0] == 0
     code, _, err = run(*train)
     assert (code, "up to date" in err) == (0, True)
@@ -79,7 +93,10 @@ def test_pieces_are_coloured_on_a_terminal(no_color: bool, tokenizer: Path) -> N
 
 def test_comparison_of_two_on_given_text(tokenizer: Path, run: Run) -> None:
     assert (
-        run("tokenizer", "train", "--input", "my-texts", "--vocab-size", "300", "--out", "small/tokenizer.json")[0] == 0
+        run(
+            "tokenizer", "train", "--input", "my-texts", "--vocab-size", "300", "--out", "small/tokenizer.json", *SERIAL
+        )[0]
+        == 0
     )
     files = ["artifacts/tokenizer.json", "small/tokenizer.json"]
     code, out, _ = run("tokenizer", "compare", *files, "--text", "my-texts/001.txt", "--json")

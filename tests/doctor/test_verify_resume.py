@@ -212,6 +212,7 @@ def test_ranks_share_the_micro_batches_of_the_example(data: Path) -> None:
         ranks.check(example_config(data, max_steps=24, ranks=size), Place(size=size))
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("copies")

@@ -33,6 +33,7 @@ CHECKS = ("checks-2", "checks-3", "checks-4")
 ENDS = ("killed-3", "signalled-2", "error-2", "bug-2")
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(os.name == "nt", reason="signals to another process are POSIX"),
     pytest.mark.timeout(1400),
 ]
