@@ -7,6 +7,7 @@ import random
 
 import pytest
 import torch
+from cases import for_each
 from model_kinds import TOKENS, random_ids, random_model, random_values
 
 from alm.model.config import ModelConfig
@@ -24,7 +25,7 @@ def assert_near(found: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("seed", SEEDS)
+@for_each("seed", SEEDS)
 def test_cached_decoding_equals_the_full_forward(seed: int) -> None:
     model = random_model(seed)
     ids = random_ids(model)
@@ -37,7 +38,7 @@ def test_cached_decoding_equals_the_full_forward(seed: int) -> None:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("seed", SEEDS)
+@for_each("seed", SEEDS)
 def test_padding_on_the_left_changes_nothing(seed: int) -> None:
     """Rows of 80, 61 and 13 tokens side by side give what each gives alone, at once and token by token."""
     model = random_model(seed)
@@ -54,7 +55,7 @@ def test_padding_on_the_left_changes_nothing(seed: int) -> None:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("seed", SEEDS)
+@for_each("seed", SEEDS)
 def test_a_document_does_not_depend_on_those_before_it(seed: int) -> None:
     attention = {"kind": "grouped", "document_mask": True, "end_of_text_id": 3}
     model = random_model(seed, attention=attention)
@@ -68,7 +69,7 @@ def test_a_document_does_not_depend_on_those_before_it(seed: int) -> None:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("seed", SEEDS)
+@for_each("seed", SEEDS)
 def test_a_row_does_not_depend_on_its_neighbours(seed: int) -> None:
     model = random_model(seed)
     ids = random_ids(model)
@@ -77,7 +78,7 @@ def test_a_row_does_not_depend_on_its_neighbours(seed: int) -> None:
     assert torch.equal(model(ids)[1], model(others)[1])
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@for_each("seed", SEEDS)
 def test_every_parameter_learns(seed: int) -> None:
     model = random_model(seed).train()
     ids = random_ids(model)
@@ -89,7 +90,7 @@ def test_every_parameter_learns(seed: int) -> None:
     assert everything - learning <= {n for n in deaf if "q_" in n or "k_" in n}
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@for_each("seed", SEEDS)
 def test_the_first_loss_is_that_of_guessing(seed: int) -> None:
     model = Transformer(ModelConfig.model_validate(random_values(seed)))
     initialize(model, seed=seed)
@@ -99,7 +100,7 @@ def test_the_first_loss_is_that_of_guessing(seed: int) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("seed", SEEDS)
+@for_each("seed", SEEDS)
 def test_rows_that_are_no_tokens_are_seen_nowhere(seed: int) -> None:
     model = random_model(seed, vocab_size=101)
     state = model.state_dict()
