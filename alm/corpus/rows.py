@@ -1,19 +1,17 @@
-"""Rows, and their conversion to documents: the same for files and for the hub.
+"""Rows: the same for files and for the hub.
 
 A format yields `Row`s, and a `Dropped` for anything that is not a row. An adapter (`alm.corpus.adapters`) turns rows
-into documents, and a row that it cannot use into an `Rejected`. This module applies `on_bad_input` to those.
+into documents, and a row that it cannot use into a `Rejected`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from alm import kinds
-from alm.config.base import Config
-from alm.corpus.document import Document, Dropped, Item, utf8_bytes
+from alm.corpus.document import Dropped, utf8_bytes
 from alm.errors import AlmError, InputError
 
 OnBadInput = Literal["stop", "skip"]
@@ -71,57 +69,3 @@ def with_way_out(error: InputError) -> InputError:
         return error
     hint = f"{error.hint}; or {SKIP_HINT}" if error.hint else SKIP_HINT
     return InputError(error.message, hint=hint)
-
-
-def items(
-    rows: Iterator[Row | Dropped],
-    *,
-    adapter: Config,
-    field: str,
-    on_bad_input: OnBadInput,
-    max_document_bytes: int,
-    begins: bool = True,
-) -> Iterator[Item]:
-    """Yield the documents that `adapter` makes of `rows`, and what was left out, in order.
-
-    `begins`: the rows start a file, whose first row must have the field unless bad input is skipped.
-    Raises `ConfigError` and `InputError`.
-    """
-    for item in _adapted(rows, adapter, field, max_document_bytes):
-        if isinstance(item, Document):
-            yield item if len(item.text) * 4 <= max_document_bytes else _bounded(item, max_document_bytes)
-        elif isinstance(item, Rejected):
-            if on_bad_input == "stop" and (item.stops == "always" or (item.stops == "first" and begins)):
-                raise with_way_out(item.error) if isinstance(item.error, InputError) else item.error
-            yield item.dropped()
-        elif isinstance(item, Dropped):
-            yield item
-            continue
-        begins = False
-
-
-def check(rows: Iterator[Row | Dropped], *, adapter: Config, field: str, max_document_bytes: int) -> bool:
-    """Raise an error if the first row does not have the field. Return False if there is no row."""
-    for item in _adapted(rows, adapter, field, max_document_bytes):
-        if isinstance(item, Rejected) and item.stops == "first":
-            raise item.error
-        if not isinstance(item, Dropped):
-            return True
-    return False
-
-
-def _adapted(
-    rows: Iterator[Row | Dropped], adapter: Config, field: str, max_document_bytes: int
-) -> Iterator[Document | Dropped | Rejected]:
-    made: Iterator[Document | Dropped | Rejected] = kinds.module_of(adapter).documents(
-        adapter, rows, field=field, max_document_bytes=max_document_bytes
-    )
-    return made
-
-
-def _bounded(document: Document, most: int) -> Item:
-    size = utf8_bytes(document.text)
-    if size <= most:
-        return document
-    excerpt = document.text[:EXCERPT_CHARACTERS]
-    return Dropped("too_long", size, documents=1, origin=document.origin, excerpt=excerpt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -76,8 +77,8 @@ def open_shard(stem: Path, form: Format) -> Writer:
     return _JsonLines(stem) if form == "jsonl.zst" else _Parquet(stem)
 
 
-class Hashed:
-    """Passes data on to a file, and hashes and counts it."""
+class Hashed(io.RawIOBase):
+    """Passes data on to a file that its owner closes, and hashes and counts it. A file object, as pyarrow needs."""
 
     def __init__(self, path: Path, write: Callable[[bytes], int]) -> None:
         self._path = path
@@ -85,8 +86,17 @@ class Hashed:
         self._digest = sha256()
         self._size = 0
 
-    def write(self, data: bytes) -> int:
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the number of bytes so far."""
+        return self._size
+
+    def write(self, data: Any) -> int:  # Any: bytes or a buffer of pyarrow
         """Write `data`."""
+        data = bytes(data)
         self._write(data)
         self._digest.update(data)
         self._size += len(data)
@@ -165,7 +175,7 @@ class _JsonLines(_Files):
 
         super().__init__(stem)
         self._shard = self._open(".jsonl.zst")
-        self._stream: Any = pyarrow.CompressedOutputStream(pyarrow.PythonFile(_Sink(self._shard), "w"), "zstd")
+        self._stream: Any = pyarrow.CompressedOutputStream(pyarrow.PythonFile(self._shard, "w"), "zstd")
 
     def __enter__(self) -> _JsonLines:
         return self
@@ -188,7 +198,7 @@ class _Parquet(_Files):
         super().__init__(stem)
         self._shard = self._open(".parquet")
         self._schema = pyarrow.schema([(name, _column_type(name)) for name in _COLUMNS])
-        self._writer: Any = parquet.ParquetWriter(_Sink(self._shard), self._schema, compression="zstd")
+        self._writer: Any = parquet.ParquetWriter(self._shard, self._schema, compression="zstd")
         self._rows: list[tuple[str, ...]] = []
 
     def __enter__(self) -> _Parquet:
@@ -219,36 +229,3 @@ def _column_type(name: str) -> Any:
     import pyarrow
 
     return pyarrow.large_string() if name == "text" else pyarrow.string()
-
-
-class _Sink:
-    """A `Hashed` as the file object that pyarrow needs. `close` does nothing: the owner closes the file."""
-
-    closed = False
-
-    def __init__(self, hashed: Hashed) -> None:
-        self._hashed = hashed
-        self._position = 0
-
-    def write(self, data: Any) -> int:
-        data = bytes(data)
-        self._position += len(data)
-        return self._hashed.write(data)
-
-    def tell(self) -> int:
-        return self._position
-
-    def flush(self) -> None:
-        pass
-
-    def writable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass

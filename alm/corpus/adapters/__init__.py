@@ -3,12 +3,12 @@
 - `Config`, the keys of the adapter,
 - `columns(config, field)`, the top-level fields that it reads, or None for all; fields may be absent,
 - `SPANS_ROWS`, whether several rows may make one document, so that a file cannot be cut between any two,
-- `documents(config, rows, *, field, max_document_bytes)`, an iterator of a `Document`, or an `Rejected`
-  (`alm.corpus.rows`), for each `Row`; it passes on each `Dropped`.
+- `documents(config, rows, *, field, max_document_bytes)`, an iterator of a `Document`, or a `Rejected`
+  (`alm.corpus.rows`), for each `Row`; it passes on each `Dropped`,
+- or `conversations`, with the same parameters, which yields a `Talk` in place of a document; `items` renders these.
 
-Adapters for conversations also have `conversations`, with the same parameters, which yields a `Talk` in place of a
-document; `render` turns those talks into documents. `field` comes from the configuration of the source. Adapters for
-which its default makes no sense use a field name of their own instead.
+`items` applies an adapter and `on_bad_input`. `field` comes from the configuration of the source. Adapters for which
+its default makes no sense use a field name of their own instead.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from alm.config.base import did_you_mean
-from alm.corpus.document import Document, Dropped
-from alm.corpus.rows import Rejected, Row
+from alm import kinds
+from alm.config.base import Config, did_you_mean
+from alm.corpus.document import Document, Dropped, Item, utf8_bytes
+from alm.corpus.rows import EXCERPT_CHARACTERS, OnBadInput, Rejected, Row, with_way_out
 from alm.errors import ConfigError, InputError, quoted
 
 DEFAULT_FIELD = "text"
@@ -68,6 +69,25 @@ def each(
             yield _talk(row, conversation_of)
 
 
+def each_list(
+    rows: Iterator[Row | Dropped], *, keys: tuple[str, ...], role: str, content: str, system: str | None = None
+) -> Iterator[Talk | Dropped | Rejected]:
+    """Yield a conversation for each row. One of its fields `keys` holds a list of objects `{role, content}`.
+
+    The field `system` may hold a system prompt.
+    """
+
+    def conversation_of(values: Mapping[str, Any]) -> Conversation:
+        messages = next(values[key] for key in keys if key in values)
+        if not isinstance(messages, list) or not all(isinstance(each, dict) and role in each for each in messages):
+            raise ShapeError(f"`{'` or `'.join(keys)}` should hold a list of objects with `{role}` and `{content}`")
+        prompt = values.get(system) if system else None
+        begin = (Message("system", prompt),) if prompt and isinstance(prompt, str) else ()
+        return (*begin, *(message(each[role], each.get(content)) for each in messages))
+
+    return each(rows, conversation_of, keys=keys)
+
+
 def _talk(row: Row, conversation_of: Callable[[Mapping[str, Any]], Conversation]) -> Talk | Rejected:
     try:
         return Talk(conversation_of(row.values), row)
@@ -76,7 +96,7 @@ def _talk(row: Row, conversation_of: Callable[[Mapping[str, Any]], Conversation]
 
 
 def unfit(row: Row, expected: str) -> Rejected:
-    """Make an `Rejected` for a row that does not have the `expected` shape."""
+    """Make a `Rejected` for a row that does not have the `expected` shape."""
     return Rejected(
         "bad_shape",
         row,
@@ -88,7 +108,7 @@ def unfit(row: Row, expected: str) -> Rejected:
 
 
 def no_field(row: Row, keys: tuple[str, ...]) -> Rejected:
-    """Make an `Rejected` for a row that has none of the fields `keys`."""
+    """Make a `Rejected` for a row that has none of the fields `keys`."""
     there = ", ".join(row.values)
     named = "` or `".join(keys)
     texts = [name for name, value in row.values.items() if isinstance(value, str)]
@@ -104,11 +124,6 @@ def no_field(row: Row, keys: tuple[str, ...]) -> Rejected:
 def named(field: str, *own: str) -> tuple[str, ...]:
     """Return the fields to read: `field` if it was set, the adapter's `own` otherwise."""
     return own if field == DEFAULT_FIELD else (field,)
-
-
-def value_of(values: Mapping[str, Any], keys: tuple[str, ...]) -> Any:  # Any: JSON
-    """Return the value of the first of `keys` that exists; at least one must."""
-    return next(values[key] for key in keys if key in values)
 
 
 def message(role: object, content: object) -> Message:
@@ -137,7 +152,57 @@ def render(conversation: Conversation) -> str:
     return "\n\n".join(f"{role.capitalize()}: {content}" for role, content in conversation if content)
 
 
-def rendered(talks: Iterator[Talk | Dropped | Rejected]) -> Iterator[Document | Dropped | Rejected]:
-    """Render each talk as a document."""
-    for talk in talks:
-        yield Document(render(talk.conversation), talk.row.origin) if isinstance(talk, Talk) else talk
+def items(
+    rows: Iterator[Row | Dropped],
+    *,
+    adapter: Config,
+    field: str,
+    on_bad_input: OnBadInput,
+    max_document_bytes: int,
+    begins: bool = True,
+) -> Iterator[Item]:
+    """Yield the documents that `adapter` makes of `rows`, and what was left out, in order.
+
+    `begins`: the rows start a file, whose first row must have the field unless bad input is skipped.
+    Raises `ConfigError` and `InputError`.
+    """
+    for item in _adapted(rows, adapter, field, max_document_bytes):
+        if isinstance(item, Document):
+            yield item if len(item.text) * 4 <= max_document_bytes else _bounded(item, max_document_bytes)
+        elif isinstance(item, Rejected):
+            if on_bad_input == "stop" and (item.stops == "always" or (item.stops == "first" and begins)):
+                raise with_way_out(item.error) if isinstance(item.error, InputError) else item.error
+            yield item.dropped()
+        elif isinstance(item, Dropped):
+            yield item
+            continue
+        begins = False
+
+
+def check(rows: Iterator[Row | Dropped], *, adapter: Config, field: str, max_document_bytes: int) -> bool:
+    """Raise an error if the first row does not have the field. Return False if there is no row."""
+    for item in _adapted(rows, adapter, field, max_document_bytes):
+        if isinstance(item, Rejected) and item.stops == "first":
+            raise item.error
+        if not isinstance(item, Dropped):
+            return True
+    return False
+
+
+def _adapted(
+    rows: Iterator[Row | Dropped], adapter: Config, field: str, max_document_bytes: int
+) -> Iterator[Document | Dropped | Rejected]:
+    module = kinds.module_of(adapter)
+    if hasattr(module, "conversations"):
+        for talk in module.conversations(adapter, rows, field=field, max_document_bytes=max_document_bytes):
+            yield Document(render(talk.conversation), talk.row.origin) if isinstance(talk, Talk) else talk
+    else:
+        yield from module.documents(adapter, rows, field=field, max_document_bytes=max_document_bytes)
+
+
+def _bounded(document: Document, most: int) -> Item:
+    size = utf8_bytes(document.text)
+    if size <= most:
+        return document
+    excerpt = document.text[:EXCERPT_CHARACTERS]
+    return Dropped("too_long", size, documents=1, origin=document.origin, excerpt=excerpt)

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from alm.config import base
-from alm.corpus.adapters import Conversation, Message, ShapeError, Talk, each, rendered
-from alm.corpus.document import Document, Dropped
+from alm.corpus.adapters import Conversation, Message, ShapeError, Talk, each
+from alm.corpus.document import Dropped
 from alm.corpus.rows import Rejected, Row
 
 SPANS_ROWS = False
@@ -28,13 +28,6 @@ class Config(base.Config):
 def columns(config: Config, field: str) -> tuple[str, ...]:
     """Return the four fields."""
     return config.instruction, config.input, config.output, config.system
-
-
-def documents(
-    config: Config, rows: Iterator[Row | Dropped], *, field: str, max_document_bytes: int
-) -> Iterator[Document | Dropped | Rejected]:
-    """Yield each question and answer as text."""
-    return rendered(conversations(config, rows, field=field, max_document_bytes=max_document_bytes))
 
 
 def conversations(

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from alm.config import base
-from alm.corpus.adapters import Conversation, Message, ShapeError, Talk, message, no_field, rendered, unfit
-from alm.corpus.document import Document, Dropped
+from alm.corpus.adapters import Conversation, Message, ShapeError, Talk, message, no_field, unfit
+from alm.corpus.document import Dropped
 from alm.corpus.rows import Rejected, Row
 from alm.errors import InputError
 
@@ -35,13 +35,6 @@ class Config(base.Config):
 def columns(config: Config, field: str) -> tuple[str, ...]:
     """Return the fields of both forms."""
     return ("prompt", *_FLAT)
-
-
-def documents(
-    config: Config, rows: Iterator[Row | Dropped], *, field: str, max_document_bytes: int
-) -> Iterator[Document | Dropped | Rejected]:
-    """Yield the best path of each tree as text."""
-    return rendered(conversations(config, rows, field=field, max_document_bytes=max_document_bytes))
 
 
 def conversations(

@@ -48,47 +48,35 @@ def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row |
                 yield line.dropped(f"{name}#{number}")
                 offset += line.size
                 continue
+            problem: str | UnicodeDecodeError | None = None
             try:
                 values = _decode(line.decode("utf-8"))
             except (ValueError, RecursionError) as error:
-                if not line.isspace():
-                    yield _bad(line, error, path=path, number=number, offset=offset, reading=reading)
+                problem = None if line.isspace() else _problem(error)
             else:
                 if type(values) is dict:
                     yield Row(values, f"{name}#{number}", len(line))
                 else:
-                    yield _no_object(line, values, path=path, number=number, reading=reading)
+                    problem = f"is a JSON {type(values).__name__}, but must be an object"
+            if problem is not None:
+                yield _bad(line, problem, path=path, number=number, offset=offset, reading=reading)
             offset += len(line)
 
 
-def _bad(line: bytes, error: Exception, *, path: Path, number: int, offset: int, reading: Reading) -> Dropped:
-    reason, said = (
-        "bad_json",
-        InputError(f"`{path}` line {number} cannot be read as JSON: {error}", hint=_look(path, number)),
-    )
-    if isinstance(error, UnicodeDecodeError):
-        reason, said = "bad_utf8", bad_utf8(path, error, offset=offset)
-    elif isinstance(error, json.JSONDecodeError):
-        column = 1 + min(error.pos, len(error.doc.rstrip()))
-        said = InputError(
-            f"`{path}` line {number} is not JSON: {error.msg} at column {column}", hint=_look(path, number)
-        )
-    return _left_out(reason, line, said, path=path, number=number, reading=reading)
+def _problem(error: Exception) -> str | UnicodeDecodeError:
+    """Return the end of the sentence "line n ..." about a line that is not JSON, or the error of its encoding."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"is not JSON: {error.msg} at column {1 + min(error.pos, len(error.doc.rstrip()))}"
+    return error if isinstance(error, UnicodeDecodeError) else f"cannot be read as JSON: {error}"
 
 
-def _no_object(line: bytes, values: object, *, path: Path, number: int, reading: Reading) -> Dropped:
-    said = InputError(
-        f"`{path}` line {number} is a JSON {type(values).__name__}, but must be an object", hint=_look(path, number)
-    )
-    return _left_out("bad_json", line, said, path=path, number=number, reading=reading)
-
-
-def _left_out(reason: str, line: bytes, said: InputError, *, path: Path, number: int, reading: Reading) -> Dropped:
-    origin = f"{as_text(path)}#{number}"
-    dropped = Dropped(reason, len(line), documents=1, origin=origin, excerpt=excerpt(line))
-    return left_out(dropped, said, on_bad_input=reading.on_bad_input)
-
-
-def _look(path: Path, number: int) -> str:
-    look = f"show the line with `sed -n {number}p {quoted(path)}`"
-    return f"{look}, or read the file as text: `--set sources.<name>.format=text`"
+def _bad(
+    line: bytes, problem: str | UnicodeDecodeError, *, path: Path, number: int, offset: int, reading: Reading
+) -> Dropped:
+    show = f"show the line with `sed -n {number}p {quoted(path)}`"
+    hint = f"{show}, or read the file as text: `--set sources.<name>.format=text`"
+    reason, error = "bad_json", InputError(f"`{path}` line {number} {problem}", hint=hint)
+    if isinstance(problem, UnicodeDecodeError):
+        reason, error = "bad_utf8", bad_utf8(path, problem, offset=offset)
+    dropped = Dropped(reason, len(line), documents=1, origin=f"{as_text(path)}#{number}", excerpt=excerpt(line))
+    return left_out(dropped, error, on_bad_input=reading.on_bad_input)

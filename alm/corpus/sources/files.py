@@ -15,7 +15,7 @@ from alm import kinds
 from alm.artifacts import as_text
 from alm.config import base
 from alm.config.base import OfKind
-from alm.corpus import rows
+from alm.corpus import adapters, rows
 from alm.corpus.config import SourceConfig
 from alm.corpus.document import Dropped, Item, Part, Survey, utf8_bytes
 from alm.corpus.formats import Reading
@@ -114,7 +114,7 @@ def _items(config: Config, part: Part, reading: Reading) -> Iterator[Item]:
     made = module(name).read(path, part.where, reading)
     if not module(name).HAS_ROWS:
         return cast("Iterator[Item]", made)
-    return rows.items(
+    return adapters.items(
         made,
         adapter=config.adapter,
         field=config.field,
@@ -227,7 +227,7 @@ def _check_field(found: _Found, config: Config) -> None:
         if module(file.format).HAS_ROWS:
             made = module(file.format).read(file.path, (), reading)
             with contextlib.closing(made), contextlib.suppress(InputError, OSError):
-                if rows.check(
+                if adapters.check(
                     made, adapter=config.adapter, field=config.field, max_document_bytes=config.max_document_bytes
                 ):
                     return

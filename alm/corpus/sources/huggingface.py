@@ -19,9 +19,10 @@ from pydantic import Field, field_validator
 from alm import hub, kinds, shown
 from alm.config import base
 from alm.config.base import OfKind, did_you_mean
+from alm.corpus.adapters import items
 from alm.corpus.config import SourceConfig
 from alm.corpus.document import Dropped, Items, Part, Survey
-from alm.corpus.rows import Row, items
+from alm.corpus.rows import Row
 from alm.corpus.sources import PART_BYTES
 from alm.errors import AlmError, ConfigError, InputError, quoted
 from alm.events import Listener, Warned, ignore

@@ -9,9 +9,9 @@ import pytest
 
 from alm import kinds
 from alm.config.base import Config, OfKind
-from alm.corpus.adapters import Message, Talk, no_field, render
+from alm.corpus.adapters import Message, Talk, check, items, no_field, render
 from alm.corpus.document import Document, Dropped, Item
-from alm.corpus.rows import Row, check, items
+from alm.corpus.rows import Row
 from alm.errors import ConfigError, InputError
 
 HELLO = (Message("system", "Be kind."), Message("user", "Hi\nthere"), Message("assistant", "Hello!"))
