@@ -13,6 +13,7 @@ with a lower threshold. This keeps the tables small: most pairs of a large text 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,50 @@ _EXHAUSTED, _NO_ROOM, _PAUSED, _NAME_NEEDED, _RECOUNT = range(1, 6)
 
 # Places in the state.
 _TOKENS, _MERGES, _HEAP, _PAIRS, _PLACES, _THRESHOLD, _NAME = range(7)
+
+
+class Slots(NamedTuple):
+    """The words in slots, by slot."""
+
+    symbols: npt.NDArray[np.int32]
+    before: npt.NDArray[np.int32]  # slot of the previous symbol
+    word_at: npt.NDArray[np.int32]
+    counts: npt.NDArray[np.int64]  # by word
+    lengths: npt.NDArray[np.int32]  # by symbol, in slots
+
+
+class Pairs(NamedTuple):
+    """The followed pairs: a table from pairs to their numbers, and by number their count and list of places."""
+
+    table: npt.NDArray[np.uint64]
+    numbers: npt.NDArray[np.int32]
+    counts: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    places: npt.NDArray[np.int32]
+
+
+class Heap(NamedTuple):
+    """Pairs by the count they had when they entered, the highest first."""
+
+    counts: npt.NDArray[np.int64]
+    pairs: npt.NDArray[np.uint64]
+    numbers: npt.NDArray[np.int32]
+
+
+class Around(NamedTuple):
+    """Changes that one merge makes to the pairs around it, by neighbour: see `join`."""
+
+    near: npt.NDArray[np.int64]  # (5, symbols)
+    touched: npt.NDArray[np.int32]  # (2, symbols)
+    fill: npt.NDArray[np.int64]  # (2, symbols), the next free index of each new list, -1 for none
+
+
+class Names(NamedTuple):
+    """Tokens that exist before training, and are longer than a character."""
+
+    is_length: npt.NDArray[np.bool_]  # by length
+    begins: npt.NDArray[np.bool_]  # by symbol: whether one begins with it
 
 
 @inlined
@@ -82,8 +127,9 @@ def lay_out(data, offsets, symbol_of, symbols, before, word_at):
 
 
 @kernel
-def count_pairs(symbols, word_at, counts, lengths, table, totals, occurrences, state):
+def count_pairs(slots, table, totals, occurrences, state):
     """Count all pairs from slot `state[0]` on, until the table is half full. Update `state`: next slot, pairs found."""
+    symbols, word_at, counts, lengths = slots.symbols, slots.word_at, slots.counts, slots.lengths
     slot, found, most = state[0], state[1], table.size >> 1
     while slot < symbols.size and found < most:
         left = symbols[slot]
@@ -125,8 +171,10 @@ def move_totals(table, totals, occurrences, larger, larger_totals, larger_occurr
 
 
 @kernel
-def list_places(symbols, lengths, table, numbers, fill, places):
+def list_places(slots, pairs, fill):
     """List the places of each followed pair, in order. `fill` is the next free index of each list."""
+    symbols, lengths = slots.symbols, slots.lengths
+    table, numbers, places = pairs.table, pairs.numbers, pairs.places
     slot = np.int64(0)
     while slot < symbols.size:
         left = symbols[slot]
@@ -145,47 +193,72 @@ def list_places(symbols, lengths, table, numbers, fill, places):
 
 
 @kernel
-def push(heap_counts, heap_pairs, heap_numbers, size, count, pair, number):
+def push(heap, size, count, pair, number):
     """Add to a heap with four children per node. The highest count comes first, then the smallest pair."""
+    counts, pairs, numbers = heap.counts, heap.pairs, heap.numbers
     at = size
     while at > 0:
         parent = (at - 1) >> 2
-        if count < heap_counts[parent] or (count == heap_counts[parent] and pair > heap_pairs[parent]):
+        if count < counts[parent] or (count == counts[parent] and pair > pairs[parent]):
             break
-        heap_counts[at], heap_pairs[at] = heap_counts[parent], heap_pairs[parent]
-        heap_numbers[at] = heap_numbers[parent]
+        counts[at], pairs[at], numbers[at] = counts[parent], pairs[parent], numbers[parent]
         at = parent
-    heap_counts[at], heap_pairs[at], heap_numbers[at] = count, pair, number
+    counts[at], pairs[at], numbers[at] = count, pair, number
 
 
 @kernel
-def replace_top(heap_counts, heap_pairs, heap_numbers, size, count, pair, number):
+def replace_top(heap, size, count, pair, number):
     """Replace the first entry of the heap."""
+    counts, pairs, numbers = heap.counts, heap.pairs, heap.numbers
     at = np.int64(0)
     while True:
         best = 4 * at + 1
         if best >= size:
             break
         for child in range(best + 1, min(best + 4, size)):
-            better = heap_counts[child] > heap_counts[best]
-            if better or (heap_counts[child] == heap_counts[best] and heap_pairs[child] < heap_pairs[best]):
+            better = counts[child] > counts[best]
+            if better or (counts[child] == counts[best] and pairs[child] < pairs[best]):
                 best = child
-        if count > heap_counts[best] or (count == heap_counts[best] and pair < heap_pairs[best]):
+        if count > counts[best] or (count == counts[best] and pair < pairs[best]):
             break
-        heap_counts[at], heap_pairs[at] = heap_counts[best], heap_pairs[best]
-        heap_numbers[at] = heap_numbers[best]
+        counts[at], pairs[at], numbers[at] = counts[best], pairs[best], numbers[best]
         at = best
-    heap_counts[at], heap_pairs[at], heap_numbers[at] = count, pair, number
+    counts[at], pairs[at], numbers[at] = count, pair, number
 
 
 @kernel
-def join(symbols, before, word_at, counts, lengths, places, start, stop, left, right, new, near, touched):
+def drop_top(heap, state):
+    """Remove the first entry of the heap."""
+    state[_HEAP] -= 1
+    end = state[_HEAP]
+    if end > 0:
+        replace_top(heap, end, heap.counts[end], heap.pairs[end], heap.numbers[end])
+
+
+@kernel
+def refresh_top(heap, pair_counts, state):
+    """Bring the best pair that is still frequent, by its current count, to the top of the heap."""
+    while state[_HEAP] > 0:
+        number = heap.numbers[0]
+        count = pair_counts[number]
+        if count < state[_THRESHOLD]:
+            drop_top(heap, state)
+        elif count == heap.counts[0]:
+            return
+        else:
+            replace_top(heap, state[_HEAP], count, heap.pairs[0], number)
+
+
+@kernel
+def join(slots, places, start, stop, left, right, new, near, touched):
     """Replace `left`, `right` with `new` everywhere, from the left, and record the changes to the pairs around it.
 
     Valid places move to the front of the list. Return their number and the numbers of distinct neighbours: `touched[0]`
     holds those before, `touched[1]` those after. By neighbour, `near` has these rows: 0 occurrences before, 1 their
     count; 2 occurrences after, 3 the count that pairs with `right` lose, 4 the count that pairs with `new` gain.
     """
+    symbols, before, lengths = slots.symbols, slots.before, slots.lengths
+    word_at, counts = slots.word_at, slots.counts
     left_length, right_length = np.int64(lengths[left]), np.int64(lengths[right])
     kept, many_before, many_behind = start, 0, 0
     for i in range(start, stop):
@@ -226,86 +299,55 @@ def join(symbols, before, word_at, counts, lengths, places, start, stop, left, r
 
 
 @kernel
-def merge_pairs(
-    symbols, before, word_at, counts, lengths, is_name_length, begins_name, places, table, numbers, pair_counts,
-    starts, sizes, heap_counts, heap_pairs, heap_numbers, merges, near, touched, fill, state, most_tokens
-):  # fmt: skip
+def merge_pairs(slots, pairs, heap, around, names, merges, state, most_tokens):
     """Join the best pair repeatedly. Return the reason to stop, 0 if there are `most_tokens` symbols."""
     pause = state[_MERGES] + _MERGES_PER_CALL
     while state[_TOKENS] < most_tokens:
-        settle_top(pair_counts, heap_counts, heap_pairs, heap_numbers, state)
+        refresh_top(heap, pairs.counts, state)
         if state[_HEAP] == 0:
             return _EXHAUSTED
         if state[_MERGES] == pause:
             return _PAUSED
-        number = heap_numbers[0]
-        most_born = 2 * min(sizes[number], state[_TOKENS] + 1)
-        if state[_PLACES] + 2 * sizes[number] > places.size or state[_PAIRS] + most_born > pair_counts.size:
+        number = heap.numbers[0]
+        start, size = pairs.starts[number], pairs.sizes[number]
+        most_born = 2 * min(size, state[_TOKENS] + 1)
+        if state[_PLACES] + 2 * size > pairs.places.size or state[_PAIRS] + most_born > pairs.counts.size:
             return _NO_ROOM
-        left, right = np.int32(heap_pairs[0] >> np.uint64(32)), np.int32(heap_pairs[0] & np.uint64(0xFFFFFFFF))
+        left, right = np.int32(heap.pairs[0] >> np.uint64(32)), np.int32(heap.pairs[0] & np.uint64(0xFFFFFFFF))
         merges[state[_MERGES], 0], merges[state[_MERGES], 1] = left, right
-        length = np.int64(lengths[left]) + lengths[right]
-        if state[_NAME] < 0 and begins_name[left] and length < is_name_length.size and is_name_length[length]:
+        length = np.int64(slots.lengths[left]) + slots.lengths[right]
+        if state[_NAME] < 0 and names.begins[left] and length < names.is_length.size and names.is_length[length]:
             return _NAME_NEEDED
-        drop_top(heap_counts, heap_pairs, heap_numbers, state)
+        drop_top(heap, state)
         new = np.int32(state[_TOKENS] if state[_NAME] < 0 else state[_NAME])
         is_known = new < state[_TOKENS]
-        lengths[new], begins_name[new] = length, begins_name[left]
+        slots.lengths[new], names.begins[new] = length, names.begins[left]
         state[_NAME] = -1
         state[_MERGES] += 1
         state[_TOKENS] += 0 if is_known else 1
-        start = starts[number]
         kept, many_before, many_behind = join(
-            symbols, before, word_at, counts, lengths, places, start, start + sizes[number], left, right, new,
-            near, touched
+            slots, pairs.places, start, start + size, left, right, new, around.near, around.touched
         )  # fmt: skip
         if is_known:
             return _RECOUNT  # it may make pairs that exist already, whose counts would grow
         first = state[_PAIRS]
         for side, many in ((0, many_before), (1, many_behind)):
-            count_around(
-                side, many, left, right, new, near, touched, fill, table, numbers, pair_counts, starts,
-                heap_counts, heap_pairs, heap_numbers, state
-            )  # fmt: skip
+            count_around(side, many, left, right, new, around, pairs, heap, state)
         if state[_PAIRS] > first:
-            follow(symbols, before, lengths, places, start, start + kept, new, fill)
+            follow(slots, pairs.places, start, start + kept, new, around.fill)
         for side, many in ((0, many_before), (1, many_behind)):
-            close_lists(side, many, new, touched, fill, table, numbers, starts, sizes)
+            close_lists(side, many, new, around, pairs)
     return 0
 
 
 @kernel
-def settle_top(pair_counts, heap_counts, heap_pairs, heap_numbers, state):
-    """Bring the best pair that is still frequent, by its current count, to the top of the heap."""
-    while state[_HEAP] > 0:
-        number = heap_numbers[0]
-        count = pair_counts[number]
-        if count < state[_THRESHOLD]:
-            drop_top(heap_counts, heap_pairs, heap_numbers, state)
-        elif count == heap_counts[0]:
-            return
-        else:
-            replace_top(heap_counts, heap_pairs, heap_numbers, state[_HEAP], count, heap_pairs[0], number)
-
-
-@kernel
-def drop_top(heap_counts, heap_pairs, heap_numbers, state):
-    """Remove the first entry of the heap."""
-    state[_HEAP] -= 1
-    end = state[_HEAP]
-    if end > 0:
-        replace_top(heap_counts, heap_pairs, heap_numbers, end, heap_counts[end], heap_pairs[end], heap_numbers[end])
-
-
-@kernel
-def count_around(
-    side, many, left, right, new, near, touched, fill, table, numbers, pair_counts, starts,
-    heap_counts, heap_pairs, heap_numbers, state
-):  # fmt: skip
+def count_around(side, many, left, right, new, around, pairs, heap, state):
     """Lower the counts of the replaced pairs, and start a list for each new pair that is frequent.
 
     Clears `near`. Leaves in `fill`, by neighbour, the start of its list, or -1 if it has none.
     """
+    near, touched, fill = around.near, around.touched, around.fill
+    table, numbers, pair_counts = pairs.table, pairs.numbers, pairs.counts
     for i in range(many):
         x = touched[side, i]
         lost = near[1 if side == 0 else 3, x]
@@ -320,9 +362,9 @@ def count_around(
             found = find_pair(table, pair)
             table[found], numbers[found] = pair, born
             pair_counts[born] = gained
-            starts[born] = state[_PLACES]
+            pairs.starts[born] = state[_PLACES]
             fill[side, x] = state[_PLACES]
-            push(heap_counts, heap_pairs, heap_numbers, state[_HEAP], gained, pair, born)
+            push(heap, state[_HEAP], gained, pair, born)
             state[_PAIRS] += 1
             state[_PLACES] += near[2 * side, x]
             state[_HEAP] += 1
@@ -331,20 +373,21 @@ def count_around(
 
 
 @kernel
-def close_lists(side, many, new, touched, fill, table, numbers, starts, sizes):
+def close_lists(side, many, new, around, pairs):
     """Record the length of each new list, and clear `fill`."""
     for i in range(many):
-        x = touched[side, i]
-        if fill[side, x] >= 0:
-            born = numbers[find_pair(table, pair_of(x, new) if side == 0 else pair_of(new, x))]
-            sizes[born] = fill[side, x] - starts[born]
-            fill[side, x] = -1
+        x = around.touched[side, i]
+        if around.fill[side, x] >= 0:
+            born = pairs.numbers[find_pair(pairs.table, pair_of(x, new) if side == 0 else pair_of(new, x))]
+            pairs.sizes[born] = around.fill[side, x] - pairs.starts[born]
+            around.fill[side, x] = -1
 
 
 @kernel
-def follow(symbols, before, lengths, places, start, stop, new, fill):
+def follow(slots, places, start, stop, new, fill):
     """List the places of the pairs of `new` with its neighbours that have a list in `fill`."""
-    length = np.int64(lengths[new])
+    symbols, before = slots.symbols, slots.before
+    length = np.int64(slots.lengths[new])
     for i in range(start, stop):
         slot = places[i]
         x, y = symbols[before[slot]], symbols[slot + length]
@@ -387,19 +430,15 @@ class _Training:
         self._tokens = list(tokens)
         self._ids = {token: id_ for id_, token in enumerate(tokens)}
         self._named = 0
-        self._lay_out(words, symbol_of)
         self.merges = np.zeros((vocab_size, 2), dtype=np.int32)
-        self._lengths = np.ones(max(vocab_size, len(tokens)) + 1, dtype=np.int32)
-        names = [len(token) for token in tokens if len(token) > 1]
-        self._is_name_length = np.zeros(max(names, default=0) + 1, dtype=np.bool_)
-        self._is_name_length[names] = True
-        rows = len(self._lengths)
-        self._begins_name = np.zeros(rows, dtype=np.bool_)
-        first = {token[:1] for token in tokens if len(token) > 1}
-        self._begins_name[[id_ for id_, token in enumerate(tokens) if token in first]] = True
-        self._near = np.zeros((5, rows), dtype=np.int64)
-        self._touched = np.zeros((2, rows), dtype=np.int32)
-        self._fill = np.full((2, rows), -1, dtype=np.int64)
+        rows = max(vocab_size, len(tokens)) + 1
+        self._slots = _laid_out(words, symbol_of, rows)
+        self._names = _names(tokens, rows)
+        self._around = Around(
+            near=np.zeros((5, rows), dtype=np.int64),
+            touched=np.zeros((2, rows), dtype=np.int32),
+            fill=np.full((2, rows), -1, dtype=np.int64),
+        )
         self._state = np.zeros(7, dtype=np.int64)
         self._state[[_TOKENS, _NAME]] = len(tokens), -1
         self._pair_room, self._place_room = 1 << 12, 1 << 16
@@ -419,33 +458,17 @@ class _Training:
     def go_on(self) -> None:
         """Merge until the kernel returns, then do what it needs: a name, more room or another count."""
         outcome = merge_pairs(
-            self._symbols, self._before, self._word_at, self._counts, self._lengths, self._is_name_length,
-            self._begins_name,
-            self._places, self._table, self._numbers, self._pair_counts, self._starts, self._sizes,
-            self._heap_counts, self._heap_pairs, self._heap_numbers, self.merges, self._near, self._touched,
-            self._fill, self._state, self._vocab_size,
+            self._slots, self._pairs, self._heap, self._around, self._names, self.merges, self._state, self._vocab_size
         )  # fmt: skip
         if outcome == _NAME_NEEDED:
             self._name()
         elif outcome == _RECOUNT:
-            self._near[:] = 0
+            self._around.near[:] = 0
             self._recount(lower=False)
         elif outcome == _NO_ROOM:
             self._recount(lower=False, grow=True)
         elif outcome == _EXHAUSTED and self._state[_THRESHOLD] > 1:
             self._recount(lower=True)
-
-    def _lay_out(self, words: Words, symbol_of: npt.NDArray[np.int32]) -> None:
-        slots = int(words.offsets[-1]) + len(words) + 1
-        if slots > _MOST_SLOTS:
-            raise InputError(
-                f"the distinct words of the text have {slots:,} bytes, and training can take at most {_MOST_SLOTS:,}",
-                hint="train on part of it: `alm tokenizer train --input data/clean/SOURCE-00000.txt`",
-            )
-        self._counts = words.counts
-        self._symbols, self._before, self._word_at = (np.zeros(slots, dtype=np.int32) for _ in range(3))
-        used = lay_out(words.data, words.offsets, symbol_of, self._symbols, self._before, self._word_at)
-        self._symbols = self._symbols[:used]
 
     def _name(self) -> None:
         """Give the next merge the id of an existing token that it spells. Only a special token's text can be one."""
@@ -476,10 +499,8 @@ class _Training:
         table, totals, occurrences = _pair_table(1 << 16)
         state = np.zeros(2, dtype=np.int64)
         while True:
-            count_pairs(
-                self._symbols, self._word_at, self._counts, self._lengths, table, totals, occurrences, state
-            )  # fmt: skip
-            if state[0] >= len(self._symbols):
+            count_pairs(self._slots, table, totals, occurrences, state)
+            if state[0] >= len(self._slots.symbols):
                 break
             larger = _pair_table(4 * len(table))
             move_totals(table, totals, occurrences, *larger)
@@ -500,19 +521,44 @@ class _Training:
             self._pair_room, self._place_room = 2 * self._pair_room, 2 * self._place_room
         self._pair_room = max(self._pair_room, 2 * used, 4 * self._vocab_size)
         self._place_room = max(self._place_room, places + places // 2)
-        self._table = np.full(_power_of_two(2 * self._pair_room), _FREE, dtype=np.uint64)
-        self._numbers = np.zeros(len(self._table), dtype=np.int32)
-        fill_pairs(pairs, self._table, self._numbers)
-        self._pair_counts, self._sizes = _with_room(totals, self._pair_room), _with_room(occurrences, self._pair_room)
-        self._starts = _with_room(np.cumsum(occurrences) - occurrences, self._pair_room)
-        self._places = np.zeros(self._place_room, dtype=np.int32)
-        list_places(
-            self._symbols, self._lengths, self._table, self._numbers, self._starts[:used].copy(), self._places
-        )  # fmt: skip
-        self._heap_counts = _with_room(totals, self._pair_room)
-        self._heap_pairs = _with_room(pairs, self._pair_room)
-        self._heap_numbers = _with_room(np.arange(used, dtype=np.int32), self._pair_room)
+        table = np.full(_power_of_two(2 * self._pair_room), _FREE, dtype=np.uint64)
+        self._pairs = Pairs(
+            table=table,
+            numbers=np.zeros(len(table), dtype=np.int32),
+            counts=_with_room(totals, self._pair_room),
+            starts=_with_room(np.cumsum(occurrences) - occurrences, self._pair_room),
+            sizes=_with_room(occurrences, self._pair_room),
+            places=np.zeros(self._place_room, dtype=np.int32),
+        )
+        fill_pairs(pairs, self._pairs.table, self._pairs.numbers)
+        list_places(self._slots, self._pairs, self._pairs.starts[:used].copy())
+        self._heap = Heap(
+            counts=_with_room(totals, self._pair_room),
+            pairs=_with_room(pairs, self._pair_room),
+            numbers=_with_room(np.arange(used, dtype=np.int32), self._pair_room),
+        )
         self._state[[_HEAP, _PAIRS, _PLACES]] = used, used, places
+
+
+def _laid_out(words: Words, symbol_of: npt.NDArray[np.int32], rows: int) -> Slots:
+    size = int(words.offsets[-1]) + len(words) + 1
+    if size > _MOST_SLOTS:
+        raise InputError(
+            f"the distinct words of the text have {size:,} bytes, and training can take at most {_MOST_SLOTS:,}",
+            hint="train on part of it: `alm tokenizer train --input data/clean/SOURCE-00000.txt`",
+        )
+    symbols, before, word_at = (np.zeros(size, dtype=np.int32) for _ in range(3))
+    used = lay_out(words.data, words.offsets, symbol_of, symbols, before, word_at)
+    return Slots(symbols[:used], before, word_at, words.counts, lengths=np.ones(rows, dtype=np.int32))
+
+
+def _names(tokens: Sequence[bytes], rows: int) -> Names:
+    lengths = [len(token) for token in tokens if len(token) > 1]
+    names = Names(np.zeros(max(lengths, default=0) + 1, dtype=np.bool_), np.zeros(rows, dtype=np.bool_))
+    names.is_length[lengths] = True
+    first = {token[:1] for token in tokens if len(token) > 1}
+    names.begins[[id_ for id_, token in enumerate(tokens) if token in first]] = True
+    return names
 
 
 def _pair_table(size: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
