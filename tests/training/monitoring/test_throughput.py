@@ -81,7 +81,7 @@ def test_rows_and_events_have_it_and_nothing_waits_for_the_device_in_between(
 
     # On a CPU nothing has to be waited for, so that there it is looked at every step whether it is finite.
     def noted(self: NonFiniteSteps, step: int, result: StepResult) -> None:
-        self._unseen.append((step, torch.stack([result.is_finite, result.overflowed])))
+        self._unchecked.append((step, torch.stack([result.is_finite, result.overflowed])))
 
     monkeypatch.setattr(NonFiniteSteps, "record", noted)
     monkeypatch.setattr("alm.model.loss._is_one", lambda scale: False)
