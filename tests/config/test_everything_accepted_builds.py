@@ -154,8 +154,8 @@ def build_and_plan(config: RunConfig) -> None:
         found = plan(config, device_name="cpu", is_measured=False)
     except ConfigError:
         return  # what a configuration alone does not say: how long sequences are, how many ranks there are
-    assert found.parameters > 0
-    for number in (found.training_flops, *found.memory.values()):
+    assert found.model.parameters > 0
+    for number in (found.text.training_flops, *found.memory.memory.values()):
         assert 0 <= number < math.inf
 
 
