@@ -81,7 +81,7 @@ def surplus(run: Path, known: Known, retention: Retention) -> list[str]:
     return [*names, *(name for path in gone for name in (path.name, path.with_suffix(".json").name))]
 
 
-def reconcile(run: Path, retention: Retention) -> bool:
+def repair(run: Path, retention: Retention) -> bool:
     """Make links and checkpoints of `run` match `retention`; return whether anything changed.
 
     The caller holds the lock of the run.

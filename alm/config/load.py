@@ -136,7 +136,8 @@ def apply_overrides(
 ) -> frozenset[str]:
     """Set each `a.b=c` in `values` and return the dotted keys; overrides that fail are added to `problems`."""
     done: set[str] = set()
-    for override in overrides:
+    # Another kind replaces the settings of the one before, so it comes before settings of its own.
+    for override in sorted(overrides, key=lambda given: not given.partition("=")[0].strip().endswith(".kind")):
         key, equals, text = override.partition("=")
         path = key.strip().split(".")
         if not equals or not all(path):
@@ -171,6 +172,8 @@ def _put(values: Values, path: Sequence[str], value: Any) -> bool:  # Any: what 
             return False
         node[key] = dict(child)
         node = node[key]
+    if path[-1] == "kind" and node.get("kind", value) != value:
+        node.clear()  # the settings of another kind
     node[path[-1]] = value
     return True
 

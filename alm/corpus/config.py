@@ -12,8 +12,9 @@ from pydantic import Field, field_validator
 
 from alm import kinds
 from alm.config.base import MANY, MANY_BYTES, Config, OfKind
+from alm.config.load import read_yaml
 from alm.corpus.paths import from_text
-from alm.errors import InputError
+from alm.errors import AlmError, InputError, shell
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SHARD_NUMBER = re.compile(r"-\d{5}$")
@@ -133,8 +134,23 @@ def values_for_paths(given: Sequence[str]) -> dict[str, Any]:  # Any: raw config
 def _add(path: str, sources: dict[str, Any]) -> None:
     if path == "-":
         sources[_free_name("stdin", sources)] = {"kind": "stdin"}
+    elif _is_corpus_file(Path(path)):
+        raise InputError(
+            f"`{path}` is a corpus file, not text", hint=f"run `{shell('alm', 'corpus', 'prepare', '--src', path)}`"
+        )
     else:
         sources[_free_name(path, sources)] = {"kind": "files", "paths": [path]}
+
+
+def _is_corpus_file(path: Path) -> bool:
+    """Whether `path` is a YAML file with a section `sources`."""
+    if path.suffix.lower() not in (".yaml", ".yml") or not path.is_file():
+        return False
+    try:
+        values = read_yaml(path)
+    except (AlmError, ValueError):
+        return False
+    return isinstance(values, dict) and isinstance(values.get("sources"), dict)
 
 
 def _free_name(path: str, taken: Container[str]) -> str:

@@ -134,8 +134,8 @@ class Transformer(nn.Module):
         With `cache`, `ids` follow the tokens that it holds, and are added to it. `padding` (B,) int64 is the number of
         padding tokens at the start of each row, which no other token sees. A cache has its own padding.
 
-        In training, `keys` (B,) int64 decide what dropout drops in each row (`alm.model.dropout`). Without them, it is
-        random.
+        In training, `keys` (B,) int64 decide what dropout drops in each row (`drop` in `alm/model/layers.py`). Without
+        them, it is random.
         """
         if cache is not None and padding is not None:
             raise ValueError("a cache has its own padding: give it to `new_cache`")

@@ -17,7 +17,7 @@ from alm.artifacts import RunMetadata
 from alm.checkpoint.background import CheckpointWriter, NoWriter
 from alm.checkpoint.format import is_interrupted
 from alm.checkpoint.load import newest
-from alm.checkpoint.retain import reconcile
+from alm.checkpoint.retain import repair
 from alm.errors import AlmError
 from alm.events import CheckpointSaved, Listener, Noted, Warned, ignore
 from alm.files import is_full
@@ -93,7 +93,7 @@ def pretrain(
 def _up_to_date(job: TrainingJob) -> RunMetadata:
     """Report a finished run, after completing its files: a kill may have come just before its end."""
     assert job.found is not None
-    if os.access(job.out, os.W_OK) and reconcile(job.out, job.retention):
+    if os.access(job.out, os.W_OK) and repair(job.out, job.retention):
         job.on_event(Noted(f"links and old checkpoints of `{job.out}` were out of date and have been updated"))
     job.on_event(Noted(f"`{job.out}` is up to date: finished at step {job.found.step}"))
     return finish(job, job.found.step)

@@ -18,7 +18,7 @@ from tiny import TABLE, TINY_MODEL, tiny_weights
 from alm.checkpoint import load
 from alm.checkpoint.format import BEST_NAME, LAST_NAME, Checkpoint, numbered, step_of
 from alm.checkpoint.load import load_checkpoint, newest, verify
-from alm.checkpoint.retain import Retention, reconcile, rewind
+from alm.checkpoint.retain import Retention, repair, rewind
 from alm.checkpoint.save import save_checkpoint
 from alm.errors import AlmError, ArtifactError
 from alm.events import Event, Warned
@@ -197,7 +197,7 @@ def test_a_checkpoint_without_metadata_is_not_whole(tmp_path: Path) -> None:
 
 def test_only_the_last_few_are_kept(tmp_path: Path) -> None:
     save(tmp_path, 1, 2, 3, 10, 200)
-    reconcile(tmp_path, Retention(last=2))
+    repair(tmp_path, Retention(last=2))
     assert [path.name for path in numbered(tmp_path)] == ["ckpt-step000200.pt", "ckpt-step000010.pt"]
     assert verify(tmp_path / LAST_NAME).step == 200
 
@@ -213,19 +213,19 @@ def steps(run: Path) -> list[int]:
 
 def test_every_so_many_steps_and_the_best_are_kept(tmp_path: Path) -> None:
     scored(tmp_path, s5=3.0, s10=2.0, s12=1.0, s15=1.0, s20=4.0, s21=None, s22=None)
-    reconcile(tmp_path, Retention(last=2, every=10, best=True))
+    repair(tmp_path, Retention(last=2, every=10, best=True))
     assert steps(tmp_path) == [22, 21, 20, 12, 10]
     assert (tmp_path / BEST_NAME).samefile(tmp_path / "ckpt-step000012.pt")
     assert verify(tmp_path / BEST_NAME).step == 12
     scored(tmp_path, s25=0.5)
-    reconcile(tmp_path, Retention(last=1, every=10, best=True))
+    repair(tmp_path, Retention(last=1, every=10, best=True))
     assert steps(tmp_path) == [25, 20, 10]
     assert verify(tmp_path / BEST_NAME).step == 25
 
 
 def test_the_best_is_another_one_when_it_is_set_aside(tmp_path: Path) -> None:
     scored(tmp_path, s1=2.0, s2=1.0)
-    reconcile(tmp_path, Retention(last=2, best=True))
+    repair(tmp_path, Retention(last=2, best=True))
     rewind(tmp_path, step=1, rows={})
     assert verify(tmp_path / BEST_NAME).step == 1
 
@@ -235,22 +235,22 @@ def test_the_only_whole_one_stays(tmp_path: Path, damage: str) -> None:
     save(tmp_path, 1, 2)
     path = tmp_path / "ckpt-step000002.pt"
     path.write_bytes(b"half") if damage == "cut" else path.with_suffix(".json").write_bytes(b"{")
-    reconcile(tmp_path, Retention(last=1))
+    repair(tmp_path, Retention(last=1))
     assert verify(tmp_path / "ckpt-step000001.pt").step == 1
 
 
 def test_a_checkpoint_that_nobody_promises_is_never_removed(tmp_path: Path) -> None:
     save(tmp_path, 1, 2, 3)
     (tmp_path / "ckpt-step000001.json").unlink()
-    reconcile(tmp_path, Retention(last=1))
+    repair(tmp_path, Retention(last=1))
     assert names(tmp_path) == ["ckpt-last.pt", "ckpt-step000001.pt", "ckpt-step000003.json", "ckpt-step000003.pt"]
 
 
 @pytest.mark.parametrize("damage", ["missing", "older", "other"])
 def test_links_are_made_right_at_the_next_start(tmp_path: Path, damage: str) -> None:
     scored(tmp_path, s1=1.0, s2=2.0)
-    assert reconcile(tmp_path, Retention(last=2, best=True))
-    assert not reconcile(tmp_path, Retention(last=2, best=True))
+    assert repair(tmp_path, Retention(last=2, best=True))
+    assert not repair(tmp_path, Retention(last=2, best=True))
     for link in (LAST_NAME, BEST_NAME):
         (tmp_path / link).unlink()
         if damage == "older":
@@ -258,18 +258,18 @@ def test_links_are_made_right_at_the_next_start(tmp_path: Path, damage: str) -> 
             os.link(tmp_path / f"ckpt-step00000{other}.pt", tmp_path / link)
         elif damage == "other":
             (tmp_path / link).write_bytes(b"x")
-    assert reconcile(tmp_path, Retention(last=2, best=True))
+    assert repair(tmp_path, Retention(last=2, best=True))
     assert (verify(tmp_path / LAST_NAME).step, verify(tmp_path / BEST_NAME).step) == (2, 1)
 
 
 def test_the_best_goes_with_its_checkpoint_and_never_otherwise(tmp_path: Path) -> None:
     scored(tmp_path, s1=1.0, s2=2.0, s3=3.0)
-    reconcile(tmp_path, Retention(last=2, best=True))
+    repair(tmp_path, Retention(last=2, best=True))
     assert verify(tmp_path / BEST_NAME).step == 1
-    reconcile(tmp_path, Retention(last=1))
+    repair(tmp_path, Retention(last=1))
     assert names(tmp_path) == ["ckpt-last.pt", "ckpt-step000003.json", "ckpt-step000003.pt"]
     (tmp_path / BEST_NAME).write_bytes(b"mine")
-    reconcile(tmp_path, Retention(last=1))
+    repair(tmp_path, Retention(last=1))
     assert (tmp_path / BEST_NAME).read_bytes() == b"mine"
 
 

@@ -12,7 +12,8 @@ from cases import for_each
 from pydantic import ValidationError
 
 from alm import kinds
-from alm.optim.schedules import agree, common, cosine, linear, wsd
+from alm.config.base import Config
+from alm.optim.schedules import agree, common, cosine, linear, warmup_steps, wsd
 from alm.training.config import RunConfig
 
 KINDS = kinds.names("alm.optim.schedules")
@@ -161,3 +162,12 @@ def test_phases_that_just_fit_are_accepted() -> None:
 def test_values_out_of_bounds_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         wsd.Config(**values)
+
+
+def test_a_schedule_of_ones_own_needs_no_other_field_than_its_warm_up() -> None:
+    class Constant(Config):
+        warmup_steps: int | str = "auto"
+
+    assert warmup_steps(Constant(), max_steps=200) == 10
+    assert warmup_steps(Constant(warmup_steps=3), max_steps=200) == 3
+    assert warmup_steps(Config(), max_steps=200) == 0

@@ -22,7 +22,7 @@ from alm.config.base import Config
 from alm.corpus.document import Part
 from alm.corpus.sources import PART_BYTES
 
-UNIT_FORMAT = 1
+UNIT_FORMAT = 1  # raise it when the same settings and input give other results, so that old units are not used
 MOST_UNITS = 99_999  # what five digits in the name of a shard can hold
 # A file that changed this shortly before it was hashed may change again within the same tick of its clock.
 _CLOCK_TICK_NS = 2_000_000_000

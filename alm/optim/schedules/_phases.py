@@ -29,13 +29,15 @@ def end(phases: Phases, *, max_steps: int) -> int:
     return max_steps if phases.total_steps == "auto" else phases.total_steps
 
 
-def warmup_steps(phases: BaseConfig, *, max_steps: int) -> int:
-    """Return the warm-up steps in a run of `max_steps`; 0 if the schedule has no phases."""
-    if not isinstance(phases, Phases):
-        return 0
-    if phases.warmup_steps != "auto":
-        return phases.warmup_steps
-    return round(WARMUP_SHARE * end(phases, max_steps=max_steps))
+def warmup_steps(schedule: BaseConfig, *, max_steps: int) -> int:
+    """Return the warm-up steps in a run of `max_steps`; 0 if the schedule has none.
+
+    A schedule need not have the other fields of `Phases`.
+    """
+    steps = getattr(schedule, "warmup_steps", 0)
+    if steps != "auto":
+        return int(steps)
+    return round(WARMUP_SHARE * (end(schedule, max_steps=max_steps) if isinstance(schedule, Phases) else max_steps))
 
 
 def check_warmup(phases: Phases, *, max_steps: int) -> None:

@@ -214,7 +214,7 @@ def resumed_config(run: Path, wanted: RunConfig, *, on_event: Listener) -> RunCo
         )
     if allowed:
         on_event(Noted("\n  ".join(["resuming with changed settings", *_table(allowed, before, now)])))
-    if "training.max_steps" in changed and before["scheduler.total_steps"] == _AUTO:
+    if "training.max_steps" in changed and before.get("scheduler.total_steps") == _AUTO:
         on_event(
             Warned(f"training.max_steps was {before['training.max_steps']}: the learning rate follows the new value")
         )

@@ -8,7 +8,7 @@ from alm import artifacts
 from alm.artifacts import RunMetadata
 from alm.checkpoint.format import Checkpoint
 from alm.checkpoint.load import load_checkpoint
-from alm.checkpoint.retain import reconcile, rewind
+from alm.checkpoint.retain import repair, rewind
 from alm.checkpoint.space import check_space
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.data.mixture import Mixture
@@ -80,7 +80,7 @@ def _prepare_folder(job: TrainingJob) -> None:
     aside = rewind(job.out, step=step, rows={name: pair for name, pair in found_rows.items() if pair is not None})
     if aside is not None:
         job.on_event(Warned(f"checkpoints after step {step} were moved to `{aside}`"))
-    reconcile(job.out, job.retention)
+    repair(job.out, job.retention)
     if job.found is not None:
         job.on_event(Resumed(job.out, step, job.config.training.max_steps))
 

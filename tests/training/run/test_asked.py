@@ -11,7 +11,8 @@ from builders import run_config
 
 from alm.config.load import load
 from alm.errors import ConfigError, StoppedError
-from alm.events import Event, Noted, Stepped, Warned
+from alm.events import Event, Noted, Stepped, Warned, ignore
+from alm.optim import schedules
 from alm.training import step
 from alm.training.config import RunConfig
 from alm.training.pretrain import pretrain
@@ -91,9 +92,7 @@ def test_what_is_asked_for_outlives_changes_of_something_else() -> None:
     changed = config(**{**CHOSEN, **CUT, "validation__interval": 5})
     found, later = reconcile(changed, own, asked, has_budget=False)
     assert found == changed
-    assert replaced(later, changed) == {
-        key: value for key, value in asked.items() if key != "validation.interval"
-    }
+    assert replaced(later, changed) == {key: value for key, value in asked.items() if key != "validation.interval"}
 
 
 def test_a_command_without_files_means_what_was_asked_for() -> None:
@@ -217,3 +216,34 @@ def test_settings_that_do_not_go_together_with_what_was_chosen_are_told(data: Pa
     with pytest.raises(ConfigError, match="do not go together.*\n.*a decay of") as caught:
         pretrain(longer, data=data, out=tmp_path / "run", finish_by=1022.0)
     assert "leave out" in str(caught.value.hint)
+
+
+CONSTANT = """
+from typing import Literal
+from alm.config.base import Config as Base
+
+
+class Config(Base):
+    kind: Literal["constant"] = "constant"
+    warmup_steps: int = 0
+
+
+def check(config, *, max_steps):
+    pass
+
+
+def factor(config, step, *, max_steps):
+    return 1.0
+"""
+
+
+def test_a_schedule_of_ones_own_resumes_with_another_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has none of the other fields of the schedules that come with alm."""
+    (tmp_path / "constant.py").write_text(CONSTANT)
+    places = [*schedules.__path__, str(tmp_path)]
+    monkeypatch.setattr(schedules, "__path__", places)
+    monkeypatch.setattr(schedules.__spec__, "submodule_search_locations", places)
+    own = config(scheduler__kind="constant")
+    monkeypatch.setattr(run_folder, "read_config", lambda _: own)
+    wanted = config(scheduler__kind="constant", training__max_steps=200)
+    assert run_folder.resumed_config(tmp_path, wanted, on_event=ignore) == wanted
