@@ -15,7 +15,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from alm import artifacts
+from alm import artifacts, kinds
 from alm.config import presets
 from alm.config.base import Config
 from alm.config.load import Part, load
@@ -155,6 +155,17 @@ def planned(recipe: Recipe, *more: str, device_name: str = "auto") -> Plan:
     config = with_precision(config, choose_precision(config, device_name, seq_len=SEQ_LEN))
     tokens = recipe.tales * TOKENS_PER_TALE
     return plan(config, seq_len=SEQ_LEN, tokens=tokens, device_name=device_name, is_measured=recipe.budget is None)
+
+
+def with_steps(recipe: Recipe, steps: int) -> list[str]:
+    """Return the overrides for another number of steps, with a shorter warm-up if the preset's does not fit."""
+    scheduler = recipe.config().scheduler
+    changes = [f"training.max_steps={steps}"]
+    try:
+        kinds.module_of(scheduler).check(scheduler, max_steps=steps)
+    except ValueError:
+        changes.append(f"scheduler.warmup_steps={steps // 5}")
+    return changes
 
 
 def for_training(recipe: Recipe, budget: float) -> float:

@@ -159,7 +159,7 @@ def prepared(
         raise ConfigError("`--budget` chooses the steps, which `--steps` sets too", hint="leave out one of the two")
     places = Places(free_name(out) if is_fresh and out.exists() else out)
     recipe = _recipe(places, budget, device_name)
-    overrides = [f"training.max_steps={steps}"] if steps is not None else []
+    overrides = recipes.with_steps(recipe, steps) if steps is not None else []
     overrides += [f"training.seed={seed}"] if seed is not None else []
     plan = None if exists(places.run) else recipes.planned(recipe, *overrides, device_name=device_name)
     finish_by = None if recipe.budget is None else began + recipe.budget - recipe.end

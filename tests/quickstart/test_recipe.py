@@ -80,3 +80,11 @@ def test_a_file_of_something_else_is_an_error_that_says_what_to_do(tmp_path: Pat
     with pytest.raises(ArtifactError, match="is not what a quickstart writes") as caught:
         recipes.read(tmp_path / recipes.NAME)
     assert caught.value.hint == "run `alm quickstart --fresh`"
+
+
+@pytest.mark.parametrize("steps", [1, 2, 20, 98])
+def test_fewer_steps_have_a_shorter_warm_up(steps: int) -> None:
+    changes = recipes.with_steps(Recipe(), steps)
+    assert changes == [f"training.max_steps={steps}", f"scheduler.warmup_steps={steps // 5}"]
+    assert Recipe().config(*changes).training.max_steps == steps
+    assert recipes.with_steps(Recipe(), 100) == ["training.max_steps=100"]
