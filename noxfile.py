@@ -31,12 +31,15 @@ IN_PARALLEL = ("--numprocesses=auto", "--maxprocesses=8", "--dist=worksteal")
 HANGS_END = ("-o", "faulthandler_timeout=360", "-o", "faulthandler_exit_on_timeout=true")
 FROM_WHEEL = """
 import sys
+from pathlib import Path
 import alm
 from alm.config import presets
 
-folder, *names = sys.argv[1:]
+folder, *given = sys.argv[1:]
 assert alm.__file__.startswith(folder), alm.__file__
-assert presets.names() == names, presets.names()
+assert presets.names() == [Path(path).stem for path in given], presets.names()
+for path in given:
+    assert presets.find(Path(path).stem).read_bytes() == Path(path).read_bytes(), path
 """
 
 nox.needs_version = ">=2025.5"
@@ -146,7 +149,7 @@ def build(session: nox.Session) -> None:
         (wheel,) = folder.glob("*.whl")
         python = _fresh_environment(session, folder / "venv", str(wheel))
         with session.chdir(folder):
-            presets = sorted(path.stem for path in ROOT.glob("configs/*.yaml"))
+            presets = sorted(str(path) for path in ROOT.glob("configs/*.yaml"))
             session.run(python, "-c", FROM_WHEEL, str(folder), *presets)
             session.run(str(Path(python).with_name("alm")), "--version")
             session.run(python, "-m", "alm", "config", "check", "pico")

@@ -199,7 +199,7 @@ def joined(device_name: str = "auto") -> Iterator[World]:
 def _met(here: Place, device_name: str) -> Iterator[World]:
     shared, _, _ = next(rendezvous("env://", timeout=PATIENCE))
     store = PrefixStore(f"alm/{next(_joins)}", shared)
-    with _Telling(here, store):
+    with _Reporting(here, store):
         world = World(**vars(here), device=_device_of(here, device_name))
         _begin(world, store)
         yield world
@@ -207,7 +207,7 @@ def _met(here: Place, device_name: str) -> Iterator[World]:
     dist.destroy_process_group()  # not after an error: closed connections would end the others before the report
 
 
-class _Telling:
+class _Reporting:
     """Context that lets a single rank report an error that ends it.
 
     Connections stay open: the other ranks must not notice the end before this rank has reported the error.
@@ -224,9 +224,9 @@ class _Telling:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, Exception):
-            told = _raised_on_one_rank(error, self._here, self._store)
-            if told is not error:
-                raise told from error
+            raised = _raised_on_one_rank(error, self._here, self._store)
+            if raised is not error:
+                raise raised from error
 
 
 @contextlib.contextmanager

@@ -34,5 +34,5 @@ def module_of(config: object) -> ModuleType:
 
 
 def name_of(config: object) -> str:
-    """Return the kind whose `Config` made `config`."""
+    """Return the name of the kind whose module declares the `Config` of `config`."""
     return type(config).__module__.rpartition(".")[2]

@@ -85,7 +85,7 @@ TRAINED = {
     3: ["ddp", "fsdp", "muon-fsdp"],
     4: ["tree"],
 }
-RESUMED = {2: ["ddp", "fsdp", "tree", "half-fsdp", "muon-fsdp"], 3: ["ddp", "fsdp"], 4: ["tree"]}
+RESUMED = {2: ["ddp", "fsdp", "tree", "half", "half-fsdp", "muon", "muon-fsdp"], 3: ["ddp", "fsdp"], 4: ["tree"]}
 
 
 def config_of(kind: str, **changes: Any) -> RunConfig:

@@ -11,7 +11,7 @@ import pytest
 LAYERS = [
     ["cli"],
     ["quickstart", "serve", "doctor"],
-    ["finetune", "eval", "export", "report"],
+    ["finetune", "eval", "export", "report", "trace"],
     ["training"],
     ["generation"],
     ["checkpoint", "quant"],

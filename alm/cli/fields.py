@@ -40,15 +40,15 @@ class Fields:
         return [self._parameter(name, known[name]) for name in self.names]
 
     def _parameter(self, name: str, field: Any) -> inspect.Parameter:  # Any: pydantic's FieldInfo
-        kind, text, default, metavar, least = field.annotation, field.description, field.default, None, None
+        kind, text, default, metavar = field.annotation, field.description, field.default, None
         if get_origin(kind) is tuple:
             kind, text, default, metavar = list[str], f"{text} Repeatable.", None, "TEXT"
         elif kind not in (int, float):
             kind = str  # the configuration refuses a word that it does not know, and lists those it does
         if self.is_optional:
-            default, least = None, next(bound.ge for bound in field.metadata if hasattr(bound, "ge"))
+            default = None
         flag = self.flags.get(name, f"--{name.replace('_', '-')}")
-        option = typer.Option(default, flag, help=text, metavar=metavar, min=least)
+        option = typer.Option(default, flag, help=text, metavar=metavar)
         annotation = kind if default is not None else kind | None
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=annotation)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from alm.cli import options, ui
-from alm.errors import shell
+from alm.errors import quoted, shell
 from alm.events import Noted
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ def _memory_verdict(memory: PlannedMemory) -> str:
         curve = "the same curve" if memory.keeps_curve else "another curve (its model routes within micro-batches)"
         return f"Does not fit: it needs {needed}{free}. It fits, with {curve}, with `{flags}`."
     if memory.model_that_fits is not None:
-        largest = f"`--model {memory.model_that_fits}`"
+        largest = f"`--model {quoted(memory.model_that_fits)}`"
         return f"Does not fit: even one sequence is too large. The largest preset that fits is {largest}."
     return "Does not fit: even one sequence is too large, for every preset. Use shorter ones: `alm pack --seq-len`."
 

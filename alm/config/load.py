@@ -136,8 +136,7 @@ def apply_overrides(
 ) -> frozenset[str]:
     """Set each `a.b=c` in `values` and return the dotted keys; overrides that fail are added to `problems`."""
     done: set[str] = set()
-    # Another kind replaces the settings of the one before, so it comes before settings of its own.
-    for override in sorted(overrides, key=lambda given: not given.partition("=")[0].strip().endswith(".kind")):
+    for override in overrides:
         key, equals, text = override.partition("=")
         path = key.strip().split(".")
         if not equals or not all(path):
@@ -172,8 +171,6 @@ def _put(values: Values, path: Sequence[str], value: Any) -> bool:  # Any: what 
             return False
         node[key] = dict(child)
         node = node[key]
-    if path[-1] == "kind" and node.get("kind", value) != value:
-        node.clear()  # the settings of another kind
     node[path[-1]] = value
     return True
 

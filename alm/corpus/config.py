@@ -143,14 +143,15 @@ def _add(path: str, sources: dict[str, Any]) -> None:
 
 
 def _is_corpus_file(path: Path) -> bool:
-    """Whether `path` is a YAML file with a section `sources`."""
+    """Whether `path` is a YAML file with a section `sources`, and a kind for each of them."""
     if path.suffix.lower() not in (".yaml", ".yml") or not path.is_file():
         return False
     try:
         values = read_yaml(path)
     except (AlmError, ValueError):
         return False
-    return isinstance(values, dict) and isinstance(values.get("sources"), dict)
+    sources = values.get("sources") if isinstance(values, dict) else None
+    return isinstance(sources, dict) and all(isinstance(each, dict) and "kind" in each for each in sources.values())
 
 
 def _free_name(path: str, taken: Container[str]) -> str:

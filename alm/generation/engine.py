@@ -207,9 +207,9 @@ def rows_for(model: Transformer, *, count: int, max_tokens: int, plain: bool = F
 
             return NumbaRows(model, count=count, max_tokens=max_tokens)
         if device in ("cuda", "mps"):
-            from alm.generation.backends.cuda_graph_rows import CudaGraphRows
+            from alm.generation.backends.fixed_shape_rows import FixedShapeRows
 
-            return CudaGraphRows(model, count=count, max_tokens=max_tokens)
+            return FixedShapeRows(model, count=count, max_tokens=max_tokens)
     from alm.generation.backends.torch_rows import TorchRows
 
     return TorchRows(model, count=count, max_tokens=max_tokens)

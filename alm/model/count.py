@@ -89,10 +89,6 @@ class Count:
         """Return the FLOPs of forward and backward: three times the forward pass (Kaplan et al. 2020, section 2.1)."""
         return TRAINING_PASSES * self.forward_flops_per_token(tokens)
 
-    def backward_flops_per_token(self, tokens: int) -> float:
-        """Return the FLOPs of the backward pass: twice the forward pass."""
-        return self.training_flops_per_token(tokens) - self.forward_flops_per_token(tokens)
-
     def activation_bytes(self, sequences: int, tokens: int, *, precision: str = "fp32") -> int:
         """Return the bytes that a forward pass of `sequences` x `tokens` saves for the backward pass.
 

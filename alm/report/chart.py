@@ -132,8 +132,8 @@ def plot(
 def described(curve: Curve) -> str:
     """A sentence that describes the curve to a screen reader."""
     places = [0, int(curve.values.values.argmin()), -1]
-    told = [f"{shown(float(curve.values.values[at]))} at step {curve.values.steps[at]:,}" for at in places]
-    return f"{f'{curve.name}: ' if curve.name else ''}{told[0]}, least {told[1]}, {told[2]}."
+    texts = [f"{shown(float(curve.values.values[at]))} at step {curve.values.steps[at]:,}" for at in places]
+    return f"{f'{curve.name}: ' if curve.name else ''}{texts[0]}, least {texts[1]}, {texts[2]}."
 
 
 def shown(value: float) -> str:

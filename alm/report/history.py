@@ -110,9 +110,9 @@ class History:
             if row["step"] >= self.newest_score.get("step", 0):
                 self.newest_score = row
         self.skipped += [row["step"] for row in rows if "skipped_rows" in row]
-        told = next((row for row in reversed(rows) if row["step"] and number(row.get("tokens")) is not None), None)
-        if told is not None:
-            self.tokens_per_step = round(told["tokens"] / told["step"])
+        newest = next((row for row in reversed(rows) if row["step"] and number(row.get("tokens")) is not None), None)
+        if newest is not None:
+            self.tokens_per_step = round(newest["tokens"] / newest["step"])
 
     def columns(self) -> dict[str, Series]:
         """Values over the steps. A logged step with a missing or non-finite value is a gap."""
@@ -120,11 +120,11 @@ class History:
 
     def _add_seconds(self, rows: Sequence[Row]) -> None:
         each = numbers(rows, "step_seconds")
-        is_told = ~np.isnan(each)
-        if not is_told.any():
+        is_known = ~np.isnan(each)
+        if not is_known.any():
             return
-        steps = np.array([row["step"] for row in rows], dtype=np.int64)[is_told]
-        spent = np.diff(steps, prepend=self._seconds_until) * each[is_told]
+        steps = np.array([row["step"] for row in rows], dtype=np.int64)[is_known]
+        spent = np.diff(steps, prepend=self._seconds_until) * each[is_known]
         # A running sum, not a pairwise one: its rounding does not depend on where a block ends.
         self.seconds = float(np.cumsum(np.append(self.seconds, spent))[-1])
         self._seconds_until = int(steps[-1])

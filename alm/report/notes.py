@@ -87,6 +87,6 @@ def _missing(record: Record) -> Iterator[Note]:
 
 
 def _listed(steps: Iterable[int]) -> str:
-    told = [f"{step:,}" for step in steps]
-    more = f" and {len(told) - _MOST_STEPS:,} more" if len(told) > _MOST_STEPS else ""
-    return ", ".join(told[:_MOST_STEPS]) + more
+    numbers = [f"{step:,}" for step in steps]
+    more = f" and {len(numbers) - _MOST_STEPS:,} more" if len(numbers) > _MOST_STEPS else ""
+    return ", ".join(numbers[:_MOST_STEPS]) + more

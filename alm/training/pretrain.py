@@ -223,7 +223,7 @@ def _trackers(job: TrainingJob, state: TrainState) -> contextlib.AbstractContext
 def _metrics(job: TrainingJob, trackers: Trackers) -> MetricsFile:
     if not job.world.is_main:
         return NoMetrics(job.out)
-    return MetricsFile(job.out, on_event=job.on_event, mirror=trackers.row)
+    return MetricsFile(job.out, on_event=job.on_event, pass_on=trackers.row)
 
 
 def _writer(job: TrainingJob) -> CheckpointWriter:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pytest
 from pydantic import Field, ValidationError
 
-from alm.config import presets
 from alm.config.base import Config, OfKind
 from alm.config.load import Part, load, read_yaml, write_yaml
 from alm.errors import AlmError, ConfigError
-from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig
 
 
 class Inner(Config):
@@ -219,26 +217,3 @@ def test_aliases_that_people_use_are_read(tmp_path: Path) -> None:
         "second": {"lr": 2, "steps": 4},
         "named": {"a": {"lr": 2, "steps": 3}, "b": "5"},
     }
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["scheduler.kind=cosine"],
-        ["scheduler=cosine"],
-        ["scheduler.final_fraction=0.5", "scheduler.kind=cosine"],
-        ["scheduler.kind=cosine", "scheduler.final_fraction=0.5"],
-    ],
-)
-def test_another_kind_replaces_the_settings_of_the_one_before(overrides: list[str]) -> None:
-    config = load_preset(overrides)
-    assert config.scheduler.kind == "cosine"
-    assert config.scheduler.final_fraction == (0.5 if len(overrides) > 1 else 0.1)
-    same = load_preset(["scheduler.kind=wsd", "scheduler.decay_fraction=0.3"])
-    assert same.scheduler.decay_fraction == 0.3
-    assert load_preset(["scheduler.kind=wsd"]).scheduler == load_preset([]).scheduler
-
-
-def load_preset(overrides: list[str]) -> Any:
-    parts = [Part(presets.find("pico"), MODEL_SECTIONS), Part(presets.find("train"), TRAIN_SECTIONS)]
-    return load(RunConfig, parts, overrides=overrides)

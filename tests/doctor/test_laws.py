@@ -18,7 +18,7 @@ from alm import device
 from alm.device import DTYPES, Choice, Precision
 from alm.doctor import end_to_end, examine, layers, models, precision
 from alm.doctor.tolerance import distance, rounding
-from alm.generation.backends.cuda_graph_rows import CudaGraphRows
+from alm.generation.backends.fixed_shape_rows import FixedShapeRows
 from alm.generation.backends.numba_rows import NumbaRows
 from alm.generation.backends.torch_rows import TorchRows
 from alm.model.attention import MaskSpec, attend
@@ -178,7 +178,7 @@ def test_a_cache_that_is_off_by_one_fails(
     fails(end_to_end.cache_agrees(model, models.ids(config), choice, cache=cache), "one by one")
 
 
-@pytest.mark.parametrize("way", [TorchRows, NumbaRows, CudaGraphRows])
+@pytest.mark.parametrize("way", [TorchRows, NumbaRows, FixedShapeRows])
 def test_rows_are_the_full_forward(way: Any) -> None:
     model = models.random_model(models.plain(), CPU)
     passes(

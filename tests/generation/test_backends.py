@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from alm.generation import engine
-from alm.generation.backends.cuda_graph_rows import CudaGraphRows
+from alm.generation.backends.fixed_shape_rows import FixedShapeRows
 from alm.generation.backends.torch_rows import TorchRows
 from alm.generation.engine import Rows, rows_for
 from alm.model.config import ModelConfig
@@ -119,7 +119,7 @@ def check(model: Transformer, rows: Rows) -> Checked:
     return checked
 
 
-@pytest.mark.parametrize("make", [TorchRows, compiled, CudaGraphRows])
+@pytest.mark.parametrize("make", [TorchRows, compiled, FixedShapeRows])
 @pytest.mark.parametrize("shape", LLAMAS)
 def test_a_llama_in_every_way_equals_the_full_forward(shape: str, make: Make) -> None:
     model = made(**LLAMAS[shape])
@@ -134,7 +134,7 @@ def test_graphs_on_every_gpu_equal_the_full_forward(shape: str) -> None:
     for number in range(torch.cuda.device_count()):
         model = made(**{**LLAMAS[shape], "max_position_embeddings": 600}).to(f"cuda:{number}")
         rows = rows_for(model, count=3, max_tokens=600)
-        assert isinstance(rows, CudaGraphRows)
+        assert isinstance(rows, FixedShapeRows)
         checked = check(model, rows)
         checked.prefill(2, [5, 3] * 130)
         checked.step([0, 2], [1, 2])
@@ -191,7 +191,7 @@ def test_a_product_in_threads_and_one_without_are_kept_apart(tmp_path: Path) -> 
 
 def test_a_static_step_leaves_rows_that_rest_as_they_are() -> None:
     model = made()
-    rows = CudaGraphRows(model, count=2, max_tokens=8)
+    rows = FixedShapeRows(model, count=2, max_tokens=8)
     rows.prefill(0, [1, 2, 3, 4, 5, 6, 7])
     full = rows.step([0], [8])
     rows.prefill(1, [9])
@@ -201,7 +201,7 @@ def test_a_static_step_leaves_rows_that_rest_as_they_are() -> None:
     assert torch.equal(rows.step([1], [8]), full)
 
 
-@pytest.mark.parametrize("make", [TorchRows, compiled, CudaGraphRows])
+@pytest.mark.parametrize("make", [TorchRows, compiled, FixedShapeRows])
 def test_a_row_that_is_full_is_no_place_to_write(make: Make) -> None:
     rows = make(made(), count=1, max_tokens=4)
     rows.prefill(0, [1, 2, 3])

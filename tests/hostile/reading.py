@@ -45,7 +45,7 @@ def _info(path: str) -> Callable[[Path], object]:
     def look(root: Path) -> object:
         found = inspect(root / path)
         if found.faults:
-            raise AlmError(found.faults[0], hint=found.mend)
+            raise AlmError(found.faults[0], hint=found.fix)
         return found.values()
 
     return look

@@ -28,10 +28,10 @@ class MetricsFile:
     """
 
     def __init__(
-        self, run: Path, *, on_event: Listener = ignore, mirror: Callable[[Row], None] = lambda row: None
+        self, run: Path, *, on_event: Listener = ignore, pass_on: Callable[[Row], None] = lambda row: None
     ) -> None:
         self.run = run
-        self._mirror = mirror
+        self._pass_on = pass_on
         self._path = run / NAME
         self._on_event = on_event
         self._waiting = b""
@@ -50,12 +50,12 @@ class MetricsFile:
         self._file.close()
 
     def write(self, row: Row) -> None:
-        """Append `row`, then pass it to the mirror."""
+        """Append `row`, then pass it on."""
         had_room = not self._waiting
         self._waiting += (json.dumps(row) + "\n").encode()
         if not self._write_waiting() and had_room:
             self._on_event(Warned(f"the disk is full: rows of `{self._path}` wait in memory", _hint(self._path)))
-        self._mirror(row)
+        self._pass_on(row)
 
     def sync(self) -> None:
         """Wait until the rows are on the disk; call it before the checkpoint that implies them is saved."""

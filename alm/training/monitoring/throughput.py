@@ -40,13 +40,13 @@ class StepTimer:
         return lap
 
     @contextlib.contextmanager
-    def paused(self, told: Callable[[float], None] = lambda seconds: None) -> Iterator[None]:
-        """Exclude the time in this context; `told` is called with its length in seconds."""
+    def paused(self, report: Callable[[float], None] = lambda seconds: None) -> Iterator[None]:
+        """Exclude the time in this context; `report` is called with its length in seconds."""
         since = time.perf_counter()
         yield
         seconds = time.perf_counter() - since
         self._started += seconds
-        told(seconds)
+        report(seconds)
 
     def waiting(self, batches: Iterable[T]) -> Iterator[T]:
         """Yield `batches`, adding up the time spent waiting for them."""

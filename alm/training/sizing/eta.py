@@ -18,7 +18,7 @@ START_SECONDS = 1.0
 # Recent laps count most, but a single slow one does not dominate the estimate.
 _NEWEST_LAP_WEIGHT = 0.3
 # Other programs may come and go between two checks, so each check counts half.
-_NEWEST_LOOK_WEIGHT = 0.5
+_NEWEST_CHECK_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -91,16 +91,16 @@ class TimeLeft:
         self._pauses = dict(pauses or {})
         self._step_seconds: float | None = None
         self._steady: float | None = None
-        self._since_look: tuple[float, int] | None = None  # seconds and steps; None before the first lap
+        self._since_check: tuple[float, int] | None = None  # seconds and steps; None before the first lap
 
     def stepped(self, lap: LapTime) -> None:
         """Add a lap."""
         self._step_seconds = _nearer(self._step_seconds, lap.seconds / lap.steps, _NEWEST_LAP_WEIGHT)
-        if self._since_look is None:
-            self._since_look = (0.0, 0)  # skip the first lap: memory grows in it, or a model is compiled
+        if self._since_check is None:
+            self._since_check = (0.0, 0)  # skip the first lap: memory grows in it, or a model is compiled
         else:
-            seconds, steps = self._since_look
-            self._since_look = (seconds + lap.seconds, steps + lap.steps)
+            seconds, steps = self._since_check
+            self._since_check = (seconds + lap.seconds, steps + lap.steps)
 
     def paused(self, kind: str) -> Callable[[float], None]:
         """Return a callback for the length of a pause of `kind`."""
@@ -112,10 +112,10 @@ class TimeLeft:
 
     def steady(self) -> float | None:
         """Return the seconds of a step, averaged over checks, of which this is one; None if too little is known."""
-        seconds, steps = self._since_look or (0.0, 0)
+        seconds, steps = self._since_check or (0.0, 0)
         if steps:
-            self._steady = _nearer(self._steady, seconds / steps, _NEWEST_LOOK_WEIGHT)
-            self._since_look = (0.0, 0)
+            self._steady = _nearer(self._steady, seconds / steps, _NEWEST_CHECK_WEIGHT)
+            self._since_check = (0.0, 0)
         return self._steady
 
     def eta(self, config: RunConfig, step: int) -> float | None:

@@ -184,7 +184,9 @@ def test_a_rank_that_dies_ends_the_others_with_one_message(
     ended: dict[str, dict[str, Any]], data: Path, out: Path
 ) -> None:
     done = ended["killed-3"]
-    assert done["codes"]["2"] == -signal.SIGKILL
+    # The launcher reports the one that it saw first.
+    assert done["codes"]
+    assert done["codes"].items() <= {"0": 1, "1": 1, "2": -signal.SIGKILL}.items()
     (line,) = said(done)
     assert "another rank of this run has ended, or no longer answers" in line
     assert "rank 0 of 3: " in line or "rank 1 of 3: " in line

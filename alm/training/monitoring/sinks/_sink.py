@@ -64,8 +64,7 @@ class LoggedRun:
         """Do nothing: not every tracker shows long texts."""
 
     def close(self) -> None:
-        with off_stdout():
-            self._run.finish()
+        self._run.finish()
 
 
 def off_stdout() -> AbstractContextManager[object]:

@@ -54,7 +54,8 @@ class Trackio(LoggedRun):
             self._sent.add(new, step)
 
     def close(self) -> None:
-        super().close()
+        with off_stdout():
+            super().close()
         self._sent.all_arrived()
 
 

@@ -22,7 +22,7 @@ _WARM_UPS = 3
 _Graph = tuple["torch.cuda.CUDAGraph", Tensor]
 
 
-class CudaGraphRows:
+class FixedShapeRows:
     """Rows of a Llama or Qwen3, with or without windows."""
 
     def __init__(self, model: Transformer, *, count: int, max_tokens: int) -> None:
