@@ -229,7 +229,7 @@ def test_a_command_without_a_place_is_for_the_place_that_is_meant_then(
         (
             "clean/s.json",
             "clean/s-00000.txt",
-            "alm corpus prepare --set sources.s.kind=files --set 'sources.s.paths=[\"{1}/clean-s-texts\"]' "
+            "alm corpus prepare --set sources.s.kind=files --set 'sources.s.paths=[\"{1}\"]' "
             "--only s --out {0}/clean --force",
         ),
         ("tokenizer.meta.json", "tokenizer.json", "alm tokenizer train --out {0}/tokenizer.json --force"),
@@ -247,11 +247,12 @@ def test_info_proposes_to_make_the_artifact_again_at_its_own_place(
     values.pop(artifacts.CHECKSUM)
     (root / metadata).write_text(json.dumps(values))
     named = root / payload if "tokenizer" in metadata else root / Path(metadata).parent
-    assert inspect(named).fix == f"run `{expected.format(root, made)}`"
+    texts = json.loads((made / "clean/s.json").read_bytes())["config"]["paths"][0]
+    assert inspect(named).fix == f"run `{expected.format(root, texts)}`"
     (root / metadata).write_bytes((made / metadata).read_bytes()[:60])  # cut behind its format
     with pytest.raises(ArtifactError) as caught:
         inspect(named)
-    assert str(caught.value.hint).split("`")[1] == expected.format(root, made)
+    assert str(caught.value.hint).split("`")[1] == expected.format(root, texts)
 
 
 def test_a_changed_token_or_index_is_found_where_it_would_be_trained_on(made: Path) -> None:

@@ -363,12 +363,7 @@ def test_a_corpus_file_given_as_text_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a corpus file, not text") as caught:
         values_for_paths([str(path)])
     assert f"alm corpus prepare --src {path}" in str(caught.value.hint)
-    for text in (
-        "sources: about springs\n",
-        "sources: {rain: {depth: 3}}",
-        "- a\n",
-        "{",
-        "a: b",
-    ):  # YAML, or text, of another kind
+    # YAML, or text, of another kind
+    for text in ("sources: about springs\n", "sources: {rain: {depth: 3}}", "- a\n", "{", "a: b"):
         path.write_text(text)
         assert [source["paths"] for source in values_for_paths([str(path)])["sources"].values()] == [[str(path)]]
