@@ -247,7 +247,7 @@ def test_info_proposes_to_make_the_artifact_again_at_its_own_place(
     values.pop(artifacts.CHECKSUM)
     (root / metadata).write_text(json.dumps(values))
     named = root / payload if "tokenizer" in metadata else root / Path(metadata).parent
-    texts = json.loads((made / "clean/s.json").read_bytes())["config"]["paths"][0]
+    texts = json.loads((made / "clean/s.json").read_bytes())["config"]["source"]["paths"][0]
     assert inspect(named).fix == f"run `{expected.format(root, texts)}`"
     (root / metadata).write_bytes((made / metadata).read_bytes()[:60])  # cut behind its format
     with pytest.raises(ArtifactError) as caught:

@@ -78,9 +78,8 @@ def test_an_error_arrives_as_it_was_and_nothing_is_begun_after_it(engine: Engine
     with pytest.raises(ConfigError) as caught:
         done += list(engine.map(partial(fail_at, 3, tmp_path), range(100)))
     assert (caught.value.message, caught.value.hint, caught.value.exit_code) == ("unit 3 is bad", "mend it", EXIT_USAGE)
-    assert {int(path.name) for path in tmp_path.iterdir()} <= set(
-        range(50)
-    )  # those on their way; the others were not begun
+    # Those on their way; the others were not begun.
+    assert {int(path.name) for path in tmp_path.iterdir()} <= set(range(50))
 
 
 def test_a_bug_is_no_alm_error(engine: Engine) -> None:
