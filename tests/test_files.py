@@ -354,3 +354,53 @@ def test_who_may_not_write_waits_for_a_publication_and_is_not_kept_from_reading(
     monkeypatch.setattr("time.sleep", lambda seconds: (looks.append(seconds), journal.unlink()))
     files.ensure_published(tmp_path)
     assert len(looks) == 1
+
+
+_XZ, _GZ, _ZST = lzma.compress(b"one\n"), gzip.compress(b"one\n"), packed(b"one\n", ".zst")
+_SKIPPED = b"\x50\x2a\x4d\x18\x04\x00\x00\x00note"  # RFC 8878, section 3.1.2
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "text"),
+    [
+        ("a.xz", _XZ + b"\0" * 4 + lzma.compress(b"two\n"), b"one\ntwo\n"),
+        ("a.xz", _XZ + lzma.compress(b"") + lzma.compress(b"two\n") + b"\0" * 8, b"one\ntwo\n"),
+        ("a.xz", _XZ + b"\0" * (4 << 20) + lzma.compress(b"two\n"), b"one\ntwo\n"),
+        ("a.gz", _GZ + b"\0" * 5 + gzip.compress(b"two\n"), b"one\ntwo\n"),
+        ("a.zst", _ZST + _SKIPPED + packed(b"two\n", ".zst"), b"one\ntwo\n"),
+        ("a.zst", _SKIPPED + _ZST, b"one\n"),
+    ],
+)
+def test_all_streams_of_a_compressed_file_are_read(tmp_path: Path, name: str, data: bytes, text: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    with files.open_binary(tmp_path / name) as file:
+        assert file.read() == text
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        (name, first + rest)
+        for name, first, second in (("a.xz", _XZ, lzma.compress(b"two\n")), ("a.gz", _GZ, _GZ), ("a.zst", _ZST, _ZST))
+        for rest in (b"more", second[:-1], second[:7], b"?" + second[1:])
+    ]
+    + [("a.xz", _XZ + _XZ[:30] + bytes([_XZ[30] ^ 1]) + _XZ[31:])]
+    + [("a.xz", _XZ + b"\0" * 3 + _XZ), ("a.zst", _ZST + b"\0" * 4 + _ZST), ("a.xz", _XZ + _GZ)],
+)
+def test_what_follows_the_first_stream_is_read_or_named_as_damage(tmp_path: Path, name: str, data: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="is damaged") as raised, files.open_binary(path) as file:
+        file.read()
+    assert str(path) in str(raised.value.hint)
+
+
+def test_long_distances_of_zstd_are_read(tmp_path: Path) -> None:
+    zstd = pytest.importorskip("zstandard")
+    text = os.urandom(1 << 16) * 3
+    options = zstd.ZstdCompressionParameters(window_log=30, enable_ldm=True)
+    path = tmp_path / "a.zst"
+    packer = zstd.ZstdCompressor(compression_params=options).compressobj()  # it does not know the size beforehand
+    path.write_bytes(packer.compress(text) + packer.flush())
+    with files.open_binary(path) as file:
+        assert file.read() == text

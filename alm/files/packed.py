@@ -6,9 +6,12 @@ import contextlib
 import gzip
 import io
 import lzma
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from alm.errors import InputError, shell
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 _READ_BYTES = 1 << 20
 _COMPRESSIONS = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd", ".xz": b"\xfd7zXZ\x00"}
 _MAGIC_BYTES = 6
+_LONGEST_WINDOW = 31  # as with `zstd --long=31`: distances of up to 2 GiB
 _UNPACKED_BYTES = 1 << 30  # any file may unpack to this many bytes
 _UNPACKED_TIMES = 500  # or to this many times its own size: text compresses 3 to 30 times
 
@@ -49,13 +53,10 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
     """
     with readable(path), contextlib.ExitStack() as stack:
         packed = compression(path)
+        damage = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, *_zstd_errors(packed))
         try:
             yield stack.enter_context(_unpacking(path, packed))
-        except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
-            raise _damaged(path, error, packed) from error
-        except OSError as error:
-            if error.errno is not None or packed != ".zst":
-                raise
+        except damage as error:
             raise _damaged(path, error, packed) from error
 
 
@@ -79,10 +80,81 @@ def _unpacked(file: BinaryIO, packed: str) -> io.RawIOBase:
     if packed == ".gz":
         return cast("io.RawIOBase", gzip.GzipFile(fileobj=file, mode="rb"))
     if packed == ".xz":
-        return cast("io.RawIOBase", lzma.LZMAFile(file))
-    from pyarrow import CompressedInputStream, PythonFile
+        return _Streams(file, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ), padding=4)
+    zstd = _zstd()
+    options = {zstd.DecompressionParameter.window_log_max: _LONGEST_WINDOW}
+    return _Streams(file, lambda: zstd.ZstdDecompressor(options=options))
 
-    return cast("io.RawIOBase", CompressedInputStream(PythonFile(file, mode="r"), "zstd"))
+
+def _zstd() -> ModuleType:
+    """Return the module for zstd: from Python 3.14 on it is part of the standard library."""
+    return import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+
+
+def _zstd_errors(packed: str | None) -> tuple[type[Exception], ...]:
+    return (_zstd().ZstdError,) if packed == ".zst" else ()
+
+
+class _Decompressor(Protocol):
+    """One stream of compressed bytes."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    @property
+    def needs_input(self) -> bool: ...
+    def decompress(self, data: bytes, /, max_length: int) -> bytes: ...
+
+
+class _Streams(io.RawIOBase):
+    """The content of all compressed streams of `file`, one after the other.
+
+    The readers of the standard library end without an error at whatever they cannot read after the first stream.
+    """
+
+    def __init__(self, file: BinaryIO, new: Callable[[], _Decompressor], *, padding: int = 0) -> None:
+        """Read streams by a decompressor each from `new`, with zeros between them in multiples of `padding` bytes."""
+        self._file = file
+        self._new = new
+        self._padding = padding
+        self._stream = new()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        data = b""
+        while not data:
+            if self._stream.eof:
+                rest = self._after_stream(self._stream.unused_data)
+                if not rest:
+                    return 0
+                self._stream = self._new()
+            elif self._stream.needs_input:
+                rest = self._file.read(_READ_BYTES)
+                if not rest:
+                    raise EOFError("it ends inside a compressed stream")
+            else:
+                rest = b""
+            data = self._stream.decompress(rest, len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def _after_stream(self, rest: bytes) -> bytes:
+        """Return the first bytes of the next stream, none at the end of the file, without the padding before them."""
+        padding = 0
+        while True:
+            rest = rest or self._file.read(_READ_BYTES)
+            kept = rest.lstrip(b"\0") if self._padding else rest
+            padding += len(rest) - len(kept)
+            if kept or not rest:
+                break
+            rest = b""
+        if self._padding and padding % self._padding:
+            raise EOFError(f"there are {padding:,} zeros after a compressed stream, which is not a multiple of 4")
+        return kept
 
 
 class _Bounded(io.RawIOBase):
