@@ -53,7 +53,13 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
     """
     with readable(path), contextlib.ExitStack() as stack:
         packed = compression(path)
-        damage = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, *_zstd_errors(packed))
+        damage: tuple[type[Exception], ...] = (
+            EOFError,
+            zlib.error,
+            gzip.BadGzipFile,
+            lzma.LZMAError,
+            *_zstd_errors(packed),
+        )
         try:
             yield stack.enter_context(_unpacking(path, packed))
         except damage as error:
