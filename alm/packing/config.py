@@ -26,3 +26,8 @@ class PackConfig(Config):
         description="Share of documents to hold out from text that `alm corpus prepare` has not split.",
     )
     dtype: Literal["uint32", "uint16"] = Field(default="uint32", description="Integer type of a token id on disk.")
+    from_dtype: Literal["uint16", "uint32", "int32", "int64"] | None = Field(
+        default=None,
+        description="Integer type of the ids in `.bin` files of other tools that have neither a header nor an index; "
+        "found by their values if absent.",
+    )

@@ -1,15 +1,18 @@
-"""Reads the token files of other tools: nanoGPT's `.bin` and Megatron's `.bin` with `.idx`.
+"""Reads the token files of other tools: plain `.bin`, llm.c's `.bin` with a header, Megatron's `.bin` with `.idx`.
 
-nanoGPT (data/*/prepare.py): ids as uint16, nothing else. Megatron-LM (megatron/core/datasets/indexed_dataset.py): the
-index has the magic `MMIDIDX`, a version, a code for the type of ids, the numbers of sequences and of document ends,
-then for each sequence its length (int32) and the byte it starts at (int64), then the document ends.
+Plain (nanoGPT, data/*/prepare.py): ids of one integer type, nothing else. llm.c (dev/data/data_common.py,
+write_datafile): 256 int32, the first a number that names the type of the ids, the third their count; then the ids.
+Megatron-LM (megatron/core/datasets/indexed_dataset.py): the index has the magic `MMIDIDX`, a version, a code for the
+type of ids, the numbers of sequences and of document ends, then for each sequence its length (int32) and the byte it
+starts at (int64), then the document ends, counted in sequences.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,22 +29,45 @@ _HEADER = struct.Struct("<QBQQ")
 _TYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
 _PART_TOKENS = 4_000_000
 
+_PLAIN_TYPES = {"uint16": "<u2", "uint32": "<u4", "int32": "<i4", "int64": "<i8"}
+_LLMC_TYPES = {20240520: "<u2", 20240801: "<u4"}  # GPT-2 and Llama 3
+_LLMC_HEADER = 1024
+# Files that have the suffix, but are not plain ids.
+_OTHERS = {
+    b"LITPKDS": "litgpt's packed data",
+    b"\x93NUMPY": "an array of NumPy",
+    b"GGUF": "a model of llama.cpp",
+    b"PK\x03\x04": "a zip archive, or a file of PyTorch",
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xfd7zXZ\x00": "xz",
+}
+_FEWEST_FOR_A_GUESS = 16
+_LOOKED_AT = 1 << 20  # ids
+# nanoGPT: `val.bin`; llm.c: `tiny_shakespeare_val.bin`, `fineweb_val_000000.bin`.
+_HELD_OUT_NAME = re.compile(r"(.*[_-])?(val|valid|validation)([_-]?\d+)?")
+
 Ids = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Tokens `start` to `end` of a nanoGPT file, or sequences `start` to `end` of a Megatron one."""
+    """Tokens `start` to `end` of a file of ids, or documents `start` to `end` of a Megatron file.
+
+    `dtype` and `offset` say how and from which byte on the ids are stored; Megatron's index has its own.
+    """
 
     path: Path
     source: str
     split: str | None
     start: int
     end: int
+    dtype: str = "<u2"
+    offset: int = 0
 
     def where(self) -> tuple[str, int, int]:
-        """Return the part's place in its file, and how its split is decided."""
-        return ("split by name" if self.split else "split by hash", self.start, self.end)
+        """Return the part's place in its file, how its ids are stored, and how its split is decided."""
+        return (f"{self.dtype} from {self.offset}, split by {'name' if self.split else 'hash'}", self.start, self.end)
 
     @property
     def index(self) -> Path | None:
@@ -78,20 +104,28 @@ def find(given: list[str]) -> list[Path]:
     return sorted(found)
 
 
-def parts(paths: list[Path], *, end_of_text_id: int) -> Iterator[Part]:
+def parts(paths: list[Path], *, end_of_text_id: int, vocab_size: int, dtype: str | None = None) -> Iterator[Part]:
     """Yield the parts of the files, cut between documents.
 
-    If a file is named `val...`, it is the validation split. Otherwise the hash of each document decides its split.
+    If a file without an index is named `val` or `..._val`, it is the validation split and the others are for training.
+    Otherwise the hash of each document decides. `dtype` is the integer type of plain files; it is found if absent.
     """
-    is_named = any(path.name.startswith("val") for path in paths)
-    for path in paths:
-        split = (VALIDATION if path.name.startswith("val") else TRAIN) if is_named else None
-        # The source is the file name of `wiki_text_document.bin`, but the folder name of `shakespeare/train.bin`.
-        name = path.parent.resolve().name if is_named else path.stem.removesuffix("_text_document")
-        whole = Part(path, name, split, 0, 0)
-        bounds = _sequence_bounds(whole) if whole.index else _token_bounds(whole, end_of_text_id)
+    has_index = [path.with_suffix(".idx").is_file() for path in paths]
+    held = [
+        not index and bool(_HELD_OUT_NAME.fullmatch(path.stem)) for path, index in zip(paths, has_index, strict=True)
+    ]
+    for path, index, is_held in zip(paths, has_index, held, strict=True):
+        if index:
+            part = Part(path, path.stem.removesuffix("_text_document"), None, 0, 0)
+            bounds = _document_bounds(part)
+        else:
+            split = (VALIDATION if is_held else TRAIN) if any(held) else None
+            # The source is the file name of `wiki.bin`, but the folder name of `shakespeare/train.bin`.
+            name = path.parent.resolve().name if any(held) else path.stem.removesuffix("_text_document")
+            part = Part(path, name, split, 0, 0, *_stored(path, dtype, vocab_size))
+            bounds = _token_bounds(part, end_of_text_id)
         for start, end in pairwise(bounds):
-            yield Part(path, whole.source, split, start, end)
+            yield replace(part, start=start, end=end)
 
 
 def read(part: Part, *, end_of_text_id: int, vocab_size: int) -> Iterator[tuple[Ids, NDArray[np.int64]]]:
@@ -100,9 +134,9 @@ def read(part: Part, *, end_of_text_id: int, vocab_size: int) -> Iterator[tuple[
     Raises `InputError` for an id outside the tokenizer's vocabulary.
     """
     if part.index:
-        ids, lengths = _sequences(part, end_of_text_id)
+        ids, lengths = _documents(part, end_of_text_id)
     else:
-        ids = np.array(_tokens(part.path)[part.start : part.end], dtype=np.int64)
+        ids = np.array(_tokens(part)[part.start : part.end], dtype=np.int64)
         ends = np.flatnonzero(ids == end_of_text_id) + 1
         if not len(ends) or ends[-1] != len(ids):  # the file does not end with one
             ids = np.append(ids, end_of_text_id)
@@ -112,23 +146,63 @@ def read(part: Part, *, end_of_text_id: int, vocab_size: int) -> Iterator[tuple[
         worst = int(ids.max()) if int(ids.max()) >= vocab_size else int(ids.min())
         raise InputError(
             f"`{part.path}` holds the id {worst}, but the tokenizer has {vocab_size:,} ids",
-            hint="give the tokenizer that made the file with `--tokenizer`",
+            hint="name the tokenizer that made the ids with `--tokenizer`, and their type with `--from-dtype`",
         )
     yield ids.astype(np.int32), lengths.astype(np.int64)
 
 
-def _tokens(path: Path) -> NDArray[Any]:
+def _stored(path: Path, dtype: str | None, vocab_size: int) -> tuple[str, int]:
+    """Return the type of the ids of a file without an index, and the byte at which they start."""
+    with path.open("rb") as file:
+        head = file.read(_LLMC_HEADER)
     size = path.stat().st_size
-    if size % 2:
+    for magic, what in _OTHERS.items():
+        if head.startswith(magic):
+            raise InputError(f"`{path}` is {what}, not a file of token ids", hint="give nanoGPT's or llm.c's `.bin`")
+    if len(head) == _LLMC_HEADER:
+        magic_, _, count = struct.unpack_from("<iii", head)
+        if magic_ in _LLMC_TYPES:
+            found, width = _LLMC_TYPES[magic_], np.dtype(_LLMC_TYPES[magic_]).itemsize
+            if size != _LLMC_HEADER + count * width:
+                raise InputError(
+                    f"`{path}` is damaged: its header promises {count:,} ids of {width} bytes, "
+                    f"{size - _LLMC_HEADER:,} bytes follow",
+                    hint=f"run `ls -l {quoted(path)}`, and get the file again",
+                )
+            return found, _LLMC_HEADER
+    found = _PLAIN_TYPES[dtype] if dtype else _guessed(path, size, vocab_size)
+    width = np.dtype(found).itemsize
+    if size % width:
         raise InputError(
-            f"`{path}` has an odd number of bytes: it is not a uint16 token file",
-            hint=f"run `ls -l {quoted(path)}`",
+            f"`{path}` has {size:,} bytes: it is not a file of {np.dtype(found).name} ids",
+            hint=f"run `ls -l {quoted(path)}`, and name the type of the ids with `--from-dtype`",
         )
-    return np.memmap(path, dtype="<u2", mode="r") if size else np.zeros(0, dtype="<u2")
+    return found, 0
+
+
+def _guessed(path: Path, size: int, vocab_size: int) -> str:
+    """Return the type of the ids of a plain file: uint16 as nanoGPT writes it, unless they are wider ids.
+
+    As uint16, wider ids have a zero or another small number after each id. As a wider type, pairs of uint16 ids are
+    numbers far above the vocabulary.
+    """
+    for dtype in ("<i8", "<u4"):
+        width = np.dtype(dtype).itemsize
+        if size % width == 0 and size >= _FEWEST_FOR_A_GUESS * width:
+            ids = np.memmap(path, dtype=dtype, mode="r")[:_LOOKED_AT]
+            if int(ids.min()) >= 0 and int(ids.max()) < vocab_size and ids.any():
+                return dtype
+    return "<u2"
+
+
+def _tokens(part: Part) -> NDArray[Any]:
+    if part.path.stat().st_size <= part.offset:
+        return np.zeros(0, dtype=part.dtype)
+    return np.memmap(part.path, dtype=part.dtype, mode="r", offset=part.offset)
 
 
 def _token_bounds(part: Part, end_of_text_id: int) -> list[int]:
-    tokens = _tokens(part.path)
+    tokens = _tokens(part)
     bounds = [0]
     while bounds[-1] < len(tokens):
         at = bounds[-1] + _PART_TOKENS
@@ -145,9 +219,12 @@ def _token_bounds(part: Part, end_of_text_id: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Index:
+    """Megatron's index: length and first byte of each sequence, and the sequences where documents begin and end."""
+
     dtype: str
     lengths: NDArray[np.int32]
     pointers: NDArray[np.int64]
+    documents: NDArray[np.int64]
 
 
 def _index(part: Part) -> _Index:
@@ -158,7 +235,7 @@ def _index(part: Part) -> _Index:
     try:
         if data[: len(_MAGIC)] != _MAGIC:
             raise ValueError("it does not begin with `MMIDIDX`")
-        version, code, sequences, _ = _HEADER.unpack_from(data, len(_MAGIC))
+        version, code, sequences, ends = _HEADER.unpack_from(data, len(_MAGIC))
         if version != 1 or code not in _TYPES:
             raise ValueError(f"version {version}, type {code}")
         lengths = np.frombuffer(data, dtype="<i4", count=sequences, offset=head)
@@ -168,31 +245,39 @@ def _index(part: Part) -> _Index:
             int(lengths.min()) >= 0 and int(pointers.min()) >= 0 and int((pointers + lengths * width).max()) <= size
         ):
             raise ValueError(f"it points outside `{part.path.name}`")
+        documents = np.frombuffer(data, dtype="<i8", count=ends, offset=head + 12 * sequences)
+        if ends < 2:  # a file that names no documents: each sequence is one
+            documents = np.arange(sequences + 1)
+        if documents[0] != 0 or documents[-1] != sequences or (np.diff(documents) < 0).any():
+            raise ValueError("its document ends do not match its sequences")
     except (ValueError, struct.error) as error:
         raise InputError(
             f"`{path}` cannot be read as Megatron's index: {error}", hint="check where it came from"
         ) from error
-    return _Index(_TYPES[code], lengths, pointers)
+    return _Index(_TYPES[code], lengths, pointers, documents)
 
 
-def _sequence_bounds(part: Part) -> list[int]:
-    lengths = _index(part).lengths
-    number = np.cumsum(lengths, dtype=np.int64) // _PART_TOKENS
-    cuts = (np.flatnonzero(number[1:] != number[:-1]) + 1).tolist() if len(lengths) else []
-    return [0, *cuts, len(lengths)] if len(lengths) else [0]
+def _document_bounds(part: Part) -> list[int]:
+    """Return the documents at which the parts of a Megatron file begin and end."""
+    index = _index(part)
+    tokens = np.concatenate([[0], np.cumsum(index.lengths, dtype=np.int64)])[index.documents[1:]]
+    number = tokens // _PART_TOKENS
+    cuts = (np.flatnonzero(number[1:] != number[:-1]) + 1).tolist()
+    return [0, *cuts, len(tokens)] if len(tokens) else [0]
 
 
-def _sequences(part: Part, end_of_text_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Read Megatron sequences as documents, adding an end of text to each that has none."""
+def _documents(part: Part, end_of_text_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Read Megatron documents, the sequences of each joined, with an end of text where there is none."""
     index = _index(part)
     width = np.dtype(index.dtype).itemsize
     found: list[NDArray[np.int64]] = []
     with part.path.open("rb") as file:
-        for length, pointer in zip(
-            index.lengths[part.start : part.end], index.pointers[part.start : part.end], strict=True
-        ):
-            file.seek(int(pointer))
-            ids = np.frombuffer(file.read(int(length) * width), dtype=index.dtype).astype(np.int64)
+        for first, end in pairwise(index.documents[part.start : part.end + 1].tolist()):
+            sequences = [np.zeros(0, dtype=np.int64)]
+            for length, pointer in zip(index.lengths[first:end], index.pointers[first:end], strict=True):
+                file.seek(int(pointer))
+                sequences.append(np.frombuffer(file.read(int(length) * width), dtype=index.dtype).astype(np.int64))
+            ids = np.concatenate(sequences)
             if not len(ids) or ids[-1] != end_of_text_id:
                 ids = np.append(ids, end_of_text_id)
             found.append(ids)

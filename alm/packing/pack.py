@@ -139,7 +139,12 @@ class PackJob:
         of_file = {record.path: record.sha256 for record in self.inputs}
         size = sum(file.path.stat().st_size for file in self.files)
         own = (part for file in self.files for part in parts_of(file, part_bytes=self.part_bytes))
-        others = imported_tokens.parts(list(self.foreign), end_of_text_id=self.tokenizer.end_of_text_id)
+        others = imported_tokens.parts(
+            list(self.foreign),
+            end_of_text_id=self.tokenizer.end_of_text_id,
+            vocab_size=self.tokenizer.vocab_size,
+            dtype=self.config.from_dtype,
+        )
         parts: Iterator[CleanPart | imported_tokens.Part] = chain(own, others)
         for number, part in enumerate(parts):
             path = part.path if isinstance(part, imported_tokens.Part) else part.file.path

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,15 +40,19 @@ def stream_of(folder: Path, split: str) -> list[int]:
     return stream.tokens(0, sum(shard.tokens for shard in stream.shards)).tolist()
 
 
-def write_megatron(path: Path, given: list[list[int]], *, dtype: str, with_ends: bool) -> None:
+def write_megatron(
+    path: Path, given: list[list[int]], *, dtype: str, with_ends: bool, ends: list[int] | None = None
+) -> None:
     """As Megatron-LM's IndexedDatasetBuilder writes it."""
     arrays = [np.array([*ids, 0] if with_ends else ids, dtype=dtype) for ids in given]
     path.write_bytes(b"".join(array.tobytes() for array in arrays))
     lengths = np.array([len(array) for array in arrays], dtype="<i4")
     pointers = np.concatenate([[0], np.cumsum(lengths[:-1], dtype=np.int64) * np.dtype(dtype).itemsize])
-    head = b"MMIDIDX\x00\x00" + struct.pack("<QBQQ", 1, CODES[dtype], len(arrays), len(arrays) + 1)
-    ends = np.arange(len(arrays) + 1, dtype="<i8")
-    path.with_suffix(".idx").write_bytes(head + lengths.tobytes() + pointers.astype("<i8").tobytes() + ends.tobytes())
+    documents = np.array(ends or range(len(arrays) + 1), dtype="<i8")
+    head = b"MMIDIDX\x00\x00" + struct.pack("<QBQQ", 1, CODES[dtype], len(arrays), len(ends or [*arrays, 1]))
+    path.with_suffix(".idx").write_bytes(
+        head + lengths.tobytes() + pointers.astype("<i8").tobytes() + documents.tobytes()
+    )
 
 
 def test_nanogpt_files_keep_their_split(tmp_path: Path, tokenizer: Path) -> None:
@@ -96,7 +102,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, tokenizer: Path) -> None:
 
     odd = tmp_path / "odd.bin"
     odd.write_bytes(b"\x10\x00\x11")
-    failing(odd, "odd number of bytes")
+    failing(odd, "has 3 bytes: it is not a file of uint16 ids")
     large = tmp_path / "large.bin"
     np.array([16, 50256, 0] * 20, dtype="<u2").tofile(large)
     failing(large, "holds the id 50256, but the tokenizer has 300 ids")
@@ -112,3 +118,83 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, tokenizer: Path) -> None:
     for path, message in ((tmp_path / "none.bin", "is not a `.bin` file"), (tmp_path / "out", "is not a `.bin` file")):
         with pytest.raises(InputError, match=message):
             find([str(path)])
+
+
+def packed_ids(tmp_path: Path, tokenizer: Path, *given: Path, dtype: Any = None) -> list[int]:
+    config = PackConfig(seq_len=16, validation_fraction=0.0, from_dtype=dtype)
+    pack(config, tokenizer=tokenizer, foreign_tokens=given, out=tmp_path / "out", force=True)
+    return stream_of(tmp_path / "out", TRAIN)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "int32", "int64"])
+@pytest.mark.parametrize("is_named", [False, True])
+def test_plain_ids_are_read_in_the_width_they_have(tmp_path: Path, tokenizer: Path, dtype: str, is_named: bool) -> None:
+    given = joined(documents(60))
+    np.array(given, dtype=dtype).tofile(tmp_path / "tokens.bin")
+    found = packed_ids(tmp_path, tokenizer, tmp_path / "tokens.bin", dtype=dtype if is_named else None)
+    assert found == given[: len(found)]
+    assert len(given) - len(found) < 16
+
+
+def test_a_named_width_that_is_wrong_is_an_error(tmp_path: Path, tokenizer: Path) -> None:
+    np.array(joined(documents(60)), dtype="<u2").tofile(tmp_path / "tokens.bin")
+    with pytest.raises(InputError, match="the tokenizer has 300 ids") as raised:
+        packed_ids(tmp_path, tokenizer, tmp_path / "tokens.bin", dtype="uint32")
+    assert "--from-dtype" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize(("magic", "dtype"), [(20240520, "<u2"), (20240801, "<u4")])
+def test_the_header_of_llm_c_is_no_text(tmp_path: Path, tokenizer: Path, magic: int, dtype: str) -> None:
+    train, held = joined(documents(60)), joined(documents(20, seed=1))
+    for name, ids in (("fineweb_train_000001.bin", train), ("fineweb_val_000000.bin", held)):
+        header = np.zeros(256, dtype="<i4")
+        header[:3] = magic, 1, len(ids)
+        (tmp_path / name).write_bytes(header.tobytes() + np.array(ids, dtype=dtype).tobytes())
+    found = packed_ids(tmp_path, tokenizer, tmp_path)
+    assert found == train[: len(found)]
+    assert len(train) - len(found) < 16
+    assert stream_of(tmp_path / "out", VALIDATION) == held[: len(held) // 16 * 16 + 1]
+    with (tmp_path / "fineweb_val_000000.bin").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(InputError, match="its header promises"):
+        packed_ids(tmp_path, tokenizer, tmp_path)
+
+
+@pytest.mark.parametrize("head", [b"LITPKDS", b"\x93NUMPY", b"GGUF", b"PK\x03\x04", b"\x1f\x8b"])
+def test_other_files_that_end_in_bin_are_named(tmp_path: Path, tokenizer: Path, head: bytes) -> None:
+    (tmp_path / "a.bin").write_bytes(head.ljust(200, b"\1"))
+    with pytest.raises(InputError, match="not a file of token ids"):
+        packed_ids(tmp_path, tokenizer, tmp_path / "a.bin")
+
+
+def test_a_name_that_only_begins_like_held_out_text_is_training_text(tmp_path: Path, tokenizer: Path) -> None:
+    for name, seed in (("valley.bin", 0), ("interval.bin", 1)):
+        np.array(joined(documents(60, seed)), dtype="<u2").tofile(tmp_path / name)
+    write_megatron(tmp_path / "val.bin", documents(30, 2), dtype="<u2", with_ends=True)
+    made = pack(
+        PackConfig(seq_len=16, validation_fraction=0.0),
+        tokenizer=tokenizer,
+        foreign_tokens=[tmp_path],
+        out=tmp_path / "out",
+    )
+    assert {name: splits[VALIDATION].documents for name, splits in made.sources.items()} == dict.fromkeys(
+        ("interval", "val", "valley"), 0
+    )
+
+
+def test_sequences_of_one_megatron_document_stay_together(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alm.packing import imported_tokens
+
+    monkeypatch.setattr(imported_tokens, "_PART_TOKENS", 100)
+    sentences = [ids or [20] for ids in documents(60)]
+    ends = [0, 3, 4, 10, 10, 31, 60]
+    write_megatron(tmp_path / "a.bin", sentences, dtype="<i4", with_ends=False, ends=ends)
+    found = packed_ids(tmp_path, tokenizer, tmp_path / "a.bin")
+    given = joined([list(chain(*sentences[start:end])) for start, end in pairwise(ends)])
+    assert found == given[: len(found)]
+    for wrong in ([0, 3, 59], [0, 70], [1, 60], [0, 30, 20, 60]):
+        write_megatron(tmp_path / "a.bin", sentences, dtype="<i4", with_ends=False, ends=wrong)
+        with pytest.raises(InputError, match="document ends do not match"):
+            packed_ids(tmp_path, tokenizer, tmp_path / "a.bin")
