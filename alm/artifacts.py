@@ -42,7 +42,17 @@ _OPTIONS: dict[Stage, frozenset[str]] = {
     ("alm", "corpus", "prepare"): frozenset({"--src", "--set", "--limit", "--only"}),
     ("alm", "tokenizer", "train"): frozenset({"--vocab-size", "--kind", "--set", "--input"}),
     ("alm", "pack"): frozenset(
-        {"--tokenizer", "--seq-len", "--shard-size", "--dtype", "--mode", "--val-fraction", "--from", "--in"}
+        {
+            "--tokenizer",
+            "--seq-len",
+            "--shard-size",
+            "--dtype",
+            "--mode",
+            "--val-fraction",
+            "--from",
+            "--from-dtype",
+            "--in",
+        }
     ),
     ("alm", "export"): frozenset({"--checkpoint", "--to", "--dtype", "--set"}),
     ("alm", "import"): frozenset({"--from"}),

@@ -29,13 +29,13 @@ def pack(
     out: options.Out = Path("data/packed"),
     from_: Annotated[
         list[str] | None,
-        typer.Option("--from", help="Token files of nanoGPT (.bin) or Megatron (.bin with .idx), instead of --in."),
+        typer.Option("--from", help="Token files of nanoGPT, llm.c (.bin) or Megatron (.bin, .idx), instead of --in."),
     ] = None,
     packing: Annotated[
         Values,
         Fields(
             "alm.packing.config.PackConfig",
-            *("seq_len", "sequences_per_shard", "mode", "validation_fraction", "dtype"),
+            *("seq_len", "sequences_per_shard", "mode", "validation_fraction", "dtype", "from_dtype"),
             flags={"sequences_per_shard": "--shard-size", "validation_fraction": "--val-fraction"},
         ),
     ],
@@ -64,6 +64,7 @@ def pack(
 
     flags = ["--out", out, "--seq-len", config.seq_len, "--shard-size", config.sequences_per_shard]
     flags += ["--dtype", config.dtype, "--mode", config.mode, "--val-fraction", config.validation_fraction]
+    flags += ["--from-dtype", config.from_dtype] if config.from_dtype else []
     read = [word for path in from_ for word in ("--from", path)] if from_ else ["--in", *inputs]
     redo = shlex.join(["alm", "pack", "--tokenizer", str(tokenizer), *map(str, flags), *read])
     chosen = options.chosen_engine(engine, workers, ray_address)
