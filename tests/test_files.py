@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+from unittest.mock import Mock
 
 import pytest
 
@@ -179,6 +180,26 @@ def test_a_kill_at_any_instant_leaves_the_old_files_or_the_next_reader_completes
         assert contents(folder) in ((new,) if promised != b"1" else (old, new))
         seen.add(promised)
     assert seen >= {b"1", b"2"}
+
+
+@pytest.mark.parametrize("name", ["a", "c"])  # one that was there before, and one that is new
+def test_a_file_that_somebody_writes_after_a_kill_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    publish(tmp_path, {"a": b"1", "b": b"1", "meta": b"1"}, replaces=[])
+    with monkeypatch.context() as patch:
+        # `files.publish` is the function of that name.
+        patch.setattr(sys.modules["alm.files.publish"], "_move", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            publish(tmp_path, {"a": b"2", "c": b"2", "meta": b"2"}, replaces=["a", "b"])
+    (tmp_path / name).write_bytes(b"their own")
+    before = contents(tmp_path)
+    with pytest.raises(ArtifactError, match=f"`{tmp_path / name}` has changed since"):
+        files.ensure_published(tmp_path)
+    assert contents(tmp_path) == before
+    (tmp_path / name).unlink()  # what is staged is still there
+    files.ensure_published(tmp_path)
+    assert contents(tmp_path) == {"a": b"2", "c": b"2", "meta": b"2"}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
