@@ -246,7 +246,7 @@ def _warn_without_validation(metadata: PackMetadata, on_event: Listener) -> None
         on_event(
             Warned(
                 f"{held:,} tokens are held out, fewer than one sequence: training will not be validated",
-                "raise `validation_fraction` in the corpus (other text and ids: `--val-fraction`), or lower `--seq-len`",
+                "raise `validation_fraction` in the corpus (for other text: `--val-fraction`), or lower `--seq-len`",
             )
         )
 
