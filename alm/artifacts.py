@@ -42,17 +42,8 @@ _OPTIONS: dict[Stage, frozenset[str]] = {
     ("alm", "corpus", "prepare"): frozenset({"--src", "--set", "--limit", "--only"}),
     ("alm", "tokenizer", "train"): frozenset({"--vocab-size", "--kind", "--set", "--input"}),
     ("alm", "pack"): frozenset(
-        {
-            "--tokenizer",
-            "--seq-len",
-            "--shard-size",
-            "--dtype",
-            "--mode",
-            "--val-fraction",
-            "--from",
-            "--from-dtype",
-            "--in",
-        }
+        {"--tokenizer", "--seq-len", "--shard-size", "--dtype", "--mode", "--val-fraction", "--from"}
+        | {"--from-dtype", "--in"}
     ),
     ("alm", "export"): frozenset({"--checkpoint", "--to", "--dtype", "--set"}),
     ("alm", "import"): frozenset({"--from"}),
@@ -598,23 +589,21 @@ def current(
 ) -> AnyMetadata | None:
     """Return the metadata in `path` if it was made with `config` from `inputs`: the artifact is up to date.
 
-    None if nothing is there or `force` is given. Raises `ArtifactError` for an artifact made with other settings or
-    inputs, with the differences and `redo`, the command that makes it again.
+    None if nothing is there, if all of its files were removed, or if `force` is given. Raises `ArtifactError` for an
+    artifact made with other settings or inputs, with the differences and `redo`, the command that makes it again.
     """
     files.ensure_published(path.parent)
     if force or not path.is_file():
         return None
-    found = read(path, schema, hint=f"run `{redo} --force` to make it again")
+    hint = f"run `{redo} --force` to make it again"
+    found = read(path, schema, hint=hint)
     assert isinstance(found, Metadata)
+    if all_removed(path.parent, found.payload()):
+        return None
     different = [*_input_differences(found.inputs, inputs), *_config_differences(found.config, config)]
     if different:
-        raise ArtifactError(
-            "\n  ".join([f"`{path}` was made from other inputs", *different]),
-            hint=f"run `{redo} --force` to make it again",
-        )
-    faults = absent(path.parent, found.payload())
-    if faults:
-        hint = f"run `{redo} --force` to make it again"
+        raise ArtifactError("\n  ".join([f"`{path}` was made from other inputs", *different]), hint=hint)
+    if faults := absent(path.parent, found.payload()):
         raise ArtifactError(f"`{path}` no longer matches its files: {faults[0]}", hint=hint)
     return found
 
@@ -661,6 +650,11 @@ def damaged(folder: Path, payload: Iterable[FileRecord]) -> list[str]:
 def absent(folder: Path, payload: Iterable[FileRecord]) -> list[str]:
     """List the promised files that are missing or of another size, without reading them."""
     return [fault for file in payload if (fault := _size_fault(folder / file.path, file))]
+
+
+def all_removed(folder: Path, payload: Sequence[FileRecord]) -> bool:
+    """Whether nothing is left of the promised files, so that making them again overwrites nothing."""
+    return bool(payload) and not any(os.path.lexists(folder / file.path) for file in payload)
 
 
 def _size_fault(path: Path, promised: FileRecord) -> str | None:

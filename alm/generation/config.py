@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from alm.config.base import MANY, Config
 
@@ -61,6 +61,19 @@ class SamplingConfig(Config):
         if "" in texts:
             raise ValueError("an empty text is in every text")
         return texts
+
+    @model_validator(mode="after")
+    def _greedy_has_one_candidate(self) -> Self:
+        given = {"top_p": self.top_p, "min_p": self.min_p}
+        unused = [
+            f"{name} {value:g}" for name, value in given.items() if value != type(self).model_fields[name].default
+        ]
+        if self.top_k == 0 and unused:
+            raise ValueError(
+                f"top_k 0 always takes the likeliest token, so {' and '.join(unused)} cannot choose among several; "
+                f"for all tokens use top_k {MANY}"
+            )
+        return self
 
     @property
     def is_greedy(self) -> bool:

@@ -112,6 +112,7 @@ def test_what_can_be_chosen_equals_transformers() -> None:
         assert torch.equal(torch.full((setting.size,), -torch.inf).index_copy(0, ids, left), expected[0])
 
 
+@pytest.mark.slow
 def test_a_chooser_applies_them_in_the_order_of_transformers() -> None:
     """With ties, which the other test of candidates leaves out: here nothing is summed."""
     for seed in range(SETTINGS):
@@ -283,3 +284,12 @@ def test_defaults_change_nothing_but_temperature_and_top_k() -> None:
     ids, left = candidates(scores(), SamplingConfig(temperature=2.0, top_k=V))
     assert ids.tolist() == list(range(V))
     assert torch.equal(left, scores() / 2)
+
+
+@pytest.mark.parametrize("others", [{"top_p": 0.9}, {"min_p": 0.05}, {"top_p": 0.5, "min_p": 0.1}])
+def test_a_share_of_one_candidate_is_refused(others: dict[str, float]) -> None:
+    """`--top-k 0` is greedy here and means all tokens elsewhere, so the pair is ambiguous."""
+    with pytest.raises(ValidationError, match="always takes the likeliest token"):
+        SamplingConfig(top_k=0, **others)
+    assert SamplingConfig(top_k=0, temperature=1.5).is_greedy
+    assert SamplingConfig(temperature=0, **others).is_greedy

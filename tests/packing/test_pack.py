@@ -246,6 +246,16 @@ def test_shards_of_another_tokenizer_are_told_with_both_hashes(tmp_path: Path) -
     assert "--force" in str(caught.value.hint)
 
 
+def test_packed_data_whose_files_are_all_gone_is_packed_without_force(tmp_path: Path) -> None:
+    out, metadata = write_packed(tmp_path)
+    for file in metadata.payload():
+        (out / file.path).unlink()
+    settings = PackConfig(seq_len=8, sequences_per_shard=50)
+    packed = pack(settings, tokenizer=tmp_path / "tokenizer.json", clean=[tmp_path / "clean"], out=out)
+    assert packed.seq_len == 8
+    open_packed(out)
+
+
 def test_packed_data_with_a_file_gone_is_not_up_to_date(tmp_path: Path) -> None:
     out, metadata = write_packed(tmp_path)
     (out / metadata.shards[0].index_file).unlink()

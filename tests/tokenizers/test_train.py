@@ -9,7 +9,9 @@ import pytest
 from builders import texts
 
 from alm.corpus.read import find
+from alm.errors import ArtifactError
 from alm.events import Event, Progressed
+from alm.files import sha256
 from alm.tokenizers import count as counting
 from alm.tokenizers.config import TokenizerConfig
 from alm.tokenizers.pretokenize import count_words
@@ -82,3 +84,14 @@ def test_an_interrupt_leaves_what_was_there(clean: list[Path], workers: int, tas
         train_tokenizer(config(pattern="gpt2"), inputs=clean, out=out, workers=workers, force=True, on_event=interrupt)
     assert {path.name: path.read_bytes() for path in out.parent.iterdir()} == before
     assert metadata_path(out).name in before
+
+
+def test_a_removed_tokenizer_is_trained_without_force(clean: list[Path], tmp_path: Path) -> None:
+    """Metadata alone is nothing to overwrite, whatever it was made from."""
+    out = tmp_path / "made" / "tokenizer.json"
+    train_tokenizer(config(), inputs=clean[:1], out=out)
+    out.unlink()
+    made = train_tokenizer(config(), inputs=clean[1:2], out=out)
+    assert made.file.sha256 == sha256(out)
+    with pytest.raises(ArtifactError, match="was made from other inputs"):
+        train_tokenizer(config(), inputs=clean[:1], out=out)

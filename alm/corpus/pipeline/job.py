@@ -189,7 +189,8 @@ def inspect(job: CorpusJob, *, on_event: Listener) -> Inspection:
     records = tuple(file.record for file in files)
     is_current = False
     # An unfinished source may continue with other settings: units that are still the same are kept.
-    if published is not None and not job.force:
+    is_removed = published is not None and artifacts.all_removed(job.out, published.payload())
+    if published is not None and not job.force and not is_removed:
         _refuse_differences(job, artifacts.differences(published, config=config, inputs=records))
         is_current = {r.path for r in published.inputs} == {r.path for r in records}
     if is_current:

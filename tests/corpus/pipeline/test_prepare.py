@@ -74,6 +74,23 @@ def test_documents_come_back_exactly_and_bytes_add_up(tmp_path: Path) -> None:
     assert metadata.documents.dropped == {"empty": 1}
 
 
+def test_a_source_whose_files_were_removed_is_prepared_without_force(tmp_path: Path) -> None:
+    """Also from other inputs, and the text that was held out before is held out again."""
+    out, folder = tmp_path / "clean", folder_of(tmp_path)
+    [before] = prepare(corpus(books=text_source(folder)), out=out)
+    made = files_in(out)
+    for path in out.glob("books-*"):
+        path.unlink()
+    assert prepare(corpus(books=text_source(folder)), out=out) == [before]
+    assert files_in(out) == made
+    for path in out.glob("books-*"):
+        path.unlink()
+    (folder / "a.txt").write_text("another first\n")
+    [after] = prepare(corpus(books=text_source(folder)), out=out)
+    assert "another first\n" in read_back(out)
+    assert after.held == before.held
+
+
 def test_the_files_are_as_the_format_says(tmp_path: Path) -> None:
     out = tmp_path / "clean"
     [metadata] = prepare(corpus(books=text_source(folder_of(tmp_path))), out=out)
@@ -320,6 +337,7 @@ def test_the_same_corpus_has_the_same_bytes(tmp_path: Path) -> None:
     assert files_in(tmp_path / "one") == files_in(tmp_path / "two")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("form", ["txt", "parquet"])
 def test_a_stop_at_any_point_of_publishing_loses_nothing(
     tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
