@@ -68,11 +68,13 @@ class Outcome:
     """What was decided about a source.
 
     `decisions` are the hashes of the decisions by unit, `hold_out` is the text held out beyond the choice by hash, and
-    `duplicates` has counts of them. `originals` maps, by unit, some dropped documents to the origin that they repeat.
+    `duplicates` has counts of them. `otherwise` is the cluster to hold out if the document to cut turns out to have no
+    line break. `originals` maps, by unit, some dropped documents to the origin that they repeat.
     """
 
     decisions: tuple[str, ...]
     hold_out: HoldOut | None
+    otherwise: HoldOut | None
     duplicates: dict[str, int]
     originals: tuple[dict[int, str], ...]
 
@@ -92,11 +94,14 @@ def decide(
     """
     documents = _Documents(source, units)
     totals = _write_decisions(documents, validation_fraction, hold_out)
-    if validation_fraction and hold_out is None and not totals.is_any_held_out:
-        hold_out = _choose_hold_out(units, totals, validation_fraction)
-        if hold_out is not None:
+    otherwise = None
+    if validation_fraction and not totals.is_any_held_out:
+        choices = _choices_to_hold_out(units, totals, validation_fraction)
+        if hold_out is None and choices:
+            hold_out = choices[0]
             totals = _write_decisions(documents, validation_fraction, hold_out)
-    return Outcome(tuple(totals.keys), hold_out, documents.duplicate_counts(), documents.originals(examples))
+        otherwise = next((choice for choice in choices if choice.cut is None and choice != hold_out), None)
+    return Outcome(tuple(totals.keys), hold_out, otherwise, documents.duplicate_counts(), documents.originals(examples))
 
 
 class _Documents:
@@ -255,14 +260,14 @@ def _write_decisions(documents: _Documents, validation_fraction: float, hold_out
     return totals
 
 
-def _choose_hold_out(units: Sequence[UnitFiles], totals: _Totals, validation_fraction: float) -> HoldOut | None:
-    """Choose validation text for a source in which the hashes select none: its training needs a validation loss too.
+def _choices_to_hold_out(units: Sequence[UnitFiles], totals: _Totals, validation_fraction: float) -> list[HoldOut]:
+    """List validation text, best first, for a source in which hashes select none: it needs a validation loss too.
 
-    Prefer the cluster of the document whose size is nearest to the wanted share of all bytes. If every document is far
-    from that, or there is only one, hold out the end of the largest.
+    The best is the cluster of the document whose size is nearest to the wanted share of all bytes. If every document is
+    far from that, or there is only one, the end of the largest comes first, if it has a line break.
     """
     if not totals.documents or (len(totals.clusters) == 1 and totals.documents > 1):
-        return None
+        return []
     wanted = validation_fraction * totals.text_bytes
     nearest, cluster = (math.inf, ""), ""
     largest, digest = -1, ""
@@ -279,7 +284,8 @@ def _choose_hold_out(units: Sequence[UnitFiles], totals: _Totals, validation_fra
             found = (float(distances[number]), digests[number].tobytes().hex())
             if found < nearest:
                 nearest, cluster = found, decisions.cluster[here[number]].tobytes().hex()
-    if totals.documents > 1 and nearest[0] <= math.log(_FAR_FROM_SHARE):
-        return HoldOut(digest=cluster)
+    whole = [HoldOut(digest=cluster)] if totals.documents > 1 else []
+    if whole and nearest[0] <= math.log(_FAR_FROM_SHARE):
+        return whole
     share = validation_fraction if totals.documents == 1 else min(0.5, wanted / largest)
-    return HoldOut(digest=digest, cut=share)
+    return [HoldOut(digest=digest, cut=share), *whole]

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from alm import engines, kinds
-from alm.artifacts import SourceMetadata
+from alm.artifacts import HoldOut, SourceMetadata
 from alm.corpus import report
 from alm.corpus.config import CorpusConfig
-from alm.corpus.counts import EXAMPLES
+from alm.corpus.counts import EXAMPLES, Counts
 from alm.corpus.pipeline.clean import Clean, UnitProgressed
-from alm.corpus.pipeline.decide import decide
+from alm.corpus.pipeline.decide import Outcome, decide
 from alm.corpus.pipeline.dedup_lines import DedupLines, find_repeated_lines
 from alm.corpus.pipeline.job import (
     CorpusJob,
@@ -107,6 +107,25 @@ def _make(job: CorpusJob, found: Inspection, engine: Engine, on_event: Listener)
     units: Sequence[TextStage] = _clean(job, job.clean_stages(found.plan), engine, on_event)
     if job.source.deduplicate.lines is not None:
         units = _dedup_lines(job, units, engine, on_event)
+    outcome, stages, markers = _write(job, found, units, hold_out, engine, on_event)
+    if outcome.otherwise and not any(marker.counts.validation_documents for marker in markers):
+        outcome, stages, markers = _write(job, found, units, outcome.otherwise, engine, on_event)
+    metadata = publish(job, found, stages, markers, outcome)
+    _warn_of_losses(job, Counts.summed(marker.counts for marker in markers), on_event)
+    if job.validation_fraction and not metadata.validation_documents:
+        on_event(Warned(f"source `{job.name}` has a single text without a line break to cut at: nothing is held out"))
+    return metadata
+
+
+def _write(
+    job: CorpusJob,
+    found: Inspection,
+    units: Sequence[TextStage],
+    hold_out: HoldOut | None,
+    engine: Engine,
+    on_event: Listener,
+) -> tuple[Outcome, list[WriteTexts], list[ShardMarker]]:
+    """Decide about all documents and write the shards. Return the markers in the order of the stages."""
     outcome = decide(
         job.source,
         [unit.files for unit in units],
@@ -122,10 +141,7 @@ def _make(job: CorpusJob, found: Inspection, engine: Engine, on_event: Listener)
         stages.append(WriteTexts(job.name, job.form, unit, decisions, originals, job.out, listed.get(name)))
     markers: dict[int, ShardMarker] = {}
     _run(stages, engine, _without_progress(on_event), markers.__setitem__)
-    metadata = publish(job, found, stages, [markers[stage.files.number] for stage in stages], outcome)
-    if job.validation_fraction and not metadata.validation_documents:
-        on_event(Warned(f"source `{job.name}` has a single text without a line break to cut at: nothing is held out"))
-    return metadata
+    return outcome, stages, [markers[stage.files.number] for stage in stages]
 
 
 # ---- running stages -----------------------------------------------------------------------------
@@ -307,6 +323,17 @@ def expected_bytes(job: CorpusJob, plan: Plan) -> int:
         part.bytes * (3 if part.name.lower().endswith(packed) else 1) for unit in plan.units for part in unit.parts
     )
     return size if job.source.max_bytes is None else min(size, job.source.max_bytes)
+
+
+def _warn_of_losses(job: CorpusJob, counts: Counts, on_event: Listener) -> None:
+    """Report what readers found and could not put into the text, each with the first document that it concerns."""
+    if counts.lost:
+        said = []
+        for name, number in counts.lost.items():
+            first = counts.examples.get(name)
+            said.append(f"{number:,} x {report.meaning(name)}" + (f" (first in `{first[0].origin}`)" if first else ""))
+        hint = f"`{job.out / report.HTML_NAME}` shows examples"
+        on_event(Warned(f"source `{job.name}` is prepared without {'; '.join(said)}", hint))
 
 
 def _warn_of_unlisted_sources(out: Path, config: CorpusConfig, on_event: Listener) -> None:

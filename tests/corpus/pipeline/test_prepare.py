@@ -91,6 +91,21 @@ def test_a_source_whose_files_were_removed_is_prepared_without_force(tmp_path: P
     assert after.held == before.held
 
 
+@pytest.mark.parametrize("count", range(2, 12))
+def test_a_few_short_documents_hold_one_of_them_out(count: int, tmp_path: Path) -> None:
+    """Each is larger than ten times the share, and none has a line to cut at."""
+    texts = {f"{number}.txt": f"Text {number} of one line, " + "as short " * (3 + number) for number in range(count)}
+    config = load(CorpusConfig, [], base={"sources": {"notes": text_source(folder_of(tmp_path, texts))}})
+    events: list[Event] = []
+    [metadata] = prepare(config, out=tmp_path / "clean", on_event=events.append)
+    assert metadata.validation_documents == 1
+    assert metadata.documents.output == count
+    assert_adds_up(metadata)
+    assert not any(isinstance(event, Warned) for event in events)
+    again = prepare(config, out=tmp_path / "clean", force=True)
+    assert again == [metadata]
+
+
 def test_the_files_are_as_the_format_says(tmp_path: Path) -> None:
     out = tmp_path / "clean"
     [metadata] = prepare(corpus(books=text_source(folder_of(tmp_path))), out=out)
