@@ -16,7 +16,7 @@ import yaml
 SET_UP_AND_TEST = "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/nox"
 RUN_TIME = {
     *("torch", "typer", "pydantic", "pyyaml", "datasets", "huggingface_hub", "rich", "numpy", "numba"),
-    *("safetensors", "gguf", "jinja2", "backports.zstd"),
+    *("safetensors", "gguf", "jinja2", "backports.zstd", "resiliparse", "webencodings"),
 }
 SESSIONS = {
     *("dev", "lint", "types", "tests", "tests_full", "llamacpp", "docs", "quickstart", "device", "build", "interop"),

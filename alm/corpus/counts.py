@@ -6,6 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Self
 
+from pydantic import Field
+
 from alm.artifacts import Balance
 from alm.config.base import Config
 from alm.corpus.report import Example
@@ -31,6 +33,7 @@ class Counts(Config):
     languages: dict[str, int]
     evaluation_hits: dict[str, int]
     seconds: dict[str, float]
+    lost: dict[str, int] = Field(default={})  # see `Document.lost`
 
     @classmethod
     def summed(cls, all_counts: Iterable[Self]) -> Counts:
@@ -71,6 +74,7 @@ class RunningCounts:
         self.languages: Counter[str] = Counter()
         self.evaluation_hits: Counter[str] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.lost: Counter[str] = Counter()
 
     def keep(self, bytes_before: int, changes: dict[str, int], *, bytes_out: int) -> None:
         """Count a document of `bytes_before` that stays, and has `bytes_out` after `changes` to its size."""
@@ -101,6 +105,12 @@ class RunningCounts:
         self.documents_dropped[reason] += 1
         self.bytes_dropped[reason] += bytes_before
 
+    def lose(self, lost: Iterable[tuple[str, int]], *, origin: str, text: str) -> None:
+        """Count what a reader could not put into the text of a document, and add the document as an example."""
+        for name, number in ((name, number) for name, number in lost if number):
+            self.lost[name] += number
+            self.show(name, origin=origin, text=text, detail=f"{number:,} times")
+
     def show(self, reason: str, *, origin: str, text: str, detail: str = "") -> None:
         """Add an example of `reason`, unless there are enough."""
         shown = self.examples.setdefault(reason, [])
@@ -112,7 +122,7 @@ class RunningCounts:
         """Add the counts of `other`."""
         for name in ("documents_kept", "bytes_kept", "documents_out", "bytes_out", "validation_documents"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("documents_dropped", "bytes_dropped", "bytes_changed", "languages", "evaluation_hits"):
+        for name in ("documents_dropped", "bytes_dropped", "bytes_changed", "languages", "evaluation_hits", "lost"):
             getattr(self, name).update(getattr(other, name))
         for name, spent in other.seconds.items():
             self.seconds[name] += spent
@@ -139,6 +149,7 @@ class RunningCounts:
             languages=_sorted(self.languages),
             evaluation_hits=_sorted(self.evaluation_hits),
             seconds={name: round(spent, 6) for name, spent in sorted(self.seconds.items())},
+            lost=_sorted(self.lost),
         )
 
 

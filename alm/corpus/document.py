@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+REPLACED = "replaced_characters"
+FIELD_OF_MESSAGE = "message."  # begins the name of a field of a message that is lost
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
     """One text. `origin` is the place that it came from, unique within its source.
 
-    `is_web` marks raw web pages: with `filters: auto` they get the full filters.
+    `is_web` marks raw web pages: with `filters: auto` they get the full filters. `lost` names what a reader found and
+    could not put into the text, with numbers: characters that cannot be decoded, fields beside the text of a message.
     """
 
     text: str
     origin: str
     is_web: bool = False
+    lost: tuple[tuple[str, int], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

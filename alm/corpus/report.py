@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from alm import formatting, page
 from alm.artifacts import FORMAT_VERSION, Balance
 from alm.config.base import Config
+from alm.corpus.document import FIELD_OF_MESSAGE
 from alm.errors import AlmError, ArtifactError, shell
 from alm.files import read_json, readable, write_json, write_text
 from alm.page import Bars, Table
@@ -38,7 +41,7 @@ class Lengths(Config):
 
 
 class SourceReport(Config):
-    """The report of one source. `changed`, `dropped` and `examples` are by reason, `seconds` by step."""
+    """The report of one source. `changed`, `dropped`, `examples` and `lost` are by reason, `seconds` by step."""
 
     source: str
     kind: str
@@ -56,6 +59,7 @@ class SourceReport(Config):
     evaluation_hits: dict[str, int]
     filters: dict[str, dict[str, Any]]  # Any: the JSON of a configuration
     seconds: dict[str, float]
+    lost: dict[str, int] = Field(default={})
 
 
 class CorpusReport(Config):
@@ -168,6 +172,9 @@ def _section(source: SourceReport) -> dict[str, Any]:
         counts.append(("Duplicates", Table(("", "documents"), facts)))
     if source.evaluation_hits:
         counts.append(("Evaluation items found", Table(("item", "documents"), _by_number(source.evaluation_hits))))
+    if source.lost:
+        lost = [(name, number, meaning(name)) for name, number in _by_number(source.lost)]
+        counts.append(("Lost from documents that were read", Table(("what", "times", "meaning"), lost)))
     return {
         "name": source.source,
         "sums": f"bytes in {size.input:,} = kept {size.kept:,} + dropped {sum(size.dropped.values()):,}; "
@@ -191,6 +198,8 @@ def _reasons(source: SourceReport) -> Table:
 
 def meaning(reason: str) -> str:
     """Describe a reason in words."""
+    if reason.startswith(FIELD_OF_MESSAGE):
+        return f"field `{reason.removeprefix(FIELD_OF_MESSAGE)}` of a message, beside its text"
     return _MEANINGS.get(reason) or f"rule {reason.replace('_', ' ')}"
 
 
@@ -236,6 +245,7 @@ def _times(source: SourceReport) -> Table:
 
 
 _MEANINGS = {
+    "replaced_characters": "bytes that are no character of the encoding, read as U+FFFD",
     "empty": "nothing but white space",
     "separator": "line ends between documents",
     "too_long": "longer than max_document_bytes",

@@ -13,12 +13,13 @@ its default makes no sense use a field name of their own instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from alm import kinds
 from alm.config.base import Config, did_you_mean
-from alm.corpus.document import Document, Dropped, Item, utf8_bytes
+from alm.corpus.document import FIELD_OF_MESSAGE, Document, Dropped, Item, utf8_bytes
 from alm.corpus.rows import EXCERPT_CHARACTERS, OnBadInput, Rejected, Row, with_way_out
 from alm.errors import ConfigError, InputError, quoted
 
@@ -43,10 +44,11 @@ Conversation = tuple[Message, ...]
 
 
 class Talk(NamedTuple):
-    """A conversation, and the row that it comes from (the first if there are several)."""
+    """A conversation, and the row that it comes from (the first if there are several). `lost` is as in `Document`."""
 
     conversation: Conversation
     row: Row
+    lost: tuple[tuple[str, int], ...] = ()
 
 
 class ShapeError(Exception):
@@ -85,7 +87,24 @@ def each_list(
         begin = (Message("system", prompt),) if prompt and isinstance(prompt, str) else ()
         return (*begin, *(message(each[role], each.get(content)) for each in messages))
 
-    return each(rows, conversation_of, keys=keys)
+    for talk in each(rows, conversation_of, keys=keys):
+        if isinstance(talk, Talk):
+            messages = next(talk.row.values[key] for key in keys if key in talk.row.values)
+            yield talk._replace(lost=_beside(messages, role=role, content=content))
+        else:
+            yield talk
+
+
+def _beside(messages: Sequence[Mapping[str, Any]], *, role: str, content: str) -> tuple[tuple[str, int], ...]:
+    """Count what `messages` hold beside their text: other fields that are not empty, and parts of other types."""
+    lost: Counter[str] = Counter()
+    for each in messages:
+        beside = [name for name, value in each.items() if value and name not in (role, content)]
+        parts = each.get(content)
+        if isinstance(parts, list):
+            beside += [f"{content}[{part['type']}]" for part in parts if part.get("type", "text") != "text"]
+        lost.update(f"{FIELD_OF_MESSAGE}{name}" for name in beside)
+    return tuple(sorted(lost.items()))
 
 
 def _talk(row: Row, conversation_of: Callable[[Mapping[str, Any]], Conversation]) -> Talk | Rejected:
@@ -195,7 +214,10 @@ def _adapted(
     module = kinds.module_of(adapter)
     if hasattr(module, "conversations"):
         for talk in module.conversations(adapter, rows, field=field, max_document_bytes=max_document_bytes):
-            yield Document(render(talk.conversation), talk.row.origin) if isinstance(talk, Talk) else talk
+            if isinstance(talk, Talk):
+                yield Document(render(talk.conversation), talk.row.origin, lost=talk.lost)
+            else:
+                yield talk
     else:
         yield from module.documents(adapter, rows, field=field, max_document_bytes=max_document_bytes)
 

@@ -113,4 +113,4 @@ def _best_path(root: object, replies_of: Callable[[_Node], Sequence[_Node]]) -> 
 
 def _rank(reply: object) -> float:
     rank = reply.get("rank") if isinstance(reply, dict) else None
-    return rank if isinstance(rank, int | float) else math.inf
+    return rank if isinstance(rank, int | float) and not math.isnan(rank) else math.inf

@@ -13,6 +13,7 @@ through `alm.corpus.rows.left_out`, and reading continues after it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,7 @@ from typing import Literal
 from alm.artifacts import as_text
 from alm.corpus.document import Part
 from alm.corpus.rows import OnBadInput
+from alm.errors import InputError
 
 DocumentRule = Literal["auto", "file", "block", "line", "mark"]
 
@@ -37,6 +39,17 @@ class Reading:
     spans_rows: bool = False
     max_document_bytes: int = 16 << 20
     on_bad_input: OnBadInput = "stop"
+
+
+def refuse_repeated(names: Sequence[str], needed: tuple[str, ...] | None, *, path: Path) -> None:
+    """Raise `InputError` if several columns have the same name, and it is one of those `needed`: which one counts?"""
+    for name in dict.fromkeys(names if needed is None else needed):
+        if (count := names.count(name)) > 1:
+            places = ", ".join(str(number) for number, each in enumerate(names, start=1) if each == name)
+            raise InputError(
+                f"`{path}` has {count} columns named `{name}`: {places}",
+                hint="give them different names, or name another column: `--set sources.<name>.field=...`",
+            )
 
 
 def whole(path: Path) -> list[Part]:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from alm.corpus.document import utf8_bytes
 from alm.corpus.rows import EXCERPT_CHARACTERS
+from alm.files import ROW_DECODER
 
 _CHUNK_BYTES = 1 << 20
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -20,8 +21,7 @@ _INSIDE = re.compile(r'\\.|["\n]')
 # Within this distance from the end of the data, a value may continue and an error may be spurious: a number, a word
 # or an escape may be cut in two.
 _CUT_CHARACTERS = 16
-# Not strict: raw control characters in strings are harmless, as cleaning removes them.
-_scan = json.JSONDecoder(strict=False).raw_decode
+_scan = ROW_DECODER.raw_decode
 
 
 class BadValue(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from alm.artifacts import as_text
 from alm.corpus.document import Dropped, Part
-from alm.corpus.formats import Reading, whole
+from alm.corpus.formats import Reading, refuse_repeated, whole
 from alm.corpus.formats._encoding import bad_utf8, open_utf8
 from alm.corpus.formats._lines import LongLine, excerpt, lines
 from alm.corpus.formats._records import BadRecord, Record, delimiter_of, read_records
@@ -46,6 +46,7 @@ def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row |
             chain([first], all_lines), delimiter=delimiter, longest=reading.max_document_bytes, offset=offset
         )
         names = _names(next(records, None), path)
+        refuse_repeated(names, reading.columns, path=path)
         for number, record in enumerate(records, start=1):
             origin = f"{as_text(path)}#{number}"
             if isinstance(record, BadRecord):

@@ -1,19 +1,20 @@
-"""Kind `html`: web pages; the text is extracted, without the navigation."""
+"""Kind `html`: web pages. Resiliparse parses them and extracts the text; navigation is left out."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from alm.artifacts import as_text
-from alm.corpus.document import Document, Dropped, Part
+from alm.corpus.document import REPLACED, Document, Dropped, Part
 from alm.corpus.formats import Reading, whole
-from alm.corpus.formats._encoding import AUTO, bad_utf8, is_known, of_head
-from alm.corpus.formats._html_text import html_text
+from alm.corpus.formats._encoding import AUTO, EncodingError, bad_utf8, of_head
 from alm.corpus.formats._lines import excerpt, too_long
+from alm.corpus.formats._web_encoding import REPLACEMENT, decode_declared
 from alm.corpus.rows import left_out
-from alm.errors import InputError
+from alm.errors import InputError, shell
 from alm.files import chunks, open_binary
 
 SUFFIXES = frozenset({".html", ".htm", ".xhtml"})
@@ -22,8 +23,16 @@ HAS_ROWS = False
 _BEGINNING = re.compile(
     rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)[\s>]", re.IGNORECASE | re.DOTALL
 )
-_CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]+)", re.IGNORECASE)
-_CHARSET_BYTES = 4096
+# Elements that are not text of the page, or that are the same on every page of a site. No selector looks further than
+# at a parent, so that the time for deeply nested elements stays linear.
+_CONTAINERS = ("nav", "aside", "header", "footer", "button", "select", "textarea", "noscript")
+_SELECTOR = {"header": "header:not(article > header, main > header, section > header)"}  # those hold the title
+_ALWAYS_LEFT_OUT = (
+    *("object", "iframe", "canvas", "svg", "math", "template", "[hidden]", "[aria-hidden=true]", "[role=navigation]"),
+    *("[role=banner]", "[role=contentinfo]", "[role=complementary]", "[role=search]"),
+)
+_CONTAINER_TAG = re.compile(rf"<(/?)({'|'.join(_CONTAINERS)})(?=[\s/>])", re.IGNORECASE)
+_BULLET = re.compile(r"^  ( *)• ", re.MULTILINE)
 
 
 def fits(head: bytes) -> bool:
@@ -45,23 +54,49 @@ def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Docum
         yield too_long(len(data) + rest, origin=as_text(path), beginning=data)
         return
     try:
-        text = html_text(_decoded(data, path, reading.encoding))
+        page, replaced = _decoded(data, path, reading.encoding)
     except InputError as error:
         dropped = Dropped("bad_utf8", len(data), documents=1, origin=as_text(path), excerpt=excerpt(data))
         yield left_out(dropped, error, on_bad_input=reading.on_bad_input)
         return
-    yield Document(text, as_text(path), is_web=True)
+    lost = ((REPLACED, replaced),) if replaced else ()
+    yield Document(html_text(page), as_text(path), is_web=True, lost=lost)
 
 
-def _decoded(data: bytes, path: Path, encoding: str) -> str:
-    """Decode the page; the encoding that it declares is used only if it is not UTF-8."""
+def html_text(page: str) -> str:
+    """Return the text of `page`, after its title unless that is a line of the text."""
+    from resiliparse.extract.html2text import extract_plain_text
+    from resiliparse.parse.html import HTMLTree
+
+    tree = HTMLTree.parse(page)
+    selectors = [*_ALWAYS_LEFT_OUT, *(_SELECTOR.get(name, name) for name in _closed(page))]
+    body = extract_plain_text(tree, preserve_formatting=True, alt_texts=False, skip_elements=selectors).strip("\n")
+    body, title = _BULLET.sub(r"\1- ", body), " ".join((tree.title or "").split())
+    if not title or title in body.split("\n"):
+        return body
+    return f"{title}\n\n{body}" if body else title
+
+
+def _closed(page: str) -> list[str]:
+    """Return the containers that are always closed: an unclosed one would swallow the rest of the page."""
+    depth: Counter[str] = Counter()
+    for slash, name in _CONTAINER_TAG.findall(page):
+        depth[name.lower()] += -1 if slash else 1
+    return [name for name in _CONTAINERS if depth[name] <= 0]
+
+
+def _decoded(data: bytes, path: Path, encoding: str) -> tuple[str, int]:
+    """Decode the page, and count the characters that were replaced.
+
+    The encoding that it declares is used only if it is not UTF-8.
+    """
     name = of_head(data, encoding)
     try:
-        return data.decode(name)
+        declared = decode_declared(data) if encoding == AUTO and name == "utf-8" else None
+        return (data.decode(name), 0) if declared is None else (declared, declared.count(REPLACEMENT))
     except UnicodeDecodeError as error:
-        declared = _CHARSET.search(data, 0, _CHARSET_BYTES)
-        if encoding == AUTO and declared is not None and is_known(said := declared[1].decode()):
-            return data.decode(said, "replace")
         if name != "utf-8":
-            raise InputError(f"`{path}` is not {name}: {error.reason} at offset {error.start:,}") from error
+            raise EncodingError(f"`{path}` is not {name}: {error.reason} at offset {error.start:,}") from error
         raise bad_utf8(path, error, offset=0) from error
+    except InputError as error:
+        raise EncodingError(f"`{path}` is not text: {error.message}", hint=f"run `{shell('file', path)}`") from error

@@ -13,12 +13,12 @@ from alm.corpus.formats._encoding import bad_utf8, open_utf8
 from alm.corpus.formats._lines import LongLine, excerpt, line_parts, lines
 from alm.corpus.rows import Row, left_out
 from alm.errors import InputError, quoted
+from alm.files import ROW_DECODER
 
 SUFFIXES = frozenset({".jsonl", ".ndjson"})
 HAS_ROWS = True
 
-# Not strict: raw control characters in strings are harmless, as cleaning removes them.
-_decode = json.JSONDecoder(strict=False).decode
+_decode = ROW_DECODER.decode
 
 
 def fits(head: bytes) -> bool:

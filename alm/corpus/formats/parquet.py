@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from alm import shown
 from alm.artifacts import as_text
 from alm.corpus.document import Dropped, Part
-from alm.corpus.formats import Reading, whole
+from alm.corpus.formats import Reading, refuse_repeated, whole
+from alm.corpus.formats._arrow import may_hold_text, plain
 from alm.corpus.rows import Row, left_out
 from alm.errors import InputError, quoted
 from alm.files import chunks, compression, open_binary
@@ -57,19 +58,35 @@ def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row |
         groups = file.num_row_groups
         first, last = where or (0, groups - 1)
         row = 1 + sum(file.metadata.row_group(group).num_rows for group in range(first))
-        columns = _chosen(file.schema_arrow.names, reading.columns)
+        refuse_repeated(file.schema_arrow.names, reading.columns, path=path)
+        columns, others = _chosen(file.schema_arrow, reading.columns)
         for group in range(first, last + 1):
-            yield from _group(file, group, row, columns, path=path, reading=reading)
+            yield from _group(file, group, row, columns, others, path=path, reading=reading)
             row += file.metadata.row_group(group).num_rows
 
 
-def _chosen(there: list[str], wanted: tuple[str, ...] | None) -> list[str] | None:
-    """Return the columns to read; None, for all, if no wanted column exists, so that an error can list them."""
-    return [name for name in dict.fromkeys(wanted or ()) if name in there] or None
+def _chosen(schema: pyarrow.Schema, wanted: tuple[str, ...] | None) -> tuple[list[str] | None, dict[str, None]]:
+    """Return the columns to read (None: all), and others to name without their values.
+
+    If no wanted column exists, those with text are read and all are named, so that an error can propose one.
+    """
+    if wanted is None:
+        return None, {}
+    there = [name for name in dict.fromkeys(wanted) if name in schema.names]
+    if there:
+        return there, {}
+    return [field.name for field in schema if may_hold_text(field.type)], dict.fromkeys(schema.names)
 
 
 def _group(
-    file: ParquetFile, group: int, first: int, columns: list[str] | None, *, path: Path, reading: Reading
+    file: ParquetFile,
+    group: int,
+    first: int,
+    columns: list[str] | None,
+    others: dict[str, None],
+    *,
+    path: Path,
+    reading: Reading,
 ) -> Iterator[Row | Dropped]:
     """Yield the rows of one group. After damage, the rest of the group is left out together."""
     done = 0
@@ -80,7 +97,11 @@ def _group(
             for batch in file.iter_batches(batch_size=size, row_groups=[group], columns=columns, use_threads=False):
                 for values in _rows(batch):
                     origin = f"{name}#{first + done}"
-                    yield Row(values, origin) if isinstance(values, dict) else _bad(values, origin, path, reading)
+                    yield (
+                        Row(others | values if others else values, origin)
+                        if isinstance(values, dict)
+                        else _bad(values, origin, path, reading)
+                    )
                     done += 1
     except InputError as error:
         rows = file.metadata.row_group(group).num_rows - done
@@ -104,6 +125,7 @@ def _batch_rows(file: ParquetFile, group: int, columns: list[str] | None) -> int
 
 def _rows(batch: pyarrow.RecordBatch) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
     """Yield the rows of `batch`, or the error for a row that is not UTF-8."""
+    batch = plain(batch)
     try:
         rows = batch.to_pylist()
     except UnicodeDecodeError:

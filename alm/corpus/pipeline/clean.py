@@ -14,7 +14,7 @@ from alm import kinds
 from alm.config.base import Config
 from alm.corpus.config import SourceConfig
 from alm.corpus.counts import RunningCounts
-from alm.corpus.document import Document, Dropped
+from alm.corpus.document import REPLACED, Document, Dropped
 from alm.corpus.filters import Candidate, Drop
 from alm.corpus.normalize import Normalized, normalize
 from alm.corpus.pipeline.unit_store import TextStage, UnitMarker, UnitWriter
@@ -134,6 +134,9 @@ class _Cleaning:
         before = time.perf_counter()
         found = normalize(item.text)
         self.counts.seconds["normalize"] += time.perf_counter() - before
+        if item.lost or "surrogates" in found.changes:
+            replaced = sum("\ud800" <= character <= "\udfff" for character in item.text)
+            self.counts.lose((*item.lost, (REPLACED, replaced)), origin=item.origin, text=found.text)
         if not found.text or found.text.isspace():
             self._drop("empty", item, found.bytes_before)
         elif found.bytes_before > self._stage.source.max_document_bytes:

@@ -134,6 +134,7 @@ def _report(
         evaluation_hits=dict(hits[:50]),
         filters={kinds.name_of(config): config.model_dump(mode="json", exclude={"kind"}) for config in filters},
         seconds=counts.seconds,
+        lost=counts.lost,
     )
 
 

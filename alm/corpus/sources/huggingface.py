@@ -281,10 +281,11 @@ def _persistent(
 ) -> Generator[list[dict[str, Any]], None, None]:
     """Yield the rows of one stream, each once, however often it breaks. New rows reset the count of failures."""
     faults = hub.stream_faults()  # import now: the generator may be closed at interpreter exit, when imports fail
+    needed = kinds.module_of(config.adapter).columns(config.adapter, config.field)
     done = failures = 0
     while True:
         try:
-            with _damage_explained(config), contextlib.closing(_batches(file)) as batches:
+            with _damage_explained(config), contextlib.closing(_batches(file, needed)) as batches:
                 for first, rows in batches:
                     if fresh := rows[max(done - first, 0) :]:
                         done, failures = first + len(rows), 0
@@ -295,13 +296,19 @@ def _persistent(
             _give_up_or_wait(error, failures, config, pinned, policy)
 
 
-def _batches(file: IterableDataset) -> Generator[tuple[int, list[dict[str, Any]]], None, None]:
-    """Yield batches of rows, each with the number of its first row."""
+def _batches(
+    file: IterableDataset, needed: tuple[str, ...] | None
+) -> Generator[tuple[int, list[dict[str, Any]]], None, None]:
+    """Yield batches of rows, with the fields that are `needed` (None: all), each with the number of its first row."""
+    from alm.corpus.formats._arrow import plain
+
     first = 0
     with contextlib.closing(file.iter(batch_size=_BATCH_ROWS)) as tables:
         for table in tables:
-            columns = [_decoded(table.column(name)) for name in table.column_names]
-            names = table.column_names
+            there = [name for name in table.column_names if needed is None or name in needed]
+            names = there or table.column_names  # all, so that an error can list them
+            table = plain(table.select(names))
+            columns = [_decoded(table.column(name)) for name in names]
             rows = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
             yield first, rows
             first += len(rows)

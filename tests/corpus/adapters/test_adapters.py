@@ -253,3 +253,30 @@ def test_a_deep_tree_is_read_without_recursion() -> None:
 def test_the_hint_names_the_field_with_the_longest_text(values: dict[str, Any], expected: str) -> None:
     rejected = no_field(Row(values, "r#1"), ("text",))
     assert expected in (rejected.error.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("given", "message", "lost"),
+    [
+        ("messages", {"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}, {"message.tool_calls": 1}),
+        ("messages", {"role": "assistant", "content": "x", "reasoning_content": "y"}, {"message.reasoning_content": 1}),
+        ("messages", {"role": "user", "content": "x", "tool_calls": None, "thinking": ""}, {}),
+        (
+            "messages",
+            {"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": "u"}]},
+            {"message.content[image_url]": 1},
+        ),
+        ("sharegpt", {"from": "gpt", "value": "x", "thought": "y"}, {"message.thought": 1}),
+    ],
+)
+def test_what_lies_beside_the_text_of_a_message_is_counted(given: str, message: Any, lost: dict[str, int]) -> None:
+    key = "messages" if given == "messages" else "conversations"
+    (found,) = made(given, {key: [message]})
+    assert isinstance(found, Document)
+    assert dict(found.lost) == lost
+
+
+def test_a_rank_that_is_no_number_does_not_win() -> None:
+    replies = [{"text": text, "role": "assistant", "rank": rank} for text, rank in (("nan", float("nan")), ("best", 0))]
+    row = {"prompt": {"text": "Hi", "role": "prompter", "replies": replies}}
+    assert texts("oasst", row) == ["User: Hi\n\nAssistant: best"]

@@ -92,3 +92,10 @@ def test_a_file_without_a_line_of_names_is_told(path: Path) -> None:
         read(path, b'"a,b\n1,2\n')
     with pytest.raises(InputError, match="byte 0xFF at offset 1"):
         read(path, b"a\xff\n1\n")
+
+
+def test_columns_of_one_name_are_refused_if_they_are_needed(path: Path) -> None:
+    data = b"text,,,text\na,,,b\n"
+    with pytest.raises(InputError, match="has 2 columns named `text`: 1, 4"):
+        read(path, data, columns=("text",))
+    assert read(path, b"text,,\na,b,c\n", columns=("text",)) == [{"text": "a", "": "c"}]

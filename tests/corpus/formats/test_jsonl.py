@@ -88,3 +88,11 @@ def test_what_cannot_be_cut_is_one_part(path: Path) -> None:
 def test_other_encodings_read_the_same(path: Path) -> None:
     path.write_bytes('{"text": "é"}\n{"text": "ü"}\n'.encode("utf-16"))
     assert [row.values["text"] for row in read(path) if isinstance(row, Row)] == ["é", "ü"]
+
+
+@pytest.mark.parametrize("row", [b'{"text": "a", "text": "b"}', b'{"messages": [{"role": "user", "role": "x"}]}'])
+def test_a_key_given_twice_is_refused(path: Path, row: bytes) -> None:
+    path.write_bytes(b'{"text": "c"}\n' + row)
+    with pytest.raises(InputError, match="line 2 cannot be read as JSON: the key `(text|role)` is given twice"):
+        read(path)
+    assert [type(item) for item in read(path, on_bad_input="skip")] == [Row, Dropped]

@@ -116,3 +116,39 @@ def test_a_text_that_is_not_utf8_costs_its_row_alone(path: Path) -> None:
     first, dropped, last = read(path, on_bad_input="skip")
     assert dropped == Dropped("bad_utf8", 4, 1, f"{path.as_posix()}#2", "caf\ufffd")
     assert (first, last) == (Row({"text": "a"}, f"{path.as_posix()}#1"), Row({"text": "b"}, f"{path.as_posix()}#3"))
+
+
+@pytest.mark.parametrize("columns", [("text",), ("gone",), ("nested",), ("ms", "us", "ns", "lasts", "day"), None])
+def test_times_beyond_python_are_read_as_numbers(path: Path, columns: tuple[str, ...] | None) -> None:
+    import pyarrow
+
+    late = [1 << 62, None]
+    made = {"text": ["a", "b"], "nested": pyarrow.array([[{"at": 1 << 62}], []], kind_of_nested())}
+    times = {unit: pyarrow.array(late, pyarrow.timestamp(unit, "Nowhere")) for unit in ("ms", "us", "ns")}
+    lasts = pyarrow.array(late, pyarrow.duration("ns"))
+    write(path, {**made, **times, "lasts": lasts, "day": pyarrow.array([2**31 - 1, 0], pyarrow.date32())})
+    first = read(path, columns=columns)[0]
+    assert isinstance(first, Row)
+    expected = {"text": "a", "nested": [{"at": 1 << 62}], "lasts": 1 << 62, "day": 2**31 - 1}
+    expected |= dict.fromkeys(("ms", "us", "ns"), 1 << 62)
+    if columns == ("gone",):  # named, so that an error can list them, and not read
+        expected |= dict.fromkeys(expected.keys() - {"text"})
+        assert first.values == expected
+    else:
+        assert first.values == {name: expected[name] for name in columns or expected}
+
+
+def kind_of_nested() -> Any:
+    import pyarrow
+
+    return pyarrow.list_(pyarrow.struct([("at", pyarrow.timestamp("ms"))]))
+
+
+def test_columns_of_one_name_are_refused_if_they_are_needed(path: Path) -> None:
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    write_table(pyarrow.Table.from_arrays([pyarrow.array([n]) for n in "abc"], names=["x", "text", "x"]), path)
+    assert [row.values for row in read(path, columns=("text",))] == [{"text": "b"}]
+    with pytest.raises(InputError, match="has 2 columns named `x`: 1, 3"):
+        read(path, columns=("x",))

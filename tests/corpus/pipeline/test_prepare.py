@@ -400,3 +400,22 @@ def test_a_corpus_file_given_as_text_is_named(tmp_path: Path) -> None:
     for text in ("sources: about springs\n", "sources: {rain: {depth: 3}}", "- a\n", "{", "a: b"):
         path.write_text(text)
         assert [source["paths"] for source in values_for_paths([str(path)])["sources"].values()] == [[str(path)]]
+
+
+def test_what_readers_could_not_put_into_the_text_is_reported(tmp_path: Path) -> None:
+    folder = folder_of(
+        tmp_path / "given", {"a.html": "<meta charset=windows-1253><p>x</p>", "c.jsonl": '{"text": "\\ud800"}'}
+    )
+    (folder / "b.html").write_bytes(b"<meta charset=windows-1253><p>\xd2\xd2</p>")
+    events: list[Event] = []
+    prepare(corpus(web=text_source(folder, filters="light")), out=tmp_path / "clean", on_event=events.append)
+    (said,) = [event.message for event in events if isinstance(event, Warned)]
+    assert "3 x bytes that are no character of the encoding" in said
+    assert f"first in `{(folder / 'b.html').as_posix()}`" in said
+    report = json.loads((tmp_path / "clean/_report.json").read_text())
+    assert report["sources"][0]["lost"] == {"replaced_characters": 3}
+    shown = report["sources"][0]["examples"]["replaced_characters"]
+    assert [(each["origin"].rpartition("/")[2], each["detail"]) for each in shown] == [
+        ("b.html", "2 times"),
+        ("c.jsonl#1", "1 times"),
+    ]
