@@ -80,9 +80,10 @@ def pretrain(
     limit, seconds = options.seconds(time_limit, flag="--time-limit"), options.seconds(budget, flag="--budget")
     _check_init(init, model)
     folder, point = out or _folder(resume, model, init), _resume_point(resume)
-    overrides = [*(set_ or []), *(f"training.{name}={value}" for name, value in training.items())]
+    typed = {f"training.{name}={value}": f"--{name} {value}" for name, value in training.items()}
+    overrides = [*(set_ or []), *typed]
     options.check_budget(budget, overrides)
-    config = _config(folder, model, train, overrides, resume=point, init=init, has_budget=budget is not None)
+    config = _config(folder, model, train, overrides, typed, resume=point, init=init, has_budget=budget is not None)
     packed = data or _own_data(folder) or options.DEFAULT_DATA
     from alm import distributed  # PyTorch takes seconds: mistakes in options have been reported
     from alm.training import pretrain as stage
@@ -159,6 +160,7 @@ def _config(
     model: str | None,
     train: str | None,
     overrides: list[str],
+    typed: dict[str, str],
     *,
     resume: Path | str,
     init: Path | None,
@@ -179,9 +181,9 @@ def _config(
     if init is not None and own is None:
         from alm.training.run.initial import model_values
 
-        return load(RunConfig, parts, base={"model": model_values(init)}, overrides=overrides)
+        return load(RunConfig, parts, base={"model": model_values(init)}, overrides=overrides, typed=typed)
     model_path = presets.find(model) if model else own or presets.find(options.DEFAULT_MODEL)
-    return load(RunConfig, [Part(model_path, MODEL_SECTIONS), *parts], overrides=overrides)
+    return load(RunConfig, [Part(model_path, MODEL_SECTIONS), *parts], overrides=overrides, typed=typed)
 
 
 def _own_data(folder: Path) -> Path | None:

@@ -73,7 +73,9 @@ def _reported_errors() -> Iterator[None]:
 def _changed(sampling: SamplingConfig, change: str) -> SamplingConfig:
     from alm.config.load import load
 
-    return load(SamplingConfig, [], base=sampling.model_dump(), overrides=[change.strip()])
+    hint = "type `/show` to see every setting with its value"
+    typed = {change.strip(): f"/set {change.strip()}"}
+    return load(SamplingConfig, [], base=sampling.model_dump(), overrides=[*typed], typed=typed, hint=hint)
 
 
 def _continue(loaded: LoadedModel, prompt: str, sampling: SamplingConfig, *, quiet: bool, on_event: Listener) -> None:

@@ -14,9 +14,9 @@ A plain string means `{kind: <string>}`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
@@ -95,6 +95,11 @@ class OfKind:
             return found
         return next(config for config in self.kinds if config.model_fields["kind"].default == kind)
 
+    def config_of_value(self, value: Any) -> type[Config] | None:  # Any: raw YAML
+        """Return the class of the kind that `value` names, or None."""
+        kind = value.get("kind", self.default) if isinstance(value, dict) else value
+        return self.config_of(kind) if isinstance(kind, str) and kind in self.names() else None
+
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         # Serialized by its own class, not by the declared base class, which has no fields.
         return core_schema.no_info_plain_validator_function(
@@ -113,6 +118,24 @@ class OfKind:
         if not isinstance(kind, str) or kind not in known:
             raise PydanticCustomError("kind", "{message}", {"message": _unknown_kind(kind, known)})
         return self.config_of(kind).model_validate({**values, "kind": kind})
+
+
+def kinds_at(schema: type[BaseModel], values: Any, path: Sequence[str]) -> OfKind | None:  # Any: raw YAML
+    """Return the kinds of the value at `path` below a model of `schema`, or None if it has none."""
+    found: Any = schema
+    kinds_: OfKind | None = None
+    for key in path:
+        if kinds_ is not None:
+            found = kinds_.config_of_value(values)
+        values = values.get(key) if isinstance(values, dict) else None
+        if get_origin(found) is dict:
+            found, *marks = get_args(get_args(found)[1]) or (get_args(found)[1],)
+        elif isinstance(found, type) and issubclass(found, BaseModel) and key in found.model_fields:
+            found, marks = found.model_fields[key].annotation, found.model_fields[key].metadata
+        else:
+            return None
+        kinds_ = next((mark for mark in marks if isinstance(mark, OfKind)), None)
+    return kinds_
 
 
 def _unknown_kind(kind: object, known: list[str]) -> str:

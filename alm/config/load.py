@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,12 +18,15 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from alm.config.base import Config, did_you_mean, unknown_key
+from alm.config import presets
+from alm.config.base import Config, did_you_mean, kinds_at, unknown_key
 from alm.errors import AlmError, ConfigError, shell
 from alm.files import as_text, bounded_bytes
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 Values = dict[str, Any]  # Any: what YAML can hold
+Location = tuple[str | int, ...]
+"""The keys that lead to a value."""
 
 MOST_BYTES = 1 << 20
 MOST_VALUES = 50_000  # including those that aliases repeat
@@ -41,22 +45,42 @@ class Part:
 
 
 def load(
-    schema: type[AnyConfig], parts: Sequence[Part], *, base: Values | None = None, overrides: Sequence[str] = ()
+    schema: type[AnyConfig],
+    parts: Sequence[Part],
+    *,
+    base: Values | None = None,
+    overrides: Sequence[str] = (),
+    typed: Mapping[str, str] | None = None,
+    hint: str | None = None,
 ) -> AnyConfig:
     """Build the model from `base`, then `parts`, with `overrides` (`a.b=c`) on top.
 
-    Raises `ConfigError` with every problem of every file. Top-level keys of a file that its part does not take must
-    still be keys of `schema`, so that one file can hold all sections.
+    An override that changes a `kind` drops the settings of the files that only the kind before has. Raises
+    `ConfigError` with every problem of every file, and with `hint` if given. `typed` has what a user wrote for an
+    override where that was not `--set` with it. Top-level keys of a file that its part does not take must still be
+    keys of `schema`, so that one file can hold all sections.
     """
     problems: list[str] = []
     values: Values = dict(base or {})
-    origin: dict[str, Path] = {}
+    origin: dict[str, Path] = {}  # by top-level key
     for part in parts:
         values |= _part_values(part, schema, origin, problems)
-    changed = apply_overrides(values, overrides, schema, problems)
-    config = _validated(schema, values, _Places(origin, changed, parts), problems)
+    given = [(typed or {}).get(override, f"--set {override}") for override in overrides]
+    changes = _changes(overrides, given, schema, problems)
+    changed = deepcopy(values)
+    for change in changes:
+        if not _put(changed, change):
+            problems.append(f"{change.given}: `{'.'.join(change.path)}` is below a value that is not a mapping")
+    config, faults = _validated(schema, values, changes)
+    for location, sentence in faults:
+        named = [change for change in changes if location[: len(change.path)] == change.path][-1:]
+        causes = named or [change for change in changes if _causes(change, schema, values, changes, location)]
+        path = origin.get(str(location[0]) if location else "", parts[0].path if parts else None)
+        place = " ".join(change.given for change in causes) or _place(path, location)
+        key = f"`{'.'.join(map(str, location))}`: " if location else ""
+        problems.append(f"{place}: {key}{sentence}")
     if problems or config is None:
-        raise ConfigError("\n       ".join(problems), hint=_hint(parts, problems, overrides))
+        raise ConfigError("\n       ".join(problems), hint=hint or _hint(parts, problems, overrides, given))
     return config
 
 
@@ -66,7 +90,7 @@ def _part_values(part: Part, schema: type[Config], origin: dict[str, Path], prob
         return {}
     for key in loaded:
         if key not in schema.model_fields:
-            problems.append(f"{part.path}: `{key}`: {unknown_key(str(key), schema.model_fields)}")
+            problems.append(f"{_place(part.path, (key,))}: `{key}`: {unknown_key(str(key), schema.model_fields)}")
     taken = {key: value for key, value in loaded.items() if key in (part.keys or schema.model_fields)}
     known = {key: value for key, value in taken.items() if key in schema.model_fields}
     if part.keys is not None and not known:
@@ -89,29 +113,72 @@ def _read(path: Path, problems: list[str]) -> Values | None:
     return loaded
 
 
-@dataclass(frozen=True)
-class _Places:
-    """Origins of values, for messages."""
-
-    files: Mapping[str, Path]
-    overridden: frozenset[str]
-    parts: Sequence[Part]
-
-    def of(self, location: str) -> str:
-        if any(location == key or location.startswith(key + ".") for key in self.overridden):
-            return "--set"
-        path = self.files.get(location.split(".")[0])
-        return str(path or (self.parts[0].path if self.parts else "command line"))
-
-
-def _validated(schema: type[AnyConfig], values: Values, places: _Places, problems: list[str]) -> AnyConfig | None:
+def _place(path: Path | None, location: Sequence[str | int]) -> str:
+    """Name the file, and the line of the value at `location` if it is there."""
+    if path is None:
+        return "command line"
     try:
-        return schema.model_validate(values)
+        node = _Loader(as_text(path, bounded_bytes(path, most=MOST_BYTES))).get_single_node()
+    except (AlmError, yaml.YAMLError):
+        return str(path)
+    line = None
+    for key in location:
+        if isinstance(node, yaml.SequenceNode) and isinstance(key, int):
+            node = node.value[key]
+            line = node.start_mark.line
+            continue
+        found = [pair for pair in node.value if pair[0].value == key] if isinstance(node, yaml.MappingNode) else []
+        if not found:
+            break
+        line, node = found[0][0].start_mark.line, found[0][1]
+    return str(path) if line is None else f"{path}: line {line + 1}"
+
+
+def _validated(
+    schema: type[AnyConfig], values: Values, changes: Sequence[_Change]
+) -> tuple[AnyConfig | None, list[tuple[Location, str]]]:
+    """Return the model of `values` with `changes`, or None and what is wrong where."""
+    changed = deepcopy(values)
+    for change in changes:
+        if change.path[-1] == "kind":
+            _drop_settings_of_other_kind(schema, changed, change)
+        _put(changed, change)
+    try:
+        return schema.model_validate(changed), []
     except ValidationError as error:
-        for found in error.errors():
-            location = ".".join(str(part) for part in found["loc"])
-            problems.append(f"{places.of(location)}: `{location}`: {_sentence(found)}")
-        return None
+        return None, [(found["loc"], _sentence(found)) for found in error.errors()]
+
+
+def _causes(
+    change: _Change, schema: type[Config], values: Values, changes: Sequence[_Change], location: Location
+) -> bool:
+    """Whether nothing is wrong at `location` without `change`."""
+    without = _validated(schema, values, [each for each in changes if each is not change])[1]
+    return location not in (place for place, _ in without)
+
+
+def _drop_settings_of_other_kind(schema: type[Config], values: Values, change: _Change) -> None:
+    """Remove what the kind in `values` accepts and the kind of `change` does not, from the mapping that it changes."""
+    node: Any = values
+    for key in change.path[:-1]:
+        node = node.get(key) if isinstance(node, dict) else None
+    kinds = kinds_at(schema, values, change.path[:-1])
+    if kinds is None or not isinstance(node, dict) or change.value not in kinds.names():
+        return
+    before = kinds.config_of_value(node)
+    for key in [key for key in node if key != "kind"]:
+        if _refuses(kinds.config_of(change.value), key, node[key]) and not (
+            before and _refuses(before, key, node[key])
+        ):
+            del node[key]
+
+
+def _refuses(schema: type[Config], key: str, value: Any) -> bool:  # Any: what YAML can hold
+    try:
+        schema.model_validate({key: value})
+    except ValidationError as error:
+        return any(found["loc"][:1] == (key,) for found in error.errors())
+    return False
 
 
 def _sentence(found: Any) -> str:  # Any: pydantic_core.ErrorDetails is not exported
@@ -121,57 +188,60 @@ def _sentence(found: Any) -> str:  # Any: pydantic_core.ErrorDetails is not expo
     return f"{message}, not {value!r:.{_VALUE_SHOWN}}" if shown else message
 
 
-def _hint(parts: Sequence[Part], problems: Sequence[str], overrides: Sequence[str]) -> str:
+def _hint(parts: Sequence[Part], problems: Sequence[str], overrides: Sequence[str], given: Sequence[str]) -> str:
     if not parts:
         return "add `--help` to see what each flag takes"
-    files = [part.path for part in parts]
-    if all(problem.startswith("--set") for problem in problems):
+    files = [presets.name_of(part.path) for part in parts]
+    if all(problem.startswith(tuple(given)) for problem in problems):
         return f"run `{shell('alm', 'config', 'show', *files)}` to see every key with its value"
-    given = [word for override in overrides for word in ("--set", override)]
-    return f"correct it, then run `{shell('alm', 'config', 'check', *files, *given)}`"
+    changes = [word for override in overrides for word in ("--set", override)]
+    return f"correct it, then run `{shell('alm', 'config', 'check', *files, *changes)}`"
 
 
-def apply_overrides(
-    values: Values, overrides: Sequence[str], schema: type[Config], problems: list[str]
-) -> frozenset[str]:
-    """Set each `a.b=c` in `values` and return the dotted keys; overrides that fail are added to `problems`."""
-    done: set[str] = set()
-    for override in overrides:
+@dataclass(frozen=True)
+class _Change:
+    """One override: the words that a user `given` it in, the keys that lead to the value, and the value."""
+
+    given: str
+    path: tuple[str, ...]
+    value: Any  # what YAML can hold
+
+
+def _changes(
+    overrides: Sequence[str], given: Sequence[str], schema: type[Config], problems: list[str]
+) -> list[_Change]:
+    """Parse each `a.b=c`, which a user wrote as `given`; those that cannot be parsed are added to `problems`.
+
+    A mapping comes before its keys, and a kind before settings of its own: their order does not matter to a user.
+    """
+    changes: list[_Change] = []
+    for override, words in zip(overrides, given, strict=True):
         key, equals, text = override.partition("=")
-        path = key.strip().split(".")
+        path = tuple(key.strip().split("."))
         if not equals or not all(path):
-            problems.append(f"--set {override}: must have the form key.subkey=value")
+            problems.append(f"{words}: must have the form key.subkey=value")
         elif path[0] not in schema.model_fields:
-            problems.append(f"--set {override}: `{path[0]}`: unknown key{did_you_mean(path[0], schema.model_fields)}")
-        elif _put(values, path, _scalar(override, text, problems)):
-            done.add(".".join(path))
+            problems.append(f"{words}: `{path[0]}`: unknown key{did_you_mean(path[0], schema.model_fields)}")
         else:
-            problems.append(f"--set {override}: `{key}` is below a value that is not a mapping")
-    return frozenset(done)
+            try:
+                changes.append(_Change(words, path, parse_yaml(text)))
+            except yaml.YAMLError as error:
+                problems.append(f"{words}: `{key}`: {_yaml_problem(error)}")
+    return sorted(changes, key=lambda change: (len(change.path), change.path[-1] != "kind"))
 
 
-def _scalar(override: str, text: str, problems: list[str]) -> Any:  # Any: what YAML can hold
-    try:
-        return parse_yaml(text)
-    except yaml.YAMLError as error:
-        problems.append(f"--set {override:.{_VALUE_SHOWN}}: {_yaml_problem(error)}")
-        return None
-
-
-def _put(values: Values, path: Sequence[str], value: Any) -> bool:  # Any: what YAML can hold
-    """Set `value` at `path`. Mappings on the way are copied, so that those of callers do not change."""
+def _put(values: Values, change: _Change) -> bool:
+    """Set the value of `change` in `values`; False if it is below a value that is not a mapping."""
     node = values
-    for key in path[:-1]:
+    for key in change.path[:-1]:
         child = node.get(key)
-        if child is None:
-            child = {}
-        elif isinstance(child, str):
-            child = {"kind": child}  # `positions: rope` and then `positions.theta=...`
+        if child is None or isinstance(child, str):
+            child = {} if child is None else {"kind": child}  # `positions: rope` and then `positions.theta=...`
         elif not isinstance(child, dict):
             return False
-        node[key] = dict(child)
-        node = node[key]
-    node[path[-1]] = value
+        node[key] = child
+        node = child
+    node[change.path[-1]] = change.value
     return True
 
 

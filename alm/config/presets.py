@@ -34,3 +34,8 @@ def find(value: str) -> Path:
         f"no preset is named `{value}`{did_you_mean(value, names())} (there are: {listed})",
         hint=f"write `./{value}.yaml` if it is your own file, or run `alm config show` to see the presets",
     )
+
+
+def name_of(path: Path) -> str:
+    """Return what a user writes for `path`: the name of a preset, else the path. The inverse of `find`."""
+    return path.stem if path.parent == folder() else str(path)
