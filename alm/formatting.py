@@ -33,11 +33,11 @@ def duration(seconds: float) -> str:
 def size(number: float) -> str:
     """Format bytes in the largest decimal unit that leaves a digit before the point.
 
-    >>> size(999), size(1_234_000_000)
-    ('999 bytes', '1.2 GB')
+    >>> size(999), size(999_960), size(1_234_000_000)
+    ('999 bytes', '1.0 MB', '1.2 GB')
     """
     for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
+        if round(number, 1) < 1000:
             return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
         number /= 1000
     return f"{number:.1f} TB"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from alm import artifacts, available, files
+from alm import artifacts, available, files, formatting
 from alm.artifacts import CheckpointMetadata
 from alm.checkpoint.archive import Archive, opened, stored_tensors
 from alm.checkpoint.format import (
@@ -208,7 +208,7 @@ def _check_room(path: Path, values: Values, device: torch.device) -> None:
     room = available.memory_bytes() if device.type == "cpu" else None
     if room is not None and needed > room:
         raise AlmError(
-            f"`{path}` holds tensors of {needed / 1e9:,.1f} GB, and {room / 1e9:,.1f} GB of memory are free",
+            f"`{path}` holds tensors of {formatting.size(needed)}, and {formatting.size(room)} of memory are free",
             hint="close other programs, or read it on a machine with more memory",
         )
 

@@ -9,6 +9,7 @@ from alm.checkpoint.format import numbered
 from alm.checkpoint.retain import Retention
 from alm.errors import AlmError, quoted
 from alm.events import Listener, Warned, ignore
+from alm.formatting import size
 
 
 def check_space(
@@ -24,8 +25,8 @@ def check_space(
     free = shutil.disk_usage(run).free
     if free < rolling * checkpoint_bytes:
         raise AlmError(
-            f"`{run}` has {_size(free)} of free space, and the next {_count(rolling)} of {_size(checkpoint_bytes)} "
-            f"{'needs' if rolling == 1 else 'need'} {_size(rolling * checkpoint_bytes)}",
+            f"`{run}` has {size(free)} of free space, and the next {_count(rolling)} of {size(checkpoint_bytes)} "
+            f"{'needs' if rolling == 1 else 'need'} {size(rolling * checkpoint_bytes)}",
             hint=f"make room (`df -h {quoted(run)}`), keep fewer with `--set training.keep_last=1`, or name another "
             "`--out`",
         )
@@ -33,8 +34,8 @@ def check_space(
         rarer = 2 * (retention.every or 1)
         on_event(
             Warned(
-                f"`{run}` has {_size(free)} of free space; the {permanent:,} checkpoints that are kept permanently "
-                f"will need {_size(permanent * checkpoint_bytes)}",
+                f"`{run}` has {size(free)} of free space; the {permanent:,} checkpoints that are kept permanently "
+                f"will need {size(permanent * checkpoint_bytes)}",
                 f"use `--set training.keep_every={rarer}` to keep fewer",
             )
         )
@@ -42,7 +43,3 @@ def check_space(
 
 def _count(number: int) -> str:
     return "checkpoint" if number == 1 else f"{number} checkpoints"
-
-
-def _size(number: int) -> str:
-    return f"{number / 1e9:,.2f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"

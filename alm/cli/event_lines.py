@@ -50,7 +50,7 @@ def line_for(event: Event) -> str:
 def units_line(event: UnitsProgressed, seconds: float) -> str:
     """The progress of a task over units: documents, speed, share kept, time left."""
     kept = f"  kept {event.bytes_kept / event.bytes:.0%}" if event.bytes else ""
-    speed = f"  {event.bytes / 1e6 / seconds:,.1f} MB/s" if seconds > 0 and event.bytes else ""
+    speed = f"  {size(event.bytes / seconds)}/s" if seconds > 0 and event.bytes else ""
     left = f"  eta {duration(seconds / event.done * (event.total - event.done))}" if event.done else ""
     return f"{event.done:,} of {event.total:,} units  {event.documents:,} documents{speed}{kept}{left}"
 

@@ -41,25 +41,29 @@ RayAddress = Annotated[
 # What `alm pretrain` and `alm plan` take without flags.
 DEFAULT_MODEL, DEFAULT_TRAIN, DEFAULT_DATA = "pico", "train", Path("data/packed")
 
-_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_UNITS = {"d|days?": 86400, "h|hrs?|hours?": 3600, "m|mins?|minutes?": 60, "s|secs?|seconds?": 1}
 
 
 def seconds(given: str | None, *, flag: str) -> float | None:
-    """Convert a duration like 90s, 55m, 1h30m or 1.5h to seconds; `ConfigError` naming `flag` for anything else."""
+    """Convert a duration like 90s, 5min, 1h30m or 2 hours to seconds; `ConfigError` naming `flag` for anything else."""
     import re
 
-    from alm.errors import ConfigError
+    from alm.errors import ConfigError, quoted
 
     if given is None:
         return None
-    number = r"\d+(?:\.\d+)?"
-    parts = re.fullmatch("".join(rf"(?:({number}){unit})?" for unit in _UNITS), given)
+    number = r"(\d+(?:\.\d+)?)"
+    parts = re.fullmatch(
+        "".join(rf"(?:{number}\s*(?:{unit})[\s,]*)?" for unit in _UNITS), given.strip().lower(), re.ASCII
+    )
     values = parts.groups() if parts else ()
     total = sum(float(value) * unit for value, unit in zip(values, _UNITS.values(), strict=bool(parts)) if value)
     if total > 0:
         return total
     reason = "has no unit" if re.fullmatch(number, given) and float(given) else "is not a duration above zero"
-    raise ConfigError(f"`{flag} {given}` {reason}", hint=f"write it like `{flag} 55m`, `{flag} 1h30m` or `{flag} 90s`")
+    raise ConfigError(
+        f"`{flag} {quoted(given)}` {reason}", hint=f"write it like `{flag} 55m`, `{flag} 1h30m` or `{flag} 90s`"
+    )
 
 
 def worker_count(given: str) -> int:

@@ -239,7 +239,7 @@ def _times(source: SourceReport) -> Table:
     total = sum(source.seconds.values())
     rows = []
     for step, seconds in sorted(source.seconds.items(), key=lambda item: -item[1]):
-        speed = f"{source.bytes.input / 1e6 / seconds:,.0f} MB/s" if seconds > 0 else ""
+        speed = f"{formatting.size(source.bytes.input / seconds)}/s" if seconds > 0 else ""
         rows.append((step.replace("_", " "), f"{seconds:,.2f} s", f"{seconds / total:.0%}" if total else "", speed))
     return Table(("step", "time", "share", "speed"), rows)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from alm import formatting
 from alm.checkpoint.format import Checkpoint
 from alm.checkpoint.load import load_checkpoint
 from alm.checkpoint.save import save_checkpoint
@@ -37,7 +38,7 @@ def round_trips(
     return judged(
         SAVED,
         holds=not different,
-        measured=f"{len(before.values())} parts, {size / 1e6:.1f} MB of weights, the same bits"
+        measured=f"{len(before.values())} parts, {formatting.size(size)} of weights, the same bits"
         if not different
         else f"{', '.join(different)} changed on the way",
         wanted="every bit of every part",

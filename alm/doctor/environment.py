@@ -15,6 +15,7 @@ from alm.config import presets
 from alm.config.load import Part, load
 from alm.doctor.check import Check, graded, judged, skipped
 from alm.errors import quoted
+from alm.formatting import size
 from alm.model.count import count
 from alm.tokenizers import compiled
 from alm.training.config import MODEL_SECTIONS, RunConfig
@@ -24,7 +25,6 @@ _PACKAGE = "a-lm"
 _VOCAB_SIZE = 32_000
 _BYTES_PER_PARAMETER = 12  # in a checkpoint: weights and two moments
 _SMALLEST = "1m"
-_GB = 1e9
 
 Installed = Callable[[str], str]
 
@@ -91,9 +91,9 @@ def disk(folder: Path, free: int) -> Check:
         DISK,
         holds=free >= 2 * smallest,
         is_good=free >= needed,
-        measured=f"{free / _GB:,.1f} GB free in `{folder}`",
-        wanted=f"{needed / _GB:,.1f} GB, for the checkpoints of a default run",
-        cause=f"a default run keeps {preset('pico').training.keep_last} checkpoints of {default / _GB:.2f} GB, and one "
+        measured=f"{size(free)} free in `{folder}`",
+        wanted=f"{size(needed)}, for the checkpoints of a default run",
+        cause=f"a default run keeps {preset('pico').training.keep_last} checkpoints of {size(default)}, and one "
         "more while it writes",
         cure=f"free some space (`df -h {quoted(folder)}`), use another folder with `--out`, or add "
         "`--set training.keep_last=1`",
@@ -109,9 +109,9 @@ def memory(free: int | None, where: str) -> Check:
         MEMORY,
         holds=free >= smallest,
         is_good=free >= default,
-        measured=f"{free / _GB:,.1f} GB free on {where}",
-        wanted=f"{default / _GB:,.1f} GB, for a default run",
-        cause=f"training `pico` in the default micro-batches takes {default / _GB:.1f} GB",
+        measured=f"{size(free)} free on {where}",
+        wanted=f"{size(default)}, for a default run",
+        cause=f"training `pico` in the default micro-batches takes {size(default)}",
         cure="alm pretrain --set training.micro_batch_size=2 --set training.gradient_accumulation=16"
         if free >= smallest
         else "end other programs, then run this again",

@@ -224,4 +224,4 @@ def test_checkpoints_for_ever_that_do_not_fit_are_warned_of(tmp_path: Path, monk
     assert events == []
     check_space(tmp_path, keep, checkpoint_bytes=10**9, saves=100, permanent=4, on_event=events.append)
     assert [type(event) for event in events] == [Warned]
-    assert "5.00 GB of free space; the 4 checkpoints" in str(events[0])
+    assert "5.0 GB of free space; the 4 checkpoints" in str(events[0])

@@ -114,7 +114,7 @@ _CLOCK_IN_TEXT = re.compile(
     rb'"(' + "|".join(sorted(CLOCKS)).encode() + rb')": ?([-+0-9.eE]+|\{[^{}]*\}|"[0-9a-f]{64}")'
 )
 # A row of the report of a corpus about a step: its seconds, its share of them, its speed; the slowest comes first.
-_CLOCK_IN_PAGE = re.compile(rb"<tr>(?:(?!</tr>).)* MB/s</td></tr>\n?")
+_CLOCK_IN_PAGE = re.compile(rb"<tr>(?:(?!</tr>).)* (?:bytes|[kMGT]B)/s</td></tr>\n?")
 
 
 def without_clocks(data: bytes) -> bytes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 
 import pytest
 
 from alm.cli.options import seconds
-from alm.errors import ConfigError, StoppedError
+from alm.errors import ConfigError, StoppedError, quoted
 from alm.training.stop import StopReason, StopRequests
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGUSR1")
@@ -58,7 +59,10 @@ def test_a_deadline_is_a_reason_once_it_is_past(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [("90s", 90), ("55m", 3300), ("1h30m", 5400), ("1.5h", 5400), ("2d", 172800), ("1d1h1m1s", 90061), ("0h5m", 300)],
+    [
+        *[("90s", 90), ("55m", 3300), ("1h30m", 5400), ("1.5h", 5400), ("2d", 172800), ("1d1h1m1s", 90061)],
+        *[("0h5m", 300), ("5min", 300), ("1h 30m", 5400), ("2 hours", 7200), ("1 hour, 5 minutes", 3900), ("5M", 300)],
+    ],
 )
 def test_a_duration_is_read(given: str, expected: float) -> None:
     assert seconds(given, flag="--time-limit") == expected
@@ -74,13 +78,13 @@ def test_a_duration_is_read(given: str, expected: float) -> None:
         ("0m", "is not a duration above zero"),
         ("-5m", "is not a duration"),
         ("30m1h", "is not a duration"),
-        ("1h 30m", "is not a duration"),
         ("1:30:00", "is not a duration"),
-        ("5 minutes", "is not a duration"),
+        ("5 months", "is not a duration"),
+        ("5 m s", "is not a duration"),
         ("infm", "is not a duration"),
     ],
 )
 def test_what_is_no_duration_is_told(given: str, reason: str) -> None:
-    with pytest.raises(ConfigError, match=f"`--time-limit {given}` {reason}") as caught:
+    with pytest.raises(ConfigError, match=f"`--time-limit {re.escape(quoted(given))}` {reason}") as caught:
         seconds(given, flag="--time-limit")
     assert "--time-limit 55m" in str(caught.value.hint)

@@ -41,6 +41,7 @@ from alm.engines import Engine
 from alm.errors import AlmError, ConfigError, shell
 from alm.events import Event, Listener, Noted, UnitsProgressed, Warned, ignore
 from alm.files import ensure_published, exclusive, holder
+from alm.formatting import size
 
 Share = tuple[int, int]
 _PLAN_PATIENCE = 4 * 3600.0  # the first of several jobs reads and hashes all input files
@@ -310,7 +311,7 @@ def _warn_of_little_space(job: CorpusJob, plan: Plan, on_event: Listener) -> Non
     if needed > free:
         on_event(
             Warned(
-                f"source `{job.name}` may need {needed / 1e9:,.1f} GB, but `{job.out}` has {free / 1e9:,.1f} GB free",
+                f"source `{job.name}` may need {size(needed)}, but `{job.out}` has {size(free)} free",
                 f"set a budget: `--set sources.{job.name}.max_bytes={free // 2}`",
             )
         )

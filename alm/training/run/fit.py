@@ -13,6 +13,7 @@ from alm.device import Choice
 from alm.distributed import World
 from alm.errors import AlmError
 from alm.events import Listener, Noted, Warned
+from alm.formatting import size
 from alm.model.count import count
 from alm.packing.shards import PackedData
 from alm.tokenizers.file import Tokenizer
@@ -74,7 +75,7 @@ class DeviceLimits:
             return config
         free, training = self._free_bytes, config.training
         sizes = reproducible_sizes(training, ranks=self.world.size)
-        found = largest_micro_batch(lambda size: self._needed(config, size), free, sizes=sizes)
+        found = largest_micro_batch(lambda sequences: self._needed(config, sequences), free, sizes=sizes)
         most = -self.world.greatest(-(MOST_SEQUENCES if found is None else found))
         own = training.micro_batch_size
         if sizes is None:
@@ -91,8 +92,8 @@ class DeviceLimits:
             change = "the system may kill this run"
         self.on_event(
             Warned(
-                f"micro-batches of {training.micro_batch_size} sequences need {self._needed(config) / 1e9:,.2f} GB and "
-                f"{(free or 0) / 1e9:,.2f} GB are free: {change}",
+                f"micro-batches of {training.micro_batch_size} sequences need {size(self._needed(config))} and "
+                f"{size(free or 0)} are free: {change}",
                 None if most else "a smaller model is safer: `alm plan` names the largest that fits",
             )
         )

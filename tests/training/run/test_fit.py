@@ -63,6 +63,7 @@ def sizes(out: Path) -> tuple[int, int]:
     return training.micro_batch_size, training.gradient_accumulation
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("room", "expected"), [(3, (2, 2)), (1, (1, 4))])
 def test_a_full_memory_halves_micro_batches_and_the_curve_stays(
     data: Path, uncut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, expected: tuple[int, int]
@@ -81,6 +82,7 @@ def test_a_full_memory_halves_micro_batches_and_the_curve_stays(
     assert len(said) == {2: 1, 1: 2}[expected[0]]
 
 
+@pytest.mark.slow
 def test_an_odd_micro_batch_keeps_the_global_batch(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     odd = config(training__micro_batch_size=3, training__gradient_accumulation=2, training__max_steps=4)
     pretrain(odd, data=data, out=tmp_path / "whole")
@@ -102,6 +104,7 @@ def test_later_on_it_goes_on_from_the_last_whole_step(
     assert [row["step"] for row in metrics.read(out) if "loss" in row] == [2, 4, 6, 8, 10, 12]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_fitted_too_and_older_checkpoints_count(
     data: Path, uncut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +146,7 @@ def test_one_sequence_that_does_not_fit_ends_the_run(
     assert "--model 10m" in str(caught.value.hint)
 
 
+@pytest.mark.slow
 def test_it_is_remembered_for_the_next_run_and_the_resumed_one(
     data: Path, uncut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,7 +236,7 @@ def test_on_a_cpu_what_counting_says_is_heeded(data: Path, room: int, expected: 
     assert len(events) == (room < 4)
     if room < 4:
         assert isinstance(events[0], Warned)
-        assert "micro-batches of 4 sequences need 0." in events[0].message
+        assert "micro-batches of 4 sequences need 105.4 MB" in events[0].message
         assert (events[0].hint is None) == (room > 0)
 
 
