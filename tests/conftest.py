@@ -26,6 +26,20 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["NUMBA_CACHE_DIR"] = str(config.cache.mkdir("kernels"))  # type: ignore[union-attr] # never switched off
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at `-m`
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow all but n cases of a test marked `sampled(n)`: the last stays, and others at even distances."""
+    cases: dict[tuple[str, int], list[pytest.Item]] = {}
+    for item in items:
+        if (mark := item.get_closest_marker("sampled")) is not None:
+            cases.setdefault((item.nodeid.partition("[")[0], mark.args[0]), []).append(item)
+    for (_, number), found in cases.items():
+        chosen = {round(len(found) * (index + 1) / number) - 1 for index in range(number)}
+        for index, item in enumerate(found):
+            if index not in chosen:
+                item.add_marker("slow")
+
+
 def pytest_collection_finish() -> None:
     """A run of training collects garbage often: what was imported is none, and looking through it takes 0.1 s."""
     gc.collect()

@@ -34,5 +34,7 @@ class Live(TorchDispatchMode):
             if isinstance(tensor, torch.Tensor):
                 self._note(tensor)
         there = [storage for known in self._storages.values() if (storage := known()) is not None]
+        if len(self._storages) > 2 * len(there):
+            self._storages = {storage._cdata: weakref.ref(storage) for storage in there}
         self.most = max(self.most, sum(storage.nbytes() for storage in there if storage.device.type != "meta"))
         return out

@@ -64,11 +64,7 @@ def commands(source: str) -> Iterator[tuple[int, str, list[str]]]:
         for match in re.finditer(r"`([^`]*)`", text):
             first = text[: match.start()].count("\ue000")
             inner = values[first : first + match[1].count("\ue000")]
-            yield node.lineno, match[1].replace("\ue000", "{}"), [_text(source, value) for value in inner]
-
-
-def _text(source: str, value: ast.FormattedValue) -> str:
-    return ast.get_source_segment(source, value.value) or ast.unparse(value.value)
+            yield node.lineno, match[1].replace("\ue000", "{}"), [ast.unparse(value.value) for value in inner]
 
 
 def faults(source: str) -> list[str]:

@@ -49,6 +49,7 @@ def test_importing_alm_is_silent_and_light() -> None:
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
+@pytest.mark.slow
 def test_neither_training_nor_generating_imports_a_compiler() -> None:
     """It takes as long as all of PyTorch, and only a GPU may need it."""
     probe = "import sys, alm.training.pretrain, alm.generation.load; print('torch._dynamo' in sys.modules)"

@@ -318,6 +318,7 @@ def test_a_link_that_becomes_another_file_while_it_is_read_is_read_again(
     assert (found.step, loaded.step) == (2, 2)
 
 
+@pytest.mark.slow
 def test_rows_and_later_checkpoints_are_set_aside_at_one_instant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -394,7 +394,8 @@ def optimizer_changes() -> Iterator[tuple[str, Change]]:
 EVERY = 16  # a change that is refused goes through all readers once in so many
 
 
-@pytest.mark.parametrize("changes", [field_changes, config_changes, tensor_changes, optimizer_changes])
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("changes", [optimizer_changes, config_changes, field_changes, tensor_changes])
 def test_a_changed_value_is_refused_or_makes_no_difference(
     changes: Callable[[], Iterator[tuple[str, Change]]], genuine: Path, tmp_path: Path
 ) -> None:
@@ -558,6 +559,7 @@ def old() -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.slow
 def test_another_file_is_refused_or_makes_no_difference(genuine: Path, tmp_path: Path) -> None:
     for number, (name, make) in enumerate(FILES.items()):
         path = placed(tmp_path, make(genuine.read_bytes()), genuine)

@@ -86,12 +86,14 @@ def test_json_is_one_object_on_stdout(trained: Path, run: Any) -> None:
         assert isinstance(json.loads(out), dict), arguments
 
 
+@pytest.mark.slow
 def test_quiet_says_nothing_on_stderr(project: Path, run: Any) -> None:
     for arguments in CHAIN:
         code, _, err = run(*arguments, "--quiet")
         assert (code, err) == (0, ""), arguments
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing(project: Path, run: Any) -> None:
     for number, arguments in enumerate(CHAIN):
         before = sorted(project.rglob("*"))
@@ -104,6 +106,7 @@ def test_a_dry_run_writes_nothing(project: Path, run: Any) -> None:
             run(*arguments)
 
 
+@pytest.mark.slow
 def test_options_that_a_shell_expands_are_collected(project: Path, run: Any) -> None:
     run("corpus", "prepare", "my-texts")
     run("corpus", "prepare", "my-texts/000.txt", "my-texts/001.txt")
@@ -265,6 +268,7 @@ def alm(*arguments: str) -> forked.Popen:
     )
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.skipif(os.name == "nt", reason="signals to another process are POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_prints_the_command_that_resumes(
@@ -325,6 +329,7 @@ def test_sources_are_mixed_by_weight_and_many_epochs_are_told(trained: Path, run
         assert "data.prefetch" in err
 
 
+@pytest.mark.slow
 def test_packing_takes_workers_a_mode_and_tokens_of_others(trained: Path, run: Any) -> None:
     assert run("pack", "--seq-len", "16", "--out", "two", "--workers", "2", "--mode", "bestfit")[0] == 0
     assert run("pack", "--seq-len", "16", "--out", "one", "--workers", "1", "--mode", "bestfit")[0] == 0

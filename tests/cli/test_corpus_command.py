@@ -64,6 +64,7 @@ def test_a_dry_run_says_what_would_be_read(project: Path, run: Any) -> None:
     assert not (project / "data").exists()
 
 
+@pytest.mark.slow
 def test_standard_input_is_a_source(project: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     data = b'{"text": "one"}\n{"text": "two"}\n'
     for _ in range(2):

@@ -62,6 +62,7 @@ def test_the_runs_are_kept_when_asked_for(run: Any, monkeypatch: pytest.MonkeyPa
     assert not worked[1].exists()
 
 
+@pytest.mark.slow
 def test_a_time_limit_shorter_than_the_start_is_an_error_and_loses_nothing(project: Path, run: Any) -> None:
     for arguments in CHAIN[:3]:
         assert run(*arguments)[0] == 0

@@ -75,6 +75,7 @@ def test_a_kill_before_the_tokenizer_s_metadata_needs_no_force(trained: Path, ru
     refused(run, trained / "artifacts", "tokenizer", "train", "--vocab-size", "290", phrase="says how it was made")
 
 
+@pytest.mark.slow
 def test_the_hint_of_a_damaged_artifact_mends_it(trained: Path, run: Run) -> None:
     for damaged, artifact in (
         ("data/clean/my-texts-00000.txt", "data/clean"),
@@ -90,6 +91,7 @@ def test_the_hint_of_a_damaged_artifact_mends_it(trained: Path, run: Run) -> Non
         assert run("info", artifact)[0] == 0
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("spelling", ["my-texts/", "./my-texts", "my-texts//"])
 def test_another_spelling_of_a_folder_is_the_same_folder(project: Path, run: Run, spelling: str) -> None:
     run("corpus", "prepare", "my-texts")
@@ -172,6 +174,7 @@ def test_two_cannot_train_in_one_folder(trained: Path, run: Run) -> None:
     assert run("pretrain", *longer)[0] == 0
 
 
+@pytest.mark.slow
 def test_output_is_utf8_whatever_the_locale(trained: Path) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     alm = [sys.executable, "-m", "alm", "tokenizer"]
@@ -183,6 +186,7 @@ def test_output_is_utf8_whatever_the_locale(trained: Path) -> None:
     assert b"standard input is not UTF-8: byte 0xFF at offset 0" in broken.stderr
 
 
+@pytest.mark.slow
 def test_a_small_file_beside_books_is_not_all_that_is_held_out(project: Path, run: Run) -> None:
     shelf = project / "shelf"
     shelf.mkdir()
@@ -197,6 +201,7 @@ def test_a_small_file_beside_books_is_not_all_that_is_held_out(project: Path, ru
     assert not any("README" in origin for origin in held)
 
 
+@pytest.mark.slow
 def test_sources_may_have_any_name(project: Path, run: Run) -> None:
     for name in ("metadata", "run"):
         Path(f"{name}.txt").write_text("some text\nand more\n" * 20)

@@ -264,6 +264,7 @@ def test_packed_data_is_planned_with_and_a_dry_run_shows_the_same(trained: Path,
     assert found["seq_len"] == 16
 
 
+@pytest.mark.slow
 def test_pretrain_keeps_to_a_budget_and_does_not_choose_again(
     trained: Path, run: Any, steady: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -337,6 +337,7 @@ def test_decoding_is_exact_in_a_pipe_and_shown_on_a_terminal(
 # ---- files and names ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_files_of_any_name_from_text_to_packed_data(
     terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ def tokenizer(project: Path, run: Run, first_artifacts: Path) -> Path:
     return artifacts / "tokenizer.json"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [("unigram", []), ("bpe", ["model.byte_handling=fallback"]), ("bpe", ["model.pattern=cl100k"])],

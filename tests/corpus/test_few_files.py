@@ -46,6 +46,7 @@ def units(folder: Path) -> list[UnitFiles]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_files")
 def test_duplicates_among_many_units_are_found(tmp_path: Path) -> None:
     made = units(tmp_path)

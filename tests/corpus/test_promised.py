@@ -80,6 +80,7 @@ HARMS: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS.keys())
 def test_harm_to_a_corpus_is_an_error_whoever_reads_it(tmp_path: Path, harm: Callable[[Path], object]) -> None:
     out = _corpus(tmp_path)
@@ -198,6 +199,7 @@ def test_lines_are_known_where_the_first_is_damaged_and_not_by_five_keys(tmp_pat
     assert [document.text for document in read_documents(find([tmp_path / "notes.txt"]))] == ["mine\n"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("has_state", [True, False])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_source_does_not_disappear_with_its_metadata(tmp_path: Path, form: str, has_state: bool) -> None:

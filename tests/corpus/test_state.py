@@ -96,6 +96,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 
 
 # Every file is flipped. Cut and gone are other ways to be damaged, which every third file shows.
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("harm", "stride"), [(_flip, 1), (_cut, 3), (Path.unlink, 3)], ids=["flipped", "cut", "gone"])
 def test_harm_to_any_file_of_the_state_changes_nothing_of_what_is_made(
     grown: tuple[Path, Path, Path], harm: Callable[[Path], None], stride: int
@@ -115,6 +116,7 @@ def test_harm_to_any_file_of_the_state_changes_nothing_of_what_is_made(
         assert _made(out) == _made(undisturbed), name
 
 
+@pytest.mark.slow
 def test_harm_before_anything_is_published_is_made_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = _inputs(tmp_path / "texts", range(6))
     _run(_corpus(texts), tmp_path / "undisturbed")
@@ -137,6 +139,7 @@ def test_harm_before_anything_is_published_is_made_good(tmp_path: Path, monkeypa
         assert _made(out) == _made(tmp_path / "undisturbed"), name
 
 
+@pytest.mark.slow
 def test_a_folder_in_place_of_a_file_of_the_state_is_an_error_with_its_path(tmp_path: Path) -> None:
     texts = _inputs(tmp_path / "texts", range(4))
     _run(_corpus(texts), tmp_path / "first")

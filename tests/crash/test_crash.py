@@ -222,6 +222,7 @@ CHANGES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_change_counts_and_each_can_fail(tmp_path: Path) -> None:
     assert injected(tmp_path / "clean", None) == (0, CHANGES)
     for number, change in enumerate(CHANGES, 1):

@@ -54,6 +54,7 @@ def test_the_order_of_a_source_is_that_of_its_name() -> None:
     assert first[: len(second)] == second[: len(first)]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("weights", [None, {"a": 3, "c": 1}])
 def test_the_same_global_batches_at_any_world_size(world_size: int, weights: dict[str, float] | None) -> None:

@@ -53,6 +53,7 @@ def test_a_chosen_bf16_is_held_against_fp32(monkeypatch: pytest.MonkeyPatch) -> 
     assert names["precision, speed"].is_note
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_check_that_crashes_fails_by_its_error_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

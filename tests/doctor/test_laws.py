@@ -86,6 +86,7 @@ def test_gradients_that_are_nothing_or_no_number_fail(value: float) -> None:
     fails(end_to_end.gradients(model, models.batch(model.config), FP32), "`model.embed_tokens.weight`", "more")
 
 
+@pytest.mark.sampled(1)
 @PRECISIONS
 def test_one_batch_is_learned_by_heart(choice: Choice) -> None:
     config = models.plain()

@@ -216,6 +216,7 @@ def test_a_lossy_checkpoint_fails(fault: checkpoints.Save, what: str, config: Ru
     fails(check, what, "not what was written", "alm doctor --out")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("fault", "what"), FAULTS)
 def test_a_run_that_goes_on_from_something_else_fails(
     fault: checkpoints.Save, what: str, config: RunConfig, tmp_path: Path

@@ -59,6 +59,7 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> None:
 POSIX = pytest.mark.skipif(os.name == "nt", reason="without fork each run imports PyTorch")
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.timeout(1200)  # where others use the machine too
 @pytest.mark.usefixtures("copies")

@@ -90,6 +90,7 @@ def hostile_parts(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_folder, "read_metadata", read_metadata)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("target", [huggingface.Config, gguf.Config, safetensors.Config])
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_card_of_strangers_words_has_our_parts_alone(

@@ -58,6 +58,7 @@ def loaded(out: Path, **options: Any) -> tuple[Any, Any]:
     return tokenizer, model.eval()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("shape", SHAPES)
 @torch.no_grad()
 def test_logits_and_greedy_text(
@@ -91,6 +92,7 @@ def test_weights_are_the_checkpoints_bit_for_bit(checkpoint_of: Make, tmp_path: 
     assert all(found[name].equal(value) for name, value in expected.items())
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("dtype", "type_"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
 def test_narrow_numbers(checkpoint_of: Make, tmp_path: Path, dtype: str, type_: torch.dtype) -> None:
     checkpoint = checkpoint_of()
@@ -150,6 +152,7 @@ def spoiled(key: str, value: object) -> Callable[..., Any]:
     return lambda *arguments, **options: {**honest(*arguments, **options), key: value}
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("key", "value"), [("rms_norm_eps", 1e-4), ("rope_theta", 9000.0), ("hidden_act", "gelu")])
 def test_another_model_there_is_a_failure(
     checkpoint_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: object
@@ -160,6 +163,7 @@ def test_another_model_there_is_a_failure(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_other_ids_there_are_a_failure(checkpoint_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(config: Config, source: Any, folder: Path) -> None:
         honest(config, source, folder)
@@ -173,6 +177,7 @@ def test_other_ids_there_are_a_failure(checkpoint_of: Make, tmp_path: Path, monk
         exported(checkpoint_of(), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_ids_beyond_the_tokenizer_are_never_said_there(
     checkpoint_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +216,7 @@ def test_scores_that_are_no_numbers_are_not_close(checkpoint_of: Make) -> None:
     assert not broken.is_close
 
 
+@pytest.mark.slow
 def test_where_the_other_tool_is_not_there(
     checkpoint_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,6 +117,7 @@ def test_every_type_in_one_file_or_in_several(
     assert all(weights[name].equal(value) and value.dtype == torch.float32 for name, value in expected.items())
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("shape", SHAPES[:-2])
 def test_there_and_back_again_nothing_has_changed(checkpoint_of: Make, tmp_path: Path, shape: dict[str, Any]) -> None:
     checkpoint = checkpoint_of(**shape)
@@ -132,6 +133,7 @@ def test_there_and_back_again_nothing_has_changed(checkpoint_of: Make, tmp_path:
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_of_what_transformers_saved_again(checkpoint_of: Make, tmp_path: Path) -> None:
     """Its own form of the configuration and of the tokenizer, not ours."""
     checkpoint = checkpoint_of(qk_norm=True, tie_embeddings=False)
@@ -148,6 +150,7 @@ def test_of_what_transformers_saved_again(checkpoint_of: Make, tmp_path: Path) -
 # ---- what is made ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_other_commands_take_what_is_made(
     folder_of: Callable[..., tuple[Path, Any]],
     tmp_path: Path,
@@ -237,6 +240,7 @@ def test_a_folder_that_transformers_does_not_take(folder_of: Callable[..., tuple
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_transformers_would_take_for_another(
     folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path
 ) -> None:
@@ -259,6 +263,7 @@ def test_an_added_token_that_text_would_meet_is_refused(
         import_model(folder, out=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_special_tokens_are_asked_about_amid_text(
     folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +277,7 @@ def test_special_tokens_are_asked_about_amid_text(
         import_model(folder, out=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_another_model_here_is_a_failure(
     folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

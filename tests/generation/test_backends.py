@@ -119,6 +119,7 @@ def check(model: Transformer, rows: Rows) -> Checked:
     return checked
 
 
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("make", [TorchRows, compiled, FixedShapeRows])
 @pytest.mark.parametrize("shape", LLAMAS)
 def test_a_llama_in_every_way_equals_the_full_forward(shape: str, make: Make) -> None:

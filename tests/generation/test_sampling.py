@@ -86,6 +86,7 @@ def test_each_sampler_equals_transformers_exactly() -> None:
             assert torch.equal(ours(setting.scores), expected), (seed, name)
 
 
+@pytest.mark.slow
 def test_all_of_them_in_turn_equal_transformers_exactly() -> None:
     for seed in range(SETTINGS):
         setting = Setting(seed)

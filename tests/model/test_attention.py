@@ -173,6 +173,7 @@ def test_heads_too_narrow_for_flex_attention_take_a_mask() -> None:
         assert taken("cuda", torch.bfloat16, q, k, MaskSpec(window=5)) == wanted
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("rules", RULES)
 def test_flex_equals_blocks(rules: MaskSpec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,8 @@ def kept_bytes(model: Transformer, sequences: int, tokens: int) -> int:
     return sum(storage.nbytes() for storage in found.values())
 
 
-@pytest.mark.parametrize(("sequences", "tokens", "micro_batches"), [(1, 64, 1), (4, 256, 2)])
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize(("sequences", "tokens", "micro_batches"), [(1, 64, 1), (4, 128, 2)])
 @pytest.mark.parametrize(
     ("precision", "shape"),
     [

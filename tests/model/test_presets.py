@@ -42,6 +42,7 @@ def test_sizes_are_as_the_files_say_and_suit_quantization(name: str) -> None:
     assert [model.d_model % 64, model.ffn_hidden_size % 64, model.head_width % 64] == [0, 0, 0]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_shape_takes_a_step_on_the_meta_device(name: str) -> None:
     config = shape(name).with_vocab_size(512)

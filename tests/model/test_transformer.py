@@ -143,6 +143,7 @@ def test_rows_that_are_no_tokens_are_zero_and_not_looked_up(tiny_model: Callable
         model(torch.tensor([[62]]))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "shape", [{}, EXTRAS, *(pytest.param(shape, marks=pytest.mark.slow) for shape in SHAPES[1:] if shape != EXTRAS)]
 )

@@ -70,6 +70,7 @@ def test_parts_of_hard_texts_hold_every_document_once(tmp_path: Path) -> None:
             assert [document for part in parts for document in read_part(part)] == every, (seed, size)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("mode", ["concat", "bestfit"])
 def test_neither_parts_nor_workers_change_a_byte(tmp_path: Path, mode: str) -> None:
     clean, tokenizer = corpus(tmp_path)
@@ -204,6 +205,7 @@ def test_fitted_rows_hold_every_token_once_and_are_counted(tmp_path: Path) -> No
     assert all(counts[TRAIN].tail_tokens == 0 for counts in metadata.sources.values())
 
 
+@pytest.mark.slow
 def test_document_starts_are_known_in_either_mode(tmp_path: Path) -> None:
     clean, tokenizer = corpus(tmp_path)
     for mode in ("concat", "bestfit"):

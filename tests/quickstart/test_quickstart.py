@@ -107,6 +107,7 @@ def test_ranks_are_refused_by_the_main_one(small: Path, monkeypatch: pytest.Monk
     assert not (small / "q").exists()
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_where_it_stopped(small: Path) -> None:
     import signal
 
@@ -159,6 +160,7 @@ def test_where_a_run_goes_on_nothing_is_measured(small: Path) -> None:
     assert again.seconds is None
 
 
+@pytest.mark.slow
 def test_a_fresh_one_lies_beside_and_leaves_the_other(small: Path) -> None:
     quickstart(small / "q")
     before = {path: path.stat().st_mtime_ns for path in (small / "q").rglob("*")}
@@ -201,6 +203,7 @@ def test_the_commands_give_training_the_time_that_it_will_have(small: Path, cloc
     assert budget_of(short.commands()) == 0.2 * 20
 
 
+@pytest.mark.slow
 def test_only_another_folder_is_hinted_at_where_it_mends(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: Any, **__: Any) -> RunMetadata:
         raise ConfigError("no CUDA device is available", hint="run `alm device`")
@@ -230,6 +233,7 @@ def test_tales_of_a_budget_are_told(small: Path) -> None:
     assert sum(path.read_text().count("\n") for path in job.places.clean.glob("tales-*.jsonl")) == 150
 
 
+@pytest.mark.slow
 def test_a_time_that_is_over_before_training_leaves_a_part_for_it(
     small: Path, clock: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,7 @@ def test_it_trains_as_in_the_library(
     assert json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))["model"] == json.loads(theirs.to_str())["model"]
 
 
+@pytest.mark.sampled(1)
 def test_ids_are_the_librarys(
     all_hard: list[str],
     every_scalar: list[str],
@@ -106,6 +107,7 @@ def test_transformers_loads_it(all_hard: list[str], tokenizer: Tokenizer, tmp_pa
             assert fast.decode(tokenizer.encode(text)) == text
 
 
+@pytest.mark.sampled(1)
 def test_every_text_comes_back(
     all_hard: list[str], every_scalar: list[str], soup: list[str], tokenizer: Tokenizer, tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def test_specials_outside_the_vocabulary_are_read_from_the_added_tokens(path: Pa
 # Ids
 
 
+@pytest.mark.sampled(2)
 def test_each_pattern_trains_and_encodes_as_in_the_library(
     pattern: Pattern, prose: list[str], soup: list[str], tmp_path: Path, library_train: Train
 ) -> None:
@@ -118,6 +119,7 @@ def test_hard_text_encodes_as_in_the_library(hard: str, tokenizer: Tokenizer, li
     assert tokenizer.encode(hard) == library.encode(hard).ids
 
 
+@pytest.mark.sampled(1)
 def test_every_scalar_and_random_text_encode_as_in_the_library(
     every_scalar: list[str], soup: list[str], tokenizer: Tokenizer, library: tokenizers.Tokenizer
 ) -> None:
@@ -178,6 +180,7 @@ def test_hard_text_comes_back(hard: str, tokenizer: Tokenizer, bytes_only: Token
         assert each.decode_bytes(each.encode(hard)) == hard.encode()
 
 
+@pytest.mark.sampled(1)
 def test_every_code_point_comes_back_surrogates_too(tokenizer: Tokenizer) -> None:
     everything = "".join(map(chr, range(0x110000)))
     for text in (everything, everything[0xD7F0:0xE010][::-1], "\ud83d\ude00 \udfff\ud800a\udc80", "\ud800"):
@@ -476,6 +479,7 @@ def test_more_tokens_than_can_be_numbered(path: Path, monkeypatch: pytest.Monkey
 # Many texts at once
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("workers", [1, 2, 3, 50])
 def test_threads_give_the_ids_of_one(workers: int, tokenizer: Tokenizer, all_hard: list[str], soup: list[str]) -> None:
     texts = [*soup[:200], "", *all_hard, "x" * 10_000, *soup[200:]]
@@ -493,6 +497,7 @@ def test_a_tokenizer_goes_to_another_process(tokenizer: Tokenizer, all_hard: lis
     assert [copy.encode(text) for text in all_hard] == [tokenizer.encode(text) for text in all_hard]
 
 
+@pytest.mark.sampled(1)
 def test_more_words_than_are_remembered_encode_alike(tokenizer: Tokenizer) -> None:
     draw = random.Random(3)
     words = [

@@ -56,11 +56,13 @@ def test_there_is_something_to_read(books: list[str]) -> None:
     assert len(FILES) >= 18
 
 
+@pytest.mark.sampled(1)
 def test_books_train_as_in_the_library(tokenizer: Tokenizer, trained: tokenizers.Tokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path / "tokenizer.json")
     assert (tmp_path / "tokenizer.json").read_text("utf-8") == trained.to_str(pretty=True)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_real_text_splits_and_encodes_as_in_the_library(
     path: Path,

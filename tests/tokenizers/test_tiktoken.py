@@ -26,6 +26,7 @@ def trained(texts: list[str], pattern: Pattern = "qwen2", **config: str) -> Toke
     return Tokenizer.of(made, pattern=pattern)
 
 
+@pytest.mark.sampled(1)
 def test_tiktoken_gives_the_same_ids(
     pattern: Pattern, prose: list[str], soup: list[str], every_scalar: list[str], tmp_path: Path
 ) -> None:

@@ -77,6 +77,7 @@ def module_text() -> str:
     return "".join(parts)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", CLASSES)
 def test_each_class_is_the_library_s(name: str) -> None:
     from alm.tokenizers import _unicode

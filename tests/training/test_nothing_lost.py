@@ -100,6 +100,7 @@ def test_a_time_limit_saves_and_says_that_the_run_is_not_finished(
     assert same(out, uninterrupted)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("at", [4, 12])
 def test_a_stop_within_validation_is_made_up_for_on_resume(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
@@ -154,6 +155,7 @@ def failing(at: int, error: BaseException) -> Callable[..., Any]:
     return backward
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("error", [ValueError("a bug"), AlmError("a refusal"), RuntimeError("a kernel failed")])
 def test_an_error_saves_the_last_whole_step(
     data: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -344,6 +346,7 @@ def test_a_step_that_is_not_finite_leaves_every_bit(
     assert not torch.equal(before[0]["weight"], model.weight)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("loss", [True, False])
 def test_a_skipped_step_is_counted_recorded_and_survives_a_resume(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: bool
@@ -492,6 +495,7 @@ def test_links_of_a_finished_run_are_made_right_and_a_folder_that_cannot_be_writ
     assert verify(out / LAST_NAME).step == config.training.max_steps
 
 
+@pytest.mark.slow
 def test_what_follows_the_last_step_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error in the last save leaves a checkpoint between two that are due: samples and score are not there yet."""
     data, config = write_packed(tmp_path / "data")[0], run_config()

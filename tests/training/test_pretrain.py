@@ -93,6 +93,7 @@ def test_nothing_is_left_auto_in_the_run(uninterrupted: Path) -> None:
     assert "auto" not in {*config["training"].values(), config["model"]["vocab_size"]}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stop", [1, 3, 4, 11])
 def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(
     data: Path, uninterrupted: Path, tmp_path: Path, stop: int
@@ -152,6 +153,7 @@ def test_a_run_outside_the_main_thread_works(data: Path, uninterrupted: Path, tm
 KILLS, MOST_STEPS = 6, 4  # too few steps to come to the end
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
 def test_killed_at_random_moments_the_run_ends_in_the_same_bits(data: Path, tmp_path: Path) -> None:
     """Each kill is in a step, or in what comes after it, as while a checkpoint is written."""
@@ -169,6 +171,7 @@ def test_killed_at_random_moments_the_run_ends_in_the_same_bits(data: Path, tmp_
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
 def test_muon_and_wsd_survive_a_kill(data: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "run"
@@ -185,6 +188,7 @@ def test_muon_and_wsd_survive_a_kill(data: Path, tmp_path: Path) -> None:
     assert rates[-1] < 0.005
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "changes",
     [
@@ -285,6 +289,7 @@ def test_a_checkpoint_of_another_run_is_refused(data: Path, uninterrupted: Path,
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_resume_may_cut_a_step_into_other_micro_batches(data: Path, tmp_path: Path) -> None:
     whole, events = tmp_path / "whole", list[Event]()
     pretrain(run_config(**SMOOTH), data=data, out=whole)
@@ -373,6 +378,7 @@ def test_what_a_run_tells(data: Path, tmp_path: Path) -> None:
     assert [event.step for event in events if isinstance(event, CheckpointSaved)] == [4, 8, 12]
 
 
+@pytest.mark.slow
 def test_micro_batches_are_a_matter_of_memory_only(data: Path, tmp_path: Path) -> None:
     """Rounding alone may differ when a step of 4 sequences is cut in 1, 2 or 4."""
     found = []

@@ -111,6 +111,7 @@ def test_a_finished_run_is_up_to_date_whatever_the_limit(
     assert made.result.step == 4
 
 
+@pytest.mark.slow
 @posix
 def test_a_job_that_is_asked_for_its_machine_at_once_each_time_ends_after_all(
     data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -160,6 +160,7 @@ def test_overflows_in_a_row_are_no_fault_until_the_scale_is_at_its_floor(
     assert said[0].message == "step 4 is skipped: a gradient overflowed fp16; the loss is scaled less now"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_scale_and_ends_in_the_same_bits(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

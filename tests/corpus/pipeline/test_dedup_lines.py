@@ -78,6 +78,7 @@ def test_every_line_has_the_key_of_its_words() -> None:
     assert [len(part) for part in keys_of([])] == [0, 0, 0]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("least", "unit_bytes", "count"), [(2, 1, 25), (1, 400, 60), (5, 400, 60), *((n, 1 << 20, 60) for n in (1, 2, 5))]
 )
@@ -91,6 +92,7 @@ def test_what_goes_is_what_earlier_documents_hold(
     assert [text.strip("\n") for text in found] == wanted
 
 
+@pytest.mark.slow
 def test_texts_that_come_later_change_nothing_of_earlier_ones(tmp_path: Path) -> None:
     texts = random_texts(9, 50)
     first = cleaned(tmp_path, texts[:30], 2, 300)

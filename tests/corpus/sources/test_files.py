@@ -386,6 +386,7 @@ def test_an_encoding_that_nobody_knows_is_refused() -> None:
 # ---- size ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "form", ["line.txt", "line.jsonl", "line.json", "line.csv", "text.txt", "rows.json", "marks.txt"]
 )

@@ -313,6 +313,7 @@ DATA = {
 }
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     "fault",
     [

@@ -140,6 +140,7 @@ def test_counts_beyond_32_bits_keep_their_order() -> None:
     assert learned({"ab": 2**40, "cd": 2**40 + 1}, 1000) == [(c, d), (a, b)]
 
 
+@pytest.mark.sampled(1)
 def test_a_long_run_of_one_letter(way: str) -> None:
     # 2**18 letters halve 18 times: tokens of 2, 4, ... 2**18 bytes. One letter less is one token of each size.
     merges = learned({"a" * 2**18: 1}, 1000)
@@ -149,6 +150,7 @@ def test_a_long_run_of_one_letter(way: str) -> None:
     assert encode(b"a" * (2**18 - 1)) == [*range(SMALLEST + 16, SMALLEST - 1, -1), alphabet.ids()[ord("a")]]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("length", [12, 99, 100, 101, 102, 400])
 def test_words_encode_as_in_the_library_whatever_the_order_of_merges(
     length: int, way: str, library_train: Train

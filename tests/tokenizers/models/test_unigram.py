@@ -167,6 +167,7 @@ def test_with_another_split_too(
     assert lists(Tokenizer.load(tmp_path / "tokenizer.json"), texts) == expected
 
 
+@pytest.mark.slow
 def test_of_every_scalar_value_too(saved: Path, library: tokenizers.Tokenizer, every_scalar: list[str]) -> None:
     tokenizer = Tokenizer.load(saved)
     # Every scalar in order, and some of the mixtures: the library takes its time.
@@ -207,6 +208,7 @@ def test_every_string_comes_back(way: str, saved: Path, soup: list[str]) -> None
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+@pytest.mark.slow
 def test_many_and_long_words(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(6)
     texts = ["".join(draw.choices("abcdeéx中", k=draw.choice([3, 9, 40, 70]))) for _ in range(6000)]

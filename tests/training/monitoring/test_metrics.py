@@ -61,6 +61,7 @@ def test_many_lines_that_are_no_rows_are_one_warning(tmp_path: Path) -> None:
     assert events == [Warned(f"lines 1, 3, 5, 7, 9 and 2 more of `{path}` are not rows, and are left out", None)]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", [metrics.NAME, samples.NAME])
 def test_a_run_with_a_garbage_line_is_resumed_and_keeps_all_else(tmp_path: Path, name: str) -> None:
     data, run, config = write_packed(tmp_path / "data")[0], tmp_path / "run", run_config(logging__log_interval=1)

@@ -33,7 +33,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedData:
 
 def run(packed: PackedData, out: Path, **changes: Any) -> list[Event]:
     events: list[Event] = []
-    pretrain(run_config(**changes), data=packed.folder, out=out, on_event=events.append)
+    pretrain(run_config(**{"samples__prompts": "auto", **changes}), data=packed.folder, out=out, on_event=events.append)
     return events
 
 
@@ -144,6 +144,7 @@ def test_the_samples_may_change_when_a_run_goes_on(packed: PackedData, tmp_path:
     assert [row["prompt"] for row in rows(tmp_path / "run") if row["step"] > 12] == ["a"]
 
 
+@pytest.mark.slow
 def test_a_stop_while_samples_are_made_leaves_them_for_the_resumed_run(
     packed: PackedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,12 +166,18 @@ def test_a_stop_while_samples_are_made_leaves_them_for_the_resumed_run(
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_row_that_a_kill_cut_off_is_made_again(packed: PackedData, tmp_path: Path) -> None:
     run(packed, tmp_path / "run")
     before = rows(tmp_path / "run")
     with (tmp_path / "run" / samples.NAME).open("ab") as file:
         file.write(b'{"step": 13, "prom')
-    pretrain(run_config(), data=packed.folder, out=tmp_path / "run", resume=tmp_path / "run" / "ckpt-step000004.pt")
+    pretrain(
+        run_config(samples__prompts="auto"),
+        data=packed.folder,
+        out=tmp_path / "run",
+        resume=tmp_path / "run" / "ckpt-step000004.pt",
+    )
     assert rows(tmp_path / "run") == before
     aside = metrics.read(tmp_path / "run" / "set-aside-1", name=samples.NAME)
     assert aside == [row for row in before if row["step"] > 4]
@@ -204,5 +211,5 @@ def _sampler(model: Transformer, packed: PackedData, config: RunConfig, out: Pat
 
 def test_without_held_out_text_there_is_the_empty_prompt(packed: PackedData, tmp_path: Path) -> None:
     tokenizer = Tokenizer.load(packed.tokenizer_path)
-    config = run_config(model__vocab_size=packed.metadata.vocab_size)
+    config = run_config(model__vocab_size=packed.metadata.vocab_size, samples__prompts="auto")
     assert samples.prompts(config, tokenizer, packed.split("nothing")) == ("",)

@@ -121,6 +121,7 @@ def same(shown: Mapping[tuple[str, int], float], run: Path) -> bool:
     return shown.keys() == wanted.keys() and all(shown[key] == pytest.approx(wanted[key], rel=1e-6) for key in wanted)
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_each_step_once_though_it_was_made_twice(packed: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     events = trained(packed, run, "tensorboard")
@@ -147,6 +148,7 @@ def test_a_sink_that_comes_later_gets_what_was_before(packed: Path, tmp_path: Pa
     assert number == len(shown)
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_bits_with_sinks(packed: Path, tmp_path: Path, calls: Path) -> None:
     trained(packed, tmp_path / "plain")
     trained(packed, tmp_path / "shown", "tensorboard", "wandb")
@@ -269,6 +271,7 @@ def test_a_full_disk_does_not_end_trackio(showing: Showing, tmp_path: Path, monk
     assert len(showing.process(rows, apart=10.0)) == 3
 
 
+@pytest.mark.slow
 def test_trackio_gets_each_number_once_though_steps_were_made_twice(packed: Path, tmp_path: Path, calls: Path) -> None:
     run = tmp_path / "run"
     trained(packed, run, "trackio")

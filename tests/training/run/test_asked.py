@@ -142,6 +142,7 @@ def said(events: list[Event], kind: type[Noted | Warned] = Noted) -> list[str]:
     return [event.message for event in events if isinstance(event, kind)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("full")
 def test_a_resume_with_the_same_flags_never_tries_what_did_not_fit(data: Path, tmp_path: Path) -> None:
     wanted, out, events = config(training__max_steps=12, scheduler__warmup_steps=3), tmp_path / "run", list[Event]()

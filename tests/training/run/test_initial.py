@@ -77,6 +77,7 @@ def stop_after(step: int) -> Callable[[Event], None]:
     return listen
 
 
+@pytest.mark.slow
 def test_the_weights_it_would_have_drawn_give_the_run_it_would_have_been(
     data: Path, uninterrupted: Path, start: Path, tmp_path: Path
 ) -> None:
@@ -110,6 +111,7 @@ def test_the_lineage_is_in_the_run(data: Path, uninterrupted: Path, tmp_path: Pa
     assert run_folder.read_metadata(uninterrupted).initial_weights is None
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stop", [1, 4, 7])
 @pytest.mark.parametrize("is_named_again", [True, False])
 def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(
@@ -123,6 +125,7 @@ def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(
     assert same(cut, whole)
 
 
+@pytest.mark.slow
 def test_killed_before_its_first_checkpoint_it_begins_there_again(
     data: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
@@ -228,6 +231,7 @@ def ends(words: list[str], code: int = 0) -> None:
     assert (ending.value.code or 0) == code
 
 
+@pytest.mark.slow
 def test_the_command_takes_the_model_from_the_checkpoint(
     data: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,6 +95,7 @@ def warmup_of(changes: dict[str, Any]) -> int:
     return 2 if given == "auto" else int(given)  # a twentieth of 40
 
 
+@pytest.mark.slow
 def test_the_new_length_is_the_nearest_one_under_which_nothing_so_far_was_otherwise() -> None:
     for changes in SCHEDULES:
         before = config(**changes)
@@ -345,6 +346,7 @@ def rows(out: Path) -> list[dict[str, Any]]:
     return metrics.without_clock(metrics.read(out)) + metrics.read(out, name=samples.NAME)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("full", ["checkpoint", "config.yaml"])
 def test_a_full_disk_at_a_change_leaves_the_run_as_it_is_until_the_next_look(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str
@@ -421,6 +423,7 @@ def test_the_time_left_that_is_shown_knows_the_new_length_at_once(
     assert left[8] == pytest.approx(12 * 2.0, abs=1.0)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("moment", ["after", "later"])
 def test_killed_after_the_change_it_goes_on_to_the_same_end(
     data: Path, tmp_path: Path, slow: tuple[Path, dict[str, Path], list[Event]], moment: str
@@ -435,6 +438,7 @@ def test_killed_after_the_change_it_goes_on_to_the_same_end(
     assert run_folder.read_metadata(again).asked == run_folder.read_metadata(out).asked
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("moment", ["before", "between"])
 def test_killed_before_the_change_it_goes_on_as_it_was(
     data: Path, tmp_path: Path, slow: tuple[Path, dict[str, Path], list[Event]], moment: str
@@ -468,6 +472,7 @@ def test_a_stop_right_after_the_change_saves_and_goes_on(
     assert rows(out) == rows(slow[0])
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("seconds", "late"),
     [
@@ -489,6 +494,7 @@ def test_the_run_ends_in_time(
     assert not [event for event in events if isinstance(event, Warned)]
 
 
+@pytest.mark.slow
 def test_micro_batches_that_are_halved_later_leave_the_new_length(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -575,6 +581,7 @@ def faster(
     return run_folder.read_config(out), events, disk
 
 
+@pytest.mark.slow
 def test_a_run_gets_longer_where_its_checkpoints_have_room(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -585,6 +592,7 @@ def test_a_run_gets_longer_where_its_checkpoints_have_room(
     assert not [event for event in events if isinstance(event, Warned)]
 
 
+@pytest.mark.slow
 def test_a_run_stays_as_it_is_where_its_checkpoints_have_no_room(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -599,6 +607,7 @@ def test_a_run_stays_as_it_is_where_its_checkpoints_have_no_room(
     assert rows(tmp_path / "run") == rows(tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_room_that_is_there_at_a_later_look_is_used(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -616,6 +625,7 @@ def test_a_run_gets_shorter_on_a_full_disk(data: Path, tmp_path: Path, monkeypat
     assert (run_folder.read_config(out).training.max_steps, disk.times) == (20, 0)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("asked", [20, 40])
 @pytest.mark.parametrize(("moment", "steps"), [("before", 40), ("after", 20)])
 def test_killed_while_a_change_is_noted_the_same_command_goes_on(
@@ -664,6 +674,7 @@ def test_killed_while_a_change_is_noted_the_same_command_goes_on(
 NEED = "but the learning rates so far need"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [

@@ -154,6 +154,7 @@ def test_what_the_hardware_says_is_not_timed(timed: Timed, monkeypatch: pytest.M
     assert timed.trials == 0
 
 
+@pytest.mark.slow
 def test_what_was_found_is_told_recorded_and_taken_on_resume(timed: Timed, tmp_path: Path) -> None:
     data, out, events = write_packed(tmp_path / "data")[0], tmp_path / "run", list[Event]()
     config = run_config(training__precision="auto", training__max_steps=4)

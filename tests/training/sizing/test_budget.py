@@ -32,6 +32,8 @@ def config(**changes: Any) -> RunConfig:
         "validation__interval": 100,
         "validation__bytes": 1_000_000,
         "samples__count": 8,
+        "samples__prompts": "auto",
+        "samples__max_tokens": 6,
         "logging__log_interval": 10,
     }
     return run_config(model__vocab_size=300, **{**values, **changes})
