@@ -27,6 +27,9 @@ BENCHMARKS = ("tokenizer", "loop")
 # What the benchmarks measure against, besides.
 BENCHMARK_PEERS = ("rustbpe", "tiktoken", "kitoken", "sentencepiece")
 IN_PARALLEL = ("--numprocesses=auto", "--maxprocesses=8", "--dist=worksteal")
+# Two threads in each of two workers would wait for each other. Bytecode is kept although a container may say not to:
+# without it each process compiles the tests (10 s) and `alm` again.
+TEST_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
 # Beyond pytest's own limit, for what holds the interpreter and cannot be interrupted: says where it stands, and exits.
 HANGS_END = ("-o", "faulthandler_timeout=360", "-o", "faulthandler_exit_on_timeout=true")
 FROM_WHEEL = """
@@ -186,8 +189,7 @@ def bench_generate(session: nox.Session) -> None:
 
 
 def _pytest(session: nox.Session, python: str, *options: str) -> None:
-    # Two threads in each of two workers would wait for each other.
-    session.run(python, "-m", "pytest", *IN_PARALLEL, *options, *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    session.run(python, "-m", "pytest", *IN_PARALLEL, *options, *session.posargs, env=TEST_ENVIRONMENT)
 
 
 def _quickstart(session: nox.Session, python: str, *options: str) -> None:
