@@ -10,7 +10,7 @@ import glob
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,14 +20,13 @@ from alm import artifacts
 from alm.artifacts import CleanShard, FileRecord, SourceMetadata
 from alm.corpus import paths
 from alm.corpus.config import values_for_paths
+from alm.corpus.formats._encoding import AUTO, is_plain_utf8, open_utf8
 from alm.corpus.paths import from_text
-from alm.corpus.records import END, read_records, unescape
+from alm.corpus.records import ends_of, read_records, unescape
 from alm.corpus.report import HTML_NAME, JSON_NAME
 from alm.corpus.split import SPLITS
 from alm.errors import AlmError, ArtifactError, InputError, shell
 from alm.files import (
-    Readable,
-    chunks,
     ensure_published,
     not_utf8,
     open_binary,
@@ -59,7 +58,6 @@ _LINE = re.compile(
 _FINISHED = "*.final.json"  # in the folder of a state, once the text of a unit is finished
 _OF_MANY = re.compile(r"-\d{5}-of$", re.ASCII)  # `train-00000-of-00001.parquet`, a common name for data set files
 _BATCH_ROWS = 1000
-_CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -395,13 +393,19 @@ def read_documents(files: Sequence[CleanFile]) -> Iterator[CleanDocument]:
         yield from _read_file(file)
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a file as corpora read it: unpacked, in the encoding of its byte order mark, else UTF-8."""
+    with open_utf8(path, AUTO) as (file, _):
+        return file.read().decode("utf-8")
+
+
 def _read_file(file: CleanFile) -> Iterator[CleanDocument]:
     if file.shard is not None and file.path.suffix != ".txt":
         yield from _read_table(file, file.shard)
         return
     lines = _read_lines(file)
     number = 0
-    with open_binary(file.path) as opened:
+    with _opened(file) as (opened, _):
         hashed = _Hashing(opened)
         for number, raw in enumerate(read_records(hashed), start=1):
             text = _text(raw, file)
@@ -418,6 +422,17 @@ def _read_file(file: CleanFile) -> Iterator[CleanDocument]:
             raise _changed(file.path, file)
         if number != file.shard.documents or next(lines, None) is not None:
             raise _not_fitting(file)
+
+
+@contextmanager
+def _opened(file: CleanFile) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a text file, and yield it with the offset at which its text begins: foreign text as corpora read it."""
+    if file.shard is None:
+        with open_utf8(file.path, AUTO) as (opened, begin):
+            yield opened, begin
+    else:
+        with open_binary(file.path) as opened:
+            yield opened, 0
 
 
 @dataclass(frozen=True)
@@ -448,17 +463,17 @@ def parts_of(file: CleanFile, *, part_bytes: int) -> Iterator[CleanPart]:
 
     The file is read once, and its hash checked, before the first part is yielded: a part alone cannot be checked.
     """
-    if file.path.suffix != ".txt":
+    if file.path.suffix != ".txt" or (file.shard is None and not is_plain_utf8(file.path, AUTO)):
         yield CleanPart(file)
         return
-    cuts = [(0, 0)]
     documents = 0
-    with open_binary(file.path) as opened:
+    with _opened(file) as (opened, begin):
+        cuts = [(begin, 0)]
         hashed = _Hashing(opened)
-        for documents, end in enumerate(_ends_of(hashed), start=1):
-            if end - cuts[-1][0] >= part_bytes:
-                cuts.append((end, documents))
-        size = hashed.size
+        for documents, end in enumerate(ends_of(hashed), start=1):
+            if begin + end - cuts[-1][0] >= part_bytes:
+                cuts.append((begin + end, documents))
+        size = begin + hashed.size
     if cuts[-1][0] < size or len(cuts) == 1:
         cuts.append((size, documents))
     offsets = [0] * len(cuts)
@@ -470,20 +485,6 @@ def parts_of(file: CleanFile, *, part_bytes: int) -> Iterator[CleanPart]:
         offsets = _line_offsets(file, [first for _, first in cuts])
     for (start, first), (end, _), lines_start in zip(cuts, cuts[1:], offsets, strict=False):
         yield CleanPart(file, start, end, first, lines_start)
-
-
-def _ends_of(file: Readable) -> Iterator[int]:
-    """Yield the end offset of each record of a text that has marks."""
-    position = 0
-    tail = b"\n"  # so that a mark on the first line is found like any other
-    for chunk in chunks(file, _CHUNK_BYTES):
-        data = tail + chunk
-        searched = 0
-        while (found := data.find(END, searched)) >= 0:
-            searched = found + len(END) - 1  # its newline may begin the next one
-            yield position - len(tail) + found + len(END)
-        position += len(chunk)
-        tail = data[max(searched, len(data) - len(END) + 1) :]
 
 
 def _line_offsets(file: CleanFile, firsts: Sequence[int]) -> list[int]:

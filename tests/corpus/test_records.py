@@ -74,3 +74,12 @@ def test_random_texts_come_back_across_chunks(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_foreign_files_read_by_their_marks(data: bytes, documents: list[str]) -> None:
     assert read(data) == documents
+
+
+@pytest.mark.parametrize("size", [1, 2, 15, 16, 64])
+def test_lines_may_end_as_on_windows(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "_CHUNK_BYTES", size)
+    for text in ("a\r\nMARK\r\nb", "a\nMARK\r\nb\r\nMARK", "a\r\nMARK\nb"):
+        data = text.replace("MARK", MARK).encode()
+        assert read(data) == ["a", "b"]
+        assert next(iter(records.ends_of(io.BytesIO(data)))) == data.index(b"b")

@@ -18,9 +18,10 @@ from pydantic import Field
 from alm.artifacts import as_text
 from alm.config import base
 from alm.corpus.filters import Candidate, Drop
+from alm.corpus.formats._encoding import AUTO, open_utf8
 from alm.corpus.paths import Paths, expand
 from alm.errors import InputError, quoted
-from alm.files import not_utf8, open_binary, parse_row, suffix
+from alm.files import not_utf8, parse_row, suffix
 
 _WORD = re.compile(r"\w+")
 _SUFFIXES = frozenset({".jsonl", ".ndjson", ".txt"})
@@ -103,7 +104,7 @@ def _hashes(ids: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
 def _items(path: Path) -> Iterator[tuple[str, str]]:
     """Yield the place and the text of each item of an evaluation file."""
     is_json = suffix(path) != ".txt"
-    with open_binary(path) as file:
+    with open_utf8(path, AUTO) as (file, _):
         for number, line in enumerate(file, start=1):
             try:
                 texts = _texts(parse_row(line)) if is_json and line.strip() else iter([line.decode("utf-8")])
