@@ -27,7 +27,8 @@ class Document:
 class Dropped:
     """Bytes that a source read and left out, and the number of complete documents among them.
 
-    `origin` and `excerpt` serve as an example in the report; both may be empty.
+    `origin` and `excerpt` serve as an example in the report; both may be empty. `problem` is the message of the error
+    that was skipped, if any.
     """
 
     reason: str
@@ -35,6 +36,7 @@ class Dropped:
     documents: int = 0
     origin: str = ""
     excerpt: str = ""
+    problem: str = field(default="", compare=False)
 
 
 Item = Document | Dropped

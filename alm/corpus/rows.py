@@ -6,6 +6,7 @@ into documents, and a row that it cannot use into a `Rejected`.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,14 +54,15 @@ class Rejected:
 
     def dropped(self) -> Dropped:
         """Return the item to count when the row is skipped."""
-        return Dropped(self.reason, self.row.size(), documents=1, origin=self.row.origin, excerpt=self.row.excerpt())
+        problem = self.error.message if self.stops == "always" else ""
+        return Dropped(self.reason, self.row.size(), 1, self.row.origin, self.row.excerpt(), problem)
 
 
 def left_out(dropped: Dropped, error: InputError, *, on_bad_input: OnBadInput) -> Dropped:
     """Return `dropped` if bad input is skipped; otherwise raise `error`, with a hint that says how to skip it."""
     if on_bad_input == "stop":
         raise with_way_out(error) from error.__cause__
-    return dropped
+    return dataclasses.replace(dropped, problem=error.message)
 
 
 def with_way_out(error: InputError) -> InputError:

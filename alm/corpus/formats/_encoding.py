@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import functools
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from alm.errors import InputError
-from alm.files import compression, not_utf8, open_binary
+from alm.files import chunks, compression, not_utf8, open_binary
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -42,27 +43,66 @@ def is_known(encoding: str) -> bool:
 
 
 def of_head(head: bytes, encoding: str) -> str:
-    """Return the Python name of the encoding of a file that begins with `head`. `auto` goes by its byte order mark."""
-    if encoding != AUTO:
-        return codecs.lookup(encoding).name
-    return next((name for mark, name in _MARKS.items() if head.startswith(mark)), "utf-8")
+    """Return the Python name of the encoding of a file that begins with `head`: that of its byte order mark, if any."""
+    given = "utf-8" if encoding == AUTO else codecs.lookup(encoding).name
+    return next((name for mark, name in _MARKS.items() if head.startswith(mark)), given)
+
+
+def of_file(path: Path, encoding: str) -> str:
+    """Return the Python name of the encoding of a file. An `encoding` is not for files that are UTF-8."""
+    with open_binary(path) as file:
+        name = of_head(file.read(_MARK_BYTES), encoding)
+    if not _may_be_utf8(name):
+        return name
+    stat = path.stat()
+    return "utf-8" if _is_utf8(path, stat.st_size, stat.st_mtime_ns) else name
+
+
+def of_data(data: bytes, encoding: str) -> str:
+    """Return the Python name of the encoding of a file with the contents `data`, as `of_file` does."""
+    name = of_head(data, encoding)
+    return "utf-8" if _may_be_utf8(name) and _are_utf8([data]) else name
+
+
+def _may_be_utf8(name: str) -> bool:
+    """Whether a file that is said to be in the encoding `name` may be UTF-8: not one of two bytes a character."""
+    return not name.startswith(("utf-8", "utf-16", "utf-32"))
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_utf8(path: Path, size: int, time_ns: int) -> bool:
+    with open_binary(path) as file:
+        return _are_utf8(chunks(file))
+
+
+def _are_utf8(data: Iterable[bytes]) -> bool:
+    """Whether `data` is UTF-8 with characters beyond ASCII, which say nothing about an encoding."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    is_ascii = True
+    try:
+        for chunk in data:
+            is_ascii = is_ascii and chunk.isascii()
+            decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return not is_ascii
 
 
 def begin_of_text(head: bytes, encoding: str, *, is_all: bool) -> str | None:
     """Decode the beginning `head` of a file; None if it is not text. Unless it `is_all`, `head` may end within a
     character.
     """
-    try:
-        return codecs.getincrementaldecoder(of_head(head, encoding))().decode(head, final=is_all)
-    except UnicodeError:
-        return None
+    name = of_head(head, encoding)
+    for each in ("utf-8", name) if _may_be_utf8(name) else (name,):
+        with contextlib.suppress(UnicodeError):
+            return codecs.getincrementaldecoder(each)().decode(head, final=is_all)
+    return None
 
 
 def is_plain_utf8(path: Path, encoding: str) -> bool:
     """Whether the file is stored as uncompressed UTF-8, so that reading can start at any line."""
-    with path.open("rb") as file:
-        head = file.read(_MARK_BYTES)
-    return compression(path) is None and of_head(head, encoding) in ("utf-8", "utf-8-sig")
+    return compression(path) is None and of_file(path, encoding) in ("utf-8", "utf-8-sig")
 
 
 @contextlib.contextmanager
@@ -78,7 +118,7 @@ def open_utf8(path: Path, encoding: str, *, start: int = 0) -> Iterator[tuple[Bi
             yield file, start
             return
         head = cast("io.BufferedReader", file).peek(_MARK_BYTES)[:_MARK_BYTES]
-        name = of_head(head, encoding)
+        name = of_file(path, encoding)
         if name not in ("utf-8", "utf-8-sig"):
             yield io.BufferedReader(_Transcoded(file, path, name), _CHUNK_BYTES), 0
         else:

@@ -10,7 +10,7 @@ from pathlib import Path
 from alm.artifacts import as_text
 from alm.corpus.document import REPLACED, Document, Dropped, Part
 from alm.corpus.formats import Reading, whole
-from alm.corpus.formats._encoding import AUTO, EncodingError, bad_utf8, of_head
+from alm.corpus.formats._encoding import AUTO, EncodingError, bad_utf8, of_data
 from alm.corpus.formats._lines import excerpt, too_long
 from alm.corpus.formats._web_encoding import REPLACEMENT, decode_declared
 from alm.corpus.rows import left_out
@@ -90,7 +90,7 @@ def _decoded(data: bytes, path: Path, encoding: str) -> tuple[str, int]:
 
     The encoding that it declares is used only if it is not UTF-8.
     """
-    name = of_head(data, encoding)
+    name = of_data(data, encoding)
     try:
         declared = decode_declared(data) if encoding == AUTO and name == "utf-8" else None
         return (data.decode(name), 0) if declared is None else (declared, declared.count(REPLACEMENT))

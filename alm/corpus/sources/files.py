@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -20,13 +21,17 @@ from alm.corpus.config import SourceConfig
 from alm.corpus.document import Dropped, Item, Part, Survey, utf8_bytes
 from alm.corpus.formats import Reading
 from alm.corpus.formats._detect import format_of, module
-from alm.corpus.formats._encoding import EncodingError, is_known
+from alm.corpus.formats._encoding import AUTO, EncodingError, is_known
 from alm.corpus.paths import Listed, Paths, from_text, listing
 from alm.corpus.read import is_text, shard_source
 from alm.corpus.sources import PART_BYTES
-from alm.errors import InputError, shell
+from alm.corpus.sources._prose import what_else
+from alm.errors import AlmError, InputError, shell
 from alm.events import Listener, Noted, Warned, ignore
 from alm.files import suffix
+
+_PROBLEMS_SHOWN = 20
+_PROBLEM_SECONDS = 20.0
 
 Patterns = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
@@ -35,7 +40,9 @@ class Config(SourceConfig):
     """Files, folders or globs, and how to read documents from them."""
 
     kind: Literal["files"] = Field(default="files", description="Read local files and folders.")
-    paths: Paths = Field(description="Files, folders or globs. A folder stands for the text files below it.")
+    paths: Paths = Field(
+        description="Files, folders or globs. A folder stands for the files below it that hold prose or source code."
+    )
     format: Literal["auto", "text", "html", "jsonl", "json", "csv", "parquet"] = Field(
         default="auto", description="Format of the files; auto detects it for each file from its content and name."
     )
@@ -46,7 +53,7 @@ class Config(SourceConfig):
     )
     encoding: str = Field(
         default="auto",
-        description="Encoding of the files, by its Python name; auto: UTF-8, or that of the byte order mark.",
+        description="Encoding of files that are not UTF-8 and have no byte order mark, by its Python name; auto: none.",
     )
     field: str = Field(
         default="text", description="Field of a row that holds the text; dots lead into nested objects, as in `a.b`."
@@ -55,7 +62,8 @@ class Config(SourceConfig):
         default=cast(base.Config, "text"), validate_default=True, description="Adapter that turns rows into documents."
     )
     include: Patterns = Field(
-        default=(), description="Patterns of names or paths to read from a folder; none reads all."
+        default=(),
+        description="Patterns of names or paths to read from a folder; none reads all prose and source code.",
     )
     exclude: Patterns = Field(default=(), description="Patterns of names or paths to leave out of a folder.")
     licence: str | None = Field(default=None, description="Licence of the text, recorded with the corpus.")
@@ -103,7 +111,10 @@ def read(
         except (InputError, OSError) as error:
             # Text before the damage is counted already. For a compressed file only its compressed size is known.
             dropped = Dropped(_reason(error), max(0, part.bytes - seen), documents=1, origin=part.name)
-            yield rows.left_out(dropped, _explained(error, part.name), on_bad_input=config.on_bad_input)
+            explained = _explained(error, part.name)
+            if config.on_bad_input == "stop":
+                raise _with_others(rows.with_way_out(explained), config) from error
+            yield rows.left_out(dropped, explained, on_bad_input="skip")
 
 
 def _items(config: Config, part: Part, reading: Reading) -> Iterator[Item]:
@@ -145,10 +156,11 @@ class _File(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """The files to read, and the numbers of other files by suffix and of hidden ones."""
+    """The files to read, and the numbers of other files: not text, or not prose, by suffix, and hidden ones."""
 
     files: list[_File]
     left_out: Counter[str]
+    not_prose: Counter[str]
     hidden: int
 
 
@@ -156,24 +168,39 @@ def _found(config: Config) -> _Found:
     listed = listing(config.paths)
     files: list[_File] = []
     left_out: Counter[str] = Counter()
+    not_prose: Counter[str] = Counter()
+    refused: list[InputError] = []
+    asked = {suffix(Path(given)) for given in config.paths if not Path(given).exists()}  # globs
     for file in listed.files:
         is_named = file.found == "named"
         if not is_named and not (_is_chosen(file, config) and is_text(file.path)):
+            continue
+        is_asked = is_named or config.include or config.format != AUTO or suffix(file.path) in asked
+        if not is_asked and (kind := what_else(file.path)):
+            not_prose[kind] += 1
             continue
         name = format_of(file.path, asked=config.format, encoding=config.encoding, is_named=is_named)
         if name is not None:
             files.append(_File(file.path, name))
         elif is_named:
-            raise _no_text(file.path)
+            refused.append(_no_text(file.path))
         else:
             left_out[suffix(file.path) or "without suffix"] += 1
+    if refused:
+        raise _joined(refused)
     if not files:
         given = "`, `".join(config.paths)
-        what = "holds text" if config.format == "auto" else f"is {config.format}"
+        what = "holds text" if config.format == AUTO else f"is {config.format}"
         hint = f"run `{shell('ls', '-R', config.paths[0])}` to see what is there"
+        if not_prose:
+            what, hint = f"holds prose: {_listed(not_prose)}", "read them with `--set sources.<name>.include='*'`"
         raise InputError(f"no file in `{given}` {what}", hint=hint)
     _refuse_equal_names(files)
-    return _Found(files, left_out, listed.hidden)
+    return _Found(files, left_out, not_prose, listed.hidden)
+
+
+def _listed(numbers: Counter[str]) -> str:
+    return ", ".join(f"{number} {end}" for end, number in sorted(numbers.items()))
 
 
 def _refuse_equal_names(files: Sequence[_File]) -> None:
@@ -198,11 +225,13 @@ def _is_like(file: Listed, patterns: Sequence[str]) -> bool:
 
 
 def _tell(found: _Found, config: Config, on_event: Listener) -> None:
-    if found.left_out:
-        listed = ", ".join(f"{number} {end}" for end, number in sorted(found.left_out.items()))
-        number, what = found.left_out.total(), "not text" if config.format == "auto" else f"not {config.format}"
-        is_are = "is" if number == 1 else "are"
-        on_event(Warned(f"{number:,} of the files found {is_are} {what} and {is_are} left out: {listed}"))
+    other = "not text" if config.format == AUTO else f"not {config.format}"
+    to_read = "to read them, name them as paths, or set `include` of the source: `include: '*'`"
+    for numbers, what, hint in ((found.left_out, other, None), (found.not_prose, "not prose", to_read)):
+        if number := numbers.total():
+            is_are = "is" if number == 1 else "are"
+            said = f"{number:,} of the files found {is_are} {what} and {is_are} left out: {_listed(numbers)}"
+            on_event(Warned(said, hint))
     if sources := sorted({source for file in found.files if (source := shard_source(file.path))}):
         on_event(Warned(f"`{'`, `'.join(sources)}` is clean text already: this preparation holds out text of it again"))
     if found.hidden:
@@ -215,7 +244,7 @@ def _parts(file: _File, config: Config) -> list[Part]:
         parts: list[Part] = module(file.format).parts(file.path, _reading(config), part_bytes=PART_BYTES)
     except (InputError, OSError) as error:
         if config.on_bad_input == "stop":
-            raise rows.with_way_out(_explained(error, as_text(file.path))) from error
+            raise _with_others(rows.with_way_out(_explained(error, as_text(file.path))), config) from error
         return [Part(as_text(file.path), _size(file.path))]
     return parts
 
@@ -257,6 +286,30 @@ def _no_text(path: Path) -> InputError:
         hint=f"run `{shell('file', path)}` to see its type; text in an old encoding needs "
         "`--set sources.<name>.encoding=...`",
     )
+
+
+def _with_others(error: InputError, config: Config) -> InputError:
+    """Return `error` with the problems of all files of the source, so that they can be repaired in one go."""
+    problems = [error]
+    known = {error.message}
+    until = time.monotonic() + _PROBLEM_SECONDS
+    skipping = config.model_copy(update={"on_bad_input": "skip"})
+    with contextlib.suppress(AlmError, OSError):
+        parts = [Part(as_text(file.path), _size(file.path)) for file in _found(config).files]
+        for item in read(skipping, parts):
+            if isinstance(item, Dropped) and item.problem and item.problem not in known:
+                known.add(item.problem)
+                problems.append(InputError(item.problem))
+            if len(problems) > _PROBLEMS_SHOWN or time.monotonic() > until:
+                break
+    return _joined(problems)
+
+
+def _joined(problems: Sequence[InputError]) -> InputError:
+    """Return one error for all `problems`, with the hint of the first."""
+    said = [problem.message for problem in problems[:_PROBLEMS_SHOWN]]
+    more = ["and more"] if len(problems) > _PROBLEMS_SHOWN else []
+    return InputError("\n  ".join([*said, *more]), hint=problems[0].hint)
 
 
 def _explained(error: InputError | OSError, name: str) -> InputError:

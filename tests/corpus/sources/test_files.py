@@ -493,3 +493,70 @@ def items_of(config: Config) -> list[Item]:
 
 def size_of(items: list[Item]) -> int:
     return sum(item.bytes if isinstance(item, Dropped) else utf8_bytes(item.text) for item in items)
+
+
+NOT_PROSE = [
+    *("a.warc", "a.wet.gz", "a.ipynb", "a.mbox", "a.eml", "a.srt", "a.vtt", "a.tex", "a.bib", "a.css", "a.svg"),
+    *("a.md~", "#a.md#", "a.txt.bak", "a.txt.swp", "~$a.txt", "package-lock.json", "poetry.lock", "a.min.js"),
+    *("page_files/a.js", "page_files/deep/a.txt"),
+]
+
+
+def test_files_that_are_not_prose_are_named_and_left_out_unless_they_are_asked_for(tmp_path: Path) -> None:
+    for name in ("a.txt", "a.py", "page.html", "my_files/a.js", *NOT_PROSE):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(b"{}") if name.endswith(".gz") else b"{}")
+    heard: list[Event] = []
+    config = Config(paths=str(tmp_path))
+    survey(config, on_event=heard.append)
+    assert names(inputs(config), tmp_path) == ["a.py", "a.txt", "my_files/a.js", "page.html"]
+    (event,) = heard
+    assert isinstance(event, Warned)
+    assert "21 of the files found are not prose and are left out: 1 .bak, 1 .bib, 1 .css," in event.message
+    assert "4 backups and locks, 2 of saved pages" in event.message
+    assert len(inputs(Config(paths=str(tmp_path), include="*"))) == len(NOT_PROSE) + 4
+    for name in NOT_PROSE:
+        assert names(inputs(Config(paths=str(tmp_path / name))), tmp_path) == [name]
+    assert names(inputs(Config(paths=str(tmp_path / "*.tex"))), tmp_path) == ["a.tex"]
+    assert "a.tex" in names(inputs(Config(paths=str(tmp_path), format="text")), tmp_path)
+
+
+def test_a_folder_without_prose_is_an_error_that_names_what_is_there(tmp_path: Path) -> None:
+    write(tmp_path, a_tex="x", b_tex="y")
+    with pytest.raises(InputError, match=r"holds prose: 2 \.tex") as caught:
+        survey(Config(paths=str(tmp_path)))
+    assert "include='*'" in str(caught.value.hint)
+    assert texts(read(tmp_path, include="*")) == ["x", "y"]
+
+
+@pytest.mark.parametrize("encoding", ["windows-1252", "latin-1", "shift_jis"])
+def test_an_encoding_is_for_files_that_are_not_utf8(tmp_path: Path, encoding: str) -> None:
+    word = "日本" if encoding == "shift_jis" else "Café"
+    line = f'{{"text": "{word}"}}\n'
+    write(tmp_path, a_txt=word.encode(), b_txt=word.encode(encoding), c_txt=word.encode("utf-16"), d_txt="plain")
+    write(tmp_path, e_jsonl=line.encode(), f_jsonl=line.encode(encoding), g_html=f"<p>{word}".encode())
+    write(tmp_path, h_html=f"<p>{word}".encode(encoding), i=word.encode(), j_txt=b"\xef\xbb\xbf" + word.encode())
+    assert texts(read(tmp_path, encoding=encoding)) == [word] * 3 + ["plain"] + [word] * 6
+
+
+def test_utf8_in_parts_is_read_as_utf8_whatever_the_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PART_BYTES", 10)
+    write(tmp_path, a_txt="é\n" * 20, b_txt="é\n".encode("latin-1") * 20)
+    config = Config(paths=str(tmp_path), encoding="latin-1", document="line")
+    parts = survey(config).parts
+    assert [sum(part.name.endswith(end) for part in parts) for end in ("a.txt", "b.txt")] == [5, 1]
+    assert texts(list(files.read(config, parts))) == ["é"] * 40
+
+
+def test_the_problems_of_all_files_are_told_at_once(tmp_path: Path) -> None:
+    write(tmp_path, a_txt="x", b_txt=b"caf\xe9", c_jsonl='{"text": "y"}\n{\n[1]\n{"text": "z"}', d_txt=b"\xff")
+    config = Config(paths=str(tmp_path))
+    with pytest.raises(InputError) as caught:
+        list(files.read(config, survey(config).parts))
+    said = caught.value.message.splitlines()
+    assert [line.strip().split("` ")[0].rpartition("/")[2] for line in said] == ["b.txt", "c.jsonl", "c.jsonl", "d.txt"]
+    assert "on_bad_input=skip" in str(caught.value.hint)
+    write(tmp_path, p_png=b"\x89PNG", q_png=b"\x89PNG")
+    with pytest.raises(InputError, match=r"(?s)p\.png` is not text.*q\.png` is not text"):
+        inputs(Config(paths=[str(tmp_path / "p.png"), str(tmp_path / "q.png")]))
