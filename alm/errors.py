@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from alm import shown
@@ -82,3 +83,21 @@ def shell(*words: str | os.PathLike[str]) -> str:
 def quoted(value: object) -> str:
     """Return one word of a command line to paste into a shell, quoted if needed: for hints."""
     return shown.word(str(value))
+
+
+# What makes the artifacts that a stage reads by default.
+_MAKERS = {
+    "data/clean": "run `alm corpus prepare my-texts/` for your text, or `alm corpus prepare --src tales` for stories",
+    "artifacts": "run `alm tokenizer train`",
+    "data/packed": "run `alm pack`",
+    "runs": "run `alm pretrain`",
+}
+
+
+def absent_hint(path: Path) -> str:
+    """Return the hint for a `path` that does not exist: the command that makes it, or one that lists what is there."""
+    for place, command in _MAKERS.items():
+        if Path(place) in (path, *path.parents) and not os.path.lexists(place):
+            return command
+    there = next((folder for folder in path.parents if folder.is_dir()), Path())
+    return f"run `{shell('ls', there)}` to see what is there"

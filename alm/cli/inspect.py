@@ -23,7 +23,7 @@ from alm.checkpoint.format import LINK_NAMES, numbered
 from alm.checkpoint.load import verify
 from alm.cli import ui
 from alm.corpus.read import has_shards, prepare_again
-from alm.errors import AlmError, ArtifactError, quoted, shell
+from alm.errors import AlmError, ArtifactError, absent_hint, quoted, shell
 from alm.files import read_json, readable
 from alm.packing.shards import pack_command
 from alm.tokenizers.file import metadata_path
@@ -52,7 +52,7 @@ class Found:
 def inspect(path: Path) -> Found:
     """Inspect the artifact at `path`; `ArtifactError` if it is not one."""
     if not path.exists():
-        raise ArtifactError(f"`{path}` does not exist", hint=f"run `ls {quoted(path.parent)}` to see what is there")
+        raise ArtifactError(f"`{path}` does not exist", hint=absent_hint(path))
     for applies, look in _LOOKS:
         if applies(path):
             return look(path)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from alm.artifacts import readable_text
-from alm.errors import InputError, shell
+from alm.errors import InputError, absent_hint, shell
 from alm.files import suffix
 
 _BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
@@ -156,9 +156,7 @@ class _Walk:
         if not found and pattern.exists():
             raise InputError(f"`{pattern}` is neither a file nor a folder", hint=f"run `{shell('ls', '-ld', pattern)}`")
         if not found:
-            raise InputError(
-                f"`{pattern}` does not exist", hint=f"run `{shell('ls', pattern.parent)}` to see what is there"
-            )
+            raise InputError(f"`{pattern}` does not exist", hint=absent_hint(pattern))
         yield from found
 
     def _shallow(self, pattern: Path) -> Iterator[_Found]:

@@ -245,12 +245,17 @@ def _times(source: SourceReport) -> Table:
 
 
 _MEANINGS = {
-    "replaced_characters": "bytes that are no character of the encoding, read as U+FFFD",
+    "replaced_characters": "characters that cannot be decoded, read as U+FFFD",
     "empty": "nothing but white space",
     "separator": "line ends between documents",
     "too_long": "longer than max_document_bytes",
     "not_text": "the field holds something other than text",
     "no_field": "the field does not exist",
+    "bad_shape": "not what the adapter reads",
+    "bad_json": "not JSON",
+    "bad_csv": "not CSV",
+    "bad_utf8": "not UTF-8",
+    "repeated_lines": "all of its lines are in earlier documents",
     "exact_duplicate": "equal to an earlier text",
     "near_duplicate": "nearly equal to an earlier text",
     "over_budget": "beyond the limit of the source",

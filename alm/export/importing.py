@@ -14,7 +14,7 @@ from alm.checkpoint.format import LAST_NAME, Checkpoint
 from alm.checkpoint.format import name as checkpoint_name
 from alm.checkpoint.save import save_checkpoint
 from alm.config.load import write_yaml
-from alm.errors import ArtifactError, InputError, quoted, shell
+from alm.errors import ArtifactError, InputError, absent_hint, quoted, shell
 from alm.events import Listener, Warned, ignore
 from alm.export import from_hf_config, staging
 from alm.export.hf_config import vocabulary_refusals
@@ -155,9 +155,7 @@ def _folder_hint(path: Path) -> str:
 def _tokenizer(path: Path) -> Tokenizer:
     """Load the tokenizer; its errors get a hint about imports, as training one would not help."""
     if not path.is_file():
-        raise InputError(
-            f"there is no tokenizer at `{path}`", hint=f"run `ls {quoted(path.parent)}` to see what is there"
-        )
+        raise InputError(f"there is no tokenizer at `{path}`", hint=absent_hint(path))
     try:
         return Tokenizer.load(path)
     except InputError as error:

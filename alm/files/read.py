@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from alm.errors import InputError, shell
+from alm.errors import InputError, absent_hint, shell
 
 
 @contextlib.contextmanager
@@ -20,8 +20,7 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        hint = f"run `{shell('ls', path.parent)}` to see what is there"
-        raise InputError(f"`{path}` does not exist", hint=hint) from error
+        raise InputError(f"`{path}` does not exist", hint=absent_hint(path)) from error
     except IsADirectoryError as error:
         raise InputError(f"`{path}` is a folder, but a file is needed", hint=f"run `{shell('ls', path)}`") from error
     except PermissionError as error:

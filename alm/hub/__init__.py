@@ -32,6 +32,10 @@ TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 _DATASET_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", flags=re.ASCII)
 
 
+class UnreachableError(AlmError):
+    """The hub cannot be reached from this machine, or may not be: offline mode is on."""
+
+
 @dataclass(frozen=True)
 class RetryPolicy:
     """Limits on retries after network faults. All times are in seconds.
@@ -201,7 +205,8 @@ class _Fault:
 
     def error(self, attempts: int) -> AlmError:
         wait = f", and asks for a pause of {self.asked:.0f} s" if self.asked else ""
-        return AlmError(f"{self.reason} ({attempts} attempts{wait})", hint=self.hint)
+        kind = AlmError if self.is_reached else UnreachableError
+        return kind(f"{self.reason} ({attempts} attempts{wait})", hint=self.hint)
 
 
 def _try(
@@ -223,7 +228,7 @@ def _try(
 
 
 def _untrusted(error: Exception) -> AlmError:
-    return AlmError(
+    return UnreachableError(
         f"the hub's certificate cannot be verified: {error}",
         hint="behind a proxy that replaces it, run `export SSL_CERT_FILE=` with the path of the proxy's certificate",
     )
@@ -354,9 +359,9 @@ def _no_revision(dataset: str, revision: str) -> AlmError:
     )
 
 
-def offline(dataset: str) -> AlmError:
+def offline(dataset: str) -> UnreachableError:
     """Return the error for a request for a dataset or model while the hub's libraries are in offline mode."""
     named = [name for name in _OFFLINE_VARIABLES if os.environ.get(name)] or [_OFFLINE_VARIABLES[0]]
-    return AlmError(
+    return UnreachableError(
         f"`{dataset}` is on the hub, and offline mode is on ({', '.join(named)})", hint=f"run `unset {' '.join(named)}`"
     )

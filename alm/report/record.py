@@ -13,7 +13,7 @@ import numpy as np
 from alm import formatting
 from alm.artifacts import RunMetadata, Values
 from alm.config.load import read_yaml
-from alm.errors import AlmError, InputError, quoted
+from alm.errors import AlmError, InputError, absent_hint
 from alm.files import holder
 from alm.report.history import MARGIN, History, number
 from alm.report.series import Series, smoothed
@@ -118,7 +118,7 @@ def check(folder: Path) -> None:
     if not run_folder.exists(folder):
         raise InputError(
             f"`{folder}` does not contain a run: there is no `{run_folder.METADATA_NAME}`",
-            hint=f"run `ls {quoted(folder.parent)}` to see what is there",
+            hint=absent_hint(folder),
         )
 
 

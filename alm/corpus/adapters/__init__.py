@@ -52,7 +52,14 @@ class Talk(NamedTuple):
 
 
 class ShapeError(Exception):
-    """A row does not have the shape that its adapter expects; the message describes that shape."""
+    """A row does not have the shape that its adapter expects; the message describes that shape.
+
+    `key` is the adapter's setting to change, if one names a field without text.
+    """
+
+    def __init__(self, message: str, *, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 def each(
@@ -111,17 +118,18 @@ def _talk(row: Row, conversation_of: Callable[[Mapping[str, Any]], Conversation]
     try:
         return Talk(conversation_of(row.values), row)
     except ShapeError as error:
-        return unfit(row, str(error))
+        return unfit(row, str(error), key=error.key)
 
 
-def unfit(row: Row, expected: str) -> Rejected:
-    """Make a `Rejected` for a row that does not have the `expected` shape."""
+def unfit(row: Row, expected: str, *, key: str | None = None) -> Rejected:
+    """Make a `Rejected` for a row that does not have the `expected` shape; `key` as in `ShapeError`."""
+    other = f"name the field with `--set sources.<name>.adapter.{key}=...`, or " if key else ""
     return Rejected(
         "bad_shape",
         row,
         InputError(
             f"`{row.origin}` is not what the adapter reads: {expected}",
-            hint="choose another adapter with `--set sources.<name>.adapter=...`",
+            hint=f"{other}choose another adapter with `--set sources.<name>.adapter=...`",
         ),
     )
 

@@ -36,22 +36,20 @@ def conversations(
     """Yield the question and answer of each row."""
 
     def conversation_of(values: Mapping[str, Any]) -> Conversation:
-        asked = [_text(values, config.instruction), _text(values, config.input, default="")]
+        asked = [_text(values, config, "instruction"), _text(values, config, "input", default="")]
         question = "\n\n".join(text for text in asked if text)
-        system = _text(values, config.system, default="")
+        system = _text(values, config, "system", default="")
         begin = (Message("system", system),) if system else ()
-        return (*begin, Message("user", question), Message("assistant", _text(values, config.output)))
+        return (*begin, Message("user", question), Message("assistant", _text(values, config, "output")))
 
     return each(rows, conversation_of, keys=(config.instruction,))
 
 
-def _text(values: Mapping[str, Any], name: str, default: str | None = None) -> str:
+def _text(values: Mapping[str, Any], config: Config, key: str, default: str | None = None) -> str:
+    name = getattr(config, key)
     value = values.get(name)
     if value is None and default is not None:
         return default
     if not isinstance(value, str):
-        there = ", ".join(values)
-        raise ShapeError(
-            f"field `{name}` should hold text (there are: {there}); set the adapter's keys to other fields"
-        )
+        raise ShapeError(f"field `{name}` should hold text (there are: {', '.join(values)})", key=key)
     return value

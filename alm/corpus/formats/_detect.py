@@ -66,11 +66,13 @@ def _guess(head: bytes, named: str | None, encoding: str) -> str | None:
         return "parquet"
     if _is_binary(head, named, encoding):
         return None
-    if named not in (None, "json"):
+    if named not in (None, "json", "jsonl"):
         return named
     probe = _as_utf8(head, encoding)
     if named:
-        return "jsonl" if module("jsonl").fits(probe) else named
+        # Whichever it is named: `.jsonl` from many tools is an array, or objects over several lines.
+        is_lines = module("jsonl").fits(probe) or (named == "jsonl" and not module("json").spans_lines(probe))
+        return "jsonl" if is_lines else "json"
     return next((name for name in kinds.names(_PACKAGE) if module(name).fits(probe)), "text")
 
 

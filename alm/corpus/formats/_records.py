@@ -40,14 +40,13 @@ def delimiter_of(names: bytes | LongLine) -> str:
 
 
 def read_records(
-    lines: Iterator[bytes | LongLine], *, delimiter: str, longest: int, offset: int
+    lines: Iterator[bytes | LongLine], *, delimiter: str, longest: int, offset: int, number: int
 ) -> Iterator[Record | BadRecord]:
     """Yield the records of `lines`, each of at most `longest` bytes, without blank lines.
 
-    `offset` is the file offset of the first line.
+    The first line has this `offset` in the file and this `number`.
     """
     feed = _Feed(lines, longest)
-    number = 1
     while True:
         reader = csv.reader(feed.texts(), delimiter=delimiter, strict=True)
         problem: str | UnicodeDecodeError | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -19,6 +20,7 @@ from alm.files import suffix
 
 SUFFIXES = frozenset({".csv", ".tsv"})
 HAS_ROWS = True
+_DELIMITER_LINE = re.compile(rb"sep=([\x21-\x7e\t])\r?\n", re.IGNORECASE)  # Excel's, before the header
 
 
 def fits(head: bytes) -> bool | None:
@@ -35,15 +37,21 @@ def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row |
     """Yield a row for each record after the header; missing fields are None. Origins are row numbers, from 1."""
     with open_utf8(path, reading.encoding) as (file, offset):
         all_lines = lines(file, longest=reading.max_document_bytes)
-        first = next(all_lines, b"")
+        first, number, delimiter = next(all_lines, b""), 1, None
+        while isinstance(first, bytes) and first and (not first.strip() or _DELIMITER_LINE.match(first)):
+            if said := _DELIMITER_LINE.match(first):
+                delimiter = said[1].decode()
+            offset += len(first)
+            first, number = next(all_lines, b""), number + 1
         if isinstance(first, bytes) and b"\r" in first.rstrip(b"\r\n"):
             raise InputError(
                 f"`{path}` ends its lines with carriage returns only",
                 hint=f"convert it with `tr '\\r' '\\n' < {quoted(path)} > fixed{quoted(path.suffix)}`",
             )
-        delimiter = "\t" if suffix(path) == ".tsv" else delimiter_of(first)
+        delimiter = delimiter or ("\t" if suffix(path) == ".tsv" else delimiter_of(first))
+        longest = reading.max_document_bytes
         records = read_records(
-            chain([first], all_lines), delimiter=delimiter, longest=reading.max_document_bytes, offset=offset
+            chain([first], all_lines), delimiter=delimiter, longest=longest, offset=offset, number=number
         )
         names = _names(next(records, None), path)
         refuse_repeated(names, reading.columns, path=path)

@@ -18,11 +18,17 @@ SUFFIXES = frozenset({".json"})
 HAS_ROWS = True
 
 _BEGINNING = re.compile(rb'(?:\xef\xbb\xbf)?\s*\[\s*\{\s*"')
+_SPREAD = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{[ \t\r]*\n")
 
 
 def fits(head: bytes) -> bool:
     """Whether the file begins like an array of objects."""
     return _BEGINNING.match(head) is not None
+
+
+def spans_lines(head: bytes) -> bool:
+    """Whether the file begins like an array of objects, or like an object over several lines."""
+    return fits(head) or _SPREAD.match(head) is not None
 
 
 def parts(path: Path, reading: Reading, *, part_bytes: int) -> list[Part]:

@@ -74,7 +74,9 @@ def _bad(
     line: bytes, problem: str | UnicodeDecodeError, *, path: Path, number: int, offset: int, reading: Reading
 ) -> Dropped:
     show = f"show the line with `sed -n {number}p {quoted(path)}`"
-    hint = f"{show}, or read the file as text: `--set sources.<name>.format=text`"
+    is_json = line.strip() == b"{" or line.lstrip().startswith(b"[")  # over several lines, or an array
+    other = "JSON: `--set sources.<name>.format=json`" if is_json else "text: `--set sources.<name>.format=text`"
+    hint = f"{show}, or read the file as {other}"
     reason, error = "bad_json", InputError(f"`{path}` line {number} {problem}", hint=hint)
     if isinstance(problem, UnicodeDecodeError):
         reason, error = "bad_utf8", bad_utf8(path, problem, offset=offset)

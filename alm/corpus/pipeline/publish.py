@@ -19,7 +19,7 @@ from alm.corpus.pipeline.write_texts import ShardMarker, WriteTexts
 from alm.corpus.read import STATE_FOLDER
 from alm.corpus.report import CorpusReport, Lengths, SourceReport
 from alm.corpus.sources import SPOOL
-from alm.errors import AlmError, InputError, shell
+from alm.errors import AlmError, InputError, quoted, shell
 from alm.events import Listener, Noted, ignore
 from alm.files import exclusive, staging
 
@@ -76,21 +76,42 @@ def _refuse_folders(job: CorpusJob, names: Iterable[str]) -> None:
 
 
 def _refuse_nothing(job: CorpusJob, counts: Counts) -> None:
+    """Raise `InputError` if no document is left; its hint is for the reason that dropped most of them."""
     if counts.documents_out:
         return
-    dropped = ", ".join(f"{number:,} {reason}" for reason, number in counts.documents_dropped.items())
-    if set(counts.documents_dropped) <= {"empty"}:
+    dropped = {reason: number for reason, number in counts.documents_dropped.items() if reason != "empty"}
+    if not dropped:
         raise InputError(f"source `{job.name}` holds no text", hint="check its files, or set `enabled: false` for it")
-    if set(counts.documents_dropped) <= {"empty", "too_long"}:
-        key = f"max_document_bytes={4 * job.source.max_document_bytes}"
-    elif "repeated_lines" in counts.documents_dropped:
-        key = "deduplicate.lines=null"
-    else:
-        key = "filters=light"
-    raise InputError(
-        f"no document of source `{job.name}` is left: {dropped}",
-        hint=f"drop less: `--set sources.{job.name}.{key}`",
+    said = ", ".join(
+        f"{number:,} {reason} ({report.meaning(reason)})" for reason, number in counts.documents_dropped.items()
     )
+    most = max(dropped, key=lambda reason: dropped[reason])
+    key = f"sources.{job.name}"
+    if most in ("not_text", "no_field"):
+        field = _other_field(counts.examples[most][0].text, getattr(job.source, "field", ""))
+        hint = (
+            f"name a field that holds text: `--set {key}.field={quoted(field) if field else '...'}`, "
+            f"or for conversations the kind of rows: `--set {key}.adapter=messages`"
+        )
+    elif most.startswith("bad_"):
+        hint = f"see what is wrong with the first of them: `--set {key}.on_bad_input=stop`"
+    elif most == "too_long":
+        hint = f"keep longer documents: `--set {key}.max_document_bytes={quoted(4 * job.source.max_document_bytes)}`"
+    elif most == "repeated_lines":
+        hint = f"keep lines that repeat: `--set {key}.deduplicate.lines=null`"
+    else:
+        hint = f"drop less: `--set {key}.filters=light`"
+    raise InputError(f"no document of source `{job.name}` is left: {said}", hint=hint)
+
+
+def _other_field(row: str, field: str) -> str:
+    """Return the name of a field of `row`, JSON that may be cut short, which likely holds the text, or nothing."""
+    with contextlib.suppress(ValueError):
+        values = {name: value for name, value in files.parse_row(row).items() if name != field}
+        # Values of columns that are not read are null.
+        likely = {name: len(value or "") for name, value in values.items() if value is None or isinstance(value, str)}
+        return max(likely, key=likely.__getitem__, default="")
+    return ""
 
 
 def _metadata(

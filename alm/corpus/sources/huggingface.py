@@ -77,9 +77,10 @@ def survey(config: Config, *, on_event: Listener = ignore, policy: hub.RetryPoli
     spent only on the oldest files. `on_event` receives a warning for every fault before it is retried.
     """
     policy = _reporting(policy, on_event)
-    pinned = hub.pin(config.dataset, revision=config.revision, policy=policy)
-    _opened.cache_clear()  # the hub may be another one by now
-    opened = _opened(config, pinned.sha)
+    with _other_text_named():
+        pinned = hub.pin(config.dataset, revision=config.revision, policy=policy)
+        _opened.cache_clear()  # the hub may be another one by now
+        opened = _opened(config, pinned.sha)
     may_be_cut = opened.is_parquet and not kinds.module_of(config.adapter).SPANS_ROWS
     parts = []
     for index, (name, size) in enumerate(zip(opened.files, _sizes(config, pinned, opened.files), strict=True)):
@@ -114,6 +115,19 @@ def read(
                 on_bad_input=config.on_bad_input,
                 max_document_bytes=config.max_document_bytes,
             )
+
+
+@contextlib.contextmanager
+def _other_text_named() -> Iterator[None]:
+    """Add text that needs no network to the hint of an error about a hub that cannot be reached."""
+    try:
+        yield
+    except hub.UnreachableError as error:
+        error.hint = (
+            f"{error.hint}. Without the hub, prepare your own text with `alm corpus prepare my-texts/`, or built-in "
+            "stories with `alm corpus prepare --src tales`"
+        )
+        raise
 
 
 def _reporting(policy: hub.RetryPolicy | None, on_event: Listener) -> hub.RetryPolicy:

@@ -99,3 +99,18 @@ def test_columns_of_one_name_are_refused_if_they_are_needed(path: Path) -> None:
     with pytest.raises(InputError, match="has 2 columns named `text`: 1, 4"):
         read(path, data, columns=("text",))
     assert read(path, b"text,,\na,b,c\n", columns=("text",)) == [{"text": "a", "": "c"}]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", ":"])
+def test_the_delimiter_line_of_excel_and_blank_lines_come_before_the_header(path: Path, delimiter: str) -> None:
+    table = delimiter.join(["text", "n"]) + "\r\n" + delimiter.join(['"a, b; c"', "1"]) + "\r\n"
+    expected = [{"text": "a, b; c", "n": "1"}]
+    for before in (f"sep={delimiter}\r\n", f"\ufeffSEP={delimiter}\n", f"\n \r\nsep={delimiter}\n\n"):
+        assert read(path, (before + table).encode()) == expected
+    if delimiter != ":":
+        assert read(path, ("\r\n  \n" + table).encode()) == expected
+
+
+def test_lines_before_the_header_count(path: Path) -> None:
+    with pytest.raises(InputError, match=r"line 5 cannot be read as CSV: it has 3 fields"):
+        read(path, b"\nsep=;\n\ntext;n\na;1;x\n", on_bad_input="stop")

@@ -410,7 +410,7 @@ def test_what_readers_could_not_put_into_the_text_is_reported(tmp_path: Path) ->
     events: list[Event] = []
     prepare(corpus(web=text_source(folder, filters="light")), out=tmp_path / "clean", on_event=events.append)
     (said,) = [event.message for event in events if isinstance(event, Warned)]
-    assert "3 x bytes that are no character of the encoding" in said
+    assert "characters that cannot be decoded, read as U+FFFD (3, first in" in said
     assert f"first in `{(folder / 'b.html').as_posix()}`" in said
     report = json.loads((tmp_path / "clean/_report.json").read_text())
     assert report["sources"][0]["lost"] == {"replaced_characters": 3}
@@ -419,3 +419,34 @@ def test_what_readers_could_not_put_into_the_text_is_reported(tmp_path: Path) ->
         ("b.html", "2 times"),
         ("c.jsonl#1", "1 times"),
     ]
+
+
+REJECTED = {
+    '{"text": null, "body": "a text"}\n': "`--set sources.in.field=body`",
+    '{"text": ["a"], "n": 3, "long body": "a text", "b": "t"}\n': "`--set sources.in.field='long body'`",
+    '{"text": 3}\n': "`--set sources.in.field=...`",
+    "x" * 90 + "\n": "`--set sources.in.on_bad_input=stop`",
+    '{"text": "' + "long " * 400 + '"}\n': "`--set sources.in.max_document_bytes=4096`",
+    '{"text": "two words"}\n': "`--set sources.in.filters=light`",
+}
+
+
+@pytest.mark.parametrize("text", list(REJECTED), ids=lambda text: text[:20])
+def test_the_hint_is_for_the_reason_that_left_nothing(text: str, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, {"in.jsonl": text})
+    keys = {"on_bad_input": "skip", "max_document_bytes": 1024, "filters": [{"kind": "length", "min_words": 3}]}
+    config = corpus(**{"in": text_source(folder / "in.jsonl", **keys) | {"document": "auto"}})
+    with pytest.raises(InputError, match=r"no document of source `in` is left: 1 \w+ \(") as caught:
+        prepare(config, out=tmp_path / "clean")
+    assert REJECTED[text] in str(caught.value.hint)
+    assert str(caught.value.hint).count("--set") == 1 + (".field=" in REJECTED[text])
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("is_list", [False, True])
+def test_json_in_a_file_named_jsonl_is_read(indent: int | None, is_list: bool, tmp_path: Path) -> None:
+    rows = [{"text": "one"}, {"text": "two"}]
+    text = json.dumps(rows, indent=indent) if is_list else "\n".join(json.dumps(row, indent=indent) for row in rows)
+    folder = folder_of(tmp_path, {"in.jsonl": text})
+    prepare(corpus(books={"kind": "files", "paths": str(folder)}), out=tmp_path / "clean")
+    assert read_back(tmp_path / "clean") == ["one", "two"]

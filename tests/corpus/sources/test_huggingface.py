@@ -282,7 +282,9 @@ def test_offline_mode_of_datasets(hub: FakeHub, policy: RetryPolicy, monkeypatch
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     error = refusal(Config(dataset="a/b"), policy=policy)
-    assert error.hint == "run `unset HF_DATASETS_OFFLINE`"
+    assert str(error.hint).startswith("run `unset HF_DATASETS_OFFLINE`")
+    assert "`alm corpus prepare my-texts/`" in str(error.hint)
+    assert "`alm corpus prepare --src tales`" in str(error.hint)
 
 
 def test_another_revision_in_the_cache_is_no_answer(hub: FakeHub, policy: RetryPolicy) -> None:
