@@ -48,11 +48,11 @@ def push(
     made = export(config, checkpoint=checkpoint, out=folder, force=force, compare=compare, redo=redo, on_event=on_event)
     if faults := artifacts.damaged(folder, made.files):
         raise ArtifactError("\n  ".join(["not uploaded:", *faults]), hint="add `--force` to export it again")
-    files = [folder / file.path for file in made.files]
     message = f"{made.name}, step {made.step:,}, by alm {made.alm_version}"
     uploaded = upload(
         repo,
-        files,
+        [file.path for file in made.files],
+        folder=folder,
         is_public=is_public,
         message=message,
         warn=lambda warning, hint: on_event(Warned(warning, hint)),

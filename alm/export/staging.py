@@ -46,8 +46,8 @@ def make_once(
 
 
 def records(folder: Path) -> tuple[FileRecord, ...]:
-    """Return the records of the files in `folder`, without hidden files, which belong to work in progress."""
-    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    """Return the records of the files below `folder`, without hidden files, which belong to work in progress."""
+    visible = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     return tuple(artifacts.record(path, relative_to=folder) for path in visible)
 
 

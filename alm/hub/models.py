@@ -52,14 +52,15 @@ def full_name(repo: str, *, policy: RetryPolicy | None = None) -> str:
 
 def upload(
     repo: str,
-    files: Sequence[Path],
+    files: Sequence[str],
     *,
+    folder: Path,
     is_public: bool,
     message: str,
     warn: Warn,
     policy: RetryPolicy | None = None,
 ) -> Uploaded:
-    """Upload `files` to the model `repo`, which is created if it does not exist; its other files stay.
+    """Upload `files`, paths below `folder`, to the model `repo`, which is created if absent; its other files stay.
 
     Raises `AlmError` if the hub refuses, or if the model is public there and `is_public` is False.
     """
@@ -69,7 +70,7 @@ def upload(
     api = HfApi()
     with _wrap_hub_errors(repo):
         before, is_private = _made(api, repo, is_public=is_public, warn=warn)
-        additions = [CommitOperationAdd(path_in_repo=path.name, path_or_fileobj=path) for path in files]
+        additions = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in files]
         with _heard(warn):
             commit = api.create_commit(repo, additions, commit_message=message)
     url = f"{api.endpoint}/{repo}"

@@ -289,7 +289,7 @@ def test_the_tokenizer_by_hand(written: Written) -> None:
     assert tokens[272:] == ["th", "the", "he", "ll", "Ġa"]
     assert types == [3] * 16 + [1] * 261  # CONTROL, NORMAL
     template = found.pop("chat_template")
-    assert template == _chat_template.PLAIN
+    assert template == _chat_template.TEXT
     # As llama-cpp-python and others do, which know no tags of `transformers`.
     talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
     rendered = jinja2.Environment().from_string(template).render(messages=talk, add_generation_prompt=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import torch
 from model_kinds import EXTRAS
@@ -17,7 +18,7 @@ from alm.events import Event, Warned
 from alm.export import compare, hf_config, optional_tools
 from alm.export.run import export
 from alm.export.source import load_source
-from alm.export.targets import huggingface
+from alm.export.targets import _chat_template, huggingface
 from alm.export.targets.huggingface import Config
 from alm.model.config import ModelConfig
 from alm.tokenizers.file import Tokenizer
@@ -252,11 +253,65 @@ def test_a_chat_is_rendered_to_our_ids_and_its_answers_are_marked(
         tail = tokenizer.encode("\n")
         expected += [*head, *body, *tail]
         mask += [0] * len(head) + [int(turn["role"] == "assistant")] * len(body) + [0] * len(tail)
-    found = theirs.apply_chat_template(talk, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    found = theirs.apply_chat_template(
+        talk, chat_template="training", tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+    )
     assert found["input_ids"] == expected
+    assert theirs.apply_chat_template(talk, tokenize=True, return_dict=False) == expected
     assert found["assistant_masks"] == mask
     asked = theirs.apply_chat_template(talk[:2], tokenize=True, return_dict=False, add_generation_prompt=True)
     assert asked == [*expected[: mask.index(1) - len(head)], 1, *tokenizer.encode("assistant\n")]
+
+
+TALKS = {
+    "plain": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho <b> & 'x'"}],
+    "null": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None}],
+    "absent": [{"role": "user", "content": "Hi"}, {"role": "assistant"}],
+    "parts": [
+        {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "one"}, {"type": "image"}, {"type": "text", "text": "two"}],
+        },
+        {"role": "assistant", "content": []},
+    ],
+}
+
+
+def rendered(talk: list[dict[str, Any]]) -> str:
+    lines = []
+    for turn in talk:
+        content = turn.get("content") or ""
+        text = content if isinstance(content, str) else "\n".join(p["text"] for p in content if p["type"] == "text")
+        lines.append(f"<|im_start|>{turn['role']}\n{text}<|im_end|>\n")
+    return "".join(lines) + "<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize("name", TALKS)
+def test_the_template_renders_in_plain_jinja(name: str) -> None:
+    """With and without the blanks that `transformers` trims, and where an absent value is an error."""
+    for options in ({}, {"trim_blocks": True, "lstrip_blocks": True}):
+        template = jinja2.Environment(**options).from_string(_chat_template.TEXT)
+        assert template.render(messages=TALKS[name], add_generation_prompt=True) == rendered(TALKS[name])
+        assert template.render(messages=TALKS[name]) == rendered(TALKS[name]).removesuffix("<|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize("name", TALKS)
+def test_the_template_renders_in_minijinja(name: str) -> None:
+    minijinja = pytest.importorskip("minijinja")
+    environment = minijinja.Environment(templates={"chat": _chat_template.TEXT})
+    assert environment.render_template("chat", messages=TALKS[name], add_generation_prompt=True) == rendered(
+        TALKS[name]
+    )
+
+
+def test_both_templates_render_in_transformers(checkpoint_of: Make, tmp_path: Path) -> None:
+    exported(checkpoint_of(), tmp_path / "out", compare=False)
+    theirs, _ = loaded(tmp_path / "out")
+    for talk in TALKS.values():
+        for name in (None, "training"):
+            found = theirs.apply_chat_template(talk, chat_template=name, tokenize=False, add_generation_prompt=True)
+            assert found == rendered(talk)
 
 
 def test_ends_and_padding(checkpoint_of: Make, tmp_path: Path) -> None:

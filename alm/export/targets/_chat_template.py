@@ -1,20 +1,35 @@
-"""ChatML as a template for `transformers`. It marks the assistant's words, on which fine-tuning trains.
+"""ChatML as templates for other tools: Jinja that every reader of such templates supports, and one for training.
 
-`PLAIN` is the same without the marks, which other readers of such templates do not support.
+A message's content is a text, null, or a list whose parts `{"type": "text", "text": ...}` become lines, as in
+`alm.corpus.adapters`.
 """
 
 from __future__ import annotations
 
 NAME = "chat_template.jinja"
 TEXT = """\
+{%- macro text(content) -%}
+{%- if content is string -%}
+{{- content -}}
+{%- elif content -%}
+{%- for part in content if part['type'] == 'text' -%}
+{{- '' if loop.first else '\\n' -}}{{- part['text'] -}}
+{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
 {%- for message in messages -%}
 {{- '<|im_start|>' + message['role'] + '\\n' -}}
 {%- if message['role'] == 'assistant' -%}
-{%- generation -%}{{- message['content'] + '<|im_end|>' -}}{%- endgeneration -%}{{- '\\n' -}}
+{{- text(message['content']) + '<|im_end|>' -}}{{- '\\n' -}}
 {%- else -%}
-{{- message['content'] + '<|im_end|>\\n' -}}
+{{- text(message['content']) + '<|im_end|>\\n' -}}
 {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
 """
-PLAIN = TEXT.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "")
+# In `transformers` alone: `chat_template="training"` marks the assistant's words, on which fine-tuning trains.
+TRAINING_NAME = "additional_chat_templates/training.jinja"
+TRAINING = TEXT.replace(
+    "{{- text(message['content']) + '<|im_end|>' -}}",
+    "{%- generation -%}{{- text(message['content']) + '<|im_end|>' -}}{%- endgeneration -%}",
+)

@@ -75,4 +75,4 @@ def _add_special_ids(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
     if TURN_START in specials and TURN_END in specials:
-        writer.add_chat_template(_chat_template.PLAIN)
+        writer.add_chat_template(_chat_template.TEXT)

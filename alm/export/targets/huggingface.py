@@ -52,6 +52,9 @@ def write(config: Config, source: Source, folder: Path) -> None:
     write_json(folder / "tokenizer_config.json", _tokenizer(tokenizer, source.model.max_position_embeddings))
     if has_turns(tokenizer):
         write_text(folder / _chat_template.NAME, _chat_template.TEXT)
+        training = folder / _chat_template.TRAINING_NAME
+        training.parent.mkdir()
+        write_text(training, _chat_template.TRAINING)
 
 
 def has_turns(tokenizer: Tokenizer) -> bool:
