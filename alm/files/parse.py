@@ -132,8 +132,9 @@ def _refuse_constant(text: str) -> float:
 
 
 # Not strict: raw control characters in strings do no harm, because cleaning removes them. The same as for JSON lines.
+_decode_row = json.JSONDecoder(strict=False).decode
+# For the rows of a corpus, in which a key given twice is text that would be lost.
 ROW_DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_object)
-_decode_row = ROW_DECODER.decode
 _DECODERS = {
     (allow_nan, unique_keys, is_wary): json.JSONDecoder(
         object_pairs_hook=_object if unique_keys else None,  # called for each object: half of the time of reading rows

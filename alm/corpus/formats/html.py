@@ -96,7 +96,10 @@ def _decoded(data: bytes, path: Path, encoding: str) -> tuple[str, int]:
         return (data.decode(name), 0) if declared is None else (declared, declared.count(REPLACEMENT))
     except UnicodeDecodeError as error:
         if name != "utf-8":
-            raise EncodingError(f"`{path}` is not {name}: {error.reason} at offset {error.start:,}") from error
+            raise EncodingError(
+                f"`{path}` is not {name}: {error.reason} at offset {error.start:,}",
+                hint="set its encoding: `--set sources.<name>.encoding=...`",
+            ) from error
         raise bad_utf8(path, error, offset=0) from error
     except InputError as error:
         raise EncodingError(f"`{path}` is not text: {error.message}", hint=f"run `{shell('file', path)}`") from error

@@ -331,10 +331,10 @@ def _warn_of_losses(job: CorpusJob, counts: Counts, on_event: Listener) -> None:
     if counts.lost:
         said = []
         for name, number in counts.lost.items():
-            first = counts.examples.get(name)
-            said.append(f"{number:,} x {report.meaning(name)}" + (f" (first in `{first[0].origin}`)" if first else ""))
+            first = f", first in `{counts.examples[name][0].origin}`" if name in counts.examples else ""
+            said.append(f"{report.meaning(name)} ({number:,}{first})")
         hint = f"`{job.out / report.HTML_NAME}` shows examples"
-        on_event(Warned(f"source `{job.name}` is prepared without {'; '.join(said)}", hint))
+        on_event(Warned(f"source `{job.name}` is prepared without: {'; '.join(said)}", hint))
 
 
 def _warn_of_unlisted_sources(out: Path, config: CorpusConfig, on_event: Listener) -> None:
