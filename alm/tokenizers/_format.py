@@ -7,6 +7,7 @@ or another split, it is refused with the name of the setting, never half followe
 from __future__ import annotations
 
 import json
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -131,6 +132,8 @@ class _Reader:
 
     def content(self, document: Json) -> Content:
         module = self._module(document)
+        self._check_keys(document, _KEYS)
+        self._check_keys(document["model"], module.KEYS, "model.")
         self._check_whole(document)
         pattern, byte_level = self._split(document)
         self._check_decoder(document.get("decoder"), byte_level)
@@ -138,11 +141,14 @@ class _Reader:
         model: Model = module.read(document["model"], specials=specials, byte_level=byte_level, fault=self._fault)
         return Content(model, specials, pattern)
 
+    def _check_keys(self, part: Json, known: Set[str], where: str = "") -> None:
+        """Refuse settings that may change ids in a way that `alm` does not know."""
+        unknown = sorted(part.keys() - known)
+        if unknown:
+            raise self._fault(f"has `{where}{unknown[0][:60]}`, which `alm` does not know")
+
     def _check_whole(self, document: Json) -> None:
         """Refuse settings that would change ids before or after the model produces them."""
-        unknown = sorted(document.keys() - _KEYS)
-        if unknown:
-            raise self._fault(f"has `{unknown[0][:60]}`, which `alm` does not know")
         plain = dict.fromkeys(("normalizer", "truncation", "padding")) | {"version": "1.0"}
         different = [key for key, value in plain.items() if document.get(key, value) != value]
         if not _is_plain(document.get("post_processor")):
@@ -160,14 +166,17 @@ class _Reader:
             if document["model"].get("type") == module.TYPE:
                 return module
         types = " or ".join(module.TYPE for module in modules)
-        raise self._fault(f"has a model of type `{document['model'].get('type')}`, not {types}")
+        raise self._fault(
+            f"sets `model.type` to {json.dumps(document['model'].get('type'))[:60]}, which is not {types}"
+        )
 
     def _split(self, document: Json) -> tuple[Pattern, bool]:
         for pattern in PATTERNS:
             for byte_level in (True, False):
                 if document.get("pre_tokenizer") == _splitting(pattern, byte_level):
                     return pattern, byte_level
-        raise self._fault(f"splits text in none of these ways: {', '.join(PATTERNS)}")
+        value = json.dumps(document.get("pre_tokenizer"))[:60]
+        raise self._fault(f"sets `pre_tokenizer` to {value}, which is none of these splits: {', '.join(PATTERNS)}")
 
     def _check_decoder(self, decoder: object, byte_level: bool) -> None:
         type_ = decoder.get("type") if isinstance(decoder, dict) else decoder
@@ -182,9 +191,11 @@ class _Reader:
             specials = {token["content"]: token["id"] for token in added}
         except (TypeError, KeyError) as error:
             raise self._fault("has an added token without `content` or `id`") from error
-        if not all(isinstance(name, str) for name in specials):
-            raise self._fault("has an added token whose `content` is not text")
-        for token in added:
+        for name in specials:
+            if not isinstance(name, str) or not name:
+                raise self._fault(f"has an added token whose `content` is not text: {json.dumps(name)}")
+        for number, token in enumerate(added):
+            self._check_keys(token, {"id", "content", *_ADDED}, f"added_tokens[{number}].")
             flags = [flag for flag, value in _ADDED.items() if token.get(flag) is not value]
             if flags:
                 value = json.dumps(token.get(flags[0]))[:60]

@@ -3,7 +3,7 @@
 Each kind in `alm.tokenizers.models` is a module with
 
 - `Config`, with the field `pattern` and any others that decide the vocabulary;
-- `TYPE`, its name in `tokenizer.json`;
+- `TYPE`, its name in `tokenizer.json`, and `KEYS`, the keys that it has there;
 - `train(words, *, config, vocab_size, on_event) -> Model`;
 - `read(fragment, *, specials, byte_level, fault) -> Model`, from the value of `model` in `tokenizer.json`.
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -30,6 +30,19 @@ from alm.tokenizers.words import Words
 TYPE = "BPE"
 
 _ABSENT = (None, "")
+_PLAIN = (None, False)
+_SETTINGS: dict[str, tuple[tuple[object, ...], tuple[object, ...]]] = {
+    "dropout": ((None, 0.0), (None, 0.0)),
+    "unk_token": ((None,), (UNKNOWN,)),
+    "continuing_subword_prefix": (_ABSENT, _ABSENT),
+    "end_of_word_suffix": (_ABSENT, _ABSENT),
+    "byte_fallback": (_PLAIN, (True,)),
+    "ignore_merges": (_PLAIN, _PLAIN),
+}
+"""Settings of a file that `alm` follows, with their allowed values: over bytes, and over characters."""
+
+# `fuse_unk` changes nothing: no character is unknown.
+KEYS = frozenset({"type", *_SETTINGS, "fuse_unk", "vocab", "merges"})
 _TRAINING_COST = 20
 """Bytes of text that can be counted in the time that plain training takes for one byte of distinct words."""
 
@@ -253,21 +266,14 @@ def read(fragment: Json, *, specials: Mapping[str, int], byte_level: bool, fault
     _check_settings(fragment, byte_level, fault)
     ids = _vocabulary(fragment, specials, fault)
     tokens = _byte_level_tokens(ids, specials, fault) if byte_level else _fallback_tokens(ids, specials, fault)
-    return Model(tokens, _merges(fragment, ids, fault), byte_level, frozenset(specials.values()))
+    named = {*specials} if byte_level else {*specials, UNKNOWN, *BYTE_NAMES}
+    return Model(tokens, _merges(fragment, ids, named, fault), byte_level, frozenset(specials.values()))
 
 
 def _check_settings(fragment: Json, byte_level: bool, fault: Fault) -> None:
-    required: dict[str, tuple[object, ...]] = {
-        "dropout": (None, 0.0),
-        "unk_token": (None,) if byte_level else (UNKNOWN,),
-        "continuing_subword_prefix": _ABSENT,
-        "end_of_word_suffix": _ABSENT,
-        "byte_fallback": (None, False) if byte_level else (True,),
-        "ignore_merges": (None, False),
-    }
-    for key, allowed in required.items():
+    for key, (over_bytes, over_characters) in _SETTINGS.items():
         value = fragment.get(key)
-        if value not in allowed:
+        if value not in (over_bytes if byte_level else over_characters):
             raise fault(f"sets `model.{key}` to {_short(value)}, which `alm` does not support")
 
 
@@ -321,17 +327,24 @@ def _fallback_tokens(ids: Mapping[str, int], specials: Mapping[str, int], fault:
     return tokens
 
 
-def _merges(fragment: Json, ids: Mapping[str, int], fault: Fault) -> list[tuple[int, int, int]]:
+def _merges(fragment: Json, ids: Mapping[str, int], named: Set[str], fault: Fault) -> list[tuple[int, int, int]]:
+    """Return the merges as ids. None may hold one of `named`. Of equal merges the last counts, as in the library."""
     merges = fragment.get("merges")
     if not isinstance(merges, list):
         raise fault("has no `model.merges`")
-    found = []
+    found: dict[tuple[int, int], int] = {}
     for number, merge in enumerate(merges):
-        if not (isinstance(merge, list) and len(merge) == 2 and all(isinstance(part, str) for part in merge)):
-            raise fault(f"has a merge that is not a pair of tokens: number {number}")
-        left, right = merge
+        if isinstance(merge, str) and merge.startswith("#version"):
+            continue
+        pair = merge.split(" ") if isinstance(merge, str) else merge  # text until version 0.20 of the library
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
+            raise fault(f"has a `model.merges[{number}]` that is not a pair of tokens: {_short(merge)}")
+        left, right = pair
         for token in (left, right, left + right):
             if token not in ids:
-                raise fault(f"has merge number {number} of an unknown token: {_short(token)}")
-        found.append((ids[left], ids[right], ids[left + right]))
-    return found
+                raise fault(f"has a `model.merges[{number}]` of an unknown token: {_short(token)}")
+            if token in named:
+                raise fault(f"has a `model.merges[{number}]` with {_short(token)}, which is a special token or a byte")
+        found.pop((ids[left], ids[right]), None)
+        found[ids[left], ids[right]] = ids[left + right]
+    return [(left, right, made) for (left, right), made in found.items()]

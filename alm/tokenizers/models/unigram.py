@@ -29,6 +29,7 @@ from alm.tokenizers.special import BYTE_NAMES, SPECIALS, UNKNOWN
 from alm.tokenizers.words import Words
 
 TYPE = "Unigram"
+KEYS = frozenset({"type", "unk_id", "vocab", "byte_fallback"})
 
 LARGEST_VOCAB_SIZE = 1 << 20
 ALWAYS = tuple(map(chr, range(0x20, 0x7F)))
