@@ -15,8 +15,10 @@ from alm.corpus.document import utf8_bytes
 
 BYTE_ORDER_MARK = "\ufeff"
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
-# Carriage returns, and other characters that end a line: vertical tab, form feed, next line.
-_LINE_END = re.compile(r"\r\n|[\r\x0b\x0c\x85]")
+# Carriage returns, and other characters that end a line: vertical tab, form feed, next line, and the separators of
+# files, groups and records. That of units is a tab. Without them, the words around them would become one.
+_LINE_END = re.compile(r"\r\n|[\r\x0b\x0c\x1c-\x1e\x85]")
+_UNIT_SEPARATOR = "\x1f"
 # C0 and C1 without tab and newline, and DEL.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -78,7 +80,7 @@ def _without_surrogates(text: str) -> str:
 
 
 def _without_controls(text: str) -> str:
-    return _CONTROL.sub("", text) if _CONTROL.search(text) else text
+    return _CONTROL.sub("", text.replace(_UNIT_SEPARATOR, "\t")) if _CONTROL.search(text) else text
 
 
 def _composed(text: str) -> str:

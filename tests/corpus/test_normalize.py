@@ -18,6 +18,8 @@ from alm.corpus.normalize import normalize
         ("cafe\u0301", "café", {"nfc": -1}),
         ("a\x00b\x7f\x80c", "abc", {"controls": -4}),
         ("page\x0cnext\x0bline\x85end", "page\nnext\nline\nend", {"line_ends": -1}),
+        # Separators of files, groups and records end a line, as in `str.splitlines`; that of units is a kind of tab.
+        ("one\x1ctwo\x1dthree\x1efour\x1ffive", "one\ntwo\nthree\nfour\tfive", {"line_ends": 0, "controls": 0}),
         ("\ufeffstart", "start", {"byte_order_mark": -3}),
         ("half \ud83d", "half \ufffd", {"surrogates": 0}),
         # Compatibility characters are what they are: NFKC would write 102, (TM) and fi.
@@ -30,6 +32,12 @@ from alm.corpus.normalize import normalize
 def test_each_step_does_what_it_says(text: str, clean: str, changes: dict[str, int]) -> None:
     found = normalize(text)
     assert (found.text, found.changes) == (clean, changes)
+
+
+def test_words_that_white_space_separates_stay_apart() -> None:
+    blanks = [chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace()]
+    joined = [blank for blank in blanks if normalize(f"one{blank}two").text.split() != ["one", "two"]]
+    assert joined == []
 
 
 def hard_text(draw: random.Random) -> str:
