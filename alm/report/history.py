@@ -124,10 +124,11 @@ class History:
         if not is_known.any():
             return
         steps = np.array([row["step"] for row in rows], dtype=np.int64)[is_known]
-        spent = np.diff(steps, prepend=self._seconds_until) * each[is_known]
+        until = np.maximum.accumulate(np.append(self._seconds_until, steps))  # rows of a step passed add nothing
+        spent = np.diff(until) * each[is_known]
         # A running sum, not a pairwise one: its rounding does not depend on where a block ends.
         self.seconds = float(np.cumsum(np.append(self.seconds, spent))[-1])
-        self._seconds_until = int(steps[-1])
+        self._seconds_until = int(until[-1])
 
 
 def numbers(rows: Sequence[Row], key: str) -> Floats:

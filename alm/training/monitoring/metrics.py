@@ -115,7 +115,7 @@ def read(run: Path, *, name: str = NAME, on_event: Listener = ignore) -> list[Ro
     A last line that a kill cut off is left out. So is any other line that is not a row, with a warning to `on_event`.
     """
     path = run / name
-    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    lines = read_bytes(path).split(b"\n")[:-1] if path.is_file() else []
     numbers = [number for number, line in enumerate(lines, start=1) if line.strip()]
     found = parsed([lines[number - 1] for number in numbers])
     damaged = [number for number, row in zip(numbers, found, strict=True) if row is None]
@@ -195,10 +195,13 @@ def split(run: Path, *, after: int, name: str = NAME, on_event: Listener = ignor
 
 
 def training_seconds(rows: Iterable[Row]) -> float:
-    """Return the seconds spent in steps, over all invocations of the run, without validation and saving."""
+    """Return the seconds spent in steps, over all invocations of the run, without validation and saving.
+
+    A row of a step that an earlier row has passed adds nothing.
+    """
     total, before = 0.0, 0.0
     for row in rows:
-        if "step_seconds" in row:
+        if row.get("step_seconds") is not None and row["step"] > before:
             total += (row["step"] - before) * row["step_seconds"]
             before = row["step"]
     return total
