@@ -116,12 +116,16 @@ def _is_plain(post_processor: object) -> bool:
     """Whether it leaves ids unchanged: ByteLevel changes only offsets, and a template must add nothing."""
     if not isinstance(post_processor, dict):
         return post_processor is None
-    flags = {key: value for key, value in post_processor.items() if key != "type"}
     if post_processor.get("type") == "TemplateProcessing":
-        return flags.get("single") == [{"Sequence": {"id": "A", "type_id": 0}}]
-    return post_processor.get("type") == "ByteLevel" and all(
-        key in _BYTES and isinstance(value, bool) for key, value in flags.items()
-    )
+        return post_processor.get("single") == [{"Sequence": {"id": "A", "type_id": 0}}]
+    return _is_byte_level(post_processor)
+
+
+def _is_byte_level(part: object) -> bool:
+    """Whether the library would read this as ByteLevel. `use_regex` is new there, so it may be absent."""
+    if not isinstance(part, dict) or not _BYTES.keys() - {"use_regex"} <= part.keys() <= _BYTES.keys():
+        return False
+    return part["type"] == "ByteLevel" and all(isinstance(part[key], bool) for key in part if key != "type")
 
 
 class _Reader:
@@ -171,18 +175,17 @@ class _Reader:
         )
 
     def _split(self, document: Json) -> tuple[Pattern, bool]:
+        written = json.dumps(document.get("pre_tokenizer"), sort_keys=True)  # in which 0 is not false
         for pattern in PATTERNS:
             for byte_level in (True, False):
-                if document.get("pre_tokenizer") == _splitting(pattern, byte_level):
+                if written == json.dumps(_splitting(pattern, byte_level), sort_keys=True):
                     return pattern, byte_level
-        value = json.dumps(document.get("pre_tokenizer"))[:60]
-        raise self._fault(f"sets `pre_tokenizer` to {value}, which is none of these splits: {', '.join(PATTERNS)}")
+        raise self._fault(
+            f"sets `pre_tokenizer` to {written[:60]}, which is none of these splits: {', '.join(PATTERNS)}"
+        )
 
     def _check_decoder(self, decoder: object, byte_level: bool) -> None:
-        type_ = decoder.get("type") if isinstance(decoder, dict) else decoder
-        if byte_level and type_ != "ByteLevel":
-            raise self._fault(f"sets `decoder.type` to {json.dumps(type_)[:60]}, which `alm` does not support")
-        if not byte_level and decoder != _FALLBACK_DECODER:
+        if not (_is_byte_level(decoder) if byte_level else decoder == _FALLBACK_DECODER):
             raise self._fault(f"sets `decoder` to {json.dumps(decoder)[:60]}, which `alm` does not support")
 
     def _specials(self, document: Json) -> dict[str, int]:

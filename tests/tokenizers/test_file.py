@@ -370,8 +370,8 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "a suffix": (setting("model.end_of_word_suffix", "</w>"), "sets `model.end_of_word_suffix` to "),
     "byte fallback": (setting("model.byte_fallback", True), "sets `model.byte_fallback` to true"),
     "ignore merges": (setting("model.ignore_merges", True), "sets `model.ignore_merges` to true"),
-    "another decoder": (setting("decoder", {"type": "WordPiece"}), 'sets `decoder.type` to "WordPiece"'),
-    "no decoder": (setting("decoder", None), "sets `decoder.type` to null"),
+    "another decoder": (setting("decoder", {"type": "WordPiece"}), 'sets `decoder` to {"type": "WordPiece"}'),
+    "no decoder": (setting("decoder", None), "sets `decoder` to null"),
     "no split": (setting("pre_tokenizer", None), "sets `pre_tokenizer` to null, which is none of these splits: qwen2"),
     "gpt2 split": (setting("pre_tokenizer", GPT2), "sets `pre_tokenizer` to {"),
     "other pattern": (

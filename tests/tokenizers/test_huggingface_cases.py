@@ -176,11 +176,11 @@ def test_a_vocabulary_is_written_by_id(document: Json) -> None:
 
 
 def test_a_long_file_is_read(tmp_path: Path) -> None:
-    # Theirs once failed on files longer than a buffer: the Unigram of ALBERT, 30,000 pieces.
-    model = unigram_of({f"w{number}": -10 - number / 30_000 for number in range(30_000)})
+    # Theirs once failed on files longer than a buffer: the Unigram of ALBERT.
+    model = unigram_of({f"w{number}": -10 - number / 10_000 for number in range(10_000)})
     Tokenizer.of(model).save(tmp_path / "tokenizer.json")
-    assert (tmp_path / "tokenizer.json").stat().st_size > 1_000_000
-    assert Tokenizer.load(tmp_path / "tokenizer.json").vocab_size == len(model.tokens) == 30_000 + FIRST_PIECE + 95
+    assert (tmp_path / "tokenizer.json").stat().st_size > 300_000
+    assert Tokenizer.load(tmp_path / "tokenizer.json").vocab_size == len(model.tokens) == 10_000 + FIRST_PIECE + 95
 
 
 def state(part: Any) -> object:
@@ -215,6 +215,14 @@ UNREAD: list[tuple[str, object]] = [
     ("pre_tokenizer", state(pre_tokenizers.ByteLevel(add_prefix_space=True))),
     *(("post_processor", state(part)) for part in (processors.BertProcessing(SEP, CLS), TEMPLATE)),
     ("post_processor", state(processors.RobertaProcessing(SEP, CLS))),
+    # What the library cannot read itself: a copy of such a file would be useless there.
+    ("model.fuse_unk", 1),
+    ("model.byte_fallback", 0),
+    ("model.dropout", False),
+    ("decoder", {"type": "ByteLevel"}),
+    ("decoder", {"type": "ByteLevel", "add_prefix_space": 0, "trim_offsets": True}),
+    ("post_processor", {"type": "ByteLevel"}),
+    ("pre_tokenizer", json.loads(json.dumps(byte_level()["pre_tokenizer"]).replace('"invert": false', '"invert": 0'))),
     *(("decoder", state(part)) for part in (decoders.WordPiece(), decoders.Metaspace(), decoders.BPEDecoder())),
 ]
 

@@ -31,18 +31,20 @@ TYPE = "BPE"
 
 _ABSENT = (None, "")
 _PLAIN = (None, False)
+_ZERO = (None, 0, 0.0)
+_ANY = (None, False, True)
 _SETTINGS: dict[str, tuple[tuple[object, ...], tuple[object, ...]]] = {
-    "dropout": ((None, 0.0), (None, 0.0)),
+    "dropout": (_ZERO, _ZERO),
     "unk_token": ((None,), (UNKNOWN,)),
     "continuing_subword_prefix": (_ABSENT, _ABSENT),
     "end_of_word_suffix": (_ABSENT, _ABSENT),
+    "fuse_unk": (_ANY, _ANY),  # no character is unknown
     "byte_fallback": (_PLAIN, (True,)),
     "ignore_merges": (_PLAIN, _PLAIN),
 }
 """Settings of a file that `alm` follows, with their allowed values: over bytes, and over characters."""
 
-# `fuse_unk` changes nothing: no character is unknown.
-KEYS = frozenset({"type", *_SETTINGS, "fuse_unk", "vocab", "merges"})
+KEYS = frozenset({"type", *_SETTINGS, "vocab", "merges"})
 _TRAINING_COST = 20
 """Bytes of text that can be counted in the time that plain training takes for one byte of distinct words."""
 
@@ -273,7 +275,8 @@ def read(fragment: Json, *, specials: Mapping[str, int], byte_level: bool, fault
 def _check_settings(fragment: Json, byte_level: bool, fault: Fault) -> None:
     for key, (over_bytes, over_characters) in _SETTINGS.items():
         value = fragment.get(key)
-        if value not in (over_bytes if byte_level else over_characters):
+        allowed = over_bytes if byte_level else over_characters
+        if json.dumps(value) not in map(json.dumps, allowed):  # in JSON, 0 is not false
             raise fault(f"sets `model.{key}` to {_short(value)}, which `alm` does not support")
 
 

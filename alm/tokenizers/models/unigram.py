@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +40,8 @@ _NAMES = (*SPECIALS, UNKNOWN, *BYTE_NAMES)
 _CHARACTERS_SHARE = 0.75
 _DECIMALS = 8
 """Digits of scores in a file: few enough for any JSON reader to read exactly the written number."""
+_LARGEST_SCORE = 1e100
+"""Far above any logarithm, and so small that no sum overflows."""
 _UNKNOWN_PENALTY = 10.0
 _MARGIN = 1.0
 """Margin (natural logarithm) by which a token's name scores below its characters: far above rounding errors."""
@@ -189,8 +190,8 @@ def _vocabulary(fragment: Json, fault: Fault) -> tuple[list[str], list[float]]:
     for number, entry in enumerate(vocab):
         if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str) and entry[0]):
             raise fault(f"has a piece that is not text with a score: number {number}")
-        if type(entry[1]) not in (int, float) or not math.isfinite(entry[1]):
-            raise fault(f"gives {_short(entry[0])} a score that is not a number: {_short(entry[1])}")
+        if type(entry[1]) not in (int, float) or abs(entry[1]) > _LARGEST_SCORE:
+            raise fault(f"gives {_short(entry[0])} a score that is not a number below 1e100: {_short(entry[1])}")
         if any("\ud800" <= character <= "\udfff" for character in entry[0]):
             raise fault(f"has a piece with half a surrogate pair: {_short(entry[0])}")
     return [name for name, _ in vocab], [float(score) for _, score in vocab]
