@@ -14,7 +14,7 @@ PARSERS = frozenset(
         *("yaml.load", "yaml.load_all", "yaml.safe_load", "yaml.full_load", "yaml.unsafe_load", "yaml.compose"),
         *("np.load", "np.fromfile", "np.memmap", "np.loadtxt", "np.genfromtxt", "numpy.load", "numpy.fromfile"),
         *("torch.load", "torch.jit.load", "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.loads"),
-        *("model_validate_json", "safe_open", "load_file", "allow_pickle", "weights_only"),
+        *("ROW_DECODER", "model_validate_json", "safe_open", "load_file", "allow_pickle", "weights_only"),
     }
 )
 # Where that is meant to happen, and why there.

@@ -286,6 +286,7 @@ def test_another_kind_keeps_what_both_have_and_drops_the_rest(tmp_path: Path) ->
     optim: Any = load(RunConfig, parts, overrides=["optim.kind=adamw"]).optim
     assert optim.weight_decay == 0.1
     assert optim.embedding_lr is None  # `auto` of the preset is a value of Muon
+    assert optim.lr == 3e-4  # not Muon's rate, which is far too high
 
 
 def test_a_typo_of_the_file_stays_an_error_with_another_kind(tmp_path: Path) -> None:
