@@ -119,6 +119,26 @@ def test_hard_text_encodes_as_in_the_library(hard: str, tokenizer: Tokenizer, li
     assert tokenizer.encode(hard) == library.encode(hard).ids
 
 
+@pytest.mark.parametrize("change", ["reversed", "shuffled", "first twice", "last twice", "half"])
+def test_merges_in_another_order_encode_as_in_the_library(
+    change: str, path: Path, all_hard: list[str], prose: list[str]
+) -> None:
+    document = json.loads(path.read_text("utf-8"))
+    merges = document["model"]["merges"]
+    changed = {
+        "reversed": merges[::-1],
+        "shuffled": random.Random(3).sample(merges, len(merges)),
+        "first twice": merges + merges[:20],
+        "last twice": merges[-20:] + merges,
+        "half": merges[::2],
+    }
+    document["model"]["merges"] = changed[change]
+    path.write_text(json.dumps(document), "utf-8")
+    ours, theirs = Tokenizer.load(path), tokenizers.Tokenizer.from_file(str(path))
+    theirs.encode_special_tokens = True
+    assert all(ours.encode(text) == theirs.encode(text).ids for text in (*all_hard, *prose[:5]))
+
+
 @pytest.mark.sampled(1)
 def test_every_scalar_and_random_text_encode_as_in_the_library(
     every_scalar: list[str], soup: list[str], tokenizer: Tokenizer, library: tokenizers.Tokenizer
