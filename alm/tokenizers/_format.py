@@ -27,6 +27,7 @@ _DECODER: Json = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets":
 _FALLBACK_DECODER: Json = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}
 # Flags of an added token. With others, the library would find it in text or strip blanks around it.
 _ADDED: Json = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+_ADDED_KEYS = frozenset({"id", "content", *_ADDED})
 _STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "model")
 _KEYS = frozenset({"version", "truncation", "padding", "added_tokens", *_STEPS})
 
@@ -198,7 +199,7 @@ class _Reader:
             if not isinstance(name, str) or not name:
                 raise self._fault(f"has an added token whose `content` is not text: {json.dumps(name)}")
         for number, token in enumerate(added):
-            self._check_keys(token, {"id", "content", *_ADDED}, f"added_tokens[{number}].")
+            self._check_keys(token, _ADDED_KEYS, f"added_tokens[{number}].")
             flags = [flag for flag, value in _ADDED.items() if token.get(flag) is not value]
             if flags:
                 value = json.dumps(token.get(flags[0]))[:60]
