@@ -25,13 +25,19 @@ _BEGINNING = re.compile(
 )
 # Elements that are not text of the page, or that are the same on every page of a site. No selector looks further than
 # at a parent, so that the time for deeply nested elements stays linear.
-_CONTAINERS = ("nav", "aside", "header", "footer", "button", "select", "textarea", "noscript")
-_SELECTOR = {"header": "header:not(article > header, main > header, section > header)"}  # those hold the title
-_ALWAYS_LEFT_OUT = (
-    *("object", "iframe", "canvas", "svg", "math", "template", "[hidden]", "[aria-hidden=true]", "[role=navigation]"),
+_LEFT_OUT = (
+    *("nav", "aside", "footer", "button", "select", "textarea", "noscript"),
+    *("object", "iframe", "canvas", "template"),
+)
+_CONTAINERS = (*_LEFT_OUT, "header")
+_SELECTORS = (
+    *_LEFT_OUT,
+    "header:not(article > header, main > header, section > header)",  # those hold the title
+    *("svg", "math", "[hidden]", "[aria-hidden=true]", "[role=navigation]"),
     *("[role=banner]", "[role=contentinfo]", "[role=complementary]", "[role=search]"),
 )
-_CONTAINER_TAG = re.compile(rf"<(/?)({'|'.join(_CONTAINERS)})(?=[\s/>])", re.IGNORECASE)
+_BLOCKS = ("dialog", "dir", "legend", "menu", "search", "summary")  # Resiliparse takes them for words of a line
+_TAG = re.compile(rf"<((?:\\?/)?)({'|'.join((*_CONTAINERS, *_BLOCKS, 'option'))})(?=[\s/>])", re.IGNORECASE)
 _BULLET = re.compile(r"^  ( *)• ", re.MULTILINE)
 
 
@@ -68,21 +74,23 @@ def html_text(page: str) -> str:
     from resiliparse.extract.html2text import extract_plain_text
     from resiliparse.parse.html import HTMLTree
 
-    tree = HTMLTree.parse(page)
-    selectors = [*_ALWAYS_LEFT_OUT, *(_SELECTOR.get(name, name) for name in _closed(page))]
-    body = extract_plain_text(tree, preserve_formatting=True, alt_texts=False, skip_elements=selectors).strip("\n")
+    tree = HTMLTree.parse(_with_blocks(page))
+    body = extract_plain_text(tree, preserve_formatting=True, alt_texts=False, skip_elements=_SELECTORS).strip("\n")
     body, title = _BULLET.sub(r"\1- ", body), " ".join((tree.title or "").split())
     if not title or title in body.split("\n"):
         return body
     return f"{title}\n\n{body}" if body else title
 
 
-def _closed(page: str) -> list[str]:
-    """Return the containers that are always closed: an unclosed one would swallow the rest of the page."""
+def _with_blocks(page: str) -> str:
+    """Replace elements by `div`: other blocks, and unclosed containers, which would swallow the rest of the page."""
     depth: Counter[str] = Counter()
-    for slash, name in _CONTAINER_TAG.findall(page):
-        depth[name.lower()] += -1 if slash else 1
-    return [name for name in _CONTAINERS if depth[name] <= 0]
+    for slash, name in _TAG.findall(page):
+        depth[name.lower()] = max(0, depth[name.lower()] + (-1 if slash else 1))
+    names = {*_BLOCKS, *(name for name in _CONTAINERS if depth[name])}
+    if "select" in names:
+        names.add("option")
+    return _TAG.sub(lambda tag: f"<{tag[1]}div" if tag[2].lower() in names else tag[0], page)
 
 
 def _decoded(data: bytes, path: Path, encoding: str) -> tuple[str, int]:
