@@ -41,7 +41,7 @@ RayAddress = Annotated[
 # What `alm pretrain` and `alm plan` take without flags.
 DEFAULT_MODEL, DEFAULT_TRAIN, DEFAULT_DATA = "pico", "train", Path("data/packed")
 
-_UNITS = {"d|days?": 86400, "h|hrs?|hours?": 3600, "m|mins?|minutes?": 60, "s|secs?|seconds?": 1}
+_UNITS = {"w|weeks?": 604800, "d|days?": 86400, "h|hrs?|hours?": 3600, "m|mn|mins?|minutes?": 60, "s|secs?|seconds?": 1}
 
 
 def seconds(given: str | None, *, flag: str) -> float | None:
@@ -52,15 +52,18 @@ def seconds(given: str | None, *, flag: str) -> float | None:
 
     if given is None:
         return None
-    number = r"(\d+(?:\.\d+)?)"
+    number = r"(\d*\.?\d+|\d+\.)"
     parts = re.fullmatch(
-        "".join(rf"(?:{number}\s*(?:{unit})[\s,]*)?" for unit in _UNITS), given.strip().lower(), re.ASCII
+        "".join(rf"(?:{number}\s*(?:{unit})(?:[\s,]|and)*)?" for unit in _UNITS), given.strip().lower(), re.ASCII
     )
     values = parts.groups() if parts else ()
     total = sum(float(value) * unit for value, unit in zip(values, _UNITS.values(), strict=bool(parts)) if value)
     if total > 0:
         return total
-    reason = "has no unit" if re.fullmatch(number, given) and float(given) else "is not a duration above zero"
+    if re.fullmatch(number, given) and float(given):
+        reason = "has no unit"
+    else:
+        reason = "is not above zero" if (parts and given.strip()) or given == "0" else "is not a duration"
     raise ConfigError(
         f"`{flag} {quoted(given)}` {reason}", hint=f"write it like `{flag} 55m`, `{flag} 1h30m` or `{flag} 90s`"
     )

@@ -120,7 +120,7 @@ class History:
 
     def _add_seconds(self, rows: Sequence[Row]) -> None:
         each = numbers(rows, "step_seconds")
-        is_known = ~np.isnan(each)
+        is_known = each >= 0  # not NaN either
         if not is_known.any():
             return
         steps = np.array([row["step"] for row in rows], dtype=np.int64)[is_known]

@@ -275,14 +275,24 @@ TALKS = {
         },
         {"role": "assistant", "content": []},
     ],
+    "texts": [{"role": "user", "content": ["one", {"text": "two"}, {"type": "text", "text": None}, {"type": "image"}]}],
+    "others": [{"role": "user", "content": {"a": 1}}, {"role": "assistant", "content": 5}],
 }
+
+
+def text_of(part: object) -> str | None:
+    """The text of a part that is a mapping and has one."""
+    found = part.get("text") if isinstance(part, dict) and part.get("type", "text") == "text" else None
+    return found if isinstance(found, str) else None
 
 
 def rendered(talk: list[dict[str, Any]]) -> str:
     lines = []
     for turn in talk:
-        content = turn.get("content") or ""
-        text = content if isinstance(content, str) else "\n".join(p["text"] for p in content if p["type"] == "text")
+        content = turn.get("content")
+        parts = content if isinstance(content, list) else [content]
+        texts = [part if isinstance(part, str) else text_of(part) for part in parts]
+        text = "\n".join(text for text in texts if text is not None)
         lines.append(f"<|im_start|>{turn['role']}\n{text}<|im_end|>\n")
     return "".join(lines) + "<|im_start|>assistant\n"
 

@@ -173,7 +173,13 @@ def test_lines_parsed_together_are_as_by_themselves(lines: list[bytes]) -> None:
 def test_doubled_rows_take_no_time(each: int) -> None:
     """As after a copy of the file was appended to it, or two runs wrote to one folder."""
     rows = [{"step": step, "lr": 0.1, "step_seconds": 0.5} for step in range(10, 110, 10)]
-    twice = [*rows, *rows, {"step": 60, "lr": 0.1, "step_seconds": None}, {"step": 120, "step_seconds": 0.25}]
+    twice = [
+        *rows,
+        *rows,
+        {"step": 60, "lr": 0.1, "step_seconds": None},
+        {"step": 110, "step_seconds": -9.0},
+        {"step": 120, "step_seconds": 0.25},
+    ]
     history = History()
     for first in range(0, len(twice), each):
         history.extend(twice[first : first + each])

@@ -62,6 +62,7 @@ def test_a_deadline_is_a_reason_once_it_is_past(monkeypatch: pytest.MonkeyPatch)
     [
         *[("90s", 90), ("55m", 3300), ("1h30m", 5400), ("1.5h", 5400), ("2d", 172800), ("1d1h1m1s", 90061)],
         *[("0h5m", 300), ("5min", 300), ("1h 30m", 5400), ("2 hours", 7200), ("1 hour, 5 minutes", 3900), ("5M", 300)],
+        *[("5mn", 300), ("1 hour and 30 minutes", 5400), (".5h", 1800), ("1 week", 604800)],
     ],
 )
 def test_a_duration_is_read(given: str, expected: float) -> None:
@@ -74,8 +75,8 @@ def test_a_duration_is_read(given: str, expected: float) -> None:
         ("55", "has no unit"),
         ("1.5", "has no unit"),
         ("", "is not a duration"),
-        ("0", "is not a duration above zero"),
-        ("0m", "is not a duration above zero"),
+        ("0", "is not above zero"),
+        ("0m", "is not above zero"),
         ("-5m", "is not a duration"),
         ("30m1h", "is not a duration"),
         ("1:30:00", "is not a duration"),

@@ -8,20 +8,46 @@ from pathlib import Path
 from alm.files import suffix
 
 _SUFFIXES = frozenset(
-    {".warc", ".wet", ".wat", ".ipynb", ".mbox", ".mbx", ".eml", ".emlx", ".mht", ".mhtml", ".ics", ".vcf"}
-    | {".srt", ".vtt", ".sbv", ".ass", ".ssa", ".lrc", ".tex", ".bib", ".bbl", ".aux", ".toc", ".cls", ".sty"}
-    | {".css", ".svg", ".map", ".lock", ".sum"}
-    | {".bak", ".orig", ".old", ".rej", ".swp", ".swo", ".tmp", ".part", ".crdownload"}
+    {".warc", ".wet", ".wat", ".arc", ".cdx", ".ipynb", ".mht", ".mhtml", ".rss", ".atom"}
+    | {".mbox", ".mbx", ".mail", ".eml", ".emlx", ".ics", ".vcf"}
+    | {".srt", ".vtt", ".sbv", ".sub", ".smi", ".ttml", ".dfxp", ".ass", ".ssa", ".lrc"}
+    | {
+        ".tex",
+        ".ltx",
+        ".latex",
+        ".dtx",
+        ".texi",
+        ".bib",
+        ".bbl",
+        ".aux",
+        ".toc",
+        ".cls",
+        ".sty",
+        ".ris",
+        ".nbib",
+        ".enw",
+    }
+    | {".css", ".svg", ".ps", ".eps", ".rtf", ".map", ".lock", ".sum", ".pem", ".key", ".po", ".diff", ".patch", ".log"}
+    | {".bak", ".orig", ".old", ".save", ".sav", ".rej", ".swp", ".swo", ".tmp", ".part", ".crdownload"}
 )
 # Backups and locks of editors and office programs, locks of package managers, scripts that were made smaller.
-_NAME = re.compile(r".*~|#.*#|~\$.*|~lock\..*|.*[-.]lock\.(?:json|yaml)|.*\.min\.js", re.IGNORECASE | re.DOTALL)
+_NAME = re.compile(
+    r".*~|#.*#|~\$.*|~lock\..*|.*\.bak\d+|.*\.(?:txt|md|log)\.\d+|mbox|nohup\.out"
+    r"|.*[-.]lock\.(?:json|yaml)|npm-shrinkwrap\.json|.*\.min\.js",
+    re.IGNORECASE | re.DOTALL,
+)
 _PAGES = (".html", ".htm", ".xhtml")
+# Browsers in other languages name the folder beside a saved page in these.
+_FOLDER = re.compile(
+    r"(.+)[-_.](?:files|file|dateien|fichiers|archivos|arquivos|ficheiros|bestanden|filer|pliki|soubory|tiedostot|dosyalar)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def what_else(path: Path) -> str | None:
     """Return what a file that is not prose is called in a message; None for any other file."""
     for folder in path.parents:
-        if folder.name.endswith(("_files", ".files")) and _is_of_page(folder):
+        if _is_of_page(folder):
             return "of saved pages"
     if _NAME.fullmatch(path.name):
         return "backups and locks" if not path.name.lower().endswith(".js") else ".min.js"
@@ -30,4 +56,5 @@ def what_else(path: Path) -> str | None:
 
 def _is_of_page(folder: Path) -> bool:
     """Whether a browser made `folder` when it saved the page beside it."""
-    return any(folder.with_name(folder.name[: -len("_files")] + end).is_file() for end in _PAGES)
+    name = _FOLDER.fullmatch(folder.name)
+    return name is not None and any(folder.with_name(name[1] + end).is_file() for end in _PAGES)

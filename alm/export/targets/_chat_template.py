@@ -1,7 +1,7 @@
 """ChatML as templates for other tools: Jinja that every reader of such templates supports, and one for training.
 
-A message's content is a text, null, or a list whose parts `{"type": "text", "text": ...}` become lines, as in
-`alm.corpus.adapters`.
+A message's content is a text, null, or a list whose parts become lines, as in `alm.corpus.adapters`. A part is a text
+or `{"type": "text", "text": ...}`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ TEXT = """\
 {%- macro text(content) -%}
 {%- if content is string -%}
 {{- content -}}
-{%- elif content -%}
-{%- for part in content if part['type'] == 'text' -%}
-{{- '' if loop.first else '\\n' -}}{{- part['text'] -}}
+{%- elif content is iterable and content is not mapping -%}
+{%- for part in content if part is string or part['type']|default('text') == 'text' and part['text'] is string -%}
+{{- '' if loop.first else '\\n' -}}{{- part if part is string else part['text'] -}}
 {%- endfor -%}
 {%- endif -%}
 {%- endmacro -%}

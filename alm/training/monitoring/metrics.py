@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -197,12 +198,13 @@ def split(run: Path, *, after: int, name: str = NAME, on_event: Listener = ignor
 def training_seconds(rows: Iterable[Row]) -> float:
     """Return the seconds spent in steps, over all invocations of the run, without validation and saving.
 
-    A row of a step that an earlier row has passed adds nothing.
+    A row of a step that an earlier row has passed adds nothing, nor does one whose time is not zero or more.
     """
     total, before = 0.0, 0.0
     for row in rows:
-        if row.get("step_seconds") is not None and row["step"] > before:
-            total += (row["step"] - before) * row["step_seconds"]
+        seconds = row.get("step_seconds")
+        if seconds is not None and 0 <= seconds < math.inf and row["step"] > before:
+            total += (row["step"] - before) * seconds
             before = row["step"]
     return total
 

@@ -498,7 +498,7 @@ def size_of(items: list[Item]) -> int:
 NOT_PROSE = [
     *("a.warc", "a.wet.gz", "a.ipynb", "a.mbox", "a.eml", "a.srt", "a.vtt", "a.tex", "a.bib", "a.css", "a.svg"),
     *("a.md~", "#a.md#", "a.txt.bak", "a.txt.swp", "~$a.txt", "package-lock.json", "poetry.lock", "a.min.js"),
-    *("page_files/a.js", "page_files/deep/a.txt"),
+    *("page_files/a.js", "page_files/deep/a.txt", "page-Dateien/a.txt", "mbox", "a.log.1", "a.txt.bak2", "a.ttml"),
 ]
 
 
@@ -513,8 +513,8 @@ def test_files_that_are_not_prose_are_named_and_left_out_unless_they_are_asked_f
     assert names(inputs(config), tmp_path) == ["a.py", "a.txt", "my_files/a.js", "page.html"]
     (event,) = heard
     assert isinstance(event, Warned)
-    assert "21 of the files found are not prose and are left out: 1 .bak, 1 .bib, 1 .css," in event.message
-    assert "4 backups and locks, 2 of saved pages" in event.message
+    assert "26 of the files found are not prose and are left out: 1 .bak, 1 .bib, 1 .css," in event.message
+    assert "7 backups and locks, 3 of saved pages" in event.message
     assert len(inputs(Config(paths=str(tmp_path), include="*"))) == len(NOT_PROSE) + 4
     for name in NOT_PROSE:
         assert names(inputs(Config(paths=str(tmp_path / name))), tmp_path) == [name]
