@@ -283,7 +283,8 @@ def ending(how: str, data: Path, out: Path) -> None:
 def rank(part: str, data: Path, out: Path) -> None:
     """What each rank of a part does."""
     if part != "checks":
-        cli.app = lambda **_: ending(part, data, out)  # type: ignore[assignment] # errors end as those of a command do
+        # Errors end as those of a command do.
+        cli._command = lambda: lambda **_: ending(part, data, out)  # type: ignore[assignment]
         cli.main([])
     found = checks(data, out)
     here = distributed.place()

@@ -638,7 +638,7 @@ def test_tensors_that_do_not_fit_in_memory_are_not_made(genuine: Path, monkeypat
     monkeypatch.setattr(available, "memory_bytes", lambda: 1000)
     refusals = check_read(genuine, genuine)
     assert len(refusals) == len(READERS)
-    assert all("GB of memory are free" in refusal for refusal in refusals)
+    assert all("of memory are free" in refusal for refusal in refusals)
 
 
 @pytest.mark.parametrize(

@@ -253,7 +253,7 @@ def test_room_is_asked_for_before_a_step_is_spent(data: Path, tmp_path: Path, mo
 
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     events: list[Event] = []
-    with pytest.raises(AlmError, match=r"has 0\.0 MB of free space, and the next 4 checkpoints"):
+    with pytest.raises(AlmError, match=r"has 1\.0 kB of free space, and the next 4 checkpoints"):
         pretrain(run_config(training__max_steps=40), data=data, out=tmp_path / "run", on_event=events.append)
     assert not [event for event in events if isinstance(event, Stepped)]
 
