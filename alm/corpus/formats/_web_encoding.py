@@ -41,13 +41,12 @@ def decode_declared(data: bytes) -> str | None:
 
 
 def _declared(head: bytes) -> Encoding | None:
-    from webencodings import Encoding, lookup
+    from webencodings import lookup
 
     for label in map(bytes.decode, _labels(head), itertools.repeat("latin-1")):
         encoding = lookup(label)
-        if encoding is None and is_known(label):  # a name that Python has and the web has not
-            known = codecs.lookup(label)
-            encoding = lookup(known.name) or Encoding(known.name, known)
+        if encoding is None and is_known(label):  # Python's name of an encoding of the web: `latin-1`
+            encoding = lookup(codecs.lookup(label).name)
         if encoding is not None:
             return lookup(_CORRECTED.get(encoding.name, encoding.name)) or encoding
     return None

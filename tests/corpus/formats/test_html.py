@@ -164,6 +164,10 @@ def test_an_encoding_that_browsers_refuse_is_an_error(path: Path) -> None:
 
 
 def test_pages_that_cannot_be_read_are_told_or_counted(path: Path) -> None:
+    for label in (b"utf-32", b"utf-7", b"unicode_escape", b"idna", b"punycode", b"cp850"):  # Python has those
+        path.write_bytes(b"<meta charset=" + label + b">caf\xe9")
+        with pytest.raises(InputError, match="byte 0xE9 at offset"):
+            list(html.read(path, (), Reading()))
     path.write_bytes(b"<meta charset=nonsense>caf\xe9")
     with pytest.raises(InputError, match="byte 0xE9 at offset 26"):
         list(html.read(path, (), Reading()))
