@@ -28,6 +28,9 @@ Values = dict[str, Any]  # Any: what YAML can hold
 Location = tuple[str | int, ...]
 """The keys that lead to a value."""
 
+# A type as pydantic names it in the place of an error: `constrained-int`, `tuple[str, ...]`, `literal['auto']`.
+_TYPE = re.compile(r"[a-z-]+\[.*\]|[a-z]+-[a-z]+|int|float|str|bool|none", re.DOTALL)
+
 MOST_BYTES = 1 << 20
 MOST_VALUES = 50_000  # including those that aliases repeat
 MOST_DEPTH = 64
@@ -146,7 +149,41 @@ def _validated(
     try:
         return schema.model_validate(changed), []
     except ValidationError as error:
-        return None, [(found["loc"], _sentence(found)) for found in error.errors()]
+        return None, _faults(error, changed)
+
+
+def _faults(error: ValidationError, values: Values) -> list[tuple[Location, str]]:
+    """Return the keys of each value that is wrong, and what is wrong with it.
+
+    Pydantic adds the name of each type that a value may have to the keys, with an error for each.
+    """
+    sentences: dict[Location, list[str]] = {}
+    of_one_type: set[Location] = set()
+    for found in error.errors():
+        location = _without_types(found["loc"], values)
+        sentences.setdefault(location, []).append(_sentence(found))
+        if len(location) < len(found["loc"]):
+            of_one_type.add(location)
+    # Inside a list more is known than that it might be another type.
+    inside = {place[:length] for place in of_one_type for length in range(len(place))}
+    return [
+        (place, "; or: ".join(dict.fromkeys(found)))
+        for place, found in sentences.items()
+        if not (place in of_one_type and place in inside)
+    ]
+
+
+def _without_types(location: Location, values: Any) -> Location:  # Any: what YAML can hold
+    """Return the keys of `location` that lead through `values`, without the names of types that pydantic adds."""
+    keys: list[str | int] = []
+    for key in location:
+        is_there = isinstance(values, dict) and key in values
+        if is_there or (isinstance(values, list) and isinstance(key, int) and key < len(values)):
+            values = values[key]
+        elif isinstance(key, int) or _TYPE.fullmatch(key):
+            continue
+        keys.append(key)
+    return tuple(keys)
 
 
 def _causes(
@@ -185,7 +222,7 @@ def _refuses(schema: type[Config], key: str, value: Any) -> bool:  # Any: what Y
 
 
 def _sentence(found: Any) -> str:  # Any: pydantic_core.ErrorDetails is not exported
-    message: str = found["msg"].removeprefix("Value error, ")
+    message: str = found["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
     value = found["input"]
     shown = isinstance(value, str | int | float) and found["type"] not in ("unknown_key", "kind", "missing")
     return f"{message}, not {value!r:.{_VALUE_SHOWN}}" if shown else message

@@ -289,6 +289,25 @@ def test_another_kind_keeps_what_both_have_and_drops_the_rest(tmp_path: Path) ->
     assert optim.lr == 3e-4  # not Muon's rate, which is far too high
 
 
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("samples.prompts=3", "`samples.prompts`: Input should be a list, not 3; or: Input should be 'auto', not 3"),
+        ("samples.prompts=[a, 3]", "`samples.prompts.1`: Input should be a valid string, not 3"),
+        ("optim.embedding_lr=x", "`optim.embedding_lr`: Input should be a valid number, unable to parse"),
+        (
+            "scheduler.warmup_steps=-1",
+            "`scheduler.warmup_steps`: Input should be greater than or equal to 0, not -1; or:",
+        ),
+    ],
+)
+def test_a_value_that_fits_no_type_is_one_problem_at_the_key_that_a_person_wrote(override: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(RunConfig, [Part(presets.find("pico")), Part(presets.find("train"))], overrides=[override])
+    assert caught.value.message.startswith(f"--set {override}: {expected}")
+    assert "\n" not in caught.value.message
+
+
 def test_a_typo_of_the_file_stays_an_error_with_another_kind(tmp_path: Path) -> None:
     path = write(tmp_path / "run.yaml", FILE + "  warmup_stps: 3\n")
     [found] = problems(Part(path), overrides=("schedule.kind=cosine",))
