@@ -8,7 +8,7 @@ nothing.
 
 from alm.files.lock import Owner, exclusive, holder
 from alm.files.packed import Readable, chunks, compression, open_binary, suffix
-from alm.files.parse import ROW_DECODER, array, bounded_bytes, parse_json, parse_row, raw_array, read_json
+from alm.files.parse import ROW_DECODER, RepeatedKeys, array, bounded_bytes, parse_json, parse_row, raw_array, read_json
 from alm.files.publish import clear, ensure_published, inside, publish, remove_folder, staging, sweep, workspace
 from alm.files.read import as_text, not_utf8, read_bytes, read_text, readable, regular, sha256
 from alm.files.unchanged import Unchanged
@@ -30,6 +30,7 @@ __all__ = [
     "ROW_DECODER",
     "Owner",
     "Readable",
+    "RepeatedKeys",
     "Unchanged",
     "array",
     "as_text",

@@ -113,6 +113,21 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+class RepeatedKeys(dict[str, Any]):  # Any: JSON
+    """A JSON object in which the keys `repeated` are given more than once; the last value counts."""
+
+    repeated: frozenset[str]
+
+
+def _row_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    marked = RepeatedKeys(found)
+    marked.repeated = frozenset(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+    return marked
+
+
 def _integer(text: str) -> int:
     value = int(text) if len(text) <= MOST_DIGITS + 2 else None
     if value is None or not _LEAST_INT <= value <= _MOST_INT:
@@ -133,8 +148,8 @@ def _refuse_constant(text: str) -> float:
 
 # Not strict: raw control characters in strings do no harm, because cleaning removes them. The same as for JSON lines.
 _decode_row = json.JSONDecoder(strict=False).decode
-# For the rows of a corpus, in which a key given twice is text that would be lost.
-ROW_DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_object)
+# For the rows of a corpus, in which a key given twice may be text that would be lost.
+ROW_DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_row_object)
 _DECODERS = {
     (allow_nan, unique_keys, is_wary): json.JSONDecoder(
         object_pairs_hook=_object if unique_keys else None,  # called for each object: half of the time of reading rows

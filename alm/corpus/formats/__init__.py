@@ -13,15 +13,16 @@ through `alm.corpus.rows.left_out`, and reading continues after it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from alm.artifacts import as_text
 from alm.corpus.document import Part
 from alm.corpus.rows import OnBadInput
 from alm.errors import InputError
+from alm.files import RepeatedKeys
 
 DocumentRule = Literal["auto", "file", "block", "line", "mark"]
 
@@ -50,6 +51,31 @@ def refuse_repeated(names: Sequence[str], needed: tuple[str, ...] | None, *, pat
                 f"`{path}` has {count} columns named `{name}`: {places}",
                 hint="give them different names, or name another column: `--set sources.<name>.field=...`",
             )
+
+
+def repeated_key(row: Mapping[str, Any], needed: tuple[str, ...] | None) -> str | None:
+    """Return a key given twice where an adapter may read: among the `needed` fields (None: all), or within them.
+
+    Of an object in a list, such as a message, adapters read no objects that it holds directly.
+    """
+    if isinstance(row, RepeatedKeys) and (twice := row.repeated if needed is None else row.repeated & {*needed}):
+        return min(twice)
+    return _repeated_in([value for name, value in row.items() if needed is None or name in needed], is_listed=False)
+
+
+def _repeated_in(values: Iterable[Any], *, is_listed: bool) -> str | None:
+    for value in values:
+        found = None
+        if isinstance(value, RepeatedKeys):
+            found = min(value.repeated)
+        elif isinstance(value, dict):
+            inner = [each for each in value.values() if isinstance(each, list) or not is_listed]
+            found = _repeated_in(inner, is_listed=is_listed)
+        elif isinstance(value, list):
+            found = _repeated_in(value, is_listed=True)
+        if found is not None:
+            return found
+    return None
 
 
 def whole(path: Path) -> list[Part]:

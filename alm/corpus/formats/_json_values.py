@@ -41,6 +41,16 @@ class LongValue(NamedTuple):
     beginning: str
 
 
+def end_of_value(text: str) -> int:
+    """Return how far `text` is a JSON value, or the beginning of one."""
+    try:
+        return _scan(text)[1]
+    except json.JSONDecodeError as error:
+        return error.pos + error.msg.startswith("Unterminated string")
+    except (ValueError, RecursionError):
+        return 0
+
+
 def json_values(file: BinaryIO, *, longest: int) -> Iterator[Any]:  # Any: JSON
     """Yield the elements of the array in `file`, or else the values that follow one another in it.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alm.artifacts import as_text
 from alm.corpus.document import Dropped, Part
-from alm.corpus.formats import Reading, whole
+from alm.corpus.formats import Reading, repeated_key, whole
 from alm.corpus.formats._encoding import bad_utf8, open_utf8
 from alm.corpus.formats._lines import LongLine, excerpt, line_parts, lines
 from alm.corpus.rows import Row, left_out
@@ -19,6 +19,7 @@ SUFFIXES = frozenset({".jsonl", ".ndjson"})
 HAS_ROWS = True
 
 _decode = ROW_DECODER.decode
+_TWICE = "gives a key twice"
 
 
 def fits(head: bytes) -> bool:
@@ -54,10 +55,12 @@ def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row |
             except (ValueError, RecursionError) as error:
                 problem = None if line.isspace() else _problem(error)
             else:
-                if type(values) is dict:
-                    yield Row(values, f"{name}#{number}", len(line))
-                else:
+                if not isinstance(values, dict):
                     problem = f"is a JSON {type(values).__name__}, but must be an object"
+                elif (key := repeated_key(values, reading.columns)) is not None:
+                    problem = f"{_TWICE}: `{key}`"
+                else:
+                    yield Row(values, f"{name}#{number}", len(line))
             if problem is not None:
                 yield _bad(line, problem, path=path, number=number, offset=offset, reading=reading)
             offset += len(line)
@@ -70,13 +73,27 @@ def _problem(error: Exception) -> str | UnicodeDecodeError:
     return error if isinstance(error, UnicodeDecodeError) else f"cannot be read as JSON: {error}"
 
 
+def _ends_inside(line: bytes) -> bool:
+    """Whether `line` is the beginning of a JSON value that may continue in the next line."""
+    try:
+        _decode(line.decode("utf-8"))
+    except json.JSONDecodeError as error:
+        return error.pos >= len(error.doc.rstrip()) and not error.doc.isspace()
+    except (ValueError, RecursionError):
+        pass
+    return False
+
+
 def _bad(
     line: bytes, problem: str | UnicodeDecodeError, *, path: Path, number: int, offset: int, reading: Reading
 ) -> Dropped:
     show = f"show the line with `sed -n {number}p {quoted(path)}`"
-    is_json = line.strip() == b"{" or line.lstrip().startswith(b"[")  # over several lines, or an array
-    other = "JSON: `--set sources.<name>.format=json`" if is_json else "text: `--set sources.<name>.format=text`"
-    hint = f"{show}, or read the file as {other}"
+    if isinstance(problem, str) and problem.startswith(_TWICE):
+        hint = f"{show}, and keep one of the two"
+    else:
+        is_json = line.lstrip().startswith(b"[") or (line.endswith(b"\n") and _ends_inside(line))
+        other = "JSON: `--set sources.<name>.format=json`" if is_json else "text: `--set sources.<name>.format=text`"
+        hint = f"{show}, or read the file as {other}"
     reason, error = "bad_json", InputError(f"`{path}` line {number} {problem}", hint=hint)
     if isinstance(problem, UnicodeDecodeError):
         reason, error = "bad_utf8", bad_utf8(path, problem, offset=offset)

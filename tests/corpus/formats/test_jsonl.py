@@ -6,11 +6,14 @@ import gzip
 import json
 from pathlib import Path
 from random import Random
+from types import ModuleType
 
 import pytest
 
 from alm.corpus.document import Dropped
 from alm.corpus.formats import Reading, jsonl
+from alm.corpus.formats import json as json_format
+from alm.corpus.formats._detect import format_of
 from alm.corpus.rows import Row
 from alm.errors import InputError
 
@@ -93,6 +96,49 @@ def test_other_encodings_read_the_same(path: Path) -> None:
 @pytest.mark.parametrize("row", [b'{"text": "a", "text": "b"}', b'{"messages": [{"role": "user", "role": "x"}]}'])
 def test_a_key_given_twice_is_refused(path: Path, row: bytes) -> None:
     path.write_bytes(b'{"text": "c"}\n' + row)
-    with pytest.raises(InputError, match="line 2 cannot be read as JSON: the key `(text|role)` is given twice"):
+    with pytest.raises(InputError, match="line 2 gives a key twice: `(text|role)`") as caught:
         read(path)
+    assert "format=text" not in str(caught.value.hint)
     assert [type(item) for item in read(path, on_bad_input="skip")] == [Row, Dropped]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        b'{"text": "a", "meta": {"x": 1, "x": 2}}',
+        b'{"text": "a", "x": 1, "x": 2}',
+        b'{"messages": [{"role": "user", "content": "a", "meta": {"x": 1, "x": 2}}]}',
+    ],
+)
+@pytest.mark.parametrize("kind", [json_format, jsonl])
+def test_a_key_given_twice_where_no_adapter_reads_does_no_harm(path: Path, row: bytes, kind: ModuleType) -> None:
+    path.write_bytes(row)
+    (found,) = kind.read(path, (), Reading(columns=("text", "messages")))
+    assert isinstance(found, Row)
+    assert found.values == json.loads(row)
+
+
+@pytest.mark.parametrize(
+    ("data", "is_spread"),
+    [
+        ('{"id": 1,\n "text": "x"}', True),
+        ('\ufeff\n {"id": 1, "list": [\r\n{"text": "x"}]}', True),
+        ('{"text":\n "' + "x" * 99_999, True),
+        ('{\n"text": "x"}\n{"text": "y"}', True),
+        ('{"id": 1}\n{"id": 2,\n', False),
+        ('{"id": 1,\n{"id": 2}', False),  # a line cut short
+        ('{"id": "x\n{"id": "y"}', False),
+        ('{"id": nope,\n"text": "x"}', False),
+    ],
+)
+def test_an_object_over_several_lines_is_known(path: Path, data: str, is_spread: bool) -> None:
+    assert json_format.spans_lines(data.encode()) == is_spread
+    path.write_text(data, encoding="utf-8")
+    assert format_of(path, asked="auto", encoding="auto", is_named=True) == ("json" if is_spread else "jsonl")
+
+
+def test_the_hint_for_an_object_over_several_lines_is_to_read_json(path: Path) -> None:
+    path.write_bytes(b'{"id": 1,\n "text": "x"}\n')
+    with pytest.raises(InputError) as caught:
+        read(path)
+    assert "format=json" in str(caught.value.hint)
