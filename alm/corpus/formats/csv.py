@@ -20,7 +20,9 @@ from alm.files import suffix
 
 SUFFIXES = frozenset({".csv", ".tsv"})
 HAS_ROWS = True
-_DELIMITER_LINE = re.compile(rb"sep=([\x21-\x7e\t])\r?\n", re.IGNORECASE)  # Excel's, before the header
+# Excel's, before the header; programs that rewrite the file quote it, or pad it with delimiters.
+_DELIMITER_LINE = re.compile(rb'"?sep=(\\t|[\x21\x23-\x7e\t])"?[,;\t|]*[ \r]*\n', re.IGNORECASE)
+_BLANK = re.compile(rb"[\s,;|]*\n")
 
 
 def fits(head: bytes) -> bool | None:
@@ -38,9 +40,9 @@ def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Row |
     with open_utf8(path, reading.encoding) as (file, offset):
         all_lines = lines(file, longest=reading.max_document_bytes)
         first, number, delimiter = next(all_lines, b""), 1, None
-        while isinstance(first, bytes) and first and (not first.strip() or _DELIMITER_LINE.match(first)):
+        while isinstance(first, bytes) and first and (_BLANK.fullmatch(first) or _DELIMITER_LINE.match(first)):
             if said := _DELIMITER_LINE.match(first):
-                delimiter = said[1].decode()
+                delimiter = said[1].decode().replace("\\t", "\t")
             offset += len(first)
             first, number = next(all_lines, b""), number + 1
         if isinstance(first, bytes) and b"\r" in first.rstrip(b"\r\n"):

@@ -105,10 +105,17 @@ def test_columns_of_one_name_are_refused_if_they_are_needed(path: Path) -> None:
 def test_the_delimiter_line_of_excel_and_blank_lines_come_before_the_header(path: Path, delimiter: str) -> None:
     table = delimiter.join(["text", "n"]) + "\r\n" + delimiter.join(['"a, b; c"', "1"]) + "\r\n"
     expected = [{"text": "a, b; c", "n": "1"}]
-    for before in (f"sep={delimiter}\r\n", f"\ufeffSEP={delimiter}\n", f"\n \r\nsep={delimiter}\n\n"):
+    for before in (
+        f"sep={delimiter}\r\n",
+        f"\ufeffSEP={delimiter}\n",
+        f"\n \r\nsep={delimiter}\n\n",
+        *(f'"sep={delimiter}"{padding}\n{padding}\n' for padding in ("", ";", ",,")),
+        f"sep={delimiter};;\n;;\r\n",
+        *(["sep=\\t\n"] if delimiter == "\t" else []),
+    ):
         assert read(path, (before + table).encode()) == expected
     if delimiter != ":":
-        assert read(path, ("\r\n  \n" + table).encode()) == expected
+        assert read(path, ("\r\n  \n" + delimiter * 2 + "\n" + table).encode()) == expected
 
 
 def test_lines_before_the_header_count(path: Path) -> None:
