@@ -33,6 +33,10 @@ def _plain(kind: pyarrow.DataType) -> pyarrow.DataType:
         return pyarrow.int64()
     if types.is_struct(kind):
         return pyarrow.struct([field.with_type(_plain(field.type)) for field in kind])
+    if types.is_dictionary(kind):
+        return pyarrow.dictionary(kind.index_type, _plain(kind.value_type), kind.ordered)
+    if types.is_fixed_size_list(kind):
+        return pyarrow.list_(kind.value_field.with_type(_plain(kind.value_type)), kind.list_size)
     if types.is_list(kind) or types.is_large_list(kind):
         make = pyarrow.list_ if types.is_list(kind) else pyarrow.large_list
         return make(kind.value_field.with_type(_plain(kind.value_type)))

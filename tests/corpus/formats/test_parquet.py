@@ -10,6 +10,7 @@ import pytest
 
 from alm.corpus.document import Dropped
 from alm.corpus.formats import Reading, parquet
+from alm.corpus.formats._arrow import plain
 from alm.corpus.rows import Row
 from alm.errors import InputError
 
@@ -136,6 +137,19 @@ def test_times_beyond_python_are_read_as_numbers(path: Path, columns: tuple[str,
         assert first.values == expected
     else:
         assert first.values == {name: expected[name] for name in columns or expected}
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "fixed"])
+def test_times_beyond_python_in_any_list_or_dictionary_are_numbers(kind: str) -> None:
+    import pyarrow
+
+    late = pyarrow.array([1 << 62], pyarrow.timestamp("ms"))
+    made = {
+        "dictionary": lambda: pyarrow.DictionaryArray.from_arrays(pyarrow.array([0]), late),
+        "fixed": lambda: pyarrow.FixedSizeListArray.from_arrays(late, 1),
+    }[kind]()
+    value = 1 << 62 if kind == "dictionary" else [1 << 62]
+    assert plain(pyarrow.table({"at": made})).to_pylist() == [{"at": value}]
 
 
 def kind_of_nested() -> Any:
