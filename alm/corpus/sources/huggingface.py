@@ -314,15 +314,16 @@ def _batches(
     file: IterableDataset, needed: tuple[str, ...] | None
 ) -> Generator[tuple[int, list[dict[str, Any]]], None, None]:
     """Yield batches of rows, with the fields that are `needed` (None: all), each with the number of its first row."""
-    from alm.corpus.formats._arrow import plain
+    from alm.corpus.formats._arrow import may_hold_text, plain
 
     first = 0
     with contextlib.closing(file.iter(batch_size=_BATCH_ROWS)) as tables:
         for table in tables:
             there = [name for name in table.column_names if needed is None or name in needed]
+            wanted = there or [field.name for field in table.schema if may_hold_text(field.type)]
             names = there or table.column_names  # all, so that an error can list them
-            table = plain(table.select(names))
-            columns = [_decoded(table.column(name)) for name in names]
+            table = plain(table.select(wanted))
+            columns = [_decoded(table.column(name)) if name in wanted else [None] * table.num_rows for name in names]
             rows = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
             yield first, rows
             first += len(rows)
