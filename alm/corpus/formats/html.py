@@ -36,7 +36,8 @@ _SELECTORS = (
     *("svg", "math", "[hidden]", "[aria-hidden=true]", "[role=navigation]"),
     *("[role=banner]", "[role=contentinfo]", "[role=complementary]", "[role=search]"),
 )
-_BLOCKS = ("dialog", "dir", "legend", "menu", "search", "summary")  # Resiliparse takes them for words of a line
+# Resiliparse takes these for words of a line, or, as for figures and labels, leaves them out.
+_BLOCKS = ("dialog", "dir", "figcaption", "figure", "label", "legend", "menu", "search", "summary")
 _TAG = re.compile(rf"<((?:\\?/)?)({'|'.join((*_CONTAINERS, *_BLOCKS, 'option'))})(?=[\s/>])", re.IGNORECASE)
 _BULLET = re.compile(r"^  ( *)• ", re.MULTILINE)
 

@@ -52,6 +52,21 @@ k\t\tv
 Search"""
 
 
+# Of the standard of HTML, old elements too. What stands for a picture or a form, or repeats on every page, is left out.
+KEPT = (
+    "a abbr acronym address article b bdi bdo big blockquote body center cite code data dd del details dfn dialog dir div "
+    "dl dt em fieldset figcaption figure font form h1 h6 hgroup i ins kbd label legend li main map mark marquee menu "
+    "meter nobr ol output p pre progress q s samp search section small span strike strong sub summary sup time tt u ul "
+    "var x-own"
+).split()
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_the_text_of_an_element_stays(name: str) -> None:
+    page = f"<html><body><p>before</p><{name}>inside</{name}><p>after</p></body></html>"
+    assert html_text(page).replace("- ", "").split() == ["before", "inside", "after"]
+
+
 def test_a_page_reads_as_a_reader_would_read_it() -> None:
     assert html_text(PAGE) == TEXT
 
