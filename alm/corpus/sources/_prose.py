@@ -8,27 +8,14 @@ from pathlib import Path
 from alm.files import suffix
 
 _SUFFIXES = frozenset(
-    {".warc", ".wet", ".wat", ".arc", ".cdx", ".ipynb", ".mht", ".mhtml", ".rss", ".atom"}
-    | {".mbox", ".mbx", ".mail", ".eml", ".emlx", ".ics", ".vcf"}
-    | {".srt", ".vtt", ".sbv", ".sub", ".smi", ".ttml", ".dfxp", ".ass", ".ssa", ".lrc"}
-    | {
-        ".tex",
-        ".ltx",
-        ".latex",
-        ".dtx",
-        ".texi",
-        ".bib",
-        ".bbl",
-        ".aux",
-        ".toc",
-        ".cls",
-        ".sty",
-        ".ris",
-        ".nbib",
-        ".enw",
-    }
-    | {".css", ".svg", ".ps", ".eps", ".rtf", ".map", ".lock", ".sum", ".pem", ".key", ".po", ".diff", ".patch", ".log"}
-    | {".bak", ".orig", ".old", ".save", ".sav", ".rej", ".swp", ".swo", ".tmp", ".part", ".crdownload"}
+    (
+        ".warc .wet .wat .arc .cdx .mht .mhtml .rss .atom "  # the web
+        ".mbox .mbx .mail .eml .emlx .ics .vcf "
+        ".srt .vtt .sbv .sub .smi .ttml .dfxp .ass .ssa .lrc "  # words with times
+        ".tex .ltx .latex .dtx .texi .bib .bbl .aux .toc .cls .sty .ris .nbib .enw "
+        ".ipynb .css .svg .ps .eps .rtf .map .lock .sum .pem .key .po .diff .patch .log "
+        ".bak .orig .old .save .sav .rej .swp .swo .tmp .part .crdownload"
+    ).split()
 )
 # Backups and locks of editors and office programs, locks of package managers, scripts that were made smaller.
 _NAME = re.compile(
@@ -39,7 +26,8 @@ _NAME = re.compile(
 _PAGES = (".html", ".htm", ".xhtml")
 # Browsers in other languages name the folder beside a saved page in these.
 _FOLDER = re.compile(
-    r"(.+)[-_.](?:files|file|dateien|fichiers|archivos|arquivos|ficheiros|bestanden|filer|pliki|soubory|tiedostot|dosyalar)",
+    r"(.+)[-_.](?:files|file|dateien|fichiers|archivos|arquivos|ficheiros|bestanden|filer|pliki|soubory|tiedostot"
+    r"|dosyalar)",
     re.IGNORECASE | re.DOTALL,
 )
 
