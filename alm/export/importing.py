@@ -155,7 +155,7 @@ def _folder_hint(path: Path) -> str:
 def _tokenizer(path: Path) -> Tokenizer:
     """Load the tokenizer; its errors get a hint about imports, as training one would not help."""
     if not path.is_file():
-        raise InputError(f"there is no tokenizer at `{path}`", hint=absent_hint(path))
+        raise InputError(f"no tokenizer found at `{path}`", hint=absent_hint(path))
     try:
         return Tokenizer.load(path)
     except InputError as error:

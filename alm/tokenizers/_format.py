@@ -80,7 +80,7 @@ def load_bytes(path: Path) -> bytes:
         raise InputError(f"`{path}` is a folder, a tokenizer.json is needed", hint=hint)
     if not path.exists():
         hint = f"run `{shell('alm', 'tokenizer', 'train', '--out', path)}`"
-        raise InputError(f"there is no tokenizer at `{path}`", hint=hint)
+        raise InputError(f"no tokenizer found at `{path}`", hint=hint)
     return files.bounded_bytes(path, most=_MOST_BYTES)
 
 

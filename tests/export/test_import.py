@@ -509,7 +509,7 @@ def test_hints_name_what_helps(folder_of: Callable[..., tuple[Path, Any]], tmp_p
         import_model(folder, out=tmp_path / "run")
     assert "alm import --help" in str(caught.value.hint)
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(InputError, match="there is no tokenizer at") as caught:
+    with pytest.raises(InputError, match="no tokenizer found at") as caught:
         import_model(folder, out=tmp_path / "run")
     assert "tokenizer train" not in str(caught.value.hint)
 

@@ -321,7 +321,7 @@ def refusal(path: Path) -> AlmError:
 
 def test_a_missing_file(tmp_path: Path) -> None:
     error = refusal(tmp_path / "no.json")
-    assert error.message == f"there is no tokenizer at `{tmp_path / 'no.json'}`"
+    assert error.message == f"no tokenizer found at `{tmp_path / 'no.json'}`"
     assert error.hint == f"run `alm tokenizer train --out {tmp_path / 'no.json'}`"
 
 

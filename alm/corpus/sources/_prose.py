@@ -7,16 +7,15 @@ from pathlib import Path
 
 from alm.files import suffix
 
-_SUFFIXES = frozenset(
-    (
-        ".warc .wet .wat .arc .cdx .mht .mhtml .rss .atom "  # the web
-        ".mbox .mbx .mail .eml .emlx .ics .vcf "
-        ".srt .vtt .sbv .sub .smi .ttml .dfxp .ass .ssa .lrc "  # words with times
-        ".tex .ltx .latex .dtx .texi .bib .bbl .aux .toc .cls .sty .ris .nbib .enw "
-        ".ipynb .css .svg .ps .eps .rtf .map .lock .sum .pem .key .po .diff .patch .log "
-        ".bak .orig .old .save .sav .rej .swp .swo .tmp .part .crdownload"
-    ).split()
+_NAMED = (
+    ".warc .wet .wat .arc .cdx .mht .mhtml .rss .atom "  # the web
+    ".mbox .mbx .mail .eml .emlx .ics .vcf "
+    ".srt .vtt .sbv .sub .smi .ttml .dfxp .ass .ssa .lrc "  # words with times
+    ".tex .ltx .latex .dtx .texi .bib .bbl .aux .toc .cls .sty .ris .nbib .enw "
+    ".ipynb .css .svg .ps .eps .rtf .map .lock .sum .pem .key .po .diff .patch .log "
+    ".bak .orig .old .save .sav .rej .swp .swo .tmp .part .crdownload"
 )
+_SUFFIXES = frozenset(_NAMED.split())
 # Backups and locks of editors and office programs, locks of package managers, scripts that were made smaller.
 _NAME = re.compile(
     r".*~|#.*#|~\$.*|~lock\..*|.*\.bak\d+|.*\.(?:txt|md|log)\.\d+|mbox|nohup\.out"
