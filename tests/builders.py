@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from alm import artifacts
 from alm.artifacts import PackMetadata, RunMetadata, RunResult
-from alm.config.load import load, write_yaml
+from alm.config.load import load
+from alm.config.yaml_files import write_yaml
 from alm.corpus.config import CorpusConfig
 from alm.corpus.pipeline.prepare import prepare
 from alm.packing.config import PackConfig

@@ -21,7 +21,8 @@ import typer
 from cases import for_each
 
 from alm.cli.main import app
-from alm.config.load import load, parse_yaml
+from alm.config.load import load
+from alm.config.yaml_files import parse_yaml
 from alm.corpus.config import CorpusConfig
 from alm.training.config import RunConfig
 

@@ -25,7 +25,7 @@ def show(
 ) -> None:
     """Print the combined configuration of files or presets, with every default filled in."""
     from alm.config import presets
-    from alm.config.load import write_yaml
+    from alm.config.yaml_files import write_yaml
 
     if not names:
         listed = [(name, str(presets.folder() / f"{name}.yaml")) for name in presets.names()]
@@ -71,7 +71,8 @@ def copy(
 def _load(names: list[str], overrides: list[str]) -> Config:
     """A corpus file alone, or model and training files together."""
     from alm.config import presets
-    from alm.config.load import Part, load, read_yaml
+    from alm.config.load import Part, load
+    from alm.config.yaml_files import read_yaml
     from alm.corpus.config import CorpusConfig
     from alm.training.config import RunConfig
 

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 
 from alm import kinds
 from alm.config.base import MANY, MANY_BYTES, Config, OfKind
-from alm.config.load import read_yaml
+from alm.config.yaml_files import read_yaml
 from alm.corpus.paths import from_text
 from alm.errors import AlmError, InputError, shell
 

@@ -22,7 +22,8 @@ import torch
 from alm.checkpoint import STAGING
 from alm.checkpoint.format import LAST_NAME, Checkpoint, numbered
 from alm.checkpoint.load import load_checkpoint
-from alm.config.load import load, write_yaml
+from alm.config.load import load
+from alm.config.yaml_files import write_yaml
 from alm.corpus.config import CorpusConfig
 from alm.corpus.pipeline.prepare import prepare
 from alm.doctor import faults

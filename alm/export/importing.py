@@ -13,7 +13,7 @@ from alm.artifacts import Comparison, FileRecord, ImportMetadata
 from alm.checkpoint.format import LAST_NAME, Checkpoint
 from alm.checkpoint.format import name as checkpoint_name
 from alm.checkpoint.save import save_checkpoint
-from alm.config.load import write_yaml
+from alm.config.yaml_files import write_yaml
 from alm.errors import ArtifactError, InputError, absent_hint, quoted, shell
 from alm.events import Listener, Warned, ignore
 from alm.export import from_hf_config, staging

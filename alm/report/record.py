@@ -12,7 +12,7 @@ import numpy as np
 
 from alm import formatting
 from alm.artifacts import RunMetadata, Values
-from alm.config.load import read_yaml
+from alm.config.yaml_files import read_yaml
 from alm.errors import AlmError, InputError, absent_hint
 from alm.files import holder
 from alm.report.history import MARGIN, History, number

@@ -18,7 +18,8 @@ from alm import kinds
 from alm.cli.main import main
 from alm.config import presets
 from alm.config.base import Config, OfKind
-from alm.config.load import Part, load, read_yaml, write_yaml
+from alm.config.load import Part, load
+from alm.config.yaml_files import read_yaml, write_yaml
 from alm.corpus.config import CorpusConfig
 from alm.errors import ConfigError
 from alm.generation.config import SamplingConfig

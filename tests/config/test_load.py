@@ -10,7 +10,8 @@ from pydantic import Field, ValidationError
 
 from alm.config import presets
 from alm.config.base import Config, OfKind
-from alm.config.load import Part, load, read_yaml, write_yaml
+from alm.config.load import Part, load
+from alm.config.yaml_files import read_yaml, write_yaml
 from alm.corpus.config import CorpusConfig
 from alm.errors import AlmError, ConfigError
 from alm.training.config import RunConfig
@@ -188,7 +189,7 @@ def test_hostile_yaml_is_refused_with_its_line(tmp_path: Path, text: str, said: 
 
 
 def test_more_values_than_a_configuration_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alm.config.load.MOST_VALUES", 500)
+    monkeypatch.setattr("alm.config.yaml_files.MOST_VALUES", 500)
     assert len(read_yaml(write(tmp_path / "a.yaml", "a: [" + "1," * 450 + "]"))["a"]) == 450
     with pytest.raises(ConfigError, match="there are more than 500 values"):
         read_yaml(write(tmp_path / "b.yaml", "a: [" + "1," * 501 + "]"))

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from alm.config import presets
-from alm.config.load import Part, load, read_yaml
+from alm.config.load import Part, load
+from alm.config.yaml_files import read_yaml
 from alm.model.config import ModelConfig
 from alm.model.count import count
 from alm.model.init import initialize

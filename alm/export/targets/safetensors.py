@@ -9,7 +9,7 @@ from pydantic import Field
 
 from alm import shown
 from alm.artifacts import Comparison
-from alm.config.load import write_yaml
+from alm.config.yaml_files import write_yaml
 from alm.export.config import TargetConfig
 from alm.export.markdown import fenced
 from alm.export.source import Source

@@ -10,7 +10,8 @@ from pathlib import Path
 from alm import artifacts, files
 from alm.artifacts import RequestedValue, RunMetadata, Values
 from alm.checkpoint import STAGING
-from alm.config.load import Part, load, write_yaml
+from alm.config.load import Part, load
+from alm.config.yaml_files import write_yaml
 from alm.errors import ConfigError, quoted, shell
 from alm.events import Listener, Noted, Warned
 from alm.training.config import RunConfig, checked
