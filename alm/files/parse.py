@@ -1,8 +1,8 @@
 """JSON and arrays from untrusted files: parsed in one place, with limits.
 
 Bytes, depth and digits are checked before values are built. All of alm reads such files through this module, and YAML
-through `alm.config.yaml_files`; a test of the source checks that. Refused input raises a `ValueError` with a reason in words,
-or an error of alm that also names the file.
+through `alm.config.yaml_files`; a test of the source checks that. Refused input raises a `ValueError` with a reason in
+words, or an error of alm that also names the file.
 """
 
 from __future__ import annotations

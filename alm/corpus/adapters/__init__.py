@@ -123,13 +123,14 @@ def _talk(row: Row, conversation_of: Callable[[Mapping[str, Any]], Conversation]
 
 def unfit(row: Row, expected: str, *, key: str | None = None) -> Rejected:
     """Make a `Rejected` for a row that does not have the `expected` shape; `key` as in `ShapeError`."""
-    other = f"name the field with `--set sources.<name>.adapter.{key}=...`, or " if key else ""
+    text = _text_field(row)
+    other = f"name the field with `--set sources.<name>.adapter.{key}={text}`, or " if key else ""
     return Rejected(
         "bad_shape",
         row,
         InputError(
             f"`{row.origin}` is not what the adapter reads: {expected}",
-            hint=f"{other}choose another adapter with `--set sources.<name>.adapter=...`",
+            hint=f"{other}choose another adapter with `--set sources.<name>.adapter=...`: {_adapters()}",
         ),
     )
 
@@ -138,14 +139,23 @@ def no_field(row: Row, keys: tuple[str, ...]) -> Rejected:
     """Make a `Rejected` for a row that has none of the fields `keys`."""
     there = ", ".join(row.values)
     named = "` or `".join(keys)
-    texts = [name for name, value in row.values.items() if isinstance(value, str)]
-    text = quoted(max(texts, key=lambda name: len(row.values[name]))) if texts else "..."  # the longest, most likely
+    text = _text_field(row)
     error = ConfigError(
         f"`{row.origin}`: no field `{named}`{did_you_mean(keys[0], row.values)} (there are: {there})",
-        hint=f"name the field that holds the text: `--set sources.<name>.field={text}`, or the kind of rows: "
-        "`--set sources.<name>.adapter=...`",
+        hint=f"name the field that holds the text: `--set sources.<name>.field={text}`, or the kind "
+        f"of rows: `--set sources.<name>.adapter=...`: {_adapters()}",
     )
     return Rejected("no_field", row, error, stops="first")
+
+
+def _text_field(row: Row) -> str:
+    """Return the name of the field of `row` with the longest text, the likeliest, for a command; `...` if none has."""
+    texts = [name for name, value in row.values.items() if isinstance(value, str)]
+    return quoted(max(texts, key=lambda name: len(row.values[name]))) if texts else "..."
+
+
+def _adapters() -> str:
+    return ", ".join(kinds.names(__name__))
 
 
 def named(field: str, *own: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from alm.artifacts import as_text
 from alm.corpus.document import Part
 from alm.corpus.rows import OnBadInput
-from alm.errors import InputError
+from alm.errors import InputError, quoted
 from alm.files import RepeatedKeys
 
 DocumentRule = Literal["auto", "file", "block", "line", "mark"]
@@ -47,9 +47,10 @@ def refuse_repeated(names: Sequence[str], needed: tuple[str, ...] | None, *, pat
     for name in dict.fromkeys(names if needed is None else needed):
         if (count := names.count(name)) > 1:
             places = ", ".join(str(number) for number, each in enumerate(names, start=1) if each == name)
+            others = [each for each in names if each and names.count(each) == 1]
+            other = f", or name another column: `--set sources.<name>.field={quoted(others[0])}`" if others else ""
             raise InputError(
-                f"`{path}` has {count} columns named `{name}`: {places}",
-                hint="give them different names, or name another column: `--set sources.<name>.field=...`",
+                f"`{path}` has {count} columns named `{name}`: {places}", hint=f"give them different names{other}"
             )
 
 
