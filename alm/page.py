@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 TEMPLATES = Path(__file__).with_name("templates")
-_NUMBER = re.compile(r"[-+]?[\d,.:]+( ± [\d.]+)?(e[-+]\d+)? ?(%|s|MB/s|[kMGT]?B|bytes)?")
+_NUMBER = re.compile(r"[-+]?[\d,.:]+( ± [\d.]+)?(e[-+]\d+)? ?(%|s|(?:[kMGT]?B|bytes)(/s)?)?")
 _MOST_BARS, _MOST_LABELS = 40, 12
 _HEAD_BYTES = 1024
 

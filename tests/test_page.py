@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from jinja2 import UndefinedError
 
-from alm import page
+from alm import formatting, page
 from alm.report.chart import Curve, plot
 from alm.report.series import Series
 
@@ -83,3 +83,9 @@ def test_a_page_may_fetch_and_run_nothing() -> None:
 def test_a_value_that_is_missing_is_an_error() -> None:
     with pytest.raises(UndefinedError, match="nothing"):
         page.environment().from_string("{{ nothing }}").render()
+
+
+@pytest.mark.parametrize("number", [0, 828, 1_100, 2_300_000, 4 * 10**9, 5 * 10**12])
+def test_sizes_and_speeds_of_any_unit_are_numbers(number: int) -> None:
+    size = formatting.size(number)
+    assert page.Table(("size", "speed"), [(size, f"{size}/s")]).is_number == [True, True]
