@@ -59,7 +59,7 @@ def test_a_tokenizer_of_another_make_goes_through_the_library(tmp_path: Path) ->
     opened = open_tokenizer(tmp_path / "other.json")
     assert opened.vocab_size == 4
     assert opened.count_ids(["a b a c", "<s>"]).tolist() == [2, 1, 4, 0]  # c < s > are unknown: text is text
-    with pytest.raises(InputError, match="there is no tokenizer"):
+    with pytest.raises(InputError, match="no tokenizer found"):
         open_tokenizer(tmp_path / "absent.json")
 
 
