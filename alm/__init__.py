@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from alm import openmp
 from alm.version import __version__
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from alm.tokenizers.file import Tokenizer
     from alm.tokenizers.train import train_tokenizer
     from alm.training.pretrain import pretrain
+
+openmp.wait_briefly()
 
 _HOMES = {
     "AlmError": "alm.errors",

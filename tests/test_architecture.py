@@ -23,7 +23,7 @@ LAYERS = [
     ["config", "device"],
     ["kinds", "events", "files", "page", "hub", "compiling", "available"],
     ["errors"],
-    ["shown", "version", "formatting"],
+    ["shown", "version", "formatting", "openmp"],
 ]
 HEIGHT = {name: len(LAYERS) - number for number, names in enumerate(LAYERS) for name in names}
 

@@ -145,15 +145,15 @@ def found_kernel_folder() -> Check:
     return kernel_folder(compiled.folder() if has_numba else None, has_numba=has_numba)
 
 
-def threads(used: int, processors: int) -> Check:
-    """Whether PyTorch's threads fit the processors that this process may use."""
+def threads(used: int, processors: int, *, waiting: str = "") -> Check:
+    """Whether PyTorch's threads fit the processors that this process may use; `waiting` is how they wait for work."""
     is_too_many = used > processors
     return graded(
         THREADS,
         holds=not is_too_many,
         # Half the processors is one thread for each core, on machines that count a core as two processors.
         is_good=processors <= 2 * used and not is_too_many,
-        measured=f"{used} on {processors} processors",
+        measured=f"{used} on {processors} processors" + (f", waiting by {waiting}" if waiting else ""),
         wanted=f"{-(-processors // 2)} to {processors}",
         cause="threads wait for each other: there are more threads than processors"
         if is_too_many

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from alm import openmp
 from alm.available import usable_processors
 from alm.device import Choice, available_bytes, keep_freed_memory
 from alm.doctor import (
@@ -86,7 +87,8 @@ def _of_environment(choice: Choice, out: Path) -> Iterator[Named]:
     where = "this machine" if choice.device.type == "cpu" else str(choice.device)
     yield environment.MEMORY, lambda: environment.memory(available_bytes(choice.device), where)
     yield environment.FOLDER, environment.found_kernel_folder
-    yield environment.THREADS, lambda: environment.threads(torch.get_num_threads(), usable_processors())
+    used, usable = torch.get_num_threads(), usable_processors()
+    yield environment.THREADS, lambda: environment.threads(used, usable, waiting=openmp.waiting())
 
 
 def _of_model(choice: Choice) -> Iterator[Named]:
