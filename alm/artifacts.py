@@ -499,7 +499,9 @@ def read(path: Path, schema: type[AnyMetadata], *, hint: str, is_packaged: bool 
             hint = f"name another place, or run `{shell('mv', '-n', path, path.with_name(f'{path.name}.aside'))}`"
         values = files.parse_json(data)
     except InputError as error:
-        raise ArtifactError(error.message, hint=hint) from error
+        # What the system refuses to read is not damaged, so that making it again would not help.
+        is_refused = isinstance(error.__cause__, OSError)
+        raise ArtifactError(error.message, hint=error.hint if is_refused else hint) from error
     except ValueError as error:
         raise ArtifactError(f"`{path}` is damaged: {error}", hint=hint) from error
     if not isinstance(values, dict):

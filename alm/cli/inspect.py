@@ -23,7 +23,7 @@ from alm.checkpoint.format import LINK_NAMES, numbered
 from alm.checkpoint.load import verify
 from alm.cli import ui
 from alm.corpus.read import has_shards, prepare_again
-from alm.errors import AlmError, ArtifactError, absent_hint, quoted, shell
+from alm.errors import AlmError, ArtifactError, InputError, absent_hint, quoted, shell
 from alm.files import read_json, readable
 from alm.packing.shards import pack_command
 from alm.tokenizers.file import metadata_path
@@ -163,6 +163,8 @@ def _faults_of(checkpoint: Path) -> list[str]:
     try:
         verify(checkpoint)
     except ArtifactError as error:
+        if isinstance(error.__cause__, InputError):  # it cannot be read, which is no fault
+            raise
         return [error.message]
     return []
 

@@ -107,7 +107,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @cache
 def _command() -> Callable[..., Any]:
     """The tree of commands, built once a process: it takes 0.2 s."""
-    return typer.main.get_command(app)
+    tree = typer.main.get_command(app)
+    _leave_reading_to_commands(tree)
+    return tree
+
+
+def _leave_reading_to_commands(command: Any) -> None:  # Any: Typer has a private copy of Click
+    """Let a command, not Click, report a path that cannot be read: its error says what to do."""
+    for parameter in command.params:
+        if hasattr(getattr(parameter, "type", None), "readable"):
+            parameter.type.readable = False
+    for each in getattr(command, "commands", {}).values():
+        _leave_reading_to_commands(each)
 
 
 def _run(arguments: Sequence[str] | None) -> None:

@@ -104,6 +104,7 @@ def _check_modes(interactive: bool, given: dict[str, object]) -> None:
 
 def _prompt(given: str | None, file: Path | None) -> str:
     """The text to continue, from a flag, a file or stdin; the final newline of a file or stdin is removed."""
+    from alm.corpus.normalize import with_newlines
     from alm.corpus.read import read_text
     from alm.errors import InputError
 
@@ -111,10 +112,9 @@ def _prompt(given: str | None, file: Path | None) -> str:
         return given or ""
     name = "stdin" if file is None else str(file)
     try:
-        text = sys.stdin.buffer.read().decode("utf-8-sig") if file is None else read_text(file)
-    except (OSError, InputError) as error:
-        said = error.message if isinstance(error, InputError) else error.strerror
-        raise InputError(f"cannot read `{name}`: {said}", hint="name a file with text") from error
+        text = read_text(file) if file else with_newlines(sys.stdin.buffer.read().decode("utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"cannot read stdin: {error.strerror}", hint="name a file with `--prompt-file`") from error
     except UnicodeDecodeError as error:
         raise InputError(f"`{name}` is not UTF-8 at byte {error.start}", hint="save the text as UTF-8") from error
-    return text.removesuffix("\n").removesuffix("\r")
+    return text.removesuffix("\n")

@@ -71,6 +71,11 @@ def _without_byte_order_mark(text: str) -> str:
     return text.lstrip(BYTE_ORDER_MARK)
 
 
+def with_newlines(text: str) -> str:
+    """Return `text` with a newline for each carriage return, alone or before a newline, as `normalize` does."""
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
 def _unified_line_ends(text: str) -> str:
     return _LINE_END.sub("\n", text) if _LINE_END.search(text) else text
 

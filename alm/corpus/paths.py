@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from alm.artifacts import readable_text
 from alm.errors import InputError, absent_hint, shell
-from alm.files import suffix
+from alm.files import hint_for, suffix
 
 _BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
 
@@ -116,7 +116,11 @@ def _walked(given: str) -> tuple[list[_Found], int]:
     walk = _Walk()
     try:
         files = list(walk.files(given))
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long, an unknown home, a closed folder, a NUL
+    except OSError as error:  # a closed folder, a name too long
+        place = Path(error.filename or given)
+        reason = error.strerror or error
+        raise InputError(f"`{place}` cannot be read: {reason}", hint=hint_for(error, place)) from error
+    except (RuntimeError, ValueError) as error:  # an unknown home, a NUL
         raise InputError(f"`{given}` cannot be read: {error}", hint="run `ls` to see what is there") from error
     return files, walk.hidden
 

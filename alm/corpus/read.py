@@ -21,6 +21,7 @@ from alm.artifacts import CleanShard, FileRecord, SourceMetadata
 from alm.corpus import paths
 from alm.corpus.config import values_for_paths
 from alm.corpus.formats._encoding import AUTO, is_plain_utf8, open_utf8
+from alm.corpus.normalize import with_newlines
 from alm.corpus.paths import from_text
 from alm.corpus.records import ends_of, read_records, unescape
 from alm.corpus.report import HTML_NAME, JSON_NAME
@@ -396,7 +397,7 @@ def read_documents(files: Sequence[CleanFile]) -> Iterator[CleanDocument]:
 def read_text(path: Path) -> str:
     """Return the text of a file as corpora read it: unpacked, in the encoding of its byte order mark, else UTF-8."""
     with open_utf8(path, AUTO) as (file, _):
-        return file.read().decode("utf-8")
+        return with_newlines(file.read().decode("utf-8"))
 
 
 def _read_file(file: CleanFile) -> Iterator[CleanDocument]:
@@ -589,12 +590,13 @@ def _no_table(file: CleanFile) -> ArtifactError:
 
 def _text(raw: bytes, file: CleanFile) -> str:
     try:
-        return unescape(raw.decode("utf-8"))
+        text = unescape(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         # Find the offset by reading the file again. That is slow, but only happens before the error ends the command.
         with open_binary(file.path) as opened:
             offset = opened.read().find(raw) + error.start
         raise not_utf8(file.path, offset=offset, byte=raw[error.start]) from error
+    return with_newlines(text) if file.shard is None else text
 
 
 class _Hashing:

@@ -121,7 +121,7 @@ def system_error(error: OSError) -> AlmError:
 
 def hint_for(error: OSError, path: Path) -> str:
     """Return what to do about `error`, raised when `path` was written or read."""
-    folder = path.parent
+    folder = next((place for place in path.parents if os.path.lexists(place)), path.parent)
     if error.errno in _FULL:
         return f"run `{shell('df', '-h', folder)}` to see what is free; what was there before is untouched"
     if error.errno == errno.EROFS:
@@ -134,6 +134,8 @@ def hint_for(error: OSError, path: Path) -> str:
         return "choose another path: there is a folder where a file should be, or a file where a folder should be"
     if isinstance(error, PermissionError):
         return f"choose a folder you may use, or run `{shell('ls', '-ld', folder)}` to see who may"
+    if isinstance(error, FileNotFoundError):  # as in /proc
+        return f"choose a folder on a disk: the system lets nothing be made in `{folder}`"
     return "run the same command again once the disk works: what was there before is untouched"
 
 

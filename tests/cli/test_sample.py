@@ -28,7 +28,8 @@ def test_a_prompt_is_the_same_from_a_flag_a_file_and_stdin(
     flag = ok(run, "--prompt", "the fox")[0]
     assert flag.startswith("the fox")
     assert ok(run, "--prompt-file", "prompt.txt")[0] == flag
-    for written in (b"the fox", b"the fox\n", b"\xef\xbb\xbfthe fox\r\n"):  # as `echo` and editors write it
+    # As `echo` and editors write it.
+    for written in (b"the fox", b"the fox\n", b"\xef\xbb\xbfthe fox\r\n", b"the fox\r"):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(written)))
         assert ok(run, "--prompt", "-")[0] == flag
         Path("prompt.txt").write_bytes(written)
@@ -127,7 +128,7 @@ def test_what_does_not_go_together_is_said(trained: Path, run: Any, arguments: l
 
 def test_a_prompt_file_that_is_none_is_named(trained: Path, run: Any) -> None:
     code, _, err = run("sample", "--prompt-file", "none.txt")
-    assert (code, "cannot read `none.txt`" in err) == (1, True)
+    assert (code, "`none.txt` does not exist" in err) == (1, True)
     Path("latin.txt").write_bytes(b"caf\xe9")
     code, _, err = run("sample", "--prompt-file", "latin.txt")
     assert (code, "`latin.txt` is not UTF-8 at byte 3" in err) == (1, True)
