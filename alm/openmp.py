@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, MutableMapping
 
-# libgomp (PyTorch for Linux) counts turns of a loop, some microseconds here. libomp and libiomp5 (macOS, Windows, conda)
-# count milliseconds, at least one. Measurements: docs/benchmarks.md, "A busy machine".
+# libgomp (PyTorch for Linux) counts turns of a loop, together some microseconds. libomp and libiomp5 (macOS, Windows,
+# conda) count milliseconds; 1 is what PyTorch's own launcher sets. Measurements: docs/benchmarks.md, "A busy machine".
 _BRIEFLY = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 _STANDARD = "OMP_WAIT_POLICY"
 
