@@ -11,7 +11,8 @@ from alm.corpus.read import find
 from alm.errors import InputError, quoted
 from alm.events import Listener, Noted, Warned, ignore
 from alm.files import Unchanged, publish, sha256, sweep, workspace
-from alm.tokenizers.config import TokenizerConfig
+from alm.formatting import size
+from alm.tokenizers.config import TokenizerConfig, vocabulary_for_text
 from alm.tokenizers.count import Counted, count
 from alm.tokenizers.file import Tokenizer, metadata_path
 
@@ -71,12 +72,13 @@ def _made(
 
 def _trained(config: TokenizerConfig, text: Counted, on_event: Listener) -> Tokenizer:
     module = kinds.module_of(config.model)
-    model = module.train(text.words, config=config.model, vocab_size=config.vocab_size, on_event=on_event)
+    wanted = vocabulary_for_text(text.bytes) if config.vocab_size == "auto" else config.vocab_size
+    if config.vocab_size == "auto":
+        on_event(Noted(f"{size(text.bytes)} of text: a vocabulary of {wanted:,} tokens (`--vocab-size {wanted}`)"))
+    model = module.train(text.words, config=config.model, vocab_size=wanted, on_event=on_event)
     tokenizer = Tokenizer.of(model, pattern=config.model.pattern)  # type: ignore[attr-defined] # of every kind
-    if tokenizer.vocab_size < config.vocab_size:
-        on_event(
-            Warned(f"the text fills {tokenizer.vocab_size:,} of {config.vocab_size:,} tokens: nothing is left to learn")
-        )
+    if tokenizer.vocab_size < wanted:
+        on_event(Warned(f"the text fills {tokenizer.vocab_size:,} of {wanted:,} tokens: nothing is left to learn"))
     return tokenizer
 
 

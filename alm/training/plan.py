@@ -21,9 +21,10 @@ from alm.training.config import RunConfig, TrainingConfig
 from alm.training.plan_data import Text, assumed_text, packed_text
 from alm.training.run.ranks import check, choose_parallel
 from alm.training.sizing import autotune, oom_cache, probe
-from alm.training.sizing.budget import TOKENS_PER_PARAMETER, fit_steps
+from alm.training.sizing.budget import fit_steps
 from alm.training.sizing.eta import START_SECONDS, TimeCosts, pauses_left, time_costs
 from alm.training.sizing.memory import MemoryLimit, checkpoint_bytes, halve_micro_batch, keeps_loss_curve
+from alm.training.sizing.suggest import TOKENS_PER_PARAMETER
 
 JOULES_PER_KWH, SECONDS_PER_HOUR = 3.6e6, 3600
 
@@ -184,7 +185,7 @@ def plan(
         _text(config, text),
         _memory(config, memory, tried, process_bytes=before),
         planned_time,
-        _disk(config),
+        _disk(config, text),
         PlannedCost(
             kwh=_product(cost.watts, planned_time.seconds, 1 / JOULES_PER_KWH),
             price=_product(cost.price_per_hour, planned_time.seconds, 1 / SECONDS_PER_HOUR),
@@ -359,11 +360,13 @@ def _time(config: RunConfig, text: Text, costs: TimeCosts | None) -> PlannedTime
     return PlannedTime(per_step / costs.step, costs.step, sum(parts.values()), parts)
 
 
-def _disk(config: RunConfig) -> PlannedDisk:
-    training, saves = config.training, pauses_left(config)["saving"]
+def _disk(config: RunConfig, text: Text) -> PlannedDisk:
+    training = config.training
+    best = training.keeps_best(repeats=any(seen > 1 for seen in text.epochs.values()))
+    saves = pauses_left(config)["saving"] + best
     permanent = training.max_steps // training.keep_every if training.keep_every else 0
     # One is written before the oldest is removed.
-    kept = min(saves, training.keep_last + training.keep_best + 1)
+    kept = min(saves, training.keep_last + best + 1)
     return PlannedDisk(checkpoint_bytes(config), kept + permanent)
 
 

@@ -9,13 +9,12 @@ from alm.corpus.split import TRAIN, VALIDATION
 from alm.errors import ConfigError
 from alm.packing.shards import open_packed
 from alm.tokenizers.file import Tokenizer
+from alm.training.batches import ALL, epochs, plan_batches
 from alm.training.config import RunConfig
-from alm.training.loop import plan_batches
 from alm.training.run.resolve import with_data
-from alm.training.run.start import ALL, epochs
 from alm.training.sizing import probe
-from alm.training.sizing.budget import BYTES_PER_TOKEN
 from alm.training.sizing.probe import Batches
+from alm.training.sizing.suggest import BYTES_PER_TOKEN
 from alm.training.validate import rows_for
 
 ASSUMED_VOCABULARY, ASSUMED_SEQ_LEN = 32_000, 512

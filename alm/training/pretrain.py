@@ -86,7 +86,7 @@ def pretrain(
         )
         if job.is_finished:
             return world.from_main(lambda: _up_to_date(job))
-        job, budget = _fit(job, finish_by)
+        job, budget = _fit(job, started, finish_by)
         return _train_within_memory(job, budget, deadline=deadline, started=started)
 
 
@@ -99,13 +99,13 @@ def _up_to_date(job: TrainingJob) -> RunMetadata:
     return finish(job, job.found.step)
 
 
-def _fit(job: TrainingJob, finish_by: float | None) -> tuple[TrainingJob, TimeBudget | None]:
+def _fit(job: TrainingJob, started: float, finish_by: float | None) -> tuple[TrainingJob, TimeBudget | None]:
     """Fit the run into the memory of the device, and a new one into its time."""
     probe.release_memory(job.choice.device)  # else memory of the trials so far would count as used
     limits = job.limits()
     config, budget = limits.fit_memory(job.config), None
     if finish_by is not None and job.is_new:
-        config, budget = limits.fit_time(config, finish_by=finish_by)
+        config, budget = limits.fit_time(config, started=started, finish_by=finish_by)
     return replace(job, config=config), budget
 
 
@@ -191,7 +191,7 @@ def _change_length(session: TrainingSession, config: RunConfig) -> None:
         writer.save(changed.checkpoint(session.state))
         writer.wait()
     if job.world.from_main(lambda: writer.has_saved(step) and _record_length(changed, job, session.state)):
-        session.job = changed
+        session.job, writer.retention = changed, changed.retention
 
 
 def _record_length(changed: TrainingJob, job: TrainingJob, state: TrainState) -> bool:

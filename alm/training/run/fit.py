@@ -123,12 +123,16 @@ class DeviceLimits:
         rows = probe.rows_of(self.packed.split(TRAIN))
         return probe.fits(config, self.choice, rows, seq_len=self._seq_len)
 
-    def fit_time(self, config: RunConfig, *, finish_by: float) -> tuple[RunConfig, TimeBudget]:
-        """Return `config` with the steps that will be done by `finish_by`, of `time.monotonic`, from measured ones."""
+    def fit_time(self, config: RunConfig, *, started: float, finish_by: float) -> tuple[RunConfig, TimeBudget]:
+        """Return `config` with the steps that will be done by `finish_by`, from measured ones.
+
+        `started` is when the command started; both are of `time.monotonic`.
+        """
         began = time.monotonic()
         config, rates = self._measure(config)
         spent = self._costs(config, rates)
-        chosen = self.world.from_main(lambda: fit_steps(config, spent, seconds=finish_by - time.monotonic()))
+        now = time.monotonic()
+        chosen = self.world.from_main(lambda: fit_steps(config, spent, seconds=finish_by - now, spent=now - started))
         self.on_event(
             Noted(
                 f"{chosen.training.max_steps:,} steps of {spent.step:.3g} s fit into the time "

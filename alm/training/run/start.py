@@ -11,22 +11,18 @@ from alm.checkpoint.load import load_checkpoint
 from alm.checkpoint.retain import repair, rewind
 from alm.checkpoint.space import check_space
 from alm.corpus.split import TRAIN, VALIDATION
-from alm.data.mixture import Mixture
 from alm.events import Resumed, Warned
 from alm.model.count import count
 from alm.optim.schedules import warmup_steps
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
-from alm.training.config import RunConfig
-from alm.training.loop import plan_batches
+from alm.training.batches import ALL, epochs, plan_batches
 from alm.training.monitoring import metrics, samples
 from alm.training.run import run_folder
 from alm.training.run.initial import load_initial_
 from alm.training.run.resolve import TrainingJob
-from alm.training.sizing.budget import MANY_EPOCHS
 from alm.training.sizing.memory import checkpoint_bytes
+from alm.training.sizing.repeated_text import is_too_weak, regularisation
 from alm.training.state import TrainState, restore_
-
-ALL = "all sources"
 
 
 def load_start_point_(job: TrainingJob, state: TrainState) -> None:
@@ -117,20 +113,17 @@ def _warn_of_settings(job: TrainingJob) -> None:
 
 
 def warn_of_repeats(job: TrainingJob) -> None:
-    """Warn about text that the run repeats so often that it teaches little."""
+    """Warn about text that the run repeats so often that it would learn it by heart."""
     mixture = plan_batches(job.config, job.packed.split(TRAIN)).mixture
     for name, seen in epochs(job.config, mixture).items():
-        if seen > MANY_EPOCHS:
+        if is_too_weak(job.config, seen):
             text = f"the text of `{name}`" if name != ALL else "the text"
-            fewer = max(1, int(job.config.training.max_steps * MANY_EPOCHS / seen))
-            hint = f"train for fewer steps with `--set training.max_steps={fewer}`, or prepare more text"
-            job.on_event(Warned(f"{text} is seen {seen:.1f} times: after the fourth it teaches little", hint))
-
-
-def epochs(config: RunConfig, mixture: Mixture) -> dict[str, float]:
-    """Return the number of passes through each source, or through all text if sources are not weighted."""
-    sequences = config.training.sequences_per_step * config.training.max_steps
-    return {name or ALL: round(seen, 3) for name, seen in mixture.epochs(sequences).items()}
+            flags = " ".join(f"--set {change}" for change in regularisation(seen).overrides)
+            hint = f"start another run with `{flags}`, or leave out `--model`: what suits the text is then chosen"
+            decay = job.config.optim.weight_decay  # type: ignore[attr-defined] # `is_too_weak` has compared it
+            job.on_event(
+                Warned(f"{text} is seen {seen:.1f} times: with weight decay {decay:g} it is learned by heart", hint)
+            )
 
 
 def check_disk_space(job: TrainingJob, state: TrainState) -> None:
@@ -141,7 +134,7 @@ def check_disk_space(job: TrainingJob, state: TrainState) -> None:
         job.out,
         job.retention,
         checkpoint_bytes=job.found.path.stat().st_size if job.found else checkpoint_bytes(job.config),
-        saves=-(-left // training.checkpoint_interval),
+        saves=-(-left // training.checkpoint_interval) + job.keeps_best,
         permanent=left // training.keep_every if training.keep_every else 0,
         on_event=job.on_event,
     )

@@ -1,28 +1,15 @@
-"""Converts a time into a run: the number of steps, and the model that is worth training, from measurements."""
+"""Converts a time into a number of steps, from measured costs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import replace
 
-from alm import device as devices
-from alm.config import presets
 from alm.config.base import MANY
-from alm.config.load import Part, load
-from alm.corpus.split import TRAIN
-from alm.device import Choice
 from alm.errors import ConfigError
-from alm.model.config import ModelConfig
-from alm.model.count import count
-from alm.packing.shards import open_packed
-from alm.training.config import TRAIN_SECTIONS, RunConfig, TrainingConfig, checked
-from alm.training.sizing import probe
-from alm.training.sizing.autotune import choose_precision
+from alm.training.config import RunConfig, checked
 from alm.training.sizing.eta import TimeCosts, pauses_left
-from alm.training.sizing.memory import MemoryLimit, preset_models
 
 # Largest shares of the time. The rest is for steps.
 VALIDATION_SHARE, SAMPLES_SHARE, SAVING_SHARE = 0.1, 0.1, 0.05
@@ -30,25 +17,23 @@ VALIDATION_SHARE, SAMPLES_SHARE, SAVING_SHARE = 0.1, 0.1, 0.05
 MOST_SECONDS_BETWEEN_CHECKPOINTS = 1800.0
 FEWEST_VALIDATION_BYTES = 20_000
 FEWEST_LOG_LINES = 20
+# A model has learned nothing after fewer steps.
+FEWEST_STEPS = 20
 
 
 class TooShortError(ConfigError):
-    """Raised for a time that is too short for one step."""
+    """Raised for a time that is too short for a model to learn anything."""
 
 
-def fit_steps(config: RunConfig, costs: TimeCosts, *, seconds: float) -> RunConfig:
+def fit_steps(config: RunConfig, costs: TimeCosts, *, seconds: float, spent: float = 0.0) -> RunConfig:
     """Return `config` with as many steps as `seconds` allow, and everything else counted in steps in proportion.
 
     Validations, samples and checkpoints keep their number as long as they take no more than their share of the time:
     first they become fewer, then less text is scored. Checkpoints come at least every half hour. Raises
-    `TooShortError` if not one step fits.
+    `TooShortError`, with the least time that makes sense, if fewer than `FEWEST_STEPS` fit. `spent` are seconds of the
+    time that have passed already.
     """
-    if seconds <= 0:
-        raise TooShortError(
-            "starting and measuring took all of the time: none is left for steps",
-            hint="use a larger budget, or a machine that is less busy",
-        )
-    before = pauses_left(config)
+    before, seconds = pauses_left(config), max(seconds, 0.0)
     scored = _text_scored(config, costs, seconds)
     costs = replace(costs, validation=costs.validation * scored)
     number = {
@@ -63,14 +48,20 @@ def fit_steps(config: RunConfig, costs: TimeCosts, *, seconds: float) -> RunConf
     pauses = sum(number[name] * getattr(costs, name) for name in number)
     # Half of the largest number allowed: the run may become longer (`time_budget.py`).
     steps = min(math.floor((seconds - costs.start - pauses) / costs.step), MANY // 2)
-    if steps < 1:
+    if steps < FEWEST_STEPS:
+        least, rest = FEWEST_STEPS * costs.step, spent + costs.start + pauses
         raise TooShortError(
-            f"{seconds:,.0f} seconds allow no step: one takes {costs.step:,.1f} seconds, and the rest of a run takes "
-            f"{costs.start + pauses:,.1f}",
-            hint="choose a smaller model with `--model 1m`, or smaller steps with "
-            "`--set training.gradient_accumulation=1`, or more time",
+            f"{seconds + spent:,.0f} seconds are too short for this model to learn anything: {FEWEST_STEPS} steps take "
+            f"{least:,.1f} seconds, and the rest of a run takes {rest:,.1f}",
+            hint=f"give it at least `--budget {_rounded(rest + least)}`, or leave out `--model`, for a model that fits",
         )
-    return _with_steps(config, steps, number, validation_bytes=math.ceil(config.validation.bytes * scored))
+    return with_steps(config, steps, number, validation_bytes=math.ceil(config.validation.bytes * scored))
+
+
+def _rounded(seconds: float) -> str:
+    """Return a duration with a margin for a busier machine, as for `--budget`."""
+    wanted = math.ceil(1.2 * seconds)
+    return f"{wanted}s" if wanted <= 120 else f"{math.ceil(wanted / 60)}m"
 
 
 def _affordable(number: int, each: float, seconds: float) -> int:
@@ -86,7 +77,7 @@ def _text_scored(config: RunConfig, costs: TimeCosts, seconds: float) -> float:
     return max(least, VALIDATION_SHARE * seconds / costs.validation)
 
 
-def _with_steps(config: RunConfig, steps: int, number: Mapping[str, int], *, validation_bytes: int) -> RunConfig:
+def with_steps(config: RunConfig, steps: int, number: Mapping[str, int], *, validation_bytes: int) -> RunConfig:
     training, ratio = config.training, steps / config.training.max_steps
     values = config.model_dump(mode="json")
     values["training"] |= {
@@ -103,192 +94,3 @@ def _with_steps(config: RunConfig, steps: int, number: Mapping[str, int], *, val
                 max(int(key == "total_steps"), round(values["scheduler"][key] * ratio)), MANY
             )
     return checked(values)
-
-
-# Hoffmann et al. 2022, "Training Compute-Optimal Large Language Models", section 3: about 20 tokens per parameter,
-# from 6e18 FLOPs on, their smallest compute.
-TOKENS_PER_PARAMETER = 20
-_HOFFMANN_FLOPS = 6e18
-# The best ratio measured here at a millionth of that compute (docs/benchmarks.md, quickstart and time to quality):
-# the text of a few minutes on a CPU is not enough to learn its words, and a wider model learns them from fewer tokens.
-_MEASURED_FLOPS, _MEASURED_RATIO = 6.4e12, 0.45
-# Li et al. 2025, "Predictable Scale: Part I", arXiv:2503.04715, section 1: batch ~ D^0.571. The factor comes from
-# measurements here, where steps of 1,024 and of 2,048 tokens were equally good (docs/benchmarks.md).
-_MEASURED_TOKENS, _MEASURED_BATCH, _BATCH_POWER = 0.41e6, 1024, 0.571
-# The best embedding tables have about a quarter of the parameters of the layers (docs/vocabulary.md).
-_LAYERS_PER_TABLE = 4
-# A token must occur now and then to be learned: a rule of thumb.
-_TEXT_BYTES_PER_TOKEN_ID = 1000
-LEAST_VOCABULARY, MOST_VOCABULARY = 512, 65536
-BYTES_PER_TOKEN = 4.0
-STEPS_SHARE = 0.8
-# Muennighoff et al. 2023, "Scaling Data-Constrained Language Models", section 5: up to 4 epochs are almost as good as
-# new text.
-MANY_EPOCHS = 4
-MOST_MICRO_BATCH_TOKENS = 16_384
-TRAIN_PRESET = "train"
-
-Rate = Callable[[ModelConfig, int], float]
-"""Tokens per second of training a model with sequences of a given length."""
-Fits = Callable[[ModelConfig, int, int], bool]
-"""Whether micro-batches of (sequences, tokens) of a model fit into memory."""
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """A run worth its time. `config` is complete; `overrides` are its differences from the presets, without settings
-    counted in steps, for `--set` together with `--budget`.
-    """
-
-    preset: str
-    config: RunConfig
-    vocab_size: int
-    seq_len: int
-    overrides: tuple[str, ...]
-
-
-def suggest_at(
-    seconds: float,
-    *,
-    tokens_per_second: Rate,
-    models: Mapping[str, ModelConfig] | None = None,
-    text_bytes: int | None = None,
-    vocab_size: int | None = None,
-    seq_len: int | None = None,
-    fits: Fits = lambda model, sequences, tokens: True,
-) -> Suggestion:
-    """Return the largest of `models` that gets enough tokens in `seconds`, with its vocabulary and its batch.
-
-    Learning rates are those of the preset `train`, which were measured. `vocab_size` and `seq_len` are those of packed
-    data; absent, they are chosen too. `text_bytes` limits what can be learned. The number of steps follows from
-    `tokens_per_second` alone: `fit_steps` makes it exact.
-    """
-    best: Suggestion | None = None
-    for name, shape in (models or preset_models()).items():
-        vocabulary = vocab_size or vocabulary_for(shape, text_bytes)
-        length = seq_len or sequence_for(shape)
-        longest = max(shape.max_position_embeddings, length)
-        model = shape.model_copy(update={"max_position_embeddings": longest}).with_vocab_size(vocabulary)
-        if best is not None and not fits(model, 1, length):
-            break
-        tokens = STEPS_SHARE * seconds * tokens_per_second(model, length)
-        found = _suggestion(name, shape, model, length, tokens, fits)
-        new = min(tokens, MANY_EPOCHS * text_bytes / BYTES_PER_TOKEN) if text_bytes else tokens
-        counted = count(model)
-        wanted = tokens_per_parameter(new * counted.training_flops_per_token(length))
-        if best is not None and new < wanted * counted.total:
-            break
-        best = found
-    assert best is not None, "there is a first model"
-    return best
-
-
-def tokens_per_parameter(flops: float) -> float:
-    """Return the best number of tokens per parameter for this many FLOPs, from a power law through two points.
-
-    It is Hoffmann's constant above its range, and below it falls through the ratio measured here.
-    """
-    power: float = math.log(TOKENS_PER_PARAMETER / _MEASURED_RATIO) / math.log(_HOFFMANN_FLOPS / _MEASURED_FLOPS)
-    share: float = (flops / _HOFFMANN_FLOPS) ** power
-    return TOKENS_PER_PARAMETER * min(1.0, share)
-
-
-def vocabulary_for(shape: ModelConfig, text_bytes: int | None = None) -> int:
-    """Return a power of two for which the table has about a quarter of the parameters of the layers, and the text is
-    long enough to show each token.
-    """
-    layers = _layers(shape.with_vocab_size(LEAST_VOCABULARY))
-    wanted: int = 2 ** round(math.log2(layers / _LAYERS_PER_TABLE / shape.d_model))
-    if text_bytes is not None:
-        wanted = min(wanted, 2 ** int(math.log2(max(text_bytes / _TEXT_BYTES_PER_TOKEN_ID, 1))))
-    return min(max(wanted, LEAST_VOCABULARY), MOST_VOCABULARY)
-
-
-def sequence_for(shape: ModelConfig) -> int:
-    """Return the tokens of a training sequence: half of the model's context."""
-    return max(1, shape.max_position_embeddings // 2)
-
-
-def _layers(model: ModelConfig) -> int:
-    counted = count(model)
-    return counted.total - counted.embedding - counted.head
-
-
-def _suggestion(
-    name: str, shape: ModelConfig, model: ModelConfig, seq_len: int, tokens: float, fits: Fits
-) -> Suggestion:
-    batch = _MEASURED_BATCH * (tokens / _MEASURED_TOKENS) ** _BATCH_POWER
-    sequences = 2 ** max(0, round(math.log2(batch / seq_len)))
-    micro = min(sequences, 2 ** int(math.log2(max(1, MOST_MICRO_BATCH_TOKENS // seq_len))))
-    while micro > 1 and not fits(model, micro, seq_len):
-        micro //= 2
-    steps = max(1, round(tokens / (sequences * seq_len)))
-    overrides = [
-        f"training.micro_batch_size={micro}",
-        f"training.gradient_accumulation={sequences // micro}",
-    ]
-    if model.max_position_embeddings != shape.max_position_embeddings:
-        overrides.append(f"model.max_position_embeddings={model.max_position_embeddings}")
-    of_training = [change for change in overrides if not change.startswith("model.")]
-    config = load(RunConfig, [Part(presets.find(TRAIN_PRESET), TRAIN_SECTIONS)], overrides=of_training)
-    config = _with_steps(config, steps, pauses_left(config), validation_bytes=config.validation.bytes)
-    config = config.model_copy(update={"model": model})
-    return Suggestion(name, config, model.known_vocab_size, seq_len, tuple(overrides))
-
-
-# A first guess: the share of the rate of matrix products that training a small model reaches (docs/benchmarks.md).
-TYPICAL_SHARE = 0.5
-_MOST_TRIES, _TRY_SECONDS = 3, 0.5
-_Precision = Literal["auto", "fp32", "bf16", "fp16"]
-
-
-def suggest(
-    seconds: float,
-    *,
-    data: Path | None = None,
-    seq_len: int | None = None,
-    tokens: int | None = None,
-    device_name: str = "auto",
-    precision: _Precision = "auto",
-) -> Suggestion:
-    """Return a run worth `seconds` on the device.
-
-    Its speed is first estimated from matrix products, then measured with the suggested model, until it stays the same.
-    """
-    vocab_size, text_bytes = None, None if tokens is None else round(tokens * BYTES_PER_TOKEN)
-    if data is not None:
-        metadata = open_packed(data).metadata
-        vocab_size, seq_len = metadata.vocab_size, metadata.seq_len
-        text_bytes = round(metadata.sequences(TRAIN) * seq_len * BYTES_PER_TOKEN)
-    choice = devices.choose(device_name, precision=precision)
-    flops_per_second = TYPICAL_SHARE * devices.matmul_rate(choice.device, choice.precision)
-
-    def rate(model: ModelConfig, tokens: int) -> float:
-        return flops_per_second / count(model).training_flops_per_token(tokens)
-
-    def fits(model: ModelConfig, sequences: int, tokens: int) -> bool:
-        config = RunConfig(model=model, training=TrainingConfig(micro_batch_size=sequences))
-        largest = MemoryLimit(config, tokens, choice).largest()
-        return largest is None or sequences <= largest
-
-    before = ""
-    for _ in range(_MOST_TRIES):
-        found = suggest_at(
-            seconds, tokens_per_second=rate, vocab_size=vocab_size, seq_len=seq_len, text_bytes=text_bytes, fits=fits
-        )
-        if found.preset == before:
-            break
-        before = found.preset
-        choice, flops_per_second = _measured(found, device_name, precision)
-    return found
-
-
-def _measured(found: Suggestion, device_name: str, precision: _Precision) -> tuple[Choice, float]:
-    """Run a few steps of the suggestion; return the chosen device, and its FLOPs per second in them."""
-    training = found.config.training.model_copy(update={"precision": precision})
-    config = found.config.model_copy(update={"training": training})
-    choice = choose_precision(config, device_name, seq_len=found.seq_len)
-    rows = probe.random_rows(found.vocab_size, seq_len=found.seq_len)
-    timings = probe.measure_steps(config, choice, rows, seq_len=found.seq_len, seconds=_TRY_SECONDS)
-    speed = training.sequences_per_step * found.seq_len / timings.step(training.gradient_accumulation)
-    return choice, speed * count(found.config.model).training_flops_per_token(found.seq_len)

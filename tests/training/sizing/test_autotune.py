@@ -18,7 +18,7 @@ from alm.training.config import RunConfig
 from alm.training.plan import plan
 from alm.training.pretrain import pretrain
 from alm.training.run import run_folder
-from alm.training.sizing import autotune, budget, memory, probe
+from alm.training.sizing import autotune, memory, probe, suggest
 from alm.training.sizing.autotune import (
     CompileTrial,
     choose_compile,
@@ -177,7 +177,7 @@ def test_what_is_planned_and_proposed_is_what_the_run_chooses(
     monkeypatch.setattr(device, "_bf16_speedup", lambda _: 1.0 if timed.share < 1 else 9.0)
     monkeypatch.setattr(probe, "SECONDS", 0.01)
     seen: list[str] = []
-    monkeypatch.setattr(budget.probe, "measure_steps", lambda _, choice, *__, **___: timings(seen, choice))
+    monkeypatch.setattr(suggest.probe, "measure_steps", lambda _, choice, *__, **___: timings(seen, choice))
     data = write_packed(tmp_path / "data")[0]
     config = run_config(training__precision="auto", training__max_steps=2)
     for number, (timed.share, expected) in enumerate(((0.5, "bf16"), (2.0, "fp32"))):
@@ -187,10 +187,10 @@ def test_what_is_planned_and_proposed_is_what_the_run_chooses(
         pretrain(config, data=data, out=tmp_path / f"run{number}")
         assert run_folder.read_config(tmp_path / f"run{number}").training.precision == expected
         seen.clear()
-        budget.suggest(1.0, data=data, device_name="cpu")
+        suggest.suggest(1.0, data=data, device_name="cpu")
         assert set(seen) == {expected}
         assert examine.chosen("cpu").precision == expected
-    budget.suggest(1.0, data=data, device_name="cpu", precision="bf16")
+    suggest.suggest(1.0, data=data, device_name="cpu", precision="bf16")
     assert seen[-1] == "bf16"
 
 
