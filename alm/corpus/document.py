@@ -7,6 +7,12 @@ from dataclasses import dataclass, field
 
 REPLACED = "replaced_characters"
 FIELD_OF_MESSAGE = "message."  # begins the name of a field of a message that is lost
+FIELD_OF_ROW = "row."  # the same for a field of a row, beside its messages
+# Fields beside messages that belong to the conversation, and that no adapter puts into the text (some read `system`).
+BESIDE_MESSAGES = (
+    *("system", "system_prompt", "tools", "functions", "history", "context", "documents"),
+    *("reasoning", "reasoning_content", "thinking", "images"),
+)
 
 
 @dataclass(frozen=True, slots=True)

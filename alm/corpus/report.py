@@ -12,7 +12,7 @@ from pydantic import Field
 from alm import formatting, page
 from alm.artifacts import FORMAT_VERSION, Balance
 from alm.config.base import Config
-from alm.corpus.document import FIELD_OF_MESSAGE
+from alm.corpus.document import FIELD_OF_MESSAGE, FIELD_OF_ROW
 from alm.errors import AlmError, ArtifactError, shell
 from alm.files import read_json, readable, write_json, write_text
 from alm.page import Bars, Table
@@ -200,6 +200,8 @@ def meaning(reason: str) -> str:
     """Describe a reason in words."""
     if reason.startswith(FIELD_OF_MESSAGE):
         return f"field `{reason.removeprefix(FIELD_OF_MESSAGE)}` of a message, beside its text"
+    if reason.startswith(FIELD_OF_ROW):
+        return f"field `{reason.removeprefix(FIELD_OF_ROW)}` of a row, beside its messages"
     return _MEANINGS.get(reason) or f"rule {reason.replace('_', ' ')}"
 
 

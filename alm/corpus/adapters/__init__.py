@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from alm import kinds
 from alm.config.base import Config, did_you_mean
-from alm.corpus.document import FIELD_OF_MESSAGE, Document, Dropped, Item, utf8_bytes
+from alm.corpus.document import BESIDE_MESSAGES, FIELD_OF_MESSAGE, FIELD_OF_ROW, Document, Dropped, Item, utf8_bytes
 from alm.corpus.rows import EXCERPT_CHARACTERS, OnBadInput, Rejected, Row, with_way_out
 from alm.errors import ConfigError, InputError, quoted
 
@@ -67,15 +67,19 @@ def each(
     conversation_of: Callable[[Mapping[str, Any]], Conversation],
     *,
     keys: tuple[str, ...],
+    used: tuple[str, ...],
 ) -> Iterator[Talk | Dropped | Rejected]:
-    """Yield a conversation for each row. A row needs one of `keys`, and `conversation_of` may raise `ShapeError`."""
+    """Yield a conversation for each row, made of its fields `used`.
+
+    A row needs one of `keys`, and `conversation_of` may raise `ShapeError`.
+    """
     for row in rows:
         if not isinstance(row, Row):
             yield row
         elif not any(key in row.values for key in keys):
             yield no_field(row, keys)
         else:
-            yield _talk(row, conversation_of)
+            yield _talk(row, conversation_of, used)
 
 
 def each_list(
@@ -94,10 +98,10 @@ def each_list(
         begin = (Message("system", prompt),) if prompt and isinstance(prompt, str) else ()
         return (*begin, *(message(each[role], each.get(content)) for each in messages))
 
-    for talk in each(rows, conversation_of, keys=keys):
+    for talk in each(rows, conversation_of, keys=keys, used=(*keys, system) if system else keys):
         if isinstance(talk, Talk):
             messages = next(talk.row.values[key] for key in keys if key in talk.row.values)
-            yield talk._replace(lost=_beside(messages, role=role, content=content))
+            yield talk._replace(lost=(*_beside(messages, role=role, content=content), *talk.lost))
         else:
             yield talk
 
@@ -114,11 +118,35 @@ def _beside(messages: Sequence[Mapping[str, Any]], *, role: str, content: str) -
     return tuple(sorted(lost.items()))
 
 
-def _talk(row: Row, conversation_of: Callable[[Mapping[str, Any]], Conversation]) -> Talk | Rejected:
+def _talk(
+    row: Row, conversation_of: Callable[[Mapping[str, Any]], Conversation], used: tuple[str, ...]
+) -> Talk | Rejected:
     try:
-        return Talk(conversation_of(row.values), row)
+        conversation = conversation_of(row.values)
     except ShapeError as error:
         return unfit(row, str(error), key=error.key)
+    said = [content for _, content in conversation if content]
+    lost = [name for name, value in row.values.items() if value and name not in used and _is_lost(name, value, said)]
+    return Talk(conversation, row, tuple((f"{FIELD_OF_ROW}{name}", 1) for name in sorted(lost)))
+
+
+def _is_lost(name: str, value: object, said: Sequence[str]) -> bool:
+    """Whether the field beside messages holds words, rather than a number or a name, that the messages do not hold."""
+    if isinstance(value, str):
+        is_text = name in BESIDE_MESSAGES or len(value.split()) > 1
+        return is_text and not any(value in each or each in value for each in said)
+    return isinstance(value, dict | list) and (name in BESIDE_MESSAGES or any(" " in text for text in _texts(value)))
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield the strings in a JSON value."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict | list):
+            waiting += one.values() if isinstance(one, dict) else one
 
 
 def unfit(row: Row, expected: str, *, key: str | None = None) -> Rejected:

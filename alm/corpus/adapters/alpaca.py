@@ -9,7 +9,7 @@ from pydantic import Field
 
 from alm.config import base
 from alm.corpus.adapters import Conversation, Message, ShapeError, Talk, each
-from alm.corpus.document import Dropped
+from alm.corpus.document import BESIDE_MESSAGES, Dropped
 from alm.corpus.rows import Rejected, Row
 
 SPANS_ROWS = False
@@ -26,7 +26,11 @@ class Config(base.Config):
 
 
 def columns(config: Config, field: str) -> tuple[str, ...]:
-    """Return the four fields."""
+    """Return the four fields, and those that are counted beside them."""
+    return (*_used(config), *BESIDE_MESSAGES)
+
+
+def _used(config: Config) -> tuple[str, ...]:
     return config.instruction, config.input, config.output, config.system
 
 
@@ -42,7 +46,7 @@ def conversations(
         begin = (Message("system", system),) if system else ()
         return (*begin, Message("user", question), Message("assistant", _text(values, config, "output")))
 
-    return each(rows, conversation_of, keys=(config.instruction,))
+    return each(rows, conversation_of, keys=(config.instruction,), used=_used(config))
 
 
 def _text(values: Mapping[str, Any], config: Config, key: str, default: str | None = None) -> str:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from alm.config import base
 from alm.corpus.adapters import Talk, each_list, named
-from alm.corpus.document import Dropped
+from alm.corpus.document import BESIDE_MESSAGES, Dropped
 from alm.corpus.rows import Rejected, Row
 
 SPANS_ROWS = False
@@ -25,8 +25,8 @@ class Config(base.Config):
 
 
 def columns(config: Config, field: str) -> tuple[str, ...]:
-    """Return the fields that may hold the list."""
-    return named(field, *_OWN)
+    """Return the fields that may hold the list, and those that are counted beside it."""
+    return (*named(field, *_OWN), *BESIDE_MESSAGES)
 
 
 def conversations(

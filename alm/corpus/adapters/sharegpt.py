@@ -9,7 +9,7 @@ from pydantic import Field
 
 from alm.config import base
 from alm.corpus.adapters import Talk, each_list, named
-from alm.corpus.document import Dropped
+from alm.corpus.document import BESIDE_MESSAGES, Dropped
 from alm.corpus.rows import Rejected, Row
 
 SPANS_ROWS = False
@@ -25,8 +25,8 @@ class Config(base.Config):
 
 
 def columns(config: Config, field: str) -> tuple[str, ...]:
-    """Return the field that holds the list, and the field of a system prompt beside it."""
-    return (*named(field, *_OWN), "system")
+    """Return the field that holds the list, and those beside it: of a system prompt, and those that are counted."""
+    return (*named(field, *_OWN), *BESIDE_MESSAGES)
 
 
 def conversations(

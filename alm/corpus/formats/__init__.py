@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alm.artifacts import as_text
-from alm.corpus.document import Part
+from alm.corpus.document import BESIDE_MESSAGES, Part
 from alm.corpus.rows import OnBadInput
 from alm.errors import InputError, quoted
 from alm.files import RepeatedKeys
@@ -40,6 +40,13 @@ class Reading:
     spans_rows: bool = False
     max_document_bytes: int = 16 << 20
     on_bad_input: OnBadInput = "stop"
+
+
+def present(needed: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return those `needed` among the `names` of columns; none if there are only some that lie beside messages."""
+    there = [name for name in dict.fromkeys(needed) if name in names]
+    is_beside = set(BESIDE_MESSAGES).issubset(needed) and set(there).issubset(BESIDE_MESSAGES)
+    return [] if is_beside else there
 
 
 def refuse_repeated(names: Sequence[str], needed: tuple[str, ...] | None, *, path: Path) -> None:

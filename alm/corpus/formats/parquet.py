@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from alm import shown
 from alm.artifacts import as_text
 from alm.corpus.document import Dropped, Part
-from alm.corpus.formats import Reading, refuse_repeated, whole
+from alm.corpus.formats import Reading, present, refuse_repeated, whole
 from alm.corpus.formats._arrow import may_hold_text, plain
 from alm.corpus.rows import Row, left_out
 from alm.errors import InputError, quoted
@@ -72,8 +72,7 @@ def _chosen(schema: pyarrow.Schema, wanted: tuple[str, ...] | None) -> tuple[lis
     """
     if wanted is None:
         return None, {}
-    there = [name for name in dict.fromkeys(wanted) if name in schema.names]
-    if there:
+    if there := present(wanted, schema.names):
         return there, {}
     return [field.name for field in schema if may_hold_text(field.type)], dict.fromkeys(schema.names)
 

@@ -22,6 +22,7 @@ from alm.config.base import OfKind, did_you_mean
 from alm.corpus.adapters import items
 from alm.corpus.config import SourceConfig
 from alm.corpus.document import Dropped, Items, Part, Survey
+from alm.corpus.formats import present
 from alm.corpus.rows import Row
 from alm.corpus.sources import PART_BYTES
 from alm.errors import AlmError, ConfigError, InputError, quoted
@@ -319,7 +320,7 @@ def _batches(
     first = 0
     with contextlib.closing(file.iter(batch_size=_BATCH_ROWS)) as tables:
         for table in tables:
-            there = [name for name in table.column_names if needed is None or name in needed]
+            there = table.column_names if needed is None else present(needed, table.column_names)
             wanted = there or [field.name for field in table.schema if may_hold_text(field.type)]
             names = there or table.column_names  # all, so that an error can list them
             table = plain(table.select(wanted))

@@ -276,6 +276,37 @@ def test_what_lies_beside_the_text_of_a_message_is_counted(given: str, message: 
     assert dict(found.lost) == lost
 
 
+TALK = [{"role": "user", "content": "Hi there"}, {"role": "assistant", "content": "Hello!"}]
+
+
+@pytest.mark.parametrize(
+    ("given", "row", "lost"),
+    [
+        ("messages", {"messages": TALK, "tools": [{"name": "f"}], "functions": "f"}, ["functions", "tools"]),
+        ("messages", {"messages": TALK, "system": "Be kind.", "history": [["a", "b"]]}, ["history", "system"]),
+        ("messages", {"messages": TALK, "tools": [], "system": "", "history": None, "functions": {}}, []),
+        ("messages", {"messages": TALK, "id": "a-1", "score": 0.5, "source": "web", "tags": ["a", "b"]}, []),
+        ("messages", {"messages": TALK, "prompt": "Hi there", "text": "<user> Hi there <bot> Hello!"}, []),
+        ("messages", {"messages": TALK, "persona": "A sea captain.", "plan": [{"a": "go home"}]}, ["persona", "plan"]),
+        ("sharegpt", {"conversations": [{"from": "gpt", "value": "x"}], "system": "s", "tools": "[t]"}, ["tools"]),
+        ("alpaca", {"instruction": "a", "output": "b", "input": "", "history": [["c", "d"]]}, ["history"]),
+    ],
+)
+def test_what_lies_beside_the_messages_of_a_row_is_counted(given: str, row: Any, lost: list[str]) -> None:
+    (found,) = made(given, row)
+    assert isinstance(found, Document)
+    assert found.lost == tuple((f"row.{name}", 1) for name in lost)
+
+
+def test_deep_fields_beside_messages_need_no_recursion() -> None:
+    deep: Any = "a b"
+    for _ in range(5000):
+        deep = [deep]
+    (found,) = made("messages", {"messages": TALK, "deep": deep})
+    assert isinstance(found, Document)
+    assert found.lost == (("row.deep", 1),)
+
+
 def test_a_rank_that_is_no_number_does_not_win() -> None:
     replies = [{"text": text, "role": "assistant", "rank": rank} for text, rank in (("nan", float("nan")), ("best", 0))]
     row = {"prompt": {"text": "Hi", "role": "prompter", "replies": replies}}
