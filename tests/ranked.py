@@ -46,8 +46,8 @@ from alm.packing.shards import open_packed
 from alm.tokenizers.file import Tokenizer
 from alm.training import state as training_state
 from alm.training import step
+from alm.training.batches import plan_batches
 from alm.training.config import RunConfig
-from alm.training.loop import plan_batches
 from alm.training.monitoring import throughput
 from alm.training.parallel import full_tensor
 from alm.training.pretrain import pretrain

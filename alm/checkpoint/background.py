@@ -68,12 +68,14 @@ class CheckpointWriter:
     room for, which leaves earlier ones unchanged. Both are called in the caller's thread, where every other error is
     raised too: by `poll`, or by the next call.
 
+    `retention` may be replaced while no checkpoint is in flight.
+
     Leaving the context waits for the checkpoint in flight, but cancels it when the run is stopped at once.
     """
 
     def __init__(self, run: Path, retention: Retention, *, on_saved: Saved, on_full: Full) -> None:
         self._run = run
-        self._retention = retention
+        self.retention = retention
         self._on_saved = on_saved
         self._on_full = on_full
         self._copy = HostCopy()
@@ -148,7 +150,7 @@ class CheckpointWriter:
         return save_checkpoint(
             checkpoint,
             self._run,
-            retention=self._retention,
+            retention=self.retention,
             interrupted=interrupted,
             bits_per_byte=bits_per_byte,
             is_cancelled=self._cancelled.is_set,

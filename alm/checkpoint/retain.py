@@ -76,8 +76,8 @@ def surplus(run: Path, known: Known, retention: Retention) -> list[str]:
     """
     kept = retention.kept(known)
     gone = [path for path in numbered(run) if path not in kept] if kept else []
-    # A link to a removed checkpoint would have no metadata to verify it with.
-    names = [BEST_NAME] if not retention.best and any(_is(run / BEST_NAME, path) for path in gone) else []
+    # Who takes the best checkpoint of a run must not find one that has not been replaced since.
+    names = [BEST_NAME] if not retention.best and any(_is(run / BEST_NAME, path) for path in numbered(run)) else []
     return [*names, *(name for path in gone for name in (path.name, path.with_suffix(".json").name))]
 
 

@@ -44,9 +44,15 @@ class TrainingConfig(Config):
         le=MANY,
         description="Steps between checkpoints that are kept permanently; absent: none are.",
     )
-    keep_best: bool = Field(
-        default=False,
-        description="Whether each new best validation score saves a checkpoint, and the best checkpoint is kept.",
+    keep_best: bool | Literal["auto"] = Field(
+        default="auto",
+        description="Whether each new best validation score saves a checkpoint, and the best checkpoint is kept; auto "
+        "does in a run that sees some text more than once.",
+    )
+    stop_when_worse: bool | Literal["auto"] = Field(
+        default="auto",
+        description="Whether a run stops by itself when its validation score can only get worse; auto does where text "
+        "is seen more than once and the best checkpoint is kept.",
     )
     max_skipped_in_row: int = Field(
         default=10,
@@ -83,6 +89,17 @@ class TrainingConfig(Config):
     def sequences_per_step(self) -> int:
         """Sequences in one optimizer update."""
         return self.micro_batch_size * self.gradient_accumulation
+
+    # Both stay `auto` in the configuration of a run: they depend on its length, which a budget or a resume may change.
+    def keeps_best(self, *, repeats: bool) -> bool:
+        """Whether the best checkpoint is kept, in a run that `repeats` text or does not."""
+        return repeats if self.keep_best == "auto" else self.keep_best
+
+    def stops_when_worse(self, *, repeats: bool) -> bool:
+        """Whether the run stops by itself when it can only get worse, in a run that `repeats` text or does not."""
+        if self.stop_when_worse == "auto":
+            return repeats and self.keeps_best(repeats=repeats)
+        return self.stop_when_worse
 
 
 class ValidationConfig(Config):

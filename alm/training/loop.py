@@ -11,10 +11,10 @@ from functools import partial
 from alm import kinds
 from alm.checkpoint.background import CheckpointWriter
 from alm.corpus.split import TRAIN, VALIDATION
-from alm.data.loader import BatchPlan, Loader, MicroBatch, batch_plan, target_count
+from alm.data.loader import Loader, MicroBatch, target_count
 from alm.events import Stepped, Validated
-from alm.packing.shards import TokenStream
 from alm.tokenizers.file import Tokenizer
+from alm.training.batches import plan_batches
 from alm.training.config import RunConfig
 from alm.training.monitoring import reference
 from alm.training.monitoring.metrics import MetricsFile, Row, read
@@ -259,7 +259,7 @@ class TrainingSession:
         # A resumed step has its checkpoint already, unless its score, known only now, makes it the best one.
         intervals = (config.training.checkpoint_interval, config.training.keep_every)
         is_due = not resumed and (last or any(every and step % every == 0 for every in intervals))
-        if is_due or (config.training.keep_best and is_best):
+        if is_due or (self.job.keeps_best and is_best):
             self._save(score)
 
     def _validate(self) -> Score | None:
@@ -296,18 +296,6 @@ class TrainingSession:
             checkpoint = self.job.checkpoint(self.state)
             self.writer.save(checkpoint, bits_per_byte=None if score is None else score.bits_per_byte)
             gc.collect()
-
-
-def plan_batches(config: RunConfig, stream: TokenStream) -> BatchPlan:
-    """Return the plan that decides every batch of a run with `config` on `stream`."""
-    training = config.training
-    return batch_plan(
-        stream,
-        config.data,
-        sequences_per_step=training.sequences_per_step,
-        micro_batch_size=training.micro_batch_size,
-        seed=training.seed,
-    )
 
 
 def lr_factor(config: RunConfig, step: int) -> float:

@@ -262,6 +262,14 @@ def test_links_are_made_right_at_the_next_start(tmp_path: Path, damage: str) -> 
     assert (verify(tmp_path / LAST_NAME).step, verify(tmp_path / BEST_NAME).step) == (2, 1)
 
 
+def test_a_best_that_is_no_longer_kept_up_to_date_goes(tmp_path: Path) -> None:
+    scored(tmp_path, s1=2.0, s2=3.0)
+    repair(tmp_path, Retention(last=3, best=True))
+    repair(tmp_path, Retention(last=3))
+    assert not (tmp_path / BEST_NAME).exists()
+    assert steps(tmp_path) == [2, 1]
+
+
 def test_the_best_goes_with_its_checkpoint_and_never_otherwise(tmp_path: Path) -> None:
     scored(tmp_path, s1=1.0, s2=2.0, s3=3.0)
     repair(tmp_path, Retention(last=2, best=True))

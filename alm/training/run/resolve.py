@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from alm.artifacts import RunMetadata
 from alm.checkpoint.format import LAST_NAME, Checkpoint, is_interrupted
 from alm.checkpoint.load import Found, newest, verify
 from alm.checkpoint.retain import Retention
-from alm.corpus.split import VALIDATION
+from alm.corpus.split import TRAIN, VALIDATION
 from alm.device import Choice, available_bytes
 from alm.distributed import World
 from alm.errors import AlmError, ArtifactError, ConfigError, quoted, shell
@@ -21,6 +22,7 @@ from alm.events import Listener, Noted
 from alm.files import sha256
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.packing.shards import PackedData, open_packed, pack_command
+from alm.training.batches import plan_batches, repeats
 from alm.training.config import RunConfig, TrainingConfig
 from alm.training.monitoring import metrics, trackers
 from alm.training.run import ranks, run_folder
@@ -73,7 +75,22 @@ class TrainingJob(Resolved):
     def retention(self) -> Retention:
         """Rule for the checkpoints to keep."""
         training = self.config.training
-        return Retention(training.keep_last, training.keep_every, training.keep_best)
+        return Retention(training.keep_last, training.keep_every, self.keeps_best)
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the best checkpoint is kept."""
+        return self.config.training.keeps_best(repeats=self._repeats)
+
+    @property
+    def stops_when_worse(self) -> bool:
+        """Whether the run stops by itself when it can only get worse."""
+        return self.config.training.stops_when_worse(repeats=self._repeats)
+
+    @functools.cached_property
+    def _repeats(self) -> bool:
+        mixture = plan_batches(self.config, self.packed.split(TRAIN)).mixture
+        return repeats(self.config, mixture, step=0 if self.found is None else self.found.step)
 
     def limits(self) -> DeviceLimits:
         """Return the limits of the device, with the memory that is free now."""

@@ -52,6 +52,7 @@ MUTABLE = frozenset(
         "training.parallel",
         "training.keep_every",
         "training.keep_best",
+        "training.stop_when_worse",
         "training.max_skipped_in_row",
         "training.micro_batch_size",  # together with the next one: their product must stay the same
         "training.gradient_accumulation",
@@ -82,8 +83,11 @@ def exists(run: Path) -> bool:
 
 
 def read_config(run: Path) -> RunConfig:
-    """Return the resolved configuration of `run`."""
-    return load(RunConfig, [Part(run / CONFIG_NAME)])
+    """Return the resolved configuration of `run`: one that an older alm began continues as it did there."""
+    found = load(RunConfig, [Part(run / CONFIG_NAME)])
+    if "stop_when_worse" in found.training.model_fields_set:
+        return found
+    return _with_values(found, {"training.stop_when_worse": False})
 
 
 def read_metadata(run: Path) -> RunMetadata:
