@@ -11,6 +11,7 @@ from torch import Tensor
 
 from alm import files
 from alm.artifacts import SHORT_HASH
+from alm.checkpoint.choose import checkpoint_at
 from alm.checkpoint.load import open_checkpoint
 from alm.device import keep_to_processors
 from alm.errors import ArtifactError, quoted, shell
@@ -64,11 +65,12 @@ class Source:
 
 
 def load_source(checkpoint: Path, *, on_event: Listener = ignore) -> Source:
-    """Load the checkpoint and the tokenizer beside it.
+    """Load the checkpoint, a file or that of a run's folder, and the tokenizer beside it.
 
     Raises `ArtifactError` if either is missing or damaged, or if the model was trained with another tokenizer.
     """
     keep_to_processors()
+    checkpoint = checkpoint_at(checkpoint, on_event=on_event)
     found, loaded = open_checkpoint(checkpoint, with_optimizer=False, on_event=on_event)
     path = checkpoint.with_name(run_folder.TOKENIZER_NAME)
     tokenizer = Tokenizer.load(path)

@@ -9,9 +9,11 @@ from typing import Any
 
 from alm import artifacts
 from alm.artifacts import SHORT_HASH, FileRecord
+from alm.checkpoint.choose import checkpoint_at
 from alm.checkpoint.format import Checkpoint
 from alm.checkpoint.load import load_checkpoint, verify
 from alm.errors import ArtifactError, ConfigError, quoted, shell
+from alm.events import Listener, ignore
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
 from alm.model.weights import shapes_of
@@ -32,12 +34,16 @@ class InitialWeights:
         return artifacts.record(self.path, relative_to=out, sha256=self.sha256)
 
 
-def initial_weights(init: Path | None, out: Path, packed: PackedData, model: ModelConfig) -> InitialWeights | None:
+def initial_weights(
+    init: Path | None, out: Path, packed: PackedData, model: ModelConfig, *, on_event: Listener = ignore
+) -> InitialWeights | None:
     """Return the initial weights for `out`: of `init` for a new run, else the recorded ones; None for random ones.
 
-    Raises `ArtifactError` when the checkpoint is damaged or has another tokenizer than `packed`, and `ConfigError` when
-    its weights do not fit `model`, or the run started from other weights.
+    `init` is a checkpoint or the folder of a run. Raises `ArtifactError` when the checkpoint is damaged or has another
+    tokenizer than `packed`, and `ConfigError` when its weights do not fit `model`, or the run started from other
+    weights.
     """
+    init = None if init is None else checkpoint_at(init, on_event=on_event)
     if run_folder.exists(out):
         return _as_recorded(init, out)
     if init is None:
@@ -91,6 +97,7 @@ def _shown(shape: tuple[int, ...] | None) -> str:
 
 def model_values(init: Path) -> dict[str, Any]:  # Any: JSON
     """Return the section `model` of the configuration that the checkpoint was saved with."""
+    init = checkpoint_at(init)
     verify(init)
     values: dict[str, Any] = load_checkpoint(init, with_optimizer=False).config["model"]
     return values

@@ -130,7 +130,7 @@ def resolve(
     The main rank decides for all, as only it is sure to see the current files. Raises `AlmError` if the arguments do
     not fit the run.
     """
-    initial = world.from_main(lambda: initial_weights(init, out, open_packed(data), config.model))
+    initial = world.from_main(lambda: initial_weights(init, out, open_packed(data), config.model, on_event=on_event))
     resolved = world.from_main(lambda: _decide(config, data, out, resume, world, on_event, has_budget=has_budget))
     choice = _set_up_device(resolved.config.training, world)
     return TrainingJob(
