@@ -173,7 +173,7 @@ def _damage_explained(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, OverflowError, ValueError) as error:
         said = shown.reason(error)
         raise InputError(
             f"`{path}` is damaged or not a Parquet file: {said}",

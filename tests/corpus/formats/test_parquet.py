@@ -139,17 +139,45 @@ def test_times_beyond_python_are_read_as_numbers(path: Path, columns: tuple[str,
         assert first.values == {name: expected[name] for name in columns or expected}
 
 
-@pytest.mark.parametrize("kind", ["dictionary", "fixed"])
+@pytest.mark.parametrize("kind", ["dictionary", "fixed", "view", "large view", "ends", "ends in list", "tensor"])
 def test_times_beyond_python_in_any_list_or_dictionary_are_numbers(kind: str) -> None:
     import pyarrow
 
-    late = pyarrow.array([1 << 62], pyarrow.timestamp("ms"))
+    late = pyarrow.array([1 << 62, None, 3], pyarrow.timestamp("ms"))
+    ends = pyarrow.RunEndEncodedArray.from_arrays(pyarrow.array([1, 2, 3]), late)
+    fixed = pyarrow.FixedSizeListArray.from_arrays(late, 1)
+    at, sizes = pyarrow.array([2, 0, 1], pyarrow.int32()), pyarrow.array([1, 2, 0], pyarrow.int32())
+    view, large = pyarrow.ListViewArray, pyarrow.LargeListViewArray
     made = {
-        "dictionary": lambda: pyarrow.DictionaryArray.from_arrays(pyarrow.array([0]), late),
-        "fixed": lambda: pyarrow.FixedSizeListArray.from_arrays(late, 1),
+        "dictionary": lambda: pyarrow.DictionaryArray.from_arrays(pyarrow.array([0, 1, 2]), late),
+        "fixed": lambda: fixed,
+        "view": lambda: view.from_arrays(at, sizes, late, mask=pyarrow.array([False, False, True])),
+        "large view": lambda: large.from_arrays(at.cast("int64"), sizes.cast("int64"), late),
+        "ends": lambda: ends,
+        "ends in list": lambda: pyarrow.ListArray.from_arrays(pyarrow.array([0, 1, 3, 3], pyarrow.int32()), ends),
+        "tensor": lambda: pyarrow.ExtensionArray.from_storage(pyarrow.fixed_shape_tensor(late.type, [1]), fixed),
     }[kind]()
-    value = 1 << 62 if kind == "dictionary" else [1 << 62]
-    assert plain(pyarrow.table({"at": made})).to_pylist() == [{"at": value}]
+    expected: dict[str, list[Any]] = {
+        "fixed": [[1 << 62], [None], [3]],
+        "tensor": [[1 << 62], [None], [3]],
+        "view": [[3], [1 << 62, None], None],
+        "large view": [[3], [1 << 62, None], []],
+        "ends in list": [[1 << 62], [None, 3], []],
+    }
+    values = expected.get(kind, [1 << 62, None, 3])
+    assert plain(pyarrow.table({"at": made})).to_pylist() == [{"at": value} for value in values]
+    nested = pyarrow.StructArray.from_arrays([made], ["at"], mask=pyarrow.array([False, True, False]))
+    rows = [{"inner": {"at": values[0]}}, {"inner": None}, {"inner": {"at": values[2]}}]
+    assert plain(pyarrow.record_batch({"inner": nested})).to_pylist() == rows
+
+
+def test_a_text_in_a_list_view_is_read_as_it_is(path: Path) -> None:
+    import pyarrow
+
+    at, sizes = pyarrow.array([2, 0], pyarrow.int32()), pyarrow.array([1, 2], pyarrow.int32())
+    talks = pyarrow.ListViewArray.from_arrays(at, sizes, pyarrow.array(["a", "b", "c"]))
+    write(path, {"messages": talks})
+    assert [row.values["messages"] for row in read(path) if isinstance(row, Row)] == [["c"], ["a", "b"]]
 
 
 def kind_of_nested() -> Any:
