@@ -36,6 +36,7 @@ PROMISED = {
     "alm export": "--to --checkpoint --out --dtype --no-compare --set --force --json -q -v --dry-run",
     "alm import": "--from --out --no-compare --force --json -q -v --dry-run",
     "alm push": "--repo --public --to --checkpoint --out --dtype --no-compare --set --force --json -q -v --dry-run",
+    "alm runs": "--json",
     "alm watch": "--once --json",
     "alm report": "--out --force --json",
     "alm config show": "--set --json",
@@ -89,8 +90,7 @@ def flags_of(command: str) -> set[Flag]:
 
 def flags_in(help_text: str) -> set[Flag]:
     """The flags that a help text lists."""
-    body = help_text.partition("\nOptions:\n")[2]
-    body = re.split(r"\n\n|\nCommands:\n", body)[0]
+    body = help_text.partition("\nOptions:\n")[2].replace("\nRarely needed:\n", "")
     entries = re.split(r"\n(?=  -)", "\n" + body)[1:]
     found = set()
     for entry in entries:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alm.cli import options, ui
+from alm.cli.help import Commands
 
 if TYPE_CHECKING:
     from alm.config.base import Config
 
-app = typer.Typer(help="Show, check and copy configurations.", no_args_is_help=True, rich_markup_mode=None)
+app = Commands(help="Show, check and copy configurations.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(examples=("alm config show", "alm config show pico train --set training.max_steps=200"))
 def show(
     names: Annotated[
         list[str] | None, typer.Argument(help="Files or presets, such as `pico train`; without any, list the presets.")
@@ -23,7 +24,7 @@ def show(
     set_: options.Set = None,
     json: options.Json = False,
 ) -> None:
-    """Print the combined configuration of files or presets, with every default filled in."""
+    """Print a configuration with every default filled in."""
     from alm.config import presets
     from alm.config.yaml_files import write_yaml
 
@@ -38,7 +39,7 @@ def show(
         ui.write_exact(write_yaml(values))
 
 
-@app.command()
+@app.command(examples=("alm config check configs/mine.yaml", "alm config check pico train --set optim.lr=0.01"))
 def check(
     names: Annotated[list[str], typer.Argument(help="Files or presets to combine.")],
     set_: options.Set = None,
@@ -48,7 +49,7 @@ def check(
     ui.write(f"valid: {' '.join(names)}")
 
 
-@app.command()
+@app.command(examples=("alm config copy pico", "alm config copy train --out configs/mine.yaml"))
 def copy(
     name: Annotated[str, typer.Argument(help="The preset to copy.")],
     out: Annotated[Path | None, typer.Option("--out", help="File to write.  [default: configs/NAME.yaml]")] = None,

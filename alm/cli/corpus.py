@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alm.cli import options, ui
+from alm.cli.help import Commands
 
 if TYPE_CHECKING:
     from alm.artifacts import SourceMetadata
     from alm.corpus.pipeline.job import CorpusJob
 
-app = typer.Typer(help="Prepare clean text.", no_args_is_help=True, rich_markup_mode=None)
+app = Commands(help="Prepare clean text.", no_args_is_help=True)
 
 
-@app.command(epilog="Examples:  alm corpus prepare my-texts/ notes.jsonl.gz    alm corpus prepare --src tales")
+@app.command(examples=("alm corpus prepare my-texts/ notes.jsonl.gz", "alm corpus prepare --src tales"))
 def prepare(
     paths: Annotated[
         list[str] | None,
@@ -40,10 +41,19 @@ def prepare(
     engine: options.Engine = "auto",
     ray_address: options.RayAddress = None,
     num_shards: Annotated[
-        int | None, typer.Option("--num-shards", min=1, help="Split the work among this many jobs (Slurm arrays).")
+        int | None,
+        typer.Option(
+            "--num-shards",
+            min=1,
+            help="Split the work among this many jobs (Slurm arrays).",
+            rich_help_panel=options.RARE,
+        ),
     ] = None,
     shard_index: Annotated[
-        int | None, typer.Option("--shard-index", min=0, help="Index of this job among them, from 0.")
+        int | None,
+        typer.Option(
+            "--shard-index", min=0, help="Index of this job among them, from 0.", rich_help_panel=options.RARE
+        ),
     ] = None,
     force: options.Force = False,
     set_: options.Set = None,
@@ -52,7 +62,10 @@ def prepare(
     verbose: options.Verbose = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Clean text from files, folders, standard input, Hugging Face or the built-in tales."""
+    """Clean text from files, folders, the hub or built-in tales.
+
+    The hub is that of Hugging Face; a corpus file (`--src`) names its data sets. `-` reads standard input.
+    """
     from alm.config import presets
     from alm.config.load import Part, load
     from alm.corpus.config import CorpusConfig, values_for_paths

@@ -9,25 +9,29 @@ import typer
 
 from alm import shown
 from alm.cli import options, ui
+from alm.cli.help import Commands
+from alm.cli.runs import the_run
 
 if TYPE_CHECKING:
     from alm.data.show import Row
 
-app = typer.Typer(help="Inspect the training data of a run.", no_args_is_help=True, rich_markup_mode=None)
-DEFAULT_RUN = Path("runs/pico-pretrain")
+app = Commands(help="Show what a run trains on.", no_args_is_help=True)
 
 
-@app.command(epilog="Example:  alm data show --run runs/pico-pretrain --step 1234")
+@app.command(examples=("alm data show", "alm data show --run runs/first --step 1234"))
 def show(
     step: Annotated[int, typer.Option("--step", help="Number of the step, as in metrics.jsonl and on the screen.")] = 1,
-    run: Annotated[Path, typer.Option("--run", help="The run's folder.")] = DEFAULT_RUN,
+    run: Annotated[Path | None, typer.Option("--run", help="The run's folder.  [default: the newest run]")] = None,
     data: Annotated[Path | None, typer.Option("--data", help="Packed data.  [default: the run's own]")] = None,
     characters: Annotated[
         int, typer.Option("--characters", min=1, help="Maximum characters to show of a document.")
     ] = 300,
     json: options.Json = False,
 ) -> None:
-    """Print the documents of one batch of a run, past or future; useful to examine a loss spike."""
+    """Print the documents of one step of a run.
+
+    The step may lie in the future. Useful to examine a loss spike.
+    """
     import os
 
     from alm.config.load import Part, load
@@ -35,10 +39,11 @@ def show(
     from alm.errors import ConfigError
     from alm.packing.shards import TRAIN, open_packed
     from alm.tokenizers.file import Tokenizer
+    from alm.training.batches import plan_batches
     from alm.training.config import RunConfig
-    from alm.training.loop import plan_batches
     from alm.training.run import run_folder as runs
 
+    run = the_run(run, silent=json)
     if not runs.exists(run):
         raise ConfigError(f"`{run}` does not contain a run", hint="name the folder of a run with `--run`")
     config = load(RunConfig, [Part(run / runs.CONFIG_NAME)])

@@ -7,16 +7,17 @@ from typing import Annotated
 import typer
 
 from alm.cli import options, ui
+from alm.cli.help import Commands
 
-app = typer.Typer(rich_markup_mode=None)
+app = Commands()
 
 
-@app.command()
+@app.command(examples=("alm device", "alm device --device cpu"))
 def device(
     wanted: Annotated[str, typer.Option("--device", help="auto, cuda, cuda:N, mps or cpu.")] = "auto",
     json: options.Json = False,
 ) -> None:
-    """List the devices PyTorch sees, and show which device and precision `auto` chooses, and why."""
+    """List devices, and the device and precision of `auto`."""
     import torch
 
     from alm import device as devices

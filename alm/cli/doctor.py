@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alm.cli import options, ui
+from alm.cli.help import Commands
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from alm.doctor.check import Check
 
-app = typer.Typer(rich_markup_mode=None)
+app = Commands()
 
 _MARK_CHARACTERS, _NAME_CHARACTERS, _WORD_CHARACTERS = 8, 25, 8
 # On a terminal too narrow to leave this many characters beside a name, the result goes below it.
 _LEAST_ROOM = 24
 
 
-@app.command(epilog="Example:  alm doctor --device cpu --out runs")
+@app.command(examples=("alm doctor", "alm doctor --device cpu --out runs"))
 def doctor(
     device: options.Device = "auto",
     data: Annotated[
@@ -33,7 +34,10 @@ def doctor(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Check in under a minute that this machine and device work as alm expects."""
+    """Check that this machine works as alm expects.
+
+    It takes less than a minute, and names a cure for whatever fails.
+    """
     from alm.doctor.examine import chosen, examine
     from alm.errors import AlmError
 

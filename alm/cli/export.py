@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alm.cli import options, ui
+from alm.cli.help import Commands
+from alm.cli.runs import the_checkpoint
 
 if TYPE_CHECKING:
     from alm.export.config import TargetConfig
 
-app = typer.Typer(rich_markup_mode=None)
+app = Commands()
 
 
 To = Annotated[str, typer.Option("--to", metavar="KIND", help="huggingface, gguf or safetensors.")]
 Checkpoint = Annotated[
-    Path | None, typer.Option("--checkpoint", help="Checkpoint to export.  [default: the newest runs/*/ckpt-last.pt]")
+    Path | None, typer.Option("--checkpoint", help="Checkpoint to export.  [default: that of the newest run]")
 ]
 Dtype = Annotated[
     str | None,
@@ -28,11 +30,21 @@ Dtype = Annotated[
     ),
 ]
 NoCompare = Annotated[
-    bool, typer.Option("--no-compare", help="Skip the comparison, which loads the files with the other tool.")
+    bool,
+    typer.Option(
+        "--no-compare",
+        help="Skip the comparison, which loads the files with the other tool.",
+        rich_help_panel=options.RARE,
+    ),
 ]
 
 
-@app.command(epilog="Example:  alm export --checkpoint runs/first/ckpt-last.pt --to huggingface --out exports/first")
+@app.command(
+    examples=(
+        "alm export --to gguf",
+        "alm export --checkpoint runs/first/ckpt-last.pt --to huggingface --out exports/first",
+    )
+)
 def export(
     to: To = "huggingface",
     checkpoint: Checkpoint = None,
@@ -51,13 +63,15 @@ def export(
     verbose: options.Verbose = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Write a trained model as files of another tool, and compare the outputs of that tool with alm's."""
+    """Write a model as files of another tool.
+
+    That tool then loads the files, where it is installed, and its outputs are compared with those of alm.
+    """
     from alm.export import run as stage
     from alm.export.source import load_source
-    from alm.generation.load import newest_checkpoint
 
     config = load_config(to, dtype, set_ or [])
-    path = checkpoint or newest_checkpoint(Path("runs"))
+    path = the_checkpoint(checkpoint, silent=quiet or json)
     folder = out or Path("exports") / "-".join([path.resolve().parent.name, to, *([dtype] if dtype else [])])
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
         if dry_run:

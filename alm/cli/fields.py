@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from importlib import import_module
 from typing import Any, get_args, get_origin
 
 import typer
-from typer.core import TyperCommand
+
+from alm.cli.help import RARE, Command
 
 Values = dict[str, Any]  # Any: as the fields have it
 
@@ -24,14 +25,21 @@ Values = dict[str, Any]  # Any: as the fields have it
 class Fields:
     """Annotation of a parameter that stands for an option for each of these fields of `schema`, a `module.Class`.
 
-    `flags` has the option of a field where it is not `--` and the field's name. With `is_optional`, for whole numbers
-    that override those of a file, the options have no default, and a value that is not given is left out.
+    `flags` has the option of a field where it is not `--` and the field's name; the fields in `rare` are listed apart.
+    With `is_optional`, for whole numbers that override those of a file, the options have no default, and a value that
+    is not given is left out.
     """
 
     def __init__(
-        self, schema: str, *names: str, flags: dict[str, str] | None = None, is_optional: bool = False
+        self,
+        schema: str,
+        *names: str,
+        flags: dict[str, str] | None = None,
+        rare: Container[str] = (),
+        is_optional: bool = False,
     ) -> None:
         self.schema, self.names, self.flags, self.is_optional = schema, names, flags or {}, is_optional
+        self.rare = rare
 
     def parameters(self) -> list[inspect.Parameter]:
         """The options, as Typer reads them from the signature of a command."""
@@ -48,7 +56,9 @@ class Fields:
         if self.is_optional:
             default = None
         flag = self.flags.get(name, f"--{name.replace('_', '-')}")
-        option = typer.Option(default, flag, help=text, metavar=metavar)
+        option = typer.Option(
+            default, flag, help=text, metavar=metavar, rich_help_panel=RARE if name in self.rare else None
+        )
         annotation = kind if default is not None else kind | None
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=annotation)
 
@@ -58,7 +68,7 @@ class Fields:
         return {name: value for name, value in taken.items() if value is not None}
 
 
-class FieldsCommand(TyperCommand):
+class FieldsCommand(Command):
     """Adds the generated options when they are needed: `alm --help` needs none, and importing pydantic takes long."""
 
     def get_params(self, ctx: Any) -> Any:  # Any: types of Click, of which Typer has a private copy

@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from alm.cli import options, ui
+from alm.cli.help import Commands
 
-app = typer.Typer(rich_markup_mode=None)
+app = Commands()
 
 
-@app.command("import", epilog="Example:  alm import --from huggingface my-model --out runs/my-model")
+@app.command("import", examples=("alm import my-model/", "alm import --from huggingface my-model/ --out runs/my-model"))
 def import_(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder with config.json and model.safetensors.")],
     from_: Annotated[str, typer.Option("--from", metavar="KIND", help="huggingface: a Llama or Qwen3 model.")] = (
@@ -24,7 +25,12 @@ def import_(
         typer.Option("--out", help="Folder of the checkpoint.  [default: runs/NAME, with the name of PATH]"),
     ] = None,
     no_compare: Annotated[
-        bool, typer.Option("--no-compare", help="Skip the comparison, which loads the folder with transformers.")
+        bool,
+        typer.Option(
+            "--no-compare",
+            help="Skip the comparison, which loads the folder with transformers.",
+            rich_help_panel=options.RARE,
+        ),
     ] = False,
     force: options.Force = False,
     json: options.Json = False,
@@ -32,9 +38,10 @@ def import_(
     verbose: options.Verbose = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Convert a model of another tool to a checkpoint, to sample from or to train further (alm pretrain --init).
+    """Make a checkpoint from a model of another tool.
 
-    Supported tokenizers: byte-level BPE with the split of qwen2, cl100k or gpt2, and alm's own.
+    Sample from it, or train it further with `alm pretrain --init`. Supported tokenizers: byte-level BPE with the split
+    of qwen2, cl100k or gpt2, and alm's own.
     """
     from alm.errors import ConfigError
     from alm.export import importing as stage

@@ -8,21 +8,32 @@ from typing import Annotated
 import typer
 
 from alm.cli import options, ui
+from alm.cli.help import Commands
+from alm.cli.runs import the_run
 
-app = typer.Typer(rich_markup_mode=None)
+app = Commands()
 
 
-@app.command()
+@app.command(examples=("alm info", "alm info data/packed"))
 def info(
     path: Annotated[
-        Path, typer.Argument(help="A clean corpus, a tokenizer, packed data, a run, a checkpoint or an export.")
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="PATH",
+            help="A clean corpus, a tokenizer, packed data, a run, a checkpoint or an export.  [default: the newest "
+            "run]",
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
-    """Show what an artifact is and what it was made from, and check its hashes."""
+    """Show what a file or folder of alm is, and check it.
+
+    It says what an artifact was made from, and checks its hashes.
+    """
     from alm.cli.inspect import inspect
     from alm.errors import ArtifactError
 
+    path = the_run(path, silent=json)
     found = inspect(path)
     ui.show_result(found.values(), [f"{found.what}  {path}", *(f"  {x}" for x in ui.table(found.rows))], as_json=json)
     if found.faults:

@@ -26,6 +26,7 @@ from alm.cli import (
     push,
     quickstart,
     report,
+    runs,
     sample,
     screen,
     tokenizer,
@@ -33,41 +34,48 @@ from alm.cli import (
     verify_resume,
     watch,
 )
+from alm.cli.help import Commands
 from alm.errors import EXIT_BUG, EXIT_FAILURE, EXIT_INTERRUPTED, AlmError, EchoedError
 from alm.version import __version__
 
-# No markup mode: help is plain text, and Rich is not imported for it.
-app = typer.Typer(
+app = Commands(
     name="alm",
-    help="Small language models from scratch: from raw text to your own model in one command line.",
-    epilog="New here? Run `alm quickstart`. With your own text: "
-    "alm corpus prepare my-texts/ && alm tokenizer train && alm pack && alm pretrain && alm sample",
+    help="Small language models from scratch: from raw text to your own model.",
+    epilog="\n".join(
+        (
+            "alm quickstart",
+            "alm corpus prepare my-texts/ && alm tokenizer train && alm pack",
+            'alm pretrain && alm sample "Once upon a time"',
+        )
+    ),
     no_args_is_help=True,
-    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module, _name in (
-    (quickstart, None),
-    (corpus, "corpus"),
-    (tokenizer, "tokenizer"),
-    (pack, None),
-    (data, "data"),
-    (plan, None),
-    (pretrain, None),
-    (sample, None),
-    (export, None),
-    (import_, None),
-    (push, None),
-    (watch, None),
-    (report, None),
-    (config, "config"),
-    (info, None),
-    (device, None),
-    (doctor, None),
-    (verify_resume, None),
+for _group, _module, _name in (
+    ("Start", quickstart, None),
+    ("Data", corpus, "corpus"),
+    ("Data", tokenizer, "tokenizer"),
+    ("Data", pack, None),
+    ("Data", data, "data"),
+    ("Train", plan, None),
+    ("Train", pretrain, None),
+    ("Use", sample, None),
+    ("Share", export, None),
+    ("Share", import_, None),
+    ("Share", push, None),
+    ("Inspect", runs, None),
+    ("Inspect", watch, None),
+    ("Inspect", report, None),
+    ("Inspect", info, None),
+    ("Inspect", config, "config"),
+    ("Inspect", device, None),
+    ("Inspect", doctor, None),
+    ("Inspect", verify_resume, None),
 ):
-    app.add_typer(_module.app, name=_name)
+    for _command_info in _module.app.registered_commands if _name is None else ():
+        _command_info.rich_help_panel = _group
+    app.add_typer(_module.app, name=_name, rich_help_panel=_group)
 
 # Commands that keep finished work, so that the same command continues from it. The others start over.
 _CONTINUE = frozenset({"quickstart", "corpus", "pack", "pretrain"})

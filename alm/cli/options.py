@@ -7,18 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from alm.cli.help import RARE as RARE
+
 if TYPE_CHECKING:
     from alm import engines
 
 Out = Annotated[Path, typer.Option("--out", help="Where to write the result.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite output made with other settings.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cuda, cuda:N, mps or cpu.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cuda, cuda:N, mps or cpu.", rich_help_panel=RARE)]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one configuration key; repeatable.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors on stderr.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show log messages of libraries, and tracebacks.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.", rich_help_panel=RARE)
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print only warnings and errors on stderr.", rich_help_panel=RARE)
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show log messages of libraries, and tracebacks.", rich_help_panel=RARE)
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and write nothing.")]
 Budget = Annotated[
     str | None,
@@ -29,12 +37,18 @@ Budget = Annotated[
     ),
 ]
 Workers = Annotated[
-    str, typer.Option("--workers", metavar="N", help="Number of workers: a number, or auto for all processors.")
+    str,
+    typer.Option(
+        "--workers", metavar="N", help="Number of workers: a number, or auto for all processors.", rich_help_panel=RARE
+    ),
 ]
 
-Engine = Annotated[str, typer.Option("--engine", help="auto, serial, processes or ray.")]
+Engine = Annotated[str, typer.Option("--engine", help="auto, serial, processes or ray.", rich_help_panel=RARE)]
 RayAddress = Annotated[
-    str | None, typer.Option("--ray-address", help="Ray cluster to use; without it, Ray is started on this machine.")
+    str | None,
+    typer.Option(
+        "--ray-address", help="Ray cluster to use; without it, Ray is started on this machine.", rich_help_panel=RARE
+    ),
 ]
 
 
@@ -101,10 +115,15 @@ def check_budget(budget: str | None, overrides: list[str]) -> None:
     """Raise `ConfigError` if `overrides` set the steps that the budget chooses."""
     from alm.errors import ConfigError
 
-    if budget is not None and any(change.partition("=")[0].strip() == "training.max_steps" for change in overrides):
+    if budget is not None and sets_steps(overrides):
         raise ConfigError(
             "`--budget` chooses `training.max_steps`, which `--set` sets too", hint="leave out one of the two"
         )
+
+
+def sets_steps(overrides: list[str]) -> bool:
+    """Whether `overrides` set the number of steps."""
+    return any(change.partition("=")[0].strip() == "training.max_steps" for change in overrides)
 
 
 def set_flags(overrides: list[str]) -> list[str]:

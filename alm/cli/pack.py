@@ -10,13 +10,14 @@ import typer
 
 from alm.cli import options, ui
 from alm.cli.fields import Fields, FieldsCommand, Values, with_fields
+from alm.cli.help import Commands
 
-app = typer.Typer(rich_markup_mode=None)
+app = Commands()
 
 
 @app.command(
     cls=FieldsCommand,
-    epilog="Example:  alm pack --tokenizer artifacts/tokenizer.json --in data/clean --out data/packed",
+    examples=("alm pack", "alm pack --tokenizer artifacts/tokenizer.json --in data/clean --out data/packed"),
 )
 @with_fields
 def pack(
@@ -29,7 +30,11 @@ def pack(
     out: options.Out = Path("data/packed"),
     from_: Annotated[
         list[str] | None,
-        typer.Option("--from", help="Token files of nanoGPT, llm.c (.bin) or Megatron (.bin, .idx), instead of --in."),
+        typer.Option(
+            "--from",
+            help="Token files of nanoGPT, llm.c (.bin) or Megatron (.bin, .idx), instead of --in.",
+            rich_help_panel=options.RARE,
+        ),
     ] = None,
     packing: Annotated[
         Values,
@@ -37,6 +42,7 @@ def pack(
             "alm.packing.config.PackConfig",
             *("seq_len", "sequences_per_shard", "mode", "validation_fraction", "dtype", "from_dtype"),
             flags={"sequences_per_shard": "--shard-size", "validation_fraction": "--val-fraction"},
+            rare={"sequences_per_shard", "dtype", "from_dtype"},
         ),
     ],
     workers: options.Workers = "auto",

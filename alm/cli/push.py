@@ -10,11 +10,18 @@ import typer
 
 from alm.cli import options, ui
 from alm.cli.export import Checkpoint, Dtype, NoCompare, To, command, load_config
+from alm.cli.help import Commands
+from alm.cli.runs import the_checkpoint
 
-app = typer.Typer(rich_markup_mode=None)
+app = Commands()
 
 
-@app.command(epilog="Example:  alm push --repo me/tales --checkpoint runs/tales/ckpt-last.pt --dtype bf16")
+@app.command(
+    examples=(
+        "alm push --repo my-model",
+        "alm push --repo me/tales --checkpoint runs/tales/ckpt-last.pt --dtype bf16 --public",
+    )
+)
 def push(
     repo: Annotated[
         str | None,
@@ -40,17 +47,19 @@ def push(
     verbose: options.Verbose = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Export a model as alm export does, and upload it to the Hugging Face hub; private unless --public is given."""
+    """Export a model and upload it to the Hugging Face Hub.
+
+    Only you and your organization can read it, unless --public is given.
+    """
     from alm.errors import ConfigError
     from alm.export import run
     from alm.export.push import push as stage
     from alm.export.source import load_source
-    from alm.generation.load import newest_checkpoint
 
     if repo is None:
         raise ConfigError("`alm push` needs `--repo`", hint="name the model on the hub: `alm push --repo me/my-model`")
     config = load_config(to, dtype, set_ or [])
-    path = checkpoint or newest_checkpoint(Path("runs"))
+    path = the_checkpoint(checkpoint, silent=quiet or json)
     words = ["push", "--repo", repo, *(["--public"] if public else [])]
     redo = command(*words, checkpoint=path, to=to, out=out, dtype=dtype, overrides=set_ or [])
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:

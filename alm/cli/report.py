@@ -8,13 +8,18 @@ from typing import Annotated
 import typer
 
 from alm.cli import options, ui
+from alm.cli.help import Commands
+from alm.cli.runs import the_run
 
-app = typer.Typer(rich_markup_mode=None)
+app = Commands()
 
 
-@app.command(epilog="Example:  alm report runs/first runs/second --out compared.html")
+@app.command(examples=("alm report", "alm report runs/first runs/second --out compared.html"))
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of one or more runs.")],
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="RUN", help="Folders of one or more runs.  [default: the newest run]"),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="File of the page.  [default: RUN/report.html; report.html for several runs]"),
@@ -22,11 +27,14 @@ def report(
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Write a page about a run, or several side by side: curves, samples over time, configuration, lineage, machine."""
+    """Write a page about a run, or about several.
+
+    Several are shown side by side. The page has curves, samples over time, configuration, lineage and machine.
+    """
     from alm.report.history import SCORE
     from alm.report.report import report as stage
 
-    made = stage(runs, out=out, force=force)
+    made = stage(runs or [the_run(None, silent=json)], out=out, force=force)
     values = {
         "out": str(made.out),
         "runs": [

@@ -10,24 +10,35 @@ import typer
 
 from alm.cli import options, ui
 from alm.cli.fields import Fields, FieldsCommand, Values, with_fields
+from alm.cli.help import Commands
+from alm.cli.runs import the_checkpoint
 
-app = typer.Typer(rich_markup_mode=None)
+app = Commands()
 
 
-@app.command(cls=FieldsCommand, epilog='Example:  alm sample --prompt "Once upon a time" --max-tokens 100')
+@app.command(
+    cls=FieldsCommand,
+    examples=(
+        'alm sample "Once upon a time"',
+        "alm sample --checkpoint runs/first/ckpt-last.pt --max-tokens 100 --temperature 0.7",
+    ),
+)
 @with_fields
 def sample(
     *,
+    words: Annotated[
+        str | None, typer.Argument(metavar="PROMPT", help="Text to continue; without it, a new document begins.")
+    ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option("--checkpoint", help="Checkpoint to sample from.  [default: the newest runs/*/ckpt-last.pt]"),
+        typer.Option("--checkpoint", help="Checkpoint to sample from.  [default: that of the newest run]"),
     ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option("--tokenizer", help="Tokenizer file.  [default: the one beside the checkpoint]")
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", help="Text to continue; `-` reads stdin; without it, a new document begins."),
+        typer.Option("--prompt", help="The same as PROMPT; `-` reads stdin."),
     ] = None,
     prompt_file: Annotated[Path | None, typer.Option("--prompt-file", help="File with the text to continue.")] = None,
     interactive: Annotated[
@@ -47,6 +58,7 @@ def sample(
             "alm.generation.config.SamplingConfig",
             *("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty"),
             *("frequency_penalty", "bad_words", "stop", "overflow", "seed"),
+            rare={"min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "bad_words", "overflow"},
         ),
     ],
     inspect: Annotated[
@@ -57,20 +69,26 @@ def sample(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Generate text from a checkpoint, and print it as it is generated."""
+    """Generate text with a trained model.
+
+    The text is printed as it comes.
+    """
     from alm.config.load import load
     from alm.generation.config import SamplingConfig
 
     config = load(SamplingConfig, [], base=sampling)
+    if words is not None:
+        _check_words(words, prompt)
+        prompt = words
     given = {"--inspect": inspect, "--json": json, "--prompt": prompt, "--prompt-file": prompt_file}
     _check_modes(interactive, {**given, "--num-samples": num_samples > 1})
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
         from alm.cli.repl import converse
         from alm.cli.sample_output import ALTERNATIVES, Texts
-        from alm.generation.load import load_model, newest_checkpoint
+        from alm.generation.load import load_model
 
         text = "" if interactive else _prompt(prompt, prompt_file)
-        path = checkpoint or newest_checkpoint(Path("runs"))
+        path = the_checkpoint(checkpoint, silent=quiet or json)
         loaded = load_model(path, tokenizer=tokenizer, device_name=device, on_event=on_event)
         if interactive:
             converse(loaded, config, quiet=quiet, on_event=on_event)
@@ -84,6 +102,24 @@ def sample(
         ui.show_result({"checkpoint": str(path), **texts.values(loaded.tokenizer)}, [], as_json=True)
     elif not quiet:
         ui.echo_err(texts.summary())
+
+
+def _check_words(words: str, prompt: str | None) -> None:
+    """Raise `ConfigError` for a PROMPT beside `--prompt`, or one that is a path."""
+    import os
+
+    from alm.errors import ConfigError, quoted
+
+    if prompt is not None:
+        raise ConfigError("a prompt is given twice, as PROMPT and as `--prompt`", hint="leave out one of the two")
+    if os.path.lexists(words):
+        path = Path(words)
+        is_model = path.is_dir() or path.suffix == ".pt"
+        flag = f"`--checkpoint {quoted(words)}`" if is_model else f"`--prompt-file {quoted(words)}`"
+        raise ConfigError(
+            f"{quoted(words)} is a file or folder, where a prompt is expected",
+            hint=f"to read it, use {flag}; to continue these very words, `--prompt {quoted(words)}`",
+        )
 
 
 def _check_modes(interactive: bool, given: dict[str, object]) -> None:

@@ -11,13 +11,16 @@ import typer
 
 from alm.cli import options, ui
 from alm.cli.fields import Fields, FieldsCommand, Values, with_fields
+from alm.cli.help import Commands
 
-app = typer.Typer(help="Train and use tokenizers.", no_args_is_help=True, rich_markup_mode=None)
+app = Commands(help="Train and use tokenizers.", no_args_is_help=True)
 
 TokenizerPath = Annotated[Path, typer.Option("--tokenizer", help="Tokenizer file.")]
 
 
-@app.command(cls=FieldsCommand, epilog="Example:  alm tokenizer train --input data/clean/*.txt --vocab-size 32000")
+@app.command(
+    cls=FieldsCommand, examples=("alm tokenizer train", "alm tokenizer train --input data/clean --vocab-size 8000")
+)
 @with_fields
 def train(
     *,
@@ -39,7 +42,10 @@ def train(
     verbose: options.Verbose = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Learn a vocabulary from text and write it in the format of the `tokenizers` library."""
+    """Learn a vocabulary from text.
+
+    The file has the format of the `tokenizers` library.
+    """
     from alm.config.load import load
     from alm.corpus.read import find
     from alm.tokenizers.config import TokenizerConfig
@@ -78,14 +84,14 @@ def _short(inputs: list[str]) -> list[str]:
     return [*folders] if len(inputs) > 1 and len(folders) == 1 else inputs
 
 
-@app.command()
+@app.command(examples=('alm tokenizer encode "Once upon a time" --show', "alm tokenizer encode --json < story.txt"))
 def encode(
     text: Annotated[str | None, typer.Argument(help="Text to encode; `-` or no text reads stdin.")] = None,
     tokenizer: TokenizerPath = Path("artifacts/tokenizer.json"),
     show: Annotated[bool, typer.Option("--show", help="Print the pieces of the text, coloured on a terminal.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Print the token ids of a text on one line; with --json also the piece of text for each id."""
+    """Print the token ids of a text, with --json also their texts."""
     from alm.tokenizers.file import Tokenizer
 
     loaded = Tokenizer.load(tokenizer)
@@ -115,7 +121,7 @@ def _stdin() -> str:
         ) from error
 
 
-@app.command()
+@app.command(examples=("alm tokenizer decode 72 101 108", "alm tokenizer decode < ids.txt"))
 def decode(
     ids: Annotated[list[str] | None, typer.Argument(help="Ids to decode; `-` or no ids read stdin.")] = None,
     tokenizer: TokenizerPath = Path("artifacts/tokenizer.json"),
@@ -140,7 +146,12 @@ def decode(
         ui.write_exact(text)
 
 
-@app.command()
+@app.command(
+    examples=(
+        "alm tokenizer compare artifacts/tokenizer.json other/tokenizer.json",
+        "alm tokenizer compare artifacts/tokenizer.json --text data/clean --model pico",
+    )
+)
 def compare(
     tokenizers: Annotated[list[Path] | None, typer.Argument(help="Tokenizer files.")] = None,
     text: Annotated[
@@ -152,13 +163,18 @@ def compare(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Compare tokenizers: bytes per token by kind of text, use of the vocabulary, speed."""
+    """Compare tokenizers by bytes per token, use and speed."""
     from alm.cli.tokenizer_compare import run
 
     run(tokenizers or [Path("artifacts/tokenizer.json")], text or [], model, as_json=json, quiet=quiet)
 
 
-@app.command()
+@app.command(
+    examples=(
+        "alm tokenizer export --to tiktoken",
+        "alm tokenizer export --to tiktoken --out exports/tokenizer.tiktoken",
+    )
+)
 def export(
     to: Annotated[str, typer.Option("--to", help="Format to write: tiktoken.")] = "tiktoken",
     out: Annotated[

@@ -11,27 +11,36 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alm.cli import options, ui
+from alm.cli.help import Commands
 from alm.errors import EXIT_TERMINATED
 
 if TYPE_CHECKING:
     from alm.doctor.verify_resume import Verdict
 
-app = typer.Typer(rich_markup_mode=None)
+app = Commands()
 
 
-@app.command(name="verify-resume", epilog="Example:  alm verify-resume --kills 50")
+@app.command("verify-resume", examples=("alm verify-resume", "alm verify-resume --kills 50 --keep"))
 def verify_resume(
     kills: Annotated[int, typer.Option("--kills", min=1, help="Number of times to kill the run.")] = 10,
     seed: Annotated[int, typer.Option("--seed", help="Seed for the moments to kill at.")] = 0,
     data: Annotated[Path | None, typer.Option("--data", help="Packed data.  [default: built-in tales]")] = None,
     device: options.Device = "auto",
-    nproc: Annotated[int, typer.Option("--nproc", metavar="N", min=1, help="Number of ranks that train together.")] = 1,
+    nproc: Annotated[
+        int,
+        typer.Option(
+            "--nproc", metavar="N", min=1, help="Number of ranks that train together.", rich_help_panel=options.RARE
+        ),
+    ] = 1,
     keep: Annotated[bool, typer.Option("--keep", help="Keep both runs, and print where they are.")] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Check that killing a run loses nothing: kill it repeatedly, damage its files, and compare the bits."""
+    """Check that killing a run loses nothing.
+
+    It kills a run repeatedly, damages its files, and compares the bits with an undisturbed run.
+    """
     import shutil
     import tempfile
 

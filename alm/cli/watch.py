@@ -9,22 +9,29 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alm.cli import options, ui
+from alm.cli.help import Commands
+from alm.cli.runs import the_run
 
 if TYPE_CHECKING:
     from alm.report.record import Record, Watched
     from alm.training.monitoring.metrics import Row
 
-app = typer.Typer(rich_markup_mode=None)
+app = Commands()
 _SECONDS = 1.0  # between two reads
 
 
-@app.command(epilog="Example:  alm watch runs/first")
+@app.command(examples=("alm watch", "alm watch runs/first --once"))
 def watch(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")],
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="The run's folder.  [default: the newest run]")
+    ] = None,
     once: Annotated[bool, typer.Option("--once", help="Show the current state of the run, and exit.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Show a run while another process trains it, using only its files; Ctrl-C ends only the watching."""
+    """Show a run while another process trains it.
+
+    Only its files are read. Ctrl-C ends the watching, not the run.
+    """
     import os
     import sys
     from contextlib import suppress
@@ -33,14 +40,14 @@ def watch(
 
     from alm.report.record import Watched
 
-    watched = Watched(run)
+    watched = Watched(the_run(run, silent=json))
     if json:
         ui.show_result(_values(watched.look()), [], as_json=True)
         return
     is_live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     with suppress(KeyboardInterrupt):
         if once:
-            _show(watched.look(), str(run), is_live=is_live)
+            _show(watched.look(), str(watched.folder), is_live=is_live)
         elif is_live:
             _draw(watched, partial(sleep, _SECONDS))
         else:

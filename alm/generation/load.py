@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alm import device
 from alm.artifacts import SHORT_HASH
-from alm.checkpoint.format import LAST_NAME
+from alm.checkpoint.choose import checkpoint_at
 from alm.checkpoint.load import open_checkpoint
 from alm.errors import ArtifactError, quoted, shell
 from alm.events import Listener, ignore
@@ -42,21 +42,15 @@ class LoadedModel:
         return "".join(event.text for event in self.write([prompt], sampling))
 
 
-def newest_checkpoint(runs: Path) -> Path:
-    """Return the newest `ckpt-last.pt` among the runs in `runs`."""
-    found = list(runs.glob(f"*/{LAST_NAME}"))
-    if not found:
-        raise ArtifactError(f"no checkpoint in `{runs}`", hint="run `alm pretrain`, or name one with `--checkpoint`")
-    return max(found, key=lambda path: path.stat().st_mtime)
-
-
 def load_model(
     checkpoint: Path, *, tokenizer: Path | None = None, device_name: str = "auto", on_event: Listener = ignore
 ) -> LoadedModel:
     """Load the model in `checkpoint`, in fp32, with `tokenizer` or else the one beside the checkpoint.
 
-    Raises `ArtifactError` if the checkpoint is damaged, or was trained with another tokenizer.
+    `checkpoint` is a file, or the folder of a run: then an event says if its best checkpoint is not its last. Raises
+    `ArtifactError` if the checkpoint is damaged, or was trained with another tokenizer.
     """
+    checkpoint = checkpoint_at(checkpoint, on_event=on_event)
     target = device.choose(device_name, precision="fp32").device
     _, loaded = open_checkpoint(checkpoint, device=target, with_optimizer=False, on_event=on_event)
     path = tokenizer or checkpoint.with_name("tokenizer.json")

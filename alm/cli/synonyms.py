@@ -1,0 +1,75 @@
+"""What people type for a command that has another name here, or that does not exist."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+_TRAIN = "train a model: `alm pretrain`; a tokenizer: `alm tokenizer train`"
+_CLEAN = "clean text: `alm corpus prepare my-texts/`"
+_START = "make a model in one command: `alm quickstart`"
+_WRITE = 'continue a text: `alm sample "Once upon a time"`; line by line: `alm sample -i`'
+_SCORE = "see the score of a run on held-out text: `alm runs`; its curves: `alm report`"
+_LIST = "list runs: `alm runs`; what a file or folder is: `alm info PATH`"
+_SHOW = "follow a run: `alm watch`; write a page about it: `alm report`"
+_SETUP = "check this machine: `alm doctor`; what a run needs: `alm plan`"
+_TUNE = "train a model further on your text: `alm pretrain --init runs/NAME/ckpt-last.pt`"
+_SERVE = "let another program serve it: `alm export --to gguf`, which llama.cpp and Ollama load"
+_SMALL = "write 8-bit weights for llama.cpp: `alm export --to gguf --dtype q8_0`"
+_TOKENS = "show the tokens of a text: `alm tokenizer encode`; tokenize a corpus: `alm pack`"
+_SHARE = "upload a model to the Hugging Face Hub: `alm push --repo NAME`"
+
+# Words by the advice that they get. Hyphens and underscores do not count.
+_NAMES = {
+    _TRAIN: "train training fit learn resume continue run pretraining",
+    _CLEAN: "prepare clean dataset datasets preprocess text texts ingest filter dedup crawl scrape add read",
+    "read a data set of the Hugging Face Hub: name it in a corpus file for `alm corpus prepare --src FILE`": "download "
+    "pull fetch get",
+    _START: "init new start demo tutorial example examples create make build begin setup go hello all auto",
+    _WRITE: "generate gen infer inference complete completion predict write prompt text2text repl interactive test try "
+    "use",
+    _SCORE: "score loss perplexity ppl validate val bench benchmark",
+    _LIST: "ls list show status models checkpoints dir inspect describe",
+    _SHOW: "plot monitor dashboard tensorboard logs log curves progress top",
+    _SETUP: "check env environment gpu cuda memory estimate cost",
+    _TOKENS: "tokenize tokenise encode decode tok vocab vocabulary bpe",
+    _SHARE: "upload publish share release",
+    "write a model as files of another tool: `alm export`; read one: `alm import PATH`": "convert save gguf onnx "
+    "safetensors huggingface hf load",
+    "show or copy settings: `alm config show`, `alm config copy train`": "set settings configure preset presets options",
+    "show the version: `alm --version`": "version",
+    "list the commands: `alm --help`; the options of one: `alm pretrain --help`": "help man usage docs commands",
+}
+_MISSING = {
+    _TUNE: "finetune tune sft lora qlora peft dpo rlhf ppo grpo instruct align adapt distil distill merge",
+    _WRITE: "chat talk ask arena",
+    _SERVE: "serve server api deploy web ui app",
+    _SMALL: "quantize quantise quant compress prune",
+    _SCORE: "eval evaluate evaluation",
+}
+
+
+def lead(word: str, *, exists: bool) -> None:
+    """Raise `ConfigError` that leads from `word`, which is not a command, to one; return if it leads nowhere.
+
+    `exists` says that `word` is the path of a file or folder.
+    """
+    from alm.errors import quoted
+
+    plain = word.casefold().replace("-", "").replace("_", "")
+    for names in (_NAMES, _MISSING):
+        for advice, words in names.items():
+            if plain in words.split():
+                end = "" if names is _NAMES else " yet"
+                _refuse(f"there is no command `alm {quoted(word)}`{end}", f"to {advice}")
+    if exists:
+        path = quoted(word)
+        _refuse(
+            f"{path} is a path, not a command",
+            f"to make a model of its text: `alm quickstart {path}`; to see what it is: `alm info {path}`",
+        )
+
+
+def _refuse(message: str, hint: str) -> NoReturn:
+    from alm.errors import ConfigError
+
+    raise ConfigError(message, hint=hint)
