@@ -5,21 +5,23 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from alm.cli import options, ui
+from alm.cli.help import Commands
 from alm.errors import quoted, shell
 from alm.events import Noted
 
 if TYPE_CHECKING:
     from alm.training.config import RunConfig
     from alm.training.plan import Plan, PlannedMemory, PlannedText
-    from alm.training.sizing.budget import Suggestion
+    from alm.training.sizing.suggest import Suggestion
 
-app = typer.Typer(rich_markup_mode=None)
+app = Commands()
 
 _SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 _PARTS = {
@@ -31,7 +33,7 @@ _PARTS = {
 _NOT_SUGGESTED = "the budget chooses only the steps, for `--model pico`; without `--train` it chooses a model too"
 
 
-@app.command(epilog="Example:  alm plan --model 10m --tokens 50M --budget 2h")
+@app.command(examples=("alm plan --budget 2h", "alm plan --model 10m --tokens 50M"))
 def plan(
     model: Annotated[
         str | None,
@@ -52,14 +54,23 @@ def plan(
     ] = None,
     device: options.Device = "auto",
     nproc: Annotated[
-        int, typer.Option("--nproc", metavar="N", min=1, help="Number of devices, as in `alm pretrain`.")
+        int,
+        typer.Option(
+            "--nproc", metavar="N", min=1, help="Number of devices, as in `alm pretrain`.", rich_help_panel=options.RARE
+        ),
     ] = 1,
     budget: options.Budget = None,
     watts: Annotated[
-        float | None, typer.Option("--watts", min=0, help="Power draw of the machine, to estimate the energy.")
+        float | None,
+        typer.Option(
+            "--watts", min=0, help="Power draw of the machine, to estimate the energy.", rich_help_panel=options.RARE
+        ),
     ] = None,
     price_per_hour: Annotated[
-        float | None, typer.Option("--price-per-hour", min=0, help="Price of the machine, to estimate the cost.")
+        float | None,
+        typer.Option(
+            "--price-per-hour", min=0, help="Price of the machine, to estimate the cost.", rich_help_panel=options.RARE
+        ),
     ] = None,
     no_measure: Annotated[
         bool, typer.Option("--no-measure", help="Only calculate: run no steps and estimate no times.")
@@ -69,7 +80,10 @@ def plan(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Estimate whether a run fits in memory, how long it takes and whether the text suffices."""
+    """Estimate memory, time and cost of a run.
+
+    It also says whether the text suffices.
+    """
     started = time.monotonic()  # before the imports, which take seconds
     options.check_budget(budget, set_ or [])
     _check_measured(no_measure, watts=watts, price_per_hour=price_per_hour)
@@ -79,11 +93,22 @@ def plan(
     # Before importing PyTorch, which takes seconds: mistakes are reported at once.
     precision = _config(model, train, overrides).training.precision
     from alm.training.plan import Cost
+    from alm.training.sizing.suggest import DEFAULT_SECONDS, suggest
 
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
-        if seconds is not None and model is None and train is None:
-            found = _suggested(seconds, packed, seq_len, wanted, device, precision=precision, measure=not no_measure)
-            commands = _commands(found, packed, budget, overrides=overrides, device=device, ranks=nproc)
+        if model is None and train is None and (seconds is not None or (packed is not None and not no_measure)):
+            _check_suggested(no_measure)
+            found = suggest(
+                seconds or DEFAULT_SECONDS,
+                data=packed,
+                seq_len=seq_len,
+                tokens=wanted,
+                device_name=device,
+                precision=precision,
+                ranks=nproc,
+            )
+            commands = _commands(found, packed, overrides=overrides, device=device, ranks=nproc)
+            seconds = None if options.sets_steps(overrides) else found.seconds
             overrides, model = [*found.overrides, *overrides], found.preset
             if packed is None:
                 seq_len = seq_len or found.seq_len
@@ -114,7 +139,7 @@ def show(
     from alm.training.plan import plan as make
 
     made = make(config, data=data, **arguments)
-    verdict = list(_verdict(made))
+    verdict = list(_verdict(made, config))
     lines = [*ui.table(list(_rows(made))), "", *verdict]
     if commands:
         lines += ["", "To do so:", *(f"  {line}" for line in commands)]
@@ -172,27 +197,64 @@ def _config(model: str | None, train: str | None, overrides: list[str]) -> RunCo
     return load(RunConfig, parts, overrides=overrides)
 
 
-def _suggested(
-    seconds: float,
-    packed: Path | None,
-    seq_len: int | None,
-    tokens: int | None,
-    device: str,
-    *,
-    precision: Literal["auto", "fp32", "bf16", "fp16"],
-    measure: bool,
-) -> Suggestion:
+def _check_suggested(no_measure: bool) -> None:
+    """Raise `ConfigError` for a budget without measuring."""
     from alm.errors import ConfigError
-    from alm.training.sizing.budget import suggest
 
-    if not measure:
+    if no_measure:
         raise ConfigError("`--budget` needs measured steps", hint="leave out `--no-measure`")
-    return suggest(seconds, data=packed, seq_len=seq_len, tokens=tokens, device_name=device, precision=precision)
 
 
-def _commands(
-    found: Suggestion, packed: Path | None, budget: str | None, *, overrides: list[str], device: str, ranks: int
-) -> list[str]:
+@dataclass(frozen=True)
+class Chosen:
+    """A run that `alm pretrain` chooses: a preset, its overrides, and a time, None if the number of steps is given.
+
+    `lines` say so to a person, with the command that does the same.
+    """
+
+    preset: str
+    overrides: tuple[str, ...]
+    seconds: float | None
+    lines: tuple[str, ...]
+
+
+def chosen(
+    seconds: float | None,
+    packed: Path,
+    *,
+    overrides: list[str],
+    device: str,
+    ranks: int,
+    precision: Literal["auto", "fp32", "bf16", "fp16"],
+) -> Chosen:
+    """Choose a run for the text and the time, by default `DEFAULT_SECONDS`."""
+    from alm.training.sizing.suggest import DEFAULT_SECONDS, suggest
+
+    asked = seconds or DEFAULT_SECONDS
+    found = suggest(asked, data=packed, device_name=device, precision=precision, ranks=ranks)
+    return Chosen(
+        found.preset,
+        found.overrides,
+        None if options.sets_steps(overrides) else found.seconds,
+        tuple(_about_choice(found, asked, packed, overrides, device, ranks)),
+    )
+
+
+def _about_choice(
+    found: Suggestion, asked: float, packed: Path, overrides: list[str], device: str, ranks: int
+) -> Iterator[str]:
+    from alm.model.count import count
+
+    yield (
+        f"Chosen for this text and {_about(asked)}: a model of {ui.count_of(count(found.config.model).total)} "
+        f"parameters, which sees the text about {found.passes:.2g} times"
+    )
+    if found.seconds < asked:
+        yield f"The text teaches nothing more after about {_about(found.seconds)}: more time needs more text"
+    yield f"The same by hand: {_commands(found, packed, overrides=overrides, device=device, ranks=ranks)[-1]}"
+
+
+def _commands(found: Suggestion, packed: Path | None, *, overrides: list[str], device: str, ranks: int) -> list[str]:
     """The commands for the suggested run, with the requested overrides, ready to be pasted."""
     before = [f"alm tokenizer train --vocab-size {found.vocab_size}", f"alm pack --seq-len {found.seq_len}"]
     words = ["alm", "pretrain", "--model", found.preset]
@@ -200,7 +262,7 @@ def _commands(
     words += [word for change in (*found.overrides, *overrides) for word in ("--set", change)]
     words += [] if device == "auto" else ["--device", device]
     words += [] if ranks == 1 else ["--nproc", str(ranks)]
-    return [*([] if packed else before), shell(*words, "--budget", str(budget))]
+    return [*([] if packed else before), shell(*words, "--budget", f"{found.seconds:.0f}s")]
 
 
 def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -256,7 +318,7 @@ def _time_rows(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "price", f"{plan.cost.price:.2f}"
 
 
-def _verdict(plan: Plan) -> Iterator[str]:
+def _verdict(plan: Plan, config: RunConfig) -> Iterator[str]:
     """A sentence each on whether it fits, how long it takes, and whether the text suffices."""
     yield _memory_verdict(plan.memory)
     if plan.time.seconds is not None:
@@ -264,7 +326,7 @@ def _verdict(plan: Plan) -> Iterator[str]:
         yield f"Time: about {_about(plan.time.seconds)} on this device{ranks}."
     elif plan.memory.fits is not False:
         yield "Time: not measured."
-    yield _text_verdict(plan.text)
+    yield _text_verdict(plan.text, config)
 
 
 def _memory_verdict(memory: PlannedMemory) -> str:
@@ -284,18 +346,16 @@ def _memory_verdict(memory: PlannedMemory) -> str:
     return "Does not fit: even one sequence is too large, for every preset. Use shorter ones: `alm pack --seq-len`."
 
 
-def _text_verdict(text: PlannedText) -> str:
-    from alm.training.sizing.budget import MANY_EPOCHS
+def _text_verdict(text: PlannedText, config: RunConfig) -> str:
+    from alm.training.sizing.repeated_text import is_too_weak, regularisation
 
     ratio = f"{text.tokens_per_parameter:.2g} tokens for each parameter"
     seen = max(text.epochs.values(), default=None)
     if seen is None:
         return f"Text: {ui.count_of(text.tokens)} tokens are needed; {ratio}."
-    if seen > MANY_EPOCHS:
-        return (
-            f"Text: seen {seen:.1f} times, and from the fifth on it teaches little; {ratio}. Prepare more text, or "
-            f"train for at most {max(1, int(text.steps * MANY_EPOCHS / seen)):,} steps."
-        )
+    if is_too_weak(config, seen):
+        flags = " ".join(f"--set {change}" for change in regularisation(seen).overrides)
+        return f"Text: seen {seen:.1f} times, so often that it is learned by heart; {ratio}. Add `{flags}`."
     return f"Text: seen {seen:.2g} times; {ratio}."
 
 

@@ -12,17 +12,19 @@ import typer
 from alm.cli import options, plan, ui
 from alm.cli import ranks as launcher
 from alm.cli.fields import Fields, FieldsCommand, Values, with_fields
+from alm.cli.help import Commands
 
 if TYPE_CHECKING:
     from alm.artifacts import RunMetadata
     from alm.distributed import Place
     from alm.training.config import RunConfig
 
-app = typer.Typer(rich_markup_mode=None)
+app = Commands()
 
 
 @app.command(
-    cls=FieldsCommand, epilog="Example:  alm pretrain --model pico --set training.max_steps=200 --out runs/first"
+    cls=FieldsCommand,
+    examples=("alm pretrain --budget 20m", "alm pretrain --model 3m --set training.max_steps=200 --out runs/first"),
 )
 @with_fields
 def pretrain(
@@ -49,7 +51,14 @@ def pretrain(
     ] = None,
     device: options.Device = "auto",
     nproc: Annotated[
-        int | None, typer.Option("--nproc", metavar="N", min=1, help="Train on N devices of this machine at once.")
+        int | None,
+        typer.Option(
+            "--nproc",
+            metavar="N",
+            min=1,
+            help="Train on N devices of this machine at once.",
+            rich_help_panel=options.RARE,
+        ),
     ] = None,
     resume: Annotated[
         str,
@@ -66,6 +75,7 @@ def pretrain(
             metavar="DURATION",
             help="Save and stop after this long, counted from the start of the command: 90s, 55m, 1h30m. Exits with "
             "75 (start it again), or with 1 if the time is over before the first step.",
+            rich_help_panel=options.RARE,
         ),
     ] = None,
     budget: options.Budget = None,
@@ -75,7 +85,10 @@ def pretrain(
     verbose: options.Verbose = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Train a model. Interrupt it at any time: it saves, and the same command resumes it, bit for bit."""
+    """Train a model.
+
+    Interrupt it at any time: it saves, and the same command resumes it, bit for bit.
+    """
     started = launcher.started(time.monotonic())  # before the imports, which take seconds
     limit, seconds = options.seconds(time_limit, flag="--time-limit"), options.seconds(budget, flag="--budget")
     _check_init(init, model)
@@ -83,19 +96,41 @@ def pretrain(
     typed = {f"training.{name}={value}": f"--{name} {value}" for name, value in training.items()}
     overrides = [*(set_ or []), *typed]
     options.check_budget(budget, overrides)
-    config = _config(folder, model, train, overrides, typed, resume=point, init=init, has_budget=budget is not None)
     packed = data or _own_data(folder) or options.DEFAULT_DATA
+    config = _config(folder, model, train, overrides, typed, resume=point, init=init, has_budget=budget is not None)
     from alm import distributed  # PyTorch takes seconds: mistakes in options have been reported
     from alm.training import pretrain as stage
 
     here = distributed.place()
     ranks = _ranks(nproc, here)
+    # The context holds the arguments of the command line: each rank runs the same command.
+    words = list(context.obj)
+    if _is_open(folder, model, train, init, resume=point):
+        _refuse_ranks(here)
+        found = plan.chosen(
+            seconds, packed, overrides=overrides, device=device, ranks=ranks, precision=config.training.precision
+        )
+        if not (quiet or json):
+            for line in found.lines:
+                ui.echo_err(line)
+        seconds, chosen = found.seconds, found.overrides
+        words += ["--model", found.preset, "--out", str(folder), *options.set_flags([*chosen, *overrides])]
+        words += [] if seconds is None else ["--budget", f"{seconds:.0f}s"]
+        config = _config(
+            folder,
+            found.preset,
+            None,
+            [*chosen, *overrides],
+            typed,
+            resume=point,
+            init=None,
+            has_budget=seconds is not None,
+        )
     if dry_run:
         plan.show(config, data=packed, device_name=device, ranks=ranks, as_json=json, budget=seconds, started=started)
         return
     if ranks > here.size:
-        # The context holds the arguments of the command line: each rank runs the same command.
-        launcher.run(context.obj, ranks=ranks, started=started)
+        launcher.run(words, ranks=ranks, started=started)
         return
     live = config.logging.rich_progress
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=live, rank=here.rank) as on_event:
@@ -114,6 +149,27 @@ def pretrain(
     if here.is_main:
         ui.show_result(made.model_dump(mode="json"), [_line(made, folder)], as_json=json)
         ui.next_step("alm", "sample", "--checkpoint", folder / "ckpt-last.pt", quiet=quiet, as_json=json)
+
+
+def _is_open(
+    folder: Path, model: str | None, train: str | None, init: Path | None, *, resume: Path | Literal["auto", "never"]
+) -> bool:
+    """Whether `alm` chooses the run: a new one for which no model and no training file is named."""
+    from alm.training.run import run_folder
+
+    is_named = model is not None or train is not None or init is not None
+    return not is_named and not isinstance(resume, Path) and not run_folder.exists(folder)
+
+
+def _refuse_ranks(here: Place) -> None:
+    """Raise `ConfigError` under torchrun, where each rank would choose for itself."""
+    from alm.errors import ConfigError
+
+    if here.size > 1:
+        raise ConfigError(
+            "torchrun has started several ranks, and no model is named",
+            hint=f"run `alm pretrain --nproc {here.size}`, or `alm plan --budget 10m` and paste its flags",
+        )
 
 
 def _line(made: RunMetadata, folder: Path) -> str:

@@ -11,22 +11,29 @@ import typer
 
 from alm.cli import options, ui
 from alm.cli.fields import Fields, FieldsCommand, Values, with_fields
+from alm.cli.help import Commands
 from alm.events import Noted
 
 if TYPE_CHECKING:
-    from alm.quickstart.run import Finished, Places, Prepared
+    from alm.quickstart.own_text import OwnText
+    from alm.quickstart.run import Finished, Job, Places, Prepared
 
-app = typer.Typer(rich_markup_mode=None)
+app = Commands()
 
 
-@app.command(
-    cls=FieldsCommand,
-    epilog="Interrupted? The same command continues where it stopped; after --fresh, name the folder with --out.",
-)
+@app.command(cls=FieldsCommand, examples=("alm quickstart", "alm quickstart my-texts/ --budget 30m"))
 @with_fields
 def quickstart(
     *,
-    out: options.Out = Path("alm-quickstart"),
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Files and folders with your own text; without any, built-in tales.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Folder for the result.  [default: alm-quickstart, or alm- and the name of the text]"
+        ),
+    ] = None,
     training: Annotated[
         Values,
         Fields(
@@ -38,7 +45,8 @@ def quickstart(
         typer.Option(
             "--budget",
             metavar="DURATION",
-            help="Choose the model, the tales and the steps so that all of it takes this long: 30s, 2m, 10m.",
+            help="Choose the model and the steps so that all of it takes this long: 2m, 10m, 1h.  [default: 10m for "
+            "your own text]",
         ),
     ] = None,
     fresh: Annotated[
@@ -50,30 +58,41 @@ def quickstart(
     verbose: options.Verbose = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Run the complete pipeline on built-in tales, offline, in about five minutes."""
+    """Make a model of your text, or of built-in tales.
+
+    It runs the complete pipeline, offline, and chooses everything for the text and the machine. Interrupted? The same
+    command continues where it stopped; after --fresh, name the folder with --out.
+    """
     started = time.monotonic()  # before the imports, which take seconds
     seconds = options.seconds(budget, flag="--budget")
+    from alm.quickstart import own_text
     from alm.quickstart import run as stage
 
-    job = stage.prepared(
-        out,
-        steps=training.get("max_steps"),
-        seed=training.get("seed"),
-        budget=seconds,
-        is_fresh=fresh,
-        device_name=device,
-        started=started,
-    )
+    given = {
+        "steps": training.get("max_steps"),
+        "seed": training.get("seed"),
+        "budget": seconds,
+        "is_fresh": fresh,
+        "device_name": device,
+        "started": started,
+    }
+    job: Job
+    if texts:
+        job = own = own_text.prepared(texts, out, **given)
+        values, lines = _own_values(own), [*_own_lines(own)]
+    else:
+        job = tales = stage.prepared(out or Path("alm-quickstart"), **given)
+        values, lines = _plan_values(tales), [*_plan_lines(tales)]
     if dry_run:
-        ui.show_result(_plan_values(job), [*_plan_lines(job), "", *job.commands()], as_json=json)
+        ui.show_result(values, [*lines, "", *job.commands()], as_json=json)
         return
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
-        for line in _plan_lines(job):
+        for line in lines:
             on_event(Noted(line))
         finished = stage.quickstart(job, on_event=on_event)
     _show(job, finished, time.monotonic() - started, as_json=json)
     if not (quiet or json):
-        for line in _next(job.places):
+        for line in _next_with_own(job, texts) if texts else _next(job.places):
             ui.echo_err(line)
 
 
@@ -108,9 +127,38 @@ def _plan_values(job: Prepared) -> dict[str, object]:
     }
 
 
-def _show(job: Prepared, finished: Finished, seconds: float, *, as_json: bool) -> None:
-    from alm.quickstart.run import PROMPTS
+def _own_lines(job: OwnText) -> Iterator[str]:
+    """A few lines on what was chosen, how long it takes and what to expect; none if a run is resumed."""
+    from alm.model.count import count
 
+    found = job.expected
+    if found is None or job.text_bytes is None:
+        return
+    size = ui.count_of(count(found.config.model).total)
+    yield (
+        f"Plan: about {ui.size(job.text_bytes)} of text; a vocabulary of {job.recipe.vocab_size:,}; a model of {size} "
+        f"parameters, which sees the text about {found.passes:.2g} times"
+    )
+    yield f"Plan: done in about {ui.duration(job.seconds)}" + (
+        "; more time would teach it nothing more" if job.seconds < job.recipe.budget else ""
+    )
+    yield f"Expect: {job.expectation}"
+
+
+def _own_values(job: OwnText) -> dict[str, object]:
+    found = job.expected
+    return {
+        "out": str(job.places.out),
+        "seconds": None if found is None else job.seconds,
+        "text_bytes": job.text_bytes,
+        "expectation": job.expectation,
+        "model": None if found is None else found.preset,
+        "overrides": None if found is None else list(found.overrides),
+        "commands": list(job.commands()),
+    }
+
+
+def _show(job: Job, finished: Finished, seconds: float, *, as_json: bool) -> None:
     result = finished.run.result
     assert result is not None
     values = {
@@ -120,12 +168,12 @@ def _show(job: Prepared, finished: Finished, seconds: float, *, as_json: bool) -
         "steps": result.step,
         "bits_per_byte": result.bits_per_byte,
         "bits_per_byte_margin": result.bits_per_byte_margin,
-        "samples": [{"prompt": p, "text": t} for p, t in zip(PROMPTS, finished.texts, strict=True)],
+        "samples": [{"prompt": p, "text": t} for p, t in zip(finished.prompts, finished.texts, strict=True)],
         "report": str(finished.report),
     }
     score = ""
     if result.bits_per_byte is not None:
-        score = f", {ui.score(result.bits_per_byte, result.bits_per_byte_margin)} on held-out tales"
+        score = f", {ui.score(result.bits_per_byte, result.bits_per_byte_margin)} on held-out text"
     done = f"Done in {ui.duration(seconds)}: {finished.run.parameters:,} parameters, {result.step} steps{score}."
     texts = [line for text in finished.texts for line in ("", *text.strip().split("\n"))]
     ui.show_result(values, [*texts, "", done, f"Report: {finished.report}"], as_json=as_json)
@@ -142,4 +190,21 @@ def _next(places: Places) -> list[str]:
         f"  alm info {places.run}",
         "  alm corpus prepare my-texts/       with your own text: then",
         "  alm tokenizer train && alm pack && alm pretrain && alm sample",
+    ]
+
+
+def _next_with_own(job: Job, texts: list[str]) -> list[str]:
+    from alm.errors import shell
+    from alm.training.run.run_folder import free_name
+
+    run = job.places.run
+    longer = shell("alm", "quickstart", *texts, "--budget", "1h", "--out", free_name(job.places.out))
+    again = shell("alm", "pretrain", "--model", run / "config.yaml", "--train", run / "config.yaml")
+    return [
+        "",
+        "Try next:",
+        f"  {shell('alm', 'sample', '--checkpoint', run)} --interactive",
+        f"  {shell('alm', 'export', '--checkpoint', run, '--to', 'gguf')}",
+        f"  {longer}",
+        f"The same run by hand, bit for bit: {again} {shell('--data', job.places.packed, '--out', free_name(run))}",
     ]

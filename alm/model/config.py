@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from alm.config.base import MANY, Config, OfKind
@@ -341,6 +341,13 @@ class ModelConfig(Config):
         return self.vocab_size
 
     def with_vocab_size(self, vocab_size: int) -> Self:
-        """Return the same configuration with this many token ids."""
+        """Return the same configuration with this many token ids; `ConfigError` if it names an id beyond them."""
         values: dict[str, Any] = dict(self)  # Any: one value of each field's type
-        return type(self).model_validate({**values, "vocab_size": vocab_size})
+        try:
+            return type(self).model_validate({**values, "vocab_size": vocab_size})
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ConfigError(
+                f"the model does not fit a tokenizer of {vocab_size:,} tokens: {reason}",
+                hint="leave `model.attention.end_of_text_id` out, or set it to an id of the tokenizer",
+            ) from error

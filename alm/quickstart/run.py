@@ -1,4 +1,4 @@
-"""The complete pipeline on the built-in tales, with the same stage functions that the commands call.
+"""The complete pipeline, with the same stage functions that the commands call: on the built-in tales, or on own text.
 
 Each stage keeps what is up to date and training continues from its newest checkpoint, so running
 this again after an interruption continues where it stopped.
@@ -7,9 +7,10 @@ this again after an interruption continues where it stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from alm import distributed
 from alm.artifacts import RunMetadata
@@ -20,7 +21,7 @@ from alm.corpus.config import CorpusConfig
 from alm.corpus.pipeline.prepare import prepare
 from alm.distributed import Place
 from alm.errors import ConfigError, EchoedError, shell
-from alm.events import Listener, StageBegan, ignore
+from alm.events import Listener, StageBegan, Warned, ignore
 from alm.files import exclusive
 from alm.generation.config import SamplingConfig
 from alm.generation.load import load_model
@@ -31,10 +32,11 @@ from alm.quickstart.recipe import LEAST_SHARE, RUN_PRESET, SAMPLE_TOKENS, SEQ_LE
 from alm.report.report import report
 from alm.tokenizers.config import TokenizerConfig
 from alm.tokenizers.train import train_tokenizer
+from alm.training.config import RunConfig
 from alm.training.plan import Plan
 from alm.training.pretrain import pretrain
 from alm.training.run.run_folder import OtherRunError, exists, free_name
-from alm.training.sizing.budget import TooShortError
+from alm.training.sizing.budget import FEWEST_STEPS, TooShortError
 
 LOCK_NAME = ".quickstart.lock"
 CORPUS_PRESET = "tales"
@@ -42,20 +44,57 @@ PACK_MODE = "bestfit"  # most rows begin with a tale, so that they introduce its
 PROMPTS = ("Once upon a time", "", "There was once")  # as tales begin
 STAGES = 6
 TEMPERATURE = 0.4  # a model this small writes best when it keeps to likely tokens
+TOO_SLOW = f"this machine has become too slow for the budget: training takes {FEWEST_STEPS} steps, and ends late"
 
 
 class Places:
     """Paths of a quickstart, laid out like a project with your own text."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, run: str = "tales") -> None:
         self.out = out
         self.recipe = out / recipes.NAME
         self.clean = out / "data" / "clean"
         self.tokenizer = out / "artifacts" / "tokenizer.json"
         self.packed = out / "data" / "packed"
-        self.run = out / "runs" / "tales"
+        self.run = out / "runs" / run
         self.checkpoint = self.run / LAST_NAME
         self.report = out / "report.html"
+
+
+class Job(Protocol):
+    """A quickstart that is ready to run: what differs between the tales and one's own text."""
+
+    @property
+    def places(self) -> Places:
+        """Its paths."""
+
+    @property
+    def device_name(self) -> str:
+        """The device to train on, or `auto`."""
+
+    def start(self) -> None:
+        """Write the recipe, or check that another process has not written another one. The caller holds the lock."""
+
+    def commands(self, *, is_underway: bool = False) -> Iterator[str]:
+        """The command for each stage, ready to be pasted; with `is_underway`, each is made when its stage begins."""
+
+    def corpus(self) -> CorpusConfig:
+        """The text."""
+
+    def tokenizer(self) -> TokenizerConfig:
+        """The vocabulary."""
+
+    def packing(self) -> PackConfig:
+        """The rows."""
+
+    def train(self, on_event: Listener) -> RunMetadata:
+        """Train the model, in the run folder."""
+
+    def prompts(self) -> Sequence[str]:
+        """Beginnings of the texts to write at the end."""
+
+    def sampling(self) -> SamplingConfig:
+        """How these texts are written."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +156,60 @@ class Prepared:
         left = ends - time.monotonic() if is_underway else recipes.for_training(self.recipe, budget)
         return ["--budget", f"{max(round(left), 1)}s"]
 
+    def start(self) -> None:
+        """Write the recipe before any stage, so that an interrupted quickstart continues with it."""
+        if not self.places.recipe.is_file():
+            recipes.write(self.recipe, self.places.recipe)
+        elif recipes.read(self.places.recipe) != self.recipe:
+            raise ConfigError(
+                f"another quickstart was started in `{self.places.out}` in the meantime",
+                hint="run the same command again, or add `--fresh`",
+            )
+
+    def corpus(self) -> CorpusConfig:
+        """The tales."""
+        overrides = [] if self.recipe.tales == TALES else [self.corpus_override]
+        return load(CorpusConfig, [Part(presets.find(CORPUS_PRESET))], overrides=overrides)
+
+    def tokenizer(self) -> TokenizerConfig:
+        """The vocabulary."""
+        return TokenizerConfig(vocab_size=VOCAB_SIZE)
+
+    def packing(self) -> PackConfig:
+        """The rows."""
+        return PackConfig(seq_len=SEQ_LEN, mode=PACK_MODE)
+
+    def train(self, on_event: Listener) -> RunMetadata:
+        """Train the preset's model, or the one that fits the budget."""
+        places, config = self.places, self.recipe.config(*self.overrides)
+
+        def run(config: RunConfig, finish_by: float | None) -> RunMetadata:
+            return pretrain(
+                config,
+                data=places.packed,
+                out=places.run,
+                device_name=self.device_name,
+                finish_by=finish_by,
+                on_event=on_event,
+            )
+
+        try:
+            return run(config, self.training_ends)
+        except OtherRunError as error:  # started with other --steps or --seed: a new quickstart needs a new folder
+            command = shell("alm", "quickstart", "--out", free_name(places.out))
+            raise ConfigError(error.message, hint=f"run `{command}`") from error
+        except TooShortError:  # the machine has become much slower since the budget was accepted
+            on_event(Warned(TOO_SLOW, None))
+            return run(self.recipe.config(*recipes.with_steps(self.recipe, FEWEST_STEPS), *self.overrides), None)
+
+    def prompts(self) -> Sequence[str]:
+        """Beginnings of tales."""
+        return PROMPTS
+
+    def sampling(self) -> SamplingConfig:
+        """How tales are written."""
+        return SamplingConfig(max_tokens=SAMPLE_TOKENS, temperature=TEMPERATURE)
+
     @property
     def corpus_override(self) -> str:
         """The override that sets the number of tales."""
@@ -133,6 +226,7 @@ class Finished:
     """The results: the run, a text for each prompt, and the report page."""
 
     run: RunMetadata
+    prompts: tuple[str, ...]
     texts: tuple[str, ...]
     report: Path
 
@@ -153,7 +247,7 @@ def prepared(
     and the steps; `steps` and `seed` override the preset. An existing quickstart keeps its recipe: ConfigError for
     another budget. With `is_fresh` it is left unchanged, and the new one is placed beside it.
     """
-    _refuse_ranks(distributed.place())
+    refuse_ranks(distributed.place())
     began = time.monotonic() if started is None else started
     if budget is not None and steps is not None:
         raise ConfigError("`--budget` chooses the steps, which `--steps` sets too", hint="leave out one of the two")
@@ -166,7 +260,7 @@ def prepared(
     return Prepared(places, recipe, plan, tuple(overrides), finish_by, device_name)
 
 
-def _refuse_ranks(here: Place) -> None:
+def refuse_ranks(here: Place) -> None:
     """Raise `ConfigError` under torchrun: all ranks would run the stages at once, in the same files."""
     if here.size == 1:
         return
@@ -191,83 +285,42 @@ def _recipe(places: Places, budget: float | None, device_name: str) -> Recipe:
     return own
 
 
-def quickstart(job: Prepared, *, on_event: Listener = ignore) -> Finished:
-    """Generate the tales, train a tokenizer, pack, pretrain, sample and report, as `prepared`.
+def quickstart(job: Job, *, on_event: Listener = ignore) -> Finished:
+    """Prepare the text, train a tokenizer, pack, pretrain, sample and report.
 
     Raises `AlmError` if another process works on it, or has started another one there since it was prepared.
     """
     out = job.places.out
     with exclusive(out / LOCK_NAME, what=f"the quickstart in `{out}`"):
-        if job.places.recipe.is_file() and recipes.read(job.places.recipe) != job.recipe:
-            raise ConfigError(
-                f"another quickstart was started in `{out}` in the meantime",
-                hint="run the same command again, or add `--fresh`",
-            )
+        job.start()
         return _all_stages(job, on_event)
 
 
-def _all_stages(job: Prepared, on_event: Listener) -> Finished:
-    if not job.places.recipe.is_file():  # before any stage: an interrupted quickstart continues with it
-        recipes.write(job.recipe, job.places.recipe)
-    commands = enumerate(job.commands(is_underway=True), 1)
+def _all_stages(job: Job, on_event: Listener) -> Finished:
+    places, commands = job.places, enumerate(job.commands(is_underway=True), 1)
 
     def begin() -> str:
         number, command = next(commands)
         on_event(StageBegan(number, STAGES, command))
         return command
 
-    _prepare(job, begin(), on_event)
-    _train_tokenizer(job, begin(), on_event)
-    _pack(job, begin(), on_event)
+    prepare(job.corpus(), out=places.clean, redo=begin(), on_event=on_event)
+    train_tokenizer(job.tokenizer(), inputs=[places.clean], out=places.tokenizer, redo=begin(), on_event=on_event)
+    command = begin()
+    pack(
+        job.packing(),
+        tokenizer=places.tokenizer,
+        clean=[places.clean],
+        out=places.packed,
+        redo=command,
+        on_event=on_event,
+    )
     begin()
-    run = _pretrain(job, on_event)
+    run = job.train(on_event)
     begin()
-    texts = _sample(job, on_event)
+    model = load_model(places.checkpoint, device_name=job.device_name, on_event=on_event)
+    sampling = job.sampling()
+    prompts = tuple(job.prompts())
+    texts = tuple(prompt + model.complete(prompt, sampling) for prompt in prompts)
     begin()
-    return Finished(run, texts, report([job.places.run], out=job.places.report).out)
-
-
-def _prepare(job: Prepared, command: str, on_event: Listener) -> None:
-    config = load(CorpusConfig, [Part(presets.find(CORPUS_PRESET))], overrides=_tales(job))
-    prepare(config, out=job.places.clean, redo=command, on_event=on_event)
-
-
-def _tales(job: Prepared) -> list[str]:
-    return [] if job.recipe.tales == TALES else [job.corpus_override]
-
-
-def _train_tokenizer(job: Prepared, command: str, on_event: Listener) -> None:
-    places = job.places
-    config = TokenizerConfig(vocab_size=VOCAB_SIZE)
-    train_tokenizer(config, inputs=[places.clean], out=places.tokenizer, redo=command, on_event=on_event)
-
-
-def _pack(job: Prepared, command: str, on_event: Listener) -> None:
-    places = job.places
-    config = PackConfig(seq_len=SEQ_LEN, mode=PACK_MODE)
-    pack(config, tokenizer=places.tokenizer, clean=[places.clean], out=places.packed, redo=command, on_event=on_event)
-
-
-def _pretrain(job: Prepared, on_event: Listener) -> RunMetadata:
-    places = job.places
-    config = job.recipe.config(*job.overrides)
-    try:
-        return pretrain(
-            config,
-            data=places.packed,
-            out=places.run,
-            device_name=job.device_name,
-            finish_by=job.training_ends,
-            on_event=on_event,
-        )
-    except OtherRunError as error:  # started with other --steps or --seed: a new quickstart needs a new folder
-        command = shell("alm", "quickstart", "--out", free_name(places.out))
-        raise ConfigError(error.message, hint=f"run `{command}`") from error
-    except TooShortError as error:  # its hint names flags that a quickstart does not have
-        raise ConfigError(error.message, hint="give it more time: `--fresh --budget 2m`") from error
-
-
-def _sample(job: Prepared, on_event: Listener) -> tuple[str, ...]:
-    model = load_model(job.places.checkpoint, device_name=job.device_name, on_event=on_event)
-    sampling = SamplingConfig(max_tokens=SAMPLE_TOKENS, temperature=TEMPERATURE)
-    return tuple(prompt + model.complete(prompt, sampling) for prompt in PROMPTS)
+    return Finished(run, prompts, texts, report([places.run], out=places.report).out)

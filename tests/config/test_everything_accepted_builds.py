@@ -146,7 +146,10 @@ def accepted(values: dict[str, Any]) -> RunConfig | None:
 def build_and_plan(config: RunConfig) -> None:
     """What a run does with a configuration before anything is computed."""
     vocab_size = config.model.vocab_size if isinstance(config.model.vocab_size, int) else 1000
-    model = config.model.with_vocab_size(vocab_size)
+    try:
+        model = config.model.with_vocab_size(vocab_size)
+    except ConfigError:
+        return  # what a configuration alone does not say: how many tokens there are
     few = model.model_copy(update={"n_layers": min(model.n_layers, MOST_LAYERS)})
     if few.positions.table_bytes(few) < 2**26:  # tables are made, also on the meta device
         with torch.device("meta"):

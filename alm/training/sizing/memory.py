@@ -22,7 +22,7 @@ SURE_SHARE = 0.5
 # Upper bound of the search for the largest micro-batch: no one trains with more.
 MOST_SEQUENCES = 4096
 # Presets that a plan or a budget may suggest, from small to large.
-PRESETS = ("1m", "3m", "10m", "pico", "nano", "120m", "350m", "1b")
+PRESETS = ("200k", "500k", "1m", "3m", "10m", "pico", "nano", "120m", "350m", "1b")
 
 
 @dataclass(frozen=True)

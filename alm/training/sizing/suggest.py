@@ -41,7 +41,9 @@ _MEASURED_TOKENS, _MEASURED_BATCH, _BATCH_POWER = 0.41e6, 1024, 0.571
 # The best embedding tables have about a quarter of the parameters of the layers (docs/vocabulary.md).
 _LAYERS_PER_TABLE = 4
 LEAST_VOCABULARY, MOST_VOCABULARY = 512, 65536
-BYTES_PER_TOKEN = 4.0
+# English prose with 1,024 tokens, and how much more a token stands for with each doubling (docs/vocabulary.md).
+_BYTES_AT_1024, _BYTES_PER_DOUBLING, _MOST_BYTES = 2.7, 0.43, 4.6
+BYTES_PER_TOKEN = 4.0  # where no vocabulary is known
 STEPS_SHARE = 0.8
 MOST_MICRO_BATCH_TOKENS = 16_384
 TRAIN_PRESET = "train"
@@ -95,7 +97,7 @@ def suggest_at(
         if best is not None and not fits(model, 1, length):
             break
         rate = STEPS_SHARE * tokens_per_second(model, length)
-        unique = text_bytes / BYTES_PER_TOKEN if text_bytes else math.inf
+        unique = text_bytes / bytes_per_token(vocabulary) if text_bytes else math.inf
         tokens = min(rate * seconds, MOST_PASSES * unique)
         new = effective_tokens(unique, tokens / unique) if text_bytes else tokens
         counted = count(model)
@@ -127,6 +129,11 @@ def vocabulary_for(shape: ModelConfig, text_bytes: int | None = None) -> int:
     if text_bytes is not None:
         wanted = min(wanted, vocabulary_for_text(text_bytes))
     return min(max(wanted, LEAST_VOCABULARY), MOST_VOCABULARY)
+
+
+def bytes_per_token(vocab_size: int) -> float:
+    """Return about how many bytes of English a token of this vocabulary stands for."""
+    return min(_BYTES_AT_1024 + _BYTES_PER_DOUBLING * math.log2(vocab_size / 1024), _MOST_BYTES)
 
 
 def sequence_for(shape: ModelConfig) -> int:
@@ -179,19 +186,23 @@ def suggest(
     data: Path | None = None,
     seq_len: int | None = None,
     tokens: int | None = None,
+    text_bytes: int | None = None,
     device_name: str = "auto",
     precision: _Precision = "auto",
     ranks: int = 1,
 ) -> Suggestion:
     """Return a run worth `seconds` on the device, or on `ranks` of them.
 
-    Its speed is first estimated from matrix products, then measured with the suggested model, until it stays the same.
+    The text is packed `data`, or expected to have `text_bytes` bytes or `tokens` tokens. The speed is first estimated
+    from matrix products, then measured with the suggested model, until it stays the same.
     """
-    vocab_size, text_bytes = None, None if tokens is None else round(tokens * BYTES_PER_TOKEN)
+    vocab_size = None
+    if tokens is not None:
+        text_bytes = round(tokens * BYTES_PER_TOKEN)
     if data is not None:
         metadata = open_packed(data).metadata
         vocab_size, seq_len = metadata.vocab_size, metadata.seq_len
-        text_bytes = round(metadata.sequences(TRAIN) * seq_len * BYTES_PER_TOKEN)
+        text_bytes = round(metadata.sequences(TRAIN) * seq_len * bytes_per_token(vocab_size))
     choice = devices.choose(device_name, precision=precision)
     flops_per_second = TYPICAL_SHARE * devices.matmul_rate(choice.device, choice.precision)
 

@@ -14,7 +14,7 @@ from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig
 from alm.training.sizing import suggest
 from alm.training.sizing.memory import preset_models
 from alm.training.sizing.repeated_text import MOST_PASSES, regularisation
-from alm.training.sizing.suggest import Suggestion, suggest_at, tokens_per_parameter, vocabulary_for
+from alm.training.sizing.suggest import Suggestion, bytes_per_token, suggest_at, tokens_per_parameter, vocabulary_for
 
 
 def rate(flops_per_second: float) -> suggest.Rate:
@@ -44,7 +44,7 @@ def test_vocabularies_are_about_those_that_were_found_best() -> None:
 
 def test_more_time_never_means_a_smaller_model_or_fewer_tokens() -> None:
     names = list(preset_models())
-    found = [suggested(seconds) for seconds in (60, 600, 6000, 60_000, 6e6, 6e8)]
+    found = [suggested(seconds) for seconds in (1, 60, 600, 6000, 60_000, 6e6, 6e8)]
     sizes = [names.index(one.preset) for one in found]
     assert sizes == sorted(sizes)
     assert sizes[0] == 0
@@ -120,7 +120,7 @@ def test_text_that_is_seen_often_is_regularised_and_text_that_is_not_is_left_alo
 def test_more_time_than_a_text_can_use_is_not_used() -> None:
     found = suggested(100_000, text_bytes=50_000)
     tokens = found.config.training.max_steps * found.config.training.sequences_per_step * found.seq_len
-    assert tokens * suggest.BYTES_PER_TOKEN <= 1.1 * MOST_PASSES * 50_000
+    assert tokens * bytes_per_token(found.vocab_size) <= 1.1 * MOST_PASSES * 50_000
     assert found.seconds < 100_000
     again = suggested(found.seconds, text_bytes=50_000)
     assert (again.preset, again.overrides) == (found.preset, found.overrides)
