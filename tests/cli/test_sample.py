@@ -42,7 +42,7 @@ def test_several_texts_are_records_with_seeds_that_count_up(trained: Path, run: 
     alone = [ok(run, "--prompt", "the fox", "--seed", str(seed))[0].removesuffix("\n") for seed in (5, 6, 7)]
     assert records == alone
     assert len(set(records)) == 3
-    assert err.startswith("3 texts, 18 tokens, ")
+    assert "\n3 texts, 18 tokens, " in err  # after the name of the run
 
 
 def test_json_has_tokens_with_probabilities(trained: Path, run: Any) -> None:
