@@ -25,7 +25,7 @@ from alm.corpus.formats._encoding import AUTO, EncodingError, is_known
 from alm.corpus.paths import Listed, Paths, from_text, listing
 from alm.corpus.read import is_text, shard_source
 from alm.corpus.sources import PART_BYTES
-from alm.corpus.sources._prose import what_else
+from alm.corpus.sources._prose import what_else, what_within
 from alm.errors import AlmError, InputError, shell
 from alm.events import Listener, Noted, Warned, ignore
 from alm.files import suffix
@@ -180,7 +180,10 @@ def _found(config: Config) -> _Found:
             not_prose[kind] += 1
             continue
         name = format_of(file.path, asked=config.format, encoding=config.encoding, is_named=is_named)
-        if name is not None:
+        is_read = is_named or config.include or config.format != AUTO or name in (None, "parquet", "html")
+        if not is_read and not what_else(file.path) and (kind := what_within(file.path)):
+            not_prose[kind] += 1
+        elif name is not None:
             files.append(_File(file.path, name))
         elif is_named:
             refused.append(_no_text(file.path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gzip
 import json
@@ -489,6 +490,62 @@ def test_a_table_with_carriage_returns_alone_is_told(tmp_path: Path) -> None:
 
 def items_of(config: Config) -> list[Item]:
     return list(files.read(config, survey(config).parts))
+
+
+DATE = "Mon Jan  1 00:00:00 2001"
+WITHIN = {
+    "web archives": "WARC/1.0\r\nWARC-Type: warcinfo\r\n",
+    "mail": f"From a@b.org {DATE}\nReceived: by b\nSubject: Hi\n\nHi\n\nFrom c@b.org {DATE}\nTo: a\n",
+    "subtitles": "1\n00:00:01,000 --> 00:00:02,000\nHi\n",
+    "LaTeX": "% a paper\n\\documentclass[11pt]{article}\n",
+    "BibTeX": "@article{knuth84,\n  title = {A}\n}\n",
+    "notebooks": '{\n "cells": [{"cell_type": "code", "source": []}], "nbformat": 4}\n',
+    "PostScript": "%!PS-Adobe-3.0\n",
+    "feeds and drawings": '<?xml version="1.0"?>\n<rss version="2.0"><channel/></rss>\n',
+    "keys and certificates": "-----BEGIN CERTIFICATE-----\nMII\n",
+    "calendars and contacts": "BEGIN:VCALENDAR\r\nVERSION:2.0\r\n",
+    "patches": "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n",
+    "pointers of Git LFS": "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+}
+MORE_MAIL = (
+    "Return-Path: <a@b.org>\nSubject: Hi\n\nHi\n",
+    "Received: from a by b\n\twith SMTP; 1 Jan\nSubject: Hi\n",
+    "Message-ID: <1@b>\nDate: 1 Jan\n\nHi\n",
+    f"From 0123abc {DATE}\nFrom: A <a@b.org>\n",
+)
+PROSE = (
+    "From Monday on, from 12:30, it rained.\nNote: bring a coat.\n",
+    "From: a friend\nTo: you\n\nDear you,\n",
+    "Received: 3 May 2020\nAccepted: 4 June 2021\n\nWe show that\n",
+    "X-Men: First Class\nDirector: M. Vaughn\n",
+    "WARC/1.0 is a format.\n",
+    "1\n00:00 was the time.\n",
+    "\\documentclass is a command of LaTeX.\n",
+    "@alice wrote: {hello, there}\n",
+    "WEBVTTs are files.\n",
+    "--- a line ---\n+++ another +++\n",
+    "<rss> is an element.\n",
+    "%!PS is how they begin.\n"[3:],
+    "SUBJECT: mail\nMessage-ID: none\n",
+)
+
+
+def test_what_begins_like_no_prose_is_left_out_whatever_its_name(tmp_path: Path) -> None:
+    for number, text in enumerate((*WITHIN.values(), *MORE_MAIL)):
+        (tmp_path / f"{number:02}.txt").write_bytes(codecs.BOM_UTF8 * (number % 2) + text.encode())
+    for number, text in enumerate(PROSE):
+        (tmp_path / f"prose-{number}.txt").write_text(text)
+    heard: list[Event] = []
+    config = Config(paths=str(tmp_path))
+    survey(config, on_event=heard.append)
+    assert names(inputs(config), tmp_path) == sorted(f"prose-{number}.txt" for number in range(len(PROSE)))
+    (event,) = heard
+    assert isinstance(event, Warned)
+    for kind in WITHIN:
+        assert f"{5 if kind == 'mail' else 1} .txt that hold {kind}" in event.message
+    for asked in (Config(paths=str(tmp_path), include="*"), Config(paths=str(tmp_path), format="text")):
+        assert len(inputs(asked)) == len(WITHIN) + len(MORE_MAIL) + len(PROSE)
+    assert len(inputs(Config(paths=str(tmp_path / "00.txt")))) == 1
 
 
 def size_of(items: list[Item]) -> int:
