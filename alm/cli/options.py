@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +34,7 @@ Budget = Annotated[
     typer.Option(
         "--budget",
         metavar="DURATION",
-        help="Choose the step count for this much time, counted from the start of the command: 20m, 2h.",
+        help="Train for this much time, counted from the start of the command: 20m, 2h.",
     ),
 ]
 Workers = Annotated[
@@ -83,6 +84,15 @@ def seconds(given: str | None, *, flag: str) -> float | None:
     )
 
 
+def duration(seconds: float) -> str:
+    """Write a number of seconds, rounded up to a whole one, as the options read it: 90s, 20m, 2h."""
+    whole = math.ceil(seconds)
+    for unit, length in (("h", 3600), ("m", 60)):
+        if whole % length == 0:
+            return f"{whole // length}{unit}"
+    return f"{whole}s"
+
+
 def worker_count(given: str) -> int:
     """The number of workers that `--workers` asks for; `ConfigError` unless it is a positive number or `auto`."""
     from alm.available import usable_processors
@@ -119,6 +129,11 @@ def check_budget(budget: str | None, overrides: list[str]) -> None:
         raise ConfigError(
             "`--budget` chooses `training.max_steps`, which `--set` sets too", hint="leave out one of the two"
         )
+
+
+def sets_model(overrides: list[str]) -> bool:
+    """Whether `overrides` describe a model."""
+    return any(change.partition("=")[0].strip().partition(".")[0] == "model" for change in overrides)
 
 
 def sets_steps(overrides: list[str]) -> bool:

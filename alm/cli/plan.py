@@ -96,7 +96,8 @@ def plan(
     from alm.training.sizing.suggest import DEFAULT_SECONDS, suggest
 
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
-        if model is None and train is None and (seconds is not None or (packed is not None and not no_measure)):
+        is_open = model is None and train is None and not options.sets_model(overrides)
+        if is_open and (seconds is not None or (packed is not None and not no_measure)):
             _check_suggested(no_measure)
             found = suggest(
                 seconds or DEFAULT_SECONDS,
@@ -209,13 +210,20 @@ def _check_suggested(no_measure: bool) -> None:
 class Chosen:
     """A run that `alm pretrain` chooses: a preset, its overrides, and a time, None if the number of steps is given.
 
-    `lines` say so to a person, with the command that does the same.
+    `lines` say so to a person; `command` does the same.
     """
 
     preset: str
     overrides: tuple[str, ...]
     seconds: float | None
     lines: tuple[str, ...]
+    command: str
+
+    def added_to(self, words: list[str]) -> list[str]:
+        """Return the command line `words` with these choices; what it names itself still counts."""
+        at = words.index("pretrain") + 1
+        time = [] if self.seconds is None else ["--budget", options.duration(self.seconds)]
+        return [*words[:at], "--model", self.preset, *options.set_flags([*self.overrides]), *words[at:], *time]
 
 
 def chosen(
@@ -232,17 +240,17 @@ def chosen(
 
     asked = seconds or DEFAULT_SECONDS
     found = suggest(asked, data=packed, device_name=device, precision=precision, ranks=ranks)
+    command = _commands(found, packed, overrides=overrides, device=device, ranks=ranks)[-1]
     return Chosen(
         found.preset,
         found.overrides,
         None if options.sets_steps(overrides) else found.seconds,
-        tuple(_about_choice(found, asked, packed, overrides, device, ranks)),
+        (*_about_choice(found, asked), f"The same by hand: {command}"),
+        command,
     )
 
 
-def _about_choice(
-    found: Suggestion, asked: float, packed: Path, overrides: list[str], device: str, ranks: int
-) -> Iterator[str]:
+def _about_choice(found: Suggestion, asked: float) -> Iterator[str]:
     from alm.model.count import count
 
     yield (
@@ -251,7 +259,6 @@ def _about_choice(
     )
     if found.seconds < asked:
         yield f"The text teaches nothing more after about {_about(found.seconds)}: more time needs more text"
-    yield f"The same by hand: {_commands(found, packed, overrides=overrides, device=device, ranks=ranks)[-1]}"
 
 
 def _commands(found: Suggestion, packed: Path | None, *, overrides: list[str], device: str, ranks: int) -> list[str]:
@@ -262,7 +269,8 @@ def _commands(found: Suggestion, packed: Path | None, *, overrides: list[str], d
     words += [word for change in (*found.overrides, *overrides) for word in ("--set", change)]
     words += [] if device == "auto" else ["--device", device]
     words += [] if ranks == 1 else ["--nproc", str(ranks)]
-    return [*([] if packed else before), shell(*words, "--budget", f"{found.seconds:.0f}s")]
+    words += [] if options.sets_steps(overrides) else ["--budget", options.duration(found.seconds)]
+    return [*([] if packed else before), shell(*words)]
 
 
 def _rows(plan: Plan) -> Iterator[tuple[str, str]]:

@@ -31,16 +31,18 @@ def pretrain(
     *,
     context: typer.Context,
     model: Annotated[
-        str | None, typer.Option("--model", help="Model file or preset; a resumed run keeps its own.  [default: pico]")
+        str | None, typer.Option("--model", help="Model file or preset; without it and --train, chosen for the text.")
     ] = None,
     train: Annotated[
         str | None,
-        typer.Option("--train", help="Training file or preset; a resumed run keeps its own.  [default: train]"),
+        typer.Option("--train", help="Training file or preset.  [default: train]"),
     ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", help="Packed data; a resumed run keeps its own.  [default: data/packed]")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="The run's folder.  [default: runs/MODEL-pretrain]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The run's folder.  [default: runs/pretrain, or runs/MODEL-pretrain]")
+    ] = None,
     init: Annotated[
         Path | None,
         typer.Option(
@@ -87,12 +89,13 @@ def pretrain(
 ) -> None:
     """Train a model.
 
-    Interrupt it at any time: it saves, and the same command resumes it, bit for bit.
+    Without --model and --train, it chooses a run for the text, the machine and --budget (10 minutes), and prints it as
+    flags. Interrupt it at any time: it saves, and the same command resumes it, bit for bit.
     """
     started = launcher.started(time.monotonic())  # before the imports, which take seconds
     limit, seconds = options.seconds(time_limit, flag="--time-limit"), options.seconds(budget, flag="--budget")
     _check_init(init, model)
-    folder, point = out or _folder(resume, model, init), _resume_point(resume)
+    folder, point = out or _folder(resume, model, train, init), _resume_point(resume)
     typed = {f"training.{name}={value}": f"--{name} {value}" for name, value in training.items()}
     overrides = [*(set_ or []), *typed]
     options.check_budget(budget, overrides)
@@ -104,30 +107,23 @@ def pretrain(
     here = distributed.place()
     ranks = _ranks(nproc, here)
     # The context holds the arguments of the command line: each rank runs the same command.
-    words = list(context.obj)
-    if _is_open(folder, model, train, init, resume=point):
-        _refuse_ranks(here)
-        found = plan.chosen(
-            seconds, packed, overrides=overrides, device=device, ranks=ranks, precision=config.training.precision
-        )
-        if not (quiet or json):
-            for line in found.lines:
-                ui.echo_err(line)
-        seconds, chosen = found.seconds, found.overrides
-        words += ["--model", found.preset, "--out", str(folder), *options.set_flags([*chosen, *overrides])]
-        words += [] if seconds is None else ["--budget", f"{seconds:.0f}s"]
-        config = _config(
-            folder,
-            found.preset,
-            None,
-            [*chosen, *overrides],
-            typed,
-            resume=point,
-            init=None,
-            has_budget=seconds is not None,
-        )
+    words, commands = list(context.obj), list[str]()
+    if _is_open(folder, model, train, init, overrides, resume=point):
+        found = _choose(seconds, packed, overrides, device, ranks, here, config, quiet=quiet or json)
+        words, commands, seconds = found.added_to(words), [found.command], found.seconds
+        overrides = [*found.overrides, *overrides]
+        config = _config(folder, found.preset, None, overrides, typed, resume=point, init=None, has_budget=True)
     if dry_run:
-        plan.show(config, data=packed, device_name=device, ranks=ranks, as_json=json, budget=seconds, started=started)
+        plan.show(
+            config,
+            data=packed,
+            device_name=device,
+            ranks=ranks,
+            as_json=json,
+            commands=commands,
+            budget=seconds,
+            started=started,
+        )
         return
     if ranks > here.size:
         launcher.run(words, ranks=ranks, started=started)
@@ -152,17 +148,33 @@ def pretrain(
 
 
 def _is_open(
-    folder: Path, model: str | None, train: str | None, init: Path | None, *, resume: Path | Literal["auto", "never"]
+    folder: Path,
+    model: str | None,
+    train: str | None,
+    init: Path | None,
+    overrides: list[str],
+    *,
+    resume: Path | Literal["auto", "never"],
 ) -> bool:
     """Whether `alm` chooses the run: a new one for which no model and no training file is named."""
     from alm.training.run import run_folder
 
-    is_named = model is not None or train is not None or init is not None
+    is_named = any(given is not None for given in (model, train, init)) or options.sets_model(overrides)
     return not is_named and not isinstance(resume, Path) and not run_folder.exists(folder)
 
 
-def _refuse_ranks(here: Place) -> None:
-    """Raise `ConfigError` under torchrun, where each rank would choose for itself."""
+def _choose(
+    seconds: float | None,
+    packed: Path,
+    overrides: list[str],
+    device: str,
+    ranks: int,
+    here: Place,
+    config: RunConfig,
+    *,
+    quiet: bool,
+) -> plan.Chosen:
+    """Choose the run, and say so. Raises `ConfigError` under torchrun, where each rank would choose for itself."""
     from alm.errors import ConfigError
 
     if here.size > 1:
@@ -170,6 +182,12 @@ def _refuse_ranks(here: Place) -> None:
             "torchrun has started several ranks, and no model is named",
             hint=f"run `alm pretrain --nproc {here.size}`, or `alm plan --budget 10m` and paste its flags",
         )
+    precision = config.training.precision
+    found = plan.chosen(seconds, packed, overrides=overrides, device=device, ranks=ranks, precision=precision)
+    if not quiet:
+        for line in found.lines:
+            ui.echo_err(line)
+    return found
 
 
 def _line(made: RunMetadata, folder: Path) -> str:
@@ -199,11 +217,13 @@ def _check_init(init: Path | None, model: str | None) -> None:
         )
 
 
-def _folder(resume: str, model: str | None, init: Path | None) -> Path:
+def _folder(resume: str, model: str | None, train: str | None, init: Path | None) -> Path:
     if resume not in ("auto", "never"):
         return Path(resume).parent
     if init is not None:
         return Path("runs") / f"{init.resolve().parent.name}-pretrain"
+    if model is None and train is None:
+        return Path("runs/pretrain")  # whatever model is chosen, so that the same command resumes it
     return Path("runs") / f"{Path(model or options.DEFAULT_MODEL).stem}-pretrain"
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -68,7 +69,7 @@ def quickstart(
     from alm.quickstart import own_text
     from alm.quickstart import run as stage
 
-    given = {
+    given: dict[str, Any] = {  # Any: as both take them
         "steps": training.get("max_steps"),
         "seed": training.get("seed"),
         "budget": seconds,
@@ -79,12 +80,12 @@ def quickstart(
     job: Job
     if texts:
         job = own = own_text.prepared(texts, out, **given)
-        values, lines = _own_values(own), [*_own_lines(own)]
+        values, lines = partial(_own_values, own), [*_own_lines(own)]
     else:
         job = tales = stage.prepared(out or Path("alm-quickstart"), **given)
-        values, lines = _plan_values(tales), [*_plan_lines(tales)]
+        values, lines = partial(_plan_values, tales), [*_plan_lines(tales)]
     if dry_run:
-        ui.show_result(values, [*lines, "", *job.commands()], as_json=json)
+        ui.show_result(values(), [*lines, "", *job.commands()], as_json=json)
         return
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
         for line in lines:
@@ -188,8 +189,7 @@ def _next(places: Places) -> list[str]:
         "Try next:",
         f'  {sample} --prompt "Once there was a young fox"',
         f"  alm info {places.run}",
-        "  alm corpus prepare my-texts/       with your own text: then",
-        "  alm tokenizer train && alm pack && alm pretrain && alm sample",
+        "  alm quickstart my-texts/       with your own text",
     ]
 
 

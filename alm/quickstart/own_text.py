@@ -298,12 +298,8 @@ def _expected(size: int, seconds: float, recipe: Recipe | None, device_name: str
     """Return the run that suits the expected text and time; `ConfigError` if the time is too short for any."""
     others = _others(size)
     training = max(seconds - others, _LEAST_SHARE * seconds)
-    found = suggest(
-        training,
-        text_bytes=size,
-        device_name=device_name,
-        **({} if recipe is None else {"seq_len": recipe.seq_len}),
-    )
+    seq_len = None if recipe is None else recipe.seq_len
+    found = suggest(training, text_bytes=size, seq_len=seq_len, device_name=device_name)
     if found.config.training.max_steps < FEWEST_STEPS:
         least = others + FEWEST_STEPS * training / found.config.training.max_steps
         raise ConfigError(

@@ -31,4 +31,5 @@ class TokenizerConfig(Config):
 def vocabulary_for_text(size: int) -> int:
     """Return the number of tokens, a power of two, that suits a text of `size` UTF-8 bytes."""
     wanted = _MEASURED_SIZE * math.sqrt(max(size, 1) / _MEASURED_BYTES)
-    return min(max(2 ** round(math.log2(wanted)), SMALLEST_AUTO), LARGEST_AUTO)
+    found: int = 2 ** round(math.log2(wanted))
+    return min(max(found, SMALLEST_AUTO), LARGEST_AUTO)

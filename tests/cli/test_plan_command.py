@@ -46,14 +46,14 @@ def planned(run: Any, *arguments: str) -> dict[str, Any]:
 
 
 def test_it_is_listed_and_works_before_there_is_data(empty: Path, run: Any) -> None:
-    assert re.search(r"^  plan  +Estimate whether a run fits", run("--help")[1], re.MULTILINE)
+    assert re.search(r"plan  +Estimate memory, time and cost", run("--help")[1], re.MULTILINE)
     code, out, err = run("plan", "--model", "1m", "--tokens", "2M")
     assert code == 0, err
     assert "assumed      a vocabulary of 32,000 (`--set model.vocab_size=...`)" in out
     assert "assumed      sequences of 512 tokens (`--seq-len`)" in out
     assert "\nFits: " in out
     assert "\nTime: about " in out
-    assert "\nText: seen 6.6 times, and from the fifth on it teaches little" in out  # 1,600 steps of 8,192 of 2 million
+    assert "\nText: seen 6.6 times, so often that it is learned by heart" in out  # 1,600 steps of 8,192 of 2 million
     assert list(empty.iterdir()) == []
 
 
@@ -236,7 +236,7 @@ def test_a_budget_for_a_model_chooses_steps_alone(empty: Path, run: Any) -> None
         (["--seq-len", "4096", "--model", "1m"], "4,096 tokens do not fit `model.max_position_embeddings` 512"),
         (["--data", "nowhere"], "nowhere"),
         (["--nproc", "3"], "3 ranks cannot share 2 micro-batches evenly"),
-        (["--budget", "2s", "--model", "1m"], "2 seconds allow no step"),
+        (["--budget", "2s", "--model", "1m"], "2 seconds are too short"),
     ],
 )
 def test_wrong_input_is_told(empty: Path, run: Any, arguments: list[str], said: str) -> None:

@@ -16,8 +16,8 @@ from alm.quickstart.run import Places
 @pytest.mark.parametrize(
     ("score", "margin", "said"),
     [
-        (0.44934, 0.0217, "12 steps, 0.449 ± 0.022 bits/byte on held-out tales."),
-        (0.44934, None, "12 steps, 0.4493 bits/byte on held-out tales."),
+        (0.44934, 0.0217, "12 steps, 0.449 ± 0.022 bits/byte on held-out text."),
+        (0.44934, None, "12 steps, 0.4493 bits/byte on held-out text."),
         (None, None, "12 steps."),
     ],
 )
@@ -33,7 +33,10 @@ def test_the_score_has_its_margin(
         seconds=1.0,
     )
     finished = SimpleNamespace(
-        run=SimpleNamespace(parameters=1000, result=result), texts=("a", "b", "c"), report="r.html"
+        run=SimpleNamespace(parameters=1000, result=result),
+        prompts=("a", "b", "c"),
+        texts=("a", "b", "c"),
+        report="r.html",
     )
     job = SimpleNamespace(plan=None, places=Places(Path("q")))
     monkeypatch.setattr("alm.quickstart.run.prepared", lambda *_, **__: job)
