@@ -16,7 +16,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from alm import files
 from alm.config.base import Config
@@ -386,18 +395,40 @@ class CheckpointMetadata(Config):
     bits_per_byte: Measure | None = None
 
 
+class BestScore(Config):
+    """The score of the best checkpoint of a run, after `step`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    step: Count
+    validation_loss: Measure | None = None
+    bits_per_byte: Measure
+    bits_per_byte_margin: Measure | None = None
+
+
 class RunResult(Config):
     """Result of a finished run. `seconds` is the time spent in steps, over all its sessions.
 
-    `bits_per_byte_margin` is half the width of a 95% interval around `bits_per_byte`.
+    Scores are those of the last step, with `bits_per_byte_margin`, half the width of a 95% interval around
+    `bits_per_byte`; `best` is that of the checkpoint to use, None if it is the last one. `stopped` says why the run
+    ended before its last step, None if it did not. An `alm` that does not know these two reads a result without them.
     """
+
+    model_config = ConfigDict(extra="ignore")
 
     step: Count
     training_tokens: Count
     validation_loss: Measure | None
     bits_per_byte: Measure | None
     bits_per_byte_margin: Measure | None = None
+    best: BestScore | None = None
+    stopped: str | None = None
     seconds: Annotated[Measure, Field(le=1e12)]
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:  # Any: JSON
+        values: dict[str, Any] = write(self)
+        return {key: value for key, value in values.items() if value is not None or key not in ("best", "stopped")}
 
 
 class RunMetadata(Metadata):

@@ -345,6 +345,7 @@ def example_config(packed: Path, *, max_steps: int, ranks: int = 1) -> RunConfig
             "threads": 1,
             "keep_every": 20,
             "keep_best": True,
+            "stop_when_worse": False,
         },
         "scheduler": {"kind": "cosine", "warmup_steps": 5},
         "validation": {"interval": 7, "bytes": 4000},

@@ -69,27 +69,34 @@ class TrainingSession:
     def train(self) -> bool:
         """Train up to `training.max_steps`; return whether it got there and the last step was scored.
 
+        It also gets there where the run can only get worse: then `gave_up` says why.
+
         Returns early, after a complete step, when a stop is requested or the number of steps changes. A step whose
         loss or gradient is not finite is skipped; raises `AlmError` after `training.max_skipped_in_row` of them, or
         when a weight is not finite.
         """
         self._prepare()
         self._catch_up()
+        if self.gave_up is None:
+            self._train_steps()
+        self._nonfinite.check()
+        is_at_end = self.gave_up is not None or self.state.step >= self.job.config.training.max_steps
+        return is_at_end and not self._was_cut
+
+    def _train_steps(self) -> None:
         with collector_paused(), self._loader() as loader:
             for step, micro_batches in self._clock.waiting(loader):
                 result = self._step(step, micro_batches)
                 if result is None:
                     break
                 self._after_step(result)
-                if self.stop.agreed() or self._changes_length():
+                if self.gave_up is not None or self.stop.agreed() or self._changes_length():
                     break
             else:
                 if self.state.step < self.job.config.training.max_steps:
                     # The loader gave up because of a stop. The other ranks ask before their next micro-batch, and
                     # asking is a collective: without this call they would wait forever.
                     self.stop.agreed()
-        self._nonfinite.check()
-        return self.state.step >= self.job.config.training.max_steps and not self._was_cut
 
     def _prepare(self) -> None:
         """Set up what depends on the number of steps."""
@@ -108,6 +115,7 @@ class TrainingSession:
         self._monitor = self._new_monitor()
         self._sampler = self._new_sampler()
         self._best: float | None = None
+        self.gave_up: str | None = None  # why the run has stopped by itself
         self._was_cut = False  # whether a stop has cut a validation short
         self._clock = StepTimer(self.state.step)
 
@@ -118,7 +126,8 @@ class TrainingSession:
             return None
         # Reference curves are of runs that start from random weights.
         known = reference.matching(job.config, job.packed.metadata) if job.initial is None else None
-        return RunMonitor(job.config.training.max_steps, partial(lr_factor, job.config), known)
+        steps = job.config.training.max_steps
+        return RunMonitor(steps, partial(lr_factor, job.config), known, keeps_best=job.keeps_best)
 
     def _new_sampler(self) -> Sampler | None:
         """Return the sampler of the main rank, if that has all of the model; the other ranks wait for it."""
@@ -149,6 +158,8 @@ class TrainingSession:
         self._best = min((row["bits_per_byte"] for row in scores), default=None)
         if step and all(row["step"] != step for row in scores):
             self._validate_and_save(last=step >= self.job.config.training.max_steps, resumed=True)
+        elif step:
+            self.gave_up = self._gives_up()
 
     def _loader(self) -> Loader:
         """Return the loader of this rank's micro-batches, which reads ahead in a thread."""
@@ -256,11 +267,26 @@ class TrainingSession:
         is_best = score is not None and (self._best is None or score.bits_per_byte < self._best)
         if score is not None and is_best:
             self._best = score.bits_per_byte
+        if score is not None:
+            self.gave_up = self._gives_up()
         # A resumed step has its checkpoint already, unless its score, known only now, makes it the best one.
         intervals = (config.training.checkpoint_interval, config.training.keep_every)
+        last = last or self.gave_up is not None
         is_due = not resumed and (last or any(every and step % every == 0 for every in intervals))
         if is_due or (self.job.keeps_best and is_best):
             self._save(score)
+
+    def _gives_up(self) -> str | None:
+        """Return why the run stops by itself at this step, if it does. Ranks call it together; the main rank decides.
+
+        A function of the recorded rows, so that a run that was killed stops at the same step.
+        """
+        job, step, monitor = self.job, self.state.step, self._monitor
+        if not job.stops_when_worse or step >= job.config.training.max_steps:
+            return None
+        return job.world.from_main(
+            lambda: monitor.can_only_get_worse(step, after=job.stopped_before) if monitor is not None else None
+        )
 
     def _validate(self) -> Score | None:
         """Score this step and record the score; return None when asked to stop."""

@@ -26,7 +26,14 @@ from alm.training.loop import TrainingSession
 from alm.training.monitoring.metrics import MetricsFile, NoMetrics
 from alm.training.monitoring.trackers import Trackers, open_trackers
 from alm.training.run import run_folder
-from alm.training.run.finish import SaveOnError, finish, out_of_time_error, recorded_score, stopped_error
+from alm.training.run.finish import (
+    SaveOnError,
+    finish,
+    how_it_ended,
+    out_of_time_error,
+    recorded_score,
+    stopped_error,
+)
 from alm.training.run.resolve import Resume, TrainingJob, resolve
 from alm.training.run.start import check_disk_space, load_start_point_, prepare_run, warn_of_repeats, write_config
 from alm.training.run.time_budget import TimeBudget
@@ -95,8 +102,9 @@ def _up_to_date(job: TrainingJob) -> RunMetadata:
     assert job.found is not None
     if os.access(job.out, os.W_OK) and repair(job.out, job.retention):
         job.on_event(Noted(f"links and old checkpoints of `{job.out}` were out of date and have been updated"))
-    job.on_event(Noted(f"`{job.out}` is up to date: finished at step {job.found.step}"))
-    return finish(job, job.found.step)
+    made = finish(job, job.found.step)
+    job.on_event(Noted(f"`{job.out}` is up to date: {how_it_ended(job, made)}"))
+    return made
 
 
 def _fit(job: TrainingJob, started: float, finish_by: float | None) -> tuple[TrainingJob, TimeBudget | None]:
@@ -165,7 +173,10 @@ def _train(
         else:
             path = writer.save_now(session.job.checkpoint(state), interrupted=True)
             raise stopped_error(session.job, path, state.step, stop.agreed_reason)
-    return job.world.from_main(lambda: finish(session.job, state.step))
+    made = job.world.from_main(lambda: finish(session.job, state.step))
+    if session.gave_up is not None:
+        job.on_event(Noted(how_it_ended(session.job, made)))
+    return made
 
 
 def _save_last(session: TrainingSession) -> None:

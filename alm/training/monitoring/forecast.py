@@ -50,6 +50,7 @@ class Curve:
         self.loss_steps: list[int] = []
         self.losses: list[float] = []  # nats per token
         self.skipped: list[int] = []  # since step 0, at the scores
+        self.lr = self.peak_lr = 0.0  # of the newest logged step, and the highest one
         self._skipped = 0
         for row in rows:
             self.add(row)
@@ -57,6 +58,8 @@ class Curve:
     def add(self, row: Row) -> None:
         """Add a row of `metrics.jsonl` of any kind."""
         self._skipped = row.get("skipped_steps", self._skipped)
+        self.lr = row.get("lr", self.lr)
+        self.peak_lr = max(self.peak_lr, self.lr)
         if "loss" in row:
             self.loss_steps.append(row["step"])
             self.losses.append(row["loss"])
@@ -67,9 +70,13 @@ class Curve:
             self.skipped.append(self._skipped)
 
     def losses_before(self, number: int) -> list[float]:
-        """Return the training losses after the score before score `number`, up to that score."""
+        """Return the training losses after the score before score `number`, up to that score.
+
+        If no step was logged there, because logs are rarer than scores, that is the newest loss before.
+        """
         after, until = self.score_steps[number - 1] if number else 0, self.score_steps[number]
-        return self.losses[bisect_right(self.loss_steps, after) : bisect_right(self.loss_steps, until)]
+        end = bisect_right(self.loss_steps, until)
+        return self.losses[bisect_right(self.loss_steps, after) : end] or self.losses[:end][-1:]
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from alm.events import Judged
+from alm.training.monitoring import metrics
 from alm.training.monitoring.forecast import Curve, Forecast, Schedule, forecast
 from alm.training.monitoring.metrics import Row
 from alm.training.monitoring.reference import Reference
@@ -23,6 +25,10 @@ RISES = 2
 TOLERANCE = 0.01
 # A run has stopped improving after this many validations, over this share of it, without a better score.
 FLAT_SCORES, FLAT_SHARE = 3, 0.15
+# A run can only get worse when this many scores in a row are above the best by this much, while the learning rate
+# decays; before that the decay may still bring the score down, from less than the second share (docs/log.md).
+WORSE_SCORES, WORSE, WORSE_BEFORE_DECAY = 3, 0.05, 0.1
+OVERFITTING = "overfitting"
 # Steps skipped since the last validation: a healthy run has none.
 SKIPPED_SHARE = 0.02
 
@@ -30,8 +36,16 @@ SKIPPED_SHARE = 0.02
 class RunMonitor:
     """Verdicts on one run, each a function of its configuration and of the rows of metrics up to it."""
 
-    def __init__(self, max_steps: int, lr_factor: Callable[[int], float], reference: Reference | None) -> None:
+    def __init__(
+        self,
+        max_steps: int,
+        lr_factor: Callable[[int], float],
+        reference: Reference | None,
+        *,
+        keeps_best: bool = False,
+    ) -> None:
         self._max_steps = max_steps
+        self._keeps_best = keeps_best
         self._schedule = Schedule.of(lr_factor, max_steps)
         self._reference = reference
         self._curve = Curve()
@@ -48,18 +62,21 @@ class RunMonitor:
         """Add the row of a validation and return its verdict."""
         self.add(row)
         found = forecast(self._curve, self._schedule)
-        return Judged(
-            row["step"],
-            self._max_steps,
-            verdict(
-                self._curve,
-                max_steps=self._max_steps,
-                warm_up=self._schedule.peak_step + 1,
-                reference=self._reference,
-                forecast=found,
-            ),
-            *((found.value, found.low, found.high) if found is not None else ()),
+        words = verdict(
+            self._curve,
+            max_steps=self._max_steps,
+            warm_up=self._schedule.peak_step + 1,
+            reference=self._reference,
+            forecast=found,
+            keeps_best=self._keeps_best,
         )
+        if found is None or words.startswith(OVERFITTING):  # its curve is not that of a run that overfits
+            return Judged(row["step"], self._max_steps, words)
+        return Judged(row["step"], self._max_steps, words, found.value, found.low, found.high)
+
+    def can_only_get_worse(self, step: int, *, after: int = 0) -> str | None:
+        """Return why the run should stop at `step`, None if it should not, or has not been scored there."""
+        return can_only_get_worse(self._curve, step, after=after)
 
 
 def verdict_fields(judged: Judged) -> Row:
@@ -81,6 +98,7 @@ def verdict(
     warm_up: int = 0,
     reference: Reference | None = None,
     forecast: Forecast | None = None,
+    keeps_best: bool = False,
 ) -> str:
     """Return the worst verdict that holds for the newest score; `warm_up` counts the steps up to the peak rate."""
     is_settled = curve.score_steps[-1] > WARM_UPS * warm_up
@@ -88,7 +106,7 @@ def verdict(
         ("diverging: the held-out loss is not finite; lower `optim.lr`" if math.isinf(curve.scores[-1]) else None)
         or _skipping(curve)
         or (_diverging(curve) if is_settled else None)
-        or (_overfitting(curve) if is_settled else None)
+        or (_overfitting(curve, keeps_best=keeps_best) if is_settled else None)
         or _compared(curve, reference)
         or _finished(curve, max_steps)
         or _flat(curve, max_steps, forecast)
@@ -122,19 +140,50 @@ def _diverging(curve: Curve) -> str | None:
     return f"diverging: the training loss rose from {was:.3f} at step {at} to {risen_to:.3f}; lower `optim.lr`"
 
 
-def _overfitting(curve: Curve) -> str | None:
+def _overfitting(curve: Curve, *, keeps_best: bool) -> str | None:
     """The held-out loss rises while the training loss falls."""
+    if not _rises(curve, scores=RISES, share=WOBBLE):
+        return None
+    remedy = f"the best checkpoint, step {_best_step(curve)}, is kept" if keeps_best else "more text, or fewer steps"
+    return f"{OVERFITTING}: {_risen(curve)} while the training loss falls; {remedy}"
+
+
+def can_only_get_worse(curve: Curve, step: int, *, after: int = 0) -> str | None:
+    """Return why a run with this `curve` should stop at `step`, its newest score; None if it should not.
+
+    Scores up to the step `after` are only compared with: the run has stopped there before, and was asked for more.
+    """
+    scores = curve.scores[-WORSE_SCORES:]
+    if curve.score_steps[-1:] != [step] or curve.score_steps[-len(scores)] <= after:
+        return None
+    share = WORSE if curve.lr < curve.peak_lr else WORSE_BEFORE_DECAY
+    if not _rises(curve, scores=WORSE_SCORES, share=share) or scores[-1] < scores[0]:
+        return None
+    return f"{_risen(curve)}, and can only get worse"
+
+
+def why_worse(run: Path, step: int, *, after: int = 0) -> str | None:
+    """Return why the run in the folder `run` should stop at `step`, from its rows up to there."""
+    curve = Curve(row for row in metrics.read(run) if row["step"] <= step)
+    return can_only_get_worse(curve, step, after=after)
+
+
+def _rises(curve: Curve, *, scores: int, share: float) -> bool:
+    """Whether the last `scores` are above the best by this `share` of it, while the training loss falls."""
     best = _best(curve)
+    if len(curve.scores) - 1 - best < scores or min(curve.scores[-scores:]) <= (1 + share) * curve.scores[best]:
+        return False
     before, now = _training_losses(curve, best)
-    above = [score > (1 + WOBBLE) * curve.scores[best] for score in curve.scores[-RISES:]]
-    if not before or not now or len(curve.scores) - 1 - best < RISES or not all(above):
-        return None
-    if statistics.fmean(now) >= statistics.fmean(before):
-        return None
-    return (
-        f"overfitting: held-out text rose from {curve.scores[best]:.3f} bits/byte at step {curve.score_steps[best]} to "
-        f"{curve.scores[-1]:.3f} while the training loss falls; more text, or fewer steps"
-    )
+    return bool(before and now) and statistics.fmean(now) < statistics.fmean(before)
+
+
+def _risen(curve: Curve) -> str:
+    best = curve.scores[_best(curve)]
+    return f"held-out text rose from {best:.3f} bits/byte at step {_best_step(curve)} to {curve.scores[-1]:.3f}"
+
+
+def _best_step(curve: Curve) -> int:
+    return curve.score_steps[_best(curve)]
 
 
 def _compared(curve: Curve, reference: Reference | None) -> str | None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from types import TracebackType
 
 from alm import artifacts
-from alm.artifacts import RunMetadata, RunResult
+from alm.artifacts import BestScore, RunMetadata, RunResult
+from alm.checkpoint.choose import choose
 from alm.errors import EXIT_FAILURE, AlmError, StoppedError
 from alm.events import Warned
 from alm.files import is_full
 from alm.training.loop import TrainingSession
 from alm.training.monitoring import metrics
+from alm.training.monitoring.verdict import why_worse
 from alm.training.run import run_folder
 from alm.training.run.resolve import TrainingJob
 from alm.training.stop import StopReason
@@ -96,7 +99,13 @@ def _as_limit(seconds: float) -> str:
 def finish(job: TrainingJob, step: int) -> RunMetadata:
     """Record the result of the run from its own metrics, so that a kill just before this loses nothing."""
     before = run_folder.read_metadata(job.out)
-    if before.result is not None and before.result.step == step:
+    best, stopped = _best(job, step), None
+    if step < job.config.training.max_steps:
+        stopped = why_worse(job.out, step, after=job.stopped_before)
+    if before.result is not None and (
+        (before.result.step, before.result.best, before.result.stopped) == (step, best, stopped)
+        or not os.access(job.out, os.W_OK)
+    ):
         return before
     score = recorded_score(job, step) or {}
     result = RunResult(
@@ -105,8 +114,35 @@ def finish(job: TrainingJob, step: int) -> RunMetadata:
         validation_loss=score.get("validation_loss"),
         bits_per_byte=score.get("bits_per_byte"),
         bits_per_byte_margin=score.get("bits_per_byte_margin"),
+        best=best,
+        stopped=stopped,
         seconds=round(metrics.training_seconds(metrics.read(job.out)), 3),
     )
     finished = before.model_copy(update={"config": job.config.model_dump(mode="json"), "result": result})
     artifacts.write(job.out / run_folder.METADATA_NAME, finished)
     return finished
+
+
+def how_it_ended(job: TrainingJob, made: RunMetadata) -> str:
+    """Describe the end of a finished run: its step, and why it is not the last one."""
+    assert made.result is not None
+    if made.result.stopped is None:
+        return f"finished at step {made.result.step}"
+    return (
+        f"stopped at step {made.result.step} of {job.config.training.max_steps}: {made.result.stopped} "
+        "(`--set training.stop_when_worse=false` trains on)"
+    )
+
+
+def _best(job: TrainingJob, step: int) -> BestScore | None:
+    """Return the score of the checkpoint to use, None if that is the last one, of `step`."""
+    found = choose(job.out)
+    if found is None or found.used.step == step or found.used.bits_per_byte is None:
+        return None
+    row = recorded_score(job, found.used.step) or {}
+    return BestScore(
+        step=found.used.step,
+        validation_loss=row.get("validation_loss"),
+        bits_per_byte=found.used.bits_per_byte,
+        bits_per_byte_margin=row.get("bits_per_byte_margin"),
+    )

@@ -25,6 +25,7 @@ from alm.packing.shards import PackedData, open_packed, pack_command
 from alm.training.batches import plan_batches, repeats
 from alm.training.config import RunConfig, TrainingConfig
 from alm.training.monitoring import metrics, trackers
+from alm.training.monitoring.verdict import why_worse
 from alm.training.run import ranks, run_folder
 from alm.training.run.fit import DeviceLimits
 from alm.training.run.initial import InitialWeights, initial_weights
@@ -39,7 +40,8 @@ Resume = Path | Literal["auto", "never"]
 class Resolved:
     """The decisions of the main rank. `found` is the checkpoint to continue from; None starts at step 0.
 
-    `requested` has the values that the command requests of settings that the machine may replace.
+    `requested` has the values that the command requests of settings that the machine may replace. `stopped_before` is
+    the step at which the run stopped by itself, before it was asked for more steps.
     """
 
     config: RunConfig
@@ -48,6 +50,7 @@ class Resolved:
     is_new: bool
     found: Found | None = None
     is_finished: bool = False
+    stopped_before: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +92,7 @@ class TrainingJob(Resolved):
 
     @functools.cached_property
     def _repeats(self) -> bool:
-        mixture = plan_batches(self.config, self.packed.split(TRAIN)).mixture
-        return repeats(self.config, mixture, step=0 if self.found is None else self.found.step)
+        return _repeats(self.config, self.packed, self.found)
 
     def limits(self) -> DeviceLimits:
         """Return the limits of the device, with the memory that is free now."""
@@ -184,9 +186,19 @@ def _decide(
     if is_new:
         return Resolved(config, requested, environment, is_new=True)
     found = verify(resume) if isinstance(resume, Path) else newest(out, on_event=on_event)
-    _check_lineage(run_folder.read_metadata(out), packed, out)
-    is_finished = _is_finished(found, config, packed, out)
-    return Resolved(config, requested, environment, is_new=False, found=found, is_finished=is_finished)
+    metadata = run_folder.read_metadata(out)
+    _check_lineage(metadata, packed, out)
+    before = _stopped_before(metadata, config)
+    is_finished = _is_finished(found, config, packed, out, stopped_before=before)
+    return Resolved(
+        config,
+        requested,
+        environment,
+        is_new=False,
+        found=found,
+        is_finished=is_finished,
+        stopped_before=before,
+    )
 
 
 def _as_requested_before(
@@ -282,10 +294,27 @@ def _check_lineage(metadata: RunMetadata, packed: PackedData, out: Path) -> None
             )
 
 
-def _is_finished(found: Found | None, config: RunConfig, packed: PackedData, out: Path) -> bool:
+def _repeats(config: RunConfig, packed: PackedData, found: Found | None) -> bool:
+    mixture = plan_batches(config, packed.split(TRAIN)).mixture
+    return repeats(config, mixture, step=0 if found is None else found.step)
+
+
+def _stopped_before(metadata: RunMetadata, config: RunConfig) -> int:
+    """Return the step at which the run stopped by itself if it is now asked for more steps than then, else 0."""
+    result, before = metadata.result, dict(artifacts.flat(metadata.config)).get("training.max_steps")
+    if result is None or result.stopped is None or not isinstance(before, int):
+        return 0
+    return result.step if config.training.max_steps > before else 0
+
+
+def _is_finished(found: Found | None, config: RunConfig, packed: PackedData, out: Path, *, stopped_before: int) -> bool:
     """Whether nothing is left to do, not even the work after the last step, which a stop or an error may cut short."""
-    if found is None or found.step < config.training.max_steps or is_interrupted(found.path):
+    if found is None or is_interrupted(found.path):
         return False
+    if found.step < config.training.max_steps:
+        if not config.training.stops_when_worse(repeats=_repeats(config, packed, found)):
+            return False
+        return why_worse(out, found.step, after=stopped_before) is not None
     if not packed.metadata.sequences(VALIDATION):
         return True
     return any(row["step"] == found.step and "bits_per_byte" in row for row in metrics.read(out))

@@ -10,7 +10,7 @@ import pytest
 from alm.artifacts import Values
 from alm.training.monitoring.forecast import Curve, Forecast
 from alm.training.monitoring.reference import Point, Reference
-from alm.training.monitoring.verdict import RunMonitor, verdict, verdict_fields
+from alm.training.monitoring.verdict import RunMonitor, can_only_get_worse, verdict, verdict_fields
 
 # (step, bits per byte, training losses since the score before)
 Scores = list[tuple[int, float, list[float]]]
@@ -144,6 +144,69 @@ def test_held_out_text_that_rises_while_the_training_loss_falls_is_overfitting()
         "overfitting: held-out text rose from 2.300 bits/byte at step 300 to 2.350 while the training loss falls; "
         "more text, or fewer steps"
     )
+
+
+def test_a_kept_best_checkpoint_is_named_and_nothing_is_forecast_beside_overfitting() -> None:
+    assert said(OVERFITTED, keeps_best=True).endswith(
+        "to 2.350 while the training loss falls; the best checkpoint, step 300, is kept"
+    )
+    *before, last = rows_of(OVERFITTED)
+    judged = monitor_of(before).assess(last)
+    assert judged.verdict.startswith("overfitting")
+    assert verdict_fields(judged) == {"verdict": judged.verdict}
+
+
+def test_steps_that_are_logged_less_often_than_they_are_scored_show_overfitting_too() -> None:
+    rare: Scores = [(100, 2.5, [5.0]), (200, 2.3, []), (300, 2.43, [4.0]), (400, 2.5, []), (500, 2.6, [3.0])]
+    assert said(rare).startswith("overfitting")
+    assert why(rare, 400) is None, "the rate is at its peak"
+    assert why(rare, 500, falling=True) is not None
+
+
+# ---- runs that can only get worse
+
+
+def why(scores: Scores, step: int, *, falling: bool = False, **given: Any) -> str | None:
+    """The reason to stop at `step`; the learning rate is falling from the second score on, or at its peak."""
+    rows = rows_of(scores)
+    for row in rows:
+        if "loss" in row:
+            row["lr"] = 0.5 if falling and row["step"] > scores[1][0] else 1.0
+    return can_only_get_worse(Curve(row for row in rows if row["step"] <= step), step, **given)
+
+
+def risen(*scores: float, losses: tuple[float, ...] = (5, 4.5, 4.0, 3.5, 3.0, 2.5, 2.0)) -> Scores:
+    """Scores every 100 steps, and falling training losses."""
+    return [(100 * n, score, [loss]) for n, (score, loss) in enumerate(zip(scores, losses, strict=False), 1)]
+
+
+def test_a_run_far_above_its_best_stops_and_says_why() -> None:
+    scores = risen(3.0, 2.0, 2.3, 2.4, 2.5)
+    assert [why(scores, step) is not None for step in (100, 200, 300, 400, 500)] == [False] * 4 + [True]
+    assert why(scores, 500) == ("held-out text rose from 2.000 bits/byte at step 200 to 2.500, and can only get worse")
+    assert why(scores, 499) is None, "only where it is scored"
+
+
+@pytest.mark.parametrize(
+    ("scores", "at_peak", "in_decay"),
+    [
+        (risen(3.0, 2.0, 2.12, 2.14, 2.16), False, True),  # 6% above: the decay may still bring it down
+        (risen(3.0, 2.0, 2.09, 2.14, 2.16), False, False),  # one of them is less than 5% above
+        (risen(3.0, 2.0, 2.5, 2.4, 2.3), False, False),  # it falls again
+        (risen(3.0, 2.0, 2.5, 2.6), False, False),  # two scores are too few
+        (risen(3.0, 2.0, 2.3, 2.4, 2.5, losses=(5, 4, 4.1, 4.2, 4.3)), False, False),  # the training loss rises too
+        (risen(3.0, 2.0, 2.3, 1.9, 2.5, 2.6), False, False),  # a new best counts from there
+        (risen(3.0, 2.5, 2.4, 2.3, 2.2), False, False),
+    ],
+)
+def test_a_run_that_may_get_better_goes_on(scores: Scores, *, at_peak: bool, in_decay: bool) -> None:
+    last = scores[-1][0]
+    assert (why(scores, last) is not None, why(scores, last, falling=True) is not None) == (at_peak, in_decay)
+
+
+def test_scores_from_before_a_run_was_asked_for_more_are_only_compared_with() -> None:
+    scores = risen(3.0, 2.0, 2.3, 2.4, 2.5, 2.6, 2.7)
+    assert [why(scores, step, after=400) is not None for step in (500, 600, 700)] == [False, False, True]
 
 
 def test_one_rise_is_not_overfitting_nor_is_a_wobble_or_a_training_loss_that_does_not_fall() -> None:
