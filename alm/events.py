@@ -66,9 +66,18 @@ class UnitsProgressed(Event):
 
 
 @dataclass(frozen=True)
+class TrainingBegan(Event):
+    """The next step is the first of this start; `step` of `max_steps` are done."""
+
+    step: int
+    max_steps: int
+
+
+@dataclass(frozen=True)
 class Stepped(Event):
     """One optimizer step is done. `loss` (nats per token) and the fields after it are set at log steps only.
 
+    Between them, `shown_loss` is that of the first step of this start and, on a CPU, of about one step a second.
     `seconds_left` covers the steps, validations, checkpoints and samples still to come. `mfu` is the model's arithmetic
     as a share of the device's measured rate of matrix products. `memory_bytes` is None if unknown.
     """
@@ -82,6 +91,7 @@ class Stepped(Event):
     mfu: float | None = None
     memory_bytes: int | None = None
     data_wait_share: float | None = None
+    shown_loss: float | None = None
 
 
 @dataclass(frozen=True)

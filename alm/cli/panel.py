@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -17,9 +19,10 @@ from rich.text import Text
 
 from alm import shown
 from alm.cli.event_lines import Smoothed, duration, forecast, size
-from alm.events import Judged, Stepped, Validated
+from alm.events import Judged, Stepped, TrainingBegan, Validated
 
 _GAP = "   "
+_RECENT = 20  # steps that the time of a step is taken from
 _LEVELS = "▁▂▃▄▅▆▇█"
 _ASCII_LEVELS = "_.-~=+*#"
 # The loss falls so far at first that the rest would look flat: values above this quantile get the full height.
@@ -30,28 +33,40 @@ class TrainingPanel:
     """Draws the latest events. Nothing is computed until it is drawn."""
 
     def __init__(self) -> None:
-        self._step: Stepped | None = None
+        self._step: TrainingBegan | Stepped | None = None
         self._logged: Stepped | None = None
         self._began = self._logged_at = time.monotonic()
         self._loss, self._rate = Smoothed(), Smoothed()
-        self._smoothed: tuple[float, float] | None = None
+        self._smoothed: float | None = None
+        self._tokens_per_second: float | None = None
         self._scores: list[float] = []
         self._judged: Judged | None = None
         self._curve = Curve()
         self._widths: dict[str, int] = {}
+        self._ends: deque[float] = deque(maxlen=_RECENT)  # of the last steps, of `time.monotonic`
 
     @property
     def is_shown(self) -> bool:
         return self._step is not None
 
-    def stepped(self, event: Stepped) -> None:
-        if self._step is None:
-            self._began = time.monotonic()
+    def began(self, event: TrainingBegan) -> None:
+        self._began = time.monotonic()
+        self._ends.append(self._began)
         self._step = event
+
+    def stepped(self, event: Stepped) -> None:
+        now = time.monotonic()
+        if self._step is None:
+            self._began = now
+        self._step = event
+        self._ends.append(now)
+        loss = event.shown_loss if event.loss is None else event.loss
+        if loss is not None:
+            self._smoothed = self._loss.add(loss)
+            self._curve.add(loss)
         if event.loss is not None:
-            self._logged, self._logged_at = event, time.monotonic()
-            self._smoothed = self._loss.add(event.loss), self._rate.add(event.tokens_per_second)
-            self._curve.add(event.loss)
+            self._logged, self._logged_at = event, now
+            self._tokens_per_second = self._rate.add(event.tokens_per_second)
 
     def validated(self, event: Validated) -> None:
         self._scores = [*self._scores[-1:], event.bits_per_byte]
@@ -83,26 +98,39 @@ class TrainingPanel:
         return [Text(line.rstrip(), no_wrap=True, overflow="ellipsis") for line in flowed(lines, width)]
 
     def _facts(self) -> dict[str, str]:
-        now, logged, smoothed = time.monotonic(), self._logged, self._smoothed
-        left = None if logged is None else logged.seconds_left
+        now, logged = time.monotonic(), self._logged
         change = f" ({self._scores[1] - self._scores[0]:+.4f})" if len(self._scores) > 1 else ""
         return facts(
             elapsed=now - self._began,
-            eta=None if left is None else max(left - (now - self._logged_at), 0),
-            loss=None if smoothed is None else smoothed[0],
+            eta=self._seconds_left(now),
+            step=self._step_seconds(),
+            loss=self._smoothed,
             score=f"bits/byte {self._scores[-1]:.4f}{change}" if self._scores else None,
             forecast=None if self._judged is None else forecast(self._judged),
-            lr=None if self._step is None else self._step.lr,
-            rate=None if smoothed is None else smoothed[1],
+            lr=self._step.lr if isinstance(self._step, Stepped) else None,
+            rate=self._tokens_per_second,
             mfu=None if logged is None else logged.mfu,
             memory=None if logged is None else logged.memory_bytes,
             wait=None if logged is None else logged.data_wait_share,
         )
 
+    def _seconds_left(self, now: float) -> float | None:
+        """The time left as last reported; before that, of the remaining steps alone."""
+        if self._logged is not None and self._logged.seconds_left is not None:
+            return max(self._logged.seconds_left - (now - self._logged_at), 0)
+        each = self._step_seconds()
+        return None if each is None or self._step is None else each * (self._step.max_steps - self._step.step)
+
+    def _step_seconds(self) -> float | None:
+        """The median time from one step to the next, which leaves out what is rare between them."""
+        ends = [*self._ends]  # the display draws in a thread of its own
+        return statistics.median(after - before for before, after in pairwise(ends)) if len(ends) > 1 else None
+
 
 _FORMS: dict[str, Callable[[Any], str]] = {
     "elapsed": lambda seconds: f"elapsed {duration(seconds)}",
     "eta": lambda seconds: f"eta {duration(seconds)}",
+    "step": lambda seconds: f"step {seconds:.1f} s" if seconds >= 10 else f"step {1000 * seconds:,.0f} ms",
     "loss": "loss {:.4f}".format,
     "score": str,
     "forecast": "at the end {}".format,

@@ -19,11 +19,24 @@ from alm.cli import screen
 from alm.cli.console import Console
 from alm.cli.event_lines import line_for, units_line
 from alm.cli.panel import TrainingPanel
-from alm.events import Event, Judged, Progressed, Sampled, StageBegan, Stepped, UnitsProgressed, Validated, Warned
+from alm.events import (
+    Event,
+    Judged,
+    Progressed,
+    Sampled,
+    StageBegan,
+    Stepped,
+    TrainingBegan,
+    UnitsProgressed,
+    Validated,
+    Warned,
+)
 
 _REFRESHES_PER_SECOND = 2  # a frame takes milliseconds of what may be the only core
-# The terminal shows everything between the two at once (DEC mode 2026); terminals without that mode ignore them.
-_FRAME_BEGINS, _FRAME_ENDS = "\x1b[?2026h", "\x1b[?2026l"
+# The terminal shows everything between the two at once (DEC mode 2026); terminals without that mode ignore them. The
+# cursor ends at the left: after a line as wide as the terminal, the ^C that it echoes would begin another line, and the
+# next frame would leave the first one of this frame behind.
+_FRAME_BEGINS, _FRAME_ENDS = "\x1b[?2026h", "\r\x1b[?2026l"
 
 
 class LiveListener:
@@ -58,6 +71,9 @@ class LiveListener:
             self._progressed(event)
         elif isinstance(event, UnitsProgressed):
             self._units_progressed(event)
+        elif isinstance(event, TrainingBegan):
+            self._finish_tasks()
+            self._training.began(event)
         elif isinstance(event, Stepped):
             self._finish_tasks()
             self._training.stepped(event)

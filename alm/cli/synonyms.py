@@ -35,7 +35,8 @@ _NAMES = {
     _SHARE: "upload publish share release",
     "write a model as files of another tool: `alm export`; read one: `alm import PATH`": "convert save gguf onnx "
     "safetensors huggingface hf load",
-    "show or copy settings: `alm config show`, `alm config copy train`": "set settings configure preset presets options",
+    "show or copy settings: `alm config show`, `alm config copy train`": "set settings configure "
+    "preset presets options",
     "show the version: `alm --version`": "version",
     "list the commands: `alm --help`; the options of one: `alm pretrain --help`": "help man usage docs commands",
 }

@@ -30,12 +30,13 @@ from alm.events import (
     Listener,
     Progressed,
     Stepped,
+    TrainingBegan,
     UnitsProgressed,
     Warned,
     ignore,
 )
 
-_PLAIN_PROGRESS_SECONDS = 5.0
+_FIRST_PROGRESS_SECONDS, _PLAIN_PROGRESS_SECONDS = 1.0, 5.0
 _CODE = " " * 4  # before a line of code in a traceback
 _show_tracebacks = False
 
@@ -149,10 +150,13 @@ class PlainListener:
         self._loss = Smoothed()
         self._rate = Smoothed()
         self._tasks: dict[str, float] = {}
-        self._said = time.monotonic()
+        self._began: float | None = None
+        self._said = time.monotonic() - _PLAIN_PROGRESS_SECONDS + _FIRST_PROGRESS_SECONDS
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Stepped):
+        if isinstance(event, TrainingBegan):
+            self._began = time.monotonic()
+        elif isinstance(event, Stepped):
             self._stepped(event)
         elif isinstance(event, Progressed):
             self._progressed(event)
@@ -163,13 +167,22 @@ class PlainListener:
 
     def _stepped(self, event: Stepped) -> None:
         if event.loss is None:
+            self._first_step(event)
             return
+        self._began = None
         loss, rate = self._loss.add(event.loss), self._rate.add(event.tokens_per_second)
         mfu = f"  mfu {event.mfu:.0%}" if event.mfu is not None else ""
         eta = f"  eta {duration(event.seconds_left)}" if event.seconds_left is not None else ""
         echo_err(
             f"step {event.step}/{event.max_steps}  loss {loss:.4f}  lr {event.lr:.2e}  {rate:,.0f} tok/s{mfu}{eta}"
         )
+
+    def _first_step(self, event: Stepped) -> None:
+        """Print the first step of this start, if it is not a log step: the next one may be minutes away."""
+        if self._began is not None and event.shown_loss is not None:
+            seconds, self._began = time.monotonic() - self._began, None
+            left = duration(seconds * (event.max_steps - event.step))
+            echo_err(f"step {event.step}/{event.max_steps}  loss {event.shown_loss:.4f}  lr {event.lr:.2e}  eta {left}")
 
     def _units_progressed(self, event: UnitsProgressed) -> None:
         now = time.monotonic()

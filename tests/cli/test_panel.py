@@ -11,7 +11,8 @@ from rich.console import Console
 
 from alm.cli.panel import Curve, TrainingPanel, flowed, sparkline
 from alm.cli.render import LiveListener
-from alm.events import Judged, Noted, Sampled, Stepped, Validated
+from alm.events import Judged, Noted, Sampled, Stepped, TrainingBegan, Validated
+from tests.builders import FakeTime
 
 WIDTHS = (40, 60, 100)
 FACTS = [
@@ -90,6 +91,30 @@ def test_before_anything_was_logged_there_is_a_bar() -> None:
     assert "loss" not in text
 
 
+def test_the_panel_is_there_before_the_first_step_and_knows_time_and_loss_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = FakeTime()
+    monkeypatch.setattr("alm.cli.panel.time", clock)
+    shown = TrainingPanel()
+    shown.began(TrainingBegan(100, 400))
+    assert shown.is_shown
+    text = "\n".join(drawn(shown, 60))
+    assert "100/400" in text
+    assert "lr " not in text
+    clock.now += 0.5
+    shown.stepped(Stepped(101, 400, 1e-5, 0.0, shown_loss=7.125))
+    text = "\n".join(drawn(shown, 80))
+    for fact in ("101/400", "step 500 ms", "eta 2:30", "loss 7.1250", "lr 1.00e-05"):
+        assert fact in text
+    for step in (102, 103):
+        clock.now += 0.1
+        shown.stepped(Stepped(step, 400, 1e-5, 0.0))
+    assert "step 100 ms" in "\n".join(drawn(shown, 80))
+    shown.stepped(logged(104))
+    assert "eta 1:10:00" in "\n".join(drawn(shown, 80))
+
+
 def test_where_a_terminal_has_no_blocks_there_are_others() -> None:
     shown = TrainingPanel()
     for step in range(1, 20):
@@ -101,7 +126,8 @@ def test_where_a_terminal_has_no_blocks_there_are_others() -> None:
 
 def test_facts_do_not_move_when_others_become_shorter() -> None:
     shown = TrainingPanel()
-    shown.stepped(logged(1, loss=10.0))
+    for step in (0, 1):  # the second one has the time of a step
+        shown.stepped(logged(step, loss=10.0))
     before = next(line for line in drawn(shown, 100) if "lr " in line).index("lr ")
     for step in range(2, 60):
         shown.stepped(logged(step, loss=1.0))
@@ -154,7 +180,7 @@ def test_a_frame_is_shown_at_once_and_what_is_printed_stands_above_it() -> None:
         listener(Noted("a [bold]note[/bold]"))
         frame = stream.getvalue()
     assert frame.startswith("\x1b[?2026h")
-    assert frame.endswith("\x1b[?2026l")
+    assert frame.endswith("\r\x1b[?2026l")  # at the left, where the echo of Ctrl-C begins no other line
     assert frame.count("2026") == 2
     assert frame.index("a [bold]note[/bold]\n") < frame.index("╭─ pretrain")
     # The commands around a frame take no room: the first line is not cut.
