@@ -59,7 +59,7 @@ def load(
     changed = deepcopy(values)
     for change in changes:
         if not _put(changed, change):
-            problems.append(f"{change.given}: `{'.'.join(change.path)}` is below a value that is not a mapping")
+            problems.append(f"{change.given}: {_below_a_value(changed, change.path)}")
     config, faults = _validated(schema, values, changes)
     for location, sentence in faults:
         named = [change for change in changes if location[: len(change.path)] == change.path][-1:]
@@ -71,6 +71,19 @@ def load(
     if problems or config is None:
         raise ConfigError("\n       ".join(problems), hint=hint or _hint(parts, problems, overrides, given))
     return config
+
+
+def _below_a_value(values: Values, path: Sequence[str]) -> str:
+    """Say which key of `path` holds a value that has no keys, and how to set that value."""
+    node: Any = values
+    length = 0
+    while isinstance(node, dict):
+        node = node[path[length]]
+        length += 1
+    holder = ".".join(path[:length])
+    if isinstance(node, list | tuple):
+        return f"`{holder}` is a list, which is set as a whole: `--set {holder}='[a, b]'`"
+    return f"`{holder}` is {node!r:.{_VALUE_SHOWN}}, which has no key `{path[length]}`"
 
 
 def _part_values(part: Part, schema: type[Config], origin: dict[str, Path], problems: list[str]) -> Values:
@@ -195,10 +208,13 @@ def _refuses(schema: type[Config], key: str, value: Any) -> bool:  # Any: what Y
 
 
 def _sentence(found: Any) -> str:  # Any: pydantic_core.ErrorDetails is not exported
-    message: str = found["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
+    message: str = found["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list, as `[a, b]`")
     value = found["input"]
-    shown = isinstance(value, str | int | float) and found["type"] not in ("unknown_key", "kind", "missing")
-    return f"{message}, not {value!r:.{_VALUE_SHOWN}}" if shown else message
+    if found["type"] in ("unknown_key", "kind", "missing"):
+        return message
+    if isinstance(value, dict | list) and found["type"].endswith("_type"):
+        return f"{message}, not a {'mapping' if isinstance(value, dict) else 'list'}"
+    return f"{message}, not {value!r:.{_VALUE_SHOWN}}" if isinstance(value, str | int | float) else message
 
 
 def _hint(parts: Sequence[Part], problems: Sequence[str], overrides: Sequence[str], given: Sequence[str]) -> str:

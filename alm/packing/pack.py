@@ -241,8 +241,9 @@ def _check_length(config: PackConfig, tokens: int) -> None:
 
 
 def _warn_without_validation(metadata: PackMetadata, on_event: Listener) -> None:
-    if metadata.sequences(VALIDATION) == 0:
-        held = sum(splits[VALIDATION].tokens for splits in metadata.sources.values())
+    held = sum(splits[VALIDATION].tokens for splits in metadata.sources.values())
+    is_asked_for = held == 0 and metadata.config.get("validation_fraction") == 0
+    if metadata.sequences(VALIDATION) == 0 and not is_asked_for:
         on_event(
             Warned(
                 f"{held:,} tokens are held out, fewer than one sequence: training will not be validated",

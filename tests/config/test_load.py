@@ -107,13 +107,22 @@ def test_overrides_win_and_reach_new_places(tmp_path: Path) -> None:
     [
         ("first.lr", "must have the form key.subkey=value"),
         ("frist.lr=1", "unknown key (did you mean `first`?)"),
-        ("first.lr.x=1", "is below a value that is not a mapping"),
+        ("first.lr.x=1", "`first.lr` is 2, which has no key `x`"),
         ("first.lr=[1", "--set first.lr=[1: `first.lr`: line 1"),
     ],
 )
 def test_an_override_that_cannot_be_put_is_told(tmp_path: Path, override: str, fault: str) -> None:
     path = write(tmp_path / "a.yaml", "first: {lr: 2}\n")
     assert fault in problems(Part(path), overrides=(override,))[0]
+
+
+def test_an_item_of_a_list_is_set_with_the_list() -> None:
+    from alm.corpus.config import CorpusConfig, values_for_paths
+
+    with pytest.raises(ConfigError) as caught:
+        load(CorpusConfig, [], base=values_for_paths(["raw.txt"]), overrides=["sources.raw.paths.0=y"])
+    expected = "`sources.raw.paths` is a list, which is set as a whole: `--set sources.raw.paths='[a, b]'`"
+    assert caught.value.message == f"--set sources.raw.paths.0=y: {expected}"
 
 
 def test_a_plain_string_names_a_kind(tmp_path: Path) -> None:
@@ -248,7 +257,7 @@ def loaded(tmp_path: Path, *overrides: str) -> Outer:
         (("schedule={kind: cosine, decay: x}",), "--set schedule={kind: cosine, decay: x}: `schedule.decay`: unk"),
         (("first.lrr=3", "first.steps=4"), "--set first.lrr=3: `first.lrr`: unknown key (did you mean `lr`?)"),
         (("first=3",), "--set first=3: `first`: "),
-        (("first.lr=2", "first.lr.x=4"), "--set first.lr.x=4: `first.lr.x` is below a value that is not a mapping"),
+        (("first.lr=2", "first.lr.x=4"), "--set first.lr.x=4: `first.lr` is 2, which has no key `x`"),
     ],
 )
 def test_an_override_is_named_where_it_is_wrong(tmp_path: Path, overrides: tuple[str, ...], said: str) -> None:
@@ -293,7 +302,13 @@ def test_another_kind_keeps_what_both_have_and_drops_the_rest(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("samples.prompts=3", "`samples.prompts`: Input should be a list, not 3; or: Input should be 'auto', not 3"),
+        (
+            "samples.prompts=3",
+            "`samples.prompts`: Input should be a list, as `[a, b]`, not 3; or: Input should be 'auto', not 3",
+        ),
+        ("logging.sinks.0=wandb", "`logging.sinks`: Input should be a list, as `[a, b]`, not a mapping"),
+        ("training.max_steps.x=1", "`training.max_steps` is 1600, which has no key `x`"),
+        ("training.max_steps={x: 1}", "`training.max_steps`: Input should be a valid integer, not a mapping"),
         ("samples.prompts=[a, 3]", "`samples.prompts.1`: Input should be a valid string, not 3"),
         ("optim.embedding_lr=x", "`optim.embedding_lr`: Input should be a valid number, unable to parse"),
         (
@@ -305,7 +320,7 @@ def test_another_kind_keeps_what_both_have_and_drops_the_rest(tmp_path: Path) ->
 def test_a_value_that_fits_no_type_is_one_problem_at_the_key_that_a_person_wrote(override: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(RunConfig, [Part(presets.find("pico")), Part(presets.find("train"))], overrides=[override])
-    assert caught.value.message.startswith(f"--set {override}: {expected}")
+    assert f"--set {override}: {expected}" in caught.value.message
     assert "\n" not in caught.value.message
 
 

@@ -193,6 +193,15 @@ def test_a_text_shorter_than_a_sequence_is_told_and_nothing_is_lost(tmp_path: Pa
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+def test_nothing_is_said_of_held_out_text_that_was_not_asked_for(tmp_path: Path) -> None:
+    path = write_tokenizer(tmp_path / "tokenizer.json", write_clean(tmp_path / "clean", texts(20)))
+    (tmp_path / "raw.txt").write_text(" ".join(texts(20)))
+    events: list[Event] = []
+    config = PackConfig(seq_len=16, validation_fraction=0)
+    pack(config, tokenizer=path, clean=[tmp_path / "raw.txt"], out=tmp_path / "packed", on_event=events.append)
+    assert not any(isinstance(event, Warned) for event in events)
+
+
 def test_too_little_held_out_text_is_told(tmp_path: Path) -> None:
     clean = write_clean(tmp_path / "clean", texts(40), validation_fraction=0.0)
     path = write_tokenizer(tmp_path / "tokenizer.json", clean)
