@@ -6,6 +6,7 @@ text is packed, by the function that `alm pretrain` uses, for the time that is l
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import time
@@ -24,7 +25,7 @@ from alm.config.load import Part, load
 from alm.corpus.config import CorpusConfig, values_for_paths
 from alm.corpus.pipeline.job import inspect, jobs_of, name_source_in_errors
 from alm.corpus.pipeline.prepare import expected_bytes
-from alm.corpus.split import VALIDATION
+from alm.corpus.split import TRAIN, VALIDATION
 from alm.errors import ArtifactError, ConfigError, InputError, shell
 from alm.events import Listener, Warned, ignore
 from alm.files import read_json, write_text
@@ -42,7 +43,7 @@ from alm.training.sizing.budget import FEWEST_STEPS, TooShortError
 from alm.training.sizing.suggest import DEFAULT_SECONDS, Suggestion, suggest
 
 SAMPLE_TOKENS = 150
-_HELD_OUT_PROMPTS, _PROMPT_TOKENS = 2, 8
+_PROMPTS, _PROMPT_TOKENS = 3, 8
 # For the stages before and after training, beside the share of the time that reading the text takes.
 _OTHER_SECONDS, _SECONDS_PER_BYTE, _END_SECONDS = 15.0, 1e-6, 10.0
 _LEAST_SHARE = 0.2  # of the time, at least for training
@@ -211,11 +212,13 @@ class OwnText:
             return run(_run(found, [*self.overrides, f"training.max_steps={FEWEST_STEPS}"]))
 
     def prompts(self) -> Sequence[str]:
-        """An empty prompt, and the beginnings of some held-out documents."""
+        """An empty prompt, and the beginnings of documents: held-out ones, as far as there are any."""
         packed = open_packed(self.places.packed)
         tokenizer = Tokenizer.load(packed.tokenizer_path)
-        found = held_out_prompts(packed.split(VALIDATION), tokenizer, tokens=_PROMPT_TOKENS)
-        return ("", *(_words(text) for text, _ in zip(found, range(_HELD_OUT_PROMPTS), strict=False)))
+        found = itertools.chain.from_iterable(
+            held_out_prompts(packed.split(split), tokenizer, tokens=_PROMPT_TOKENS) for split in (VALIDATION, TRAIN)
+        )
+        return ("", *(_words(text) for text in itertools.islice(found, _PROMPTS - 1)))
 
     def sampling(self) -> SamplingConfig:
         """How the texts are written."""

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from alm import distributed
 from alm.artifacts import RunMetadata
+from alm.checkpoint.choose import choose
 from alm.checkpoint.format import LAST_NAME
 from alm.config import presets
 from alm.config.load import Part, load
@@ -57,8 +58,13 @@ class Places:
         self.tokenizer = out / "artifacts" / "tokenizer.json"
         self.packed = out / "data" / "packed"
         self.run = out / "runs" / run
-        self.checkpoint = self.run / LAST_NAME
         self.report = out / "report.html"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint to sample from: the best of the run if it keeps that."""
+        found = choose(self.run)
+        return self.run / LAST_NAME if found is None else found.path
 
 
 class Job(Protocol):

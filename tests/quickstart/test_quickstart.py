@@ -17,7 +17,7 @@ from alm.config.load import Part, load
 from alm.corpus.config import CorpusConfig
 from alm.distributed import Place
 from alm.errors import AlmError, ConfigError, EchoedError, StoppedError
-from alm.events import Event, Listener, Resumed, Sampled, StageBegan, Stepped, ignore
+from alm.events import Event, Listener, Resumed, Sampled, StageBegan, Stepped, Warned, ignore
 from alm.files import exclusive
 from alm.quickstart import recipe as recipes
 from alm.quickstart import run as stage
@@ -213,10 +213,18 @@ def test_only_another_folder_is_hinted_at_where_it_mends(small: Path, monkeypatc
         with pytest.raises(ConfigError) as caught:
             quickstart(small / "q")
     assert caught.value.hint == "run `alm device`"
+
+
+@pytest.mark.slow
+def test_a_machine_that_becomes_too_slow_ends_late_but_ends(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "LEAST_SHARE", 0.0)
-    with pytest.raises(ConfigError, match="none is left for steps") as caught:
-        stage.quickstart(prepared(small / "late", budget=1.0, started=stage.time.monotonic() - 500))
-    assert caught.value.hint == "give it more time: `--fresh --budget 2m`"
+    monkeypatch.setattr(stage, "FEWEST_STEPS", 3)
+    events: list[Event] = []
+    job = prepared(small / "late", budget=1.0, started=stage.time.monotonic() - 500)
+    found = stage.quickstart(job, on_event=events.append)
+    assert found.run.result is not None
+    assert found.run.result.step == 3
+    assert any(isinstance(event, Warned) and "too slow for the budget" in event.message for event in events)
 
 
 def test_what_a_budget_chose_stays_when_it_goes_on(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,157 @@
+"""A quickstart with one's own text: what it chooses, and that its commands do the same."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from pathlib import Path
+
+import pytest
+from builders import texts
+
+from alm.errors import AlmError, ConfigError, InputError, StoppedError
+from alm.events import Event, Resumed, StageBegan, Stepped
+from alm.quickstart import own_text
+from alm.quickstart.own_text import EXPECTED, OwnText, Recipe, prepared
+from alm.quickstart.run import Finished, Places, quickstart
+from alm.training.sizing import probe, suggest
+from alm.training.sizing.probe import StepTimings
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a small text, on a machine whose speed is known."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my texts").mkdir()
+    for number, text in enumerate(texts(60)):
+        (tmp_path / "my texts" / f"{number:02d}.txt").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(probe, "measure_steps", lambda *_, **__: StepTimings(0.02, 0.001, 0.001, 0.001))
+    monkeypatch.setattr(suggest.devices, "matmul_rate", lambda *_: 1e11)
+    monkeypatch.setattr(own_text, "SAMPLE_TOKENS", 8)
+    return tmp_path
+
+
+def made(job: OwnText, events: list[Event] | None = None) -> Finished:
+    return quickstart(job, on_event=(events if events is not None else []).append)
+
+
+@pytest.mark.slow
+def test_it_goes_through_every_stage_with_what_it_chose(folder: Path) -> None:
+    events: list[Event] = []
+    job = prepared(["my texts"], None, steps=4)
+    assert job.places.out == Path("alm-my-texts")
+    assert job.expectation == "words and turns of phrase of the text, and few complete sentences"
+    found = made(job, events)
+    commands = [shlex.split(event.command) for event in events if isinstance(event, StageBegan)]
+    assert [words[1] for words in commands] == ["corpus", "tokenizer", "pack", "pretrain", "sample", "report"]
+    assert commands[0][3] == "my texts"
+    assert commands[1][commands[1].index("--vocab-size") + 1] == str(job.recipe.vocab_size)
+    assert commands[2][-2:] == ["--seq-len", str(job.recipe.seq_len)]
+    assert {"training.max_steps=4"} <= set(commands[3])
+    assert any(word.startswith("optim.weight_decay=") for word in commands[3])  # the text is seen often
+    assert found.run.result is not None
+    assert found.run.result.step == 4
+    assert len(found.texts) == len(found.prompts) == 3
+    assert found.prompts[0] == ""
+    assert found.report.is_file()
+    again = prepared(["my texts"], None)
+    assert (again.expected, again.recipe) == (None, job.recipe)
+    assert made(again).run.result == found.run.result
+
+
+@pytest.mark.slow
+def test_an_interrupted_one_continues_in_the_same_run(folder: Path) -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Stepped) and event.step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(StoppedError):
+        quickstart(prepared(["my texts"], None, steps=4), on_event=interrupt)
+    events: list[Event] = []
+    cut = made(prepared(["my texts"], None, steps=4), events)
+    assert any(isinstance(event, Resumed) and event.step == 2 for event in events)
+    straight = made(prepared(["my texts"], Path("other"), steps=4))
+    assert cut.run.result is not None
+    assert straight.run.result is not None
+    assert cut.run.result.bits_per_byte == straight.run.result.bits_per_byte
+    assert cut.texts == straight.texts
+
+
+def test_a_budget_is_kept_and_more_time_than_the_text_can_use_is_not_used(folder: Path) -> None:
+    short, long = (prepared(["my texts"], None, budget=seconds) for seconds in (60.0, 100_000.0))
+    assert short.seconds <= 60
+    assert long.seconds < 100_000
+    budgets = [list(job.commands())[3].rpartition("--budget ")[2] for job in (short, long)]
+    assert all(budget.endswith("s") for budget in budgets)
+
+
+def test_a_time_in_which_nothing_is_learned_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "measure_steps", lambda *_, **__: StepTimings(60.0, 1.0, 1.0, 1.0))
+    monkeypatch.setattr(suggest.devices, "matmul_rate", lambda *_: 1e7)
+    with pytest.raises(ConfigError, match="30 seconds are too short") as caught:
+        prepared(["my texts"], None, budget=30.0)
+    assert "--budget" in str(caught.value.hint)
+    assert not Path("alm-my-texts").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "budget", "said"), [(["a", "b"], None, "was started with a"), (["a"], 90.0, "was started for 60 seconds")]
+)
+def test_another_text_or_time_wants_another_folder(
+    folder: Path, given: list[str], budget: float | None, said: str
+) -> None:
+    for name in "ab":
+        Path(name).write_text("some words\n" * 999)
+    job = prepared(["a"], Path("q"), budget=60.0)
+    job.start()
+    with pytest.raises(ConfigError, match=said) as caught:
+        prepared(given, Path("q"), budget=budget)
+    assert "--fresh" in str(caught.value.hint)
+    assert prepared(given, Path("q"), budget=budget, is_fresh=True).places.out == Path("q-2")
+
+
+def test_too_little_text_is_refused_before_anything_is_written(folder: Path) -> None:
+    Path("note.txt").write_text("only this\n")
+    with pytest.raises(InputError, match="only 10 bytes of text"):
+        prepared(["note.txt"], None)
+    with pytest.raises(AlmError, match="nowhere"):
+        prepared(["nowhere"], None)
+    assert sorted(path.name for path in folder.iterdir()) == ["my texts", "note.txt"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"texts": [], "budget": 1.0, "vocab_size": 512, "seq_len": 2}'])
+def test_a_recipe_that_it_did_not_write_is_an_error(tmp_path: Path, content: str) -> None:
+    places = Places(tmp_path, run="x")
+    places.recipe.write_text(content)
+    with pytest.raises(AlmError, match="is not what a quickstart") as caught:
+        own_text.read(places.recipe)
+    assert "--fresh" in str(caught.value.hint)
+
+
+def test_a_recipe_is_read_back_as_it_was_written(folder: Path) -> None:
+    job = prepared(["my texts"], Path("q"), budget=60.0)
+    job.start()
+    assert own_text.read(job.places.recipe) == job.recipe
+    assert isinstance(job.recipe, Recipe)
+
+
+def test_expectations_grow_with_the_text() -> None:
+    assert [least for least, _ in EXPECTED] == sorted((least for least, _ in EXPECTED), reverse=True)
+    assert EXPECTED[-1][0] == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("my-texts/", "my-texts"),
+        ("Bücher von mir", "Bücher-von-mir"),
+        ("a/b.jsonl.gz", "b"),
+        ("...", "text"),
+        ("*", "text"),
+    ],
+)
+def test_the_folder_is_named_after_the_text(
+    given: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert own_text._name([given]) == name
