@@ -25,9 +25,9 @@ def plot(series: Series, *, width: int, height: int, last_step: int, is_ascii: b
     inside = width - _LABEL - 1
     used = scale([Curve(series)], last_step=last_step, from_zero=False, is_log=False)
     grid = _drawn(series, used, last_step, rows=height if is_ascii else 4 * height, columns=inside * (2 - is_ascii))
-    labels = (
-        {0: short(used.high), height - 1: short(used.low)} if used.high > used.low else {height // 2: short(used.low)}
-    )
+    marks = [value for value in (used.fold, used.low, used.high) if value is not None]
+    rows = _heights(np.array(marks), used, height).round().astype(int).tolist()
+    labels = {row: short(value) for row, value in zip(rows, marks, strict=True)}
     lines = [
         f"{labels.get(row, ''):>{_LABEL}} {line}" for row, line in enumerate(_stars(grid) if is_ascii else _dots(grid))
     ]
@@ -39,7 +39,7 @@ def _steps(last_step: int, width: int) -> str:
 
 
 def _drawn(series: Series, used: Scale, last_step: int, *, rows: int, columns: int) -> Grid:
-    """Draw lines from value to value in `rows` of `columns` dots; the first fall leaves the picture at the top.
+    """Draw lines from value to value in `rows` of `columns` dots.
 
     Values that share a column become one vertical line from the least to the greatest, whatever their number.
     """
@@ -64,10 +64,7 @@ def _drawn(series: Series, used: Scale, last_step: int, *, rows: int, columns: i
 
 def _heights(values: Floats, used: Scale, rows: int) -> Floats:
     """Dots from the top."""
-    span = used.high / 2 - used.low / 2  # halved first: the difference of two large floats can overflow
-    if span > 0:
-        return np.clip((used.high / 2 - values / 2) / span * (rows - 1), -_FAR, _FAR)
-    return np.where(np.isnan(values), values, (rows - 1) / 2)
+    return (1 - used.shares(values)) * (rows - 1)
 
 
 def _slanted(grid: Grid, begin: tuple[float, float], end: tuple[float, float]) -> None:

@@ -22,12 +22,15 @@ _PAD = 8  # pixels above the highest and below the lowest value
 _WIDTH = 1000  # units of the inner picture
 _MOST_POINTS = 500
 _MOST_DOTS = 40
-_LETTER_HEIGHT = 14
+_LETTER_HEIGHT, _MARK_DISTANCE = 14, 4
 _MARKS = 6
 _MOST_BARS, _BAR_WIDTH = 4, 8  # margins beside each other, pixels for each
-# The loss falls so far at first that the rest would look flat: values before this share of the steps do not set the
-# scale, and may leave the picture.
-_SCALED_FROM = 0.1
+# The loss falls so far at first that the rest would look flat. Where values before this share of the steps are above
+# all others by more than their range, they are drawn to a coarser scale, in this share of the height.
+_SETTLED_FROM = 0.1
+_FOLDED_HEIGHT = 0.25
+_FOLDED_MARKS = 4
+_USUAL = 0.98  # share of single values that are no spikes: those do not set the scale either
 
 
 @dataclass(frozen=True)
@@ -53,43 +56,72 @@ class Curve:
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps values to pixels, with `low` at the bottom; `is_log` for a logarithmic scale of values above zero."""
+    """Maps values to heights, from `low` to `high`.
+
+    `is_log` makes it logarithmic, for values above zero. Above `fold` it is coarser.
+    """
 
     low: float
     high: float
-    is_log: bool
+    is_log: bool = False
+    fold: float | None = None
+
+    def shares(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Heights of `values`: 0 for `low`, 1 for `high`, NaN for a gap."""
+        if self.is_log:
+            return _shares(np.log10(np.maximum(values, self.low)), math.log10(self.low), math.log10(self.high))
+        if self.fold is None:
+            return _shares(values, self.low, self.high)
+        below, above = _shares(values, self.low, self.fold), _shares(values, self.fold, self.high)
+        return np.where(above > 0, 1 - _FOLDED_HEIGHT + _FOLDED_HEIGHT * above, (1 - _FOLDED_HEIGHT) * below)
 
     def y(self, value: float) -> float:
         """Pixels from the top."""
-        low, high, value = (self._bent(v) for v in (self.low, self.high, value))
-        share = (value - low) / (high - low) if high > low else 0.5
-        return _HEIGHT - _PAD - share * (_HEIGHT - 2 * _PAD)
+        return _HEIGHT - _PAD - float(self.shares(np.array([value]))[0]) * (_HEIGHT - 2 * _PAD)
 
     def marks(self) -> list[float]:
         """The values of the grid lines."""
+        if self.fold is not None:
+            found = ticks(self.low, self.fold, _MARKS)
+            limit = self.y(self.fold) - _LETTER_HEIGHT - _MARK_DISTANCE  # room for the words at the fold
+            above = [value for value in ticks(self.fold, self.high, _FOLDED_MARKS) if self.y(value) <= limit]
+            return found + (above or [self.high])
         found = decades(self.low, self.high) if self.is_log else []
         return found if len(found) > 1 else ticks(self.low, self.high, _MARKS)
 
-    def _bent(self, value: float) -> float:
-        return math.log10(max(value, self.low)) if self.is_log else value
+
+def _shares(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    span = high / 2 - low / 2  # halved first: the difference of two large floats can overflow
+    if span <= 0:
+        return np.where(np.isnan(values), values, 0.5)
+    with np.errstate(over="ignore"):
+        return (values / 2 - low / 2) / span
 
 
 def scale(curves: Iterable[Curve], *, last_step: int, from_zero: bool, is_log: bool) -> Scale:
-    """The scale that shows all margins, and all values but those of the first fall."""
+    """The scale that shows all values and all margins; folded where the first fall would make the rest look flat."""
     found: list[NDArray[np.float64]] = []
+    settled: list[NDArray[np.float64]] = []
     for curve in curves:
-        every = curve.points
-        late = every[int(np.searchsorted(every.steps, _SCALED_FROM * last_step)) :]
-        found += [(late if late.has_value() else every).values, np.fmin.reduce(every.values, keepdims=True)]
-        if curve.margin:
-            found.append(curve.end[1] + np.array([-curve.margin, curve.margin]))
+        every, late, noise = curve.points, *(_late(points, last_step) for points in (curve.points, curve.pale.known()))
+        margins = curve.end[1] + np.array([-curve.margin, curve.margin]) if curve.margin else every.values[:0]
+        found += [every.values, curve.pale.values, margins]
+        settled += [(late if late.has_value() else every).values, margins]
+        settled += [np.quantile(noise.values, [_USUAL])] if noise else []
     values = np.concatenate(found)
     positive = values[values > 0] if is_log else values[:0]
     used = positive if len(positive) else values
     low, high = float(np.fmin.reduce(used)), float(np.fmax.reduce(used))
     if len(positive):
         return Scale(low, high, is_log=high > low)
-    return Scale(min(0.0, low) if from_zero else low, high, is_log=False)
+    low = min(0.0, low) if from_zero else low
+    fold = float(np.fmax.reduce(np.concatenate(settled)))
+    is_folded = high / 2 - fold / 2 > fold / 2 - low / 2 > 0
+    return Scale(low, high, fold=fold if is_folded else None)
+
+
+def _late(points: Series, last_step: int) -> Series:
+    return points[int(np.searchsorted(points.steps, _SETTLED_FROM * last_step)) :]
 
 
 def plot(
@@ -116,6 +148,7 @@ def plot(
         width=_WIDTH,
         height=_HEIGHT,
         rows=[(used.y(value), short(value)) for value in used.marks()],
+        fold=None if used.fold is None else used.y(used.fold),
         columns=[_column(step, last_step, tokens_per_step or 0) for step in ticks(0, last_step)],
         has_tokens=bool(tokens_per_step),
         paths=[path for curve in curves for path in _paths(curve, used, last_step)],
@@ -194,8 +227,8 @@ def _dots(curve: Curve, used: Scale, last_step: int) -> list[tuple[int, str, flo
     """A dot for each value, if there are few: its style and place."""
     if len(curve.values) > _MOST_DOTS or curve.pale:
         return []
-    places = [(step, used.y(value)) for step, value in curve.values.points() if value is not None]
-    return [(curve.style, _x(step, last_step), y) for step, y in places if 0 <= y <= _HEIGHT]
+    known = curve.values.points()
+    return [(curve.style, _x(step, last_step), used.y(value)) for step, value in known if value is not None]
 
 
 def _bar(curve: Curve, used: Scale, last_step: int, *, right: float) -> tuple[int, str, str]:

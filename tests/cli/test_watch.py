@@ -79,9 +79,18 @@ def places(lines: list[str]) -> set[tuple[int, int]]:
 
 def point_by_point(points: list[tuple[int, float]], *, width: int, height: int, last_step: int) -> set[tuple[int, int]]:
     """What a line from each value to the next leaves, drawn dot by dot."""
-    late = [value for step, value in points if step >= last_step / 10]
-    low, high = min(value for _, value in points), max(late)
-    at = [(step / last_step * (width - 1), (high - value) / (high - low) * (height - 1)) for step, value in points]
+    values = [value for _, value in points]
+    low, high, fold = min(values), max(values), max(value for step, value in points if step >= last_step / 10)
+    if high - fold <= fold - low:
+        shares = [(value - low) / (high - low) for value in values]
+    else:  # a quarter of the height for the first fall
+        shares = [
+            0.75 * (v - low) / (fold - low) if v <= fold else 0.75 + 0.25 * (v - fold) / (high - fold) for v in values
+        ]
+    at = [
+        (step / last_step * (width - 1), (1 - share) * (height - 1))
+        for (step, _), share in zip(points, shares, strict=True)
+    ]
     found = set()
     for (x0, y0), (x1, y1) in pairwise(at):
         dots = round(max(abs(x1 - x0), abs(y1 - y0))) + 1

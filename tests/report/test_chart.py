@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import re
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from alm.page import TEMPLATES
@@ -55,14 +58,46 @@ def test_a_logarithmic_scale_has_equal_distances_for_equal_ratios() -> None:
     assert heights(drawn(curve([(1, 0.0), (2, -1.0)]), is_log=True))  # nothing above zero: a plain scale
 
 
-def test_the_first_fall_runs_out_of_the_picture_and_nothing_else_does() -> None:
+def test_the_first_fall_is_in_the_picture_to_a_coarser_scale() -> None:
     used = scale([curve([(1, 90.0), (9, 50.0), (10, 4.0), (100, 2.0)])], last_step=100, from_zero=False, is_log=False)
-    assert (used.low, used.high) == (2.0, 4.0)
+    assert (used.low, used.fold, used.high) == (2.0, 4.0, 90.0)
+    assert used.shares(np.array([2.0, 3.0, 4.0, 47.0, 90.0])) == pytest.approx([0, 0.375, 0.75, 0.875, 1])
+    assert {2.0, 4.0} < set(used.marks())
+    assert any(mark > 4 for mark in used.marks())
     with_low_start = [curve([(1, 0.0), (50, 1.0), (100, 0.5)], margin=0.75)]
     used = scale(with_low_start, last_step=100, from_zero=False, is_log=False)
-    assert (used.low, used.high) == (-0.25, 1.25)
+    assert (used.low, used.fold, used.high) == (-0.25, None, 1.25)
     all_early = scale([curve([(1, 9.0), (2, 8.0)])], last_step=100, from_zero=True, is_log=False)
-    assert (all_early.low, all_early.high) == (0.0, 9.0)
+    assert (all_early.low, all_early.fold, all_early.high) == (0.0, None, 9.0)
+    hardly_above = scale([curve([(1, 4.5), (50, 4.0), (100, 2.0)])], last_step=100, from_zero=False, is_log=False)
+    assert (hardly_above.low, hardly_above.fold, hardly_above.high) == (2.0, None, 4.5)
+    a_spike = curve(
+        [(n, 3.0 - n / 100) for n in range(100)], pale=Series.of([(n, 3.0 + 9 * (n == 50)) for n in range(99)])
+    )
+    used = scale([a_spike], last_step=100, from_zero=False, is_log=False)
+    assert (used.low, used.fold, used.high) == (2.01, 3.0, 12.0)
+
+
+@pytest.mark.parametrize("is_log", [False, True])
+@pytest.mark.parametrize("from_zero", [False, True])
+def test_every_value_of_every_curve_is_inside_the_picture(from_zero: bool, is_log: bool) -> None:
+    draw = random.Random(1)
+    for _ in range(60):
+        curves = []
+        for style in range(draw.randrange(1, 4)):
+            size, fall = 10 ** draw.uniform(-6, 6), 10 ** draw.uniform(0, 4)
+            points = [
+                (n, size * (1 + fall / (n + 1)) * draw.choice([1, 1, 1, 30])) for n in range(draw.randrange(1, 100))
+            ]
+            margin = draw.choice([None, size / 10])
+            curves.append(curve(points, pale=Series.of([(n, 2 * v) for n, v in points]), margin=margin, style=style))
+        root = drawn(*curves, from_zero=from_zero, is_log=is_log)
+        at = [float(y) for path in paths(root) for y in re.findall(r"[ML][\d.]+ (-?[\d.]+)", path)]
+        at += [float(dot.attrib["cy"]) for dot in root.iter(f"{SVG}circle")]
+        assert min(at) >= 7.9
+        assert max(at) <= 200.1
+        marks = sorted(heights(root).values())
+        assert all(later - earlier > 10 for earlier, later in itertools.pairwise(marks))
 
 
 def test_gaps_are_gaps_and_a_lone_value_is_seen() -> None:
