@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -44,24 +43,6 @@ Faults = Iterator[tuple[str, str]]
 _MOST_VALUES = 10_000
 _VALUE_SHOWN = 60
 _MARK, _HEAD_BYTES = b'"alm-', 4096  # the start of the format's name, which is the first value
-Stage = tuple[str, ...]
-"""The first words of a command."""
-# The options that the command of an artifact may have in addition to `--out`: each takes a value.
-_OPTIONS: dict[Stage, frozenset[str]] = {
-    ("alm", "corpus", "prepare"): frozenset({"--src", "--set", "--limit", "--only"}),
-    ("alm", "tokenizer", "train"): frozenset({"--vocab-size", "--kind", "--set", "--input"}),
-    ("alm", "pack"): frozenset(
-        {"--tokenizer", "--seq-len", "--shard-size", "--dtype", "--mode", "--val-fraction", "--from"}
-        | {"--from-dtype", "--in"}
-    ),
-    ("alm", "export"): frozenset({"--checkpoint", "--to", "--dtype", "--set"}),
-    ("alm", "import"): frozenset({"--from"}),
-}
-_DEFAULT_OUT: dict[Stage, tuple[str, ...]] = {
-    ("alm", "corpus", "prepare"): ("data/clean",),
-    ("alm", "tokenizer", "train"): ("artifacts/tokenizer.json",),
-    ("alm", "pack"): ("data/packed",),
-}
 # The end of a record of clean text, as in `alm/corpus/records.py`: a shard has these bytes after each document.
 _RECORD_END_BYTES = len("\n<|endoftext|>\n")
 
@@ -187,19 +168,37 @@ class Balance(Config):
 
 
 class HoldOut(Config):
-    """Held-out text of a source in which hashes select none: a cluster, or the end of its oldest document.
+    """How a source whose hashes select too little text is held out. Chosen once and kept when the source grows.
 
-    `digest` names the cluster. `cut` is the share of that document; None holds out the complete cluster. Chosen once
-    and kept when the source grows.
+    With `pieces`, pieces of its long documents are held out, and hashes select among the others. `digest` is a cluster
+    that is held out too, or whose oldest document loses its end: `cut` is the share of that document.
     """
 
-    digest: Sha256
+    digest: Sha256 | None = None
     cut: float | None = Field(default=None, gt=0, lt=1)
+    pieces: bool = False
+
+
+class HeldOut(Config):
+    """The held-out text of a source or of several: what a score of it measures.
+
+    `documents` are held out as a whole. `pieces` were cut from `cut_documents`, the rest of which is training text.
+    `bytes` is None if an `alm` that did not count them had a part in it.
+    """
+
+    documents: Count = 0
+    pieces: Count = 0
+    cut_documents: Count = 0
+    bytes: Count | None = 0
 
 
 class SourceMetadata(Metadata):
-    """Metadata of one source of a clean corpus, `data/clean/<source>.json`."""
+    """Metadata of one source of a clean corpus, `data/clean/<source>.json`.
 
+    Of version 2 where pieces are held out: an `alm` that does not know them would train on them when the source grows.
+    """
+
+    newest_version: ClassVar[int] = 2
     format: Literal["alm-clean"] = "alm-clean"
     source: str
     kind: str
@@ -209,6 +208,7 @@ class SourceMetadata(Metadata):
     bytes: Balance
     validation_documents: Count
     held: HoldOut | None = None
+    held_out: HeldOut | None = None
     shards: Annotated[tuple[CleanShard, ...], FailFast()]
 
     def payload(self) -> list[FileRecord]:
@@ -304,6 +304,7 @@ class PackMetadata(Metadata):
     input_tokens: Count
     total_tokens: Count
     tail_tokens: Count
+    held_out: HeldOut | None = None
     padding_tokens: Count = 0
     target_tokens: dict[SplitName, Count] = Field(default_factory=dict)
 
@@ -537,10 +538,10 @@ def read(path: Path, schema: type[AnyMetadata], *, hint: str, is_packaged: bool 
         raise ArtifactError(f"`{path}` is damaged: {error}", hint=hint) from error
     if not isinstance(values, dict):
         raise ArtifactError(f"`{path}` is not metadata of `alm`", hint=hint)
-    version = values.get("format_version")
-    if type(version) is int and version > FORMAT_VERSION:
+    version, newest = values.get("format_version"), getattr(schema, "newest_version", FORMAT_VERSION)
+    if type(version) is int and version > newest:
         raise ArtifactError(
-            f"`{path}` has format version {version}, this alm {__version__} reads {FORMAT_VERSION}",
+            f"`{path}` has format version {version}, this alm {__version__} reads {newest}",
             hint="run `pip install --upgrade a-lm`",
         )
     checksum = values.pop(CHECKSUM, None)
@@ -572,34 +573,6 @@ def _check(path: Path, found: Metadata, hint: str) -> None:
         raise ArtifactError(f"`{path}` names `{twice.name}` twice", hint=hint)
     for field, fault in found.faults():
         raise ArtifactError(f"`{path}` does not add up: `{field}`: {fault}", hint=hint)
-
-
-def command_of(metadata: Metadata, *, stage: Stage, out: Path, only: str | None = None, otherwise: str) -> str:
-    """Return the command that makes the artifact at `out` again, for a hint; `otherwise` if `metadata` has another.
-
-    The metadata may come from a stranger: the command must be one of `stage`, use only options that `stage` records,
-    and write to `out`, and there to the source `only`. The words are quoted again.
-    """
-    try:
-        words = shlex.split(metadata.command)
-        given = _options(words[len(stage) :])
-        places = {os.path.realpath(place) for place in given.pop("--out", []) or _DEFAULT_OUT.get(stage, ())}
-    except ValueError:
-        return otherwise
-    is_own = tuple(words[: len(stage)]) == stage and places == {os.path.realpath(out)}
-    is_named = only is None or given.get("--only") == [only]
-    return shell(*words) if is_own and is_named and given.keys() <= _OPTIONS[stage] else otherwise
-
-
-def _options(words: Sequence[str]) -> dict[str, list[str]]:
-    """Collect the options among `words`, each with its values."""
-    found: dict[str, list[str]] = {}
-    left = iter(words)
-    for word in left:
-        if word.startswith("-") and word != "-":
-            name, equals, value = word.partition("=")
-            found.setdefault(name, []).append(value if equals else next(left, ""))
-    return found
 
 
 def _checksum(values: Values) -> str:

@@ -14,6 +14,7 @@ from builders import write_packed
 from alm import artifacts
 from alm.artifacts import ExportMetadata, FileRecord, PackMetadata, SourceMetadata, TokenizerMetadata
 from alm.cli.inspect import inspect
+from alm.config.commands import command_of
 from alm.errors import ArtifactError, InputError
 from alm.packing.shards import open_packed
 from alm.tokenizers.file import Tokenizer
@@ -205,7 +206,7 @@ STRANGE = [
 def test_a_command_in_metadata_is_hinted_only_if_it_makes_the_artifact_again(tmp_path: Path, command: str) -> None:
     def proposed(text: str) -> str:
         made = artifacts.Metadata(format="x", config={}, inputs=(), command=text)
-        return artifacts.command_of(made, stage=("alm", "pack"), out=tmp_path / "packed", otherwise="fallback")
+        return command_of(made.command, stage=("alm", "pack"), out=tmp_path / "packed", otherwise="fallback")
 
     own = f"alm pack --in clean --out {tmp_path}/packed"
     assert proposed(own) == own
@@ -220,7 +221,7 @@ def test_a_command_without_a_place_is_for_the_place_that_is_meant_then(
     monkeypatch.chdir(tmp_path)
     made = artifacts.Metadata(format="x", config={}, inputs=(), command="alm pack --in 'a b' -")
     for out, command in ((Path("data/packed"), "alm pack --in 'a b' -"), (Path("other"), "fallback")):
-        assert artifacts.command_of(made, stage=("alm", "pack"), out=out, otherwise="fallback") == command
+        assert command_of(made.command, stage=("alm", "pack"), out=out, otherwise="fallback") == command
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,9 @@ def _plan_line(plan: dict[str, object]) -> str:
 
 
 def _summary(found: Sequence[SourceMetadata]) -> list[str]:
-    """A line for each source, with the most frequent reasons to drop documents."""
+    """A line for each source, with the most frequent reasons to drop documents, and what is held out."""
+    from alm.corpus.held_out import in_words
+
     rows = [("source", "documents", "kept", "clean text", "held out", "dropped")]
     for source in found:
         documents = source.documents
@@ -167,4 +169,6 @@ def _summary(found: Sequence[SourceMetadata]) -> list[str]:
                 dropped + (f" and {more} more reasons" if more > 0 else ""),
             )
         )
-    return ui.columns(rows) if found else []
+    held_out = [(source.source, in_words(source.held_out)) for source in found if source.held_out is not None]
+    lines = [f"held out{f' of {name}' if len(held_out) > 1 else ''}: {words}" for name, words in held_out]
+    return [*ui.columns(rows), *lines] if found else []

@@ -19,9 +19,13 @@ from alm.artifacts import (
     SourceMetadata,
     TokenizerMetadata,
 )
+from alm.checkpoint.choose import choose
 from alm.checkpoint.format import LINK_NAMES, numbered
 from alm.checkpoint.load import verify
 from alm.cli import ui
+from alm.cli.event_lines import result_score
+from alm.config.commands import Stage, command_of
+from alm.corpus.held_out import in_words
 from alm.corpus.read import has_shards, prepare_again
 from alm.errors import AlmError, ArtifactError, InputError, absent_hint, quoted, shell
 from alm.files import read_json, readable
@@ -78,7 +82,8 @@ def _clean(path: Path) -> Found:
         rows.append(("", f"documents {documents.input:,} in = {documents.kept:,} kept + {_sum(documents.dropped)}"))
         rows.append(("", f"bytes {size.input:,} in = {size.kept:,} kept + {_sum(size.dropped)}"))
         rows.append(("", f"bytes {size.output:,} out = {size.kept:,} kept + {_sum(size.changed)}"))
-        rows.append(("", f"{metadata.validation_documents:,} documents held out"))
+        known = metadata.held_out
+        rows.append(("", f"held out: {in_words(known) if known else f'{metadata.validation_documents:,} documents'}"))
         seen.append(metadata)
         found = artifacts.damaged(folder, metadata.payload())
         if found and not faults:
@@ -128,6 +133,8 @@ def _packed(path: Path) -> Found:
             per_token = f"{c.bytes / c.tokens:.2f} bytes/token" if c.tokens else "empty"
             counts = f"{c.documents:,} documents, {c.tokens:,} tokens, {per_token}"
             rows.append((f"{source} {split}", f"{counts}, tail {c.tail_tokens:,}"))
+    if metadata.held_out is not None:
+        rows.append(("held out", in_words(metadata.held_out)))
     rows.append(("shards", f"{len(metadata.shards)}"))
     again = pack_command(path)
     return _made("packed data", rows, metadata, path, stage=("alm", "pack"), out=path, otherwise=again)
@@ -147,8 +154,12 @@ def _run(path: Path) -> Found:
     if metadata.result is not None:
         rows.append(("finished", f"{metadata.result.step:,} steps, {metadata.result.training_tokens:,} tokens"))
         if metadata.result.bits_per_byte is not None:
-            score = ui.score(metadata.result.bits_per_byte, metadata.result.bits_per_byte_margin)
-            rows.append(("held-out text", score))
+            rows.append(("held-out text", result_score(metadata.result)))
+        if metadata.result.stopped is not None:
+            rows.append(("stopped", metadata.result.stopped))
+    choice = choose(path)
+    if choice is not None and not choice.is_last:
+        rows.append(("used", f"{choice.path.name}: {choice.describe()}"))
     checkpoints = numbered(path)
     rows.append(("checkpoints", ", ".join(checkpoint.name for checkpoint in checkpoints) or "none"))
     faults = artifacts.damaged(path, metadata.payload())
@@ -229,10 +240,10 @@ def _import(path: Path) -> Found:
 
 
 def _made(
-    what: str, rows: Rows, metadata: Any, folder: Path, *, stage: artifacts.Stage, out: Path, otherwise: str
+    what: str, rows: Rows, metadata: Any, folder: Path, *, stage: Stage, out: Path, otherwise: str
 ) -> Found:  # Any: metadata that records its inputs
     """An artifact whose metadata says what it was made from, and with which command."""
-    fix = f"run `{artifacts.command_of(metadata, stage=stage, out=out, otherwise=otherwise)} --force`"
+    fix = f"run `{command_of(metadata.command, stage=stage, out=out, otherwise=otherwise)} --force`"
     faults = artifacts.damaged(folder, metadata.payload())
     return Found(what, [*rows, *_inputs(metadata.inputs)], faults, fix, [metadata.model_dump(mode="json")])
 

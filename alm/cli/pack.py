@@ -103,6 +103,8 @@ def _show_plan(inputs: list[str], foreign_tokens: list[str], tokenizer: Path, *,
 
 
 def _lines(made: Any, out: Path) -> list[str]:  # Any: PackMetadata, whose module is not loaded for --help
+    from alm.corpus.held_out import in_words
+
     stored = made.total_tokens - made.padding_tokens
     padded = f", and {made.padding_tokens:,} of padding" if made.padding_tokens else ""
     return [
@@ -112,6 +114,7 @@ def _lines(made: Any, out: Path) -> list[str]:  # Any: PackMetadata, whose modul
             for split in ("train", "validation")
         ),
         *(f"  {row}" for row in ui.columns(_sources(made))),
+        *([] if made.held_out is None else [f"  held out: {in_words(made.held_out)}"]),
     ]
 
 

@@ -101,7 +101,11 @@ class CorpusConfig(Config):
         description="Sources by name. The names of a source's output files begin with it."
     )
     validation_fraction: float = Field(
-        default=0.01, ge=0.0, le=0.5, description="Share of the documents held out for validation, chosen by hash."
+        default=0.01,
+        ge=0.0,
+        le=0.5,
+        description="Share of the text held out for validation: documents chosen by hash, or where they would be few, "
+        "pieces of each long document.",
     )
     format: Literal["txt", "jsonl.zst", "parquet"] = Field(
         default="txt",

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 from pydantic import Field
 
-from alm.artifacts import Balance
+from alm.artifacts import Balance, HeldOut
 from alm.config.base import Config
 from alm.corpus.report import Example
 
 EXAMPLES = 10
 EXCERPT_CHARACTERS = 300
+_OF_VALIDATION = ("validation_documents", "validation_pieces", "cut_documents")
 
 
 class Counts(Config):
@@ -27,6 +28,9 @@ class Counts(Config):
     documents_out: int
     bytes_out: int
     validation_documents: int
+    validation_bytes: int | None = Field(default=None)  # None: counted by an earlier alm, which left it out
+    validation_pieces: int = Field(default=0)  # those of the validation documents that are pieces of others
+    cut_documents: int = Field(default=0)
     examples: dict[str, tuple[Example, ...]]
     lengths_in: dict[str, int]
     lengths_kept: dict[str, int]
@@ -46,9 +50,18 @@ class Counts(Config):
     def documents(self) -> Balance:
         """Return the balance of documents."""
         more = self.documents_out - self.documents_kept
-        # Cutting a document in two, to hold out the second part, adds one to the output.
+        # A document that is cut, to hold out parts of it, becomes several.
         changed = {"held_out_part": more} if more else {}
         return _balance(self.documents_kept, self.documents_dropped, changed, self.documents_out)
+
+    def held_out(self) -> HeldOut:
+        """Return what is held out."""
+        return HeldOut(
+            documents=self.validation_documents - self.validation_pieces,
+            pieces=self.validation_pieces,
+            cut_documents=self.cut_documents,
+            bytes=self.validation_bytes,
+        )
 
     def bytes(self) -> Balance:
         """Return the balance of bytes."""
@@ -65,6 +78,8 @@ class RunningCounts:
     def __init__(self) -> None:
         self.documents_kept = self.bytes_kept = 0
         self.documents_out = self.bytes_out = self.validation_documents = 0
+        self.validation_pieces = self.cut_documents = 0
+        self.validation_bytes: int | None = 0
         self.documents_dropped: Counter[str] = Counter()
         self.bytes_dropped: Counter[str] = Counter()
         self.bytes_changed: Counter[str] = Counter()
@@ -94,6 +109,20 @@ class RunningCounts:
             self.documents_dropped[reason] += documents
             self.lengths_in[size.bit_length()] += 1
 
+    def hold_out(self, size: int) -> None:
+        """Count a document of `size` bytes that stays as held out."""
+        self.validation_documents += 1
+        if self.validation_bytes is not None:
+            self.validation_bytes += size
+
+    def cut(self, sizes: Sequence[int], held_out: Sequence[int]) -> None:
+        """Count a document that stays as cut into parts of these `sizes` in bytes, some of them `held_out`."""
+        self.documents_out += len(sizes) - 1
+        self.cut_documents += 1
+        self.validation_pieces += len(held_out)
+        for size in held_out:
+            self.hold_out(size)
+
     def take_back(self, reason: str, bytes_before: int, changes: dict[str, int], *, bytes_out: int) -> None:
         """Count a document as dropped that was counted as kept before."""
         self.documents_kept -= 1
@@ -120,8 +149,12 @@ class RunningCounts:
 
     def add(self, other: Counts) -> None:
         """Add the counts of `other`."""
-        for name in ("documents_kept", "bytes_kept", "documents_out", "bytes_out", "validation_documents"):
+        for name in ("documents_kept", "bytes_kept", "documents_out", "bytes_out", *_OF_VALIDATION):
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        if other.validation_bytes is None and other.validation_documents:
+            self.validation_bytes = None
+        elif self.validation_bytes is not None:
+            self.validation_bytes += other.validation_bytes or 0
         for name in ("documents_dropped", "bytes_dropped", "bytes_changed", "languages", "evaluation_hits", "lost"):
             getattr(self, name).update(getattr(other, name))
         for name, spent in other.seconds.items():
@@ -143,6 +176,9 @@ class RunningCounts:
             documents_out=self.documents_out,
             bytes_out=self.bytes_out,
             validation_documents=self.validation_documents,
+            validation_bytes=self.validation_bytes,
+            validation_pieces=self.validation_pieces,
+            cut_documents=self.cut_documents,
             examples={reason: tuple(shown) for reason, shown in sorted(self.examples.items()) if shown},
             lengths_in=_bounds(self.lengths_in),
             lengths_kept=_bounds(self.lengths_kept),

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from alm import artifacts
-from alm.artifacts import CleanShard, FileRecord, SourceMetadata
+from alm.artifacts import CleanShard, FileRecord, HeldOut, SourceMetadata
+from alm.config.commands import command_of
 from alm.corpus import paths
 from alm.corpus.config import values_for_paths
 from alm.corpus.formats._encoding import AUTO, is_plain_utf8, open_utf8
@@ -69,6 +70,7 @@ class CleanFile:
     source: str
     shard: CleanShard | None
     command: str = ""
+    held_out: HeldOut | None = None  # of all shards of the source
 
     @property
     def lines_path(self) -> Path | None:
@@ -250,7 +252,7 @@ class _Finder:
             raise _unfinished(path, metadata_path)
         metadata, shards = self._shards(metadata_path)
         if path.name in shards:
-            return CleanFile(path, name, shards[path.name], prepare_again(metadata_path, metadata))
+            return CleanFile(path, name, shards[path.name], prepare_again(metadata_path, metadata), metadata.held_out)
         aside = path.with_name(f"not-of-{path.name}")
         raise ArtifactError(
             f"`{path}` is not among the shards of `{metadata_path}`",
@@ -349,7 +351,7 @@ def prepare_again(metadata_path: Path, metadata: SourceMetadata | None = None) -
     again = shell("alm", "corpus", "prepare", *read, "--only", name, "--out", out)
     if metadata is None:
         return again
-    return artifacts.command_of(metadata, stage=("alm", "corpus", "prepare"), out=out, only=name, otherwise=again)
+    return command_of(metadata.command, stage=("alm", "corpus", "prepare"), out=out, only=name, otherwise=again)
 
 
 def _config_of(metadata_path: Path) -> artifacts.Values:

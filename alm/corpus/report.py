@@ -10,9 +10,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from alm import formatting, page
-from alm.artifacts import FORMAT_VERSION, Balance
+from alm.artifacts import FORMAT_VERSION, Balance, HeldOut
 from alm.config.base import Config
 from alm.corpus.document import FIELD_OF_MESSAGE, FIELD_OF_ROW
+from alm.corpus.held_out import in_words
 from alm.errors import AlmError, ArtifactError, shell
 from alm.files import read_json, readable, write_json, write_text
 from alm.page import Bars, Table
@@ -52,6 +53,7 @@ class SourceReport(Config):
     documents: Balance
     bytes: Balance
     validation_documents: int
+    held_out: HeldOut | None = None
     examples: dict[str, tuple[Example, ...]]
     lengths: Lengths
     languages: dict[str, int]
@@ -155,7 +157,7 @@ def _overview(report: CorpusReport) -> Table:
             source.documents.kept,
             formatting.size(source.bytes.input),
             formatting.size(source.bytes.output),
-            source.validation_documents,
+            f"{source.validation_documents:,}" if source.held_out is None else in_words(source.held_out),
         )
         for source in report.sources
     ]

@@ -23,7 +23,7 @@ class PackConfig(Config):
         default=0.01,
         ge=0.0,
         le=0.5,
-        description="Share of documents to hold out from text that `alm corpus prepare` has not split.",
+        description="Share to hold out from text that `alm corpus prepare` has not split, by the same rules.",
     )
     dtype: Literal["uint32", "uint16"] = Field(default="uint32", description="Integer type of a token id on disk.")
     from_dtype: Literal["uint16", "uint32", "int32", "int64"] | None = Field(

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alm import artifacts
+from alm.artifacts import HoldOut
 from alm.config.base import Config
 from alm.corpus.read import CleanDocument, CleanPart, read_part
 from alm.corpus.split import SPLITS, TRAIN, VALIDATION, split_of
@@ -25,6 +26,7 @@ from alm.errors import AlmError, InputError
 from alm.events import Listener
 from alm.files import Unchanged, atomic, raw_array, read_json, write_bytes
 from alm.packing import imported_tokens
+from alm.packing.foreign_text import split_foreign
 from alm.packing.mapping import mapped
 from alm.tokenizers.file import Tokenizer
 
@@ -39,13 +41,11 @@ class Count(Config):
     documents: artifacts.Count = 0
     bytes: artifacts.Count = 0
     tokens: artifacts.Count = 0
+    pieces: artifacts.Count = 0  # those of the documents that were cut here from `cut_documents`
+    cut_documents: artifacts.Count = 0
 
     def __add__(self, other: Count) -> Count:
-        return Count(
-            documents=self.documents + other.documents,
-            bytes=self.bytes + other.bytes,
-            tokens=self.tokens + other.tokens,
-        )
+        return Count(**{name: getattr(self, name) + getattr(other, name) for name in Count.model_fields})
 
 
 class Marker(Config):
@@ -98,6 +98,7 @@ class EncodeWork:
     tokenizer: Path
     tokenizer_sha256: str
     validation_fraction: float
+    hold_out: HoldOut | None  # of foreign text
     dtype: str
     folder: Path
     expected_characters: int
@@ -116,7 +117,8 @@ class EncodeWork:
     def key(self) -> str:
         """Return a hash of everything that decides the ids."""
         decisive = (_FORMAT, self.part.where(), self.identity, self.tokenizer_sha256, self.validation_fraction)
-        return hashlib.sha256(repr((*decisive, self.dtype)).encode()).hexdigest()
+        chosen = () if self.hold_out is None else (self.hold_out.model_dump_json(),)
+        return hashlib.sha256(repr((*decisive, *chosen, self.dtype)).encode()).hexdigest()
 
     def finished(self) -> Marker | None:
         """Return the marker if the part is already encoded with the same key and its files are complete."""
@@ -175,11 +177,15 @@ def _encode(work: EncodeWork, part: CleanPart, outs: dict[str, _Out], on_event: 
     tokenizer = _tokenizer(work.tokenizer, work.tokenizer_sha256)
     tokenizer.expect(work.expected_characters)
     for batch in _batches(read_part(part)):
-        encoded = tokenizer.encode_batch([document.text for document in batch], on_event=on_event)
+        of_documents = [split_foreign(document, work.validation_fraction, work.hold_out) for document in batch]
+        texts = [text for parts in of_documents for text, _ in parts]
+        encoded = tokenizer.encode_batch(texts, on_event=on_event)
         ids, lengths = with_ends(encoded.ids, encoded.offsets, tokenizer.end_of_text_id)
-        held_out = np.array([_split(document, work.validation_fraction) == VALIDATION for document in batch])
-        sizes = np.array([len(document.text.encode("utf-8")) for document in batch], dtype=np.int64)
+        held_out = np.array([split == VALIDATION for parts in of_documents for _, split in parts])
+        sizes = np.array([len(text.encode("utf-8")) for text in texts], dtype=np.int64)
         _add(outs, ids, lengths, sizes, held_out)
+        pieces = [sum(split == VALIDATION for _, split in parts) for parts in of_documents if len(parts) > 1]
+        outs[VALIDATION].count += Count(pieces=sum(pieces), cut_documents=len(pieces))
 
 
 def _add(
@@ -218,13 +224,6 @@ def with_ends(
     joined[is_end] = end_of_text_id
     joined[~is_end] = ids
     return joined, lengths
-
-
-def _split(document: CleanDocument, validation_fraction: float) -> str:
-    """Return the split of a document. Without one, its hash decides, as in `alm corpus prepare`."""
-    if document.split is not None:
-        return document.split
-    return split_of(hashlib.sha256(document.text.encode("utf-8")).hexdigest(), validation_fraction)
 
 
 def _batches(documents: Iterable[CleanDocument]) -> Iterator[list[CleanDocument]]:

@@ -17,14 +17,15 @@ from pathlib import Path
 import numpy as np
 
 from alm import artifacts, engines
-from alm.artifacts import FileRecord, PackedShard, PackedSource, PackMetadata
+from alm.artifacts import FileRecord, HeldOut, PackedShard, PackedSource, PackMetadata
+from alm.corpus import held_out
 from alm.corpus.read import CleanFile, CleanPart, find, parts_of
 from alm.corpus.split import SPLITS, TRAIN, VALIDATION
 from alm.engines import Engine
 from alm.errors import AlmError, ArtifactError, ConfigError, InputError, shell
 from alm.events import Listener, Noted, Progressed, Warned, ignore
 from alm.files import Unchanged, publish, remove_folder, sha256, sweep, workspace
-from alm.packing import imported_tokens
+from alm.packing import foreign_text, imported_tokens
 from alm.packing.assemble import ShardWork, assemble
 from alm.packing.config import PackConfig
 from alm.packing.encode import Count, EncodeWork, encode
@@ -146,6 +147,7 @@ class PackJob:
             dtype=self.config.from_dtype,
         )
         parts: Iterator[CleanPart | imported_tokens.Part] = chain(own, others)
+        hold_out = foreign_text.choose(self.files, self.config.validation_fraction)
         for number, part in enumerate(parts):
             path = part.path if isinstance(part, imported_tokens.Part) else part.file.path
             beside = [path.with_suffix(_BESIDE[path.suffix])] if path.suffix in _BESIDE else []
@@ -157,6 +159,7 @@ class PackJob:
                 self.tokenizer_path,
                 self.tokenizer.sha256,
                 self.config.validation_fraction,
+                hold_out,
                 self.config.dtype,
                 self.parts_folder,
                 size,
@@ -338,12 +341,31 @@ def _metadata(
         input_tokens=input_tokens,
         total_tokens=total_tokens,
         tail_tokens=tail_tokens,
+        held_out=_held_out(job, parts),
         padding_tokens=padding_tokens,
         target_tokens={
             split: sum(s.sequences * job.config.seq_len - s.padding for s in shards if s.split == split)
             for split in SPLITS
         },
     )
+
+
+def _held_out(job: PackJob, parts: Sequence[_Part]) -> HeldOut | None:
+    """Return what the held-out text consists of, None if it is unknown: of some shards of a source that was cut."""
+    found = []
+    for name in dict.fromkeys(part.work.source for part in parts):
+        count = sum((part.counts[VALIDATION] for part in parts if part.work.source == name), Count())
+        whole = HeldOut(
+            documents=count.documents - count.pieces,
+            pieces=count.pieces,
+            cut_documents=count.cut_documents,
+            bytes=count.bytes,
+        )
+        given = next((file.held_out for file in job.files if file.source == name and file.shard is not None), whole)
+        if given is None or (given.pieces and given.documents + given.pieces != count.documents):
+            return None
+        found.append(given if given.pieces else whole)
+    return held_out.total(found)
 
 
 def _packed_source(parts: Sequence[_Part], shards: Sequence[PackedShard], name: str, split: str) -> PackedSource:

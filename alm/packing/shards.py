@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from alm import artifacts
 from alm.artifacts import PackedShard, PackMetadata
+from alm.config.commands import command_of
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.errors import ArtifactError
 from alm.files import raw_array, sha256
@@ -173,7 +174,7 @@ def open_packed(folder: Path, *, is_hashed: bool = False) -> PackedData:
     if not (folder / METADATA_NAME).is_file():
         raise ArtifactError(f"`{folder}` holds no packed data: there is no `{METADATA_NAME}`", hint=hint)
     metadata = artifacts.read(folder / METADATA_NAME, PackMetadata, hint=f"run `{pack_command(folder)} --force`")
-    redo = artifacts.command_of(metadata, stage=("alm", "pack"), out=folder, otherwise=pack_command(folder))
+    redo = command_of(metadata.command, stage=("alm", "pack"), out=folder, otherwise=pack_command(folder))
     hint = f"run `{redo} --force`"
     faults = artifacts.absent(folder, metadata.payload())
     if faults:

@@ -20,7 +20,7 @@ from alm.report.record import Record
 from alm.report.series import NOTHING, Series, smoothed
 from alm.training.config import RunConfig
 from alm.training.monitoring.metrics import Row
-from alm.training.run.lineage import Lineage, trace
+from alm.training.run.lineage import HELD_OUT, Lineage, trace
 
 GENERATOR = "alm report"
 MOST_RUNS = 8  # the number of dash patterns that can be distinguished
@@ -74,16 +74,17 @@ def html(records: Sequence[Record], names: Sequence[str]) -> str:
     letters = [chr(ord("A") + number) if len(records) > 1 else "" for number in range(len(records))]
     runs = [Shown(r, n, letter, i) for i, (r, n, letter) in enumerate(zip(records, names, letters, strict=True))]
     title = " and ".join(names) if len(names) < 3 else f"{len(names)} runs"
-    results = _comparison(runs) if len(runs) > 1 else {"comparison": None, "result": _result(runs[0].record)}
-    parts = (results, _curves(runs), _samples(runs), _configuration(runs), _lineage(runs), _machine(runs), _notes(runs))
-    values = {name: value for part in parts for name, value in part.items()}
+    traced = [trace(run.record.folder, run.record.metadata) for run in runs]
+    results = _comparison(runs) if len(runs) > 1 else {"comparison": None, "result": _result(runs[0].record, traced[0])}
+    shown = (_curves(runs), _samples(runs), _configuration(runs), _lineage(runs, traced), _machine(runs), _notes(runs))
+    values = {name: value for part in (results, *shown) for name, value in part.items()}
     return page.render("report.html", generator=GENERATOR, title=title, runs=runs, **values)
 
 
 # ---- results ---------------------------------------------------------------------------------------------
 
 
-def _result(record: Record) -> Parts:
+def _result(record: Record, traced: Lineage) -> Parts:
     pairs = [
         ("bits per byte", formatting.score(record.last(SCORE), record.margin())),
         ("validation loss", formatting.optional(record.last("validation_loss"), ".4f")),
@@ -96,16 +97,18 @@ def _result(record: Record) -> Parts:
     ]
     return {
         "is_finished": record.is_finished,
-        "sentence": _sentence(record),
+        "sentence": _sentence(record, dict(traced.facts).get(HELD_OUT)),
         "verdict": record.verdict(),
         "facts": [(name, value) for name, value in pairs if value],
     }
 
 
-def _sentence(record: Record) -> str:
+def _sentence(record: Record, held_out: str | None) -> str:
+    """The progress and the score of a run, and what the score measures."""
     score = formatting.score(record.last(SCORE), record.margin())
+    measured = f" ({held_out})" if held_out else ""
     return f"The run is {record.progress()}." + (
-        f" It needs {score} bits for a byte of held-out text." if score else ""
+        f" It needs {score} bits for a byte of held-out text{measured}." if score else ""
     )
 
 
@@ -262,8 +265,7 @@ def _table_of(runs: Sequence[Shown], keys: Iterable[str], cell: Callable[[int, s
     return Table(["", *(run.title for run in runs)], rows, breaks_words=True)
 
 
-def _lineage(runs: Sequence[Shown]) -> Parts:
-    traced = [trace(run.record.folder, run.record.metadata) for run in runs]
+def _lineage(runs: Sequence[Shown], traced: Sequence[Lineage]) -> Parts:
     keys = list(dict.fromkeys(name for found in traced for name, _ in found.facts))
     facts = [dict(found.facts) for found in traced]
     lineages = []

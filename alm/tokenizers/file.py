@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from alm import artifacts, files
 from alm.artifacts import TokenizerMetadata
+from alm.config.commands import command_of
 from alm.errors import ArtifactError, InputError, shell
 from alm.events import Listener, ignore
 from alm.tokenizers import _format, compiled
@@ -230,7 +231,7 @@ def _check_promise(path: Path, sha256: str) -> None:
     hint = f"run `{again} --force`"
     metadata = artifacts.read(beside, TokenizerMetadata, hint=hint)
     if metadata.file.path == path.name and metadata.file.sha256 != sha256:
-        redo = artifacts.command_of(metadata, stage=("alm", "tokenizer", "train"), out=path, otherwise=again)
+        redo = command_of(metadata.command, stage=("alm", "tokenizer", "train"), out=path, otherwise=again)
         raise ArtifactError(
             f"`{path}` has changed since it was written: `{beside}` describes other bytes", hint=f"run `{redo} --force`"
         )

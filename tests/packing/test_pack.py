@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,41 @@ def test_a_text_shorter_than_a_sequence_is_told_and_nothing_is_lost(tmp_path: Pa
         )
     assert "--seq-len" in str(caught.value.hint)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_few_foreign_texts_hold_pieces_of_each_out(tmp_path: Path) -> None:
+    folder = tmp_path / "books"
+    folder.mkdir()
+    for name in "abc":
+        text = "\n\n".join(f"Paragraph {n} of {name}: {'word ' * 40}" for n in range(400))
+        (folder / f"{name}.txt").write_text(text)
+    (folder / "note.txt").write_text("short\n")
+    path = write_tokenizer(tmp_path / "tokenizer.json", folder)
+    tokenizer = Tokenizer.load(path)
+    for fraction in (0.05, 0.000001):
+        config = PackConfig(seq_len=16, validation_fraction=fraction)
+        out = tmp_path / f"packed-{fraction}"
+        made = pack(config, tokenizer=path, clean=[folder], out=out)
+        packed = open_packed(out)
+        train, held = (tokenizer.decode(packed.split(s).tokens(0, made.tokens(s))) for s in (TRAIN, VALIDATION))
+        heads = [set(re.findall(r"Paragraph \d+ of \w", text)) for text in (train, held)]
+        assert len(heads[0] | heads[1]) >= 1198  # the tail is shorter than a row
+        assert not heads[0] & heads[1]
+        assert made.held_out is not None
+        assert made.held_out.documents == 0
+        assert made.held_out.pieces == sum(c[VALIDATION].documents for c in made.sources.values())
+        assert made.held_out.bytes == sum(c[VALIDATION].bytes for c in made.sources.values())
+        assert made.held_out.cut_documents == (3 if fraction == 0.05 else 1)
+
+
+def test_packed_data_says_what_its_clean_text_holds_out(tmp_path: Path) -> None:
+    clean = write_clean(tmp_path / "clean", ["\n".join(f"line {n}" for n in range(9000)), "x"], validation_fraction=0.1)
+    path = write_tokenizer(tmp_path / "tokenizer.json", clean)
+    made = pack(PackConfig(seq_len=8), tokenizer=path, clean=[clean], out=tmp_path / "packed")
+    assert made.held_out is not None
+    assert made.held_out.cut_documents == 1
+    assert made.held_out.pieces > 1
+    assert made.held_out.bytes == sum(counts[VALIDATION].bytes for counts in made.sources.values())
 
 
 def test_nothing_is_said_of_held_out_text_that_was_not_asked_for(tmp_path: Path) -> None:

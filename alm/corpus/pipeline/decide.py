@@ -19,33 +19,38 @@ from alm.artifacts import HoldOut
 from alm.corpus.config import SourceConfig
 from alm.corpus.dedup import clusters
 from alm.corpus.pipeline.unit_store import DIGEST_BYTES, UnitFiles, damaged, load_array
-from alm.corpus.split import VALIDATION, split_of
+from alm.corpus.split import LONG_BYTES, VALIDATION, is_few, piece_count, split_of
 from alm.files import raw_array, read_bytes, write_bytes
 
 KEPT, EXACT, NEAR, OVER_BUDGET = range(4)
 REASONS = {EXACT: "exact_duplicate", NEAR: "near_duplicate", OVER_BUDGET: "over_budget"}
 _FAR_FROM_SHARE = 10  # a document this many times larger or smaller than the wanted share is not held out (ADR 0003)
-_NO_CUT = (-1, 0)
-_CUT_BYTES = 16
+_NO_CUT = (-1.0, 0.0)
+_FLOAT_BYTES = 8
 
 
 @dataclass
 class Decisions:
     """The decisions about the documents of one unit: `code` is one of `KEPT EXACT NEAR OVER_BUDGET`.
 
-    `cluster` (n, 32) holds the SHA-256 of the oldest document of each one's cluster; `cut` is the document to cut in
-    two, and the share of its second part.
+    `cluster` (n, 32) holds the SHA-256 of the oldest document of each one's cluster. Documents are held out as a whole
+    (`is_held_out`), or in pieces (`has_pieces`), which are the share `share` of each; `cut` is the document that is cut
+    in two, and the share of its second part.
     """
 
     code: NDArray[np.uint8]
     cluster: NDArray[np.uint8]
     is_held_out: NDArray[np.bool_]
+    has_pieces: NDArray[np.bool_]
+    share: float = 0.0
     cut: tuple[int, float] | None = None
 
     def write(self, files: UnitFiles) -> str:
         """Write the decisions beside their unit. Return the hash of the file."""
-        parts = (self.code, self.cluster, self.is_held_out, np.array(self.cut or _NO_CUT, dtype="<f8"))
-        data = b"".join(part.tobytes() for part in parts)
+        splits = self.is_held_out + 2 * self.has_pieces.astype(np.uint8)
+        # A unit without pieces has the same file, and therefore the same shard, as before there were any.
+        numbers = [*(self.cut or _NO_CUT), *([self.share] if self.has_pieces.any() else [])]
+        data = b"".join(part.tobytes() for part in (self.code, self.cluster, splits, np.array(numbers, dtype="<f8")))
         write_bytes(files.decisions, data)
         return sha256(data).hexdigest()
 
@@ -55,21 +60,22 @@ class Decisions:
         data = read_bytes(files.decisions)
         if sha256(data).hexdigest() != key:
             raise damaged(files.decisions)
-        count = (len(data) - _CUT_BYTES) // (DIGEST_BYTES + 2)
-        values = np.frombuffer(data, dtype=np.uint8, count=len(data) - _CUT_BYTES)
-        code, cluster, is_held_out = np.split(values, [count, count + count * DIGEST_BYTES])
-        number, share = np.frombuffer(data, dtype="<f8", offset=len(values))
-        cut = None if number < 0 else (int(number), float(share))
-        return cls(code, cluster.reshape(-1, DIGEST_BYTES), is_held_out.astype(bool), cut)
+        count, left = divmod(len(data), DIGEST_BYTES + 2)
+        numbers = np.frombuffer(data, dtype="<f8", offset=len(data) - left).tolist()
+        values = np.frombuffer(data, dtype=np.uint8, count=len(data) - left)
+        code, cluster, splits = np.split(values, [count, count + count * DIGEST_BYTES])
+        cut = None if numbers[0] < 0 else (int(numbers[0]), numbers[1])
+        share = numbers[2] if len(numbers) > len(_NO_CUT) else 0.0
+        return cls(code, cluster.reshape(-1, DIGEST_BYTES), splits == 1, splits == 2, share, cut)
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What was decided about a source.
 
-    `decisions` are the hashes of the decisions by unit, `hold_out` is the text held out beyond the choice by hash, and
-    `duplicates` has counts of them. `otherwise` is the cluster to hold out if the document to cut turns out to have no
-    line break. `originals` maps, by unit, some dropped documents to the origin that they repeat.
+    `decisions` are the hashes of the decisions by unit, `hold_out` is how text is held out beyond the choice by hash,
+    and `duplicates` has counts of them. `otherwise` is the cluster to hold out if the document to cut turns out to have
+    no line break. `originals` maps, by unit, some dropped documents to the origin that they repeat.
     """
 
     decisions: tuple[str, ...]
@@ -85,19 +91,24 @@ def decide(
     *,
     validation_fraction: float,
     hold_out: HoldOut | None,
+    is_chosen: bool = False,
     examples: int,
 ) -> Outcome:
     """Decide about every document of `units`.
 
-    `hold_out` is the text that an earlier command held out; `originals` has at most `examples` of each kind of
-    duplicate.
+    `hold_out` is how an earlier command held out text; with `is_chosen`, one chose by hash alone. `originals` has at
+    most `examples` of each kind of duplicate.
     """
     documents = _Documents(source, units)
     totals = _write_decisions(documents, validation_fraction, hold_out)
+    if hold_out is None and not is_chosen and is_few(totals.text_bytes, totals.squares, validation_fraction):
+        hold_out = HoldOut(pieces=True)
+        totals = _write_decisions(documents, validation_fraction, hold_out)
     otherwise = None
     if validation_fraction and not totals.is_any_held_out:
-        choices = _choices_to_hold_out(units, totals, validation_fraction)
-        if hold_out is None and choices:
+        in_pieces = hold_out is not None and hold_out.pieces
+        choices = _choices_to_hold_out(units, totals, validation_fraction, in_pieces=in_pieces)
+        if (hold_out is None or hold_out.digest is None) and choices:
             hold_out = choices[0]
             totals = _write_decisions(documents, validation_fraction, hold_out)
         otherwise = next((choice for choice in choices if choice.cut is None and choice != hold_out), None)
@@ -173,7 +184,7 @@ class _Documents:
             code[: inside - start][self._found.exact[start:inside]] = EXACT
             code[: inside - start][self._found.near[start:inside]] = NEAR
             self._join(cluster, self._found.parent[start:inside], start)
-        return Decisions(code, cluster, np.zeros(end - start, dtype=bool))
+        return Decisions(code, cluster, np.zeros(end - start, dtype=bool), np.zeros(end - start, dtype=bool))
 
     def _join(self, cluster: NDArray[np.uint8], parent: NDArray[np.int64], start: int) -> None:
         """Set the cluster of each document that repeats another to the digest of the original."""
@@ -231,6 +242,7 @@ class _Totals:
     keys: list[str] = field(default_factory=list)
     documents: int = 0
     text_bytes: int = 0
+    squares: float = 0.0
     clusters: set[bytes] = field(default_factory=set)
     is_any_held_out: bool = False
 
@@ -242,29 +254,57 @@ def _write_decisions(documents: _Documents, validation_fraction: float, hold_out
     for index, unit in enumerate(documents.units):
         decisions = documents.decisions(index)
         kept = np.flatnonzero(decisions.code == KEPT)
-        for number in kept if validation_fraction else ():
-            cluster = decisions.cluster[number].tobytes()
-            decisions.is_held_out[number] = split_of(cluster.hex(), validation_fraction) == VALIDATION
-            if len(totals.clusters) < 2:
-                totals.clusters.add(cluster)
-        if validation_fraction and hold_out is not None:
-            wanted = np.frombuffer(bytes.fromhex(hold_out.digest), dtype=np.uint8)
-            if hold_out.cut is None:
-                decisions.is_held_out[kept] |= (decisions.cluster[kept] == wanted).all(axis=1)
-            elif not is_cut and len(same := kept[(_digests(unit)[kept] == wanted).all(axis=1)]):
+        sizes = _sizes(unit)[:, 1]
+        if validation_fraction:
+            _hold_out(decisions, kept, sizes, validation_fraction, hold_out)
+            totals.clusters.update(decisions.cluster[number].tobytes() for number in kept[: 2 - len(totals.clusters)])
+        if validation_fraction and hold_out is not None and hold_out.cut is not None and not is_cut:
+            same = kept[(_digests(unit)[kept] == _wanted(hold_out)).all(axis=1)]
+            if len(same):
                 decisions.cut, is_cut = (int(same[0]), hold_out.cut), True
         totals.documents += len(kept)
-        totals.text_bytes += int(_sizes(unit)[kept, 1].sum())
-        totals.is_any_held_out |= bool(decisions.is_held_out.any())
+        totals.text_bytes += int(sizes[kept].sum())
+        totals.squares += float((sizes[kept].astype(np.float64) ** 2).sum())
+        totals.is_any_held_out |= bool(decisions.is_held_out.any() or decisions.has_pieces.any())
         totals.keys.append(decisions.write(unit))
     return totals
 
 
-def _choices_to_hold_out(units: Sequence[UnitFiles], totals: _Totals, validation_fraction: float) -> list[HoldOut]:
+def _hold_out(
+    decisions: Decisions,
+    kept: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    validation_fraction: float,
+    hold_out: HoldOut | None,
+) -> None:
+    """Choose what is held out of the `kept` documents of a unit: by hash, and the cluster that `hold_out` names."""
+    is_long = (sizes >= LONG_BYTES) & (hold_out is not None and hold_out.pieces)
+    for number in kept:
+        cluster = decisions.cluster[number].tobytes().hex()
+        if is_long[number]:
+            decisions.has_pieces[number] = piece_count(int(sizes[number]), cluster, validation_fraction) > 0
+        else:
+            decisions.is_held_out[number] = split_of(cluster, validation_fraction) == VALIDATION
+    if hold_out is not None and hold_out.digest is not None and hold_out.cut is None:
+        same = kept[(decisions.cluster[kept] == _wanted(hold_out)).all(axis=1)]
+        decisions.has_pieces[same] |= is_long[same]
+        decisions.is_held_out[same] |= ~is_long[same]
+    decisions.share = validation_fraction
+
+
+def _wanted(hold_out: HoldOut) -> NDArray[np.uint8]:
+    assert hold_out.digest is not None
+    return np.frombuffer(bytes.fromhex(hold_out.digest), dtype=np.uint8)
+
+
+def _choices_to_hold_out(
+    units: Sequence[UnitFiles], totals: _Totals, validation_fraction: float, *, in_pieces: bool
+) -> list[HoldOut]:
     """List validation text, best first, for a source in which hashes select none: it needs a validation loss too.
 
-    The best is the cluster of the document whose size is nearest to the wanted share of all bytes. If every document is
-    far from that, or there is only one, the end of the largest comes first, if it has a line break.
+    The best is a piece of the largest document, if it is long. Else it is the cluster of the document whose size is
+    nearest to the wanted share of all bytes. If every document is far from that, or there is only one, the end of the
+    largest comes first, if it has a line break.
     """
     if not totals.documents or (len(totals.clusters) == 1 and totals.documents > 1):
         return []
@@ -284,8 +324,10 @@ def _choices_to_hold_out(units: Sequence[UnitFiles], totals: _Totals, validation
             found = (float(distances[number]), digests[number].tobytes().hex())
             if found < nearest:
                 nearest, cluster = found, decisions.cluster[here[number]].tobytes().hex()
-    whole = [HoldOut(digest=cluster)] if totals.documents > 1 else []
+    if in_pieces and largest >= LONG_BYTES:
+        return [HoldOut(digest=digest, pieces=True)]
+    whole = [HoldOut(digest=cluster, pieces=in_pieces)] if totals.documents > 1 else []
     if whole and nearest[0] <= math.log(_FAR_FROM_SHARE):
         return whole
     share = validation_fraction if totals.documents == 1 else min(0.5, wanted / largest)
-    return [HoldOut(digest=digest, cut=share), *whole]
+    return [HoldOut(digest=digest, cut=share, pieces=in_pieces), *whole]

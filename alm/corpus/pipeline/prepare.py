@@ -114,7 +114,7 @@ def _make(job: CorpusJob, found: Inspection, engine: Engine, on_event: Listener)
     metadata = publish(job, found, stages, markers, outcome)
     _warn_of_losses(job, Counts.summed(marker.counts for marker in markers), on_event)
     if job.validation_fraction and not metadata.validation_documents:
-        on_event(Warned(f"source `{job.name}` has a single text without a line break to cut at: nothing is held out"))
+        on_event(Warned(f"source `{job.name}` has a single short text without a line break: nothing is held out"))
     return metadata
 
 
@@ -132,6 +132,7 @@ def _write(
         [unit.files for unit in units],
         validation_fraction=job.validation_fraction,
         hold_out=hold_out,
+        is_chosen=found.published is not None and found.published.validation_documents > 0,
         examples=EXAMPLES,
     )
     # With `--force`, files that were published are read again, which finds damage.

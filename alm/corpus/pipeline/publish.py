@@ -129,6 +129,8 @@ def _metadata(
         bytes=counts.bytes(),
         validation_documents=counts.validation_documents,
         held=hold_out,
+        held_out=counts.held_out(),
+        format_version=SourceMetadata.newest_version if hold_out is not None and hold_out.pieces else 1,
         shards=tuple(marker.shard for marker in markers if marker.shard is not None),
     )
 
@@ -148,6 +150,7 @@ def _report(
         documents=metadata.documents,
         bytes=metadata.bytes,
         validation_documents=metadata.validation_documents,
+        held_out=metadata.held_out,
         examples=counts.examples,
         lengths=Lengths(input=counts.lengths_in, kept=counts.lengths_kept),
         languages=counts.languages,

@@ -147,7 +147,7 @@ class _Shard:
             for number, raw in self._records():
                 self._drop(number, raw)
             return None
-        is_unchanged = bool(is_kept.all()) and self._decisions.cut is None
+        is_unchanged = bool(is_kept.all()) and self._decisions.cut is None and not self._decisions.has_pieces.any()
         stage = self._stage
         text, lines = self._linked() if is_unchanged and stage.form == "txt" else self._rewritten()
         return CleanShard(
@@ -170,13 +170,13 @@ class _Shard:
         return Written(path, self._first.text_bytes, self._first.text_sha256), lines
 
     def _rewritten(self) -> tuple[Written, Written | None]:
-        cut = self._decisions.cut
+        decisions = self._decisions
         with open_shard(self._stem, self._stage.form) as writer:
             for number, raw in self._records():
-                if self._decisions.code[number] != KEPT:
+                if decisions.code[number] != KEPT:
                     self._drop(number, raw)
-                elif cut is not None and cut[0] == number:
-                    for part, line in self._parts(number, raw, cut[1]):
+                elif decisions.has_pieces[number] or (decisions.cut is not None and decisions.cut[0] == number):
+                    for part, line in self._parts(number, raw):
                         writer.add(part, line)
                 else:
                     writer.add(raw, self._line(number))
@@ -189,7 +189,8 @@ class _Shard:
     def _line(self, number: int) -> Line:
         """Make the document line of a document that stays, and count it if it is held out."""
         is_held_out = bool(self._decisions.is_held_out[number])
-        self.counts.validation_documents += is_held_out
+        if is_held_out:
+            self.counts.hold_out(int(self._sizes[number, 1]))
         origin = self._origins[number]
         return Line(
             identity(self._stage.source, origin),
@@ -199,19 +200,30 @@ class _Shard:
             origin,
         )
 
-    def _parts(self, number: int, raw: bytes, fraction: float) -> Iterator[tuple[bytes, Line]]:
-        """Cut a document in two, and hold out the second part. Keep it in one piece if it has no line to cut at."""
-        parts = split.cut(unescape(raw.decode("utf-8")), fraction)
-        if parts is None:
+    def _parts(self, number: int, raw: bytes) -> Iterator[tuple[bytes, Line]]:
+        """Cut a document, and hold out parts of it. Keep it in one piece if there is no place to cut at."""
+        parts = self._cut(number, unescape(raw.decode("utf-8")))
+        if len(parts) == 1:
             yield raw, self._line(number)
             return
-        self.counts.documents_out += 1
-        self.counts.validation_documents += 1
-        origins = (self._origins[number], f"{self._origins[number]}#end")
-        for text, origin, name in zip(parts, origins, (TRAIN, VALIDATION), strict=True):
+        sizes = [len(text.encode("utf-8")) for text, _, _ in parts]
+        self.counts.cut(sizes, [size for size, (_, _, name) in zip(sizes, parts, strict=True) if name == VALIDATION])
+        for text, origin, name in parts:
             digest = sha256(text.encode("utf-8")).hexdigest()
             line = Line(identity(self._stage.source, origin), digest, digest, name, origin)
             yield escape(text).encode("utf-8"), line
+
+    def _cut(self, number: int, text: str) -> list[tuple[str, str, str]]:
+        """Return the parts of a document in their order, each with its origin and its split."""
+        decisions, origin = self._decisions, self._origins[number]
+        if decisions.has_pieces[number]:
+            parts = split.in_pieces(text, decisions.cluster[number].tobytes().hex(), decisions.share)
+            return [(part, f"{origin}#part-{place}", name) for place, (part, name) in enumerate(parts, start=1)]
+        assert decisions.cut is not None
+        ends = split.cut(text, decisions.cut[1])
+        if ends is None:
+            return [(text, origin, TRAIN)]
+        return [(ends[0], origin, TRAIN), (ends[1], f"{origin}#end", VALIDATION)]
 
     def _drop(self, number: int, raw: bytes) -> None:
         reason = REASONS[int(self._decisions.code[number])]

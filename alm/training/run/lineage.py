@@ -9,11 +9,13 @@ from pathlib import Path
 
 from alm import artifacts
 from alm.artifacts import PackMetadata, RunMetadata, SourceMetadata, TokenizerMetadata
+from alm.corpus.held_out import in_words
 from alm.errors import AlmError
 from alm.files import sha256
 from alm.packing.shards import METADATA_NAME
 from alm.tokenizers.file import metadata_path
 
+HELD_OUT = "held-out text"
 _HINT = "run `alm info` on it"
 
 
@@ -58,6 +60,7 @@ def trace(run: Path, metadata: RunMetadata) -> Lineage:
         return Lineage(tuple(facts), (), tuple(faults))
     facts.append(("tokens", f"{packed.input_tokens:,} in rows of {packed.seq_len:,}, {packed.mode}"))
     facts += _tokenizer(folder, packed)
+    facts += [] if packed.held_out is None else [(HELD_OUT, in_words(packed.held_out))]
     facts += [("packed by", packed.command)] if packed.command else []
     sources = tuple(_source(name, folder, packed) for name in packed.sources)
     return Lineage(tuple(facts), sources, tuple(faults))

@@ -50,12 +50,14 @@ def decided(
     bands: list[list[list[int]]] | None = None,
     fraction: float = 0.0,
     hold_out: HoldOut | None = None,
+    is_chosen: bool = False,
     **keys: Any,
 ) -> Found:
     keys["deduplicate"] = {"near": bands is not None, **keys.get("deduplicate", {})}
     source = SourceConfig.model_validate({"kind": "test", **keys})
+    folder.mkdir(exist_ok=True)
     units = [unit(folder, number, some, bands and bands[number]) for number, some in enumerate(texts)]
-    found = decide(source, units, validation_fraction=fraction, hold_out=hold_out, examples=10)
+    found = decide(source, units, validation_fraction=fraction, hold_out=hold_out, is_chosen=is_chosen, examples=10)
     decisions = [Decisions.read(files, key) for files, key in zip(units, found.decisions, strict=True)]
     return Found(decisions, found.hold_out, found.duplicates, found.originals)
 
@@ -127,19 +129,72 @@ def test_a_few_documents_hold_out_the_one_nearest_to_the_share(tmp_path: Path) -
     texts = ["a" * 10, "b" * 990, "c" * 1000, "d" * 100, "d" * 100]
     tiny = decided(tmp_path, texts, fraction=0.001)  # so small that no hash falls below it
     assert held_out(tiny) == [True, False, False, False, False]
-    assert tiny.hold_out == HoldOut(digest=sha256(b"a" * 10).hexdigest())
+    assert tiny.hold_out == HoldOut(digest=sha256(b"a" * 10).hexdigest(), pieces=True)
 
 
 def test_a_single_document_is_to_be_cut(tmp_path: Path) -> None:
     found = decided(tmp_path, [], ["only one"], fraction=0.05)
     assert [decisions.cut for decisions in found.decisions] == [None, (0, 0.05)]
-    assert found.hold_out == HoldOut(digest=sha256(b"only one").hexdigest(), cut=0.05)
+    assert found.hold_out == HoldOut(digest=sha256(b"only one").hexdigest(), cut=0.05, pieces=True)
 
 
 def test_what_was_held_out_by_size_stays_held_out(tmp_path: Path) -> None:
     before = decided(tmp_path, ["a" * 10, "b" * 900], fraction=0.001)
     more = decided(tmp_path, ["a" * 10, "b" * 900], ["c" * 1], fraction=0.001, hold_out=before.hold_out)
     assert held_out(more) == [*held_out(before), False]
+
+
+# ---- pieces of long documents -------------------------------------------------------------------
+
+BOOKS = [f"{name} " * 100_000 for name in ("one", "two", "three", "four", "five")]
+MANY = [f"note {number} " * 10 for number in range(3000)]
+
+
+def cut_documents(found: Found) -> list[bool]:
+    return [bool(each) for decisions in found.decisions for each in decisions.has_pieces]
+
+
+def test_of_a_few_books_each_gives_pieces_and_none_goes(tmp_path: Path) -> None:
+    found = decided(tmp_path, BOOKS[:3], BOOKS[3:], fraction=0.01)
+    assert cut_documents(found) == [True] * 5
+    assert not any(held_out(found))
+    assert found.hold_out == HoldOut(pieces=True)
+    assert [decisions.share for decisions in found.decisions] == [0.01, 0.01]
+
+
+def test_one_book_among_notes_gives_pieces_and_the_notes_are_chosen_by_hash(tmp_path: Path) -> None:
+    alone = decided(tmp_path / "alone", MANY, fraction=0.01)
+    assert alone.hold_out is None  # 3,000 documents of one size: 30 of them are held out
+    found = decided(tmp_path / "both", [BOOKS[0], *MANY], fraction=0.01)
+    assert cut_documents(found) == [True, *[False] * 3000]
+    assert held_out(found)[1:] == held_out(alone)
+
+
+def test_what_is_chosen_stays_when_a_source_grows(tmp_path: Path) -> None:
+    few = decided(tmp_path / "few", BOOKS, fraction=0.01)
+    grown = decided(tmp_path / "few", BOOKS, [f"book {n} " * 50_000 for n in range(3000)], fraction=0.01)
+    assert grown.hold_out is None
+    grown = decided(tmp_path / "few", BOOKS, MANY, fraction=0.01, hold_out=few.hold_out)
+    assert cut_documents(grown)[:5] == cut_documents(few)
+    # Prepared by an alm, or at a size, that held out whole documents.
+    kept = decided(tmp_path / "many", BOOKS, MANY, fraction=0.01, is_chosen=True)
+    assert not any(cut_documents(kept))
+
+
+def test_a_long_document_with_less_than_a_piece_to_hold_out_gives_one_if_nothing_else_is(tmp_path: Path) -> None:
+    found = decided(tmp_path, ["a" * 10_000, "b" * 50_000, "c"], fraction=0.000001)
+    assert cut_documents(found) == [False, True, False]
+    assert not any(held_out(found))
+    again = decided(tmp_path, ["a" * 10_000, "b" * 50_000, "c"], fraction=0.000001, hold_out=found.hold_out)
+    assert again.hold_out == found.hold_out
+    assert cut_documents(again) == cut_documents(found)
+
+
+def test_equal_documents_that_stay_lose_the_same_pieces(tmp_path: Path) -> None:
+    found = decided(tmp_path, [BOOKS[0], BOOKS[1], BOOKS[0]], fraction=0.01, deduplicate={"exact": False})
+    clusters = found.decisions[0].cluster
+    assert cut_documents(found) == [True] * 3
+    assert clusters[0].tobytes() == clusters[2].tobytes()  # from which the places of the pieces follow
 
 
 def test_nothing_is_held_out_when_nothing_is_asked_for(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from alm import artifacts
-from alm.artifacts import SourceMetadata
+from alm.artifacts import HeldOut, SourceMetadata
 from alm.config.load import load
 from alm.corpus.config import CorpusConfig, values_for_paths
 from alm.corpus.normalize import normalize
@@ -104,6 +104,47 @@ def test_a_few_short_documents_hold_one_of_them_out(count: int, tmp_path: Path) 
     assert not any(isinstance(event, Warned) for event in events)
     again = prepare(config, out=tmp_path / "clean", force=True)
     assert again == [metadata]
+
+
+@pytest.mark.parametrize("form", ["txt", "jsonl.zst", "parquet"])
+def test_a_few_books_hold_pieces_of_each_out(form: str, tmp_path: Path) -> None:
+    books = {
+        f"{name}.txt": "\r\n\r\n".join([MARK, *(f"Paragraph {n} of {name}: {'word ' * 40}" for n in range(400))])
+        for name in "abc"
+    }
+    source, out = text_source(folder_of(tmp_path, {**books, "note.txt": "short\n"})), tmp_path / "clean"
+    config = load(CorpusConfig, [], base={"sources": {"shelf": source}, "validation_fraction": 0.05, "format": form})
+    [metadata] = prepare(config, out=out)
+    assert_adds_up(metadata)
+    documents = list(read_documents(find([out])))
+    for name, text in books.items():
+        parts = [document for document in documents if f"/texts/{name}#part-" in document.origin]
+        assert "".join(part.text for part in parts) == normalize(text).text
+        assert [part.split for part in parts] == ["train", *["validation", "train"] * (len(parts) // 2)]
+    held_out = [document for document in documents if document.split == "validation"]
+    assert metadata.held_out == HeldOut(
+        pieces=len(held_out), cut_documents=3, bytes=sum(len(document.text.encode()) for document in held_out)
+    )
+    assert metadata.documents.changed == {"held_out_part": len(documents) - 4}
+    assert metadata.format_version == 2
+    assert len({document.origin for document in documents}) == len(documents)
+    made = files_in(out)
+    assert prepare(config, out=out, force=True) == [metadata]
+    assert files_in(out) == made
+
+
+def test_another_share_cuts_again(tmp_path: Path) -> None:
+    text = "\n\n".join(f"Paragraph {n} of a book" for n in range(5000))
+    source, out = text_source(folder_of(tmp_path, {"a.txt": text})), tmp_path / "clean"
+    shares = []
+    for fraction in (0.05, 0.1):
+        config = load(CorpusConfig, [], base={"sources": {"s": source}, "validation_fraction": fraction})
+        [metadata] = prepare(config, out=out, force=True)
+        assert metadata.held_out is not None
+        assert metadata.held_out.bytes is not None
+        shares.append(metadata.held_out.bytes / metadata.bytes.output)
+    assert shares == pytest.approx([0.05, 0.1], rel=0.5)
+    assert shares[1] > 1.5 * shares[0]
 
 
 def test_the_files_are_as_the_format_says(tmp_path: Path) -> None:
