@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
+import time
 from collections.abc import Iterator
 from functools import partial
 
@@ -12,7 +13,7 @@ from alm import kinds
 from alm.checkpoint.background import CheckpointWriter
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.data.loader import Loader, MicroBatch, target_count
-from alm.events import Stepped, Validated
+from alm.events import Stepped, TrainingBegan, Validated
 from alm.tokenizers.file import Tokenizer
 from alm.training.batches import plan_batches
 from alm.training.config import RunConfig
@@ -84,6 +85,7 @@ class TrainingSession:
         return is_at_end and not self._was_cut
 
     def _train_steps(self) -> None:
+        self.job.on_event(TrainingBegan(self.state.step, self.job.config.training.max_steps))
         with collector_paused(), self._loader() as loader:
             for step, micro_batches in self._clock.waiting(loader):
                 result = self._step(step, micro_batches)
@@ -118,6 +120,7 @@ class TrainingSession:
         self.gave_up: str | None = None  # why the run has stopped by itself
         self._was_cut = False  # whether a stop has cut a validation short
         self._clock = StepTimer(self.state.step)
+        self._shown_at: float | None = None  # when a loss was last read for the display alone
 
     def _new_monitor(self) -> RunMonitor | None:
         """Return the judge of the main rank, which alone reports how the run goes."""
@@ -207,7 +210,7 @@ class TrainingSession:
         if last or step % config.logging.log_interval == 0:
             self._log(result, lr)
         else:
-            self.job.on_event(Stepped(step, config.training.max_steps, lr, 0.0))
+            self.job.on_event(Stepped(step, config.training.max_steps, lr, 0.0, shown_loss=self._shown_loss(result)))
         # After the row of this step: if a save in the background failed, this raises, and the error path saves this
         # step, whose row must then be in the file.
         self.writer.poll()
@@ -215,6 +218,18 @@ class TrainingSession:
             with self._clock.paused(self._time_left.paused("samples")):
                 self._sampler.sample(step)
         self._validate_and_save(last=last)
+
+    def _shown_loss(self, result: StepResult) -> float | None:
+        """Read the loss for the display: of the first step, and on a CPU, where reading it waits for nothing, about one
+        a second.
+        """
+        now = time.monotonic()
+        is_due = self._shown_at is None or (self.job.choice.device.type == "cpu" and now - self._shown_at >= 1)
+        if not is_due or not self.job.world.is_main:
+            return None
+        self._shown_at = now
+        loss = float(result.loss)
+        return loss if math.isfinite(loss) else None
 
     def _log(self, result: StepResult, lr: float) -> None:
         """Write the row of this step, and report it."""

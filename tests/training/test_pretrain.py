@@ -21,7 +21,7 @@ from alm.artifacts import RunMetadata
 from alm.checkpoint.format import LAST_NAME, numbered
 from alm.checkpoint.load import load_checkpoint, verify
 from alm.errors import AlmError, ArtifactError, ConfigError, StoppedError
-from alm.events import CheckpointSaved, Event, Noted, Resumed, Stepped, Validated, Warned
+from alm.events import CheckpointSaved, Event, Noted, Resumed, Stepped, TrainingBegan, Validated, Warned
 from alm.training import loop
 from alm.training.config import RunConfig
 from alm.training.monitoring import metrics, samples
@@ -376,6 +376,12 @@ def test_what_a_run_tells(data: Path, tmp_path: Path) -> None:
         10,
         12,
     ]
+    # The first step has a loss to show, which is in no row of the metrics.
+    first = next(event for event in events if isinstance(event, Stepped))
+    assert (first.step, first.loss) == (1, None)
+    assert first.shown_loss is not None
+    assert events.index(TrainingBegan(0, 12)) < events.index(first)
+    assert [row["step"] for row in metrics.read(tmp_path / "run") if "loss" in row] == [2, 4, 6, 8, 10, 12]
     assert [event.step for event in events if isinstance(event, Validated)] == [4, 8, 12]
     assert [event.step for event in events if isinstance(event, CheckpointSaved)] == [4, 8, 12]
 
