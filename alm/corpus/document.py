@@ -6,6 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 
 REPLACED = "replaced_characters"
+UNCLOSED = "unclosed_markup"
 FIELD_OF_MESSAGE = "message."  # begins the name of a field of a message that is lost
 FIELD_OF_ROW = "row."  # the same for a field of a row, beside its messages
 # Fields beside messages that belong to the conversation, and that no adapter puts into the text (some read `system`).

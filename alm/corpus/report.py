@@ -250,6 +250,7 @@ def _times(source: SourceReport) -> Table:
 
 _MEANINGS = {
     "replaced_characters": "characters that cannot be decoded, read as U+FFFD",
+    "unclosed_markup": "characters of web pages inside a comment, script, style or quote without an end",
     "empty": "nothing but white space",
     "separator": "line ends between documents",
     "too_long": "longer than max_document_bytes",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alm.artifacts import as_text
-from alm.corpus.document import REPLACED, Document, Dropped, Part
+from alm.corpus.document import REPLACED, UNCLOSED, Document, Dropped, Part
 from alm.corpus.formats import Reading, whole
 from alm.corpus.formats._encoding import AUTO, EncodingError, bad_utf8, of_data
 from alm.corpus.formats._lines import excerpt, too_long
@@ -29,7 +29,7 @@ _LEFT_OUT = (
     *("nav", "aside", "footer", "button", "select", "textarea", "noscript"),
     *("object", "iframe", "canvas", "template"),
 )
-_CONTAINERS = (*_LEFT_OUT, "header")
+_CONTAINERS = (*_LEFT_OUT, "header", "audio", "video")
 _SELECTORS = (
     *_LEFT_OUT,
     "header:not(article > header, main > header, section > header)",  # those hold the title
@@ -39,6 +39,9 @@ _SELECTORS = (
 # Resiliparse takes these for words of a line, or, as for figures and labels, leaves them out.
 _BLOCKS = ("dialog", "dir", "figcaption", "figure", "label", "legend", "menu", "search", "summary")
 _TAG = re.compile(rf"<((?:\\?/)?)({'|'.join((*_CONTAINERS, *_BLOCKS, 'option'))})(?=[\s/>])", re.IGNORECASE)
+# What takes everything up to its end; without one, the rest of the page.
+_RAW = (("<!--", "-->"), ("<script", "</script"), ("<style", "</style"))
+_OPEN_QUOTE = re.compile(r"<[a-zA-Z][^<>]*=\s*")
 _BULLET = re.compile(r"^  ( *)• ", re.MULTILINE)
 
 
@@ -66,8 +69,9 @@ def read(path: Path, where: tuple[int, ...], reading: Reading) -> Iterator[Docum
         dropped = Dropped("bad_utf8", len(data), documents=1, origin=as_text(path), excerpt=excerpt(data))
         yield left_out(dropped, error, on_bad_input=reading.on_bad_input)
         return
-    lost = ((REPLACED, replaced),) if replaced else ()
-    yield Document(html_text(page), as_text(path), is_web=True, lost=lost)
+    text = html_text(page)
+    lost = ((REPLACED, replaced), (UNCLOSED, _unclosed(page, text)))
+    yield Document(text, as_text(path), is_web=True, lost=tuple(each for each in lost if each[1]))
 
 
 def html_text(page: str) -> str:
@@ -81,6 +85,23 @@ def html_text(page: str) -> str:
     if not title or title in body.split("\n"):
         return body
     return f"{title}\n\n{body}" if body else title
+
+
+def _unclosed(page: str, text: str) -> int:
+    """Count the characters of text that a comment, script, style or quote without an end takes, as in browsers."""
+    lower = page.lower()
+    rests = []
+    for begin, end in _RAW:
+        at = lower.rfind(begin)
+        if at >= 0 and end not in lower[at:]:
+            rests.append(page[at + len(begin) :].lstrip("> \n"))
+    for quote in "\"'":
+        at = page.rfind(quote)
+        tag = page[max(page.rfind("<", 0, at), 0) : at] if at > 0 else ""
+        if _OPEN_QUOTE.fullmatch(tag) and tag.count(quote) % 2 == 0:
+            rests.append(page[at + 1 :].partition(">")[2])
+    lost = html_text(max(rests, key=len)) if rests else ""
+    return 0 if lost.rpartition("\n")[2] in text else len(lost)
 
 
 def _with_blocks(page: str) -> str:

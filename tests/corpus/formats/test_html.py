@@ -172,6 +172,53 @@ def test_labels_mean_what_browsers_take_them_for(path: Path, form: str, label: s
     assert found.lost == ((("replaced_characters", number),) if number else ())
 
 
+@pytest.mark.parametrize(
+    ("rest", "lost"),
+    [
+        ("<!-- x <p>Hello</p>", "x\n\nHello"),
+        ("<style>p {} <p>Hello</p>", "p {}\n\nHello"),
+        ("<script src='x'>f() <p>Hello</p>", ""),
+        ("<SCRIPT>f() <p>Hello</p>", "f()\n\nHello"),
+        ('<p class="b>Hello</p><p>You</p>', "Hello\n\nYou"),
+        ("<a title='c'  href = 'b>Hello</a>", "Hello"),
+    ],
+)
+def test_text_inside_markup_without_an_end_is_counted(path: Path, rest: str, lost: str) -> None:
+    path.write_text(f"<!doctype html><p>a</p>{rest}")
+    (found,) = html.read(path, (), Reading())
+    assert isinstance(found, Document)
+    assert found.text == "a"
+    if lost:
+        assert found.lost == (("unclosed_markup", len(lost)),)
+    else:
+        assert found.lost[0][0] == "unclosed_markup"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        PAGE,
+        "<p>a</p><script>x = '<!--'; y = '<script'</script><p>Hello</p>",
+        "<p>a</p><!-- b --><p title='a=\"'>He said \"hi.</p>",
+        '<p title="a=">Hello</p>',
+        "<p>It is 5' and x = \"y</p>",
+        "<p>a</p><!-- ",
+        "<p>a</p><!-- b --!><p>c</p>",
+    ],
+)
+def test_nothing_is_counted_where_no_text_is_lost(path: Path, page: str) -> None:
+    path.write_text(page)
+    (found,) = html.read(path, (), Reading())
+    assert isinstance(found, Document)
+    assert found.lost == ()
+
+
+@pytest.mark.parametrize("name", ["audio", "video"])
+def test_an_unclosed_player_does_not_hide_the_rest(name: str) -> None:
+    assert html_text(f"<p>a</p><{name}><p>b</p>") == "a\n\nb"
+    assert html_text(f"<p>a</p><{name}>old browsers</{name}><p>b</p>") == "a\n\nb"
+
+
 def test_an_encoding_that_browsers_refuse_is_an_error(path: Path) -> None:
     path.write_bytes(b"<meta charset=hz-gb-2312>~{VPND~}")
     with pytest.raises(InputError, match="declares an encoding that browsers refuse"):
