@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from alm import formatting, shown
 from alm.events import (
     CheckpointSaved,
@@ -17,6 +19,9 @@ from alm.events import (
 )
 from alm.formatting import duration as duration
 from alm.formatting import size as size
+
+if TYPE_CHECKING:
+    from alm.artifacts import RunResult
 
 _SMOOTHING = 0.9
 _LINE_CHARACTERS = 160
@@ -58,6 +63,17 @@ def units_line(event: UnitsProgressed, seconds: float) -> str:
 def score(bits_per_byte: float, margin: float | None) -> str:
     """`1.943 ± 0.021 bits/byte`, with two digits of the margin, or four places without one."""
     return f"{formatting.score(bits_per_byte, margin)} bits/byte"
+
+
+def result_score(result: RunResult) -> str:
+    """The score of the checkpoint to use of a finished run, and that of the last one if it is another; or nothing."""
+    if result.bits_per_byte is None:
+        return ""
+    last = score(result.bits_per_byte, result.bits_per_byte_margin)
+    if result.best is None:
+        return f"{last} on held-out text"
+    best = score(result.best.bits_per_byte, result.best.bits_per_byte_margin)
+    return f"{best} on held-out text at its best step, {result.best.step:,}, which is used; {last} at the last"
 
 
 def forecast(event: Judged) -> str:

@@ -11,6 +11,7 @@ import typer
 
 from alm.cli import options, plan, ui
 from alm.cli import ranks as launcher
+from alm.cli.event_lines import result_score
 from alm.cli.fields import Fields, FieldsCommand, Values, with_fields
 from alm.cli.help import Commands
 
@@ -48,7 +49,7 @@ def pretrain(
         typer.Option(
             "--init",
             metavar="CHECKPOINT",
-            help="Start from this checkpoint's model and weights; optimizer and schedule are new.",
+            help="Start from the model and weights of this checkpoint, or of a run; optimizer and schedule are new.",
         ),
     ] = None,
     device: options.Device = "auto",
@@ -66,7 +67,8 @@ def pretrain(
         str,
         typer.Option(
             "--resume",
-            help="auto: resume the run in --out, if any; never: fail if there is one; PATH: resume this checkpoint.",
+            help="auto: resume the run in --out, if any; never: fail if there is one; PATH: resume this run or "
+            "checkpoint.",
         ),
     ] = "auto",
     training: Annotated[Values, Fields("alm.training.config.TrainingConfig", "seed", is_optional=True)],
@@ -144,7 +146,9 @@ def pretrain(
         )
     if here.is_main:
         ui.show_result(made.model_dump(mode="json"), [_line(made, folder)], as_json=json)
-        ui.next_step("alm", "sample", "--checkpoint", folder / "ckpt-last.pt", quiet=quiet, as_json=json)
+        from alm.checkpoint.choose import checkpoint_at
+
+        ui.next_step("alm", "sample", "--checkpoint", checkpoint_at(folder), quiet=quiet, as_json=json)
 
 
 def _is_open(
@@ -194,9 +198,8 @@ def _line(made: RunMetadata, folder: Path) -> str:
     result = made.result
     assert result is not None
     line = f"{folder}: {result.step:,} steps, {result.training_tokens:,} tokens, {made.parameters:,} parameters"
-    if result.bits_per_byte is None:
-        return line
-    return f"{line}, {ui.score(result.bits_per_byte, result.bits_per_byte_margin)} on held-out text"
+    score = result_score(result)
+    return f"{line}, {score}" if score else line
 
 
 def _ranks(nproc: int | None, here: Place) -> int:
@@ -219,15 +222,20 @@ def _check_init(init: Path | None, model: str | None) -> None:
 
 def _folder(resume: str, model: str | None, train: str | None, init: Path | None) -> Path:
     if resume not in ("auto", "never"):
-        return Path(resume).parent
+        return Path(resume) if Path(resume).is_dir() else Path(resume).parent
     if init is not None:
-        return Path("runs") / f"{init.resolve().parent.name}-pretrain"
+        of = init.resolve()
+        return Path("runs") / f"{(of if of.is_dir() else of.parent).name}-pretrain"
     if model is None and train is None:
         return Path("runs/pretrain")  # whatever model is chosen, so that the same command resumes it
     return Path("runs") / f"{Path(model or options.DEFAULT_MODEL).stem}-pretrain"
 
 
 def _resume_point(resume: str) -> Path | Literal["auto", "never"]:
+    from alm.training.run import run_folder
+
+    if resume not in ("auto", "never") and run_folder.exists(Path(resume)):
+        return "auto"  # of that run
     return resume if resume in ("auto", "never") else Path(resume)  # type: ignore[return-value] # narrowed by `in`
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alm.cli import options, ui
+from alm.cli.event_lines import result_score
 from alm.cli.fields import Fields, FieldsCommand, Values, with_fields
 from alm.cli.help import Commands
 from alm.events import Noted
@@ -167,14 +168,12 @@ def _show(job: Job, finished: Finished, seconds: float, *, as_json: bool) -> Non
         "seconds": round(seconds, 1),
         "parameters": finished.run.parameters,
         "steps": result.step,
-        "bits_per_byte": result.bits_per_byte,
-        "bits_per_byte_margin": result.bits_per_byte_margin,
+        "bits_per_byte": (result.best or result).bits_per_byte,
+        "bits_per_byte_margin": (result.best or result).bits_per_byte_margin,
         "samples": [{"prompt": p, "text": t} for p, t in zip(finished.prompts, finished.texts, strict=True)],
         "report": str(finished.report),
     }
-    score = ""
-    if result.bits_per_byte is not None:
-        score = f", {ui.score(result.bits_per_byte, result.bits_per_byte_margin)} on held-out text"
+    score = f", {result_score(result)}" if result.bits_per_byte is not None else ""
     done = f"Done in {ui.duration(seconds)}: {finished.run.parameters:,} parameters, {result.step} steps{score}."
     texts = [line for text in finished.texts for line in ("", *text.strip().split("\n"))]
     ui.show_result(values, [*texts, "", done, f"Report: {finished.report}"], as_json=as_json)
