@@ -49,7 +49,7 @@ def regularisation(passes: float) -> Regularisation:
 
 def is_too_weak(config: RunConfig, passes: float) -> bool:
     """Return whether a run that sees its text `passes` times has less than half of the weight decay that suits it."""
-    decay = getattr(config.optim, "weight_decay", math.inf)  # an optimizer of one's own may have none
+    decay = getattr(config.optim, "weight_decay", math.inf)  # a third-party optimizer may have none
     return passes > FEW_PASSES and bool(decay < regularisation(passes).weight_decay / 2)
 
 
