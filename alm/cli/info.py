@@ -30,10 +30,10 @@ def info(
 
     It says what an artifact was made from, and checks its hashes.
     """
-    from alm.cli.inspect import inspect
+    path = the_run(path, silent=json)
+    from alm.cli.inspect import inspect  # PyTorch takes seconds
     from alm.errors import ArtifactError
 
-    path = the_run(path, silent=json)
     found = inspect(path)
     ui.show_result(found.values(), [f"{found.what}  {path}", *(f"  {x}" for x in ui.table(found.rows))], as_json=json)
     if found.faults:

@@ -20,6 +20,7 @@ from alm.cli import (
     export,
     import_,
     info,
+    loading,
     pack,
     plan,
     pretrain,
@@ -132,7 +133,8 @@ def _leave_reading_to_commands(command: Any) -> None:  # Any: Typer has a privat
 def _run(arguments: Sequence[str] | None) -> None:
     words = with_bare_resume(sys.argv[1:] if arguments is None else arguments)
     try:
-        _command()(args=words, prog_name="alm", obj=words)
+        with loading.announced(words):
+            _command()(args=words, prog_name="alm", obj=words)
     except EchoedError as echo:
         raise SystemExit(echo.exit_code) from None
     except AlmError as error:

@@ -83,12 +83,12 @@ def sample(
     given = {"--inspect": inspect, "--json": json, "--prompt": prompt, "--prompt-file": prompt_file}
     _check_modes(interactive, {**given, "--num-samples": num_samples > 1})
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
-        from alm.cli.repl import converse
+        path = the_checkpoint(checkpoint, silent=quiet or json)
+        from alm.cli.repl import converse  # PyTorch takes seconds
         from alm.cli.sample_output import ALTERNATIVES, Texts
         from alm.generation.load import load_model
 
         text = "" if interactive else _prompt(prompt, prompt_file)
-        path = the_checkpoint(checkpoint, silent=quiet or json)
         loaded = load_model(path, tokenizer=tokenizer, device_name=device, on_event=on_event)
         if interactive:
             converse(loaded, config, quiet=quiet, on_event=on_event)
