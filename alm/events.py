@@ -55,6 +55,7 @@ class UnitsProgressed(Event):
     """`done` of `total` units of `task` are finished.
 
     `documents`, `bytes` and `bytes_kept` count what was read so far, including units in progress; bytes are UTF-8.
+    `done_before` and `bytes_before` count what an earlier start has done of it, which took no time now.
     """
 
     task: str
@@ -63,6 +64,8 @@ class UnitsProgressed(Event):
     documents: int
     bytes: int
     bytes_kept: int
+    done_before: int = 0
+    bytes_before: int = 0
 
 
 @dataclass(frozen=True)

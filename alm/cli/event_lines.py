@@ -55,8 +55,9 @@ def line_for(event: Event) -> str:
 def units_line(event: UnitsProgressed, seconds: float) -> str:
     """The progress of a task over units: documents, speed, share kept, time left."""
     kept = f"  kept {event.bytes_kept / event.bytes:.0%}" if event.bytes else ""
-    speed = f"  {size(event.bytes / seconds)}/s" if seconds > 0 and event.bytes else ""
-    left = f"  eta {duration(seconds / event.done * (event.total - event.done))}" if event.done else ""
+    done, read = event.done - event.done_before, event.bytes - event.bytes_before  # now, in `seconds`
+    speed = f"  {size(read / seconds)}/s" if seconds > 0 and read else ""
+    left = f"  eta {duration(seconds / done * (event.total - event.done))}" if done else ""
     return f"{event.done:,} of {event.total:,} units  {event.documents:,} documents{speed}{kept}{left}"
 
 

@@ -12,6 +12,7 @@ import itertools
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -150,9 +151,16 @@ def _write(
 
 
 def _run(
-    stages: Iterable[Stage[_Marker]], engine: Engine, on_event: Listener, on_done: Callable[[int, _Marker], None]
+    stages: Iterable[Stage[_Marker]],
+    engine: Engine,
+    on_event: Listener,
+    on_done: Callable[[int, _Marker], None],
+    *,
+    on_found: Callable[[int, _Marker], None] | None = None,
 ) -> None:
     """Run the stages that are not finished. Call `on_done(unit number, marker)` for each stage, finished or run.
+
+    `on_found` is called instead for those that an earlier start has finished.
 
     This is how a killed command resumes: a stage is finished if its marker has its key, which is a hash of the settings
     and the input, and if its files are unchanged. A stage that lacks the text of the stage before runs that again.
@@ -162,7 +170,7 @@ def _run(
     def unfinished() -> Iterator[Stage[_Marker]]:
         for stage in stages:
             if (marker := stage.finished()) is not None:
-                on_done(stage.files.number, marker)
+                (on_found or on_done)(stage.files.number, marker)
             else:
                 started.append(stage)
                 yield stage
@@ -180,12 +188,12 @@ def _clean(job: CorpusJob, stages: Sequence[Clean], engine: Engine, on_event: Li
     markers: dict[int, UnitMarker] = {}
     progress = _Progress(job.name, len(stages), on_event)
 
-    def note(number: int, marker: UnitMarker) -> None:
+    def note(number: int, marker: UnitMarker, *, is_found: bool = False) -> None:
         markers[number] = marker
-        progress.finish(number, marker)
+        progress.finish(number, marker, is_found=is_found)
 
     needed = itertools.takewhile(lambda _: not _within_budget(job, stages, markers)[1], stages)
-    _run(needed, engine, progress, note)
+    _run(needed, engine, progress, note, on_found=partial(note, is_found=True))
     return _within_budget(job, stages, markers)[0]
 
 
@@ -233,6 +241,7 @@ class _Progress:
         self._on_event = on_event
         self._done = 0
         self._finished = (0, 0, 0)
+        self._before = (0, 0)  # units and bytes of earlier starts
         self._running: dict[int, tuple[int, int, int]] = {}
         self._report()  # listeners start their clock with the first event
 
@@ -243,17 +252,19 @@ class _Progress:
         else:
             self._on_event(event)
 
-    def finish(self, number: int, marker: UnitMarker) -> None:
-        """Count unit `number` as done."""
+    def finish(self, number: int, marker: UnitMarker, *, is_found: bool) -> None:
+        """Count unit `number` as done, by an earlier start if `is_found`."""
         self._running.pop(number, None)
         counts = marker.counts
         self._finished = _sum(self._finished, (counts.documents().input, counts.bytes().input, counts.bytes_kept))
         self._done += 1
+        if is_found:
+            self._before = self._before[0] + 1, self._before[1] + counts.bytes().input
         self._report()
 
     def _report(self) -> None:
         counts = _sum(self._finished, *self._running.values())
-        self._on_event(UnitsProgressed(self._name, self._done, self._total, *counts))
+        self._on_event(UnitsProgressed(self._name, self._done, self._total, *counts, *self._before))
 
 
 def _sum(*rows: tuple[int, int, int]) -> tuple[int, int, int]:

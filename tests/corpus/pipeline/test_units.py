@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from alm import engines
 from alm.artifacts import SourceMetadata
+from alm.cli.event_lines import units_line
 from alm.config.load import load
 from alm.corpus.config import CorpusConfig
 from alm.corpus.document import Part
@@ -24,6 +26,7 @@ from alm.corpus.pipeline.units import make_plan
 from alm.corpus.read import find, read_documents
 from alm.errors import ArtifactError
 from alm.events import Event, UnitsProgressed
+from alm.formatting import size
 
 UNIT = 2000
 KILLS = 4
@@ -167,10 +170,27 @@ def test_progress_tells_units_documents_and_bytes(tmp_path: Path) -> None:
     last = [event for event in events if isinstance(event, UnitsProgressed)][-1]
     assert last.done == last.total == len(metadata.shards)
     assert (last.documents, last.bytes, last.bytes_kept) == (20, metadata.bytes.input, metadata.bytes.kept)
+    assert (last.done_before, last.bytes_before) == (0, 0)
+
+
+def test_units_of_an_earlier_start_count_for_no_speed(tmp_path: Path) -> None:
+    source = corpus(folder_of(tmp_path, texts(30)))
+    assert prepare(source, out=tmp_path / "clean", unit_bytes=UNIT, share=(0, 3)) == []
+    events: list[Event] = []
+    metadata = run(source, tmp_path / "clean", on_event=events.append)
+    last = [event for event in events if isinstance(event, UnitsProgressed)][-1]
+    assert 0 < last.done_before < last.done
+    assert 0 < last.bytes_before < last.bytes == metadata.bytes.input
+    now = last.bytes - last.bytes_before
+    assert f"  {size(now / 2)}/s  " in units_line(last, 2.0)
+    all_found = replace(last, done_before=last.done, bytes_before=last.bytes)
+    assert "/s" not in units_line(all_found, 0.001)
+    assert "eta" not in units_line(all_found, 0.001)
 
 
 PROGRAM = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from alm import engines
 from alm.config.load import load
