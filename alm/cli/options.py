@@ -57,6 +57,7 @@ RayAddress = Annotated[
 DEFAULT_MODEL, DEFAULT_TRAIN, DEFAULT_DATA = "pico", "train", Path("data/packed")
 
 _UNITS = {"w|weeks?": 604800, "d|days?": 86400, "h|hrs?|hours?": 3600, "m|mn|mins?|minutes?": 60, "s|secs?|seconds?": 1}
+_LONGEST_SECONDS = 100 * 366 * 86400
 
 
 def seconds(given: str | None, *, flag: str) -> float | None:
@@ -69,13 +70,17 @@ def seconds(given: str | None, *, flag: str) -> float | None:
         return None
     number = r"(\d*\.?\d+|\d+\.)"
     parts = re.fullmatch(
-        "".join(rf"(?:{number}\s*(?:{unit})(?:[\s,]|and)*)?" for unit in _UNITS), given.strip().lower(), re.ASCII
+        "".join(rf"(?:{number}\s*(?:{unit})(?:[\s,]|and)*)?" for unit in _UNITS),
+        " ".join(given.lower().split()),
+        re.ASCII,
     )
     values = parts.groups() if parts else ()
     total = sum(float(value) * unit for value, unit in zip(values, _UNITS.values(), strict=bool(parts)) if value)
-    if total > 0:
+    if 0 < total <= _LONGEST_SECONDS:
         return total
-    if re.fullmatch(number, given) and float(given):
+    if total > 0:
+        reason = "is longer than a hundred years"
+    elif re.fullmatch(number, given) and float(given):
         reason = "has no unit"
     else:
         reason = "is not above zero" if (parts and given.strip()) or given == "0" else "is not a duration"

@@ -276,6 +276,7 @@ TALKS = {
         {"role": "assistant", "content": []},
     ],
     "texts": [{"role": "user", "content": ["one", {"text": "two"}, {"type": "text", "text": None}, {"type": "image"}]}],
+    "calls": [{"role": "assistant", "tool_calls": [{"id": 1}]}, {"role": "tool", "content": "1"}],
     "others": [{"role": "user", "content": {"a": 1}}, {"role": "assistant", "content": 5}],
 }
 
@@ -300,7 +301,7 @@ def rendered(talk: list[dict[str, Any]]) -> str:
 @pytest.mark.parametrize("name", TALKS)
 def test_the_template_renders_in_plain_jinja(name: str) -> None:
     """With and without the blanks that `transformers` trims, and where an absent value is an error."""
-    for options in ({}, {"trim_blocks": True, "lstrip_blocks": True}):
+    for options in ({}, {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}):
         template = jinja2.Environment(**options).from_string(_chat_template.TEXT)
         assert template.render(messages=TALKS[name], add_generation_prompt=True) == rendered(TALKS[name])
         assert template.render(messages=TALKS[name]) == rendered(TALKS[name]).removesuffix("<|im_start|>assistant\n")

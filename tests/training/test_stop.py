@@ -63,6 +63,7 @@ def test_a_deadline_is_a_reason_once_it_is_past(monkeypatch: pytest.MonkeyPatch)
         *[("90s", 90), ("55m", 3300), ("1h30m", 5400), ("1.5h", 5400), ("2d", 172800), ("1d1h1m1s", 90061)],
         *[("0h5m", 300), ("5min", 300), ("1h 30m", 5400), ("2 hours", 7200), ("1 hour, 5 minutes", 3900), ("5M", 300)],
         *[("5mn", 300), ("1 hour and 30 minutes", 5400), (".5h", 1800), ("1 week", 604800)],
+        *[("5\u00a0min", 300), ("1\u202fh  30\tm", 5400)],
     ],
 )
 def test_a_duration_is_read(given: str, expected: float) -> None:
@@ -81,6 +82,7 @@ def test_a_duration_is_read(given: str, expected: float) -> None:
         ("30m1h", "is not a duration"),
         ("1:30:00", "is not a duration"),
         ("5 months", "is not a duration"),
+        ("9999999999h", "is longer than a hundred years"),
         ("5 m s", "is not a duration"),
         ("infm", "is not a duration"),
     ],

@@ -11,7 +11,7 @@ TEXT = """\
 {%- macro text(content) -%}
 {%- if content is string -%}
 {{- content -}}
-{%- elif content is iterable and content is not mapping -%}
+{%- elif content is defined and content is iterable and content is not mapping -%}
 {%- for part in content if part is string or part['type']|default('text') == 'text' and part['text'] is string -%}
 {{- '' if loop.first else '\\n' -}}{{- part if part is string else part['text'] -}}
 {%- endfor -%}
@@ -25,7 +25,7 @@ TEXT = """\
 {{- text(message['content']) + '<|im_end|>\\n' -}}
 {%- endif -%}
 {%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+{%- if add_generation_prompt is defined and add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
 """
 # In `transformers` alone: `chat_template="training"` marks the assistant's words, on which fine-tuning trains.
 TRAINING_NAME = "additional_chat_templates/training.jinja"
