@@ -36,7 +36,7 @@ from alm.cli import (
     watch,
 )
 from alm.cli.help import Commands
-from alm.errors import EXIT_BUG, EXIT_FAILURE, EXIT_INTERRUPTED, AlmError, EchoedError
+from alm.errors import EXIT_BUG, EXIT_FAILURE, EXIT_INTERRUPTED, AlmError, EchoedError, StoppedError, shell
 from alm.version import __version__
 
 app = Commands(
@@ -135,6 +135,11 @@ def _run(arguments: Sequence[str] | None) -> None:
     try:
         with loading.announced(words):
             _command()(args=words, prog_name="alm", obj=words)
+    except StoppedError as stop:
+        if words[0] == "quickstart":  # the stage in it proposes to continue alone
+            stop.hint = f"run `{shell('alm', *words)}` to continue"
+        ui.show_error(stop)
+        raise SystemExit(stop.exit_code) from None
     except EchoedError as echo:
         raise SystemExit(echo.exit_code) from None
     except AlmError as error:
@@ -151,9 +156,9 @@ def _run(arguments: Sequence[str] | None) -> None:
         raise SystemExit(EXIT_FAILURE) from None
     except SystemExit as ending:
         if ending.code == EXIT_INTERRUPTED:  # Typer turns Ctrl-C into this exit code, without a message
-            continues = bool(words) and words[0] in _CONTINUE
-            kept = "; finished work is kept, and the same command continues from there" if continues else ""
-            ui.echo_err(f"interrupted{kept}")
+            is_kept = words[0] in _CONTINUE
+            ui.echo_err("interrupted" + ("; finished work is kept" if is_kept else ""))
+            ui.echo_err(f"\nHint: run `{shell('alm', *words)}` to {'continue' if is_kept else 'start again'}")
         raise
     except Exception:  # noqa: BLE001 - the only catch-all: whatever gets here is a bug and is reported as one
         ui.show_bug()

@@ -27,6 +27,7 @@ app = Commands()
 @with_fields
 def quickstart(
     *,
+    context: typer.Context,
     texts: Annotated[
         list[str] | None, typer.Argument(help="Files and folders with your own text; without any, built-in tales.")
     ] = None,
@@ -85,6 +86,8 @@ def quickstart(
     else:
         job = tales = stage.prepared(out or Path("alm-quickstart"), **given)
         values, lines = partial(_plan_values, tales), [*_plan_lines(tales)]
+    if fresh and context.obj:  # the words to paste after Ctrl-C: they continue in the folder that was chosen
+        context.obj[:] = [word for word in context.obj if word != "--fresh"] + ["--out", str(job.places.out)]
     if dry_run:
         ui.show_result(values(), [*lines, "", *job.commands()], as_json=json)
         return

@@ -23,7 +23,7 @@ _AGES = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0))
 def runs(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="DIR", help="A folder of runs.  [default: runs and alm-quickstart*/runs]"),
+        typer.Argument(metavar="DIR", help="A folder of runs.  [default: runs and alm-*/runs]"),
     ] = None,
     json: options.Json = False,
 ) -> None:

@@ -19,7 +19,7 @@ from alm.training.monitoring import metrics
 from alm.training.run import run_folder
 
 RUNS = Path("runs")
-_QUICKSTARTS = "alm-quickstart*/runs"
+_QUICKSTARTS = "alm-*/runs"
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from builders import CHAIN, SMALL
 
+from alm.cli import main
 from alm.doctor import verify_resume as doctor
 from alm.doctor.verify_resume import Side, Verdict
+from alm.errors import StoppedError, shell
 
 
 def verdict(*, weights: str) -> Verdict:
@@ -80,3 +82,44 @@ def test_a_time_limit_without_a_unit_is_a_usage_error(project: Path, run: Any) -
     assert code == 2
     assert "Error: `--time-limit 55` has no unit" in err
     assert "`--time-limit 55m`" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "said"),
+    [
+        (
+            ["quickstart", "my texts", "--budget", "5m"],
+            StoppedError("interrupted", hint="run `alm pretrain`"),
+            "continue",
+        ),
+        (["corpus", "prepare", "my texts"], SystemExit(130), "continue"),
+        (["tokenizer", "train", "--vocab-size", "300"], SystemExit(130), "start again"),
+    ],
+)
+def test_an_interrupted_command_proposes_itself(
+    words: list[str],
+    error: BaseException,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def command(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(main, "_command", lambda: command)
+    with pytest.raises(SystemExit) as end:
+        main.main(words)
+    assert end.value.code == 130
+    assert f"\n\nHint: run `{shell('alm', *words)}` to {said}\n" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_proposes_to_resume_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(**_: Any) -> None:
+        raise StoppedError("interrupted", hint="run `alm pretrain --resume runs/a/ckpt-last.pt` to continue")
+
+    monkeypatch.setattr(main, "_command", lambda: command)
+    with pytest.raises(SystemExit):
+        main.main(["pretrain", "--resume", "runs/a/ckpt-step000004.pt"])
+    assert "--resume runs/a/ckpt-last.pt" in capsys.readouterr().err

@@ -6,13 +6,13 @@ import io
 import re
 
 import pytest
+from builders import FakeTime
 from rich.cells import cell_len
 from rich.console import Console
 
 from alm.cli.panel import Curve, TrainingPanel, flowed, sparkline
 from alm.cli.render import LiveListener
 from alm.events import Judged, Noted, Sampled, Stepped, TrainingBegan, Validated
-from tests.builders import FakeTime
 
 WIDTHS = (40, 60, 100)
 FACTS = [

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from builders import scored_row, write_run
 
 from alm.cli.runs import age, the_checkpoint, the_run
 from alm.errors import AlmError
 from alm.files import exclusive
 from alm.report.runs import listed, newest_run
-from tests.builders import scored_row, write_run
 
 
 @pytest.fixture(autouse=True)
