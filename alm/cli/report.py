@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from alm.cli import options, ui
 from alm.cli.help import Commands
 from alm.cli.runs import the_run
+
+if TYPE_CHECKING:
+    from alm.report.record import Record
 
 app = Commands()
 
@@ -43,15 +46,18 @@ def report(
                 "name": name,
                 "step": record.step,
                 "finished": record.is_finished,
-                "bits_per_byte": record.last(SCORE),
-                "bits_per_byte_margin": record.margin(),
+                "bits_per_byte": record.used_score()[0],
+                "bits_per_byte_margin": record.used_score()[1],
+                "best_step": record.best_step,
+                "last_bits_per_byte": record.last(SCORE),
             }
             for name, record in made.runs
         ],
     }
-    lines = [f"{name}: {record.progress()}{_score(record.last(SCORE), record.margin())}" for name, record in made.runs]
+    lines = [f"{name}: {record.progress()}{_score(record)}" for name, record in made.runs]
     ui.show_result(values, [*lines, f"wrote {made.out}"], as_json=json)
 
 
-def _score(bits_per_byte: float | None, margin: float | None) -> str:
-    return "" if bits_per_byte is None else f", {ui.score(bits_per_byte, margin)} on held-out text"
+def _score(record: Record) -> str:
+    score, margin = record.used_score()
+    return "" if score is None else f", {ui.score(score, margin)} on held-out text{record.beside_best()}"

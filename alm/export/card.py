@@ -110,20 +110,24 @@ def _positions(model: ModelConfig) -> str:
 
 @dataclass(frozen=True)
 class _Training:
-    """Facts from the run's own files, up to the step of the checkpoint."""
+    """Facts from the run's own files, up to the step of the checkpoint; `last_score` is that of the run."""
 
     metadata: RunMetadata
     config: RunConfig
     rows: tuple[Row, ...]
     step: int
     lineage: Lineage
+    last_score: Row | None
 
     @classmethod
     def of(cls, source: Source) -> _Training:
         assert source.run is not None
         metadata = run_folder.read_metadata(source.run)
-        rows = tuple(row for row in metrics.read(source.run) if row["step"] <= source.step)
-        return cls(metadata, run_folder.read_config(source.run), rows, source.step, trace(source.run, metadata))
+        every = metrics.read(source.run)
+        rows = tuple(row for row in every if row["step"] <= source.step)
+        last = next((row for row in reversed(every) if "bits_per_byte" in row), None)
+        config, lineage = run_folder.read_config(source.run), trace(source.run, metadata)
+        return cls(metadata, config, rows, source.step, lineage, last)
 
     @property
     def tokens_per_step(self) -> int:
@@ -196,8 +200,13 @@ class _Training:
     def _score(self, row: Row) -> str:
         margin = row.get("bits_per_byte_margin")
         known = f" ± {margin:.4f}" if margin else ""
-        later = "" if row["step"] == self.step else f", at step {row['step']:,}"
-        return f"{row['bits_per_byte']:.4f}{known}{later}"
+        found = f"{row['bits_per_byte']:.4f}{known}"
+        if row["step"] != self.step:
+            return f"{found}, at step {row['step']:,}"
+        last = self.last_score
+        if last is None or last["step"] == self.step:
+            return found
+        return f"{found}; the run ended with {last['bits_per_byte']:.4f} at step {last['step']:,}"
 
     def _curve(self) -> list[tuple[str, ...]]:
         """List the scores, evenly spaced if there are many; the first and the last are always included."""

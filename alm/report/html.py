@@ -86,7 +86,7 @@ def html(records: Sequence[Record], names: Sequence[str]) -> str:
 
 def _result(record: Record, traced: Lineage) -> Parts:
     pairs = [
-        ("bits per byte", formatting.score(record.last(SCORE), record.margin())),
+        ("bits per byte", formatting.score(*record.used_score()) + record.beside_best()),
         ("validation loss", formatting.optional(record.last("validation_loss"), ".4f")),
         ("training loss", formatting.optional(record.smoothed_loss(), ".4f")),
         ("steps", f"{record.step:,} of {record.max_steps:,}"),
@@ -105,10 +105,10 @@ def _result(record: Record, traced: Lineage) -> Parts:
 
 def _sentence(record: Record, held_out: str | None) -> str:
     """The progress and the score of a run, and what the score measures."""
-    score = formatting.score(record.last(SCORE), record.margin())
+    score = formatting.score(*record.used_score())
     measured = f" ({held_out})" if held_out else ""
     return f"The run is {record.progress()}." + (
-        f" It needs {score} bits for a byte of held-out text{measured}." if score else ""
+        f" It needs {score} bits for a byte of held-out text{measured}{record.beside_best()}." if score else ""
     )
 
 
@@ -120,10 +120,10 @@ def _comparison(runs: Sequence[Shown]) -> Parts:
 
 
 def _final(record: Record, first: Record) -> list[str]:
-    score, base = record.last(SCORE), first.last(SCORE)
+    (score, margin), (base, _) = record.used_score(), first.used_score()
     difference = "" if record is first or score is None or base is None else f"{score - base:+.4f}"
     return [
-        formatting.score(score, record.margin()),
+        formatting.score(score, margin),
         difference,
         formatting.optional(record.last("validation_loss"), ".4f"),
         formatting.optional(record.smoothed_loss(), ".4f"),

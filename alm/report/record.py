@@ -11,18 +11,22 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from alm import formatting
-from alm.artifacts import RunMetadata, Values
+from alm.artifacts import RunMetadata, Values, flat
+from alm.checkpoint.choose import choose
 from alm.config.yaml_files import read_yaml
 from alm.errors import AlmError, InputError, absent_hint
 from alm.files import holder
-from alm.report.history import MARGIN, History, number
+from alm.report.history import MARGIN, SCORE, History, number
 from alm.report.series import Series, smoothed
 from alm.report.tail import Tail
 from alm.training.monitoring import metrics
 from alm.training.monitoring.metrics import Row
+from alm.training.monitoring.verdict import OVERFITTING
 from alm.training.run import run_folder
 
 T = TypeVar("T")
+# With another value of one of these, a run that has stopped by itself trains on.
+_CONTINUES = ("training.max_steps", "training.stop_when_worse")
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,19 @@ class Record:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run reached its last step and recorded its result."""
+        """Whether the run reached its last step, or stopped by itself, and recorded its result."""
         result = self.metadata.result
-        return result is not None and result.step >= self.max_steps
+        return result is not None and (result.step >= self.max_steps or self._has_stopped)
+
+    @property
+    def _has_stopped(self) -> bool:
+        """Whether the run stopped by itself, and has neither trained on since nor been asked to."""
+        result = self.metadata.result
+        if result is None or result.stopped is None or result.step < self.step:
+            return False
+        asked = (dict(flat(values)) for values in (self.metadata.config, self.config))
+        before, now = ([values.get(key) for key in _CONTINUES] for values in asked)
+        return before == now
 
     def series(self, key: str) -> Series:
         """A value over the steps. A logged step with a missing or non-finite value is a gap."""
@@ -73,6 +87,27 @@ class Record:
         """Half the width of the interval around the last score."""
         return self.series(MARGIN)[-1:].last()
 
+    @cached_property
+    def best_step(self) -> int | None:
+        """The step of the checkpoint to use, None if that is the last one."""
+        found = choose(self.folder)
+        if found is None or found.is_last or self.series(SCORE).at(found.used.step) is None:
+            return None
+        return found.used.step
+
+    def used_score(self) -> tuple[float | None, float | None]:
+        """The score of the checkpoint to use, and half the width of the interval around it."""
+        if self.best_step is None:
+            return self.last(SCORE), self.margin()
+        return self.series(SCORE).at(self.best_step), self.series(MARGIN).at(self.best_step)
+
+    def beside_best(self) -> str:
+        """What to say after the score of the best checkpoint, if that is used and not the last one; else nothing."""
+        if self.best_step is None:
+            return ""
+        last = formatting.score(self.last(SCORE), self.margin())
+        return f" at step {self.best_step:,}, the best, which is used; {last} at the last step"
+
     def verdict(self) -> str | None:
         """The verdict on the newest validation with a forecast of the last one, if the metrics have them."""
         row = self.newest_score
@@ -80,7 +115,7 @@ class Record:
         if not isinstance(verdict, str) or not verdict:
             return None
         ahead, low, high = (number(row.get(key)) for key in ("forecast", "forecast_low", "forecast_high"))
-        if ahead is None or low is None or high is None:
+        if ahead is None or low is None or high is None or verdict.startswith(OVERFITTING):
             return verdict
         return f"{verdict}; forecast {formatting.forecast(ahead, low, high)} bits/byte at step {self.max_steps:,}"
 
@@ -88,7 +123,8 @@ class Record:
         """The progress of the run, in a few words."""
         at = f"step {self.step:,} of {self.max_steps:,}"
         if self.is_finished:
-            return f"finished at step {self.step:,}"
+            early = f" of {self.max_steps:,}, as it could only get worse" if self._has_stopped else ""
+            return f"finished at step {self.step:,}{early}"
         trainer = self.trainer()
         return f"at {at}, trained by process {trainer} now" if trainer else f"not finished: at {at}"
 

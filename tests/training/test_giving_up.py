@@ -10,14 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from builders import run_config
+from tiny import TABLE
 
 from alm.artifacts import RunMetadata
 from alm.checkpoint.choose import choose
 from alm.checkpoint.format import BEST_NAME, LAST_NAME
 from alm.checkpoint.load import load_checkpoint, verify
+from alm.cli.event_lines import result_score
+from alm.cli.inspect import inspect
 from alm.errors import StoppedError
 from alm.events import Event, Noted, Resumed, Stepped
+from alm.export import card
+from alm.export.source import load_source
+from alm.export.targets import safetensors
+from alm.generation.load import load_model
+from alm.packing.shards import open_packed
+from alm.report.record import read as read_record
+from alm.report.report import report
 from alm.training import loop
 from alm.training.config import RunConfig
 from alm.training.monitoring import metrics
@@ -25,6 +36,7 @@ from alm.training.monitoring.forecast import Curve
 from alm.training.monitoring.verdict import can_only_get_worse
 from alm.training.pretrain import pretrain
 from alm.training.run import run_folder
+from alm.training.run.initial import initial_weights, model_values
 from alm.training.validate import Score
 
 # The best is step 4. The last three of 2.3, 2.4 and 2.5 are far above it, so that a run stops at step 10.
@@ -169,6 +181,38 @@ def test_a_run_that_sees_its_text_once_goes_on(train: Train, tmp_path: Path) -> 
     made = train(tmp_path / "run", training__max_steps=12, training__keep_best="auto", training__stop_when_worse="auto")
     assert made.result is not None
     assert (made.result.step, made.result.best, made.result.stopped) == (12, None, None)
+
+
+def test_all_that_reads_a_run_reads_its_best_and_names_the_last_one(train: Train, data: Path, tmp_path: Path) -> None:
+    run, events = tmp_path / "run", list[Event]()
+    made = train(run)
+    assert made.result is not None
+    noted = Noted("best of the run: step 4, 2.000 bits/byte; the last, step 10, has 2.500")
+    source = load_source(run, on_event=events.append)
+    assert (source.path, source.step) == (run / BEST_NAME, BEST)
+    assert load_source(run / LAST_NAME).step == STOP, "a file that is named is that file"
+    best = load_checkpoint(run / BEST_NAME).model
+    assert torch.equal(load_model(run, on_event=events.append).model.state_dict()[TABLE], best[TABLE])
+    assert events == [noted, noted]
+    packed = open_packed(data)
+    start = initial_weights(run, tmp_path / "next", packed, config().model.with_vocab_size(300))
+    assert start is not None
+    assert start.sha256 == verify(run / BEST_NAME).sha256
+    assert model_values(run) == model_values(run / BEST_NAME)
+    page = card.text(safetensors.Config(), source, None, name="x")
+    assert "2.0000; the run ended with 2.5000 at step 10" in page
+    said = "2.0000 bits/byte on held-out text at its best step, 4, which is used; 2.5000 bits/byte at the last"
+    assert result_score(made.result) == said
+    assert {("held-out text", said), ("stopped", str(made.result.stopped))} <= set(inspect(run).rows)
+    assert ("used", f"{BEST_NAME}: {noted.message}") in inspect(run).rows
+    record = read_record(run)
+    assert (record.is_finished, record.best_step, record.used_score()) == (True, BEST, (2.0, None))
+    text = report([run]).out.read_text()
+    assert "The run is finished at step 10 of 20, as it could only get worse. It needs 2.0000 bits" in text
+    assert " at step 4, the best, which is used; 2.5000 at the last step." in text
+    path = run / run_folder.CONFIG_NAME
+    path.write_text(path.read_text().replace("stop_when_worse: true", "stop_when_worse: false"))
+    assert not read_record(run).is_finished, "it has been asked to train on"
 
 
 def test_the_result_of_a_run_that_ends_at_its_best_reads_in_an_older_alm(train: Train, tmp_path: Path) -> None:
