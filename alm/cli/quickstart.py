@@ -80,6 +80,8 @@ def quickstart(
         "started": started,
     }
     job: Job
+    if not (quiet or json):
+        ui.echo_err(ui.MEASURING)
     if texts:
         job = own = own_text.prepared(texts, out, **given)
         values, lines = partial(_own_values, own), [*_own_lines(own)]
@@ -87,7 +89,8 @@ def quickstart(
         job = tales = stage.prepared(out or Path("alm-quickstart"), **given)
         values, lines = partial(_plan_values, tales), [*_plan_lines(tales)]
     if fresh and context.obj:  # the words to paste after Ctrl-C: they continue in the folder that was chosen
-        context.obj[:] = [word for word in context.obj if word != "--fresh"] + ["--out", str(job.places.out)]
+        folder = [] if out == job.places.out else ["--out", str(job.places.out)]
+        context.obj[:] = [word for word in context.obj if word != "--fresh"] + folder
     if dry_run:
         ui.show_result(values(), [*lines, "", *job.commands()], as_json=json)
         return

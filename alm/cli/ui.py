@@ -37,6 +37,7 @@ from alm.events import (
 )
 
 _FIRST_PROGRESS_SECONDS, _PLAIN_PROGRESS_SECONDS = 1.0, 5.0
+MEASURING = "looking at the text, and at how fast this machine trains ..."
 _CODE = " " * 4  # before a line of code in a traceback
 _show_tracebacks = False
 
