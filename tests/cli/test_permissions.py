@@ -19,7 +19,7 @@ from alm.files import hint_for
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
 
-RUN = "runs/pico-pretrain"
+RUN = "runs/pretrain"  # of the chain
 READ = (
     ("my-texts", "corpus prepare my-texts --out other"),
     ("my-texts/003.txt", "corpus prepare my-texts --out other"),
