@@ -40,8 +40,7 @@ RequestedValue = int | str | None
 Faults = Iterator[tuple[str, str]]
 """Inconsistencies, each as the field and what is wrong with it."""
 
-_MOST_VALUES = 10_000
-_VALUE_SHOWN = 60
+_MOST_VALUES, _VALUE_SHOWN = 10_000, 60
 _MARK, _HEAD_BYTES = b'"alm-', 4096  # the start of the format's name, which is the first value
 # The end of a record of clean text, as in `alm/corpus/records.py`: a shard has these bytes after each document.
 _RECORD_END_BYTES = len("\n<|endoftext|>\n")
@@ -167,13 +166,25 @@ class Balance(Config):
             yield f"{field}.output", f"{self.output:,} is not the sum of kept and changed"
 
 
-class HoldOut(Config):
+class _Extended(Config):
+    """Values without `later` keys that have their defaults, so that an `alm` that lacks them reads the rest."""
+
+    later: ClassVar[frozenset[str]]
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, write: SerializerFunctionWrapHandler) -> Values:
+        defaults = {key: type(self).model_fields[key].default for key in self.later}
+        return {key: value for key, value in write(self).items() if key not in defaults or value != defaults[key]}
+
+
+class HoldOut(_Extended):
     """How a source whose hashes select too little text is held out. Chosen once and kept when the source grows.
 
     With `pieces`, pieces of its long documents are held out, and hashes select among the others. `digest` is a cluster
     that is held out too, or whose oldest document loses its end: `cut` is the share of that document.
     """
 
+    later = frozenset({"pieces"})
     digest: Sha256 | None = None
     cut: float | None = Field(default=None, gt=0, lt=1)
     pieces: bool = False
@@ -193,12 +204,9 @@ class HeldOut(Config):
 
 
 class SourceMetadata(Metadata):
-    """Metadata of one source of a clean corpus, `data/clean/<source>.json`.
+    """Metadata of one source of a clean corpus, `data/clean/<source>.json`."""
 
-    Of version 2 where pieces are held out: an `alm` that does not know them would train on them when the source grows.
-    """
-
-    newest_version: ClassVar[int] = 2
+    newest_version: ClassVar[int] = 2  # with pieces held out: another `alm` would train on them when the source grows
     format: Literal["alm-clean"] = "alm-clean"
     source: str
     kind: str
@@ -407,15 +415,16 @@ class BestScore(Config):
     bits_per_byte_margin: Measure | None = None
 
 
-class RunResult(Config):
+class RunResult(_Extended):
     """Result of a finished run. `seconds` is the time spent in steps, over all its sessions.
 
     Scores are those of the last step, with `bits_per_byte_margin`, half the width of a 95% interval around
     `bits_per_byte`; `best` is that of the checkpoint to use, None if it is the last one. `stopped` says why the run
-    ended before its last step, None if it did not. An `alm` that does not know these two reads a result without them.
+    ended before its last step, None if it did not.
     """
 
     model_config = ConfigDict(extra="ignore")
+    later = frozenset({"best", "stopped"})
 
     step: Count
     training_tokens: Count
@@ -425,11 +434,6 @@ class RunResult(Config):
     best: BestScore | None = None
     stopped: str | None = None
     seconds: Annotated[Measure, Field(le=1e12)]
-
-    @model_serializer(mode="wrap")
-    def _without_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:  # Any: JSON
-        values: dict[str, Any] = write(self)
-        return {key: value for key, value in values.items() if value is not None or key not in ("best", "stopped")}
 
 
 class RunMetadata(Metadata):
@@ -526,8 +530,9 @@ def read(path: Path, schema: type[AnyMetadata], *, hint: str, is_packaged: bool 
         raise ArtifactError(f"`{path}` does not exist", hint=hint)
     try:
         data = files.bounded_bytes(path)
-        is_unproven = bool(data) and not is_packaged and _MARK not in data[:_HEAD_BYTES]
-        if is_unproven:  # nothing shows that alm wrote the file, so no hint may overwrite it
+        if (
+            data and not is_packaged and _MARK not in data[:_HEAD_BYTES]
+        ):  # nothing shows that alm wrote the file, so no hint may overwrite it
             hint = f"name another place, or run `{shell('mv', '-n', path, path.with_name(f'{path.name}.aside'))}`"
         values = files.parse_json(data)
     except InputError as error:
@@ -666,15 +671,12 @@ def all_removed(folder: Path, payload: Sequence[FileRecord]) -> bool:
 def _size_fault(path: Path, promised: FileRecord) -> str | None:
     if not path.is_file():
         return f"`{path}` is missing"
-    size = path.stat().st_size
-    if promised.bytes not in (-1, size):
+    if promised.bytes not in (-1, size := path.stat().st_size):
         return f"`{path}` has {size:,} bytes, {promised.bytes:,} were written"
     return None
 
 
 def _fault(path: Path, promised: FileRecord) -> str | None:
-    if fault := _size_fault(path, promised):
-        return fault
-    if files.sha256(path) != promised.sha256:
-        return f"`{path}` has changed since it was written"
-    return None
+    fault = _size_fault(path, promised)
+    is_changed = fault is None and files.sha256(path) != promised.sha256
+    return f"`{path}` has changed since it was written" if is_changed else fault

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from alm import artifacts
-from alm.artifacts import HeldOut, SourceMetadata
+from alm.artifacts import HeldOut, HoldOut, SourceMetadata
 from alm.config.load import load
 from alm.corpus.config import CorpusConfig, values_for_paths
 from alm.corpus.normalize import normalize
@@ -131,6 +131,14 @@ def test_a_few_books_hold_pieces_of_each_out(form: str, tmp_path: Path) -> None:
     made = files_in(out)
     assert prepare(config, out=out, force=True) == [metadata]
     assert files_in(out) == made
+
+
+def test_metadata_without_pieces_is_as_it_was(tmp_path: Path) -> None:
+    """An `alm` of version 1 reads it: `held` has no key that it does not know."""
+    assert HoldOut(digest="a" * 64).model_dump(mode="json") == {"digest": "a" * 64, "cut": None}
+    texts = {f"{n}.txt": f"text {n}\n" for n in range(200)}
+    [metadata] = prepare(corpus(notes=text_source(folder_of(tmp_path, texts))), out=tmp_path / "clean")
+    assert (metadata.format_version, metadata.held) == (1, None)
 
 
 def test_another_share_cuts_again(tmp_path: Path) -> None:
