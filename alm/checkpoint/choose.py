@@ -64,4 +64,4 @@ def checkpoint_at(path: Path, *, on_event: Listener = ignore) -> Path:
 
 def _hint(folder: Path) -> str:
     runs = [file.parent for pattern in ("*", "runs/*") for file in sorted(folder.glob(f"{pattern}/{LAST_NAME}"))]
-    return f"name a run in it: {quoted(runs[0])}" if runs else "run `alm pretrain` to make one"
+    return f"name a run in it: `{quoted(runs[0])}`" if runs else "run `alm pretrain` to make one"

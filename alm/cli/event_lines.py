@@ -66,15 +66,15 @@ def score(bits_per_byte: float, margin: float | None) -> str:
     return f"{formatting.score(bits_per_byte, margin)} bits/byte"
 
 
-def result_score(result: RunResult) -> str:
-    """The score of the checkpoint to use of a finished run, and that of the last one if it is another; or nothing."""
+def result_score(result: RunResult, *, of: str = "") -> str:
+    """The score `of` a text of the checkpoint to use of a finished run, and of the last one if that is another."""
     if result.bits_per_byte is None:
         return ""
     last = score(result.bits_per_byte, result.bits_per_byte_margin)
     if result.best is None:
-        return f"{last} on held-out text"
+        return f"{last}{of}"
     best = score(result.best.bits_per_byte, result.best.bits_per_byte_margin)
-    return f"{best} on held-out text at its best step, {result.best.step:,}, which is used; {last} at the last"
+    return f"{best}{of} at its best step, {result.best.step:,}, which is used; {last} at the last"
 
 
 def forecast(event: Judged) -> str:

@@ -200,7 +200,7 @@ def _line(made: RunMetadata, folder: Path) -> str:
     result = made.result
     assert result is not None
     line = f"{folder}: {result.step:,} steps, {result.training_tokens:,} tokens, {made.parameters:,} parameters"
-    score = result_score(result)
+    score = result_score(result, of=" on held-out text")
     return f"{line}, {score}" if score else line
 
 

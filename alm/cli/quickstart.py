@@ -179,7 +179,7 @@ def _show(job: Job, finished: Finished, seconds: float, *, as_json: bool) -> Non
         "samples": [{"prompt": p, "text": t} for p, t in zip(finished.prompts, finished.texts, strict=True)],
         "report": str(finished.report),
     }
-    score = f", {result_score(result)}" if result.bits_per_byte is not None else ""
+    score = f", {result_score(result, of=' on held-out text')}" if result.bits_per_byte is not None else ""
     done = f"Done in {ui.duration(seconds)}: {finished.run.parameters:,} parameters, {result.step} steps{score}."
     texts = [line for text in finished.texts for line in ("", *text.strip().split("\n"))]
     ui.show_result(values, [*texts, "", done, f"Report: {finished.report}"], as_json=as_json)

@@ -201,7 +201,7 @@ def test_all_that_reads_a_run_reads_its_best_and_names_the_last_one(train: Train
     assert model_values(run) == model_values(run / BEST_NAME)
     page = card.text(safetensors.Config(), source, None, name="x")
     assert "2.0000; the run ended with 2.5000 at step 10" in page
-    said = "2.0000 bits/byte on held-out text at its best step, 4, which is used; 2.5000 bits/byte at the last"
+    said = "2.0000 bits/byte at its best step, 4, which is used; 2.5000 bits/byte at the last"
     assert result_score(made.result) == said
     assert {("held-out text", said), ("stopped", str(made.result.stopped))} <= set(inspect(run).rows)
     assert ("used", f"{BEST_NAME}: {noted.message}") in inspect(run).rows
