@@ -37,8 +37,7 @@ CHECKSUM = "checksum"  # the key with the hash of all others
 
 Values = dict[str, Any]  # Any: the JSON of a configuration
 RequestedValue = int | str | None
-Faults = Iterator[tuple[str, str]]
-"""Inconsistencies, each as the field and what is wrong with it."""
+Faults = Iterator[tuple[str, str]]  # inconsistencies, each as the field and what is wrong with it
 
 _MOST_VALUES, _VALUE_SHOWN = 10_000, 60
 _MARK, _HEAD_BYTES = b'"alm-', 4096  # the start of the format's name, which is the first value
@@ -194,13 +193,12 @@ class HeldOut(Config):
     """The held-out text of a source or of several: what a score of it measures.
 
     `documents` are held out as a whole. `pieces` were cut from `cut_documents`, the rest of which is training text.
-    `bytes` is None if an `alm` that did not count them had a part in it.
     """
 
     documents: Count = 0
     pieces: Count = 0
     cut_documents: Count = 0
-    bytes: Count | None = 0
+    bytes: Count | None = 0  # None: an `alm` that did not count them had a part in it
 
 
 class SourceMetadata(Metadata):
