@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,6 +18,11 @@ class DataConfig(Config):
         default=None,
         description="Token weight of each source, as in {stories: 3, code: 1}. Only the ratios matter. Sources without "
         "a weight are not read. Absent: every sequence is read once per epoch.",
+    )
+    recut: bool | Literal["auto"] = Field(
+        default=False,
+        description="Whether each pass over the text after the first cuts its rows at other places, so that no two "
+        "passes have the same rows; auto: where the data was packed with concat. Repeated text teaches more that way.",
     )
     prefetch: int = Field(default=2, ge=0, le=64, description="Steps to read ahead; 0 reads in the main thread.")
 

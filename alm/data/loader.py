@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from alm.data.config import DataConfig
-from alm.data.mixture import Mixture, mixture, plain
+from alm.data.mixture import Mixture, keyed, mixture, plain
 from alm.data.order import Positions
+from alm.errors import ConfigError
 from alm.packing.shards import TokenStream
 
 NO_TARGET = -1
@@ -42,26 +43,53 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Everything that decides the batches of a run. `sequences_per_step` is global, whatever the world size."""
+    """Everything that decides the batches of a run. `sequences_per_step` is global, whatever the world size.
+
+    Each pass over a source after the first begins its rows later, by less than `shift_below` tokens; 0 for never.
+    """
 
     mixture: Mixture
     sequences_per_step: int
     micro_batch_size: int
     seed: int
+    shift_below: int = 0
 
     def rows(self, step: int, *, rank: int = 0, world_size: int = 1) -> Positions:
         """Return the rows of `rank` in `step` (counted from 0): its part of the global batch."""
+        return self.cuts(step, rank=rank, world_size=world_size)[0]
+
+    def cuts(self, step: int, *, rank: int = 0, world_size: int = 1) -> tuple[Positions, Positions]:
+        """Return the rows of `rank` in `step`, and how many tokens later than in the first pass each of them begins.
+
+        The last row of a source always ends with it, so it stays.
+        """
         first, end = (self.sequences_per_step * (rank + more) // world_size for more in (0, 1))
         start = step * self.sequences_per_step
-        return self.mixture.rows(np.arange(start + first, start + end, dtype=np.int64), seed=self.seed)
+        rows, passes = self.mixture.rows(np.arange(start + first, start + end, dtype=np.int64), seed=self.seed)
+        shifts = np.zeros_like(rows)
+        if self.shift_below:
+            last = np.isin(rows, [share.first + share.rows - 1 for share in self.mixture.shares])
+            for number in np.unique(passes[passes > 0]).tolist():
+                shifts[(passes == number) & ~last] = keyed(self.seed, f"pass {number}") % self.shift_below
+        return rows, shifts
 
 
 def batch_plan(
     stream: TokenStream, data: DataConfig, *, sequences_per_step: int, micro_batch_size: int, seed: int
 ) -> BatchPlan:
-    """Return the plan of a run on `stream`. Raises `ConfigError` for a mixture with sources that it does not have."""
+    """Return the plan of a run on `stream`.
+
+    Raises `ConfigError` for a mixture with sources that it does not have, and for rows that cannot be cut elsewhere.
+    """
     chosen = mixture(data.mixture, stream.sources) if data.mixture else plain(stream.sequences)
-    return BatchPlan(chosen, sequences_per_step, micro_batch_size, seed)
+    can_recut = stream.stride == stream.seq_len  # rows of bestfit do not follow one another
+    if data.recut is True and not can_recut:
+        raise ConfigError(
+            "`data.recut` needs rows that follow one another, and this data was packed with bestfit",
+            hint="leave out `data.recut`, or pack it again with `--mode concat`",
+        )
+    shift_below = stream.seq_len if data.recut and can_recut else 0
+    return BatchPlan(chosen, sequences_per_step, micro_batch_size, seed, shift_below)
 
 
 def target_count(stream: TokenStream, plan: BatchPlan, step: int) -> int:
@@ -74,16 +102,15 @@ def read_step(
     stream: TokenStream, plan: BatchPlan, step: int, *, rank: int = 0, world_size: int = 1
 ) -> list[MicroBatch]:
     """Read the micro-batches of `step`, in order."""
-    rows = plan.rows(step, rank=rank, world_size=world_size)
-    return [
-        micro_batch(stream, rows[start : start + plan.micro_batch_size])
-        for start in range(0, len(rows), plan.micro_batch_size)
-    ]
+    rows, shifts = plan.cuts(step, rank=rank, world_size=world_size)
+    size = plan.micro_batch_size
+    parts = [slice(start, start + size) for start in range(0, len(rows), size)]
+    return [micro_batch(stream, rows[part], shifts[part]) for part in parts]
 
 
-def micro_batch(stream: TokenStream, rows: Positions) -> MicroBatch:
-    """Read the rows as one micro-batch."""
-    ids = torch.from_numpy(stream.rows(rows))
+def micro_batch(stream: TokenStream, rows: Positions, shifts: Positions | None = None) -> MicroBatch:
+    """Read the rows, or what begins `shifts` tokens later, as one micro-batch."""
+    ids = torch.from_numpy(stream.rows(rows, shifts))
     targets = ids[:, 1:]
     padded = [(at, stream.padding[row]) for at, row in enumerate(rows.tolist()) if row in stream.padding]
     if padded:

@@ -50,8 +50,8 @@ class Mixture:
         """Return the share of all positions that are of this source."""
         return share.per_block / self.block
 
-    def rows(self, positions: Positions, *, seed: int) -> Positions:
-        """Return the rows at `positions` of the run, counted from 0."""
+    def rows(self, positions: Positions, *, seed: int) -> tuple[Positions, Positions]:
+        """Return the rows at `positions` of the run, counted from 0, and the pass over its source that each is of."""
         if len(self.shares) == 1:
             return _source_rows(self.shares[0], positions, seed=seed)
         blocks, inside = np.divmod(positions, self.block)
@@ -60,13 +60,13 @@ class Mixture:
             here = blocks == block
             dealt = _dealt(tuple(share.per_block for share in self.shares), seed, int(block))
             number[here], within[here] = dealt[:, inside[here]]
-        rows = np.empty_like(positions)
+        rows, passes = np.empty_like(positions), np.empty_like(positions)
         for index, share in enumerate(self.shares):
             here = number == index
-            rows[here] = _source_rows(
-                share, blocks[here] * share.per_block + within[here], seed=_keyed(seed, share.source)
+            rows[here], passes[here] = _source_rows(
+                share, blocks[here] * share.per_block + within[here], seed=keyed(seed, share.source)
             )
-        return rows
+        return rows, passes
 
     def epochs(self, positions: int) -> dict[str, float]:
         """Return the number of epochs of each source in this many positions."""
@@ -112,7 +112,7 @@ def _quotas(weights: Mapping[str, Fraction]) -> dict[str, int]:
 def _dealt(quotas: tuple[int, ...], seed: int, block: int) -> NDArray[np.int64]:
     """Return (2, positions): the source of each position of a block, and the number of earlier ones of that source."""
     size = sum(quotas)
-    dealt = permute(np.arange(size), size=size, seed=_keyed(seed, _BLOCKS_KEY), epoch=block)
+    dealt = permute(np.arange(size), size=size, seed=keyed(seed, _BLOCKS_KEY), epoch=block)
     number = np.searchsorted(np.cumsum(quotas), dealt, side="right")
     within = np.empty_like(number)
     for index in range(len(quotas)):
@@ -121,15 +121,15 @@ def _dealt(quotas: tuple[int, ...], seed: int, block: int) -> NDArray[np.int64]:
     return np.stack([number, within])
 
 
-def _source_rows(share: Share, positions: Positions, *, seed: int) -> Positions:
+def _source_rows(share: Share, positions: Positions, *, seed: int) -> tuple[Positions, Positions]:
     epochs, inside = np.divmod(positions, share.rows)
     rows = np.empty_like(inside)
     for epoch in np.unique(epochs):
         here = epochs == epoch
         rows[here] = permute(inside[here], size=share.rows, seed=seed, epoch=int(epoch))
-    return rows + share.first
+    return rows + share.first, epochs
 
 
-def _keyed(seed: int, name: str) -> int:
+def keyed(seed: int, name: str) -> int:
     """Derive a separate seed for each name."""
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big")

@@ -30,13 +30,16 @@ class Row:
 
 def batch(stream: TokenStream, tokenizer: Tokenizer, plan: BatchPlan, *, step: int) -> list[Row]:
     """Return the rows of update number `step`, counted from 0, in the order of the batch."""
-    return [_row(stream, tokenizer, int(number)) for number in plan.rows(step)]
+    return [
+        _row(stream, tokenizer, number, shift)
+        for number, shift in zip(*(cut.tolist() for cut in plan.cuts(step)), strict=True)
+    ]
 
 
-def _row(stream: TokenStream, tokenizer: Tokenizer, number: int) -> Row:
+def _row(stream: TokenStream, tokenizer: Tokenizer, number: int, shift: int) -> Row:
     length = stream.seq_len + 1 - stream.padding.get(number, 0)
-    ids = stream.tokens(number * stream.stride, length).tolist()
-    starts = [int(start) for start in stream.starts(number) if start < length]
+    ids = stream.tokens(number * stream.stride + shift, length).tolist()
+    starts = [int(start) for start in stream.starts(number, shift) if start < length]
     bounds = sorted({0, *starts, length})
     passages = tuple(
         Passage(tokenizer.decode(ids[start:end]), end - start, start in starts) for start, end in pairwise(bounds)

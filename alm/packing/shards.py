@@ -76,11 +76,11 @@ class TokenStream:
             shard += 1
         return out
 
-    def rows(self, numbers: NDArray[np.int64]) -> Ids:
-        """Return the rows `numbers` as ids of shape (len(numbers), seq_len + 1)."""
+    def rows(self, numbers: NDArray[np.int64], shifts: NDArray[np.int64] | None = None) -> Ids:
+        """Return the rows `numbers`, or what begins `shifts` tokens later, as ids (len(numbers), seq_len + 1)."""
         length = self.seq_len + 1
         out = np.empty((len(numbers), length), dtype=np.int64)
-        starts = numbers * self.stride
+        starts = numbers * self.stride if shifts is None else numbers * self.stride + shifts
         shards = np.searchsorted(self._starts, starts, side="right") - 1
         offsets = starts - self._starts[shards]
         is_inside = starts + length <= self._starts[shards + 1]
@@ -128,9 +128,9 @@ class TokenStream:
             raise _changed(path, self.folder)
         return found
 
-    def starts(self, row: int) -> NDArray[np.int64]:
-        """Return the positions in a row, from 0, where documents start."""
-        first = row * self.stride
+    def starts(self, row: int, shift: int = 0) -> NDArray[np.int64]:
+        """Return the positions in a row, from 0, where documents start; the row begins `shift` tokens later."""
+        first = row * self.stride + shift
         found = []
         holding = np.searchsorted(self._starts, [first, first + self.seq_len], side="right") - 1
         for number in range(int(holding[0]), min(int(holding[1]) + 1, len(self.shards))):

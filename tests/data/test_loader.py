@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 from builders import write_packed
 
 from alm.corpus.split import TRAIN
-from alm.data.loader import NO_TARGET, BatchPlan, Loader, micro_batch, read_step, target_count
-from alm.data.mixture import plain
-from alm.errors import InputError
+from alm.data.config import DataConfig
+from alm.data.loader import NO_TARGET, BatchPlan, Loader, batch_plan, micro_batch, read_step, target_count
+from alm.data.mixture import Mixture, Share, plain
+from alm.errors import ConfigError, InputError
 from alm.packing.config import PackConfig
 from alm.packing.pack import pack
 from alm.packing.shards import TokenStream, open_packed
@@ -44,6 +46,52 @@ def test_ranks_share_the_same_global_batch(stream: TokenStream, world_size: int)
         whole = plan(stream).rows(step)
         parts = [plan(stream).rows(step, rank=rank, world_size=world_size) for rank in range(world_size)]
         assert np.concatenate(parts).tolist() == whole.tolist()
+
+
+@pytest.mark.parametrize("sources", [None, {"a": 2.0, "b": 1.0}])
+def test_each_pass_cuts_its_rows_elsewhere_and_the_first_one_does_not(
+    tmp_path: Path, sources: dict[str, float] | None
+) -> None:
+    stream = open_packed(write_packed(tmp_path)[0]).split(TRAIN)
+    if sources is not None:
+        half = stream.sequences // 2
+        shares = (Share("a", 0, half, 2), Share("b", half, stream.sequences - half, 1))
+    else:
+        shares = plain(stream.sequences).shares
+    usual = BatchPlan(Mixture(shares), 8, 4, 1)
+    recut = replace(usual, shift_below=stream.seq_len)
+    every = stream.tokens(0, stream.sequences * stream.seq_len + 1)
+    seen: dict[int, set[int]] = {}
+    for step in range(5 * stream.sequences // 8):
+        rows, passes = usual.mixture.rows(np.arange(8 * step, 8 * step + 8), seed=1)
+        found, shifts = recut.cuts(step)
+        assert found.tolist() == rows.tolist() == usual.rows(step).tolist()
+        assert not shifts[passes == 0].any()
+        inputs = torch.cat([batch.inputs for batch in read_step(stream, recut, step)])
+        for row, shift, passed, ids in zip(rows.tolist(), shifts.tolist(), passes.tolist(), inputs, strict=True):
+            start = row * stream.seq_len + shift
+            assert ids.tolist() == every[start : start + stream.seq_len].tolist()
+            seen.setdefault(passed, set()).add(start % stream.seq_len)
+        for rank in range(4):
+            part = [cut.tolist() for cut in recut.cuts(step, rank=rank, world_size=4)]
+            assert part == [cut[2 * rank : 2 * rank + 2].tolist() for cut in (found, shifts)]
+    assert seen[0] == {0}
+    assert all(len(places - {0}) == 1 for passed, places in seen.items() if passed)  # beside the last row of a source
+    assert len(set.union(*seen.values())) > 3
+
+
+def test_rows_of_bestfit_are_not_cut_elsewhere(tmp_path: Path) -> None:
+    folder, _ = write_packed(tmp_path / "texts")
+    packed = open_packed(folder)
+    stream = packed.split(TRAIN)
+    fitted = replace(stream, stride=stream.seq_len + 1)
+    many = {"sequences_per_step": 8, "micro_batch_size": 4, "seed": 1}
+    assert batch_plan(stream, DataConfig(recut="auto"), **many).shift_below == stream.seq_len
+    assert batch_plan(fitted, DataConfig(recut="auto"), **many).shift_below == 0
+    assert batch_plan(stream, DataConfig(), **many).shift_below == 0
+    with pytest.raises(ConfigError, match="packed with bestfit") as caught:
+        batch_plan(fitted, DataConfig(recut=True), **many)
+    assert "concat" in str(caught.value.hint)
 
 
 def test_targets_are_inputs_shifted_by_one(stream: TokenStream) -> None:

@@ -25,7 +25,7 @@ def test_every_block_has_the_shares_exactly(weights: dict[str, float]) -> None:
     chosen = mixture(weights, SOURCES)
     total = sum(weights.values())
     for block in (0, 1, 17):
-        rows = chosen.rows(np.arange(block * chosen.block, (block + 1) * chosen.block), seed=5)
+        rows, _ = chosen.rows(np.arange(block * chosen.block, (block + 1) * chosen.block), seed=5)
         for name in SOURCES:
             assert counts(rows)[name] == pytest.approx(weights.get(name, 0) / total * chosen.block, abs=1e-6)
 
@@ -38,7 +38,7 @@ def test_shares_that_no_block_can_hold_are_rounded() -> None:
 
 
 def test_each_source_visits_each_of_its_rows_once_an_epoch() -> None:
-    rows = mixture({"a": 2, "b": 1}, SOURCES).rows(np.arange(3000), seed=1)
+    rows, _ = mixture({"a": 2, "b": 1}, SOURCES).rows(np.arange(3000), seed=1)
     for name, own in SOURCES.items():
         found = rows[(rows >= own.start) & (rows < own.stop)]
         epochs = [sorted(found[n : n + len(own)].tolist()) for n in range(0, len(found) - len(own), len(own))]
@@ -47,7 +47,7 @@ def test_each_source_visits_each_of_its_rows_once_an_epoch() -> None:
 
 def test_the_order_of_a_source_is_that_of_its_name() -> None:
     def own(chosen: Mixture) -> list[int]:
-        rows = chosen.rows(np.arange(2000), seed=1)
+        rows, _ = chosen.rows(np.arange(2000), seed=1)
         return rows[rows < 100].tolist()
 
     first, second = own(mixture({"a": 1, "b": 1}, SOURCES)), own(mixture({"a": 1, "c": 3}, SOURCES))
