@@ -393,4 +393,5 @@ def test_ctrl_c_where_nothing_is_kept_promises_nothing(
     monkeypatch.setattr("alm.doctor.examine.examine", interrupted)
     monkeypatch.setattr("alm.training.plan.plan", interrupted)
     code, out, err = run(*command)
-    assert (code, out, err.strip()) == (130, "", "interrupted")
+    again = f"interrupted\n\nHint: run `alm {' '.join(command)}` to start again"
+    assert (code, out, err.strip()) == (130, "", again)
