@@ -55,6 +55,10 @@ def quickstart(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start another one beside --out, which is left unchanged.")
     ] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="With your own text: override a key of it or of the run."),
+    ] = None,
     device: options.Device = "auto",
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -83,9 +87,10 @@ def quickstart(
     if not (quiet or json):
         ui.echo_err(ui.MEASURING)
     if texts:
-        job = own = own_text.prepared(texts, out, **given)
+        job = own = own_text.prepared(texts, out, changes=set_ or [], **given)
         values, lines = partial(_own_values, own), [*_own_lines(own)]
     else:
+        _refuse_changes(set_)
         job = tales = stage.prepared(out or Path("alm-quickstart"), **given)
         values, lines = partial(_plan_values, tales), [*_plan_lines(tales)]
     if fresh and context.obj:  # the words to paste after Ctrl-C: they continue in the folder that was chosen
@@ -102,6 +107,16 @@ def quickstart(
     if not (quiet or json):
         for line in _next_with_own(job, texts) if texts else _next(job.places):
             ui.echo_err(line)
+
+
+def _refuse_changes(changes: list[str] | None) -> None:
+    """Raise `ConfigError` for overrides of the quickstart with tales, whose presets were measured as they are."""
+    from alm.errors import ConfigError
+
+    if changes:
+        raise ConfigError(
+            "`--set` is for a quickstart with your own text", hint="name the text: `alm quickstart my-texts/`"
+        )
 
 
 def _plan_lines(job: Prepared) -> Iterator[str]:

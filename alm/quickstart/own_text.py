@@ -38,7 +38,7 @@ from alm.tokenizers.file import Tokenizer
 from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig
 from alm.training.monitoring.samples import held_out_prompts
 from alm.training.pretrain import pretrain
-from alm.training.run.run_folder import exists, free_name
+from alm.training.run.run_folder import CONFIG_NAME, OtherRunError, exists, free_name
 from alm.training.sizing.budget import FEWEST_STEPS, TooShortError
 from alm.training.sizing.suggest import DEFAULT_SECONDS, Suggestion, suggest
 
@@ -60,9 +60,13 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """The choices before the first stage. `texts` are paths as given; `budget` is in seconds."""
+    """The choices before the first stage.
+
+    `texts` are paths as given, `changes` overrides of the corpus file made of them; `budget` is in seconds.
+    """
 
     texts: tuple[str, ...]
+    changes: tuple[str, ...]
     budget: float
     vocab_size: int
     seq_len: int
@@ -72,6 +76,7 @@ class _Stored(Config):
     """Schema of the file that stores a recipe."""
 
     texts: Annotated[tuple[str, ...], Field(min_length=1)]
+    changes: tuple[str, ...]
     budget: Annotated[float, Field(strict=True, gt=0, le=1e9)]
     vocab_size: Annotated[int, Field(strict=True, ge=1, le=2**24)]
     seq_len: Annotated[int, Field(strict=True, ge=2, le=2**24)]
@@ -140,7 +145,8 @@ class OwnText:
     def commands(self, *, is_underway: bool = False) -> Iterator[str]:
         """The command for each stage; the run is chosen when its turn comes, and expected before that."""
         at = self.places
-        yield _command("corpus", "prepare", *self.recipe.texts, "--out", at.clean)
+        changes = [word for change in self.recipe.changes for word in ("--set", change)]
+        yield _command("corpus", "prepare", *self.recipe.texts, "--out", at.clean, *changes)
         vocabulary = ("--vocab-size", self.recipe.vocab_size)
         yield _command("tokenizer", "train", "--input", at.clean, *vocabulary, "--out", at.tokenizer)
         rows = ("--seq-len", self.recipe.seq_len)
@@ -175,7 +181,7 @@ class OwnText:
 
     def corpus(self) -> CorpusConfig:
         """The text."""
-        return _corpus(self.recipe.texts)
+        return _corpus(self.recipe.texts, self.recipe.changes)
 
     def tokenizer(self) -> TokenizerConfig:
         """The vocabulary."""
@@ -200,9 +206,11 @@ class OwnText:
             )
 
         if exists(places.run):
-            from alm.training.run.run_folder import read_config
-
-            return run(read_config(places.run))
+            try:
+                return run(load(RunConfig, [Part(places.run / CONFIG_NAME)], overrides=self.overrides))
+            except OtherRunError as error:
+                command = shell("alm", "quickstart", *self.recipe.texts, "--out", free_name(places.out))
+                raise ConfigError(error.message, hint=f"run `{command}` with them") from error
         found = self._chosen or self._choose()
         config = _run(found, self.overrides)
         try:
@@ -229,6 +237,7 @@ def prepared(
     texts: Sequence[str],
     out: Path | None,
     *,
+    changes: Sequence[str] = (),
     steps: int | None = None,
     seed: int | None = None,
     budget: float | None = None,
@@ -238,6 +247,7 @@ def prepared(
 ) -> OwnText:
     """Prepare a quickstart with the files and folders `texts` in `out`; nothing is written.
 
+    `changes` override keys of the corpus file that these make, or of the run.
     `budget` is in seconds from `started`, of `time.monotonic`. An existing quickstart keeps its recipe: `ConfigError`
     for other texts or another budget. With `is_fresh` it is left unchanged, and the new one is placed beside it.
     """
@@ -246,17 +256,19 @@ def prepared(
     name = _name(texts)
     out = out or Path(f"alm-{name}")
     places = Places(free_name(out) if is_fresh and out.exists() else out, run=name)
-    overrides = [f"training.max_steps={steps}"] if steps is not None else []
+    of_text = tuple(change for change in changes if _key(change) in CorpusConfig.model_fields)
+    overrides = [change for change in changes if change not in of_text]
+    overrides += [f"training.max_steps={steps}"] if steps is not None else []
     overrides += [f"training.seed={seed}"] if seed is not None else []
-    recipe = _stored(places, texts, budget)
+    recipe = _stored(places, texts, of_text, budget)
     text_bytes, expected = None, None
     if recipe is None or not exists(places.run):
-        text_bytes = _size(texts, places)
+        text_bytes = _size(texts, of_text, places)
         seconds = recipe.budget if recipe is not None else budget or DEFAULT_SECONDS
         expected = _expected(text_bytes, seconds, recipe, device_name)
     if recipe is None:
         assert expected is not None
-        recipe = Recipe(tuple(texts), budget or DEFAULT_SECONDS, expected.vocab_size, expected.seq_len)
+        recipe = Recipe(tuple(texts), of_text, budget or DEFAULT_SECONDS, expected.vocab_size, expected.seq_len)
     return OwnText(
         places,
         recipe,
@@ -268,13 +280,14 @@ def prepared(
     )
 
 
-def _stored(places: Places, texts: Sequence[str], budget: float | None) -> Recipe | None:
+def _stored(places: Places, texts: Sequence[str], changes: Sequence[str], budget: float | None) -> Recipe | None:
     """Return the recipe of a quickstart that exists already; `ConfigError` if it is for another text or time."""
     if not places.recipe.is_file():
         return None
     own, fresh = read(places.recipe), "add `--fresh` to start another one beside it"
-    if list(own.texts) != list(texts):
-        raise ConfigError(f"the quickstart in `{places.out}` was started with {shell(*own.texts)}", hint=fresh)
+    if (own.texts, own.changes) != (tuple(texts), tuple(changes)):
+        given = shell(*own.texts, *(word for change in own.changes for word in ("--set", change)))
+        raise ConfigError(f"the quickstart in `{places.out}` was started with `{given}`", hint=fresh)
     if budget not in (None, own.budget):
         raise ConfigError(
             f"the quickstart in `{places.out}` was started for {own.budget:,.0f} seconds",
@@ -283,10 +296,10 @@ def _stored(places: Places, texts: Sequence[str], budget: float | None) -> Recip
     return own
 
 
-def _size(texts: Sequence[str], places: Places) -> int:
+def _size(texts: Sequence[str], changes: Sequence[str], places: Places) -> int:
     """Return the expected bytes of clean text; `InputError` if there is too little to learn from."""
     size = 0
-    for job in jobs_of(_corpus(texts), out=places.clean):
+    for job in jobs_of(_corpus(texts, changes), out=places.clean):
         with name_source_in_errors(job):
             size += expected_bytes(job, inspect(job, on_event=ignore).plan)
     if size < _LEAST_BYTES:
@@ -317,8 +330,13 @@ def _others(size: int) -> float:
     return _OTHER_SECONDS + _END_SECONDS + _SECONDS_PER_BYTE * size
 
 
-def _corpus(texts: Sequence[str]) -> CorpusConfig:
-    return load(CorpusConfig, [], base=values_for_paths(list(texts)))
+def _corpus(texts: Sequence[str], changes: Sequence[str]) -> CorpusConfig:
+    return load(CorpusConfig, [], base=values_for_paths(list(texts)), overrides=changes)
+
+
+def _key(change: str) -> str:
+    """Return the first part of the key of an override."""
+    return change.partition("=")[0].partition(".")[0].strip()
 
 
 def _run(found: Suggestion, overrides: Sequence[str]) -> RunConfig:

@@ -95,7 +95,8 @@ def test_a_time_in_which_nothing_is_learned_is_refused(folder: Path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("given", "budget", "said"), [(["a", "b"], None, "was started with a"), (["a"], 90.0, "was started for 60 seconds")]
+    ("given", "budget", "said"),
+    [(["a", "b"], None, "was started with `a`"), (["a"], 90.0, "was started for 60 seconds")],
 )
 def test_another_text_or_time_wants_another_folder(
     folder: Path, given: list[str], budget: float | None, said: str
@@ -110,6 +111,32 @@ def test_another_text_or_time_wants_another_folder(
     assert prepared(given, Path("q"), budget=budget, is_fresh=True).places.out == Path("q-2")
 
 
+def test_overrides_go_to_the_text_or_to_the_run(folder: Path) -> None:
+    Path("rows.jsonl").write_text('{"body": "some words to read"}\n' * 200)
+    changes = ["sources.rows.field=body", "optim.lr=0.01"]
+    job = prepared(["rows.jsonl"], Path("q"), changes=changes, steps=3)
+    commands = [shlex.split(command) for command in job.commands()]
+    assert "sources.rows.field=body" in commands[0]
+    assert {"optim.lr=0.01", "training.max_steps=3"} <= set(commands[3])
+    assert "optim.lr=0.01" not in commands[0]
+    job.start()
+    with pytest.raises(ConfigError, match="was started with `rows.jsonl --set sources.rows.field=body`"):
+        prepared(["rows.jsonl"], Path("q"))
+    with pytest.raises(ConfigError, match="optm"):
+        made(prepared(["rows.jsonl"], Path("other"), changes=["sources.rows.field=body", "optm.lr=1"], steps=3))
+
+
+@pytest.mark.slow
+def test_a_finished_one_takes_more_steps_and_refuses_another_seed(folder: Path) -> None:
+    made(prepared(["my texts"], None, steps=3))
+    longer = made(prepared(["my texts"], None, steps=5)).run.result
+    assert longer is not None
+    assert longer.step == 5
+    with pytest.raises(ConfigError, match="training.seed") as caught:
+        made(prepared(["my texts"], None, seed=5))
+    assert "--out alm-my-texts-2" in str(caught.value.hint)
+
+
 def test_too_little_text_is_refused_before_anything_is_written(folder: Path) -> None:
     Path("note.txt").write_text("only this\n")
     with pytest.raises(InputError, match="only 10 bytes of text"):
@@ -119,7 +146,9 @@ def test_too_little_text_is_refused_before_anything_is_written(folder: Path) -> 
     assert sorted(path.name for path in folder.iterdir()) == ["my texts", "note.txt"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"texts": [], "budget": 1.0, "vocab_size": 512, "seq_len": 2}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"texts": [], "changes": [], "budget": 1.0, "vocab_size": 512, "seq_len": 2}']
+)
 def test_a_recipe_that_it_did_not_write_is_an_error(tmp_path: Path, content: str) -> None:
     places = Places(tmp_path, run="x")
     places.recipe.write_text(content)
