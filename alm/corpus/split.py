@@ -43,7 +43,7 @@ def is_few(total: float, squares: float, validation_fraction: float) -> bool:
     total^2 / squares is the number of equal documents that would vary as much (Kish's effective sample size), so one
     book among many notes makes few of them.
     """
-    return total * total * validation_fraction < _FEWEST_HELD_OUT * squares
+    return 0 < total * total * validation_fraction < _FEWEST_HELD_OUT * squares
 
 
 def piece_count(size: int, cluster: str, validation_fraction: float) -> int:

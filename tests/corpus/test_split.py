@@ -105,6 +105,7 @@ def test_short_documents_stay_whole_and_counts_have_the_share_on_average() -> No
 def test_few_documents_are_counted_by_their_share_of_the_text() -> None:
     assert is_few(1999, 1999, 0.01)
     assert not is_few(2000, 2000, 0.01)
+    assert not is_few(5, 5, 0.0)  # nothing is to be held out
     notes, one_book = 10_000, 10_000
     assert not is_few(notes, notes, 0.01)
     assert is_few(notes + one_book, notes + one_book**2, 0.01)

@@ -218,6 +218,9 @@ def test_a_few_foreign_texts_hold_pieces_of_each_out(tmp_path: Path) -> None:
         assert made.held_out.bytes == sum(c[VALIDATION].bytes for c in made.sources.values())
         assert made.held_out.cut_documents == (3 if fraction == 0.05 else 1)
 
+    none = pack(PackConfig(seq_len=16, validation_fraction=0.0), tokenizer=path, clean=[folder], out=tmp_path / "none")
+    assert not any(counts[VALIDATION].documents for counts in none.sources.values())
+
 
 def test_packed_data_says_what_its_clean_text_holds_out(tmp_path: Path) -> None:
     clean = write_clean(tmp_path / "clean", ["\n".join(f"line {n}" for n in range(9000)), "x"], validation_fraction=0.1)

@@ -200,3 +200,6 @@ def test_equal_documents_that_stay_lose_the_same_pieces(tmp_path: Path) -> None:
 def test_nothing_is_held_out_when_nothing_is_asked_for(tmp_path: Path) -> None:
     assert held_out(decided(tmp_path, ["a", "b", "c"])) == [False] * 3
     assert decided(tmp_path, [], []).decisions[0].code.size == 0
+    books = decided(tmp_path, BOOKS)
+    assert books.hold_out is None
+    assert not any(held_out(books) + cut_documents(books))
