@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from alm.cli.synonyms import lead
+from alm.cli.synonyms import lead, lead_into, lead_option
 
 # Typer's name of a section of options; here also of the plain help.
 RARE = "Rarely needed"
@@ -21,8 +21,21 @@ _INDENT = 2
 _ROOM = 300  # characters; a summary that does not fit a line of 80 fails a test instead of being cut
 
 
+# Typer exports only this class derived from it.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
 class Command(TyperCommand):
     """A command; `epilog` holds its examples, one a line, shown before the options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Any: types of Click, which Typer has a copy of
+        """Parse the arguments; for an option of other tools, name what does this here."""
+        given = [*args]
+        try:
+            return super().parse_args(ctx, args)
+        except _UsageError as error:
+            lead_option(str(getattr(error, "option_name", "")), ctx.command_path, flags_of(self, ctx), given)
+            raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:  # Any: types of Click, of which Typer has a private copy
         self.format_usage(ctx, formatter)
@@ -72,7 +85,14 @@ class Group(TyperGroup):
         """Find the command; for a word of other tools, name the command that does this here."""
         if args and args[0] not in self.commands and ctx.parent is None:
             lead(args[0], exists=os.path.lexists(args[0]))
+        if args and len(self.commands) == 1 and args[0] not in self.commands and not args[0].startswith("-"):
+            lead_into(ctx.command_path, next(iter(self.commands)), args)
         return super().resolve_command(ctx, args)
+
+
+def flags_of(command: TyperCommand, ctx: Any) -> set[str]:
+    """The names of all options of a command."""
+    return {name for parameter in command.get_params(ctx) for name in parameter.opts}
 
 
 def _group(command: Any) -> str:

@@ -27,7 +27,7 @@ app = Commands()
 def sample(
     *,
     words: Annotated[
-        str | None, typer.Argument(metavar="PROMPT", help="Text to continue; without it, a new document begins.")
+        list[str] | None, typer.Argument(metavar="PROMPT", help="Text to continue; without it, a new document begins.")
     ] = None,
     checkpoint: Annotated[
         Path | None,
@@ -77,9 +77,9 @@ def sample(
     from alm.generation.config import SamplingConfig
 
     config = load(SamplingConfig, [], base=sampling)
-    if words is not None:
+    if words:
         _check_words(words, prompt)
-        prompt = words
+        prompt = " ".join(words)  # also without quotes
     given = {"--inspect": inspect, "--json": json, "--prompt": prompt, "--prompt-file": prompt_file}
     _check_modes(interactive, {**given, "--num-samples": num_samples > 1})
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
@@ -104,7 +104,7 @@ def sample(
         ui.echo_err(texts.summary())
 
 
-def _check_words(words: str, prompt: str | None) -> None:
+def _check_words(words: list[str], prompt: str | None) -> None:
     """Raise `ConfigError` for a PROMPT beside `--prompt`, or one that is a path."""
     import os
 
@@ -112,13 +112,13 @@ def _check_words(words: str, prompt: str | None) -> None:
 
     if prompt is not None:
         raise ConfigError("a prompt is given twice, as PROMPT and as `--prompt`", hint="leave out one of the two")
-    if os.path.lexists(words):
-        path = Path(words)
+    path = Path(words[0])
+    if len(words) == 1 and os.path.lexists(path):
         is_model = path.is_dir() or path.suffix == ".pt"
-        flag = f"`--checkpoint {quoted(words)}`" if is_model else f"`--prompt-file {quoted(words)}`"
+        flag = f"`--checkpoint {quoted(path)}`" if is_model else f"`--prompt-file {quoted(path)}`"
         raise ConfigError(
-            f"{quoted(words)} is a file or folder, where a prompt is expected",
-            hint=f"to read it, use {flag}; to continue these very words, `--prompt {quoted(words)}`",
+            f"{quoted(path)} is a file or folder, where a prompt is expected",
+            hint=f"to read it, use {flag}; to continue these very words, `--prompt {quoted(path)}`",
         )
 
 

@@ -70,6 +70,55 @@ def lead(word: str, *, exists: bool) -> None:
         )
 
 
+# Options of other tools, and what does the same here: a flag of the command, or a key for `--set`.
+_OPTIONS = {
+    "training.max_steps=": "--steps --max-steps --iters --max-iters --num-steps --iterations",
+    "--budget": "--epochs --num-epochs --time --minutes --hours --duration",
+    "optim.lr=": "--lr --learning-rate --rate",
+    "training.micro_batch_size=": "--batch-size --batch --bs --micro-batch-size",
+    "model.n_layers=": "--layers --n-layers --num-layers --depth",
+    "model.d_model=": "--hidden-size --d-model --width --dim",
+    "model.dropout=": "--dropout",
+    "optim.weight_decay=": "--weight-decay --wd",
+    "--seq-len": "--block-size --context --context-length --max-length --sequence-length --max-seq-len",
+    "--vocab-size": "--vocab --n-vocab",
+    "--max-tokens": "--max-new-tokens --length --tokens --num-tokens --n-predict --max-length",
+    "--temperature": "--temp",
+    "--num-samples": "--n --count --samples",
+    "--checkpoint": "--model --ckpt --run --model-path --load",
+    "--out": "--output --output-dir --out-dir --outdir --dest --save",
+    "--input": "--in --data --text --texts --files --corpus",
+    "--in": "--input --data --text --texts --files --corpus",
+    "--data": "--dataset --corpus --input --in --text",
+    "--device": "--gpu --cuda --cpu",
+    "--nproc": "--gpus --num-gpus --devices",
+    "--force": "--overwrite --yes",
+    "--prompt": "--text --input --start",
+}
+
+
+def lead_option(name: str, command: str, flags: set[str], given: list[str]) -> None:
+    """Raise `ConfigError` that leads from an option that `command` does not have to one of its `flags`."""
+    from alm.errors import shell
+
+    plain = name.casefold().replace("_", "-")
+    for target, names in _OPTIONS.items():
+        is_there = target in flags or (target.endswith("=") and command.split()[-1] in ("pretrain", "plan"))
+        if is_there and plain in names.split():
+            word = next((word for word in given if word.partition("=")[0] == name), "")
+            after = given[given.index(word) + 1 :] if word else []
+            value = word.partition("=")[2] or (after[0] if after and not after[0].startswith("-") else "N")
+            instead = ("--set", target + value) if target.endswith("=") else (target,)
+            _refuse(f"`{command}` has no option `{name}`", f"use `{shell(*instead)}`")
+
+
+def lead_into(group: str, command: str, given: list[str]) -> NoReturn:
+    """Raise `ConfigError` for a group whose only command is left out."""
+    from alm.errors import shell
+
+    _refuse(f"`{group}` needs a command: there is `{command}`", f"run `{shell(*group.split(), command, *given)}`")
+
+
 def _refuse(message: str, hint: str) -> NoReturn:
     from alm.errors import ConfigError
 

@@ -15,7 +15,10 @@ from typer.testing import CliRunner
 from alm.cli import help as helps
 from alm.cli import synonyms
 from alm.cli.main import app
+from alm.config import presets
+from alm.config.load import Part, load
 from alm.errors import ConfigError
+from alm.training.config import RunConfig
 
 TREE = typer.main.get_command(app)
 SCREEN = {"columns": 80, "lines": 40}
@@ -111,6 +114,41 @@ def test_a_wrong_word_names_the_command(word: str, command: str) -> None:
     with pytest.raises(ConfigError) as caught:
         synonyms.lead(word, exists=False)
     assert command in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("alm pretrain --steps 100", "`--set training.max_steps=100`"),
+        ("alm pretrain --lr=0.01 --quiet", "`--set optim.lr=0.01`"),
+        ("alm pretrain --batch_size", "`--set training.micro_batch_size=N`"),
+        ("alm quickstart --epochs 3", "`--budget`"),
+        ("alm sample --temp 0.7", "`--temperature`"),
+        ("alm export --model x", "`--checkpoint`"),
+        ("alm tokenizer train --data x", "`--input`"),
+        ("alm pack --input x", "`--in`"),
+    ],
+)
+def test_an_option_of_other_tools_names_ours(line: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match="has no option") as caught:
+        parse(line)
+    assert caught.value.hint == f"use {hint}"
+
+
+def test_the_options_of_other_tools_lead_to_options_and_keys_that_exist() -> None:
+    known = set().union(*(helps.flags_of(command, typer.Context(command)) for command in LEAVES.values()))
+    for target in synonyms._OPTIONS:
+        if target.endswith("="):
+            value = {"model.d_model=": "64", "model.dropout=": "0.1"}.get(target, "1")
+            load(RunConfig, [Part(presets.find("1m")), Part(presets.find("train"))], overrides=[f"{target}{value}"])
+        else:
+            assert target in known
+
+
+def test_a_group_of_one_command_names_it() -> None:
+    found = CliRunner().invoke(app, ["corpus", "my texts/"])
+    assert isinstance(found.exception, ConfigError)
+    assert found.exception.hint == "run `alm corpus prepare 'my texts/'`"
 
 
 def test_a_path_in_the_place_of_a_command_is_understood() -> None:
