@@ -266,6 +266,7 @@ def prepared(
         text_bytes = _size(texts, of_text, places)
         seconds = recipe.budget if recipe is not None else budget or DEFAULT_SECONDS
         expected = _expected(text_bytes, seconds, recipe, device_name)
+        _run(expected, overrides)  # a mistake in them is reported before the first stage
     if recipe is None:
         assert expected is not None
         recipe = Recipe(tuple(texts), of_text, budget or DEFAULT_SECONDS, expected.vocab_size, expected.seq_len)

@@ -96,7 +96,7 @@ def test_a_time_in_which_nothing_is_learned_is_refused(folder: Path, monkeypatch
 
 @pytest.mark.parametrize(
     ("given", "budget", "said"),
-    [(["a", "b"], None, "was started with `a`"), (["a"], 90.0, "was started for 60 seconds")],
+    [(["a", "b"], None, "was started with `a`"), (["a"], 90.0, "started for 60 seconds")],
 )
 def test_another_text_or_time_wants_another_folder(
     folder: Path, given: list[str], budget: float | None, said: str
@@ -123,7 +123,7 @@ def test_overrides_go_to_the_text_or_to_the_run(folder: Path) -> None:
     with pytest.raises(ConfigError, match="was started with `rows.jsonl --set sources.rows.field=body`"):
         prepared(["rows.jsonl"], Path("q"))
     with pytest.raises(ConfigError, match="optm"):
-        made(prepared(["rows.jsonl"], Path("other"), changes=["sources.rows.field=body", "optm.lr=1"], steps=3))
+        prepared(["rows.jsonl"], Path("other"), changes=["sources.rows.field=body", "optm.lr=1"], steps=3)
 
 
 @pytest.mark.slow

@@ -43,6 +43,8 @@ _LAYERS_PER_TABLE = 4
 LEAST_VOCABULARY, MOST_VOCABULARY = 512, 65536
 # English prose with 1,024 tokens, and how much more a token stands for with each doubling (docs/vocabulary.md).
 _BYTES_AT_1024, _BYTES_PER_DOUBLING, _MOST_BYTES = 2.7, 0.43, 4.6
+# A text gets shorter rows rather than fewer.
+FEWEST_ROWS, SHORTEST_ROW = 32, 32
 BYTES_PER_TOKEN = 4.0  # where no vocabulary is known
 STEPS_SHARE = 0.8
 MOST_MICRO_BATCH_TOKENS = 16_384
@@ -91,7 +93,7 @@ def suggest_at(
     best: Suggestion | None = None
     for name, shape in (models or preset_models()).items():
         vocabulary = vocab_size or vocabulary_for(shape, text_bytes)
-        length = seq_len or sequence_for(shape)
+        length = seq_len or sequence_for(shape, text_bytes)
         longest = max(shape.max_position_embeddings, length)
         model = shape.model_copy(update={"max_position_embeddings": longest}).with_vocab_size(vocabulary)
         if best is not None and not fits(model, 1, length):
@@ -136,9 +138,13 @@ def bytes_per_token(vocab_size: int) -> float:
     return min(_BYTES_AT_1024 + _BYTES_PER_DOUBLING * math.log2(vocab_size / 1024), _MOST_BYTES)
 
 
-def sequence_for(shape: ModelConfig) -> int:
-    """Return the tokens of a training sequence: half of the model's context."""
-    return max(1, shape.max_position_embeddings // 2)
+def sequence_for(shape: ModelConfig, text_bytes: int | None = None) -> int:
+    """Return the tokens of a training sequence: half of the model's context, or less if the text has few of them."""
+    wanted = max(1, shape.max_position_embeddings // 2)
+    if text_bytes is None:
+        return wanted
+    rows = text_bytes / bytes_per_token(LEAST_VOCABULARY) / FEWEST_ROWS
+    return min(wanted, max(SHORTEST_ROW, 2 ** int(math.log2(max(rows, 1)))))
 
 
 def _layers(model: ModelConfig) -> int:

@@ -14,7 +14,14 @@ from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig
 from alm.training.sizing import suggest
 from alm.training.sizing.memory import preset_models
 from alm.training.sizing.repeated_text import MOST_PASSES, regularisation
-from alm.training.sizing.suggest import Suggestion, bytes_per_token, suggest_at, tokens_per_parameter, vocabulary_for
+from alm.training.sizing.suggest import (
+    Suggestion,
+    bytes_per_token,
+    sequence_for,
+    suggest_at,
+    tokens_per_parameter,
+    vocabulary_for,
+)
 
 
 def rate(flops_per_second: float) -> suggest.Rate:
@@ -135,3 +142,13 @@ def test_the_flags_of_a_suggestion_give_its_configuration() -> None:
         assert loaded.model == found.config.model
         assert loaded.optim == found.config.optim
         assert loaded.training.sequences_per_step == found.config.training.sequences_per_step
+
+
+def test_a_short_text_gets_shorter_rows() -> None:
+    pico = preset_models()["pico"]
+    assert sequence_for(pico) == sequence_for(pico, 10**6) == 512
+    found = [sequence_for(pico, size) for size in (10**6, 30_000, 10_000, 3000, 10)]
+    assert found == sorted(found, reverse=True)
+    assert found[-1] == suggest.SHORTEST_ROW
+    for size in (30_000, 10_000):
+        assert size / bytes_per_token(512) / sequence_for(pico, size) >= suggest.FEWEST_ROWS
