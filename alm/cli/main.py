@@ -44,6 +44,7 @@ app = Commands(
     help="Small language models from scratch: from raw text to your own model.",
     epilog="\n".join(
         (
+            "alm quickstart my-texts/",
             "alm quickstart",
             "alm corpus prepare my-texts/ && alm tokenizer train && alm pack",
             'alm pretrain && alm sample "Once upon a time"',
