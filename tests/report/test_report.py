@@ -13,6 +13,7 @@ from builders import logged_row, sample_row, scored_row, write_packed, write_run
 from alm.artifacts import RunMetadata
 from alm.artifacts import read as read_metadata
 from alm.artifacts import write as write_metadata
+from alm.corpus.held_out import in_words
 from alm.errors import ArtifactError, ConfigError, InputError
 from alm.files import sha256
 from alm.report.report import report
@@ -176,6 +177,9 @@ def test_the_lineage_reaches_sources_and_says_when_it_does_not(tmp_path: Path) -
     assert "not stated" in text
     assert f"{metadata.input_tokens:,} in rows of 16" in text
     assert f"bpe, {metadata.vocab_size:,} tokens, learned from 200 documents" in text
+    assert metadata.held_out is not None
+    assert f"held-out text ({in_words(metadata.held_out)})." in text
+    assert "texts that the model has not seen" in text
     (tmp_path / "made" / "clean" / "s.json").unlink()
     assert "clean text not found" in Tags(made(run)).text
     (packed / "metadata.json").write_bytes((packed / "metadata.json").read_bytes() + b"\n")
