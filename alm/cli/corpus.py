@@ -66,16 +66,22 @@ def prepare(
 
     The hub is that of Hugging Face; a corpus file (`--src`) names its data sets. `-` reads standard input.
     """
+    ui.begin(f"cleaning {', '.join(paths or [src])} into {out}", quiet=quiet, as_json=json)
     from alm.config import presets
     from alm.config.load import Part, load
-    from alm.corpus.config import CorpusConfig, values_for_paths
+    from alm.corpus.config import CorpusConfig
+    from alm.corpus.from_paths import corpus_of_paths
     from alm.corpus.pipeline.job import jobs_of
     from alm.corpus.pipeline.prepare import prepare as run
+    from alm.events import Event
 
     given = paths or []
-    parts = [] if given else [Part(presets.find(src))]
     changes = [*(set_ or []), *([f"format={form}"] if form else [])]
-    config = load(CorpusConfig, parts, base=values_for_paths(given), overrides=changes)
+    chosen: list[Event] = []
+    if given:
+        config = corpus_of_paths(given, overrides=changes, on_event=chosen.append)
+    else:
+        config = load(CorpusConfig, [Part(presets.find(src))], overrides=changes)
     words = [*options.set_flags(changes), *(["--limit", str(limit)] if limit else [])]
     redo = shlex.join(["alm", "corpus", "prepare", *(given or ["--src", src]), "--out", str(out), *words])
     share = _share(num_shards, shard_index)
@@ -84,6 +90,8 @@ def prepare(
         _show_plan(jobs, json)
         return
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
+        for event in chosen:
+            on_event(event)
         found = run(
             config,
             out=out,

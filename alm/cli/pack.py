@@ -55,6 +55,7 @@ def pack(
     dry_run: options.DryRun = False,
 ) -> None:
     """Tokenize clean text into shards of token ids."""
+    ui.begin(f"packing text into {out}", quiet=quiet, as_json=json)
     from alm.config.load import load
     from alm.errors import ConfigError
     from alm.packing.config import PackConfig

@@ -97,7 +97,7 @@ def plan(
 
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
         if not no_measure:
-            on_event(Noted(ui.MEASURING))
+            ui.begin(ui.MEASURING, quiet=quiet, as_json=json)
         is_open = model is None and train is None and not options.sets_model(overrides)
         if is_open and (seconds is not None or (packed is not None and not no_measure)):
             _check_suggested(no_measure)

@@ -186,8 +186,7 @@ def _choose(
             "torchrun has started several ranks, and no model is named",
             hint=f"run `alm pretrain --nproc {here.size}`, or `alm plan --budget 10m` and paste its flags",
         )
-    if not quiet:
-        ui.echo_err(ui.MEASURING)
+    ui.begin(ui.MEASURING, quiet=quiet, as_json=False)
     precision = config.training.precision
     found = plan.chosen(seconds, packed, overrides=overrides, device=device, ranks=ranks, precision=precision)
     if not quiet:

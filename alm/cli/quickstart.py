@@ -84,8 +84,7 @@ def quickstart(
         "started": started,
     }
     job: Job
-    if not (quiet or json):
-        ui.echo_err(ui.MEASURING)
+    ui.begin(ui.MEASURING, quiet=quiet, as_json=json)
     if texts:
         job = own = own_text.prepared(texts, out, changes=set_ or [], **given)
         values, lines = partial(_own_values, own), [*_own_lines(own)]

@@ -46,6 +46,7 @@ def train(
 
     The file has the format of the `tokenizers` library.
     """
+    ui.begin(f"learning a vocabulary for {out}", quiet=quiet, as_json=json)
     from alm.config.load import load
     from alm.corpus.read import find
     from alm.tokenizers.config import TokenizerConfig

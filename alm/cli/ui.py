@@ -37,7 +37,7 @@ from alm.events import (
 )
 
 _FIRST_PROGRESS_SECONDS, _PLAIN_PROGRESS_SECONDS = 1.0, 5.0
-MEASURING = "looking at the text, and at how fast this machine trains ..."
+MEASURING = "looking at the text, and at how fast this machine trains"
 _CODE = " " * 4  # before a line of code in a traceback
 _show_tracebacks = False
 
@@ -71,6 +71,12 @@ def show_result(values: Mapping[str, Any], lines: Sequence[str], *, as_json: boo
     else:
         for line in lines:
             write(shown.line(line))
+
+
+def begin(doing: str, *, quiet: bool, as_json: bool) -> None:
+    """Print what a command does, before the imports, which take seconds on a busy machine."""
+    if not (quiet or as_json):
+        echo_err(f"{doing} ...")
 
 
 def next_step(*words: str | Path, quiet: bool, as_json: bool) -> None:
