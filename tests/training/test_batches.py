@@ -13,6 +13,7 @@ from alm.data.mixture import mixture, plain
 from alm.packing.shards import TRAIN, open_packed
 from alm.training.batches import epochs, repeats
 from alm.training.monitoring import metrics
+from alm.training.plan import plan
 from alm.training.pretrain import pretrain
 from alm.training.run import run_folder
 
@@ -72,3 +73,12 @@ def test_a_run_of_an_older_alm_goes_on_as_it_did_there(data: Path, tmp_path: Pat
     pretrain(run_config(training__max_steps=14), data=data, out=tmp_path / "run")
     assert not (tmp_path / "run" / BEST_NAME).exists()
     assert verify(tmp_path / "run" / LAST_NAME).step == 14
+
+
+def test_a_plan_counts_the_best_checkpoint_of_a_run_that_repeats_its_text() -> None:
+    config = run_config(training__max_steps=20, training__keep_last=2)  # 20 steps of 4 sequences of 16 tokens
+    kept = {
+        tokens: plan(config, seq_len=16, tokens=tokens, device_name="cpu", is_measured=False).disk.checkpoints
+        for tokens in (1280, 1279)
+    }
+    assert kept == {1280: 3, 1279: 4}
