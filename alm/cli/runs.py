@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alm import formatting
+from alm import formatting, shown
 from alm.cli import options, ui
 from alm.cli.help import Commands
 
@@ -59,7 +59,7 @@ def the_checkpoint(given: Path | None, *, silent: bool) -> Path:
 
 def _named(run: Path, *, silent: bool) -> Path:
     if not silent:
-        ui.echo_err(f"using the newest run, `{run}` (`alm runs` lists all)")
+        ui.echo_err(f"using the newest run, `{shown.line(str(run))}` (`alm runs` lists all)")
     return run
 
 

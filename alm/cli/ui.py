@@ -76,7 +76,7 @@ def show_result(values: Mapping[str, Any], lines: Sequence[str], *, as_json: boo
 def begin(doing: str, *, quiet: bool, as_json: bool) -> None:
     """Print what a command does, before the imports, which take seconds on a busy machine."""
     if not (quiet or as_json):
-        echo_err(f"{doing} ...")
+        echo_err(f"{shown.line(doing)} ...")
 
 
 def next_step(*words: str | Path, quiet: bool, as_json: bool) -> None:

@@ -137,3 +137,10 @@ def test_text_that_a_terminal_cannot_show_is_replaced(
     ui.show_error(AlmError("`日本.txt` is wrong", hint="mend it"))
     stream.seek(0)
     assert stream.read() == "Error: `??.txt` is wrong\n\nHint: mend it\n"
+
+
+def test_what_a_command_begins_is_one_line_and_not_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
+    ui.begin("reading a\nb", quiet=False, as_json=False)
+    ui.begin("reading", quiet=True, as_json=False)
+    ui.begin("reading", quiet=False, as_json=True)
+    assert capsys.readouterr().err == "reading a\\nb ...\n"
