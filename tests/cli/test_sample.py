@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from alm.cli.sample import _check_words
 from alm.corpus.records import read_records, unescape
+from alm.errors import ConfigError
 
 SHORT = ["--max-tokens", "6", "--device", "cpu"]
 
@@ -34,6 +36,30 @@ def test_a_prompt_is_the_same_from_a_flag_a_file_and_stdin(
         assert ok(run, "--prompt", "-")[0] == flag
         Path("prompt.txt").write_bytes(written)
         assert ok(run, "--prompt-file", "prompt.txt")[0] == flag
+
+
+def test_a_prompt_needs_no_flag_and_no_quotes(trained: Path, run: Any) -> None:
+    flag = ok(run, "--prompt", "the fox")[0]
+    assert ok(run, "the fox")[0] == ok(run, "the", "fox")[0] == flag
+
+
+@pytest.mark.parametrize(
+    ("words", "prompt", "hint"),
+    [
+        (["x"], "y", "leave out one of the two"),
+        (["letter.txt"], None, "`--prompt-file letter.txt`"),
+        (["runs"], None, "`--checkpoint runs`"),
+    ],
+)
+def test_a_prompt_that_is_a_path_or_given_twice_is_refused(
+    words: list[str], prompt: str | None, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("letter.txt").write_text("a letter", "utf-8")
+    Path("runs").mkdir()
+    with pytest.raises(ConfigError) as caught:
+        _check_words(words, prompt)
+    assert hint in str(caught.value.hint)
 
 
 def test_several_texts_are_records_with_seeds_that_count_up(trained: Path, run: Any) -> None:

@@ -22,6 +22,7 @@ from alm.events import (
     Sampled,
     StageBegan,
     Stepped,
+    TrainingBegan,
     Validated,
     Warned,
 )
@@ -144,3 +145,16 @@ def test_what_a_command_begins_is_one_line_and_not_for_scripts(capsys: pytest.Ca
     ui.begin("reading", quiet=True, as_json=False)
     ui.begin("reading", quiet=False, as_json=True)
     assert capsys.readouterr().err == "reading a\\nb ...\n"
+
+
+def test_the_first_step_of_a_start_has_a_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
+    listener = ui.PlainListener()
+    listener(TrainingBegan(10, 400))
+    for step in (11, 12):
+        listener(Stepped(step, 400, 1e-3, 0.0, shown_loss=5.25))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("step 11/400  loss 5.2500  lr 1.00e-03  eta ")
+    listener(TrainingBegan(12, 400))
+    listener(Stepped(20, 400, 1e-3, 1000.0, loss=5.0))
+    listener(Stepped(21, 400, 1e-3, 0.0, shown_loss=5.25))
+    assert len(capsys.readouterr().err.splitlines()) == 1
