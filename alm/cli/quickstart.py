@@ -191,12 +191,14 @@ def _show(job: Job, finished: Finished, seconds: float, *, as_json: bool) -> Non
         "bits_per_byte": (result.best or result).bits_per_byte,
         "bits_per_byte_margin": (result.best or result).bits_per_byte_margin,
         "samples": [{"prompt": p, "text": t} for p, t in zip(finished.prompts, finished.texts, strict=True)],
+        "held_out": finished.held_out,
         "report": str(finished.report),
     }
     score = f", {result_score(result, of=' on held-out text')}" if result.bits_per_byte is not None else ""
     done = f"Done in {ui.duration(seconds)}: {finished.run.parameters:,} parameters, {result.step} steps{score}."
     texts = [line for text in finished.texts for line in ("", *text.strip().split("\n"))]
-    ui.show_result(values, [*texts, "", done, f"Report: {finished.report}"], as_json=as_json)
+    held_out = [f"The score is of {finished.held_out}"] if score else []
+    ui.show_result(values, [*texts, "", done, *held_out, f"Report: {finished.report}"], as_json=as_json)
 
 
 def _next(places: Places) -> list[str]:

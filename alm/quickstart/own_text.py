@@ -22,7 +22,8 @@ from alm.artifacts import RunMetadata
 from alm.config import presets
 from alm.config.base import Config
 from alm.config.load import Part, load
-from alm.corpus.config import CorpusConfig, values_for_paths
+from alm.corpus.config import CorpusConfig
+from alm.corpus.from_paths import corpus_of_paths
 from alm.corpus.pipeline.job import inspect, jobs_of, name_source_in_errors
 from alm.corpus.pipeline.prepare import expected_bytes
 from alm.corpus.split import TRAIN, VALIDATION
@@ -48,6 +49,8 @@ _PROMPTS, _PROMPT_TOKENS = 3, 8
 _OTHER_SECONDS, _SECONDS_PER_BYTE, _END_SECONDS = 15.0, 1e-6, 10.0
 _LEAST_SHARE = 0.2  # of the time, at least for training
 _LEAST_BYTES = 2_000
+# Of a small text, 1% would be too little for a score.
+_SMALL_TEXT_BYTES, _HELD_OUT_OF_SMALL = 5_000_000, "validation_fraction=0.05"
 _MOST_BYTES = 1 << 20  # of a recipe
 # What to expect of a text of this many bytes or more.
 EXPECTED = (
@@ -179,9 +182,9 @@ class OwnText:
         self._chosen = suggest(seconds, data=self.places.packed, device_name=self.device_name)
         return self._chosen
 
-    def corpus(self) -> CorpusConfig:
-        """The text."""
-        return _corpus(self.recipe.texts, self.recipe.changes)
+    def corpus(self, on_event: Listener = ignore) -> CorpusConfig:
+        """The text; `on_event` receives how its rows are read."""
+        return corpus_of_paths(self.recipe.texts, overrides=self.recipe.changes, on_event=on_event)
 
     def tokenizer(self) -> TokenizerConfig:
         """The vocabulary."""
@@ -263,12 +266,16 @@ def prepared(
     recipe = _stored(places, texts, of_text, budget)
     text_bytes, expected = None, None
     if recipe is None or not exists(places.run):
-        text_bytes = _size(texts, of_text, places)
+        text_bytes = _size(texts, of_text if recipe is None else recipe.changes, places)
         seconds = recipe.budget if recipe is not None else budget or DEFAULT_SECONDS
         expected = _expected(text_bytes, seconds, recipe, device_name)
         _run(expected, overrides)  # a mistake in them is reported before the first stage
     if recipe is None:
         assert expected is not None
+        assert text_bytes is not None
+        has_own_share = any(_key(change) == "validation_fraction" for change in of_text)
+        if text_bytes < _SMALL_TEXT_BYTES and not has_own_share:
+            of_text = (_HELD_OUT_OF_SMALL, *of_text)
         recipe = Recipe(tuple(texts), of_text, budget or DEFAULT_SECONDS, expected.vocab_size, expected.seq_len)
     return OwnText(
         places,
@@ -286,8 +293,10 @@ def _stored(places: Places, texts: Sequence[str], changes: Sequence[str], budget
     if not places.recipe.is_file():
         return None
     own, fresh = read(places.recipe), "add `--fresh` to start another one beside it"
-    if (own.texts, own.changes) != (tuple(texts), tuple(changes)):
-        given = shell(*own.texts, *(word for change in own.changes for word in ("--set", change)))
+    is_same = own.changes in (tuple(changes), (_HELD_OUT_OF_SMALL, *changes))
+    if own.texts != tuple(texts) or not is_same:
+        by_user = [change for change in own.changes if change != _HELD_OUT_OF_SMALL]
+        given = shell(*own.texts, *(word for change in by_user for word in ("--set", change)))
         raise ConfigError(f"the quickstart in `{places.out}` was started with `{given}`", hint=fresh)
     if budget not in (None, own.budget):
         raise ConfigError(
@@ -300,7 +309,7 @@ def _stored(places: Places, texts: Sequence[str], changes: Sequence[str], budget
 def _size(texts: Sequence[str], changes: Sequence[str], places: Places) -> int:
     """Return the expected bytes of clean text; `InputError` if there is too little to learn from."""
     size = 0
-    for job in jobs_of(_corpus(texts, changes), out=places.clean):
+    for job in jobs_of(corpus_of_paths(texts, overrides=changes), out=places.clean):
         with name_source_in_errors(job):
             size += expected_bytes(job, inspect(job, on_event=ignore).plan)
     if size < _LEAST_BYTES:
@@ -329,10 +338,6 @@ def _expected(size: int, seconds: float, recipe: Recipe | None, device_name: str
 def _others(size: int) -> float:
     """Return the expected seconds outside training for a text of `size` bytes."""
     return _OTHER_SECONDS + _END_SECONDS + _SECONDS_PER_BYTE * size
-
-
-def _corpus(texts: Sequence[str], changes: Sequence[str]) -> CorpusConfig:
-    return load(CorpusConfig, [], base=values_for_paths(list(texts)), overrides=changes)
 
 
 def _key(change: str) -> str:

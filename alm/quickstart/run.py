@@ -19,6 +19,7 @@ from alm.checkpoint.format import LAST_NAME
 from alm.config import presets
 from alm.config.load import Part, load
 from alm.corpus.config import CorpusConfig
+from alm.corpus.held_out import in_words
 from alm.corpus.pipeline.prepare import prepare
 from alm.distributed import Place
 from alm.errors import ConfigError, EchoedError, shell
@@ -28,6 +29,7 @@ from alm.generation.config import SamplingConfig
 from alm.generation.load import load_model
 from alm.packing.config import PackConfig
 from alm.packing.pack import pack
+from alm.packing.shards import open_packed
 from alm.quickstart import recipe as recipes
 from alm.quickstart.recipe import LEAST_SHARE, RUN_PRESET, SAMPLE_TOKENS, SEQ_LEN, TALES, VOCAB_SIZE, Recipe
 from alm.report.report import report
@@ -84,8 +86,8 @@ class Job(Protocol):
     def commands(self, *, is_underway: bool = False) -> Iterator[str]:
         """The command for each stage, ready to be pasted; with `is_underway`, each is made when its stage begins."""
 
-    def corpus(self) -> CorpusConfig:
-        """The text."""
+    def corpus(self, on_event: Listener) -> CorpusConfig:
+        """The text; `on_event` receives what was chosen for it."""
 
     def tokenizer(self) -> TokenizerConfig:
         """The vocabulary."""
@@ -172,7 +174,7 @@ class Prepared:
                 hint="run the same command again, or add `--fresh`",
             )
 
-    def corpus(self) -> CorpusConfig:
+    def corpus(self, on_event: Listener = ignore) -> CorpusConfig:
         """The tales."""
         overrides = [] if self.recipe.tales == TALES else [self.corpus_override]
         return load(CorpusConfig, [Part(presets.find(CORPUS_PRESET))], overrides=overrides)
@@ -229,9 +231,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Finished:
-    """The results: the run, a text for each prompt, and the report page."""
+    """The results: the run, what its score was measured on, a text for each prompt, and the report page."""
 
     run: RunMetadata
+    held_out: str
     prompts: tuple[str, ...]
     texts: tuple[str, ...]
     report: Path
@@ -310,7 +313,8 @@ def _all_stages(job: Job, on_event: Listener) -> Finished:
         on_event(StageBegan(number, STAGES, command))
         return command
 
-    prepare(job.corpus(), out=places.clean, redo=begin(), on_event=on_event)
+    command = begin()
+    prepare(job.corpus(on_event), out=places.clean, redo=command, on_event=on_event)
     train_tokenizer(job.tokenizer(), inputs=[places.clean], out=places.tokenizer, redo=begin(), on_event=on_event)
     command = begin()
     pack(
@@ -329,4 +333,6 @@ def _all_stages(job: Job, on_event: Listener) -> Finished:
     prompts = tuple(job.prompts())
     texts = tuple(prompt + model.complete(prompt, sampling) for prompt in prompts)
     begin()
-    return Finished(run, prompts, texts, report([places.run], out=places.report).out)
+    held_out = open_packed(places.packed).metadata.held_out
+    scored = "held-out text" if held_out is None else in_words(held_out)
+    return Finished(run, scored, prompts, texts, report([places.run], out=places.report).out)

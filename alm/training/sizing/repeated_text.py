@@ -20,7 +20,7 @@ FEW_PASSES = 4
 # A run that sees its text more often than this learns nothing more, however it is regularised.
 MOST_PASSES = 60
 # From few passes to many: (passes, weight decay, dropout). Values between them are interpolated by the logarithm.
-_MEASURED = ((1.0, 0.1, 0.0), (4.0, 0.5, 0.0), (10.0, 2.0, 0.1), (20.0, 2.0, 0.2))
+_MEASURED = ((1.0, 0.1, 0.0), (3.0, 0.2, 0.1), (10.0, 0.5, 0.2), (20.0, 1.0, 0.2), (50.0, 2.0, 0.3))
 
 
 @dataclass(frozen=True)

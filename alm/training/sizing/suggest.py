@@ -144,7 +144,8 @@ def sequence_for(shape: ModelConfig, text_bytes: int | None = None) -> int:
     if text_bytes is None:
         return wanted
     rows = text_bytes / bytes_per_token(LEAST_VOCABULARY) / FEWEST_ROWS
-    return min(wanted, max(SHORTEST_ROW, 2 ** int(math.log2(max(rows, 1)))))
+    longest: int = 2 ** int(math.log2(max(rows, 1)))
+    return min(wanted, max(SHORTEST_ROW, longest))
 
 
 def _layers(model: ModelConfig) -> int:
