@@ -20,7 +20,7 @@ app = Commands()
 
 To = Annotated[str, typer.Option("--to", metavar="KIND", help="huggingface, gguf or safetensors.")]
 Checkpoint = Annotated[
-    Path | None, typer.Option("--checkpoint", help="Checkpoint to export.  [default: that of the newest run]")
+    Path | None, typer.Option("--checkpoint", help="Checkpoint or run to export.  [default: the newest run]")
 ]
 Dtype = Annotated[
     str | None,
@@ -42,7 +42,7 @@ NoCompare = Annotated[
 @app.command(
     examples=(
         "alm export --to gguf",
-        "alm export --checkpoint runs/first/ckpt-last.pt --to huggingface --out exports/first",
+        "alm export --checkpoint runs/first --to huggingface --out exports/first",
     )
 )
 def export(

@@ -19,7 +19,7 @@ app = Commands()
 @app.command(
     examples=(
         "alm push --repo my-model",
-        "alm push --repo me/tales --checkpoint runs/tales/ckpt-last.pt --dtype bf16 --public",
+        "alm push --repo me/tales --checkpoint runs/tales --dtype bf16 --public",
     )
 )
 def push(

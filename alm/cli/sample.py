@@ -20,7 +20,7 @@ app = Commands()
     cls=FieldsCommand,
     examples=(
         'alm sample "Once upon a time"',
-        "alm sample --checkpoint runs/first/ckpt-last.pt --max-tokens 100 --temperature 0.7",
+        "alm sample --checkpoint runs/first --max-tokens 100 --temperature 0.7",
     ),
 )
 @with_fields
@@ -31,7 +31,7 @@ def sample(
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option("--checkpoint", help="Checkpoint to sample from.  [default: that of the newest run]"),
+        typer.Option("--checkpoint", help="Checkpoint or run to sample from.  [default: the newest run]"),
     ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option("--tokenizer", help="Tokenizer file.  [default: the one beside the checkpoint]")
