@@ -137,13 +137,13 @@ def values_for_paths(given: Sequence[str]) -> dict[str, Any]:  # Any: raw config
 
 def _add(path: str, sources: dict[str, Any]) -> None:
     if path == "-":
-        sources[_free_name("stdin", sources)] = {"kind": "stdin"}
+        sources[free_name("stdin", sources)] = {"kind": "stdin"}
     elif _is_corpus_file(Path(path)):
         raise InputError(
             f"`{path}` is a corpus file, not text", hint=f"run `{shell('alm', 'corpus', 'prepare', '--src', path)}`"
         )
     else:
-        sources[_free_name(path, sources)] = {"kind": "files", "paths": [path]}
+        sources[free_name(path, sources)] = {"kind": "files", "paths": [path]}
 
 
 def _is_corpus_file(path: Path) -> bool:
@@ -158,7 +158,7 @@ def _is_corpus_file(path: Path) -> bool:
     return isinstance(sources, dict) and all(isinstance(each, dict) and "kind" in each for each in sources.values())
 
 
-def _free_name(path: str, taken: Container[str]) -> str:
+def free_name(path: str, taken: Container[str]) -> str:
     """Return a source name made from the last part of `path`, with a number if that name is taken."""
     stem = from_text(path).resolve().name
     while Path(stem).suffix.lower() in _ENDINGS:

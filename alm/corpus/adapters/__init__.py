@@ -135,10 +135,10 @@ def _is_lost(name: str, value: object, said: Sequence[str]) -> bool:
     if isinstance(value, str):
         is_text = name in BESIDE_MESSAGES or len(value.split()) > 1
         return is_text and not any(value in each or each in value for each in said)
-    return isinstance(value, dict | list) and (name in BESIDE_MESSAGES or any(" " in text for text in _texts(value)))
+    return isinstance(value, dict | list) and (name in BESIDE_MESSAGES or any(" " in text for text in texts_in(value)))
 
 
-def _texts(value: object) -> Iterator[str]:
+def texts_in(value: object) -> Iterator[str]:
     """Yield the strings in a JSON value."""
     waiting = [value]
     while waiting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import itertools
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
@@ -20,7 +21,7 @@ from alm.corpus import adapters, rows
 from alm.corpus.config import SourceConfig
 from alm.corpus.document import Dropped, Item, Part, Survey, utf8_bytes
 from alm.corpus.formats import Reading
-from alm.corpus.formats._detect import format_of, module
+from alm.corpus.formats._detect import by_suffix, format_of, module
 from alm.corpus.formats._encoding import AUTO, EncodingError, is_known
 from alm.corpus.paths import Listed, Paths, from_text, listing
 from alm.corpus.read import is_text, shard_source
@@ -96,6 +97,25 @@ def survey(config: Config, *, on_event: Listener = ignore) -> Survey:
     return Survey(tuple(part for file in found.files for part in _parts(file, config)), licence=config.licence)
 
 
+def with_rows(config: Config) -> list[File]:
+    """Return the files that have rows, sorted by path. Nothing is opened if their names say that none has."""
+    if config.format == AUTO and not any(_may_have_rows(file.path) for file in listing(config.paths).files):
+        return []
+    return [file for file in _found(config).files if module(file.format).HAS_ROWS]
+
+
+def _may_have_rows(path: Path) -> bool:
+    name = by_suffix().get(suffix(path))
+    return name is None or bool(module(name).HAS_ROWS)
+
+
+def first_rows(file: File, config: Config, *, most: int) -> list[rows.Row]:
+    """Return the first rows of a file, with all their fields; bad rows among them are skipped."""
+    reading = Reading(encoding=config.encoding, max_document_bytes=config.max_document_bytes, on_bad_input="skip")
+    with contextlib.closing(module(file.format).read(file.path, (), reading)) as made:
+        return [row for row in itertools.islice(made, most) if isinstance(row, rows.Row)]
+
+
 def read(
     config: Config, parts: Sequence[Part], *, revision: str | None = None, on_event: Listener = ignore
 ) -> Generator[Item, None, None]:
@@ -150,15 +170,18 @@ def _reading(config: Config, on_bad_input: rows.OnBadInput | None = None) -> Rea
 # ---- finding ------------------------------------------------------------------------------------
 
 
-class _File(NamedTuple):
+class File(NamedTuple):
+    """A file to read. `below` is its path relative to the folder that was given, or its name."""
+
     path: Path
     format: str
+    below: str
 
 
 class _Found(NamedTuple):
     """The files to read, and the numbers of other files: not text, or not prose, by suffix, and hidden ones."""
 
-    files: list[_File]
+    files: list[File]
     left_out: Counter[str]
     not_prose: Counter[str]
     hidden: int
@@ -166,7 +189,7 @@ class _Found(NamedTuple):
 
 def _found(config: Config) -> _Found:
     listed = listing(config.paths)
-    files: list[_File] = []
+    files: list[File] = []
     left_out: Counter[str] = Counter()
     not_prose: Counter[str] = Counter()
     refused: list[InputError] = []
@@ -184,7 +207,7 @@ def _found(config: Config) -> _Found:
         if not is_read and not what_else(file.path) and (kind := what_within(file.path)):
             not_prose[kind] += 1
         elif name is not None:
-            files.append(_File(file.path, name))
+            files.append(File(file.path, name, file.below))
         elif is_named:
             refused.append(_no_text(file.path))
         else:
@@ -206,7 +229,7 @@ def _listed(numbers: Counter[str]) -> str:
     return ", ".join(f"{number} {end}" for end, number in sorted(numbers.items()))
 
 
-def _refuse_equal_names(files: Sequence[_File]) -> None:
+def _refuse_equal_names(files: Sequence[File]) -> None:
     """Refuse two files whose names differ only in the spelling of a non-UTF-8 byte: their origins would be equal."""
     seen: dict[str, Path] = {}
     for file in files:
@@ -241,7 +264,7 @@ def _tell(found: _Found, config: Config, on_event: Listener) -> None:
         on_event(Noted(f"{found.hidden:,} hidden files and folders are left out"))
 
 
-def _parts(file: _File, config: Config) -> list[Part]:
+def _parts(file: File, config: Config) -> list[Part]:
     """Return the parts of a file. If bad input is skipped, a file that cannot be opened is one part."""
     try:
         parts: list[Part] = module(file.format).parts(file.path, _reading(config), part_bytes=PART_BYTES)
