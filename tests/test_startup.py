@@ -43,6 +43,11 @@ def test_help_imports_nothing_heavy() -> None:
     assert probed([*of_stages, ["sample", "-h"]], heavy) == [[0, []]] * 5
 
 
+def test_what_only_shows_a_run_needs_no_pytorch() -> None:
+    nowhere = [["runs", "docs"], ["watch", "docs"], ["report", "docs"]]
+    assert [imported for _, imported in probed(nowhere, ["torch"])] == [[]] * 3
+
+
 def test_importing_alm_is_silent_and_light() -> None:
     probe = f"import sys, alm; print([n for n in {[*HEAVY, 'typer']} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)

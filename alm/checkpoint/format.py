@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from alm import files
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = "alm-checkpoint"
 FORMAT_VERSION = 1

@@ -12,7 +12,6 @@ import numpy as np
 
 from alm import formatting
 from alm.artifacts import RunMetadata, Values, flat
-from alm.checkpoint.choose import choose
 from alm.config.yaml_files import read_yaml
 from alm.errors import AlmError, InputError, absent_hint
 from alm.files import holder
@@ -90,6 +89,8 @@ class Record:
     @cached_property
     def best_step(self) -> int | None:
         """The step of the checkpoint to use, None if that is the last one."""
+        from alm.checkpoint.choose import choose  # imports PyTorch, which takes seconds
+
         found = choose(self.folder)
         if found is None or found.is_last or self.series(SCORE).at(found.used.step) is None:
             return None
