@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import glob
 import itertools
+import json
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
@@ -27,9 +29,9 @@ from alm.corpus.paths import Listed, Paths, from_text, listing
 from alm.corpus.read import is_text, shard_source
 from alm.corpus.sources import PART_BYTES
 from alm.corpus.sources._prose import what_else, what_within
-from alm.errors import AlmError, InputError, shell
+from alm.errors import AlmError, ConfigError, InputError, quoted, shell
 from alm.events import Listener, Noted, Warned, ignore
-from alm.files import suffix
+from alm.files import compression, suffix
 
 _PROBLEMS_SHOWN = 20
 _PROBLEM_SECONDS = 20.0
@@ -135,6 +137,8 @@ def read(
             if config.on_bad_input == "stop":
                 raise _with_others(rows.with_way_out(explained), config) from error
             yield rows.left_out(dropped, explained, on_bad_input="skip")
+        except ConfigError as error:
+            raise _with_exclusion(error, config) from error
 
 
 def _items(config: Config, part: Part, reading: Reading) -> Iterator[Item]:
@@ -282,10 +286,17 @@ def _check_field(found: _Found, config: Config) -> None:
         if module(file.format).HAS_ROWS:
             made = module(file.format).read(file.path, (), reading)
             with contextlib.closing(made), contextlib.suppress(InputError, OSError):
-                if adapters.check(
-                    made, adapter=config.adapter, field=config.field, max_document_bytes=config.max_document_bytes
-                ):
-                    return
+                try:
+                    if _has_field(made, config):
+                        return
+                except ConfigError as error:
+                    raise _with_exclusion(error, config) from error
+
+
+def _has_field(made: Iterator[rows.Row | Dropped], config: Config) -> bool:
+    """Raise `ConfigError` if the first of the rows does not have the field. Return False if there is none."""
+    longest = config.max_document_bytes
+    return adapters.check(made, adapter=config.adapter, field=config.field, max_document_bytes=longest)
 
 
 def _can_be_opened(path: Path) -> bool:
@@ -336,6 +347,31 @@ def _joined(problems: Sequence[InputError]) -> InputError:
     said = [problem.message for problem in problems[:_PROBLEMS_SHOWN]]
     more = ["and more"] if len(problems) > _PROBLEMS_SHOWN else []
     return InputError("\n  ".join([*said, *more]), hint=problems[0].hint)
+
+
+def _with_exclusion(error: ConfigError, config: Config) -> ConfigError:
+    """Return `error` with a hint that leaves out all files of folders whose rows do not have the field."""
+    fit: set[str] = set()
+    unfit: list[tuple[str, str]] = []
+    for file in _found(config).files:
+        end = "".join(file.path.suffixes[-2 if compression(file.path) else -1 :])
+        try:
+            if module(file.format).HAS_ROWS:
+                _has_field(module(file.format).read(file.path, (), _reading(config, "skip")), config)
+            fit.add(end)
+        except ConfigError:
+            if file.path.as_posix() in config.paths:  # named: patterns do not leave it out
+                return error
+            unfit.append((file.below, end))
+        except (InputError, OSError):
+            fit.add(end)
+    if not fit:
+        return error
+    patterns = sorted({f"*{end}" if end and end not in fit else glob.escape(name) for name, end in unfit})
+    value = json.dumps(patterns, ensure_ascii=False)
+    flag = f"`--set sources.<name>.exclude={quoted(value)}`"
+    way = f"add {value} to its `exclude`" if config.exclude else flag
+    return ConfigError(error.message, hint=f"{error.hint}; or leave out files without it: {way}")
 
 
 def _explained(error: InputError | OSError, name: str) -> InputError:

@@ -372,10 +372,26 @@ def test_a_field_that_the_first_row_lacks_is_found_before_anything_is_read(tmp_p
 
 def test_each_file_must_have_the_field_unless_bad_input_is_skipped(tmp_path: Path) -> None:
     write(tmp_path, a_jsonl=LINES, b_csv="n\n1\n2\n")
-    with pytest.raises(ConfigError, match="b.csv#1`: no field `text`"):
+    with pytest.raises(ConfigError, match="b.csv#1`: no field `text`") as caught:
         read(tmp_path)
+    assert """--set sources.<name>.exclude='["*.csv"]'`""" in str(caught.value.hint)
     items = read(tmp_path, on_bad_input="skip")
     assert [dropped.reason for dropped in drops(items)] == ["no_field", "no_field"]
+    assert not drops(read(tmp_path, exclude=["*.csv"]))
+
+
+def test_files_without_the_field_can_be_left_out_of_a_folder_all_at_once(tmp_path: Path) -> None:
+    write(tmp_path, a_json='{"version": 1}', b_jsonl=LINES, c_jsonl='{"n": 1}\n', d_txt="x")
+    with pytest.raises(ConfigError, match="a.json#1`: no field `text`") as caught:
+        survey(Config(paths=str(tmp_path)))
+    assert str(caught.value.hint).endswith("""--set sources.<name>.exclude='["*.json", "c.jsonl"]'`""")
+    with pytest.raises(ConfigError) as caught:
+        survey(Config(paths=str(tmp_path), exclude="d.txt"))
+    assert str(caught.value.hint).endswith('add ["*.json", "c.jsonl"] to its `exclude`')
+    for paths in ([str(tmp_path / "a.json")], [str(tmp_path / "a.json"), str(tmp_path / "d.txt")]):
+        with pytest.raises(ConfigError) as caught:
+            survey(Config(paths=tuple(paths)))
+        assert "exclude" not in str(caught.value.hint)
 
 
 def test_an_encoding_that_nobody_knows_is_refused() -> None:
