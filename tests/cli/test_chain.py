@@ -51,7 +51,7 @@ def test_with_no_flags_the_commands_chain_from_the_hub(
     assert "the text fills" in run("tokenizer", "train", "--force")[2]
     code, _, err = run("pretrain", *SMALL)
     assert code == 0, err
-    assert Path("runs/pico-pretrain/ckpt-last.pt").is_file()
+    assert Path("runs/pretrain/ckpt-last.pt").is_file()
     code, out, err = run("sample")
     assert code == 0, err
     assert out.strip()
@@ -73,12 +73,12 @@ def test_json_is_one_object_on_stdout(trained: Path, run: Any) -> None:
         ["config", "show"],
     ]
     commands += [
-        ["info", path] for path in ("data/clean", "artifacts/tokenizer.json", "data/packed", "runs/pico-pretrain")
+        ["info", path] for path in ("data/clean", "artifacts/tokenizer.json", "data/packed", "runs/pretrain")
     ]
     commands += [
         ["tokenizer", "encode", "hello"],
         ["tokenizer", "decode", "80"],
-        ["info", "runs/pico-pretrain/ckpt-last.pt"],
+        ["info", "runs/pretrain/ckpt-last.pt"],
     ]
     for arguments in commands:
         code, out, _ = run(*arguments, "--json")
@@ -141,15 +141,15 @@ def test_sampling_is_decided_by_its_seed(trained: Path, run: Any) -> None:
 
 
 def test_a_resumed_run_needs_no_flags(trained: Path, run: Any) -> None:
-    code, _, err = run("pretrain", "--resume", "runs/pico-pretrain/ckpt-step000002.pt")
+    code, _, err = run("pretrain", "--resume", "runs/pretrain/ckpt-step000002.pt")
     assert code == 0, err
-    assert "resuming `runs/pico-pretrain` at step 2 of 6" in err
-    assert "checkpoints after step 2 were moved to `runs/pico-pretrain/set-aside-1`" in err
+    assert "resuming `runs/pretrain` at step 2 of 6" in err
+    assert "checkpoints after step 2 were moved to `runs/pretrain/set-aside-1`" in err
     code, _, err = run("pretrain", "--resume")
     assert (code, "up to date" in err) == (0, True)
     code, _, err = run("pretrain", "--resume", "never")
     assert code == 2
-    assert "--out runs/pico-pretrain-2" in err
+    assert "--out runs/pretrain-2" in err
 
 
 @pytest.mark.parametrize(
@@ -233,8 +233,8 @@ def test_damage_is_found_by_info(trained: Path, run: Any) -> None:
     assert code == 1
     assert "has changed since it was written" in err
     assert "Hint: run `alm pack" in err
-    Path("runs/pico-pretrain/ckpt-step000006.pt").write_bytes(b"")
-    assert run("info", "runs/pico-pretrain")[0] == 1
+    Path("runs/pretrain/ckpt-step000006.pt").write_bytes(b"")
+    assert run("info", "runs/pretrain")[0] == 1
 
 
 def test_a_preset_can_be_copied_and_edited(project: Path, run: Any) -> None:

@@ -143,10 +143,10 @@ def test_deep_json_is_an_error_with_its_line(project: Path, run: Run) -> None:
 
 
 def test_a_run_in_the_current_folder_works(trained: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir("runs/pico-pretrain")
+    monkeypatch.chdir("runs/pretrain")
     code, _, err = run("pretrain", "--out", ".", "--resume", "never")
     assert code == 2
-    assert "pico-pretrain-2" in err
+    assert "pretrain-2" in err
 
 
 def test_a_model_with_more_ids_than_its_tokenizer_never_says_one(trained: Path, run: Run) -> None:
@@ -160,14 +160,14 @@ def test_a_model_with_more_ids_than_its_tokenizer_never_says_one(trained: Path, 
 def test_a_checkpoint_copied_elsewhere_can_be_sampled(trained: Path, run: Run) -> None:
     Path("away").mkdir()
     for name in ("ckpt-last.pt", "tokenizer.json"):
-        shutil.copy(Path("runs/pico-pretrain") / name, "away")
+        shutil.copy(Path("runs/pretrain") / name, "away")
     code, _, err = run("sample", "--checkpoint", "away/ckpt-last.pt", "--max-tokens", "4")
     assert code == 0
     assert "Warning" in err
 
 
 def test_two_cannot_train_in_one_folder(trained: Path, run: Run) -> None:
-    lock, longer = Path("runs/pico-pretrain/.lock"), ["--set", "training.max_steps=9"]
+    lock, longer = Path("runs/pretrain/.lock"), ["--set", "training.max_steps=9"]
     with exclusive(lock, what="a test"):
         refused(run, trained / "runs", "pretrain", *longer, phrase="is being worked on by process")
     lock.write_text(str(os.getppid()))  # a number alone locks nothing
