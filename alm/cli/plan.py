@@ -260,7 +260,7 @@ def _about_choice(found: Suggestion, asked: float) -> Iterator[str]:
         f"parameters, which sees the text about {found.passes:.2g} times"
     )
     if found.seconds < asked:
-        yield f"The text teaches nothing more after about {_about(found.seconds)}: more time needs more text"
+        yield f"More passes over this text teach little: the run takes about {_about(found.seconds)}"
 
 
 def _commands(found: Suggestion, packed: Path | None, *, overrides: list[str], device: str, ranks: int) -> list[str]:

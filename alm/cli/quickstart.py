@@ -162,7 +162,7 @@ def _own_lines(job: OwnText) -> Iterator[str]:
         f"parameters, which sees the text about {found.passes:.2g} times"
     )
     yield f"Plan: done in about {ui.duration(job.seconds)}" + (
-        "; more time would teach it nothing more" if job.seconds < job.recipe.budget else ""
+        "; more passes over this text teach little" if job.seconds < job.recipe.budget else ""
     )
     yield f"Expect: {job.expectation}"
 

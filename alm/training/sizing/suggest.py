@@ -62,7 +62,7 @@ class Suggestion:
     counted in steps, for `--set` together with `--budget`.
 
     It sees the text `passes` times, 0 if the amount of text is unknown. `seconds` is less than was asked for if the
-    text teaches nothing more in the rest of the time.
+    text would be seen more than `MOST_PASSES` times.
     """
 
     preset: str
