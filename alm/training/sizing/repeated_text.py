@@ -1,7 +1,7 @@
 """What a text is worth that a run sees many times, and how strongly to regularise the run.
 
-The strengths were measured here on texts of 0.05 to 0.8 MB with a model of a million parameters (docs/log.md, "Text that is
-seen many times").
+The strengths were measured here on texts of 0.05 to 0.8 MB with a model of a million parameters (docs/log.md, "Text
+that is seen many times").
 """
 
 from __future__ import annotations
