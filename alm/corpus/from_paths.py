@@ -29,6 +29,7 @@ _ASKED, _GIVEN = ("instruction", "prompt", "question"), ("input", "context")
 _ANSWERED = ("output", "response", "answer", "completion")
 _FLAT_TREE = {"message_id", "parent_id", "message_tree_id", "text", "role"}
 _PREFERENCE = {"chosen", "rejected"}
+_SMALL_PART = 0.1  # of the bytes of a source
 _LONG, _FEW_WORDS, _NAME_CHARACTERS = 80, 4, 40
 # Fields beside a text that may have many words.
 _DESCRIBING = "title headline subtitle name author authors subject category categories tags keywords description url "
@@ -89,7 +90,11 @@ def _choose(name: str, source: files.Config, sources: dict[str, Any], changes: l
     """
     if source.model_fields_set & {"adapter", "field"}:
         return
-    groups = _groups(source)
+    groups, unfit = _groups(source)
+    if _is_small_part(source, unfit):
+        sources[name]["exclude"] = [glob.escape(file.below) for file in unfit]
+        number = "1 file" if len(unfit) == 1 else f"{len(unfit):,} files"
+        yield f"`{name}`: {number} with rows that hold no text are left out, such as `{unfit[0].below}`"
     if not groups:
         return
     (first, _), *others = groups.items()
@@ -102,15 +107,26 @@ def _choose(name: str, source: files.Config, sources: dict[str, Any], changes: l
         number = "1 file" if len(below) == 1 else f"{len(below):,} files"
         yield f"`{own}`: in {number} of `{name}`, {choice.why or 'the field `text` is read'}"
     if others:
-        exclude = [*source.exclude, *(pattern for _, patterns in others for pattern in patterns)]
+        excluded = sources[name].get("exclude", source.exclude)
+        exclude = [*excluded, *(pattern for _, patterns in others for pattern in patterns)]
         sources[name]["exclude"] = exclude
         changes += [f"sources.{name}.exclude={json.dumps(exclude)}"] if source.exclude else []
 
 
-def _groups(source: files.Config) -> dict[RowChoice, list[str]]:
-    """Return patterns for the names of the files that need each choice, in the order of the files."""
+def _is_small_part(source: files.Config, unfit: Sequence[files.File]) -> bool:
+    """Whether the user leaves open what to exclude, and the files `unfit` are a small part of the source's bytes."""
+    if not unfit or source.exclude:
+        return False
+    return sum(file.path.stat().st_size for file in unfit) < _SMALL_PART * files.stored_bytes(source)
+
+
+def _groups(source: files.Config) -> tuple[dict[RowChoice, list[str]], list[files.File]]:
+    """Return patterns for the names of the files that need each choice, in the order of the files, and the files whose
+    rows show none, such as the settings of a project among its sources.
+    """
     choices: dict[str, RowChoice | None] = {}
     groups: dict[RowChoice, list[str]] = {}
+    unfit: list[files.File] = []
     for file in files.with_rows(source):
         kind = re.sub(r"\d+", "0", file.below)
         if kind not in choices and len(choices) < _MOST_LOOKS:
@@ -122,7 +138,9 @@ def _groups(source: files.Config) -> dict[RowChoice, list[str]]:
             choices[kind] = choice_for([row.values for row in rows])
         if (choice := choices.get(kind)) is not None:
             groups.setdefault(choice, []).append(glob.escape(file.below))
-    return groups
+        elif kind in choices:
+            unfit.append(file)
+    return groups, unfit
 
 
 def choice_for(rows: Sequence[Mapping[str, Any]]) -> RowChoice | None:

@@ -218,3 +218,22 @@ def test_what_cannot_be_looked_into_changes_nothing(tmp_path: Path) -> None:
     for path in (*given, tmp_path / "absent.jsonl", tmp_path / "absent"):
         asked = [str(path)]
         assert corpus_of_paths(asked) == load(CorpusConfig, [], base=values_for_paths(asked))
+
+
+def test_the_settings_of_a_project_are_left_out_and_a_table_among_notes_is_not(tmp_path: Path) -> None:
+    for name, content in {
+        "code/a.py": "import this\n" * 200,
+        "code/sub/package.json": '{"name": "a", "version": "1"}',
+        "notes/a.txt": "a note\n",
+        "notes/table.csv": "name,price\nbread,2\n" * 20,
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    events: list[Event] = []
+    found = corpus_of_paths([str(tmp_path / "code")], on_event=events.append)
+    assert found.sources["code"].exclude == ("sub/package.json",)  # type: ignore[attr-defined]
+    assert any("1 file with rows that hold no text" in str(event) for event in events)
+    assert not corpus_of_paths([str(tmp_path / "notes")]).sources["notes"].exclude  # type: ignore[attr-defined]
+    own = corpus_of_paths([str(tmp_path / "code")], overrides=["sources.code.exclude=[x]"])
+    assert own.sources["code"].exclude == ("x",)  # type: ignore[attr-defined]

@@ -106,6 +106,11 @@ def with_rows(config: Config) -> list[File]:
     return [file for file in _found(config).files if module(file.format).HAS_ROWS]
 
 
+def stored_bytes(config: Config) -> int:
+    """Return the bytes of all files of the source, as they are stored."""
+    return sum(file.path.stat().st_size for file in _found(config).files)
+
+
 def _may_have_rows(path: Path) -> bool:
     name = by_suffix().get(suffix(path))
     return name is None or bool(module(name).HAS_ROWS)
