@@ -168,8 +168,8 @@ def _suggestion(
     ]
     if model.max_position_embeddings != shape.max_position_embeddings:
         overrides.append(f"model.max_position_embeddings={model.max_position_embeddings}")
-    if passes > 1:
-        strength = regularisation(passes)
+    strength = regularisation(passes)
+    if strength != regularisation(1):  # which the presets have
         overrides += strength.overrides
         model = model.model_copy(update={"dropout": strength.dropout})
     of_training = [change for change in overrides if not change.startswith("model.")]
