@@ -136,14 +136,22 @@ def check_budget(budget: str | None, overrides: list[str]) -> None:
         )
 
 
+_SIZES = frozenset(f"model.{name}" for name in ("d_model", "n_layers", "n_heads", "n_kv_heads", "ffn_hidden_size"))
+
+
+def key_of(override: str) -> str:
+    """The key that an override sets."""
+    return override.partition("=")[0].strip()
+
+
 def sets_model(overrides: list[str]) -> bool:
-    """Whether `overrides` describe a model."""
-    return any(change.partition("=")[0].strip().partition(".")[0] == "model" for change in overrides)
+    """Whether `overrides` set the size of the model, so that none is chosen."""
+    return any(key_of(change) in _SIZES for change in overrides)
 
 
 def sets_steps(overrides: list[str]) -> bool:
     """Whether `overrides` set the number of steps."""
-    return any(change.partition("=")[0].strip() == "training.max_steps" for change in overrides)
+    return any(key_of(change) == "training.max_steps" for change in overrides)
 
 
 def set_flags(overrides: list[str]) -> list[str]:

@@ -50,8 +50,10 @@ class TrainingPanel:
         return self._step is not None
 
     def began(self, event: TrainingBegan) -> None:
-        self._began = time.monotonic()
-        self._ends.append(self._began)
+        now = time.monotonic()
+        if self._step is None:  # not where a budget changes the length of the run
+            self._began = now
+        self._ends.append(now)
         self._step = event
 
     def stepped(self, event: Stepped) -> None:

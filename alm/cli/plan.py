@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,14 +30,16 @@ _PARTS = {
     "gaps": "code, and gaps between blocks",
 }
 
-_NOT_SUGGESTED = "the budget chooses only the steps, for `--model pico`; without `--train` it chooses a model too"
+_NOT_SUGGESTED = (
+    "these numbers are for `--model pico`; where no model, size or `--train` is named, `alm pretrain` chooses a model"
+)
 
 
 @app.command(examples=("alm plan --budget 2h", "alm plan --model 10m --tokens 50M"))
 def plan(
     model: Annotated[
         str | None,
-        typer.Option("--model", help="Model file or preset; without it, --budget chooses one.  [default: pico]"),
+        typer.Option("--model", help="Model file or preset; without it and --train, chosen for the text."),
     ] = None,
     train: Annotated[str | None, typer.Option("--train", help="Training file or preset.  [default: train]")] = None,
     data: Annotated[
@@ -101,22 +103,25 @@ def plan(
         is_open = model is None and train is None and not options.sets_model(overrides)
         if is_open and (seconds is not None or (packed is not None and not no_measure)):
             _check_suggested(no_measure)
+            given = _config(model, train, overrides).training
             found = suggest(
                 seconds or DEFAULT_SECONDS,
                 data=packed,
                 seq_len=seq_len,
                 tokens=wanted,
+                steps=given.max_steps if options.sets_steps(overrides) else None,
                 device_name=device,
                 precision=precision,
                 ranks=nproc,
             )
+            found = _without(found, overrides)
             commands = _commands(found, packed, overrides=overrides, device=device, ranks=nproc)
             seconds = None if options.sets_steps(overrides) else found.seconds
             overrides, model = [*found.overrides, *overrides], found.preset
             if packed is None:
                 seq_len = seq_len or found.seq_len
                 overrides.append(f"model.vocab_size={found.vocab_size}")
-        elif seconds is not None and model is None:
+        elif model is None:
             on_event(Noted(_NOT_SUGGESTED))
         show(
             _config(model, train, overrides),
@@ -221,11 +226,12 @@ class Chosen:
     lines: tuple[str, ...]
     command: str
 
-    def added_to(self, words: list[str]) -> list[str]:
-        """Return the command line `words` with these choices; what it names itself still counts."""
+    def added_to(self, words: list[str], folder: Path) -> list[str]:
+        """Return the command line `words` with these choices and the run's folder; what it names itself counts."""
         at = words.index("pretrain") + 1
+        chosen = ["--model", self.preset, "--out", str(folder), *options.set_flags([*self.overrides])]
         time = [] if self.seconds is None else ["--budget", options.duration(self.seconds)]
-        return [*words[:at], "--model", self.preset, *options.set_flags([*self.overrides]), *words[at:], *time]
+        return [*words[:at], *chosen, *words[at:], *time]
 
 
 def chosen(
@@ -235,39 +241,61 @@ def chosen(
     overrides: list[str],
     device: str,
     ranks: int,
-    precision: Literal["auto", "fp32", "bf16", "fp16"],
+    config: RunConfig,
+    folder: Path,
 ) -> Chosen:
-    """Choose a run for the text and the time, by default `DEFAULT_SECONDS`."""
+    """Choose a run for the text and the time, by default `DEFAULT_SECONDS`; `config` has what the user sets."""
     from alm.training.sizing.suggest import DEFAULT_SECONDS, suggest
 
     asked = seconds or DEFAULT_SECONDS
-    found = suggest(asked, data=packed, device_name=device, precision=precision, ranks=ranks)
-    command = _commands(found, packed, overrides=overrides, device=device, ranks=ranks)[-1]
+    steps = config.training.max_steps if options.sets_steps(overrides) else None
+    found = suggest(
+        asked, data=packed, steps=steps, device_name=device, precision=config.training.precision, ranks=ranks
+    )
+    found = _without(found, overrides)
+    command = _commands(found, packed, overrides=overrides, device=device, ranks=ranks, folder=folder)[-1]
     return Chosen(
         found.preset,
         found.overrides,
-        None if options.sets_steps(overrides) else found.seconds,
-        (*_about_choice(found, asked), f"The same by hand: {command}"),
+        None if steps is not None else found.seconds,
+        (*_about_choice(found, asked, steps), f"The same choice by hand: {command}"),
         command,
     )
 
 
-def _about_choice(found: Suggestion, asked: float) -> Iterator[str]:
+def _without(found: Suggestion, overrides: list[str]) -> Suggestion:
+    """Return the suggestion without the settings that the user sets."""
+    own = {options.key_of(change) for change in overrides}
+    left = tuple(change for change in found.overrides if options.key_of(change) not in own)
+    return replace(found, overrides=left)
+
+
+def _about_choice(found: Suggestion, asked: float, steps: int | None) -> Iterator[str]:
     from alm.model.count import count
 
+    length = _about(asked) if steps is None else f"{steps:,} steps"
     yield (
-        f"Chosen for this text and {_about(asked)}: a model of {ui.count_of(count(found.config.model).total)} "
+        f"Chosen for this text and {length}: a model of {ui.count_of(count(found.config.model).total)} "
         f"parameters, which sees the text about {found.passes:.2g} times"
     )
-    if found.seconds < asked:
+    if steps is None and found.seconds < asked:
         yield f"More passes over this text teach little: the run takes about {_about(found.seconds)}"
 
 
-def _commands(found: Suggestion, packed: Path | None, *, overrides: list[str], device: str, ranks: int) -> list[str]:
+def _commands(
+    found: Suggestion,
+    packed: Path | None,
+    *,
+    overrides: list[str],
+    device: str,
+    ranks: int,
+    folder: Path | None = None,
+) -> list[str]:
     """The commands for the suggested run, with the requested overrides, ready to be pasted."""
     before = [f"alm tokenizer train --vocab-size {found.vocab_size}", f"alm pack --seq-len {found.seq_len}"]
     words = ["alm", "pretrain", "--model", found.preset]
     words += ["--data", str(packed)] if packed not in (None, options.DEFAULT_DATA) else []
+    words += ["--out", str(folder)] if folder is not None else []
     words += [word for change in (*found.overrides, *overrides) for word in ("--set", change)]
     words += [] if device == "auto" else ["--device", device]
     words += [] if ranks == 1 else ["--nproc", str(ranks)]

@@ -111,8 +111,8 @@ def pretrain(
     # The context holds the arguments of the command line: each rank runs the same command.
     words, commands = list(context.obj), list[str]()
     if _is_open(folder, model, train, init, overrides, resume=point):
-        found = _choose(seconds, packed, overrides, device, ranks, here, config, quiet=quiet or json)
-        words, commands, seconds = found.added_to(words), [found.command], found.seconds
+        found = _choose(seconds, packed, overrides, device, ranks, here, config, folder, quiet=quiet or json)
+        words, commands, seconds = found.added_to(words, folder), [found.command], found.seconds
         overrides = [*found.overrides, *overrides]
         config = _config(folder, found.preset, None, overrides, typed, resume=point, init=None, has_budget=True)
     if dry_run:
@@ -149,6 +149,20 @@ def pretrain(
         from alm.checkpoint.choose import checkpoint_at
 
         ui.next_step("alm", "sample", "--checkpoint", checkpoint_at(folder), quiet=quiet, as_json=json)
+        if commands and not (quiet or json):
+            ui.echo_err(same_run(folder, packed))
+
+
+def same_run(folder: Path, packed: Path) -> str:
+    """A line with the command that trains the run in `folder` again, in a folder beside it."""
+    from alm.errors import shell
+    from alm.training.run.run_folder import CONFIG_NAME, free_name
+
+    config = folder / CONFIG_NAME
+    command = shell(
+        "alm", "pretrain", "--model", config, "--train", config, "--data", packed, "--out", free_name(folder)
+    )
+    return f"The same run again, bit for bit: {command}"
 
 
 def _is_open(
@@ -175,6 +189,7 @@ def _choose(
     ranks: int,
     here: Place,
     config: RunConfig,
+    folder: Path,
     *,
     quiet: bool,
 ) -> plan.Chosen:
@@ -187,8 +202,7 @@ def _choose(
             hint=f"run `alm pretrain --nproc {here.size}`, or `alm plan --budget 10m` and paste its flags",
         )
     ui.begin(ui.MEASURING, quiet=quiet, as_json=False)
-    precision = config.training.precision
-    found = plan.chosen(seconds, packed, overrides=overrides, device=device, ranks=ranks, precision=precision)
+    found = plan.chosen(seconds, packed, overrides=overrides, device=device, ranks=ranks, config=config, folder=folder)
     if not quiet:
         for line in found.lines:
             ui.echo_err(line)

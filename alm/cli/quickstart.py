@@ -14,6 +14,7 @@ from alm.cli import options, ui
 from alm.cli.event_lines import result_score
 from alm.cli.fields import Fields, FieldsCommand, Values, with_fields
 from alm.cli.help import Commands
+from alm.cli.pretrain import same_run
 from alm.events import Noted
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from alm.quickstart.run import Finished, Job, Places, Prepared
 
 app = Commands()
+_LONGER = 6  # times the budget, for the next run
 
 
 @app.command(cls=FieldsCommand, examples=("alm quickstart", "alm quickstart my-texts/ --budget 30m"))
@@ -84,6 +86,7 @@ def quickstart(
         "started": started,
     }
     job: Job
+    own: OwnText | None = None
     ui.begin(ui.MEASURING, quiet=quiet, as_json=json)
     if texts:
         job = own = own_text.prepared(texts, out, changes=set_ or [], **given)
@@ -104,7 +107,7 @@ def quickstart(
         finished = stage.quickstart(job, on_event=on_event)
     _show(job, finished, time.monotonic() - started, as_json=json)
     if not (quiet or json):
-        for line in _next_with_own(job, texts) if texts else _next(job.places):
+        for line in _next(job.places) if own is None else _next_with_own(own, texts or []):
             ui.echo_err(line)
 
 
@@ -214,18 +217,18 @@ def _next(places: Places) -> list[str]:
     ]
 
 
-def _next_with_own(job: Job, texts: list[str]) -> list[str]:
+def _next_with_own(job: OwnText, texts: list[str]) -> list[str]:
     from alm.errors import shell
     from alm.training.run.run_folder import free_name
 
-    run = job.places.run
-    longer = shell("alm", "quickstart", *texts, "--budget", "1h", "--out", free_name(job.places.out))
-    again = shell("alm", "pretrain", "--model", run / "config.yaml", "--train", run / "config.yaml")
+    run, recipe = job.places.run, job.recipe
+    again = [*texts, *options.set_flags([*recipe.by_user]), "--budget", options.duration(_LONGER * recipe.budget)]
+    longer = [] if job.is_capped else [shell("alm", "quickstart", *again, "--out", free_name(job.places.out))]
     return [
         "",
         "Try next:",
         f"  {shell('alm', 'sample', '--checkpoint', run)} --interactive",
         f"  {shell('alm', 'export', '--checkpoint', run, '--to', 'gguf')}",
-        f"  {longer}",
-        f"The same run by hand, bit for bit: {again} {shell('--data', job.places.packed, '--out', free_name(run))}",
+        *(f"  {command}" for command in longer),
+        same_run(run, job.places.packed),
     ]

@@ -21,8 +21,9 @@ class DataConfig(Config):
     )
     recut: bool | Literal["auto"] = Field(
         default=False,
-        description="Whether each pass over the text after the first cuts its rows at other places, so that no two "
-        "passes have the same rows; auto: where the data was packed with concat. Repeated text teaches more that way.",
+        description="Whether each pass over the text after the first cuts its rows at other places; auto: where the "
+        "data was packed with concat. Repeated text teaches more that way. A pass leaves out less than a row at the "
+        "beginning of a source.",
     )
     prefetch: int = Field(default=2, ge=0, le=64, description="Steps to read ahead; 0 reads in the main thread.")
 

@@ -16,7 +16,7 @@ import torch
 
 from alm.data.config import DataConfig
 from alm.data.mixture import Mixture, keyed, mixture, plain
-from alm.data.order import Positions
+from alm.data.order import Positions, permute
 from alm.errors import ConfigError
 from alm.packing.shards import TokenStream
 
@@ -70,8 +70,14 @@ class BatchPlan:
         if self.shift_below:
             last = np.isin(rows, [share.first + share.rows - 1 for share in self.mixture.shares])
             for number in np.unique(passes[passes > 0]).tolist():
-                shifts[(passes == number) & ~last] = keyed(self.seed, f"pass {number}") % self.shift_below
+                shifts[(passes == number) & ~last] = self._shift(number)
         return rows, shifts
+
+    def _shift(self, number: int) -> int:
+        """Return the shift of pass `number`, from 1: all shifts but 0 come once before any comes again."""
+        around, place = divmod(number - 1, self.shift_below - 1)
+        seed = keyed(self.seed, "shifts")
+        return 1 + int(permute(np.array([place]), size=self.shift_below - 1, seed=seed, epoch=around)[0])
 
 
 def batch_plan(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
@@ -36,7 +37,7 @@ from alm.packing.shards import open_packed
 from alm.quickstart.run import TOO_SLOW, Places, refuse_ranks
 from alm.tokenizers.config import TokenizerConfig
 from alm.tokenizers.file import Tokenizer
-from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig
+from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig, TrainingConfig
 from alm.training.monitoring.samples import held_out_prompts
 from alm.training.pretrain import pretrain
 from alm.training.run.run_folder import CONFIG_NAME, OtherRunError, exists, free_name
@@ -44,7 +45,7 @@ from alm.training.sizing.budget import FEWEST_STEPS, TooShortError
 from alm.training.sizing.suggest import DEFAULT_SECONDS, Suggestion, suggest
 
 SAMPLE_TOKENS = 150
-_PROMPTS, _PROMPT_TOKENS = 3, 8
+_PROMPTS, _PROMPT_TOKENS, _MOST_BEGINNINGS = 3, 8, 20
 # For the stages before and after training, beside the share of the time that reading the text takes.
 _OTHER_SECONDS, _SECONDS_PER_BYTE, _END_SECONDS = 15.0, 1e-6, 10.0
 _LEAST_SHARE = 0.2  # of the time, at least for training
@@ -73,6 +74,11 @@ class Recipe:
     budget: float
     vocab_size: int
     seq_len: int
+
+    @property
+    def by_user(self) -> tuple[str, ...]:
+        """The overrides that the user gave."""
+        return tuple(change for change in self.changes if change != _HELD_OUT_OF_SMALL)
 
 
 class _Stored(Config):
@@ -128,6 +134,11 @@ class OwnText:
         return min(self.recipe.budget, _others(self.text_bytes) + self.expected.seconds)
 
     @property
+    def is_capped(self) -> bool:
+        """Whether more time would only add passes that teach little."""
+        return self.seconds < self.recipe.budget
+
+    @property
     def expectation(self) -> str | None:
         """What texts of the model will be like, in words."""
         size = self.text_bytes
@@ -173,13 +184,19 @@ class OwnText:
 
     @property
     def _has_steps(self) -> bool:
-        return any(change.startswith("training.max_steps=") for change in self.overrides)
+        return _steps(self.overrides) is not None
 
     def _choose(self) -> Suggestion:
         """Choose the run for the packed text and the time that is left."""
         seconds = self._started + self.recipe.budget - _END_SECONDS - time.monotonic()
         seconds = max(seconds, _LEAST_SHARE * self.recipe.budget)
-        self._chosen = suggest(seconds, data=self.places.packed, device_name=self.device_name)
+        self._chosen = suggest(
+            seconds,
+            data=self.places.packed,
+            steps=_steps(self.overrides),
+            device_name=self.device_name,
+            precision=_precision(self.overrides),
+        )
         return self._chosen
 
     def corpus(self, on_event: Listener = ignore) -> CorpusConfig:
@@ -229,7 +246,8 @@ class OwnText:
         found = itertools.chain.from_iterable(
             held_out_prompts(packed.split(split), tokenizer, tokens=_PROMPT_TOKENS) for split in (VALIDATION, TRAIN)
         )
-        return ("", *(_words(text) for text in itertools.islice(found, _PROMPTS - 1)))
+        beginnings = dict.fromkeys(_words(text) for text in itertools.islice(found, _MOST_BEGINNINGS))
+        return ("", *[text for text in beginnings if text.strip()][: _PROMPTS - 1])
 
     def sampling(self) -> SamplingConfig:
         """How the texts are written."""
@@ -255,10 +273,13 @@ def prepared(
     for other texts or another budget. With `is_fresh` it is left unchanged, and the new one is placed beside it.
     """
     refuse_ranks(distributed.place())
+    if budget is not None and steps is not None:
+        raise ConfigError("`--budget` chooses the steps, which `--steps` sets too", hint="leave out one of the two")
     began = time.monotonic() if started is None else started
     name = _name(texts)
-    out = out or Path(f"alm-{name}")
+    out = out or _beside(texts, f"alm-{name}")
     places = Places(free_name(out) if is_fresh and out.exists() else out, run=name)
+    _refuse_inside(texts, places.out)
     of_text = tuple(change for change in changes if _key(change) in CorpusConfig.model_fields)
     overrides = [change for change in changes if change not in of_text]
     overrides += [f"training.max_steps={steps}"] if steps is not None else []
@@ -268,8 +289,10 @@ def prepared(
     if recipe is None or not exists(places.run):
         text_bytes = _size(texts, of_text if recipe is None else recipe.changes, places)
         seconds = recipe.budget if recipe is not None else budget or DEFAULT_SECONDS
-        expected = _expected(text_bytes, seconds, recipe, device_name)
+        expected = _expected(text_bytes, seconds, recipe, overrides, device_name)
         _run(expected, overrides)  # a mistake in them is reported before the first stage
+    elif recipe is not None:
+        _refuse_other_text(recipe, places)
     if recipe is None:
         assert expected is not None
         assert text_bytes is not None
@@ -288,6 +311,37 @@ def prepared(
     )
 
 
+def _beside(texts: Sequence[str], name: str) -> Path:
+    """Return a folder of this name in the current one, or outside the texts if that is one of them."""
+    here = Path.cwd()
+    around = [Path(text).resolve() for text in texts if here.is_relative_to(Path(text).resolve())]
+    top = min(around, key=lambda path: len(path.parts), default=None)
+    return Path(name) if top is None else Path(os.path.relpath(top.parent / name))
+
+
+def _refuse_inside(texts: Sequence[str], out: Path) -> None:
+    """Raise `ConfigError` if the result would be text of the next quickstart."""
+    for text in texts:
+        if Path(text).is_dir() and out.resolve().is_relative_to(Path(text).resolve()):
+            beside = Path(os.path.relpath(Path(text).resolve().parent / f"alm-{_name(texts)}"))
+            raise ConfigError(f"`{out}` is inside the text `{text}`", hint=f"add `{shell('--out', beside)}`")
+
+
+def _refuse_other_text(recipe: Recipe, places: Places) -> None:
+    """Raise `ConfigError` if the text has changed since a run was trained on it, whose data would be overwritten."""
+    for job in jobs_of(corpus_of_paths(recipe.texts, overrides=recipe.changes), out=places.clean):
+        try:
+            found = inspect(job, on_event=ignore)
+            is_same = found.current or found.published is None
+        except ArtifactError:
+            is_same = False
+        if not is_same:
+            raise ConfigError(
+                f"the text has changed since the quickstart in `{places.out}`",
+                hint="add `--fresh` to start another one beside it",
+            )
+
+
 def _stored(places: Places, texts: Sequence[str], changes: Sequence[str], budget: float | None) -> Recipe | None:
     """Return the recipe of a quickstart that exists already; `ConfigError` if it is for another text or time."""
     if not places.recipe.is_file():
@@ -295,8 +349,7 @@ def _stored(places: Places, texts: Sequence[str], changes: Sequence[str], budget
     own, fresh = read(places.recipe), "add `--fresh` to start another one beside it"
     is_same = own.changes in (tuple(changes), (_HELD_OUT_OF_SMALL, *changes))
     if own.texts != tuple(texts) or not is_same:
-        by_user = [change for change in own.changes if change != _HELD_OUT_OF_SMALL]
-        given = shell(*own.texts, *(word for change in by_user for word in ("--set", change)))
+        given = shell(*own.texts, *(word for change in own.by_user for word in ("--set", change)))
         raise ConfigError(f"the quickstart in `{places.out}` was started with `{given}`", hint=fresh)
     if budget not in (None, own.budget):
         raise ConfigError(
@@ -320,13 +373,23 @@ def _size(texts: Sequence[str], changes: Sequence[str], places: Places) -> int:
     return size
 
 
-def _expected(size: int, seconds: float, recipe: Recipe | None, device_name: str) -> Suggestion:
+def _expected(
+    size: int, seconds: float, recipe: Recipe | None, overrides: Sequence[str], device_name: str
+) -> Suggestion:
     """Return the run that suits the expected text and time; `ConfigError` if the time is too short for any."""
     others = _others(size)
     training = max(seconds - others, _LEAST_SHARE * seconds)
     seq_len = None if recipe is None else recipe.seq_len
-    found = suggest(training, text_bytes=size, seq_len=seq_len, device_name=device_name)
-    if found.config.training.max_steps < FEWEST_STEPS:
+    steps = _steps(overrides)
+    found = suggest(
+        training,
+        text_bytes=size,
+        seq_len=seq_len,
+        steps=steps,
+        device_name=device_name,
+        precision=_precision(overrides),
+    )
+    if steps is None and found.config.training.max_steps < FEWEST_STEPS:
         least = others + FEWEST_STEPS * training / found.config.training.max_steps
         raise ConfigError(
             f"{seconds:,.0f} seconds are too short: a model would learn nothing",
@@ -338,6 +401,21 @@ def _expected(size: int, seconds: float, recipe: Recipe | None, device_name: str
 def _others(size: int) -> float:
     """Return the expected seconds outside training for a text of `size` bytes."""
     return _OTHER_SECONDS + _END_SECONDS + _SECONDS_PER_BYTE * size
+
+
+def _of_training(overrides: Sequence[str]) -> TrainingConfig:
+    of_training = [change for change in overrides if _key(change) == "training"]
+    return load(RunConfig, [Part(presets.find("train"), TRAIN_SECTIONS)], overrides=of_training).training
+
+
+def _steps(overrides: Sequence[str]) -> int | None:
+    """Return the number of steps that `overrides` set; None if they leave it open."""
+    is_set = any(change.partition("=")[0].strip() == "training.max_steps" for change in overrides)
+    return _of_training(overrides).max_steps if is_set else None
+
+
+def _precision(overrides: Sequence[str]) -> Literal["auto", "fp32", "bf16", "fp16"]:
+    return _of_training(overrides).precision
 
 
 def _key(change: str) -> str:
@@ -358,8 +436,10 @@ def _name(texts: Sequence[str]) -> str:
 
 
 def _words(text: str) -> str:
-    """Return the beginning of a text without its last word, which may be cut."""
-    return " ".join(text.split()[:-1])
+    """Return the beginning of a text without its last word, or last character, which may be cut."""
+    found = text.rstrip()
+    at = max(found.rfind(" "), found.rfind("\n"))
+    return found[: at if at > 0 else -1]
 
 
 def _command(*words: object) -> str:

@@ -80,6 +80,14 @@ def test_each_pass_cuts_its_rows_elsewhere_and_the_first_one_does_not(
     assert len(set.union(*seen.values())) > 3
 
 
+@pytest.mark.parametrize("below", [2, 3, 32])
+def test_no_shift_comes_again_before_all_others_came(below: int) -> None:
+    plan = BatchPlan(plain(100), 8, 4, 1, below)
+    shifts = [plan._shift(number) for number in range(1, 3 * (below - 1) + 1)]
+    for start in range(0, len(shifts), below - 1):
+        assert sorted(shifts[start : start + below - 1]) == list(range(1, below))
+
+
 def test_rows_of_bestfit_are_not_cut_elsewhere(tmp_path: Path) -> None:
     folder, _ = write_packed(tmp_path / "texts")
     packed = open_packed(folder)

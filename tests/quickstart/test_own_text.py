@@ -16,6 +16,7 @@ from alm.quickstart.own_text import EXPECTED, OwnText, Recipe, prepared
 from alm.quickstart.run import Finished, Places, quickstart
 from alm.training.sizing import probe, suggest
 from alm.training.sizing.probe import StepTimings
+from alm.training.sizing.repeated_text import regularisation
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_it_goes_through_every_stage_with_what_it_chose(folder: Path) -> None:
     assert commands[1][commands[1].index("--vocab-size") + 1] == str(job.recipe.vocab_size)
     assert commands[2][-2:] == ["--seq-len", str(job.recipe.seq_len)]
     assert {"training.max_steps=4"} <= set(commands[3])
-    assert any(word.startswith("optim.weight_decay=") for word in commands[3])  # the text is seen often
+    assert {"--model", "--out"} <= set(commands[3])
     assert found.run.result is not None
     assert found.run.result.step == 4
     assert len(found.texts) == len(found.prompts) == 3
@@ -135,6 +136,49 @@ def test_a_finished_one_takes_more_steps_and_refuses_another_seed(folder: Path) 
     with pytest.raises(ConfigError, match="training.seed") as caught:
         made(prepared(["my texts"], None, seed=5))
     assert "--out alm-my-texts-2" in str(caught.value.hint)
+
+
+@pytest.mark.slow
+def test_a_text_that_changed_leaves_a_finished_one_as_it_is(folder: Path) -> None:
+    made(prepared(["my texts"], None, steps=3))
+    before = {path: path.read_bytes() for path in Path("alm-my-texts").rglob("*") if path.is_file()}
+    Path("my texts/new.txt").write_text("one more text\n" * 50)
+    with pytest.raises(ConfigError, match="the text has changed") as caught:
+        prepared(["my texts"], None)
+    assert "--fresh" in str(caught.value.hint)
+    assert {path: path.read_bytes() for path in Path("alm-my-texts").rglob("*") if path.is_file()} == before
+
+
+def test_a_quickstart_of_the_current_folder_lies_beside_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("my texts")
+    assert prepared(["."], None, steps=3).places.out == Path("../alm-my-texts")
+    with pytest.raises(ConfigError, match="is inside the text") as caught:
+        prepared(["."], Path("model"), steps=3)
+    assert str(caught.value.hint) == "add `--out ../alm-my-texts`"
+
+
+@pytest.mark.parametrize(
+    ("text", "beginning"),
+    [
+        ("One two thr", "One two"),
+        ("def f(x):\n    return x\n\nclass", "def f(x):\n    return x\n"),
+        ("从前有一座山", "从前有一座"),
+        ("word", "wor"),
+        ("", ""),
+    ],
+)
+def test_a_prompt_ends_before_what_may_be_cut(text: str, beginning: str) -> None:
+    assert own_text._words(text) == beginning
+
+
+def test_steps_decide_how_strongly_the_run_is_regularised(folder: Path) -> None:
+    few, many = (prepared(["my texts"], None, steps=steps).expected for steps in (2, 4000))
+    assert few is not None
+    assert many is not None
+    assert few.passes < many.passes
+    assert regularisation(many.passes).overrides[0] in many.overrides
+    with pytest.raises(ConfigError, match="which `--steps` sets too"):
+        prepared(["my texts"], None, steps=3, budget=60.0)
 
 
 def test_too_little_text_is_refused_before_anything_is_written(folder: Path) -> None:

@@ -53,7 +53,7 @@ def fit_steps(config: RunConfig, costs: TimeCosts, *, seconds: float, spent: flo
         raise TooShortError(
             f"{seconds + spent:,.0f} seconds are too short for this model to learn anything: {FEWEST_STEPS} steps take "
             f"{least:,.1f} seconds, and the rest of a run takes {rest:,.1f}",
-            hint=f"give it at least `--budget {_rounded(rest + least)}`, or leave out `--model`, for a model that fits",
+            hint=f"give it at least `--budget {_rounded(rest + least)}`, or choose a smaller model: `--model 200k`",
         )
     return with_steps(config, steps, number, validation_bytes=math.ceil(config.validation.bytes * scored))
 

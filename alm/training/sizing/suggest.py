@@ -82,13 +82,16 @@ def suggest_at(
     text_bytes: int | None = None,
     vocab_size: int | None = None,
     seq_len: int | None = None,
+    steps: int | None = None,
+    ranks: int = 1,
     fits: Fits = lambda model, sequences, tokens: True,
 ) -> Suggestion:
     """Return the largest of `models` that gets enough tokens in `seconds`, with its vocabulary and its batch.
 
     Learning rates are those of the preset `train`, which were measured. `vocab_size` and `seq_len` are those of packed
     data; absent, they are chosen too. `text_bytes` limits what can be learned. The number of steps follows from
-    `tokens_per_second` alone: `fit_steps` makes it exact.
+    `tokens_per_second` alone, and `fit_steps` makes it exact, unless `steps` are given. Each of `ranks` gets as many
+    micro-batches of a step.
     """
     best: Suggestion | None = None
     for name, shape in (models or preset_models()).items():
@@ -106,8 +109,12 @@ def suggest_at(
         wanted = tokens_per_parameter(new * counted.training_flops_per_token(length))
         if best is not None and new < wanted * counted.total:
             break
-        found = _suggestion(name, shape, model, length, tokens, fits, passes=tokens / unique)
-        best = replace(found, seconds=min(seconds, math.ceil(tokens / rate)))
+        split = _split(model, length, tokens, ranks, fits)
+        if steps is not None:
+            tokens = steps * split[0] * split[1] * length
+        found = _suggestion(name, shape, model, length, tokens, split, passes=tokens / unique)
+        needed = math.ceil(tokens / rate)
+        best = replace(found, seconds=needed if steps is not None else min(seconds, needed))
     assert best is not None, "there is a first model"
     return best
 
@@ -153,19 +160,29 @@ def _layers(model: ModelConfig) -> int:
     return counted.total - counted.embedding - counted.head
 
 
-def _suggestion(
-    name: str, shape: ModelConfig, model: ModelConfig, seq_len: int, tokens: float, fits: Fits, *, passes: float
-) -> Suggestion:
+def _split(model: ModelConfig, seq_len: int, tokens: float, ranks: int, fits: Fits) -> tuple[int, int]:
+    """Return the sequences of a micro-batch, and the micro-batches of a step, a multiple of `ranks`."""
     batch = _MEASURED_BATCH * (tokens / _MEASURED_TOKENS) ** _BATCH_POWER
-    sequences = 2 ** max(0, round(math.log2(batch / seq_len)))
-    micro = min(sequences, 2 ** int(math.log2(max(1, MOST_MICRO_BATCH_TOKENS // seq_len))))
+    each = 2 ** max(0, round(math.log2(batch / seq_len / ranks)))  # sequences of a rank
+    micro = min(each, 2 ** int(math.log2(max(1, MOST_MICRO_BATCH_TOKENS // seq_len))))
     while micro > 1 and not fits(model, micro, seq_len):
         micro //= 2
-    steps = max(1, round(tokens / (sequences * seq_len)))
-    overrides = [
-        f"training.micro_batch_size={micro}",
-        f"training.gradient_accumulation={sequences // micro}",
-    ]
+    return micro, ranks * (each // micro)
+
+
+def _suggestion(
+    name: str,
+    shape: ModelConfig,
+    model: ModelConfig,
+    seq_len: int,
+    tokens: float,
+    split: tuple[int, int],
+    *,
+    passes: float,
+) -> Suggestion:
+    micro, accumulation = split
+    steps = max(1, round(tokens / (micro * accumulation * seq_len)))
+    overrides = [f"training.micro_batch_size={micro}", f"training.gradient_accumulation={accumulation}"]
     if model.max_position_embeddings != shape.max_position_embeddings:
         overrides.append(f"model.max_position_embeddings={model.max_position_embeddings}")
     strength = regularisation(passes)
@@ -194,11 +211,12 @@ def suggest(
     seq_len: int | None = None,
     tokens: int | None = None,
     text_bytes: int | None = None,
+    steps: int | None = None,
     device_name: str = "auto",
     precision: _Precision = "auto",
     ranks: int = 1,
 ) -> Suggestion:
-    """Return a run worth `seconds` on the device, or on `ranks` of them.
+    """Return a run worth `seconds` on the device, or on `ranks` of them, with this number of steps if it is given.
 
     The text is packed `data`, or expected to have `text_bytes` bytes or `tokens` tokens. The speed is first estimated
     from matrix products, then measured with the suggested model, until it stays the same.
@@ -213,8 +231,10 @@ def suggest(
     choice = devices.choose(device_name, precision=precision)
     flops_per_second = TYPICAL_SHARE * devices.matmul_rate(choice.device, choice.precision)
 
+    devices_used = 1 if choice.device.type == "cpu" else ranks  # ranks on a CPU share its processors
+
     def rate(model: ModelConfig, tokens: int) -> float:
-        return ranks * flops_per_second / count(model).training_flops_per_token(tokens)
+        return devices_used * flops_per_second / count(model).training_flops_per_token(tokens)
 
     def fits(model: ModelConfig, sequences: int, tokens: int) -> bool:
         config = RunConfig(model=model, training=TrainingConfig(micro_batch_size=sequences))
@@ -224,7 +244,14 @@ def suggest(
     before = ""
     for _ in range(_MOST_TRIES):
         found = suggest_at(
-            seconds, tokens_per_second=rate, vocab_size=vocab_size, seq_len=seq_len, text_bytes=text_bytes, fits=fits
+            seconds,
+            tokens_per_second=rate,
+            vocab_size=vocab_size,
+            seq_len=seq_len,
+            text_bytes=text_bytes,
+            steps=steps,
+            ranks=ranks,
+            fits=fits,
         )
         if found.preset == before:
             break

@@ -152,3 +152,17 @@ def test_a_short_text_gets_shorter_rows() -> None:
     assert found[-1] == suggest.SHORTEST_ROW
     for size in (30_000, 10_000):
         assert size / bytes_per_token(512) / sequence_for(pico, size) >= suggest.FEWEST_ROWS
+
+
+def test_ranks_share_the_micro_batches_of_a_step_evenly() -> None:
+    for ranks, seconds in itertools.product((1, 2, 3, 8), (6, 600, 60_000)):
+        training = suggested(seconds, ranks=ranks).config.training
+        assert training.gradient_accumulation % ranks == 0
+
+
+def test_given_steps_decide_the_passes_and_the_time() -> None:
+    few, many = (suggested(600, text_bytes=10**6, steps=steps) for steps in (10, 1000))
+    assert few.config.training.max_steps == 10
+    assert many.passes == pytest.approx(100 * few.passes)
+    assert many.seconds > 10 * few.seconds
+    assert many.config.optim.weight_decay > few.config.optim.weight_decay  # type: ignore[attr-defined]
