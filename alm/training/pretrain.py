@@ -220,7 +220,7 @@ def _record_length(changed: TrainingJob, job: TrainingJob, state: TrainState) ->
         job.on_event(Warned(f"the run keeps its length: {error.message}", error.hint))
         return False
     if is_longer:
-        warn_of_repeats(changed)
+        warn_of_repeats(changed, before=job.config)
     return True
 
 

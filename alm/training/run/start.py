@@ -16,6 +16,7 @@ from alm.model.count import count
 from alm.optim.schedules import warmup_steps
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.training.batches import ALL, epochs, plan_batches
+from alm.training.config import RunConfig
 from alm.training.monitoring import metrics, samples
 from alm.training.run import run_folder
 from alm.training.run.initial import load_initial_
@@ -112,11 +113,12 @@ def _warn_of_settings(job: TrainingJob) -> None:
         job.on_event(Warned("no samples are made during a run with `training.parallel: fsdp`", None))
 
 
-def warn_of_repeats(job: TrainingJob) -> None:
-    """Warn about text that the run repeats so often that it would learn it by heart."""
+def warn_of_repeats(job: TrainingJob, *, before: RunConfig | None = None) -> None:
+    """Warn about text that the run repeats so often that it would learn it by heart, unless that held `before` too."""
     mixture = plan_batches(job.config, job.packed.split(TRAIN)).mixture
+    known = {} if before is None else epochs(before, mixture)
     for name, seen in epochs(job.config, mixture).items():
-        if is_too_weak(job.config, seen):
+        if is_too_weak(job.config, seen) and not is_too_weak(job.config, known.get(name, 0.0)):
             text = f"the text of `{name}`" if name != ALL else "the text"
             flags = " ".join(f"--set {change}" for change in regularisation(seen).overrides)
             hint = f"start another run with `{flags}`, or leave out `--model`: what suits the text is then chosen"
