@@ -72,9 +72,7 @@ def test_json_is_one_object_on_stdout(trained: Path, run: Any) -> None:
         ["config", "show", "pico", "train"],
         ["config", "show"],
     ]
-    commands += [
-        ["info", path] for path in ("data/clean", "artifacts/tokenizer.json", "data/packed", "runs/pretrain")
-    ]
+    commands += [["info", path] for path in ("data/clean", "artifacts/tokenizer.json", "data/packed", "runs/pretrain")]
     commands += [
         ["tokenizer", "encode", "hello"],
         ["tokenizer", "decode", "80"],
