@@ -63,10 +63,9 @@ def lead(word: str, *, exists: bool) -> None:
                 end = "" if names is _NAMES else " yet"
                 _refuse(f"there is no command `alm {quoted(word)}`{end}", f"to {advice}")
     if exists:
-        path = quoted(word)
         _refuse(
-            f"{path} is a path, not a command",
-            f"to make a model of its text: `alm quickstart {path}`; to see what it is: `alm info {path}`",
+            f"{quoted(word)} is a path, not a command",
+            f"to make a model of it: `alm quickstart {quoted(word)}`; to see what it is: `alm info {quoted(word)}`",
         )
 
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from alm.config import presets
 from alm.config.base import Config, did_you_mean, kinds_at, unknown_key
 from alm.config.yaml_files import Location, Values, line_of, parse_yaml, problem_of, read_yaml
-from alm.errors import AlmError, ConfigError, shell
+from alm.errors import AlmError, ConfigError, quoted, shell
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
@@ -82,7 +82,7 @@ def _below_a_value(values: Values, path: Sequence[str]) -> str:
         length += 1
     holder = ".".join(path[:length])
     if isinstance(node, list | tuple):
-        return f"`{holder}` is a list, which is set as a whole: `--set {holder}='[a, b]'`"
+        return f"`{holder}` is a list, which is set as a whole: `--set {quoted(holder)}='[a, b]'`"
     return f"`{holder}` is {node!r:.{_VALUE_SHOWN}}, which has no key `{path[length]}`"
 
 

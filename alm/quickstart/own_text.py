@@ -41,7 +41,7 @@ from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig, Train
 from alm.training.monitoring.samples import held_out_prompts
 from alm.training.pretrain import pretrain
 from alm.training.run.run_folder import CONFIG_NAME, OtherRunError, exists, free_name
-from alm.training.sizing.budget import FEWEST_STEPS, TooShortError
+from alm.training.sizing.budget import FEWEST_STEPS, TooShortError, rounded
 from alm.training.sizing.suggest import DEFAULT_SECONDS, Suggestion, suggest
 
 SAMPLE_TOKENS = 150
@@ -393,7 +393,7 @@ def _expected(
         least = others + FEWEST_STEPS * training / found.config.training.max_steps
         raise ConfigError(
             f"{seconds:,.0f} seconds are too short: a model would learn nothing",
-            hint=f"give it at least `--budget {max(1, round(1.2 * least / 60))}m`",
+            hint=f"give it at least `{shell('--budget', rounded(least))}`",
         )
     return found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from alm import artifacts, kinds
 from alm.artifacts import FileRecord, TokenizerMetadata
 from alm.corpus.read import find
-from alm.errors import InputError, quoted
+from alm.errors import InputError, quoted, shell
 from alm.events import Listener, Noted, Warned, ignore
 from alm.files import Unchanged, publish, sha256, sweep, workspace
 from alm.formatting import size
@@ -74,7 +74,8 @@ def _trained(config: TokenizerConfig, text: Counted, on_event: Listener) -> Toke
     module = kinds.module_of(config.model)
     wanted = vocabulary_for_text(text.bytes) if config.vocab_size == "auto" else config.vocab_size
     if config.vocab_size == "auto":
-        on_event(Noted(f"{size(text.bytes)} of text: a vocabulary of {wanted:,} tokens (`--vocab-size {wanted}`)"))
+        flag = shell("--vocab-size", str(wanted))
+        on_event(Noted(f"{size(text.bytes)} of text: a vocabulary of {wanted:,} tokens (`{flag}`)"))
     model = module.train(text.words, config=config.model, vocab_size=wanted, on_event=on_event)
     tokenizer = Tokenizer.of(model, pattern=config.model.pattern)  # type: ignore[attr-defined] # of every kind
     if tokenizer.vocab_size < wanted:

@@ -381,7 +381,7 @@ def test_a_proof_that_is_terminated_ends_its_runs(run: Any, monkeypatch: pytest.
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-@pytest.mark.parametrize("command", [["doctor"], ["plan", "--no-measure"]])
+@pytest.mark.parametrize("command", [["doctor"], ["plan", "--model", "1m", "--no-measure"]])
 def test_ctrl_c_where_nothing_is_kept_promises_nothing(
     project: Path, run: Any, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:

@@ -129,9 +129,9 @@ def test_a_slow_loader_is_measured_as_slow(tmp_path: Path) -> None:
     clock = FakeClock()
 
     class Slow(TokenStream):
-        def rows(self, numbers: Any) -> Any:
+        def rows(self, numbers: Any, shifts: Any = None) -> Any:
             clock.now += 2.0 * len(numbers)
-            return super().rows(numbers)
+            return super().rows(numbers, shifts)
 
     sound = loading.made_up(tmp_path)
     slow = Slow(sound.folder, sound.shards, sound.seq_len, sound.dtype, sound.stride)

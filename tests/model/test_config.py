@@ -96,7 +96,7 @@ def test_vocab_size_can_be_fixed_later() -> None:
     fixed = config.with_vocab_size(500)
     assert fixed.known_vocab_size == 500
     assert fixed.model_dump(exclude={"vocab_size"}) == config.model_dump(exclude={"vocab_size"})
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError, match="does not fit a tokenizer of 0 tokens"):
         config.with_vocab_size(0)
 
 

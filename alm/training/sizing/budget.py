@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from alm.config.base import MANY
-from alm.errors import ConfigError
+from alm.errors import ConfigError, shell
 from alm.training.config import RunConfig, checked
 from alm.training.sizing.eta import TimeCosts, pauses_left
 
@@ -33,7 +33,7 @@ def fit_steps(config: RunConfig, costs: TimeCosts, *, seconds: float, spent: flo
     `TooShortError`, with the least time that makes sense, if fewer than `FEWEST_STEPS` fit. `spent` are seconds of the
     time that have passed already.
     """
-    before, seconds = pauses_left(config), max(seconds, 0.0)
+    budget, before, seconds = seconds + spent, pauses_left(config), max(seconds, 0.0)
     scored = _text_scored(config, costs, seconds)
     costs = replace(costs, validation=costs.validation * scored)
     number = {
@@ -51,14 +51,14 @@ def fit_steps(config: RunConfig, costs: TimeCosts, *, seconds: float, spent: flo
     if steps < FEWEST_STEPS:
         least, rest = FEWEST_STEPS * costs.step, spent + costs.start + pauses
         raise TooShortError(
-            f"{seconds + spent:,.0f} seconds are too short for this model to learn anything: {FEWEST_STEPS} steps take "
+            f"{budget:,.0f} seconds are too short for this model to learn anything: {FEWEST_STEPS} steps take "
             f"{least:,.1f} seconds, and the rest of a run takes {rest:,.1f}",
-            hint=f"give it at least `--budget {_rounded(rest + least)}`, or choose a smaller model: `--model 200k`",
+            hint=f"give it at least `{shell('--budget', rounded(rest + least))}`, or a smaller model: `--model 200k`",
         )
     return with_steps(config, steps, number, validation_bytes=math.ceil(config.validation.bytes * scored))
 
 
-def _rounded(seconds: float) -> str:
+def rounded(seconds: float) -> str:
     """Return a duration with a margin for a busier machine, as for `--budget`."""
     wanted = math.ceil(1.2 * seconds)
     return f"{wanted}s" if wanted <= 120 else f"{math.ceil(wanted / 60)}m"

@@ -280,8 +280,8 @@ def test_a_budget_chooses_the_steps_and_a_resumed_run_keeps_them(data: Path, tmp
 
 @pytest.mark.usefixtures("steady")
 def test_a_budget_without_a_step_leaves_no_run(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="allow no step"):
-        pretrain(config(), data=data, out=tmp_path / "run", finish_by=1001.5)
+    with pytest.raises(ConfigError, match="too short"):
+        pretrain(config(), data=data, out=tmp_path / "run", started=1000.0, finish_by=1001.5)
     assert not (tmp_path / "run").exists()
 
 
@@ -294,5 +294,5 @@ def test_a_budget_is_measured_with_what_fits(data: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(probe, "measure_steps", measure_steps)
     packed, events = open_packed(data), list[Event]()
     here = DeviceLimits(packed, Choice(torch.device("cpu"), "fp32", "", ""), World(), None, events.append)
-    found, _ = here.fit_time(with_data(config(), packed), finish_by=10**9)
+    found, _ = here.fit_time(with_data(config(), packed), started=0.0, finish_by=10**9)
     assert (found.training.micro_batch_size, found.training.gradient_accumulation) == (2, 2)
