@@ -137,7 +137,7 @@ def _run(arguments: Sequence[str] | None) -> None:
         with loading.announced(words):
             _command()(args=words, prog_name="alm", obj=words)
     except StoppedError as stop:
-        if words[0] == "quickstart":  # the stage in it proposes to continue alone
+        if words[:1] == ["quickstart"]:  # the stage in it proposes to continue alone
             stop.hint = f"run `{shell('alm', *words)}` to continue"
         ui.show_error(stop)
         raise SystemExit(stop.exit_code) from None
@@ -157,7 +157,7 @@ def _run(arguments: Sequence[str] | None) -> None:
         raise SystemExit(EXIT_FAILURE) from None
     except SystemExit as ending:
         if ending.code == EXIT_INTERRUPTED:  # Typer turns Ctrl-C into this exit code, without a message
-            is_kept = words[0] in _CONTINUE
+            is_kept = bool(words) and words[0] in _CONTINUE
             ui.echo_err("interrupted" + ("; finished work is kept" if is_kept else ""))
             ui.echo_err(f"\nHint: run `{shell('alm', *words)}` to {'continue' if is_kept else 'start again'}")
         raise
