@@ -34,12 +34,11 @@ from alm.files import read_json, write_text
 from alm.generation.config import SamplingConfig
 from alm.packing.config import PackConfig
 from alm.packing.shards import open_packed
-from alm.quickstart.run import TOO_SLOW, Places, refuse_ranks
+from alm.quickstart.run import TOO_SLOW, Places, refuse_ranks, train_run
 from alm.tokenizers.config import TokenizerConfig
 from alm.tokenizers.file import Tokenizer
 from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig, TrainingConfig
 from alm.training.monitoring.samples import held_out_prompts
-from alm.training.pretrain import pretrain
 from alm.training.run.run_folder import CONFIG_NAME, OtherRunError, exists, free_name
 from alm.training.sizing.budget import FEWEST_STEPS, TooShortError, rounded
 from alm.training.sizing.suggest import DEFAULT_SECONDS, Suggestion, suggest
@@ -216,21 +215,14 @@ class OwnText:
         places = self.places
 
         def run(config: RunConfig, finish_by: float | None = None) -> RunMetadata:
-            return pretrain(
-                config,
-                data=places.packed,
-                out=places.run,
-                device_name=self.device_name,
-                finish_by=finish_by,
-                on_event=on_event,
-            )
+            return train_run(self, config, finish_by, on_event)
 
         if exists(places.run):
             try:
                 return run(load(RunConfig, [Part(places.run / CONFIG_NAME)], overrides=self.overrides))
             except OtherRunError as error:
                 command = shell("alm", "quickstart", *self.recipe.texts, "--out", free_name(places.out))
-                raise ConfigError(error.message, hint=f"run `{command}` with them") from error
+                raise ConfigError(error.message, hint=f"add these settings to `{command}`") from error
         found = self._chosen or self._choose()
         config = _run(found, self.overrides)
         try:

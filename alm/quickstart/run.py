@@ -105,6 +105,18 @@ class Job(Protocol):
         """How these texts are written."""
 
 
+def train_run(job: Job, config: RunConfig, finish_by: float | None, on_event: Listener) -> RunMetadata:
+    """Train the run of a quickstart, or resume it."""
+    return pretrain(
+        config,
+        data=job.places.packed,
+        out=job.places.run,
+        device_name=job.device_name,
+        finish_by=finish_by,
+        on_event=on_event,
+    )
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A quickstart that is ready to run. `plan` is None if it resumes a run.
@@ -189,22 +201,15 @@ class Prepared:
 
     def train(self, on_event: Listener) -> RunMetadata:
         """Train the preset's model, or the one that fits the budget."""
-        places, config = self.places, self.recipe.config(*self.overrides)
+        config = self.recipe.config(*self.overrides)
 
         def run(config: RunConfig, finish_by: float | None) -> RunMetadata:
-            return pretrain(
-                config,
-                data=places.packed,
-                out=places.run,
-                device_name=self.device_name,
-                finish_by=finish_by,
-                on_event=on_event,
-            )
+            return train_run(self, config, finish_by, on_event)
 
         try:
             return run(config, self.training_ends)
         except OtherRunError as error:  # started with other --steps or --seed: a new quickstart needs a new folder
-            command = shell("alm", "quickstart", "--out", free_name(places.out))
+            command = shell("alm", "quickstart", "--out", free_name(self.places.out))
             raise ConfigError(error.message, hint=f"run `{command}`") from error
         except TooShortError:  # the machine has become much slower since the budget was accepted
             on_event(Warned(TOO_SLOW, None))
