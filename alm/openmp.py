@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, MutableMapping
 
-# libgomp (PyTorch for Linux) counts turns of a loop, together some microseconds. libomp and libiomp5 (macOS, Windows,
+# libgomp (PyTorch for Linux) counts turns of a loop, together about 0.1 ms. libomp and libiomp5 (macOS, Windows,
 # conda) count milliseconds; 1 is what PyTorch's own launcher sets. Measurements: docs/benchmarks.md, "A busy machine".
-_BRIEFLY = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
+_BRIEFLY = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 _STANDARD = "OMP_WAIT_POLICY"
 
 

@@ -40,7 +40,7 @@ def main() -> None:
     """Set up, then answer until the input ends."""
     job: Job = json.loads(sys.argv[1])
     if job["device"] == "cpu":
-        torch.set_num_threads(1)
+        torch.set_num_threads(job.get("threads", 1))
     if job["keep_memory"]:
         device.keep_freed_memory()
     before = _resident()
