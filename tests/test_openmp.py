@@ -29,4 +29,4 @@ def test_it_is_set_before_pytorch_is_imported_and_inherited() -> None:
     probe = "import alm, sys, os; print('torch' in sys.modules, os.environ['GOMP_SPINCOUNT'])"
     unset = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_W", "GOMP", "KMP"))}
     done = subprocess.run([sys.executable, "-c", probe], env=unset, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "1000"]
+    assert done.stdout.split() == ["False", "10000"]
