@@ -7,7 +7,7 @@ or another split, it is refused with the name of the setting, never half followe
 from __future__ import annotations
 
 import json
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -63,8 +63,29 @@ def _added_token(id_: int, name: str) -> Json:
 
 
 def _splitting(pattern: Pattern, byte_level: bool) -> Json:
+    if pattern == "smollm":  # what follows is GPT-2's pattern, which ByteLevel has of its own
+        rest = _BYTES | {"use_regex": True} if byte_level else _splitting("gpt2", byte_level)
+        return {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, rest]}
     split: Json = {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False}
     return {"type": "Sequence", "pretokenizers": [split, _BYTES]} if byte_level else split
+
+
+def _forms() -> Iterator[tuple[Json, Pattern, bool]]:
+    """Yield each way to write a split, with its name and whether bytes are the alphabet."""
+    for pattern in PATTERNS:
+        for byte_level in (True, False):
+            yield _splitting(pattern, byte_level), pattern, byte_level
+    yield _BYTES | {"use_regex": True}, "gpt2", True
+
+
+def _comparable(pre_tokenizer: object) -> str:
+    """Return a text that is equal for two that split alike. In JSON, 0 is not false."""
+
+    def plain(part: Json) -> Json:
+        # It moves only offsets, which `alm` does not have.
+        return part | {"trim_offsets": True} if _is_byte_level(part) else part
+
+    return json.dumps(json.loads(json.dumps(pre_tokenizer), object_hook=plain), sort_keys=True)
 
 
 def read(path: Path, data: bytes) -> Content:
@@ -176,14 +197,12 @@ class _Reader:
         )
 
     def _split(self, document: Json) -> tuple[Pattern, bool]:
-        written = json.dumps(document.get("pre_tokenizer"), sort_keys=True)  # in which 0 is not false
-        for pattern in PATTERNS:
-            for byte_level in (True, False):
-                if written == json.dumps(_splitting(pattern, byte_level), sort_keys=True):
-                    return pattern, byte_level
-        raise self._fault(
-            f"sets `pre_tokenizer` to {written[:60]}, which is none of these splits: {', '.join(PATTERNS)}"
-        )
+        pre_tokenizer = document.get("pre_tokenizer")
+        for form, pattern, byte_level in _forms():
+            if _comparable(form) == _comparable(pre_tokenizer):
+                return pattern, byte_level
+        written = json.dumps(pre_tokenizer, sort_keys=True)[:60]
+        raise self._fault(f"sets `pre_tokenizer` to {written}, which is none of these splits: {', '.join(PATTERNS)}")
 
     def _check_decoder(self, decoder: object, byte_level: bool) -> None:
         if not (_is_byte_level(decoder) if byte_level else decoder == _FALLBACK_DECODER):

@@ -1,8 +1,8 @@
 """Splits text into words, which a tokenizer then encodes one at a time.
 
-Each split has a name. `PATTERNS` holds its regular expression as `tokenizer.json` writes it. The standard library's
-`re` runs the same expression with its character classes written out from a pinned table (ADR 0001), so the words equal
-those of the `tokenizers` library, code point for code point.
+Each split has a name. `PATTERNS` holds its regular expression, as `tokenizer.json` writes it except for `smollm`, which
+is two steps there. The standard library's `re` runs the same expression with its character classes written out from a
+pinned table (ADR 0001), so the words equal those of the `tokenizers` library, code point for code point.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from alm.tokenizers import _unicode
 
-Pattern = Literal["qwen2", "cl100k", "gpt2"]
+Pattern = Literal["qwen2", "cl100k", "gpt2", "smollm"]
 
 PATTERNS: dict[Pattern, str] = {
     "qwen2": (
@@ -31,10 +31,19 @@ PATTERNS: dict[Pattern, str] = {
         r"|\s*[\r\n]+|\s+(?!\S)|\s+"
     ),
     "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    # White space before a number is one word, because the number is split off before GPT-2's pattern is applied.
+    "smollm": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+",
 }
-"""The splits by name: with single digits, with runs of up to three digits, and the original of GPT-2."""
+"""The splits by name: with single digits, with runs of up to three digits, GPT-2's, and GPT-2's after single digits."""
 
-_TABLES = {r"\p{L}": _unicode.LETTERS, r"\p{N}": _unicode.NUMBERS, r"\s": _unicode.SPACES}
+
+def tables(pattern: str) -> dict[str, str]:
+    """Return the table of each character class in `PATTERNS[pattern]`, in the notation of `_unicode.ranges`."""
+    # The step that splits off digits has newer tables in the library than its regular expressions have.
+    numbers = _unicode.DIGITS if pattern == "smollm" else _unicode.NUMBERS
+    return {r"\p{L}": _unicode.LETTERS, r"\p{N}": numbers, r"\s": _unicode.SPACES}
+
+
 _CHUNK_CHARACTERS = 1 << 20
 _CUT = re.compile(r"[a-z](?= [A-Za-z])|\S\n(?=\S)")  # Python's \s includes every space of the table
 _LAST_OF_PLANE_0 = 0xFFFF
@@ -82,7 +91,7 @@ def _split_chunk(text: str, pattern: str) -> list[str]:
     compiled = _compiled(pattern)
     if text.isascii() or _is_plane_0(text):
         return compiled.findall(text)
-    ends = accumulate(map(len, compiled.findall(_in_plane_0(text))), initial=0)
+    ends = accumulate(map(len, compiled.findall(_in_plane_0(text, pattern))), initial=0)
     return [text[start:end] for start, end in pairwise(ends)]
 
 
@@ -90,23 +99,23 @@ def _is_plane_0(text: str) -> bool:
     return len(text.encode("utf-16-le", "surrogatepass")) == 2 * len(text)
 
 
-def _in_plane_0(text: str) -> str:
+def _in_plane_0(text: str, pattern: str) -> str:
     """Replace each character above plane 0 with one of the same class from plane 0.
 
     `re` finds a character in a class of plane 0 with one look-up; above, it tries hundreds of ranges in turn.
     """
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").copy()
     high = points > _LAST_OF_PLANE_0
-    points[high] = _stand_ins()[points[high] - (_LAST_OF_PLANE_0 + 1)]
+    points[high] = _stand_ins(pattern)[points[high] - (_LAST_OF_PLANE_0 + 1)]
     return points.tobytes().decode("utf-32-le", "surrogatepass")
 
 
 @functools.cache
-def _stand_ins() -> npt.NDArray[np.uint32]:
+def _stand_ins(pattern: str) -> npt.NDArray[np.uint32]:
     """Return the code point of plane 0 that stands for each code point above it."""
     table = np.full(0x10FFFF - _LAST_OF_PLANE_0, _OTHER_STAND_IN, dtype=np.uint32)
     for name, stand_in in _STAND_INS.items():
-        for first, last in _unicode.ranges(_TABLES[name]):
+        for first, last in _unicode.ranges(tables(pattern)[name]):
             if first > _LAST_OF_PLANE_0:
                 table[first - (_LAST_OF_PLANE_0 + 1) : last - _LAST_OF_PLANE_0] = stand_in
     return table
@@ -115,12 +124,12 @@ def _stand_ins() -> npt.NDArray[np.uint32]:
 @functools.cache
 def _compiled(pattern: str) -> re.Pattern[str]:
     """Compile the split named `pattern`, for text of plane 0."""
-    return re.compile(_written_out(PATTERNS[cast(Pattern, pattern)]))
+    return re.compile(_written_out(PATTERNS[cast(Pattern, pattern)], tables(pattern)))
 
 
-def _written_out(regex: str) -> str:
-    """Return `regex` with each class of the table as explicit ranges, inside brackets or alone."""
-    bodies = {name: _body(table) for name, table in _TABLES.items()}
+def _written_out(regex: str, tables: dict[str, str]) -> str:
+    """Return `regex` with each class of `tables` as explicit ranges, inside brackets or alone."""
+    bodies = {name: _body(table) for name, table in tables.items()}
     parts = re.split(r"(\[[^\]]*\])", regex)
     for place, part in enumerate(parts):
         is_bracket = place % 2 == 1

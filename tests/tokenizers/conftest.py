@@ -19,7 +19,8 @@ MODERN = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 OLD = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-REGEXES = {"qwen2": QWEN2, "cl100k": MODERN, "gpt2": OLD}
+SINGLE = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
+REGEXES = {"qwen2": QWEN2, "cl100k": MODERN, "gpt2": OLD, "smollm": SINGLE}
 PROSE = "The cat sat on the mat; the mat was sat on by the cat. It's what cats' lives're like, they'll say!\n\n  Yes.\n"
 
 HARD = {
@@ -87,10 +88,21 @@ def soup() -> list[str]:
     return ["".join(draw.choices(alphabet, k=draw.randrange(1, 60))) for _ in range(3000)]
 
 
-def _library(split: pre_tokenizers.PreTokenizer | None) -> tokenizers.Tokenizer:
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+def _split(pattern: str, *, of_bytes: bool) -> pre_tokenizers.PreTokenizer:
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern == "smollm")
+    if pattern == "smollm":
+        rest = byte_level if of_bytes else pre_tokenizers.Split(Regex(OLD), "isolated")
+        return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), rest])
+    split = pre_tokenizers.Split(Regex(REGEXES[pattern]), "isolated")
+    return pre_tokenizers.Sequence([split, byte_level]) if of_bytes else split
+
+
+def _library(pattern: str | None) -> tokenizers.Tokenizer:
     tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level]) if split else byte_level
+    if pattern:
+        tokenizer.pre_tokenizer = _split(pattern, of_bytes=True)
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
@@ -105,7 +117,7 @@ def library_train() -> Train:
     def train(
         texts: Iterable[str], vocab_size: int, *, pattern: str = "qwen2", whole: bool = False
     ) -> tokenizers.Tokenizer:
-        tokenizer = _library(None if whole else pre_tokenizers.Split(Regex(REGEXES[pattern]), "isolated"))
+        tokenizer = _library(None if whole else pattern)
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
             min_frequency=0,
@@ -132,7 +144,7 @@ def pattern(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def library_words(pattern: str) -> Callable[[str], list[str]]:
     """The words the library splits a text into."""
-    split = pre_tokenizers.Split(Regex(REGEXES[pattern]), "isolated")
+    split = _split(pattern, of_bytes=False)
     return lambda text: [word for word, _ in split.pre_tokenize_str(text)]
 
 

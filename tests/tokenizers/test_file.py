@@ -27,6 +27,7 @@ Train = Callable[..., tokenizers.Tokenizer]
 VOCAB_SIZE = 600
 
 pytestmark = pytest.mark.usefixtures("way")
+GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,21 @@ def test_each_pattern_trains_and_encodes_as_in_the_library(
     assert Tokenizer.load(tmp_path / "tokenizer.json").pattern == pattern
     theirs.encode_special_tokens = True
     assert all(ours.encode(text) == theirs.encode(text).ids for text in (*prose, *soup))
+
+
+@pytest.mark.parametrize("steps", [[GPT2], [{"type": "Digits", "individual_digits": True}, GPT2]])
+@pytest.mark.parametrize("trims", [True, False])
+def test_the_split_that_gpt2_and_smollm_write(
+    steps: list[dict[str, Any]], trims: bool, path: Path, all_hard: list[str], soup: list[str]
+) -> None:
+    document = json.loads(path.read_text("utf-8"))
+    steps = [*steps[:-1], steps[-1] | {"trim_offsets": trims}]
+    document["pre_tokenizer"] = steps[0] if len(steps) == 1 else {"type": "Sequence", "pretokenizers": steps}
+    path.write_text(json.dumps(document), "utf-8")
+    ours, theirs = Tokenizer.load(path), tokenizers.Tokenizer.from_file(str(path))
+    theirs.encode_special_tokens = True
+    assert ours.pattern == ("gpt2" if len(steps) == 1 else "smollm")
+    assert all(ours.encode(text) == theirs.encode(text).ids for text in (*all_hard, *soup))
 
 
 def test_hard_text_encodes_as_in_the_library(hard: str, tokenizer: Tokenizer, library: tokenizers.Tokenizer) -> None:
@@ -373,7 +389,6 @@ def setting(dotted: str, value: object) -> Callable[[dict[str, Any]], None]:
     return lambda document: set_in(document, dotted, value)
 
 
-GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 CL100K = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
 
 REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
@@ -393,7 +408,14 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "another decoder": (setting("decoder", {"type": "WordPiece"}), 'sets `decoder` to {"type": "WordPiece"}'),
     "no decoder": (setting("decoder", None), "sets `decoder` to null"),
     "no split": (setting("pre_tokenizer", None), "sets `pre_tokenizer` to null, which is none of these splits: qwen2"),
-    "gpt2 split": (setting("pre_tokenizer", GPT2), "sets `pre_tokenizer` to {"),
+    "a blank first": (setting("pre_tokenizer", GPT2 | {"add_prefix_space": True}), "sets `pre_tokenizer` to {"),
+    "runs of digits": (
+        setting(
+            "pre_tokenizer",
+            {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": False}, GPT2]},
+        ),
+        "sets `pre_tokenizer` to {",
+    ),
     "other pattern": (
         setting("pre_tokenizer.pretokenizers.0.pattern", {"Regex": CL100K}),
         "sets `pre_tokenizer` to {",

@@ -240,7 +240,7 @@ class Encoder:
         character_ids: npt.NDArray[np.int32],
         pattern: str,
     ) -> None:
-        self._pattern = PATTERN_CODES[pattern]
+        self._pattern, self._classes = PATTERN_CODES[pattern], classes(pattern)
         self._byte_ids, self._character_ids = byte_ids, character_ids
         slots = 1 << max(4, (2 * len(merges)).bit_length())
         self._ranks = np.zeros(2 * slots, dtype=np.int64)
@@ -256,7 +256,7 @@ class Encoder:
         state = np.array([0, bounds[0], 0, 0], dtype=np.int64)
         memory = self._memory
         while outcome := encode_texts(
-            data, bounds, classes(), self._pattern, self._byte_ids, self._character_ids, self._ranks,
+            data, bounds, self._classes, self._pattern, self._byte_ids, self._character_ids, self._ranks,
             memory.table, memory.pool, memory.ids, memory.state, self._found, self._heap, self._links,
             out, offsets, state,
         ):  # fmt: skip

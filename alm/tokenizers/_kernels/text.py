@@ -18,11 +18,13 @@ from numba.np.arrayobj import make_array
 
 from alm.tokenizers import _unicode
 from alm.tokenizers._kernels.compiling import inlined, kernel
+from alm.tokenizers.pretokenize import tables
 
 OTHER, LETTER, NUMBER, SPACE, NEWLINE = range(5)
 
-PATTERN_CODES = {"qwen2": 1, "cl100k": 3, "gpt2": 0}
-"""Codes of the splits for `word_end`: the longest run of digits in a word, or 0 for the rules of GPT-2."""
+PATTERN_CODES = {"qwen2": 1, "cl100k": 3, "gpt2": 0, "smollm": -1}
+"""Codes of the splits for `word_end`: the longest run of digits in a word, 0 for the rules of GPT-2, and -1 for these
+rules after single digits."""
 
 _ONE = np.uint64(1)
 ODD = np.uint64(0x9E3779B97F4A7C15)
@@ -40,10 +42,10 @@ _PAST_Z = np.uint64(0x0505050505050505)  # 0x7F - ord("z"): adding it sets the h
 
 
 @functools.cache
-def classes() -> npt.NDArray[np.uint8]:
-    """Return the class of each code point, from the pinned table."""
+def classes(pattern: str) -> npt.NDArray[np.uint8]:
+    """Return the class of each code point in the split `pattern`, from the pinned tables."""
     table = np.zeros(0x110000, dtype=np.uint8)
-    for ranges, class_ in ((_unicode.LETTERS, LETTER), (_unicode.NUMBERS, NUMBER), (_unicode.SPACES, SPACE)):
+    for ranges, class_ in zip(tables(pattern).values(), (LETTER, NUMBER, SPACE), strict=True):
         for first, last in _unicode.ranges(ranges):
             table[first : last + 1] = class_
     table[[ord("\r"), ord("\n")]] = NEWLINE
@@ -144,22 +146,25 @@ def contraction_end(data, at, stop, any_case):
 
 
 @kernel
-def spaces_end(data, at, stop, classes, to_newline):
+def spaces_end(data, at, stop, classes, pattern):
     """Return the end of the word of white space at `at`.
 
-    With `to_newline`, the word ends after the last newline of the run, if it has one. Otherwise the last space belongs
-    to the word that follows the run, unless it is the only one or no word follows.
+    With `pattern` above 0, the word ends after the last newline of the run, if it has one. Otherwise the last space
+    belongs to the word that follows the run, unless it is the only one or no word follows. Below 0, no space belongs to
+    a number.
     """
     end, last, behind_newline = at, at, at
     while end < stop:
         found = class_and_length(data, end, classes)
         if found & 7 < SPACE:
+            if pattern < 0 and found & 7 == NUMBER:
+                last = at
             break
         last = end
         end += found >> 3
         if found & 7 == NEWLINE:
             behind_newline = end
-    if to_newline and behind_newline > at:
+    if pattern > 0 and behind_newline > at:
         return behind_newline
     return last if end < stop and last > at else end
 
@@ -183,7 +188,7 @@ def word_end(data, at, stop, classes, pattern):
     if first == LETTER:
         return letters_end(data, behind, stop, classes)
     if first == NUMBER:
-        return run_end(data, behind, stop, classes, NUMBER, pattern - 1 if pattern > 0 else stop)
+        return run_end(data, behind, stop, classes, NUMBER, stop if pattern == 0 else max(pattern - 1, 0))
     second, longer = -1, behind
     if first != NEWLINE and behind < stop:
         found = class_and_length(data, behind, classes)
@@ -198,7 +203,7 @@ def word_end(data, at, stop, classes, pattern):
         while pattern > 0 and end < stop and (data[end] == 0x0A or data[end] == 0x0D):
             end += 1
         return end
-    return spaces_end(data, at, stop, classes, pattern > 0)
+    return spaces_end(data, at, stop, classes, pattern)
 
 
 @inlined

@@ -162,7 +162,7 @@ class Encoder:
         byte_ids: npt.NDArray[np.int32],
         pattern: str,
     ) -> None:
-        self._pattern = PATTERN_CODES[pattern]
+        self._pattern, self._classes = PATTERN_CODES[pattern], classes(pattern)
         self._scores, self._unknown, self._byte_ids = scores, unknown, byte_ids
         self._edges = _edges(pieces)
         self._memory = Memory()
@@ -175,7 +175,7 @@ class Encoder:
         state = np.array([0, bounds[0], 0, 0], dtype=np.int64)
         memory = self._memory
         while outcome := encode_texts(
-            data, bounds, classes(), self._pattern, self._byte_ids, self._edges, self._scores, self._unknown,
+            data, bounds, self._classes, self._pattern, self._byte_ids, self._edges, self._scores, self._unknown,
             memory.table, memory.pool, memory.ids, memory.state, self._best, self._via, out, offsets, state,
         ):  # fmt: skip
             if outcome == _OUT_FULL:

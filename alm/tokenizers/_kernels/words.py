@@ -118,7 +118,7 @@ class WordCounter:
     """Counts the words of texts, in one thread at a time. `add` merges the counters of several threads."""
 
     def __init__(self, pattern: str) -> None:
-        self._pattern = PATTERN_CODES[pattern]
+        self._pattern, self._classes = PATTERN_CODES[pattern], classes(pattern)
         self._table = np.zeros(4 * _FIRST_SLOTS, dtype=np.int64)
         self._offsets = np.zeros(_FIRST_SLOTS // 2 + 1, dtype=np.int64)
         self._pool = np.zeros(_FIRST_POOL, dtype=np.uint8)
@@ -128,7 +128,7 @@ class WordCounter:
         """Count the words of the texts `data[bounds[i]:bounds[i + 1]]`. `PADDING` bytes follow the last."""
         self._state[_DOCUMENT], self._state[_AT] = 0, bounds[0]
         while outcome := count_words(
-            data, bounds, classes(), self._pattern, self._table, self._offsets, self._pool, self._state
+            data, bounds, self._classes, self._pattern, self._table, self._offsets, self._pool, self._state
         ):
             if outcome == _TABLE_FULL:
                 self._grow_table(2 * len(self._offsets))
