@@ -70,8 +70,10 @@ def symbols_of(data, at, stop, byte_ids, character_ids, out, position):
             position += 1
         else:
             for i in range(length):
-                out[position] = byte_ids[data[at + i]]
-                position += 1
+                id_ = byte_ids[data[at + i]]
+                if id_ >= 0:  # a byte without a token is dropped
+                    out[position] = id_
+                    position += 1
         at += length
     return position
 
@@ -214,7 +216,7 @@ def encode_texts(
                 count = join_short(out, position, count, found, ranks)
             else:
                 count = join_long(out, position, count, heap, links, ranks)
-            if place >= 0:
+            if place >= 0 and count > 0:
                 remember(table, pool, ids, memory_state, place, first, last, data, at, length, out, position, count)
             position += count
             at = end

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import string
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -45,6 +46,8 @@ _SETTINGS: dict[str, tuple[tuple[object, ...], tuple[object, ...]]] = {
 """Settings of a file that `alm` follows, with their allowed values: over bytes, and over characters."""
 
 KEYS = frozenset({"type", *_SETTINGS, "vocab", "merges"})
+_COMMON = string.printable.encode()
+"""Bytes without which no text can be written. SmolLM has no tokens for some others, and drops them, as the library."""
 _TRAINING_COST = 20
 """Bytes of text that can be counted in the time that plain training takes for one byte of distinct words."""
 
@@ -199,7 +202,10 @@ class Model:
 
 @dataclass(frozen=True)
 class _Ids:
-    """Initial ids of words: of each byte by its value, and of each character if characters are the alphabet."""
+    """Initial ids of words: of each byte by its value, and of each character if characters are the alphabet.
+
+    A byte whose id is -1 has no token and is dropped.
+    """
 
     by_byte: npt.NDArray[np.int32]
     characters: Mapping[str, int] | None
@@ -215,7 +221,7 @@ class _Ids:
         ordinary = [(token, id_) for id_, token in enumerate(tokens) if id_ not in special_ids]
         if byte_level:
             ids = {token: id_ for token, id_ in ordinary if len(token) == 1}
-            return cls(np.array([ids[bytes([byte])] for byte in range(256)], dtype=np.int32), None)
+            return cls(np.array([ids.get(bytes([byte]), -1) for byte in range(256)], dtype=np.int32), None)
         first = len(SPECIALS) + 1
         decoded = ((token.decode("utf-8", "surrogatepass"), id_) for token, id_ in ordinary if id_ >= first + 256)
         characters = {text: id_ for text, id_ in decoded if len(text) == 1}
@@ -259,8 +265,8 @@ class _Ids:
         return table
 
     @functools.cached_property
-    def _translation(self) -> dict[int, int]:
-        return dict(enumerate(self.by_byte.tolist()))
+    def _translation(self) -> dict[int, int | None]:
+        return {byte: None if id_ < 0 else id_ for byte, id_ in enumerate(self.by_byte.tolist())}
 
 
 def read(fragment: Json, *, specials: Mapping[str, int], byte_level: bool, fault: Fault) -> Model:
@@ -310,7 +316,8 @@ def _byte_level_tokens(ids: Mapping[str, int], specials: Mapping[str, int], faul
         except ValueError as error:
             raise fault(f"has a token that is not made of bytes: {_short(written)}") from error
     for byte, character in enumerate(alphabet.characters()):
-        if character not in ids or character in specials:
+        is_common = bytes([byte]) in _COMMON
+        if character in specials or (is_common and character not in ids):
             raise fault(f"has no token for byte 0x{byte:02X}")
     return tokens
 
