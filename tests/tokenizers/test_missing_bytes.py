@@ -11,7 +11,6 @@ from tokenizers import Tokenizer as Library
 from alm.tokenizers import alphabet
 from alm.tokenizers.file import Tokenizer
 
-
 GONE = (0x04, 0x1D, 0xC0, 0xF1, 0xF2)
 TEXTS = (
     "a\x04b",
