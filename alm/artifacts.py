@@ -180,13 +180,22 @@ class HoldOut(_Extended):
     """How a source whose hashes select too little text is held out. Chosen once and kept when the source grows.
 
     With `pieces`, pieces of its long documents are held out, and hashes select among the others. `digest` is a cluster
-    that is held out too, or whose oldest document loses its end: `cut` is the share of that document.
+    that is held out too, or whose oldest document loses its end: `cut` is the share of that document. Of a small text
+    more than usual is held out: `piece_share` of each long document, and the others with the lowest hashes, which are
+    `hash_share` of all hashes.
     """
 
-    later = frozenset({"pieces"})
+    later = frozenset({"pieces", "piece_share", "hash_share"})
     digest: Sha256 | None = None
     cut: float | None = Field(default=None, gt=0, lt=1)
     pieces: bool = False
+    piece_share: float | None = Field(default=None, gt=0, lt=1)
+    hash_share: float | None = Field(default=None, ge=0, lt=1)
+
+    def shares(self, validation_fraction: float) -> tuple[float, float]:
+        """Return the share of long documents, and the share of all hashes, that are held out."""
+        of_pieces = validation_fraction if self.piece_share is None else self.piece_share
+        return of_pieces, validation_fraction if self.hash_share is None else self.hash_share
 
 
 class HeldOut(Config):

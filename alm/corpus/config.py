@@ -14,6 +14,7 @@ from alm import kinds
 from alm.config.base import MANY, MANY_BYTES, Config, OfKind
 from alm.config.yaml_files import read_yaml
 from alm.corpus.paths import from_text
+from alm.corpus.split import DEFAULT_FRACTION
 from alm.errors import AlmError, InputError, shell
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -101,11 +102,11 @@ class CorpusConfig(Config):
         description="Sources by name. The names of a source's output files begin with it."
     )
     validation_fraction: float = Field(
-        default=0.01,
+        default=DEFAULT_FRACTION,
         ge=0.0,
         le=0.5,
         description="Share of the text held out for validation: documents chosen by hash, or where they would be few, "
-        "pieces of each long document.",
+        "pieces of each long document. With the default, 8 kB of a small text, but at most a tenth.",
     )
     format: Literal["txt", "jsonl.zst", "parquet"] = Field(
         default="txt",

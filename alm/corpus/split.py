@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 
 TRAIN = "train"
 VALIDATION = "validation"
 SPLITS = (TRAIN, VALIDATION)
+DEFAULT_FRACTION = 0.01
 _BUCKETS = 1 << 32
 # Bits per byte differ from author to author by about a tenth. Their mean over n documents differs by a tenth / sqrt(n)
 # from one choice of documents to another: 2% at 20, which is the least difference between models worth seeing.
 _FEWEST_HELD_OUT = 20
+# About ten rows: with less, a score is mostly chance, and a small text is often seen many times, so that the score
+# decides which checkpoint is kept. A tenth is the most that a text should give for it.
+_LEAST_HELD_OUT_BYTES, _MOST_RAISED = 8192, 0.1
 # A piece is at least a row of a few hundred tokens, so that most of its tokens are predicted with context.
 _LEAST_PIECE_BYTES, _MOST_PIECE_BYTES, _WANTED_PIECES = 2048, 4096, 4
 LONG_BYTES = 4 * _LEAST_PIECE_BYTES  # shorter documents stay whole: a piece would be too much of them
@@ -44,6 +49,27 @@ def is_few(total: float, squares: float, validation_fraction: float) -> bool:
     book among many notes makes few of them.
     """
     return 0 < total * total * validation_fraction < _FEWEST_HELD_OUT * squares
+
+
+def raised(validation_fraction: float, total: int) -> float:
+    """Return the share to hold out of a few documents of `total` bytes: by default more of a small text."""
+    if validation_fraction != DEFAULT_FRACTION or not total:
+        return validation_fraction
+    return max(validation_fraction, min(_MOST_RAISED, _LEAST_HELD_OUT_BYTES / total))
+
+
+def share_of_hashes(documents: Iterable[tuple[str, int]], share: float) -> float:
+    """Return the share of all hashes that selects about `share` of the bytes of these documents (cluster, size).
+
+    By the share of hashes alone, three or none of ten documents could be selected where one is wanted.
+    """
+    ordered = sorted((_bucket(f"split {cluster}"), size) for cluster, size in documents)
+    wanted, chosen, selected = share * sum(size for _, size in ordered), 0, 0
+    for bucket, size in ordered:
+        if chosen + size / 2 > wanted:
+            break
+        chosen, selected = chosen + size, bucket + 1
+    return selected / _BUCKETS
 
 
 def piece_count(size: int, cluster: str, validation_fraction: float) -> int:

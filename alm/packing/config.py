@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from alm.config.base import MANY, Config
+from alm.corpus.split import DEFAULT_FRACTION
 
 
 class PackConfig(Config):
@@ -20,7 +21,7 @@ class PackConfig(Config):
         "at document boundaries where it can; auto uses concat up to 100 million tokens, then bestfit.",
     )
     validation_fraction: float = Field(
-        default=0.01,
+        default=DEFAULT_FRACTION,
         ge=0.0,
         le=0.5,
         description="Share to hold out from text that `alm corpus prepare` has not split, by the same rules.",

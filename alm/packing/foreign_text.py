@@ -7,7 +7,17 @@ from collections.abc import Iterable
 
 from alm.artifacts import HoldOut
 from alm.corpus.read import CleanDocument, CleanFile, read_documents
-from alm.corpus.split import LONG_BYTES, TRAIN, VALIDATION, in_pieces, is_few, piece_count, split_of
+from alm.corpus.split import (
+    LONG_BYTES,
+    TRAIN,
+    VALIDATION,
+    in_pieces,
+    is_few,
+    piece_count,
+    raised,
+    share_of_hashes,
+    split_of,
+)
 
 
 def choose(files: Iterable[CleanFile], validation_fraction: float) -> HoldOut | None:
@@ -22,17 +32,33 @@ def choose(files: Iterable[CleanFile], validation_fraction: float) -> HoldOut | 
     total = squares = 0
     largest, digest, is_any_held_out = 0, "", False
     by_hash = HoldOut(pieces=True)
+    found: dict[str, int] = {}  # of a small text: the size of each document
     for document in read_documents(foreign):
         data = document.text.encode("utf-8")
+        sha = hashlib.sha256(data).hexdigest()
         total, squares = total + len(data), squares + len(data) ** 2
-        if not is_any_held_out:
-            name, is_cut = _chosen(sha := hashlib.sha256(data).hexdigest(), len(data), validation_fraction, by_hash)
-            is_any_held_out = is_cut or name == VALIDATION
-            if len(data) > largest:
-                largest, digest = len(data), sha
+        is_small = raised(validation_fraction, total) > validation_fraction
+        if is_small:
+            found[sha] = len(data)
+        else:
+            found.clear()
+        is_any_held_out = is_any_held_out or _is_held_out(sha, len(data), validation_fraction, by_hash)
+        if len(data) > largest:
+            largest, digest = len(data), sha
     if not is_few(total, squares, validation_fraction):
         return None
-    return by_hash if is_any_held_out or largest < LONG_BYTES else HoldOut(pieces=True, digest=digest)
+    if found:
+        share = raised(validation_fraction, total)
+        short = [(sha, size) for sha, size in found.items() if size < LONG_BYTES]
+        by_hash = HoldOut(pieces=True, piece_share=share, hash_share=share_of_hashes(short, share))
+        is_any_held_out = any(_is_held_out(sha, size, validation_fraction, by_hash) for sha, size in found.items())
+    return by_hash if is_any_held_out or largest < LONG_BYTES else by_hash.model_copy(update={"digest": digest})
+
+
+def _is_held_out(digest: str, size: int, validation_fraction: float, hold_out: HoldOut) -> bool:
+    """Return whether the document, or a piece of it, is held out."""
+    name, is_cut = _chosen(digest, size, validation_fraction, hold_out)
+    return is_cut or name == VALIDATION
 
 
 def split_foreign(
@@ -44,11 +70,17 @@ def split_foreign(
     data = document.text.encode("utf-8")
     digest = hashlib.sha256(data).hexdigest()
     name, is_cut = _chosen(digest, len(data), validation_fraction, hold_out)
-    return in_pieces(document.text, digest, validation_fraction) if is_cut else [(document.text, name)]
+    if not is_cut:
+        return [(document.text, name)]
+    share, _ = (hold_out or HoldOut()).shares(validation_fraction)
+    return in_pieces(document.text, digest, share)
 
 
 def _chosen(digest: str, size: int, validation_fraction: float, hold_out: HoldOut | None) -> tuple[str, bool]:
     """Return the split of a document, and whether pieces of it are held out instead."""
-    if hold_out is None or not hold_out.pieces or size < LONG_BYTES:
+    if hold_out is None or not hold_out.pieces:
         return split_of(digest, validation_fraction), False
-    return TRAIN, piece_count(size, digest, validation_fraction) > 0 or digest == hold_out.digest
+    of_pieces, of_hashes = hold_out.shares(validation_fraction)
+    if size < LONG_BYTES:
+        return split_of(digest, of_hashes), False
+    return TRAIN, piece_count(size, digest, of_pieces) > 0 or digest == hold_out.digest

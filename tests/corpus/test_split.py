@@ -6,7 +6,18 @@ from hashlib import sha256
 
 import pytest
 
-from alm.corpus.split import LONG_BYTES, TRAIN, VALIDATION, cut, in_pieces, is_few, piece_count, split_of
+from alm.corpus.split import (
+    LONG_BYTES,
+    TRAIN,
+    VALIDATION,
+    cut,
+    in_pieces,
+    is_few,
+    piece_count,
+    raised,
+    share_of_hashes,
+    split_of,
+)
 
 
 def test_the_held_out_share_is_what_was_asked_for() -> None:
@@ -109,3 +120,23 @@ def test_few_documents_are_counted_by_their_share_of_the_text() -> None:
     notes, one_book = 10_000, 10_000
     assert not is_few(notes, notes, 0.01)
     assert is_few(notes + one_book, notes + one_book**2, 0.01)
+
+
+def test_the_share_of_hashes_selects_the_share_of_bytes() -> None:
+    for start in range(50):  # ten documents: by a tenth of all hashes, a third of such choices would be none
+        documents = [(f"{number:064x}", 100) for number in range(10 * start, 10 * start + 10)]
+        chosen = share_of_hashes(documents, 0.1)
+        assert sum(split_of(cluster, chosen) == VALIDATION for cluster, _ in documents) == 1
+        larger = share_of_hashes(documents, 0.3)
+        assert larger > chosen
+        assert sum(split_of(cluster, larger) == VALIDATION for cluster, _ in documents) == 3
+    assert share_of_hashes([], 0.1) == 0
+
+
+def test_only_the_default_share_of_a_small_text_is_raised() -> None:
+    assert raised(0.01, 50_000) == 0.1
+    assert raised(0.01, 409_600) == 0.02
+    assert raised(0.01, 1_000_000) == 0.01
+    assert raised(0.03, 50_000) == 0.03
+    assert raised(0.0, 50_000) == 0.0
+    assert raised(0.01, 0) == 0.01

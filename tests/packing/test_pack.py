@@ -222,6 +222,21 @@ def test_a_few_foreign_texts_hold_pieces_of_each_out(tmp_path: Path) -> None:
     assert not any(counts[VALIDATION].documents for counts in none.sources.values())
 
 
+def test_a_tenth_of_a_small_foreign_text_is_held_out(tmp_path: Path) -> None:
+    folder = tmp_path / "chats"
+    folder.mkdir()
+    for number in range(60):
+        (folder / f"{number}.txt").write_text(f"Chat {number}. " + "word " * (40 + number % 7))
+    (folder / "long.txt").write_text("\n\n".join(f"Paragraph {n}. {'word ' * 40}" for n in range(100)))
+    path = write_tokenizer(tmp_path / "tokenizer.json", folder)
+    made = pack(PackConfig(seq_len=16), tokenizer=path, clean=[folder], out=tmp_path / "packed")
+    train, held = ([c[split].bytes for c in made.sources.values()] for split in (TRAIN, VALIDATION))
+    assert sum(held) == pytest.approx(0.1 * sum(train + held), rel=0.3)
+    assert made.held_out is not None
+    assert made.held_out.documents >= 5
+    assert made.held_out.cut_documents == 1
+
+
 def test_packed_data_says_what_its_clean_text_holds_out(tmp_path: Path) -> None:
     clean = write_clean(tmp_path / "clean", ["\n".join(f"line {n}" for n in range(9000)), "x"], validation_fraction=0.1)
     path = write_tokenizer(tmp_path / "tokenizer.json", clean)

@@ -19,7 +19,7 @@ from alm.artifacts import HoldOut
 from alm.corpus.config import SourceConfig
 from alm.corpus.dedup import clusters
 from alm.corpus.pipeline.unit_store import DIGEST_BYTES, UnitFiles, damaged, load_array
-from alm.corpus.split import LONG_BYTES, VALIDATION, is_few, piece_count, split_of
+from alm.corpus.split import LONG_BYTES, VALIDATION, is_few, piece_count, raised, share_of_hashes, split_of
 from alm.files import raw_array, read_bytes, write_bytes
 
 KEPT, EXACT, NEAR, OVER_BUDGET = range(4)
@@ -102,12 +102,11 @@ def decide(
     documents = _Documents(source, units)
     totals = _write_decisions(documents, validation_fraction, hold_out)
     if hold_out is None and not is_chosen and is_few(totals.text_bytes, totals.squares, validation_fraction):
-        hold_out = HoldOut(pieces=True)
+        hold_out = _of_few(units, totals, validation_fraction)
         totals = _write_decisions(documents, validation_fraction, hold_out)
     otherwise = None
     if validation_fraction and not totals.is_any_held_out:
-        in_pieces = hold_out is not None and hold_out.pieces
-        choices = _choices_to_hold_out(units, totals, validation_fraction, in_pieces=in_pieces)
+        choices = _choices_to_hold_out(units, totals, validation_fraction, hold_out)
         if (hold_out is None or hold_out.digest is None) and choices:
             hold_out = choices[0]
             totals = _write_decisions(documents, validation_fraction, hold_out)
@@ -247,6 +246,19 @@ class _Totals:
     is_any_held_out: bool = False
 
 
+def _of_few(units: Sequence[UnitFiles], totals: _Totals, validation_fraction: float) -> HoldOut:
+    """Return how to hold out text of a source that has few documents."""
+    share = raised(validation_fraction, totals.text_bytes)
+    if share == validation_fraction:
+        return HoldOut(pieces=True)
+    short: list[tuple[str, int]] = []
+    for unit, key in zip(units, totals.keys, strict=True):
+        decisions, sizes = Decisions.read(unit, key), _sizes(unit)[:, 1]
+        chosen = np.flatnonzero((decisions.code == KEPT) & (sizes < LONG_BYTES))
+        short += [(decisions.cluster[number].tobytes().hex(), int(sizes[number])) for number in chosen]
+    return HoldOut(pieces=True, piece_share=share, hash_share=share_of_hashes(short, share))
+
+
 def _write_decisions(documents: _Documents, validation_fraction: float, hold_out: HoldOut | None) -> _Totals:
     """Decide about the documents of every unit, and write the decisions."""
     totals = _Totals()
@@ -279,17 +291,17 @@ def _hold_out(
 ) -> None:
     """Choose what is held out of the `kept` documents of a unit: by hash, and the cluster that `hold_out` names."""
     is_long = (sizes >= LONG_BYTES) & (hold_out is not None and hold_out.pieces)
+    decisions.share, of_hashes = (hold_out or HoldOut()).shares(validation_fraction)
     for number in kept:
         cluster = decisions.cluster[number].tobytes().hex()
         if is_long[number]:
-            decisions.has_pieces[number] = piece_count(int(sizes[number]), cluster, validation_fraction) > 0
+            decisions.has_pieces[number] = piece_count(int(sizes[number]), cluster, decisions.share) > 0
         else:
-            decisions.is_held_out[number] = split_of(cluster, validation_fraction) == VALIDATION
+            decisions.is_held_out[number] = split_of(cluster, of_hashes) == VALIDATION
     if hold_out is not None and hold_out.digest is not None and hold_out.cut is None:
         same = kept[(decisions.cluster[kept] == _wanted(hold_out)).all(axis=1)]
         decisions.has_pieces[same] |= is_long[same]
         decisions.is_held_out[same] |= ~is_long[same]
-    decisions.share = validation_fraction
 
 
 def _wanted(hold_out: HoldOut) -> NDArray[np.uint8]:
@@ -298,7 +310,7 @@ def _wanted(hold_out: HoldOut) -> NDArray[np.uint8]:
 
 
 def _choices_to_hold_out(
-    units: Sequence[UnitFiles], totals: _Totals, validation_fraction: float, *, in_pieces: bool
+    units: Sequence[UnitFiles], totals: _Totals, validation_fraction: float, hold_out: HoldOut | None
 ) -> list[HoldOut]:
     """List validation text, best first, for a source in which hashes select none: it needs a validation loss too.
 
@@ -308,7 +320,9 @@ def _choices_to_hold_out(
     """
     if not totals.documents or (len(totals.clusters) == 1 and totals.documents > 1):
         return []
-    wanted = validation_fraction * totals.text_bytes
+    before = hold_out or HoldOut()
+    share, _ = before.shares(validation_fraction)
+    wanted = share * totals.text_bytes
     nearest, cluster = (math.inf, ""), ""
     largest, digest = -1, ""
     for unit, key in zip(units, totals.keys, strict=True):
@@ -324,10 +338,11 @@ def _choices_to_hold_out(
             found = (float(distances[number]), digests[number].tobytes().hex())
             if found < nearest:
                 nearest, cluster = found, decisions.cluster[here[number]].tobytes().hex()
-    if in_pieces and largest >= LONG_BYTES:
-        return [HoldOut(digest=digest, pieces=True)]
-    whole = [HoldOut(digest=cluster, pieces=in_pieces)] if totals.documents > 1 else []
+    if before.pieces and largest >= LONG_BYTES:
+        return [before.model_copy(update={"digest": digest})]
+    whole = [before.model_copy(update={"digest": cluster})] if totals.documents > 1 else []
     if whole and nearest[0] <= math.log(_FAR_FROM_SHARE):
         return whole
-    share = validation_fraction if totals.documents == 1 else min(0.5, wanted / largest)
-    return [HoldOut(digest=digest, cut=share, pieces=in_pieces), *whole]
+    if totals.documents > 1:
+        share = min(0.5, wanted / largest)
+    return [before.model_copy(update={"digest": digest, "cut": share}), *whole]

@@ -10,6 +10,7 @@ from alm.config.base import MANY
 from alm.errors import ConfigError, shell
 from alm.training.config import RunConfig, checked
 from alm.training.sizing.eta import TimeCosts, pauses_left
+from alm.training.sizing.memory import preset_models
 
 # Largest shares of the time. The rest is for steps.
 VALIDATION_SHARE, SAMPLES_SHARE, SAVING_SHARE = 0.1, 0.1, 0.05
@@ -50,10 +51,13 @@ def fit_steps(config: RunConfig, costs: TimeCosts, *, seconds: float, spent: flo
     steps = min(math.floor((seconds - costs.start - pauses) / costs.step), MANY // 2)
     if steps < FEWEST_STEPS:
         least, rest = FEWEST_STEPS * costs.step, spent + costs.start + pauses
+        name, smallest = next(iter(preset_models().items()))
+        is_smallest = config.model.d_model <= smallest.d_model
+        smaller = "" if is_smallest else f", or a smaller model: `{shell('--model', name)}`"
         raise TooShortError(
             f"{budget:,.0f} seconds are too short for this model to learn anything: {FEWEST_STEPS} steps take "
             f"{least:,.1f} seconds, and the rest of a run takes {rest:,.1f}",
-            hint=f"give it at least `{shell('--budget', rounded(rest + least))}`, or a smaller model: `--model 200k`",
+            hint=f"give it at least `{shell('--budget', rounded(rest + least))}`{smaller}",
         )
     return with_steps(config, steps, number, validation_bytes=math.ceil(config.validation.bytes * scored))
 

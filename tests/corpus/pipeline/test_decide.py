@@ -163,9 +163,9 @@ def test_of_a_few_books_each_gives_pieces_and_none_goes(tmp_path: Path) -> None:
 
 
 def test_one_book_among_notes_gives_pieces_and_the_notes_are_chosen_by_hash(tmp_path: Path) -> None:
-    alone = decided(tmp_path / "alone", MANY, fraction=0.01)
-    assert alone.hold_out is None  # 3,000 documents of one size: 30 of them are held out
-    found = decided(tmp_path / "both", [BOOKS[0], *MANY], fraction=0.01)
+    alone = decided(tmp_path / "alone", MANY, fraction=0.011)
+    assert alone.hold_out is None  # 3,000 documents of one size: 33 of them are held out
+    found = decided(tmp_path / "both", [BOOKS[0], *MANY], fraction=0.011)
     assert cut_documents(found) == [True, *[False] * 3000]
     assert held_out(found)[1:] == held_out(alone)
 
@@ -195,6 +195,28 @@ def test_equal_documents_that_stay_lose_the_same_pieces(tmp_path: Path) -> None:
     clusters = found.decisions[0].cluster
     assert cut_documents(found) == [True] * 3
     assert clusters[0].tobytes() == clusters[2].tobytes()  # from which the places of the pieces follow
+
+
+CHATS = [f"chat {number}: " + "word " * (20 + number % 50) for number in range(317)]
+
+
+def test_of_a_small_text_at_least_8_kb_but_at_most_a_tenth_is_held_out(tmp_path: Path) -> None:
+    sizes = [len(text) for text in CHATS]
+    found = decided(tmp_path, CHATS, fraction=0.01)  # by hash alone, 3 of them: less than a row
+    held = sum(size for size, is_held in zip(sizes, held_out(found), strict=True) if is_held)
+    assert held == pytest.approx(0.1 * sum(sizes), rel=0.05)
+    long = decided(tmp_path / "long", ["a" * 400_000], fraction=0.01)
+    assert long.decisions[0].share == 8192 / 400_000
+    # A share that was asked for is kept.
+    asked = decided(tmp_path / "asked", CHATS, fraction=0.02)
+    assert sum(held_out(asked)) < 12
+
+
+def test_a_small_text_that_grows_keeps_what_it_holds_out(tmp_path: Path) -> None:
+    before = decided(tmp_path, CHATS, fraction=0.01)
+    grown = decided(tmp_path, CHATS, MANY, fraction=0.01, hold_out=before.hold_out)
+    assert held_out(grown)[:317] == held_out(before)
+    assert HoldOut.model_validate_json(grown.hold_out.model_dump_json()) == before.hold_out  # type: ignore[union-attr]
 
 
 def test_nothing_is_held_out_when_nothing_is_asked_for(tmp_path: Path) -> None:
