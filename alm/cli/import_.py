@@ -14,12 +14,14 @@ from alm.cli.help import Commands
 app = Commands()
 
 
-@app.command("import", examples=("alm import my-model/", "alm import --from huggingface my-model/ --out runs/my-model"))
+@app.command("import", examples=("alm import my-model/", "alm import --from gguf model.gguf --out runs/my-model"))
 def import_(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder with config.json and model.safetensors.")],
-    from_: Annotated[str, typer.Option("--from", metavar="KIND", help="huggingface: a Llama or Qwen3 model.")] = (
-        "huggingface"
-    ),
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Folder with config.json and model.safetensors, or a GGUF file.")
+    ],
+    from_: Annotated[
+        str, typer.Option("--from", metavar="KIND", help="huggingface: a folder; gguf: a file for llama.cpp.")
+    ] = ("huggingface"),
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder of the checkpoint.  [default: runs/NAME, with the name of PATH]"),
@@ -28,7 +30,7 @@ def import_(
         bool,
         typer.Option(
             "--no-compare",
-            help="Skip the comparison, which loads the folder with transformers.",
+            help="Skip the comparison, which loads the model with transformers, or with llama.cpp.",
             rich_help_panel=options.RARE,
         ),
     ] = False,
@@ -43,22 +45,21 @@ def import_(
     Sample from it, or train it further with `alm pretrain --init`. Supported tokenizers: byte-level BPE with the split
     of qwen2, cl100k or gpt2, and alm's own.
     """
-    from alm.errors import ConfigError
     from alm.export import importing as stage
     from alm.export.staging import line
 
-    if from_ != "huggingface":
-        raise ConfigError(f"cannot import from `{from_}` (there is: huggingface)")
-    folder = out or Path("runs") / path.resolve().name
+    folder = out or Path("runs") / (path.resolve().stem if from_ == "gguf" else path.resolve().name)
     redo = shlex.join(["alm", "import", "--from", from_, str(path), "--out", str(folder)])
     if dry_run:
-        found = stage.open_folder(path)
-        stage.made_before(stage.inputs_of(found, folder), out=folder, force=force, redo=redo)
+        found = stage.open_model(path, from_)
+        stage.made_before(found, out=folder, force=force, redo=redo)
         values = {"path": str(path), "out": str(folder), "model": found.model.model_dump(mode="json")}
         ui.show_result(values, [f"{path}: a {found.architecture} that can be written to {folder}"], as_json=json)
         return
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
-        made = stage.import_model(path, out=folder, force=force, compare=not no_compare, redo=redo, on_event=on_event)
+        made = stage.import_model(
+            path, kind=from_, out=folder, force=force, compare=not no_compare, redo=redo, on_event=on_event
+        )
     head = f"{folder}: {made.parameters:,} parameters of a {made.architecture} in {made.dtype}"
     lines = [head, *(f"  {line(comparison)}" for comparison in made.comparisons or ())]
     ui.show_result({"out": str(folder)} | made.model_dump(mode="json"), lines, as_json=json)

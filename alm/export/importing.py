@@ -1,10 +1,11 @@
-"""The stage `alm import`: from a Hugging Face folder to a checkpoint of step 0."""
+"""The stage `alm import`: from a Hugging Face folder or a GGUF file to a checkpoint of step 0."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -14,9 +15,10 @@ from alm.checkpoint.format import LAST_NAME, Checkpoint
 from alm.checkpoint.format import name as checkpoint_name
 from alm.checkpoint.save import save_checkpoint
 from alm.config.yaml_files import write_yaml
-from alm.errors import ArtifactError, InputError, absent_hint, quoted, shell
+from alm.errors import ArtifactError, ConfigError, InputError, absent_hint, quoted, shell
 from alm.events import Listener, Warned, ignore
-from alm.export import from_hf_config, staging
+from alm.export import from_gguf, from_gguf_tokenizer, from_hf_config, staging
+from alm.export.from_gguf_header import read_header
 from alm.export.hf_config import vocabulary_refusals
 from alm.export.source import Source
 from alm.export.weights import StoredWeights
@@ -32,64 +34,117 @@ CONFIG_NAME, TOKENIZER_NAME = "config.json", "tokenizer.json"
 TIED_HEAD = "lm_head.weight"
 _JSON_BYTES = 16 << 20  # tokenizer_config.json may list every added token
 _MANY_FAULTS = 10
-_CONFIG = {"kind": "huggingface"}
 _VOUCHING = (Path(checkpoint_name(0)).with_suffix(".json").name, LAST_NAME)  # they promise a complete checkpoint
 _ROTARY = ".rotary_emb.inv_freq"  # stored by old files, although the configuration determines it
 
 
-@dataclass(frozen=True)
-class Folder:
-    """A checked Hugging Face folder whose model alm can load. The weights are read later."""
+class Weights(Protocol):
+    """The tensors of a model of another tool: described before they are read, and read one at a time."""
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold them."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Their shapes by our names."""
+
+    @property
+    def dtype(self) -> str:
+        """The types of their numbers, in words."""
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield each with its name, in any type of numbers."""
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A checked model of another tool that alm can load: a folder or a file. The weights are read later."""
+
+    kind: str
     path: Path
     architecture: str
     model: ModelConfig
     tokenizer: Tokenizer
-    stored: StoredWeights
-    ends: tuple[int, ...]  # ids that end a text according to the folder; empty if it names none
+    stored: Weights
+    inputs: tuple[Path, ...]
+    ends: tuple[int, ...]  # ids that end a text according to it; empty if it names none
     not_taken: tuple[str, ...]
 
 
-def open_folder(path: Path) -> Folder:
+def open_folder(path: Path) -> Foreign:
     """Read and check the folder at `path`; `InputError` with every reason why its model cannot be imported."""
     if not path.is_dir():
         raise InputError(f"`{path}` is not a folder", hint=_folder_hint(path))
     values = _json(path / CONFIG_NAME)
+    look = shell("cat", path / CONFIG_NAME)
     model, faults = from_hf_config.read(values)
     if model is None:
-        raise _refused(path, faults)
+        raise _refused(path, faults, look)
     tokenizer = _tokenizer(path / TOKENIZER_NAME)
     stored = StoredWeights.of(path)
+    _check(path, model, tokenizer, stored, look)
+    sidecars = from_hf_config.read_sidecars(path, values, _json)
+    beside = [each for name in from_hf_config.SIDECARS if (each := path / name).is_file()]
+    inputs = (path / CONFIG_NAME, path / TOKENIZER_NAME, *beside, *stored.files)
+    found = Foreign("huggingface", path, values["model_type"], model, tokenizer, stored, inputs, (), ())
+    return replace(found, ends=sidecars.ends, not_taken=sidecars.not_taken)
+
+
+def open_gguf(path: Path) -> Foreign:
+    """Read and check the GGUF file at `path`; `InputError` with every reason why its model cannot be imported."""
+    header = read_header(path)
+    model, faults = from_gguf.read(header)
+    if model is None:
+        raise _refused(path, faults)
+    tokenizer = from_gguf_tokenizer.read(header)
+    stored = from_gguf.GgufWeights(header, model)
+    _check(path, model, tokenizer, stored)
+    architecture = header.settings["general.architecture"]
+    found = Foreign("gguf", path, architecture, model, tokenizer, stored, (path,), (), ())
+    return replace(found, ends=from_gguf.ends(header), not_taken=from_gguf.not_taken(header))
+
+
+KINDS: dict[str, Callable[[Path], Foreign]] = {"huggingface": open_folder, "gguf": open_gguf}
+"""How each kind of model is opened, by the name that `--from` takes."""
+
+
+def open_model(path: Path, kind: str) -> Foreign:
+    """Read and check the model at `path`; `InputError` with every reason why it cannot be imported."""
+    if kind not in KINDS:
+        raise ConfigError(f"cannot import from `{kind}` (there is: {', '.join(KINDS)})")
+    return KINDS[kind](path)
+
+
+def _check(path: Path, model: ModelConfig, tokenizer: Tokenizer, stored: Weights, look: str | None = None) -> None:
     faults = [*vocabulary_refusals(model, tokenizer), *_name_faults(model, stored)]
     if faults:
-        raise _refused(path, faults)
-    sidecars = from_hf_config.read_sidecars(path, values, _json)
-    return Folder(path, values["model_type"], model, tokenizer, stored, sidecars.ends, sidecars.not_taken)
+        raise _refused(path, faults, look)
 
 
 def import_model(
     path: Path,
     *,
+    kind: str = "huggingface",
     out: Path,
     force: bool = False,
     compare: bool = True,
     redo: str = "alm import",
     on_event: Listener = ignore,
 ) -> ImportMetadata:
-    """Make a checkpoint of step 0 in the folder `out` from the Hugging Face folder at `path`.
+    """Make a checkpoint of step 0 in the folder `out` from the model at `path`, one of `KINDS`.
 
-    Raises `InputError` if alm does not have such a model, and `ArtifactError` if `transformers`, when installed,
+    Raises `InputError` if alm does not have such a model, and `ArtifactError` if the other tool, when installed,
     computes other results, or if `out` was made with other settings or inputs.
     """
-    folder = open_folder(path)
-    inputs = inputs_of(folder, out)
+    found = open_model(path, kind)
     return staging.make_once(
         out,
         name=METADATA_NAME,
         label="import",
         what=f"an import to `{out}`",
-        made_before=lambda: _usable(made_before(inputs, out=out, force=force, redo=redo), compare=compare),
-        make=lambda stage: _made(folder, inputs, stage, compare=compare, redo=redo, on_event=on_event),
+        made_before=lambda: _usable(made_before(found, out=out, force=force, redo=redo), compare=compare),
+        make=lambda stage: _made(found, out, stage, compare=compare, redo=redo, on_event=on_event),
         force=force,
         vouching=_VOUCHING,
         on_event=on_event,
@@ -101,48 +156,51 @@ def _usable(found: ImportMetadata | None, *, compare: bool) -> ImportMetadata | 
     return found if found is not None and (found.comparisons is not None or not compare) else None
 
 
-def _made(
-    folder: Folder, inputs: list[FileRecord], stage: Path, *, compare: bool, redo: str, on_event: Listener
-) -> ImportMetadata:
-    """Write the checkpoint into `stage`, compare it with the folder in `transformers`, and describe it."""
-    weights = _weights(folder)
-    _warn_of_ends(folder, on_event)
-    _write(folder, weights, stage)
-    comparisons = _compared(folder, weights, stage, on_event) if compare else None
+def _made(found: Foreign, out: Path, stage: Path, *, compare: bool, redo: str, on_event: Listener) -> ImportMetadata:
+    """Write the checkpoint into `stage`, compare it with the model in the other tool, and describe it."""
+    weights = _weights(found)
+    _warn_of_ends(found, on_event)
+    _write(found, weights, stage)
+    comparisons = _compared(found, weights, stage, on_event) if compare else None
     return ImportMetadata(
         command=redo,
-        config=dict(_CONFIG),
-        inputs=tuple(inputs),
-        kind="huggingface",
-        architecture=folder.architecture,
+        config=_config(found),
+        inputs=tuple(_inputs(found, out)),
+        kind=found.kind,
+        architecture=found.architecture,
         parameters=sum(tensor.numel() for tensor in weights.values()),
-        dtype=folder.stored.dtype,
-        tokenizer_sha256=folder.tokenizer.sha256,
-        not_taken=folder.not_taken,
+        dtype=found.stored.dtype,
+        tokenizer_sha256=found.tokenizer.sha256,
+        not_taken=found.not_taken,
         comparisons=comparisons,
         files=staging.records(stage),
     )
 
 
-def inputs_of(folder: Folder, out: Path) -> list[FileRecord]:
+def _config(found: Foreign) -> dict[str, Any]:  # Any: JSON
+    return {"kind": found.kind}
+
+
+def _inputs(found: Foreign, out: Path) -> list[FileRecord]:
     """Hash the files that an import reads; paths are as seen from `out`."""
-    return [artifacts.record(file, relative_to=out) for file in _files(folder)]
+    return [artifacts.record(file, relative_to=out) for file in found.inputs]
 
 
-def made_before(inputs: list[FileRecord], *, out: Path, force: bool, redo: str) -> ImportMetadata | None:
+def made_before(found: Foreign, *, out: Path, force: bool, redo: str) -> ImportMetadata | None:
     """Return the metadata in `out` if it was made from these files; `ArtifactError` for a run or other inputs."""
     if run_folder.exists(out):
         raise ArtifactError(f"`{out}` holds a run", hint=f"add `--out {quoted(run_folder.free_name(out))}`")
-    return artifacts.current(
-        out / METADATA_NAME, ImportMetadata, config=dict(_CONFIG), inputs=inputs, force=force, redo=redo
-    )
+    name = out / METADATA_NAME
+    inputs = [] if force or not name.is_file() else _inputs(found, out)
+    return artifacts.current(name, ImportMetadata, config=_config(found), inputs=inputs, force=force, redo=redo)
 
 
-def _refused(path: Path, faults: list[str]) -> InputError:
+def _refused(path: Path, faults: list[str], look: str | None = None) -> InputError:
     if len(faults) > _MANY_FAULTS:
         faults = [*faults[:_MANY_FAULTS], f"and {len(faults) - _MANY_FAULTS} more"]
     message = "\n  ".join([f"`{path}` cannot be imported:", *faults])
-    return InputError(message, hint=f"run `{shell('cat', path / CONFIG_NAME)}`")
+    look = look or shell("python", "-m", "gguf.scripts.gguf_dump", "--no-tensors", path)
+    return InputError(message, hint=f"run `{look}`")
 
 
 def _folder_hint(path: Path) -> str:
@@ -171,46 +229,44 @@ def _json(path: Path) -> dict[str, Any]:  # Any: JSON
     return values
 
 
-def _files(folder: Folder) -> list[Path]:
-    sidecars = [path for name in from_hf_config.SIDECARS if (path := folder.path / name).is_file()]
-    return [folder.path / CONFIG_NAME, folder.path / TOKENIZER_NAME, *sidecars, *folder.stored.files]
-
-
-def _warn_of_ends(folder: Folder, on_event: Listener) -> None:
+def _warn_of_ends(found: Foreign, on_event: Listener) -> None:
     """Warn if this model ends its texts with another id than alm does."""
-    end = folder.tokenizer.end_of_text_id
-    if folder.ends and end not in folder.ends:
-        listed = ", ".join(map(str, folder.ends[:_MANY_FAULTS]))
+    end = found.tokenizer.end_of_text_id
+    if found.ends and end not in found.ends:
+        listed = ", ".join(map(str, found.ends[:_MANY_FAULTS]))
         on_event(
             Warned(
-                f"`{folder.path}` ends texts with id {listed}, but alm with {end} (`{END_OF_TEXT}`)",
+                f"`{found.path}` ends texts with id {listed}, but alm with {end} (`{END_OF_TEXT}`)",
                 "give `alm sample` a `--max-tokens`: its texts may not end until it is trained further",
             )
         )
 
 
-def _name_faults(model: ModelConfig, stored: StoredWeights) -> list[str]:
+def _name_faults(model: ModelConfig, stored: Weights) -> list[str]:
     found = {name: shape for name, shape in stored.shapes.items() if not name.endswith(_ROTARY)}
     return differences(model, found, spare={TIED_HEAD} if model.tie_embeddings else ())
 
 
-def _weights(folder: Folder) -> dict[str, Tensor]:
+def _weights(foreign: Foreign) -> dict[str, Tensor]:
     """Read all weights in fp32; `InputError` for one that is not finite, or a tied head that is another table."""
-    found = {name: tensor.float() for name, tensor in folder.stored.tensors() if not name.endswith(_ROTARY)}
-    broken = [name for name, tensor in found.items() if not tensor.isfinite().all()]
-    if broken:
-        raise _refused(folder.path, [f"`{broken[0]}` has values that are not finite"])
-    if folder.model.tie_embeddings:
+    found: dict[str, Tensor] = {}
+    for name, tensor in foreign.stored.tensors():
+        if name.endswith(_ROTARY):
+            continue
+        found[name] = tensor.float()
+        if not all(bound.isfinite() for bound in found[name].aminmax()):  # which takes no memory
+            raise _refused(foreign.path, [f"`{name}` has values that are not finite"])
+    if foreign.model.tie_embeddings:
         head = found.pop(TIED_HEAD, None)
         if head is not None and not head.equal(found["model.embed_tokens.weight"]):
-            raise _refused(folder.path, [f"its embeddings are tied, but `{TIED_HEAD}` is another table"])
-    return {name: found[name] for name in shapes_of(folder.model)}
+            raise _refused(foreign.path, [f"its embeddings are tied, but `{TIED_HEAD}` is another table"])
+    return {name: found[name] for name in shapes_of(foreign.model)}
 
 
-def _write(folder: Folder, weights: dict[str, Tensor], stage: Path) -> None:
-    config = {"model": folder.model.model_dump(mode="json")}
+def _write(found: Foreign, weights: dict[str, Tensor], stage: Path) -> None:
+    config = {"model": found.model.model_dump(mode="json")}
     files.write_text(stage / run_folder.CONFIG_NAME, write_yaml(config))
-    files.write_bytes(stage / run_folder.TOKENIZER_NAME, (folder.path / TOKENIZER_NAME).read_bytes())
+    found.tokenizer.save(stage / run_folder.TOKENIZER_NAME)
     checkpoint = Checkpoint(
         step=0,
         samples_seen=0,
@@ -219,32 +275,45 @@ def _write(folder: Folder, weights: dict[str, Tensor], stage: Path) -> None:
         rng=[],
         config=config,
         environment={},
-        tokenizer_sha256=folder.tokenizer.sha256,
+        tokenizer_sha256=found.tokenizer.sha256,
         data_sha256="",
     )
     save_checkpoint(checkpoint, stage)
 
 
 def _compared(
-    folder: Folder, weights: dict[str, Tensor], stage: Path, on_event: Listener
+    found: Foreign, weights: dict[str, Tensor], stage: Path, on_event: Listener
 ) -> tuple[Comparison, ...] | None:
-    """Compare the imported model with the folder in `transformers`."""
-    from alm.export.targets import _transformers
-
+    """Compare the imported model with the same files in the tool that they are for."""
     source = Source(
         path=stage / LAST_NAME,
         step=0,
         sha256="",
-        model=folder.model,
+        model=found.model,
         weights=weights,
-        tokenizer=folder.tokenizer,
+        tokenizer=found.tokenizer,
         tokenizer_path=stage / run_folder.TOKENIZER_NAME,
         run=None,
     )
-    # alm never chooses ids of the model for which the tokenizer has no text.
-    unsaid = range(folder.tokenizer.vocab_size, folder.model.known_vocab_size)
     return staging.compared(
-        lambda: _transformers.compare(source, folder.path, dtype="fp32", unsaid=unsaid),
-        hint="please report this with the folder's config.json",
+        lambda: _COMPARE[found.kind](source, found),
+        hint="please report this with the model's settings; `--no-compare` imports it anyway",
         on_event=on_event,
     )
+
+
+def _in_transformers(source: Source, found: Foreign) -> list[Comparison]:
+    from alm.export.targets import _transformers
+
+    # alm never chooses ids of the model for which the tokenizer has no text.
+    unsaid = range(found.tokenizer.vocab_size, found.model.known_vocab_size)
+    return _transformers.compare(source, found.path, dtype="fp32", unsaid=unsaid)
+
+
+def _in_llama_cpp(source: Source, found: Foreign) -> list[Comparison]:
+    from alm.export.targets import _gguf_compare
+
+    return _gguf_compare.of_import(source, found.path, found.stored.dtype)
+
+
+_COMPARE = {"huggingface": _in_transformers, "gguf": _in_llama_cpp}

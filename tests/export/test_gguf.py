@@ -316,7 +316,7 @@ def test_rows_that_stand_for_nothing_are_unused_and_never_said(written: Written)
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_every_split_has_a_name_there(pattern: Pattern, checkpoint_of: Make, tmp_path: Path) -> None:
-    names = {"qwen2": "qwen2", "cl100k": "dbrx", "gpt2": "gpt-2"}
+    names = {"qwen2": "qwen2", "cl100k": "dbrx", "gpt2": "gpt-2", "smollm": "smollm"}
     source = with_tokenizer(load_source(checkpoint_of()), Tokenizer.from_merges(MERGES, pattern=pattern))
     assert target.refusals(Config(), source) == []
     target.write(Config(), source, tmp_path)
@@ -405,7 +405,8 @@ def test_a_tokenizer_that_llama_cpp_would_read_differently_is_refused(
 
 
 def test_a_split_without_a_name_there_is_refused(checkpoint_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(_gguf_tokenizer.SPLITS, "qwen2")
+    for name in ("qwen2", "deepseek-r1-qwen"):
+        monkeypatch.delitem(_gguf_tokenizer.SPLITS, name)
     assert target.refusals(Config(), load_source(checkpoint_of())) == ["llama.cpp does not split text as `qwen2` does"]
 
 

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from alm.artifacts import Comparison
 from alm.export import compare as questions
+from alm.export import optional_tools
 from alm.export.held_out import held_out
 from alm.export.source import Source
 from alm.export.targets._gguf_model import Dtype, read_weights
-from alm.export.targets._llama_cpp import LlamaCpp, serving, tool
+from alm.export.targets._llama_cpp import PACKAGE, LlamaCpp, serving, tool
 from alm.model.transformer import Transformer
 from alm.tokenizers.special import TURN_END
 
@@ -52,17 +53,32 @@ BARS: dict[Dtype, Bars] = {
 
 def comparisons(source: Source, path: Path, dtype: Dtype) -> list[Comparison]:
     """Compare ids of hard texts, probabilities of the next token, greedy text, and the cost of rounding."""
-    network, bars, name = source.network, BARS[dtype], tool()
+    network = source.network
     if dtype != "f32":
         network = source.network_of(read_weights(path, source.model, source.weights))
+    found = _in_llama_cpp(source, network, path, BARS[dtype])
+    text = held_out(source)
+    return found if text is None else [*found, *questions.rounding(text, source.network, network, dtype)]
+
+
+def of_import(source: Source, path: Path, dtypes: str) -> list[Comparison]:
+    """Compare a file of others, whose matrices have the types `dtypes`, with what was read from it."""
+    optional_tools.load(PACKAGE)
+    exact: dict[str, Dtype] = {"f32": "f32", "f16": "f16", "bf16": "f16"}
+    kinds = {exact.get(dtype, "q8_0") for dtype in dtypes.split(", ")}
+    widest = max(kinds, key=list(BARS).index)
+    return _in_llama_cpp(source, source.network, path, BARS[widest])
+
+
+def _in_llama_cpp(source: Source, network: Transformer, path: Path, bars: Bars) -> list[Comparison]:
+    # For byte-level BPE llama.cpp has no normalizer, so that only normalized text can have the same ids.
+    prepare = source.tokenizer.normalizer.normalize if source.tokenizer.normalizer.kind == "nfc" else str
     with serving(path, context=source.model.max_position_embeddings) as llama:
-        found = [
-            questions.ids(source, name, llama.encode),
+        return [
+            questions.ids(source, tool(), lambda text: llama.encode(prepare(text))),
             *_probabilities(source, network, llama, bars),
             _greedy(source, network, llama, bars),
         ]
-    text = held_out(source)
-    return found if text is None else [*found, *questions.rounding(text, source.network, network, dtype)]
 
 
 def _probabilities(source: Source, network: Transformer, llama: LlamaCpp, bars: Bars) -> list[Comparison]:

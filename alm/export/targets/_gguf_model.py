@@ -5,7 +5,7 @@ H query heads, K key/value heads, E head width, D model width.
 
 from __future__ import annotations
 
-import functools
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from alm.export import hf_config
+from alm.export.from_gguf_header import read_header
 from alm.model.config import ModelConfig, RopeConfig, RopeScaling
 
 if TYPE_CHECKING:
@@ -22,17 +24,40 @@ if TYPE_CHECKING:
 Dtype = Literal["f32", "f16", "q8_0"]
 Numbers = npt.NDArray[np.float32]
 
+FREQUENCIES = "rope_freqs.weight"
+OWN_SCALING = "alm.rope.scaling."
+"""Beginning of the keys of alm's own files for the settings of `llama3` scaling."""
+SKIPPED = 4
+"""Which layers of a SmolLM3 have no rotation: every fourth."""
 BLOCK = 32
 """Number of values that share a scale in q8_0."""
 
 
-def architecture(model: ModelConfig) -> Literal["llama", "qwen3"]:
+def architecture(model: ModelConfig) -> str:
     """Return llama.cpp's name for such a model."""
-    return "qwen3" if model.qk_norm else "llama"
+    family = hf_config.family(model)
+    return "llama" if family == "mistral" else family
 
 
 def refusals(model: ModelConfig) -> list[str]:
-    """List settings that a Llama can have, but not in llama.cpp."""
+    """List settings that a family can have, but not in llama.cpp."""
+    return [*_attention_refusals(model), *_scaling_refusals(model)]
+
+
+def _attention_refusals(model: ModelConfig) -> list[str]:
+    name, found = architecture(model), []
+    windows = (model.attention.window_of(layer) for layer in range(model.n_layers))
+    if any(window is not None and window < model.max_position_embeddings for window in windows):
+        found.append(f"`attention.window: {model.attention.window}`: llama.cpp's {name} attends to all previous tokens")
+    if model.attention.bias == "qkvo" and name != "llama":
+        found.append(f"`attention.bias: qkvo`: llama.cpp's {name} has no biases")
+    skipped = model.positions.model_dump().get("skip_every", 0)
+    if skipped not in (0, SKIPPED):
+        found.append(f"`positions.skip_every: {skipped}`: in llama.cpp it is {SKIPPED}")
+    return found
+
+
+def _scaling_refusals(model: ModelConfig) -> list[str]:
     if not isinstance(model.positions, RopeConfig) or model.positions.scaling.method != "yarn":
         return []
     usual, scaling = RopeScaling(), model.positions.scaling
@@ -68,6 +93,14 @@ def _add_scaling(writer: gguf.GGUFWriter, model: ModelConfig) -> None:
     scaling = model.positions.scaling
     if scaling.method == "none":
         return
+    if scaling.method == "llama3":
+        # llama.cpp reads the divisors alone; these keys are for alm, which otherwise knows only those of Llama 3.
+        for key in ("factor", "low_freq_factor", "high_freq_factor"):
+            writer.add_float32(OWN_SCALING + key, getattr(scaling, key))
+        assert scaling.original_max_position_embeddings is not None
+        writer.add_uint32(f"{OWN_SCALING}original_max_position_embeddings", scaling.original_max_position_embeddings)
+        writer.add_tensor(FREQUENCIES, llama3_divisors(scaling, model.rope_theta, model.head_width))
+        return
     kinds = {"linear": gguf.RopeScalingType.LINEAR, "yarn": gguf.RopeScalingType.YARN}
     writer.add_rope_scaling_type(kinds[scaling.method])
     writer.add_rope_scaling_factor(scaling.factor)
@@ -75,63 +108,98 @@ def _add_scaling(writer: gguf.GGUFWriter, model: ModelConfig) -> None:
         writer.add_rope_scaling_orig_ctx_len(scaling.original_max_position_embeddings)
 
 
+def llama3_divisors(scaling: RopeScaling, theta: float, width: int) -> Numbers:
+    """Compute the tensor (width/2,) by which llama.cpp divides the frequencies of pairs, for `llama3` scaling."""
+    from alm.model.positions import rope_frequencies
+
+    plain, _ = rope_frequencies(width, theta, RopeScaling())
+    scaled, _ = rope_frequencies(width, theta, scaling)
+    divisors: Numbers = (plain / scaled).float().numpy()
+    return divisors
+
+
 def tensors(model: ModelConfig, weights: dict[str, Tensor]) -> Iterator[tuple[str, Numbers]]:
     """Yield the tensors of a checkpoint by their names in GGUF, with their rows in llama.cpp's order."""
     for name, tensor in weights.items():
         values: Numbers = tensor.numpy()
         heads = _interleaved_heads(name, model)
-        yield _gguf_name(name, model), values if heads is None else interleaved(values, heads)
+        yield gguf_name(name), values if heads is None else interleaved(values, heads)
 
 
 def read_weights(path: Path, model: ModelConfig, names: Iterable[str]) -> dict[str, Tensor]:
     """Read the file at `path` as fp32, under the `names` of a checkpoint and with rows in our order."""
-    import gguf
+    header = read_header(path)
+    return {name: our_tensor(name, header.read(gguf_name(name)), model) for name in names}
+
+
+def our_tensor(name: str, values: Numbers, model: ModelConfig) -> Tensor:
+    """Return the `values` of a file as the tensor that a checkpoint calls `name`, with rows in our order."""
     import torch
 
-    found = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
-    weights = {}
-    for name in names:
-        stored = found[_gguf_name(name, model)]
-        values = np.array(gguf.quants.dequantize(stored.data, stored.tensor_type), dtype=np.float32)
-        heads = _interleaved_heads(name, model)
-        weights[name] = torch.from_numpy(values if heads is None else split_in_halves(values, heads))
-    return weights
+    heads = _interleaved_heads(name, model)
+    return torch.from_numpy(values if heads is None else split_in_halves(values, heads))
 
 
-@functools.cache
-def _names(arch: str, n_layers: int) -> gguf.TensorNameMap:
-    import gguf
+_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)|blk\.(\d+)\.(.+)\.(weight|bias)", re.ASCII)
+_PARTS = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+_WHOLE = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+}
+_OURS = {theirs: ours for ours, theirs in (_PARTS | _WHOLE).items()}
 
-    return gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, arch.upper()), n_layers)
 
-
-def _gguf_name(name: str, model: ModelConfig) -> str:
-    found = _names(architecture(model), model.n_layers).get_name(name, try_suffixes=(".weight",))
+def gguf_name(name: str) -> str:
+    """Return llama.cpp's name of the tensor that a checkpoint calls `name`."""
+    if name in _WHOLE:
+        return _WHOLE[name]
+    found = _LAYER.fullmatch(name)
     assert found is not None, name
-    return found
+    return f"blk.{found[1]}.{_PARTS[found[2]]}.{found[3]}"
+
+
+def our_name(name: str) -> str:
+    """Return a checkpoint's name of the tensor that a file calls `name`; that name itself if no model of alm has it."""
+    found = _LAYER.fullmatch(name)
+    if found is None or found[5] not in _OURS:
+        return _OURS.get(name, name)
+    return f"model.layers.{found[4]}.{_OURS[found[5]]}.{found[6]}"
 
 
 def _interleaved_heads(name: str, model: ModelConfig) -> int | None:
     """Return the number of heads whose rows llama.cpp orders differently; None if it has our order."""
-    if architecture(model) == "qwen3":  # rotated as we do
+    if architecture(model) not in ("llama", "smollm3"):  # rotated as we do
         return None
     heads = {"q_proj": model.n_heads, "k_proj": model.n_kv_heads}
-    return heads.get(name.removesuffix(".weight").rpartition(".")[2])
+    return heads.get(name.rpartition(".")[0].rpartition(".")[2])
 
 
 def interleaved(rows: Numbers, heads: int) -> Numbers:
-    """Reorder the rows (heads E, D) of queries or keys within each head, for llama.cpp.
+    """Reorder the rows (heads E, D) of queries or keys, or the numbers (heads E,) added to them, for llama.cpp.
 
     We rotate the pairs (i, i + E/2); in a Llama, llama.cpp rotates the neighbours (2i, 2i + 1). Queries and keys change
     their order together, so scores stay the same.
     """
-    halves = rows.reshape(heads, 2, -1, rows.shape[1])  # (heads, 2, E/2, D)
+    halves = rows.reshape(heads, 2, -1, *rows.shape[1:])  # (heads, 2, E/2, D)
     return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows.shape)
 
 
 def split_in_halves(rows: Numbers, heads: int) -> Numbers:
-    """Undo `interleaved`: rows (heads E, D) in our order."""
-    neighbours = rows.reshape(heads, -1, 2, rows.shape[1])  # (heads, E/2, 2, D)
+    """Undo `interleaved`: rows in our order."""
+    neighbours = rows.reshape(heads, -1, 2, *rows.shape[1:])  # (heads, E/2, 2, D)
     return np.ascontiguousarray(neighbours.swapaxes(1, 2)).reshape(rows.shape)
 
 
