@@ -12,11 +12,14 @@ from alm.model.transformer import Transformer
 
 TOKENS = 80  # more than one block of attention
 YARN: dict[str, Any] = {"method": "yarn", "factor": 4, "original_max_position_embeddings": 10}
+LLAMA3: dict[str, Any] = {"method": "llama3", "factor": 8, "original_max_position_embeddings": 32}
 EXTRAS: dict[str, Any] = {"x0_skip": True, "value_residual": True, "smear": True}
 KINDS: list[dict[str, Any]] = [
     {"positions": "alibi"},
     {"positions": "alibi", "n_heads": 1, "n_kv_heads": 1},
     {"positions": {"kind": "rope", "scaling": YARN}},
+    {"positions": {"kind": "rope", "scaling": LLAMA3}},
+    {"positions": {"kind": "rope", "skip_every": 2}},
     {"attention": {"kind": "grouped", "window": 5, "full_every": 2}},
     {"attention": {"kind": "grouped", "window": 3, "full_every": 0}, "positions": "alibi"},
     {"attention": {"kind": "grouped", "document_mask": True, "end_of_text_id": 33}},
@@ -28,6 +31,8 @@ KINDS: list[dict[str, Any]] = [
     {"feedforward": "relu2"},
     {"head_dim": 6, "n_heads": 5, "n_kv_heads": 5},
     {"head_dim": 14, "qk_norm": True},
+    {"attention": {"kind": "grouped", "bias": "qkv"}},
+    {"attention": {"kind": "grouped", "bias": "qkvo"}, "qk_norm": True},
     {"feedforward": {"kind": "dual", "small_hidden_size": 16, "capacity_factor": 2.0}},
 ]
 
@@ -44,9 +49,13 @@ def random_values(seed: int) -> dict[str, Any]:
             {"method": "yarn", "factor": 4.0, "original_max_position_embeddings": 30},
         ]
     )
+    if random.Random(-2000 - seed).random() < 0.2:
+        scaling = LLAMA3
+    rope = {"kind": "rope", "scaling": scaling, "skip_every": random.Random(-3000 - seed).choice([0, 0, 0, 2])}
     attention = {"kind": "grouped", "full_every": draw.choice([0, 2])}
     if draw.random() < 0.4:
         attention["window"] = draw.choice([1, 5, 70])
+    attention["bias"] = random.Random(-1000 - seed).choice(["none", "none", "qkv", "qkvo"])
     if draw.random() < 0.3:
         attention |= {"document_mask": True, "end_of_text_id": 3}
     return {
@@ -59,7 +68,7 @@ def random_values(seed: int) -> dict[str, Any]:
         "vocab_size": draw.choice([23, 64, 101]),
         "max_position_embeddings": 96,
         "rope_theta": draw.choice([100.0, 10000.0]),
-        "positions": draw.choice(["alibi", {"kind": "rope", "scaling": scaling}, {"kind": "rope", "scaling": scaling}]),
+        "positions": draw.choice(["alibi", rope, rope]),
         "feedforward": draw.choice(["swiglu", "swiglu", "relu2", {"kind": "dual", "small_hidden_size": 8}]),
         "attention": attention,
         "qk_norm": draw.random() < 0.5,
@@ -75,9 +84,10 @@ def random_model(seed: int, **changes: Any) -> Transformer:
     model = Transformer(ModelConfig.model_validate({**random_values(seed), **changes}))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for value in model.state_dict().values():
+        # Biases last, so that the other weights are those of the same model without biases.
+        for name, value in sorted(model.state_dict().items(), key=lambda item: item[0].endswith(".bias")):
             noise = torch.randn(value.shape, generator=generator)
-            value.copy_(noise * 0.3 if value.dim() > 1 else 1 + noise * 0.3)
+            value.copy_(noise * 0.3 if value.dim() > 1 or name.endswith(".bias") else 1 + noise * 0.3)
     return model.eval()
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from alm import artifacts, kinds, shown
 from alm.artifacts import SHORT_HASH, Comparison, ImportMetadata, RunMetadata
 from alm.errors import AlmError
+from alm.export import hf_config
 from alm.export.config import TargetConfig
 from alm.export.importing import METADATA_NAME as IMPORT_NAME
 from alm.export.markdown import Markdown, code, inert, table
@@ -48,7 +49,7 @@ def text(config: TargetConfig, source: Source, comparisons: Sequence[Comparison]
 
 def _front_matter(config: TargetConfig, source: Source) -> str:
     """Write the front matter, values quoted as JSON, which is valid YAML: a licence may be any text."""
-    tags = ["alm", "qwen3" if source.model.qk_norm else "llama", config.model_dump()["kind"]]
+    tags = ["alm", hf_config.family(source.model), config.model_dump()["kind"]]
     licence = [f"license: {shown.as_json(config.licence)}"] if config.licence else []
     return "\n".join(["---", *licence, "pipeline_tag: text-generation", f"tags: {shown.as_json(tags)}", "---"])
 

@@ -1,4 +1,4 @@
-"""Settings of a Hugging Face folder with a Llama or a Qwen3: as our model's configuration, or not supported."""
+"""Settings of a Hugging Face folder of one of `ARCHITECTURES`: as our model's configuration, or not supported."""
 
 from __future__ import annotations
 
@@ -15,13 +15,33 @@ from alm.model.config import ModelConfig
 
 Json = dict[str, Any]  # Any: JSON
 
-ARCHITECTURES = ("llama", "qwen3")
-# Defaults of their classes for keys that a file leaves out (transformers 5: LlamaConfig, Qwen3Config).
+# Defaults of their classes for keys that a file leaves out (transformers 5: LlamaConfig, MistralConfig and so on).
+_SHARED_DEFAULTS: Json = {"rms_norm_eps": 1e-6, "tie_word_embeddings": False, "rope_theta": 10000.0}
+_QWEN: Json = {
+    "max_position_embeddings": 32768,
+    "num_key_value_heads": 32,
+    "sliding_window": 4096,
+    "max_window_layers": 28,
+}
 _DEFAULTS: dict[str, Json] = {
     "llama": {"max_position_embeddings": 2048},
-    "qwen3": {"max_position_embeddings": 32768, "head_dim": 128},
+    "mistral": {"max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096},
+    "qwen2": _QWEN,
+    "qwen3": {**_QWEN, "head_dim": 128},
+    "smollm3": {
+        "max_position_embeddings": 32768,
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": True,
+        "rope_theta": 2000000.0,
+        "no_rope_layer_interval": 4,
+    },
 }
-_SHARED_DEFAULTS: Json = {"rms_norm_eps": 1e-6, "tie_word_embeddings": False, "rope_theta": 10000.0}
+ARCHITECTURES = tuple(_DEFAULTS)
+# Null in a file stands for none of it; for any other key it is the same as leaving the key out.
+_NONE_IF_NULL = ("num_key_value_heads", "sliding_window")
+_HAS_BIAS_FLAG = ("llama", "qwen3", "smollm3")
+_HAS_WINDOW_FLAG = ("qwen2", "qwen3", "smollm3")
+_FULL, _SLIDING = "full_attention", "sliding_attention"
 _NAMES = {
     "d_model": "hidden_size",
     "n_layers": "num_hidden_layers",
@@ -35,9 +55,8 @@ _NAMES = {
 # Values that need nothing beyond our model; an absent key means the same.
 _PLAIN: dict[str, tuple[object, ...]] = {
     "hidden_act": ("silu", "swish"),
-    "attention_bias": (False,),
     "mlp_bias": (False,),
-    "use_sliding_window": (False,),
+    "rope_interleaved": (False,),
     "partial_rotary_factor": (1, 1.0),
     "quantization_config": (None,),
 }
@@ -63,6 +82,7 @@ _NUMBERS = {
     "vocab_size": _Bounds(1, 2**24),
     "max_position_embeddings": _LENGTH,
     "original_max_position_embeddings": _LENGTH,
+    "no_rope_layer_interval": _WIDTH,
     "rms_norm_eps": _Bounds(1e-20, 1, is_integer=False),
     "rope_theta": _THETA,
 }
@@ -73,8 +93,17 @@ _ROPE_NUMBERS = {
     "attention_factor": _Bounds(0, 2**20, is_integer=False),
     "beta_fast": _Bounds(1e-6, 2**20, is_integer=False),
     "beta_slow": _Bounds(1e-6, 2**20, is_integer=False),
+    "low_freq_factor": _Bounds(1e-3, 1e6, is_integer=False),
+    "high_freq_factor": _Bounds(1e-3, 1e6, is_integer=False),
 }
-_NULLABLE = ("factor", "attention_factor", "beta_fast", "beta_slow")  # null means the same as absent
+_NULLABLE = (
+    "factor",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "low_freq_factor",
+    "high_freq_factor",
+)  # null means the same as absent
 _ROPE_KEYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
 
 
@@ -83,15 +112,18 @@ class _Reading:
     """A file being read: its values, and the faults found in them."""
 
     values: Json
+    family: str
     faults: list[str] = field(default_factory=list)
 
     def scaling(self) -> Json:
         """Convert the scaling of positions to our `positions.scaling`."""
         given = self._rope()
         kind = given.get("rope_type", given.get("type", "default"))
-        known = {"default": self._none, "linear": self._linear, "yarn": self._yarn}
+        known = {"default": self._none, "linear": self._linear, "yarn": self._yarn, "llama3": self._llama3}
         if not isinstance(kind, str) or kind not in known:
-            self.faults.append(f"positions are scaled as `{_plain(kind)}`, but alm supports only linear and yarn")
+            self.faults.append(
+                f"positions are scaled as `{_plain(kind)}`, but alm supports only linear, yarn and llama3"
+            )
             return {}
         return known[kind](given)
 
@@ -109,11 +141,19 @@ class _Reading:
         for key, bounds in _NUMBERS.items():
             if key in self.values:
                 self._check_number(key, self.values[key], bounds)
-        if not isinstance(self.values["tie_word_embeddings"], bool):
-            self.faults.append(f"`tie_word_embeddings` is {_shown(self.values['tie_word_embeddings'])}, not a flag")
+        for key in ("tie_word_embeddings", "attention_bias", "use_sliding_window"):
+            if not isinstance(self.values.get(key, False), bool):
+                self.faults.append(f"`{key}` is {_shown(self.values[key])}, not a flag")
+        if self.values.get("use_sliding_window") is True or self.family == "mistral":
+            for key, bounds in (("sliding_window", _LENGTH), ("max_window_layers", _Bounds(0, 2**20))):
+                if key in self.values:
+                    self._check_number(key, self.values[key], bounds)
         layers = self.values.get("layer_types", [])
         if not isinstance(layers, list) or not all(isinstance(kind, str) for kind in layers):
             self.faults.append(f"`layer_types` is {_shown(layers)}, not a list of names")
+        rotated = self.values.get("no_rope_layers", [])
+        if not isinstance(rotated, list) or not all(isinstance(flag, int) and flag in (0, 1) for flag in rotated):
+            self.faults.append(f"`no_rope_layers` is {_shown(rotated)}, not a list of 0 and 1")
         for key in ("rope_scaling", "rope_parameters"):
             self._check_positions(key)
 
@@ -154,12 +194,8 @@ class _Reading:
             self.faults.append("positions are scaled as `yarn`, without a `factor`")
         if self.theta() <= 1:
             self.faults.append(f"yarn needs a `rope_theta` above 1, not {self.theta()}")
-        length = self.values["max_position_embeddings"]
-        # The top-level value takes precedence over the one among the settings of positions, as in transformers.
-        first = self.values.get("original_max_position_embeddings") or given.get(
-            "original_max_position_embeddings", length
-        )
-        factor = given.get("factor") or length / first
+        first = self._original_length(given)
+        factor = given.get("factor") or self.values["max_position_embeddings"] / first
         scale = given.get("attention_factor")
         if scale is not None and not math.isclose(scale, 0.1 * math.log(max(factor, 1)) + 1, rel_tol=1e-6):
             self.faults.append(f"yarn has `attention_factor: {scale}`, but alm computes it from the factor")
@@ -167,6 +203,19 @@ class _Reading:
             self.faults.append("yarn has `truncate: false`, but alm always rounds the bounds of its ramp")
         known = {key: given[key] for key in own if given.get(key) is not None}
         return {"method": "yarn", "original_max_position_embeddings": first, "factor": factor, **known}
+
+    def _llama3(self, given: Json) -> Json:
+        own = ("factor", "low_freq_factor", "high_freq_factor")
+        self._only(given, {*own, "original_max_position_embeddings"})
+        missing = [key for key in own if given.get(key) is None]
+        self.faults += [f"positions are scaled as `llama3`, without a `{key}`" for key in missing]
+        known = {key: given.get(key) for key in own}
+        return {"method": "llama3", "original_max_position_embeddings": self._original_length(given), **known}
+
+    def _original_length(self, given: Json) -> Any:  # Any: JSON
+        """Return the tokens of the original sequences; the top-level value takes precedence, as in transformers."""
+        key = "original_max_position_embeddings"
+        return self.values.get(key) or given.get(key, self.values["max_position_embeddings"])
 
     def _only(self, given: Json, known: set[str]) -> None:
         others = sorted(key for key in given.keys() - known - _ROPE_KEYS if given[key] is not None)
@@ -181,9 +230,77 @@ class _Reading:
             value = rope.get(key, self.values.get(key, allowed[0]))
             if value not in allowed:
                 self.faults.append(f"`{key}: {_plain(value)}`, which alm's model does not have")
-        layers = self.values.get("layer_types", [])
-        others = sorted(set(layers) - {"full_attention"})
-        self.faults += [f"layers of type `{kind[:60]}`, which alm's model does not have" for kind in others]
+        count = self.values["num_hidden_layers"]
+        for key in ("layer_types", "no_rope_layers"):
+            given = self.values.get(key)
+            # transformers ignores entries of `no_rope_layers` beyond the last layer.
+            if given is not None and (len(given) < count or (key == "layer_types" and len(given) > count)):
+                self.faults.append(f"`{key}` has {len(given)} entries for {count} layers")
+        if self.family == "llama" and self.values.get("use_sliding_window"):
+            self.faults.append("`use_sliding_window: True`, which a llama does not have")
+
+    def skip_every(self) -> int:
+        """Return which layers are not rotated, as our `positions.skip_every`."""
+        rotated = self._rotated()
+        every = _every([not flag for flag in rotated])
+        if every is None:
+            self.faults.append(
+                f"`no_rope_layers` is {_shown(rotated)}, but alm leaves the rotation out of every Nth layer"
+            )
+        return every or 0
+
+    def _rotated(self) -> list[int]:
+        """Return 1 for each layer whose queries and keys are rotated, else 0."""
+        count = self.values["num_hidden_layers"]
+        if self.family != "smollm3":
+            return [1] * count
+        interval = self.values["no_rope_layer_interval"]
+        given: list[int] | None = self.values.get("no_rope_layers")
+        if given is None:
+            return [int((layer + 1) % interval != 0) for layer in range(count)]
+        return given[:count]
+
+    def windows(self) -> Json:
+        """Return which layers have a window, as our `attention.window` and `attention.full_every`."""
+        has_windows = self.values.get("use_sliding_window", False) if self.family in _HAS_WINDOW_FLAG else True
+        width = self.values.get("sliding_window") if has_windows and self.family != "llama" else None
+        kinds = self._layer_types(has_windows=width is not None)
+        if self.family == "mistral" and width is not None and _FULL in kinds:
+            self.faults.append(f"`layer_types` has `{_FULL}`, but all layers of a mistral have its `sliding_window`")
+        if _SLIDING not in kinds:
+            return {"full_every": 0} if self.family == "mistral" else {}
+        every = _every([kind == _FULL for kind in kinds])
+        if width is None:
+            self.faults.append(f"layers of type `{_SLIDING}`, but no `sliding_window` in use")
+        elif every is None:
+            self.faults.append(
+                "`layer_types` has windows in some layers, but alm has them in all, or in all but every Nth"
+            )
+        return {"window": width, "full_every": every or 0}
+
+    def _layer_types(self, *, has_windows: bool) -> list[str]:
+        """Return the type of each layer, given or as its class computes it."""
+        count = self.values["num_hidden_layers"]
+        given: list[str] | None = self.values.get("layer_types")
+        if given is not None:
+            others = sorted(set(given) - {_FULL, _SLIDING})
+            self.faults += [f"layers of type `{kind[:60]}`, which alm's model does not have" for kind in others]
+            return given
+        if not has_windows:
+            return [_FULL] * count
+        if self.family == "mistral":
+            return [_SLIDING] * count
+        if self.family == "smollm3":
+            return [_FULL if flag else _SLIDING for flag in self._rotated()]
+        return [_FULL if layer < self.values["max_window_layers"] else _SLIDING for layer in range(count)]
+
+
+def _every(marks: list[bool]) -> int | None:
+    """Return N if exactly every Nth mark is set, 0 if none is, and None otherwise."""
+    if True not in marks:
+        return 0
+    every = marks.index(True) + 1
+    return every if all(mark == (at % every == 0) for at, mark in enumerate(marks, 1)) else None
 
 
 def _shown(value: object) -> str:
@@ -198,9 +315,13 @@ def read(values: Json) -> tuple[ModelConfig | None, list[str]]:
     """Return our configuration of the model that `values` describe, or None with the reasons, a sentence each."""
     architecture = values.get("model_type")
     if architecture not in ARCHITECTURES:
-        return None, [f"`model_type: {_plain(architecture)}`, but alm reads only {' and '.join(ARCHITECTURES)}"]
+        return None, [f"`model_type: {_plain(architecture)}`, but alm reads only {', '.join(ARCHITECTURES)}"]
     given = {key: value for key, value in values.items() if value is not None}
-    reading = _Reading({**_SHARED_DEFAULTS, **_DEFAULTS[architecture], **given})
+    usual = {**_SHARED_DEFAULTS, **_DEFAULTS[architecture]}
+    for key in _NONE_IF_NULL:
+        if key in values:
+            usual.pop(key, None)
+    reading = _Reading({**usual, **given}, architecture)
     missing = [theirs for theirs in _NAMES.values() if theirs not in reading.values]
     if missing:
         return None, [f"it has no `{name}`" for name in missing]
@@ -208,7 +329,7 @@ def read(values: Json) -> tuple[ModelConfig | None, list[str]]:
     if reading.faults:
         return None, reading.faults
     reading.check_plain()
-    mapped = _mapped(reading, has_norm=architecture == "qwen3")
+    mapped = _mapped(reading)
     if reading.faults:
         return None, reading.faults
     try:
@@ -218,18 +339,24 @@ def read(values: Json) -> tuple[ModelConfig | None, list[str]]:
         return None, [f"{'.'.join(map(str, one['loc']))}: {one['msg']}, not {one['input']!r}"[:200] for one in found]
 
 
-def _mapped(reading: _Reading, *, has_norm: bool) -> Json:
-    values = reading.values
+def _mapped(reading: _Reading) -> Json:
+    values, family = reading.values, reading.family
     mapped = {ours: values[theirs] for ours, theirs in _NAMES.items()}
     heads, width = mapped["n_heads"], values.get("head_dim")
     if width is not None and width * heads != mapped["d_model"]:
         mapped["head_dim"] = width
+    has_bias = family in _HAS_BIAS_FLAG and values.get("attention_bias", False)
     return {
         **mapped,
         "n_kv_heads": values.get("num_key_value_heads", heads),
         "rope_theta": reading.theta(),
-        "positions": {"kind": "rope", "scaling": reading.scaling()},
-        "qk_norm": has_norm,
+        "positions": {"kind": "rope", "scaling": reading.scaling(), "skip_every": reading.skip_every()},
+        "attention": {
+            "kind": "grouped",
+            "bias": "qkv" if family == "qwen2" else "qkvo" if has_bias else "none",
+            **reading.windows(),
+        },
+        "qk_norm": family == "qwen3",
     }
 
 

@@ -1,4 +1,4 @@
-"""Conversion of our model to Hugging Face's `config.json`: a Llama, or with `qk_norm` a Qwen3."""
+"""Conversion of our model to Hugging Face's `config.json`, of the family that can hold it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from alm.tokenizers.special import PADDING, TURN_END
 
 Json = dict[str, Any]  # Any: JSON
 
+# The families, and their names in `architectures`.
+FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3", "smollm3": "SmolLM3"}
 _TORCH_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _LEAVES_THE_FAMILY = {
     "x0_skip": "mixes the embeddings into every block",
@@ -18,8 +20,41 @@ _LEAVES_THE_FAMILY = {
 }
 
 
+def family(model: ModelConfig) -> str:
+    """Return the `model_type` of the family that holds this model, if any does: see `refusals`.
+
+    A model without windows is a Mistral if its `full_every` is 0, which is how one without windows is imported.
+    """
+    if model.qk_norm:
+        return "qwen3"
+    if model.attention.bias == "qkv":
+        return "qwen2"
+    windows = _windows(model)
+    has_some = any(windows) and (not all(windows) or model.attention.bias != "none")
+    if has_some or _skips(model):
+        return "smollm3"  # a Llama, but for the layers without rotation and those with windows, which it lists
+    is_mistral = any(windows) or model.attention.full_every == 0
+    return "mistral" if is_mistral and model.attention.bias == "none" else "llama"
+
+
+def _windows(model: ModelConfig) -> list[bool]:
+    """Return for each layer whether it has a window narrower than the context."""
+    windows = (model.attention.window_of(layer) for layer in range(model.n_layers))
+    return [window is not None and window < model.max_position_embeddings for window in windows]
+
+
+def _skips(model: ModelConfig) -> bool:
+    """Return whether some layer of a model with rotary positions is not rotated."""
+    return model.positions.kind == "rope" and not all(map(model.positions.rotates, range(model.n_layers)))
+
+
+def _skip_every(model: ModelConfig) -> int:
+    assert model.positions.kind == "rope"
+    return model.positions.skip_every
+
+
 def refusals(model: ModelConfig) -> list[str]:
-    """List why neither a Llama nor a Qwen3 can hold this model, a sentence each; empty if one can."""
+    """List why none of the `FAMILIES` can hold this model, a sentence each; empty if one can."""
     found = []
     if model.positions.kind != "rope":
         found.append(f"`positions: {model.positions.kind}`: a Llama has rotary positions only")
@@ -31,17 +66,26 @@ def refusals(model: ModelConfig) -> list[str]:
 
 def _attention_refusals(model: ModelConfig) -> list[str]:
     found = []
-    if _has_windows(model):
-        found.append(f"`attention.window: {model.attention.window}`: a Llama attends to all previous tokens")
+    if model.qk_norm and model.attention.bias == "qkv":
+        found.append(
+            "`attention.bias: qkv` with `qk_norm: true`: a Qwen3 has biases on all four products (`qkvo`) or none"
+        )
+    if _skips(model) and family(model) != "smollm3":
+        reason = f"a {FAMILIES[family(model)]} rotates queries and keys in every layer"
+        found.append(f"`positions.skip_every: {_skip_every(model)}`: {reason}")
     if model.attention.document_mask:
         found.append("`attention.document_mask: true`: a Llama attends to earlier documents too")
     return found
 
 
-def _has_windows(model: ModelConfig) -> bool:
-    """Whether any layer has a window narrower than the context."""
-    windows = [model.attention.window_of(layer) for layer in range(model.n_layers)]
-    return any(window is not None and window < model.max_position_embeddings for window in windows)
+def beyond_llama_cpp(model: ModelConfig) -> list[str]:
+    """List what a family has, but neither a Llama nor a Qwen of llama.cpp: windows and layers without rotation."""
+    found = []
+    if any(_windows(model)):
+        found.append(f"`attention.window: {model.attention.window}`: llama.cpp attends to all previous tokens")
+    if _skips(model):
+        found.append(f"`positions.skip_every: {_skip_every(model)}`: llama.cpp rotates queries and keys in every layer")
+    return found
 
 
 def vocabulary_refusals(model: ModelConfig, tokenizer: Tokenizer) -> list[str]:
@@ -53,13 +97,10 @@ def vocabulary_refusals(model: ModelConfig, tokenizer: Tokenizer) -> list[str]:
 
 def config_json(model: ModelConfig, tokenizer: Tokenizer, *, dtype: str) -> Json:
     """Build the complete file, for a model without `refusals`."""
-    name = "Qwen3" if model.qk_norm else "Llama"
-    own: Json = {"mlp_bias": False}
-    if model.qk_norm:
-        own = {"use_sliding_window": False, "sliding_window": None, "max_window_layers": model.n_layers}
+    name = family(model)
     return {
-        "architectures": [f"{name}ForCausalLM"],
-        "model_type": name.lower(),
+        "architectures": [f"{FAMILIES[name]}ForCausalLM"],
+        "model_type": name,
         "vocab_size": model.known_vocab_size,
         "hidden_size": model.d_model,
         "intermediate_size": model.ffn_hidden_size,
@@ -73,14 +114,35 @@ def config_json(model: ModelConfig, tokenizer: Tokenizer, *, dtype: str) -> Json
         "rope_theta": model.rope_theta,
         "rope_scaling": _rope_scaling(model),
         "tie_word_embeddings": model.tie_embeddings,
-        "attention_bias": False,
+        "attention_bias": model.attention.bias == "qkvo",
         "attention_dropout": 0.0,
         "initializer_range": 0.02,
         "use_cache": True,
-        **own,
+        **_own(model, name),
         **token_ids(tokenizer),
         "torch_dtype": _TORCH_NAMES[dtype],  # the key of transformers 4.x, which later versions also read
     }
+
+
+def _own(model: ModelConfig, name: str) -> Json:
+    """Return the keys that not every family has."""
+    if name == "llama":
+        return {"mlp_bias": False}
+    if name == "mistral":
+        return {"sliding_window": model.attention.window}
+    layers = range(model.n_layers)
+    kinds = ["full_attention" if model.attention.window_of(layer) is None else "sliding_attention" for layer in layers]
+    has_windows = "sliding_attention" in kinds
+    own: Json = {
+        "use_sliding_window": has_windows,
+        "sliding_window": model.attention.window if has_windows else None,
+        **({"layer_types": kinds} if has_windows else {}),
+    }
+    if name != "smollm3":
+        return {**own, "max_window_layers": 0 if has_windows else model.n_layers}
+    rotated = [int(model.positions.rotates(layer)) for layer in layers]
+    # The default of its class for the padding may be beyond the table.
+    return {**own, "no_rope_layers": rotated, "mlp_bias": False, "pad_token_id": None}
 
 
 def _rope_scaling(model: ModelConfig) -> Json | None:
@@ -88,9 +150,14 @@ def _rope_scaling(model: ModelConfig) -> Json | None:
     method = scaling.pop("method")
     if method == "none":
         return None
-    if method == "linear":
-        return {"rope_type": "linear", "factor": scaling["factor"]}
-    return {"rope_type": method, **scaling}
+    return {"rope_type": method, **{key: scaling[key] for key in _SCALING_KEYS[method]}}
+
+
+_SCALING_KEYS = {
+    "linear": ("factor",),
+    "yarn": ("factor", "original_max_position_embeddings", "beta_fast", "beta_slow"),
+    "llama3": ("factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"),
+}
 
 
 def token_ids(tokenizer: Tokenizer) -> Json:

@@ -66,12 +66,13 @@ class GroupedAttention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.window = config.attention.window_of(layer)
-        D, E = config.d_model, config.head_width
+        self.rotates = config.positions.rotates(layer)
+        D, E, bias = config.d_model, config.head_width, config.attention.bias
         self.head_width = E
-        self.q_proj = Linear(D, config.n_heads * E)
-        self.k_proj = Linear(D, config.n_kv_heads * E)
-        self.v_proj = Linear(D, config.n_kv_heads * E)
-        self.o_proj = Linear(config.n_heads * E, D)
+        self.q_proj = Linear(D, config.n_heads * E, bias=bias != "none")
+        self.k_proj = Linear(D, config.n_kv_heads * E, bias=bias != "none")
+        self.v_proj = Linear(D, config.n_kv_heads * E, bias=bias != "none")
+        self.o_proj = Linear(config.n_heads * E, D, bias=bias == "qkvo")
         self.q_norm = RMSNorm(E, eps=config.norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(E, eps=config.norm_eps) if config.qk_norm else None
         self.gives_values = config.value_residual and layer == 0
@@ -83,7 +84,9 @@ class GroupedAttention(nn.Module):
         v = self._heads(self.v_proj(x)).transpose(1, 2)  # (B, K, T, E)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = context.placement.rotate(q).transpose(1, 2), context.placement.rotate(k).transpose(1, 2)
+        if self.rotates:
+            q, k = context.placement.rotate(q), context.placement.rotate(k)
+        q, k = q.transpose(1, 2), k.transpose(1, 2)
         v = self._with_first(v, context)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, K, S, E)

@@ -37,17 +37,20 @@ class RopeScaling(Config):
     """Scaling of positions, for longer sequences than in the original training.
 
     `linear` (Chen et al. 2023, arXiv:2306.15595, equation 4) divides all positions. `yarn` (Peng et al. 2023,
-    arXiv:2309.00071, sections 3.2 to 3.4) slows down only the slow pairs.
+    arXiv:2309.00071, sections 3.2 to 3.4) slows down only the slow pairs, and so does `llama3` (Meta's `apply_scaling`,
+    github.com/meta-llama/llama-models, for Grattafiori et al. 2024, arXiv:2407.21783).
     """
 
-    method: Literal["none", "linear", "yarn"] = Field(
-        "none", description="none, linear (all positions are divided), or yarn (slow pairs are slowed down)."
+    method: Literal["none", "linear", "yarn", "llama3"] = Field(
+        "none",
+        description="none, linear (all positions are divided), yarn or llama3 (slow pairs are slowed down; llama3 as "
+        "in Llama 3.1).",
     )
     factor: float = Field(
         1.0, ge=1, le=1e6, description="Ratio of the new sequence length to that of the original training."
     )
     original_max_position_embeddings: int | None = Field(
-        None, gt=0, le=MANY, description="Longest sequence of the original training; yarn needs it."
+        None, gt=0, le=MANY, description="Longest sequence of the original training; yarn and llama3 need it."
     )
     beta_fast: float = Field(
         32.0,
@@ -58,13 +61,24 @@ class RopeScaling(Config):
     beta_slow: float = Field(
         1.0, ge=1e-3, le=1e6, description="With yarn, pairs that turn at most this often are slowed down fully."
     )
+    low_freq_factor: float = Field(
+        1.0,
+        ge=1e-3,
+        le=1e6,
+        description="With llama3, pairs that turn at most this often in an original sequence are slowed down fully.",
+    )
+    high_freq_factor: float = Field(
+        4.0, ge=1e-3, le=1e6, description="With llama3, pairs that turn at least this often stay."
+    )
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         if self.method == "none" and self.factor != 1:
-            raise ValueError("a factor needs a method: linear or yarn")
-        if self.method == "yarn" and self.original_max_position_embeddings is None:
-            raise ValueError("yarn needs original_max_position_embeddings")
+            raise ValueError("a factor needs a method: linear, yarn or llama3")
+        if self.method in ("yarn", "llama3") and self.original_max_position_embeddings is None:
+            raise ValueError(f"{self.method} needs original_max_position_embeddings")
+        if self.low_freq_factor >= self.high_freq_factor:
+            raise ValueError(f"low_freq_factor {self.low_freq_factor:g} is not below {self.high_freq_factor:g}")
         return self
 
 
@@ -73,6 +87,13 @@ class RopeConfig(Config):
 
     kind: Literal["rope"] = Field("rope", description="Rotary position embedding.")
     scaling: RopeScaling = Field(RopeScaling(), description="How positions are scaled.")
+    skip_every: int = Field(
+        0, ge=0, le=MANY, description="Every Nth layer leaves out the rotation, as in SmolLM3; 0: none."
+    )
+
+    def rotates(self, layer: int) -> bool:
+        """Return whether this layer, counted from 0, rotates queries and keys."""
+        return not self.skip_every or (layer + 1) % self.skip_every != 0
 
     def check(self, model: ModelConfig) -> None:
         """Raise `ValueError` unless a head can be rotated in pairs."""
@@ -90,6 +111,10 @@ class AlibiConfig(Config):
     """Settings: none, because the slopes follow from the number of heads."""
 
     kind: Literal["alibi"] = Field("alibi", description="Scores fall linearly with distance; no rotation.")
+
+    def rotates(self, layer: int) -> bool:
+        """Return False."""
+        return False
 
     def check(self, model: ModelConfig) -> None:
         """Accept any shape."""
@@ -112,6 +137,11 @@ class GroupedConfig(Config):
     full_every: int = Field(
         4, ge=0, le=MANY, description="With a window, every Nth layer uses full attention; 0: none."
     )
+    bias: Literal["none", "qkv", "qkvo"] = Field(
+        "none",
+        description="Which of the four products add a vector: none, qkv (queries, keys and values, as in Qwen2), or "
+        "qkvo (the output too).",
+    )
     document_mask: bool = Field(
         False, description="Whether a token sees only its own document. An end-of-text token opens a document."
     )
@@ -125,6 +155,11 @@ class GroupedConfig(Config):
     def matmul_parameters(self, model: ModelConfig) -> int:
         """Return the number of entries of the matrices that multiply every token."""
         return model.d_model * 2 * (model.n_heads + model.n_kv_heads) * model.head_width
+
+    def bias_parameters(self, model: ModelConfig) -> int:
+        """Return the number of entries of the vectors that are added to products."""
+        inner = (model.n_heads + 2 * model.n_kv_heads) * model.head_width
+        return {"none": 0, "qkv": inner, "qkvo": inner + model.d_model}[self.bias]
 
     def saved_bytes(self, model: ModelConfig, *, narrow: int) -> float:
         """Return the bytes that one token saves for the backward pass: queries, keys, values and the mixed values.
@@ -326,7 +361,7 @@ class ModelConfig(Config):
 
     @property
     def is_llama(self) -> bool:
-        """Whether this is a Llama or Qwen3, perhaps with windows: the fast generation backends support no other."""
+        """Whether this is a Llama, Mistral, Qwen2, Qwen3 or SmolLM3: the fast generation backends support no other."""
         is_usual = (self.positions.kind, self.feedforward.kind, self.attention.kind) == ("rope", "swiglu", "grouped")
         return is_usual and not (self.x0_skip or self.value_residual or self.smear or self.attention.document_mask)
 

@@ -60,7 +60,7 @@ class Count:
     feedforward: int
     norms: int
     head: int  # 0 when tied
-    extras: int  # scales of x0_skip, value_residual and smear
+    extras: int  # biases, and scales of x0_skip, value_residual and smear
     matmul: int  # entries of the matrices that multiply a token, including the head, tied or not
     _config: ModelConfig
 
@@ -191,6 +191,7 @@ def count(config: ModelConfig) -> Count:
 
 
 def _extras(config: ModelConfig) -> int:
+    biases = config.n_layers * config.attention.bias_parameters(config)
     residual_scales = 2 * config.n_layers if config.x0_skip else 0
     value_scales = config.n_layers - 1 if config.value_residual else 0
-    return residual_scales + value_scales + (config.d_model if config.smear else 0)
+    return biases + residual_scales + value_scales + (config.d_model if config.smear else 0)

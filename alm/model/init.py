@@ -13,8 +13,8 @@ from alm.model.transformer import Transformer
 STD = 0.02
 VALUES, OUTPUTS = "v_proj.weight", "o_proj.weight"
 RESIDUAL_OUTPUTS = (OUTPUTS, "down_proj.weight")
-# Vectors that do not start from 1, so that their connection is absent at first, or at half strength.
-STARTS = {"x0_scale": 0.0, "smear": 0.0, "value_scale": 0.5}
+# Vectors that do not start from 1, so that what they add is absent at first, or at half strength.
+STARTS = {"x0_scale": 0.0, "smear": 0.0, "value_scale": 0.5, "bias": 0.0}
 
 
 def initialize(model: Transformer, *, seed: int) -> None:

@@ -73,14 +73,19 @@ class _RMSNorm(torch.autograd.Function):
 
 
 class Linear(nn.Linear):
-    """Computes x @ weight.T, with `weight` (out, in) zero until `initialize` or `load_state_dict` fills it."""
+    """Computes x @ weight.T + bias. `weight` (out, in) and `bias` (out,), absent by default, start at zero.
 
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, out_features, bias=False)
+    `initialize` or `load_state_dict` fills them.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = False) -> None:
+        super().__init__(in_features, out_features, bias=bias)
 
     def reset_parameters(self) -> None:
         """Fill with zeros. PyTorch's own method would draw from the global generator in the constructor."""
         nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
 
 class PaddedEmbedding(nn.Module):

@@ -138,9 +138,21 @@ def rope_frequencies(width: int, theta: float, scaling: RopeScaling) -> tuple[Te
         return plain, 1.0
     if scaling.method == "linear":
         return plain / scaling.factor, 1.0
+    if scaling.method == "llama3":
+        share = _llama3_share(plain, scaling)
+        return plain / scaling.factor * share + plain * (1 - share), 1.0
     low, high = _yarn_ramp(width, theta, scaling)
     share = ((pairs / 2 - low) / (high - low)).clamp(0, 1)
     return plain / scaling.factor * share + plain * (1 - share), 0.1 * math.log(scaling.factor) + 1.0
+
+
+def _llama3_share(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
+    """Return how much each pair is slowed down, from 0 for those that turn often to 1 for those that turn rarely."""
+    length = scaling.original_max_position_embeddings
+    assert length is not None
+    turns = length * frequencies / (2 * math.pi)
+    high, low = scaling.high_freq_factor, scaling.low_freq_factor
+    return ((high - turns) / (high - low)).clamp(0, 1)
 
 
 def _yarn_ramp(width: int, theta: float, scaling: RopeScaling) -> tuple[float, float]:

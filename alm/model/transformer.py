@@ -1,4 +1,4 @@
-"""The model. Shapes and tensor names are those of Hugging Face's Llama, or of Qwen3 with `qk_norm`.
+"""The model. Shapes and tensor names are those of Hugging Face's Llama, Mistral, Qwen2, Qwen3 and SmolLM3.
 
 B batch, T tokens, D model width, V vocabulary.
 """

@@ -39,7 +39,7 @@ class Roles:
 def roles(model: nn.Module) -> Roles:
     """Return the parameters of `model` by role, which follows from name and shape.
 
-    Gains are the weights of norms. Scalars are other vectors and single numbers, such as the weight of a connection.
+    Gains are the weights of norms. Scalars are other vectors and single numbers: biases, the weight of a connection.
     A head tied to the embeddings counts as embeddings.
     """
     found = Roles([], [], [], [], [])

@@ -23,12 +23,13 @@ from alm.export.targets.huggingface import Config
 from alm.model.config import ModelConfig
 from alm.tokenizers.file import Tokenizer
 
-from .conftest import Make
+from .conftest import TINY, Make
 
 transformers = pytest.importorskip("transformers")
 
 # fp32 on both sides, with sums in another order: as a share of the largest logit.
 LOGITS = 1e-5
+LLAMA3 = {"method": "llama3", "factor": 8, "original_max_position_embeddings": 16, "high_freq_factor": 6.0}
 YARN = {"kind": "rope", "scaling": {"method": "yarn", "factor": 4, "original_max_position_embeddings": 16}}
 SHAPES: list[dict[str, Any]] = [
     {},
@@ -44,8 +45,32 @@ SHAPES: list[dict[str, Any]] = [
     {"positions": {"kind": "rope", "scaling": {"method": "linear", "factor": 3.0}}},
     {"positions": YARN},
     {"positions": {**YARN, "scaling": {**YARN["scaling"], "beta_fast": 4.0, "beta_slow": 0.1}}, "qk_norm": True},  # type: ignore[dict-item]
-    {"attention": {"kind": "grouped", "window": 64, "full_every": 0}},
+    {"positions": {"kind": "rope", "scaling": LLAMA3}},
+    {"attention": {"kind": "grouped", "bias": "qkv"}},
+    {"attention": {"kind": "grouped", "bias": "qkv", "window": 8, "full_every": 2}, "head_dim": 24},
+    {"attention": {"kind": "grouped", "bias": "qkvo"}},
+    {"attention": {"kind": "grouped", "bias": "qkvo", "window": 8, "full_every": 2}, "qk_norm": True},
+    {"attention": {"kind": "grouped", "full_every": 0}},
+    {"attention": {"kind": "grouped", "window": 8, "full_every": 0}},
+    {"attention": {"kind": "grouped", "window": 64, "full_every": 0}, "vocab_size": 333},
+    {"attention": {"kind": "grouped", "window": 8, "full_every": 2}, "head_dim": 24},
+    {"attention": {"kind": "grouped", "window": 8, "full_every": 0, "bias": "qkvo"}},
+    {"positions": {"kind": "rope", "skip_every": 2}},
+    {"positions": {"kind": "rope", "skip_every": 2, "scaling": LLAMA3}, "tie_embeddings": False},
+    {"positions": {"kind": "rope", "skip_every": 1}, "attention": {"kind": "grouped", "window": 8, "full_every": 0}},
+    {"attention": {"kind": "grouped", "window": 8}},
     {"attention": {"kind": "grouped", "window": 3, "full_every": 1}},
+]
+FAMILY_OF: list[tuple[dict[str, Any], str]] = [
+    ({}, "llama"),
+    ({"attention": {"kind": "grouped", "bias": "qkvo"}}, "llama"),
+    ({"attention": {"kind": "grouped", "window": 64}}, "llama"),
+    ({"attention": {"kind": "grouped", "window": 63}}, "mistral"),
+    ({"attention": {"kind": "grouped", "full_every": 0}}, "mistral"),
+    ({"attention": {"kind": "grouped", "bias": "qkv"}}, "qwen2"),
+    ({"attention": {"kind": "grouped", "bias": "qkvo", "window": 8}, "qk_norm": True}, "qwen3"),
+    ({"attention": {"kind": "grouped", "window": 8, "full_every": 2}}, "smollm3"),
+    ({"positions": {"kind": "rope", "skip_every": 2}}, "smollm3"),
 ]
 
 
@@ -83,6 +108,13 @@ def test_logits_and_greedy_text(
         assert cut == 40 or found[cut] == 2 or len(expected) == cut
 
 
+@pytest.mark.parametrize(("shape", "family"), FAMILY_OF)
+def test_the_family_that_can_hold_the_model(shape: dict[str, Any], family: str) -> None:
+    model = ModelConfig.model_validate({**TINY, "vocab_size": 300, **shape})
+    assert hf_config.refusals(model) == []
+    assert hf_config.family(model) == family
+
+
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_weights_are_the_checkpoints_bit_for_bit(checkpoint_of: Make, tmp_path: Path, qk_norm: bool) -> None:
     checkpoint = checkpoint_of(qk_norm=qk_norm, tie_embeddings=False)
@@ -118,8 +150,12 @@ ALIEN: list[tuple[dict[str, Any], str]] = [
     ({"feedforward": "relu2"}, "feedforward: relu2"),
     ({"feedforward": {"kind": "dual", "small_hidden_size": 8}}, "feedforward: dual"),
     *(({key: True}, f"{key}: true") for key in EXTRAS),
-    ({"attention": {"kind": "grouped", "window": 8}}, "attention.window: 8"),
-    ({"attention": {"kind": "grouped", "window": 8, "full_every": 2}}, "attention.window: 8"),
+    ({"attention": {"kind": "grouped", "bias": "qkv"}, "qk_norm": True}, "attention.bias: qkv"),
+    ({"positions": {"kind": "rope", "skip_every": 2}, "qk_norm": True}, "positions.skip_every: 2"),
+    (
+        {"positions": {"kind": "rope", "skip_every": 1}, "attention": {"kind": "grouped", "bias": "qkv"}},
+        "positions.skip_every: 1",
+    ),
     ({"attention": {"kind": "grouped", "document_mask": True}}, "attention.document_mask: true"),
 ]
 
@@ -128,7 +164,6 @@ ALIEN: list[tuple[dict[str, Any], str]] = [
 def test_what_a_llama_is_not_is_refused(
     checkpoint_of: Make, tmp_path: Path, shape: dict[str, Any], reason: str
 ) -> None:
-    # Windows: the second of two layers sees all with `full_every: 2`, the fourth with the default.
     with pytest.raises(ArtifactError, match=reason) as caught:
         exported(checkpoint_of(**shape), tmp_path / "out")
     assert "--to safetensors" in str(caught.value.hint)

@@ -31,6 +31,15 @@ from .test_huggingface import LOGITS, SHAPES
 transformers = pytest.importorskip("transformers")
 
 YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32, "rope_theta": 700.0}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+    "rope_theta": 500.0,
+}
+MIXED = ["sliding_attention", "full_attention", "sliding_attention"]
 # What may differ from the family's small default, by the names of transformers.
 THEIRS: list[tuple[str, dict[str, Any]]] = [
     ("Llama", {}),
@@ -40,6 +49,29 @@ THEIRS: list[tuple[str, dict[str, Any]]] = [
     ("Llama", {"rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 500.0}}),
     ("Llama", {"rope_parameters": YARN}),
     ("Qwen3", {"head_dim": 16}),
+    ("Llama", {"rope_parameters": LLAMA3}),
+    ("Llama", {"attention_bias": True}),
+    ("Mistral", {"sliding_window": 7, "head_dim": 16}),
+    ("Mistral", {"sliding_window": None}),
+    ("Mistral", {}),
+    ("Qwen2", {"tie_word_embeddings": True}),
+    ("Qwen2", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 0}),
+    ("Qwen2", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 2}),
+    ("Qwen2", {"use_sliding_window": True, "sliding_window": 7, "layer_types": MIXED, "num_hidden_layers": 3}),
+    ("Qwen3", {"head_dim": 8, "attention_bias": True, "use_sliding_window": True, "sliding_window": 7}),
+    ("SmolLM3", {"num_hidden_layers": 5, "pad_token_id": None}),
+    ("SmolLM3", {"no_rope_layers": [0, 0], "attention_bias": True, "pad_token_id": None}),
+    ("SmolLM3", {"no_rope_layers": [1, 0, 1], "rope_parameters": LLAMA3, "pad_token_id": None}),
+    (
+        "SmolLM3",
+        {
+            "no_rope_layer_interval": 2,
+            "use_sliding_window": True,
+            "sliding_window": 7,
+            "pad_token_id": None,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+    ),
     ("Qwen3", {"head_dim": 24, "tie_word_embeddings": True, "rope_parameters": {**YARN, "beta_fast": 8.0}}),
 ]
 
@@ -100,6 +132,13 @@ def test_logits_are_theirs(
     expected = theirs(ids).logits
     found = ours.network.logits(ours.network(ids))
     torch.testing.assert_close(found, expected, rtol=0, atol=LOGITS * expected.abs().max().item())
+    export(Config(), checkpoint=tmp_path / "run/ckpt-last.pt", out=tmp_path / "out", compare=False)
+    assert json.loads((tmp_path / "out/config.json").read_text("utf-8"))["model_type"] == name.lower()
+    import_model(tmp_path / "out", out=tmp_path / "back", compare=False)
+    again = network_of(tmp_path / "back")
+    assert again.model == ours.model
+    assert all(again.weights[key].equal(value) for key, value in ours.weights.items())
+    assert again.weights.keys() == ours.weights.keys()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -292,9 +331,8 @@ def test_another_model_here_is_a_failure(
 # ---- what is refused -------------------------------------------------------------------------------------------
 
 ALIEN: list[tuple[dict[str, Any], str]] = [
-    ({"model_type": "mistral"}, "`model_type: mistral`, but alm reads only llama and qwen3"),
+    ({"model_type": "gemma2"}, "`model_type: gemma2`, but alm reads only llama, mistral, qwen2, qwen3, smollm3"),
     ({"hidden_act": "gelu"}, "`hidden_act: gelu`"),
-    ({"attention_bias": True}, "`attention_bias: True`"),
     ({"mlp_bias": True}, "`mlp_bias: True`"),
     ({"use_sliding_window": True}, "`use_sliding_window: True`"),
     ({"layer_types": ["full_attention", "sliding_attention"]}, "layers of type `sliding_attention`"),
@@ -350,6 +388,83 @@ def test_what_alm_is_not_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 300,
+    "max_position_embeddings": 64,
+}
+WINDOWS = {"use_sliding_window": True, "sliding_window": 8}
+F, S = "full_attention", "sliding_attention"
+# What is read of windows, layers without rotation, and biases: model_type, its settings, ours.
+READ: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("llama", {"sliding_window": 8}, {}),
+    ("mistral", {}, {"window": 4096, "full_every": 0}),
+    ("mistral", {"sliding_window": None, "use_sliding_window": True}, {"window": None, "full_every": 0}),
+    ("mistral", {"sliding_window": 8, "use_sliding_window": False}, {"window": 8, "full_every": 0}),
+    ("qwen2", {"sliding_window": 8}, {"bias": "qkv"}),
+    ("qwen2", {**WINDOWS, "max_window_layers": 4}, {"bias": "qkv"}),
+    ("qwen2", {**WINDOWS, "max_window_layers": 0}, {"bias": "qkv", "window": 8, "full_every": 0}),
+    ("qwen2", {**WINDOWS, "layer_types": [S, S, F, S]}, {"bias": "qkv", "window": 8, "full_every": 3}),
+    ("qwen2", {**WINDOWS, "sliding_window": None}, {"bias": "qkv"}),
+    (
+        "qwen3",
+        {**WINDOWS, "layer_types": [S, F, S, F], "attention_bias": True},
+        {"bias": "qkvo", "window": 8, "full_every": 2},
+    ),
+    ("smollm3", {}, {"skip_every": 4}),
+    ("smollm3", {"no_rope_layer_interval": 5}, {"skip_every": 0}),
+    ("smollm3", {"no_rope_layers": [0, 0, 0, 0, 1]}, {"skip_every": 1}),
+    ("smollm3", {"no_rope_layers": [1, 1, 1, 1], "attention_bias": True}, {"skip_every": 0, "bias": "qkvo"}),
+    ("smollm3", {**WINDOWS, "layer_types": [S, S, S, F]}, {"skip_every": 4, "window": 8, "full_every": 4}),
+    ("smollm3", {**WINDOWS, "no_rope_layers": [0, 0, 0, 0]}, {"skip_every": 1, "window": 8, "full_every": 0}),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "ours"), READ)
+def test_what_is_read_of_layers(name: str, given: dict[str, Any], ours: dict[str, Any]) -> None:
+    model, faults = from_hf_config.read({"model_type": name, **SMALL, **given})
+    assert faults == []
+    assert model is not None
+    found = {**model.attention.model_dump(), **model.positions.model_dump()}
+    assert {key: found[key] for key in ours} == ours
+
+
+UNREAD: list[tuple[str, dict[str, Any], str]] = [
+    ("qwen2", {**WINDOWS, "max_window_layers": 2}, "`layer_types` has windows in some layers"),
+    ("qwen3", {**WINDOWS, "layer_types": [F, S, S, S]}, "`layer_types` has windows in some layers"),
+    ("qwen3", {**WINDOWS, "layer_types": [F, S]}, "`layer_types` has 2 entries for 4 layers"),
+    ("qwen3", {**WINDOWS, "layer_types": [S, S, S, "chunked"]}, "layers of type `chunked`"),
+    ("qwen3", {"layer_types": [S, S, S, S]}, "layers of type `sliding_attention`, but no `sliding_window` in use"),
+    ("qwen3", {**WINDOWS, "sliding_window": -3}, "`sliding_window` is -3, not a whole number from 1 to"),
+    ("qwen2", {**WINDOWS, "max_window_layers": "3"}, '`max_window_layers` is "3", not a whole number'),
+    ("qwen2", {"use_sliding_window": "yes"}, '`use_sliding_window` is "yes", not a flag'),
+    ("mistral", {"sliding_window": 0}, "`sliding_window` is 0, not a whole number"),
+    ("mistral", {"layer_types": [S, F, S, F]}, "all layers of a mistral have its `sliding_window`"),
+    ("llama", {"attention_bias": "yes"}, '`attention_bias` is "yes", not a flag'),
+    ("llama", {"rope_interleaved": True}, "`rope_interleaved: True`, which alm's model does not have"),
+    ("smollm3", {"no_rope_layers": [1, 1]}, "`no_rope_layers` has 2 entries for 4 layers"),
+    ("smollm3", {"no_rope_layers": [0, 1, 1, 1]}, "alm leaves the rotation out of every Nth layer"),
+    ("smollm3", {"no_rope_layers": [0, 1, 2, 1]}, "`no_rope_layers` is [0, 1, 2, 1], not a list of 0 and 1"),
+    ("smollm3", {"no_rope_layers": 4}, "`no_rope_layers` is 4, not a list of 0 and 1"),
+    ("smollm3", {"no_rope_layer_interval": 0}, "`no_rope_layer_interval` is 0, not a whole number"),
+    ("smollm3", {"mlp_bias": True}, "`mlp_bias: True`, which alm's model does not have"),
+    ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8}}, "`llama3`, without a `low_freq_factor`"),
+    ("llama", {"rope_scaling": {**LLAMA3, "low_freq_factor": 4.0}}, "low_freq_factor 4 is not below 4"),
+    ("llama", {"rope_scaling": {**LLAMA3, "high_freq_factor": "4"}}, '`rope_scaling.high_freq_factor` is "4"'),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "reason"), UNREAD)
+def test_layers_that_alm_does_not_have_are_refused(name: str, given: dict[str, Any], reason: str) -> None:
+    model, faults = from_hf_config.read({"model_type": name, **SMALL, **given})
+    assert model is None
+    assert [fault for fault in faults if reason in fault], faults
+
+
 LINEAR = {"rope_type": "linear", "factor": 4.0}
 SCALED: list[dict[str, Any]] = [
     {"rope_parameters": {"rope_type": "default", "rope_theta": 99.0}, "rope_scaling": LINEAR},
@@ -357,6 +472,9 @@ SCALED: list[dict[str, Any]] = [
     {"rope_parameters": {}, "rope_scaling": LINEAR},
     {"rope_parameters": LINEAR, "rope_scaling": {}},
     {"rope_parameters": YARN, "rope_scaling": None},
+    {"rope_parameters": LLAMA3},
+    {"rope_scaling": {**LLAMA3, "type": "llama3"}},
+    {"rope_parameters": LLAMA3, "original_max_position_embeddings": 16},
     {"rope_parameters": YARN, "original_max_position_embeddings": 16},
     {"rope_parameters": {**YARN, "factor": None, "original_max_position_embeddings": 16}},
     {"rope_scaling": {"type": "yarn", "factor": None}, "original_max_position_embeddings": 32},
@@ -382,7 +500,7 @@ def test_what_is_said_twice_of_positions_is_taken_as_they_take_it(
 
 def test_defaults_of_their_classes(tokenizer: Tokenizer) -> None:
     """A file may leave out what its class knows."""
-    for name in ("Llama", "Qwen3"):
+    for name in ("Llama", "Mistral", "Qwen2", "Qwen3", "SmolLM3"):
         theirs = getattr(transformers, f"{name}Config")()
         kept = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
         values = {"model_type": name.lower(), **{key: getattr(theirs, key) for key in kept}}
@@ -395,7 +513,8 @@ def test_defaults_of_their_classes(tokenizer: Tokenizer) -> None:
         assert model.norm_eps == other.rms_norm_eps
         assert model.tie_embeddings == other.tie_word_embeddings
         assert model.rope_theta == other.rope_parameters["rope_theta"]
-        assert model.n_kv_heads == theirs.num_attention_heads or name == "Qwen3"
+        assert model.n_kv_heads == other.num_key_value_heads
+        assert (model.attention.window or None) == getattr(other, "sliding_window", None)
 
 
 def spoil(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
@@ -529,6 +648,6 @@ def test_a_dry_run_refuses_what_the_command_would(
 
 def test_an_unknown_origin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ending:
-        main(["import", "--from", "gguf", str(tmp_path)])
+        main(["import", "--from", "ggml", str(tmp_path)])
     assert ending.value.code == 2
-    assert "cannot import from `gguf`" in capsys.readouterr().err
+    assert "cannot import from `ggml`" in capsys.readouterr().err

@@ -37,12 +37,21 @@ LLAMAS: dict[str, dict[str, Any]] = {
     "one key head": {"n_kv_heads": 1},
     "qwen": {"qk_norm": True, "tie_embeddings": False},
     "windows": {"n_kv_heads": 4, "attention": {"kind": "grouped", "window": 5, "full_every": 2}},
+    "biases": {"attention": {"kind": "grouped", "bias": "qkv"}},
+    "biases everywhere": {"attention": {"kind": "grouped", "bias": "qkvo", "window": 5}, "qk_norm": True},
     "yarn": {
         "positions": {
             "kind": "rope",
             "scaling": {"method": "yarn", "factor": 2, "original_max_position_embeddings": 24},
         }
     },
+    "llama3": {
+        "positions": {
+            "kind": "rope",
+            "scaling": {"method": "llama3", "factor": 8, "original_max_position_embeddings": 24},
+        }
+    },
+    "some layers without positions": {"positions": {"kind": "rope", "skip_every": 2}, "qk_norm": True},
     "odd widths": {"d_model": 36, "n_heads": 6, "n_kv_heads": 3, "ffn_hidden_size": 49, "vocab_size": 67},
 }
 OTHERS: dict[str, dict[str, Any]] = {

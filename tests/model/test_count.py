@@ -28,6 +28,8 @@ MEMORY = 0.08
         {"tie_embeddings": False, "n_kv_heads": 1},
         {"n_layers": 3, "n_kv_heads": 4},
         {"head_dim": 14, "qk_norm": True},
+        {"attention": {"kind": "grouped", "bias": "qkv"}, "n_kv_heads": 1},
+        {"attention": {"kind": "grouped", "bias": "qkvo"}, "head_dim": 14},
         EXTRAS,
     ],
 )
@@ -41,10 +43,10 @@ def test_equals_the_parameters_of_the_model(tiny_config: Callable[..., ModelConf
     assert counted.total == sum(sizes.values())
     assert counted.embedding == size_of("embed_tokens")
     assert counted.head == size_of("lm_head")
-    assert counted.extras == size_of("scale") + size_of("smear")
+    assert counted.extras == size_of("scale") + size_of("smear") + size_of(".bias")
     assert counted.feedforward == size_of(".mlp.")
     assert counted.norms == size_of("norm")
-    assert counted.attention == size_of("self_attn") - size_of("q_norm") - size_of("k_norm") - size_of("value_scale")
+    assert counted.attention == size_of("_proj.weight") - size_of(".mlp.")
 
 
 @pytest.mark.parametrize("head_dim", ["auto", 14])
@@ -79,7 +81,15 @@ def test_an_unknown_vocabulary_cannot_be_counted() -> None:
 
 @pytest.mark.parametrize(
     "shape",
-    [{}, {"n_layers": 3, "d_model": 64}, {"qk_norm": True}, {"feedforward": "relu2"}, {"head_dim": 20}, EXTRAS],
+    [
+        {},
+        {"n_layers": 3, "d_model": 64},
+        {"qk_norm": True},
+        {"feedforward": "relu2"},
+        {"head_dim": 20},
+        {"attention": {"kind": "grouped", "bias": "qkvo"}},
+        EXTRAS,
+    ],
 )
 def test_activations_are_those_that_autograd_keeps(
     tiny_config: Callable[..., ModelConfig], shape: dict[str, object]

@@ -1,12 +1,13 @@
-"""Our weights in Hugging Face's models give our logits: the default model is a Llama, with QK-norm a Qwen3."""
+"""Our weights in Hugging Face's models give our logits, for each family that the configuration can describe."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import pytest
 import torch
-from model_kinds import EXTRAS, YARN, random_ids, random_model, random_values
+from model_kinds import EXTRAS, LLAMA3, YARN, random_ids, random_model, random_values
 
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
@@ -27,6 +28,25 @@ def rope_parameters(config: ModelConfig) -> dict[str, object]:
     return {"rope_type": values.pop("method"), "rope_theta": config.rope_theta, **values}
 
 
+def family_of(config: ModelConfig) -> tuple[str, dict[str, object]]:
+    """The family that can hold this model, and settings that only it has."""
+    attention, layers = config.attention, range(config.n_layers)
+    windows: dict[str, object] = {}
+    if attention.window is not None:
+        kinds = ["full_attention" if attention.window_of(n) is None else "sliding_attention" for n in layers]
+        windows = {"use_sliding_window": True, "sliding_window": attention.window, "layer_types": kinds}
+    every_layer = [int(config.positions.rotates(n)) for n in layers]
+    if 0 in every_layer:
+        return "SmolLM3", {"mlp_bias": False, "pad_token_id": None, "no_rope_layers": every_layer, **windows}
+    if attention.bias == "qkv":
+        return "Qwen2", windows
+    if config.qk_norm:
+        return "Qwen3", windows
+    if attention.window is not None:
+        return "Mistral", {"sliding_window": attention.window}
+    return "Llama", {"mlp_bias": False}
+
+
 def theirs(model: Transformer) -> torch.nn.Module:
     config = model.config
     values = {
@@ -41,15 +61,11 @@ def theirs(model: Transformer) -> torch.nn.Module:
         "rms_norm_eps": config.norm_eps,
         "rope_parameters": rope_parameters(config),
         "tie_word_embeddings": config.tie_embeddings,
-        "attention_bias": False,
+        "attention_bias": config.attention.bias == "qkvo",
     }
-    window = config.attention.window  # type: ignore[attr-defined]  # grouped has it
-    if window is not None:
-        other = transformers.MistralForCausalLM(transformers.MistralConfig(**values, sliding_window=window))
-    elif config.qk_norm:
-        other = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**values))
-    else:
-        other = transformers.LlamaForCausalLM(transformers.LlamaConfig(**values, mlp_bias=False))
+    family, own = family_of(config)
+    theirs = getattr(transformers, f"{family}Config")(**values, **own)
+    other = getattr(transformers, f"{family}ForCausalLM")(theirs)
     missing, unexpected = other.load_state_dict(model.state_dict(), strict=False)
     assert unexpected == []
     assert missing == (["lm_head.weight"] if config.tie_embeddings else [])
@@ -67,29 +83,49 @@ def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
         {"positions": {"kind": "rope", "scaling": {"method": "linear", "factor": 3.0}}},
         {"positions": {"kind": "rope", "scaling": YARN}},
         {"positions": {"kind": "rope", "scaling": {**YARN, "beta_fast": 4.0, "beta_slow": 0.1}}, "qk_norm": True},
+        {"positions": {"kind": "rope", "scaling": LLAMA3}},
+        {"positions": {"kind": "rope", "scaling": {**LLAMA3, "low_freq_factor": 0.5, "high_freq_factor": 9.0}}},
         {"attention": {"kind": "grouped", "window": 5, "full_every": 0}},
+        {"attention": {"kind": "grouped", "bias": "qkv"}},
+        {"attention": {"kind": "grouped", "bias": "qkvo"}},
+        {"attention": {"kind": "grouped", "bias": "qkvo"}, "qk_norm": True},
+        {"attention": {"kind": "grouped", "bias": "qkv", "window": 5, "full_every": 2}},
+        {"attention": {"kind": "grouped", "window": 6, "full_every": 3}, "qk_norm": True, "n_layers": 4},
+        {"positions": {"kind": "rope", "skip_every": 2}},
+        {"positions": {"kind": "rope", "skip_every": 3}, "attention": {"kind": "grouped", "window": 5}, "n_layers": 4},
+        {"positions": {"kind": "rope", "skip_every": 1}, "attention": {"kind": "grouped", "bias": "qkvo"}},
     ],
 )
 @torch.no_grad()
-def test_logits_of_scaled_positions_and_of_windows(
+def test_logits_of_each_field_that_changes_them(
     tiny_model: Callable[..., Transformer], ids: torch.Tensor, shape: dict[str, object]
 ) -> None:
+    """At once, and token by token: windows are shorter than the text."""
     model = tiny_model(**shape)
     ours = model.logits(model(ids))
     plain = tiny_model()
     assert (ours - plain.logits(plain(ids))).abs().max() > 0.1
-    assert_same(ours, theirs(model)(ids).logits)
+    other = theirs(model)
+    assert_same(ours, other(ids).logits)
+    cache, past = model.new_cache(batch_size=len(ids)), transformers.DynamicCache(config=other.config)
+    name = "cache" if "cache" in inspect.signature(other.forward).parameters else "past_key_values"  # before 5.24
+    for piece in ids.split([7, *[1] * (ids.shape[1] - 7)], dim=1):
+        expected = other(piece, use_cache=True, **{name: past}).logits
+        assert_same(model.logits(model(piece, cache)), expected)
 
 
 @pytest.mark.parametrize("seed", range(16))
 @torch.no_grad()
 def test_logits_of_random_shapes_with_padding_on_the_left(seed: int) -> None:
     """Longer than the first training where positions are scaled."""
-    attention = {"kind": "grouped", "window": 9, "full_every": 0} if seed % 4 == 3 else "grouped"
+    # Mistral has windows, but no norm and no biases.
+    attention: dict[str, object] = {"kind": "grouped", "bias": ("none", "qkvo", "none", "qkv")[seed // 4]}
+    if seed % 4 == 3:
+        attention = {"kind": "grouped", "window": 9, "full_every": 0}
     positions = random_values(seed)["positions"]
     changes = {"feedforward": "swiglu", "attention": attention, **dict.fromkeys(EXTRAS, False)}
-    qk_norm = seed % 2 == 0 and attention == "grouped"  # Mistral has windows, and no norm
-    rope = "rope" if positions == "alibi" or attention != "grouped" else positions
+    qk_norm = seed % 2 == 0 and attention.get("bias") != "qkv"
+    rope = "rope" if positions == "alibi" or "window" in attention else positions
     model = random_model(seed, **changes, positions=rope, qk_norm=qk_norm)
     ids, padding = random_ids(model), torch.tensor([0, 19, 77])
     other = theirs(model)
@@ -101,9 +137,11 @@ def test_logits_of_random_shapes_with_padding_on_the_left(seed: int) -> None:
     assert_same(found[mask], expected[mask])
 
 
-@pytest.mark.parametrize("qk_norm", [False, True])
-def test_gradients(tiny_model: Callable[..., Transformer], ids: torch.Tensor, qk_norm: bool) -> None:
-    model = tiny_model(qk_norm=qk_norm)
+@pytest.mark.parametrize(
+    "shape", [{}, {"qk_norm": True}, *({"attention": {"kind": "grouped", "bias": bias}} for bias in ("qkv", "qkvo"))]
+)
+def test_gradients(tiny_model: Callable[..., Transformer], ids: torch.Tensor, shape: dict[str, object]) -> None:
+    model = tiny_model(**shape)
     model.losses(model(ids[:, :-1]), ids[:, 1:]).total.backward()
     other = theirs(model)
     logits = other(ids[:, :-1]).logits

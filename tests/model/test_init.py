@@ -35,10 +35,11 @@ def test_first_loss_is_that_of_a_uniform_guess(config: ModelConfig) -> None:
 
 
 def test_spread_of_each_matrix(tiny_config: Callable[..., ModelConfig]) -> None:
-    model = built(tiny_config(d_model=96, n_heads=4, n_layers=3, ffn_hidden_size=96, tie_embeddings=False))
+    shape = {"d_model": 96, "n_heads": 4, "n_layers": 3, "ffn_hidden_size": 96, "tie_embeddings": False}
+    model = built(tiny_config(**shape, attention={"kind": "grouped", "bias": "qkvo"}))
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
-            assert torch.equal(parameter, torch.ones_like(parameter)), name
+            assert torch.equal(parameter, torch.full_like(parameter, 0 if name.endswith(".bias") else 1)), name
         else:
             residual = name.endswith(("o_proj.weight", "down_proj.weight"))
             expected = 0.02 / math.sqrt(6) if residual else 0.02

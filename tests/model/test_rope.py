@@ -64,6 +64,24 @@ def test_gradient_equals_autograd_of_the_formula() -> None:
     torch.testing.assert_close(x.grad, plain.grad)
 
 
+def test_llama_3_slows_down_the_slow_pairs_as_its_authors_do() -> None:
+    """Llama 3.1 and 3.2: heads of 128 and 64, base 500,000, original sequences of 8,192 tokens, factors 8 and 32."""
+    for width, factor in ((128, 8), (64, 32)):
+        scaling = RopeScaling(method="llama3", factor=factor, original_max_position_embeddings=8192)
+        found, scale = rope_frequencies(width, 500000.0, scaling)
+        assert scale == 1.0
+        for pair, frequency in enumerate(found.tolist()):
+            plain = 500000.0 ** (-2 * pair / width)
+            wavelength = 2 * math.pi / plain
+            smooth = (8192 / wavelength - 1) / (4 - 1)
+            expected = (1 - smooth) * plain / factor + smooth * plain
+            if wavelength < 8192 / 4:
+                expected = plain
+            elif wavelength > 8192:
+                expected = plain / factor
+            assert frequency == pytest.approx(expected, rel=1e-6)
+
+
 def test_joined_and_in_place_forms_agree() -> None:
     x = torch.randn(2, 5, 3, 16, generator=torch.Generator().manual_seed(0))
     place = rotary()(4, 5)

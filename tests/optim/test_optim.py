@@ -15,7 +15,8 @@ from alm.optim.schedules import cosine
 
 
 def test_only_matrices_are_decayed() -> None:
-    model = Transformer(run_config(model__vocab_size=50, model__qk_norm=True, model__tie_embeddings=False).model)
+    changes: dict[str, object] = {"model__attention": {"kind": "grouped", "bias": "qkvo"}, "model__qk_norm": True}
+    model = Transformer(run_config(model__vocab_size=50, model__tie_embeddings=False, **changes).model)
     groups = parameter_groups(model, lr=0.1, embedding_lr=0.1, weight_decay=0.3)
     for group in groups:
         assert all((p.dim() == 2) == (group["weight_decay"] == 0.3) for p in group["params"])

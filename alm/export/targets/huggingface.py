@@ -1,4 +1,4 @@
-"""Kind `huggingface`: a folder that `transformers` loads, as a Llama, or with `qk_norm` as a Qwen3."""
+"""Kind `huggingface`: a folder that `transformers` loads, of the family that can hold the model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Config(TargetConfig):
 
 
 def refusals(config: Config, source: Source) -> list[str]:
-    """List what neither a Llama nor a Qwen3 has, and what `dtype` cannot hold."""
+    """List what no family has, and what `dtype` cannot hold."""
     from alm.export.weights import too_large
 
     found = [*hf_config.refusals(source.model), *hf_config.vocabulary_refusals(source.model, source.tokenizer)]

@@ -23,7 +23,7 @@ _Graph = tuple["torch.cuda.CUDAGraph", Tensor]
 
 
 class FixedShapeRows:
-    """Rows of a Llama or Qwen3, with or without windows."""
+    """Rows of a model for which `ModelConfig.is_llama` holds."""
 
     def __init__(self, model: Transformer, *, count: int, max_tokens: int) -> None:
         self._model, self._max_tokens = model, max_tokens
@@ -115,7 +115,8 @@ class FixedShapeRows:
         q, k, v = (part(normal).view(len(x), -1, attention.head_width) for part in parts)  # (B, H or K, E)
         if attention.q_norm is not None:
             q, k = attention.q_norm(q), attention.k_norm(k)
-        q, k = _turned(q, *angles), _turned(k, *angles)
+        if attention.rotates:
+            q, k = _turned(q, *angles), _turned(k, *angles)
         cache.keys.index_put_((self._numbers[:, None], _heads(k), self._places[:, None]), k)
         cache.values.index_put_((self._numbers[:, None], _heads(v), self._places[:, None]), v)
         visible = distances >= 0

@@ -28,7 +28,7 @@ _ALL = 1 << 62
 
 
 class NumbaRows:
-    """Rows of a Llama or Qwen3, with or without windows. The weights must not be moved while this is used."""
+    """Rows of a model for which `ModelConfig.is_llama` holds. The weights must not be moved while this is used."""
 
     def __init__(self, model: Transformer, *, count: int, max_tokens: int) -> None:
         config = model.config
@@ -88,25 +88,29 @@ class NumbaRows:
         return torch.from_numpy(self._product(self._head, normal))
 
     def _attention(self, layer: _Layer, x: Array, rows: Places, places: Places) -> Array:
-        q, k, v = (self._product(weight, x) for weight in (layer.q, layer.k, layer.v))
+        parts = zip((layer.q, layer.k, layer.v), (layer.q_bias, layer.k_bias, layer.v_bias), strict=True)
+        q, k, v = (self._product(weight, x, bias) for weight, bias in parts)
         for heads, norm in ((q, layer.q_norm), (k, layer.k_norm)):
             if norm is not None:
                 _kernels.normalize(heads, norm, self._eps, heads)
-            _kernels.rotate(heads, *self._angles, places)
+            if layer.rotates:
+                _kernels.rotate(heads, *self._angles, places)
         _kernels.store(k, v, layer.keys, layer.values, rows, places)
         mixed = np.empty_like(q)
         _kernels.attend(q, layer.keys, layer.values, rows, places, layer.window, self._scores, mixed)
-        return self._product(layer.o, mixed)
+        return self._product(layer.o, mixed, layer.o_bias)
 
     def _feedforward(self, layer: _Layer, x: Array) -> Array:
         gates, up = self._product(layer.gate, x), self._product(layer.up, x)
         _kernels.gate(gates, up)
         return self._product(layer.down, gates)
 
-    def _product(self, weight: Array, x: Array) -> Array:
+    def _product(self, weight: Array, x: Array, bias: Array | None = None) -> Array:
         out = np.empty((len(x), len(weight)), dtype=np.float32)
         in_threads = self._threads > 1 and weight.size >= _THREADS_PAY_FROM
         (_kernels.multiply_in_threads if in_threads else _kernels.multiply)(weight, x, out)
+        if bias is not None:
+            out += bias
         return out
 
 
@@ -119,6 +123,10 @@ class _Layer:
     k: Array
     v: Array
     o: Array
+    q_bias: Array | None
+    k_bias: Array | None
+    v_bias: Array | None
+    o_bias: Array | None
     q_norm: Array | None
     k_norm: Array | None
     second_norm: Array
@@ -128,6 +136,7 @@ class _Layer:
     keys: Array
     values: Array
     window: int
+    rotates: bool
 
     @classmethod
     def of(cls, block: Block, keys: Array, values: Array) -> _Layer:
@@ -139,6 +148,10 @@ class _Layer:
             k=_array(attention.k_proj.weight),
             v=_array(attention.v_proj.weight),
             o=_array(attention.o_proj.weight),
+            q_bias=_optional(attention.q_proj.bias),
+            k_bias=_optional(attention.k_proj.bias),
+            v_bias=_optional(attention.v_proj.bias),
+            o_bias=_optional(attention.o_proj.bias),
             q_norm=None if attention.q_norm is None else _array(attention.q_norm.weight),
             k_norm=None if attention.k_norm is None else _array(attention.k_norm.weight),
             second_norm=_array(block.post_attention_layernorm.weight),
@@ -148,12 +161,17 @@ class _Layer:
             keys=keys,
             values=values,
             window=_ALL if attention.window is None else attention.window,
+            rotates=attention.rotates,
         )
 
 
 def _array(tensor: Tensor) -> Array:
     """Return the memory of `tensor` as an array; a copy only if it is not contiguous."""
     return np.ascontiguousarray(tensor.detach().numpy())
+
+
+def _optional(tensor: Tensor | None) -> Array | None:
+    return None if tensor is None else _array(tensor)
 
 
 def _threads() -> int:
