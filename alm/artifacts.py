@@ -505,8 +505,8 @@ class ExportMetadata(Metadata):
 class ImportMetadata(Metadata):
     """Metadata of an import, `import.json`: a model of another tool as a checkpoint of step 0.
 
-    `comparisons` as in `ExportMetadata`. `not_taken` names settings of sampling and chats that a checkpoint does not
-    hold.
+    `comparisons` as in `ExportMetadata`. `not_taken` names settings of sampling that a checkpoint does not hold. `chat` is
+    the turn format of its chat template (`alm.tokenizers.chat_format.ChatFormat`), null if that is of no known form.
     """
 
     format: Literal["alm-import"] = "alm-import"
@@ -516,6 +516,7 @@ class ImportMetadata(Metadata):
     dtype: str
     tokenizer_sha256: Sha256
     not_taken: Annotated[tuple[str, ...], Few] = ()
+    chat: Values | None = None
     comparisons: Annotated[tuple[Comparison, ...] | None, Few] = None
     files: Annotated[tuple[FileRecord, ...], FailFast()]
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ValidationError
 
-from alm.export import from_hf_config
+from alm.export import chat_template, from_hf_config
+from alm.export.chat_template import ChatTemplate
 from alm.export.from_gguf_header import Header
 from alm.export.targets import _gguf_model as names
 from alm.model.config import ModelConfig, RopeScaling
+from alm.tokenizers.file import Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -223,12 +225,19 @@ def ends(header: Header) -> tuple[int, ...]:
     return tuple(dict.fromkeys(id_ for id_ in found if type(id_) is int))
 
 
-TEMPLATE = "tokenizer.chat_template"
+def template(header: Header, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """Return the chat template of the file."""
+    text = header.settings.get("tokenizer.chat_template")
+    if not isinstance(text, str) or not text:
+        return None
+    names = {id_: name for name, id_ in tokenizer.specials.items()}
+    begin, end = (header.settings.get(f"tokenizer.ggml.{name}_token_id", -1) for name in ("bos", "eos"))
+    return chat_template.of(text, names.get(begin, ""), names.get(end, ""))
 
 
 def not_taken(header: Header) -> tuple[str, ...]:
-    """List the settings of sampling and chats that a checkpoint does not hold."""
-    return tuple(sorted(key for key in header.settings if key.startswith(("general.sampling.", TEMPLATE))))
+    """List the settings of sampling that a checkpoint does not hold."""
+    return tuple(sorted(key for key in header.settings if key.startswith("general.sampling.")))
 
 
 def _plain(value: object) -> str:

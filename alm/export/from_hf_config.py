@@ -384,15 +384,11 @@ class Sidecars:
 
 def read_sidecars(folder: Path, config: Json, load: Callable[[Path], Json]) -> Sidecars:
     """Read the settings beside the model of `config`; `load` reads a JSON file, or raises `InputError`."""
-    paths = (folder / GENERATION_NAME, folder / TOKENIZER_CONFIG_NAME)
-    generation, tokenizer = (load(path) if path.is_file() else {} for path in paths)
+    path = folder / GENERATION_NAME
+    generation = load(path) if path.is_file() else {}
     ends = generation.get("eos_token_id")
     settings = sorted(key for key, value in generation.items() if value is not None and key not in _NO_SETTINGS)
     not_taken = [f"{GENERATION_NAME}: {key}" for key in settings]
-    if tokenizer.get("chat_template") is not None:
-        not_taken.append(f"{TOKENIZER_CONFIG_NAME}: chat_template")
-    if (folder / TEMPLATE_NAME).is_file():
-        not_taken.append(TEMPLATE_NAME)
     return Sidecars(_ids(config.get("eos_token_id") if ends is None else ends), tuple(not_taken))
 
 

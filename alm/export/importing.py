@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from torch import Tensor
 
@@ -16,8 +16,9 @@ from alm.checkpoint.format import name as checkpoint_name
 from alm.checkpoint.save import save_checkpoint
 from alm.config.yaml_files import write_yaml
 from alm.errors import ArtifactError, ConfigError, InputError, absent_hint, quoted, shell
-from alm.events import Listener, Warned, ignore
-from alm.export import from_gguf, from_gguf_tokenizer, from_hf_config, staging
+from alm.events import Listener, Noted, Warned, ignore
+from alm.export import chat_template, from_gguf, from_gguf_tokenizer, from_hf_config, staging
+from alm.export.chat_template import ChatTemplate
 from alm.export.from_gguf_header import read_header
 from alm.export.hf_config import vocabulary_refusals
 from alm.export.source import Source
@@ -25,6 +26,7 @@ from alm.export.weights import StoredWeights
 from alm.files.parse import read_json
 from alm.model.config import ModelConfig
 from alm.model.weights import differences, shapes_of
+from alm.tokenizers.chat_format import Form
 from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.special import END_OF_TEXT
 from alm.training.run import run_folder
@@ -68,8 +70,9 @@ class Foreign:
     tokenizer: Tokenizer
     stored: Weights
     inputs: tuple[Path, ...]
-    ends: tuple[int, ...]  # ids that end a text according to it; empty if it names none
-    not_taken: tuple[str, ...]
+    ends: tuple[int, ...] = ()  # ids that end a text according to it; empty if it names none
+    not_taken: tuple[str, ...] = ()
+    template: ChatTemplate | None = None
 
 
 def open_folder(path: Path) -> Foreign:
@@ -87,8 +90,9 @@ def open_folder(path: Path) -> Foreign:
     sidecars = from_hf_config.read_sidecars(path, values, _json)
     beside = [each for name in from_hf_config.SIDECARS if (each := path / name).is_file()]
     inputs = (path / CONFIG_NAME, path / TOKENIZER_NAME, *beside, *stored.files)
-    found = Foreign("huggingface", path, values["model_type"], model, tokenizer, stored, inputs, (), ())
-    return replace(found, ends=sidecars.ends, not_taken=sidecars.not_taken)
+    found = Foreign("huggingface", path, values["model_type"], model, tokenizer, stored, inputs)
+    template = chat_template.in_folder(path, _json)
+    return replace(found, ends=sidecars.ends, not_taken=sidecars.not_taken, template=template)
 
 
 def open_gguf(path: Path) -> Foreign:
@@ -101,8 +105,9 @@ def open_gguf(path: Path) -> Foreign:
     stored = from_gguf.GgufWeights(header, model)
     _check(path, model, tokenizer, stored)
     architecture = header.settings["general.architecture"]
-    found = Foreign("gguf", path, architecture, model, tokenizer, stored, (path,), (), ())
-    return replace(found, ends=from_gguf.ends(header), not_taken=from_gguf.not_taken(header))
+    found = Foreign("gguf", path, architecture, model, tokenizer, stored, (path,))
+    template = from_gguf.template(header, tokenizer)
+    return replace(found, ends=from_gguf.ends(header), not_taken=from_gguf.not_taken(header), template=template)
 
 
 KINDS: dict[str, Callable[[Path], Foreign]] = {"huggingface": open_folder, "gguf": open_gguf}
@@ -160,6 +165,7 @@ def _made(found: Foreign, out: Path, stage: Path, *, compare: bool, redo: str, o
     """Write the checkpoint into `stage`, compare it with the model in the other tool, and describe it."""
     weights = _weights(found)
     _warn_of_ends(found, on_event)
+    _note_turns(found, on_event)
     _write(found, weights, stage)
     comparisons = _compared(found, weights, stage, on_event) if compare else None
     return ImportMetadata(
@@ -172,6 +178,7 @@ def _made(found: Foreign, out: Path, stage: Path, *, compare: bool, redo: str, o
         dtype=found.stored.dtype,
         tokenizer_sha256=found.tokenizer.sha256,
         not_taken=found.not_taken,
+        chat=found.template.chat.model_dump(mode="json") if found.template and found.template.chat else None,
         comparisons=comparisons,
         files=staging.records(stage),
     )
@@ -242,6 +249,22 @@ def _warn_of_ends(found: Foreign, on_event: Listener) -> None:
         )
 
 
+def _note_turns(found: Foreign, on_event: Listener) -> None:
+    """Say which turn format the chat template has; warn if it is of no known form."""
+    if found.template is None:
+        return
+    if found.template.chat is not None:
+        on_event(Noted(f"its conversations have the turns of {found.template.chat.form}"))
+        return
+    known = ", ".join(get_args(Form))
+    on_event(
+        Warned(
+            f"the chat template of `{found.path}` is of no form that alm knows ({known})",
+            "exports keep its text; alm itself runs no template",
+        )
+    )
+
+
 def _name_faults(model: ModelConfig, stored: Weights) -> list[str]:
     found = {name: shape for name, shape in stored.shapes.items() if not name.endswith(_ROTARY)}
     return differences(model, found, spare={TIED_HEAD} if model.tie_embeddings else ())
@@ -267,6 +290,8 @@ def _write(found: Foreign, weights: dict[str, Tensor], stage: Path) -> None:
     config = {"model": found.model.model_dump(mode="json")}
     files.write_text(stage / run_folder.CONFIG_NAME, write_yaml(config))
     found.tokenizer.save(stage / run_folder.TOKENIZER_NAME)
+    if found.template is not None:
+        files.write_text(stage / run_folder.CHAT_TEMPLATE_NAME, found.template.text)
     checkpoint = Checkpoint(
         step=0,
         samples_seen=0,

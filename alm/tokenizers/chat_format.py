@@ -136,7 +136,7 @@ class _Part:
 
 # ---- reading a template ----------------------------------------------------------------------------------
 
-_LONGEST = 200_000
+LONGEST = 200_000
 _TAG = re.compile(r"\{#.*?#\}|\{\{-?(.*?)-?\}\}|\{%[-+]?(.*?)-?%\}", re.DOTALL)
 _STRING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 # In the stream of a template: the role and the text of a message, another value, and the border of a statement.
@@ -150,7 +150,7 @@ def recognised(template: str, *, begin_of_text: str = "", end_of_text: str = "")
 
     `begin_of_text` and `end_of_text` are what it calls `bos_token` and `eos_token`.
     """
-    if len(template) > _LONGEST:
+    if len(template) > LONGEST:
         return None
     stream = _stream(template, {"bos_token": begin_of_text, "eos_token": end_of_text})
     for read in (_chatml, _llama3, _inst, _zephyr):
@@ -216,14 +216,14 @@ def _literal(string: str) -> str:
 
 
 def _value(name: str, tokens: Mapping[str, str]) -> str:
-    name = name.strip().strip("()").strip()
+    name = re.sub(r"^\w*\((.*)\)$", r"\1", name.strip()).strip()  # within a macro
     if name in tokens:
         return tokens[name]
     if re.fullmatch(r"\w+(\[['\"]role['\"]\]|\.role)", name):
         return _ROLE
     if re.fullmatch(r"(\w+(\[['\"]content['\"]\]|\.content)|content)", name):
         return _TEXT
-    if re.fullmatch(r"(\w+(\[['\"]content['\"]\]|\.content)|content)(\s*\|\s*trim|\.strip(\(\))?)", name):
+    if re.fullmatch(r"(\w+(\[['\"]content['\"]\]|\.content)|content)(\s*\|\s*trim|\.strip\(\))", name):
         return _STRIPPED
     return _OTHER
 
@@ -234,7 +234,7 @@ def _begin(stream: str, first: str, begin_of_text: str) -> str:
 
 
 def _chatml(stream: str, begin_of_text: str, end_of_text: str) -> ChatFormat | None:
-    turn = re.search(rf"<\|im_start\|>{_ROLE}\n{_CONTENT}<\|im_end\|>(\n?)", stream)
+    turn = re.search(rf"<\|im_start\|>{_ROLE}\n{_BORDER}*{_CONTENT}<\|im_end\|>(\n?)", stream)
     if turn is None:
         return None
     after = f"<|im_end|>{turn[2]}"

@@ -414,7 +414,9 @@ def test_other_commands_take_what_is_made(
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (told["out"], told["kind"], told["architecture"], told["dtype"]) == ("runs/theirs", "gguf", "llama", "f32")
     made = read(Path("runs/theirs/import.json"), ImportMetadata, hint="")
-    assert made.not_taken == ("general.sampling.temp", "tokenizer.chat_template")
+    assert made.not_taken == ("general.sampling.temp",)
+    assert made.chat is None
+    assert Path("runs/theirs/chat_template.jinja").read_text() == "{{ messages }}"
     for words in (
         ["info", "runs/theirs"],
         ["sample", "--prompt", "hello", "--max-tokens", "5", "--device", "cpu"],

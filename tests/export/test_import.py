@@ -607,13 +607,9 @@ def test_another_end_of_text_is_told(
 def test_what_is_not_taken_is_written_down(folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path) -> None:
     folder, _ = folder_of()
     (folder / "generation_config.json").write_text('{"eos_token_id": 0, "top_k": 20, "temperature": 0.6}')
-    (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
-    (folder / "chat_template.jinja").write_text("{{ messages }}")
     assert import_model(folder, out=tmp_path / "run", compare=False).not_taken == (
         "generation_config.json: temperature",
         "generation_config.json: top_k",
-        "tokenizer_config.json: chat_template",
-        "chat_template.jinja",
     )
 
 

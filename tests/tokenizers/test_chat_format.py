@@ -9,6 +9,7 @@ import jinja2.sandbox
 import pytest
 
 from alm.errors import InputError
+from alm.export.targets import _chat_template
 from alm.tokenizers.chat_format import ChatFormat, Message, recognised
 from alm.tokenizers.file import Tokenizer
 
@@ -92,6 +93,7 @@ TEMPLATES = {
         "{{ message['content'] + eos_token }}", "{{ ' ' + message['content'] | trim + eos_token }}"
     ),
     "zephyr": ZEPHYR,
+    "chatml, our own": _chat_template.TEXT,
 }
 QUESTION = {"role": "user", "content": " What is <|im_end|> </s> [/INST]? "}
 ANSWER = {"role": "assistant", "content": "A sign.\n"}

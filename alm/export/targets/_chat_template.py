@@ -6,6 +6,9 @@ or `{"type": "text", "text": ...}`.
 
 from __future__ import annotations
 
+from alm.tokenizers.file import Tokenizer
+from alm.tokenizers.special import TURN_END, TURN_START
+
 NAME = "chat_template.jinja"
 TEXT = """\
 {%- macro text(content) -%}
@@ -33,3 +36,8 @@ TRAINING = TEXT.replace(
     "{{- text(message['content']) + '<|im_end|>' -}}",
     "{%- generation -%}{{- text(message['content']) + '<|im_end|>' -}}{%- endgeneration -%}",
 )
+
+
+def has_turns(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer has the tokens of ChatML."""
+    return TURN_START in tokenizer.specials and TURN_END in tokenizer.specials

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from alm.export.from_gguf_tokenizer import OWN_NORMALIZER, SPLITS, parts_of
 from alm.export.targets import _chat_template
-from alm.tokenizers.special import PADDING, TURN_END, TURN_START, UNKNOWN
+from alm.tokenizers.special import PADDING, TURN_END, UNKNOWN
 
 if TYPE_CHECKING:
     import gguf
@@ -73,7 +73,9 @@ def _is_byte(tokenizer: Tokenizer, name: str) -> bool:
     return tokenizer.normalizer.has_blanks and len(name) == 6 and name.startswith("<0x") and name.endswith(">")
 
 
-def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, *, vocab_size: int) -> None:
+def add_tokenizer(
+    writer: gguf.GGUFWriter, tokenizer: Tokenizer, *, vocab_size: int, chat_template: str | None = None
+) -> None:
     """Write tokens, merges and special ids. Ids from the tokenizer's size to `vocab_size` are the model's padding."""
     import gguf
 
@@ -98,6 +100,10 @@ def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer, *, vocab_size: 
         # As in `alm sample`, llama.cpp then never chooses an id without text.
         writer.add_array("tokenizer.ggml.suppress_tokens", list(padding))
     _add_special_ids(writer, tokenizer)
+    if chat_template is not None:
+        writer.add_chat_template(chat_template)
+    elif _chat_template.has_turns(tokenizer):
+        writer.add_chat_template(_chat_template.TEXT)
 
 
 def _types(tokenizer: Tokenizer) -> Iterator[gguf.TokenType]:
@@ -133,5 +139,3 @@ def _add_special_ids(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
     writer.add_pad_token_id(specials.get(PADDING, end))
     writer.add_add_bos_token(begin is not None)
     writer.add_add_eos_token(False)
-    if TURN_START in specials and TURN_END in specials:
-        writer.add_chat_template(_chat_template.TEXT)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from alm import shown
 from alm.artifacts import Comparison
-from alm.export import hf_config, optional_tools
+from alm.export import chat_template, hf_config, optional_tools
 from alm.export.config import TargetConfig
 from alm.export.markdown import fenced
 from alm.export.source import Source
@@ -59,7 +59,8 @@ def write(config: Config, source: Source, folder: Path) -> None:
     with wrap_os_errors(path), contextlib.closing(gguf.GGUFWriter(path, model.architecture(source.model))) as writer:
         _add_origin(writer, config, source)
         model.add_shape(writer, source.model)
-        add_tokenizer(writer, source.tokenizer, vocab_size=source.model.known_vocab_size)
+        kept = chat_template.read_beside(source.path.parent)
+        add_tokenizer(writer, source.tokenizer, vocab_size=source.model.known_vocab_size, chat_template=kept)
         for name, values in model.tensors(source.model, source.weights):
             array, kind = model.stored(values, config.dtype)
             writer.add_tensor(name, array, raw_dtype=kind)

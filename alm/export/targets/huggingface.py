@@ -9,13 +9,13 @@ from pydantic import Field
 
 from alm import shown
 from alm.artifacts import Comparison
-from alm.export import hf_config
+from alm.export import chat_template, hf_config
 from alm.export.config import TargetConfig
 from alm.export.markdown import fenced
 from alm.export.targets import _chat_template
 from alm.files import write_bytes, write_json, write_text
 from alm.generation.config import SamplingConfig
-from alm.tokenizers.special import END_OF_TEXT, PADDING, TURN_END, TURN_START
+from alm.tokenizers.special import END_OF_TEXT, PADDING
 
 if TYPE_CHECKING:
     from alm.export.source import Source
@@ -50,16 +50,14 @@ def write(config: Config, source: Source, folder: Path) -> None:
     write_tensors(folder / WEIGHTS_NAME, narrowed(source.weights, config.dtype))
     write_bytes(folder / "tokenizer.json", source.tokenizer_path.read_bytes())
     write_json(folder / "tokenizer_config.json", _tokenizer(tokenizer, source.model.max_position_embeddings))
-    if has_turns(tokenizer):
+    kept = chat_template.read_beside(source.path.parent)
+    if kept not in (None, _chat_template.TEXT):  # of the model that this one was imported from
+        write_text(folder / _chat_template.NAME, kept)
+    elif _chat_template.has_turns(tokenizer):
         write_text(folder / _chat_template.NAME, _chat_template.TEXT)
         training = folder / _chat_template.TRAINING_NAME
         training.parent.mkdir()
         write_text(training, _chat_template.TRAINING)
-
-
-def has_turns(tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer has the tokens of ChatML."""
-    return TURN_START in tokenizer.specials and TURN_END in tokenizer.specials
 
 
 def _generation(source: Source) -> dict[str, Any]:  # Any: JSON
@@ -77,10 +75,11 @@ def _generation(source: Source) -> dict[str, Any]:  # Any: JSON
 
 
 def _tokenizer(tokenizer: Tokenizer, context: int) -> dict[str, Any]:  # Any: JSON
+    names, begin = {id_: name for name, id_ in tokenizer.specials.items()}, tokenizer.begin_of_text_id
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": END_OF_TEXT,
-        "eos_token": END_OF_TEXT,
+        "bos_token": names[tokenizer.end_of_text_id if begin is None else begin],
+        "eos_token": names[tokenizer.end_of_text_id],
         **({"pad_token": PADDING} if PADDING in tokenizer.specials else {}),
         "add_bos_token": False,
         "add_prefix_space": False,

@@ -19,6 +19,7 @@ from alm.training.config import RunConfig, checked
 CONFIG_NAME = "config.yaml"
 METADATA_NAME = "run.json"
 TOKENIZER_NAME = "tokenizer.json"
+CHAT_TEMPLATE_NAME = "chat_template.jinja"  # of an imported model, and of runs that start from it
 LOCK_NAME = ".lock"
 SAMPLES_NAME = "samples.jsonl"
 _STAGING = "run"
@@ -95,12 +96,16 @@ def read_metadata(run: Path) -> RunMetadata:
     return artifacts.read(run / METADATA_NAME, RunMetadata, hint=f"name another folder than `{run}`")
 
 
-def create(run: Path, config: RunConfig, metadata: RunMetadata, *, tokenizer: Path) -> None:
+def create(
+    run: Path, config: RunConfig, metadata: RunMetadata, *, tokenizer: Path, chat_template: Path | None = None
+) -> None:
     """Write the files that a run has from its first step on, atomically. The caller holds its lock."""
     contents = {
         CONFIG_NAME: write_yaml(config.model_dump(mode="json")).encode(),
         TOKENIZER_NAME: files.read_bytes(tokenizer),
     }
+    if chat_template is not None and chat_template.is_file():
+        contents[CHAT_TEMPLATE_NAME] = files.read_bytes(chat_template)
     for name, data in contents.items():
         if (run / name).is_file() and files.read_bytes(run / name) != data:
             raise OtherRunError(

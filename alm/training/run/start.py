@@ -70,7 +70,10 @@ def _prepare_folder(job: TrainingJob) -> None:
     """Write the files of a new run, or set later rows and checkpoints aside."""
     step = 0 if job.found is None else job.found.step
     if not run_folder.exists(job.out):
-        run_folder.create(job.out, job.config, _metadata(job), tokenizer=job.packed.tokenizer_path)
+        template = None if job.initial is None else job.initial.path.with_name(run_folder.CHAT_TEMPLATE_NAME)
+        run_folder.create(
+            job.out, job.config, _metadata(job), tokenizer=job.packed.tokenizer_path, chat_template=template
+        )
     write_config(job)
     names = (metrics.NAME, samples.NAME)
     found_rows = {name: metrics.split(job.out, after=step, name=name, on_event=job.on_event) for name in names}
