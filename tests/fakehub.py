@@ -1,6 +1,6 @@
 """A Hugging Face hub on loopback, of the standard library alone, with faults to order.
 
-It speaks the part of the hub that `datasets` and `huggingface_hub` use to read dataset repositories, and to write
+It speaks the part of the hub that `datasets` and `huggingface_hub` use to read datasets and models, and to write
 models. Large files are redirected to a second origin, as the hub does to its content network, and uploaded there.
 
 `HF_ENDPOINT` and `HF_HOME` are read once, when `huggingface_hub` is imported, so `reserve()` must run before
@@ -31,6 +31,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 HOST = "127.0.0.1"
 LFS_BYTES = 10 * 1024
+NAME = r"([^/]+(?:/[^/]+)?)"  # of a repository; old models have no namespace
 _JOIN_SECONDS = 30.0
 
 
@@ -67,7 +68,7 @@ class Fault:
     """What goes wrong with requests whose method and path match, `times` times after `after` good ones.
 
     `status` answers with that status; `reset` cuts the connection before any answer, `truncate` in the middle
-    of the body; `stall` never answers.
+    of the body; `end` does that too, in order, so that the first half arrives; `stall` never answers.
     """
 
     path: str
@@ -143,25 +144,30 @@ class FakeHub:
 
     def add(
         self,
-        dataset: str,
+        name: str,
         files: Mapping[str, bytes],
         *,
+        kind: str = "datasets",
         branch: str = "main",
         licence: str | list[str] | None = None,
         gated: bool = False,
         private: bool = False,
         readers: tuple[str, ...] = (),
     ) -> str:
-        """Commit `files` to `branch` of `dataset`; the commit's sha."""
-        repository = self.repositories.setdefault(dataset, Repository())
+        """Commit `files` to `branch` of the dataset or model `name`; the commit's sha."""
+        repository = self.held(kind).setdefault(name, Repository())
         repository.gated, repository.private, repository.licence = gated, private, licence
         repository.readers.update(readers)
         self.tokens.update(readers)
-        state = json.dumps([dataset, sorted((path, _sha256(data)) for path, data in files.items())])
+        state = json.dumps([name, sorted((path, _sha256(data)) for path, data in files.items())])
         sha = hashlib.sha1(state.encode()).hexdigest()
         repository.commits[sha] = dict(files)
         repository.branches[branch] = sha
         return sha
+
+    def held(self, kind: str) -> dict[str, Repository]:
+        """The repositories of a kind, `datasets` or `models`, by name."""
+        return self.models if kind == "models" else self.repositories
 
     def sign_up(self, token: str, name: str, *, organizations: tuple[str, ...] = (), role: str = "write") -> None:
         """Give `token` to the account `name`."""
@@ -199,18 +205,17 @@ class FakeHub:
     def answer(self, request: Request) -> Answer:
         """What the hub says to `request` when nothing goes wrong."""
         routes: list[tuple[str, Callable[..., Answer]]] = [
-            (r"/api/datasets/([^/]+/[^/]+)/auth-check", self._auth_check),
-            (r"/api/datasets/([^/]+/[^/]+)/refs", self._refs),
-            (r"/api/datasets/([^/]+/[^/]+)/revision/([^/]+)", self._info),
-            (r"/api/datasets/([^/]+/[^/]+)", self._info),
-            (r"/api/datasets/([^/]+/[^/]+)/tree/([^/]+)/?(.*)", self._tree),
-            (r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self._resolve),
-            (r"/api/resolve-cache/datasets/([^/]+/[^/]+)/([^/]+)/(.+)", self._small_file),
+            (rf"/api/(datasets|models)/{NAME}/auth-check", self._auth_check),
+            (rf"/api/(datasets|models)/{NAME}/refs", self._refs),
+            (rf"/api/(datasets|models)/{NAME}/revision/([^/]+)", self._info),
+            (rf"/api/(datasets|models)/{NAME}/tree/([^/]+)/?(.*)", self._tree),
+            (rf"/api/(datasets|models)/{NAME}", self._info),
+            (rf"/(?:(datasets)/)?{NAME}/resolve/([^/]+)/(.+)", self._resolve),
+            (rf"/api/resolve-cache/(datasets|models)/{NAME}/([^/]+)/(.+)", self._small_file),
             (r"/_content/([0-9a-f]{64})", self._content),
             (r"/api/whoami-v2", self._whoami),
             (r"/api/repos/create", self._create),
             (r"/api/validate-yaml", self._validate_card),
-            (r"/api/models/([^/]+/[^/]+)(?:/revision/[^/]+)?", self._model_info),
             (r"/api/models/([^/]+/[^/]+)/preupload/([^/]+)", self._preupload),
             (r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", self._batch),
             (r"/_upload/([0-9a-f]{64})", self._upload),
@@ -220,26 +225,27 @@ class FakeHub:
         for pattern, route in routes:
             if match := re.fullmatch(pattern, request.path):
                 try:
-                    return route(request, *map(unquote, match.groups()))
+                    return route(request, *(unquote("models" if part is None else part) for part in match.groups()))
                 except RefusedError as refused:
                     return refused.answer
         return Answer(404, b'{"error": "no such route"}')
 
-    def _readable(self, request: Request, dataset: str) -> Repository:
+    def _readable(self, request: Request, kind: str, name: str) -> Repository:
         token = request.token
         if token is not None and token not in self.tokens:
             raise RefusedError(401, "", "Invalid credentials in Authorization header")
-        repository = self.repositories.get(dataset)
-        if repository is None or (repository.private and token not in repository.readers):
+        repository, account = self.held(kind).get(name), self.accounts.get(token or "")
+        is_member = account is not None and name.partition("/")[0] in (account.name, *account.organizations)
+        if repository is None or (repository.private and token not in repository.readers and not is_member):
             # The hub hides what is private; only somebody who has logged in is told that nothing was found.
             raise RefusedError(404 if token else 401, "RepoNotFound", "Repository not found")
         return repository
 
-    def _through_gate(self, request: Request, dataset: str) -> Repository:
-        repository = self._readable(request, dataset)
+    def _through_gate(self, request: Request, kind: str, name: str) -> Repository:
+        repository = self._readable(request, kind, name)
         if repository.gated and request.token not in repository.readers:
             status = 403 if request.token else 401
-            raise RefusedError(status, "GatedRepo", f"Access to dataset {dataset} is restricted.")
+            raise RefusedError(status, "GatedRepo", f"Access to {name} is restricted.")
         return repository
 
     def _commit(self, repository: Repository, revision: str) -> tuple[str, dict[str, bytes]]:
@@ -248,33 +254,36 @@ class FakeHub:
             raise RefusedError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return sha, repository.commits[sha]
 
-    def _auth_check(self, request: Request, dataset: str) -> Answer:
-        self._through_gate(request, dataset)
+    def _auth_check(self, request: Request, kind: str, name: str) -> Answer:
+        self._through_gate(request, kind, name)
         return _json({})
 
-    def _refs(self, request: Request, dataset: str) -> Answer:
-        branches = self._readable(request, dataset).branches
+    def _refs(self, request: Request, kind: str, name: str) -> Answer:
+        branches = self._readable(request, kind, name).branches
         refs = [{"name": name, "ref": f"refs/heads/{name}", "targetCommit": sha} for name, sha in branches.items()]
         return _json({"branches": refs, "converts": [], "tags": []})
 
-    def _info(self, request: Request, dataset: str, revision: str = "main") -> Answer:
-        repository = self._readable(request, dataset)
+    def _info(self, request: Request, kind: str, name: str, revision: str = "main") -> Answer:
+        repository = self._readable(request, kind, name)
         sha, files = self._commit(repository, revision)
         licence = repository.licence
+        siblings: list[dict[str, Any]] = [{"rfilename": path} for path in sorted(files)]
+        if "blobs" in request.query:
+            siblings = [{"rfilename": path, **_blob(files[path])} for path in sorted(files)]
         return _json(
             {
-                "id": dataset,
+                "id": name,
                 "sha": sha,
                 "private": repository.private,
                 "gated": "auto" if repository.gated else False,
                 "tags": [],
                 "cardData": {"license": licence} if licence else {},
-                "siblings": [{"rfilename": path} for path in sorted(files)],
+                "siblings": siblings,
             }
         )
 
-    def _tree(self, request: Request, dataset: str, revision: str, folder: str) -> Answer:
-        _, files = self._commit(self._readable(request, dataset), revision)
+    def _tree(self, request: Request, kind: str, name: str, revision: str, folder: str) -> Answer:
+        _, files = self._commit(self._readable(request, kind, name), revision)
         recursive = request.query.get("recursive", ["false"])[0].lower() in ("1", "true")
         entries = _entries(files, folder.strip("/"), recursive=recursive)
         if folder and not entries:
@@ -286,27 +295,27 @@ class FakeHub:
         following = f"{self.url}{quote(request.path, safe='/%')}?recursive={recursive}&cursor={end}"
         return _json(entries[start:end], Link=f'<{following}>; rel="next"')
 
-    def _file(self, request: Request, dataset: str, revision: str, path: str) -> tuple[str, bytes]:
-        sha, files = self._commit(self._through_gate(request, dataset), revision)
+    def _file(self, request: Request, kind: str, name: str, revision: str, path: str) -> tuple[str, bytes]:
+        sha, files = self._commit(self._through_gate(request, kind, name), revision)
         if path not in files:
             raise RefusedError(404, "EntryNotFound", "Entry not found", **{"X-Repo-Commit": sha})
         return sha, files[path]
 
-    def _resolve(self, request: Request, dataset: str, revision: str, path: str) -> Answer:
+    def _resolve(self, request: Request, kind: str, name: str, revision: str, path: str) -> Answer:
         """Large files live at the other origin. Small ones are a relative redirect away, which clients follow."""
-        sha, data = self._file(request, dataset, revision, path)
-        linked = {"X-Repo-Commit": sha, "X-Linked-Etag": f'"{_sha256(data)}"', "X-Linked-Size": str(len(data))}
+        sha, data = self._file(request, kind, name, revision, path)
         if len(data) > LFS_BYTES:
+            linked = {"X-Linked-Etag": f'"{_sha256(data)}"', "X-Linked-Size": str(len(data)), "X-Repo-Commit": sha}
             return Answer(302, headers={**linked, "Location": f"{self.content_url}/_content/{_sha256(data)}"})
-        location = f"/api/resolve-cache/datasets/{dataset}/{sha}/{quote(path)}"
-        return Answer(307, headers={**linked, "ETag": f'"{_sha256(data)}"', "Location": location})
+        location = f"/api/resolve-cache/{kind}/{name}/{sha}/{quote(path)}"
+        return Answer(307, headers={"X-Repo-Commit": sha, "ETag": f'"{_blob_id(data)}"', "Location": location})
 
-    def _small_file(self, request: Request, dataset: str, revision: str, path: str) -> Answer:
-        sha, data = self._file(request, dataset, revision, path)
-        return _ranged(request, data, {"X-Repo-Commit": sha})
+    def _small_file(self, request: Request, kind: str, name: str, revision: str, path: str) -> Answer:
+        sha, data = self._file(request, kind, name, revision, path)
+        return _ranged(request, data, {"X-Repo-Commit": sha}, etag=_blob_id(data))
 
     def _content(self, request: Request, digest: str) -> Answer:
-        for repository in self.repositories.values():
+        for repository in (*self.repositories.values(), *self.models.values()):
             for files in repository.commits.values():
                 for data in files.values():
                     if _sha256(data) == digest:
@@ -324,16 +333,6 @@ class FakeHub:
         account, namespace = self._account(request), model.partition("/")[0]
         if account.role != "write" or namespace not in (account.name, *account.organizations):
             raise RefusedError(403, "", f"You don't have the rights to create or change a model in {namespace}")
-
-    def _model(self, request: Request, model: str) -> Repository:
-        account, namespace = self.accounts.get(request.token or ""), model.partition("/")[0]
-        if request.token is not None and account is None:
-            raise RefusedError(401, "", "Invalid credentials in Authorization header")
-        repository = self.models.get(model)
-        is_member = account is not None and namespace in (account.name, *account.organizations)
-        if repository is None or (repository.private and not is_member):
-            raise RefusedError(404 if account else 401, "RepoNotFound", "Repository not found")
-        return repository
 
     def _whoami(self, request: Request) -> Answer:
         account = self._account(request)
@@ -362,15 +361,9 @@ class FakeHub:
             return Answer(400, json.dumps(fault).encode(), {"Content-Type": "application/json"})
         return _json({"errors": [], "warnings": []})
 
-    def _model_info(self, request: Request, model: str) -> Answer:
-        repository = self._model(request, model)
-        sha = repository.branches["main"]
-        siblings = [{"rfilename": path} for path in sorted(repository.commits[sha])]
-        return _json({"id": model, "sha": sha, "private": repository.private, "tags": [], "siblings": siblings})
-
     def _preupload(self, request: Request, model: str, revision: str) -> Answer:
         self._check_writer(request, model)
-        _, known = self._commit(self._model(request, model), revision)
+        _, known = self._commit(self._readable(request, "models", model), revision)
         found = []
         for file in json.loads(request.body)["files"]:
             path, is_large = file["path"], file["size"] > LFS_BYTES or file["path"].endswith(".safetensors")
@@ -403,7 +396,7 @@ class FakeHub:
 
     def _add_commit(self, request: Request, model: str, revision: str) -> Answer:
         self._check_writer(request, model)
-        _, files = self._commit(self._model(request, model), revision)
+        _, files = self._commit(self._readable(request, "models", model), revision)
         header, *operations = [json.loads(line) for line in request.body.splitlines()]
         assert header["key"] == "header"
         added = {}
@@ -443,8 +436,13 @@ def _entry(path: str, data: bytes) -> dict[str, Any]:
     return entry
 
 
-def _ranged(request: Request, data: bytes, headers: Mapping[str, str]) -> Answer:
-    headers = {**headers, "ETag": f'"{_sha256(data)}"', "Accept-Ranges": "bytes"}
+def _blob(data: bytes) -> dict[str, Any]:
+    lfs = {"lfs": {"sha256": _sha256(data), "size": len(data), "pointerSize": 134}} if len(data) > LFS_BYTES else {}
+    return {"size": len(data), "blobId": _blob_id(data), **lfs}
+
+
+def _ranged(request: Request, data: bytes, headers: Mapping[str, str], etag: str | None = None) -> Answer:
+    headers = {**headers, "ETag": f'"{etag or _sha256(data)}"', "Accept-Ranges": "bytes"}
     match = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
     if match is None:
         return Answer(200, data, headers)
@@ -537,10 +535,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send(hub.answer(request))
         elif fault.action == "status":
             self._send(Answer(fault.status, b'{"error": "ordered"}', fault.headers))
-        elif fault.action == "truncate":
+        elif fault.action in ("truncate", "end"):
             answer = hub.answer(request)
             self._send(answer, only=len(answer.body) // 2)
-            self._reset()
+            self.close_connection = True
+            if fault.action == "truncate":
+                self._reset()
         elif fault.action == "stall":
             hub.released.wait(_JOIN_SECONDS)
             self._reset()

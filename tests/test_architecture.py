@@ -20,8 +20,8 @@ LAYERS = [
     ["tokenizers"],
     ["corpus"],
     ["artifacts", "engines", "distributed"],
-    ["config", "device"],
-    ["kinds", "events", "files", "page", "hub", "compiling", "available"],
+    ["config", "device", "hub"],
+    ["kinds", "events", "files", "page", "compiling", "available"],
     ["errors"],
     ["shown", "version", "formatting", "openmp"],
 ]

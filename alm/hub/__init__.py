@@ -16,20 +16,27 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from alm.errors import AlmError, ConfigError
+from alm.errors import AlmError, ConfigError, quoted
 
 if TYPE_CHECKING:
     import httpx2 as httpx
-    from huggingface_hub import DatasetInfo
+    from huggingface_hub import DatasetInfo, ModelInfo
     from huggingface_hub.errors import HfHubHTTPError
 
 _PASSING_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 _OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 TOKENS_PAGE = "https://huggingface.co/settings/tokens"
-_DATASET_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", flags=re.ASCII)
+
+Kind = Literal["dataset", "model"]
+"""What a repository on the hub holds."""
+
+_IDS: dict[Kind, re.Pattern[str]] = {  # models of the hub's first years have no namespace
+    "dataset": re.compile(r"\w[\w.-]*/\w[\w.-]*", flags=re.ASCII),
+    "model": re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", flags=re.ASCII),
+}
 
 
 class UnreachableError(AlmError):
@@ -64,12 +71,23 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True)
-class Pinned:
-    """A dataset at one commit, so that later changes to its branches have no effect."""
+class HubFile:
+    """A file of a commit. `sha256` is of its bytes if they are kept apart (LFS); otherwise git's `blob_id` is."""
 
-    dataset: str
+    name: str
+    bytes: int
+    sha256: str | None
+    blob_id: str | None
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A repository at one commit, so that later changes to its branches have no effect. A model has its `files`."""
+
+    name: str
     sha: str
     licence: str | None
+    files: tuple[HubFile, ...] = ()
 
 
 _policy: RetryPolicy | None = None
@@ -102,29 +120,33 @@ def make_ready(name: str, policy: RetryPolicy) -> None:
     connect(policy)
 
 
-def pin(dataset: str, *, revision: str = "main", policy: RetryPolicy | None = None) -> Pinned:
-    """Return the current commit of `revision` of `dataset`. Raises `AlmError` if it cannot be read."""
+def pin(name: str, *, kind: Kind = "dataset", revision: str = "main", policy: RetryPolicy | None = None) -> Pinned:
+    """Return the current commit of `revision` of the repository `name`. Raises `AlmError` if it cannot be read."""
     from huggingface_hub import HfApi
 
-    checked_id(dataset)
-    make_ready(dataset, policy or RetryPolicy())
+    checked_id(name, kind=kind)
+    make_ready(name, policy or RetryPolicy())
     api = HfApi()
-    with wrap_hub_errors(dataset, revision=revision):
-        info = api.dataset_info(dataset, revision=revision)
-        if info.gated:  # the description of a gated dataset is public, its files are not
-            api.auth_check(dataset, repo_type="dataset")
-    assert info.sha is not None, dataset
-    return Pinned(dataset, sha=info.sha, licence=_licence(info))
+    with wrap_hub_errors(name, kind=kind, revision=revision):
+        info: DatasetInfo | ModelInfo
+        if kind == "model":
+            info = api.model_info(name, revision=revision, files_metadata=True)
+        else:
+            info = api.dataset_info(name, revision=revision)
+        if info.gated:  # the description of a gated repository is public, its files are not
+            api.auth_check(name, repo_type=kind)
+    assert info.sha is not None, name
+    return Pinned(name, sha=info.sha, licence=_licence(info), files=tuple(_files(info)) if kind == "model" else ())
 
 
-def checked_id(dataset: str) -> str:
-    """Return `dataset` if it has the form `namespace/name`; raise `ConfigError` otherwise."""
-    if _DATASET_ID.fullmatch(dataset):
-        return dataset
-    name = dataset.rstrip("/").rpartition("/")[2]
+def checked_id(name: str, *, kind: Kind = "dataset") -> str:
+    """Return `name` if it has the form of a repository's; raise `ConfigError` otherwise."""
+    if _IDS[kind].fullmatch(name):
+        return name
+    last = name.rstrip("/").rpartition("/")[2]
     raise ConfigError(
-        f"`{dataset}` is not a dataset on the hub: its name needs the form `namespace/name`",
-        hint=f"run `hf datasets list --search {name}` to find its namespace",
+        f"`{name}` is not a {kind} on the hub: its name needs the form `namespace/name`",
+        hint=f"run `hf {kind}s list --search {quoted(last)}` to find its namespace",
     )
 
 
@@ -135,7 +157,12 @@ def stream_faults() -> tuple[type[Exception], ...]:
     return OSError, httpx.HTTPError
 
 
-def _licence(info: DatasetInfo) -> str | None:
+def _files(info: DatasetInfo | ModelInfo) -> Iterator[HubFile]:
+    for file in info.siblings or ():
+        yield HubFile(file.rfilename, file.size or 0, file.lfs.sha256 if file.lfs else None, file.blob_id)
+
+
+def _licence(info: DatasetInfo | ModelInfo) -> str | None:
     stated = info.card_data.get("license") if info.card_data else None
     return ", ".join(stated) if isinstance(stated, list) else stated
 
@@ -273,52 +300,52 @@ def _asked_wait(response: httpx.Response) -> float | None:
 
 
 @contextlib.contextmanager
-def wrap_hub_errors(dataset: str, *, revision: str) -> Iterator[None]:
-    """Turn exceptions of `huggingface_hub` about `dataset` into an `AlmError` with a hint that resolves it."""
+def wrap_hub_errors(name: str, *, kind: Kind = "dataset", revision: str) -> Iterator[None]:
+    """Turn exceptions of `huggingface_hub` about `name` into an `AlmError` with a hint that resolves it."""
     from huggingface_hub import errors
 
     try:
         yield
     except errors.HfHubHTTPError as error:
-        raise _explained(error, dataset, revision) from error
+        raise _explained(error, name, kind, revision) from error
     except errors.OfflineModeIsEnabled as error:
-        raise offline(dataset) from error
+        raise offline(name) from error
     except errors.HFValidationError as error:
-        raise ConfigError(f"`{dataset}` is not a dataset on the hub: {error}", hint="run `hf datasets list`") from error
+        raise ConfigError(f"`{name}` is not a {kind} on the hub: {error}", hint=f"run `hf {kind}s list`") from error
 
 
-def _explained(error: HfHubHTTPError, dataset: str, revision: str) -> AlmError:
+def _explained(error: HfHubHTTPError, name: str, kind: Kind, revision: str) -> AlmError:
     from huggingface_hub import errors
 
     status = error.response.status_code
+    page = page_of(name, kind)
     has_token = "authorization" in error.response.request.headers
     if isinstance(error, errors.GatedRepoError):
-        return _gated(dataset, has_token=has_token)
+        return _gated(name, page, has_token=has_token)
     if status == 401 and has_token:
-        return bad_token(dataset)
+        return bad_token(name)
     if isinstance(error, errors.RevisionNotFoundError):
-        return _no_revision(dataset, revision)
+        return _no_revision(name, kind, revision)
     if isinstance(error, errors.RepositoryNotFoundError):
-        return _not_found(dataset, has_token=has_token)
+        return _not_found(name, page, has_token=has_token)
     said = error.server_message or error.response.reason_phrase
-    return AlmError(f"the hub refuses `{dataset}` with {status}: {said}", hint=f"open {_page(dataset)}")
+    return AlmError(f"the hub refuses `{name}` with {status}: {said}", hint=f"open {page}")
 
 
-def _page(dataset: str) -> str:
+def page_of(name: str, kind: Kind) -> str:
     from huggingface_hub import constants
 
-    return f"{constants.ENDPOINT}/datasets/{dataset}"
+    return f"{constants.ENDPOINT}/datasets/{name}" if kind == "dataset" else f"{constants.ENDPOINT}/{name}"
 
 
-def _gated(dataset: str, *, has_token: bool) -> AlmError:
-    page = _page(dataset)
+def _gated(name: str, page: str, *, has_token: bool) -> AlmError:
     if has_token:
         return AlmError(
-            f"`{dataset}` is gated, and your account has not been granted access",
+            f"`{name}` is gated, and your account has not been granted access",
             hint=f"open {page} and ask for access; `hf auth whoami` shows your account",
         )
     return AlmError(
-        f"`{dataset}` is gated: you must log in and accept its terms to read it",
+        f"`{name}` is gated: you must log in and accept its terms to read it",
         hint=f"open {page} and accept the terms, then run `hf auth login`, or set HF_TOKEN",
     )
 
@@ -338,30 +365,31 @@ def bad_token(name: str, *, is_write: bool = False) -> AlmError:
     return AlmError(message, hint=hint)
 
 
-def _not_found(dataset: str, *, has_token: bool) -> AlmError:
-    hint = f"check the name at {_page(dataset)}; if it is private, run `hf auth login`, or set HF_TOKEN"
+def _not_found(name: str, page: str, *, has_token: bool) -> AlmError:
+    hint = f"check the name at {page}; if it is private, run `hf auth login`, or set HF_TOKEN"
     if has_token:
-        hint = f"check the name at {_page(dataset)}; `hf auth whoami` shows the account that needs access"
-    return AlmError(f"`{dataset}` is not on the hub, or is private and hidden from you", hint=hint)
+        hint = f"check the name at {page}; `hf auth whoami` shows the account that needs access"
+    return AlmError(f"`{name}` is not on the hub, or is private and hidden from you", hint=hint)
 
 
-def _no_revision(dataset: str, revision: str) -> AlmError:
+def _no_revision(name: str, kind: Kind, revision: str) -> AlmError:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     known = ""
     with contextlib.suppress(HfHubHTTPError):
-        refs = HfApi().list_repo_refs(dataset, repo_type="dataset")
+        refs = HfApi().list_repo_refs(name, repo_type=kind)
         known = f" (there are: {', '.join(ref.name for ref in [*refs.branches, *refs.tags])})"
+    main = "set `revision: main`" if kind == "dataset" else f"name `{name}@main`"
     return ConfigError(
-        f"`{dataset}` has no revision `{revision}`{known}",
-        hint=f"set `revision: main`, or the sha of a commit listed at {_page(dataset)}/commits/main",
+        f"`{name}` has no revision `{revision}`{known}",
+        hint=f"{main}, or the sha of a commit listed at {page_of(name, kind)}/commits/main",
     )
 
 
-def offline(dataset: str) -> UnreachableError:
+def offline(name: str) -> UnreachableError:
     """Return the error for a request for a dataset or model while the hub's libraries are in offline mode."""
-    named = [name for name in _OFFLINE_VARIABLES if os.environ.get(name)] or [_OFFLINE_VARIABLES[0]]
+    named = [each for each in _OFFLINE_VARIABLES if os.environ.get(each)] or [_OFFLINE_VARIABLES[0]]
     return UnreachableError(
-        f"`{dataset}` is on the hub, and offline mode is on ({', '.join(named)})", hint=f"run `unset {' '.join(named)}`"
+        f"`{name}` is on the hub, and offline mode is on ({', '.join(named)})", hint=f"run `unset {' '.join(named)}`"
     )
