@@ -1,22 +1,24 @@
 """Reads and writes `tokenizer.json`, the format of the `tokenizers` library, byte for byte as the library does.
 
-A file must mean the same here as in the library. If it asks for anything that `alm` does not do, such as a normalizer
-or another split, it is refused with the name of the setting, never half followed.
+A file must mean the same here as in the library. If it asks for anything that `alm` does not do, such as another
+normalizer or split, it is refused with the name of the setting, never half followed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any, cast
 
 from alm import files, kinds
 from alm.errors import InputError, shell
 from alm.tokenizers.model import Json, Model
-from alm.tokenizers.pretokenize import PATTERNS, Pattern
-from alm.tokenizers.special import END_OF_TEXT
+from alm.tokenizers.prepare import BLANK_SIGN, AddedToken, Normalizer, Preparation
+from alm.tokenizers.pretokenize import PATTERNS, Pattern, Split
+from alm.tokenizers.special import ENDS_OF_TEXT
 
 _MODELS = "alm.tokenizers.models"
 _MOST_BYTES = 1 << 28  # a vocabulary of a million tokens has 60 MB
@@ -24,8 +26,25 @@ _MOST_BYTES = 1 << 28  # a vocabulary of a million tokens has 60 MB
 _BYTES: Json = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 # The library's defaults: it writes these flags and ignores them when decoding.
 _DECODER: Json = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
-_FALLBACK_DECODER: Json = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}
-# Flags of an added token. With others, the library would find it in text or strip blanks around it.
+_FALLBACK: list[Json] = [{"type": "ByteFallback"}, {"type": "Fuse"}]
+# SentencePiece's ways to write blanks. The library has old and new ones.
+_PREPEND: Json = {"type": "Prepend", "prepend": BLANK_SIGN}
+_TO_SIGNS: Json = {"type": "Replace", "pattern": {"String": " "}, "content": BLANK_SIGN}
+_TO_BLANKS: Json = {"type": "Replace", "pattern": {"String": BLANK_SIGN}, "content": " "}
+_STRIP: Json = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+_METASPACE: Json = {"type": "Metaspace", "replacement": BLANK_SIGN, "prepend_scheme": "first", "split": False}
+# Gemma's, which finds no blank, since each was replaced before.
+_AT_BLANKS: Json = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+_NORMALIZERS: dict[str, Normalizer] = {
+    json.dumps(steps): normalizer
+    for steps, normalizer in (
+        ([], Normalizer()),
+        ([{"type": "NFC"}], Normalizer("nfc")),
+        ([_PREPEND, _TO_SIGNS], Normalizer("sentencepiece", "always")),
+        ([_TO_SIGNS], Normalizer("sentencepiece")),
+    )
+}
+# Flags of an added token.
 _ADDED: Json = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
 _ADDED_KEYS = frozenset({"id", "content", *_ADDED})
 _STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "model")
@@ -34,25 +53,34 @@ _KEYS = frozenset({"version", "truncation", "padding", "added_tokens", *_STEPS})
 
 @dataclass(frozen=True)
 class Content:
-    """Contents of a tokenizer file: the model, the special tokens (name to id) and the name of the split."""
+    """Contents of a tokenizer file.
+
+    `specials` are special tokens (name to id), `pattern` is the name of the split, `preparation` what comes before it.
+    `begin_of_text_id` is put before a text by the file's template, if at all. With `strips_blank`, the first blank of a
+    text is left out in decoding.
+    """
 
     model: Model
     specials: dict[str, int]
-    pattern: Pattern
+    pattern: Split
+    end_of_text_id: int
+    begin_of_text_id: int | None = None
+    preparation: Preparation = field(default_factory=Preparation)
+    strips_blank: bool = False
 
 
 def write(content: Content) -> str:
-    """Return the text of the file, byte for byte what the library saves for the same tokenizer."""
-    byte_level = content.model.byte_level
+    """Return the text of the file of a tokenizer made here, byte for byte what the library saves for the same one."""
+    byte_level, pattern = content.model.byte_level, cast(Pattern, content.pattern)
     document = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [_added_token(id_, name) for name, id_ in content.specials.items()],
         "normalizer": None,
-        "pre_tokenizer": _splitting(content.pattern, byte_level),
+        "pre_tokenizer": _splitting(pattern, byte_level),
         "post_processor": None,
-        "decoder": _DECODER if byte_level else _FALLBACK_DECODER,
+        "decoder": _DECODER if byte_level else {"type": "Sequence", "decoders": _FALLBACK},
         "model": content.model.fragment(content.specials),
     }
     return files.indented_json(document)
@@ -88,9 +116,12 @@ def _comparable(pre_tokenizer: object) -> str:
     return json.dumps(json.loads(json.dumps(pre_tokenizer), object_hook=plain), sort_keys=True)
 
 
-def read(path: Path, data: bytes) -> Content:
-    """Return the contents of `data`, the bytes of `path`. Raises `InputError` if `alm` cannot use the tokenizer."""
-    return _Reader(path).content(_parsed(path, data))
+def read(path: Path, data: bytes, end_of_text: int | None = None) -> Content:
+    """Return the contents of `data`, the bytes of `path`. Raises `InputError` if `alm` cannot use the tokenizer.
+
+    `end_of_text` is the id that ends a text if the file does not say it.
+    """
+    return _Reader(path).content(_parsed(path, data), end_of_text)
 
 
 def load_bytes(path: Path) -> bytes:
@@ -134,20 +165,31 @@ def _refused(path: Path, fault: str) -> InputError:
     )
 
 
-def _is_plain(post_processor: object) -> bool:
-    """Whether it leaves ids unchanged: ByteLevel changes only offsets, and a template must add nothing."""
-    if not isinstance(post_processor, dict):
-        return post_processor is None
-    if post_processor.get("type") == "TemplateProcessing":
-        return post_processor.get("single") == [{"Sequence": {"id": "A", "type_id": 0}}]
-    return _is_byte_level(post_processor)
-
-
 def _is_byte_level(part: object) -> bool:
     """Whether the library would read this as ByteLevel. `use_regex` is new there, so it may be absent."""
     if not isinstance(part, dict) or not _BYTES.keys() - {"use_regex"} <= part.keys() <= _BYTES.keys():
         return False
     return part["type"] == "ByteLevel" and all(isinstance(part[key], bool) for key in part if key != "type")
+
+
+def _steps(part: object, key: str) -> list[Json] | None:
+    """Return the steps of a normalizer, decoder or post-processor, sequences flattened; None if it is none of these."""
+    if part is None:
+        return []
+    if not isinstance(part, dict):
+        return None
+    if part.get("type") != "Sequence":
+        return [part]
+    inner = part.get(key)
+    if not isinstance(inner, list) or not part.keys() <= {"type", key}:
+        return None
+    found: list[Json] = []
+    for step in inner:
+        steps = _steps(step, key) if step is not None else None
+        if steps is None:
+            return None
+        found += steps
+    return found
 
 
 class _Reader:
@@ -156,16 +198,31 @@ class _Reader:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def content(self, document: Json) -> Content:
+    def content(self, document: Json, end_of_text: int | None) -> Content:
         module = self._module(document)
         self._check_keys(document, _KEYS)
         self._check_keys(document["model"], module.KEYS, "model.")
         self._check_whole(document)
-        pattern, byte_level = self._split(document)
-        self._check_decoder(document.get("decoder"), byte_level)
-        specials = self._specials(document)
-        model: Model = module.read(document["model"], specials=specials, byte_level=byte_level, fault=self._fault)
-        return Content(model, specials, pattern)
+        normalizer = self._normalizer(document)
+        pattern, byte_level = self._split(document, normalizer)
+        strips_blank = self._strips_blank(document, byte_level, normalizer)
+        preparation = Preparation(normalizer, self._added(document))
+        specials = {token.content: token.id for token in preparation.added if token.special}
+        model: Model = module.read(
+            document["model"],
+            specials=specials,
+            added=preparation.found,
+            byte_level=byte_level,
+            blank_sign=BLANK_SIGN if normalizer.has_blanks else "",
+            fault=self._fault,
+        )
+        changed = {token.id: preparation.text_of(token) for token in preparation.added if token.normalized}
+        if changed:
+            tokens = [changed.get(id_, "").encode() or token for id_, token in enumerate(model.tokens)]
+            model = replace(cast(Any, model), tokens=tokens)  # Any: each kind is a dataclass
+        begin, end = self._template(document.get("post_processor"), specials)
+        end_id = self._end_of_text(specials, end, end_of_text)
+        return Content(model, specials, pattern, end_id, begin, preparation, strips_blank)
 
     def _check_keys(self, part: Json, known: Set[str], where: str = "") -> None:
         """Refuse settings that may change ids in a way that `alm` does not know."""
@@ -174,14 +231,11 @@ class _Reader:
             raise self._fault(f"has `{where}{unknown[0][:60]}`, which `alm` does not know")
 
     def _check_whole(self, document: Json) -> None:
-        """Refuse settings that would change ids before or after the model produces them."""
-        plain = dict.fromkeys(("normalizer", "truncation", "padding")) | {"version": "1.0"}
-        different = [key for key, value in plain.items() if document.get(key, value) != value]
-        if not _is_plain(document.get("post_processor")):
-            different.append("post_processor")
-        if different:
-            value = json.dumps(document[different[0]])[:60]
-            raise self._fault(f"sets `{different[0]}` to {value}, which `alm` does not support")
+        """Refuse settings that would change ids after the model produces them."""
+        plain = dict.fromkeys(("truncation", "padding")) | {"version": "1.0"}
+        for key, value in plain.items():
+            if document.get(key, value) != value:
+                raise self._unsupported(key, document[key])
 
     def _module(self, document: Json) -> ModuleType:
         """Return the module of the kind that reads this type of model."""
@@ -196,7 +250,26 @@ class _Reader:
             f"sets `model.type` to {json.dumps(document['model'].get('type'))[:60]}, which is not {types}"
         )
 
-    def _split(self, document: Json) -> tuple[Pattern, bool]:
+    def _normalizer(self, document: Json) -> Normalizer:
+        """Return the normalizer, of which SentencePiece's may be written as a split."""
+        found = _NORMALIZERS.get(json.dumps(_steps(document.get("normalizer"), "normalizers")))
+        if found is None:
+            raise self._unsupported(
+                "normalizer", document["normalizer"], "; it follows NFC, and SentencePiece's blanks"
+            )
+        split = document.get("pre_tokenizer")
+        if found.kind == "sentencepiece" and split not in (None, _AT_BLANKS):
+            raise self._unsupported("pre_tokenizer", split, " after SentencePiece's normalizer")
+        if found.kind != "none" or not isinstance(split, dict) or split.get("type") != "Metaspace":
+            return found
+        scheme = split.get("prepend_scheme")
+        if scheme not in ("first", "always", "never") or split != _METASPACE | {"prepend_scheme": scheme}:
+            raise self._unsupported("pre_tokenizer", split, "; it follows a Metaspace whose `split` is false")
+        return Normalizer("metaspace", scheme)
+
+    def _split(self, document: Json, normalizer: Normalizer) -> tuple[Split, bool]:
+        if normalizer.has_blanks:
+            return "sentencepiece", False
         pre_tokenizer = document.get("pre_tokenizer")
         for form, pattern, byte_level in _forms():
             if _comparable(form) == _comparable(pre_tokenizer):
@@ -204,28 +277,96 @@ class _Reader:
         written = json.dumps(pre_tokenizer, sort_keys=True)[:60]
         raise self._fault(f"sets `pre_tokenizer` to {written}, which is none of these splits: {', '.join(PATTERNS)}")
 
-    def _check_decoder(self, decoder: object, byte_level: bool) -> None:
-        if not (_is_byte_level(decoder) if byte_level else decoder == _FALLBACK_DECODER):
-            raise self._fault(f"sets `decoder` to {json.dumps(decoder)[:60]}, which `alm` does not support")
+    def _strips_blank(self, document: Json, byte_level: bool, normalizer: Normalizer) -> bool:
+        """Return whether the decoder drops the first blank. Refuse a decoder that does not fit the rest."""
+        decoder = document.get("decoder")
+        steps = _steps(decoder, "decoders")
+        if byte_level:
+            fits = _is_byte_level(decoder)
+        elif normalizer.has_blanks:
+            fits = steps is not None and steps[:1] == [_TO_BLANKS] and steps[1:] in (_FALLBACK, [*_FALLBACK, _STRIP])
+        else:
+            fits = steps == _FALLBACK
+        if not fits:
+            raise self._unsupported("decoder", decoder)
+        return steps is not None and steps[-1:] == [_STRIP]
 
-    def _specials(self, document: Json) -> dict[str, int]:
-        added = document.get("added_tokens") or []
-        try:
-            specials = {token["content"]: token["id"] for token in added}
-        except (TypeError, KeyError) as error:
-            raise self._fault("has an added token without `content` or `id`") from error
-        for name in specials:
+    def _added(self, document: Json) -> tuple[AddedToken, ...]:
+        """Return the added tokens. Of equal names, the last one counts."""
+        found: dict[str, AddedToken] = {}
+        for number, token in enumerate(document.get("added_tokens") or []):
+            if not isinstance(token, dict) or not {"content", "id"} <= token.keys():
+                raise self._fault("has an added token without `content` or `id`")
+            name = token["content"]
             if not isinstance(name, str) or not name:
                 raise self._fault(f"has an added token whose `content` is not text: {json.dumps(name)}")
-        for number, token in enumerate(added):
             self._check_keys(token, _ADDED_KEYS, f"added_tokens[{number}].")
-            flags = [flag for flag, value in _ADDED.items() if token.get(flag) is not value]
-            if flags:
-                value = json.dumps(token.get(flags[0]))[:60]
-                raise self._fault(f"sets `{flags[0]}` of `{token['content']}` to {value}, which `alm` does not support")
-        if END_OF_TEXT not in specials:
-            raise self._fault(f"has no `{END_OF_TEXT}` among its added tokens")
-        return specials
+            flags: dict[str, Any] = {flag: token.get(flag) for flag in _ADDED}  # Any: checked below
+            odd = [flag for flag, value in flags.items() if not isinstance(value, bool)]
+            if not odd and flags["single_word"] and not flags["special"]:
+                odd = ["single_word"]
+            if odd:
+                value = json.dumps(flags[odd[0]])[:60]
+                raise self._fault(f"sets `{odd[0]}` of `{name}` to {value}, which `alm` does not support")
+            del flags["single_word"]
+            found[name] = AddedToken(token["id"], name, **flags)
+        return tuple(found.values())
+
+    def _template(self, post_processor: object, specials: Mapping[str, int]) -> tuple[int | None, int | None]:
+        """Return the ids that the file puts before and after a text for a model. Offsets, `alm` does not have."""
+        steps = _steps(post_processor, "processors")
+        templates = [step for step in steps or [] if not _is_byte_level(step)]
+        if steps is None or len(templates) > 1:
+            raise self._unsupported("post_processor", post_processor)
+        if not templates:
+            return None, None
+        template = templates[0]
+        names = _template_names(template)
+        ids = [None if name is None else specials.get(name) for name in names]
+        if None in names and names.index(None) <= 1 and names[::-1].index(None) <= 1:
+            at = names.index(None)
+            if all((id_ is None) == (name is None) for name, id_ in zip(names, ids, strict=True)):
+                return next(iter(ids[:at]), None), next(iter(ids[at + 1 :]), None)
+        raise self._unsupported("post_processor", post_processor)
+
+    def _end_of_text(self, specials: Mapping[str, int], of_template: int | None, given: int | None) -> int:
+        """Return the id that ends a text: by a well-known name, by the file's template, or the `given` one."""
+        by_name = [specials[name] for name in ENDS_OF_TEXT if name in specials]
+        for id_ in (*by_name, of_template):
+            if id_ is not None:
+                return id_
+        if given is None:
+            raise self._fault(f"has none of {', '.join(f'`{name}`' for name in ENDS_OF_TEXT)} among its special tokens")
+        if given not in specials.values():
+            raise self._fault(f"has no special token with id {given}, which is said to end a text")
+        return given
+
+    def _unsupported(self, key: str, value: object, instead: str = "") -> InputError:
+        return self._fault(f"sets `{key}` to {json.dumps(value)[:60]}, which `alm` does not support{instead}")
 
     def _fault(self, fault: str) -> InputError:
         return _refused(self._path, fault)
+
+
+def _template_names(template: Json) -> list[str | None]:
+    """Return the special tokens that a template puts around a text, and None for the text; [] if it does other things.
+
+    The library takes the ids from the template, which must be those of the added tokens of these names.
+    """
+    single = template.get("single")
+    if template.get("type") != "TemplateProcessing" or not isinstance(single, list):
+        return []
+    listed = template.get("special_tokens")
+    names: list[str | None] = []
+    for step in single:
+        if not isinstance(step, dict):
+            return []
+        inner = step.get("SpecialToken")
+        name = inner.get("id") if isinstance(inner, dict) else None
+        if step == {"Sequence": {"id": "A", "type_id": 0}}:
+            names.append(None)
+        elif isinstance(name, str) and isinstance(listed, dict) and name in listed:
+            names.append(name)
+        else:
+            return []
+    return names if names.count(None) == 1 else []

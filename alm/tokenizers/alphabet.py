@@ -61,6 +61,11 @@ def to_bytes(token: str) -> bytes:
         raise ValueError(f"{error.args[0]!r} stands for no byte") from error
 
 
+def is_spelled(token: str) -> bool:
+    """Whether each character of `token` stands for a byte."""
+    return _to_bytes().keys() >= {*token}
+
+
 @functools.cache
 def _to_characters() -> dict[int, str]:
     return dict(enumerate(characters()))

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Self
 
@@ -24,7 +24,8 @@ from alm.events import Listener, ignore
 from alm.tokenizers import _format, compiled
 from alm.tokenizers.model import Model, NativeEncoder
 from alm.tokenizers.models import bpe
-from alm.tokenizers.pretokenize import Pattern, split_chunks
+from alm.tokenizers.prepare import BLANK_SIGN, Normalizer
+from alm.tokenizers.pretokenize import Pattern, Split, split_chunks
 from alm.tokenizers.special import END_OF_TEXT, SPECIALS
 
 _CACHED_WORDS = 1 << 18
@@ -48,7 +49,10 @@ def metadata_path(tokenizer: Path) -> Path:
 
 
 class Tokenizer:
-    """Turns any text into ids and back. Special tokens are used by id only and never recognized in text."""
+    """Turns any text into ids and back. Special tokens are used by id only and never recognized in text.
+
+    A file of another tool may have added tokens that are not special, such as `<think>`: these are found in text.
+    """
 
     def __init__(self, content: _format.Content, data: bytes) -> None:
         self._content = content
@@ -57,19 +61,23 @@ class Tokenizer:
         self._characters = 0  # encoded so far; compiled code is loaded once this is large enough to pay off
 
     @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Load the tokenizer from `path`. Raises `InputError` if it is missing, damaged or of an unsupported kind."""
+    def load(cls, path: Path | str, *, end_of_text: int | None = None) -> Self:
+        """Load the tokenizer from `path`. Raises `InputError` if it is missing, damaged or of an unsupported kind.
+
+        `end_of_text` is the id that ends a text, for a file in which neither a name nor the template says it.
+        """
         path = Path(path)
         files.ensure_published(path.parent)
         data = _format.load_bytes(path)
-        loaded = cls(_format.read(path, data), data)
+        loaded = cls(_format.read(path, data, end_of_text), data)
         _check_promise(path, loaded.sha256)
         return loaded
 
     @classmethod
     def of(cls, model: Model, *, pattern: Pattern = "qwen2") -> Self:
         """Make the tokenizer of a `model` that was trained on words split by `pattern`."""
-        content = _format.Content(model, {name: id_ for id_, name in enumerate(SPECIALS)}, pattern)
+        specials = {name: id_ for id_, name in enumerate(SPECIALS)}
+        content = _format.Content(model, specials, pattern, specials[END_OF_TEXT])
         return cls(content, _format.write(content).encode())
 
     @classmethod
@@ -96,9 +104,24 @@ class Tokenizer:
         return self._content.model.kind
 
     @property
-    def pattern(self) -> Pattern:
+    def pattern(self) -> Split:
         """Name of the split."""
         return self._content.pattern
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """What is done to a text before it is split."""
+        return self._content.preparation.normalizer
+
+    @property
+    def ignores_merges(self) -> bool:
+        """Whether a word that is a token is taken as it is, without merging."""
+        return getattr(self._content.model, "ignores_merges", False)
+
+    @property
+    def drops_first_blank(self) -> bool:
+        """Whether the first blank of a text is left out in decoding, because encoding puts one there."""
+        return self._content.strips_blank
 
     @property
     def is_byte_level(self) -> bool:
@@ -109,6 +132,21 @@ class Tokenizer:
     def specials(self) -> Mapping[str, int]:
         """The special tokens and their ids."""
         return self._content.specials
+
+    @property
+    def found_in_text(self) -> Mapping[str, int]:
+        """The added tokens that text encodes to, and their ids; none in a file that `alm` made."""
+        return self._content.preparation.found
+
+    @property
+    def token_names(self) -> Sequence[str]:
+        """Names of all tokens by id, as in the file."""
+        names = list(self._content.model.written(self.specials))
+        if self.normalizer.has_blanks:
+            names = [name.replace(" ", BLANK_SIGN) for name in names]
+        for token in self._content.preparation.added:
+            names[token.id] = token.content
+        return names
 
     @property
     def vocab_size(self) -> int:
@@ -129,7 +167,12 @@ class Tokenizer:
     @property
     def end_of_text_id(self) -> int:
         """Id of the token that ends every document."""
-        return self._content.specials[END_OF_TEXT]
+        return self._content.end_of_text_id
+
+    @property
+    def begin_of_text_id(self) -> int | None:
+        """Id of the token that the file's template puts before a text, as Llama's; `encode` does not put it there."""
+        return self._content.begin_of_text_id
 
     def special_id(self, name: str) -> int:
         """Return the id of a special token by its text. Raises `InputError` if there is none of that name."""
@@ -142,13 +185,16 @@ class Tokenizer:
 
     @functools.cached_property
     def bytes_per_id(self) -> npt.NDArray[np.int32]:
-        """Number of bytes of text for each id; 0 for a special token."""
+        """Number of bytes of text for each id; 0 for a special token.
+
+        They add up to the bytes of the normalized text, in which SentencePiece puts a blank first.
+        """
         lengths = np.array([len(token) for token in self._content.model.tokens], dtype=np.int32)
         lengths[list(self._content.specials.values())] = 0
         return lengths
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of `text`. `decode` returns exactly `text` again."""
+        """Return the ids of `text`. `decode` returns `text` again, exactly as the file's normalizer makes it."""
         if self._is_worth_compiling(len(text)):
             ids: list[int] = self._encoded_natively([text]).ids.tolist()
             return ids
@@ -178,13 +224,21 @@ class Tokenizer:
 
     def _encoded_natively(self, texts: list[str]) -> Encoded:
         """Encode with compiled code, which caches words across calls."""
+        preparation = self._content.preparation
+        if preparation.changes_nothing:
+            return self._parts_encoded_natively(texts)
+        parts = [preparation.parts(text) for text in texts]
+        encoded = self._parts_encoded_natively([part for of_text in parts for part in of_text if isinstance(part, str)])
+        return _with_added(parts, encoded)
+
+    def _parts_encoded_natively(self, parts: list[str]) -> Encoded:
         from alm.tokenizers._kernels.words import joined
 
         try:
             encoder = self._idle.pop()
         except IndexError:
             encoder = self._content.model.native_encoder(self.pattern)
-        encoded = Encoded(*encoder.encode(*joined(texts)))
+        encoded = Encoded(*encoder.encode(*joined(parts)))
         self._idle.append(encoder)
         return encoded
 
@@ -195,7 +249,13 @@ class Tokenizer:
     def _encoded(self, text: str) -> bytes:
         """Return the ids of `text` as the bytes of an int32 array."""
         ids_of = self._words.__getitem__
-        return b"".join([b"".join(map(ids_of, words)) for words in split_chunks(text, self.pattern)])
+        found = []
+        for part in self._content.preparation.parts(text):
+            if isinstance(part, int):
+                found.append(array("i", [part]).tobytes())
+            else:
+                found += [b"".join(map(ids_of, words)) for words in split_chunks(part, self.pattern)]
+        return b"".join(found)
 
     def decode(self, ids: Ids) -> str:
         """Return the text of `ids`. Invalid UTF-8 becomes U+FFFD; special tokens become their own text."""
@@ -207,10 +267,14 @@ class Tokenizer:
         if len(listed) > 0:
             self._check(min(listed))
             self._check(max(listed))
-        return b"".join(map(self._content.model.tokens.__getitem__, listed))
+        decoded = b"".join(map(self._content.model.tokens.__getitem__, listed))
+        return decoded.removeprefix(b" ") if self.drops_first_blank else decoded
 
     def token_bytes(self, id_: int) -> bytes:
-        """Return the bytes of one id; for a special token, its text. Raises `InputError` outside the vocabulary."""
+        """Return the bytes of one id; for a special token, its text. Raises `InputError` outside the vocabulary.
+
+        A first blank is always there: whether it begins a text is not known here.
+        """
         self._check(id_)
         return self._content.model.tokens[id_]
 
@@ -238,20 +302,28 @@ def _check_promise(path: Path, sha256: str) -> None:
 
 
 class StreamDecoder:
-    """Decodes ids one at a time and holds back the bytes of a character until it is complete."""
+    """Decodes ids one at a time and holds back the bytes of a character until it is complete.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    With `continues`, the ids continue a text, so that a first blank is kept.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, continues: bool = False) -> None:
         self._tokenizer = tokenizer
+        self._drops_first_blank = self._drops_blank = tokenizer.drops_first_blank and not continues
         self._decoder = codecs.getincrementaldecoder("utf-8")(_LENIENT)
 
     def feed(self, id_: int) -> str:
         """Return the characters that `id_` completes, often none."""
-        return self._decoder.decode(self._tokenizer.token_bytes(id_))
+        token = self._tokenizer.token_bytes(id_)
+        if self._drops_blank and token:
+            token, self._drops_blank = token.removeprefix(b" "), False
+        return self._decoder.decode(token)
 
     def finish(self) -> str:
         """Return what was held back, as U+FFFD, and reset the decoder."""
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
+        self._drops_blank = self._drops_first_blank
         return rest
 
 
@@ -282,6 +354,25 @@ def _shared_out(texts: list[str], workers: int) -> list[list[str]]:
     wanted = ends[-1] * np.arange(1, workers) / workers
     cuts = [0, *np.searchsorted(ends, wanted).tolist(), len(texts)]
     return [texts[start:stop] for start, stop in pairwise(cuts) if start < stop] or [[]]
+
+
+def _with_added(texts: Sequence[Sequence[str | int]], encoded: Encoded) -> Encoded:
+    """Return the ids of texts: those of their parts, which `encoded` holds in order, with the ids between them."""
+    counts = iter(np.diff(encoded.offsets).tolist())
+    sizes = [[1 if isinstance(part, int) else next(counts) for part in parts] for parts in texts]
+    offsets = _offsets([sum(of_parts) for of_parts in sizes])
+    if all(isinstance(part, str) for parts in texts for part in parts):
+        return Encoded(encoded.ids, offsets)
+    ids = np.empty(int(offsets[-1]), dtype=np.int32)
+    at = done = 0
+    for part, size in zip(chain.from_iterable(texts), chain.from_iterable(sizes), strict=True):
+        if isinstance(part, int):
+            ids[at] = part
+        else:
+            ids[at : at + size] = encoded.ids[done : done + size]
+            done += size
+        at += size
+    return Encoded(ids, offsets)
 
 
 def _in_one(parts: list[Encoded]) -> Encoded:

@@ -5,7 +5,8 @@ Each kind in `alm.tokenizers.models` is a module with
 - `Config`, with the field `pattern` and any others that decide the vocabulary;
 - `TYPE`, its name in `tokenizer.json`, and `KEYS`, the keys that it has there;
 - `train(words, *, config, vocab_size, on_event) -> Model`;
-- `read(fragment, *, specials, byte_level, fault) -> Model`, from the value of `model` in `tokenizer.json`.
+- `read(fragment, *, specials, added, byte_level, blank_sign, fault) -> Model`, from the value of `model` in
+  `tokenizer.json`: `added` are the added tokens that are found in text, and `blank_sign` is written for a blank.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ class Model(Protocol):
     @property
     def byte_level(self) -> bool:
         """Whether its alphabet is bytes (`alm.tokenizers.alphabet`), rather than characters."""
+
+    def written(self, specials: Mapping[str, int]) -> Sequence[str]:
+        """Return the name of each token in `tokenizer.json`, by id."""
 
     def fragment(self, specials: Mapping[str, int]) -> Json:
         """Return the value of `model` in `tokenizer.json`."""

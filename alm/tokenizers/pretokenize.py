@@ -20,6 +20,8 @@ import numpy.typing as npt
 from alm.tokenizers import _unicode
 
 Pattern = Literal["qwen2", "cl100k", "gpt2", "smollm"]
+Split = Literal[Pattern, "sentencepiece"]
+"""Splits of files: `sentencepiece` leaves a text in one piece, and cuts it only where no token reaches across."""
 
 PATTERNS: dict[Pattern, str] = {
     "qwen2": (
@@ -46,6 +48,7 @@ def tables(pattern: str) -> dict[str, str]:
 
 _CHUNK_CHARACTERS = 1 << 20
 _CUT = re.compile(r"[a-z](?= [A-Za-z])|\S\n(?=\S)")  # Python's \s includes every space of the table
+_BEFORE_BLANKS, _BLANKS_CUT = re.compile(" *[^ ]+| +"), re.compile("[^ ](?= )")
 _LAST_OF_PLANE_0 = 0xFFFF
 _STAND_INS = {r"\p{L}": 0x4E00, r"\p{N}": 0x0660}
 _OTHER_STAND_IN = 0x2603
@@ -58,7 +61,7 @@ def split(text: str, pattern: str) -> list[str]:
 
 def split_chunks(text: str, pattern: str) -> Iterator[list[str]]:
     """Yield the same words in several lists, which takes less memory for a long text."""
-    return (_split_chunk(chunk, pattern) for chunk in chunks(text))
+    return (_split_chunk(chunk, pattern) for chunk in chunks(text, pattern=pattern))
 
 
 def count_words(texts: Iterable[str], pattern: str, counts: Counter[str] | None = None) -> Counter[str]:
@@ -70,15 +73,16 @@ def count_words(texts: Iterable[str], pattern: str, counts: Counter[str] | None 
     return counts
 
 
-def chunks(text: str, size: int = _CHUNK_CHARACTERS) -> Iterator[str]:
+def chunks(text: str, size: int = _CHUNK_CHARACTERS, *, pattern: str = "qwen2") -> Iterator[str]:
     """Yield `text` in chunks of about `size` characters, so that memory stays bounded. No word crosses two chunks.
 
     The cut is safe because no pattern looks back, no word continues from a letter into a blank, and none continues
     through a newline between two characters that are not spaces.
     """
+    cut = _BLANKS_CUT if pattern == "sentencepiece" else _CUT
     start = 0
     while len(text) - start > size:
-        found = _CUT.search(text, start + size)
+        found = cut.search(text, start + size)
         if found is None:
             break
         yield text[start : found.end()]
@@ -88,6 +92,8 @@ def chunks(text: str, size: int = _CHUNK_CHARACTERS) -> Iterator[str]:
 
 
 def _split_chunk(text: str, pattern: str) -> list[str]:
+    if pattern == "sentencepiece":
+        return _BEFORE_BLANKS.findall(text)
     compiled = _compiled(pattern)
     if text.isascii() or _is_plane_0(text):
         return compiled.findall(text)

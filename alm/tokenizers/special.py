@@ -7,6 +7,10 @@ TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
 PADDING = "<|pad|>"
 
+ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<｜end▁of▁sentence｜>")
+"""Names of the token that ends a text, in the order in which a file is searched: ours and GPT-2's, SmolLM's and Qwen's;
+Llama 3's; Llama 2's and Mistral's; Gemma's; DeepSeek's."""
+
 _RESERVED = 12
 
 SPECIALS = (END_OF_TEXT, TURN_START, TURN_END, PADDING, *(f"<|reserved_{index}|>" for index in range(_RESERVED)))

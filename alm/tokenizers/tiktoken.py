@@ -11,11 +11,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import dedent
+from typing import cast
 
 from alm.errors import AlmError, InputError
 from alm.files import ensure_published, publish, read_bytes, workspace, write_text
 from alm.tokenizers.file import Tokenizer
-from alm.tokenizers.pretokenize import PATTERNS
+from alm.tokenizers.pretokenize import PATTERNS, Pattern
 from alm.tokenizers.probes import PROBES
 
 _MODULE = '''
@@ -76,7 +77,7 @@ def module(tokenizer: Tokenizer, name: str) -> str:
             name=name,
             ranks=f"{name}.tiktoken",
             sha256=tokenizer.sha256,
-            pattern=PATTERNS[tokenizer.pattern],
+            pattern=PATTERNS[cast(Pattern, tokenizer.pattern)],
             specials=dict(tokenizer.specials),
         )
     )
@@ -94,7 +95,7 @@ def checked(tokenizer: Tokenizer, texts: Sequence[str] = tuple(PROBES.values()))
     lines = (line.split() for line in ranks(tokenizer).splitlines())
     encoding = tiktoken.Encoding(
         "checked",
-        pat_str=PATTERNS[tokenizer.pattern],
+        pat_str=PATTERNS[cast(Pattern, tokenizer.pattern)],
         mergeable_ranks={base64.b64decode(token): int(rank) for token, rank in lines},
         special_tokens=dict(tokenizer.specials),
     )
@@ -111,9 +112,13 @@ def _check(tokenizer: Tokenizer) -> None:
     hint = "run `alm tokenizer train --out artifacts/bpe.json` for one that can be exported"
     if tokenizer.kind != "bpe" or not tokenizer.is_byte_level:
         raise InputError(f"tiktoken supports only byte-level BPE, and this is {_what(tokenizer)}", hint=hint)
-    first = tokenizer.vocab_size - tokenizer.merges
+    if tokenizer.normalizer.kind != "none" or tokenizer.found_in_text:
+        raise InputError(
+            "tiktoken has no normalizer, and no tokens other than special ones that are found in text", hint=hint
+        )
+    first = max(0, tokenizer.vocab_size - tokenizer.merges)
     made = [tokenizer.token_bytes(a) + tokenizer.token_bytes(b) for a, b in tokenizer.merge_pairs]
-    if [tokenizer.token_bytes(first + rank) for rank in range(len(made))] != made:
+    if [tokenizer.token_bytes(id_) for id_ in range(first, tokenizer.vocab_size)] != made:
         raise InputError(
             "tiktoken uses a token's id as its rank, but these merges have ids in another order", hint=hint
         )

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from alm.errors import InputError
 from alm.tokenizers.file import Tokenizer
+from alm.tokenizers.pretokenize import Pattern
+from alm.tokenizers.special import SPECIALS
 
 OFTEN_ENOUGH = 30
 """Rule of thumb: occurrences in the text that a rare token needs to be learned."""
@@ -55,9 +58,11 @@ def size_options(tokenizer: Tokenizer, texts: Sequence[str], cost: Callable[[int
 
     `cost` returns the cost of a model by its vocabulary size. Raises `InputError` if the tokenizer has no merges.
     """
-    if not tokenizer.merge_pairs or not tokenizer.is_byte_level:
+    trained_here = tokenizer.specials == {name: id_ for id_, name in enumerate(SPECIALS)}
+    if not tokenizer.merge_pairs or not tokenizer.is_byte_level or not trained_here:
         raise InputError(
-            "advice on the vocabulary needs a byte-level BPE tokenizer: only its first merges are a smaller vocabulary",
+            "advice on the vocabulary needs a byte-level BPE tokenizer that `alm` trained: only its first merges are a "
+            "smaller vocabulary",
             hint="run `alm tokenizer train --kind bpe --out artifacts/bpe.json`, and compare that",
         )
     first = tokenizer.vocab_size - tokenizer.merges
@@ -73,7 +78,7 @@ def best(found: Sequence[SizeOption]) -> SizeOption:
 
 def _option(tokenizer: Tokenizer, size: int, texts: Sequence[str], cost: Cost) -> SizeOption:
     first = tokenizer.vocab_size - tokenizer.merges
-    smaller = Tokenizer.from_merges(tokenizer.merge_pairs[: size - first], pattern=tokenizer.pattern)
+    smaller = Tokenizer.from_merges(tokenizer.merge_pairs[: size - first], pattern=cast(Pattern, tokenizer.pattern))
     counts = np.bincount(smaller.encode_batch(texts).ids, minlength=size)
     made = np.sort(counts[first:])  # merged tokens only: unused byte tokens cost nothing
     bytes_per_token = sum(len(text.encode("utf-8")) for text in texts) / max(1, int(counts.sum()))

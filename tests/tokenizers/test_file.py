@@ -391,6 +391,13 @@ def setting(dotted: str, value: object) -> Callable[[dict[str, Any]], None]:
 
 CL100K = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
 
+NO_TEMPLATE = {
+    "type": "TemplateProcessing",
+    "single": [{"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {},
+}
+
 REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "no model": (without("model"), "has no `model`"),
     "another model": (
@@ -398,13 +405,12 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         'sets `model.type` to "WordPiece", which is not BPE or Unigram',
     ),
     "no type": (without("model.type"), "sets `model.type` to null, which is not BPE"),
-    "a normalizer": (setting("normalizer", {"type": "NFC"}), "sets `normalizer` to "),
+    "a normalizer": (setting("normalizer", {"type": "NFKC"}), "sets `normalizer` to "),
     "dropout": (setting("model.dropout", 0.1), "sets `model.dropout` to 0.1, which `alm` does not support"),
     "unknown token": (setting("model.unk_token", "<unk>"), 'sets `model.unk_token` to "<unk>"'),
     "a prefix": (setting("model.continuing_subword_prefix", "##"), "sets `model.continuing_subword_prefix` to "),
     "a suffix": (setting("model.end_of_word_suffix", "</w>"), "sets `model.end_of_word_suffix` to "),
     "byte fallback": (setting("model.byte_fallback", True), "sets `model.byte_fallback` to true"),
-    "ignore merges": (setting("model.ignore_merges", True), "sets `model.ignore_merges` to true"),
     "another decoder": (setting("decoder", {"type": "WordPiece"}), 'sets `decoder` to {"type": "WordPiece"}'),
     "no decoder": (setting("decoder", None), "sets `decoder` to null"),
     "no split": (setting("pre_tokenizer", None), "sets `pre_tokenizer` to null, which is none of these splits: qwen2"),
@@ -450,8 +456,8 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         ),
         "has no token for byte 0x21",
     ),
-    "no end of text": (setting("added_tokens", []), "has no `<|endoftext|>` among its added tokens"),
-    "no added tokens": (without("added_tokens"), "has no `<|endoftext|>` among its added tokens"),
+    "no end of text": (setting("added_tokens", []), "has none of `<|endoftext|>`, "),
+    "no added tokens": (without("added_tokens"), "has none of `<|endoftext|>`, "),
     "added without id": (
         setting("added_tokens", [{"content": "<|endoftext|>"}]),
         "has an added token without `content` or `id`",
@@ -464,18 +470,18 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         setting("added_tokens.0.id", 7),
         "gives `<|endoftext|>` the ids 0 and 7",
     ),
-    "found in text": (setting("added_tokens.2.special", False), "sets `special` of `<|im_end|>` to false"),
-    "takes blanks before": (setting("added_tokens.2.lstrip", True), "sets `lstrip` of `<|im_end|>` to true"),
-    "takes blanks after": (setting("added_tokens.2.rstrip", True), "sets `rstrip` of `<|im_end|>` to true"),
-    "words alone": (setting("added_tokens.2.single_word", True), "sets `single_word` of `<|im_end|>` to true"),
-    "normalized": (setting("added_tokens.2.normalized", True), "sets `normalized` of `<|im_end|>` to true"),
+    "words alone": (
+        lambda document: document["added_tokens"][2].update(single_word=True, special=False),
+        "sets `single_word` of `<|im_end|>` to true",
+    ),
+    "flag of text": (setting("added_tokens.2.lstrip", "no"), 'sets `lstrip` of `<|im_end|>` to "no"'),
     "no flag": (without("added_tokens.2.special"), "sets `special` of `<|im_end|>` to null"),
     "a first token": (
         setting("post_processor", {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>"}}]}),
         'sets `post_processor` to {"type": "TemplateProcessing"',
     ),
     "several": (
-        setting("post_processor", {"type": "Sequence", "processors": [GPT2]}),
+        setting("post_processor", {"type": "Sequence", "processors": [NO_TEMPLATE, NO_TEMPLATE]}),
         'sets `post_processor` to {"type": "Sequence"',
     ),
     "no post-processor": (setting("post_processor", {"type": "ByteLevel", "x": 1}), "sets `post_processor` to "),
@@ -486,15 +492,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 }
 
 
-NO_TEMPLATE = {
-    "type": "TemplateProcessing",
-    "single": [{"Sequence": {"id": "A", "type_id": 0}}],
-    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-    "special_tokens": {},
-}
-
-
-@pytest.mark.parametrize("post_processor", [GPT2, NO_TEMPLATE])
+@pytest.mark.parametrize("post_processor", [GPT2, NO_TEMPLATE, {"type": "Sequence", "processors": [GPT2, NO_TEMPLATE]}])
 def test_a_post_processor_that_leaves_ids_alone(
     path: Path, tokenizer: Tokenizer, all_hard: list[str], post_processor: dict[str, Any]
 ) -> None:

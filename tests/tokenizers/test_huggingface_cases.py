@@ -202,13 +202,12 @@ UNREAD: list[tuple[str, object]] = [
     ("model.continuing_subword_prefix", "##"),
     ("model.end_of_word_suffix", "</w>"),
     ("model.byte_fallback", True),
-    ("model.ignore_merges", True),
     ("model.alpha", 0.5),
     ("model.nbest_size", 64),
     ("model.max_input_chars_per_word", 100),
     ("truncation", {"direction": "Left", "max_length": 2, "strategy": "LongestFirst", "stride": 0}),
     ("padding", {"strategy": {"Fixed": 4}, "pad_id": 0, "pad_token": "[PAD]"}),
-    *(("normalizer", state(part)) for part in (normalizers.NFC(), normalizers.NFKC(), normalizers.BertNormalizer())),
+    *(("normalizer", state(part)) for part in (normalizers.NFD(), normalizers.NFKC(), normalizers.BertNormalizer())),
     ("normalizer", state(normalizers.ByteLevel())),
     *(("pre_tokenizer", state(part)) for part in (pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Whitespace())),
     *(("pre_tokenizer", state(part)) for part in (pre_tokenizers.CharDelimiterSplit(" "), SPLIT_STRING, SPLIT_REGEX)),
@@ -420,12 +419,37 @@ def test_an_added_token_is_not_found_in_text(name: str, tmp_path: Path) -> None:
     assert tokenizer.decode([tokenizer.special_id(name)]) == name
 
 
-@pytest.mark.parametrize(
-    "flags", [{"lstrip": True}, {"rstrip": True}, {"single_word": True}, {"normalized": True}, {"special": False}]
-)
-def test_a_flag_that_changes_text_is_refused_by_name(flags: dict[str, bool], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"it sets `{next(iter(flags))}` of `<mask>` to "):
-        load(added(byte_level(), "<mask>", **flags), tmp_path)
+@both_ways
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize("flags", [{}, {"lstrip": True}, {"rstrip": True}, {"lstrip": True, "rstrip": True}])
+@pytest.mark.parametrize("normalized", [True, False])
+def test_an_added_token_that_is_not_special_is_found_in_text(
+    special: bool, flags: dict[str, bool], normalized: bool, tmp_path: Path
+) -> None:
+    document = added(byte_level(HELLO), "<mask>", special=special, normalized=normalized, **flags)
+    document = added(document, "<mask> <mask>", special=False)
+    document = added(document, "ask>  <m", special=True)
+    tokenizer = load(document, tmp_path)
+    assert [*tokenizer.found_in_text] == ["<mask>", "<mask> <mask>"][special:]
+    texts = [
+        "a <mask> b",
+        "<mask>",
+        "  <mask>\n\u3000\x1c<mask> <mask> <mask>",
+        "<mask><mask>",
+        "<mask",
+        "<mask>  <mask>",
+    ]
+    expected = [library(tmp_path).encode(text).ids for text in texts]
+    assert [tokenizer.encode(text) for text in texts] == expected
+    batch = tokenizer.encode_batch(texts)
+    assert [batch.ids[start:stop].tolist() for start, stop in pairwise(batch.offsets)] == expected
+    sizes = tokenizer.bytes_per_id[tokenizer.encode("<mask> <mask>x")]
+    assert sizes.sum() == len("<mask> <mask>x")
+
+
+def test_words_alone_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="it sets `single_word` of `<mask>` to true"):
+        load(added(byte_level(), "<mask>", special=False, single_word=True), tmp_path)
 
 
 @pytest.mark.parametrize(

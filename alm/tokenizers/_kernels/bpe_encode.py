@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 import numpy.typing as npt
 
 from alm.tokenizers._kernels.compiling import inlined, kernel
 from alm.tokenizers._kernels.memory import MOST_BYTES, Memory, copy_ids, ends_of, recalled, remember
-from alm.tokenizers._kernels.text import ODD, PATTERN_CODES, classes, mixed, word_end
+from alm.tokenizers._kernels.text import ODD, PATTERN_CODES, classes, equal_spans, hash_span, mixed, word_end
 from alm.tokenizers.model import Bounds, Bytes, Ids
+from alm.tokenizers.words import PADDING
 
 _NEVER = np.int64(0x7FFFFFFFFFFFFFFF)
 _SHORT = 48  # symbols; up to this many, trying all pairs is faster than a heap
@@ -50,6 +54,34 @@ def fill_ranks(merges, ranks):
         if ranks[place + 1] == _NEVER:
             ranks[place] = pair
             ranks[place + 1] = (np.int64(rank) << 32) | np.int64(merges[rank, 2])
+
+
+@inlined
+def slot_of_whole(slots, starts, pool, data, at, length):
+    """Return the place in `slots` of the word `data[at:at + length]`, or of the empty slot where it belongs.
+
+    A slot is two integers: a hash of the word, and its number plus one, 0 if empty. Word i is
+    `pool[starts[i]:starts[i + 1]]`.
+    """
+    value = np.int64(hash_span(data, at, length))
+    place = (value << 1) & (slots.size - 1)
+    while slots[place + 1] != 0:
+        start = starts[slots[place + 1] - 1]
+        is_alike = slots[place] == value and starts[slots[place + 1]] - start == length
+        if is_alike and equal_spans(pool, start, data, at, length):
+            break
+        place = (place + 2) & (slots.size - 1)
+    return place
+
+
+@kernel
+def fill_whole(slots, starts, pool):
+    """Enter each word of `pool`."""
+    for number in range(starts.size - 1):
+        length = starts[number + 1] - starts[number]
+        place = slot_of_whole(slots, starts, pool, pool, starts[number], length)
+        slots[place] = np.int64(hash_span(pool, starts[number], length))
+        slots[place + 1] = number + 1
 
 
 @kernel
@@ -180,7 +212,7 @@ def join_long(symbols, start, count, heap, links, ranks):
 
 @kernel
 def encode_texts(
-    data, bounds, classes, pattern, byte_ids, character_ids, ranks,
+    data, bounds, classes, pattern, byte_ids, character_ids, ranks, slots, starts, whole, whole_ids,
     table, pool, ids, memory_state, found, heap, links, out, offsets, state
 ):  # fmt: skip
     """Encode texts until all are done or an array is full. Return which."""
@@ -211,7 +243,14 @@ def encode_texts(
                     position = copy_ids(entry, ids, out, position)
                     at = end
                     continue
-            count = symbols_of(data, at, end, byte_ids, character_ids, out, position) - position
+            number = np.int64(0)
+            if slots.size > 0:
+                number = slots[slot_of_whole(slots, starts, whole, data, at, length) + 1]
+            count = np.int64(1)
+            if number > 0:
+                out[position] = whole_ids[number - 1]
+            else:
+                count = symbols_of(data, at, end, byte_ids, character_ids, out, position) - position
             if count <= _SHORT:
                 count = join_short(out, position, count, found, ranks)
             else:
@@ -232,7 +271,8 @@ class Encoder:
     """Encodes texts with the merges of one model. It caches words, so each thread has its own.
 
     `byte_ids` is the id of each byte. `character_ids` is that of each code point, -1 for none, or empty if bytes are
-    the alphabet. A merge is (left id, right id, id of the result).
+    the alphabet. A merge is (left id, right id, id of the result). `whole` are words with an id of their own, which
+    are not merged.
     """
 
     def __init__(
@@ -241,12 +281,14 @@ class Encoder:
         byte_ids: npt.NDArray[np.int32],
         character_ids: npt.NDArray[np.int32],
         pattern: str,
+        whole: Mapping[bytes, int] = MappingProxyType({}),
     ) -> None:
         self._pattern, self._classes = PATTERN_CODES[pattern], classes(pattern)
         self._byte_ids, self._character_ids = byte_ids, character_ids
         slots = 1 << max(4, (2 * len(merges)).bit_length())
         self._ranks = np.zeros(2 * slots, dtype=np.int64)
         fill_ranks(merges, self._ranks)
+        self._whole = _entered(whole)
         self._memory = Memory()
         self._found = np.zeros(_SHORT, dtype=np.int64)
         self._scratch(_SHORT)
@@ -258,7 +300,7 @@ class Encoder:
         state = np.array([0, bounds[0], 0, 0], dtype=np.int64)
         memory = self._memory
         while outcome := encode_texts(
-            data, bounds, self._classes, self._pattern, self._byte_ids, self._character_ids, self._ranks,
+            data, bounds, self._classes, self._pattern, self._byte_ids, self._character_ids, self._ranks, *self._whole,
             memory.table, memory.pool, memory.ids, memory.state, self._found, self._heap, self._links,
             out, offsets, state,
         ):  # fmt: skip
@@ -274,3 +316,13 @@ class Encoder:
     def _scratch(self, symbols: int) -> None:
         self._heap = np.zeros((3 * symbols + 3, 2), dtype=np.int64)
         self._links = np.zeros((2, symbols + 1), dtype=np.int64)
+
+
+def _entered(whole: Mapping[bytes, int]) -> tuple[Bounds, Bounds, Bytes, Ids]:
+    """Return the slots, starts, bytes and ids of the words that are not merged; no slots for none."""
+    pool = np.frombuffer(b"".join(whole) + bytes(PADDING), dtype=np.uint8)
+    starts = np.concatenate([[0], np.cumsum([len(word) for word in whole], dtype=np.int64)]).astype(np.int64)
+    slots = np.zeros(2 << (2 * len(whole)).bit_length() if whole else 0, dtype=np.int64)
+    if whole:
+        fill_whole(slots, starts, pool)
+    return slots, starts, pool, np.array(list(whole.values()), dtype=np.int32)

@@ -22,9 +22,11 @@ from alm.tokenizers.pretokenize import tables
 
 OTHER, LETTER, NUMBER, SPACE, NEWLINE = range(5)
 
-PATTERN_CODES = {"qwen2": 1, "cl100k": 3, "gpt2": 0, "smollm": -1}
-"""Codes of the splits for `word_end`: the longest run of digits in a word, 0 for the rules of GPT-2, and -1 for these
-rules after single digits."""
+PATTERN_CODES = {"qwen2": 1, "cl100k": 3, "gpt2": 0, "smollm": -1, "sentencepiece": -2}
+"""Codes of the splits for `word_end`: the longest run of digits in a word, 0 for the rules of GPT-2, -1 for these rules
+after single digits, and -2 for words that begin with their blanks."""
+
+_BLANKS = -2
 
 _ONE = np.uint64(1)
 ODD = np.uint64(0x9E3779B97F4A7C15)
@@ -169,9 +171,21 @@ def spaces_end(data, at, stop, classes, pattern):
     return last if end < stop and last > at else end
 
 
+@kernel
+def blanks_and_rest_end(data, at, stop):
+    """Return the end of the blanks at `at` and of what follows up to the next blank."""
+    while at < stop and data[at] == 0x20:
+        at += 1
+    while at < stop and data[at] != 0x20:
+        at += 1
+    return at
+
+
 @inlined
 def word_end(data, at, stop, classes, pattern):
     """Return the end of the word at `at`. `stop` is the end of the text, `pattern` one of `PATTERN_CODES`."""
+    if pattern == _BLANKS:
+        return blanks_and_rest_end(data, at, stop)
     byte = data[at]
     # Most words are a few ASCII letters, with or without a blank before them, which one load of eight bytes decides.
     letters = ascii_letters_of(load_8(data, at))

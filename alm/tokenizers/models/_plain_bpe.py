@@ -11,9 +11,10 @@ linear time, and pairs compare as their ids do.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 from operator import add
+from types import MappingProxyType
 
 LARGEST_VOCAB_SIZE = sys.maxunicode + 1
 
@@ -141,9 +142,16 @@ class WordEncoder:
     """Encodes one word at a time: joins, of all its pairs, the one merged first in training.
 
     `symbols_of` returns the initial symbols of a word as a string. A merge is (left id, right id, id of the result).
+    `whole` are words with an id of their own, which are not merged.
     """
 
-    def __init__(self, symbols_of: Callable[[bytes], str], merges: Iterable[tuple[int, int, int]]) -> None:
+    def __init__(
+        self,
+        symbols_of: Callable[[bytes], str],
+        merges: Iterable[tuple[int, int, int]],
+        whole: Mapping[bytes, int] = MappingProxyType({}),
+    ) -> None:
+        self._whole = whole
         listed = list(merges)
         self._symbols_of = symbols_of
         pairs = [chr(left) + chr(right) for left, right, _ in listed]
@@ -153,6 +161,9 @@ class WordEncoder:
 
     def encode(self, word: bytes) -> list[int]:
         """Return the ids of `word`."""
+        whole = self._whole.get(word)
+        if whole is not None:
+            return [whole]
         symbols = self._symbols_of(word)
         return [*map(ord, self._join_long(symbols) if len(symbols) > _LONG_WORD else self._join(symbols))]
 

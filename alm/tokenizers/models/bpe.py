@@ -36,16 +36,15 @@ _ZERO = (None, 0, 0.0)
 _ANY = (None, False, True)
 _SETTINGS: dict[str, tuple[tuple[object, ...], tuple[object, ...]]] = {
     "dropout": (_ZERO, _ZERO),
-    "unk_token": ((None,), (UNKNOWN,)),
     "continuing_subword_prefix": (_ABSENT, _ABSENT),
     "end_of_word_suffix": (_ABSENT, _ABSENT),
     "fuse_unk": (_ANY, _ANY),  # no character is unknown
     "byte_fallback": (_PLAIN, (True,)),
-    "ignore_merges": (_PLAIN, _PLAIN),
+    "ignore_merges": (_ANY, _PLAIN),
 }
 """Settings of a file that `alm` follows, with their allowed values: over bytes, and over characters."""
 
-KEYS = frozenset({"type", *_SETTINGS, "vocab", "merges"})
+KEYS = frozenset({"type", "unk_token", *_SETTINGS, "vocab", "merges"})
 _COMMON = string.printable.encode()
 """Bytes without which no text can be written. SmolLM has no tokens for some others, and drops them, as the library."""
 _TRAINING_COST = 20
@@ -139,14 +138,24 @@ def all_tokens(merges: Iterable[Merge], base: Sequence[bytes] | None = None) -> 
     return tokens
 
 
+_TRAINED_SPECIALS = frozenset(range(len(SPECIALS)))
+_TRAINED_BYTES = tuple(range(len(SPECIALS) + 1, alphabet.FIRST_CHARACTER_ID))
+
+
 @dataclass(frozen=True)
 class Model:
-    """Tokens by id, and merges as (left id, right id, id of the result), best first."""
+    """Tokens by id, and merges as (left id, right id, id of the result), best first.
+
+    No word encodes to `special_ids`. `byte_ids` are the tokens of the 256 bytes if characters are the alphabet. With
+    `ignores_merges`, a word that is a token is taken as it is.
+    """
 
     tokens: Sequence[bytes]
     merges: Sequence[tuple[int, int, int]]
     byte_level: bool = True
-    special_ids: frozenset[int] = frozenset(range(len(SPECIALS)))
+    special_ids: frozenset[int] = _TRAINED_SPECIALS
+    byte_ids: Sequence[int] = _TRAINED_BYTES
+    ignores_merges: bool = False
     kind: ClassVar[str] = "bpe"
 
     @classmethod
@@ -160,7 +169,7 @@ class Model:
 
     def fragment(self, specials: Mapping[str, int]) -> Json:
         """Return the value of `model` in `tokenizer.json`."""
-        written = self._written(specials)
+        written = self.written(specials)
         return {
             "type": TYPE,
             "dropout": None,
@@ -169,35 +178,44 @@ class Model:
             "end_of_word_suffix": None,
             "fuse_unk": not self.byte_level,
             "byte_fallback": not self.byte_level,
-            "ignore_merges": False,
+            "ignore_merges": self.ignores_merges,
             "vocab": {token: id_ for id_, token in enumerate(written)},
             "merges": [[written[left], written[right]] for left, right, _ in self.merges],
         }
 
-    def _written(self, specials: Mapping[str, int]) -> list[str]:
+    def written(self, specials: Mapping[str, int]) -> list[str]:
+        """Return the name of each token in `tokenizer.json`, by id."""
         if self.byte_level:
             written = [alphabet.to_characters(token) for token in self.tokens]
         else:
             written = [token.decode("utf-8", "replace") for token in self.tokens]
-            written[len(SPECIALS) : len(SPECIALS) + 257] = [UNKNOWN, *BYTE_NAMES]
+            for name, id_ in zip(BYTE_NAMES, self.byte_ids, strict=True):
+                written[id_] = name
         for name, id_ in specials.items():
             written[id_] = name
         return written
 
     def word_encoder(self) -> Callable[[bytes], list[int]]:
         """Return a function in plain Python from a word (UTF-8) to its ids."""
-        return plain.WordEncoder(self._ids.symbols_of, self.merges).encode
+        return plain.WordEncoder(self._ids.symbols_of, self.merges, self._taken_whole).encode
 
     def native_encoder(self, pattern: str) -> NativeEncoder:
         """Return an encoder in compiled code for texts split by `pattern`."""
         from alm.tokenizers._kernels.bpe_encode import Encoder
 
         merges = np.array(self.merges, dtype=np.int32).reshape(-1, 3)
-        return Encoder(merges, self._ids.by_byte, self._ids.character_table(), pattern)
+        return Encoder(merges, self._ids.by_byte, self._ids.character_table(), pattern, self._taken_whole)
+
+    @property
+    def _taken_whole(self) -> dict[bytes, int]:
+        """Words that are not merged, and their ids."""
+        if not self.ignores_merges:
+            return {}
+        return {token: id_ for id_, token in enumerate(self.tokens) if id_ not in self.special_ids}
 
     @functools.cached_property
     def _ids(self) -> _Ids:
-        return _Ids.of(self.tokens, byte_level=self.byte_level, special_ids=self.special_ids)
+        return _Ids.of(self.tokens, byte_level=self.byte_level, special_ids=self.special_ids, byte_ids=self.byte_ids)
 
 
 @dataclass(frozen=True)
@@ -216,16 +234,17 @@ class _Ids:
         tokens: Sequence[bytes],
         *,
         byte_level: bool,
-        special_ids: frozenset[int] = frozenset(range(len(SPECIALS))),
+        special_ids: frozenset[int] = _TRAINED_SPECIALS,
+        byte_ids: Sequence[int] = _TRAINED_BYTES,
     ) -> _Ids:
         ordinary = [(token, id_) for id_, token in enumerate(tokens) if id_ not in special_ids]
         if byte_level:
             ids = {token: id_ for token, id_ in ordinary if len(token) == 1}
             return cls(np.array([ids.get(bytes([byte]), -1) for byte in range(256)], dtype=np.int32), None)
-        first = len(SPECIALS) + 1
-        decoded = ((token.decode("utf-8", "surrogatepass"), id_) for token, id_ in ordinary if id_ >= first + 256)
+        of_bytes = frozenset(byte_ids)
+        decoded = ((token.decode("utf-8", "surrogatepass"), id_) for token, id_ in ordinary if id_ not in of_bytes)
         characters = {text: id_ for text, id_ in decoded if len(text) == 1}
-        return cls(np.arange(first, first + 256, dtype=np.int32), characters)
+        return cls(np.array(byte_ids, dtype=np.int32), characters)
 
     def symbols_of(self, word: bytes) -> str:
         """Return the word as a string whose code points are its ids."""
@@ -269,13 +288,57 @@ class _Ids:
         return {byte: None if id_ < 0 else id_ for byte, id_ in enumerate(self.by_byte.tolist())}
 
 
-def read(fragment: Json, *, specials: Mapping[str, int], byte_level: bool, fault: Fault) -> Model:
+def read(
+    fragment: Json,
+    *,
+    specials: Mapping[str, int],
+    added: Mapping[str, int],
+    byte_level: bool,
+    blank_sign: str,
+    fault: Fault,
+) -> Model:
     """Read the model of a `tokenizer.json`. Raises the error that `fault` makes if `alm` does not support it."""
     _check_settings(fragment, byte_level, fault)
-    ids = _vocabulary(fragment, specials, fault)
-    tokens = _byte_level_tokens(ids, specials, fault) if byte_level else _fallback_tokens(ids, specials, fault)
-    named = {*specials} if byte_level else {*specials, UNKNOWN, *BYTE_NAMES}
-    return Model(tokens, _merges(fragment, ids, named, fault), byte_level, frozenset(specials.values()))
+    vocab, ids = _vocabulary(fragment, {**added, **specials}, fault)
+    # No word encodes to these. A token that is not made of the characters of bytes only an added one can be.
+    outside = {name for name in added if name not in vocab or (byte_level and not alphabet.is_spelled(name))}
+    tokens = (
+        _byte_level_tokens(ids, {*specials, *outside}, fault)
+        if byte_level
+        else _fallback_tokens(ids, {*specials, *added}, blank_sign, fault)
+    )
+    unknown = _unknown(fragment, ids, byte_level, fault)
+    named = {*specials} if byte_level else {*specials, unknown, *BYTE_NAMES}
+    merges = _merges(fragment, ids, named, fault)
+    if blank_sign:
+        _check_blanks([tokens[made] for _, _, made in merges], fault)
+    return Model(
+        tokens,
+        merges,
+        byte_level,
+        special_ids=frozenset(ids[name] for name in (*specials, *outside)),
+        byte_ids=_TRAINED_BYTES if byte_level else [ids[name] for name in BYTE_NAMES],
+        ignores_merges=fragment.get("ignore_merges") is True,
+    )
+
+
+def _unknown(fragment: Json, ids: Mapping[str, int], byte_level: bool, fault: Fault) -> str:
+    """Return the name of the unknown token, which no text needs, as all bytes have tokens; "" for none."""
+    unknown = fragment.get("unk_token")
+    if unknown is None:
+        return ""
+    if byte_level or not isinstance(unknown, str):
+        raise fault(f"sets `model.unk_token` to {_short(unknown)}, which `alm` does not support")
+    if unknown not in ids:
+        raise fault(f"sets `model.unk_token` to {_short(unknown)}, which is not one of its tokens")
+    return unknown
+
+
+def _check_blanks(made: Iterable[bytes], fault: Fault) -> None:
+    """Check that no merge reaches from another character into a blank: only then, a text can be cut before blanks."""
+    for token in made:
+        if b" " in token.lstrip(b" "):
+            raise fault(f"merges across a blank, to {_short(token.decode('utf-8', 'replace'))}: `alm` would cut there")
 
 
 def _check_settings(fragment: Json, byte_level: bool, fault: Fault) -> None:
@@ -290,14 +353,15 @@ def _short(value: object) -> str:
     return json.dumps(value)[:60]
 
 
-def _vocabulary(fragment: Json, specials: Mapping[str, int], fault: Fault) -> dict[str, int]:
+def _vocabulary(fragment: Json, added: Mapping[str, int], fault: Fault) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the vocabulary of the model, and that with the `added` tokens."""
     vocab = fragment.get("vocab")
     if not isinstance(vocab, dict):
         raise fault("has no `model.vocab`")
-    for name, id_ in specials.items():
+    for name, id_ in added.items():
         if vocab.get(name, id_) != id_:
             raise fault(f"gives `{name}` the ids {vocab[name]} and {id_}")
-    ids = {**vocab, **specials}
+    ids = {**vocab, **added}
     if not all(type(id_) is int for id_ in ids.values()):
         raise fault("has an id that is not a whole number")
     if len(ids) > LARGEST_VOCAB_SIZE:
@@ -305,35 +369,36 @@ def _vocabulary(fragment: Json, specials: Mapping[str, int], fault: Fault) -> di
     missing = set(range(len(ids))) - set(ids.values())
     if missing:
         raise fault(f"has {len(ids):,} tokens, none of them with id {min(missing)}")
-    return ids
+    return vocab, ids
 
 
-def _byte_level_tokens(ids: Mapping[str, int], specials: Mapping[str, int], fault: Fault) -> list[bytes]:
+def _byte_level_tokens(ids: Mapping[str, int], texts: Set[str], fault: Fault) -> list[bytes]:
+    """Return the bytes of each token. Those in `texts` are not written as bytes in the file."""
     tokens = [b""] * len(ids)
     for written, id_ in ids.items():
         try:
-            tokens[id_] = written.encode() if written in specials else alphabet.to_bytes(written)
+            tokens[id_] = written.encode() if written in texts else alphabet.to_bytes(written)
         except ValueError as error:
             raise fault(f"has a token that is not made of bytes: {_short(written)}") from error
     for byte, character in enumerate(alphabet.characters()):
         is_common = bytes([byte]) in _COMMON
-        if character in specials or (is_common and character not in ids):
+        if character in texts or (is_common and character not in ids):
             raise fault(f"has no token for byte 0x{byte:02X}")
     return tokens
 
 
-def _fallback_tokens(ids: Mapping[str, int], specials: Mapping[str, int], fault: Fault) -> list[bytes]:
+def _fallback_tokens(ids: Mapping[str, int], named: Set[str], blank_sign: str, fault: Fault) -> list[bytes]:
+    """Return the bytes of each token, with a blank for each `blank_sign`. Those in `named` may have both."""
     tokens = [b""] * len(ids)
     for written, id_ in ids.items():
-        tokens[id_] = written.encode("utf-8", "surrogatepass")
+        if blank_sign and " " in written and written not in named:
+            raise fault(f"has the token {_short(written)} with a blank, although it writes blanks as {blank_sign}")
+        text = written.replace(blank_sign, " ") if blank_sign else written
+        tokens[id_] = text.encode("utf-8", "surrogatepass")
     for byte, name in enumerate(BYTE_NAMES):
         if name not in ids:
             raise fault(f"has no token for byte 0x{byte:02X}")
-        if ids[name] != ids[BYTE_NAMES[0]] + byte:
-            raise fault(f"does not number its bytes consecutively: `{name}` has id {ids[name]}")
         tokens[ids[name]] = bytes([byte])
-    if ids.get(UNKNOWN) != len(SPECIALS) or ids[BYTE_NAMES[0]] != len(SPECIALS) + 1:
-        raise fault(f"does not have `{UNKNOWN}` and its bytes at ids {len(SPECIALS)} to {len(SPECIALS) + 256}")
     return tokens
 
 

@@ -125,6 +125,10 @@ class Model:
         named = frozenset(range(len(_NAMES)))
         return cls(tokens, names, all_scores, first - 1, range(first, first + 256), named)
 
+    def written(self, specials: Mapping[str, int]) -> Sequence[str]:
+        """Return the name of each token in `tokenizer.json`, by id."""
+        return self.names
+
     def fragment(self, specials: Mapping[str, int]) -> Json:
         """Return the value of `model` in `tokenizer.json`. Its names already include `specials`."""
         assert all(self.names[id_] == name for name, id_ in specials.items())
@@ -153,10 +157,22 @@ class Model:
         return min(self.scores) - _UNKNOWN_PENALTY
 
 
-def read(fragment: Json, *, specials: Mapping[str, int], byte_level: bool, fault: Fault) -> Model:
+def read(
+    fragment: Json,
+    *,
+    specials: Mapping[str, int],
+    added: Mapping[str, int],
+    byte_level: bool,
+    blank_sign: str,
+    fault: Fault,
+) -> Model:
     """Read the model of a `tokenizer.json`. Raises the error that `fault` makes if `alm` does not support it."""
     if byte_level:
         raise fault("writes bytes as characters before a Unigram model, which `alm` does not support")
+    if blank_sign:
+        raise fault("leaves a text in one piece before a Unigram model, which `alm` does not support")
+    if added:
+        raise fault(f"looks for `{next(iter(added))}` in text before a Unigram model, which `alm` does not support")
     if fragment.get("byte_fallback") is not True:
         raise fault("does not set `model.byte_fallback`: some characters would be lost")
     names, scores = _vocabulary(fragment, fault)

@@ -271,7 +271,7 @@ def test_a_file_that_the_library_would_follow_otherwise_is_refused(
 
 def test_a_byte_level_file_is_refused() -> None:
     with pytest.raises(InputError, match="writes bytes as characters before a Unigram model"):
-        unigram.read({}, specials={}, byte_level=True, fault=InputError)
+        unigram.read({}, specials={}, added={}, byte_level=True, blank_sign="", fault=InputError)
 
 
 def test_a_file_with_the_names_elsewhere_is_followed(document: dict[str, Any], tmp_path: Path, soup: list[str]) -> None:
