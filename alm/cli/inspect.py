@@ -233,9 +233,13 @@ def _import(path: Path) -> Found:
         *(("compared", line(comparison)) for comparison in metadata.comparisons or ()),
     ]
     # Joined as text, so that it never begins with a dash, which would make it an option.
-    configs = [file.path for file in metadata.inputs if Path(file.path).name == "config.json"]
-    folders = [os.path.join(path, os.path.dirname(name)) for name in configs]  # noqa: PTH118, PTH120
-    again = shell("alm", "import", *(folders or ["MODEL"])[:1], "--out", path)
+    names, kind = [file.path for file in metadata.inputs], []
+    if metadata.kind == "gguf":
+        kind = ["--from", "gguf"]
+    else:
+        names = [os.path.dirname(name) for name in names if Path(name).name == "config.json"]  # noqa: PTH120
+    found = [os.path.join(path, name) for name in names]  # noqa: PTH118
+    again = shell("alm", "import", *kind, *(found or ["MODEL"])[:1], "--out", path)
     return _made("imported model", rows, metadata, path, stage=("alm", "import"), out=path, otherwise=again)
 
 

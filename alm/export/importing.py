@@ -10,7 +10,7 @@ from typing import Any, Protocol, get_args
 from torch import Tensor
 
 from alm import artifacts, files
-from alm.artifacts import Comparison, FileRecord, ImportMetadata
+from alm.artifacts import Comparison, FileRecord, HubCommit, ImportMetadata
 from alm.checkpoint.format import LAST_NAME, Checkpoint
 from alm.checkpoint.format import name as checkpoint_name
 from alm.checkpoint.save import save_checkpoint
@@ -37,6 +37,7 @@ TIED_HEAD = "lm_head.weight"
 _JSON_BYTES = 16 << 20  # tokenizer_config.json may list every added token
 _MANY_FAULTS = 10
 _VOUCHING = (Path(checkpoint_name(0)).with_suffix(".json").name, LAST_NAME)  # they promise a complete checkpoint
+_HUB = "huggingface.co"  # part of an address
 _ROTARY = ".rotary_emb.inv_freq"  # stored by old files, although the configuration determines it
 
 
@@ -73,20 +74,36 @@ class Foreign:
     ends: tuple[int, ...] = ()  # ids that end a text according to it; empty if it names none
     not_taken: tuple[str, ...] = ()
     template: ChatTemplate | None = None
+    repository: HubCommit | None = None
+
+
+def check_settings(path: Path) -> tuple[str, ModelConfig]:
+    """Check the folder at `path` without its weights, which may not be there yet; return its architecture and model."""
+    values, model, tokenizer = _settings(path)
+    if faults := vocabulary_refusals(model, tokenizer):
+        raise _refused(path, faults, _look(path))
+    return values["model_type"], model
+
+
+def _settings(path: Path) -> tuple[dict[str, Any], ModelConfig, Tokenizer]:  # Any: JSON
+    if not path.is_dir():
+        raise InputError(f"`{path}` is not a folder", hint=_folder_hint(path))
+    values = _json(path / CONFIG_NAME)
+    model, faults = from_hf_config.read(values)
+    if model is None:
+        raise _refused(path, faults, _look(path))
+    return values, model, _tokenizer(path / TOKENIZER_NAME)
+
+
+def _look(path: Path) -> str:
+    return shell("cat", path / CONFIG_NAME)
 
 
 def open_folder(path: Path) -> Foreign:
     """Read and check the folder at `path`; `InputError` with every reason why its model cannot be imported."""
-    if not path.is_dir():
-        raise InputError(f"`{path}` is not a folder", hint=_folder_hint(path))
-    values = _json(path / CONFIG_NAME)
-    look = shell("cat", path / CONFIG_NAME)
-    model, faults = from_hf_config.read(values)
-    if model is None:
-        raise _refused(path, faults, look)
-    tokenizer = _tokenizer(path / TOKENIZER_NAME)
+    values, model, tokenizer = _settings(path)
     stored = StoredWeights.of(path)
-    _check(path, model, tokenizer, stored, look)
+    _check(path, model, tokenizer, stored, _look(path))
     sidecars = from_hf_config.read_sidecars(path, values, _json)
     beside = [each for name in from_hf_config.SIDECARS if (each := path / name).is_file()]
     inputs = (path / CONFIG_NAME, path / TOKENIZER_NAME, *beside, *stored.files)
@@ -135,14 +152,17 @@ def import_model(
     force: bool = False,
     compare: bool = True,
     redo: str = "alm import",
+    repository: HubCommit | None = None,
     on_event: Listener = ignore,
 ) -> ImportMetadata:
     """Make a checkpoint of step 0 in the folder `out` from the model at `path`, one of `KINDS`.
 
+    `repository` says where on the hub it is from.
+
     Raises `InputError` if alm does not have such a model, and `ArtifactError` if the other tool, when installed,
     computes other results, or if `out` was made with other settings or inputs.
     """
-    found = open_model(path, kind)
+    found = replace(open_model(path, kind), repository=repository)
     return staging.make_once(
         out,
         name=METADATA_NAME,
@@ -179,6 +199,7 @@ def _made(found: Foreign, out: Path, stage: Path, *, compare: bool, redo: str, o
         tokenizer_sha256=found.tokenizer.sha256,
         not_taken=found.not_taken,
         chat=found.template.chat.model_dump(mode="json") if found.template and found.template.chat else None,
+        repository=found.repository,
         comparisons=comparisons,
         files=staging.records(stage),
     )
@@ -195,11 +216,16 @@ def _inputs(found: Foreign, out: Path) -> list[FileRecord]:
 
 def made_before(found: Foreign, *, out: Path, force: bool, redo: str) -> ImportMetadata | None:
     """Return the metadata in `out` if it was made from these files; `ArtifactError` for a run or other inputs."""
-    if run_folder.exists(out):
-        raise ArtifactError(f"`{out}` holds a run", hint=f"add `--out {quoted(run_folder.free_name(out))}`")
+    refuse_run(out)
     name = out / METADATA_NAME
     inputs = [] if force or not name.is_file() else _inputs(found, out)
     return artifacts.current(name, ImportMetadata, config=_config(found), inputs=inputs, force=force, redo=redo)
+
+
+def refuse_run(out: Path) -> None:
+    """Raise `ArtifactError` if the folder `out` holds a run."""
+    if run_folder.exists(out):
+        raise ArtifactError(f"`{out}` holds a run", hint=f"add `--out {quoted(run_folder.free_name(out))}`")
 
 
 def _refused(path: Path, faults: list[str], look: str | None = None) -> InputError:
@@ -211,10 +237,14 @@ def _refused(path: Path, faults: list[str], look: str | None = None) -> InputErr
 
 
 def _folder_hint(path: Path) -> str:
-    if path.exists() or path.is_absolute() or len(path.parts) != 2:
+    if path.suffix == ".gguf" and path.is_file():
+        return f"run `{shell('alm', 'import', '--from', 'gguf', path)}`"
+    if path.exists():
         return f"name the folder that holds `{CONFIG_NAME}`"
-    command = shell("hf", "download", path.as_posix(), "--local-dir", path.name)
-    return f"for a model of the hub, run `{command}` and import `{path.name}`"
+    parts = path.parts[path.parts.index(_HUB) + 1 :][:2] if _HUB in path.parts else path.parts
+    name = "/".join(parts) if len(parts) <= 2 and path.parts[0] not in ("/", "..") else "namespace/name"
+    command = shell("alm", "import", f"{name}@main")
+    return f"name the folder that holds `{CONFIG_NAME}`. The hub was not asked: for its models, run `{command}`"
 
 
 def _tokenizer(path: Path) -> Tokenizer:

@@ -430,6 +430,7 @@ def test_errors_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for words, code, message in (
         (["--from", "ggml", str(tmp_path)], 2, "cannot import from `ggml` (there is: huggingface, gguf)"),
         (["--from", "gguf", str(tmp_path / "text.gguf")], 1, "is not a GGUF file: it begins with b'hell'"),
+        ([str(tmp_path / "text.gguf")], 1, f"run `alm import --from gguf {tmp_path / 'text.gguf'}`"),
         (["--from", "gguf", str(tmp_path)], 1, "is a folder, but a file is needed"),
         (["--from", "gguf", str(tmp_path / "absent.gguf")], 1, "does not exist"),
     ):
