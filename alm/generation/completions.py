@@ -62,8 +62,8 @@ class Completion:
 class _TextStream:
     """Decoder and stop filter of one text."""
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
-        self._decoder = StreamDecoder(tokenizer)
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], *, continues: bool) -> None:
+        self._decoder = StreamDecoder(tokenizer, continues=continues)
         self.stop = StopFilter(stops)
 
     def feed(self, token_id: int) -> str:
@@ -104,7 +104,7 @@ def write(
     for request in requests:
         engine.add(request)
     _warn_of_the_end(requests, model, on_event)
-    texts = [_TextStream(tokenizer, sampling.stop) for _ in requests]
+    texts = [_TextStream(tokenizer, sampling.stop, continues=bool(prompt)) for prompt in prompts]
     return _events(engine, texts)
 
 

@@ -182,7 +182,7 @@ def _encode(work: EncodeWork, part: CleanPart, outs: dict[str, _Out], on_event: 
         encoded = tokenizer.encode_batch(texts, on_event=on_event)
         ids, lengths = with_ends(encoded.ids, encoded.offsets, tokenizer.end_of_text_id)
         held_out = np.array([split == VALIDATION for parts in of_documents for _, split in parts])
-        sizes = np.array([len(text.encode("utf-8")) for text in texts], dtype=np.int64)
+        sizes = tokenizer.bytes_of(encoded)
         _add(outs, ids, lengths, sizes, held_out)
         pieces = [sum(split == VALIDATION for _, split in parts) for parts in of_documents if len(parts) > 1]
         outs[VALIDATION].count += Count(pieces=sum(pieces), cut_documents=len(pieces))

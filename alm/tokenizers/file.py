@@ -193,6 +193,11 @@ class Tokenizer:
         lengths[list(self._content.specials.values())] = 0
         return lengths
 
+    def bytes_of(self, encoded: Encoded) -> npt.NDArray[np.int64]:
+        """Return the bytes of each text as its ids count them (`bytes_per_id`): after normalization."""
+        totals = _offsets(self.bytes_per_id[encoded.ids])
+        return np.diff(totals[encoded.offsets])
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`. `decode` returns `text` again, exactly as the file's normalizer makes it."""
         if self._is_worth_compiling(len(text)):

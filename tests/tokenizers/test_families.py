@@ -181,10 +181,12 @@ def test_a_family_is_saved_as_it_was(family: Path, tmp_path: Path) -> None:
 
 def test_a_family_s_ids_are_the_bytes_of_its_normalized_text(family: Path) -> None:
     tokenizer = Tokenizer.load(family)
-    for text in strings(100):
+    texts = strings(100)
+    sizes = tokenizer.bytes_of(tokenizer.encode_batch(texts)).tolist()
+    for text, size in zip(texts, sizes, strict=True):
         ids = tokenizer.encode(text)
         prefix = tokenizer.drops_first_blank and tokenizer.decode_bytes([*ids[:1]]) != tokenizer.token_bytes(ids[0])
-        assert tokenizer.bytes_per_id[ids].sum() == len(tokenizer.decode_bytes(ids)) + prefix
+        assert tokenizer.bytes_per_id[ids].sum() == size == len(tokenizer.decode_bytes(ids)) + prefix
 
 
 def test_the_ends_of_texts(family: Path) -> None:

@@ -160,7 +160,7 @@ class Sampler:
             if self._should_stop():
                 return None
             ids.append(token_id)
-        return "".join(stream_text(ids, StreamDecoder(tokenizer)))
+        return "".join(stream_text(ids, StreamDecoder(tokenizer, continues=bool(prompt))))
 
 
 def prompts(config: RunConfig, tokenizer: Tokenizer, held_out: TokenStream) -> tuple[str, ...]:
