@@ -502,11 +502,23 @@ class ExportMetadata(Metadata):
         return list(self.files)
 
 
+class HubCommit(Config):
+    """A commit of a repository on the Hugging Face hub. `revision` is the branch or tag that was asked for."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    revision: str
+    sha: Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{40}$")]
+    licence: str | None = None
+
+
 class ImportMetadata(Metadata):
     """Metadata of an import, `import.json`: a model of another tool as a checkpoint of step 0.
 
-    `comparisons` as in `ExportMetadata`. `not_taken` names settings of sampling that a checkpoint does not hold. `chat` is
-    the turn format of its chat template (`alm.tokenizers.chat_format.ChatFormat`), null if that is of no known form.
+    `comparisons` as in `ExportMetadata`. `not_taken` names settings of sampling that a checkpoint does not hold.
+    `chat` is the turn format of its chat template (`alm.tokenizers.chat_format.ChatFormat`), null if that is of no
+    known form. `repository` is where it is on the hub, null for a local model.
     """
 
     format: Literal["alm-import"] = "alm-import"
@@ -517,6 +529,7 @@ class ImportMetadata(Metadata):
     tokenizer_sha256: Sha256
     not_taken: Annotated[tuple[str, ...], Few] = ()
     chat: Values | None = None
+    repository: HubCommit | None = None
     comparisons: Annotated[tuple[Comparison, ...] | None, Few] = None
     files: Annotated[tuple[FileRecord, ...], FailFast()]
 

@@ -43,6 +43,10 @@ class UnreachableError(AlmError):
     """The hub cannot be reached from this machine, or may not be: offline mode is on."""
 
 
+class NotFoundError(AlmError):
+    """The hub has no such repository, or hides it."""
+
+
 @dataclass(frozen=True)
 class RetryPolicy:
     """Limits on retries after network faults. All times are in seconds.
@@ -369,7 +373,7 @@ def _not_found(name: str, page: str, *, has_token: bool) -> AlmError:
     hint = f"check the name at {page}; if it is private, run `hf auth login`, or set HF_TOKEN"
     if has_token:
         hint = f"check the name at {page}; `hf auth whoami` shows the account that needs access"
-    return AlmError(f"`{name}` is not on the hub, or is private and hidden from you", hint=hint)
+    return NotFoundError(f"`{name}` is not on the hub, or is private and hidden from you", hint=hint)
 
 
 def _no_revision(name: str, kind: Kind, revision: str) -> AlmError:

@@ -616,7 +616,7 @@ def test_what_is_not_taken_is_written_down(folder_of: Callable[..., tuple[Path, 
 def test_hints_name_what_helps(folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         import_model(Path("someone/model"), out=tmp_path / "run")
-    assert "`hf download someone/model --local-dir model`" in str(caught.value.hint)
+    assert "`alm import someone/model@main`" in str(caught.value.hint)
     folder, _ = folder_of()
     values = json.loads((folder / "tokenizer.json").read_text("utf-8"))
     (folder / "tokenizer.json").write_text(json.dumps({**values, "padding": {}}))
