@@ -157,10 +157,10 @@ class _Finder:
         for start, end, token in self._matches(text):
             if token.special:
                 continue
-            if token.lstrip:
-                start = max(start - _spaces(text[done:start][::-1]), done)
-            if token.rstrip:
-                end += _spaces(text[end:])
+            while token.lstrip and start > done and text[start - 1] in _spaces():
+                start -= 1
+            while token.rstrip and end < len(text) and text[end] in _spaces():
+                end += 1
             if start > done:
                 pieces.append(text[done:start])
             pieces.append(token.id)
@@ -183,12 +183,7 @@ class _Finder:
                     break
 
 
-def _spaces(text: str) -> int:
-    """Return the number of spaces that `text` begins with."""
-    found = _leading_spaces().match(text)
-    return found.end() if found else 0
-
-
 @functools.cache
-def _leading_spaces() -> re.Pattern[str]:
-    return re.compile(f"[{_class_of(_unicode.SPACES)}]*")
+def _spaces() -> frozenset[str]:
+    """Return the characters that are white space to the library."""
+    return frozenset(chr(point) for first, last in _unicode.ranges(_unicode.SPACES) for point in range(first, last + 1))

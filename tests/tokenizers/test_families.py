@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unicodedata import combining, decomposition
 
 import pytest
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from alm.errors import InputError
-from alm.tokenizers import prepare
+from alm.tokenizers import _unicode, prepare
 from alm.tokenizers.file import StreamDecoder, Tokenizer
 from alm.tokenizers.special import BYTE_NAMES
 
@@ -29,7 +30,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-def strings(count: int = 400) -> list[str]:
+def strings(count: int = 150) -> list[str]:
     """Random strings of the pieces and of any characters, from a fixed seed."""
     draw = random.Random(24)
     starts = [0x20, 0x80, 0x800, 0x3000, 0xE000, 0x10000]
@@ -160,7 +161,7 @@ def library(path: Path) -> tokenizers.Tokenizer:
 @pytest.mark.usefixtures("way")
 def test_a_family_has_the_ids_of_the_library(family: Path, all_hard: list[str], soup: list[str]) -> None:
     ours, theirs = Tokenizer.load(family), library(family)
-    texts = ["", " ", " a", "zzz thecat", *all_hard, *strings(), *soup[:300], " ".join(soup[:300]), "ab" * 3000]
+    texts = ["", " ", " a", "zzz thecat", *all_hard, *strings(), *soup[:100], " ".join(soup[:100]), "ab" * 3000]
     texts += [" " * 70, "abcdefgh" * 9, "abcdefgh" * 10]
     expected = [theirs.encode(text, add_special_tokens=False).ids for text in texts]
     assert [ours.encode(text) for text in texts] == expected
@@ -222,13 +223,34 @@ def test_a_blank_is_kept_where_a_text_continues(prose: list[str], regexes: dict[
         assert "".join(map(stream.feed, ids)) + stream.finish() == expected
 
 
+def test_many_added_tokens_in_a_long_text_take_linear_time() -> None:
+    added = tuple(
+        prepare.AddedToken(id_, content, special=False, lstrip=True, rstrip=True)
+        for id_, content in enumerate(("<think>", "<", "<" * 500))
+    )
+    preparation = prepare.Preparation(added=added)
+    assert len(preparation.parts("a <think> " * 100_000)) == 200_000
+    assert preparation.parts(" <think> <think> b") == [0, 0, "b"]
+    assert len(preparation.parts("<" * 200_000)) == 400
+
+
 def test_nfc_is_the_library_s_for_every_character() -> None:
-    form = normalizers.NFC()
-    scalars = [chr(point) for point in range(0x110000) if not 0xD800 <= point < 0xE000]
-    for around in ("{}", "e{}\u0323", "e\u0301{}", "{}\u0323\u0301", "e{}\u0315\u0301", "q\u0301{}"):
-        text = "\n".join(map(around.format, scalars))
-        ours, theirs = prepare.nfc(text).split("\n"), form.normalize_str(text).split("\n")
-        assert [one for one, other in zip(ours, theirs, strict=True) if one != other] == []
+    form, new = normalizers.NFC(), {*_unicode_points(prepare._NEW_MARKS)}
+    # Every character that a version of Unicode composes, takes apart or moves, and every 97th other one.
+    points = [
+        chr(point)
+        for point in range(0x110000)
+        if not 0xD800 <= point < 0xE000
+        and (point in new or point % 97 == 0 or decomposition(chr(point)) or combining(chr(point)))
+    ]
+    for around in ("{}", "e{}\u0323", "e\u0301{}", "{}\u0323\u0301", "e{}\u0315\u0301", "q\u0301{}", "\U00011935{}"):
+        for start in range(0, len(points), 500):
+            text = "\n".join(map(around.format, points[start : start + 500]))
+            assert prepare.nfc(text) == form.normalize_str(text)
+
+
+def _unicode_points(table: str) -> list[int]:
+    return [point for first, last in _unicode.ranges(table) for point in range(first, last + 1)]
 
 
 def add(document: Json, token: str) -> None:
