@@ -200,6 +200,10 @@ NPM = {
 }
 
 
+def pair_of(merge: str | list[str]) -> list[str]:
+    return merge.split(" ") if isinstance(merge, str) else merge
+
+
 def as_gguf(path: Path, document: dict[str, Any], architecture: str, pre: str | None, begins: bool) -> None:
     """Write the tokenizer of a Hugging Face file as llama.cpp's converter does."""
     vocab, added = document["model"]["vocab"], {token["id"]: token for token in document["added_tokens"]}
@@ -218,10 +222,11 @@ def as_gguf(path: Path, document: dict[str, Any], architecture: str, pre: str | 
     if pre is None:
         types = [6 if name.startswith("<0x") else kind for name, kind in zip(keys["tokens"], types, strict=True)]
         types[vocab["<unk>"]] = 2
-        keys["scores"] = [0.0 if id_ < 259 else float(259 - id_) for id_ in range(count)]
+        made = dict.fromkeys("".join(pair_of(merge)) for merge in document["model"]["merges"])
+        ranks = {name: rank for rank, name in enumerate(made)}
+        keys["scores"] = [-float(ranks.get(name, 0)) for name in keys["tokens"]]
     else:
-        merges = document["model"]["merges"]
-        keys["merges"] = [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
+        keys["merges"] = [" ".join(pair_of(merge)) for merge in document["model"]["merges"]]
     if begins:
         template = document["post_processor"]
         template = template["processors"][-1] if template["type"] == "Sequence" else template
