@@ -33,8 +33,6 @@ _TO_SIGNS: Json = {"type": "Replace", "pattern": {"String": " "}, "content": BLA
 _TO_BLANKS: Json = {"type": "Replace", "pattern": {"String": BLANK_SIGN}, "content": " "}
 _STRIP: Json = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 _METASPACE: Json = {"type": "Metaspace", "replacement": BLANK_SIGN, "prepend_scheme": "first", "split": False}
-# Gemma's, which finds no blank, since each was replaced before.
-_AT_BLANKS: Json = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
 _NORMALIZERS: dict[str, Normalizer] = {
     json.dumps(steps): normalizer
     for steps, normalizer in (
@@ -258,7 +256,7 @@ class _Reader:
                 "normalizer", document["normalizer"], "; it follows NFC, and SentencePiece's blanks"
             )
         split = document.get("pre_tokenizer")
-        if found.kind == "sentencepiece" and split not in (None, _AT_BLANKS):
+        if found.kind == "sentencepiece" and split is not None:
             raise self._unsupported("pre_tokenizer", split, " after SentencePiece's normalizer")
         if found.kind != "none" or not isinstance(split, dict) or split.get("type") != "Metaspace":
             return found

@@ -1,4 +1,4 @@
-"""Files in the forms of SmolLM, Qwen, Llama, TinyLlama and Gemma: small ones, made here, with the library as oracle."""
+"""Files in the forms of SmolLM, Qwen, Llama, TinyLlama and Mistral: small ones, with the library as oracle."""
 
 from __future__ import annotations
 
@@ -128,17 +128,17 @@ def metaspace(texts: list[str], regexes: dict[str, str]) -> tokenizers.Tokenizer
     return made
 
 
-def gemma(texts: list[str], regexes: dict[str, str]) -> tokenizers.Tokenizer:
+def blankless(texts: list[str], regexes: dict[str, str]) -> tokenizers.Tokenizer:
     made = sentencepiece(texts)
     made.normalizer = normalizers.Replace(" ", SIGN)
-    made.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    made.pre_tokenizer = None  # type: ignore[assignment]
     made.decoder = decoders.Sequence([decoders.Replace(SIGN, " "), decoders.ByteFallback(), decoders.Fuse()])
     made.add_tokens([tokenizers.AddedToken(name, normalized=False) for name in ("\n\n", SIGN * 3, "<think>")])
     return made
 
 
 FAMILIES: dict[str, Callable[[list[str], dict[str, str]], tokenizers.Tokenizer]] = {
-    make.__name__: make for make in (smollm, qwen, llama3, llama2, mistral, metaspace, gemma)
+    make.__name__: make for make in (smollm, qwen, llama3, llama2, mistral, metaspace, blankless)
 }
 
 
@@ -274,6 +274,10 @@ UNFOLLOWED: dict[str, tuple[Callable[[Json], object], str]] = {
     "across a blank": (
         lambda d: (add(d, f"e{SIGN}"), d["model"]["merges"].append(["e", SIGN])),
         'merges across a blank, to "e "',
+    ),
+    "a split behind it": (
+        lambda d: d.update(pre_tokenizer=json.loads(pre_tokenizers.Whitespace().__getstate__())),
+        "it sets `pre_tokenizer` to .*Whitespace.* after SentencePiece's normalizer",
     ),
     "a real blank": (lambda d: add(d, "e t"), 'has the token "e t" with a blank'),
     "merges ignored": (lambda d: d["model"].update(ignore_merges=True), "sets `model.ignore_merges` to true"),
