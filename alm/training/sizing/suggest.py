@@ -38,6 +38,8 @@ _MEASURED_FLOPS, _MEASURED_RATIO = 6.4e12, 0.45
 # Li et al. 2025, "Predictable Scale: Part I", arXiv:2503.04715, section 1: batch ~ D^0.571. The factor comes from
 # measurements here, where steps of 1,024 and of 2,048 tokens were equally good (docs/benchmarks.md).
 _MEASURED_TOKENS, _MEASURED_BATCH, _BATCH_POWER = 0.41e6, 1024, 0.571
+# Smaller steps cost too much time a token: 512 tokens were 4% worse than 1,024 after two minutes (docs/benchmarks.md).
+_STEPS_AT_LEAST = 200
 # The best embedding tables have about a quarter of the parameters of the layers (docs/vocabulary.md).
 _LAYERS_PER_TABLE = 4
 LEAST_VOCABULARY, MOST_VOCABULARY = 512, 65536
@@ -163,6 +165,7 @@ def _layers(model: ModelConfig) -> int:
 def _split(model: ModelConfig, seq_len: int, tokens: float, ranks: int, fits: Fits) -> tuple[int, int]:
     """Return the sequences of a micro-batch, and the micro-batches of a step, a multiple of `ranks`."""
     batch = _MEASURED_BATCH * (tokens / _MEASURED_TOKENS) ** _BATCH_POWER
+    batch = max(batch, min(_MEASURED_BATCH, tokens / _STEPS_AT_LEAST))
     each = 2 ** max(0, round(math.log2(batch / seq_len / ranks)))  # sequences of a rank
     micro = min(each, 2 ** int(math.log2(max(1, MOST_MICRO_BATCH_TOKENS // seq_len))))
     while micro > 1 and not fits(model, micro, seq_len):

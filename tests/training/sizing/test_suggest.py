@@ -104,6 +104,12 @@ def test_what_is_fixed_stays_and_memory_limits_both() -> None:
     assert count(little.config.model).total < count(free.config.model).total
 
 
+def test_steps_of_a_short_run_are_not_so_small_that_they_cost_more_than_they_teach() -> None:
+    for tokens, batch in ((20_000, 128), (60_000, 256), (205_000, 1024), (400_000, 1024)):
+        micro, accumulation = suggest._split(preset_models()["500k"], 128, tokens, 1, lambda *_: True)
+        assert micro * accumulation * 128 == batch
+
+
 def test_batches_are_powers_of_two_sequences() -> None:
     for seconds, speed in itertools.product((60, 6000, 600_000), (1e9, 1e11, 1e14)):
         sequences = suggested(seconds, speed).config.training.sequences_per_step
