@@ -309,6 +309,10 @@ MODELS = Path(os.environ.get("ALM_MODELS", Path(__file__).parents[2] / ".models"
 @pytest.mark.models
 @pytest.mark.parametrize("path", sorted(MODELS.rglob("tokenizer.json")), ids=lambda path: str(path.relative_to(MODELS)))
 def test_a_real_file_has_the_ids_of_the_library(path: Path, all_hard: list[str], soup: list[str]) -> None:
+    if "gemma" in str(path):
+        with pytest.raises(InputError, match="it sets `pre_tokenizer` to"):
+            Tokenizer.load(path)
+        return
     ours, theirs = Tokenizer.load(path), library(path)
     texts = ["", " a", *all_hard, *strings(5000), *soup]
     batch = ours.encode_batch(texts)
