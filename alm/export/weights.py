@@ -128,7 +128,9 @@ def _look(folder: Path) -> str:
 def _kept_inside(path: Path) -> Path:
     """Return `path`; `InputError` for a link out of its folder, except into the hub's cache."""
     folder, target = path.parent.resolve(), path.resolve()
-    if target.parent not in (folder, folder.parent.parent / _BLOBS):
+    repository = folder.parent.parent
+    is_shared = target.parent.parent == repository.parent / _BLOBS  # by the repositories of the cache
+    if target.parent not in (folder, repository / _BLOBS) and not is_shared:
         raise InputError(f"`{path}` is a link to `{target}`, out of its folder", hint=_look(path.parent))
     return path
 

@@ -20,6 +20,7 @@ from alm.export.run import export
 from alm.export.source import load_source
 from alm.export.targets import huggingface
 from alm.hub import RetryPolicy
+from alm.hub.downloads import download_model
 
 from .conftest import Make, main_ok
 
@@ -81,6 +82,22 @@ def test_once_it_is_there_it_is_kept(
     assert again.repository is not None
     assert again.repository.sha == sha
     assert not hub.requests
+
+
+def test_a_file_that_several_repositories_share(hub: FakeHub, theirs: dict[str, bytes], tmp_path: Path) -> None:
+    """`huggingface_hub` keeps what it fetched through Xet in a store of its own, which `blobs` link to."""
+    hub.add(REPO, theirs, kind="models")
+    weights = download_model(REPO).path / "model.safetensors"
+    shared = tmp_path / "hub" / "blobs" / "ab" / "ab12"
+    shared.parent.mkdir(parents=True)
+    blob = weights.resolve()
+    blob.rename(shared)
+    blob.symlink_to(shared)
+    import_from_hub(MODEL, out=tmp_path / "run", compare=False)
+    shared.write_bytes(b"x")
+    with pytest.raises(InputError, match="is damaged") as caught:
+        import_from_hub(MODEL, out=tmp_path / "run", compare=False)
+    assert f"run `rm {shared}`" in str(caught.value.hint)
 
 
 def test_a_model_that_alm_does_not_have_costs_no_download(
