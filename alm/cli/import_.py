@@ -19,11 +19,7 @@ app = Commands()
 
 @app.command(
     "import",
-    examples=(
-        "alm import HuggingFaceTB/SmolLM2-135M",
-        "alm import my-model/",
-        "alm import --from gguf model.gguf --out runs/my-model",
-    ),
+    examples=("alm import HuggingFaceTB/SmolLM2-135M", "alm import --from gguf model.gguf --out runs/my-model"),
 )
 def import_(
     model: Annotated[
@@ -58,8 +54,8 @@ def import_(
 ) -> None:
     """Make a checkpoint from a model of another tool.
 
-    Sample from it, or train it further with `alm pretrain --init`. Supported tokenizers: byte-level BPE with the split
-    of qwen2, cl100k or gpt2, and alm's own.
+    Sample from it, or train it further with `alm pretrain --init`. Families: Llama, Mistral, Qwen2, Qwen3, SmolLM3.
+    Tokenizers: byte-level BPE as of GPT-2, SmolLM, Qwen or Llama 3, SentencePiece BPE as of Llama 2, and alm's own.
     """
     from alm.export import from_hub
     from alm.export import importing as stage

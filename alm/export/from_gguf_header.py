@@ -140,7 +140,8 @@ class _Reading:
             limit = (
                 "the file ends" if self._size <= _MOST_HEADER else f"its header has more than {_MOST_HEADER:,} bytes"
             )
-            raise self._fault(f"{limit} amid its header, at byte {self._file.tell():,}")
+            at = self._file.tell()
+            raise self._fault(f"{limit} amid its header, at byte {at:,}")
         self._left -= count
 
     def _skip(self, count: int) -> None:
