@@ -271,13 +271,16 @@ def test_two_downloads_at_once(hub: FakeHub, download: Download, monkeypatch: py
 
 
 @pytest.mark.parametrize("by", ["branch", "sha"])
-def test_offline_the_cache_is_enough(hub: FakeHub, download: Download, go_offline: Callable[[], None], by: str) -> None:
+def test_offline_the_cache_is_enough(
+    hub: FakeHub, download: Download, go_offline: Callable[[], None], events: list[Event], by: str
+) -> None:
     sha = hub.add(REPO, FILES, kind="models")
     first = download()
     hub.requests.clear()
     go_offline()
     found = download(revision={"branch": "main", "sha": sha}[by])
     assert (found.path, found.sha, found.bytes) == (first.path, sha, first.bytes)
+    assert said(events)[1] == f"{REPO} at {sha[:12]} is in the cache: 4 files, 2.1 MB"
     assert not hub.requests
 
 

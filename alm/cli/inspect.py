@@ -228,6 +228,7 @@ def _import(path: Path) -> Found:
     )
     rows = [
         ("form", f"{metadata.kind}, {metadata.architecture} in {metadata.dtype}"),
+        *(("from", f"{at.name} at {at.sha}, licence {at.licence or 'unknown'}") for at in [metadata.repository] if at),
         ("parameters", f"{metadata.parameters:,}"),
         ("tokenizer", metadata.tokenizer_sha256[: artifacts.SHORT_HASH]),
         *(("compared", line(comparison)) for comparison in metadata.comparisons or ()),

@@ -67,7 +67,7 @@ def download_model(
     """
     checked_id(repo, kind="model")
     if _is_offline():
-        return _cached(repo, revision, check)
+        return _cached(repo, revision, check, on_event)
     policy = dataclasses.replace(policy or RetryPolicy(), report=lambda line: on_event(Warned(line)))
     with _cache_named(repo, revision):
         pinned = pin(repo, kind="model", revision=revision, policy=policy)
@@ -358,7 +358,7 @@ def _blob_id(path: Path) -> str:
 # ---- without the hub ----------------------------------------------------------------------------
 
 
-def _cached(repo: str, revision: str, check: Check) -> Downloaded:
+def _cached(repo: str, revision: str, check: Check, on_event: Listener) -> Downloaded:
     """Return the model as the cache has it. Its files are named by their hashes, and verified by these."""
     folder = _complete(repo, revision)
     if folder is None:
@@ -368,7 +368,9 @@ def _cached(repo: str, revision: str, check: Check) -> Downloaded:
         name = path.readlink().name if path.is_symlink() else ""
         sha256, blob_id = (name if re.fullmatch(form, name) else None for form in ("[0-9a-f]{64}", "[0-9a-f]{40}"))
         held.append(HubFile(path.name, _bytes_of(path), sha256, blob_id))
-    needed = _needed(Pinned(repo, folder.name, licence=None, files=tuple(held)))
+    pinned = Pinned(repo, folder.name, licence=None, files=tuple(held))
+    needed = _needed(pinned)
+    on_event(Noted(_sizes(pinned, needed, _Place.of(repo, folder.name), dry_run=False)))
     for file in needed:
         _verify(folder / file.name, file)
     check(folder)

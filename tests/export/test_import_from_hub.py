@@ -55,6 +55,9 @@ def test_from_the_hub_to_a_checkpoint(
     assert made.repository is not None
     assert made.repository.model_dump() == {"name": REPO, "revision": "main", "sha": sha, "licence": "apache-2.0"}
     assert made.command == f"alm import --from huggingface {REPO}@{sha} --out runs/tales-0.1B"
+    capsys.readouterr()
+    main_ok(["info", "runs/tales-0.1B"])
+    assert f"{REPO} at {sha}, licence apache-2.0" in capsys.readouterr().out
     before = load_source(Path("runs/tiny/ckpt-last.pt")).weights
     after = load_checkpoint(Path("runs/tales-0.1B/ckpt-last.pt")).model
     assert all(after[name].equal(value) for name, value in before.items())
