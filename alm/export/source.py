@@ -54,9 +54,13 @@ class Source:
         return self.network_of(self.weights)
 
     def network_of(self, weights: dict[str, Tensor]) -> Transformer:
-        """Return the same model with other values: those that a file of lower precision holds."""
-        model = Transformer(self.model)
-        model.load_state_dict(weights)
+        """Return the same model with other values: those that a file of lower precision holds.
+
+        It shares the memory of `weights`, except for tables with padding rows.
+        """
+        with torch.device("meta"):
+            model = Transformer(self.model)
+        model.load_state_dict(weights, assign=True)
         return model.eval()
 
     def not_finite(self) -> list[str]:

@@ -22,6 +22,7 @@ WEIGHTS_NAME, INDEX_NAME = "model.safetensors", "model.safetensors.index.json"
 _INDEX_BYTES = 16 << 20  # the index of a model with 1,000 layers has 2 MB
 _HEADER_BYTES = 16 << 20
 _NAME_BYTES = 255
+_MAPPED_BYTES = 64 << 20  # of a file that are in memory at a time
 _LENGTH_BYTES = 8  # little-endian, before the header
 _BLOBS = "blobs"  # folder of the hub's cache for the files that a snapshot links to
 _STORED_DTYPES = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
@@ -98,11 +99,22 @@ class StoredWeights:
         return cls(tuple(paths), shapes, ", ".join(sorted(_STORED_DTYPES[dtype] for dtype in dtypes)))
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield each tensor with its name, as stored."""
+        """Yield each tensor with its name, in fp32 and in memory of its own.
+
+        A file is mapped into memory in parts, so that what was read of it does not add to the weights.
+        """
         for path in self.files:
             with _opened(path) as file:
-                for name in file.keys():  # noqa: SIM118 - it is not a mapping
-                    yield name, file.get_tensor(name)
+                names = list(file.keys())
+            while names:
+                with _opened(path) as file:
+                    mapped = 0
+                    while names and mapped < _MAPPED_BYTES:
+                        name = names.pop(0)
+                        stored = file.get_tensor(name)
+                        mapped += stored.nbytes
+                        yield name, stored.to(torch.float32, copy=True)
+                        del stored
 
 
 def _files(folder: Path) -> list[Path]:

@@ -177,6 +177,22 @@ def test_memory_is_that_of_a_step(
     assert live.most == pytest.approx(counted.total, rel=MEMORY)
 
 
+@pytest.mark.parametrize("tie_embeddings", [True, False])
+def test_memory_of_a_vocabulary_far_larger_than_the_layers(
+    tiny_config: Callable[..., ModelConfig], tie_embeddings: bool
+) -> None:
+    config = tiny_config(d_model=64, vocab_size=151_936, tie_embeddings=tie_embeddings, max_position_embeddings=256)
+    model = Transformer(config).train()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    ids = torch.zeros(1, 256, dtype=torch.int64)
+    with Live(model.parameters()) as live:
+        model.losses(model(ids), ids).total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert model.losses(model(ids), ids).total > 0  # the peak: the logits of a chunk beside the moments
+    assert live.most == pytest.approx(count(config).memory(1, 256).total, rel=MEMORY)
+
+
 def test_memory_by_part(tiny_config: Callable[..., ModelConfig]) -> None:
     config = tiny_config(vocab_size=64)
     counted = count(config)
