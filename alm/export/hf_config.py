@@ -78,16 +78,6 @@ def _attention_refusals(model: ModelConfig) -> list[str]:
     return found
 
 
-def beyond_llama_cpp(model: ModelConfig) -> list[str]:
-    """List what a family has, but neither a Llama nor a Qwen of llama.cpp: windows and layers without rotation."""
-    found = []
-    if any(_windows(model)):
-        found.append(f"`attention.window: {model.attention.window}`: llama.cpp attends to all previous tokens")
-    if _skips(model):
-        found.append(f"`positions.skip_every: {_skip_every(model)}`: llama.cpp rotates queries and keys in every layer")
-    return found
-
-
 def vocabulary_refusals(model: ModelConfig, tokenizer: Tokenizer) -> list[str]:
     """List why this tokenizer does not fit the model."""
     if tokenizer.vocab_size <= model.known_vocab_size:
