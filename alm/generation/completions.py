@@ -90,7 +90,7 @@ def write(
     banned = _banned(tokenizer, sampling.bad_words)
     requests = [
         Request(ids, sampling.model_copy(update={"seed": seed_of(sampling, number)}), banned, alternatives)
-        for number, ids in enumerate(map(tokenizer.encode, prompts))
+        for number, ids in enumerate(map(tokenizer.prompt_ids, prompts))
     ]
     if must_compile(model):
         on_event(Noted("compiling the generation kernels: some seconds, once on this machine"))

@@ -205,6 +205,11 @@ class Tokenizer:
             return ids
         return array("i", self._encoded(text)).tolist()
 
+    def prompt_ids(self, text: str) -> list[int]:
+        """Return the ids of a text to continue: after the begin-of-text token, if this tokenizer's models expect one."""
+        begin = self.begin_of_text_id
+        return [*([] if begin is None else [begin]), *self.encode(text)]
+
     def encode_batch(self, texts: Iterable[str], *, workers: int = 1, on_event: Listener = ignore) -> Encoded:
         """Return the ids of many texts, each encoded independently, with `workers` threads."""
         texts = texts if isinstance(texts, list) else list(texts)

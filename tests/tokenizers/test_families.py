@@ -197,6 +197,8 @@ def test_the_ends_of_texts(family: Path) -> None:
     begin = {"smollm": None, "qwen": None, "llama3": "<|begin_of_text|>"}.get(name, "<s>")
     assert tokenizer.end_of_text_id == theirs.token_to_id(end)
     assert tokenizer.begin_of_text_id == (None if begin is None else theirs.token_to_id(begin))
+    first = [] if begin is None else [theirs.token_to_id(begin)]
+    assert tokenizer.prompt_ids("the cat") == [*first, *tokenizer.encode("the cat")]
     assert set(tokenizer.encode(f"{begin}{end} x")).isdisjoint(tokenizer.specials.values())
 
 

@@ -151,7 +151,7 @@ class Sampler:
         tokenizer, ids = self._tokenizer, list[int]()
         for token_id in generate(
             self._model,
-            tokenizer.encode(prompt),
+            tokenizer.prompt_ids(prompt),
             sampling=sampling,
             end_of_text_id=tokenizer.end_of_text_id,
             vocab_size=tokenizer.vocab_size,
@@ -172,7 +172,7 @@ def prompts(config: RunConfig, tokenizer: Tokenizer, held_out: TokenStream) -> t
         return ("", *(text for text, _ in zip(found, range(_HELD_OUT_PROMPTS), strict=False)))
     for number, prompt in enumerate(given):
         try:
-            check_prompt(tokenizer.encode(prompt), config.model)
+            check_prompt(tokenizer.prompt_ids(prompt), config.model)
         except InputError as error:
             raise ConfigError(f"`samples.prompts[{number}]`: {error.message}", hint=error.hint) from error
     return given
