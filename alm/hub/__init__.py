@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from alm.errors import AlmError, ConfigError, quoted
+from alm.errors import AlmError, ConfigError, quoted, shell
 
 if TYPE_CHECKING:
     import httpx2 as httpx
@@ -150,7 +150,7 @@ def checked_id(name: str, *, kind: Kind = "dataset") -> str:
     last = name.rstrip("/").rpartition("/")[2]
     raise ConfigError(
         f"`{name}` is not a {kind} on the hub: its name needs the form `namespace/name`",
-        hint=f"run `hf {kind}s list --search {quoted(last)}` to find its namespace",
+        hint=f"run `{shell('hf', f'{kind}s', 'list', '--search', last)}` to find its namespace",
     )
 
 
@@ -315,7 +315,7 @@ def wrap_hub_errors(name: str, *, kind: Kind = "dataset", revision: str) -> Iter
     except errors.OfflineModeIsEnabled as error:
         raise offline(name) from error
     except errors.HFValidationError as error:
-        raise ConfigError(f"`{name}` is not a {kind} on the hub: {error}", hint=f"run `hf {kind}s list`") from error
+        raise ConfigError(f"`{name}` is not a {kind} on the hub: {error}", hint=f"run `{shell('hf', f'{kind}s', 'list')}`") from error
 
 
 def _explained(error: HfHubHTTPError, name: str, kind: Kind, revision: str) -> AlmError:

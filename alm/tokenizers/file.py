@@ -206,7 +206,7 @@ class Tokenizer:
         return array("i", self._encoded(text)).tolist()
 
     def prompt_ids(self, text: str) -> list[int]:
-        """Return the ids of a text to continue: after the begin-of-text token, if this tokenizer's models expect one."""
+        """Return the ids of a text to continue, after the begin-of-text token if there is one."""
         begin = self.begin_of_text_id
         return [*([] if begin is None else [begin]), *self.encode(text)]
 
