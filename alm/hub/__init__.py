@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from alm.errors import AlmError, ConfigError, quoted, shell
+from alm.errors import AlmError, ConfigError, shell
 
 if TYPE_CHECKING:
     import httpx2 as httpx
@@ -315,7 +315,9 @@ def wrap_hub_errors(name: str, *, kind: Kind = "dataset", revision: str) -> Iter
     except errors.OfflineModeIsEnabled as error:
         raise offline(name) from error
     except errors.HFValidationError as error:
-        raise ConfigError(f"`{name}` is not a {kind} on the hub: {error}", hint=f"run `{shell('hf', f'{kind}s', 'list')}`") from error
+        raise ConfigError(
+            f"`{name}` is not a {kind} on the hub: {error}", hint=f"run `{shell('hf', f'{kind}s', 'list')}`"
+        ) from error
 
 
 def _explained(error: HfHubHTTPError, name: str, kind: Kind, revision: str) -> AlmError:
