@@ -33,11 +33,11 @@ def suggested(seconds: float, flops_per_second: float = 6e10, **more: Any) -> Su
 
 
 def test_tokens_per_parameter_go_through_what_was_measured_and_hoffmann() -> None:
-    assert tokens_per_parameter(6.4e12) == pytest.approx(0.45)  # the quickstart
+    assert tokens_per_parameter(2e12) == pytest.approx(2)
     for flops in (6e18, 1e24):
         assert tokens_per_parameter(flops) == pytest.approx(20)
     # A straight line in logarithms: half-way between the two it is their geometric mean.
-    assert tokens_per_parameter((6.4e12 * 6e18) ** 0.5) == pytest.approx((0.45 * 20) ** 0.5)
+    assert tokens_per_parameter((2e12 * 6e18) ** 0.5) == pytest.approx((2 * 20) ** 0.5)
 
 
 def test_vocabularies_are_about_those_that_were_found_best() -> None:
