@@ -20,7 +20,7 @@ RUN_TIME = {
 }
 SESSIONS = {
     *("dev", "lint", "types", "tests", "tests_full", "llamacpp", "docs", "quickstart", "device", "build", "interop"),
-    *("bench", "bench_model", "bench_generate", "crash", "hostile"),
+    *("bench", "bench_model", "bench_generate", "crash", "hostile", "models"),
 }
 
 

@@ -53,8 +53,9 @@ RayAddress = Annotated[
 ]
 
 
-# What `alm pretrain` and `alm plan` take without flags.
+# What `alm pretrain` and `alm plan` take without flags; with `--init`, rates at which a model keeps what it knows.
 DEFAULT_MODEL, DEFAULT_TRAIN, DEFAULT_DATA = "pico", "train", Path("data/packed")
+CONTINUED_TRAIN = "continue"
 
 _UNITS = {"w|weeks?": 604800, "d|days?": 86400, "h|hrs?|hours?": 3600, "m|mn|mins?|minutes?": 60, "s|secs?|seconds?": 1}
 _LONGEST_SECONDS = 100 * 366 * 86400

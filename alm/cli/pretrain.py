@@ -49,7 +49,7 @@ def pretrain(
         typer.Option(
             "--init",
             metavar="CHECKPOINT",
-            help="Start from the model and weights of this checkpoint, or of a run; optimizer and schedule are new.",
+            help="Start from the model and weights of this checkpoint, or of a run, with a new optimizer at low rates.",
         ),
     ] = None,
     device: options.Device = "auto",
@@ -272,7 +272,8 @@ def _config(
     from alm.training.run import run_folder
 
     own = folder / run_folder.CONFIG_NAME if run_folder.exists(folder) and resume != "never" else None
-    train_path = presets.find(train) if train else own or presets.find(options.DEFAULT_TRAIN)
+    default = options.DEFAULT_TRAIN if init is None else options.CONTINUED_TRAIN
+    train_path = presets.find(train) if train else own or presets.find(default)
     parts = [Part(train_path, TRAIN_SECTIONS)]
     if train_path == own:
         requested = run_folder.read_metadata(folder).asked

@@ -107,11 +107,16 @@ def _forms() -> Iterator[tuple[Json, Pattern, bool]]:
 def _comparable(pre_tokenizer: object) -> str:
     """Return a text that is equal for two that split alike. In JSON, 0 is not false."""
 
-    def plain(part: Json) -> Json:
-        # It moves only offsets, which `alm` does not have.
-        return part | {"trim_offsets": True} if _is_byte_level(part) else part
+    def plain(part: object) -> object:
+        if isinstance(part, list):
+            return [plain(each) for each in part]
+        if not isinstance(part, dict):
+            return part
+        # `trim_offsets` moves only offsets, which `alm` does not have.
+        fixed = {"trim_offsets": True} if _is_byte_level(part) else {}
+        return {key: plain(value) for key, value in part.items()} | fixed
 
-    return json.dumps(json.loads(json.dumps(pre_tokenizer), object_hook=plain), sort_keys=True)
+    return json.dumps(plain(pre_tokenizer), sort_keys=True)
 
 
 def read(path: Path, data: bytes, end_of_text: int | None = None) -> Content:

@@ -40,6 +40,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The presets made small; the folder to work in."""
     folder = tmp_path / "presets"
     folder.mkdir()
+    for path in presets.folder().glob("*.yaml"):
+        (folder / path.name).write_bytes(path.read_bytes())
     (folder / "tales.yaml").write_text(CORPUS)
     (folder / "quickstart.yaml").write_text(RUN)
     monkeypatch.setattr(presets, "folder", lambda: folder)

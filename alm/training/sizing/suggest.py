@@ -32,9 +32,9 @@ from alm.training.sizing.repeated_text import MOST_PASSES, effective_tokens, reg
 # from 6e18 FLOPs on, their smallest compute.
 TOKENS_PER_PARAMETER = 20
 _HOFFMANN_FLOPS = 6e18
-# Measured here at a millionth of that compute, in two minutes of one core (docs/benchmarks.md, "What a budget chooses"): of an
-# encyclopedia and of short stories a model with 2.8 tokens per parameter learned more than those with 0.8 and 0.3. On the
-# built-in tales, whose language is small, wide models with 0.45 did better; quickstart has its own model for these.
+# Measured here at a millionth of that compute, in two minutes of one core (docs/benchmarks.md, "What a budget
+# chooses"): of an encyclopedia and of short stories a model with 2.8 tokens per parameter learned more than those with
+# 0.8 and 0.3. On the tales, whose language is small, 0.45 was better; quickstart has its own model for these.
 _MEASURED_FLOPS, _MEASURED_RATIO = 2e12, 2.0
 # Li et al. 2025, "Predictable Scale: Part I", arXiv:2503.04715, section 1: batch ~ D^0.571. The factor comes from
 # measurements here, where steps of 1,024 and of 2,048 tokens were equally good (docs/benchmarks.md).

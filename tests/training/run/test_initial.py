@@ -253,6 +253,7 @@ def test_the_command_takes_the_model_from_the_checkpoint(
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     expected = load_checkpoint(uninterrupted / LAST_NAME).config["model"]
     assert told["config"]["model"] == {**expected, "dropout": 0.1}
+    assert (told["config"]["optim"]["kind"], told["config"]["optim"]["lr"]) == ("adamw", 1e-4)
     assert told["initial_weights"]["path"] == f"../first/{LAST_NAME}"
     ends(words)
     assert "is up to date" in capsys.readouterr().err
