@@ -36,7 +36,7 @@ def pretrain(
     ] = None,
     train: Annotated[
         str | None,
-        typer.Option("--train", help="Training file or preset.  [default: train]"),
+        typer.Option("--train", help="Training file or preset.  [default: train, or with --init: continue]"),
     ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", help="Packed data; a resumed run keeps its own.  [default: data/packed]")

@@ -49,7 +49,8 @@ def read_beside(folder: Path) -> str | None:
 def _chosen(value: object) -> str | None:
     """Return the template of a setting that may hold several by name."""
     if isinstance(value, list):
-        named = {each.get("name"): each.get("template") for each in value if isinstance(each, Mapping)}
+        given = [each for each in value if isinstance(each, Mapping) and isinstance(each.get("name"), str)]
+        named = {each["name"]: each.get("template") for each in given}
         value = named.get("default", next(iter(named.values()), None))
     return value if isinstance(value, str) and value else None
 

@@ -231,8 +231,9 @@ def template(header: Header, tokenizer: Tokenizer) -> ChatTemplate | None:
     if not isinstance(text, str) or not text:
         return None
     names = {id_: name for name, id_ in tokenizer.specials.items()}
-    begin, end = (header.settings.get(f"tokenizer.ggml.{name}_token_id", -1) for name in ("bos", "eos"))
-    return chat_template.of(text, names.get(begin, ""), names.get(end, ""))
+    ids = (header.settings.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos"))
+    begin, end = (names.get(id_, "") if isinstance(id_, int) else "" for id_ in ids)
+    return chat_template.of(text, begin, end)
 
 
 def not_taken(header: Header) -> tuple[str, ...]:

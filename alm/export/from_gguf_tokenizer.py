@@ -169,7 +169,8 @@ class _Vocabulary:
 
     def _added_ids(self) -> list[int]:
         """List the ids of tokens that no merge makes. Old files mark some of those only by their use."""
-        named = {self._setting(f"{name}_token_id") for name in ("bos", "eos", "eot", "padding")}
+        given = (self._setting(f"{name}_token_id") for name in ("bos", "eos", "eot", "padding"))
+        named = {id_ for id_ in given if isinstance(id_, int)}
         kinds = (_UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED)
         return [id_ for id_, kind in enumerate(self._types) if kind in kinds or id_ in named]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from alm.model.config import ModelConfig
 from alm.tokenizers.file import Tokenizer
-from alm.tokenizers.special import PADDING, TURN_END
+from alm.tokenizers.special import PADDING, TURN_ENDS
 
 Json = dict[str, Any]  # Any: JSON
 
@@ -152,11 +152,12 @@ _SCALING_KEYS = {
 
 def token_ids(tokenizer: Tokenizer) -> Json:
     """Return the ids that begin, end and pad a text."""
-    ids: Json = {"bos_token_id": tokenizer.end_of_text_id, "eos_token_id": ends(tokenizer)}
+    end, begin = tokenizer.end_of_text_id, tokenizer.begin_of_text_id
+    ids: Json = {"bos_token_id": end if begin is None else begin, "eos_token_id": ends(tokenizer)}
     return ids | ({"pad_token_id": tokenizer.specials[PADDING]} if PADDING in tokenizer.specials else {})
 
 
 def ends(tokenizer: Tokenizer) -> list[int]:
     """Return the ids that end an answer: the end of the text, and the end of a turn, which chats use."""
-    turn = [tokenizer.specials[TURN_END]] if TURN_END in tokenizer.specials else []
-    return [tokenizer.end_of_text_id, *turn]
+    turns = [tokenizer.specials[name] for name in TURN_ENDS if name in tokenizer.specials]
+    return [tokenizer.end_of_text_id, *turns]

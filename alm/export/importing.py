@@ -28,7 +28,6 @@ from alm.model.config import ModelConfig
 from alm.model.weights import differences, shapes_of
 from alm.tokenizers.chat_format import Form
 from alm.tokenizers.file import Tokenizer
-from alm.tokenizers.special import END_OF_TEXT
 from alm.training.run import run_folder
 
 METADATA_NAME = "import.json"
@@ -118,7 +117,7 @@ def open_gguf(path: Path) -> Foreign:
     model, faults = from_gguf.read(header)
     if model is None:
         raise _refused(path, faults)
-    tokenizer = from_gguf_tokenizer.read(header)
+    tokenizer = _followed(lambda: from_gguf_tokenizer.read(header))
     stored = from_gguf.GgufWeights(header, model)
     _check(path, model, tokenizer, stored)
     architecture = header.settings["general.architecture"]
@@ -251,8 +250,12 @@ def _tokenizer(path: Path) -> Tokenizer:
     """Load the tokenizer; its errors get a hint about imports, as training one would not help."""
     if not path.is_file():
         raise InputError(f"no tokenizer found at `{path}`", hint=absent_hint(path))
+    return _followed(lambda: Tokenizer.load(path))
+
+
+def _followed(load: Callable[[], Tokenizer]) -> Tokenizer:
     try:
-        return Tokenizer.load(path)
+        return load()
     except InputError as error:
         hint = "import a model with a tokenizer that alm supports: `alm import --help` says which"
         raise InputError(error.message, hint=hint) from error
@@ -271,9 +274,10 @@ def _warn_of_ends(found: Foreign, on_event: Listener) -> None:
     end = found.tokenizer.end_of_text_id
     if found.ends and end not in found.ends:
         listed = ", ".join(map(str, found.ends[:_MANY_FAULTS]))
+        name = next(name for name, id_ in found.tokenizer.specials.items() if id_ == end)
         on_event(
             Warned(
-                f"`{found.path}` ends texts with id {listed}, but alm with {end} (`{END_OF_TEXT}`)",
+                f"`{found.path}` ends texts with id {listed}, but alm with {end} (`{name}`)",
                 "give `alm sample` a `--max-tokens`: its texts may not end until it is trained further",
             )
         )

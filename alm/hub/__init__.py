@@ -168,7 +168,9 @@ def _files(info: DatasetInfo | ModelInfo) -> Iterator[HubFile]:
 
 def _licence(info: DatasetInfo | ModelInfo) -> str | None:
     stated = info.card_data.get("license") if info.card_data else None
-    return ", ".join(stated) if isinstance(stated, list) else stated
+    if isinstance(stated, list):
+        return ", ".join(map(str, stated))
+    return stated if isinstance(stated, str) else None
 
 
 # ---- the client with retries ---------------------------------------------------------------------

@@ -297,7 +297,10 @@ class _Reader:
     def _added(self, document: Json) -> tuple[AddedToken, ...]:
         """Return the added tokens. Of equal names, the last one counts."""
         found: dict[str, AddedToken] = {}
-        for number, token in enumerate(document.get("added_tokens") or []):
+        listed = document.get("added_tokens") or []
+        if not isinstance(listed, list):
+            raise self._unsupported("added_tokens", listed)
+        for number, token in enumerate(listed):
             if not isinstance(token, dict) or not {"content", "id"} <= token.keys():
                 raise self._fault("has an added token without `content` or `id`")
             name = token["content"]
@@ -324,7 +327,7 @@ class _Reader:
         if not templates:
             return None, None
         template = templates[0]
-        names = _template_names(template)
+        names = _template_names(template, specials)
         ids = [None if name is None else specials.get(name) for name in names]
         if None in names and names.index(None) <= 1 and names[::-1].index(None) <= 1:
             at = names.index(None)
@@ -351,10 +354,14 @@ class _Reader:
         return _refused(self._path, fault)
 
 
-def _template_names(template: Json) -> list[str | None]:
+def _ids_of(token: object) -> object:
+    return token.get("ids") if isinstance(token, dict) else None
+
+
+def _template_names(template: Json, specials: Mapping[str, int]) -> list[str | None]:
     """Return the special tokens that a template puts around a text, and None for the text; [] if it does other things.
 
-    The library takes the ids from the template, which must be those of the added tokens of these names.
+    The library takes the ids from the template, which must be those of the `specials` of these names.
     """
     single = template.get("single")
     if template.get("type") != "TemplateProcessing" or not isinstance(single, list):
@@ -368,7 +375,7 @@ def _template_names(template: Json) -> list[str | None]:
         name = inner.get("id") if isinstance(inner, dict) else None
         if step == {"Sequence": {"id": "A", "type_id": 0}}:
             names.append(None)
-        elif isinstance(name, str) and isinstance(listed, dict) and name in listed:
+        elif isinstance(name, str) and isinstance(listed, dict) and _ids_of(listed.get(name)) == [specials.get(name)]:
             names.append(name)
         else:
             return []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -61,8 +62,8 @@ class ChatFormat(Config):
 
     def encode(self, tokenizer: Tokenizer, messages: Sequence[Message], *, asks: bool = True) -> list[int]:
         """Return the ids of a conversation. Only the format's own special tokens become such ids."""
-        names = sorted(tokenizer.specials, key=len, reverse=True)
-        special = re.compile("|".join(map(re.escape, names)))
+        tokens, encode = _control_tokens(tokenizer), tokenizer.literal.encode
+        special = re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))))
         ids: list[int] = []
         text = ""
         for part in self._parts(messages, asks=asks):
@@ -70,16 +71,17 @@ class ChatFormat(Config):
             start = 0
             for match in found:
                 text += part.text[start : match.start()]
-                ids += tokenizer.encode(text) if text else []
-                ids.append(tokenizer.special_id(match[0]))
+                ids += encode(text) if text else []
+                ids.append(tokens[match[0]])
                 text, start = "", match.end()
             text += part.text[start:]
-        return ids + (tokenizer.encode(text) if text else [])
+        return ids + (encode(text) if text else [])
 
     def end_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
         """Return the ids of the special tokens that end an answer."""
-        found = [name for name in tokenizer.specials if self.assistant.after.lstrip().startswith(name)]
-        return (tokenizer.special_id(max(found, key=len)),) if found else ()
+        tokens = _control_tokens(tokenizer)
+        found = [name for name in tokens if self.assistant.after.lstrip().startswith(name)]
+        return (tokens[max(found, key=len)],) if found else ()
 
     def _parts(self, messages: Sequence[Message], *, asks: bool) -> Iterator[_Part]:
         """Yield the parts of a conversation. Raises `InputError` for roles in an order that the form does not have."""
@@ -110,14 +112,24 @@ class ChatFormat(Config):
         if asks:
             yield _Part(self.opening, is_control=True)
 
+    @property
+    def _has_system(self) -> bool:
+        return self.system is not None or self.within_user is not None
+
     def _check(self, messages: Sequence[Message]) -> None:
+        follows = [message["role"] for message in messages[1:2]]
+        if self.within_user is not None and messages and messages[0]["role"] == "system" and follows != ["user"]:
+            raise InputError(
+                f"the turn format `{self.form}` puts the text of the system into a message of the user; none follows",
+                hint="put a message of the user after the system's",
+            )
         for number, message in enumerate(messages):
             role = message["role"]
             has_turn = role in ("user", "assistant") or (role == "system" and (self.system is not None or number == 0))
             if not has_turn or (role == "system" and self.system is None and self.within_user is None):
                 raise InputError(
                     f"message {number + 1} has the role `{role}`, which the turn format `{self.form}` lacks there",
-                    hint="use the roles user and assistant, with system first",
+                    hint="use the roles user and assistant" + (", with system first" if self._has_system else ""),
                 )
 
     @staticmethod
@@ -126,6 +138,11 @@ class ChatFormat(Config):
         if not strips:
             return text
         return text.strip() if is_first else text.rstrip()
+
+
+def _control_tokens(tokenizer: Tokenizer) -> dict[str, int]:
+    """Return the tokens that a format may write: special ones, and added ones, as some files list the end of a turn."""
+    return {**tokenizer.found_in_text, **tokenizer.specials}
 
 
 @dataclass(frozen=True)
@@ -137,6 +154,7 @@ class _Part:
 # ---- reading a template ----------------------------------------------------------------------------------
 
 LONGEST = 200_000
+_MOST_TAGS = 2000  # the longest templates have some hundreds; each that does not end is searched to the end
 _TAG = re.compile(r"\{#.*?#\}|\{\{-?(.*?)-?\}\}|\{%[-+]?(.*?)-?%\}", re.DOTALL)
 _STRING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 # In the stream of a template: the role and the text of a message, another value, and the border of a statement.
@@ -150,7 +168,7 @@ def recognised(template: str, *, begin_of_text: str = "", end_of_text: str = "")
 
     `begin_of_text` and `end_of_text` are what it calls `bos_token` and `eos_token`.
     """
-    if len(template) > LONGEST:
+    if len(template) > LONGEST or sum(template.count(opener) for opener in ("{{", "{%", "{#")) > _MOST_TAGS:
         return None
     stream = _stream(template, {"bos_token": begin_of_text, "eos_token": end_of_text})
     for read in (_chatml, _llama3, _inst, _zephyr):
@@ -210,7 +228,9 @@ def _written(expression: str, tokens: Mapping[str, str]) -> str:
 
 def _literal(string: str) -> str:
     try:
-        return str(ast.literal_eval(string.replace("\n", "\\n")))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that Python does not have
+            return str(ast.literal_eval(string.replace("\n", "\\n")))
     except (ValueError, SyntaxError):
         return _OTHER
 

@@ -8,7 +8,7 @@ import hashlib
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Self
@@ -204,6 +204,14 @@ class Tokenizer:
             ids: list[int] = self._encoded_natively([text]).ids.tolist()
             return ids
         return array("i", self._encoded(text)).tolist()
+
+    @functools.cached_property
+    def literal(self) -> Tokenizer:
+        """The same tokenizer, which finds no added tokens in text: for the messages of a chat."""
+        preparation = self._content.preparation
+        hidden = tuple(replace(token, special=True) for token in preparation.added)
+        content = replace(self._content, preparation=replace(preparation, added=hidden))
+        return Tokenizer(content, self._data)
 
     def prompt_ids(self, text: str) -> list[int]:
         """Return the ids of a text to continue, after the begin-of-text token if there is one."""

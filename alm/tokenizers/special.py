@@ -5,6 +5,7 @@ from __future__ import annotations
 END_OF_TEXT = "<|endoftext|>"
 TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
+TURN_ENDS = (TURN_END, "<|eot_id|>", "<|eom_id|>")  # of ChatML and of Llama 3
 PADDING = "<|pad|>"
 
 ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<｜end▁of▁sentence｜>")

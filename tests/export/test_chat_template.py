@@ -63,6 +63,7 @@ def test_one_of_several_templates_is_taken() -> None:
     assert chat_template._chosen(several) == "b"
     assert chat_template._chosen(several[:1]) == "a"
     assert chat_template._chosen([]) is None
+    assert chat_template._chosen([{"name": []}]) is None
     assert chat_template._chosen({"a": 1}) is None
     assert chat_template._token({"content": "</s>"}) == "</s>"
     assert chat_template._token(None) == ""

@@ -141,6 +141,8 @@ def test_a_format_writes_what_its_template_writes(name: str) -> None:
         "{{ " + "'" * 1001 + " }}",
         "{{ '\\" + "x' }}",
         "x" * 300_000,
+        "{{" * 10_000,
+        "{{ '\\d' }}",
     ],
 )
 def test_another_template_is_not_recognised(template: str) -> None:
@@ -158,3 +160,26 @@ def test_text_of_a_person_never_becomes_a_control_token(tmp_path: Path) -> None:
     assert tokenizer.decode(ids) == found.render(messages)
     assert found.end_ids(tokenizer) == (end,)
     json.loads(found.model_dump_json())
+
+
+def test_a_turn_end_that_is_no_special_token_is_still_one_of_the_format_only(tmp_path: Path) -> None:
+    values = json.loads(Tokenizer.from_merges([])._data)
+    for token in values["added_tokens"]:
+        token["special"] = token["content"] == "<|endoftext|>"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(values))
+    tokenizer = Tokenizer.load(tmp_path / "tokenizer.json")
+    end = tokenizer.found_in_text["<|im_end|>"]
+    found = recognised(CHATML)
+    assert found is not None
+    assert (
+        found.encode(tokenizer, [QUESTION, ANSWER]).count(end) == 3
+    )  # of the system's, the user's, the assistant's turn
+    assert found.end_ids(tokenizer) == (end,)
+
+
+def test_the_system_of_llama2_needs_a_user() -> None:
+    found = recognised(LLAMA2, begin_of_text="<s>", end_of_text="</s>")
+    assert found is not None
+    for messages in ([SYSTEM], [SYSTEM, ANSWER, QUESTION]):
+        with pytest.raises(InputError, match="none follows"):
+            found.render(messages)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from alm.export.from_gguf_tokenizer import OWN_NORMALIZER, SPLITS, parts_of
 from alm.export.targets import _chat_template
-from alm.tokenizers.special import PADDING, TURN_END, UNKNOWN
+from alm.tokenizers.special import PADDING, TURN_ENDS, UNKNOWN
 
 if TYPE_CHECKING:
     import gguf
@@ -135,7 +135,7 @@ def _add_special_ids(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
     end, begin, specials = tokenizer.end_of_text_id, tokenizer.begin_of_text_id, tokenizer.specials
     writer.add_bos_token_id(end if begin is None else begin)
     writer.add_eos_token_id(end)
-    writer.add_eot_token_id(specials.get(TURN_END, end))
+    writer.add_eot_token_id(next((specials[name] for name in TURN_ENDS if name in specials), end))
     writer.add_pad_token_id(specials.get(PADDING, end))
     writer.add_add_bos_token(begin is not None)
     writer.add_add_eos_token(False)

@@ -15,7 +15,7 @@ from alm.export.markdown import fenced
 from alm.export.targets import _chat_template
 from alm.files import write_bytes, write_json, write_text
 from alm.generation.config import SamplingConfig
-from alm.tokenizers.special import END_OF_TEXT, PADDING
+from alm.tokenizers.special import PADDING
 
 if TYPE_CHECKING:
     from alm.export.source import Source
@@ -97,7 +97,8 @@ def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
 
 def usage(config: Config, source: Source, name: str) -> str:
     """Explain how to load the folder, in Markdown."""
-    quoted = shown.as_json(name)
+    quoted, tokenizer = shown.as_json(name), source.tokenizer
+    end = next(name for name, id_ in tokenizer.specials.items() if id_ == tokenizer.end_of_text_id)
     program = f"""from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained({quoted})
@@ -106,5 +107,5 @@ ids = tokenizer("Once upon a time", return_tensors="pt")
 print(tokenizer.decode(model.generate(**ids, max_new_tokens=50)[0]))"""
     return f"""{fenced("python", program)}
 
-In text from strangers give `split_special_tokens=True` to the tokenizer: it then reads `{END_OF_TEXT}` and its like as
+In text from strangers give `split_special_tokens=True` to the tokenizer: it then reads `{end}` and its like as
 the text that they are, as `alm` always does."""
