@@ -130,6 +130,12 @@ def test_text_that_is_seen_often_is_regularised_and_text_that_is_not_is_left_alo
     )
 
 
+def test_text_that_is_seen_often_gets_a_larger_model_for_fewer_passes() -> None:
+    much, little = (suggested(120, 2.4e10, text_bytes=size) for size in (5_000_000, 69_000))
+    assert (much.preset, little.preset) == ("200k", "500k")
+    assert 20 < little.passes < 50
+
+
 def test_more_time_than_a_text_can_use_is_not_used() -> None:
     found = suggested(100_000, text_bytes=50_000)
     tokens = found.config.training.max_steps * found.config.training.sequences_per_step * found.seq_len
