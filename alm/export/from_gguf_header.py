@@ -83,7 +83,7 @@ def damaged(path: Path, reason: str) -> InputError:
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of `path`; `InputError` if it is no GGUF file, damaged, or stores numbers in another way."""
+    """Read the header of `path`; `InputError` if it is another kind of file, is damaged, or has unsupported numbers."""
     with readable(path), regular(path).open("rb") as file:
         return _Reading(path, file, os.fstat(file.fileno()).st_size).header()
 

@@ -96,5 +96,5 @@ def _path_doubted(model: HubModel) -> Iterator[None]:
         yield
     except (NotFoundError, UnreachableError) as error:
         if not model.is_sure:
-            error.hint = f"{error.hint}. There is no folder `{model.name}` here either"
+            error.hint = f"{error.hint}. The folder `{model.name}` does not exist here"
         raise

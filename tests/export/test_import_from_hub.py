@@ -166,7 +166,7 @@ def test_a_name_that_is_nowhere(hub: FakeHub, tmp_path: Path, capsys: pytest.Cap
     policy = RetryPolicy(attempts=1, first_attempts=1)
     with pytest.raises(AlmError, match="`a/b` is not on the hub") as caught:
         import_from_hub(HubModel("a/b", "main", is_sure=False), out=tmp_path / "run", policy=policy)
-    assert str(caught.value.hint).endswith("There is no folder `a/b` here either")
+    assert str(caught.value.hint).endswith("The folder `a/b` does not exist here")
     with pytest.raises(SystemExit):
         main(["import", "a/b@main", "--out", str(tmp_path / "run")])
     assert "either" not in capsys.readouterr().err
