@@ -28,6 +28,7 @@ from alm.files import Unchanged, atomic, raw_array, read_json, write_bytes
 from alm.packing import imported_tokens
 from alm.packing.foreign_text import split_foreign
 from alm.packing.mapping import mapped
+from alm.tokenizers.file import Encoded as EncodedTexts
 from alm.tokenizers.file import Tokenizer
 
 _BATCH_CHARACTERS = 1 << 20
@@ -97,6 +98,7 @@ class EncodeWork:
     identity: str
     tokenizer: Path
     tokenizer_sha256: str
+    begin_of_text_id: int | None
     validation_fraction: float
     hold_out: HoldOut | None  # of foreign text
     dtype: str
@@ -118,6 +120,7 @@ class EncodeWork:
         """Return a hash of everything that decides the ids."""
         decisive = (_FORMAT, self.part.where(), self.identity, self.tokenizer_sha256, self.validation_fraction)
         chosen = () if self.hold_out is None else (self.hold_out.model_dump_json(),)
+        chosen += () if self.begin_of_text_id is None else (f"begin {self.begin_of_text_id}",)
         return hashlib.sha256(repr((*decisive, *chosen, self.dtype)).encode()).hexdigest()
 
     def finished(self) -> Marker | None:
@@ -180,7 +183,7 @@ def _encode(work: EncodeWork, part: CleanPart, outs: dict[str, _Out], on_event: 
         of_documents = [split_foreign(document, work.validation_fraction, work.hold_out) for document in batch]
         texts = [text for parts in of_documents for text, _ in parts]
         encoded = tokenizer.encode_batch(texts, on_event=on_event)
-        ids, lengths = with_ends(encoded.ids, encoded.offsets, tokenizer.end_of_text_id)
+        ids, lengths = framed(encoded, begin_id=work.begin_of_text_id, end_id=tokenizer.end_of_text_id)
         held_out = np.array([split == VALIDATION for parts in of_documents for _, split in parts])
         sizes = tokenizer.bytes_of(encoded)
         _add(outs, ids, lengths, sizes, held_out)
@@ -213,16 +216,20 @@ def _tokenizer(path: Path, sha256: str) -> Tokenizer:
     return loaded
 
 
-def with_ends(
-    ids: NDArray[np.int32], offsets: NDArray[np.int64], end_of_text_id: int
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Return ids with an end of text after each document, and the length of each document including it."""
-    lengths = np.diff(offsets).astype(np.int64) + 1
-    joined = np.empty(len(ids) + len(lengths), dtype=np.int32)
-    is_end = np.zeros(len(joined), dtype=bool)
-    is_end[np.cumsum(lengths) - 1] = True
-    joined[is_end] = end_of_text_id
-    joined[~is_end] = ids
+def framed(encoded: EncodedTexts, *, begin_id: int | None, end_id: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return the ids of texts, each between the ids that begin (if any) and end a text, and the length of each."""
+    begins = begin_id is not None
+    lengths = np.diff(encoded.offsets).astype(np.int64) + 1 + begins
+    joined = np.empty(int(lengths.sum()), dtype=np.int32)
+    is_text = np.ones(len(joined), dtype=bool)
+    ends = np.cumsum(lengths) - 1
+    is_text[ends] = False
+    joined[ends] = end_id
+    if begins:
+        starts = ends - lengths + 1
+        is_text[starts] = False
+        joined[starts] = begin_id
+    joined[is_text] = encoded.ids
     return joined, lengths
 
 

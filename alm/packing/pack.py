@@ -158,6 +158,7 @@ class PackJob:
                 " ".join(of_file[name] for name in names if name in of_file),
                 self.tokenizer_path,
                 self.tokenizer.sha256,
+                self.tokenizer.begin_of_text_id,
                 self.config.validation_fraction,
                 hold_out,
                 self.config.dtype,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -64,6 +65,31 @@ def test_the_stored_stream_is_the_encoded_text_but_for_the_counted_tail(
     assert metadata.input_tokens == metadata.total_tokens + metadata.tail_tokens
     assert metadata.tail_tokens == tail < 2 * seq_len
     assert metadata.total_tokens == sum(shard.tokens for shard in metadata.shards)
+
+
+def test_documents_begin_with_the_token_that_the_tokenizer_puts_there(tmp_path: Path) -> None:
+    """As in Llama's files, whose template puts a token before a text."""
+    clean = two_sources(tmp_path)
+    own = json.loads(write_tokenizer(tmp_path / "own.json", clean).read_text())
+    own["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}},
+    }
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(own))
+    metadata = pack(PackConfig(seq_len=20), tokenizer=path, clean=[clean], out=tmp_path / "packed")
+    tokenizer, stream = Tokenizer.load(path), open_packed(tmp_path / "packed").split(TRAIN)
+    expected: list[int] = []
+    starts = []
+    for document in read_documents(find([clean])):
+        if document.split == TRAIN:
+            starts.append(len(expected))
+            expected += [1, *tokenizer.encode(document.text), tokenizer.end_of_text_id]
+    stored = metadata.tokens(TRAIN)
+    assert stream.tokens(0, stored).tolist() == expected[:stored]
+    assert stream.document_starts().tolist() == [start for start in starts if start < stored]
 
 
 def test_rows_start_every_seq_len_tokens_and_read_one_more(tmp_path: Path) -> None:
