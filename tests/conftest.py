@@ -6,7 +6,7 @@ import gc
 import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fakehub
@@ -86,6 +86,21 @@ def _same_machine(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("alm.training.sizing.autotune.faster_precision", lambda *_, **__: measured)
     for module in (memory, resolve, oom_cache):
         monkeypatch.setattr(module, "available_bytes", lambda _: FREE_BYTES)
+
+
+@pytest.fixture
+def few_files() -> Iterator[Callable[[int], None]]:
+    """`few_files(n)`: from then on a test can open n more files than are open. Not on Windows."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def limit(number: int) -> None:
+        with Path(__file__).open() as next_one:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (next_one.fileno() + number, limits[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.fixture(scope="session")

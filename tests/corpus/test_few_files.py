@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,18 +18,6 @@ from alm.corpus.pipeline.unit_store import UnitFiles
 
 UNITS = 100
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
-
-
-@pytest.fixture
-def few_files() -> Iterator[None]:
-    """Twenty more than are open now."""
-    import resource
-
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with Path(__file__).open() as next_one:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (next_one.fileno() + 20, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def units(folder: Path) -> list[UnitFiles]:
@@ -47,17 +35,17 @@ def units(folder: Path) -> list[UnitFiles]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few_files")
-def test_duplicates_among_many_units_are_found(tmp_path: Path) -> None:
+def test_duplicates_among_many_units_are_found(tmp_path: Path, few_files: Callable[[int], None]) -> None:
     made = units(tmp_path)
+    few_files(20)
     source = SourceConfig.model_validate({"kind": "test", "deduplicate": {"near": True}})
     found = decide(source, made, validation_fraction=0.5, hold_out=None, examples=10)
     decisions = [Decisions.read(files, key) for files, key in zip(made, found.decisions, strict=True)]
     assert [int(each.code[0]) == NEAR for each in decisions] == [False] + [True] * (UNITS - 1)
 
 
-@pytest.mark.usefixtures("few_files")
-def test_lines_that_many_units_hold_are_found(tmp_path: Path) -> None:
+def test_lines_that_many_units_hold_are_found(tmp_path: Path, few_files: Callable[[int], None]) -> None:
     made = units(tmp_path)
+    few_files(20)
     find_repeated_lines(made, least=3, merges=True)
     assert [len(files.repeated.read_bytes()) > 0 for files in made] == [False] * 3 + [True] * (UNITS - 3)

@@ -16,23 +16,33 @@ from alm.tokenizers import compiled
 
 PROBE = """
 import json, sys
-from pathlib import Path
 from alm.tokenizers import compiled
 from alm.tokenizers.file import Tokenizer
+used = [compiled.pays_off(size) for size in {sizes}]
+Tokenizer.from_merges([(104, 97)]).encode_batch(["the cat", "é"])
+print(json.dumps(dict(used=used, numba="numba" in sys.modules)))
+"""
+# Of all kernels the one that compiles fastest.
+KERNEL = """
+import json
+from pathlib import Path
+import numpy as np
+from alm.tokenizers import compiled
 events = []
-sizes = {sizes}
-used = [compiled.pays_off(size, events.append) for size in sizes]
-ids = Tokenizer.from_merges([(104, 97)]).encode_batch(["the cat", "é"]).ids.tolist()
+used = compiled.pays_off(1, events.append)
+from alm.tokenizers._kernels.bpe_encode import fill_ranks
+ranks = np.zeros(8, dtype=np.int64)
+fill_ranks(np.array([[104, 97, 300]]), ranks)
 kept = compiled.folder()
-print(json.dumps(dict(used=used, ids=ids, said=[event.message for event in events], numba="numba" in sys.modules,
-    folder=kept and str(kept), files=len(list(kept.rglob("*.nbi"))) if kept else 0)))
+print(json.dumps(dict(used=used, said=[event.message for event in events], ranks=ranks.tolist(),
+    folder=kept and str(kept), hits=sum(fill_ranks.stats.cache_hits.values()))))
 """
 
 
-def probe(sizes: list[int], **environment: str) -> dict[str, object]:
+def probe(code: str, **environment: str) -> dict[str, object]:
     names = {"ALM_KERNELS": "", "NUMBA_CACHE_DIR": "", "XDG_CACHE_HOME": "", "LOCALAPPDATA": ""} | environment
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROBE.format(sizes=sizes)],
+        [sys.executable, "-W", "error", "-c", code],
         env={**os.environ, **names},
         capture_output=True,
         text=True,
@@ -89,24 +99,24 @@ def test_a_caller_decides_before_the_environment_and_only_in_its_context(
 
 
 def test_small_texts_load_no_kernels() -> None:
-    found = probe([10, 1000])
+    found = probe(PROBE.format(sizes=[10, 1000]))
     assert found["used"] == [False, False]
     assert found["numba"] is False
 
 
 @pytest.mark.slow
 def test_a_machine_compiles_once_and_one_without_a_cache_in_memory(tmp_path: Path) -> None:
-    kept = str(tmp_path / "kept")
-    first, second = (probe([1], ALM_KERNELS="always", NUMBA_CACHE_DIR=kept) for _ in range(2))
-    assert first["numba"] is True
-    assert str(first["folder"]).startswith(kept)
-    assert first["files"] == second["files"] != 0
-    assert (len(first["said"]), second["said"]) == (1, [])  # type: ignore[arg-type]
-    occupied = tmp_path / "a file, no folder"
+    kept, occupied = tmp_path / "kept", tmp_path / "a file, no folder"
     occupied.touch()
-    without = probe([1], ALM_KERNELS="always", NUMBA_CACHE_DIR=str(occupied))
-    assert (without["folder"], without["used"]) == (None, [True])
-    assert first["ids"] == second["ids"] == without["ids"] == probe([1], ALM_KERNELS="never")["ids"]
+    first, second, without = (
+        probe(KERNEL, ALM_KERNELS="always", NUMBA_CACHE_DIR=str(folder)) for folder in (kept, kept, occupied)
+    )
+    assert str(first["folder"]).startswith(str(kept))
+    assert (first["hits"], second["hits"]) == (0, 1)
+    assert (len(first["said"]), second["said"]) == (1, [])  # type: ignore[arg-type]
+    assert (without["folder"], without["used"]) == (None, True)
+    assert first["ranks"] == second["ranks"] == without["ranks"]
+    assert 300 in first["ranks"]  # type: ignore[operator]
 
 
 def test_the_folder_is_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
