@@ -38,7 +38,8 @@ class HostCopy:
     def of(self, checkpoint: Checkpoint) -> Checkpoint:
         """Return `checkpoint` with copies of its tensors: later changes of the originals do not reach it."""
         copied = replace(
-            checkpoint, **{name: self._of(getattr(checkpoint, name), name) for name in ("model", "optimizer", "rng")}
+            checkpoint,
+            **{name: self._of(getattr(checkpoint, name), name) for name in ("model", "trained", "optimizer", "rng")},
         )
         if torch.cuda.is_available():  # the copies are asynchronous, and the next step changes their sources
             torch.cuda.current_stream().synchronize()

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = "alm-checkpoint"
-FORMAT_VERSION = 1
+# Files with `trained` have version 2: a reader that ignores the field would continue from other weights.
+FORMAT_VERSION = 2
 LAST_NAME = "ckpt-last.pt"
 BEST_NAME = "ckpt-best.pt"
 LINK_NAMES = (LAST_NAME, BEST_NAME)  # names without metadata of their own
@@ -34,7 +35,8 @@ class Checkpoint:
     `step` counts finished optimizer updates, `samples_seen` the sequences trained on. `rng` has one
     entry per rank. `config` is the run's resolved configuration. `skipped_steps` counts the updates that
     were skipped because something was not finite, `skipped_in_row` those of them just before `step`.
-    `loss_scaler` is set in fp16 (`LossScaler` in `alm/training/state.py`).
+    `loss_scaler` is set in fp16 (`LossScaler` in `alm/training/state.py`). In a run with `training.weight_average`,
+    `model` is the average of the weights, and `trained` has the weights, which the run continues with.
     """
 
     step: int
@@ -49,10 +51,15 @@ class Checkpoint:
     skipped_steps: int = 0
     skipped_in_row: int = 0
     loss_scaler: dict[str, float] | None = None
+    trained: dict[str, torch.Tensor] | None = None
 
     def values(self) -> Values:
         """Return a plain dictionary to write."""
-        return {"format": FORMAT, "format_version": FORMAT_VERSION, **vars(self)}
+        found = {"format": FORMAT, "format_version": FORMAT_VERSION, **vars(self)}
+        if self.trained is None:
+            del found["trained"]
+            found["format_version"] = 1
+        return found
 
 
 def name(step: int, *, interrupted: bool = False) -> str:

@@ -162,7 +162,7 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Return the checkpoint in `path`, with tensors on `device`. Verify it first if its bytes matter.
 
-    The state of its optimizer, often most of the file, is empty without `with_optimizer`.
+    The state of its optimizer, often most of the file, is empty without `with_optimizer`, and `trained` is None.
 
     Raises `ArtifactError` unless its fields have their types and its weights match its configuration, which is checked
     before a tensor is allocated, and its step matches its name, the metadata beside it, and the expected `step`.
@@ -180,6 +180,7 @@ def load_checkpoint(
                     raise UnreadableError(f"its step is {values['step']:,}, but {expected:,} was expected")
             if not with_optimizer:
                 values["optimizer"] = {}
+                values["trained"] = None
             _check_room(path, values, torch.device(device))
             names = [field.name for field in fields(Checkpoint) if field.name in values]
             return Checkpoint(**{name: _with_tensors(values[name], archive, device) for name in names})

@@ -52,6 +52,7 @@ class CheckpointFields(Config):
     skipped_steps: _Count = 0
     skipped_in_row: _Count = 0
     loss_scaler: _LossScale | None = None
+    trained: _Tensors | None = None
 
 
 def check(values: dict[str, Any]) -> None:  # Any: as `pickled.parse`
@@ -62,9 +63,10 @@ def check(values: dict[str, Any]) -> None:  # Any: as `pickled.parse`
         raise UnreadableError(_first(error, "")) from error
     _check_random(found.rng)
     _check_config(found.config, "config")
-    faults = _weight_faults(found.model, model_of(found.config))
-    if faults:
-        raise UnreadableError("\n  ".join(["its weights do not match its configuration:", *faults]))
+    for weights in (found.model, found.trained):
+        faults = [] if weights is None else _weight_faults(weights, model_of(found.config))
+        if faults:
+            raise UnreadableError("\n  ".join(["its weights do not match its configuration:", *faults]))
 
 
 def model_of(config: dict[str, Any]) -> ModelConfig:  # Any: plain values

@@ -106,7 +106,7 @@ def _copied(value: Any) -> Any:  # Any: what a checkpoint holds
 
 
 def _differing(first: Checkpoint, second: Checkpoint) -> list[str]:
-    names = ("step", "model", "optimizer", "rng", "loss_scaler")
+    names = ("step", "model", "trained", "optimizer", "rng", "loss_scaler")
     return [name for name in names if not same(vars(first)[name], vars(second)[name])]
 
 

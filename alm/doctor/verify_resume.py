@@ -154,8 +154,9 @@ def side(run: Path) -> Side:
     """Hash the result of the finished `run`."""
     found = load_checkpoint(run / LAST_NAME)
     rows = metrics.without_clock(metrics.read(run))
+    weights = {**found.model, **{f"trained.{name}": weight for name, weight in (found.trained or {}).items()}}
     return Side(
-        found.step, _digest(found.model), _digest(_optimizer(found)), hashlib.sha256(str(rows).encode()).hexdigest()
+        found.step, _digest(weights), _digest(_optimizer(found)), hashlib.sha256(str(rows).encode()).hexdigest()
     )
 
 

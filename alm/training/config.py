@@ -54,6 +54,13 @@ class TrainingConfig(Config):
         description="Whether a run stops by itself when its validation score can only get worse; auto does where text "
         "is seen more than once and the best checkpoint is kept.",
     )
+    weight_average: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="Share of the steps so far over which weights are averaged for scores, samples and checkpoints; 0: "
+        "not at all.",
+    )
     max_skipped_in_row: int = Field(
         default=10,
         ge=1,

@@ -151,7 +151,7 @@ class TrainingSession:
         """Make up for samples and validation of the resumed step that a stop cut short or a full disk lost."""
         step = self.state.step
         if self._sampler is not None:
-            with self._clock.paused():
+            with self._clock.paused(), self.state.averaged():
                 self._sampler.catch_up(step)
         if self._monitor is not None:
             self._monitor.catch_up(read(self.metrics.run))
@@ -215,7 +215,7 @@ class TrainingSession:
         # step, whose row must then be in the file.
         self.writer.poll()
         if self._sampler is not None and self._sampler.is_due(step):
-            with self._clock.paused(self._time_left.paused("samples")):
+            with self._clock.paused(self._time_left.paused("samples")), self.state.averaged():
                 self._sampler.sample(step)
         self._validate_and_save(last=last)
 
@@ -306,15 +306,16 @@ class TrainingSession:
     def _validate(self) -> Score | None:
         """Score this step and record the score; return None when asked to stop."""
         with self._clock.paused(self._time_left.paused("validation")):
-            score = validate(
-                self.state.parallelism,
-                self._validation_stream,
-                self._tokenizer.bytes_per_id,
-                rows=self._validation_rows,
-                micro_batch_size=self.job.config.training.micro_batch_size,
-                choice=self.job.choice,
-                should_stop=self.stop.agreed,
-            )
+            with self.state.averaged():
+                score = validate(
+                    self.state.parallelism,
+                    self._validation_stream,
+                    self._tokenizer.bytes_per_id,
+                    rows=self._validation_rows,
+                    micro_batch_size=self.job.config.training.micro_batch_size,
+                    choice=self.job.choice,
+                    should_stop=self.stop.agreed,
+                )
             gc.collect()  # the collector is off during steps, and this pause counts as validation anyway
         if score is None:
             return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from alm.model.layers import table_rows, with_rows
 from alm.model.transformer import Transformer
 from alm.model.weights import mismatches
 from alm.optim.saved import fitted
+from alm.training.average import WeightAverage
 from alm.training.config import RunConfig
 from alm.training.parallel import Parallelism, full_state, local_part, parallelize, shard_like
 
@@ -83,6 +85,7 @@ class TrainState:
 
     `step` counts finished updates, including skipped ones. `is_consistent` is false during an update: the state that a
     failed update leaves must not be saved. `parallelism`: how the ranks train `model` together. `scaler`: in fp16.
+    `average`: of the weights of `model`, where scores, samples and checkpoints are of an average.
     """
 
     model: Transformer
@@ -93,6 +96,21 @@ class TrainState:
     skipped_steps: int = 0
     skipped_in_row: int = 0
     is_consistent: bool = True
+    average: WeightAverage | None = None
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Give `model` its averaged weights in this context, if the run averages them."""
+        if self.average is None:
+            yield
+            return
+        self.is_consistent = False  # the weights of the run are elsewhere
+        self.average.exchange()
+        try:
+            yield
+        finally:
+            self.average.exchange()
+            self.is_consistent = True
 
     def is_finite(self) -> bool:
         """Whether every weight of this rank is finite: an update after a finite loss may still overflow."""
@@ -112,7 +130,14 @@ def init_state(config: RunConfig, choice: Choice, world: World | None = None, *,
     parallelism = parallelize(model, config, world, forward=compiled(model, enabled=config.training.compile is True))
     optimizer = kinds.module_of(config.optim).build(config.optim, model)
     parallelism.warm_up(choice, shape=(config.training.micro_batch_size, seq_len))
-    return TrainState(model, optimizer, parallelism, LossScaler(choice.device) if choice.precision == "fp16" else None)
+    share = config.training.weight_average
+    return TrainState(
+        model,
+        optimizer,
+        parallelism,
+        LossScaler(choice.device) if choice.precision == "fp16" else None,
+        average=WeightAverage(model.parameters(), share=share) if share else None,
+    )
 
 
 def compiled(model: Transformer, *, enabled: bool) -> Callable[..., Tensor]:
@@ -126,6 +151,10 @@ def restore_(state: TrainState, checkpoint: Checkpoint, choice: Choice) -> None:
     Dropout does not draw from the restored random state: its masks follow from the step.
     """
     load_weights_(state.model, checkpoint.model)
+    if state.average is not None:
+        state.average.reset()
+    if checkpoint.trained is not None:
+        load_weights_(state.model, checkpoint.trained)
     updates = checkpoint.step - checkpoint.skipped_steps
     saved = fitted(checkpoint.optimizer, state.optimizer, rows=table_rows(state.model), updates=updates)
     state.optimizer.load_state_dict(_shard_moments(saved, state.optimizer))
@@ -198,10 +227,20 @@ def snapshot(
     It shares the tensors: copy or write it before the next step.
     """
     world = World(device=state.parallelism.world.device) if alone else state.parallelism.world
+    model, trained = _weights(state, keep=world.is_main), None
+    if state.average is not None:
+        trained = model
+        with state.averaged():
+            # Copied, since the same tensors hold the weights again afterwards.
+            model = {
+                name: weight if weight is None else weight.clone()
+                for name, weight in _weights(state, keep=world.is_main).items()
+            }
     return Checkpoint(
         step=state.step,
         samples_seen=state.step * config.training.sequences_per_step,
-        model=_own_storage(full_state(dict(state.model.state_dict()), keep=world.is_main)),
+        model=model,
+        trained=trained,
         optimizer=_without_padding(full_state(state.optimizer.state_dict(), keep=world.is_main), state),
         rng=world.gathered(_rng_state(world.device)),
         config=config.model_dump(mode="json"),
@@ -212,6 +251,10 @@ def snapshot(
         skipped_in_row=state.skipped_in_row,
         loss_scaler=None if state.scaler is None else state.scaler.state(),
     )
+
+
+def _weights(state: TrainState, *, keep: bool) -> Values:
+    return _own_storage(full_state(dict(state.model.state_dict()), keep=keep))
 
 
 def _own_storage(tensors: Values) -> Values:

@@ -78,6 +78,8 @@ def _apply_gradients(state: TrainState, loss: torch.Tensor, *, lr_factor: float,
     overflowed = torch.zeros_like(is_finite)
     if state.scaler is not None:
         overflowed = state.scaler.update(loss=loss, is_finite=is_finite)
+    if state.average is not None:
+        state.average.update(state.step + 1)
     state.step += 1
     state.is_consistent = True
     return StepResult(loss, norm, is_finite, overflowed)

@@ -36,6 +36,7 @@ from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
 from alm.model.weights import shapes_of
 from alm.tokenizers.file import Tokenizer
+from alm.training.average import WeightAverage
 from alm.training.config import RunConfig
 from alm.training.run.initial import InitialWeights, load_initial_
 from alm.training.state import TrainState, init_state, restore_, snapshot
@@ -74,12 +75,13 @@ def trained() -> TrainState:
 
 @pytest.fixture(scope="module")
 def genuine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint with its tokenizer, as training leaves it."""
+    """A checkpoint with its tokenizer, as training leaves it where weights are averaged."""
     folder = tmp_path_factory.mktemp("genuine")
     TOKENIZER.save(folder / "tokenizer.json")
-    made = snapshot(
-        trained(), CONFIG, environment={"torch": "2"}, tokenizer_sha256=TOKENIZER.sha256, data_sha256="d" * 64
-    )
+    state = trained()
+    state.average = WeightAverage(state.model.parameters(), share=0.1)
+    state.average.update(1)
+    made = snapshot(state, CONFIG, environment={"torch": "2"}, tokenizer_sha256=TOKENIZER.sha256, data_sha256="d" * 64)
     return save_checkpoint(made, folder)
 
 
@@ -218,9 +220,9 @@ def nested(depth: int) -> Any:
 
 FIELDS = (
     "format", "format_version", "step", "samples_seen", "model", "optimizer", "rng", "config", "environment",
-    "tokenizer_sha256", "data_sha256", "skipped_steps", "skipped_in_row", "loss_scaler",
+    "tokenizer_sha256", "data_sha256", "skipped_steps", "skipped_in_row", "loss_scaler", "trained",
 )  # fmt: skip
-OF_EACH_TYPE = ("format_version", "model", "optimizer", "rng", "config", "environment", "data_sha256", "loss_scaler")
+OF_EACH_TYPE = ("format_version", "model", "optimizer", "rng", "config", "environment", "data_sha256", "trained")
 EVIL: dict[str, Callable[[], Any]] = {
     "none": lambda: None,
     "true": lambda: True,

@@ -46,7 +46,8 @@ def bits(run: Path, name: str = LAST_NAME) -> str:
     """A hash of all that decides what comes next: weights and optimizer."""
     found = load_checkpoint(run / name)
     digest = hashlib.sha256()
-    for tensor in [*found.model.values(), *(t for s in found.optimizer["state"].values() for t in s.values())]:
+    weights = [*found.model.values(), *(found.trained or {}).values()]
+    for tensor in [*weights, *(t for s in found.optimizer["state"].values() for t in s.values())]:
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
 
@@ -197,8 +198,9 @@ def test_muon_and_wsd_survive_a_kill(data: Path, tmp_path: Path) -> None:
         {"optim__kind": "muon", "optim__orthogonalization": "newton_schulz", "optim__scale": "rms"},
         {"scheduler__kind": "linear", "optim__scalar_lr": 0.1},
         {"scheduler__kind": "wsd", "scheduler__decay": "sqrt"},
+        {"training__weight_average": 0.2},
     ],
-    ids=["muon", "linear", "wsd"],
+    ids=["muon", "linear", "wsd", "average"],
 )
 def test_every_optimizer_and_schedule_resumes_bit_for_bit(data: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     whole, out = tmp_path / "whole", tmp_path / "run"

@@ -68,8 +68,11 @@ def peak_memory(
         tree_sums=(number - 1).bit_length() if training.reproducible else None,
     )
     parts = dict(vars(memory))
+    average = BYTES["fp32"] * counted.total if training.weight_average else 0
+    if average:
+        parts["average"] = average // (ranks if is_sharded else 1)
     if on_cpu:
-        parts["checkpoint"] = checkpoint_bytes(config)
+        parts["checkpoint"] = checkpoint_bytes(config) + average  # which is copied while it is in the model's place
         parts["gaps"] = round((CPU_GAPS - 1) * memory.total) + CPU_CODE_BYTES
     return PeakMemory(parts)
 
@@ -81,9 +84,10 @@ def moments(config: RunConfig) -> Moments:
 
 
 def checkpoint_bytes(config: RunConfig) -> int:
-    """Return the bytes of a checkpoint: the weights and the optimizer's moments."""
+    """Return the bytes of a checkpoint: the weights, their average if there is one, and the optimizer's moments."""
     counted = count(config.model)
-    return BYTES["fp32"] * (counted.total + counted.moments(**moments(config)._asdict()))
+    copies = 2 if config.training.weight_average else 1
+    return BYTES["fp32"] * (copies * counted.total + counted.moments(**moments(config)._asdict()))
 
 
 def largest_micro_batch(

@@ -41,6 +41,8 @@ _MEASURED_FLOPS, _MEASURED_RATIO = 2e12, 2.0
 _MEASURED_TOKENS, _MEASURED_BATCH, _BATCH_POWER = 0.41e6, 1024, 0.571
 # Smaller steps cost too much time a token: 512 tokens were 4% worse than 1,024 after two minutes (docs/benchmarks.md).
 _STEPS_AT_LEAST = 200
+# The best or within 0.3% of it in five runs on real text, where it was worth 2% to 5% (docs/log.md).
+WEIGHT_AVERAGE = 0.1
 # The best embedding tables have about a quarter of the parameters of the layers (docs/vocabulary.md).
 _LAYERS_PER_TABLE = 4
 LEAST_VOCABULARY, MOST_VOCABULARY = 512, 65536
@@ -188,7 +190,11 @@ def _suggestion(
 ) -> Suggestion:
     micro, accumulation = split
     steps = max(1, round(tokens / (micro * accumulation * seq_len)))
-    overrides = [f"training.micro_batch_size={micro}", f"training.gradient_accumulation={accumulation}"]
+    overrides = [
+        f"training.micro_batch_size={micro}",
+        f"training.gradient_accumulation={accumulation}",
+        f"training.weight_average={WEIGHT_AVERAGE:g}",
+    ]
     if model.max_position_embeddings != shape.max_position_embeddings:
         overrides.append(f"model.max_position_embeddings={model.max_position_embeddings}")
     strength = regularisation(passes)
