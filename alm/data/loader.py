@@ -29,12 +29,14 @@ _MOST_SECONDS_TO_CLOSE = 5.0
 class MicroBatch:
     """Inputs and targets of one forward pass, int64, both (B, T). Targets are the inputs shifted by one.
 
-    The target of padding is `NO_TARGET`: nothing is predicted there.
+    The target of padding is `NO_TARGET`: nothing is predicted there. Of conversations, `documents` (B, T) int32 number
+    the one of each input, which sees no other.
     """
 
     inputs: torch.Tensor
     targets: torch.Tensor
     is_padded: bool = False
+    documents: torch.Tensor | None = None
 
     def target_count(self) -> int:
         """Return the number of predicted tokens."""
@@ -196,7 +198,15 @@ class Loader:
         batches = read_step(self._stream, self._plan, step, **self._part)
         if not self._pin:
             return batches
-        return [replace(b, inputs=b.inputs.pin_memory(), targets=b.targets.pin_memory()) for b in batches]
+        return [
+            replace(
+                batch,
+                inputs=batch.inputs.pin_memory(),
+                targets=batch.targets.pin_memory(),
+                documents=None if batch.documents is None else batch.documents.pin_memory(),
+            )
+            for batch in batches
+        ]
 
     def _fill(self) -> None:
         try:

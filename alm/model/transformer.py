@@ -71,11 +71,18 @@ class Decoder(nn.Module):
         self.end_of_text_id = attention.end_of_text_id if attention.document_mask else None
 
     def forward(
-        self, ids: Tensor, cache: KVCache | None = None, padding: Tensor | None = None, keys: Tensor | None = None
+        self,
+        ids: Tensor,
+        cache: KVCache | None = None,
+        padding: Tensor | None = None,
+        keys: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         start, padding = (0, padding) if cache is None else (cache.length, cache.padding)
         # Positions ignore padding, which shifts all positions of a row equally: only distances matter.
-        context = ForwardContext(self.positions(start, ids.shape[1]), self._documents(ids, cache, start, padding))
+        if documents is None:
+            documents = self._documents(ids, cache, start, padding)
+        context = ForwardContext(self.positions(start, ids.shape[1]), documents)
         x = self._smeared(self.embed_tokens(ids), context, cache)
         if self.training and self.dropout:
             context.keys = random_keys(len(ids), ids.device) if keys is None else keys
@@ -128,19 +135,24 @@ class Transformer(nn.Module):
         *,
         padding: Tensor | None = None,
         keys: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """Return the hidden states (B, T, D) of `ids` (B, T) int64 after the final norm.
 
         With `cache`, `ids` follow the tokens that it holds, and are added to it. `padding` (B,) int64 is the number of
-        padding tokens at the start of each row, which no other token sees. A cache has its own padding.
+        padding tokens at the start of each row, which no other token sees. A cache has its own padding. `documents` (B, T)
+        int32 number the texts of packed rows: a token sees only those of its own, wherever the model would see documents
+        end.
 
         In training, `keys` (B,) int64 decide what dropout drops in each row (`drop` in `alm/model/layers.py`). Without
         them, it is random.
         """
         if cache is not None and padding is not None:
             raise ValueError("a cache has its own padding: give it to `new_cache`")
+        if documents is not None and (cache is not None or padding is not None):
+            raise ValueError("documents are those of complete rows: no cache and no padding goes with them")
         self._check_room(ids.shape[1], cache)
-        return cast(Tensor, self.model(ids, cache, padding, keys))
+        return cast(Tensor, self.model(ids, cache, padding, keys, documents))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return scores (..., V) of the next token from hidden states (..., D)."""

@@ -43,18 +43,19 @@ class Objective(nn.Module):
         divisor: float | Tensor = 1.0,
         z_weight: float = 0.0,
         keys: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return `Losses.total` and `.nats` of (B, T) inputs and targets, and the layers' auxiliary loss per token.
 
-        `keys` (B,) decide what dropout drops.
+        `keys` (B,) decide what dropout drops, `documents` (B, T) which tokens see each other (`Transformer.forward`).
         """
-        hidden = self._hidden[0](inputs, keys=keys)
+        hidden = self._hidden[0](inputs, keys=keys, documents=documents)
         found = self.model.losses(hidden, targets, divisor=divisor, z_weight=z_weight)
         return found.total, found.nats, self.model.auxiliary_loss()
 
-    def token_losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def token_losses(self, inputs: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
         """Return losses (B, T) in nats, without gradients, from the uncompiled model."""
-        return self.model.token_losses(self.model(inputs), targets)
+        return self.model.token_losses(self.model(inputs, documents=documents), targets)
 
 
 class Parallelism:
@@ -84,9 +85,9 @@ class Parallelism:
         """Return the context for forward and backward of one micro-batch of a step."""
         return contextlib.nullcontext()
 
-    def token_losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def token_losses(self, inputs: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
         """Return losses (B, T) in nats, without gradients."""
-        return self.objective.token_losses(inputs, targets)
+        return self.objective.token_losses(inputs, targets, documents)
 
     def finish_step(self, losses: Sequence[Tensor]) -> Tensor:
         """Complete every `.grad` to that of the step over all ranks; return the sum of the losses of all ranks."""
@@ -155,8 +156,8 @@ class Sharded(Parallelism):
     def scale(self) -> float:
         return float(self.world.size)
 
-    def token_losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        losses = super().token_losses(inputs, targets)
+    def token_losses(self, inputs: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
+        losses = super().token_losses(inputs, targets, documents)
         # A backward pass would do this. Without it the root stays gathered, and the gradients of its parts stay set.
         self._root.reshard()
         return losses

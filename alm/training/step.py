@@ -125,12 +125,15 @@ def _backward(
     # On CUDA the loader has pinned these, so that the copies overlap with the micro-batch before.
     inputs = batch.inputs.to(choice.device, non_blocking=True)
     wanted = batch.targets.to(choice.device, non_blocking=True)
+    documents = None if batch.documents is None else batch.documents.to(choice.device, non_blocking=True)
     scale = 1.0 if state.scaler is None else state.scaler.scale
     # The loss computes gradients in its forward pass, chunk by chunk, so that logits (B, T, V) never exist at once
     # (`alm.model.loss`): the scale of fp16 must be part of its divisor.
     divisor = max(targets, 1) / scale
     with autocast(choice.device, choice.precision):
-        total, nats, auxiliary = state.parallelism.loss(inputs, wanted, divisor=divisor, z_weight=z_weight, keys=keys)
+        total, nats, auxiliary = state.parallelism.loss(
+            inputs, wanted, divisor=divisor, z_weight=z_weight, keys=keys, documents=documents
+        )
     # The auxiliary loss is a mean per token: weight it by this micro-batch's share of the step's targets. Only the loss
     # of the text is reported.
     loss = total if auxiliary is None else total + auxiliary * (batch.target_count() / targets * scale)

@@ -109,8 +109,9 @@ def _row_sums(parallelism: Parallelism, batch: MicroBatch, widths: torch.Tensor,
     """Return (B, 4) float64 on the CPU, for each row: nats, targets, nats of targets that stand for bytes, and these
     bytes.
     """
+    documents = None if batch.documents is None else batch.documents.to(choice.device)
     with autocast(choice.device, choice.precision):
-        losses = parallelism.token_losses(batch.inputs.to(choice.device), batch.targets.to(choice.device))
+        losses = parallelism.token_losses(batch.inputs.to(choice.device), batch.targets.to(choice.device), documents)
     losses, is_target = losses.cpu().double(), batch.targets != NO_TARGET
     bytes_of = widths[batch.targets.clamp_min(0)] * is_target
     return torch.stack([losses, is_target, losses * (bytes_of > 0), bytes_of.double()]).sum(2).T
