@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from alm.events import Listener, Noted, Warned, ignore
@@ -59,17 +59,19 @@ class Completion:
             self.reason = event.reason
 
 
-class _TextStream:
-    """Decoder and stop filter of one text."""
+class TextStream:
+    """Decoder and stop filter of one text, which may continue another one."""
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], *, continues: bool) -> None:
         self._decoder = StreamDecoder(tokenizer, continues=continues)
         self.stop = StopFilter(stops)
 
     def feed(self, token_id: int) -> str:
+        """Return what can be written after another token, often nothing."""
         return self.stop.feed(self._decoder.feed(token_id))
 
     def finish(self) -> str:
+        """Return what was held back."""
         return self.stop.feed(self._decoder.finish()) + self.stop.finish()
 
 
@@ -87,7 +89,7 @@ def write(
     Text i is drawn with the seed `seed_of(sampling, i)`, so it is the same alone and among others. `alternatives` as
     in `TokenSampler`. Raises InputError at once if a prompt is too long.
     """
-    banned = _banned(tokenizer, sampling.bad_words)
+    banned = banned_ids(tokenizer, sampling.bad_words)
     requests = [
         Request(ids, sampling.model_copy(update={"seed": seed_of(sampling, number)}), banned, alternatives)
         for number, ids in enumerate(map(tokenizer.prompt_ids, prompts))
@@ -104,8 +106,8 @@ def write(
     for request in requests:
         engine.add(request)
     _warn_of_the_end(requests, model, on_event)
-    texts = [_TextStream(tokenizer, sampling.stop, continues=bool(prompt)) for prompt in prompts]
-    return _events(engine, texts)
+    streams = (TextStream(tokenizer, sampling.stop, continues=bool(prompt)) for prompt in prompts)
+    return text_events(engine, dict(enumerate(streams)))
 
 
 def seed_of(sampling: SamplingConfig, number: int) -> int:
@@ -113,7 +115,8 @@ def seed_of(sampling: SamplingConfig, number: int) -> int:
     return (sampling.seed + number) % _SEEDS
 
 
-def _banned(tokenizer: Tokenizer, words: Sequence[str]) -> list[list[int]]:
+def banned_ids(tokenizer: Tokenizer, words: Sequence[str]) -> list[list[int]]:
+    """Return the ids of each of `words` alone and after a space."""
     return [tokenizer.encode(text) for word in words for text in (word, f" {word}")]
 
 
@@ -128,7 +131,8 @@ def _warn_of_the_end(requests: Sequence[Request], model: Transformer, on_event: 
             return
 
 
-def _events(engine: Engine, texts: Sequence[_TextStream]) -> Iterator[TextChunk | Finished]:
+def text_events(engine: Engine, texts: Mapping[int, TextStream]) -> Iterator[TextChunk | Finished]:
+    """Run `engine` and decode the texts of its requests, by number, as they come."""
     for event in engine.run():
         text = texts[event.number]
         if isinstance(event, Ended):

@@ -79,3 +79,18 @@ class SamplingConfig(Config):
     def is_greedy(self) -> bool:
         """Whether the likeliest token is always taken."""
         return self.temperature < GREEDY_BELOW or self.top_k == 0
+
+
+class ChatConfig(SamplingConfig):
+    """The same for the answers of a conversation."""
+
+    max_tokens: int = Field(512, ge=1, le=MANY, description="Maximum number of tokens of an answer.")
+    stop: tuple[str, ...] = Field((), description="Texts that end an answer and are not printed.")
+    seed: int = Field(1337, ge=0, le=2**63 - 1, description="Seed of the first answer; each next answer adds one.")
+
+    @field_validator("overflow")
+    @classmethod
+    def _leaves_by_turns(cls, overflow: str) -> str:
+        if overflow != "refuse":
+            raise ValueError("the oldest turns of a conversation leave the context by themselves")
+        return overflow

@@ -6,7 +6,7 @@ Each text has a row of a batch, at its own place. B rows, V vocabulary.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -33,6 +33,7 @@ class Request:
     sampling: SamplingConfig
     banned: Sequence[Sequence[int]] = ()
     alternatives: int | None = None  # None: tokens have no probabilities
+    end_ids: Container[int] = ()  # tokens that end the text, beside the engine's end of text
 
 
 class Rows(Protocol):
@@ -41,8 +42,11 @@ class Rows(Protocol):
     A row has room for `max_tokens` tokens.
     """
 
-    def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
-        """Replace the text of `row` by `ids`, and return the scores (V,) of the next token."""
+    def prefill(self, row: int, ids: Sequence[int], kept: int = 0) -> Tensor:
+        """Replace the text of `row` by `ids`, and return the scores (V,) of the next token.
+
+        Its text begins with the first `kept` of `ids` already, which are not read again; some `ids` are left to read.
+        """
         ...
 
     def share(self, source: int, row: int, tokens: int) -> bool:
@@ -82,6 +86,7 @@ class _Slot:
     length: int
     scores: Tensor  # (V,) of the token after those that were read
     is_read: bool = True  # whether the row has read the newest token
+    is_whole: bool = True  # whether the row has read the text from its beginning
 
 
 class Engine:
@@ -96,22 +101,29 @@ class Engine:
         rows: int = 1,
         max_tokens: int | None = None,
         plain: bool = False,
+        remembers: bool = False,
     ) -> None:
         """Choose only ids below `vocab_size` (absent: all): a model may have more ids than its tokenizer.
 
         `rows` texts run at once, each with memory for `max_tokens` tokens, prompt included (absent: the full context).
         The model is put in eval mode; its weights must not change while the engine is used. `plain` as in `rows_for`.
+
+        An engine that `remembers` reads of a prompt only what no free row has read in an earlier text. Its scores then
+        depend on earlier texts by the rounding of sums: a token alone and a token among others add up differently.
         """
         self._config, self._end_of_text_id = model.eval().config, end_of_text_id
         self._vocab_size = vocab_size or model.config.known_vocab_size
         context = model.config.max_position_embeddings
         self._room = min(max_tokens or context, context)
         self._rows: Rows = rows_for(model, count=rows, max_tokens=self._room, plain=plain)
-        self._free = list(range(rows))[::-1]
+        self._row_count = rows
         self._slots: dict[int, _Slot] = {}
         self._waiting: dict[int, Request] = {}
         self._known: dict[int, tuple[list[int], Tensor]] = {}  # by row: its prompt, and the scores of the next token
         self._count = 0
+        # A model with more state than keys and values cannot go back to an earlier token.
+        self._remembers = remembers and not (model.config.smear or model.config.attention.document_mask)
+        self._texts: dict[int, list[int]] = {}  # by row: what it has read
 
     def add(self, request: Request) -> int:
         """Queue a request; return its number, from 0. InputError if its prompt is too long or has unknown ids."""
@@ -125,8 +137,24 @@ class Engine:
     def stop(self, number: int) -> None:
         """Drop a text, without an event."""
         self._waiting.pop(number, None)
-        if slot := self._slots.pop(number, None):
-            self._free.append(slot.row)
+        slot = self._slots.pop(number, None)
+        if slot is not None and self._remembers:
+            self._texts[slot.row] = slot.sampler.ids[: slot.length] if slot.is_whole else []
+
+    def remembered(self, ids: Sequence[int]) -> int:
+        """Count the first of `ids` that need not be read, because a free row has read them."""
+        return max((self._common(row, ids) for row in self._free), default=0)
+
+    @property
+    def _free(self) -> list[int]:
+        used = {slot.row for slot in self._slots.values()}
+        return [row for row in range(self._row_count) if row not in used]
+
+    def _common(self, row: int, ids: Sequence[int]) -> int:
+        """Count the first of `ids` that `row` has read; the last one is always read, for its scores."""
+        read = self._texts.get(row, [])[: max(len(ids) - 1, 0)]
+        pairs = enumerate(zip(read, ids, strict=False))
+        return next((place for place, (known, given) in pairs if known != given), len(read))
 
     def run(self) -> Iterator[NewToken | Ended]:
         """Yield events until all texts are complete."""
@@ -142,7 +170,6 @@ class Engine:
         return [event for slot in list(self._slots.values()) for event in self._sample(slot)]
 
     def _start(self, number: int, request: Request) -> _Slot:
-        row = self._free.pop()
         prompt = list(request.ids) or [self._end_of_text_id]
         sampler = TokenSampler(request.sampling, prompt, banned=request.banned, alternatives=request.alternatives)
         most = request.sampling.max_tokens
@@ -150,16 +177,23 @@ class Engine:
             prompt, room = prompt[-max(self._room - most, self._room // 2, 1) :], most
         else:
             room = min(most, self._room - len(prompt))
+        row = max(self._free, key=lambda row: self._common(row, prompt))
         scores = self._prefill(row, prompt) if room else torch.empty(0)
-        return _Slot(number, row, request, sampler, room, len(prompt), scores)
+        is_whole = room > 0 and len(prompt) == len(sampler.ids)
+        return _Slot(number, row, request, sampler, room, len(prompt), scores, is_whole=is_whole)
 
     def _prefill(self, row: int, prompt: list[int]) -> Tensor:
-        """Read a prompt, or copy it from a row that begins with the same one."""
+        """Read what `row` does not have of a prompt, or copy it from a row that begins with the same one."""
         for source, (known, scores) in self._known.items():
             if known == prompt and self._rows.share(source, row, len(prompt)):
+                self._texts.pop(row, None)
                 self._known[row] = known, scores
                 return scores
-        scores = self._rows.prefill(row, prompt)
+        # If reading is interrupted, the row has what it had of this text.
+        self._known.pop(row, None)
+        kept = self._common(row, prompt)
+        self._texts[row] = prompt[:kept]
+        scores = self._rows.prefill(row, prompt, kept) if kept else self._rows.prefill(row, prompt)
         self._known[row] = prompt, scores
         return scores
 
@@ -169,6 +203,7 @@ class Engine:
             # Keep half the room free, so that one prefill lasts for that many tokens.
             kept = slot.sampler.ids[-(self._room // 2) :] if self._room > 1 else slot.sampler.ids[-1:]
             self._known.pop(slot.row, None)
+            slot.is_whole = False
             slot.scores, slot.length, slot.is_read = self._rows.prefill(slot.row, kept), len(kept), True
         left = [slot for slot in slots if not slot.is_read]
         if not left:
@@ -180,7 +215,7 @@ class Engine:
     def _sample(self, slot: _Slot) -> Iterator[NewToken | Ended]:
         if slot.room:
             token = slot.sampler.choose(slot.scores[: self._vocab_size])
-            if token.id == self._end_of_text_id:
+            if token.id == self._end_of_text_id or token.id in slot.request.end_ids:
                 yield self._end(slot, "stop")
                 return
             slot.room, slot.is_read = slot.room - 1, False

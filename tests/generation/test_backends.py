@@ -92,6 +92,10 @@ class Checked:
         self.texts[row] = list(ids)
         self._compare([row], self.rows.prefill(row, ids)[None])
 
+    def extend(self, row: int, kept: int, ids: list[int]) -> None:
+        self.texts[row] = [*self.texts[row][:kept], *ids]
+        self._compare([row], self.rows.prefill(row, self.texts[row], kept)[None])
+
     def share(self, source: int, row: int, tokens: int) -> None:
         self.texts[row] = self.texts[source][:tokens]
         if not self.rows.share(source, row, tokens):
@@ -133,7 +137,10 @@ def check(model: Transformer, rows: Rows) -> Checked:
 @pytest.mark.parametrize("shape", LLAMAS)
 def test_a_llama_in_every_way_equals_the_full_forward(shape: str, make: Make) -> None:
     model = made(**LLAMAS[shape])
-    check(model, make(model, count=3, max_tokens=48))
+    checked = check(model, make(model, count=3, max_tokens=48))
+    checked.extend(0, 20, [1, 2, 3, 4])  # shorter than what the row has read, and after it
+    checked.extend(1, len(checked.texts[1]), [5])
+    checked.step([0, 1, 2], [6, 7, 8])
 
 
 @pytest.mark.gpu

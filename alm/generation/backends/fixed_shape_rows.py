@@ -36,9 +36,10 @@ class FixedShapeRows:
         self._graphs: dict[int, _Graph] = {}
 
     @torch.inference_mode()
-    def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
-        """Compute the scores (V,) of the token after `ids`."""
-        hidden = self._model(torch.tensor([ids], device=self._ids.device), self._cache.row(row))
+    def prefill(self, row: int, ids: Sequence[int], kept: int = 0) -> Tensor:
+        """Compute the scores (V,) of the token after `ids`, of which the row has read the first `kept`."""
+        new = torch.tensor([ids[kept:]], device=self._ids.device)
+        hidden = self._model(new, self._cache.row(row, length=kept))
         self._lengths[row] = len(ids)
         return self._model.logits(hidden[0, -1]).float().cpu()
 

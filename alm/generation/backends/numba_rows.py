@@ -55,9 +55,9 @@ class NumbaRows:
         _kernels.normalize(none, self._norm, self._eps, none)
 
     @torch.inference_mode()
-    def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
-        """Compute the scores (V,) of the token after `ids`."""
-        hidden = self._model(torch.tensor([ids]), self._cache.row(row))
+    def prefill(self, row: int, ids: Sequence[int], kept: int = 0) -> Tensor:
+        """Compute the scores (V,) of the token after `ids`, of which the row has read the first `kept`."""
+        hidden = self._model(torch.tensor([ids[kept:]]), self._cache.row(row, length=kept))
         self._lengths[row] = len(ids)
         return self._model.logits(hidden[0, -1])
 

@@ -18,10 +18,10 @@ class TorchRows:
         self._cache = model.new_cache(batch_size=count, max_tokens=max_tokens)
         self._caches = [self._cache.row(row) for row in range(count)]
 
-    def prefill(self, row: int, ids: Sequence[int]) -> Tensor:
-        """Compute the scores (V,) of the token after `ids`."""
-        self._caches[row] = self._cache.row(row)
-        return self._next(row, ids)
+    def prefill(self, row: int, ids: Sequence[int], kept: int = 0) -> Tensor:
+        """Compute the scores (V,) of the token after `ids`, of which the row has read the first `kept`."""
+        self._caches[row] = self._cache.row(row, length=kept)
+        return self._next(row, ids[kept:])
 
     def share(self, source: int, row: int, tokens: int) -> bool:
         """Copy keys and values; False for models that keep more state than these."""
