@@ -44,7 +44,7 @@ class ChatFormat(Config):
     Without a turn of its own, the text of the system stands in the first message of the user, `within_user`.
     """
 
-    form: Form
+    form: Form | Literal["plain"]
     begin: str = Field("", description="What stands before the first turn.")
     system: Turn | None = None
     user: Turn
