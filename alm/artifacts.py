@@ -211,7 +211,10 @@ class HeldOut(Config):
 
 
 class SourceMetadata(Metadata):
-    """Metadata of one source of a clean corpus, `data/clean/<source>.json`."""
+    """Metadata of one source of a clean corpus, `data/clean/<source>.json`.
+
+    `conversations` counts the documents whose messages are kept beside their text.
+    """
 
     newest_version: ClassVar[int] = 2  # with pieces held out: another `alm` would train on them when the source grows
     format: Literal["alm-clean"] = "alm-clean"
@@ -225,6 +228,7 @@ class SourceMetadata(Metadata):
     held: HoldOut | None = None
     held_out: HeldOut | None = None
     shards: Annotated[tuple[CleanShard, ...], FailFast()]
+    conversations: Count = 0
 
     def payload(self) -> list[FileRecord]:
         texts = [FileRecord(path=s.file, bytes=s.bytes, sha256=s.sha256) for s in self.shards]
@@ -240,6 +244,8 @@ class SourceMetadata(Metadata):
             yield "documents.output", f"{self.documents.output:,} is not the sum over the shards"
         if self.validation_documents > self.documents.output:
             yield "validation_documents", f"{self.validation_documents:,} is more than all documents"
+        if self.conversations > self.documents.output:
+            yield "conversations", f"{self.conversations:,} is more than all documents"
         for number, shard in enumerate(self.shards):
             if not shard.file.startswith(f"{self.source}-"):
                 yield f"shards.{number}.file", f"`{shard.file}` is not a shard of `{self.source}`"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass, field
 
+from alm.corpus.conversations import Conversation
+
 REPLACED = "replaced_characters"
 UNCLOSED = "unclosed_markup"
 FIELD_OF_MESSAGE = "message."  # begins the name of a field of a message that is lost
@@ -22,12 +24,14 @@ class Document:
 
     `is_web` marks raw web pages: with `filters: auto` they get the full filters. `lost` names what a reader found and
     could not put into the text, with numbers: characters that cannot be decoded, fields beside the text of a message.
+    `conversation` has the messages of which `text` is made, if it is made of messages.
     """
 
     text: str
     origin: str
     is_web: bool = False
     lost: tuple[tuple[str, int], ...] = field(default=(), compare=False)
+    conversation: Conversation | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

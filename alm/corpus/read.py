@@ -14,13 +14,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from alm import artifacts
 from alm.artifacts import CleanShard, FileRecord, HeldOut, SourceMetadata
 from alm.config.commands import command_of
 from alm.corpus import paths
 from alm.corpus.config import values_for_paths
+from alm.corpus.conversations import Conversation, from_rows
 from alm.corpus.formats._encoding import AUTO, is_plain_utf8, open_utf8
 from alm.corpus.normalize import with_newlines
 from alm.corpus.paths import from_text
@@ -55,11 +56,13 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 # A document line as it is written, unless its origin holds an escape.
 _LINE = re.compile(
     rb'{"id": "[0-9a-f]{16}", "sha256": "[0-9a-f]{64}", "cluster": "[0-9a-f]{64}", "split": "(train|validation)", '
-    rb'"origin": "([^"\\\x00-\x1f]*)"}\n'
+    rb'"origin": "([^"\\\x00-\x1f]*)"(?:, "messages": (\[.*\]))?}\n'
 )
+_LINE_BEGIN = re.compile(rb'{"id": "[0-9a-f]{16}", "sha256": "[0-9a-f]{64}", "cluster": "[0-9a-f]{64}", "split": "')
 _FINISHED = "*.final.json"  # in the folder of a state, once the text of a unit is finished
 _OF_MANY = re.compile(r"-\d{5}-of$", re.ASCII)  # `train-00000-of-00001.parquet`, a common name for data set files
 _BATCH_ROWS = 1000
+_TABLE_COLUMNS = ("text", "origin", "split", "messages")
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class CleanFile:
     shard: CleanShard | None
     command: str = ""
     held_out: HeldOut | None = None  # of all shards of the source
+    has_messages: bool = False  # whether all documents of the source are conversations
 
     @property
     def lines_path(self) -> Path | None:
@@ -100,12 +104,28 @@ class CleanFile:
 
 @dataclass(frozen=True)
 class CleanDocument:
-    """A document read back. `split` is None for foreign text."""
+    """A document read back. `split` is None for foreign text.
+
+    `messages` is the JSON of its messages, or their list; None if it is no conversation.
+    """
 
     text: str
     source: str
     origin: str
     split: str | None
+    messages: bytes | list[Any] | None = None  # Any: JSON
+
+    def conversation(self) -> Conversation | None:
+        """Return its messages. Raises `ArtifactError` if they are not what was written."""
+        if self.messages is None:
+            return None
+        try:
+            return from_rows(parse_json(self.messages) if isinstance(self.messages, bytes) else self.messages)
+        except ValueError as error:
+            raise ArtifactError(
+                f"`{self.origin}` of source `{self.source}`: its messages are not as they were written: {error}",
+                hint="run `alm corpus prepare` with `--force` to write them again",
+            ) from error
 
 
 def claims(metadata: Path) -> bool:
@@ -130,6 +150,8 @@ def has_document_lines(path: Path) -> bool:
 
 
 def _is_document_line(line: bytes) -> bool:
+    if len(line) == _MOST_LINE_BYTES:  # a conversation, of which only the beginning was read
+        return _LINE_BEGIN.match(line) is not None
     try:
         found = parse_json(line)
     except ValueError:
@@ -252,7 +274,9 @@ class _Finder:
             raise _unfinished(path, metadata_path)
         metadata, shards = self._shards(metadata_path)
         if path.name in shards:
-            return CleanFile(path, name, shards[path.name], prepare_again(metadata_path, metadata), metadata.held_out)
+            again = prepare_again(metadata_path, metadata)
+            has_messages = metadata.conversations == metadata.documents.output
+            return CleanFile(path, name, shards[path.name], again, metadata.held_out, has_messages)
         aside = path.with_name(f"not-of-{path.name}")
         raise ArtifactError(
             f"`{path}` is not among the shards of `{metadata_path}`",
@@ -419,7 +443,7 @@ def _read_file(file: CleanFile) -> Iterator[CleanDocument]:
             line = next(lines, None)
             if line is None:
                 raise _not_fitting(file)
-            yield CleanDocument(text, file.source, line.origin, line.split)
+            yield CleanDocument(text, file.source, line.origin, line.split, line.messages)
     if file.shard is not None:
         if hashed.digest.hexdigest() != file.shard.sha256:
             raise _changed(file.path, file)
@@ -531,7 +555,7 @@ def read_part(part: CleanPart) -> Iterator[CleanDocument]:
             text = _text(raw, file)
             if lines is not None:
                 line = _parsed(lines.readline(), lines_path, file)
-                yield CleanDocument(text, file.source, line.origin, line.split)
+                yield CleanDocument(text, file.source, line.origin, line.split, line.messages)
             elif text.strip():
                 yield CleanDocument(text, file.source, f"{file.path.as_posix()}#{number}", None)
 
@@ -554,32 +578,35 @@ def _read_table(file: CleanFile, shard: CleanShard) -> Iterator[CleanDocument]:
         raise _changed(file.path, file)
     number = 0
     rows = _parquet_rows(file) if file.path.suffix == ".parquet" else _json_rows(file)
-    for text, origin, split in rows:
+    for text, origin, split, messages in rows:
         number += 1
         if not isinstance(text, str) or not isinstance(origin, str) or split not in SPLITS:
             raise _no_table(file)
-        yield CleanDocument(text, file.source, origin, split)
+        if not isinstance(messages, list | None):
+            raise _no_table(file)
+        yield CleanDocument(text, file.source, origin, split, messages)
     if number != shard.documents:
         raise _no_table(file)
 
 
-def _parquet_rows(file: CleanFile) -> Iterator[tuple[object, object, object]]:
+def _parquet_rows(file: CleanFile) -> Iterator[tuple[object, object, object, object]]:
     from pyarrow import ArrowException, parquet
 
     try:
         with readable(file.path), parquet.ParquetFile(file.path) as opened:
-            for batch in opened.iter_batches(batch_size=_BATCH_ROWS, columns=["text", "origin", "split"]):
-                yield from zip(*(batch.column(name).to_pylist() for name in ("text", "origin", "split")), strict=True)
+            columns = [name for name in _TABLE_COLUMNS if name in opened.schema_arrow.names]
+            for batch in opened.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+                yield from (tuple(map(row.get, _TABLE_COLUMNS)) for row in batch.to_pylist())
     except (ArrowException, KeyError, UnicodeDecodeError) as error:
         raise _no_table(file) from error
 
 
-def _json_rows(file: CleanFile) -> Iterator[tuple[object, object, object]]:
+def _json_rows(file: CleanFile) -> Iterator[tuple[object, object, object, object]]:
     with open_binary(file.path) as opened:
         for line in opened:
             try:
                 row = parse_json(line)
-                yield row["text"], row["origin"], row["split"]
+                yield row["text"], row["origin"], row["split"], row.get("messages")
             except (ValueError, KeyError, TypeError) as error:
                 raise _no_table(file) from error
 
@@ -635,6 +662,7 @@ def _not_fitting(file: CleanFile) -> ArtifactError:
 class _Line:
     origin: str
     split: str
+    messages: bytes | list[Any] | None
 
 
 def _read_lines(file: CleanFile) -> Iterator[_Line]:
@@ -654,11 +682,11 @@ def _parsed(raw: bytes, path: Path, file: CleanFile) -> _Line:
     """Parse a document line of `path`."""
     try:
         if match := _LINE.fullmatch(raw):
-            return _Line(origin=match[2].decode(), split=match[1].decode())
+            return _Line(origin=match[2].decode(), split=match[1].decode(), messages=match[3])
         values = parse_json(raw)
-        origin, split = values["origin"], values["split"]
+        origin, split, messages = values["origin"], values["split"], values.get("messages")
     except (ValueError, KeyError, TypeError) as error:
         raise _changed(path, file) from error
-    if not isinstance(origin, str) or split not in SPLITS:
+    if not isinstance(origin, str) or split not in SPLITS or not isinstance(messages, list | None):
         raise _changed(path, file)
-    return _Line(origin=origin, split=split)
+    return _Line(origin=origin, split=split, messages=messages)

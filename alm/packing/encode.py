@@ -119,8 +119,8 @@ class EncodeWork:
     def key(self) -> str:
         """Return a hash of everything that decides the ids."""
         decisive = (_FORMAT, self.part.where(), self.identity, self.tokenizer_sha256, self.validation_fraction)
-        chosen = () if self.hold_out is None else (self.hold_out.model_dump_json(),)
-        chosen += () if self.begin_of_text_id is None else (f"begin {self.begin_of_text_id}",)
+        chosen = [] if self.hold_out is None else [self.hold_out.model_dump_json()]
+        chosen += [] if self.begin_of_text_id is None else [f"begin {self.begin_of_text_id}"]
         return hashlib.sha256(repr((*decisive, *chosen, self.dtype)).encode()).hexdigest()
 
     def finished(self) -> Marker | None:
@@ -218,14 +218,13 @@ def _tokenizer(path: Path, sha256: str) -> Tokenizer:
 
 def framed(encoded: EncodedTexts, *, begin_id: int | None, end_id: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Return the ids of texts, each between the ids that begin (if any) and end a text, and the length of each."""
-    begins = begin_id is not None
-    lengths = np.diff(encoded.offsets).astype(np.int64) + 1 + begins
+    lengths = np.diff(encoded.offsets).astype(np.int64) + 1 + (begin_id is not None)
     joined = np.empty(int(lengths.sum()), dtype=np.int32)
     is_text = np.ones(len(joined), dtype=bool)
     ends = np.cumsum(lengths) - 1
     is_text[ends] = False
     joined[ends] = end_id
-    if begins:
+    if begin_id is not None:
         starts = ends - lengths + 1
         is_text[starts] = False
         joined[starts] = begin_id

@@ -19,11 +19,13 @@ from typing import Any, NamedTuple
 
 from alm import kinds
 from alm.config.base import Config, did_you_mean
+from alm.corpus.conversations import Conversation, Message, render
 from alm.corpus.document import BESIDE_MESSAGES, FIELD_OF_MESSAGE, FIELD_OF_ROW, Document, Dropped, Item, utf8_bytes
 from alm.corpus.rows import EXCERPT_CHARACTERS, OnBadInput, Rejected, Row, with_way_out
 from alm.errors import ConfigError, InputError, quoted
 
 DEFAULT_FIELD = "text"
+_WEIGHT = "weight"  # of a message
 _ROLES = {
     "system": "system developer",
     "user": "user human prompter",
@@ -31,16 +33,6 @@ _ROLES = {
     "tool": "tool function observation",
 }
 _ROLE_OF = {name: role for role, names in _ROLES.items() for name in names.split()}
-
-
-class Message(NamedTuple):
-    """One message. `role` is `system`, `user`, `assistant` or `tool`."""
-
-    role: str
-    content: str
-
-
-Conversation = tuple[Message, ...]
 
 
 class Talk(NamedTuple):
@@ -96,7 +88,7 @@ def each_list(
             raise ShapeError(f"`{'` or `'.join(keys)}` should hold a list of objects with `{role}` and `{content}`")
         prompt = values.get(system) if system else None
         begin = (Message("system", prompt),) if prompt and isinstance(prompt, str) else ()
-        return (*begin, *(message(each[role], each.get(content)) for each in messages))
+        return (*begin, *(message(each[role], each.get(content), each.get(_WEIGHT)) for each in messages))
 
     for talk in each(rows, conversation_of, keys=keys, used=(*keys, system) if system else keys):
         if isinstance(talk, Talk):
@@ -110,10 +102,11 @@ def _beside(messages: Sequence[Mapping[str, Any]], *, role: str, content: str) -
     """Count what `messages` hold beside their text: other fields that are not empty, and parts of other types."""
     lost: Counter[str] = Counter()
     for each in messages:
-        beside = [name for name, value in each.items() if value and name not in (role, content)]
+        beside = [name for name, value in each.items() if value and name not in (role, content, _WEIGHT)]
         parts = each.get(content)
         if isinstance(parts, list):
-            beside += [f"{content}[{part['type']}]" for part in parts if part.get("type", "text") != "text"]
+            typed = [part for part in parts if isinstance(part, dict)]
+            beside += [f"{content}[{part['type']}]" for part in typed if part.get("type", "text") != "text"]
         lost.update(f"{FIELD_OF_MESSAGE}{name}" for name in beside)
     return tuple(sorted(lost.items()))
 
@@ -125,7 +118,7 @@ def _talk(
         conversation = conversation_of(row.values)
     except ShapeError as error:
         return unfit(row, str(error), key=error.key)
-    said = [content for _, content in conversation if content]
+    said = [content for _, content, _ in conversation if content]
     lost = [name for name, value in row.values.items() if value and name not in used and _is_lost(name, value, said)]
     return Talk(conversation, row, tuple((f"{FIELD_OF_ROW}{name}", 1) for name in sorted(lost)))
 
@@ -191,12 +184,14 @@ def named(field: str, *own: str) -> tuple[str, ...]:
     return own if field == DEFAULT_FIELD else (field,)
 
 
-def message(role: object, content: object) -> Message:
+def message(role: object, content: object, weight: object = None) -> Message:
     """Make a message, with its role translated to one of our four names. Raises `ShapeError`."""
     known = _ROLE_OF.get(role.lower()) if isinstance(role, str) else None
     if known is None:
         raise ShapeError(f"a role must be one of {', '.join(_ROLE_OF)}, not {role!r}")
-    return Message(known, content_text(content))
+    if weight not in (None, 0, 1):
+        raise ShapeError(f"the weight of a message must be 0 or 1, not {weight!r}")
+    return Message(known, content_text(content), 1 if weight is None else int(weight == 1))
 
 
 def content_text(content: object) -> str:
@@ -205,16 +200,12 @@ def content_text(content: object) -> str:
         return content
     if content is None:
         return ""
-    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
-        texts = [part.get("text") for part in content if part.get("type", "text") == "text"]
+    if isinstance(content, list) and all(isinstance(part, dict | str) for part in content):
+        parts = [{"text": part} if isinstance(part, str) else part for part in content]
+        texts: list[Any] = [part.get("text") for part in parts if part.get("type", "text") == "text"]
         if all(isinstance(text, str) for text in texts):
             return "\n".join(texts)
     raise ShapeError(f"the content of a message must be a text or a list of texts, not {type(content).__name__}")
-
-
-def render(conversation: Conversation) -> str:
-    """Render a conversation as plain text: role and content of each message. Messages without text are left out."""
-    return "\n\n".join(f"{role.capitalize()}: {content}" for role, content in conversation if content)
 
 
 def items(
@@ -261,7 +252,8 @@ def _adapted(
     if hasattr(module, "conversations"):
         for talk in module.conversations(adapter, rows, field=field, max_document_bytes=max_document_bytes):
             if isinstance(talk, Talk):
-                yield Document(render(talk.conversation), talk.row.origin, lost=talk.lost)
+                conversation = talk.conversation
+                yield Document(render(conversation), talk.row.origin, lost=talk.lost, conversation=conversation)
             else:
                 yield talk
     else:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from alm.config import base
-from alm.corpus.adapters import Conversation, Message, ShapeError, Talk, each
+from alm.corpus.adapters import ShapeError, Talk, each
+from alm.corpus.conversations import Conversation, Message
 from alm.corpus.document import BESIDE_MESSAGES, Dropped
 from alm.corpus.rows import Rejected, Row
 

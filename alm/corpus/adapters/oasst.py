@@ -14,7 +14,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from alm.config import base
-from alm.corpus.adapters import Conversation, Message, ShapeError, Talk, message, no_field, unfit
+from alm.corpus.adapters import ShapeError, Talk, message, no_field, unfit
+from alm.corpus.conversations import Conversation, Message
 from alm.corpus.document import Dropped
 from alm.corpus.rows import Rejected, Row
 from alm.errors import InputError

@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alm import kinds
 from alm.config.base import Config
 from alm.corpus.config import SourceConfig
+from alm.corpus.conversations import changed, render, turns_of
 from alm.corpus.counts import RunningCounts
 from alm.corpus.document import REPLACED, Document, Dropped
 from alm.corpus.filters import Candidate, Drop
@@ -89,6 +90,23 @@ class _Filters:
         return candidate
 
 
+def _normalized(item: Document) -> tuple[Document, Normalized]:
+    """Clean the text of a document, or the messages of a conversation and thereby its text."""
+    found = normalize(item.text)
+    if item.conversation is None or not found.changes:  # each part of a clean text is clean
+        return item, found
+    conversation = changed(item.conversation, lambda text: normalize(text).text)
+    return replace(item, conversation=conversation), _with_text(found, render(conversation), "messages")
+
+
+def _with_text(found: Normalized, text: str, change: str) -> Normalized:
+    """Return `found` with another text, whose difference in size counts as `change`."""
+    data = text.encode("utf-8")
+    if data == found.data:
+        return found
+    return Normalized(text, data, found.bytes_before, {**found.changes, change: len(data) - len(found.data)})
+
+
 class _Cleaning:
     """The state of a pass while it runs."""
 
@@ -132,7 +150,7 @@ class _Cleaning:
 
     def _document(self, item: Document) -> None:
         before = time.perf_counter()
-        found = normalize(item.text)
+        item, found = _normalized(item)
         self.counts.seconds["normalize"] += time.perf_counter() - before
         if item.lost or "surrogates" in found.changes:
             replaced = sum("\ud800" <= character <= "\udfff" for character in item.text)
@@ -160,10 +178,17 @@ class _Cleaning:
         if outcome.language:
             self.counts.languages[outcome.language] += 1
         if outcome.text is not found.text:
-            data = outcome.text.encode("utf-8")
-            changes = {**found.changes, "filters": len(data) - len(found.data)}
-            found = Normalized(outcome.text, data, found.bytes_before, changes)
+            text = outcome.text
+            if item.conversation is not None:
+                item = replace(item, conversation=changed(item.conversation, self._filtered))
+                text = render(item.conversation or ())
+            found = _with_text(found, text, "filters")
         self._keep(item, found)
+
+    def _filtered(self, text: str) -> str:
+        """Return the text of a message as the filters leave it; they have judged the conversation already."""
+        outcome = self._filters[False](text, self.counts.seconds)
+        return text if isinstance(outcome, Drop) else outcome.text
 
     def _keep(self, item: Document, found: Normalized) -> None:
         limit, max_bytes = self._stage.cap
@@ -178,5 +203,6 @@ class _Cleaning:
             bytes_before=found.bytes_before,
             changes=found.changes,
             is_compared=self._is_compared[item.is_web],
+            turns=None if item.conversation is None else turns_of(item.conversation),
         )
         self.counts.keep(found.bytes_before, found.changes, bytes_out=len(found.data))

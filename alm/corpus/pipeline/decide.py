@@ -234,6 +234,18 @@ def _sizes(unit: UnitFiles) -> NDArray[np.int64]:
     return load_array(unit.sizes, dtype=np.int64, dimensions=2)
 
 
+def _may_be_cut(unit: UnitFiles, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which documents are so long that pieces of them may be held out. Conversations always stay whole."""
+    is_long = sizes >= LONG_BYTES
+    is_long[_whole(unit)] = False
+    return is_long
+
+
+def _whole(unit: UnitFiles) -> list[int]:
+    """Return the numbers of the documents that are never cut."""
+    return list(unit.read_turns())
+
+
 @dataclass
 class _Totals:
     """Totals over the documents that stay; `clusters` stops at two, enough to know whether there is more than one."""
@@ -254,7 +266,7 @@ def _of_few(units: Sequence[UnitFiles], totals: _Totals, validation_fraction: fl
     short: list[tuple[str, int]] = []
     for unit, key in zip(units, totals.keys, strict=True):
         decisions, sizes = Decisions.read(unit, key), _sizes(unit)[:, 1]
-        chosen = np.flatnonzero((decisions.code == KEPT) & (sizes < LONG_BYTES))
+        chosen = np.flatnonzero((decisions.code == KEPT) & ~_may_be_cut(unit, sizes))
         short += [(decisions.cluster[number].tobytes().hex(), int(sizes[number])) for number in chosen]
     return HoldOut(pieces=True, piece_share=share, hash_share=share_of_hashes(short, share))
 
@@ -268,7 +280,7 @@ def _write_decisions(documents: _Documents, validation_fraction: float, hold_out
         kept = np.flatnonzero(decisions.code == KEPT)
         sizes = _sizes(unit)[:, 1]
         if validation_fraction:
-            _hold_out(decisions, kept, sizes, validation_fraction, hold_out)
+            _hold_out(decisions, kept, _may_be_cut(unit, sizes), sizes, validation_fraction, hold_out)
             totals.clusters.update(decisions.cluster[number].tobytes() for number in kept[: 2 - len(totals.clusters)])
         if validation_fraction and hold_out is not None and hold_out.cut is not None and not is_cut:
             same = kept[(_digests(unit)[kept] == _wanted(hold_out)).all(axis=1)]
@@ -285,12 +297,13 @@ def _write_decisions(documents: _Documents, validation_fraction: float, hold_out
 def _hold_out(
     decisions: Decisions,
     kept: NDArray[np.int64],
+    may_be_cut: NDArray[np.bool_],
     sizes: NDArray[np.int64],
     validation_fraction: float,
     hold_out: HoldOut | None,
 ) -> None:
     """Choose what is held out of the `kept` documents of a unit: by hash, and the cluster that `hold_out` names."""
-    is_long = (sizes >= LONG_BYTES) & (hold_out is not None and hold_out.pieces)
+    is_long = may_be_cut & (hold_out is not None and hold_out.pieces)
     decisions.share, of_hashes = (hold_out or HoldOut()).shares(validation_fraction)
     for number in kept:
         cluster = decisions.cluster[number].tobytes().hex()
@@ -331,8 +344,9 @@ def _choices_to_hold_out(
         if not len(here):
             continue
         sizes, digests = _sizes(unit)[here, 1], _digests(unit)[here]
-        if sizes.max() > largest:
-            largest, digest = int(sizes.max()), digests[int(np.argmax(sizes))].tobytes().hex()
+        to_cut = np.where(np.isin(here, _whole(unit)), -1, sizes)
+        if to_cut.max() > largest:
+            largest, digest = int(to_cut.max()), digests[int(np.argmax(to_cut))].tobytes().hex()
         distances = np.abs(np.log(np.maximum(sizes, 1) / wanted))
         for number in np.flatnonzero(distances == distances.min()):
             found = (float(distances[number]), digests[number].tobytes().hex())
@@ -341,7 +355,7 @@ def _choices_to_hold_out(
     if before.pieces and largest >= LONG_BYTES:
         return [before.model_copy(update={"digest": digest})]
     whole = [before.model_copy(update={"digest": cluster})] if totals.documents > 1 else []
-    if whole and nearest[0] <= math.log(_FAR_FROM_SHARE):
+    if largest < 0 or (whole and nearest[0] <= math.log(_FAR_FROM_SHARE)):
         return whole
     if totals.documents > 1:
         share = min(0.5, wanted / largest)

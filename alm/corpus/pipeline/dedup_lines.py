@@ -143,6 +143,7 @@ class DedupLines(TextStage):
         before = self.before.files
         origins, changes_by_number = before.read_details()
         sizes = load_array(before.sizes, dtype=np.int64, dimensions=2)
+        turns = before.read_turns()
         compared = set(load_array(before.compared, dtype=np.int64).tolist())
         for number, text, repeated in self._documents():
             bytes_before, size = (int(value) for value in sizes[number])
@@ -165,6 +166,7 @@ class DedupLines(TextStage):
                 bytes_before=bytes_before,
                 changes=changes,
                 is_compared=number in compared,
+                turns=turns.get(number),
             )
 
     def _documents(self) -> Iterator[tuple[int, str, Keys]]:

@@ -27,6 +27,8 @@ from alm.errors import AlmError, ArtifactError, ConfigError, shell
 from alm.events import Listener, Noted
 from alm.files import ensure_published, hint_for
 
+_MESSAGES = 1  # version of what is kept of messages, beside the text
+
 
 @dataclass(frozen=True)
 class CorpusJob:
@@ -92,11 +94,14 @@ class CorpusJob:
         filter_files = {artifacts.as_text(path) for path in self.filter_inputs()}
         # Budgets and deduplication are decided after the first pass, so changing them keeps its results.
         source = self.source.model_dump(mode="json", exclude={"enabled", "limit", "max_bytes", "deduplicate"})
+        adapter = getattr(self.source, "adapter", None)
+        has_messages = adapter is not None and hasattr(kinds.module_of(adapter), "conversations")
         decisive = {
             "source": source,
             "near": self.source.deduplicate.near,
             "has_lines": self.source.deduplicate.lines is not None,
             "revision": plan.revision,
+            **({"messages": _MESSAGES} if has_messages else {}),
             "filter_files": {file.name: file.record.sha256 for file in plan.files if file.name in filter_files},
         }
         return [

@@ -132,6 +132,7 @@ def _metadata(
         held_out=counts.held_out(),
         format_version=SourceMetadata.newest_version if hold_out is not None and hold_out.pieces else 1,
         shards=tuple(marker.shard for marker in markers if marker.shard is not None),
+        conversations=sum(marker.conversations for marker in markers),
     )
 
 

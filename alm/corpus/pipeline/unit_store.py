@@ -24,6 +24,7 @@ from pydantic import Field
 
 from alm import artifacts, files
 from alm.config.base import Config
+from alm.corpus.conversations import Turns
 from alm.corpus.counts import Counts, printable
 from alm.corpus.dedup import lines, minhash
 from alm.corpus.records import record_of
@@ -68,6 +69,7 @@ class UnitFiles:
     line_keys = _WithEnding(".lines.npy")  # keys of the lines of all documents, sorted, each once for each document
     line_documents = _WithEnding(".lines.documents.npy")  # the document of each of these keys
     details = _WithEnding(".details.json")  # the origin of each document, and the changes made by cleaning
+    turns = _WithEnding(".turns.json")  # `conversations.Turns` of each document that is a conversation
     repeated = _WithEnding(".repeated")  # lines to remove: pairs of document and key
     decisions = _WithEnding(".fates")  # the decision about each document
 
@@ -83,10 +85,20 @@ class UnitFiles:
         except (KeyError, TypeError) as error:
             raise damaged(self.details) from error
 
+    def read_turns(self) -> dict[int, Turns]:
+        """Return the turns of the documents that are conversations, by document number."""
+        if not self.turns.is_file():
+            return {}
+        try:
+            return {int(number): tuple(map(tuple, turns)) for number, turns in _read_state(self.turns).items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise damaged(self.turns) from error
 
-# The files beside the text. The last three exist only if near duplicates, or repeated lines, are searched for.
+
+# The files beside the text. The last four exist only where near duplicates, or repeated lines, are searched for, and
+# where there are conversations.
 _NEEDED = {".sha256", ".sizes.npy", ".compared.npy", ".details.json"}
-_RESULTS = {*_NEEDED, ".bands.npy", ".lines.npy", ".lines.documents.npy"}
+_RESULTS = {*_NEEDED, ".bands.npy", ".lines.npy", ".lines.documents.npy", ".turns.json"}
 
 
 def is_as_written(path: Path, digest: str, *, size: int | None = None) -> bool:
@@ -243,6 +255,7 @@ class UnitWriter:
         self._sizes = array("q")
         self._origins: list[str] = []
         self._changes: dict[int, dict[str, int]] = {}
+        self._turns: dict[int, Turns] = {}
         self._compared = array("q")
         self._signer = _Signer() if signs else None
         self._lines = _LineKeys() if has_lines else None
@@ -250,6 +263,7 @@ class UnitWriter:
     def __enter__(self) -> Self:
         self._unit.folder.mkdir(parents=True, exist_ok=True)
         self._unit.marker.unlink(missing_ok=True)  # first: an old marker must not describe the new files
+        self._unit.turns.unlink(missing_ok=True)  # the new text may have no conversation
         self._write = self._stack.enter_context(files.atomic(self._unit.text)).write
         return self
 
@@ -262,7 +276,15 @@ class UnitWriter:
         return len(self._digests)
 
     def add(
-        self, text: str, data: bytes, *, origin: str, bytes_before: int, changes: dict[str, int], is_compared: bool
+        self,
+        text: str,
+        data: bytes,
+        *,
+        origin: str,
+        bytes_before: int,
+        changes: dict[str, int],
+        is_compared: bool,
+        turns: Turns | None = None,
     ) -> None:
         """Add a document. `data` is its UTF-8; `changes` are the changes in its size by cleaning."""
         number = len(self._digests)
@@ -275,7 +297,9 @@ class UnitWriter:
             self._compared.append(number)
             if self._signer is not None:
                 self._signer.add(number, text)
-        if self._lines is not None:
+        if turns is not None:
+            self._turns[number] = turns
+        elif self._lines is not None:  # lines of conversations stay: a common short answer is no repetition
             self._lines.add(number, text)
         raw = record_of(text, data)
         self._write(raw)
@@ -314,6 +338,8 @@ class UnitWriter:
         yield ".compared.npy", _npy(np.frombuffer(self._compared, dtype=np.int64))
         details = {"origins": self._origins, "changes": self._changes}
         yield ".details.json", json.dumps(details, ensure_ascii=False).encode("utf-8")
+        if self._turns:
+            yield ".turns.json", json.dumps(self._turns, separators=(",", ":")).encode()
         if self._signer is not None:
             yield ".bands.npy", _npy(self._signer.bands())
         if self._lines is not None:

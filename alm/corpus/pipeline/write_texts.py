@@ -17,6 +17,7 @@ import numpy as np
 from alm.artifacts import CleanShard
 from alm.config.base import Config
 from alm.corpus import split
+from alm.corpus.conversations import from_text
 from alm.corpus.counts import Counts, RunningCounts
 from alm.corpus.pipeline.decide import KEPT, REASONS, Decisions
 from alm.corpus.pipeline.unit_store import (
@@ -42,6 +43,7 @@ class ShardMarker(Config):
     key: str
     shard: CleanShard | None
     counts: Counts
+    conversations: int = 0
 
 
 class ShardFile(NamedTuple):
@@ -121,7 +123,8 @@ class WriteTexts:
         """Write the shard, and its marker last."""
         shard_of_unit = _Shard(self, self.before.with_text(on_event))
         shard = shard_of_unit.write()
-        marker = ShardMarker(key=self.key, shard=shard, counts=shard_of_unit.counts.frozen())
+        counts = shard_of_unit.counts.frozen()
+        marker = ShardMarker(key=self.key, shard=shard, counts=counts, conversations=shard_of_unit.conversations)
         write_marker(self.files.path(".final.json"), marker)
         return marker
 
@@ -135,10 +138,16 @@ class _Shard:
         self._first = first
         self._decisions = Decisions.read(stage.files, stage.decisions)
         self._origins, self._changes = stage.files.read_details()
+        self._turns = stage.files.read_turns()
         self._digests = read_bytes(stage.files.digests)
         self._sizes = load_array(stage.files.sizes, dtype=np.int64, dimensions=2)
         self.counts = RunningCounts()
         self.counts.add(first.counts)
+
+    @property
+    def conversations(self) -> int:
+        """The number of documents that stay and have messages."""
+        return sum(int(self._decisions.code[number] == KEPT) for number in self._turns)
 
     def write(self) -> CleanShard | None:
         """Write the files of the shard; None if no document is left."""
@@ -162,8 +171,12 @@ class _Shard:
     def _linked(self) -> tuple[Written, Written | None]:
         """Use the text of the stage before as the shard, because every document stays."""
         with Lines(self._stem) as writer:
-            for number in range(self._first.documents):
-                writer.add(self._line(number))
+            if self._turns:
+                for number, raw in self._records():
+                    writer.add(self._line(number, raw))
+            else:
+                for number in range(self._first.documents):
+                    writer.add(self._line(number))
             lines = writer.close()
         path = self._stage.files.path(".final.txt")
         _link(self._stage.files.text, path)  # a link saves writing the text a second time (ADR 0009)
@@ -171,7 +184,7 @@ class _Shard:
 
     def _rewritten(self) -> tuple[Written, Written | None]:
         decisions = self._decisions
-        with open_shard(self._stem, self._stage.form) as writer:
+        with open_shard(self._stem, self._stage.form, has_messages=bool(self._turns)) as writer:
             for number, raw in self._records():
                 if decisions.code[number] != KEPT:
                     self._drop(number, raw)
@@ -179,25 +192,29 @@ class _Shard:
                     for part, line in self._parts(number, raw):
                         writer.add(part, line)
                 else:
-                    writer.add(raw, self._line(number))
+                    writer.add(raw, self._line(number, raw))
             return writer.close()
 
     def _records(self) -> Iterator[tuple[int, bytes]]:
         with self._stage.files.text.open("rb") as file:
             yield from enumerate(read_records(file))
 
-    def _line(self, number: int) -> Line:
-        """Make the document line of a document that stays, and count it if it is held out."""
+    def _line(self, number: int, raw: bytes = b"") -> Line:
+        """Make the document line of a document that stays, and count it if it is held out.
+
+        `raw` is its record, which a conversation needs.
+        """
         is_held_out = bool(self._decisions.is_held_out[number])
         if is_held_out:
             self.counts.hold_out(int(self._sizes[number, 1]))
-        origin = self._origins[number]
+        origin, turns = self._origins[number], self._turns.get(number)
         return Line(
             identity(self._stage.source, origin),
             self._digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES].hex(),
             self._decisions.cluster[number].tobytes().hex(),
             VALIDATION if is_held_out else TRAIN,
             origin,
+            None if turns is None else from_text(unescape(raw.decode("utf-8")), turns),
         )
 
     def _parts(self, number: int, raw: bytes) -> Iterator[tuple[bytes, Line]]:

@@ -9,7 +9,8 @@ import pytest
 
 from alm import kinds
 from alm.config.base import Config, OfKind
-from alm.corpus.adapters import Message, Talk, check, items, no_field, render
+from alm.corpus.adapters import Talk, check, items, no_field
+from alm.corpus.conversations import Message, render
 from alm.corpus.document import Document, Dropped, Item
 from alm.corpus.rows import Row
 from alm.errors import ConfigError, InputError
