@@ -278,11 +278,14 @@ class TokenizerMetadata(Metadata):
             yield "bytes_per_id", f"there are {len(self.bytes_per_id):,}, but {self.vocab_size:,} ids"
 
 
-class PackedShard(Config):
+class PackedShard(_Extended):
     """Tokens of one split of one source. `sequences` counts the rows that start in the shard.
 
-    The last `padding` tokens do not belong to the text.
+    The last `padding` tokens do not belong to the text; of conversations, those at the ends of all rows. These have a
+    mask too, a byte for each token.
     """
+
+    later = frozenset({"mask_file", "mask_sha256"})
 
     file: Location
     split: SplitName
@@ -293,6 +296,8 @@ class PackedShard(Config):
     index_file: Location
     index_sha256: Sha256
     padding: Count = 0
+    mask_file: Location | None = None
+    mask_sha256: Sha256 | None = None
 
 
 class PackedSource(Config):
@@ -305,18 +310,39 @@ class PackedSource(Config):
     tail_tokens: Count
 
 
+class PackedConversations(Config):
+    """What conversations were packed, and what was left out of them.
+
+    `chat` is their turn format (`alm.tokenizers.chat_format.ChatFormat`). `trained_tokens` of each split are predicted
+    in an epoch. `shortened` conversations lost `dropped_turns` of their first messages to fit into a row; `dropped`
+    counts by reason those that were left out: `too_long` in their last turn, `no_answer` to learn, `no_turn` in this
+    format for a role.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    chat: Values
+    train_on: Literal["assistant", "all"]
+    conversations: dict[SplitName, Count]
+    trained_tokens: dict[SplitName, Count]
+    shortened: Count = 0
+    dropped_turns: Count = 0
+    dropped: Annotated[dict[str, Count], Few] = Field(default_factory=dict)
+
+
 class PackMetadata(Metadata):
     """Metadata of packed data, `data/packed/metadata.json`. input = total - padding + tail.
 
     `target_tokens` counts the tokens that one epoch predicts.
     """
 
+    newest_version: ClassVar[int] = 2  # of conversations: another `alm` would train on all of their tokens
     format: Literal["alm-packed"] = "alm-packed"
     seq_len: Annotated[Count, Field(ge=2, lt=1 << 31)]
     sequences_per_shard: Annotated[Count, Field(ge=1)]
     dtype: Literal["uint16", "uint32"]
     vocab_size: Annotated[Count, Field(ge=1, le=1 << 32)]
-    mode: Literal["concat", "bestfit"]
+    mode: Literal["concat", "bestfit", "conversations"]
     end_of_text_id: Count
     tokenizer_sha256: Sha256
     tokenizer_file: Location
@@ -328,10 +354,11 @@ class PackMetadata(Metadata):
     held_out: HeldOut | None = None
     padding_tokens: Count = 0
     target_tokens: dict[SplitName, Count] = Field(default_factory=dict)
+    conversations: PackedConversations | None = None
 
     def stride(self, split: str) -> int:
         """Return the tokens from the start of a row to the start of the next; held-out text is always concatenated."""
-        return self.seq_len + (self.mode == "bestfit" and split == "train")
+        return self.seq_len + (self.conversations is not None or (self.mode == "bestfit" and split == "train"))
 
     def sequences(self, split: str) -> int:
         """Count the rows of `split`."""
@@ -345,6 +372,11 @@ class PackMetadata(Metadata):
         width = {"uint16": 2, "uint32": 4}[self.dtype]
         bins = [FileRecord(path=s.file, bytes=s.tokens * width, sha256=s.sha256) for s in self.shards]
         indexes = [_unsized(shard.index_file, shard.index_sha256) for shard in self.shards]
+        indexes += [
+            FileRecord(path=shard.mask_file, bytes=shard.tokens, sha256=shard.mask_sha256)
+            for shard in self.shards
+            if shard.mask_file is not None and shard.mask_sha256 is not None
+        ]
         return [*bins, *indexes, _unsized(self.tokenizer_file, self.tokenizer_sha256)]
 
     def faults(self) -> Faults:
@@ -353,6 +385,9 @@ class PackMetadata(Metadata):
             yield "vocab_size", f"{self.vocab_size:,} does not fit `end_of_text_id` and `dtype`"
         if not self.sequences("train"):
             yield "shards", "there are none for training"
+        is_masked = self.conversations is not None
+        if is_masked != (self.mode == "conversations") or any(is_masked != bool(s.mask_sha256) for s in self.shards):
+            yield "conversations", "conversations need masks and their own mode, and nothing else has them"
         for split in ("train", "validation"):
             yield from self._faults_of_rows(split)
         yield from self._faults_of_sums()
@@ -369,8 +404,9 @@ class PackMetadata(Metadata):
                 wanted = min(-(-end // stride), rows) - min(-(-start // stride), rows)
                 if not shard.tokens or shard.sequences != wanted:
                     yield f"shards.{number}.sequences", f"is {shard.sequences:,}, but {wanted:,} rows start in it"
-                if shard.padding > min(self.seq_len, shard.tokens - 1) * (stride > self.seq_len):
-                    yield f"shards.{number}.padding", f"{shard.padding:,} is more than the padding of a row"
+                padded_rows = shard.sequences if self.conversations is not None else 1
+                if shard.padding > min(self.seq_len * padded_rows, shard.tokens - 1) * (stride > self.seq_len):
+                    yield f"shards.{number}.padding", f"{shard.padding:,} is more than the padding of its rows"
                 start = end
 
     def _faults_of_sums(self) -> Faults:
@@ -395,8 +431,9 @@ class PackMetadata(Metadata):
         ):
             if getattr(self, field) != sum_:
                 yield field, f"{getattr(self, field):,} is not the sum, {sum_:,}"
+        trained = self.conversations and self.conversations.trained_tokens
         for split_, count_ in self.target_tokens.items():
-            if count_ != targets[split_]:
+            if count_ != (targets[split_] if trained is None else trained.get(split_)):
                 yield f"target_tokens.{split_}", f"{count_:,} is not what the shards hold, {targets[split_]:,}"
 
 

@@ -18,7 +18,7 @@ from alm.data.config import DataConfig
 from alm.data.mixture import Mixture, keyed, mixture, plain
 from alm.data.order import Positions, permute
 from alm.errors import ConfigError
-from alm.packing.shards import TokenStream
+from alm.packing.shards import TRAINED, TokenStream
 
 NO_TARGET = -1
 _POLL_SECONDS = 0.2
@@ -102,6 +102,8 @@ def batch_plan(
 
 def target_count(stream: TokenStream, plan: BatchPlan, step: int) -> int:
     """Return the number of tokens that all ranks together predict in `step`."""
+    if stream.is_masked:
+        return int((stream.mask(plan.rows(step))[:, 1:] == TRAINED).sum())
     padded = sum(stream.padding.get(row, 0) for row in plan.rows(step).tolist()) if stream.padding else 0
     return plan.sequences_per_step * stream.seq_len - padded
 
@@ -118,6 +120,8 @@ def read_step(
 
 def micro_batch(stream: TokenStream, rows: Positions, shifts: Positions | None = None) -> MicroBatch:
     """Read the rows, or what begins `shifts` tokens later, as one micro-batch."""
+    if stream.is_masked:
+        return _of_conversations(stream, rows)
     ids = torch.from_numpy(stream.rows(rows, shifts))
     targets = ids[:, 1:]
     padded = [(at, stream.padding[row]) for at, row in enumerate(rows.tolist()) if row in stream.padding]
@@ -126,6 +130,20 @@ def micro_batch(stream: TokenStream, rows: Positions, shifts: Positions | None =
         for at, padding in padded:
             targets[at, -padding:] = NO_TARGET
     return MicroBatch(inputs=ids[:, :-1], targets=targets, is_padded=bool(padded))
+
+
+def _pinned(batch: MicroBatch) -> MicroBatch:
+    documents = None if batch.documents is None else batch.documents.pin_memory()
+    return replace(batch, inputs=batch.inputs.pin_memory(), targets=batch.targets.pin_memory(), documents=documents)
+
+
+def _of_conversations(stream: TokenStream, rows: Positions) -> MicroBatch:
+    """Read rows of conversations, which are never cut elsewhere."""
+    ids = torch.from_numpy(stream.rows(rows))
+    is_trained = torch.from_numpy(stream.mask(rows) == TRAINED)
+    targets = ids[:, 1:].masked_fill(~is_trained[:, 1:], NO_TARGET)
+    documents = torch.from_numpy(stream.documents(rows))[:, :-1].contiguous()
+    return MicroBatch(inputs=ids[:, :-1], targets=targets, is_padded=True, documents=documents)
 
 
 class Loader:

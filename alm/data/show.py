@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
 from alm.data.loader import BatchPlan
-from alm.packing.shards import TokenStream
+from alm.packing.shards import PADDED, TokenStream
 from alm.tokenizers.file import Tokenizer
 
 
@@ -37,7 +39,10 @@ def batch(stream: TokenStream, tokenizer: Tokenizer, plan: BatchPlan, *, step: i
 
 
 def _row(stream: TokenStream, tokenizer: Tokenizer, number: int, shift: int) -> Row:
-    length = stream.seq_len + 1 - stream.padding.get(number, 0)
+    padding = (
+        int((stream.mask(np.array([number])) == PADDED).sum()) if stream.is_masked else stream.padding.get(number, 0)
+    )
+    length = stream.seq_len + 1 - padding
     ids = stream.tokens(number * stream.stride + shift, length).tolist()
     starts = [int(start) for start in stream.starts(number, shift) if start < length]
     bounds = sorted({0, *starts, length})

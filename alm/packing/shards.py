@@ -2,16 +2,19 @@
 
 The shards of a split, in order, are one stream. Row `r` starts at token `r * stride` and reads `seq_len + 1` tokens:
 the inputs, and the same shifted by one as targets. The stride is `seq_len` for concatenated documents, and
-`seq_len + 1` for best-fit rows, which share no token.
+`seq_len + 1` for best-fit rows and those of conversations, which share no token. Conversations have a mask beside the
+tokens: `TRAINED` where a token is learned, `READ` where it is only read, `PADDED` behind the last one of a row.
 """
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +33,11 @@ TOKENIZER_NAME = "tokenizer.json"
 _MOST_HASHED_BYTES = 8 << 30
 _HASHED_TOGETHER = 4  # files at a time; hashing releases the interpreter's lock
 
+READ, TRAINED, PADDED = 0, 1, 2
+
 Ids = NDArray[np.int64]
+Mask = NDArray[np.uint8]
+_Number = TypeVar("_Number", np.int64, np.uint8)
 
 
 def pack_command(folder: Path) -> str:
@@ -47,6 +54,7 @@ class TokenStream:
     seq_len: int
     dtype: str
     stride: int
+    is_masked: bool = False
 
     @cached_property
     def sequences(self) -> int:
@@ -65,12 +73,16 @@ class TokenStream:
 
     def tokens(self, start: int, length: int) -> Ids:
         """Return `length` token ids from stream position `start`, across shards."""
-        out = np.empty(length, dtype=np.int64)
+        return self._read(self._arrays, start, np.empty(length, dtype=np.int64))
+
+    def _read(self, shard_arrays: Sequence[Any], start: int, out: NDArray[_Number]) -> NDArray[_Number]:
+        """Fill `out` with what is beside the tokens from stream position `start` on, across shards."""
+        length = len(out)
         shard = int(np.searchsorted(self._starts, start, side="right")) - 1
         filled = 0
         while filled < length:
             offset = start + filled - int(self._starts[shard])
-            piece = self._arrays[shard][offset : offset + length - filled]
+            piece = shard_arrays[shard][offset : offset + length - filled]
             out[filled : filled + len(piece)] = piece
             filled += len(piece)
             shard += 1
@@ -93,9 +105,33 @@ class TokenStream:
             out[row] = shard_arrays[shard][at] if inside else self.tokens(int(starts[row]), length)
         return out
 
+    def mask(self, numbers: NDArray[np.int64]) -> Mask:
+        """Return the mask of the rows `numbers` of conversations, (len(numbers), seq_len + 1)."""
+        out = np.empty((len(numbers), self.seq_len + 1), dtype=np.uint8)
+        for row, number in zip(out, numbers.tolist(), strict=True):
+            self._read(self._masks, number * self.stride, row)
+        return out
+
+    def documents(self, numbers: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the number of each token's document in its row, from 0, for the rows `numbers`: as `mask`."""
+        places = numbers[:, None] * self.stride + np.arange(self.seq_len + 1)
+        found = np.searchsorted(self._document_starts, places, side="right")
+        first: NDArray[np.int64] = found[:, :1]
+        return (found - first).astype(np.int32)
+
+    @cached_property
+    def _document_starts(self) -> NDArray[np.int64]:
+        return self.document_starts()
+
+    @cached_property
+    def _masks(self) -> list[NDArray[Any] | Unmapped]:
+        return arrays([self.folder / str(shard.mask_file) for shard in self.shards], dtype=np.dtype(np.uint8))
+
     @cached_property
     def padding(self) -> dict[int, int]:
-        """Number of padding tokens at the end of each row that has any."""
+        """Number of padding tokens at the end of each row that has any; the mask has those of conversations."""
+        if self.is_masked:
+            return {}
         ends = np.cumsum([shard.sequences for shard in self.shards])
         return {int(end) - 1: shard.padding for end, shard in zip(ends, self.shards, strict=True) if shard.padding}
 
@@ -160,7 +196,8 @@ class PackedData:
         """Return the token stream of split `name`, which may have no rows."""
         shards = tuple(shard for shard in self.metadata.shards if shard.split == name)
         metadata = self.metadata
-        return TokenStream(self.folder, shards, metadata.seq_len, metadata.dtype, metadata.stride(name))
+        is_masked = metadata.conversations is not None
+        return TokenStream(self.folder, shards, metadata.seq_len, metadata.dtype, metadata.stride(name), is_masked)
 
 
 def open_packed(folder: Path, *, is_hashed: bool = False) -> PackedData:

@@ -46,8 +46,8 @@ def rows_for(stream: TokenStream, bytes_per_id: NDArray[np.int32], *, wanted_byt
     rows = permute(np.arange(stream.sequences), size=stream.sequences, seed=0, epoch=0)
     seen = 0
     for taken, row in enumerate(rows, start=1):
-        ids = stream.tokens(int(row) * stream.seq_len + 1, stream.seq_len)
-        seen += int(bytes_per_id[ids].sum())
+        targets = micro_batch(stream, np.array([row])).targets.numpy()
+        seen += int(bytes_per_id[targets[targets != NO_TARGET]].sum())
         if seen >= wanted_bytes:
             return np.sort(rows[:taken])
     return np.sort(rows)
