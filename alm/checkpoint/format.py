@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FORMAT = "alm-checkpoint"
 # Files with `trained` have version 2: a reader that ignores the field would continue from other weights.
 FORMAT_VERSION = 2
+AVERAGE = "average."  # before the names of adapters in `Checkpoint.trained`
 LAST_NAME = "ckpt-last.pt"
 BEST_NAME = "ckpt-best.pt"
 LINK_NAMES = (LAST_NAME, BEST_NAME)  # names without metadata of their own
@@ -36,7 +37,9 @@ class Checkpoint:
     entry per rank. `config` is the run's resolved configuration. `skipped_steps` counts the updates that
     were skipped because something was not finite, `skipped_in_row` those of them just before `step`.
     `loss_scaler` is set in fp16 (`LossScaler` in `alm/training/state.py`). In a run with `training.weight_average`,
-    `model` is the average of the weights, and `trained` has the weights, which the run continues with.
+    `model` is the average of the weights, and `trained` has the weights, which the run continues with. In a run with
+    `lora.rank`, `model` has the adapters added in, and `trained` has only these (`alm.model.lora`), and their average
+    with `average.` before the names.
     """
 
     step: int

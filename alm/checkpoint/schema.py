@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import torch
 from pydantic import ConfigDict, Field, InstanceOf, ValidationError
 
-from alm.checkpoint.format import FORMAT_VERSION
+from alm.checkpoint.format import AVERAGE, FORMAT_VERSION
 from alm.checkpoint.pickled import StoredTensor, UnreadableError
 from alm.config.base import Config
 from alm.model.config import ModelConfig
-from alm.model.weights import differences
+from alm.model.weights import A_NAME, B_NAME, differences, is_adapter
 
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MOST_COUNT = 2**53
@@ -63,10 +63,16 @@ def check(values: dict[str, Any]) -> None:  # Any: as `pickled.parse`
         raise UnreadableError(_first(error, "")) from error
     _check_random(found.rng)
     _check_config(found.config, "config")
-    for weights in (found.model, found.trained):
-        faults = [] if weights is None else _weight_faults(weights, model_of(found.config))
-        if faults:
-            raise UnreadableError("\n  ".join(["its weights do not match its configuration:", *faults]))
+    faults = _weight_faults(found.model, model_of(found.config))
+    if not faults and found.trained is not None:
+        has_adapters = any(is_adapter(name) for name in found.trained)
+        faults = (
+            _adapter_faults(found.trained, found.model)
+            if has_adapters
+            else _weight_faults(found.trained, model_of(found.config))
+        )
+    if faults:
+        raise UnreadableError("\n  ".join(["its weights do not match its configuration:", *faults]))
 
 
 def model_of(config: dict[str, Any]) -> ModelConfig:  # Any: plain values
@@ -112,6 +118,19 @@ def _check_config(value: Any, place: str) -> None:  # Any: plain values
         if isinstance(value, dict) and not isinstance(key, str):
             raise UnreadableError(f"`{place}` has the key {key}, which is not text")
         _check_config(part, f"{place}.{str(key)[:60]}")
+
+
+def _adapter_faults(adapters: _Tensors, weights: _Tensors) -> list[str]:
+    """Return what is wrong with adapters of the matrices in `weights`, the first of it."""
+    for name, tensor in adapters.items():
+        module = name.removeprefix(AVERAGE).removesuffix(A_NAME).removesuffix(B_NAME)
+        matrix = weights.get(f"{module}.weight")
+        side = 1 if name.endswith(A_NAME) else 0
+        if not is_adapter(name) or matrix is None or len(matrix.shape) != 2 or len(tensor.shape) != 2:
+            return [f"`{name[:120]}` is not an adapter of a matrix of the model"]
+        if tensor.dtype not in WEIGHT_DTYPES or tensor.shape[side] != matrix.shape[side]:
+            return [f"`{name[:120]}` is {tensor}, which does not fit {matrix}"]
+    return []
 
 
 def _weight_faults(weights: _Tensors, model: ModelConfig) -> list[str]:

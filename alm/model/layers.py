@@ -80,6 +80,17 @@ class Linear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = False) -> None:
         super().__init__(in_features, out_features, bias=bias)
+        # Of an adapter, if the layer gets one (`alm.model.lora`).
+        self.lora_A: Linear | None = None
+        self.lora_B: Linear | None = None
+        self.lora_scale = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., out) of `x` (..., in)."""
+        found = F.linear(x, self.weight, self.bias)
+        if self.lora_A is None or self.lora_B is None:
+            return found
+        return found + self.lora_scale * self.lora_B(self.lora_A(x))
 
     def reset_parameters(self) -> None:
         """Fill with zeros. PyTorch's own method would draw from the global generator in the constructor."""

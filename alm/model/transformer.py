@@ -140,8 +140,8 @@ class Transformer(nn.Module):
         """Return the hidden states (B, T, D) of `ids` (B, T) int64 after the final norm.
 
         With `cache`, `ids` follow the tokens that it holds, and are added to it. `padding` (B,) int64 is the number of
-        padding tokens at the start of each row, which no other token sees. A cache has its own padding. `documents` (B, T)
-        int32 number the texts of packed rows: a token sees only those of its own, wherever the model would see documents
+        padding tokens at the start of each row, which no other token sees. A cache has its own padding. `documents`
+        (B, T) int32 number the texts of packed rows: a token sees only its own, wherever the model would see documents
         end.
 
         In training, `keys` (B,) int64 decide what dropout drops in each row (`drop` in `alm/model/layers.py`). Without

@@ -11,10 +11,17 @@ from alm.model.count import count
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+# Ends of the names of an adapter's tensors, A and B (`alm.model.lora`).
+A_NAME, B_NAME = ".lora_A.weight", ".lora_B.weight"
 _LAYERS, _SECOND_LAYER = "model.layers.", "model.layers.1."
 _TABLE_BYTES = 1 << 30  # limit for tables of positions, or the bytes of the weights if those are more
 _TIMES = 8  # a model with more than this multiple of the file's numbers is refused by its count, not built
 _MANY = 5
+
+
+def is_adapter(name: str) -> bool:
+    """Whether `name` is that of an adapter's tensor."""
+    return name.endswith((A_NAME, B_NAME))
 
 
 def shapes_of(model: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -147,11 +147,28 @@ class LoggingConfig(Config):
     )
 
 
+class LoraConfig(Config):
+    """Adapters that are trained in place of the weights (`alm.model.lora`)."""
+
+    rank: int = Field(default=0, ge=0, le=4096, description="Rank of the adapters; 0: the weights are trained.")
+    alpha: float = Field(default=32.0, gt=0, le=1e6, description="Adapters are added with alpha / rank as a factor.")
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        description="Matrices with adapters.",
+    )
+
+    @property
+    def scale(self) -> float:
+        """Factor on the product of an adapter's matrices."""
+        return self.alpha / max(self.rank, 1)
+
+
 class RunConfig(Config):
     """All settings of a run."""
 
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    lora: LoraConfig = LoraConfig()
     optim: Annotated[Config, OfKind("alm.optim.optimizers", default="muon")] = Field(
         default="muon", validate_default=True, description="The optimizer."
     )
@@ -162,6 +179,12 @@ class RunConfig(Config):
     validation: ValidationConfig = ValidationConfig()
     samples: SamplesConfig = SamplesConfig()
     logging: LoggingConfig = LoggingConfig()
+
+    @model_validator(mode="after")
+    def _adapters_are_complete(self) -> Self:
+        if self.lora.rank and self.training.parallel == "fsdp":
+            raise ValueError("adapters (`lora.rank`) need complete weights, and `training.parallel: fsdp` divides them")
+        return self
 
     @field_validator("scheduler")
     @classmethod

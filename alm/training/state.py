@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from alm import kinds
-from alm.checkpoint.format import Checkpoint, Values
+from alm.checkpoint.format import AVERAGE, Checkpoint, Values
 from alm.device import Choice
 from alm.distributed import World
 from alm.errors import ArtifactError
 from alm.model.init import initialize
 from alm.model.layers import table_rows, with_rows
+from alm.model.lora import add_adapters_, merged
 from alm.model.transformer import Transformer
-from alm.model.weights import mismatches
+from alm.model.weights import is_adapter, mismatches
 from alm.optim.saved import fitted
 from alm.training.average import WeightAverage
 from alm.training.config import RunConfig
@@ -125,6 +126,9 @@ def init_state(config: RunConfig, choice: Choice, world: World | None = None, *,
     world = world or World(device=choice.device)
     model = Transformer(config.model)
     initialize(model, seed=config.training.seed)
+    if config.lora.rank:
+        adapters, seed = config.lora, config.training.seed
+        add_adapters_(model, rank=adapters.rank, scale=adapters.scale, targets=adapters.targets, seed=seed)
     if config.training.parallel != "fsdp" or world.size == 1:
         model.to(choice.device)  # with fsdp each block moves when it is sharded: the device may not hold all of them
     parallelism = parallelize(model, config, world, forward=compiled(model, enabled=config.training.compile is True))
@@ -136,7 +140,9 @@ def init_state(config: RunConfig, choice: Choice, world: World | None = None, *,
         optimizer,
         parallelism,
         LossScaler(choice.device) if choice.precision == "fp16" else None,
-        average=WeightAverage(model.parameters(), share=share) if share else None,
+        average=WeightAverage((each for each in model.parameters() if each.requires_grad), share=share)
+        if share
+        else None,
     )
 
 
@@ -148,13 +154,10 @@ def compiled(model: Transformer, *, enabled: bool) -> Callable[..., Tensor]:
 def restore_(state: TrainState, checkpoint: Checkpoint, choice: Choice) -> None:
     """Load `checkpoint` into `state`; raise `ArtifactError` unless its weights, moments and random states fit.
 
-    Dropout does not draw from the restored random state: its masks follow from the step.
+    Dropout does not draw from the restored random state: its masks follow from the step. A model with adapters must
+    have the weights that these were trained with.
     """
-    load_weights_(state.model, checkpoint.model)
-    if state.average is not None:
-        state.average.reset()
-    if checkpoint.trained is not None:
-        load_weights_(state.model, checkpoint.trained)
+    _restore_weights(state, checkpoint)
     updates = checkpoint.step - checkpoint.skipped_steps
     saved = fitted(checkpoint.optimizer, state.optimizer, rows=table_rows(state.model), updates=updates)
     state.optimizer.load_state_dict(_shard_moments(saved, state.optimizer))
@@ -169,14 +172,35 @@ def restore_(state: TrainState, checkpoint: Checkpoint, choice: Choice) -> None:
     _restore_rng(checkpoint.rng[rank % len(checkpoint.rng)], choice.device)
 
 
+def _restore_weights(state: TrainState, checkpoint: Checkpoint) -> None:
+    """Load what a run continues with, and its average if it has one."""
+    trained, names = checkpoint.trained or checkpoint.model, list(state.model.state_dict())
+    adapters = [name for name in names if is_adapter(name)]
+    if not adapters:
+        load_weights_(state.model, checkpoint.model)
+    elif missing := [name for name in adapters if name not in trained]:
+        raise _mismatch(f"it has no adapter `{missing[0]}`")
+    elif AVERAGE + adapters[0] in trained:
+        state.model.load_state_dict({name: trained[AVERAGE + name] for name in adapters}, strict=False)
+    if state.average is not None:
+        state.average.reset()
+    if adapters:
+        state.model.load_state_dict({name: trained[name] for name in adapters}, strict=False)
+    elif checkpoint.trained is not None:
+        load_weights_(state.model, checkpoint.trained)
+
+
 def load_weights_(model: Transformer, weights: Mapping[str, Tensor]) -> None:
-    """Load full `weights` into `model`, of which this rank may have a part; `ArtifactError` if they do not fit."""
-    own = dict(model.state_dict())
+    """Load full `weights` into `model`, of which this rank may have a part; `ArtifactError` if they do not fit.
+
+    Adapters of `model` stay as they are.
+    """
+    own = {name: tensor for name, tensor in model.state_dict().items() if not is_adapter(name)}
     shapes = [{name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (own, weights)]
     faults = mismatches(*shapes)
     if faults:
         raise _mismatch("\n  ".join(["its weights do not match the model:", *faults]))
-    model.load_state_dict({name: shard_like(tensor, own[name]) for name, tensor in weights.items()})
+    model.load_state_dict({name: shard_like(tensor, own[name]) for name, tensor in weights.items()}, strict=False)
 
 
 def _mismatch(reason: str, *, hint: str = "resume an older one with `--resume`") -> ArtifactError:
@@ -227,15 +251,7 @@ def snapshot(
     It shares the tensors: copy or write it before the next step.
     """
     world = World(device=state.parallelism.world.device) if alone else state.parallelism.world
-    model, trained = _weights(state, keep=world.is_main), None
-    if state.average is not None:
-        trained = model
-        with state.averaged():
-            # Copied, since the same tensors hold the weights again afterwards.
-            model = {
-                name: weight if weight is None else weight.clone()
-                for name, weight in _weights(state, keep=world.is_main).items()
-            }
+    model, trained = _model_and_trained(state, config, keep=world.is_main)
     return Checkpoint(
         step=state.step,
         samples_seen=state.step * config.training.sequences_per_step,
@@ -251,6 +267,24 @@ def snapshot(
         skipped_in_row=state.skipped_in_row,
         loss_scaler=None if state.scaler is None else state.scaler.state(),
     )
+
+
+def _model_and_trained(state: TrainState, config: RunConfig, *, keep: bool) -> tuple[Values, Values | None]:
+    """Return the weights to use, and what the run continues with where these are an average or contain adapters."""
+    now = shown = _weights(state, keep=keep)
+    if state.average is not None:
+        with state.averaged():
+            # Copied, since the same tensors hold the weights again afterwards.
+            shown = {
+                name: weight if weight is None else weight.clone()
+                for name, weight in _weights(state, keep=keep).items()
+            }
+    if not config.lora.rank:
+        return shown, None if state.average is None else now
+    trained = {name: weight for name, weight in now.items() if is_adapter(name)}
+    if state.average is not None:
+        trained |= {AVERAGE + name: shown[name] for name in trained}
+    return merged(shown, scale=config.lora.scale), trained
 
 
 def _weights(state: TrainState, *, keep: bool) -> Values:

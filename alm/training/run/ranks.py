@@ -21,7 +21,13 @@ def choose_parallel(config: RunConfig, choice: Choice, here: Place) -> str:
     if config.training.parallel != "auto":
         return config.training.parallel
     memory = device.memory_bytes(choice.device)
-    if memory is None or here.size == 1 or config.training.reproducible or not _works_on_parts(config):
+    if (
+        memory is None
+        or here.size == 1
+        or config.lora.rank
+        or config.training.reproducible
+        or not _works_on_parts(config)
+    ):
         return "ddp"
     sharers = here.local_size if choice.device.type == "cpu" else 1
     gradients = BYTES["fp32"] * count(config.model).total
@@ -49,7 +55,7 @@ def check(config: RunConfig, here: Place) -> None:
 
 
 def _works_on_parts(config: RunConfig) -> bool:
-    return bool(getattr(kinds.module_of(config.optim), "WORKS_ON_PARTS", False))
+    return not config.lora.rank and bool(getattr(kinds.module_of(config.optim), "WORKS_ON_PARTS", False))
 
 
 def _check_tree(training: TrainingConfig, ranks: int) -> None:

@@ -33,6 +33,8 @@ def load_start_point_(job: TrainingJob, state: TrainState) -> None:
         device = "cpu" if job.world.size > 1 else job.choice.device
         checkpoint = load_checkpoint(job.found.path, device=device, step=job.found.step)
         _warn_of_other_bits(checkpoint, job)
+        if job.config.lora.rank and job.initial is not None:
+            load_initial_(state.model, job.initial)  # the checkpoint has the adapters alone
         restore_(state, checkpoint, job.choice)
         return
     # Nothing draws from this generator yet, but checkpoints hold its state, and PyTorch's default is a new one in each

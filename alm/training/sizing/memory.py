@@ -12,6 +12,7 @@ from alm.config.load import Part, load
 from alm.device import Choice, available_bytes, resident_bytes
 from alm.model.config import ModelConfig
 from alm.model.count import BYTES, CPU_CODE_BYTES, CPU_GAPS, count
+from alm.model.lora import adapter_parameters
 from alm.optim.groups import Moments
 from alm.training.config import MODEL_SECTIONS, RunConfig, TrainingConfig
 
@@ -68,7 +69,11 @@ def peak_memory(
         tree_sums=(number - 1).bit_length() if training.reproducible else None,
     )
     parts = dict(vars(memory))
-    average = BYTES["fp32"] * counted.total if training.weight_average else 0
+    if config.lora.rank:
+        trained = trained_numbers(config)
+        parts["optimizer"] = BYTES["fp32"] * moments(config).matrix * trained
+        parts["gradients"] = BYTES["fp32"] * trained * (2 if number > 1 else 1)
+    average = BYTES["fp32"] * trained_numbers(config) if training.weight_average else 0
     if average:
         parts["average"] = average // (ranks if is_sharded else 1)
     if on_cpu:
@@ -84,10 +89,20 @@ def moments(config: RunConfig) -> Moments:
 
 
 def checkpoint_bytes(config: RunConfig) -> int:
-    """Return the bytes of a checkpoint: the weights, their average if there is one, and the optimizer's moments."""
-    counted = count(config.model)
-    copies = 2 if config.training.weight_average else 1
-    return BYTES["fp32"] * (copies * counted.total + counted.moments(**moments(config)._asdict()))
+    """Return the bytes of a checkpoint: the weights, what the run continues with if these are an average or contain
+    adapters, and the optimizer's moments.
+    """
+    counted, trained = count(config.model), trained_numbers(config)
+    averages = trained if config.training.weight_average else 0
+    if config.lora.rank:
+        return BYTES["fp32"] * (counted.total + trained + averages + moments(config).matrix * trained)
+    return BYTES["fp32"] * (counted.total + averages + counted.moments(**moments(config)._asdict()))
+
+
+def trained_numbers(config: RunConfig) -> int:
+    """Return how many numbers the run trains: the adapters' if it has any, else all."""
+    lora = config.lora
+    return adapter_parameters(config.model, lora.rank, lora.targets) if lora.rank else count(config.model).total
 
 
 def largest_micro_batch(

@@ -22,6 +22,7 @@ from alm.packing.shards import PackedData, open_packed
 from alm.tokenizers.file import Tokenizer
 from alm.training.config import RunConfig
 from alm.training.monitoring import metrics, samples
+from alm.training.monitoring.answers import Prompt
 from alm.training.monitoring.samples import Sampler, held_out_prompts, sample_steps
 from alm.training.pretrain import pretrain
 
@@ -212,4 +213,4 @@ def _sampler(model: Transformer, packed: PackedData, config: RunConfig, out: Pat
 def test_without_held_out_text_there_is_the_empty_prompt(packed: PackedData, tmp_path: Path) -> None:
     tokenizer = Tokenizer.load(packed.tokenizer_path)
     config = run_config(model__vocab_size=packed.metadata.vocab_size, samples__prompts="auto")
-    assert samples.prompts(config, tokenizer, packed.split("nothing")) == ("",)
+    assert samples.prompts(config, tokenizer, packed.split("nothing")) == (Prompt((), ""),)
