@@ -41,7 +41,7 @@ _MEASURED_FLOPS, _MEASURED_RATIO = 2e12, 2.0
 _MEASURED_TOKENS, _MEASURED_BATCH, _BATCH_POWER = 0.41e6, 1024, 0.571
 # Smaller steps cost too much time a token: 512 tokens were 4% worse than 1,024 after two minutes (docs/benchmarks.md).
 _STEPS_AT_LEAST = 200
-# The best or within 0.3% of it in five runs on real text, where it was worth 2% to 5% (docs/log.md).
+# The best share, or within 0.1% of it, in five runs on real text: worth up to 2.6% (docs/log.md).
 WEIGHT_AVERAGE = 0.1
 # The best embedding tables have about a quarter of the parameters of the layers (docs/vocabulary.md).
 _LAYERS_PER_TABLE = 4
