@@ -137,7 +137,7 @@ def run_config(**changes: Any) -> RunConfig:
     values: dict[str, Any] = {
         "model": {
             "d_model": 16,
-            "n_layers": 2,
+            "n_layers": 1,
             "n_heads": 2,
             "n_kv_heads": 1,
             "ffn_hidden_size": 32,

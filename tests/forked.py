@@ -8,8 +8,10 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -104,6 +106,7 @@ def _stream(own: Any, wanted: IO[Any] | int | None, text: bool) -> tuple[IO[Any]
 
 def _alm(words: list[str], folder: str, environment: Mapping[str, str], *streams: Connection | str | None) -> None:
     gc.freeze()
+    os.fsync = lambda _: None  # as in tests/conftest.py
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -132,6 +135,48 @@ def _launch_copies() -> None:
         return lambda *words: launch(plan, main)(list(words[words.index("alm") + 1 :]))
 
     api.elastic_launch = launched  # type: ignore[assignment,misc]
+
+
+def prepare_corpus(folder: Path, out: Path, workers: int) -> None:
+    """Prepare the texts in `folder`, in units of 2 kB, with filters and a search for near duplicates."""
+    os.setsid()
+    from alm import engines
+    from alm.config.load import load
+    from alm.corpus.config import CorpusConfig
+    from alm.corpus.pipeline.prepare import prepare
+
+    source = {"kind": "files", "paths": str(folder), "filters": ["mask"], "deduplicate": {"near": True}}
+    config = load(CorpusConfig, [], base={"sources": {"s": source}, "validation_fraction": 0.1})
+    prepare(config, out=out, unit_bytes=2000, engine=engines.choose(workers=workers))
+
+
+def pack_corpus(clean: Path, tokenizer: Path, out: Path, workers: int) -> None:
+    """Pack a clean corpus in small parts."""
+    os.setsid()
+    from alm import engines
+    from alm.packing.config import PackConfig
+    from alm.packing.pack import pack
+
+    config = PackConfig(seq_len=16, sequences_per_shard=7, mode="bestfit")
+    engine = engines.choose(workers=workers)
+    pack(config, tokenizer=tokenizer, clean=[clean], out=out, part_bytes=300, engine=engine)
+
+
+def killed_after(seconds: float | None, work: Callable[..., None], *arguments: object) -> float:
+    """Let a copy do `work`, and kill it with its workers after `seconds`, unless it is done; the seconds it took."""
+    began = time.monotonic()
+    process = context().Process(target=work, args=arguments)
+    process.start()
+    process.join(seconds)
+    if process.exitcode is None:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has not begun its own group yet
+            process.kill()
+        process.join()
+    else:
+        assert process.exitcode == 0
+    return time.monotonic() - began
 
 
 def waiting_run(data: Path, out: Path, changes: Mapping[str, Any], line: Connection) -> None:

@@ -12,7 +12,10 @@ from torch.utils._pytree import tree_iter
 
 
 class Live(TorchDispatchMode):
-    """The most bytes of tensors that were there at once, looked at after each operation: FSDP changes sizes."""
+    """The most bytes of tensors that were there at once, looked at after each operation that makes one.
+
+    All of them are looked at each time, because FSDP changes their sizes.
+    """
 
     def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
         super().__init__()
@@ -21,18 +24,21 @@ class Live(TorchDispatchMode):
         for tensor in tensors:
             self._note(tensor)
 
-    def _note(self, tensor: torch.Tensor) -> None:
+    def _note(self, tensor: torch.Tensor) -> bool:
+        """Remember the storage of a tensor; whether it is a new one."""
         here: torch.Tensor = getattr(tensor, "_local_tensor", tensor)  # what this rank has of a distributed one
         storage = here.untyped_storage()
         known = self._storages.get(storage._cdata)
-        if known is None or known() is None:  # addresses are used again
+        is_new = known is None or known() is None  # addresses are used again
+        if is_new:
             self._storages[storage._cdata] = weakref.ref(storage)
+        return is_new
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(out):
-            if isinstance(tensor, torch.Tensor):
-                self._note(tensor)
+        is_new = [self._note(tensor) for tensor in tree_iter(out) if isinstance(tensor, torch.Tensor)]
+        if not any(is_new):
+            return out
         there = [storage for known in self._storages.values() if (storage := known()) is not None]
         if len(self._storages) > 2 * len(there):
             self._storages = {storage._cdata: weakref.ref(storage) for storage in there}

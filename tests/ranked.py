@@ -21,7 +21,6 @@ from typing import Any
 from unittest import mock
 
 import torch
-import torch._dynamo
 from builders import SMOOTH, run_config
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -66,7 +65,8 @@ STEPS, STOP = 4, 2
 # 6 micro-batches can be shared by 1, 2 and 3 ranks, 8 are a whole tree.
 PLAIN: dict[str, Any] = {
     "training__micro_batch_size": 1, "training__gradient_accumulation": 6, "training__max_steps": STEPS,
-    "training__checkpoint_interval": STOP, "model__dropout": 0.1, "samples__prompts": [], **SMOOTH,
+    "training__checkpoint_interval": STOP, "model__n_layers": 2, "model__dropout": 0.1, "samples__prompts": [],
+    **SMOOTH,
 }  # fmt: skip
 ONE_LAYER = {"model__n_layers": 1}
 KINDS: dict[str, dict[str, Any]] = {
@@ -311,6 +311,8 @@ def started(part: str, size: int, data: Path, out: Path) -> dict[str, Any]:
 
 def main() -> None:
     data, out = Path(sys.argv[1]), Path(sys.argv[2])
+    import torch._dynamo  # noqa: F401 - each rank would import it for itself
+
     gc.freeze()  # a run collects garbage often, and what was imported is none
     for name in sys.argv[3:]:
         part, _, size = name.rpartition("-")

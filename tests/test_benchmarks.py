@@ -6,12 +6,12 @@ import ast
 import importlib
 from pathlib import Path
 
-import pytest
+from cases import for_each
 
 BENCHMARKS = sorted((Path(__file__).parent.parent / "benchmarks").glob("*.py"))
 
 
-@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+@for_each("path", BENCHMARKS)
 def test_what_a_benchmark_takes_from_alm_is_there(path: Path) -> None:
     taken = [
         (node.module, name.name)

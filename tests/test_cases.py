@@ -26,3 +26,8 @@ def test_a_failure_names_its_case() -> None:
     with pytest.raises(AssertionError) as caught:
         odd()
     assert caught.value.__notes__ == ["number = 2"]
+
+
+@for_each("number, square", [(1, 1), (3, 9)])
+def test_a_value_may_be_several(number: int, square: int) -> None:
+    assert number * number == square

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import typer
+from cases import for_each
 
 from alm.cli.main import app
 
@@ -33,6 +34,8 @@ PROMISED = {
     "alm sample": "--checkpoint --tokenizer --prompt --prompt-file --interactive -i --num-samples --max-tokens "
     "--temperature --top-k --top-p --min-p --repetition-penalty --presence-penalty --frequency-penalty --bad-words "
     "--stop --overflow --seed --inspect --device --json -q -v",
+    "alm chat": "--system --once --load --no-save --max-new-tokens --temperature --top-k --top-p --stop --seed --min-p "
+    "--repetition-penalty --presence-penalty --frequency-penalty --bad-words --format --context --device --json -q -v",
     "alm export": "--to --checkpoint --out --dtype --no-compare --set --force --json -q -v --dry-run",
     "alm import": "--from --out --no-compare --force --json -q -v --dry-run",
     "alm push": "--repo --public --to --checkpoint --out --dtype --no-compare --set --force --json -q -v --dry-run",
@@ -118,7 +121,7 @@ def test_flags_and_defaults_are_frozen(page: dict[str, str], command: str) -> No
     assert listed == flags_of(command)
 
 
-@pytest.mark.parametrize("command", PROMISED)
+@for_each("command", PROMISED)
 def test_no_promised_flag_is_gone(command: str) -> None:
     assert set(PROMISED[command].split()) - set(options(command)) == set()
 

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 import pytest
 import typer
 from cases import for_each
+from sources import nodes_of
 
 from alm.cli.main import app
 from alm.config.load import load
@@ -94,7 +95,7 @@ def broken_links(page: Path) -> Iterator[str]:
             yield link
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@for_each("page", PAGES)
 def test_links_lead_somewhere(page: Path) -> None:
     assert list(broken_links(page)) == []
 
@@ -108,7 +109,7 @@ def test_a_planted_broken_link_is_found(tmp_path: Path) -> None:
     assert list(broken_links(page)) == broken
 
 
-@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: path.relative_to(ROOT).as_posix())
+@for_each("path", WITH_EXAMPLES)
 def test_examples_in_docstrings_are_true(path: Path) -> None:
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     results = doctest.testmod(import_module(name))
@@ -233,7 +234,7 @@ def templates() -> list[str]:
     """Every text in the code, with a NUL for each value that is put in."""
     found: list[str] = []
     for path in (ROOT / "alm").rglob("*.py"):
-        nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+        nodes = nodes_of(path.read_text("utf-8"))
         docstrings = {node.value.value for node in nodes if isinstance(node, ast.Expr) and is_text(node.value)}
         for node in nodes:
             if isinstance(node, ast.JoinedStr):
@@ -257,7 +258,7 @@ MESSAGES = re.findall(
 )
 
 
-@pytest.mark.parametrize("message", [message for message in MESSAGES if message not in OF_THE_SYSTEM])
+@for_each("message", [message for message in MESSAGES if message not in OF_THE_SYSTEM])
 def test_messages_in_troubleshooting_are_those_of_the_program(message: str) -> None:
     assert is_said(message)
 

@@ -18,6 +18,7 @@ from typing import BinaryIO
 from unittest.mock import Mock
 
 import pytest
+from cases import for_each
 
 from alm import files
 from alm.errors import AlmError, ArtifactError, InputError
@@ -225,7 +226,7 @@ def test_an_empty_file_reads_as_nothing(tmp_path: Path) -> None:
         assert list(files.chunks(opened)) == []
 
 
-@pytest.mark.parametrize(
+@for_each(
     "value",
     [
         {},

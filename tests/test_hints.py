@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cases import for_each
+from sources import nodes_of
 
 from alm.errors import quoted, shell
 
@@ -54,8 +56,7 @@ QUOTES = re.compile(r"^(?:quoted|shell|pack_command|shlex\.\w+)\(|\b(?:command|r
 
 def commands(source: str) -> Iterator[tuple[int, str, list[str]]]:
     """The commands in backticks of f-strings: line, text with `{}` for values, and the expressions of these."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
+    for node in nodes_of(source):
         if not isinstance(node, ast.JoinedStr):
             continue
         values = [value for value in node.values if isinstance(value, ast.FormattedValue)]
@@ -77,7 +78,7 @@ def faults(source: str) -> list[str]:
                 for value in values
                 if value not in PLAIN and not QUOTES.search(value)
             ]
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes_of(source):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             found += [
                 f"line {node.lineno}: a hint removes files: {command}"
@@ -114,7 +115,7 @@ WORDS = ["a b", "it's", "$(reboot)", "a;b", "a`b", "-x", "*", "a\nb", "\x1b]52;c
 
 
 @pytest.mark.skipif(shutil.which("bash") is None or os.name == "nt", reason="no bash here")
-@pytest.mark.parametrize("word", WORDS)
+@for_each("word", WORDS)
 def test_a_quoted_word_is_one_word_to_a_shell(word: str) -> None:
     for line in (f"printf %s= {quoted(word)}", shell("printf", "%s=", word)):
         made = subprocess.run(["bash", "-c", line], capture_output=True, check=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from cases import for_each
 
 from alm import kinds
 from alm.config.base import OfKind
@@ -20,7 +21,7 @@ def test_a_kind_is_a_module_found_by_its_name() -> None:
     assert kinds.names("alm.corpus.sources") == ["files", "huggingface", "stdin", "tales"]
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@for_each("package", PACKAGES)
 def test_every_kind_has_a_config_that_names_it(package: str) -> None:
     for name in kinds.names(package):
         config = kinds.load(package, name).Config
@@ -44,7 +45,7 @@ def test_a_kind_can_be_nothing_outside_its_package(name: str) -> None:
         kinds.load("alm.corpus.sources", name)
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@for_each("package", PACKAGES)
 def test_every_field_of_every_kind_is_described(package: str) -> None:
     for name in kinds.names(package):
         for field, info in kinds.load(package, name).Config.model_fields.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 import pytest
+from cases import for_each
 from jinja2 import UndefinedError
 
 from alm import formatting, page
@@ -59,7 +60,7 @@ def every_part(text: str) -> str:
     return template.render(title=text, generator="x", given=table, pair=(text, text), lengths=bars, drawn=drawn)
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@for_each("text", HOSTILE)
 def test_text_of_a_stranger_is_text_everywhere(text: str) -> None:
     made = every_part(text)
     found, harmless = Seen(made), Seen(every_part("harmless"))
@@ -85,7 +86,7 @@ def test_a_value_that_is_missing_is_an_error() -> None:
         page.environment().from_string("{{ nothing }}").render()
 
 
-@pytest.mark.parametrize("number", [0, 828, 1_100, 2_300_000, 4 * 10**9, 5 * 10**12])
+@for_each("number", [0, 828, 1_100, 2_300_000, 4 * 10**9, 5 * 10**12])
 def test_sizes_and_speeds_of_any_unit_are_numbers(number: int) -> None:
     size = formatting.size(number)
     assert page.Table(("size", "speed"), [(size, f"{size}/s")]).is_number == [True, True]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import for_each
 
 from alm.artifacts import FileRecord
 from alm.errors import InputError
@@ -16,8 +17,8 @@ from alm.files import array, parse, parse_json, parse_row, read_json
 DEEP = "[" * 65 + "]" * 65
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
+@for_each(
+    "text, reason",
     [
         ("9" * 4000, "more than 64 bits"),
         (f'{{"a": -{"9" * 5000}}}', "more than 64 bits"),
@@ -41,7 +42,7 @@ def test_what_is_not_sane_json_is_refused_with_the_reason(text: str | bytes, rea
         parse_json(text)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "value",
     [
         (1 << 63) - 1,
@@ -55,7 +56,7 @@ def test_what_is_not_sane_json_is_refused_with_the_reason(text: str | bytes, rea
         None,
     ],
 )
-@pytest.mark.parametrize("is_ascii", [True, False])
+@for_each("is_ascii", [True, False])
 def test_sane_json_is_what_the_standard_library_makes_of_it(value: Any, is_ascii: bool) -> None:
     text = json.dumps(value, ensure_ascii=is_ascii)
     assert parse_json(text) == parse_json(text.encode()) == value
@@ -81,7 +82,7 @@ def test_a_file_of_ours_may_hold_more_values(monkeypatch: pytest.MonkeyPatch, tm
     assert read_json(path, most_values=5) == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         '{"text": "a", "id": 184467440737095516160}',

@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from sources import last_name, nodes_of
 
 # What makes values of bytes, by its last two names or, for what may be a method of anything, by its last one.
 PARSERS = frozenset(
@@ -34,9 +35,10 @@ ALLOWED = {
 def parsers_in(source: str) -> set[str]:
     """The parsers that a module names in its code, at any depth; strings and comments do not count."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes_of(source):
         if isinstance(node, ast.Attribute):
-            names = {node.attr, f"{ast.unparse(node.value).rpartition('.')[2]}.{node.attr}"}
+            before = last_name(node.value) or ast.unparse(node.value).rpartition(".")[2]
+            names = {node.attr, f"{before}.{node.attr}"}
         elif isinstance(node, ast.Name):
             names = {node.id}
         elif isinstance(node, ast.ImportFrom):

@@ -14,6 +14,7 @@ import fakehub
 import forked
 import pytest
 from builders import CHAIN, SMALL, texts
+from cases import for_each
 
 from alm.cli.main import with_bare_resume
 
@@ -150,8 +151,8 @@ def test_a_resumed_run_needs_no_flags(trained: Path, run: Any) -> None:
     assert "--out runs/pretrain-2" in err
 
 
-@pytest.mark.parametrize(
-    ("given", "meant"),
+@for_each(
+    "given, meant",
     [
         (["pretrain", "--resume"], ["pretrain", "--resume", "auto"]),
         (["pretrain", "--resume", "--json"], ["pretrain", "--resume", "auto", "--json"]),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import typer
+from cases import for_each
 from typer.testing import CliRunner
 
 from alm.cli import help as helps
@@ -64,14 +65,14 @@ def test_the_commands_fit_one_screen_in_groups() -> None:
     assert [line.split()[0] for line in lines if re.match(r"  [A-Z]\w+ +[a-z-]+  ", line)] == list(helps.GROUPS)
 
 
-@pytest.mark.parametrize("words", GROUPS, ids=" ".join)
+@for_each("words", GROUPS)
 def test_no_summary_is_cut(words: tuple[str, ...]) -> None:
     text = help_of(words)
     assert "..." not in text.partition("\n")[2]
     assert max(map(len, text.splitlines())) <= SCREEN["columns"]
 
 
-@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
+@for_each("words", LEAVES)
 def test_each_command_begins_with_two_examples_to_paste(words: tuple[str, ...]) -> None:
     text = help_of(words)
     examples = re.search(r"\nExamples:\n((?:  .*\n)+)\n", text)
@@ -102,11 +103,11 @@ def test_words_of_other_tools_lead_to_a_command() -> None:
             parse(line)
 
 
-@pytest.mark.parametrize(
-    ("word", "command"),
+@for_each(
+    "word, command",
     [
         *(("prepare", "alm corpus prepare"), ("Train", "alm pretrain"), ("generate", "alm sample")),
-        *(("chat", "alm sample -i"), ("fine-tune", "--init"), ("fine_tune", "--init"), ("serve", "gguf")),
+        *(("ask", "alm chat"), ("fine-tune", "--init"), ("fine_tune", "--init"), ("serve", "gguf")),
         *(("version", "alm --version"), ("help", "alm --help"), ("ls", "alm runs"), ("quantize", "q8_0")),
     ],
 )
@@ -116,14 +117,16 @@ def test_a_wrong_word_names_the_command(word: str, command: str) -> None:
     assert command in str(caught.value.hint)
 
 
-@pytest.mark.parametrize(
-    ("line", "hint"),
+@for_each(
+    "line, hint",
     [
         ("alm pretrain --steps 100", "`--set training.max_steps=100`"),
         ("alm pretrain --lr=0.01 --quiet", "`--set optim.lr=0.01`"),
         ("alm pretrain --batch_size", "`--set training.micro_batch_size=N`"),
         ("alm quickstart --epochs 3", "`--budget`"),
         ("alm sample --temp 0.7", "`--temperature`"),
+        ("alm chat --max-tokens 5", "`--max-new-tokens`"),
+        ("alm chat --system-prompt x", "`--system`"),
         ("alm export --model x", "`--checkpoint`"),
         ("alm tokenizer train --data x", "`--input`"),
         ("alm pack --input x", "`--in`"),

@@ -7,6 +7,7 @@ import re
 
 import pytest
 from builders import FakeTime
+from cases import for_each
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -134,8 +135,8 @@ def test_facts_do_not_move_when_others_become_shorter() -> None:
     assert next(line for line in drawn(shown, 100) if "lr " in line).index("lr ") == before
 
 
-@pytest.mark.parametrize(
-    ("values", "width", "line"),
+@for_each(
+    "values, width, line",
     [
         ([0, 1, 2, 3, 4, 5, 6, 7], 8, "▁▂▃▄▅▆▇█"),
         ([99, 10, *range(9, -1, -1)], 12, "██▇▇▆▅▅▄▃▂▂▁"),  # full from the second greatest of twelve on

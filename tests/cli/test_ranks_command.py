@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import forked
 import pytest
 from builders import SMALL
 
@@ -181,7 +182,7 @@ def test_nproc_trains_on_two_ranks(trained: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
 def test_ranks_whose_starter_is_killed_save_and_end(trained: Path) -> None:
     words = ["pretrain", *SHARED, "--nproc", "2", "--out", "runs/two", "--set", "training.max_steps=1000000"]
-    starter = subprocess.Popen([sys.executable, "-m", "alm", *words], stderr=subprocess.PIPE, text=True)
+    starter = forked.Popen([sys.executable, "-m", "alm", *words], stderr=subprocess.PIPE, text=True)
     assert starter.stderr is not None
     with starter:
         for line in starter.stderr:

@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 from builders import logged_row, sample_row, scored_row, write_run
+from cases import for_each
+from sources import last_name, nodes_of
 
 from alm import shown
 from alm.cli import main, repl, screen, ui
@@ -459,20 +461,22 @@ def test_advice_to_switch_a_safeguard_off_is_never_handed_on(
 # ---- the source --------------------------------------------------------------------------------------------
 
 WRITERS = ("alm/cli/screen.py", "alm/cli/console.py")
+# The last names of what is looked for, before any expression is looked at as a whole.
+WRITING = ("print", "echo", "secho", "warn", "write", "writelines", "Console", "get_console")
 
 
 def writes(source: str) -> list[str]:
     """The expressions of a module that write to the terminal by themselves."""
-    tree = ast.parse(source)
+    nodes = nodes_of(source)
     imported = {
         alias.name
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.ImportFrom) and node.module in ("rich", "rich.console")
         for alias in node.names
     }
     found = []
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call):
+    for node in nodes:
+        if not isinstance(node, ast.Call) or last_name(node.func) not in WRITING:
             continue
         called = ast.unparse(node.func)
         if called in ("print", "typer.echo", "typer.secho", "rich.print", "warnings.warn"):
@@ -491,8 +495,8 @@ def test_one_module_writes_to_the_terminal(repository: Path) -> None:
     assert writes((repository / "alm/cli/screen.py").read_text("utf-8")) == ["sys.stdout.buffer.write"]
 
 
-@pytest.mark.parametrize(
-    ("source", "found"),
+@for_each(
+    "source, found",
     [
         ("print(1)", ["print"]),
         ("import sys\nsys.stderr.write('a')", ["sys.stderr.write"]),

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import pytest
+from cases import for_each
 from rich.console import Console
 
 from alm.cli import ui
@@ -103,16 +104,13 @@ def test_smoothing_starts_at_the_first_value_and_follows() -> None:
     assert last == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3600, "1:00:00"), (86399, "23:59:59")]
-)
+@for_each("seconds, text", [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3600, "1:00:00"), (86399, "23:59:59")])
 def test_durations(seconds: float, text: str) -> None:
     assert ui.duration(seconds) == text
 
 
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (3_200_000_000, "3.2 GB"), (5e12, "5.0 TB")],
+@for_each(
+    "number, text", [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (3_200_000_000, "3.2 GB"), (5e12, "5.0 TB")]
 )
 def test_sizes(number: float, text: str) -> None:
     assert ui.size(number) == text

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args, get_origin
 import pytest
 import torch
 from annotated_types import Ge, Gt, Le, Lt
+from cases import for_each
 from pydantic.fields import FieldInfo
 
 from alm import kinds
@@ -97,7 +98,7 @@ def _unbounded(annotation: Any, metadata: typing.Iterable[Any] = ()) -> Iterator
             yield f"{annotation.__name__} without a least value"
 
 
-@pytest.mark.parametrize("name", sorted(configs()))
+@for_each("name", sorted(configs()))
 def test_every_number_has_bounds(name: str) -> None:
     checked = {"alm.data.config.DataConfig.mixture"}  # by a validator of its own
     found = {

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+from cases import for_each
 from pydantic import Field, ValidationError
 
 from alm.config import presets
@@ -209,7 +210,7 @@ def test_a_file_that_is_far_too_large_is_refused_unread(tmp_path: Path) -> None:
         read_yaml(write(tmp_path / "a.yaml", "#" * (1 << 21)))
 
 
-@pytest.mark.parametrize("value", ["&a [*a]", "[" * 70, "9" * 30, '"\\0"', "!!float x", "1e999"])
+@for_each("value", ["&a [*a]", "[" * 70, "9" * 30, '"\\0"', "!!float x", "1e999"])
 def test_hostile_values_of_set_are_problems_like_others(value: str) -> None:
     assert problems(overrides=(f"first.lr={value}",))
 
@@ -299,8 +300,8 @@ def test_another_kind_keeps_what_both_have_and_drops_the_rest(tmp_path: Path) ->
     assert optim.lr == 3e-4  # not Muon's rate, which is far too high
 
 
-@pytest.mark.parametrize(
-    ("override", "expected"),
+@for_each(
+    "override, expected",
     [
         (
             "samples.prompts=3",

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cases import for_each
 
 from alm.config import presets
 from alm.config.load import Part, load
@@ -11,7 +12,7 @@ from alm.errors import ConfigError
 from alm.training.config import RunConfig
 
 
-@pytest.mark.parametrize("name", presets.names())
+@for_each("name", presets.names())
 def test_every_shipped_configuration_is_right(name: str) -> None:
     path = presets.find(name)
     schema = CorpusConfig if "sources:" in path.read_text(encoding="utf-8") else RunConfig

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow
 import pytest
+from cases import for_each
 from pyarrow import parquet
 
 from alm.config.load import load
@@ -53,8 +54,8 @@ def flags_in(line: str) -> list[str]:
     return words[1::2]
 
 
-@pytest.mark.parametrize(
-    ("row", "choice"),
+@for_each(
+    "row, choice",
     [
         ({"text": LONG, "messages": TALK}, RowChoice()),
         ({"text": None}, RowChoice()),

@@ -4,14 +4,14 @@ import random
 import sys
 import unicodedata
 
-import pytest
+from cases import for_each
 
 from alm.corpus.document import utf8_bytes
 from alm.corpus.normalize import normalize
 
 
-@pytest.mark.parametrize(
-    ("text", "clean", "changes"),
+@for_each(
+    "text, clean, changes",
     [
         ("plain\n  indented\n\n\ttab\n", "plain\n  indented\n\n\ttab\n", {}),
         ("a\r\nb\rc\n", "a\nb\nc\n", {"line_ends": -1}),

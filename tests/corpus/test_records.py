@@ -59,8 +59,8 @@ def test_random_texts_come_back_across_chunks(monkeypatch: pytest.MonkeyPatch) -
         assert read(b"".join(map(record, texts))) == texts
 
 
-@pytest.mark.parametrize(
-    ("data", "documents"),
+@for_each(
+    "data, documents",
     [
         (b"", []),
         (b"no mark at all\n", ["no mark at all\n"]),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from hashlib import sha256
 
 import pytest
+from cases import for_each
 
 from alm.corpus.split import (
     LONG_BYTES,
@@ -69,8 +70,8 @@ SHAPES: dict[str, Callable[[str], str]] = {
 }
 
 
-@pytest.mark.parametrize("fraction", [0.001, 0.01, 0.05, 0.2, 0.5])
-@pytest.mark.parametrize("shape", SHAPES)
+@for_each("fraction", [0.001, 0.01, 0.05, 0.2, 0.5])
+@for_each("shape", SHAPES)
 def test_parts_alternate_and_add_up_to_the_text(shape: str, fraction: float) -> None:
     text = SHAPES[shape](book(900))
     parts = pieces_of(text, fraction)

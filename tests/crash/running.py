@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from crash import races, stages
-from crash.faults import KINDS, Fault
+from crash.faults import KINDS, SHIM, Fault
 from crash.stages import Case
 from crash.trial import Clean, Trial, Violation
 
@@ -56,6 +56,9 @@ def make_small() -> None:
     import functools
 
     import safetensors.torch  # noqa: F401 - for the injector, which imports nothing
+
+    if SHIM not in os.environ:  # which counts what the system is asked for
+        os.fsync = lambda _: None  # durable.py judges the order of the calls, and the disk takes milliseconds for each
     import typer.main
 
     typer.main.get_command = functools.cache(typer.main.get_command)

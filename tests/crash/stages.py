@@ -145,17 +145,22 @@ def strangers(*names: str) -> Tree:
     return trees.part(found, *names)
 
 
-def world(root: Path, seed: str, command: Callable[..., None]) -> World:
-    """The chain from the text of `seed`, by running each command in `root` with `command(folder, *arguments)`."""
+def world(root: Path, seed: str, command: Callable[..., None], *, keeps_all: bool, exports: bool) -> World:
+    """The chain from the text of `seed`, by running each command in `root` with `command(folder, *arguments)`.
+
+    `keeps_all`: with a run that has all of its checkpoints. `exports`: with a model to import.
+    """
     trees.put(inputs(seed), root)
     for arguments in (PREPARE, TOKENIZER, PACK, PRETRAIN):
         command(root, *arguments)
-    os.rename(root / "runs/x", root / "runs/plain")
-    command(root, *ALL_KEPT)
-    os.rename(root / "runs/x", root / "runs/all-kept")
-    os.rename(root / "runs/plain", root / "runs/x")
-    command(root, *HUGGINGFACE)
-    os.rename(root / "exports/x", root / "exports/model")
+    if keeps_all:
+        os.rename(root / "runs/x", root / "runs/plain")
+        command(root, *ALL_KEPT)
+        os.rename(root / "runs/x", root / "runs/all-kept")
+        os.rename(root / "runs/plain", root / "runs/x")
+    if exports:
+        command(root, *HUGGINGFACE)
+        os.rename(root / "exports/x", root / "exports/model")
     return World(trees.take(root))
 
 
@@ -187,7 +192,9 @@ class Making:
         self._root = root
         self._command = command
         self._is_wanted = is_wanted
-        self._now, self._before = (world(root / seed, seed, command) for seed in ("now", "before"))
+        exports = is_wanted("import-new") or is_wanted("import-old")
+        self._now = world(root / "now", "now", command, keeps_all=True, exports=exports)
+        self._before = world(root / "before", "before", command, keeps_all=False, exports=exports)
         self.found: list[Case] = []
 
     def all(self) -> list[Case]:

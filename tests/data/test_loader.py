@@ -52,7 +52,7 @@ def test_ranks_share_the_same_global_batch(stream: TokenStream, world_size: int)
 def test_each_pass_cuts_its_rows_elsewhere_and_the_first_one_does_not(
     tmp_path: Path, sources: dict[str, float] | None
 ) -> None:
-    stream = open_packed(write_packed(tmp_path)[0]).split(TRAIN)
+    stream = open_packed(write_packed(tmp_path, documents=30)[0]).split(TRAIN)
     if sources is not None:
         half = stream.sequences // 2
         shares = (Share("a", 0, half, 2), Share("b", half, stream.sequences - half, 1))

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from cases import for_each
 
 from alm.data.loader import BatchPlan
 from alm.data.mixture import Mixture, mixture, plain
@@ -80,7 +81,7 @@ def test_a_source_that_is_not_there_is_told() -> None:
         mixture({"d": 1}, SOURCES)
 
 
-@pytest.mark.parametrize("size", AWKWARD)
+@for_each("size", AWKWARD)
 def test_a_permutation_is_one_and_another_each_epoch_and_seed(size: int) -> None:
     every = np.arange(size)
     found = [permute(every, size=size, seed=seed, epoch=epoch) for seed, epoch in ((1, 0), (1, 1), (2, 0))]
@@ -90,7 +91,7 @@ def test_a_permutation_is_one_and_another_each_epoch_and_seed(size: int) -> None
         assert not np.array_equal(found[0], found[2])
 
 
-@pytest.mark.parametrize("size", [size for size in AWKWARD if size >= 1024])
+@for_each("size", [size for size in AWKWARD if size >= 1024])
 def test_successive_rows_are_as_far_apart_as_in_an_ideal_shuffle(size: int) -> None:
     rows = permute(np.arange(size), size=size, seed=11, epoch=4).astype(np.float64)
     # Two rows drawn without replacement are (n + 1) / 3 apart; the mean of n - 1 pairs spreads by n / sqrt(18 n).
@@ -101,7 +102,7 @@ def test_successive_rows_are_as_far_apart_as_in_an_ideal_shuffle(size: int) -> N
         assert abs(np.corrcoef(one, other)[0, 1]) < 5 / math.sqrt(size)
 
 
-@pytest.mark.parametrize("size", [size for size in AWKWARD if size >= 1024])
+@for_each("size", [size for size in AWKWARD if size >= 1024])
 def test_batches_hold_as_many_rows_of_each_tenth_as_chance_would(size: int) -> None:
     rows = permute(np.arange(size), size=size, seed=7, epoch=0)
     batches = rows[: size // 64 * 64].reshape(-1, 64)

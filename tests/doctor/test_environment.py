@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+from cases import for_each
 from checked import fails, notes, passes
 
 from alm.doctor import environment
@@ -91,7 +92,7 @@ def test_the_folder_that_the_tokenizer_uses_is_the_one_looked_at(
         compiled.folder.cache_clear()
 
 
-@pytest.mark.parametrize(("used", "processors"), [(1, 1), (1, 2), (2, 2), (4, 8), (8, 8)])
+@for_each("used, processors", [(1, 1), (1, 2), (2, 2), (4, 8), (8, 8)])
 def test_threads_for_each_core_or_processor_pass(used: int, processors: int) -> None:
     passes(environment.threads(used, processors))
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from builders import write_packed
+from cases import for_each
 from checked import fails
 
 from alm.device import Choice
@@ -76,8 +77,8 @@ def raising(error: BaseException) -> Callable[[], Check]:
     return check
 
 
-@pytest.mark.parametrize(
-    ("error", "device", "cause", "cure"),
+@for_each(
+    "error, device, cause, cure",
     [
         (RuntimeError("unknown"), CUDA, "RuntimeError: unknown", "add `--device cpu`"),
         (RuntimeError("unknown"), CPU, "RuntimeError: unknown", "pip install --force-reinstall torch"),

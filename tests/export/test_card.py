@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cases import for_each
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
@@ -56,7 +57,7 @@ def is_inert(page: str) -> None:
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\ud800-\udfff]", page)
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@for_each("text", HOSTILE)
 def test_no_text_of_a_stranger_means_anything(text: str) -> None:
     is_inert(f"Before {inert(text)} and {code(text)} behind.")
     is_inert(f"# {inert(text)}")
@@ -67,9 +68,7 @@ def test_no_text_of_a_stranger_means_anything(text: str) -> None:
     assert len(cells) == 6
 
 
-@pytest.mark.parametrize(
-    "text", ["tales", "my-run_2", "cc-by-sa-4.0", 'My "Tales": the first', "user/model", "Größe 日本"]
-)
+@for_each("text", ["tales", "my-run_2", "cc-by-sa-4.0", 'My "Tales": the first', "user/model", "Größe 日本"])
 def test_names_that_mean_nothing_are_written_as_they_are(text: str) -> None:
     assert inert(text) == text
 

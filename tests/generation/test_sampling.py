@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import for_each
 from pydantic import ValidationError
 
 from alm.errors import InputError
@@ -196,7 +197,7 @@ def test_a_draw_is_a_place_of_the_running_sum() -> None:
     assert sampling.draw(torch.tensor(probabilities).log(), generator) == expected
 
 
-@pytest.mark.parametrize(("temperature", "top_k"), [(0.0, 40), (0.8, 0), (0.0, 0), (0.8, 1), (1e-320, 40)])
+@for_each("temperature, top_k", [(0.0, 40), (0.8, 0), (0.0, 0), (0.8, 1), (1e-320, 40)])
 def test_greedy(temperature: float, top_k: int) -> None:
     logits = scores()
     assert set(draws(logits, 0, 20, temperature=temperature, top_k=top_k)) == {int(logits.argmax())}

@@ -50,10 +50,10 @@ def slow_attention(
     return out
 
 
-@pytest.mark.parametrize("kv_heads", [1, 2, 6])
-@pytest.mark.parametrize("window", [None, 1, 3, 100])
-@pytest.mark.parametrize("has_slopes", [False, True])
-@pytest.mark.parametrize(("new", "seen"), [(5, 5), (1, 1), (1, 7), (3, 7)])
+@for_each("kv_heads", [1, 2, 6])
+@for_each("window", [None, 1, 3, 100])
+@for_each("has_slopes", [False, True])
+@for_each("new, seen", [(5, 5), (1, 1), (1, 7), (3, 7)])
 def test_equals_the_slow_one(kv_heads: int, new: int, seen: int, window: int | None, has_slopes: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     q = torch.randn(2, 6, new, 8, generator=generator)
@@ -109,8 +109,8 @@ def plain_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rules: Ma
     return scores.masked_fill(~sees, -torch.inf).softmax(-1) @ v
 
 
-@pytest.mark.parametrize("rules", RULES)
-@pytest.mark.parametrize(("kv_heads", "new"), [(1, 150), (2, 150), (6, 150), (2, 90)])
+@for_each("rules", RULES)
+@for_each("kv_heads, new", [(1, 150), (2, 150), (6, 150), (2, 90)])
 def test_blocks_and_their_gradients_equal_plain_autograd(rules: MaskSpec, kv_heads: int, new: int) -> None:
     """Three blocks of 64, the last not full; or 90 tokens after 60 others."""
     tensors = [x.double().requires_grad_() for x in qkv(kv_heads=kv_heads, new=new, seen=150)]
@@ -158,7 +158,7 @@ def taken(device: str, dtype: torch.dtype, q: torch.Tensor, k: torch.Tensor, rul
     return attention.kernel_for(on, k, rules)
 
 
-@pytest.mark.parametrize(("device", "dtype", "rules", "kv_heads", "new", "wanted"), WAYS)
+@for_each("device, dtype, rules, kv_heads, new, wanted", WAYS)
 def test_each_device_takes_its_own_way(
     device: str, dtype: torch.dtype, rules: MaskSpec, kv_heads: int, new: int, wanted: str
 ) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from cases import for_each
 from pydantic import ValidationError
 
 from alm.errors import ConfigError
@@ -59,8 +60,8 @@ def test_what_is_dumped_loads_as_the_same() -> None:
     assert ModelConfig.model_validate(config.model_dump(mode="json")) == config
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
+@for_each(
+    "values, message",
     [
         ({"d_model": 100, "n_heads": 6}, "n_heads 6 does not divide d_model 100"),
         ({"n_heads": 6, "n_kv_heads": 4}, "n_kv_heads 4 does not divide n_heads 6"),

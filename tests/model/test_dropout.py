@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from cases import for_each
 
 from alm.model.config import ModelConfig
 from alm.model.layers import drop, step_keys
@@ -71,7 +72,7 @@ def test_a_place_in_the_step_has_its_key_however_it_is_reached() -> None:
     assert int(whole.min()) < 0 < int(whole.max())  # the sign is a bit like the others
 
 
-@pytest.mark.parametrize("probability", [0.0, 1e-9, 0.01, 0.1, 1 / 3, 0.5, 0.9, 0.999, math.nextafter(1.0, 0.0)])
+@for_each("probability", [0.0, 1e-9, 0.01, 0.1, 1 / 3, 0.5, 0.9, 0.999, math.nextafter(1.0, 0.0)])
 def test_the_share_that_is_kept_and_its_scale(probability: float) -> None:
     keys = step_keys(16, seed=7, step=0, first=0)
     x = torch.full((16, 128, 96), 3.0, dtype=torch.float64)

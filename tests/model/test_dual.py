@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from cases import for_each
 
 from alm.model.config import DualConfig
 from alm.model.count import count
@@ -46,8 +47,8 @@ def slow(made: DualFeedForward, x: torch.Tensor, capacity: int | None) -> torch.
     return out.view(x.shape)
 
 
-@pytest.mark.parametrize("drop_tokens", [False, True])
-@pytest.mark.parametrize("factor", [0.1, 0.5, 1.0, 2.0])
+@for_each("drop_tokens", [False, True])
+@for_each("factor", [0.1, 0.5, 1.0, 2.0])
 def test_training_equals_the_slow_one(factor: float, drop_tokens: bool) -> None:
     made = layer(capacity_factor=factor, drop_tokens=drop_tokens, temperature=2.0)
     x = rows()

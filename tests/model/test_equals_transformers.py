@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from cases import for_each
 from model_kinds import EXTRAS, LLAMA3, YARN, random_ids, random_model, random_values
 
 from alm.model.config import ModelConfig
@@ -114,7 +115,7 @@ def test_logits_of_each_field_that_changes_them(
         assert_same(model.logits(model(piece, cache)), expected)
 
 
-@pytest.mark.parametrize("seed", range(16))
+@for_each("seed", range(16))
 @torch.no_grad()
 def test_logits_of_random_shapes_with_padding_on_the_left(seed: int) -> None:
     """Longer than the first training where positions are scaled."""

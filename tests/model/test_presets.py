@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cases import for_each
 
 from alm.config import presets
 from alm.config.load import Part, load
@@ -35,7 +36,7 @@ def test_the_ladder_is_whole() -> None:
     assert set(PARAMETERS) <= set(MODELS)
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@for_each("name", PARAMETERS)
 def test_sizes_are_as_the_files_say_and_suit_quantization(name: str) -> None:
     vocab_size, parameters = PARAMETERS[name]
     model = shape(name).with_vocab_size(vocab_size)
@@ -55,7 +56,7 @@ def test_every_shape_takes_a_step_on_the_meta_device(name: str) -> None:
     assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if count(shape(name).with_vocab_size(512)).total < 2e7])
+@for_each("name", [name for name in MODELS if count(shape(name).with_vocab_size(512)).total < 2e7])
 def test_small_shapes_learn_a_batch(name: str) -> None:
     model = Transformer(shape(name).with_vocab_size(512))
     initialize(model, seed=0)

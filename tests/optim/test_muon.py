@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from builders import run_config
+from cases import for_each
 from torch import Tensor, nn
 
 from alm.model.init import initialize
@@ -144,7 +145,7 @@ def test_rates_that_are_absent_are_those_beside_them() -> None:
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0, 0.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize(("width", "rate"), [(16, 0.05), (64, 0.05), (128, 0.03), (384, 0.01), (768, 0.005)])
+@for_each("width, rate", [(16, 0.05), (64, 0.05), (128, 0.03), (384, 0.01), (768, 0.005)])
 def test_the_rate_of_a_table_falls_with_its_width_unless_it_is_given(width: int, rate: float) -> None:
     model = nn.Module()
     model.embed_tokens = nn.Embedding(9, width)

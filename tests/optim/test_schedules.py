@@ -46,8 +46,8 @@ def test_every_schedule_rises_to_the_peak_and_then_never_rises(
     assert found[warmup:] == sorted(found[warmup:], reverse=True)
 
 
-@pytest.mark.parametrize(("kind", "values"), SHAPES)
-@pytest.mark.parametrize("final", [0.0, 0.3])
+@for_each("kind, values", SHAPES)
+@for_each("final", [0.0, 0.3])
 def test_every_schedule_ends_at_the_final_fraction_and_stays(kind: str, values: dict[str, Any], final: float) -> None:
     found = factors(kind, count=STEPS + 50, warmup_steps=10, final_fraction=final, **values)
     assert found[STEPS:] == [pytest.approx(final, abs=1e-12)] * 50
@@ -102,8 +102,8 @@ def test_the_stable_part_does_not_depend_on_the_length() -> None:
     assert long[:75] == short[:75]
 
 
-@pytest.mark.parametrize(("kind", "values"), SHAPES)
-@pytest.mark.parametrize("fixed", [
+@for_each("kind, values", SHAPES)
+@for_each("fixed", [
     {"warmup_steps": 5}, {"warmup_steps": "auto"}, {"warmup_steps": 3, "total_steps": 20}, {"final_fraction": 1.0},
 ])  # fmt: skip
 def test_two_lengths_agree_as_far_as_their_lists_of_factors_do(
@@ -121,7 +121,7 @@ def test_two_lengths_agree_as_far_as_their_lists_of_factors_do(
             assert found == (lists[0][:updates] == lists[1][:updates]), (one, other, updates)
 
 
-@pytest.mark.parametrize(("kind", "values", "expected"), [
+@for_each("kind, values, expected", [
     ("wsd", {"decay_fraction": 0.4}, 61),  # the first update of the decay is at the peak
     ("wsd", {"decay_fraction": 1.0, "warmup_steps": 0}, 1),
     ("cosine", {}, 11),
@@ -134,7 +134,7 @@ def test_the_length_is_open_until_the_decay(kind: str, values: dict[str, Any], e
     assert common((config, 100), (config, 200)) == common((config, 200), (config, 100)) == expected
 
 
-@pytest.mark.parametrize(("kind", "values", "fault"), [
+@for_each("kind, values, fault", [
     ("cosine", {"warmup_steps": 11, "total_steps": 10}, "a warm-up of 11 steps does not fit in `total_steps` 10"),
     ("linear", {"warmup_steps": 11, "total_steps": 10}, "lower `scheduler.warmup_steps`"),
     ("wsd", {"warmup_steps": 7, "total_steps": 10}, "a warm-up of 7 steps and a decay of 4 do not fit in 10"),
@@ -156,7 +156,7 @@ def test_phases_that_just_fit_are_accepted() -> None:
     assert isinstance(scheduled("cosine", warmup_steps=50).scheduler, cosine.Config)
 
 
-@pytest.mark.parametrize("values", [
+@for_each("values", [
     {"decay_fraction": 0.0}, {"decay_fraction": 1.1}, {"decay": "cubic"}, {"total_steps": 0}, {"final_fraction": -0.1},
 ])  # fmt: skip
 def test_values_out_of_bounds_are_refused(values: dict[str, Any]) -> None:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import gzip
 import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from builders import copy_of, texts, write_clean, write_tokenizer
@@ -115,40 +112,18 @@ def test_what_was_encoded_is_not_encoded_again(tmp_path: Path, monkeypatch: pyte
     assert not (tmp_path / "out" / ".alm").exists()
 
 
-PACK = """
-import sys
-from pathlib import Path
-from alm import artifacts, engines
-from alm.packing.config import PackConfig
-from alm.packing.pack import pack
-if __name__ == "__main__":
-    clean, tokenizer, out, workers = sys.argv[1:]
-    pack(PackConfig(seq_len=16, sequences_per_shard=7, mode="bestfit"), tokenizer=Path(tokenizer), clean=[clean],
-         out=Path(out), part_bytes=300, engine=engines.choose(workers=int(workers)))
-"""
-
-
 @pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
 def test_killed_at_random_moments_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
-    clean, tokenizer = corpus(tmp_path)
-    program = tmp_path / "program.py"
-    program.write_text(PACK)
-
-    def command(out: Path, workers: int = 1) -> list[str]:
-        return [sys.executable, str(program), str(clean), str(tokenizer), str(out), str(workers)]
-
-    began = time.monotonic()
-    subprocess.run(command(tmp_path / "whole"), check=True)
-    seconds = time.monotonic() - began
+    given, out = corpus(tmp_path), tmp_path / "out"
+    seconds = [forked.killed_after(None, forked.pack_corpus, *given, tmp_path / f"whole{n}", n) for n in (1, 2)]
     draw = random.Random(2)
     for attempt in range(5):
-        with subprocess.Popen(command(tmp_path / "out", 1 + attempt % 2), start_new_session=True) as process:
-            try:
-                process.wait(seconds * draw.uniform(0.2, 1.1))
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-    subprocess.run(command(tmp_path / "out"), check=True)
-    assert files_in(tmp_path / "out") == files_in(tmp_path / "whole")
+        which = attempt % 2
+        after = seconds[which] * draw.uniform(0.2, 1.1)
+        forked.killed_after(after, forked.pack_corpus, *given, out, 1 + which)
+    forked.killed_after(None, forked.pack_corpus, *given, out, 1)
+    assert files_in(out) == files_in(tmp_path / "whole1") == files_in(tmp_path / "whole2")
 
 
 def test_a_shard_that_was_edited_is_told(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from builders import texts
+from cases import for_each
 
 from alm.errors import AlmError, ConfigError, InputError, StoppedError
 from alm.events import Event, Resumed, StageBegan, Stepped
@@ -157,8 +158,8 @@ def test_a_quickstart_of_the_current_folder_lies_beside_it(folder: Path, monkeyp
     assert str(caught.value.hint) == "add `--out ../alm-my-texts`"
 
 
-@pytest.mark.parametrize(
-    ("text", "beginning"),
+@for_each(
+    "text, beginning",
     [
         ("One two thr", "One two"),
         ("def f(x):\n    return x\n\nclass", "def f(x):\n    return x\n"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from builders import logged_row, sample_row, scored_row, write_run
+from cases import for_each
 
 from alm.files import write_text
 from alm.report import tail
@@ -69,7 +70,7 @@ def test_rows_that_come_in_pieces_are_those_read_at_once(tmp_path: Path, seed: i
     assert repr(heard) == repr(metrics.read(run))
 
 
-@pytest.mark.parametrize("seed", range(5))
+@for_each("seed", range(5))
 def test_a_column_holds_the_newest_value_of_each_step(seed: int) -> None:
     rows = some_rows(random.Random(seed), 300)
     history = History()
@@ -141,7 +142,7 @@ def test_a_line_without_end_takes_no_memory_and_is_counted(tmp_path: Path, monke
     assert followed.damaged == 1
 
 
-@pytest.mark.parametrize(
+@for_each(
     "lines",
     [
         [b'{"step": 1}', b'{"step": 2, "loss": NaN}'],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from cases import for_each
 
 from alm.report.series import Series, decades, pieces, smoothed, thinned, ticks
 
@@ -31,8 +32,8 @@ def test_a_long_curve_is_smoothed_over_more() -> None:
     assert smoothed(Series.of(points)).values[1000] == pytest.approx(20 / 41)
 
 
-@pytest.mark.parametrize("count", [1, 5, 9, 1000])
-@pytest.mark.parametrize("gaps", [0.0, 0.3, 1.0])
+@for_each("count", [1, 5, 9, 1000])
+@for_each("gaps", [0.0, 0.3, 1.0])
 def test_smoothing_is_a_mean_over_neighbours_that_have_a_value(count: int, gaps: float) -> None:
     draw = random.Random(count)
     values = [None if draw.random() < gaps else draw.random() for _ in range(count)]
@@ -66,8 +67,8 @@ def test_thinning_keeps_ends_and_spikes() -> None:
     assert thinned(Series.of(piece[:100]), 100).points() == piece[:100]
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "count", "marks"),
+@for_each(
+    "low, high, count, marks",
     [
         (0, 1, 5, [0, 0.25, 0.5, 0.75, 1]),
         (0, 800, 5, [0, 200, 400, 600, 800]),

@@ -53,11 +53,6 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=HARD)
-def hard(request: pytest.FixtureRequest) -> str:
-    return HARD[request.param]
-
-
 @pytest.fixture(scope="session")
 def all_hard() -> list[str]:
     return list(HARD.values())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jinja2.sandbox
 import pytest
+from cases import for_each
 
 from alm.errors import InputError
 from alm.export.targets import _chat_template
@@ -113,7 +114,7 @@ def as_jinja_writes(template: str, messages: list[Message], *, asks: bool) -> st
     return found.render(messages=messages, add_generation_prompt=asks, bos_token="<s>", eos_token="</s>")
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
+@for_each("name", TEMPLATES)
 def test_a_format_writes_what_its_template_writes(name: str) -> None:
     template = TEMPLATES[name]
     found = recognised(template, begin_of_text="<s>", end_of_text="</s>")
@@ -129,7 +130,7 @@ def test_a_format_writes_what_its_template_writes(name: str) -> None:
             assert found.render(messages, asks=asks) == as_jinja_writes(template, messages, asks=asks), (messages, asks)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "template",
     [
         "",

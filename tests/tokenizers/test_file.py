@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tokenizers
+from cases import for_each
 
 from alm.errors import AlmError, InputError
 from alm.tokenizers.file import StreamDecoder, Tokenizer
@@ -21,6 +22,8 @@ from alm.tokenizers.models import bpe
 from alm.tokenizers.pretokenize import Pattern, count_words
 from alm.tokenizers.special import SPECIALS
 from alm.tokenizers.words import Words
+
+from .conftest import HARD
 
 Train = Callable[..., tokenizers.Tokenizer]
 
@@ -131,6 +134,7 @@ def test_the_split_that_gpt2_and_smollm_write(
     assert all(ours.encode(text) == theirs.encode(text).ids for text in (*all_hard, *soup))
 
 
+@for_each("hard", HARD.values())
 def test_hard_text_encodes_as_in_the_library(hard: str, tokenizer: Tokenizer, library: tokenizers.Tokenizer) -> None:
     assert tokenizer.encode(hard) == library.encode(hard).ids
 
@@ -210,6 +214,7 @@ def test_a_full_cache_changes_no_id(
 # Round trips
 
 
+@for_each("hard", HARD.values())
 def test_hard_text_comes_back(hard: str, tokenizer: Tokenizer, bytes_only: Tokenizer) -> None:
     for each in (tokenizer, bytes_only):
         assert each.decode(each.encode(hard)) == hard
@@ -250,6 +255,7 @@ def test_specials_by_id_decode_to_their_text(tokenizer: Tokenizer) -> None:
     assert tokenizer.token_bytes(15) == b"<|reserved_11|>"
 
 
+@for_each("hard", HARD.values())
 def test_bytes_per_id_add_up_to_the_text(tokenizer: Tokenizer, hard: str) -> None:
     assert tokenizer.bytes_per_id.dtype == np.int32
     assert tokenizer.bytes_per_id[tokenizer.encode(hard)].sum() == len(hard.encode())
@@ -288,6 +294,7 @@ def test_an_unknown_special_is_refused(tokenizer: Tokenizer) -> None:
 # Streams
 
 
+@for_each("hard", HARD.values())
 def test_a_stream_never_cuts_a_character(hard: str, tokenizer: Tokenizer, bytes_only: Tokenizer) -> None:
     for each in (tokenizer, bytes_only):
         stream, fed, shown = StreamDecoder(each), b"", ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from builders import run_config
+from builders import run_config, write_packed
+from cases import for_each
 
 from alm.checkpoint.format import BEST_NAME, LAST_NAME
 from alm.checkpoint.load import verify
@@ -28,8 +29,8 @@ def test_text_repeats_as_soon_as_one_source_is_seen_more_than_once() -> None:
     assert repeats(run_config(training__max_steps=1), plain(39), step=10), "steps that are done count"
 
 
-@pytest.mark.parametrize(
-    ("keep_best", "stop", "is_repeated", "expected"),
+@for_each(
+    "keep_best, stop, is_repeated, expected",
     [
         ("auto", "auto", False, (False, False)),
         ("auto", "auto", True, (True, True)),
@@ -44,16 +45,15 @@ def test_auto_follows_the_text(keep_best: object, stop: object, is_repeated: boo
     assert (training.keeps_best(repeats=is_repeated), training.stops_when_worse(repeats=is_repeated)) == expected
 
 
-def test_a_run_that_repeats_its_text_keeps_its_best_checkpoint(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The rate is far too high from step 6 on. A longer run of the same text keeps what is best from then on."""
-    monkeypatch.setattr("alm.training.loop.lr_factor", lambda _, number: 1.0 if number < 6 else 100.0)
-    rows = open_packed(data).metadata.sequences(TRAIN)
+def test_a_run_that_repeats_its_text_keeps_its_best_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rate is far too high from step 9 on. A longer run of the same text keeps what is best from then on."""
+    monkeypatch.setattr("alm.training.loop.lr_factor", lambda _, number: 1.0 if number < 9 else 100.0)
+    small, _ = write_packed(tmp_path / "small", documents=20)
+    rows = open_packed(small).metadata.sequences(TRAIN)
     settings = {"optim__lr": 0.02, "validation__interval": 3, "training__keep_last": 1, "logging__log_interval": 1}
     for name, steps, keeps in (("once", rows // 4, False), ("twice", rows // 2, True)):
         config = run_config(training__max_steps=steps, **settings)
-        pretrain(config, data=data, out=tmp_path / name)
+        pretrain(config, data=small, out=tmp_path / name)
         scores = {row["step"]: row["bits_per_byte"] for row in metrics.read(tmp_path / name) if "bits_per_byte" in row}
         best = min(scores, key=lambda step: scores[step])
         assert best < steps

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from builders import run_config
+from cases import for_each
 
 import alm
 from alm.data.loader import NO_TARGET, MicroBatch
@@ -58,8 +59,8 @@ def done(
     return [result.loss, *(p.grad for p in state.model.parameters() if p.grad is not None)]
 
 
-@pytest.mark.parametrize("extras", [{}, EXTRAS, {"training__reproducible": True}], ids=["plain", "extras", "tree"])
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@for_each("extras", [{}, EXTRAS, {"training__reproducible": True}])
+@for_each("dropout", [0.0, 0.3])
 def test_loss_and_gradients_do_not_depend_on_the_cut(extras: dict[str, Any], dropout: float) -> None:
     changes = {"model__dropout": dropout, **extras}
     whole = done(state_of(**changes), batches(SEQUENCES))

@@ -7,6 +7,7 @@ import statistics
 
 import numpy as np
 import pytest
+from cases import for_each
 
 from alm.training.validate import CONFIDENCE, GROUPS, confidence_margin, student_t
 
@@ -17,7 +18,7 @@ TRIALS = 1500
 COVERAGE_TOLERANCE = 4 * math.sqrt(0.95 * 0.05 / TRIALS)
 
 
-@pytest.mark.parametrize(("degrees", "value"), TABLE.items())
+@for_each("degrees, value", TABLE.items())
 def test_students_t_is_that_of_the_tables(degrees: int, value: float) -> None:
     assert student_t(degrees) == pytest.approx(value, abs=2e-3)
 

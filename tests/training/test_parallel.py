@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from builders import run_config
+from cases import for_each
 
 from alm.device import Choice
 from alm.distributed import Place
@@ -18,7 +19,7 @@ from alm.training.run import ranks
 CPU = Choice(torch.device("cpu"), "fp32", "", "")
 
 
-@pytest.mark.parametrize("number", [1, 2, 4, 8, 16])
+@for_each("number", [1, 2, 4, 8, 16])
 def test_a_tree_adds_pairs_and_pairs_of_pairs(number: int) -> None:
     leaves = [torch.randn(50, generator=torch.Generator().manual_seed(seed)) * 10**seed for seed in range(number)]
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from builders import run_config
+from cases import for_each
 
 from alm.checkpoint.format import Checkpoint
 from alm.data.loader import MicroBatch
@@ -39,15 +40,14 @@ def step(live: state.TrainState) -> None:
     train_step(live, [batch], targets=16, choice=CPU, lr_factor=1.0, clip_norm=1.0, seed=1, should_stop=bool)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize(
+@for_each("optimizer", ["adamw", "muon"])
+@for_each(
     "shape",
     [
         {},
         {"model__tie_embeddings": False, "model__feedforward": "dual"},
         {"model__qk_norm": True, "model__x0_skip": True, "model__value_residual": True, "model__smear": True},
     ],
-    ids=["plain", "dual", "extras"],
 )
 def test_an_optimizer_keeps_as_many_numbers_as_its_kind_says(optimizer: str, shape: dict[str, Any]) -> None:
     config = run_config(model__vocab_size=50, optim__kind=optimizer, **shape)

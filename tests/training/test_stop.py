@@ -7,6 +7,7 @@ import re
 import signal
 
 import pytest
+from cases import for_each
 
 from alm.cli.options import seconds
 from alm.errors import ConfigError, StoppedError, quoted
@@ -57,8 +58,8 @@ def test_a_deadline_is_a_reason_once_it_is_past(monkeypatch: pytest.MonkeyPatch)
     assert StopRequests().reason is None
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
+@for_each(
+    "given, expected",
     [
         *[("90s", 90), ("55m", 3300), ("1h30m", 5400), ("1.5h", 5400), ("2d", 172800), ("1d1h1m1s", 90061)],
         *[("0h5m", 300), ("5min", 300), ("1h 30m", 5400), ("2 hours", 7200), ("1 hour, 5 minutes", 3900), ("5M", 300)],
@@ -70,8 +71,8 @@ def test_a_duration_is_read(given: str, expected: float) -> None:
     assert seconds(given, flag="--time-limit") == expected
 
 
-@pytest.mark.parametrize(
-    ("given", "reason"),
+@for_each(
+    "given, reason",
     [
         ("55", "has no unit"),
         ("1.5", "has no unit"),

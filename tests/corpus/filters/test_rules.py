@@ -42,8 +42,8 @@ def test_good_prose_passes_every_filter_of_the_full_set() -> None:
         assert outcome(kind, PROSE.strip()) == "keep"
 
 
-@pytest.mark.parametrize(
-    ("kind", "text", "reason"),
+@for_each(
+    "kind, text, reason",
     [
         ("length", "two words", "length_too_few_words"),
         ("gopher_quality", "too short", "gopher_quality_too_few_words"),
@@ -81,8 +81,8 @@ def test_c4_removes_lines_and_marks() -> None:
     assert outcome("c4", text) == f"changed to {PROSE.strip()}"
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
+@for_each(
+    "text, expected",
     [
         ("write to jo.doe+x@mail.example.org!", "changed to write to email@example.com!"),
         ("ping 8.8.8.8.", "changed to ping 192.0.2.1."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cases import for_each
 
 from alm.corpus.document import Document, Dropped
 from alm.corpus.formats import Reading, html
@@ -61,7 +62,7 @@ KEPT = (
 )
 
 
-@pytest.mark.parametrize("name", KEPT.split())
+@for_each("name", KEPT.split())
 def test_the_text_of_an_element_stays(name: str) -> None:
     page = f"<html><body><p>before</p><{name}>inside</{name}><p>after</p></body></html>"
     assert html_text(page).replace("- ", "").split() == ["before", "inside", "after"]
@@ -71,8 +72,8 @@ def test_a_page_reads_as_a_reader_would_read_it() -> None:
     assert html_text(PAGE) == TEXT
 
 
-@pytest.mark.parametrize(
-    ("page", "text"),
+@for_each(
+    "page, text",
     [
         ("<p class=x'>Hello, it's me.</p><p>Second paragraph.</p>", "Hello, it's me.\n\nSecond paragraph."),
         ('<td width="100""><p>Before "the quote" after.</p>', 'Before "the quote" after.'),
@@ -107,7 +108,7 @@ def test_pages_in_any_state(page: str, text: str) -> None:
     assert html_text(page) == text
 
 
-@pytest.mark.parametrize(
+@for_each(
     "piece",
     [
         *("<!--", "<a ", "<", "</", "<a '", '<a ">"', "<script>", "<nav>", "&", "<?", "<a =", "<![CDATA["),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import for_each
 
 from alm.corpus.document import Dropped
 from alm.corpus.formats import Reading, parquet
@@ -139,7 +140,7 @@ def test_times_beyond_python_are_read_as_numbers(path: Path, columns: tuple[str,
         assert first.values == {name: expected[name] for name in columns or expected}
 
 
-@pytest.mark.parametrize("kind", ["dictionary", "fixed", "view", "large view", "ends", "ends in list", "tensor"])
+@for_each("kind", ["dictionary", "fixed", "view", "large view", "ends", "ends in list", "tensor"])
 def test_times_beyond_python_in_any_list_or_dictionary_are_numbers(kind: str) -> None:
     import pyarrow
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 
 from alm import engines
@@ -30,7 +27,6 @@ from alm.formatting import size
 
 UNIT = 2000
 KILLS = 4
-KILL_SECONDS = 60
 
 
 def texts(count: int, *, seed: int = 0) -> dict[str, str]:
@@ -188,46 +184,17 @@ def test_units_of_an_earlier_start_count_for_no_speed(tmp_path: Path) -> None:
     assert "eta" not in units_line(all_found, 0.001)
 
 
-PROGRAM = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-from alm import engines
-from alm.config.load import load
-from alm.corpus.config import CorpusConfig
-from alm.corpus.pipeline.prepare import prepare
-
-if __name__ == "__main__":
-    folder, out, workers = sys.argv[1:]
-    source = {"kind": "files", "paths": folder, "filters": ["mask"], "deduplicate": {"near": True}}
-    config = load(CorpusConfig, [], base={"sources": {"s": source}, "validation_fraction": 0.1})
-    prepare(config, out=Path(out), unit_bytes=2000, engine=engines.choose(workers=int(workers)))
-"""
-
-
 @pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_at_any_instant_and_run_again_gives_the_same_bytes(tmp_path: Path, workers: int) -> None:
     folder = folder_of(tmp_path, texts(300) | {f"again{i}.txt": texts(300)[f"{i:03d}.txt"] for i in range(20)})
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-
-    def begin(out: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, str(program), str(folder), str(out), str(workers)])
-
-    began = time.monotonic()
-    assert begin(tmp_path / "calm").wait(KILL_SECONDS) == 0
-    seconds = time.monotonic() - began
+    calm, out = tmp_path / "calm", tmp_path / "killed"
+    seconds = forked.killed_after(None, forked.prepare_corpus, folder, calm, workers)
     draw = random.Random(workers)
-    out = tmp_path / "killed"
     for _ in range(KILLS):
-        process = begin(out)
-        try:
-            process.wait(draw.uniform(0.3, 1.0) * seconds)
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait(KILL_SECONDS)
-    assert begin(out).wait(KILL_SECONDS) == 0
-    assert made(out) == made(tmp_path / "calm")
+        forked.killed_after(draw.uniform(0.3, 1.0) * seconds, forked.prepare_corpus, folder, out, workers)
+    forked.killed_after(None, forked.prepare_corpus, folder, out, workers)
+    assert made(out) == made(calm)
     report = json.loads((out / "_report.json").read_text())
     assert report["sources"][0]["documents"]["dropped"] == {"exact_duplicate": 20}

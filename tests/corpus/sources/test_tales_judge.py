@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from cases import for_each
 
 from alm.corpus.sources.tales import cast
 from alm.corpus.sources.tales.tell import tell
@@ -46,8 +47,8 @@ def test_no_tale_is_at_fault_whole_or_cut_anywhere(tales: list[str]) -> None:
 # What each rule is for
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
+@for_each(
+    "text, expected",
     [
         (RUBY, set()),
         (BOTH + "Barnaby laughed at his own joke, and Ruby scratched her nose.", set()),

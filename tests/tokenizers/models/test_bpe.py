@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pytest
 import tokenizers
+from cases import for_each
 
 from alm import kinds
 from alm.config.base import Config, OfKind
@@ -195,7 +196,7 @@ def test_progress_counts_merges_up_to_what_was_asked() -> None:
     assert all(event == Progressed("merges", event.done, 600, "merges") for event in events)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("vocab_size", [-1, 271, bpe.LARGEST_VOCAB_SIZE + 1])
+@for_each("vocab_size", [-1, 271, bpe.LARGEST_VOCAB_SIZE + 1])
 def test_a_size_that_cannot_be_is_refused(vocab_size: int) -> None:
     with pytest.raises(ConfigError, match=r"a BPE vocabulary has 272 to 1,114,112 tokens, not") as caught:
         bpe.train(Words.of({"ab": 1}), config=bpe.Config(), vocab_size=vocab_size)

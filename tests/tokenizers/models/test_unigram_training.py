@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tokenizers
+from cases import for_each
 from tokenizers import Regex, models, pre_tokenizers, trainers
 
 from alm.corpus.sources.tales.tell import tell
@@ -86,8 +87,8 @@ def random_words(seed: int) -> dict[str, int]:
     return {"".join(draw.choices("abcé👍", k=draw.randrange(1, 12))): draw.randrange(1, 9) for _ in range(30)}
 
 
-@pytest.mark.parametrize("longest", [1, 2, 3, 8, 31])
-@pytest.mark.parametrize("words", [TINY, {"aaaaaaaa": 1}, *map(random_words, range(6))])
+@for_each("longest", [1, 2, 3, 8, 31])
+@for_each("words", [TINY, {"aaaaaaaa": 1}, *map(random_words, range(6))])
 def test_seeds_are_the_substrings_that_no_longer_one_stands_for(words: dict[str, int], longest: int) -> None:
     pieces = seeding.seed(text_of(words), most=NO_LIMIT, longest=longest)
     found = dict(zip(pieces.spelled(), pieces.frequencies.tolist(), strict=True))
@@ -118,7 +119,7 @@ def test_matches_are_all_occurrences_of_all_pieces(seed: int) -> None:
         )
 
 
-@pytest.mark.parametrize("words", [TINY, *map(random_words, range(4))])
+@for_each("words", [TINY, *map(random_words, range(4))])
 def test_expected_counts_are_sums_over_all_spellings(words: dict[str, int]) -> None:
     state = fitting_of(words)
     draw = np.random.default_rng(7)
@@ -310,7 +311,7 @@ def test_an_impossible_vocabulary_size_is_refused(vocab_size: int) -> None:
     assert caught.value.hint == "use `--vocab-size 8192`, or any size from 368 up"
 
 
-@pytest.mark.parametrize("words", [{}, {"a": 1}, {"a": 10**12}, {"中": 1}, {"\ud800": 3}, {"ab": 1}, {"\x00": 2}])
+@for_each("words", [{}, {"a": 1}, {"a": 10**12}, {"中": 1}, {"\ud800": 3}, {"ab": 1}, {"\x00": 2}])
 def test_a_text_that_cannot_fill_the_vocabulary_ends_early(words: dict[str, int]) -> None:
     model = trained(words, 1000)
     new = {*pieces_of(model)} - {chr(point) for point in range(32, 127)}
@@ -321,11 +322,7 @@ def test_a_text_that_cannot_fill_the_vocabulary_ends_early(words: dict[str, int]
         assert tokenizer.decode(tokenizer.encode(word * 3)) == word * 3
 
 
-@pytest.mark.parametrize(
-    "word",
-    ["a" * 1_000_000, " " * 200_000, "ab" * 300_000, "acgt" * 100_000, "👍" * 100_000],
-    ids=lambda word: word[:4],
-)
+@for_each("word", ["a" * 1_000_000, " " * 200_000, "ab" * 300_000, "acgt" * 100_000, "👍" * 100_000])
 def test_long_words_are_not_slow(word: str) -> None:
     model = trained({word: 1, "a": 7}, 500)
     assert word[:16] in pieces_of(model)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from cases import for_each
 
 from alm import kinds
 from alm.config.base import Config
@@ -59,8 +60,8 @@ def curve_of(
     return Curve(rows)
 
 
-@pytest.mark.parametrize("kind", SCHEDULES)
-@pytest.mark.parametrize("law", CURVES)
+@for_each("kind", SCHEDULES)
+@for_each("law", CURVES)
 def test_the_interval_holds_the_end_of_a_curve_that_keeps_to_the_law(kind: str, law: str) -> None:
     factor = factor_of(SCHEDULES[kind])
     drop = 0.1

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytest
+from cases import for_each
 
 from alm.artifacts import Values
 from alm.training.monitoring.forecast import Curve, Forecast
@@ -187,8 +188,8 @@ def test_a_run_far_above_its_best_stops_and_says_why() -> None:
     assert why(scores, 499) is None, "only where it is scored"
 
 
-@pytest.mark.parametrize(
-    ("scores", "at_peak", "in_decay"),
+@for_each(
+    "scores, at_peak, in_decay",
     [
         (risen(3.0, 2.0, 2.12, 2.14, 2.16), False, True),  # 6% above: the decay may still bring it down
         (risen(3.0, 2.0, 2.09, 2.14, 2.16), False, False),  # one of them is less than 5% above

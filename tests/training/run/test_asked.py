@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from builders import run_config
+from cases import for_each
 
 from alm.config.load import load
 from alm.errors import ConfigError, StoppedError
@@ -44,8 +45,8 @@ def test_only_what_was_decided_otherwise_is_noted() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
+@for_each(
+    "changes, expected",
     [
         ({}, {}),  # the same command
         ({"training__max_steps": 70}, {}),  # a budget's steps are not asked for
@@ -69,10 +70,8 @@ def test_without_a_budget_steps_are_asked_for() -> None:
     assert reconcile(longer, own, asked, has_budget=False)[0] == longer
 
 
-@pytest.mark.parametrize("has_budget", [True, False])
-@pytest.mark.parametrize(
-    ("wanted", "expected"), [((4, 1), (2, 2)), ((2, 2), (2, 2)), ((1, 4), (1, 4)), ((4, 2), (4, 2))]
-)
+@for_each("has_budget", [True, False])
+@for_each("wanted, expected", [((4, 1), (2, 2)), ((2, 2), (2, 2)), ((1, 4), (1, 4)), ((4, 2), (4, 2))])
 def test_micro_batches_stay_as_they_were_cut(
     wanted: tuple[int, int], expected: tuple[int, int], has_budget: bool
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from builders import run_config
+from cases import for_each
 
 from alm.errors import ConfigError
 from alm.training.config import RunConfig
@@ -64,10 +65,8 @@ def test_what_is_due_at_intervals_and_at_the_end_is_counted() -> None:
         assert pauses_left(wanted) == pauses_left(wanted, after=0)
 
 
-@pytest.mark.parametrize("seconds", [30, 120, 1200, 100_000])
-@pytest.mark.parametrize(
-    "costs", [TimeCosts(5, STEP, 1, 0.5, 0.2), TimeCosts(0, STEP, 0, 0, 0.01), TimeCosts(3, STEP, 90, 60, 40)]
-)
+@for_each("seconds", [30, 120, 1200, 100_000])
+@for_each("costs", [TimeCosts(5, STEP, 1, 0.5, 0.2), TimeCosts(0, STEP, 0, 0, 0.01), TimeCosts(3, STEP, 90, 60, 40)])
 def test_the_time_is_used_and_not_exceeded(seconds: float, costs: TimeCosts) -> None:
     """But for a single one of what is dearer than its share and has to be done once."""
     found = fit_steps(config(validation__bytes=20_000), costs, seconds=max(seconds, 600 if costs.validation > 1 else 0))
