@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import os
@@ -22,13 +23,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compiled kernels are kept from one run of the tests to the next, for the processes that tests start too."""
+    """Compiled kernels are kept from one run of the tests to the next, for the processes that tests start too.
+
+    Nothing is forced to the disk, which takes milliseconds each time: a kill leaves what was written, and of a power
+    cut the order of the calls decides (tests/crash/durable.py).
+    """
+    os.fsync = lambda _: None
     os.environ["NUMBA_CACHE_DIR"] = str(config.cache.mkdir("kernels"))  # type: ignore[union-attr] # never switched off
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at `-m`
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow all but n cases of a test marked `sampled(n)`: the last stays, and others at even distances."""
+    """Mark as slow all but n cases of a test marked `sampled(n)`: the last stays, and others at even distances.
+
+    Slow tests come first, so that no worker waits at the end for a long one of another.
+    """
     cases: dict[tuple[str, int], list[pytest.Item]] = {}
     for item in items:
         if (mark := item.get_closest_marker("sampled")) is not None:
@@ -38,12 +47,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for index, item in enumerate(found):
             if index not in chosen:
                 item.add_marker("slow")
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_collection_finish() -> None:
     """A run of training collects garbage often: what was imported is none, and looking through it takes 0.1 s."""
     gc.collect()
     gc.freeze()
+    gc.get_freeze_count = functools.cache(gc.get_freeze_count)  # each run asks, and counting takes 50 ms
 
 
 @pytest.fixture
@@ -66,7 +77,7 @@ def _no_home(_homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("USERPROFILE", str(home))
-    for name in ("FORCE_COLOR", "ALM_DEBUG", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+    for name in ("FORCE_COLOR", "ALM_DEBUG", "XDG_CACHE_HOME", "XDG_DATA_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -86,6 +97,20 @@ def _same_machine(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("alm.training.sizing.autotune.faster_precision", lambda *_, **__: measured)
     for module in (memory, resolve, oom_cache):
         monkeypatch.setattr(module, "available_bytes", lambda _: FREE_BYTES)
+
+
+@pytest.fixture(autouse=True)
+def _one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands find one processor: to start workers takes seconds, many times what the small texts of tests take."""
+    if (available := sys.modules.get("alm.available")) is not None:
+        monkeypatch.setattr(available, "usable_processors", lambda **_: 1)
+
+
+@pytest.fixture(autouse=True)
+def _small_texts_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That an earlier test has loaded kernels does not make the tokenizer use, and perhaps compile, others of them."""
+    if (compiled := sys.modules.get("alm.tokenizers.compiled")) is not None:
+        monkeypatch.setitem(compiled._state, "loaded", False)
 
 
 @pytest.fixture
