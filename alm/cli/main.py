@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from alm.cli import (
+    chat,
     config,
     corpus,
     data,
@@ -63,6 +64,7 @@ for _group, _module, _name in (
     ("Train", plan, None),
     ("Train", pretrain, None),
     ("Use", sample, None),
+    ("Use", chat, None),
     ("Share", export, None),
     ("Share", import_, None),
     ("Share", push, None),

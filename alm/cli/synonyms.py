@@ -24,6 +24,7 @@ _NAMES = {
     _CLEAN: "prepare clean dataset datasets preprocess text texts ingest filter dedup crawl scrape add read",
     "read a data set of the Hugging Face Hub: name it in a corpus file for `alm corpus prepare --src FILE`": "download "
     "pull fetch get",
+    "talk with a model: `alm chat`": "talk ask converse conversation message bot",
     _START: "init new start demo tutorial example examples create make build begin setup go hello all auto",
     _WRITE: "generate gen infer inference complete completion predict write prompt text2text repl interactive test try "
     "use",
@@ -42,7 +43,7 @@ _NAMES = {
 }
 _MISSING = {
     _TUNE: "finetune tune sft lora qlora peft dpo rlhf ppo grpo instruct align adapt distil distill merge",
-    _WRITE: "chat talk ask arena",
+    _WRITE: "arena",
     _SERVE: "serve server api deploy web ui app",
     _SMALL: "quantize quantise quant compress prune",
     _SCORE: "eval evaluate evaluation",
@@ -81,6 +82,10 @@ _OPTIONS = {
     "optim.weight_decay=": "--weight-decay --wd",
     "--seq-len": "--block-size --context --context-length --max-length --sequence-length --max-seq-len",
     "--vocab-size": "--vocab --n-vocab",
+    "--max-new-tokens": "--max-tokens --length --tokens --num-tokens --n-predict",
+    "--once": "--prompt --message --question --text",
+    "--system": "--system-prompt --instructions --persona",
+    "--format": "--template --chat-template",
     "--max-tokens": "--max-new-tokens --length --tokens --num-tokens --n-predict --max-length",
     "--temperature": "--temp",
     "--num-samples": "--n --count --samples",

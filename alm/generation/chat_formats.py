@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Literal, cast, get_args
 
-from alm import artifacts
 from alm.config.base import did_you_mean
 from alm.errors import ConfigError
-from alm.tokenizers.chat_format import ChatFormat, Turn
+from alm.tokenizers.chat_format import CHATML, ChatFormat, Turn
 from alm.tokenizers.file import Tokenizer
 
 FormatName = Literal["chatml", "llama3", "llama2", "mistral", "zephyr", "plain"]
@@ -44,8 +42,7 @@ def _format(name: FormatName, tokenizer: Tokenizer) -> ChatFormat:
     begin = "" if begin_id is None else names[begin_id]
     end = names[tokenizer.end_of_text_id]
     if name == "chatml":
-        turns = {role: Turn(before=f"<|im_start|>{role}\n", after="<|im_end|>\n") for role in _ROLES}
-        return ChatFormat(form=name, begin=begin, opening=turns["assistant"].before, **turns)
+        return CHATML
     if name == "llama3":
         heads = {role: f"<|start_header_id|>{role}<|end_header_id|>\n\n" for role in _ROLES}
         turns = {role: Turn(before=head, after="<|eot_id|>") for role, head in heads.items()}
@@ -70,12 +67,3 @@ def _format(name: FormatName, tokenizer: Tokenizer) -> ChatFormat:
         strips=True,
         strips_answers=True,
     )
-
-
-def beside(path: Path, tokenizer: Tokenizer) -> ChatFormat | None:
-    """Return the turn format of the model whose tokenizer is `path`."""
-    found = path.with_name("import.json")
-    if not found.is_file():
-        return None
-    values = artifacts.read(found, artifacts.ImportMetadata, hint="run `alm import` again").chat
-    return None if values is None else ChatFormat.model_validate(values)
