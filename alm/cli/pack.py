@@ -40,9 +40,14 @@ def pack(
         Values,
         Fields(
             "alm.packing.config.PackConfig",
-            *("seq_len", "sequences_per_shard", "mode", "validation_fraction", "dtype", "from_dtype"),
-            flags={"sequences_per_shard": "--shard-size", "validation_fraction": "--val-fraction"},
-            rare={"sequences_per_shard", "dtype", "from_dtype"},
+            *("seq_len", "sequences_per_shard", "mode", "validation_fraction", "documents", "train_on"),
+            *("dtype", "from_dtype"),
+            flags={
+                "sequences_per_shard": "--shard-size",
+                "validation_fraction": "--val-fraction",
+                "documents": "--as",
+            },
+            rare={"sequences_per_shard", "train_on", "dtype", "from_dtype"},
         ),
     ],
     workers: options.Workers = "auto",
@@ -71,6 +76,8 @@ def pack(
 
     flags = ["--out", out, "--seq-len", config.seq_len, "--shard-size", config.sequences_per_shard]
     flags += ["--dtype", config.dtype, "--mode", config.mode, "--val-fraction", config.validation_fraction]
+    flags += ["--as", config.documents] if config.documents != "auto" else []
+    flags += ["--train-on", config.train_on] if config.train_on != "assistant" else []
     flags += ["--from-dtype", config.from_dtype] if config.from_dtype else []
     read = [word for path in from_ for word in ("--from", path)] if from_ else ["--in", *inputs]
     redo = shlex.join(["alm", "pack", "--tokenizer", str(tokenizer), *map(str, flags), *read])
@@ -114,8 +121,24 @@ def _lines(made: Any, out: Path) -> list[str]:  # Any: PackMetadata, whose modul
             f"  {split}: {made.sequences(split):,} sequences of {made.seq_len}, {made.tokens(split):,} tokens"
             for split in ("train", "validation")
         ),
+        *_conversations(made),
         *(f"  {row}" for row in ui.columns(_sources(made))),
         *([] if made.held_out is None else [f"  held out: {in_words(made.held_out)}"]),
+    ]
+
+
+def _conversations(made: Any) -> list[str]:
+    found = made.conversations
+    if found is None:
+        return []
+    trained = sum(found.trained_tokens.values())
+    used = 1 - made.padding_tokens / made.total_tokens
+    lost = [f"{found.shortened:,} shortened by {found.dropped_turns:,} messages"] if found.shortened else []
+    lost += [f"{number:,} left out: {reason}" for reason, number in found.dropped.items()]
+    return [
+        f"  {sum(found.conversations.values()):,} conversations in turns of {found.chat['form']}: "
+        f"{trained:,} tokens are learned; {used:.2%} of the rows is used",
+        *(f"  {line}" for line in lost),
     ]
 
 

@@ -27,6 +27,15 @@ class PackConfig(Config):
         description="Share to hold out from text that `alm corpus prepare` has not split, by the same rules.",
     )
     dtype: Literal["uint32", "uint16"] = Field(default="uint32", description="Integer type of a token id on disk.")
+    documents: Literal["auto", "text", "conversations"] = Field(
+        default="auto",
+        description="What documents with messages become: text, as for pretraining, or conversations in the turns of "
+        "the model, for fine-tuning; auto: conversations if all documents are such and the tokenizer is that of a "
+        "model with a chat template.",
+    )
+    train_on: Literal["assistant", "all"] = Field(
+        default="assistant", description="What is learned of conversations: the answers of the assistant, or all."
+    )
     from_dtype: Literal["uint16", "uint32", "int32", "int64"] | None = Field(
         default=None,
         description="Integer type of the ids in `.bin` files of other tools that have neither a header nor an index; "

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from alm import artifacts
 from alm.artifacts import HoldOut
@@ -26,8 +27,10 @@ from alm.errors import AlmError, InputError
 from alm.events import Listener
 from alm.files import Unchanged, atomic, raw_array, read_json, write_bytes
 from alm.packing import imported_tokens
+from alm.packing.conversations import Fitter, Turns
 from alm.packing.foreign_text import split_foreign
 from alm.packing.mapping import mapped
+from alm.packing.shards import READ, TRAINED
 from alm.tokenizers.file import Encoded as EncodedTexts
 from alm.tokenizers.file import Tokenizer
 
@@ -37,13 +40,19 @@ _MOST_BYTES = 1 << 16  # of a marker
 
 
 class Count(Config):
-    """Documents, bytes and tokens of one split in a part."""
+    """Documents, bytes and tokens of one split in a part; of conversations also what is learned, and left out."""
 
     documents: artifacts.Count = 0
     bytes: artifacts.Count = 0
     tokens: artifacts.Count = 0
     pieces: artifacts.Count = 0  # those of the documents that were cut here from `cut_documents`
     cut_documents: artifacts.Count = 0
+    trained: artifacts.Count = 0
+    shortened: artifacts.Count = 0
+    dropped_turns: artifacts.Count = 0
+    too_long: artifacts.Count = 0
+    no_answer: artifacts.Count = 0
+    no_turn: artifacts.Count = 0
 
     def __add__(self, other: Count) -> Count:
         return Count(**{name: getattr(self, name) + getattr(other, name) for name in Count.model_fields})
@@ -54,6 +63,7 @@ class Marker(Config):
 
     key: str
     counts: dict[str, Count]
+    left_out: dict[str, str] = Field(default_factory=dict)  # by reason, the origin of the first conversation
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,10 @@ class Encoded:
         """Return the path of the document ends, int64."""
         return self.folder / f"{self.number:06d}.{split}.ends"
 
+    def mask_path(self, split: str) -> Path:
+        """Return the path of the mask of conversations, a byte for each id."""
+        return self.folder / f"{self.number:06d}.{split}.mask"
+
     @property
     def marker_path(self) -> Path:
         """Path of the marker, which is written last."""
@@ -83,6 +97,10 @@ class Encoded:
         width = np.dtype(self.dtype).newbyteorder("<")
         array = mapped(path, dtype=width)
         return raw_array(path, dtype=width) if array is None else array
+
+    def mask(self, split: str) -> NDArray[np.uint8]:
+        """Return the mask of conversations."""
+        return raw_array(self.mask_path(split), dtype=np.uint8)
 
     def ends(self, split: str) -> NDArray[np.int64]:
         """Return the end of each document."""
@@ -105,6 +123,7 @@ class EncodeWork:
     folder: Path
     expected_characters: int
     given: Unchanged  # its files
+    turns: Turns | None = None  # of conversations
 
     @property
     def source(self) -> str:
@@ -121,6 +140,7 @@ class EncodeWork:
         decisive = (_FORMAT, self.part.where(), self.identity, self.tokenizer_sha256, self.validation_fraction)
         chosen = [] if self.hold_out is None else [self.hold_out.model_dump_json()]
         chosen += [] if self.begin_of_text_id is None else [f"begin {self.begin_of_text_id}"]
+        chosen += [] if self.turns is None else [self.turns.model_dump_json()]
         return hashlib.sha256(repr((*decisive, *chosen, self.dtype)).encode()).hexdigest()
 
     def finished(self) -> Marker | None:
@@ -133,6 +153,7 @@ class EncodeWork:
         whole = all(
             _size(self.encoded.ids_path(split)) == count.tokens * width
             and _size(self.encoded.ends_path(split)) == count.documents * 8
+            and (self.turns is None or _size(self.encoded.mask_path(split)) == count.tokens)
             for split, count in marker.counts.items()
         )
         return marker if whole and marker.key == self.key() else None
@@ -146,16 +167,21 @@ def encode(work: EncodeWork, on_event: Listener) -> Marker:
     """Write the ids of a part, then its marker."""
     with ExitStack() as stack:
         outs = {split: _Out(stack.enter_context(atomic(work.encoded.ids_path(split))), work.dtype) for split in SPLITS}
+        left_out: dict[str, str] = {}
         if isinstance(work.part, imported_tokens.Part):
             _copy(work, work.part, outs)
+        elif work.turns is not None:
+            left_out = _encode_conversations(work, work.part, work.turns, outs)
         else:
             _encode(work, work.part, outs, on_event)
     for split, out in outs.items():
         ends = np.concatenate([np.zeros(0, dtype=np.int64), *out.ends])
         write_bytes(work.encoded.ends_path(split), ends.astype("<i8").tobytes())
+        if work.turns is not None:
+            write_bytes(work.encoded.mask_path(split), b"".join(out.masks))
     work.given.check()  # a part is read by its place in a file, and its key has the hash from before
     # The marker is written last, because it promises that the ids and ends are complete.
-    marker = Marker(key=work.key(), counts={split: out.count for split, out in outs.items()})
+    marker = Marker(key=work.key(), counts={split: out.count for split, out in outs.items()}, left_out=left_out)
     artifacts.write(work.encoded.marker_path, marker)
     return marker
 
@@ -167,6 +193,7 @@ class _Out:
         self._write = file.write
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self.ends: list[NDArray[np.int64]] = []
+        self.masks: list[bytes] = []
         self.count = Count()
 
     def add(self, ids: NDArray[Any], lengths: NDArray[np.int64], size: int) -> None:
@@ -205,6 +232,29 @@ def _add(
     of_token = np.repeat(held_out, lengths)
     for split, chosen, tokens in ((TRAIN, ~held_out, ~of_token), (VALIDATION, held_out, of_token)):
         outs[split].add(ids[tokens], lengths[chosen], int(sizes[chosen].sum()))
+
+
+def _encode_conversations(work: EncodeWork, part: CleanPart, turns: Turns, outs: dict[str, _Out]) -> dict[str, str]:
+    """Write the ids and masks of conversations. Return the first that was left out for each reason."""
+    tokenizer = _tokenizer(work.tokenizer, work.tokenizer_sha256)
+    fitter = Fitter(turns, tokenizer)
+    fitter.expect(work.expected_characters)
+    left_out: dict[str, str] = {}
+    for batch in _batches(read_part(part)):
+        for document, fitted in zip(batch, fitter.fit(batch), strict=True):
+            out = outs[document.split or TRAIN]
+            if isinstance(fitted, str):
+                left_out.setdefault(fitted, document.origin)
+                out.count += Count(**{fitted: 1})
+                continue
+            ids, is_trained = fitted.encoded.ids, fitted.encoded.is_trained
+            size = int(tokenizer.bytes_per_id[ids].sum())
+            out.add(ids, np.array([len(ids)], dtype=np.int64), size)
+            out.masks.append(np.where(is_trained, TRAINED, READ).astype(np.uint8).tobytes())
+            out.count += Count(
+                trained=int(is_trained.sum()), shortened=int(fitted.dropped > 0), dropped_turns=fitted.dropped
+            )
+    return left_out
 
 
 @functools.lru_cache(maxsize=1)

@@ -11,13 +11,15 @@ import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from alm import artifacts, engines
-from alm.artifacts import FileRecord, HeldOut, PackedShard, PackedSource, PackMetadata
+from alm.artifacts import FileRecord, HeldOut, PackedConversations, PackedShard, PackedSource, PackMetadata
 from alm.corpus import held_out
 from alm.corpus.read import CleanFile, CleanPart, find, parts_of
 from alm.corpus.split import SPLITS, TRAIN, VALIDATION
@@ -28,13 +30,16 @@ from alm.files import Unchanged, publish, remove_folder, sha256, sweep, workspac
 from alm.packing import foreign_text, imported_tokens
 from alm.packing.assemble import ShardWork, assemble
 from alm.packing.config import PackConfig
+from alm.packing.conversations import MEANINGS, Turns, turns_for
 from alm.packing.encode import Count, EncodeWork, encode
-from alm.packing.rows import PlannedShard, Span, bestfit, concat
+from alm.packing.rows import PlannedShard, Span, bestfit, concat, whole
 from alm.packing.shards import METADATA_NAME, TOKENIZER_NAME
+from alm.tokenizers.chat_format import ChatFormat
 from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.special import PADDING
 
-_SHARD = re.compile(r"shard_\d{5,}\.(bin|idx)")
+Mode = Literal["concat", "bestfit", "conversations"]
+_SHARD = re.compile(r"shard_\d{5,}\.(bin|idx|mask)")
 _STATE_FOLDER = ".alm"
 _LABEL = "packing"
 _BESIDE = {".txt": ".jsonl", ".bin": ".idx"}  # document lines, and Megatron's index
@@ -42,6 +47,7 @@ _PART_BYTES = 8 << 20
 _FEWEST_TOKENS = 3  # the shortest sequence and one more to predict
 _WORTH_SHARING = 500_000_000  # tokens; fewer are copied in less time than workers take to start
 BESTFIT_TOKENS = 100_000_000
+POOLED = "conversations"  # the rows of several sources, which fill up better together
 
 
 def pack(
@@ -55,9 +61,12 @@ def pack(
     redo: str = "alm pack",
     engine: Engine | None = None,
     part_bytes: int = _PART_BYTES,
+    chat: ChatFormat | None = None,
     on_event: Listener = ignore,
 ) -> PackMetadata:
     """Write the shards of the text in `clean`, or of `foreign_tokens`, to `out`. Keep shards that are up to date.
+
+    `chat` is the turn format of conversations, by default that of the model beside `tokenizer`, or else ChatML.
 
     Parts that a killed run has encoded are not encoded again. Raises `InputError` if the training text is shorter than
     one sequence, and `ArtifactError` if `out` was made with other settings and `force` is not set.
@@ -72,8 +81,9 @@ def pack(
         *(record for file in files for record in file.records(relative_to=out)),
         *imported_tokens.records(others, relative_to=out),
     )
-    values = config.model_dump(mode="json")
-    job = PackJob(config, tokenizer, loaded, files, others, inputs, given, out, part_bytes)
+    turns = None if others else turns_for(config, loaded, tokenizer, files, chat)
+    job = PackJob(config, tokenizer, loaded, files, others, inputs, given, out, part_bytes, turns)
+    values = job.config_values()
     made = _made(job, values, force=force, redo=redo)
     if made is None:
         with workspace(out, _LABEL, what=f"packing to `{out}`") as stage:
@@ -129,6 +139,18 @@ class PackJob:
     given: Unchanged
     out: Path
     part_bytes: int
+    turns: Turns | None
+
+    def config_values(self) -> artifacts.Values:
+        """Return the settings that decide the output, those of conversations only where there are such."""
+        values = self.config.model_dump(mode="json", exclude={"documents", "train_on"})
+        return values if self.turns is None else {**values, **self.turns.model_dump(mode="json", exclude={"seq_len"})}
+
+    @cached_property
+    def pool(self) -> str | None:
+        """The name under which the conversations of all sources share rows; None if each source has its own."""
+        names = {file.source for file in self.files}
+        return None if self.turns is None else names.pop() if len(names) == 1 else POOLED
 
     @property
     def parts_folder(self) -> Path:
@@ -167,6 +189,7 @@ class PackJob:
                 self.given.part(
                     imported_tokens.watched([path]) if isinstance(part, imported_tokens.Part) else part.file.paths
                 ),
+                self.turns,
             )
 
 
@@ -176,6 +199,8 @@ class _Part:
 
     work: EncodeWork
     counts: dict[str, Count]
+    left_out: dict[str, str]
+    source: str  # whose rows it is in
 
 
 def _make(
@@ -189,10 +214,12 @@ def _make(
 ) -> PackMetadata:
     parts = _encode_all(job, engine, on_event)
     tokens = sum(part.counts[TRAIN].tokens for part in parts)
-    _check_length(job.config, tokens)
-    mode = job.config.mode
-    if mode == "auto":
-        mode = "concat" if tokens <= BESTFIT_TOKENS else "bestfit"
+    mode: Mode = "conversations" if job.turns is not None else "concat" if tokens <= BESTFIT_TOKENS else "bestfit"
+    if mode == "conversations":
+        _check_conversations(job, parts, on_event)
+    else:
+        _check_length(job.config, tokens)
+        mode = mode if job.config.mode == "auto" else job.config.mode
     shards = _assemble_all(job, parts, mode, stage, engine, on_event)
     job.given.check()  # parts are byte ranges, which mean other text if a file has changed
     job.tokenizer.save(stage / TOKENIZER_NAME)
@@ -244,10 +271,35 @@ def _check_length(config: PackConfig, tokens: int) -> None:
         )
 
 
+def _check_conversations(job: PackJob, parts: Sequence[_Part], on_event: Listener) -> None:
+    """Report conversations that were left out or shortened. Raise `InputError` if none is left to train on."""
+    total = sum((count for part in parts for count in part.counts.values()), Count())
+    said = [
+        f"{number:,} {reason} ({MEANINGS[reason]}; first `{first}`)"
+        for reason in MEANINGS
+        if (number := getattr(total, reason))
+        for first in [next(part.left_out[reason] for part in parts if reason in part.left_out)]
+    ]
+    longer = f"give rows more tokens: `--seq-len {2 * job.config.seq_len}`" if total.too_long else None
+    if not any(part.counts[TRAIN].documents for part in parts):
+        why = f": left out are {', '.join(said)}" if said else ""
+        raise InputError(
+            f"there is no conversation to train on{why}", hint=longer or "prepare conversations with answers"
+        )
+    if said:
+        on_event(Warned(f"conversations are left out: {', '.join(said)}", longer))
+    if total.shortened:
+        on_event(
+            Noted(f"{total.shortened:,} conversations that are longer than a row lost {total.dropped_turns:,} messages")
+        )
+
+
 def _warn_without_validation(metadata: PackMetadata, on_event: Listener) -> None:
     held = sum(splits[VALIDATION].tokens for splits in metadata.sources.values())
     is_asked_for = held == 0 and metadata.config.get("validation_fraction") == 0
-    if metadata.sequences(VALIDATION) == 0 and not is_asked_for:
+    if metadata.sequences(VALIDATION) == 0 and metadata.conversations is not None:
+        on_event(Warned("no conversation is held out: training will not be validated", "prepare more conversations"))
+    elif metadata.sequences(VALIDATION) == 0 and not is_asked_for:
         on_event(
             Warned(
                 f"{held:,} tokens are held out, fewer than one sequence: training will not be validated",
@@ -264,25 +316,29 @@ def _encode_all(job: PackJob, engine: Engine, on_event: Listener) -> list[_Part]
     def pending() -> Iterator[EncodeWork]:
         for work in job.works():
             if (marker := work.finished()) is not None:
-                found[work.number] = _Part(work, marker.counts)
+                found[work.number] = _Part(work, marker.counts, marker.left_out, job.pool or work.source)
             else:
                 begun.append(work)
                 yield work
 
     for index, marker in engine.map(encode, pending(), on_event=on_event):
-        found[begun[index].number] = _Part(begun[index], marker.counts)
+        found[begun[index].number] = _Part(
+            begun[index], marker.counts, marker.left_out, job.pool or begun[index].source
+        )
         documents += sum(count.documents for count in marker.counts.values())
         on_event(Progressed("packing", documents, None, "documents"))
     return [found[number] for number in sorted(found)]
 
 
 def _assemble_all(
-    job: PackJob, parts: Sequence[_Part], mode: str, stage: Path, engine: Engine, on_event: Listener
+    job: PackJob, parts: Sequence[_Part], mode: Mode, stage: Path, engine: Engine, on_event: Listener
 ) -> list[PackedShard]:
     planned = ((split, shard) for split in SPLITS for shard in _planned(job.config, parts, mode, split))
     pad_id = job.tokenizer.specials.get(PADDING, job.tokenizer.end_of_text_id)
     works = (
-        ShardWork(number, split, shard, job.parts_folder, stage, job.config.dtype, pad_id)
+        ShardWork(
+            number, split, shard, job.parts_folder, stage, job.config.dtype, pad_id, is_masked=job.turns is not None
+        )
         for number, (split, shard) in enumerate(planned)
     )
     if sum(count.tokens for part in parts for count in part.counts.values()) < _WORTH_SHARING:
@@ -291,14 +347,16 @@ def _assemble_all(
     return [found[number] for number in sorted(found)]
 
 
-def _planned(config: PackConfig, parts: Sequence[_Part], mode: str, split: str) -> Iterator[PlannedShard]:
-    if mode == "concat" or split == VALIDATION:  # both modes validate on the same rows, so scores are comparable
-        spans = [Span(part.work.number, part.work.source, part.counts[split].tokens) for part in parts]
+def _planned(config: PackConfig, parts: Sequence[_Part], mode: Mode, split: str) -> Iterator[PlannedShard]:
+    if mode == "concat" or (mode == "bestfit" and split == VALIDATION):
+        # Both modes validate on the same rows, so that scores are comparable.
+        spans = [Span(part.work.number, part.source, part.counts[split].tokens) for part in parts]
         yield from concat(spans, seq_len=config.seq_len, sequences_per_shard=config.sequences_per_shard)
         return
-    for source in dict.fromkeys(part.work.source for part in parts):
-        yield from bestfit(
-            _documents([part.work for part in parts if part.work.source == source], split),
+    plan = whole if mode == "conversations" else bestfit
+    for source in dict.fromkeys(part.source for part in parts):
+        yield from plan(
+            _documents([part.work for part in parts if part.source == source], split),
             source=source,
             seq_len=config.seq_len,
             sequences_per_shard=config.sequences_per_shard,
@@ -314,18 +372,23 @@ def _documents(works: Sequence[EncodeWork], split: str) -> Iterator[tuple[int, i
 
 
 def _metadata(
-    job: PackJob, parts: Sequence[_Part], shards: Sequence[PackedShard], mode: str, values: artifacts.Values, redo: str
+    job: PackJob, parts: Sequence[_Part], shards: Sequence[PackedShard], mode: Mode, values: artifacts.Values, redo: str
 ) -> PackMetadata:
     sources = {
         name: {split: _packed_source(parts, shards, name, split) for split in SPLITS}
-        for name in sorted({part.work.source for part in parts})
+        for name in sorted({part.source for part in parts})
     }
     input_tokens = sum(c.tokens for splits in sources.values() for c in splits.values())
     tail_tokens = sum(c.tail_tokens for splits in sources.values() for c in splits.values())
     total_tokens = sum(shard.tokens for shard in shards)
     padding_tokens = sum(shard.padding for shard in shards)
     assert input_tokens == total_tokens - padding_tokens + tail_tokens, (input_tokens, total_tokens, tail_tokens)
+    conversations = None if job.turns is None else _conversations(job.turns, parts)
+    targets = {
+        split: sum(s.sequences * job.config.seq_len - s.padding for s in shards if s.split == split) for split in SPLITS
+    }
     return PackMetadata(
+        format_version=1 if conversations is None else PackMetadata.newest_version,
         command=redo,
         config=values,
         inputs=tuple(job.inputs),
@@ -333,7 +396,7 @@ def _metadata(
         sequences_per_shard=job.config.sequences_per_shard,
         dtype=job.config.dtype,
         vocab_size=job.tokenizer.vocab_size,
-        mode="bestfit" if mode == "bestfit" else "concat",
+        mode=mode,
         end_of_text_id=job.tokenizer.end_of_text_id,
         tokenizer_sha256=job.tokenizer.sha256,
         tokenizer_file=TOKENIZER_NAME,
@@ -344,10 +407,22 @@ def _metadata(
         tail_tokens=tail_tokens,
         held_out=_held_out(job, parts),
         padding_tokens=padding_tokens,
-        target_tokens={
-            split: sum(s.sequences * job.config.seq_len - s.padding for s in shards if s.split == split)
-            for split in SPLITS
-        },
+        target_tokens=targets if conversations is None else conversations.trained_tokens,
+        conversations=conversations,
+    )
+
+
+def _conversations(turns: Turns, parts: Sequence[_Part]) -> PackedConversations:
+    counts = {split: sum((part.counts[split] for part in parts), Count()) for split in SPLITS}
+    total = sum(counts.values(), Count())
+    return PackedConversations(
+        chat=turns.chat.model_dump(mode="json"),
+        train_on=turns.train_on,
+        conversations={split: count.documents for split, count in counts.items()},
+        trained_tokens={split: count.trained for split, count in counts.items()},
+        shortened=total.shortened,
+        dropped_turns=total.dropped_turns,
+        dropped={reason: number for reason in MEANINGS if (number := getattr(total, reason))},
     )
 
 
@@ -370,7 +445,7 @@ def _held_out(job: PackJob, parts: Sequence[_Part]) -> HeldOut | None:
 
 
 def _packed_source(parts: Sequence[_Part], shards: Sequence[PackedShard], name: str, split: str) -> PackedSource:
-    count = sum((part.counts[split] for part in parts if part.work.source == name), Count())
+    count = sum((part.counts[split] for part in parts if part.source == name), Count())
     stored = sum(shard.tokens - shard.padding for shard in shards if (shard.source, shard.split) == (name, split))
     return PackedSource(
         documents=count.documents,

@@ -12,7 +12,7 @@ lost. Only the last row of a source is padded.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,8 @@ Pieces = NDArray[np.int64]
 """Shape (n, 3): part, first token in it, number of tokens."""
 Piece = tuple[int, int, int]
 """One row of `Pieces`."""
+PADDING = -1
+"""The part of a piece that belongs to no text."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,21 @@ class Span:
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """Pieces of one shard, and the number of rows that start in it. `padding` tokens are added at its end."""
+    """Pieces of one shard, some of them padding, and the number of rows that start in it."""
 
     source: str
     pieces: Pieces
     sequences: int
-    padding: int = 0
 
     @property
     def tokens(self) -> int:
         """Number of tokens, including the padding."""
-        return int(self.pieces[:, 2].sum()) + self.padding
+        return int(self.pieces[:, 2].sum())
+
+    @property
+    def padding(self) -> int:
+        """Number of padding tokens."""
+        return int(self.pieces[self.pieces[:, 0] == PADDING, 2].sum())
 
 
 def concat(spans: Iterable[Span], *, seq_len: int, sequences_per_shard: int) -> Iterator[PlannedShard]:
@@ -86,17 +92,45 @@ def bestfit(
     documents: Iterable[Piece], *, source: str, seq_len: int, sequences_per_shard: int
 ) -> Iterator[PlannedShard]:
     """Plan the shards of one source in one split from its `documents` (part, first token, tokens), in order."""
-    pieces: list[Piece] = []
-    rows = padding = 0
+    rows: list[list[Piece]] = []
     for row, missing in _rows(documents, seq_len + 1):
-        pieces += row
-        rows += 1
-        padding = missing
-        if rows == sequences_per_shard or missing:
-            yield PlannedShard(source, np.array(pieces, dtype=np.int64), rows, padding)
-            pieces, rows, padding = [], 0, 0
+        rows.append([*row, (PADDING, 0, missing)] if missing else row)
+        if len(rows) == sequences_per_shard or missing:
+            yield _shard_of(rows, source)
+            rows = []
     if rows:
-        yield PlannedShard(source, np.array(pieces, dtype=np.int64), rows)
+        yield _shard_of(rows, source)
+
+
+def whole(documents: Iterable[Piece], *, source: str, seq_len: int, sequences_per_shard: int) -> Iterator[PlannedShard]:
+    """Plan the shards of one source in one split from `documents`, each of which fits into a row and stays whole.
+
+    Best fit decreasing: the longest first, each into the row with the least room that has enough. Rows end in padding.
+    """
+    width = seq_len + 1
+    rows: list[list[Piece]] = []
+    with_room: list[list[int]] = [[] for _ in range(width + 1)]  # the rows by their room
+    is_there = np.zeros(width + 1, dtype=bool)
+    for piece in sorted(documents, key=lambda piece: -piece[2]):
+        room = piece[2] + int(np.argmax(is_there[piece[2] :]))
+        if is_there[room]:
+            number = with_room[room].pop()
+            is_there[room] = bool(with_room[room])
+            rows[number].append(piece)
+        else:
+            number, room = len(rows), width
+            rows.append([piece])
+        with_room[room - piece[2]].append(number)
+        is_there[room - piece[2]] = True
+    for room, numbers in enumerate(with_room):
+        for number in numbers if room else ():
+            rows[number].append((PADDING, 0, room))
+    for start in range(0, len(rows), sequences_per_shard):
+        yield _shard_of(rows[start : start + sequences_per_shard], source)
+
+
+def _shard_of(rows: Sequence[Sequence[Piece]], source: str) -> PlannedShard:
+    return PlannedShard(source, np.array([piece for row in rows for piece in row], dtype=np.int64), len(rows))
 
 
 def _rows(documents: Iterable[Piece], width: int) -> Iterator[tuple[list[Piece], int]]:

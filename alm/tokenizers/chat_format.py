@@ -3,6 +3,8 @@
 A template is a program from a stranger, so it is never executed. Its literals are read instead: if they are those of a
 form that is known here (ChatML, Llama 3, Llama 2, Mistral, Zephyr), the format is stored as data. Text of a message is
 encoded as text: it can never become a control token.
+
+A conversation is encoded with a mask for training: of an answer its words and the token that ends it are learned.
 """
 
 from __future__ import annotations
@@ -11,18 +13,27 @@ import ast
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
+from alm import artifacts, files
+from alm.artifacts import ImportMetadata
 from alm.config.base import Config
-from alm.errors import InputError
+from alm.errors import ConfigError, InputError, shell
 from alm.tokenizers.file import Tokenizer
+from alm.tokenizers.special import TURN_END, TURN_START
+
+IMPORT_NAME, TEMPLATE_NAME = "import.json", "chat_template.jinja"  # beside the tokenizer of a model
 
 Form = Literal["chatml", "llama3", "llama2", "mistral", "zephyr"]
-Message = Mapping[str, str]
-"""`role` and `content`."""
+TrainOn = Literal["assistant", "all"]
+Message = Mapping[str, Any]  # Any: text, or the weight
+"""`role` and `content`, and perhaps `weight`: 0 for a message that is not learned."""
 
 
 class Turn(Config):
@@ -31,15 +42,15 @@ class Turn(Config):
     before: str = ""
     after: str = ""
 
-    def around(self, text: str) -> Iterator[_Part]:
+    def around(self, text: str, *, weight: int = 1, is_answer: bool = False) -> Iterator[_Part]:
         """Yield the parts of a turn with this text."""
-        yield _Part(self.before, is_control=True)
-        yield _Part(text)
-        yield _Part(self.after, is_control=True)
+        yield _Part(self.before, weight, is_control=True)
+        yield _Part(text, weight, is_answer=is_answer)
+        yield _Part(self.after, weight, is_answer=is_answer, is_control=True)
 
 
 class ChatFormat(Config):
-    """How a conversation is written. Roles are `system`, `user` and `assistant`.
+    """How a conversation is written. Roles are `system`, `user` and `assistant`, and `tool` where it has a turn.
 
     Without a turn of its own, the text of the system stands in the first message of the user, `within_user`.
     """
@@ -49,6 +60,7 @@ class ChatFormat(Config):
     system: Turn | None = None
     user: Turn
     assistant: Turn
+    tool: Turn | None = None
     within_user: Turn | None = None
     opening: str = Field(description="What asks for an answer: the beginning of a turn of the assistant.")
     default_system: str | None = Field(None, description="Text of the system if a conversation has none.")
@@ -58,24 +70,12 @@ class ChatFormat(Config):
 
     def render(self, messages: Sequence[Message], *, asks: bool = True) -> str:
         """Return the text of a conversation, as the template would, for people to read. `asks` for an answer."""
-        return "".join(part.text for part in self._parts(messages, asks=asks))
+        return "".join(part.text for part in self.parts(messages, asks=asks))
 
     def encode(self, tokenizer: Tokenizer, messages: Sequence[Message], *, asks: bool = True) -> list[int]:
         """Return the ids of a conversation. Only the format's own special tokens become such ids."""
-        tokens, encode = _control_tokens(tokenizer), tokenizer.literal.encode
-        special = re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))))
-        ids: list[int] = []
-        text = ""
-        for part in self._parts(messages, asks=asks):
-            found = special.finditer(part.text) if part.is_control else iter(())
-            start = 0
-            for match in found:
-                text += part.text[start : match.start()]
-                ids += encode(text) if text else []
-                ids.append(tokens[match[0]])
-                text, start = "", match.end()
-            text += part.text[start:]
-        return ids + (encode(text) if text else [])
+        ids: list[int] = ConversationEncoder(self, tokenizer).encode([messages], asks=asks)[0].ids.tolist()
+        return ids
 
     def end_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
         """Return the ids of the special tokens that end an answer."""
@@ -83,31 +83,32 @@ class ChatFormat(Config):
         found = [name for name in tokens if self.assistant.after.lstrip().startswith(name)]
         return (tokens[max(found, key=len)],) if found else ()
 
-    def _parts(self, messages: Sequence[Message], *, asks: bool) -> Iterator[_Part]:
+    def parts(self, messages: Sequence[Message], *, asks: bool) -> Iterator[_Part]:
         """Yield the parts of a conversation. Raises `InputError` for roles in an order that the form does not have."""
         messages = list(messages)
         self._check(messages)
-        system = self.default_system
+        system, weight = self.default_system, 1
         if messages and messages[0]["role"] == "system":
-            system = messages.pop(0)["content"]
+            message = messages.pop(0)
+            system, weight = message["content"], message.get("weight", 1)
         yield _Part(self.begin, is_control=True)
         first: list[_Part] = []  # what the first message of the user begins with
         if system is not None or self.before_system:
-            own, text = self.system or Turn(), _Part(self._text(system or "", strips=self.strips))
+            own = self.system or Turn()
             if self.within_user is None:
-                yield from (
-                    _Part(own.before + self.before_system, is_control=True),
-                    text,
-                    _Part(own.after, is_control=True),
-                )
+                own = Turn(before=own.before + self.before_system, after=own.after)
+                yield from own.around(self._text(system or "", strips=self.strips), weight=weight)
             else:
-                first = list(self.within_user.around(system or ""))
+                first = list(self.within_user.around(system or "", weight=weight))
         for message in messages:
-            turn = {"user": self.user, "assistant": self.assistant, "system": self.system}[message["role"]]
+            role, weight = message["role"], message.get("weight", 1)
+            turn = {"user": self.user, "assistant": self.assistant, "system": self.system, "tool": self.tool}[role]
             assert turn is not None
-            strips = self.strips_answers if message["role"] == "assistant" else self.strips
-            text = _Part(self._text(message["content"], strips=strips, is_first=not first))
-            yield from (_Part(turn.before, is_control=True), *first, text, _Part(turn.after, is_control=True))
+            strips = self.strips_answers if role == "assistant" else self.strips
+            text = self._text(message["content"], strips=strips, is_first=not first)
+            is_answer = role == "assistant" and bool(text)  # an answer without words teaches to say nothing
+            before, *rest = turn.around(text, weight=weight, is_answer=is_answer)
+            yield from (before, *first, *rest)
             first = []
         if asks:
             yield _Part(self.opening, is_control=True)
@@ -125,7 +126,8 @@ class ChatFormat(Config):
             )
         for number, message in enumerate(messages):
             role = message["role"]
-            has_turn = role in ("user", "assistant") or (role == "system" and (self.system is not None or number == 0))
+            has_turn = role in ("user", "assistant") or (role == "tool" and self.tool is not None)
+            has_turn = has_turn or (role == "system" and (self.system is not None or number == 0))
             if not has_turn or (role == "system" and self.system is None and self.within_user is None):
                 raise InputError(
                     f"message {number + 1} has the role `{role}`, which the turn format `{self.form}` lacks there",
@@ -147,8 +149,151 @@ def _control_tokens(tokenizer: Tokenizer) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _Part:
+    """Some text of a conversation: of a message of this weight, or between messages. `is_answer` up to its end."""
+
     text: str
+    weight: int = 1
+    is_answer: bool = False
     is_control: bool = False
+
+
+CHATML = ChatFormat(
+    form="chatml",
+    **{
+        role: Turn(before=f"{TURN_START}{role}\n", after=f"{TURN_END}\n")
+        for role in ("system", "user", "assistant", "tool")
+    },
+    opening=f"{TURN_START}assistant\n",
+)
+"""The format of models that have none of another tool; exports have the same as a template."""
+
+
+def default_for(tokenizer: Tokenizer) -> ChatFormat | None:
+    """Return the format for a model without one of its own; None if the tokenizer lacks the tokens."""
+    return CHATML if {TURN_START, TURN_END} <= tokenizer.specials.keys() else None
+
+
+def beside(path: Path, tokenizer: Tokenizer) -> ChatFormat | None:
+    """Return the format of the model whose tokenizer is the file `path`: of an import, or of a run that began from one.
+
+    Raises `ConfigError` if it has a chat template of no known form.
+    """
+    found, template = path.with_name(IMPORT_NAME), path.with_name(TEMPLATE_NAME)
+    if found.is_file():
+        chat = artifacts.read(found, ImportMetadata, hint="import the model again").chat
+        if chat is not None:
+            return ChatFormat.model_validate(chat)
+    if not template.is_file():
+        return None
+    names = {id_: name for name, id_ in tokenizer.specials.items()}
+    begin = "" if tokenizer.begin_of_text_id is None else names.get(tokenizer.begin_of_text_id, "")
+    text = files.as_text(template, files.bounded_bytes(template, most=4 * LONGEST))
+    chat_format = recognised(text, begin_of_text=begin, end_of_text=names.get(tokenizer.end_of_text_id, ""))
+    if chat_format is None:
+        aside = shell("mv", "-n", template, template.with_name(f"{TEMPLATE_NAME}.aside"))
+        raise ConfigError(
+            f"the chat template `{template}` is of no form that is known here",
+            hint=f"to train in turns of ChatML instead, set it aside: `{aside}`",
+        )
+    return chat_format
+
+
+# ---- encoding --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EncodedConversation:
+    """Ids, and whether each of them is learned."""
+
+    ids: npt.NDArray[np.int32]
+    is_trained: npt.NDArray[np.bool_]
+
+
+@dataclass
+class _Piece:
+    """A control token, or text between two of them, which is encoded as one. Spans are (characters, is learned)."""
+
+    id: int | None = None
+    text: str = ""
+    spans: list[tuple[int, bool]] = field(default_factory=list)
+
+    def add(self, text: str, *, is_trained: bool) -> None:
+        """Add text at the end."""
+        self.text += text
+        self.spans.append((len(text), is_trained))
+
+
+class ConversationEncoder:
+    """Encodes conversations in the turns of `chat`. With `train_on: all`, every message is learned, not answers alone.
+
+    The first token of a conversation is never learned: nothing is before it.
+    """
+
+    def __init__(self, chat: ChatFormat, tokenizer: Tokenizer, *, train_on: TrainOn = "assistant") -> None:
+        self._chat = chat
+        self._tokenizer = tokenizer.literal
+        self._control = _control_tokens(tokenizer)
+        names = sorted(self._control, key=len, reverse=True)
+        self._names = re.compile("|".join(map(re.escape, names)) or r"(?!)")
+        self._trains_all = train_on == "all"
+
+    def expect(self, characters: int) -> None:
+        """Announce the amount of text to come, as `Tokenizer.expect`."""
+        self._tokenizer.expect(characters)
+
+    def encode(self, conversations: Sequence[Sequence[Message]], *, asks: bool = False) -> list[EncodedConversation]:
+        """Encode each conversation. Raises `InputError` for a role that the format does not have there."""
+        pieces = [self._pieces(messages, asks=asks) for messages in conversations]
+        texts = [piece.text for each in pieces for piece in each if piece.id is None]
+        encoded = self._tokenizer.encode_batch(texts)
+        parts = iter(np.split(encoded.ids, encoded.offsets[1:-1]) if texts else ())
+        return [self._joined(each, parts) for each in pieces]
+
+    def _pieces(self, messages: Sequence[Message], *, asks: bool) -> list[_Piece]:
+        found = [_Piece()]
+        for part in self._chat.parts(messages, asks=asks):
+            is_trained = bool(part.weight) and (part.is_answer or self._trains_all)
+            start = 0
+            for match in self._names.finditer(part.text) if part.is_control else ():
+                found[-1].add(part.text[start : match.start()], is_trained=is_trained)
+                found += [_Piece(self._control[match[0]], spans=[(0, is_trained)]), _Piece()]
+                is_trained = is_trained and self._trains_all  # the blanks behind the end of an answer are not its words
+                start = match.end()
+            found[-1].add(part.text[start:], is_trained=is_trained)
+        return [piece for piece in found if piece.id is not None or piece.text]
+
+    def _joined(self, pieces: Sequence[_Piece], parts: Iterator[npt.NDArray[np.int32]]) -> EncodedConversation:
+        ids, trained = [], []
+        for piece in pieces:
+            if piece.id is not None:
+                ids.append(np.array([piece.id], dtype=np.int32))
+                trained.append(np.array([piece.spans[0][1]], dtype=bool))
+            else:
+                ids.append(next(parts))
+                trained.append(self._mask(piece, ids[-1]))
+        if not ids:
+            return EncodedConversation(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=bool))
+        mask = np.concatenate(trained)
+        mask[0] = False
+        return EncodedConversation(np.concatenate(ids), mask)
+
+    def _mask(self, piece: _Piece, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+        """Return which of the `ids` of a piece are learned: all that hold at least a byte of such text."""
+        flags = {is_trained for size, is_trained in piece.spans if size}
+        if len(flags) == 1:
+            return np.full(len(ids), flags.pop())
+        ends = np.cumsum(self._tokenizer.bytes_per_id[ids])
+        starts = ends - self._tokenizer.bytes_per_id[ids]
+        # A normalizer may put a blank first. What else it changes, real text rarely has.
+        more = int(ends[-1]) - len(piece.text.encode("utf-8", "replace")) if len(ids) else 0
+        mask = np.zeros(len(ids), dtype=bool)
+        at = begin = 0
+        for size, is_trained in piece.spans:
+            end = begin + len(piece.text[at : at + size].encode("utf-8", "replace"))
+            if is_trained and size:
+                mask |= (starts < end + more) & (ends > begin + more)
+            at, begin = at + size, end
+        return mask
 
 
 # ---- reading a template ----------------------------------------------------------------------------------
@@ -253,6 +398,11 @@ def _begin(stream: str, first: str, begin_of_text: str) -> str:
     return begin_of_text if begin_of_text and begin_of_text in stream[: stream.find(first)] else ""
 
 
+def _roles(stream: str) -> list[str]:
+    """Return the roles of a template that writes the name of any role, unless it writes what tools say otherwise."""
+    return ["system", "user", "assistant", *([] if re.search("tool|ipython", stream, re.IGNORECASE) else ["tool"])]
+
+
 def _chatml(stream: str, begin_of_text: str, end_of_text: str) -> ChatFormat | None:
     turn = re.search(rf"<\|im_start\|>{_ROLE}\n{_BORDER}*{_CONTENT}<\|im_end\|>(\n?)", stream)
     if turn is None:
@@ -263,7 +413,7 @@ def _chatml(stream: str, begin_of_text: str, end_of_text: str) -> ChatFormat | N
     return ChatFormat(
         form="chatml",
         begin=_begin(stream, "<|im_start|>", begin_of_text),
-        **{role: Turn(before=f"<|im_start|>{role}\n", after=after) for role in ("system", "user", "assistant")},
+        **{role: Turn(before=f"<|im_start|>{role}\n", after=after) for role in _roles(stream)},
         opening="<|im_start|>assistant\n",
         default_system=given[1] if given and "# Tools" not in given[1] else None,
         strips=strips,
@@ -278,7 +428,7 @@ def _llama3(stream: str, begin_of_text: str, end_of_text: str) -> ChatFormat | N
     dates = re.search(r"Cutting Knowledge Date: [^\n]+\n", stream)
     today = re.search(r"\d\d [A-Z][a-z]{2} 20\d\d", stream)
     strips = turn[1] == _STRIPPED
-    roles = ("system", "user", "assistant")
+    roles = _roles(stream)
     return ChatFormat(
         form="llama3",
         begin=begin_of_text if begin_of_text and begin_of_text in stream else "",

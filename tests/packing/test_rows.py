@@ -10,13 +10,17 @@ import pytest
 from cases import for_each
 
 from alm.packing import rows
-from alm.packing.rows import PlannedShard, Span, bestfit, concat
+from alm.packing.rows import PADDING, PlannedShard, Span, bestfit, concat
 
 
 def tokens_of(shards: list[PlannedShard]) -> list[tuple[int, int]]:
     """(part, token) in the order in which they are stored."""
     return [
-        (part, offset + n) for shard in shards for part, offset, length in shard.pieces.tolist() for n in range(length)
+        (part, offset + n)
+        for shard in shards
+        for part, offset, length in shard.pieces.tolist()
+        for n in range(length)
+        if part != PADDING
     ]
 
 

@@ -104,6 +104,9 @@ def decide(
     if hold_out is None and not is_chosen and is_few(totals.text_bytes, totals.squares, validation_fraction):
         hold_out = _of_few(units, totals, validation_fraction)
         totals = _write_decisions(documents, validation_fraction, hold_out)
+    if not is_chosen and totals.is_all_held_out:  # of one short document, or two, hashes may select all
+        hold_out = (hold_out or HoldOut()).model_copy(update={"hash_share": 0.0})
+        totals = _write_decisions(documents, validation_fraction, hold_out)
     otherwise = None
     if validation_fraction and not totals.is_any_held_out:
         choices = _choices_to_hold_out(units, totals, validation_fraction, hold_out)
@@ -256,6 +259,7 @@ class _Totals:
     squares: float = 0.0
     clusters: set[bytes] = field(default_factory=set)
     is_any_held_out: bool = False
+    is_all_held_out: bool = True  # whether nothing would be left for training
 
 
 def _of_few(units: Sequence[UnitFiles], totals: _Totals, validation_fraction: float) -> HoldOut:
@@ -290,6 +294,7 @@ def _write_decisions(documents: _Documents, validation_fraction: float, hold_out
         totals.text_bytes += int(sizes[kept].sum())
         totals.squares += float((sizes[kept].astype(np.float64) ** 2).sum())
         totals.is_any_held_out |= bool(decisions.is_held_out.any() or decisions.has_pieces.any())
+        totals.is_all_held_out &= bool(decisions.is_held_out[kept].all())
         totals.keys.append(decisions.write(unit))
     return totals
 
