@@ -43,6 +43,9 @@ def losses(
     called once, only scales them.
     """
     rows, answers, size = hidden.flatten(0, -2), targets.flatten(), vocab_size or len(weight)
+    wanted = _wanted(answers)
+    if wanted is not None:
+        rows, answers = rows.index_select(0, wanted), answers[wanted]
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
         made = _Losses.apply(rows, weight, answers, size, divisor, z_weight)  # type: ignore[no-untyped-call]
         return Losses(*cast("tuple[Tensor, Tensor]", made))
@@ -57,8 +60,25 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor, *, vocab_size:
 
     It is 0 for negative targets.
     """
-    found, _ = _forward_only(hidden.flatten(0, -2), weight, targets.flatten(), vocab_size or len(weight))
+    rows, answers, size = hidden.flatten(0, -2), targets.flatten(), vocab_size or len(weight)
+    wanted = _wanted(answers)
+    if wanted is None:
+        return _forward_only(rows, weight, answers, size)[0].view(targets.shape)
+    found = torch.zeros(answers.shape, dtype=_score_type(rows), device=rows.device)
+    found[wanted] = _forward_only(rows[wanted], weight, answers[wanted], size)[0]
     return found.view(targets.shape)
+
+
+def _wanted(targets: Tensor) -> Tensor | None:
+    """Return the indices of the rows that count, if these are fewer than half; None to compute all.
+
+    Of conversations only answers count, and the product with the head is a fifth of a small model's step. Padding is
+    left in: sums with other chunks round differently. Counting would make an accelerator wait.
+    """
+    if targets.device.type != "cpu":
+        return None
+    wanted = (targets >= 0).nonzero().squeeze(1)
+    return None if not len(wanted) or 2 * len(wanted) > len(targets) else wanted
 
 
 @torch.no_grad()

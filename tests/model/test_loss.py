@@ -197,3 +197,21 @@ def test_no_tensor_grows_with_tokens_times_vocabulary() -> None:
             cross_entropy_sum(hidden, weight, torch.zeros(1, tokens, dtype=torch.int64)).backward()
         sizes.append(watched.elements)
     assert sizes == [8 * 500, 8 * 500]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 5, 19, 20, 21, 40])
+def test_rows_without_a_target_count_nothing_however_few_have_one(kept: int) -> None:
+    generator = torch.Generator().manual_seed(kept)
+    hidden = torch.randn(2, 20, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(64, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(0, 50, (40,), generator=generator)
+    targets[torch.randperm(40, generator=generator)[kept:]] = -1
+    targets = targets.view(2, 20)
+    logits = (hidden @ weight.t())[..., :50]
+    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none")
+    found = token_losses(hidden, weight, targets, vocab_size=50)
+    torch.testing.assert_close(found.flatten(), expected.detach(), **EXACT)
+    ours = torch.autograd.grad(losses(hidden, weight, targets, vocab_size=50, divisor=3.0).total, (hidden, weight))
+    theirs = torch.autograd.grad(expected.sum() / 3.0, (hidden, weight))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, **EXACT)
