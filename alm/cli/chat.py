@@ -143,8 +143,8 @@ def _model(
     if turns is None:
         raise InputError(
             f"`{path.parent}` continues texts; it was not trained on conversations",
-            hint=f'to continue a text: `alm sample "Once upon a time" --checkpoint {name}`; to try it with turns of '
-            f"plain text: `alm chat {name} --format plain`",
+            hint=f"to continue a text: `alm sample --checkpoint {name}`; to teach it: `alm finetune --model {name} "
+            f"--data chats.jsonl`; to try it with turns of plain text: `alm chat {name} --format plain`",
         )
     return path, loaded, turns
 

@@ -155,9 +155,9 @@ class ChatLoop:
                 ui.write_exact(wrap.feed(piece) if self._wraps else piece)
         self._saving.save(self._talk)
         ui.write_exact(wrap.finish() + "\n")
-        self._tell_end()
+        self._show_end()
 
-    def _tell_end(self) -> None:
+    def _show_end(self) -> None:
         reply = self._talk.reply
         if reply is None:
             return
@@ -224,14 +224,14 @@ class ChatLoop:
     def _save(self, argument: str) -> None:
         path = self._free(argument, "/save")
         chat_files.save(path, self._messages())
-        self._told(path, f"to load it: `/load {quoted(path)}`")
+        self._wrote(path, f"to load it: `/load {quoted(path)}`")
 
     def _export(self, argument: str) -> None:
         from alm import files
 
         path = self._free(argument, "/export")
         files.write_text(path, chat_files.page(self._messages()))
-        self._told(path, "to read")
+        self._wrote(path, "to read")
 
     def _messages(self) -> list[ChatMessage]:
         if not self._talk.messages:
@@ -247,7 +247,7 @@ class ChatLoop:
             raise InputError(f"`{path}` exists already", hint="choose another name")
         return path
 
-    def _told(self, path: Path, what: str) -> None:
+    def _wrote(self, path: Path, what: str) -> None:
         self._written.add(path)
         if not self._quiet:
             ui.echo_err(f"wrote {shown.line(str(path))}; {what}")

@@ -85,7 +85,8 @@ def import_(
     head = f"{folder}: {made.parameters:,} parameters of a {made.architecture} in {made.dtype}"
     lines = [head, *(f"  {line(comparison)}" for comparison in made.comparisons or ())]
     ui.show_result({"out": str(folder)} | made.model_dump(mode="json"), lines, as_json=json)
-    ui.next_step("alm", "sample", "--checkpoint", folder / "ckpt-last.pt", quiet=quiet, as_json=json)
+    words = ("sample", "--checkpoint", folder / "ckpt-last.pt") if made.chat is None else ("chat", folder)
+    ui.next_step("alm", *words, quiet=quiet, as_json=json)
 
 
 def _show_plan(

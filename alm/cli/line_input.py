@@ -17,7 +17,7 @@ HELP = """\
 Several lines: end a line with \\, or begin and end with \"\"\"; pasted lines stay together."""
 _QUOTES = '"""'
 _OPENS = re.compile(rf"(/\w+[ \t]+)?{_QUOTES}")
-_PASTE_SECONDS = 0.02  # between two lines of a paste; nobody types so fast
+_PASTE_SECONDS = 0.02  # between two lines of a paste; no person types that fast
 _BRACKETS_FROM = 0x801  # GNU Readline 8.1 hands over pasted lines as one
 
 
@@ -59,6 +59,8 @@ class LineInput:
 
     def __init__(self) -> None:
         self._editor = _editor()
+        if self._has_brackets and self._editor is not None:  # Python switches it off for its own prompt
+            self._editor.parse_and_bind("set enable-bracketed-paste on")
         self._is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
 
     def message(self, *, start: str = "") -> str:
