@@ -11,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import forked
 import pytest
 from builders import SMALL
 
@@ -182,7 +181,7 @@ def test_nproc_trains_on_two_ranks(trained: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
 def test_ranks_whose_starter_is_killed_save_and_end(trained: Path) -> None:
     words = ["pretrain", *SHARED, "--nproc", "2", "--out", "runs/two", "--set", "training.max_steps=1000000"]
-    starter = forked.Popen([sys.executable, "-m", "alm", *words], stderr=subprocess.PIPE, text=True)
+    starter = subprocess.Popen([sys.executable, "-m", "alm", *words], stderr=subprocess.PIPE, text=True)
     assert starter.stderr is not None
     with starter:
         for line in starter.stderr:
