@@ -18,7 +18,7 @@ PACKAGES = [
 
 
 def test_a_kind_is_a_module_found_by_its_name() -> None:
-    assert kinds.names("alm.corpus.sources") == ["files", "huggingface", "stdin", "tales"]
+    assert kinds.names("alm.corpus.sources") == ["files", "huggingface", "stdin", "tale_dialogues", "tales"]
 
 
 @for_each("package", PACKAGES)

@@ -158,7 +158,7 @@ class Story:
         return self.pick(alternatives)
 
     def _add(self, sentence: str) -> None:
-        self._sentences.append(_SENTENCE_START.sub(_upper, _ARTICLE.sub(r"\1n ", sentence)))
+        self._sentences.append(as_written(sentence))
 
     def _speech(self, speaker: str, line: str, mood: Mood) -> str:
         who = self._slots[speaker] if speaker in self._slots else self.fill(speaker)
@@ -190,6 +190,11 @@ class Story:
 def _by_name(shape: str) -> str:
     """Begin a sentence about the hero with the name: a few minutes of training hardly teach a model pronouns."""
     return "{hero} " + shape.removeprefix("{he} ") if shape.startswith("{he} ") else shape
+
+
+def as_written(sentence: str) -> str:
+    """Return a filled shape with `an` before vowels, and with capital letters where sentences begin."""
+    return _SENTENCE_START.sub(_upper, _ARTICLE.sub(r"\1n ", sentence))
 
 
 def _upper(match: re.Match[str]) -> str:
