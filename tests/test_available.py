@@ -184,6 +184,7 @@ def test_all_who_ask_for_processors_hear_of_the_quota(monkeypatch: pytest.Monkey
     from alm.cli import options, ranks
 
     files = {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "300000 100000\n"}
+    monkeypatch.setattr(available, "usable_processors", usable_processors)  # not that of tests/conftest.py
     monkeypatch.setattr(available, "_ROOT", machine(tmp_path, files))
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 32)

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from alm.cli.options import worker_count
 from alm.tokenizers.file import Tokenizer
 
 Run = Any
@@ -153,8 +152,3 @@ def test_workers_are_a_number_or_auto(workers: str, project: Path, run: Run) -> 
     assert code == 2
     assert f"`--workers {workers}` is not a number of workers" in err
     assert not (project / "artifacts").exists()
-
-
-def test_auto_is_a_worker_for_each_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alm.available.usable_processors", lambda: 7)
-    assert (worker_count("auto"), worker_count("3")) == (7, 3)
