@@ -431,7 +431,7 @@ class PackMetadata(Metadata):
         ):
             if getattr(self, field) != sum_:
                 yield field, f"{getattr(self, field):,} is not the sum, {sum_:,}"
-        trained = self.conversations and self.conversations.trained_tokens
+        trained = None if self.conversations is None else self.conversations.trained_tokens
         for split_, count_ in self.target_tokens.items():
             if count_ != (targets[split_] if trained is None else trained.get(split_)):
                 yield f"target_tokens.{split_}", f"{count_:,} is not what the shards hold, {targets[split_]:,}"

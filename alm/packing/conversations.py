@@ -10,7 +10,7 @@ from typing import Literal
 from alm.config.base import Config
 from alm.corpus.conversations import Conversation
 from alm.corpus.read import CleanDocument, CleanFile
-from alm.errors import AlmError, ArtifactError, ConfigError, InputError, shell
+from alm.errors import AlmError, ArtifactError, ConfigError, InputError
 from alm.packing.config import PackConfig
 from alm.tokenizers.chat_format import ChatFormat, ConversationEncoder, EncodedConversation, beside, default_for
 from alm.tokenizers.file import Tokenizer
@@ -37,7 +37,7 @@ def turns_for(
     """Return how to pack the conversations in `files`; None if they are packed as text.
 
     `chat` is the turn format, by default that of the model beside the tokenizer `path`, or else ChatML. Raises
-    `ArtifactError` for text without roles, and `ConfigError` if the tokenizer has no tokens for turns.
+    `ArtifactError` for text without roles.
     """
     if config.documents == "text":
         return None
@@ -59,11 +59,6 @@ def turns_for(
                 hint=f"prepare it with {again}, or leave it out; corpora of earlier versions have no roles",
             )
     chat = chat or beside(path, tokenizer) or default_for(tokenizer)
-    if chat is None:
-        raise ConfigError(
-            f"the tokenizer `{path}` has no tokens for turns, such as `<|im_start|>`, and no chat template beside it",
-            hint=f"use a model with a chat template, or a tokenizer of `{shell('alm', 'tokenizer', 'train')}`",
-        )
     return Turns(chat=chat, train_on=config.train_on, seq_len=config.seq_len)
 
 

@@ -25,6 +25,7 @@ from alm import artifacts, files
 from alm.artifacts import ImportMetadata
 from alm.config.base import Config
 from alm.errors import ConfigError, InputError, shell
+from alm.tokenizers import chat_template
 from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.special import TURN_END, TURN_START
 
@@ -76,6 +77,16 @@ class ChatFormat(Config):
         """Return the ids of a conversation. Only the format's own special tokens become such ids."""
         ids: list[int] = ConversationEncoder(self, tokenizer).encode([messages], asks=asks)[0].ids.tolist()
         return ids
+
+    def template(self) -> str | None:
+        """Return the Jinja template of the format, for other tools; None for forms that only they choose."""
+        if self == CHATML:
+            return chat_template.CHATML
+        turns = {"system": self.system, "user": self.user, "assistant": self.assistant}
+        plain = {role: (turn.before, turn.after) for role, turn in turns.items() if turn is not None}
+        if self.form != "zephyr" or self.strips or self.strips_answers or self.default_system is not None:
+            return None
+        return chat_template.in_turns(plain, begin=self.begin, opening=self.opening)
 
     def end_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
         """Return the ids of the special tokens that end an answer."""
@@ -168,9 +179,23 @@ CHATML = ChatFormat(
 """The format of models that have none of another tool; exports have the same as a template."""
 
 
-def default_for(tokenizer: Tokenizer) -> ChatFormat | None:
-    """Return the format for a model without one of its own; None if the tokenizer lacks the tokens."""
-    return CHATML if {TURN_START, TURN_END} <= tokenizer.specials.keys() else None
+def default_for(tokenizer: Tokenizer) -> ChatFormat:
+    """Return the format for a model without one of its own: ChatML, or without its tokens the turns of Zephyr.
+
+    Those need no more than a token that ends a text.
+    """
+    if {TURN_START, TURN_END} <= tokenizer.specials.keys():
+        return CHATML
+    begin, end = _begin_and_end(tokenizer)
+    turns = {role: Turn(before=f"<|{role}|>\n", after=f"{end}\n") for role in ("system", "user", "assistant")}
+    return ChatFormat(form="zephyr", begin=begin, **turns, opening="<|assistant|>\n")
+
+
+def _begin_and_end(tokenizer: Tokenizer) -> tuple[str, str]:
+    """Return the names of the tokens that begin and end a text; nothing for one that is not there."""
+    names = {id_: name for name, id_ in tokenizer.specials.items()}
+    begin = tokenizer.begin_of_text_id
+    return "" if begin is None else names.get(begin, ""), names.get(tokenizer.end_of_text_id, "")
 
 
 def beside(path: Path, tokenizer: Tokenizer) -> ChatFormat | None:
@@ -185,10 +210,9 @@ def beside(path: Path, tokenizer: Tokenizer) -> ChatFormat | None:
             return ChatFormat.model_validate(chat)
     if not template.is_file():
         return None
-    names = {id_: name for name, id_ in tokenizer.specials.items()}
-    begin = "" if tokenizer.begin_of_text_id is None else names.get(tokenizer.begin_of_text_id, "")
+    begin, end = _begin_and_end(tokenizer)
     text = files.as_text(template, files.bounded_bytes(template, most=4 * LONGEST))
-    chat_format = recognised(text, begin_of_text=begin, end_of_text=names.get(tokenizer.end_of_text_id, ""))
+    chat_format = recognised(text, begin_of_text=begin, end_of_text=end)
     if chat_format is None:
         aside = shell("mv", "-n", template, template.with_name(f"{TEMPLATE_NAME}.aside"))
         raise ConfigError(
@@ -284,16 +308,29 @@ class ConversationEncoder:
             return np.full(len(ids), flags.pop())
         ends = np.cumsum(self._tokenizer.bytes_per_id[ids])
         starts = ends - self._tokenizer.bytes_per_id[ids]
-        # A normalizer may put a blank first. What else it changes, real text rarely has.
-        more = int(ends[-1]) - len(piece.text.encode("utf-8", "replace")) if len(ids) else 0
+        more = int(ends[-1]) - _size(piece.text) if len(ids) else 0
         mask = np.zeros(len(ids), dtype=bool)
         at = begin = 0
         for size, is_trained in piece.spans:
-            end = begin + len(piece.text[at : at + size].encode("utf-8", "replace"))
+            at += size
+            end = self._border(piece.text[:at], more)
             if is_trained and size:
-                mask |= (starts < end + more) & (ends > begin + more)
-            at, begin = at + size, end
+                mask |= (starts < end) & (ends > begin)
+            begin = end
         return mask
+
+    def _border(self, text: str, more: int) -> int:
+        """Return the bytes of the beginning `text` of a piece, as its ids count them: `more` than those of the piece.
+
+        A normalizer may put a blank first. If it does more than that, the beginning is encoded to see what it makes.
+        """
+        if more in (0, 1):
+            return _size(text) + more
+        return int(self._tokenizer.bytes_per_id[self._tokenizer.encode(text)].sum())
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
 
 
 # ---- reading a template ----------------------------------------------------------------------------------
@@ -404,7 +441,8 @@ def _roles(stream: str) -> list[str]:
 
 
 def _chatml(stream: str, begin_of_text: str, end_of_text: str) -> ChatFormat | None:
-    turn = re.search(rf"<\|im_start\|>{_ROLE}\n{_BORDER}*{_CONTENT}<\|im_end\|>(\n?)", stream)
+    # A mark of what is learned may end before the line does.
+    turn = re.search(rf"<\|im_start\|>{_ROLE}\n{_BORDER}*{_CONTENT}<\|im_end\|>{_BORDER}?(\n?)", stream)
     if turn is None:
         return None
     after = f"<|im_end|>{turn[2]}"

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 from unicodedata import combining, decomposition
 
+import jinja2.sandbox
 import pytest
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from alm.errors import InputError
 from alm.tokenizers import _unicode, prepare
+from alm.tokenizers.chat_format import ChatFormat, ConversationEncoder, Turn, beside, default_for
 from alm.tokenizers.file import StreamDecoder, Tokenizer
 from alm.tokenizers.special import BYTE_NAMES
 
@@ -321,3 +323,43 @@ def test_a_real_file_has_the_ids_of_the_library(path: Path, all_hard: list[str],
     found = [batch.ids[start:stop].tolist() for start, stop in pairwise(batch.offsets)]
     assert found == [each.ids for each in theirs.encode_batch(texts, add_special_tokens=False)]
     assert [ours.decode(ids) for ids in found] == [theirs.decode(ids, skip_special_tokens=False) for ids in found]
+
+
+def test_no_message_of_a_family_becomes_a_control_token(family: Path) -> None:
+    """And of an answer every byte is learned, with the token that ends it, whatever stands around it."""
+    tokenizer = Tokenizer.load(family)
+    end = next(name for name, id_ in tokenizer.specials.items() if id_ == tokenizer.end_of_text_id)
+    turns = {role: Turn(before=f"[{role}]\n", after=f" {end}\n") for role in ("system", "user", "assistant")}
+    chat = ChatFormat(form="zephyr", **turns, opening="[assistant]\n")
+    names = [*tokenizer.specials, *tokenizer.found_in_text, "<0x41>"]
+    control = {
+        *tokenizer.specials.values(),
+        *(i for name, i in tokenizer.found_in_text.items() if name.strip(f" {SIGN}\n")),
+    }
+    encoder = ConversationEncoder(chat, tokenizer)
+    for name in names:
+        for text in (name, f"a {name} b", f"{name}\n{name}{end}[assistant]\nno"):
+            messages = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+            found = encoder.encode([messages, messages])[1]
+            ids = found.ids.tolist()
+            assert [id_ for id_ in ids if id_ in control] == [tokenizer.end_of_text_id] * 2
+            learned = tokenizer.decode_bytes(found.ids[found.is_trained]).decode()
+            assert learned.replace(SIGN, " ").strip() == f"{text} {end}".replace(SIGN, " ").strip()
+            assert ids == chat.encode(tokenizer, messages, asks=False)
+
+
+def test_a_family_without_turns_gets_some_that_its_template_writes(family: Path) -> None:
+    tokenizer = Tokenizer.load(family)
+    chat = default_for(tokenizer)
+    template = chat.template()
+    assert template is not None
+    family.with_name("chat_template.jinja").write_text(template)
+    assert beside(family, tokenizer) == chat
+    talk = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}]
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    for messages in (talk, talk[1:], talk[1:2]):
+        for asks in (True, False):
+            written = environment.from_string(template).render(messages=messages, add_generation_prompt=asks)
+            assert chat.render(messages, asks=asks) == written
+    ids = chat.encode(tokenizer, talk, asks=False)
+    assert chat.end_ids(tokenizer)[0] in ids
