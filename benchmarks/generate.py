@@ -1,13 +1,13 @@
 """How fast text is generated, against transformers, litgpt and llama.cpp, in one process and in turn.
 
-    python benchmarks/generate.py [--rounds 9] [--threads 1]
+    python benchmarks/generate.py [--rounds 9] [--threads 1] [--checkpoint runs/smollm2]
 
-Weights are random, the shape is pico's with 32,000 tokens, fp32. Four questions: tokens per second after a prompt of
-64, for one text and for eight; what share of the memory's bandwidth the first comes to, as every token reads every
-weight once; and the time to the first token after a prompt of 512. Peers that are not installed are left out
-(`nox -s bench_generate` has all of them, in an environment of its own). All draw with temperature 0.8 from the 40
-likeliest. A token costs what many tokens take less what one takes, by as many. CPU seconds of the process are compared,
-which does nothing else.
+fp32. Weights are random and the shape is pico's with 32,000 tokens, or they are those of a checkpoint. Four questions:
+tokens per second after a prompt of 64, for one text and for eight; what share of the memory's bandwidth the first comes
+to, as every token reads every weight once; and the time to the first token after a prompt of 512. Peers that are not
+installed are left out (`nox -s bench_generate` has all of them, in an environment of its own). All draw with
+temperature 0.8 from the 40 likeliest. A token costs what many tokens take less what one takes, by as many. CPU seconds
+of the process are compared, which does nothing else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 import paired
 import torch
 
-from alm.export.source import Source
+from alm.export.source import Source, load_source
 from alm.generation.config import SamplingConfig
 from alm.generation.engine import Engine, Request
 from alm.model.config import ModelConfig
@@ -45,11 +45,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--checkpoint", type=Path, help="the last one of a run, as `alm import` makes")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name).resolve()
-        source = _source(folder)
+        source = load_source(arguments.checkpoint) if arguments.checkpoint else _source(folder)
         tools = _tools(source, folder, stack)
         print(f"{source.parameters / 1e6:.1f}M parameters, threads: {arguments.threads}")
         short, long = ([[17 * n % VOCAB_SIZE for n in range(length)]] for length in (SHORT, LONG))
@@ -109,7 +110,7 @@ def _source(folder: Path) -> Source:
         step=0,
         sha256="0" * 64,
         model=model.config,
-        weights=model.state_dict(),
+        load=model.state_dict,
         tokenizer=tokenizer,
         tokenizer_path=folder / "tokenizer.json",
         run=None,
@@ -120,7 +121,7 @@ def _tools(source: Source, folder: Path, stack: ExitStack) -> dict[str, Tool]:
     tools: dict[str, Tool] = {"alm": _alm(source)}
     if find_spec("transformers"):
         tools["transformers"] = _transformers(source, folder)
-    if find_spec("litgpt"):
+    if find_spec("litgpt") and source.model.vocab_size == VOCAB_SIZE:
         tools["litgpt"] = _litgpt(source)
     if find_spec("xllamacpp"):
         tools["llama.cpp"] = _llama_cpp(source, folder, stack)
@@ -150,8 +151,15 @@ def _transformers(source: Source, folder: Path) -> Tool:
     huggingface.write(huggingface.Config(), source, place)
     model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32).eval()
     model.generation_config.eos_token_id = None
-    settings = {"do_sample": True, "temperature": TEMPERATURE, "top_k": TOP_K, "pad_token_id": 3}
+    settings = {
+        "do_sample": True,
+        "temperature": TEMPERATURE,
+        "top_k": TOP_K,
+        "pad_token_id": 0,
+        "suppress_tokens": None,
+    }
 
+    @torch.inference_mode()
     def tool(prompts: Prompts, new: int) -> object:
         ids = torch.tensor(prompts)
         return model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, **settings)
@@ -189,7 +197,7 @@ def _llama_cpp(source: Source, folder: Path, stack: ExitStack) -> Tool:
     config = gguf.Config(dtype="f32")
     gguf.write(config, source, folder)
     path = folder / gguf.file_name(config, source)
-    server = stack.enter_context(_llama_cpp.serving(path, context=source.model.max_position_embeddings))
+    server = stack.enter_context(_llama_cpp.serving(path, context=min(1024, source.model.max_position_embeddings)))
     options = {"temperature": TEMPERATURE, "top_k": TOP_K, "ignore_eos": True}
 
     def tool(prompts: Prompts, new: int) -> object:

@@ -1,13 +1,13 @@
 """Comparisons of this alm with another tool on the same model, and the differences they allow.
 
-T tokens, V vocabulary.
+The other tool answers first, and a `Check` compares its answers with our network later: only one model is in memory
+at a time. T tokens, S tokens of them that are scored, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -28,6 +28,11 @@ UNLIKE = 1e30
 
 GREEDY_TOKENS = 48
 LONG_PROMPT_TOKENS = 512
+SCORED_TOKENS = 16
+"""The scores of this many tokens at the end of a prompt are compared: those of 512 can take 300 MB."""
+
+Check = Callable[[Transformer], Comparison]
+"""Function that compares the answers of another tool, which it holds, with our network."""
 
 PROMPTS = (
     "",
@@ -76,27 +81,13 @@ def answer_tokens(source: Source, prompt: Sequence[int]) -> int:
 
 
 @torch.inference_mode()
-def logits_of(network: Transformer, ids: Sequence[int]) -> Tensor:
-    """Compute the scores (T, V) of the token after each of `ids`, fp32."""
-    return network.logits(network(torch.tensor([list(ids)]))[0]).float()
-
-
-@torch.inference_mode()
-def greedy_ids(source: Source, network: Transformer, prompt: Sequence[int], tokens: int) -> list[int]:
-    """Continue the prompt greedily: `tokens` ids, or up to and including the end of the text."""
-    cache = network.new_cache(max_tokens=len(prompt) + tokens)
-    ids, found = torch.tensor([list(prompt)]), []
-    for _ in range(tokens):
-        best = int(network.logits(network(ids, cache)[0, -1])[: source.tokenizer.vocab_size].argmax())
-        found.append(best)
-        if best == source.tokenizer.end_of_text_id:
-            break
-        ids = torch.tensor([[best]])
-    return found
+def logits_of(network: Transformer, ids: Sequence[int], *, last: int) -> Tensor:
+    """Compute the scores (S, V) of the token after each of the `last` of `ids`, fp32."""
+    return network.logits(network(torch.tensor([list(ids)]))[0, -last:]).float()
 
 
 def worst_logit(ours: Tensor, theirs: Tensor) -> float:
-    """Return the largest difference of two (T, V) as a share of the largest of `ours`; `UNLIKE` if not finite."""
+    """Return the largest difference of two (S, V) as a share of the largest of `ours`; `UNLIKE` if not finite."""
     worst = ((ours - theirs).abs().max() / ours.abs().max().clamp_min(1e-30)).item()
     return worst if math.isfinite(worst) else UNLIKE
 
@@ -114,76 +105,88 @@ def _with_specials(source: Source) -> list[str]:
     return [f"a {name} b{name}c" for name in source.tokenizer.specials]
 
 
-def logits(
-    source: Source,
-    network: Transformer,
-    tool: str,
-    theirs: Callable[[list[int]], Tensor],
-    *,
-    bar: float = LOGITS_BAR,
-) -> Comparison:
-    """Compare the scores (T, V) of every prompt by our `network` and by theirs."""
-    asked = prompts(source)
-    worst = max(worst_logit(logits_of(network, prompt), theirs(prompt)) for prompt in asked)
-    tokens = sum(map(len, asked))
-    detail = f"largest difference as a share of the largest logit, {len(asked)} prompts, {tokens:,} tokens"
-    return Comparison(what="logits", tool=tool, difference=worst, bar=bar, detail=detail)
+def logits(source: Source, tool: str, theirs: Callable[[list[int], int], Tensor], *, bar: float = LOGITS_BAR) -> Check:
+    """Compare the scores at the end of every prompt; `theirs` returns those (S, V) after the last S of some ids."""
+    asked = [(prompt, theirs(prompt, SCORED_TOKENS)) for prompt in prompts(source)]
+
+    def check(network: Transformer) -> Comparison:
+        worst = max(worst_logit(logits_of(network, prompt, last=SCORED_TOKENS), found) for prompt, found in asked)
+        tokens = sum(len(found) for _, found in asked)
+        detail = f"largest difference as a share of the largest logit, {len(asked)} prompts, {tokens:,} tokens"
+        return Comparison(what="logits", tool=tool, difference=worst, bar=bar, detail=detail)
+
+    return check
 
 
 def greedy(
-    source: Source,
-    network: Transformer,
-    tool: str,
-    answer: Callable[[list[int], int], list[int]],
-    *,
-    bar: float = LOGITS_BAR,
-) -> Comparison:
-    """Compare the greedy continuation of every prompt by our `network` and by theirs, token by token.
+    source: Source, tool: str, answer: Callable[[list[int], int], list[int]], *, bar: float = LOGITS_BAR
+) -> Check:
+    """Compare the greedy continuation of every prompt, token by token: each of theirs must be the best of ours.
 
     If two tokens are equally likely to us, as far as `bar` lets scores differ, either one is accepted, and the tokens
     after it are not compared.
     """
-    total = different = ties = 0
-    for prompt in prompts(source):
-        tokens = answer_tokens(source, prompt)
-        ours = greedy_ids(source, network, prompt, tokens)
-        found = answer(prompt, tokens)
-        total += len(ours)
-        if ours != found:
-            at = next(n for n, pair in enumerate(zip_longest(ours, found)) if pair[0] != pair[1])
-            is_tie = at < min(len(ours), len(found)) and _is_tie(
-                network, [*prompt, *ours[:at]], ours[at], found[at], bar
-            )
+    asked = [(prompt, answer(prompt, answer_tokens(source, prompt))) for prompt in prompts(source)]
+
+    def check(network: Transformer) -> Comparison:
+        total = different = ties = 0
+        for prompt, found in asked:
+            expected = _expected(source, found, answer_tokens(source, prompt))
+            at, is_tie = _first_difference(source, network, prompt, found[:expected], bar)
+            total += len(found)
             ties += is_tie
-            different += 0 if is_tie else max(len(ours), len(found)) - at
-    detail = f"{total:,} tokens" + (f", {ties} answers go apart where two tokens are as likely" if ties else "")
-    return Comparison(what="tokens of greedy text that differ", tool=tool, difference=different, bar=0, detail=detail)
+            different += 0 if is_tie else expected - at
+        parted = f", {ties} answers go apart where two tokens are as likely" if ties else ""
+        what, detail = "tokens of greedy text that differ", f"{total:,} tokens{parted}"
+        return Comparison(what=what, tool=tool, difference=different, bar=0, detail=detail)
+
+    return check
 
 
-def _is_tie(network: Transformer, ids: list[int], first: int, second: int, bar: float) -> bool:
-    scores = logits_of(network, ids)[-1]
-    return abs(scores[first] - scores[second]).item() <= 2 * bar * scores.abs().max().item()
+def _expected(source: Source, found: Sequence[int], tokens: int) -> int:
+    """Return how many ids an answer has that begins like `found`: `tokens`, or up to the end of the text."""
+    end = source.tokenizer.end_of_text_id
+    return found.index(end) + 1 if end in found else tokens
 
 
-def bits_per_byte(
-    text: HeldOut, network: Transformer, tool: str, theirs: TokenLosses, *, bar: float = BITS_PER_BYTE_BAR
-) -> list[Comparison]:
-    """Compare the score of held-out text by our `network` and by theirs."""
-    ours = text.bits_per_byte(scored_by(network))
+def _first_difference(
+    source: Source, network: Transformer, prompt: list[int], found: list[int], bar: float
+) -> tuple[int, bool]:
+    """Return where our greedy text leaves `found`, perhaps at its end, and whether two tokens are as likely there."""
+    scores = logits_of(network, [*prompt, *found], last=len(found) + 1)
+    best = scores[:, : source.tokenizer.vocab_size].argmax(-1).tolist()
+    for at, (ours, theirs) in enumerate(zip(best, found, strict=False)):
+        if ours != theirs:
+            gap = abs(scores[at, ours] - scores[at, theirs]).item()
+            return at, gap <= 2 * bar * scores[at].abs().max().item()
+    return len(found), False
+
+
+def bits_per_byte(text: HeldOut, tool: str, theirs: TokenLosses, *, bar: float = BITS_PER_BYTE_BAR) -> Check:
+    """Compare the score of held-out text."""
     found = text.bits_per_byte(theirs)
-    difference = abs(found - ours) if math.isfinite(found) else UNLIKE
-    detail = f"{ours:.6f} here, {found:.6f} there"
-    return [Comparison(what="bits per byte of held-out text", tool=tool, difference=difference, bar=bar, detail=detail)]
+
+    def check(network: Transformer) -> Comparison:
+        ours = text.bits_per_byte(scored_by(network))
+        difference = abs(found - ours) if math.isfinite(found) else UNLIKE
+        detail = f"{ours:.6f} here, {found:.6f} there"
+        what = "bits per byte of held-out text"
+        return Comparison(what=what, tool=tool, difference=difference, bar=bar, detail=detail)
+
+    return check
 
 
-def rounding(text: HeldOut, exact: Transformer, rounded: Transformer, dtype: str) -> list[Comparison]:
+def rounding(text: HeldOut, exact: Transformer, dtype: str) -> Check:
     """Measure the cost of writing numbers as `dtype`, in bits per byte: reported, never an error."""
-    if rounded is exact:
-        return []
-    before, after = (text.bits_per_byte(scored_by(network)) for network in (exact, rounded))
-    detail = f"{before:.6f} in fp32, {after:.6f} so"
-    what = f"bits per byte that {dtype} costs"
-    return [Comparison(what=what, tool=f"alm {__version__}", difference=after - before, detail=detail)]
+    before = text.bits_per_byte(scored_by(exact))
+
+    def check(rounded: Transformer) -> Comparison:
+        after = text.bits_per_byte(scored_by(rounded))
+        detail = f"{before:.6f} in fp32, {after:.6f} so"
+        what = f"bits per byte that {dtype} costs"
+        return Comparison(what=what, tool=f"alm {__version__}", difference=after - before, detail=detail)
+
+    return check
 
 
 def scored_by(network: Transformer) -> TokenLosses:

@@ -33,6 +33,7 @@ _SHOWN = 60
 # Limits that no model comes close to: the largest vocabularies have 300,000 tokens and 600,000 merges.
 _MOST_SETTINGS, _MOST_TENSORS, _MOST_DIMENSIONS, _MOST_NUMBERS = 4096, 1 << 16, 4, 1 << 44
 _NAME_BYTES, _TEXT_BYTES, _MOST_ITEMS, _MOST_HEADER = 256, 1 << 20, 1 << 20, 1 << 28
+_READ_BYTES = 16 << 20  # of fp32 numbers at a time
 _GENERAL = "general."
 _KEPT = ("general.architecture", "general.alignment", "general.sampling.")
 
@@ -60,19 +61,24 @@ class Header:
     tensors: dict[str, Stored]
 
     def read(self, name: str) -> Numbers:
-        """Read the tensor `name`, fp32."""
+        """Read the tensor `name`, fp32, in parts: what the library computes with takes several times a part."""
         import gguf
 
         stored = self.tensors[name]
         kind = gguf.GGMLQuantizationType[stored.dtype]
-        with readable(self.path):
-            data = np.fromfile(self.path, dtype=np.uint8, count=stored.bytes, offset=stored.start)
-        if data.size != stored.bytes:
-            raise damaged(self.path, f"`{name}` ends after {data.size:,} of {stored.bytes:,} bytes")
-        rows = data.reshape(*stored.shape[:-1], -1)
-        with np.errstate(all="ignore"):  # numbers that are not finite are refused later
-            values: Numbers = np.asarray(gguf.quants.dequantize(rows, kind), dtype=np.float32).reshape(stored.shape)
-        return values
+        rows = math.prod(stored.shape[:-1])
+        values: Numbers = np.empty((rows, stored.shape[-1]), dtype=np.float32)
+        row_bytes, step = stored.bytes // rows, max(1, _READ_BYTES // values[:1].nbytes)
+        with readable(self.path), self.path.open("rb") as file:
+            file.seek(stored.start)
+            for start in range(0, rows, step):
+                part = values[start : start + step]
+                data = np.fromfile(file, dtype=np.uint8, count=len(part) * row_bytes)
+                if data.size != len(part) * row_bytes:
+                    raise damaged(self.path, f"`{name}` ends before its {stored.bytes:,} bytes do")
+                with np.errstate(all="ignore"):  # numbers that are not finite are refused later
+                    part[:] = gguf.quants.dequantize(data.reshape(len(part), -1), kind)
+        return values.reshape(stored.shape)
 
 
 def damaged(path: Path, reason: str) -> InputError:

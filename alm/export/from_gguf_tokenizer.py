@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from alm.errors import InputError
 from alm.export.from_gguf_header import Header, damaged
-from alm.tokenizers import _format
 from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.pretokenize import PATTERNS, Pattern
 
@@ -53,7 +52,8 @@ _SPACE = "▁"
 def read(header: Header) -> Tokenizer:
     """Return the tokenizer in a file; `InputError` if it is damaged, or alm does not follow it."""
     data = json.dumps(_Vocabulary(header).document(), ensure_ascii=False).encode("utf-8", "surrogatepass")
-    return Tokenizer(_format.read(header.path, data, end_of_text=None), data)
+    end = header.settings.get(f"{_KEYS}eos_token_id")
+    return Tokenizer.read(header.path, data, end_of_text=end if type(end) is int else None)
 
 
 class _Vocabulary:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from alm.model.config import ModelConfig
 from alm.tokenizers.file import Tokenizer
-from alm.tokenizers.special import PADDING, TURN_ENDS
+from alm.tokenizers.special import PADDING
 
 Json = dict[str, Any]  # Any: JSON
 
@@ -85,7 +86,7 @@ def vocabulary_refusals(model: ModelConfig, tokenizer: Tokenizer) -> list[str]:
     return [f"the tokenizer has {tokenizer.vocab_size:,} ids, but the model knows only {model.known_vocab_size:,}"]
 
 
-def config_json(model: ModelConfig, tokenizer: Tokenizer, *, dtype: str) -> Json:
+def config_json(model: ModelConfig, tokenizer: Tokenizer, *, ends: Sequence[int], dtype: str) -> Json:
     """Build the complete file, for a model without `refusals`."""
     name = family(model)
     return {
@@ -109,7 +110,7 @@ def config_json(model: ModelConfig, tokenizer: Tokenizer, *, dtype: str) -> Json
         "initializer_range": 0.02,
         "use_cache": True,
         **_own(model, name),
-        **token_ids(tokenizer),
+        **token_ids(tokenizer, ends),
         "torch_dtype": _TORCH_NAMES[dtype],  # the key of transformers 4.x, which later versions also read
     }
 
@@ -150,14 +151,8 @@ _SCALING_KEYS = {
 }
 
 
-def token_ids(tokenizer: Tokenizer) -> Json:
+def token_ids(tokenizer: Tokenizer, ends: Sequence[int]) -> Json:
     """Return the ids that begin, end and pad a text."""
     end, begin = tokenizer.end_of_text_id, tokenizer.begin_of_text_id
-    ids: Json = {"bos_token_id": end if begin is None else begin, "eos_token_id": ends(tokenizer)}
+    ids: Json = {"bos_token_id": end if begin is None else begin, "eos_token_id": list(ends)}
     return ids | ({"pad_token_id": tokenizer.specials[PADDING]} if PADDING in tokenizer.specials else {})
-
-
-def ends(tokenizer: Tokenizer) -> list[int]:
-    """Return the ids that end an answer: the end of the text, and the end of a turn, which chats use."""
-    turns = [tokenizer.specials[name] for name in TURN_ENDS if name in tokenizer.specials]
-    return [tokenizer.end_of_text_id, *turns]

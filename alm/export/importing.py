@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, get_args
@@ -13,6 +14,7 @@ from alm import artifacts, files
 from alm.artifacts import Comparison, FileRecord, HubCommit, ImportMetadata
 from alm.checkpoint.format import LAST_NAME, Checkpoint
 from alm.checkpoint.format import name as checkpoint_name
+from alm.checkpoint.load import load_checkpoint
 from alm.checkpoint.save import save_checkpoint
 from alm.config.yaml_files import write_yaml
 from alm.errors import ArtifactError, ConfigError, InputError, absent_hint, quoted, shell
@@ -26,6 +28,7 @@ from alm.export.weights import StoredWeights
 from alm.files.parse import read_json
 from alm.model.config import ModelConfig
 from alm.model.weights import differences, shapes_of
+from alm.tokenizers import ends
 from alm.tokenizers.chat_format import Form
 from alm.tokenizers.file import Tokenizer
 from alm.training.run import run_folder
@@ -91,7 +94,7 @@ def _settings(path: Path) -> tuple[dict[str, Any], ModelConfig, Tokenizer]:  # A
     model, faults = from_hf_config.read(values)
     if model is None:
         raise _refused(path, faults, _look(path))
-    return values, model, _tokenizer(path / TOKENIZER_NAME)
+    return values, model, _tokenizer(path / TOKENIZER_NAME, from_hf_config.read_sidecars(path, values, _json).ends)
 
 
 def _look(path: Path) -> str:
@@ -108,7 +111,7 @@ def open_folder(path: Path) -> Foreign:
     inputs = (path / CONFIG_NAME, path / TOKENIZER_NAME, *beside, *stored.files)
     found = Foreign("huggingface", path, values["model_type"], model, tokenizer, stored, inputs)
     template = chat_template.in_folder(path, _json)
-    return replace(found, ends=sidecars.ends, not_taken=sidecars.not_taken, template=template)
+    return replace(found, ends=_known(sidecars.ends, tokenizer), not_taken=sidecars.not_taken, template=template)
 
 
 def open_gguf(path: Path) -> Foreign:
@@ -123,7 +126,13 @@ def open_gguf(path: Path) -> Foreign:
     architecture = header.settings["general.architecture"]
     found = Foreign("gguf", path, architecture, model, tokenizer, stored, (path,))
     template = from_gguf.template(header, tokenizer)
-    return replace(found, ends=from_gguf.ends(header), not_taken=from_gguf.not_taken(header), template=template)
+    known = _known(from_gguf.ends(header), tokenizer)
+    return replace(found, ends=known, not_taken=from_gguf.not_taken(header), template=template)
+
+
+def _known(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Return those of `ids` that the tokenizer has: a file may name others, which no text ends with."""
+    return tuple(dict.fromkeys(id_ for id_ in ids if 0 <= id_ < tokenizer.vocab_size))
 
 
 KINDS: dict[str, Callable[[Path], Foreign]] = {"huggingface": open_folder, "gguf": open_gguf}
@@ -182,18 +191,16 @@ def _usable(found: ImportMetadata | None, *, compare: bool) -> ImportMetadata | 
 
 def _made(found: Foreign, out: Path, stage: Path, *, compare: bool, redo: str, on_event: Listener) -> ImportMetadata:
     """Write the checkpoint into `stage`, compare it with the model in the other tool, and describe it."""
-    weights = _weights(found)
-    _warn_of_ends(found, on_event)
     _note_turns(found, on_event)
-    _write(found, weights, stage)
-    comparisons = _compared(found, weights, stage, on_event) if compare else None
+    _write(found, stage)
+    comparisons = _compared(found, stage, on_event) if compare else None
     return ImportMetadata(
         command=redo,
         config=_config(found),
         inputs=tuple(_inputs(found, out)),
         kind=found.kind,
         architecture=found.architecture,
-        parameters=sum(tensor.numel() for tensor in weights.values()),
+        parameters=sum(map(math.prod, shapes_of(found.model).values())),
         dtype=found.stored.dtype,
         tokenizer_sha256=found.tokenizer.sha256,
         not_taken=found.not_taken,
@@ -246,11 +253,11 @@ def _folder_hint(path: Path) -> str:
     return f"name the folder that holds `{CONFIG_NAME}`. The hub was not asked: for its models, run `{command}`"
 
 
-def _tokenizer(path: Path) -> Tokenizer:
+def _tokenizer(path: Path, ends: Sequence[int]) -> Tokenizer:
     """Load the tokenizer; its errors get a hint about imports, as training one would not help."""
     if not path.is_file():
         raise InputError(f"no tokenizer found at `{path}`", hint=absent_hint(path))
-    return _followed(lambda: Tokenizer.load(path))
+    return _followed(lambda: Tokenizer.load(path, end_of_text=next(iter(ends), None)))
 
 
 def _followed(load: Callable[[], Tokenizer]) -> Tokenizer:
@@ -267,20 +274,6 @@ def _json(path: Path) -> dict[str, Any]:  # Any: JSON
         hint = f"run `{shell('head', '-c', '200', path)}` to see what it is"
         raise InputError(f"`{path}` is not a JSON object", hint=hint)
     return values
-
-
-def _warn_of_ends(found: Foreign, on_event: Listener) -> None:
-    """Warn if this model ends its texts with another id than alm does."""
-    end = found.tokenizer.end_of_text_id
-    if found.ends and end not in found.ends:
-        listed = ", ".join(map(str, found.ends[:_MANY_FAULTS]))
-        name = next(name for name, id_ in found.tokenizer.specials.items() if id_ == end)
-        on_event(
-            Warned(
-                f"`{found.path}` ends texts with id {listed}, but alm with {end} (`{name}`)",
-                "give `alm sample` a `--max-tokens`: its texts may not end until it is trained further",
-            )
-        )
 
 
 def _note_turns(found: Foreign, on_event: Listener) -> None:
@@ -320,12 +313,16 @@ def _weights(foreign: Foreign) -> dict[str, Tensor]:
     return {name: found[name] for name in shapes_of(foreign.model)}
 
 
-def _write(found: Foreign, weights: dict[str, Tensor], stage: Path) -> None:
+def _write(found: Foreign, stage: Path) -> None:
+    """Write the checkpoint and what belongs to it; the weights are in memory only here."""
+    weights = _weights(found)
     config = {"model": found.model.model_dump(mode="json")}
     files.write_text(stage / run_folder.CONFIG_NAME, write_yaml(config))
     found.tokenizer.save(stage / run_folder.TOKENIZER_NAME)
     if found.template is not None:
         files.write_text(stage / run_folder.CHAT_TEMPLATE_NAME, found.template.text)
+    if found.ends:
+        ends.write(stage, found.ends)
     checkpoint = Checkpoint(
         step=0,
         samples_seen=0,
@@ -340,16 +337,14 @@ def _write(found: Foreign, weights: dict[str, Tensor], stage: Path) -> None:
     save_checkpoint(checkpoint, stage)
 
 
-def _compared(
-    found: Foreign, weights: dict[str, Tensor], stage: Path, on_event: Listener
-) -> tuple[Comparison, ...] | None:
-    """Compare the imported model with the same files in the tool that they are for."""
+def _compared(found: Foreign, stage: Path, on_event: Listener) -> tuple[Comparison, ...] | None:
+    """Compare the checkpoint in `stage` with the same files in the tool that they are for."""
     source = Source(
         path=stage / LAST_NAME,
         step=0,
         sha256="",
         model=found.model,
-        weights=weights,
+        load=lambda: load_checkpoint(stage / LAST_NAME).model,
         tokenizer=found.tokenizer,
         tokenizer_path=stage / run_folder.TOKENIZER_NAME,
         run=None,

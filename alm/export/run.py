@@ -73,6 +73,7 @@ def _made(
     """Write the files into `stage`, compare them in the other tool, and describe them."""
     module, values = kinds.module_of(config), config.model_dump(mode="json")
     module.write(config, source, stage)
+    source.release_weights()
     comparisons = None
     if compare:
         hint = "please report this with the configuration; `--no-compare` writes the files anyway"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,31 +14,43 @@ from torch import Tensor
 from alm import files
 from alm.artifacts import SHORT_HASH
 from alm.checkpoint.choose import checkpoint_at
-from alm.checkpoint.load import open_checkpoint
+from alm.checkpoint.load import load_checkpoint, open_checkpoint
 from alm.device import keep_to_processors
 from alm.errors import ArtifactError, quoted, shell
 from alm.events import Listener, ignore
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
+from alm.model.weights import shapes_of
+from alm.tokenizers import ends
 from alm.tokenizers.file import Tokenizer
+from alm.tokenizers.special import TURN_ENDS
 from alm.training.run import run_folder
 
 
 @dataclass(frozen=True)
 class Source:
-    """One checkpoint. `weights` are fp32 on the CPU, without `lm_head.weight` if the embeddings are tied.
+    """One checkpoint. `load` reads its weights: fp32 on the CPU, without `lm_head.weight` if the embeddings are tied.
 
-    `run` is the checkpoint's folder if its `run.json` describes the training, else None.
+    `run` is the checkpoint's folder if its `run.json` describes the training, else None. `stored_ends` are the ids that
+    end a text according to the model that was imported.
     """
 
     path: Path
     step: int
     sha256: str
     model: ModelConfig
-    weights: dict[str, Tensor]
+    load: Callable[[], dict[str, Tensor]]
     tokenizer: Tokenizer
     tokenizer_path: Path
     run: Path | None
+    stored_ends: tuple[int, ...] = ()
+
+    @property
+    def ends(self) -> list[int]:
+        """The ids that end a text or an answer: as the imported model has them, the end of the text, those of turns."""
+        specials = self.tokenizer.specials
+        turns = [specials[name] for name in TURN_ENDS if name in specials]
+        return list(dict.fromkeys([*self.stored_ends, self.tokenizer.end_of_text_id, *turns]))
 
     @property
     def name(self) -> str:
@@ -44,14 +58,23 @@ class Source:
         return self.path.resolve().parent.name
 
     @functools.cached_property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights, read when they are first used, and again after `release_weights`."""
+        return self.load()
+
+    def release_weights(self) -> None:
+        """Free the memory of the weights while another tool needs it."""
+        vars(self).pop("weights", None)
+
+    @property
     def parameters(self) -> int:
         """The number of weights."""
-        return sum(tensor.numel() for tensor in self.weights.values())
+        return sum(map(math.prod, shapes_of(self.model).values()))
 
-    @functools.cached_property
+    @property
     def network(self) -> Transformer:
-        """The model in fp32 on the CPU, ready to evaluate."""
-        return self.network_of(self.weights)
+        """The model in fp32 on the CPU, ready to evaluate, in memory of its own."""
+        return self.network_of(self.load())
 
     def network_of(self, weights: dict[str, Tensor]) -> Transformer:
         """Return the same model with other values: those that a file of lower precision holds.
@@ -93,13 +116,32 @@ def load_source(checkpoint: Path, *, on_event: Listener = ignore) -> Source:
             hint=f"run `{shell('alm', 'info', checkpoint)}` to see what it was made from",
         )
     folder = checkpoint.parent
+    sha256 = files.sha256(checkpoint) if found is None else found.sha256
+    first = [loaded.model]
+
+    def load() -> dict[str, Tensor]:
+        return _in_fp32(first.pop() if first else _read_again(checkpoint, sha256))
+
     return Source(
         path=checkpoint,
         step=loaded.step,
-        sha256=files.sha256(checkpoint) if found is None else found.sha256,
+        sha256=sha256,
         model=model,
-        weights={name: tensor.float() for name, tensor in loaded.model.items()},
+        load=load,
         tokenizer=tokenizer,
         tokenizer_path=path,
         run=folder if run_folder.exists(folder) else None,
+        stored_ends=ends.read(folder, vocab_size=tokenizer.vocab_size),
     )
+
+
+def _read_again(checkpoint: Path, sha256: str) -> dict[str, Tensor]:
+    """Read the weights of the same bytes; `ArtifactError` if training has saved another checkpoint since."""
+    loaded = load_checkpoint(checkpoint, with_optimizer=False)
+    if files.sha256(checkpoint) != sha256:
+        raise ArtifactError(f"`{checkpoint}` has changed since it was read", hint="run the command again")
+    return loaded.model
+
+
+def _in_fp32(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.float() for name, tensor in weights.items()}

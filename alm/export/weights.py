@@ -35,6 +35,12 @@ def narrowed(weights: dict[str, Tensor], dtype: str) -> dict[str, Tensor]:
     return {name: tensor.to(DTYPES[dtype]) for name, tensor in weights.items()}
 
 
+def round_values(weights: dict[str, Tensor], dtype: str) -> None:
+    """Round the values of fp32 tensors to those of `dtype`, in place."""
+    for tensor in weights.values():
+        tensor.copy_(tensor.to(DTYPES[dtype]))
+
+
 def too_large(weights: dict[str, Tensor], dtype: str) -> list[str]:
     """Report the first tensor with a value that `dtype` cannot hold; usually empty."""
     largest = torch.finfo(DTYPES[dtype]).max
@@ -61,13 +67,6 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         path.chmod(mode)
         with path.open("rb+") as file:
             os.fsync(file.fileno())
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read the tensors in `path`, on the CPU."""
-    from safetensors.torch import load_file
-
-    return load_file(path)
 
 
 @dataclass(frozen=True)
@@ -99,22 +98,22 @@ class StoredWeights:
         return cls(tuple(paths), shapes, ", ".join(sorted(_STORED_DTYPES[dtype] for dtype in dtypes)))
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield each tensor with its name, in fp32 and in memory of its own.
-
-        A file is mapped into memory in parts, so that what was read of it does not add to the weights.
-        """
+        """Yield each tensor with its name, in fp32 and in memory of its own."""
         for path in self.files:
-            with _opened(path) as file:
-                names = list(file.keys())
-            while names:
-                with _opened(path) as file:
-                    mapped = 0
-                    while names and mapped < _MAPPED_BYTES:
-                        name = names.pop(0)
-                        stored = file.get_tensor(name)
-                        mapped += stored.nbytes
-                        yield name, stored.to(torch.float32, copy=True)
-                        del stored
+            for name, shape, _ in list(_described(path)):
+                yield name, _in_fp32(path, name, shape)
+
+
+def _in_fp32(path: Path, name: str, shape: tuple[int, ...]) -> Tensor:
+    """Read a tensor in parts, each from a new map of the file: what was read of a map stays in memory with it."""
+    values = torch.empty(shape)
+    rows = values if shape else values[None]
+    step = max(1, _MAPPED_BYTES // max(1, rows[:1].nbytes))
+    for start in range(0, len(rows), step):
+        with _opened(path) as file:
+            part = file.get_slice(name)[start : start + step] if shape else file.get_tensor(name)
+            rows[start : start + step] = part
+    return values
 
 
 def _files(folder: Path) -> list[Path]:

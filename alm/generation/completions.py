@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from alm.events import Listener, Noted, Warned, ignore
@@ -81,17 +81,19 @@ def write(
     prompts: Sequence[str],
     sampling: SamplingConfig,
     *,
+    ends: Container[int] = (),
     alternatives: int | None = None,
     on_event: Listener = ignore,
 ) -> Iterator[TextChunk | Finished]:
     """Continue all `prompts`, and yield events as they happen; an empty prompt begins a document.
 
-    Text i is drawn with the seed `seed_of(sampling, i)`, so it is the same alone and among others. `alternatives` as
-    in `TokenSampler`. Raises InputError at once if a prompt is too long.
+    Text i is drawn with the seed `seed_of(sampling, i)`, so it is the same alone and among others. A token of `ends`
+    ends a text, beside the tokenizer's end of text. `alternatives` as in `TokenSampler`. Raises InputError at once if a
+    prompt is too long.
     """
     banned = banned_ids(tokenizer, sampling.bad_words)
     requests = [
-        Request(ids, sampling.model_copy(update={"seed": seed_of(sampling, number)}), banned, alternatives)
+        Request(ids, sampling.model_copy(update={"seed": seed_of(sampling, number)}), banned, alternatives, ends)
         for number, ids in enumerate(map(tokenizer.prompt_ids, prompts))
     ]
     if must_compile(model):

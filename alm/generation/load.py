@@ -16,15 +16,17 @@ from alm.generation.completions import Finished, TextChunk, write
 from alm.generation.config import SamplingConfig
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
+from alm.tokenizers import ends
 from alm.tokenizers.file import Tokenizer
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model on its device, with the tokenizer it was trained with."""
+    """A model on its device, with the tokenizer it was trained with, and the ids that also end its texts."""
 
     model: Transformer
     tokenizer: Tokenizer
+    ends: tuple[int, ...] = ()
 
     def write(
         self,
@@ -35,7 +37,15 @@ class LoadedModel:
         on_event: Listener = ignore,
     ) -> Iterator[TextChunk | Finished]:
         """Continue `prompts`, with events as they happen: `alm.generation.completions.write`."""
-        return write(self.model, self.tokenizer, prompts, sampling, alternatives=alternatives, on_event=on_event)
+        return write(
+            self.model,
+            self.tokenizer,
+            prompts,
+            sampling,
+            ends=self.ends,
+            alternatives=alternatives,
+            on_event=on_event,
+        )
 
     def complete(self, prompt: str, sampling: SamplingConfig) -> str:
         """Continue `prompt`; an empty one begins a new document."""
@@ -70,4 +80,5 @@ def load_model(
         )
     model = Transformer(config)
     model.load_state_dict(loaded.model)
-    return LoadedModel(model.to(target).eval(), words)
+    found = ends.read(checkpoint.parent, vocab_size=words.vocab_size)
+    return LoadedModel(model.to(target).eval(), words, found)

@@ -49,6 +49,10 @@ _STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "model")
 _KEYS = frozenset({"version", "truncation", "padding", "added_tokens", *_STEPS})
 
 
+class NoEndOfTextError(InputError):
+    """A file that does not say which token ends a text."""
+
+
 @dataclass(frozen=True)
 class Content:
     """Contents of a tokenizer file.
@@ -223,7 +227,9 @@ class _Reader:
         if changed:
             tokens = [changed.get(id_, "").encode() or token for id_, token in enumerate(model.tokens)]
             model = replace(cast(Any, model), tokens=tokens)  # Any: each kind is a dataclass
-        begin, end = self._template(document.get("post_processor"), specials)
+        post_processor = document.get("post_processor")
+        begin, end = self._template(post_processor, specials)
+        end = _named_end(post_processor, specials) if end is None else end
         end_id = self._end_of_text(specials, end, end_of_text)
         return Content(model, specials, pattern, end_id, begin, preparation, strips_blank)
 
@@ -342,7 +348,9 @@ class _Reader:
             if id_ is not None:
                 return id_
         if given is None:
-            raise self._fault(f"has none of {', '.join(f'`{name}`' for name in ENDS_OF_TEXT)} among its special tokens")
+            names = ", ".join(f"`{name}`" for name in ENDS_OF_TEXT)
+            error = self._fault(f"has none of {names} among its special tokens")
+            raise NoEndOfTextError(error.message, hint=error.hint)
         if given not in specials.values():
             raise self._fault(f"has no special token with id {given}, which is said to end a text")
         return given
@@ -352,6 +360,34 @@ class _Reader:
 
     def _fault(self, fault: str) -> InputError:
         return _refused(self._path, fault)
+
+
+def with_end_of_text(data: bytes, id_: int) -> bytes:
+    """Return the bytes of the same tokenizer with a template that names token `id_`, and does not put it anywhere.
+
+    The library has no other place for the end of a text, and refuses unknown keys.
+    """
+    document: Json = files.parse_json(data, allow_surrogates=True)
+    name = next((token["content"] for token in document["added_tokens"] if token["id"] == id_), None)
+    steps = _steps(document.get("post_processor"), "processors") or []
+    template = next((step for step in steps if step.get("type") == "TemplateProcessing"), None)
+    if template is None:
+        texts: list[Json] = [{"Sequence": {"id": part, "type_id": at}} for at, part in enumerate("AB")]
+        template = {"type": "TemplateProcessing", "single": texts[:1], "pair": texts, "special_tokens": {}}
+        steps = [*steps, template]
+    if name is not None:
+        template["special_tokens"][name] = {"id": name, "ids": [id_], "tokens": [name]}
+    document["post_processor"] = steps[0] if len(steps) == 1 else {"type": "Sequence", "processors": steps}
+    return json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def _named_end(post_processor: object, specials: Mapping[str, int]) -> int | None:
+    """Return the id of the special token that a template names but does not use."""
+    for step in _steps(post_processor, "processors") or []:
+        used, listed = set(_template_names(step, specials)), step.get("special_tokens")
+        if used and isinstance(listed, dict):
+            return next((specials[name] for name in listed if name in specials and name not in used), None)
+    return None
 
 
 def _ids_of(token: object) -> object:

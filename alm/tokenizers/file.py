@@ -68,10 +68,20 @@ class Tokenizer:
         """
         path = Path(path)
         files.ensure_published(path.parent)
-        data = _format.load_bytes(path)
-        loaded = cls(_format.read(path, data, end_of_text), data)
+        loaded = cls.read(path, _format.load_bytes(path), end_of_text=end_of_text)
         _check_promise(path, loaded.sha256)
         return loaded
+
+    @classmethod
+    def read(cls, path: Path, data: bytes, *, end_of_text: int | None = None) -> Self:
+        """Make the tokenizer of `data`, the bytes of `path`. `end_of_text` as in `load`: the new file then says it."""
+        try:
+            return cls(_format.read(path, data), data)
+        except _format.NoEndOfTextError:
+            if end_of_text is None:
+                raise
+        content = _format.read(path, data, end_of_text)
+        return cls(content, _format.with_end_of_text(data, end_of_text))
 
     @classmethod
     def of(cls, model: Model, *, pattern: Pattern = "qwen2") -> Self:

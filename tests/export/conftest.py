@@ -40,6 +40,15 @@ def random_weights(model: Transformer, seed: int = 3) -> dict[str, torch.Tensor]
     return {name: value + 1 if value.dim() == 1 else value for name, value in noise.items()}
 
 
+def greedy_ids(network: Transformer, prompt: list[int], tokens: int, end: int) -> list[int]:
+    """Continue the prompt, without a cache, up to and including the end of the text."""
+    ids = list(prompt)
+    with torch.no_grad():
+        while len(ids) < len(prompt) + tokens and ids[len(prompt) :][-1:] != [end]:
+            ids.append(int(network.logits(network(torch.tensor([ids]))[0, -1]).argmax()))
+    return ids[len(prompt) :]
+
+
 def save(folder: Path, config: ModelConfig, weights: dict[str, torch.Tensor], tokenizer: Tokenizer) -> Path:
     """`weights` as the checkpoint of a run that left nothing else behind."""
     folder.mkdir(parents=True)

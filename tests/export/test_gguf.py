@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,7 @@ def test_scores_are_the_same_when_neighbours_are_rotated() -> None:
 def test_what_is_read_back_is_the_checkpoint(checkpoint_of: Make, tmp_path: Path, qk_norm: bool) -> None:
     source = load_source(checkpoint_of(qk_norm=qk_norm, tie_embeddings=False))
     target.write(Config(), source, tmp_path)
-    found = _gguf_model.read_weights(tmp_path / "tiny-f32.gguf", source.model, source.weights)
+    found = _gguf_model.read_weights(tmp_path / "tiny-f32.gguf", source.model)
     assert found.keys() == source.weights.keys()
     assert all(found[name].equal(tensor) for name, tensor in source.weights.items())
 
@@ -324,7 +325,7 @@ def test_every_split_has_a_name_there(pattern: Pattern, checkpoint_of: Make, tmp
 
 
 def with_tokenizer(source: Source, tokenizer: Tokenizer) -> Source:
-    return Source(**{**source.__dict__, "tokenizer": tokenizer})
+    return replace(source, tokenizer=tokenizer)
 
 
 def test_a_tokenizer_with_one_special_token(checkpoint_of: Make, tmp_path: Path, tokenizer: Tokenizer) -> None:

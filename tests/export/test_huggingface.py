@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 import pytest
 import torch
+from cases import for_each
 from model_kinds import EXTRAS
 
 from alm.artifacts import ExportMetadata
@@ -23,7 +24,7 @@ from alm.export.targets.huggingface import Config
 from alm.model.config import ModelConfig
 from alm.tokenizers.file import Tokenizer
 
-from .conftest import TINY, Make
+from .conftest import TINY, Make, greedy_ids
 
 transformers = pytest.importorskip("transformers")
 
@@ -108,7 +109,7 @@ def test_logits_and_greedy_text(
         assert cut == 40 or found[cut] == 2 or len(expected) == cut
 
 
-@pytest.mark.parametrize(("shape", "family"), FAMILY_OF)
+@for_each("shape, family", FAMILY_OF)
 def test_the_family_that_can_hold_the_model(shape: dict[str, Any], family: str) -> None:
     model = ModelConfig.model_validate({**TINY, "vocab_size": 300, **shape})
     assert hf_config.refusals(model) == []
@@ -228,28 +229,45 @@ def test_ids_beyond_the_tokenizer_are_never_said_there(
 
 def test_a_tie_is_no_difference(checkpoint_of: Make) -> None:
     source = load_source(checkpoint_of(tie_embeddings=False))
-    prompt = compare.prompts(source)[0]
-    first = compare.greedy_ids(source, source.network, prompt, 1)[0]
+    prompt, end = compare.prompts(source)[0], source.tokenizer.end_of_text_id
+    first = greedy_ids(source.network, prompt, 1, end)[0]
     twin = next(id_ for id_ in range(20, 60) if id_ != first)
     source.weights["lm_head.weight"][twin] = source.weights["lm_head.weight"][first]
     network = source.network_of(source.weights)
 
     def theirs(asked: list[int], tokens: int) -> list[int]:
-        ours = compare.greedy_ids(source, network, asked, tokens)
+        ours = greedy_ids(network, asked, tokens, end)
         return [first + twin - ours[0], *ours[1:]] if asked == prompt else ours
 
-    found = compare.greedy(source, network, "other", theirs)
+    found = compare.greedy(source, "other", theirs)(network)
     assert (found.difference, found.is_close) == (0, True)
     assert "1 answers go apart" in found.detail
     source.weights["lm_head.weight"][twin] *= 0.999
     network = source.network_of(source.weights)
-    assert not compare.greedy(source, network, "other", theirs).is_close
+    assert not compare.greedy(source, "other", theirs)(network).is_close
+
+
+@pytest.mark.parametrize("change", ["other", "short", "long"])
+def test_an_answer_that_leaves_ours_is_counted_from_there(checkpoint_of: Make, change: str) -> None:
+    source = load_source(checkpoint_of())
+    prompts, end, network = compare.prompts(source), source.tokenizer.end_of_text_id, source.network
+
+    def theirs(asked: list[int], tokens: int) -> list[int]:
+        ours = greedy_ids(network, asked, tokens, end)
+        if asked != prompts[1]:
+            return ours
+        kinds = {"other": [*ours[:3], (ours[3] + 1) % 272, *ours[4:]], "short": ours[:3], "long": [*ours[:3], end, 5]}
+        return kinds[change]
+
+    answer = theirs(prompts[1], compare.answer_tokens(source, prompts[1]))
+    found = compare.greedy(source, "other", theirs)(network)
+    assert found.difference == (1 if change == "long" else compare.answer_tokens(source, prompts[1]) - 3), answer
 
 
 def test_scores_that_are_no_numbers_are_not_close(checkpoint_of: Make) -> None:
     source = load_source(checkpoint_of())
-    broken = compare.logits(source, source.network, "other", lambda ids: torch.full((len(ids), 277), torch.nan))
-    assert not broken.is_close
+    broken = compare.logits(source, "other", lambda ids, last: torch.full((len(ids[-last:]), 277), torch.nan))
+    assert not broken(source.network).is_close
 
 
 @pytest.mark.slow
@@ -333,7 +351,7 @@ def rendered(talk: list[dict[str, Any]]) -> str:
     return "".join(lines) + "<|im_start|>assistant\n"
 
 
-@pytest.mark.parametrize("name", TALKS)
+@for_each("name", TALKS)
 def test_the_template_renders_in_plain_jinja(name: str) -> None:
     """With and without the blanks that `transformers` trims, and where an absent value is an error."""
     for options in ({}, {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -18,11 +19,14 @@ from alm.cli.main import main
 from alm.errors import ArtifactError, InputError
 from alm.events import Event, Noted, Warned
 from alm.export import from_hf_config, optional_tools, weights
-from alm.export.importing import import_model
+from alm.export.importing import import_model, open_gguf
 from alm.export.run import export
 from alm.export.source import Source, load_source
-from alm.export.targets import _transformers
+from alm.export.targets import _transformers, gguf
 from alm.export.targets.huggingface import Config
+from alm.generation.completions import TextChunk
+from alm.generation.config import SamplingConfig
+from alm.generation.load import load_model
 from alm.tokenizers.file import Tokenizer
 
 from .conftest import Make, main_ok
@@ -585,17 +589,66 @@ def test_a_tokenizer_that_alm_would_not_follow(folder_of: Callable[..., tuple[Pa
 
 
 @pytest.mark.parametrize(
-    ("ends", "generation", "told"),
-    [(0, {}, ""), ([2, 0], {}, ""), (None, {}, ""), (2, {}, "2"), (0, {"eos_token_id": [2, 5]}, "2, 5")],
+    ("ends", "generation", "kept"),
+    [
+        (0, {}, [0]),
+        ([2, 0], {}, [2, 0]),
+        (None, {}, [0]),
+        (2, {}, [2]),
+        (0, {"eos_token_id": [2, 5, 2]}, [2, 5]),
+        (0, {"eos_token_id": [7, 1 << 40]}, [7]),
+    ],
 )
-def test_another_end_of_text_is_told(
-    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, ends: object, generation: dict[str, Any], told: str
+def test_the_ends_of_its_texts_come_in_and_go_out(
+    folder_of: Callable[..., tuple[Path, Any]],
+    tmp_path: Path,
+    ends: object,
+    generation: dict[str, Any],
+    kept: list[int],
 ) -> None:
     (folder, _), events = folder_of(eos_token_id=ends), list[Event]()
     (folder / "generation_config.json").write_text(json.dumps(generation))
     import_model(folder, out=tmp_path / "run", compare=False, on_event=events.append)
-    messages = [event.message for event in events if isinstance(event, Warned)]
-    assert messages == ([f"`{folder}` ends texts with id {told}, but alm with 0 (`<|endoftext|>`)"] if told else [])
+    assert not [event for event in events if isinstance(event, Warned)]
+    source = load_source(tmp_path / "run" / "ckpt-last.pt")
+    assert source.ends == list(dict.fromkeys([*kept, 0, 2]))
+    assert load_model(tmp_path / "run").ends == source.stored_ends
+    export(Config(), checkpoint=source.path, out=tmp_path / "back", compare=False)
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((tmp_path / "back" / name).read_text())["eos_token_id"] == source.ends
+    export(gguf.Config(), checkpoint=source.path, out=tmp_path / "gguf", compare=False)
+    (path,) = (tmp_path / "gguf").glob("*.gguf")
+    assert set(open_gguf(path).ends) == set(source.ends)
+
+
+@pytest.mark.parametrize("where", ["config", "generation", "gguf"])
+def test_an_end_of_any_name(folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, where: str) -> None:
+    """A tokenizer has no place for it, so it comes from the settings of the model."""
+    folder, _ = folder_of(eos_token_id=5 if where != "generation" else None, bos_token_id=None)
+    text = (folder / "tokenizer.json").read_text("utf-8").replace("<|endoftext|>", "[BEGIN]")
+    (folder / "tokenizer.json").write_text(text.replace("<|reserved_1|>", "[EOS]"), "utf-8")
+    if where == "generation":
+        (folder / "generation_config.json").write_text('{"eos_token_id": [5, 2]}')
+    import_model(folder, out=tmp_path / "run", compare=where == "config")
+    source = load_source(tmp_path / "run" / "ckpt-last.pt")
+    if where == "gguf":
+        export(gguf.Config(), checkpoint=source.path, out=tmp_path / "gguf", compare=False)
+        (path,) = (tmp_path / "gguf").glob("*.gguf")
+        import_model(path, kind="gguf", out=tmp_path / "again", compare=False)
+        source = load_source(tmp_path / "again" / "ckpt-last.pt")
+    assert source.tokenizer.end_of_text_id == 5
+    theirs = tokenizers.Tokenizer.from_file(str(source.tokenizer_path))
+    assert theirs.encode("the [EOS]!").ids[:1] == source.tokenizer.encode("the")
+    assert theirs.encode("the").ids == source.tokenizer.encode("the")
+
+
+def test_generation_stops_at_each_of_them(folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path) -> None:
+    folder, _ = folder_of(eos_token_id=list(range(3, 150)))
+    import_model(folder, out=tmp_path / "run", compare=False)
+    loaded, sampling = load_model(tmp_path / "run"), SamplingConfig(max_tokens=60, temperature=3.0, top_k=1000)
+    chosen = [event.token.id for event in loaded.write(["the"], sampling) if isinstance(event, TextChunk)]
+    assert len(chosen) < 59
+    assert not set(chosen) & set(range(3, 150))
 
 
 def test_what_is_not_taken_is_written_down(folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from alm.export.source import Source
 from alm.export.targets._gguf_model import Dtype, read_weights
 from alm.export.targets._llama_cpp import PACKAGE, LlamaCpp, serving, tool
 from alm.model.transformer import Transformer
-from alm.tokenizers.special import TURN_END
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,14 @@ BARS: dict[Dtype, Bars] = {
 
 def comparisons(source: Source, path: Path, dtype: Dtype) -> list[Comparison]:
     """Compare ids of hard texts, probabilities of the next token, greedy text, and the cost of rounding."""
-    network = source.network
-    if dtype != "f32":
-        network = source.network_of(read_weights(path, source.model, source.weights))
-    found = _in_llama_cpp(source, network, path, BARS[dtype])
-    text = held_out(source)
-    return found if text is None else [*found, *questions.rounding(text, source.network, network, dtype)]
+    ids, checks = _asked(source, path, BARS[dtype])
+    if dtype == "f32":
+        network = source.network
+    else:
+        text = held_out(source)
+        checks += [] if text is None else [questions.rounding(text, source.network, dtype)]
+        network = source.network_of(read_weights(path, source.model))
+    return [ids, *(check(network) for check in checks)]
 
 
 def of_import(source: Source, path: Path, dtypes: str) -> list[Comparison]:
@@ -66,54 +67,68 @@ def of_import(source: Source, path: Path, dtypes: str) -> list[Comparison]:
     optional_tools.load(PACKAGE)
     exact: dict[str, Dtype] = {"f32": "f32", "f16": "f16", "bf16": "f16"}
     kinds = {exact.get(dtype, "q8_0") for dtype in dtypes.split(", ")}
-    widest = max(kinds, key=list(BARS).index)
-    return _in_llama_cpp(source, source.network, path, BARS[widest])
+    ids, checks = _asked(source, path, BARS[max(kinds, key=list(BARS).index)])
+    network = source.network
+    return [ids, *(check(network) for check in checks)]
 
 
-def _in_llama_cpp(source: Source, network: Transformer, path: Path, bars: Bars) -> list[Comparison]:
+def _asked(source: Source, path: Path, bars: Bars) -> tuple[Comparison, list[questions.Check]]:
+    """Ask llama.cpp, which is gone afterwards."""
     # For byte-level BPE llama.cpp has no normalizer, so that only normalized text can have the same ids.
     prepare = source.tokenizer.normalizer.normalize if source.tokenizer.normalizer.kind == "nfc" else str
-    with serving(path, context=source.model.max_position_embeddings) as llama:
-        return [
-            questions.ids(source, tool(), lambda text: llama.encode(prepare(text))),
-            *_probabilities(source, network, llama, bars),
-            _greedy(source, network, llama, bars),
-        ]
+    with serving(path, context=_context(source)) as llama:
+        ids = questions.ids(source, tool(), lambda text: llama.encode(prepare(text)))
+        greedy = questions.greedy(source, tool(), _answers(source, llama), bar=bars.tie)
+        return ids, [*_probabilities(source, llama, bars), lambda network: _barred(greedy(network), bars.greedy)]
 
 
-def _probabilities(source: Source, network: Transformer, llama: LlamaCpp, bars: Bars) -> list[Comparison]:
-    prompts, end, size = questions.prompts(source), source.tokenizer.end_of_text_id, source.model.known_vocab_size
-    farthest = divergence = 0.0
-    for prompt in prompts:
-        ours = torch.log_softmax(questions.logits_of(network, prompt)[-1].double(), -1)  # (V,)
-        theirs = llama.log_probabilities(prompt, end=end, vocab_size=size).double()
-        # Its sum over a large vocabulary in fp32 is off by 2 in 10,000, by the same factor for every token.
-        theirs = torch.log_softmax(theirs, -1)
-        farthest = max(farthest, _finite((ours - theirs).abs().max()))
-        divergence = max(divergence, _finite((ours.exp() * (ours - theirs)).sum().abs()))
-    measured = (
-        ("ln p of every token", farthest, bars.log_probability),
-        ("divergence of probabilities", divergence, bars.divergence),
-    )
-    detail = f"nats, at the end of {len(prompts)} prompts"
+def _context(source: Source) -> int:
+    """Return the tokens for which llama.cpp reserves memory: what the longest prompt and its answer need."""
+    needed = (len(prompt) + questions.answer_tokens(source, prompt) for prompt in questions.prompts(source))
+    return max(needed)
+
+
+def _barred(found: Comparison, bar: int | None) -> Comparison:
+    return found.model_copy(update={"bar": bar})
+
+
+def _probabilities(source: Source, llama: LlamaCpp, bars: Bars) -> list[questions.Check]:
+    end, size = source.tokenizer.end_of_text_id, source.model.known_vocab_size
+    # The sum of its probabilities over a large vocabulary in fp32 is off by 2 in 10,000, the same factor for each.
+    asked = [
+        (prompt, torch.log_softmax(llama.log_probabilities(prompt, end=end, vocab_size=size).double(), -1))
+        for prompt in questions.prompts(source)
+    ]
+    detail = f"nats, at the end of {len(asked)} prompts"
+
+    def check(what: str, distance: Callable[[Tensor, Tensor], Tensor], bar: float | None) -> questions.Check:
+        def checked(network: Transformer) -> Comparison:
+            ours = (torch.log_softmax(questions.logits_of(network, ids, last=1)[-1].double(), -1) for ids, _ in asked)
+            worst = max(_finite(distance(one, theirs)) for one, (_, theirs) in zip(ours, asked, strict=True))
+            return Comparison(what=what, tool=tool(), difference=worst, bar=bar, detail=detail)
+
+        return checked
+
     return [
-        Comparison(what=what, tool=tool(), difference=value, bar=bar, detail=detail) for what, value, bar in measured
+        check("ln p of every token", lambda ours, theirs: (ours - theirs).abs().max(), bars.log_probability),
+        check(
+            "divergence of probabilities",
+            lambda ours, theirs: (ours.exp() * (ours - theirs)).sum().abs(),
+            bars.divergence,
+        ),
     ]
 
 
-def _greedy(source: Source, network: Transformer, llama: LlamaCpp, bars: Bars) -> Comparison:
-    found = questions.greedy(source, network, tool(), _answers(source, llama), bar=bars.tie)
-    return found.model_copy(update={"bar": bars.greedy})
-
-
 def _answers(source: Source, llama: LlamaCpp) -> Callable[[list[int], int], list[int]]:
-    """Return llama.cpp's greedy continuation up to the end of the text: it would also stop at the end of a turn."""
-    turn_end = source.tokenizer.specials.get(TURN_END)
+    """Return llama.cpp's greedy continuation up to the end of the text: it also stops at other ends, as of a turn."""
 
     def answer(prompt: list[int], tokens: int) -> list[int]:
-        ids = llama.greedy(prompt, tokens)
-        while ids[-1:] == [turn_end] and len(ids) < tokens:
-            ids += llama.greedy([*prompt, *ids], tokens - len(ids))
+        ids: list[int] = []
+        while len(ids) < tokens and ids[-1:] != [source.tokenizer.end_of_text_id]:
+            found = llama.greedy([*prompt, *ids], tokens - len(ids))
+            if not found:
+                break
+            ids += found
         return ids
 
     return answer

@@ -6,7 +6,7 @@ H query heads, K key/value heads, E head width, D model width.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from alm.export import hf_config
 from alm.export.from_gguf_header import read_header
 from alm.model.config import ModelConfig, RopeConfig, RopeScaling
+from alm.model.weights import shapes_of
 
 if TYPE_CHECKING:
     import gguf
@@ -126,10 +127,10 @@ def tensors(model: ModelConfig, weights: dict[str, Tensor]) -> Iterator[tuple[st
         yield gguf_name(name), values if heads is None else interleaved(values, heads)
 
 
-def read_weights(path: Path, model: ModelConfig, names: Iterable[str]) -> dict[str, Tensor]:
-    """Read the file at `path` as fp32, under the `names` of a checkpoint and with rows in our order."""
+def read_weights(path: Path, model: ModelConfig) -> dict[str, Tensor]:
+    """Read the file at `path` as fp32, under the names of a checkpoint and with rows in our order."""
     header = read_header(path)
-    return {name: our_tensor(name, header.read(gguf_name(name)), model) for name in names}
+    return {name: our_tensor(name, header.read(gguf_name(name)), model) for name in shapes_of(model)}
 
 
 def our_tensor(name: str, values: Numbers, model: ModelConfig) -> Tensor:

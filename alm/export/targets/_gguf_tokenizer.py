@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from alm.export.from_gguf_tokenizer import OWN_NORMALIZER, SPLITS, parts_of
 from alm.export.targets import _chat_template
-from alm.tokenizers.special import PADDING, TURN_ENDS, UNKNOWN
+from alm.tokenizers.special import PADDING, UNKNOWN
 
 if TYPE_CHECKING:
     import gguf
@@ -74,9 +74,17 @@ def _is_byte(tokenizer: Tokenizer, name: str) -> bool:
 
 
 def add_tokenizer(
-    writer: gguf.GGUFWriter, tokenizer: Tokenizer, *, vocab_size: int, chat_template: str | None = None
+    writer: gguf.GGUFWriter,
+    tokenizer: Tokenizer,
+    *,
+    ends: Sequence[int],
+    vocab_size: int,
+    chat_template: str | None = None,
 ) -> None:
-    """Write tokens, merges and special ids. Ids from the tokenizer's size to `vocab_size` are the model's padding."""
+    """Write tokens, merges and special ids; `ends` end a text or an answer.
+
+    Ids from the tokenizer's size to `vocab_size` are the model's padding.
+    """
     import gguf
 
     padding = range(tokenizer.vocab_size, vocab_size)
@@ -99,7 +107,7 @@ def add_tokenizer(
     if padding:
         # As in `alm sample`, llama.cpp then never chooses an id without text.
         writer.add_array("tokenizer.ggml.suppress_tokens", list(padding))
-    _add_special_ids(writer, tokenizer)
+    _add_special_ids(writer, tokenizer, ends)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
     elif _chat_template.has_turns(tokenizer):
@@ -130,12 +138,18 @@ def _scores(tokenizer: Tokenizer, count: int) -> list[float]:
     return [-float(ranks.get(id_, len(ranks))) for id_ in range(count)]
 
 
-def _add_special_ids(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
-    """Write the special ids. As in `alm sample`, no token is put before a prompt, unless the tokenizer's file does."""
+def _add_special_ids(writer: gguf.GGUFWriter, tokenizer: Tokenizer, ends: Sequence[int]) -> None:
+    """Write the special ids. As in `alm sample`, no token is put before a prompt, unless the tokenizer's file does.
+
+    The format has three keys for ids that end a text.
+    """
     end, begin, specials = tokenizer.end_of_text_id, tokenizer.begin_of_text_id, tokenizer.specials
+    others = [id_ for id_ in ends if id_ != end]
     writer.add_bos_token_id(end if begin is None else begin)
     writer.add_eos_token_id(end)
-    writer.add_eot_token_id(next((specials[name] for name in TURN_ENDS if name in specials), end))
+    writer.add_eot_token_id(others[0] if others else end)
+    if len(others) > 1:
+        writer.add_eom_token_id(others[1])
     writer.add_pad_token_id(specials.get(PADDING, end))
     writer.add_add_bos_token(begin is not None)
     writer.add_add_eos_token(False)

@@ -1,8 +1,9 @@
-"""Comparison of an exported folder in `transformers` with this alm. B rows, T tokens, V vocabulary."""
+"""Comparison of a folder in `transformers` with this alm. B rows, T tokens, S of them scored, V vocabulary."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -17,9 +18,9 @@ from alm.errors import ArtifactError
 from alm.export import compare as questions
 from alm.export import optional_tools
 from alm.export.held_out import HeldOut, held_out
+from alm.export.hf_config import FAMILIES
 from alm.export.source import Source
-from alm.export.weights import narrowed
-from alm.model.transformer import Transformer
+from alm.export.weights import StoredWeights, round_values
 
 LEAST_VERSION = 5  # the oldest version this was tested with
 
@@ -31,46 +32,83 @@ def compare(source: Source, folder: Path, *, dtype: str, unsaid: Sequence[int] |
     Raises `UnusableToolError` without `transformers`, and `ArtifactError` if it cannot load the folder.
     """
     transformers = _library()
+    text = held_out(source)
+    with quiet(transformers.utils.logging):
+        checks = _asked(source, transformers, folder, text, unsaid)
+    gc.collect()  # the library's model refers to itself
     network = source.network
     if dtype != "fp32":
-        network = source.network_of({name: t.float() for name, t in narrowed(source.weights, dtype).items()})
-    tool = f"transformers {transformers.__version__}"
+        rounding = [] if text is None else [questions.rounding(text, network, dtype)]
+        round_values(network.state_dict(), dtype)
+        checks += rounding
+    found = [check(network) for check in checks]
+    del network  # its place is needed for the library's tokenizer
     with quiet(transformers.utils.logging):
-        tokenizer, model = _loaded(transformers, folder)
-        if unsaid is not None:
-            model.generation_config = transformers.GenerationConfig()
-        found = [
-            questions.ids(source, tool, lambda text: _encoded(tokenizer, text)),
-            questions.logits(source, network, tool, lambda ids: _logits(model, torch.tensor([ids]))[0]),
-            questions.greedy(source, network, tool, lambda ids, tokens: _greedy(source, model, ids, tokens, unsaid)),
-        ]
-        text = held_out(source)
-        if text is not None:
-            found += _scores(source, network, model, text, tool, dtype)
-    return found
+        return [_ids(source, transformers, folder), *found]
+
+
+def _ids(source: Source, transformers: Any, folder: Path) -> Comparison:
+    with _loading(transformers, folder):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return questions.ids(source, _tool(transformers), lambda text: _encoded(tokenizer, text))
+
+
+def _asked(
+    source: Source, transformers: Any, folder: Path, text: HeldOut | None, unsaid: Sequence[int] | None
+) -> list[questions.Check]:
+    """Ask the library's model, which is gone afterwards."""
+    with _loading(transformers, folder):
+        model = _model(transformers, folder)
+    if unsaid is not None:
+        model.generation_config = transformers.GenerationConfig()
+    tool = _tool(transformers)
+
+    def losses(inputs: Tensor, targets: Tensor) -> Tensor:
+        scores = _logits(model, inputs, 0).transpose(1, 2)
+        return F.cross_entropy(scores, targets.clamp_min(0), reduction="none")
+
+    found = [
+        questions.logits(source, tool, lambda ids, last: _logits(model, torch.tensor([ids]), last)[0]),
+        questions.greedy(source, tool, lambda ids, tokens: _greedy(source, model, ids, tokens, unsaid)),
+    ]
+    return found if text is None else [*found, questions.bits_per_byte(text, tool, losses)]
 
 
 def _library() -> Any:  # Any: most of it has no types
     return optional_tools.load("transformers", least=LEAST_VERSION)
 
 
-def _loaded(transformers: Any, folder: Path) -> tuple[Any, Any]:
-    """Load the tokenizer and the model in `folder`; `ArtifactError` if the library refuses them."""
+def _tool(transformers: Any) -> str:
+    return f"transformers {transformers.__version__}"
+
+
+@contextlib.contextmanager
+def _loading(transformers: Any, folder: Path) -> Iterator[None]:
+    """Raise `ArtifactError` if the library refuses the folder."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
     # The library's classes check their input in many ways, without an error class of their own.
     plain = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError, RuntimeError)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+        yield
     except (*plain, TypeError, ValueError, StrictDataclassError, SafetensorError) as error:
         fault = shown.reason(error)[:300]
         raise ArtifactError(
             f"`transformers` {transformers.__version__} cannot load `{folder}`: {type(error).__name__}: {fault}",
             hint="add `--no-compare` to skip the comparison",
         ) from error
-    return tokenizer, model.eval()
+
+
+def _model(transformers: Any, folder: Path) -> Any:
+    """Return the library's model of the folder. It gets the tensors: the library would map whole files into memory."""
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    kind = getattr(transformers, f"{FAMILIES[config.model_type]}ForCausalLM")
+    tensors = dict(StoredWeights.of(folder).tensors())
+    model = kind.from_pretrained(None, config=config, state_dict=tensors, dtype=torch.float32)
+    with contextlib.suppress(OSError):  # a folder of others may have none
+        model.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return model.eval()
 
 
 @contextlib.contextmanager
@@ -92,8 +130,8 @@ def _encoded(tokenizer: Any, text: str) -> list[int]:
 
 
 @torch.inference_mode()
-def _logits(model: Any, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, V)
-    return cast(Tensor, model(ids, use_cache=False).logits.float())
+def _logits(model: Any, ids: Tensor, last: int) -> Tensor:  # (B, T) -> (B, S, V), of all T if `last` is 0
+    return cast(Tensor, model(ids, use_cache=False, logits_to_keep=last).logits.float())
 
 
 def _greedy(source: Source, model: Any, prompt: list[int], tokens: int, unsaid: Sequence[int] | None) -> list[int]:
@@ -107,11 +145,3 @@ def _greedy(source: Source, model: Any, prompt: list[int], tokens: int, unsaid: 
         **({"suppress_tokens": list(unsaid)} if unsaid else {}),
     )
     return cast("list[int]", made[0, len(prompt) :].tolist())
-
-
-def _scores(source: Source, network: Transformer, model: Any, text: HeldOut, tool: str, dtype: str) -> list[Comparison]:
-    def their_losses(inputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(_logits(model, inputs).transpose(1, 2), targets.clamp_min(0), reduction="none")
-
-    found = questions.bits_per_byte(text, network, tool, their_losses)
-    return [*found, *questions.rounding(text, source.network, network, dtype)]

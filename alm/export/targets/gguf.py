@@ -60,7 +60,8 @@ def write(config: Config, source: Source, folder: Path) -> None:
         _add_origin(writer, config, source)
         model.add_shape(writer, source.model)
         kept = chat_template.read_beside(source.path.parent)
-        add_tokenizer(writer, source.tokenizer, vocab_size=source.model.known_vocab_size, chat_template=kept)
+        size = source.model.known_vocab_size
+        add_tokenizer(writer, source.tokenizer, ends=source.ends, vocab_size=size, chat_template=kept)
         for name, values in model.tensors(source.model, source.weights):
             array, kind = model.stored(values, config.dtype)
             writer.add_tensor(name, array, raw_dtype=kind)

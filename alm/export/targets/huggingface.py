@@ -45,7 +45,8 @@ def write(config: Config, source: Source, folder: Path) -> None:
     from alm.export.weights import narrowed, write_tensors
 
     tokenizer = source.tokenizer
-    write_json(folder / "config.json", hf_config.config_json(source.model, tokenizer, dtype=config.dtype))
+    described = hf_config.config_json(source.model, tokenizer, ends=source.ends, dtype=config.dtype)
+    write_json(folder / "config.json", described)
     write_json(folder / "generation_config.json", _generation(source))
     write_tensors(folder / WEIGHTS_NAME, narrowed(source.weights, config.dtype))
     write_bytes(folder / "tokenizer.json", source.tokenizer_path.read_bytes())
@@ -65,7 +66,7 @@ def _generation(source: Source) -> dict[str, Any]:  # Any: JSON
     chosen, known = SamplingConfig(), source.tokenizer.vocab_size
     spare = list(range(known, source.model.known_vocab_size))
     return {
-        **hf_config.token_ids(source.tokenizer),
+        **hf_config.token_ids(source.tokenizer, source.ends),
         "do_sample": True,
         "temperature": chosen.temperature,
         "top_k": chosen.top_k,

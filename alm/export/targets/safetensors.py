@@ -46,11 +46,16 @@ def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
     """Read the file back with the library and compare the tensors."""
     import safetensors
 
-    from alm.export.weights import narrowed, read_tensors
+    from alm.export.weights import DTYPES, StoredWeights
 
-    expected, found = narrowed(source.weights, config.dtype), read_tensors(folder / WEIGHTS_NAME)
-    equal = [name for name in expected if name in found and expected[name].equal(found[name])]
-    different = len(expected.keys() | found.keys()) - len(equal)
+    stored, expected = StoredWeights.of(folder), source.weights
+    equal = {
+        name
+        for name, found in stored.tensors()
+        if name in expected and expected[name].to(DTYPES[config.dtype]).float().equal(found)
+    }
+    is_same = stored.dtype == config.dtype
+    different = len(expected.keys() | stored.shapes.keys()) - (len(equal) if is_same else 0)
     return [
         Comparison(
             what="tensors that differ",
