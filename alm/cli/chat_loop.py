@@ -259,7 +259,8 @@ class ChatLoop:
         self._saving.begin()
         ui.echo_err(f"continuing {shown.line(str(path))}")
         for message in self._talk.messages:
-            ui.write_exact(("> " if message.role == "user" else "") + message.content + "\n")
+            text, wrap = ("> " if message.role == "user" else "") + message.content, WordWrap()
+            ui.write_exact((wrap.feed(text) + wrap.finish() if self._wraps else text) + "\n")
 
     def _help(self, argument: str) -> None:
         ui.echo_err(_HELP)

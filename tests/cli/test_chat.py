@@ -347,6 +347,16 @@ def test_the_newest_model_is_used_and_named(run: Any, model: str, says: Any) -> 
     assert "using the newest run, `runs/tiny`" in err
 
 
+def test_the_import_of_a_model_that_answers_proposes_to_talk_with_it(
+    run: Any, model: str, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = artifacts.read(made / "import.json", artifacts.ImportMetadata, hint="")
+    for chat, words in ((found.chat, "chat runs/x"), (None, "sample --checkpoint runs/x/ckpt-last.pt")):
+        metadata = found.model_copy(update={"chat": chat})
+        monkeypatch.setattr("alm.export.importing.import_model", lambda *_, made=metadata, **__: made)
+        assert run("import", "x")[2] == f"next: alm {words}\n"
+
+
 def test_saved_conversations_can_be_prepared_as_text(types: Any, says: Any, run: Any) -> None:
     says("The fox is in the den.", "Good night, little owl, and sleep well.")
     types("Where is the fox?", "Say good night.")
