@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ast
-from functools import cache
 from pathlib import Path
 
 import pytest
+from sources import nodes_of
 
 LAYERS = [
     ["cli"],
     ["quickstart", "serve", "doctor"],
-    ["finetune", "eval", "export", "report", "trace"],
+    ["finetune"],
+    ["eval", "export", "report", "trace"],
     ["training"],
     ["generation"],
     ["checkpoint", "quant"],
@@ -28,15 +29,9 @@ LAYERS = [
 HEIGHT = {name: len(LAYERS) - number for number, names in enumerate(LAYERS) for name in names}
 
 
-@cache
-def nodes_of(path: Path) -> list[ast.AST]:
-    """All nodes of a module, parsed once for all tests."""
-    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-
-
 def catches_all(path: Path) -> bool:
     """Whether a module has an `except Exception` or a bare `except`."""
-    handlers = [node for node in nodes_of(path) if isinstance(node, ast.ExceptHandler)]
+    handlers = [node for node in nodes_of(path.read_text("utf-8")) if isinstance(node, ast.ExceptHandler)]
     return any(node.type is None or ast.unparse(node.type) == "Exception" for node in handlers)
 
 
@@ -49,7 +44,7 @@ def test_every_exception_is_caught_in_one_place_alone(repository: Path) -> None:
 def imports_of(path: Path) -> set[str]:
     """Top-level names below `alm` that a module imports, at any depth; annotations-only imports count too."""
     found: set[str] = set()
-    for node in nodes_of(path):
+    for node in nodes_of(path.read_text("utf-8")):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -99,7 +94,7 @@ def test_only_the_command_line_knows_typer_and_rich(repository: Path) -> None:
     for path in package.rglob("*.py"):
         if path.relative_to(package).parts[0] == "cli":
             continue
-        for node in nodes_of(path):
+        for node in nodes_of(path.read_text("utf-8")):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not any(name.split(".")[0] in ("typer", "rich", "click") for name in names), path

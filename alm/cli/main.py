@@ -19,6 +19,7 @@ from alm.cli import (
     device,
     doctor,
     export,
+    finetune,
     import_,
     info,
     loading,
@@ -63,6 +64,7 @@ for _group, _module, _name in (
     ("Data", data, "data"),
     ("Train", plan, None),
     ("Train", pretrain, None),
+    ("Train", finetune, None),
     ("Use", sample, None),
     ("Use", chat, None),
     ("Share", export, None),
@@ -82,7 +84,7 @@ for _group, _module, _name in (
     app.add_typer(_module.app, name=_name, rich_help_panel=_group)
 
 # Commands that keep finished work, so that the same command continues from it. The others start over.
-_CONTINUE = frozenset({"quickstart", "corpus", "pack", "pretrain"})
+_CONTINUE = frozenset({"quickstart", "corpus", "pack", "pretrain", "finetune"})
 
 
 def _show_version(wanted: bool) -> None:

@@ -49,7 +49,10 @@ class HeldOut:
 
 
 def held_out(source: Source) -> HeldOut | None:
-    """Read about `TEXT_BYTES` of the run's held-out text; None if its data is gone, changed, or holds none out."""
+    """Read about `TEXT_BYTES` of the run's held-out text; None if its data is gone, changed, or holds none out.
+
+    None for conversations too: other tools would let those in one row see each other.
+    """
     if source.run is None:
         return None
     metadata = run_folder.read_metadata(source.run)
@@ -60,7 +63,11 @@ def held_out(source: Source) -> HeldOut | None:
     except AlmError:
         return None
     stream = packed.split(VALIDATION)
-    if not (is_same and stream.sequences) or packed.metadata.tokenizer_sha256 != source.tokenizer.sha256:
+    if (
+        not (is_same and stream.sequences)
+        or stream.is_masked
+        or packed.metadata.tokenizer_sha256 != source.tokenizer.sha256
+    ):
         return None
     widths = source.tokenizer.bytes_per_id
     rows = rows_for(stream, widths, wanted_bytes=TEXT_BYTES)

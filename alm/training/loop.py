@@ -14,6 +14,7 @@ from alm.checkpoint.background import CheckpointWriter
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.data.loader import Loader, MicroBatch, target_count
 from alm.events import Stepped, TrainingBegan, Validated
+from alm.tokenizers.chat_format import ChatFormat
 from alm.tokenizers.file import Tokenizer
 from alm.training.batches import plan_batches
 from alm.training.config import RunConfig
@@ -145,14 +146,22 @@ class TrainingSession:
             run=job.out,
             should_stop=self.stop.is_requested,
             on_event=self._trackers.with_samples(job.on_event),
+            end_ids=self._end_ids(),
         )
+
+    def _end_ids(self) -> tuple[int, ...]:
+        """Return the tokens that end an answer, if the text is conversations."""
+        found = self.job.packed.metadata.conversations
+        return () if found is None else ChatFormat.model_validate(found.chat).end_ids(self._tokenizer)
 
     def _catch_up(self) -> None:
         """Make up for samples and validation of the resumed step that a stop cut short or a full disk lost."""
         step = self.state.step
         if self._sampler is not None:
             with self._clock.paused(), self.state.averaged():
-                self._sampler.catch_up(step)
+                judged = self._sampler.catch_up(step)
+            if judged is not None:
+                self.metrics.write(judged)
         if self._monitor is not None:
             self._monitor.catch_up(read(self.metrics.run))
         scores: list[Row] = self.job.world.from_main(
@@ -216,7 +225,9 @@ class TrainingSession:
         self.writer.poll()
         if self._sampler is not None and self._sampler.is_due(step):
             with self._clock.paused(self._time_left.paused("samples")), self.state.averaged():
-                self._sampler.sample(step)
+                judged = self._sampler.sample(step)
+            if judged is not None:
+                self.metrics.write(judged)
         self._validate_and_save(last=last)
 
     def _shown_loss(self, result: StepResult) -> float | None:

@@ -7,24 +7,26 @@ random state, so a run's weights are the same with samples and without.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from alm.data.order import permute
 from alm.errors import AlmError, ConfigError, InputError
-from alm.events import Listener, Sampled, Warned
+from alm.events import Listener, Noted, Sampled, Warned
 from alm.files import is_full, wrap_os_errors
 from alm.generation.config import SamplingConfig
-from alm.generation.engine import check_prompt
-from alm.generation.generate import generate, stream_text
+from alm.generation.engine import Ended, Engine, NewToken, Request, check_prompt, needed
+from alm.generation.generate import stream_text
 from alm.model.transformer import Transformer
 from alm.packing.shards import TokenStream
 from alm.tokenizers.file import StreamDecoder, Tokenizer
 from alm.training.config import RunConfig
 from alm.training.monitoring import metrics
+from alm.training.monitoring.answers import Answer, Prompt, held_out_questions, rates
 from alm.training.monitoring.metrics import Row
 from alm.training.run.run_folder import SAMPLES_NAME
 
@@ -34,6 +36,7 @@ _HELD_OUT_PROMPTS = 3
 _PROMPT_TOKENS = 16
 _PROMPT_SEED = 0
 AUTO_PROMPTS = 1 + _HELD_OUT_PROMPTS  # an empty one, and the held-out ones
+_QUESTIONS, _SHOWN = 8, 3  # of conversations: answered, and written to the file
 _WRITTEN = {"temperature", "top_k", "max_tokens", "seed"}
 _SEED_BYTES = 4  # short enough to be typed after `alm sample --seed`
 
@@ -74,35 +77,60 @@ class Sampler:
         run: Path,
         should_stop: Callable[[], bool],
         on_event: Listener,
+        end_ids: Sequence[int] = (),
     ) -> None:
+        """`end_ids` end an answer, where `held_out` has conversations."""
         self._model, self._tokenizer, self._config, self._run = model, tokenizer, config, run
         self._should_stop, self._on_event = should_stop, on_event
         self._waiting = b""
+        self._end_ids = end_ids
+        self._has_questions = held_out.is_masked and config.samples.prompts == "auto"
         self.prompts = prompts(config, tokenizer, held_out)
         self.steps = sample_steps(config.training.max_steps, config.samples.count) if self.prompts else ()
 
     def is_due(self, step: int) -> bool:
         return step in self.steps
 
-    def catch_up(self, step: int) -> None:
-        """Make the samples after `step` that a stop prevented."""
+    def catch_up(self, step: int) -> Row | None:
+        """Make the samples after `step` that a stop prevented; return what `sample` does."""
         if self.is_due(step) and not any(row["step"] == step for row in metrics.read(self._run, name=NAME)):
-            self.sample(step)
+            return self.sample(step)
+        return None
 
-    def sample(self, step: int) -> None:
-        """Continue every prompt. All texts of a step are written, or none if a stop is requested meanwhile."""
+    def sample(self, step: int) -> Row | None:
+        """Continue every prompt. All texts of a step are written, or none if a stop is requested meanwhile.
+
+        Of conversations, some of the answers are written; return how all of them look, as a row of metrics.
+        """
         was_training = self._model.training
         try:
-            rows = [row for number in range(len(self.prompts)) if (row := self._row(step, number)) is not None]
-            if len(rows) == len(self.prompts):
-                self._append(metrics.as_text(rows).encode())
-                self._on_event(Sampled(step, tuple((row["prompt"], row["text"]) for row in rows)))
+            sampling = [self._sampling(step, number) for number in range(len(self.prompts))]
+            answers = self._answers(sampling)
+            if answers is None:
+                return None
+            rows = [self._row(step, *found) for found in zip(self.prompts, sampling, answers, strict=True)][
+                : _SHOWN if self._has_questions else None
+            ]
+            self._append(metrics.as_text(rows).encode())
+            self._on_event(Sampled(step, tuple((row["prompt"], row["text"]) for row in rows)))
+            if self._has_questions:
+                return self._judged(step, answers)
         except AlmError as error:
             if not isinstance(error, InputError) and not is_full(error):
                 raise
             self._on_event(Warned(f"no samples at step {step}: {error.message}", error.hint))
         finally:
             self._model.train(was_training)
+        return None
+
+    def _judged(self, step: int, answers: Sequence[Answer]) -> Row:
+        """Return the row of metrics about the answers after `step`, and say it."""
+        found = rates(answers, self._tokenizer)
+        ended, loop, leak = (f"{share:.0%}" for share in found.values())
+        self._on_event(
+            Noted(f"step {step}: of {len(answers)} answers {ended} end by themselves, {loop} loop, {leak} leave a turn")
+        )
+        return {"step": step, **found}
 
     def _append(self, data: bytes) -> None:
         """Write to the disk, before the step's checkpoint implies that it is there; a full disk gets nothing at all.
@@ -131,48 +159,68 @@ class Sampler:
                 raise
         self._waiting = b""
 
-    def _row(self, step: int, number: int) -> Row | None:
+    def _sampling(self, step: int, number: int) -> SamplingConfig:
         settings = self._config.samples
         key = sha256(f"{self._config.training.seed}/{step}/{number}".encode()).digest()
-        sampling = SamplingConfig(
+        return SamplingConfig(
             temperature=settings.temperature,
             top_k=settings.top_k,
             max_tokens=settings.max_tokens,
             seed=int.from_bytes(key[:_SEED_BYTES], "big"),
         )
-        text = self._continuation(self.prompts[number], sampling)
-        return (
-            None
-            if text is None
-            else {"step": step, "prompt": self.prompts[number], "text": text, **sampling.model_dump(include=_WRITTEN)}
-        )
 
-    def _continuation(self, prompt: str, sampling: SamplingConfig) -> str | None:
-        tokenizer, ids = self._tokenizer, list[int]()
-        for token_id in generate(
+    def _row(self, step: int, prompt: Prompt, sampling: SamplingConfig, answer: Answer) -> Row:
+        decoder = StreamDecoder(self._tokenizer, continues=bool(prompt.text))
+        text = "".join(stream_text(answer.ids, decoder))
+        return {"step": step, "prompt": prompt.text, "text": text, **sampling.model_dump(include=_WRITTEN)}
+
+    def _answers(self, sampling: Sequence[SamplingConfig]) -> list[Answer] | None:
+        """Continue all prompts; return None if a stop is requested meanwhile."""
+        end_ids = self._end_ids if self._has_questions else ()
+        requests = [
+            Request(prompt.ids, settings, end_ids=end_ids)
+            for prompt, settings in zip(self.prompts, sampling, strict=True)
+        ]
+        # Text has one row at a time, as in the runs so far: in a larger batch sums round differently.
+        count = len(requests) if self._has_questions else 1
+        engine = Engine(
             self._model,
-            tokenizer.prompt_ids(prompt),
-            sampling=sampling,
-            end_of_text_id=tokenizer.end_of_text_id,
-            vocab_size=tokenizer.vocab_size,
+            end_of_text_id=self._tokenizer.end_of_text_id,
+            vocab_size=self._tokenizer.vocab_size,
+            rows=count,
+            max_tokens=needed(requests, self._model.config),
             plain=True,
-        ):
+        )
+        for request in requests:
+            engine.add(request)
+        ids: list[list[int]] = [[] for _ in requests]
+        ended = [False] * len(requests)
+        for event in engine.run():
             if self._should_stop():
                 return None
-            ids.append(token_id)
-        return "".join(stream_text(ids, StreamDecoder(tokenizer, continues=bool(prompt))))
+            if isinstance(event, NewToken):
+                ids[event.number].append(event.token.id)
+            elif isinstance(event, Ended):
+                ended[event.number] = event.reason == "stop"
+        return [Answer(tuple(each), has_ended) for each, has_ended in zip(ids, ended, strict=True)]
 
 
-def prompts(config: RunConfig, tokenizer: Tokenizer, held_out: TokenStream) -> tuple[str, ...]:
+def prompts(config: RunConfig, tokenizer: Tokenizer, held_out: TokenStream) -> tuple[Prompt, ...]:
     """Return the prompts of `config`. Raises `ConfigError` for one that does not fit into the model's context."""
     given = config.samples.prompts
+    if given == "auto" and held_out.is_masked:
+        return tuple(islice(held_out_questions(held_out, tokenizer), _QUESTIONS))
     if given == "auto":
         tokens = min(_PROMPT_TOKENS, config.model.max_position_embeddings // 4)
         found = held_out_prompts(held_out, tokenizer, tokens=tokens)
-        return ("", *(text for text, _ in zip(found, range(_HELD_OUT_PROMPTS), strict=False)))
+        return tuple(_prompt(text, tokenizer) for text in ("", *islice(found, _HELD_OUT_PROMPTS)))
     for number, prompt in enumerate(given):
         try:
             check_prompt(tokenizer.prompt_ids(prompt), config.model)
         except InputError as error:
             raise ConfigError(f"`samples.prompts[{number}]`: {error.message}", hint=error.hint) from error
-    return given
+    return tuple(_prompt(text, tokenizer) for text in given)
+
+
+def _prompt(text: str, tokenizer: Tokenizer) -> Prompt:
+    return Prompt(tuple(tokenizer.prompt_ids(text)), text)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from builders import run_config, write_packed
+from cases import for_each
 
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.errors import ConfigError, StoppedError
@@ -47,8 +48,8 @@ def checkpoint(out: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("max_steps", "count", "steps"),
+@for_each(
+    "max_steps, count, steps",
     [
         (1000, 4, (1, 10, 100, 1000)),
         (64, 7, (1, 2, 4, 8, 16, 32, 64)),
@@ -150,16 +151,17 @@ def test_a_stop_while_samples_are_made_leaves_them_for_the_resumed_run(
     packed: PackedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(packed, tmp_path / "whole")
-    real, calls = samples.generate, 0
+    calls = 0
 
-    def stopping(*arguments: Any, **keywords: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 6:  # the second prompt of step 2
-            signal.raise_signal(signal.SIGINT)
-        return real(*arguments, **keywords)
+    class Stopping(samples.Engine):
+        def run(self) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 2:  # at step 2
+                signal.raise_signal(signal.SIGINT)
+            return super().run()
 
-    monkeypatch.setattr(samples, "generate", stopping)
+    monkeypatch.setattr(samples, "Engine", Stopping)
     with pytest.raises(StoppedError, match="interrupted at step 2"):
         run(packed, tmp_path / "cut")
     assert {row["step"] for row in rows(tmp_path / "cut")} == {1}

@@ -1,0 +1,133 @@
+"""`alm finetune`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from alm.cli import options, ui
+from alm.cli.event_lines import result_score
+from alm.cli.help import Commands
+from alm.cli.runs import the_run
+
+app = Commands()
+
+
+@app.command(
+    examples=(
+        "alm finetune --model runs/SmolLM2-135M --data chats.jsonl",
+        "alm finetune --data my-chats/ --budget 15m --out runs/chat",
+    )
+)
+def finetune(
+    data: Annotated[
+        list[str],
+        typer.Option("--data", help="Files and folders with conversations, or a folder that `alm pack` made of them."),
+    ],
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            help="A run, a checkpoint, a folder of Hugging Face or a GGUF file.  [default: the newest run]",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The run's folder.  [default: runs/NAME-chat, with the model's name]")
+    ] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option("--epochs", min=0.01, help="Passes over the conversations.  [default: 2 to 5, by their number]"),
+    ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option(
+            "--lora", metavar="RANK", min=1, help="Train adapters of this rank and leave the weights: less memory."
+        ),
+    ] = None,
+    budget: options.Budget = None,
+    train_on: Annotated[
+        str,
+        typer.Option(
+            "--train-on",
+            metavar="KIND",
+            help="assistant: learn its turns and where they end; all: every turn.",
+            rich_help_panel=options.RARE,
+        ),
+    ] = "assistant",
+    seq_len: Annotated[
+        int | None,
+        typer.Option(
+            "--seq-len",
+            min=8,
+            help="Tokens of a row; longer conversations lose their first turns.  [default: the context, at most 1024]",
+            rich_help_panel=options.RARE,
+        ),
+    ] = None,
+    resume: Annotated[
+        str, typer.Option("--resume", help="auto: resume the run in --out, if any; never: fail if there is one.")
+    ] = "auto",
+    device: options.Device = "auto",
+    set_: options.Set = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Teach a model to answer, from conversations.
+
+    It reads chat files as `alm corpus prepare` does, trains on the answers, and keeps the checkpoint that is best on
+    conversations it has held out. Interrupted? The same command continues.
+    """
+    started = time.monotonic()  # before the imports, which take seconds
+    seconds = options.seconds(budget, flag="--budget")
+    ui.begin(ui.MEASURING, quiet=quiet, as_json=json)
+    from alm.finetune import finetune as stage
+
+    with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
+        base = the_run(model, silent=quiet or json)
+        folder = out or Path("runs") / f"{_name(base)}-chat"
+        request = stage.Request(
+            model=base,
+            texts=tuple(data),
+            out=folder,
+            epochs=epochs,
+            seq_len=seq_len,
+            lora=lora or 0,
+            train_on=_one_of(train_on, "--train-on", ("assistant", "all")),
+            budget=seconds,
+            changes=tuple(set_ or ()),
+            device_name=device,
+            resume=_resume(resume),
+            started=started,
+        )
+        made = stage.finetune(request, on_event=on_event)
+    result = made.result
+    assert result is not None
+    score = result_score(result, of=" on answers held out")
+    line = f"{folder}: {result.step:,} steps, {made.parameters:,} parameters" + (f", {score}" if score else "")
+    ui.show_result(made.model_dump(mode="json"), [line], as_json=json)
+    ui.next_step("alm", "chat", folder, quiet=quiet, as_json=json)
+
+
+def _name(model: Path) -> str:
+    found = model.resolve()
+    return found.stem if found.suffix == ".gguf" else (found if found.is_dir() else found.parent).name
+
+
+def _one_of(given: str, flag: str, known: tuple[str, ...]) -> str:
+    from alm.config.base import did_you_mean
+    from alm.errors import ConfigError
+
+    if given not in known:
+        raise ConfigError(
+            f"`{flag} {given}` is not one of {', '.join(known)}{did_you_mean(given, known)}",
+            hint=f"use `{flag} {known[0]}`",
+        )
+    return given
+
+
+def _resume(given: str) -> Literal["auto", "never"]:
+    found = _one_of(given, "--resume", ("auto", "never"))
+    return "never" if found == "never" else "auto"

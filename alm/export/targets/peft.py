@@ -1,0 +1,126 @@
+"""Kind `peft`: the adapters of a run with `lora.rank`, apart from the weights, in the files of PEFT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from alm import shown
+from alm.artifacts import Comparison
+from alm.checkpoint.format import AVERAGE
+from alm.export.config import TargetConfig
+from alm.export.markdown import fenced
+from alm.export.source import Source
+from alm.files import write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from alm.training.config import LoraConfig
+
+TOOL = "peft"
+WEIGHTS_NAME, CONFIG_NAME = "adapter_model.safetensors", "adapter_config.json"
+_PREFIX = "base_model.model."
+
+
+class Config(TargetConfig):
+    """Settings of the kind: none."""
+
+    kind: Literal["peft"] = Field("peft", description="The adapters of a fine-tuned model, without its weights.")
+
+
+def refusals(config: Config, source: Source) -> list[str]:
+    """List why there is nothing to write: the run has no adapters."""
+    if _adapters(source):
+        return []
+    return ["the run has no adapters, which `alm finetune --lora 16` trains; `--to huggingface` writes weights"]
+
+
+def write(config: Config, source: Source, folder: Path) -> None:
+    """Write the adapters, and the configuration that PEFT reads."""
+    import json
+
+    from alm.export.weights import write_tensors
+
+    write_tensors(folder / WEIGHTS_NAME, {_PREFIX + name: tensor for name, tensor in _adapters(source).items()})
+    write_text(folder / CONFIG_NAME, json.dumps(peft_values(_lora(source), base=_base(source)), indent=2) + "\n")
+
+
+def peft_values(lora: LoraConfig, *, base: str) -> dict[str, Any]:  # Any: JSON
+    """Return the contents of `adapter_config.json` for adapters of the model `base`."""
+    return {
+        "base_model_name_or_path": base,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": 0.0,
+        "peft_type": "LORA",
+        "r": lora.rank,
+        "target_modules": list(lora.targets),
+        "task_type": "CAUSAL_LM",
+    }
+
+
+def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
+    """Read the file back and compare the tensors."""
+    import safetensors
+    from safetensors.torch import load_file
+
+    found, expected = load_file(folder / WEIGHTS_NAME), _adapters(source)
+    names = {_PREFIX + name: tensor for name, tensor in expected.items()}
+    different = [name for name in names.keys() | found.keys() if not _is_same(names.get(name), found.get(name))]
+    return [
+        Comparison(
+            what="tensors that differ",
+            tool=f"safetensors {safetensors.__version__}",
+            difference=len(different),
+            bar=0,
+            detail=f"{len(expected)} tensors",
+        )
+    ]
+
+
+def _is_same(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is not None and other is not None and one.equal(other)
+
+
+def usage(config: Config, source: Source, name: str) -> str:
+    """Explain how to use the adapters, in Markdown."""
+    program = f"""from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained({shown.as_json(_base(source))})
+model = PeftModel.from_pretrained(base, {shown.as_json(name)})"""
+    return f"""{fenced("python", program)}
+
+The adapters go with the weights of the model that the run started from, in the layout of Hugging Face."""
+
+
+def _adapters(source: Source) -> dict[str, Tensor]:
+    """Return the adapters as they are used: their average if the run has one."""
+    from alm.checkpoint.load import load_checkpoint
+    from alm.model.weights import is_adapter
+
+    found = load_checkpoint(source.path, step=source.step).trained or {}
+    own = {name: tensor for name, tensor in found.items() if is_adapter(name) and not name.startswith(AVERAGE)}
+    return {name: found.get(AVERAGE + name, tensor).contiguous() for name, tensor in own.items()}
+
+
+def _lora(source: Source) -> LoraConfig:
+    from alm.checkpoint.load import load_checkpoint
+    from alm.training.config import RunConfig
+
+    return RunConfig.model_validate(load_checkpoint(source.path, with_optimizer=False).config).lora
+
+
+def _base(source: Source) -> str:
+    """Return the name of the model that the run started from: its repository, or the name of its folder."""
+    from alm.training.run import run_folder
+
+    if source.run is None:
+        return ""
+    initial = run_folder.read_metadata(source.run).initial_weights
+    return "" if initial is None else Path(initial.path).parent.name

@@ -1,0 +1,154 @@
+"""Fine-tuning: from chat files to a run that answers, with the stages and the loop of every run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import run_config, write_packed
+
+from alm.checkpoint.format import LAST_NAME
+from alm.checkpoint.load import load_checkpoint
+from alm.config.load import Part, load
+from alm.errors import AlmError, ArtifactError, StoppedError
+from alm.events import Event, Noted, Stepped
+from alm.finetune import choose
+from alm.finetune import finetune as stage
+from alm.finetune.finetune import Places, Request, finetune
+from alm.packing.shards import open_packed
+from alm.tokenizers.file import Tokenizer
+from alm.training.config import RunConfig
+from alm.training.monitoring import metrics
+from alm.training.monitoring.answers import Answer, loops, rates
+from alm.training.pretrain import pretrain
+from alm.training.run import run_folder
+from alm.training.sizing import probe
+from alm.training.sizing.probe import StepTimings
+
+WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+STEPS = "training.max_steps=6"
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a tiny model, whose tokenizer has the tokens of ChatML."""
+    folder = tmp_path_factory.mktemp("base")
+    data, _ = write_packed(folder)
+    config = run_config(training__max_steps=2, samples__prompts=[], model__max_position_embeddings=128)
+    pretrain(config, data=data, out=folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> Path:
+    """Conversations that count."""
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What comes after {number}, {WORDS[number % 10]}?"},
+                {"role": "assistant", "content": f"That is {number + 1}."},
+            ]
+        }
+        for number in range(60)
+    ]
+    path = tmp_path / "chats.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "measure_steps", lambda *_, **__: StepTimings(0.02, 0.001, 0.001, 0.001))
+
+
+def request_of(base: Path, chats: Path, out: Path, **changes: Any) -> Request:
+    values = {"epochs": 2.0, "seq_len": 96, "changes": (STEPS, "samples.max_tokens=4"), "device_name": "cpu"}
+    return Request(**{"model": base, "texts": (str(chats),), "out": out, **values, **changes})
+
+
+def test_a_model_is_taught_on_answers_alone(base: Path, chats: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    out = tmp_path / "chat"
+    made = finetune(request_of(base, chats, out), on_event=events.append)
+    assert made.result is not None
+    assert made.result.step == 6
+    packed = open_packed(Places(out).packed)
+    assert packed.metadata.conversations is not None
+    assert set(packed.metadata.conversations.conversations) == {"train", "validation"}
+    rows = metrics.read(out)
+    judged = [row for row in rows if "stop_rate" in row]
+    assert judged[-1]["step"] == 6
+    assert judged[-1].keys() == {"step", "stop_rate", "loop_rate", "role_leak_rate"}
+    assert (out / run_folder.CHAT_TEMPLATE_NAME).is_file()
+    assert any(isinstance(event, Noted) and "conversations with" in event.message for event in events)
+    # The loss of the first step is that of the answers.
+    assert load(RunConfig, [Part(out / run_folder.CONFIG_NAME)]).training.weight_average == 0.1
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+def test_interrupted_the_same_request_continues_to_the_same_bits(
+    base: Path, chats: Path, tmp_path: Path, lora: int
+) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, Stepped) and event.step == 3:
+            raise KeyboardInterrupt
+
+    whole, out = tmp_path / "whole", tmp_path / "chat"
+    finetune(request_of(base, chats, whole, lora=lora))
+    with pytest.raises((StoppedError, KeyboardInterrupt)):
+        finetune(request_of(base, chats, out, lora=lora), on_event=stop)
+    finetune(request_of(base, chats, out, lora=lora))
+    one, other = (load_checkpoint(run / LAST_NAME) for run in (whole, out))
+    assert all(torch.equal(weight, other.model[name]) for name, weight in one.model.items())
+    start = load_checkpoint(base / LAST_NAME).model["model.embed_tokens.weight"]
+    assert torch.equal(one.model["model.embed_tokens.weight"], start) == bool(lora)
+
+
+def test_text_is_refused_with_the_command_that_trains_on_it(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Once upon a time.\n" * 300, encoding="utf-8")
+    with pytest.raises(AlmError) as caught:
+        finetune(request_of(base, tmp_path / "a.txt", tmp_path / "chat"))
+    assert "conversation" in caught.value.message
+    data = Path(run_folder.read_metadata(base).data)
+    with pytest.raises(ArtifactError, match="no conversations") as caught:
+        finetune(request_of(base, base / data, tmp_path / "chat"))
+    assert "alm pretrain --init" in (caught.value.hint or "")
+    assert not (tmp_path / "chat").exists()
+
+
+def test_packed_conversations_are_taken_as_they_are(base: Path, chats: Path, tmp_path: Path) -> None:
+    finetune(request_of(base, chats, tmp_path / "one"))
+    packed = Places(tmp_path / "one").packed
+    made = finetune(request_of(base, packed, tmp_path / "two"))
+    assert made.result is not None
+    assert not Places(tmp_path / "two").packed.exists()
+    weights = [load_checkpoint(tmp_path / name / LAST_NAME).model for name in ("one", "two")]
+    assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
+
+
+def test_steps_and_batch_follow_from_the_conversations(base: Path, chats: Path, tmp_path: Path) -> None:
+    request = request_of(base, chats, tmp_path / "chat")
+    packed = stage.packed_conversations(request, base / LAST_NAME, Places(request.out))
+    model = choose.model_of(base / LAST_NAME)
+    few, many = (dict(change.split("=") for change in choose.suggested(packed, model, n)) for n in (1, 400))
+    assert int(many["training.max_steps"]) > int(few["training.max_steps"])
+    assert float(few["optim.lr"]) == 1e-3
+    adapted = dict(change.split("=") for change in choose.suggested(packed, model, 2, lora=8))
+    assert (adapted["lora.rank"], adapted["lora.alpha"]) == ("8", "16")
+
+
+def test_rates_say_what_is_wrong_with_answers(base: Path) -> None:
+    tokenizer = Tokenizer.load(base / run_folder.TOKENIZER_NAME)
+    start = tokenizer.special_id("<|im_start|>")
+    answers = [
+        Answer((65, 66, 67), has_ended=True),
+        Answer((65, 66) * 20, has_ended=False),
+        Answer((65, start, 67), has_ended=True),
+        Answer(tuple(range(100, 140)), has_ended=False),
+    ]
+    assert rates(answers, tokenizer) == {"stop_rate": 0.5, "loop_rate": 0.25, "role_leak_rate": 0.25}
+    assert not loops([9] * 23)
+    assert loops([9] * 24)
