@@ -82,6 +82,8 @@ def _clean(path: Path) -> Found:
         rows.append(("", f"documents {documents.input:,} in = {documents.kept:,} kept + {_sum(documents.dropped)}"))
         rows.append(("", f"bytes {size.input:,} in = {size.kept:,} kept + {_sum(size.dropped)}"))
         rows.append(("", f"bytes {size.output:,} out = {size.kept:,} kept + {_sum(size.changed)}"))
+        if metadata.conversations:
+            rows.append(("", f"conversations: {metadata.conversations:,}, with roles"))
         known = metadata.held_out
         rows.append(("", f"held out: {in_words(known) if known else f'{metadata.validation_documents:,} documents'}"))
         seen.append(metadata)
@@ -133,6 +135,13 @@ def _packed(path: Path) -> Found:
             per_token = f"{c.bytes / c.tokens:.2f} bytes/token" if c.tokens else "empty"
             counts = f"{c.documents:,} documents, {c.tokens:,} tokens, {per_token}"
             rows.append((f"{source} {split}", f"{counts}, tail {c.tail_tokens:,}"))
+    if (chats := metadata.conversations) is not None:
+        left_out = "".join(f", {number:,} left out: {reason}" for reason, number in chats.dropped.items())
+        rows.append(
+            ("conversations", f"{sum(chats.conversations.values()):,} in turns of {chats.chat['form']}{left_out}")
+        )
+        if chats.shortened:
+            rows.append(("shortened", f"{chats.shortened:,} conversations, by {chats.dropped_turns:,} messages"))
     if metadata.held_out is not None:
         rows.append(("held out", in_words(metadata.held_out)))
     rows.append(("shards", f"{len(metadata.shards)}"))
