@@ -24,7 +24,7 @@ from alm.model.transformer import Transformer
     ids=["plain", "alibi", "window", "document mask", "extras"],
 )
 def test_packed_is_unpacked(changes: dict[str, Any]) -> None:
-    model = Transformer(run_config(model__vocab_size=50, **changes).model)
+    model = Transformer(run_config(model__vocab_size=50, model__n_layers=2, **changes).model)
     initialize(model, seed=1)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -1,7 +1,7 @@
 """Questions for a run that is fine-tuned on conversations, and what its answers to them look like.
 
-The rates are what people suffer from most after fine-tuning: answers that do not end, that repeat themselves, or that
-go on with the turn of another role.
+The rates are what people suffer from most after fine-tuning: answers that do not end, that repeat themselves, or in
+which a turn of another role begins.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from alm.tokenizers.file import Tokenizer
 
 _SEED = 0
 _LONGEST_QUESTION = 192
-# An answer loops if its end is the same tokens again and again: at most so many, at least so often and so long.
+# An answer loops if its end repeats: the most tokens of a period, the fewest repetitions, the fewest tokens in all.
 _LONGEST_PERIOD, _FEWEST_TIMES, _FEWEST_TOKENS = 16, 3, 24
 
 
