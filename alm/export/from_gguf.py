@@ -45,6 +45,8 @@ _PLAIN: dict[str, tuple[object, ...] | None] = {
     "expert_used_count": (0,),
     "attention.causal": (True,),
     "rope.scaling.finetuned": None,
+    # The order of rows that llama.cpp has in every file of a Llama; it does not read the key.
+    "tensor_data_layout": ("Meta AI original pth",),
 }
 _WINDOW = "attention.sliding_window"
 _SCALING = "rope.scaling."
@@ -152,7 +154,7 @@ class _Settings:
     def _windows(self, values: Json) -> Json:
         """Return the settings of a Mistral, whose architecture here is that of a Llama, if tokens see only some."""
         window, context = self._given.get(_WINDOW), values["max_position_embeddings"]
-        if window is None or (type(window) is type(context) is int and window >= context):
+        if window is None or (type(window) is type(context) is int and (window == 0 or window >= context)):
             return {}
         if self._architecture != "llama" or values["attention_bias"]:
             self._faults.append(self._not_ours(_WINDOW, window))

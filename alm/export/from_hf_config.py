@@ -37,6 +37,15 @@ _DEFAULTS: dict[str, Json] = {
     },
 }
 ARCHITECTURES = tuple(_DEFAULTS)
+_NEAREST = {
+    "qwen": "Qwen/Qwen3-0.6B",
+    "mi": "mistralai/Mistral-7B-v0.1",  # Mixtral and Ministral too
+    "llama": "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
+    "gemma": "Qwen/Qwen3-0.6B",  # of the size of the smallest, with tokens of many languages
+    "phi": "HuggingFaceTB/SmolLM2-1.7B",
+    "": "HuggingFaceTB/SmolLM2-135M",
+}
+"""Models of the hub that alm has, by how the names of the families that they are near to begin."""
 # Null in a file stands for none of it; for any other key it is the same as leaving the key out.
 _NONE_IF_NULL = ("num_key_value_heads", "sliding_window")
 _HAS_BIAS_FLAG = ("llama", "qwen3", "smollm3")
@@ -60,6 +69,9 @@ _PLAIN: dict[str, tuple[object, ...]] = {
     "partial_rotary_factor": (1, 1.0),
     "quantization_config": (None,),
 }
+
+
+_INSTEAD = {"quantization_config": ": import the model that it was made from, or a GGUF file of it"}
 
 
 class _Bounds(NamedTuple):
@@ -121,8 +133,11 @@ class _Reading:
         kind = given.get("rope_type", given.get("type", "default"))
         known = {"default": self._none, "linear": self._linear, "yarn": self._yarn, "llama3": self._llama3}
         if not isinstance(kind, str) or kind not in known:
+            same = ""
+            if kind == "dynamic":
+                same = _same_without("`rope_scaling`", self._original_length(given))
             self.faults.append(
-                f"positions are scaled as `{_plain(kind)}`, but alm supports only linear, yarn and llama3"
+                f"positions are scaled as `{_plain(kind)}`, but alm supports only linear, yarn and llama3{same}"
             )
             return {}
         return known[kind](given)
@@ -229,7 +244,8 @@ class _Reading:
         for key, allowed in _PLAIN.items():
             value = rope.get(key, self.values.get(key, allowed[0]))
             if value not in allowed:
-                self.faults.append(f"`{key}: {_plain(value)}`, which alm's model does not have")
+                instead = _INSTEAD.get(key, "")
+                self.faults.append(f"`{key}: {_plain(value)}`, which alm's model does not have{instead}")
         count = self.values["num_hidden_layers"]
         for key in ("layer_types", "no_rope_layers"):
             given = self.values.get(key)
@@ -275,6 +291,7 @@ class _Reading:
         elif every is None:
             self.faults.append(
                 "`layer_types` has windows in some layers, but alm has them in all, or in all but every Nth"
+                + _same_without("`use_sliding_window` and `layer_types`", width)
             )
         return {"window": width, "full_every": every or 0}
 
@@ -303,12 +320,22 @@ def _every(marks: list[bool]) -> int | None:
     return every if all(mark == (at % every == 0) for at, mark in enumerate(marks, 1)) else None
 
 
+def _same_without(keys: str, tokens: int) -> str:
+    return f". A copy of the folder without {keys} in its `config.json` gives the same up to {tokens:,} tokens"
+
+
 def _shown(value: object) -> str:
     return json.dumps(value)[:60]
 
 
 def _plain(value: object) -> str:
     return str(value)[:60]
+
+
+def nearest(architecture: object) -> str:
+    """Return the model of the hub that is nearest to those of this family, of those that alm has."""
+    name = str(architecture).lower()
+    return next(model for start, model in _NEAREST.items() if name.startswith(start))
 
 
 def read(values: Json) -> tuple[ModelConfig | None, list[str]]:

@@ -24,7 +24,7 @@ from alm.export.chat_template import ChatTemplate
 from alm.export.from_gguf_header import read_header
 from alm.export.hf_config import vocabulary_refusals
 from alm.export.source import Source
-from alm.export.weights import StoredWeights
+from alm.export.weights import StoredWeights, bounds
 from alm.files.parse import read_json
 from alm.model.config import ModelConfig
 from alm.model.weights import differences, shapes_of
@@ -93,8 +93,9 @@ def _settings(path: Path) -> tuple[dict[str, Any], ModelConfig, Tokenizer]:  # A
     values = _json(path / CONFIG_NAME)
     model, faults = from_hf_config.read(values)
     if model is None:
-        raise _refused(path, faults, _look(path))
-    return values, model, _tokenizer(path / TOKENIZER_NAME, from_hf_config.read_sidecars(path, values, _json).ends)
+        raise _refused(path, faults, _look(path), family=values.get("model_type"))
+    given = from_hf_config.read_sidecars(path, values, _json).ends
+    return values, model, _tokenizer(path / TOKENIZER_NAME, given, values["model_type"])
 
 
 def _look(path: Path) -> str:
@@ -118,12 +119,13 @@ def open_gguf(path: Path) -> Foreign:
     """Read and check the GGUF file at `path`; `InputError` with every reason why its model cannot be imported."""
     header = read_header(path)
     model, faults = from_gguf.read(header)
+    architecture = header.settings.get("general.architecture")
     if model is None:
-        raise _refused(path, faults)
-    tokenizer = _followed(lambda: from_gguf_tokenizer.read(header))
+        raise _refused(path, faults, family=architecture)
+    tokenizer = _followed(lambda: from_gguf_tokenizer.read(header), architecture)
     stored = from_gguf.GgufWeights(header, model)
     _check(path, model, tokenizer, stored)
-    architecture = header.settings["general.architecture"]
+    assert isinstance(architecture, str)
     found = Foreign("gguf", path, architecture, model, tokenizer, stored, (path,))
     template = from_gguf.template(header, tokenizer)
     known = _known(from_gguf.ends(header), tokenizer)
@@ -234,12 +236,16 @@ def refuse_run(out: Path) -> None:
         raise ArtifactError(f"`{out}` holds a run", hint=f"add `--out {quoted(run_folder.free_name(out))}`")
 
 
-def _refused(path: Path, faults: list[str], look: str | None = None) -> InputError:
+def _refused(path: Path, faults: list[str], look: str | None = None, family: object = None) -> InputError:
+    """Make the error. A model of a `family` that alm does not have as it is gets the nearest one as its hint."""
     if len(faults) > _MANY_FAULTS:
         faults = [*faults[:_MANY_FAULTS], f"and {len(faults) - _MANY_FAULTS} more"]
     message = "\n  ".join([f"`{path}` cannot be imported:", *faults])
     look = look or shell("python", "-m", "gguf.scripts.gguf_dump", "--no-tensors", path)
-    return InputError(message, hint=f"run `{look}`")
+    if family is None:
+        return InputError(message, hint=f"run `{look}`")
+    command = shell("alm", "import", from_hf_config.nearest(family))
+    return InputError(message, hint=f"run `{command}`, which alm has; `{look}` shows the settings")
 
 
 def _folder_hint(path: Path) -> str:
@@ -253,18 +259,19 @@ def _folder_hint(path: Path) -> str:
     return f"name the folder that holds `{CONFIG_NAME}`. The hub was not asked: for its models, run `{command}`"
 
 
-def _tokenizer(path: Path, ends: Sequence[int]) -> Tokenizer:
+def _tokenizer(path: Path, ends: Sequence[int], family: object) -> Tokenizer:
     """Load the tokenizer; its errors get a hint about imports, as training one would not help."""
     if not path.is_file():
         raise InputError(f"no tokenizer found at `{path}`", hint=absent_hint(path))
-    return _followed(lambda: Tokenizer.load(path, end_of_text=next(iter(ends), None)))
+    return _followed(lambda: Tokenizer.load(path, end_of_text=next(iter(ends), None)), family)
 
 
-def _followed(load: Callable[[], Tokenizer]) -> Tokenizer:
+def _followed(load: Callable[[], Tokenizer], family: object) -> Tokenizer:
     try:
         return load()
     except InputError as error:
-        hint = "import a model with a tokenizer that alm supports: `alm import --help` says which"
+        command = shell("alm", "import", from_hf_config.nearest(family))
+        hint = f"run `{command}`, whose tokenizer alm follows; `alm import --help` lists the kinds"
         raise InputError(error.message, hint=hint) from error
 
 
@@ -304,7 +311,7 @@ def _weights(foreign: Foreign) -> dict[str, Tensor]:
         if name.endswith(_ROTARY):
             continue
         found[name] = tensor.float()
-        if not all(bound.isfinite() for bound in found[name].aminmax()):  # which takes no memory
+        if not all(map(math.isfinite, bounds(found[name]))):
             raise _refused(foreign.path, [f"`{name}` has values that are not finite"])
     if foreign.model.tie_embeddings:
         head = found.pop(TIED_HEAD, None)

@@ -18,6 +18,7 @@ from alm.checkpoint.load import load_checkpoint, open_checkpoint
 from alm.device import keep_to_processors
 from alm.errors import ArtifactError, quoted, shell
 from alm.events import Listener, ignore
+from alm.export.weights import bounds
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
 from alm.model.weights import shapes_of
@@ -88,7 +89,7 @@ class Source:
 
     def not_finite(self) -> list[str]:
         """List the names of weights with values that are not finite."""
-        return [name for name, tensor in self.weights.items() if not torch.isfinite(tensor).all()]
+        return [name for name, tensor in self.weights.items() if not all(map(math.isfinite, bounds(tensor)))]
 
 
 def load_source(checkpoint: Path, *, on_event: Listener = ignore) -> Source:

@@ -41,10 +41,16 @@ def round_values(weights: dict[str, Tensor], dtype: str) -> None:
         tensor.copy_(tensor.to(DTYPES[dtype]))
 
 
+def bounds(tensor: Tensor) -> tuple[float, float]:
+    """Return the smallest and the largest value, NaN if there is one, without memory for a copy."""
+    least, most = tensor.aminmax()
+    return least.item(), most.item()
+
+
 def too_large(weights: dict[str, Tensor], dtype: str) -> list[str]:
     """Report the first tensor with a value that `dtype` cannot hold; usually empty."""
     largest = torch.finfo(DTYPES[dtype]).max
-    found = [name for name, tensor in weights.items() if tensor.abs().max() > largest]
+    found = [name for name, tensor in weights.items() if max(map(abs, bounds(tensor))) > largest]
     return [f"`{found[0]}` has values beyond {largest:,.0f}, the largest of {dtype}"] if found else []
 
 

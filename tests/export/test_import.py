@@ -588,6 +588,37 @@ def test_a_tokenizer_that_alm_would_not_follow(folder_of: Callable[..., tuple[Pa
         import_model(folder, out=tmp_path / "run")
 
 
+WINDOWS = {"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"model_type": "gemma2"}, "alm import Qwen/Qwen3-0.6B"),
+        ({"model_type": "mixtral"}, "alm import mistralai/Mistral-7B-v0.1"),
+        ({"model_type": "qwen3_moe"}, "alm import Qwen/Qwen3-0.6B"),
+        ({"model_type": ["x"]}, "alm import HuggingFaceTB/SmolLM2-135M"),
+        ({"model_type": "qwen2", **WINDOWS}, "without `use_sliding_window` and `layer_types` in its `config.json`"),
+        (
+            {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+            "without `rope_scaling` in its `config.json` gives",
+        ),
+        ({"quantization_config": {"bits": 4}}, "import the model that it was made from"),
+    ],
+)
+def test_a_refusal_names_what_works(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path, values: dict[str, Any], said: str
+) -> None:
+    folder, _ = folder_of(num_hidden_layers=3)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("rope_parameters", None)
+    (folder / "config.json").write_text(json.dumps({**config, "rope_theta": 10000.0, **values}))
+    with pytest.raises(InputError) as caught:
+        import_model(folder, out=tmp_path / "run")
+    assert said in f"{caught.value.message} {caught.value.hint}"
+    assert "alm import " in str(caught.value.hint)
+
+
 @pytest.mark.parametrize(
     ("ends", "generation", "kept"),
     [
