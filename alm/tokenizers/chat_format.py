@@ -13,9 +13,10 @@ import ast
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ from alm.artifacts import ImportMetadata
 from alm.config.base import Config
 from alm.errors import ConfigError, InputError, shell
 from alm.tokenizers import chat_template
-from alm.tokenizers.file import Tokenizer
+from alm.tokenizers.file import Encoded, Tokenizer
 from alm.tokenizers.special import TURN_END, TURN_START
 
 IMPORT_NAME, TEMPLATE_NAME = "import.json", "chat_template.jinja"  # beside the tokenizer of a model
@@ -158,8 +159,7 @@ def _control_tokens(tokenizer: Tokenizer) -> dict[str, int]:
     return {**tokenizer.found_in_text, **tokenizer.specials}
 
 
-@dataclass(frozen=True)
-class _Part:
+class _Part(NamedTuple):
     """Some text of a conversation: of a message of this weight, or between messages. `is_answer` up to its end."""
 
     text: str
@@ -233,18 +233,43 @@ class EncodedConversation:
     is_trained: npt.NDArray[np.bool_]
 
 
-@dataclass
-class _Piece:
-    """A control token, or text between two of them, which is encoded as one. Spans are (characters, is learned)."""
+class _Layout:
+    """Some conversations in pieces: control tokens, and texts between them, each of which is encoded as one."""
 
-    id: int | None = None
-    text: str = ""
-    spans: list[tuple[int, bool]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.pieces: list[int] = []  # the id of a control token, or -1 for the next text
+        self.is_trained: list[bool] = []  # of each piece; of a text this is in `learned`
+        self.learned: list[tuple[int, int, int]] = []  # a text, and the characters from and to which it is learned
+        self.ends: list[int] = []  # of each conversation, in pieces
+        self._parts: list[str] = []
+        self._size = 0
 
     def add(self, text: str, *, is_trained: bool) -> None:
-        """Add text at the end."""
-        self.text += text
-        self.spans.append((len(text), is_trained))
+        """Add to the open text."""
+        if text:
+            if is_trained:
+                self.learned.append((len(self.texts), self._size, self._size + len(text)))
+            self._parts.append(text)
+            self._size += len(text)
+
+    def add_control(self, id_: int, *, is_trained: bool) -> None:
+        """Close the open text, and add a control token."""
+        self._close()
+        self.pieces.append(id_)
+        self.is_trained.append(is_trained)
+
+    def end(self) -> None:
+        """End a conversation."""
+        self._close()
+        self.ends.append(len(self.pieces))
+
+    def _close(self) -> None:
+        if self._parts:
+            self.texts.append("".join(self._parts))
+            self.pieces.append(-1)
+            self.is_trained.append(False)
+            self._parts, self._size = [], 0
 
 
 class ConversationEncoder:
@@ -260,6 +285,7 @@ class ConversationEncoder:
         names = sorted(self._control, key=len, reverse=True)
         self._names = re.compile("|".join(map(re.escape, names)) or r"(?!)")
         self._trains_all = train_on == "all"
+        self._known: dict[str, list[tuple[str, int | None]]] = {}
 
     def expect(self, characters: int) -> None:
         """Announce the amount of text to come, as `Tokenizer.expect`."""
@@ -267,70 +293,80 @@ class ConversationEncoder:
 
     def encode(self, conversations: Sequence[Sequence[Message]], *, asks: bool = False) -> list[EncodedConversation]:
         """Encode each conversation. Raises `InputError` for a role that the format does not have there."""
-        pieces = [self._pieces(messages, asks=asks) for messages in conversations]
-        texts = [piece.text for each in pieces for piece in each if piece.id is None]
-        encoded = self._tokenizer.encode_batch(texts)
-        parts = iter(np.split(encoded.ids, encoded.offsets[1:-1]) if texts else ())
-        return [self._joined(each, parts) for each in pieces]
+        layout = _Layout()
+        for messages in conversations:
+            self._lay_out(layout, messages, asks=asks)
+        encoded = self._tokenizer.encode_batch(layout.texts)
+        pieces = np.array(layout.pieces, dtype=np.int32)
+        is_text = pieces < 0
+        sizes = np.ones(len(pieces), dtype=np.int64)
+        sizes[is_text] = np.diff(encoded.offsets)
+        of_text = np.repeat(is_text, sizes)
+        ids = np.repeat(pieces, sizes)
+        mask = np.repeat(np.array(layout.is_trained, dtype=bool), sizes)
+        ids[of_text], mask[of_text] = encoded.ids, self._learned(layout, encoded)
+        ends = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])[layout.ends]
+        made = []
+        for start, end in pairwise([0, *ends.tolist()]):
+            mask[start : min(start + 1, end)] = False
+            made.append(EncodedConversation(ids[start:end], mask[start:end]))
+        return made
 
-    def _pieces(self, messages: Sequence[Message], *, asks: bool) -> list[_Piece]:
-        found = [_Piece()]
+    def _lay_out(self, layout: _Layout, messages: Sequence[Message], *, asks: bool) -> None:
         for part in self._chat.parts(messages, asks=asks):
             is_trained = bool(part.weight) and (part.is_answer or self._trains_all)
+            if not part.is_control:
+                layout.add(part.text, is_trained=is_trained)
+                continue
+            for text, id_ in self._split(part.text):
+                layout.add(text, is_trained=is_trained)
+                if id_ is not None:
+                    layout.add_control(id_, is_trained=is_trained)
+                    is_trained = is_trained and self._trains_all  # blanks behind the end of an answer are not its words
+        layout.end()
+
+    def _split(self, text: str) -> list[tuple[str, int | None]]:
+        """Return the texts of a control part, each with the control token behind it."""
+        if text not in self._known:
+            found: list[tuple[str, int | None]] = []
             start = 0
-            for match in self._names.finditer(part.text) if part.is_control else ():
-                found[-1].add(part.text[start : match.start()], is_trained=is_trained)
-                found += [_Piece(self._control[match[0]], spans=[(0, is_trained)]), _Piece()]
-                is_trained = is_trained and self._trains_all  # the blanks behind the end of an answer are not its words
+            for match in self._names.finditer(text):
+                found.append((text[start : match.start()], self._control[match[0]]))
                 start = match.end()
-            found[-1].add(part.text[start:], is_trained=is_trained)
-        return [piece for piece in found if piece.id is not None or piece.text]
+            self._known[text] = [*found, (text[start:], None)]
+        return self._known[text]
 
-    def _joined(self, pieces: Sequence[_Piece], parts: Iterator[npt.NDArray[np.int32]]) -> EncodedConversation:
-        ids, trained = [], []
-        for piece in pieces:
-            if piece.id is not None:
-                ids.append(np.array([piece.id], dtype=np.int32))
-                trained.append(np.array([piece.spans[0][1]], dtype=bool))
-            else:
-                ids.append(next(parts))
-                trained.append(self._mask(piece, ids[-1]))
-        if not ids:
-            return EncodedConversation(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=bool))
-        mask = np.concatenate(trained)
-        mask[0] = False
-        return EncodedConversation(np.concatenate(ids), mask)
+    def _learned(self, layout: _Layout, encoded: Encoded) -> npt.NDArray[np.bool_]:
+        """Return which ids of texts are learned: all that hold at least a byte of a learned part of their text."""
+        ends = np.cumsum(self._tokenizer.bytes_per_id[encoded.ids], dtype=np.int64)
+        starts = np.concatenate([np.zeros(1, dtype=np.int64), ends])
+        of_texts = starts[encoded.offsets].tolist()
+        begins, stops = [], []
+        for number, begin, stop in layout.learned:
+            text, at = layout.texts[number], of_texts[number]
+            size = of_texts[number + 1] - at
+            begins.append(at + self._border(text, begin, size))
+            stops.append(at + (size if stop == len(text) else self._border(text, stop, size)))
+        steps = np.zeros(len(ends) + 1, dtype=np.int64)
+        np.add.at(steps, np.searchsorted(ends, begins, side="right"), 1)
+        np.add.at(steps, np.searchsorted(starts[:-1], stops, side="left"), -1)
+        return np.cumsum(steps[:-1]) > 0
 
-    def _mask(self, piece: _Piece, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-        """Return which of the `ids` of a piece are learned: all that hold at least a byte of such text."""
-        flags = {is_trained for size, is_trained in piece.spans if size}
-        if len(flags) == 1:
-            return np.full(len(ids), flags.pop())
-        ends = np.cumsum(self._tokenizer.bytes_per_id[ids])
-        starts = ends - self._tokenizer.bytes_per_id[ids]
-        more = int(ends[-1]) - _size(piece.text) if len(ids) else 0
-        mask = np.zeros(len(ids), dtype=bool)
-        at = begin = 0
-        for size, is_trained in piece.spans:
-            at += size
-            end = self._border(piece.text[:at], more)
-            if is_trained and size:
-                mask |= (starts < end) & (ends > begin)
-            begin = end
-        return mask
-
-    def _border(self, text: str, more: int) -> int:
-        """Return the bytes of the beginning `text` of a piece, as its ids count them: `more` than those of the piece.
+    def _border(self, text: str, at: int, size: int) -> int:
+        """Return the bytes of the first `at` characters of a text, as its ids count them: `size` of all of it.
 
         A normalizer may put a blank first. If it does more than that, the beginning is encoded to see what it makes.
         """
+        if not at:
+            return 0
+        more = size - _size(text)
         if more in (0, 1):
-            return _size(text) + more
-        return int(self._tokenizer.bytes_per_id[self._tokenizer.encode(text)].sum())
+            return _size(text[:at]) + more
+        return int(self._tokenizer.bytes_per_id[self._tokenizer.encode(text[:at])].sum())
 
 
 def _size(text: str) -> int:
-    return len(text.encode("utf-8", "replace"))
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 # ---- reading a template ----------------------------------------------------------------------------------
