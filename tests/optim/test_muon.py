@@ -178,7 +178,7 @@ def test_what_is_not_finite_is_left_out_on_the_device_to_the_bit() -> None:
 def test_every_parameter_has_one_role() -> None:
     found = roles(Small())
     assert [len(part) for part in vars(found).values()] == [5, 1, 1, 1, 2]
-    tied = roles(Transformer(run_config(model__vocab_size=50, model__qk_norm=True).model))
+    tied = roles(Transformer(run_config(model__n_layers=2, model__vocab_size=50, model__qk_norm=True).model))
     assert (len(tied.embeddings), len(tied.head), len(tied.scalars)) == (1, 0, 0)
     assert len(tied.gains) == 2 * 4 + 1
     assert all(matrix.dim() == 2 for matrix in tied.matrices)
