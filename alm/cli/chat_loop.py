@@ -21,19 +21,21 @@ from alm.generation import chat_files
 from alm.generation.chat import Answer, ChatMessage, Conversation
 
 _HELP = f"""\
-Type a message. {LINES}
-/undo           take back the last message and its answer
-/retry          answer the last message again, with the next seed
-/edit [TEXT]    change the last message, and answer it
-/system [TEXT]  show or set the text of the system
+Type a message.
+{LINES}
+
+/undo             take back the last message and its answer
+/retry            answer the last message again, with the next seed
+/edit [TEXT]      change the last message, and answer it
+/system [TEXT]    show or set the text of the system
 /set [KEY=VALUE]  show the settings, or change one: /set temperature=0.5
-/new            begin another conversation; /clear does the same
-/save PATH      write the conversation as a row of messages, for training and /load
-/load [PATH]    continue a saved conversation; without PATH, the newest
-/export PATH    write the conversation as Markdown, to read
-/help           show this help
-/quit           leave; Ctrl-D does the same
-//TEXT          send a message that begins with /
+/new              begin another conversation; /clear does the same
+/save PATH        write the conversation as a row for training and /load
+/load [PATH]      continue a saved conversation; without PATH, the newest
+/export PATH      write the conversation as Markdown, to read
+/help             show this help
+/quit             leave; Ctrl-D does the same
+//TEXT            send a message that begins with /
 Ctrl-C stops an answer."""
 _LEAVES = "Ctrl-C again, Ctrl-D or /quit leaves"
 _SAVE_SECONDS = 2.0  # while an answer comes

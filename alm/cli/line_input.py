@@ -14,7 +14,7 @@ from typing import Any
 from alm.cli import ui
 
 HELP = """\
-Several lines: end a line with \\, or begin and end with \"\"\"; pasted lines stay together."""
+Several lines: \\ at the end of each, or \"\"\" around them; a paste stays together."""
 _QUOTES = '"""'
 _OPENS = re.compile(rf"(/\w+[ \t]+)?{_QUOTES}")
 _PASTE_SECONDS = 0.02  # between two lines of a paste; no person types that fast

@@ -93,7 +93,7 @@ class ChatModel:
             remembers=True,
         )
         # No control token belongs to an answer. One that is not the end of a turn is the beginning of another turn.
-        self._end_ids = frozenset((*self.tokenizer.specials.values(), *chat.end_ids(self.tokenizer)))
+        self._end_ids = frozenset((*self.tokenizer.specials.values(), *chat.end_ids(self.tokenizer), *loaded.ends))
 
     def encode(self, messages: Sequence[ChatMessage]) -> list[int]:
         """Return the ids of a conversation that asks for an answer."""
