@@ -6,16 +6,18 @@ loop, checkpoints and resume are those of every run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alm.artifacts import RunMetadata
+from alm.artifacts import RunMetadata, SourceMetadata
 from alm.checkpoint.choose import checkpoint_at
+from alm.checkpoint.load import verify
 from alm.config.load import Part, load
 from alm.corpus.config import CorpusConfig
 from alm.corpus.from_paths import corpus_of_paths
 from alm.corpus.pipeline.prepare import prepare
-from alm.errors import ArtifactError, shell
+from alm.errors import ArtifactError, InputError, shell
 from alm.events import Listener, Noted, ignore
 from alm.export.importing import import_model
 from alm.finetune import choose, scores
@@ -120,7 +122,10 @@ def start_model(model: Path, out: Path, *, on_event: Listener = ignore) -> Path:
     is_gguf = model.suffix == ".gguf"
     is_foreign = model.is_dir() and (model / "config.json").is_file() and not run_folder.exists(model)
     if not (is_gguf or is_foreign):
-        return checkpoint_at(model, on_event=on_event)
+        checkpoint = checkpoint_at(model, on_event=on_event)
+        if not checkpoint.is_file():
+            verify(checkpoint)  # says what is missing, before the text is prepared
+        return checkpoint
     kind = "gguf" if is_gguf else "huggingface"
     folder = out.with_name(f"{model.resolve().stem if is_gguf else model.resolve().name}-base")
     redo = shell("alm", "import", "--from", kind, model, "--out", folder)
@@ -134,7 +139,7 @@ def packed_conversations(request: Request, base: Path, places: Places, *, on_eve
         packed = open_packed(Path(request.texts[0]))
     else:
         corpus = corpus_of_paths(request.texts, overrides=_of_corpus(request), on_event=on_event)
-        prepare(corpus, out=places.clean, on_event=on_event)
+        _check_roles(prepare(corpus, out=places.clean, on_event=on_event), request)
         seq_len = request.seq_len or min(choose.LONGEST_ROW, choose.model_of(base).max_position_embeddings)
         pack(
             PackConfig(seq_len=seq_len, documents="conversations", train_on=request.train_on),
@@ -150,6 +155,19 @@ def packed_conversations(request: Request, base: Path, places: Places, *, on_eve
             hint=f"to train on text, use {shell('alm', 'pretrain', '--init', request.model, '--data', packed.folder)}",
         )
     return packed
+
+
+def _check_roles(sources: Sequence[SourceMetadata], request: Request) -> None:
+    """Raise `InputError` for the first source with texts that no one says."""
+    for source in sources:
+        texts = source.documents.output - source.conversations
+        if texts:
+            number = "no" if not source.conversations else f"only {source.conversations:,}"
+            raise InputError(
+                f"`{source.source}` holds {number} conversations, and {texts:,} other texts",
+                hint="conversations are rows of JSON with `messages`, `conversations`, or `instruction` and `output`; to "
+                f"train on text, prepare and pack it, and run `{shell('alm', 'pretrain', '--init', request.model)}`",
+            )
 
 
 def _is_of_corpus(change: str) -> bool:

@@ -111,7 +111,9 @@ def test_text_is_refused_with_the_command_that_trains_on_it(base: Path, tmp_path
     (tmp_path / "a.txt").write_text("Once upon a time.\n" * 300, encoding="utf-8")
     with pytest.raises(AlmError) as caught:
         finetune(request_of(base, tmp_path / "a.txt", tmp_path / "chat"))
-    assert "conversation" in caught.value.message
+    assert "holds no conversations, and" in caught.value.message
+    with pytest.raises(ArtifactError, match="does not exist"):
+        finetune(request_of(tmp_path / "nothing", tmp_path / "a.txt", tmp_path / "chat"))
     data = Path(run_folder.read_metadata(base).data)
     with pytest.raises(ArtifactError, match="no conversations") as caught:
         finetune(request_of(base, base / data, tmp_path / "chat"))
