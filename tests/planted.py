@@ -63,6 +63,18 @@ MISTAKES = (
         "is_worse",
         ("test_verdict",),
     ),
+    Mistake(
+        "budget: the tenth pass teaches as much as the first",
+        "effective_tokens(unique, tokens / unique) if text_bytes else tokens",
+        "tokens",
+        ("test_suggest",),
+    ),
+    Mistake(
+        "regularisation: between two measurements by passes, not by their logarithm",
+        "(position - math.log(low)) / math.log(high / low)",
+        "(max(passes, low) - low) / (high - low)",
+        ("test_repeated_text",),
+    ),
     # Model
     Mistake("rope: other frequencies", "theta ** -(pairs / width)", "theta ** -(pairs / (width + 2))", ("test_rope",)),
     Mistake(
@@ -119,6 +131,18 @@ MISTAKES = (
         ("test_decide", "test_settle", "test_units"),
     ),
     Mistake(
+        "split: a small text gives no more than others",
+        "max(validation_fraction, min(_MOST_RAISED, _LEAST_HELD_OUT_BYTES / total))",
+        "validation_fraction",
+        ("test_split",),
+    ),
+    Mistake(
+        "split: a book counts no more than a note",
+        "total * total * validation_fraction < _FEWEST_HELD_OUT * squares",
+        "total * validation_fraction < _FEWEST_HELD_OUT",
+        ("test_split",),
+    ),
+    Mistake(
         "duplicates: only the last band counts",
         "near[compared] |= earlier < compared",
         "near[compared] = earlier < compared",
@@ -154,6 +178,36 @@ MISTAKES = (
         "for byte in word[start:end][::-1]]",
         "for byte in word[start:end]]",
         ("test_unigram",),
+    ),
+    Mistake(
+        "import: a word that is a token is merged all the same",
+        '"llama-bpe": _Split("cl100k", ignore_merges=True)',
+        '"llama-bpe": _Split("cl100k")',
+        ("test_gguf_tokenizer",),
+    ),
+    Mistake(
+        "import: merges of a file come worst first",
+        "found.sort(key=lambda merge: merge[:3], reverse=True)",
+        "found.sort(key=lambda merge: merge[:3])",
+        ("test_gguf_tokenizer",),
+    ),
+    Mistake(
+        "import: no token begins a text unless the file says so",
+        "if not (adds if is_added is None else is_added) or",
+        "if not is_added or",
+        ("test_gguf_tokenizer",),
+    ),
+    Mistake(
+        "chat: text of a message becomes control tokens",
+        "if not part.is_control:",
+        "if False:",
+        ("test_chat_format",),
+    ),
+    Mistake(
+        "chat: a line break behind a tag of the template stays",
+        'raw = raw.removeprefix("\\n")',
+        "pass",
+        ("test_chat_format",),
     ),
     # Generation and export
     Mistake("top-p: the wrong end is cut", ".cumsum(-1) <= 1 - share", ".cumsum(-1) <= share", ("test_sampling",)),
@@ -210,7 +264,7 @@ def outcome(mistake: Mistake, copy: Path) -> str:
     if not tests:
         sys.exit(f"{mistake.name}: no test file is named {' or '.join(mistake.tests)}")
     path.write_text(text.replace(mistake.right, mistake.wrong), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-m", "not slow and not llamacpp", *tests]
     try:
         done = subprocess.run(

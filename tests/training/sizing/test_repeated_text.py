@@ -32,3 +32,13 @@ def test_only_a_run_that_sees_its_text_often_with_little_decay_is_too_weak() -> 
     assert not is_too_weak(weak, FEW_PASSES)
     assert is_too_weak(weak, 20)
     assert not is_too_weak(strong, 20)
+
+
+@pytest.mark.parametrize(
+    ("passes", "decay", "dropout"), [(30**0.5, 0.3, 0.1), (170**0.5, 0.8, 0.2), (850**0.5, 1.2, 0.3)]
+)
+def test_half_way_between_two_measurements_is_the_square_root_of_their_product(
+    passes: float, decay: float, dropout: float
+) -> None:
+    found = regularisation(passes)
+    assert (found.weight_decay, found.dropout) == (pytest.approx(decay, abs=0.051), dropout)
