@@ -289,9 +289,8 @@ def _check_conversations(job: PackJob, parts: Sequence[_Part], on_event: Listene
     if said:
         on_event(Warned(f"conversations are left out: {', '.join(said)}", longer))
     if total.shortened:
-        on_event(
-            Noted(f"{total.shortened:,} conversations that are longer than a row lost {total.dropped_turns:,} messages")
-        )
+        what = "1 conversation that is" if total.shortened == 1 else f"{total.shortened:,} conversations that are"
+        on_event(Noted(f"{what} longer than a row lost {total.dropped_turns:,} messages"))
 
 
 def _warn_without_validation(metadata: PackMetadata, on_event: Listener) -> None:
