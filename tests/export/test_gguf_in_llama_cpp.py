@@ -55,6 +55,8 @@ SHAPES: list[dict[str, Any]] = [
     {"positions": {"kind": "rope", "scaling": YARN}},
     {"positions": {"kind": "rope", "scaling": {**YARN, "factor": 1.5}}, "qk_norm": True, "head_dim": 16},
     {"attention": {"kind": "grouped", "window": 64, "full_every": 0}},
+    {"attention": {"kind": "grouped", "bias": "qkv"}, "tie_embeddings": False},  # a Qwen2
+    {"positions": {"kind": "rope", "skip_every": 4}, "n_layers": 5},  # a SmolLM3
 ]
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,7 +28,9 @@ from alm.export.targets.huggingface import Config
 from alm.generation.completions import TextChunk
 from alm.generation.config import SamplingConfig
 from alm.generation.load import load_model
+from alm.tokenizers import ends
 from alm.tokenizers.file import Tokenizer
+from alm.training.run import start
 
 from .conftest import Make, main_ok
 from .test_huggingface import LOGITS, SHAPES
@@ -620,7 +623,7 @@ def test_a_refusal_names_what_works(
 
 
 @pytest.mark.parametrize(
-    ("ends", "generation", "kept"),
+    ("given", "generation", "kept"),
     [
         (0, {}, [0]),
         ([2, 0], {}, [2, 0]),
@@ -633,11 +636,11 @@ def test_a_refusal_names_what_works(
 def test_the_ends_of_its_texts_come_in_and_go_out(
     folder_of: Callable[..., tuple[Path, Any]],
     tmp_path: Path,
-    ends: object,
+    given: object,
     generation: dict[str, Any],
     kept: list[int],
 ) -> None:
-    (folder, _), events = folder_of(eos_token_id=ends), list[Event]()
+    (folder, _), events = folder_of(eos_token_id=given), list[Event]()
     (folder / "generation_config.json").write_text(json.dumps(generation))
     import_model(folder, out=tmp_path / "run", compare=False, on_event=events.append)
     assert not [event for event in events if isinstance(event, Warned)]
@@ -671,6 +674,19 @@ def test_an_end_of_any_name(folder_of: Callable[..., tuple[Path, Any]], tmp_path
     theirs = tokenizers.Tokenizer.from_file(str(source.tokenizer_path))
     assert theirs.encode("the [EOS]!").ids[:1] == source.tokenizer.encode("the")
     assert theirs.encode("the").ids == source.tokenizer.encode("the")
+
+
+def test_a_run_that_starts_from_it_ends_its_texts_as_it_does(
+    folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path
+) -> None:
+    folder, _ = folder_of(eos_token_id=[2, 5])
+    import_model(folder, out=tmp_path / "run", compare=False)
+    initial = SimpleNamespace(path=tmp_path / "run" / "ckpt-last.pt")
+    packed = SimpleNamespace(metadata=SimpleNamespace(conversations=None))
+    job: Any = SimpleNamespace(initial=initial, packed=packed)
+    assert start._kept_files(job) == {ends.NAME: (tmp_path / "run" / ends.NAME).read_bytes()}
+    job.initial = None
+    assert start._kept_files(job) == {}
 
 
 def test_generation_stops_at_each_of_them(folder_of: Callable[..., tuple[Path, Any]], tmp_path: Path) -> None:

@@ -18,10 +18,11 @@ from torch import Tensor
 from alm.artifacts import Comparison
 from alm.export import compare as questions
 from alm.export import optional_tools
+from alm.export.compare import UNLIKE
 from alm.export.held_out import held_out
 from alm.export.source import Source
 from alm.export.targets._gguf_model import Dtype, read_weights
-from alm.export.targets._llama_cpp import PACKAGE, LlamaCpp, serving, tool
+from alm.export.targets._llama_cpp import MOST_TOKENS, PACKAGE, LlamaCpp, serving, tool
 from alm.model.transformer import Transformer
 
 
@@ -94,17 +95,17 @@ def _barred(found: Comparison, bar: int | None) -> Comparison:
 
 def _probabilities(source: Source, llama: LlamaCpp, bars: Bars) -> list[questions.Check]:
     end, size = source.tokenizer.end_of_text_id, source.model.known_vocab_size
-    # The sum of its probabilities over a large vocabulary in fp32 is off by 2 in 10,000, the same factor for each.
     asked = [
-        (prompt, torch.log_softmax(llama.log_probabilities(prompt, end=end, vocab_size=size).double(), -1))
-        for prompt in questions.prompts(source)
+        (prompt, llama.log_probabilities(prompt, end=end, vocab_size=size)) for prompt in questions.prompts(source)
     ]
-    detail = f"nats, at the end of {len(asked)} prompts"
+    wanted = min(size, MOST_TOKENS)
+    of_tokens = "" if wanted == size else f" of the {wanted:,} likeliest tokens"
+    detail = f"nats, at the end of {len(asked)} prompts{of_tokens}"
 
     def check(what: str, distance: Callable[[Tensor, Tensor], Tensor], bar: float | None) -> questions.Check:
         def checked(network: Transformer) -> Comparison:
-            ours = (torch.log_softmax(questions.logits_of(network, ids, last=1)[-1].double(), -1) for ids, _ in asked)
-            worst = max(_finite(distance(one, theirs)) for one, (_, theirs) in zip(ours, asked, strict=True))
+            pairs = (_of_listed(questions.logits_of(network, ids, last=1)[-1], found) for ids, found in asked)
+            worst = max(_finite(distance(ours, theirs)) if len(ours) == wanted else UNLIKE for ours, theirs in pairs)
             return Comparison(what=what, tool=tool(), difference=worst, bar=bar, detail=detail)
 
         return checked
@@ -117,6 +118,15 @@ def _probabilities(source: Source, llama: LlamaCpp, bars: Bars) -> list[question
             bars.divergence,
         ),
     ]
+
+
+def _of_listed(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ln p of the tokens that llama.cpp lists, by ours and by theirs: both add up to 1 over those.
+
+    The sum of its probabilities over a large vocabulary in fp32 is off by 2 in 10,000, by the same factor for each.
+    """
+    listed = theirs.isfinite()
+    return torch.log_softmax(ours[listed].double(), -1), torch.log_softmax(theirs[listed].double(), -1)
 
 
 def _answers(source: Source, llama: LlamaCpp) -> Callable[[list[int], int], list[int]]:
@@ -135,4 +145,4 @@ def _answers(source: Source, llama: LlamaCpp) -> Callable[[list[int], int], list
 
 
 def _finite(value: Tensor) -> float:
-    return value.item() if torch.isfinite(value) else questions.UNLIKE
+    return value.item() if torch.isfinite(value) else UNLIKE

@@ -24,7 +24,11 @@ from alm.files import parse_json
 PACKAGE = "xllamacpp"
 _ALWAYS = 1e9
 """Added to a score so that no other token is chosen."""
+MOST_TOKENS = 1 << 15
+"""Tokens whose probability is asked for: an answer takes a kilobyte of memory for each."""
 _MOST_BYTES = 1 << 28
+_BATCH = 64
+"""Tokens that are read at once. Scores of a large vocabulary for 512, as llama.cpp has it, take 300 MB."""
 _SECONDS = 600
 """Timeout of one answer: a large model on few cores takes minutes."""
 
@@ -56,10 +60,13 @@ class LlamaCpp:
         return ids
 
     def log_probabilities(self, prompt: Sequence[int], *, end: int, vocab_size: int) -> Tensor:
-        """Return ln p (V,) of every token after the prompt, fp32; `end` is the id that ends a text."""
+        """Return ln p (V,) of the likeliest tokens after the prompt, fp32, and -inf for others: at most `MOST_TOKENS`.
+
+        `end` is the id that ends a text.
+        """
         # The server does not report a chosen token that is half a character, so a bias makes it choose the end. The
         # bias is added to a copy: the reported scores are the model's own.
-        found = self.complete(prompt, 1, n_probs=vocab_size, logit_bias=[[end, _ALWAYS]])
+        found = self.complete(prompt, 1, n_probs=min(vocab_size, MOST_TOKENS), logit_bias=[[end, _ALWAYS]])
         listed = found["completion_probabilities"][0]["top_logprobs"]
         values = torch.full((vocab_size,), -torch.inf)
         values[[token["id"] for token in listed]] = torch.tensor([token["logprob"] for token in listed])
@@ -115,6 +122,7 @@ def _parameters(path: Path, context: int) -> Any:  # Any: the package has no typ
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(path)
     parameters.n_ctx, parameters.n_parallel = context, 1
+    parameters.n_batch = parameters.n_ubatch = _BATCH
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = torch.get_num_threads()
     parameters.n_gpu_layers, parameters.fit_params = 0, False
     parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32

@@ -96,16 +96,16 @@ def read_metadata(run: Path) -> RunMetadata:
     return artifacts.read(run / METADATA_NAME, RunMetadata, hint=f"name another folder than `{run}`")
 
 
-def create(
-    run: Path, config: RunConfig, metadata: RunMetadata, *, tokenizer: Path, chat_template: Path | None = None
-) -> None:
-    """Write the files that a run has from its first step on, atomically. The caller holds its lock."""
+def create(run: Path, config: RunConfig, metadata: RunMetadata, *, tokenizer: Path, kept: Mapping[str, bytes]) -> None:
+    """Write the files that a run has from its first step on, atomically. The caller holds its lock.
+
+    `kept` are further files by name, of the model that the run starts from.
+    """
     contents = {
         CONFIG_NAME: write_yaml(config.model_dump(mode="json")).encode(),
         TOKENIZER_NAME: files.read_bytes(tokenizer),
     }
-    if chat_template is not None and chat_template.is_file():
-        contents[CHAT_TEMPLATE_NAME] = files.read_bytes(chat_template)
+    contents |= kept
     for name, data in contents.items():
         if (run / name).is_file() and files.read_bytes(run / name) != data:
             raise OtherRunError(

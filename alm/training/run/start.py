@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from alm import artifacts
+from alm import artifacts, files
 from alm.artifacts import RunMetadata
 from alm.checkpoint.format import Checkpoint
 from alm.checkpoint.load import load_checkpoint
@@ -15,6 +15,8 @@ from alm.events import Resumed, Warned
 from alm.model.count import count
 from alm.optim.schedules import warmup_steps
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
+from alm.tokenizers import ends
+from alm.tokenizers.chat_format import ChatFormat
 from alm.training.batches import ALL, epochs, plan_batches
 from alm.training.config import RunConfig
 from alm.training.monitoring import metrics, samples
@@ -72,9 +74,8 @@ def _prepare_folder(job: TrainingJob) -> None:
     """Write the files of a new run, or set later rows and checkpoints aside."""
     step = 0 if job.found is None else job.found.step
     if not run_folder.exists(job.out):
-        template = None if job.initial is None else job.initial.path.with_name(run_folder.CHAT_TEMPLATE_NAME)
         run_folder.create(
-            job.out, job.config, _metadata(job), tokenizer=job.packed.tokenizer_path, chat_template=template
+            job.out, job.config, _metadata(job), tokenizer=job.packed.tokenizer_path, kept=_kept_files(job)
         )
     write_config(job)
     names = (metrics.NAME, samples.NAME)
@@ -85,6 +86,19 @@ def _prepare_folder(job: TrainingJob) -> None:
     repair(job.out, job.retention)
     if job.found is not None:
         job.on_event(Resumed(job.out, step, job.config.training.max_steps))
+
+
+def _kept_files(job: TrainingJob) -> dict[str, bytes]:
+    """Return the chat template and the ends of texts of the model that the run starts from, by their names.
+
+    Without a template, that of the turns it is trained on.
+    """
+    folder = None if job.initial is None else job.initial.path.parent
+    paths = () if folder is None else (folder / run_folder.CHAT_TEMPLATE_NAME, folder / ends.NAME)
+    found = {path.name: files.read_bytes(path) for path in paths if path.is_file()}
+    conversations = job.packed.metadata.conversations
+    template = None if conversations is None else ChatFormat.model_validate(conversations.chat).template()
+    return found if template is None else {run_folder.CHAT_TEMPLATE_NAME: template.encode(), **found}
 
 
 def write_config(job: TrainingJob) -> None:
