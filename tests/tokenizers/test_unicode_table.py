@@ -53,9 +53,10 @@ def ranges(table: str) -> list[tuple[int, int]]:
 def of_library(regex: str) -> set[int]:
     """The scalar values that `regex` matches in the library; for none, those that its step `Digits` splits off."""
     if not regex:
-        return {
-            point for point in SCALARS if len(Digits(individual_digits=True).pre_tokenize_str(f"a{chr(point)}a")) == 3
-        }
+        # Each between letters, from which a digit is split off alone.
+        text = "a" + "".join(f"{chr(point)}a" for point in SCALARS)
+        pieces = Digits(individual_digits=True).pre_tokenize_str(text)
+        return {SCALARS[start // 2] for _, (start, stop) in pieces if stop == start + 1 and start % 2}
     split = Split(Regex(regex), behavior="removed", invert=True)
     pieces = split.pre_tokenize_str("".join(map(chr, SCALARS)))
     return {SCALARS[place] for _, (start, stop) in pieces for place in range(start, stop)}
