@@ -24,26 +24,31 @@ from alm.corpus.sources.tales.story import Story, as_written
 from alm.corpus.sources.tales.tell import set_scene
 
 _LEISURE = 0.2  # short tales: two of them and some questions fit into a context
+_SCENES = {"introduction": "dialogue_introduction", "opening": "dialogue_opening"}
 _KEPT_BACK = 8
 _GREETS, _THANKS, _SHORTENS, _ANOTHER, _PARTS = 0.15, 0.12, 0.3, 0.25, 0.2
+_SHORT, _ASKS_OF_SHORT = 0.5, 0.7
 _LOWER, _WITHOUT_END = 0.15, 0.25
 _MOST_QUESTIONS = 4
 _WAYS = ("with_both", "with_both", "with_both", "with_hero", "with_trouble", "")  # to ask for a tale
+_SHORT_WAYS = ("with_both", "with_both", "with_both", "with_trouble")
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a tale, and the only right answer."""
+    """A question about a tale, and the only right answer. `of_short` says whether the short version has it, too."""
 
     asked: str
     answer: str
+    of_short: bool
 
 
 @dataclass(frozen=True)
 class Tale:
-    """A tale of which the hero and the trouble are known.
+    """A tale of which the hero and the trouble are known. Its first sentence names both.
 
-    `wanted` completes "a fox who ...". The tale holds one of the words of each of `shows`, in lower case.
+    `wanted` completes "a fox who ...". What follows the first sentence holds one of the words of each of `shows`, in
+    lower case.
     """
 
     text: str
@@ -88,11 +93,12 @@ def tale(numbers: Callable[[], float], *, is_kept_back: bool = False, other_than
 
 def tale_of(numbers: Callable[[], float], trouble: Row) -> Tale:
     """Return a tale of a trouble, which is a row of the table `troubles`."""
-    story = Story(numbers, leisure=_LEISURE)
+    story = Story(numbers, leisure=_LEISURE, scenes=_SCENES)
     set_scene(story)
+    first = phrases()["told_first"].replace("{past}", trouble.past)
+    story.put(told_first=first)
     load(f"plots/{trouble.plot}").tell(story)
     text = story.text()
-    story.put(past=story.fill(trouble.past), ending=story.fill(trouble.ending))
     return Tale(
         text,
         story,
@@ -101,19 +107,19 @@ def tale_of(numbers: Callable[[], float], trouble: Row) -> Tale:
         trouble=f"{trouble.plot} {story.fill(getattr(trouble, 'of', ''))}",
         wanted=story.fill(trouble.wanted),
         shows=tuple(tuple(story.fill(words).lower().split("|")) for words in trouble.shows),
-        short=as_written(story.fill(phrases()["told_short"])),
+        short=as_written(story.fill(f"{first} {trouble.ending}")),
         questions=tuple(_questions(story, trouble, text)),
     )
 
 
-def request(made: Tale, way: str) -> str:
+def request(made: Tale, way: str, *, table: str = "requests") -> str:
     """Return a request for a tale: with both hero and trouble, with one of them, or open (no `way`)."""
     story = made.story
     if not way:
         return _asked(story, "openings")
     story.put(wanted=made.wanted)
     story.put(who=story.fill(story.pick(phrases()[way])))
-    return _asked(story, "requests")
+    return _asked(story, table)
 
 
 def shorten(made: Tale) -> str:
@@ -125,6 +131,17 @@ def _messages(numbers: Callable[[], float]) -> Iterator[Message]:
     made = tale(numbers)
     if made.story.happens(_GREETS):
         yield from _pair(_asked(made.story, "greetings"), phrases()["greeted"])
+    if made.story.happens(_SHORT):
+        yield from _short_tales(made, numbers)
+    else:
+        yield from _long_tales(made, numbers)
+    if made.story.happens(_THANKS):
+        yield from _pair(_asked(made.story, "thanks"), phrases()["thanked"])
+    if made.story.happens(_PARTS):
+        yield from _pair(_asked(made.story, "goodbyes"), phrases()["parted"])
+
+
+def _long_tales(made: Tale, numbers: Callable[[], float]) -> Iterator[Message]:
     yield from _pair(request(made, made.story.pick(_WAYS)), made.text)
     if not made.story.happens(_ANOTHER):
         yield from _about(made)
@@ -132,10 +149,17 @@ def _messages(numbers: Callable[[], float]) -> Iterator[Message]:
         other = tale(numbers, other_than=made.hero)
         yield from _pair(_asked(other.story, "others"), other.text)
         yield from _about(other)
-    if made.story.happens(_THANKS):
-        yield from _pair(_asked(made.story, "thanks"), phrases()["thanked"])
-    if made.story.happens(_PARTS):
-        yield from _pair(_asked(made.story, "goodbyes"), phrases()["parted"])
+
+
+def _short_tales(made: Tale, numbers: Callable[[], float]) -> Iterator[Message]:
+    """Yield requests for short tales: what an answer takes from a request is a large part of it, and soon learned."""
+    for each in (made, tale(numbers, other_than=made.hero)):
+        way = each.story.pick(_SHORT_WAYS)
+        yield from _pair(request(each, way, table="short_requests"), each.short)
+        questions = [question for question in each.questions if question.of_short]
+        if each.story.happens(_ASKS_OF_SHORT):
+            found = each.story.pick(questions)
+            yield from _pair(found.asked, found.answer)
 
 
 def _about(made: Tale) -> Iterator[Message]:
@@ -159,14 +183,16 @@ def _questions(story: Story, trouble: Row, text: str) -> Iterator[Question]:
         if story.fill(row.needs).lower() in text.lower() and not (
             hasattr(row, "place") and _has_other_place(story, text)
         ):
-            yield _question(story, row.asks, row.answer)
+            yield _question(story, row.asks, row.answer, of_short=hasattr(row, "of_short"))
     for suffix in ("", "_too"):
         if hasattr(trouble, f"asks{suffix}"):
-            yield _question(story, getattr(trouble, f"asks{suffix}"), getattr(trouble, f"answer{suffix}"))
+            of_short = not (suffix or hasattr(trouble, "short_lacks_it"))
+            asks, answer = getattr(trouble, f"asks{suffix}"), getattr(trouble, f"answer{suffix}")
+            yield _question(story, asks, answer, of_short=of_short)
 
 
-def _question(story: Story, asks: Sequence[str], answer: str) -> Question:
-    return Question(_said(story, story.fill(story.pick(asks))), as_written(story.fill(answer)))
+def _question(story: Story, asks: Sequence[str], answer: str, *, of_short: bool) -> Question:
+    return Question(_said(story, story.fill(story.pick(asks))), as_written(story.fill(answer)), of_short)
 
 
 def _has_other_place(story: Story, text: str) -> bool:

@@ -79,5 +79,5 @@ def _has_hero(case: Case, answer: str) -> bool:
 
 
 def _has_trouble(made: Tale, answer: str) -> bool:
-    text = answer.lower()
+    _, _, text = answer.lower().partition(".")  # the first sentence repeats the request
     return all(any(word in text for word in words) for words in made.shows)

@@ -65,7 +65,7 @@ class Step:
         for slot, source in self.choose.items():
             story.choose(slot, source)
         if self.scene:
-            load(f"scenes/{self.scene}").tell(story)
+            load(f"scenes/{story.scenes.get(self.scene, self.scene)}").tell(story)
         if self.say is not None:
             shapes = story.shapes(self.say)
             if self.twice is None:

@@ -8,7 +8,7 @@ quotes, except after `!"` and `?"`, where the speaker's name may follow; put a n
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -65,10 +65,14 @@ class Story:
     """One tale during generation: its slots and its text so far.
 
     `random` returns numbers from 0 to 1 and is the only source of randomness: the same numbers give the same tale.
-    `leisure` scales the chance of every optional sentence, so a small value makes a short tale.
+    `leisure` scales the chance of every optional sentence, so a small value makes a short tale. `scenes` names those
+    that take the place of others.
     """
 
-    def __init__(self, random: Callable[[], float], *, leisure: float = 1.0) -> None:
+    def __init__(
+        self, random: Callable[[], float], *, leisure: float = 1.0, scenes: Mapping[str, str] | None = None
+    ) -> None:
+        self.scenes = scenes or {}
         self._random = random
         self._leisure = leisure
         self._slots: dict[str, Any] = {}
