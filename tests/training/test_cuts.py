@@ -40,7 +40,7 @@ def batches(size: int, *, first: int = 0, last: int = SEQUENCES) -> list[MicroBa
 
 
 def state_of(step: int = 5, **changes: Any) -> TrainState:
-    state = init_state(run_config(model__vocab_size=VOCABULARY, **changes), CPU)
+    state = init_state(run_config(**{"model__n_layers": 2, "model__vocab_size": VOCABULARY, **changes}), CPU)
     state.model.double()
     state.step = step
     return state

@@ -99,7 +99,7 @@ def test_what_the_comparison_is_for_may_differ(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"model__n_layers": 1},
+        {"model__n_layers": 2},
         {"training__max_steps": 11},
         {"training__gradient_accumulation": 1},
         {"scheduler__warmup_steps": 1},

@@ -236,7 +236,7 @@ def test_on_a_cpu_what_counting_says_is_heeded(data: Path, room: int, expected: 
     assert len(events) == (room < 4)
     if room < 4:
         assert isinstance(events[0], Warned)
-        assert "micro-batches of 4 sequences need 105.4 MB" in events[0].message
+        assert "micro-batches of 4 sequences need 105.3 MB" in events[0].message
         assert (events[0].hint is None) == (room > 0)
 
 

@@ -191,7 +191,7 @@ def test_data_of_another_tokenizer(data: Path, uninterrupted: Path, tmp_path: Pa
     ("changes", "name"),
     [
         ({"model__d_model": 32}, "model.embed_tokens.weight` is [300, 16] there, and [300, 32]"),
-        ({"model__n_layers": 2}, "model.layers.1.input_layernorm.weight` is [16] there, and nothing"),
+        ({"model__n_layers": 2}, "model.layers.1.input_layernorm.weight` is nothing there, and [16]"),
         ({"model__qk_norm": True}, "model.layers.0.self_attn.k_norm.weight` is nothing there, and [8]"),
         ({"model__vocab_size": 301}, "model.embed_tokens.weight` is [300, 16] there, and [301, 16]"),
     ],

@@ -93,7 +93,7 @@ def test_where_bf16_does_not_run_it_is_fp32(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_micro_batch_that_is_timed_is_small() -> None:
-    config = run_config(model__vocab_size=300, training__micro_batch_size=4)
+    config = run_config(model__n_layers=2, model__vocab_size=300, training__micro_batch_size=4)
     # 16 x 32 x 3 x 2 + (2 x 16 x 16 + 2 x 16 x 8) x 2 matrix entries in layers, 320 x 16 in the head, and attention.
     each = 3 * 2 * (4608 + 5120 + 2 * 16 * 2 * (64 + 1) / 2)
     assert micro_batch_shape(config, seq_len=64) == (4, 64)
