@@ -49,7 +49,7 @@ def turns_for(
         return None if chat is None else Turns(chat=chat, train_on=config.train_on, seq_len=config.seq_len)
     if config.mode != "auto":
         raise ConfigError(
-            f"`--mode {config.mode}` is for text: conversations have rows of their own", hint="leave out `--mode`"
+            f"the mode {config.mode} is for text: conversations have rows of their own", hint="leave out `--mode`"
         )
     for file in files:
         if not file.has_messages:

@@ -280,7 +280,7 @@ def _check_conversations(job: PackJob, parts: Sequence[_Part], on_event: Listene
         if (number := getattr(total, reason))
         for first in [next(part.left_out[reason] for part in parts if reason in part.left_out)]
     ]
-    longer = f"give rows more tokens: `--seq-len {2 * job.config.seq_len}`" if total.too_long else None
+    longer = f"give rows more tokens: `{shell('--seq-len', f'{2 * job.config.seq_len}')}`" if total.too_long else None
     if not any(part.counts[TRAIN].documents for part in parts):
         why = f": left out are {', '.join(said)}" if said else ""
         raise InputError(
