@@ -119,6 +119,17 @@ def test_a_single_conversation_is_kept_whole(tmp_path: Path) -> None:
     assert metadata(tmp_path).validation_documents == 0
 
 
+@pytest.mark.parametrize("text", ["conversation", "document"])
+def test_the_only_short_text_is_never_all_held_out(tmp_path: Path, text: str) -> None:
+    for number in range(8):  # by their hashes, half of these would be held out
+        path = write(tmp_path / f"{number}.jsonl", [[{"role": "assistant", "content": f"a\n{number}\n\nb\n"}]])
+        rows = {"adapter": "messages"} if text == "conversation" else {"format": "text"}
+        sources = {f"s{number}": {"kind": "files", "paths": [str(path)], **rows}}
+        config = CorpusConfig.model_validate({"sources": sources, "validation_fraction": 0.5})
+        prepare(config, out=tmp_path / f"clean{number}")
+        assert {d.split for d in read_documents(find([tmp_path / f"clean{number}"]))} >= {"train"}
+
+
 def test_a_message_of_a_megabyte_is_a_message(tmp_path: Path) -> None:
     given = [[{"role": "user", "content": "long " * 210_000}, {"role": "assistant", "content": "yes"}]] * 2
     assert [document.conversation() for document in prepared(tmp_path, given)] == list(map(cleaned, given))

@@ -104,7 +104,7 @@ def decide(
     if hold_out is None and not is_chosen and is_few(totals.text_bytes, totals.squares, validation_fraction):
         hold_out = _of_few(units, totals, validation_fraction)
         totals = _write_decisions(documents, validation_fraction, hold_out)
-    if not is_chosen and totals.is_all_held_out:  # of one short document, or two, hashes may select all
+    if not is_chosen and totals.documents and totals.is_all_held_out:  # hashes may select all of one or two documents
         hold_out = (hold_out or HoldOut()).model_copy(update={"hash_share": 0.0})
         totals = _write_decisions(documents, validation_fraction, hold_out)
     otherwise = None
