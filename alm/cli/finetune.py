@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,6 +12,9 @@ from alm.cli import options, ui
 from alm.cli.event_lines import result_score
 from alm.cli.help import Commands
 from alm.cli.runs import the_run
+
+if TYPE_CHECKING:
+    from alm.training.config import RunConfig
 
 app = Commands()
 
@@ -39,7 +42,7 @@ def finetune(
     ] = None,
     epochs: Annotated[
         float | None,
-        typer.Option("--epochs", min=0.01, help="Passes over the conversations.  [default: 2 to 5, by their number]"),
+        typer.Option("--epochs", help="Passes over the conversations.  [default: 2 to 5, by their number]"),
     ] = None,
     lora: Annotated[
         int | None,
@@ -62,7 +65,8 @@ def finetune(
         typer.Option(
             "--seq-len",
             min=8,
-            help="Tokens of a row; longer conversations lose their first turns.  [default: the context, at most 1024]",
+            help="Tokens of a row; longer conversations lose their first turns.  [default: 256 to 1024, by their "
+            "length]",
             rich_help_panel=options.RARE,
         ),
     ] = None,
@@ -74,6 +78,7 @@ def finetune(
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Teach a model to answer, from conversations.
 
@@ -82,6 +87,7 @@ def finetune(
     """
     started = time.monotonic()  # before the imports, which take seconds
     seconds = options.seconds(budget, flag="--budget")
+    _check_epochs(epochs)
     ui.begin(ui.MEASURING, quiet=quiet, as_json=json)
     from alm.finetune import finetune as stage
 
@@ -102,6 +108,9 @@ def finetune(
             resume=_resume(resume),
             started=started,
         )
+        if dry_run:
+            _show(stage.planned(request, on_event=on_event), as_json=json)
+            return
         made = stage.finetune(request, on_event=on_event)
     result = made.result
     assert result is not None
@@ -109,6 +118,12 @@ def finetune(
     line = f"{folder}: {result.step:,} steps, {made.parameters:,} parameters" + (f", {score}" if score else "")
     ui.show_result(made.model_dump(mode="json"), [line], as_json=json)
     ui.next_step("alm", "chat", folder, quiet=quiet, as_json=json)
+
+
+def _show(config: RunConfig, *, as_json: bool) -> None:
+    training = config.training
+    line = f"{training.max_steps:,} steps of {training.sequences_per_step} rows, at a rate of {config.optim.lr:g}"  # type: ignore[attr-defined] # of every optimizer
+    ui.show_result(config.model_dump(mode="json"), [line], as_json=as_json)
 
 
 def _name(model: Path) -> str:
@@ -126,6 +141,13 @@ def _one_of(given: str, flag: str, known: tuple[str, ...]) -> str:
             hint=f"use `{flag} {known[0]}`",
         )
     return given
+
+
+def _check_epochs(given: float | None) -> None:
+    from alm.errors import ConfigError
+
+    if given is not None and not 0 < given <= 10_000:
+        raise ConfigError(f"`--epochs {given:g}` is not a number of passes", hint="use `--epochs 2`, or `--epochs 0.5`")
 
 
 def _resume(given: str) -> Literal["auto", "never"]:

@@ -12,7 +12,7 @@ _SCORE = "see the score of a run on held-out text: `alm runs`; its curves: `alm 
 _LIST = "list runs: `alm runs`; what a file or folder is: `alm info PATH`"
 _SHOW = "follow a run: `alm watch`; write a page about it: `alm report`"
 _SETUP = "check this machine: `alm doctor`; what a run needs: `alm plan`"
-_TUNE = "train a model further on your text: `alm pretrain --init runs/NAME`"
+_TUNE = "teach a model to answer: `alm finetune --data chats.jsonl`; train it on text: `alm pretrain --init runs/NAME`"
 _SERVE = "let another program serve it: `alm export --to gguf`, which llama.cpp and Ollama load"
 _SMALL = "write 8-bit weights for llama.cpp: `alm export --to gguf --dtype q8_0`"
 _TOKENS = "show the tokens of a text: `alm tokenizer encode`; tokenize a corpus: `alm pack`"
@@ -28,6 +28,7 @@ _NAMES = {
     _START: "init new start demo tutorial example examples create make build begin setup go hello all auto",
     _WRITE: "generate gen infer inference complete completion predict write prompt text2text repl interactive test try "
     "use",
+    _TUNE: "tune sft lora qlora peft instruct adapt",
     _SCORE: "score loss perplexity ppl validate val bench benchmark",
     _LIST: "ls list show status models checkpoints dir inspect describe",
     _SHOW: "plot monitor dashboard tensorboard logs log curves progress top",
@@ -42,7 +43,7 @@ _NAMES = {
     "list the commands: `alm --help`; the options of one: `alm pretrain --help`": "help man usage docs commands",
 }
 _MISSING = {
-    _TUNE: "finetune tune sft lora qlora peft dpo rlhf ppo grpo instruct align adapt distil distill merge",
+    _TUNE: "dpo rlhf ppo grpo align distil distill merge",
     _WRITE: "arena",
     _SERVE: "serve server api deploy web ui app",
     _SMALL: "quantize quantise quant compress prune",

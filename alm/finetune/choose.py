@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from alm import device as devices
+from alm.artifacts import SourceMetadata
 from alm.config import presets
 from alm.config.load import Part, load
 from alm.corpus.split import TRAIN
@@ -21,7 +23,9 @@ from alm.training.run.initial import model_values
 from alm.training.sizing.suggest import TYPICAL_SHARE
 
 PRESET = "finetune"
-LONGEST_ROW = 1024
+# Rows hold twice the mean conversation, so that few are shortened: short rows make small steps, of which a short run
+# has more.
+_SHORTEST_ROW, _LONGEST_ROW, _BYTES_PER_TOKEN, _TIMES_THE_MEAN = 256, 1024, 3, 2
 # Fewer conversations are seen more often; the best checkpoint is kept where that is too often.
 _PASSES = ((500, 5.0), (5_000, 3.0))  # (fewer conversations than this, passes)
 _PASSES_OF_MANY = 2.0
@@ -36,7 +40,7 @@ _LOWEST_RATE, _HIGHEST_RATE = 2e-5, 1e-3
 _LORA_RATE = 5
 # A forward pass costs a third of a step's token: all validations together take about a tenth of the time.
 _VALIDATIONS, _VALIDATION_SHARE, _CHECKPOINTS = 6, 0.05, 4
-_BYTES_PER_TOKEN, _LEAST_BYTES, _MOST_BYTES = 4, 4_000, 500_000
+_LEAST_BYTES, _MOST_BYTES = 4_000, 500_000
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,14 @@ def _config(base: Path, packed: PackedData, model: ModelConfig, passes: float, w
     overrides = [*suggested(packed, model, passes, lora=wishes.lora), *wishes.changes]
     parts = [Part(presets.find(PRESET), TRAIN_SECTIONS)]
     return load(RunConfig, parts, base={"model": model_values(base)}, overrides=overrides)
+
+
+def row_length(sources: Sequence[SourceMetadata], model: ModelConfig) -> int:
+    """Return the tokens of a row that suit these conversations, at most the context of the model."""
+    texts, number = (sum(getattr(source, name).output for source in sources) for name in ("bytes", "documents"))
+    wanted = _TIMES_THE_MEAN * texts / _BYTES_PER_TOKEN / max(number, 1)
+    length = 2 ** math.ceil(math.log2(min(max(wanted, _SHORTEST_ROW), _LONGEST_ROW)))
+    return min(length, model.max_position_embeddings)
 
 
 def passes_for(packed: PackedData) -> float:

@@ -6,8 +6,9 @@ loop, checkpoints and resume are those of every run.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alm.artifacts import RunMetadata, SourceMetadata
@@ -103,6 +104,15 @@ def finetune(request: Request, *, on_event: Listener = ignore) -> RunMetadata:
     return made
 
 
+def planned(request: Request, *, on_event: Listener = ignore) -> RunConfig:
+    """Return the configuration of a new run; events say how long it takes. Text is prepared in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="alm-finetune-") as folder:
+        request = replace(request, out=Path(folder) / request.out.name)
+        base = start_model(request.model, request.out, on_event=on_event)
+        packed = packed_conversations(request, base, Places(request.out), on_event=on_event)
+        return _run(request, base, packed, on_event).config
+
+
 def _run(request: Request, base: Path, packed: PackedData, on_event: Listener) -> choose.Run:
     """Return the run of the folder, or choose one."""
     changes = [change for change in request.changes if not _is_of_corpus(change)]
@@ -139,8 +149,9 @@ def packed_conversations(request: Request, base: Path, places: Places, *, on_eve
         packed = open_packed(Path(request.texts[0]))
     else:
         corpus = corpus_of_paths(request.texts, overrides=_of_corpus(request), on_event=on_event)
-        _check_roles(prepare(corpus, out=places.clean, on_event=on_event), request)
-        seq_len = request.seq_len or min(choose.LONGEST_ROW, choose.model_of(base).max_position_embeddings)
+        sources = prepare(corpus, out=places.clean, on_event=on_event)
+        _check_roles(sources, request)
+        seq_len = request.seq_len or choose.row_length(sources, choose.model_of(base))
         pack(
             PackConfig(seq_len=seq_len, documents="conversations", train_on=request.train_on),
             tokenizer=base.with_name(run_folder.TOKENIZER_NAME),
@@ -165,8 +176,8 @@ def _check_roles(sources: Sequence[SourceMetadata], request: Request) -> None:
             number = "no" if not source.conversations else f"only {source.conversations:,}"
             raise InputError(
                 f"`{source.source}` holds {number} conversations, and {texts:,} other texts",
-                hint="conversations are rows of JSON with `messages`, `conversations`, or `instruction` and `output`; to "
-                f"train on text, prepare and pack it, and run `{shell('alm', 'pretrain', '--init', request.model)}`",
+                hint="conversations are rows of JSON with `messages`, `conversations`, or `instruction` and `output`; "
+                f"to train on text, prepare and pack it, and run `{shell('alm', 'pretrain', '--init', request.model)}`",
             )
 
 

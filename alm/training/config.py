@@ -124,7 +124,7 @@ class SamplesConfig(Config):
     prompts: tuple[str, ...] | Literal["auto"] = Field(
         default="auto",
         description="Texts to continue; an empty one starts a document; [] for none. auto uses an empty one and the "
-        "beginnings of some held-out documents.",
+        "beginnings of some held-out documents, or held-out questions of conversations.",
     )
     count: int = Field(
         default=10,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -140,6 +141,23 @@ def test_steps_and_batch_follow_from_the_conversations(base: Path, chats: Path, 
     assert float(few["optim.lr"]) == 1e-3
     adapted = dict(change.split("=") for change in choose.suggested(packed, model, 2, lora=8))
     assert (adapted["lora.rank"], adapted["lora.alpha"]) == ("8", "16")
+
+
+def test_nothing_is_written_by_a_plan(base: Path, chats: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    config = stage.planned(request_of(base, chats, tmp_path / "runs" / "chat"), on_event=events.append)
+    assert config.training.max_steps == 6
+    assert not (tmp_path / "runs").exists()
+    assert any("passes, 6 steps, in about" in event.message for event in events if isinstance(event, Noted))
+
+
+@pytest.mark.parametrize(
+    ("mean", "context", "rows"), [(100, 2048, 256), (500, 2048, 512), (5000, 2048, 1024), (5000, 128, 128)]
+)
+def test_rows_hold_twice_the_mean_conversation(mean: int, context: int, rows: int) -> None:
+    source = SimpleNamespace(bytes=SimpleNamespace(output=7 * mean), documents=SimpleNamespace(output=7))
+    model = run_config(model__max_position_embeddings=context).model
+    assert choose.row_length([source], model) == rows  # type: ignore[list-item]
 
 
 def test_rates_say_what_is_wrong_with_answers(base: Path) -> None:

@@ -67,9 +67,10 @@ def peft_values(lora: LoraConfig, *, base: str) -> dict[str, Any]:  # Any: JSON
 def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
     """Read the file back and compare the tensors."""
     import safetensors
-    from safetensors.torch import load_file
 
-    found, expected = load_file(folder / WEIGHTS_NAME), _adapters(source)
+    from alm.export.weights import StoredWeights
+
+    found, expected = dict(StoredWeights((folder / WEIGHTS_NAME,), {}, "fp32").tensors()), _adapters(source)
     names = {_PREFIX + name: tensor for name, tensor in expected.items()}
     different = [name for name in names.keys() | found.keys() if not _is_same(names.get(name), found.get(name))]
     return [
