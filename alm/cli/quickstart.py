@@ -18,6 +18,7 @@ from alm.cli.pretrain import same_run
 from alm.events import Noted
 
 if TYPE_CHECKING:
+    from alm.quickstart.chat import FinishedChat, PreparedChat
     from alm.quickstart.own_text import OwnText
     from alm.quickstart.run import Finished, Job, Places, Prepared
 
@@ -25,7 +26,10 @@ app = Commands()
 _LONGER = 6  # times the budget, for the next run
 
 
-@app.command(cls=FieldsCommand, examples=("alm quickstart", "alm quickstart my-texts/ --budget 30m"))
+@app.command(
+    cls=FieldsCommand,
+    examples=("alm quickstart", "alm quickstart --chat", "alm quickstart my-texts/ --budget 30m"),
+)
 @with_fields
 def quickstart(
     *,
@@ -36,7 +40,9 @@ def quickstart(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder for the result.  [default: alm-quickstart, or alm- and the name of the text]"
+            "--out",
+            help="Folder for the result.  [default: alm-quickstart, alm-quickstart-chat with --chat, or alm- and the "
+            "name of the text]",
         ),
     ] = None,
     training: Annotated[
@@ -54,6 +60,9 @@ def quickstart(
             "your own text]",
         ),
     ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Make a model that tells tales on request and answers questions about them.")
+    ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start another one beside --out, which is left unchanged.")
     ] = False,
@@ -73,11 +82,17 @@ def quickstart(
     command continues where it stopped; after --fresh, name the folder with --out.
     """
     started = time.monotonic()  # before the imports, which take seconds
+    given: dict[str, Any]  # Any: as all kinds of quickstart take them
     seconds = options.seconds(budget, flag="--budget")
+    if chat:
+        _refuse_with_chat({"your own text": texts, "`--set`": set_, "`--budget`": budget})
+        given = {"steps": training.get("max_steps"), "seed": training.get("seed"), "is_fresh": fresh}
+        _chat(context, out, {**given, "device_name": device}, started, json, quiet, verbose, dry_run)
+        return
     from alm.quickstart import own_text
     from alm.quickstart import run as stage
 
-    given: dict[str, Any] = {  # Any: as both take them
+    given = {
         "steps": training.get("max_steps"),
         "seed": training.get("seed"),
         "budget": seconds,
@@ -95,9 +110,7 @@ def quickstart(
         _refuse_changes(set_)
         job = tales = stage.prepared(out or Path("alm-quickstart"), **given)
         values, lines = partial(_plan_values, tales), [*_plan_lines(tales)]
-    if fresh and context.obj:  # the words to paste after Ctrl-C: they continue in the folder that was chosen
-        folder = [] if out == job.places.out else ["--out", str(job.places.out)]
-        context.obj[:] = [word for word in context.obj if word != "--fresh"] + folder
+    _continue_in(job.places.out, context, out, is_fresh=fresh)
     if dry_run:
         ui.show_result(values(), [*lines, "", *job.commands()], as_json=json)
         return
@@ -109,6 +122,81 @@ def quickstart(
     if not (quiet or json):
         for line in _next(job.places) if own is None else _next_with_own(own, texts or []):
             ui.echo_err(line)
+
+
+def _continue_in(chosen: Path, context: typer.Context, out: Path | None, *, is_fresh: bool) -> None:
+    """Make the words to paste after Ctrl-C continue in the folder that was chosen."""
+    if is_fresh and context.obj:
+        folder = [] if out == chosen else ["--out", str(chosen)]
+        context.obj[:] = [word for word in context.obj if word != "--fresh"] + folder
+
+
+def _chat(
+    context: typer.Context,
+    out: Path | None,
+    given: dict[str, Any],  # Any: as `prepared` takes them
+    started: float,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    is_dry: bool,
+) -> None:
+    """Run a quickstart that ends in a chat, and show its result."""
+    ui.begin(ui.MEASURING, quiet=quiet, as_json=as_json)
+    from alm.quickstart import chat as stage
+
+    job = stage.prepared(out or Path("alm-quickstart-chat"), **given)
+    lines = [*_plan_lines(job)]
+    _continue_in(job.places.out, context, out, is_fresh=given["is_fresh"])
+    if is_dry:
+        values = {**_plan_values(job), "fine_tuning_steps": job.tune_steps}
+        ui.show_result(values, [*lines, "", *job.commands()], as_json=as_json)
+        return
+    with ui.listening(quiet=quiet, as_json=as_json, verbose=verbose) as on_event:
+        for line in lines:
+            on_event(Noted(line))
+        finished = stage.quickstart_chat(job, on_event=on_event)
+    _show_chat(job, finished, time.monotonic() - started, as_json=as_json)
+    ui.next_step("alm", "chat", job.places.chat, quiet=quiet, as_json=as_json)
+
+
+def _show_chat(job: PreparedChat, finished: FinishedChat, seconds: float, *, as_json: bool) -> None:
+    score, result = finished.score, finished.run.result
+    assert result is not None
+    values = {
+        "out": str(job.places.out),
+        "run": str(job.places.chat),
+        "seconds": round(seconds, 1),
+        "parameters": finished.run.parameters,
+        "messages": [{"role": each.role, "content": each.content} for each in finished.talk],
+        "right": score.right,
+        "judged": score.count,
+        "right_by_kind": {kind: list(found) for kind, found in score.by_kind.items()},
+        "faults": score.faults,
+        "report": str(finished.report),
+    }
+    talk = [line for each in finished.talk for line in ("", f"{each.role}: {each.content.strip()}")]
+    kinds = ", ".join(f"{kind} {right} of {count}" for kind, (right, count) in score.by_kind.items())
+    lines = [
+        *talk,
+        "",
+        f"Done in {ui.duration(seconds)}: {finished.run.parameters:,} parameters.",
+        f"{score.right} of {score.count} answers to new requests are right ({score.right / score.count:.0%}): {kinds}",
+        f"Report: {finished.report}",
+    ]
+    ui.show_result(values, lines, as_json=as_json)
+
+
+def _refuse_with_chat(given: dict[str, object]) -> None:
+    """Raise `ConfigError` for what a quickstart with chat does not take."""
+    from alm.errors import ConfigError
+
+    for name, value in given.items():
+        if value:
+            raise ConfigError(
+                f"`alm quickstart --chat` does not take {name}: its model, text and steps were chosen together",
+                hint="leave it out; to teach a model your own conversations, run `alm finetune --data my-chats/`",
+            )
 
 
 def _refuse_changes(changes: list[str] | None) -> None:

@@ -7,7 +7,7 @@ this again after an interruption continues where it stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -318,6 +318,21 @@ def _all_stages(job: Job, on_event: Listener) -> Finished:
         on_event(StageBegan(number, STAGES, command))
         return command
 
+    run = make_model(job, begin, on_event)
+    begin()
+    model = load_model(places.checkpoint, device_name=job.device_name, on_event=on_event)
+    sampling = job.sampling()
+    prompts = tuple(job.prompts())
+    texts = tuple(prompt + model.complete(prompt, sampling) for prompt in prompts)
+    begin()
+    held_out = open_packed(places.packed).metadata.held_out
+    scored = "held-out text" if held_out is None else in_words(held_out)
+    return Finished(run, scored, prompts, texts, report([places.run], out=places.report).out)
+
+
+def make_model(job: Job, begin: Callable[[], str], on_event: Listener) -> RunMetadata:
+    """Prepare the text, train a tokenizer, pack and pretrain. `begin` begins a stage and returns its command."""
+    places = job.places
     command = begin()
     prepare(job.corpus(on_event), out=places.clean, redo=command, on_event=on_event)
     train_tokenizer(job.tokenizer(), inputs=[places.clean], out=places.tokenizer, redo=begin(), on_event=on_event)
@@ -331,13 +346,4 @@ def _all_stages(job: Job, on_event: Listener) -> Finished:
         on_event=on_event,
     )
     begin()
-    run = job.train(on_event)
-    begin()
-    model = load_model(places.checkpoint, device_name=job.device_name, on_event=on_event)
-    sampling = job.sampling()
-    prompts = tuple(job.prompts())
-    texts = tuple(prompt + model.complete(prompt, sampling) for prompt in prompts)
-    begin()
-    held_out = open_packed(places.packed).metadata.held_out
-    scored = "held-out text" if held_out is None else in_words(held_out)
-    return Finished(run, scored, prompts, texts, report([places.run], out=places.report).out)
+    return job.train(on_event)
