@@ -27,9 +27,9 @@ app = Commands()
 )
 def finetune(
     data: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option("--data", help="Files and folders with conversations, or a folder that `alm pack` made of them."),
-    ],
+    ] = None,
     model: Annotated[
         Path | None,
         typer.Option(
@@ -96,7 +96,7 @@ def finetune(
         folder = out or Path("runs") / f"{_name(base)}-chat"
         request = stage.Request(
             model=base,
-            texts=tuple(data),
+            texts=_texts(data),
             out=folder,
             epochs=epochs,
             seq_len=seq_len,
@@ -141,6 +141,14 @@ def _one_of(given: str, flag: str, known: tuple[str, ...]) -> str:
             hint=f"use `{flag} {known[0]}`",
         )
     return given
+
+
+def _texts(given: list[str] | None) -> tuple[str, ...]:
+    from alm.errors import ConfigError
+
+    if not given:
+        raise ConfigError("there are no conversations", hint="name a file or folder with them: `--data chats.jsonl`")
+    return tuple(given)
 
 
 def _check_epochs(given: float | None) -> None:

@@ -28,7 +28,7 @@ _NAMES = {
     _START: "init new start demo tutorial example examples create make build begin setup go hello all auto",
     _WRITE: "generate gen infer inference complete completion predict write prompt text2text repl interactive test try "
     "use",
-    _TUNE: "tune sft lora qlora peft instruct adapt",
+    _TUNE: "finetuning tune sft lora qlora peft instruct adapt",
     _SCORE: "score loss perplexity ppl validate val bench benchmark",
     _LIST: "ls list show status models checkpoints dir inspect describe",
     _SHOW: "plot monitor dashboard tensorboard logs log curves progress top",

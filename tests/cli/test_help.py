@@ -107,7 +107,7 @@ def test_words_of_other_tools_lead_to_a_command() -> None:
     "word, command",
     [
         *(("prepare", "alm corpus prepare"), ("Train", "alm pretrain"), ("generate", "alm sample")),
-        *(("ask", "alm chat"), ("fine-tune", "--init"), ("fine_tune", "--init"), ("serve", "gguf")),
+        *(("ask", "alm chat"), ("lora", "alm finetune"), ("sft", "alm finetune"), ("serve", "gguf")),
         *(("version", "alm --version"), ("help", "alm --help"), ("ls", "alm runs"), ("quantize", "q8_0")),
     ],
 )
