@@ -75,15 +75,17 @@ def run(base: Path, packed: PackedData, wishes: Wishes, *, started: float, on_ev
     if wishes.budget is not None and seconds is not None and seconds > wishes.budget:
         return _within(base, packed, wishes, passes * wishes.budget / seconds, started, on_event)
     time = "" if seconds is None else f", in about {duration(seconds)}"
-    on_event(Noted(f"{_about(packed)}: {passes:.2g} passes, {found.text.steps:,} steps{time}"))
-    on_event(Noted(f"It needs {size(found.memory.memory_bytes)} of memory"))
+    on_event(Noted(f"{_about(packed)}: {_number(passes)} passes, {found.text.steps:,} steps{time}"))
+    on_event(Noted(f"It needs {size(found.memory.memory_bytes + found.memory.process_bytes)} of memory"))
     return Run(config)
 
 
 def _within(base: Path, packed: PackedData, wishes: Wishes, passes: float, started: float, on_event: Listener) -> Run:
     """Return a run that ends within the budget, with a batch for the `passes` that it will have."""
     assert wishes.budget is not None
-    on_event(Noted(f"{_about(packed)}: about {passes:.2g} passes, as many steps as fit into {duration(wishes.budget)}"))
+    on_event(
+        Noted(f"{_about(packed)}: about {_number(passes)} passes, as many steps as fit into {duration(wishes.budget)}")
+    )
     return Run(_config(base, packed, model_of(base), passes, wishes), started + wishes.budget)
 
 
@@ -142,6 +144,10 @@ def _estimate(packed: PackedData, model: ModelConfig, passes: float, wishes: Wis
     tokens = passes * packed.metadata.sequences(TRAIN) * packed.metadata.seq_len
     flops = tokens * count(model).training_flops_per_token(packed.metadata.seq_len)
     return flops / (TYPICAL_SHARE * devices.matmul_rate(choice.device, choice.precision))
+
+
+def _number(passes: float) -> str:
+    return f"{passes:.0f}" if passes >= 10 else f"{passes:.2g}"
 
 
 def _about(packed: PackedData) -> str:

@@ -85,7 +85,8 @@ def test_a_model_is_taught_on_answers_alone(base: Path, chats: Path, tmp_path: P
     assert judged[-1].keys() == {"step", "stop_rate", "loop_rate", "role_leak_rate"}
     assert (out / run_folder.CHAT_TEMPLATE_NAME).is_file()
     assert any(isinstance(event, Noted) and "conversations with" in event.message for event in events)
-    # The loss of the first step is that of the answers.
+    prompts = {row["prompt"] for row in metrics.read(out, name=run_folder.SAMPLES_NAME)}
+    assert all(prompt.startswith("What comes after ") and prompt.endswith("?") for prompt in prompts)
     assert load(RunConfig, [Part(out / run_folder.CONFIG_NAME)]).training.weight_average == 0.1
 
 

@@ -6,6 +6,7 @@ which a turn of another role begins.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from alm.packing.shards import TokenStream
 from alm.tokenizers.file import Tokenizer
 
 _SEED = 0
+_ROLES = ("user", "assistant", "system", "tool")
 _LONGEST_QUESTION = 192
 # An answer loops if its end repeats: the most tokens of a period, the fewest repetitions, the fewest tokens in all.
 _LONGEST_PERIOD, _FEWEST_TIMES, _FEWEST_TOKENS = 16, 3, 24
@@ -43,7 +45,19 @@ def held_out_questions(stream: TokenStream, tokenizer: Tokenizer) -> Iterator[Pr
         trained = np.flatnonzero(stream.mask(np.array([row]))[0] == 1)
         if len(trained) and 0 < trained[0] <= _LONGEST_QUESTION:
             ids = stream.tokens(int(row) * stream.stride, int(trained[0])).tolist()
-            yield Prompt(tuple(ids), tokenizer.decode(ids))
+            yield Prompt(tuple(ids), question(tokenizer.decode(ids), tokenizer))
+
+
+def question(text: str, tokenizer: Tokenizer) -> str:
+    """Return the last words of a person in the turns of `text`, or all of it where there are none.
+
+    The turns of ChatML and its like are a control token, a role on a line of its own, words, and a control token.
+    """
+    for turn in reversed(re.split("|".join(map(re.escape, tokenizer.specials)), text)):
+        role, _, words = turn.strip().partition("\n")
+        if role in _ROLES and words.strip():
+            return words.strip()
+    return text
 
 
 def rates(answers: Sequence[Answer], tokenizer: Tokenizer) -> dict[str, float]:

@@ -134,6 +134,8 @@ def _warn_of_settings(job: TrainingJob) -> None:
 
 def warn_of_repeats(job: TrainingJob, *, before: RunConfig | None = None) -> None:
     """Warn about text that the run repeats so often that it would learn it by heart, unless that held `before` too."""
+    if job.packed.metadata.conversations is not None:
+        return  # the regularisation that is advised was measured for text
     mixture = plan_batches(job.config, job.packed.split(TRAIN)).mixture
     known = {} if before is None else epochs(before, mixture)
     for name, seen in epochs(job.config, mixture).items():
