@@ -27,6 +27,17 @@ CHATML_IN_ONE_LINE = (
     "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+# Of a line that holds statements alone nothing is written, not even its end.
+CHATML_IN_LINES = """{% for message in messages %}
+<|im_start|>{{ message.role }}
+{% if true %}
+{{ message.content }}<|im_end|>
+{% endif %}
+{% endfor %}
+{% if add_generation_prompt %}
+<|im_start|>assistant
+{% endif %}
+"""
 LLAMA3 = (
     "{% for message in messages %}{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
     " + message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}"
@@ -94,6 +105,7 @@ TEMPLATES = {
         "{{ message['content'] + eos_token }}", "{{ ' ' + message['content'] | trim + eos_token }}"
     ),
     "zephyr": ZEPHYR,
+    "chatml in lines": CHATML_IN_LINES,
     "chatml, our own": _chat_template.TEXT,
 }
 QUESTION = {"role": "user", "content": " What is <|im_end|> </s> [/INST]? "}
