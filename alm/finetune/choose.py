@@ -99,7 +99,7 @@ def row_length(sources: Sequence[SourceMetadata], model: ModelConfig) -> int:
     """Return the tokens of a row that suit these conversations, at most the context of the model."""
     texts, number = (sum(getattr(source, name).output for source in sources) for name in ("bytes", "documents"))
     wanted = _TIMES_THE_MEAN * texts / _BYTES_PER_TOKEN / max(number, 1)
-    length = 2 ** math.ceil(math.log2(min(max(wanted, _SHORTEST_ROW), _LONGEST_ROW)))
+    length: int = 2 ** math.ceil(math.log2(min(max(wanted, _SHORTEST_ROW), _LONGEST_ROW)))
     return min(length, model.max_position_embeddings)
 
 
@@ -135,7 +135,8 @@ def suggested(packed: PackedData, model: ModelConfig, passes: float, *, lora: in
 
 
 def _power_of_two(number: float) -> int:
-    return 2 ** max(0, round(math.log2(max(number, 1))))
+    found: int = 2 ** max(0, round(math.log2(max(number, 1))))
+    return found
 
 
 def _estimate(packed: PackedData, model: ModelConfig, passes: float, wishes: Wishes) -> float:

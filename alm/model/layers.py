@@ -90,7 +90,7 @@ class Linear(nn.Linear):
         found = F.linear(x, self.weight, self.bias)
         if self.lora_A is None or self.lora_B is None:
             return found
-        return found + self.lora_scale * self.lora_B(self.lora_A(x))
+        return cast(Tensor, found + self.lora_scale * self.lora_B(self.lora_A(x)))
 
     def reset_parameters(self) -> None:
         """Fill with zeros. PyTorch's own method would draw from the global generator in the constructor."""

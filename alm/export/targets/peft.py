@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -118,10 +119,17 @@ def _lora(source: Source) -> LoraConfig:
 
 
 def _base(source: Source) -> str:
-    """Return the name of the model that the run started from: its repository, or the name of its folder."""
+    """Return the name of the model that the run started from: on the hub if it is from there, else of its folder."""
+    from alm import artifacts
+    from alm.artifacts import ImportMetadata
+    from alm.export.importing import METADATA_NAME
     from alm.training.run import run_folder
 
-    if source.run is None:
+    initial = None if source.run is None else run_folder.read_metadata(source.run).initial_weights
+    if source.run is None or initial is None:
         return ""
-    initial = run_folder.read_metadata(source.run).initial_weights
-    return "" if initial is None else Path(initial.path).parent.name
+    folder = Path(os.path.normpath(source.run / initial.path)).parent
+    if not (folder / METADATA_NAME).is_file():
+        return folder.name
+    found = artifacts.read(folder / METADATA_NAME, ImportMetadata, hint="import the model again")
+    return folder.name if found.repository is None else found.repository.name
