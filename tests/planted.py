@@ -126,8 +126,8 @@ MISTAKES = (
     # Corpus and packing
     Mistake(
         "split: near duplicates are on both sides",
-        "split_of(cluster.hex(), validation_fraction)",
-        "split_of(f'{cluster.hex()} {number}', validation_fraction)",
+        "split_of(cluster, of_hashes) == VALIDATION",
+        "split_of(f'{cluster} {number}', of_hashes) == VALIDATION",
         ("test_decide", "test_settle", "test_units"),
     ),
     Mistake(

@@ -153,14 +153,14 @@ def test_a_run_outside_the_main_thread_works(data: Path, uninterrupted: Path, tm
     assert bits(tmp_path / "run") == bits(uninterrupted)
 
 
-KILLS, MOST_STEPS = 6, 4  # too few steps to come to the end
+KILLS, MOST_STEPS = 6, 6  # too few steps to come to the end, and enough that the first checkpoint is there
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
 def test_killed_at_random_moments_the_run_ends_in_the_same_bits(data: Path, tmp_path: Path) -> None:
     """Each kill is in a step, or in what comes after it, as while a checkpoint is written."""
-    changes = {"training__max_steps": 28, "training__checkpoint_interval": 2}
+    changes = {"training__max_steps": 40, "training__checkpoint_interval": 2}
     config = run_config(**changes)
     pretrain(config, data=data, out=tmp_path / "whole")
     draw = random.Random(1)
