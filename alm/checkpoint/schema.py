@@ -67,7 +67,7 @@ def check(values: dict[str, Any]) -> None:  # Any: as `pickled.parse`
     if not faults and found.trained is not None:
         has_adapters = any(is_adapter(name) for name in found.trained)
         faults = (
-            _adapter_faults(found.trained, found.model)
+            _adapter_faults(found.trained, found.model, rank=_rank(found.config))
             if has_adapters
             else _weight_faults(found.trained, model_of(found.config))
         )
@@ -120,16 +120,29 @@ def _check_config(value: Any, place: str) -> None:  # Any: plain values
         _check_config(part, f"{place}.{str(key)[:60]}")
 
 
-def _adapter_faults(adapters: _Tensors, weights: _Tensors) -> list[str]:
+def _rank(config: dict[str, Any]) -> object:
+    lora = config.get("lora")
+    return lora.get("rank") if isinstance(lora, dict) else None
+
+
+def _adapter_faults(adapters: _Tensors, weights: _Tensors, *, rank: object) -> list[str]:
     """Return what is wrong with adapters of the matrices in `weights`, the first of it."""
+    has_average = any(name.startswith(AVERAGE) for name in adapters)
     for name, tensor in adapters.items():
-        module = name.removeprefix(AVERAGE).removesuffix(A_NAME).removesuffix(B_NAME)
+        own = name.removeprefix(AVERAGE)
+        module = own.removesuffix(A_NAME).removesuffix(B_NAME)
         matrix = weights.get(f"{module}.weight")
-        side = 1 if name.endswith(A_NAME) else 0
-        if not is_adapter(name) or matrix is None or len(matrix.shape) != 2 or len(tensor.shape) != 2:
+        if not is_adapter(name) or matrix is None or len(matrix.shape) != 2:
             return [f"`{name[:120]}` is not an adapter of a matrix of the model"]
-        if tensor.dtype not in WEIGHT_DTYPES or tensor.shape[side] != matrix.shape[side]:
-            return [f"`{name[:120]}` is {tensor}, which does not fit {matrix}"]
+        outputs, inputs = matrix.shape
+        if tensor.dtype not in WEIGHT_DTYPES or tensor.shape != (
+            (rank, inputs) if own.endswith(A_NAME) else (outputs, rank)
+        ):
+            return [f"`{name[:120]}` is {tensor}, which does not fit {matrix} and `lora.rank` {rank}"]
+        parts = [own, module + A_NAME, module + B_NAME, *([AVERAGE + own] if has_average else [])]
+        missing = [part for part in parts if part not in adapters]
+        if missing:
+            return [f"it has no `{missing[0][:120]}`"]
     return []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -52,14 +53,14 @@ def finetune(
     ] = None,
     budget: options.Budget = None,
     train_on: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--train-on",
             metavar="KIND",
-            help="assistant: learn its turns and where they end; all: every turn.",
+            help="assistant: learn its turns and where they end; all: every turn.  [default: assistant]",
             rich_help_panel=options.RARE,
         ),
-    ] = "assistant",
+    ] = None,
     seq_len: Annotated[
         int | None,
         typer.Option(
@@ -92,16 +93,16 @@ def finetune(
     from alm.finetune import finetune as stage
 
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
-        base = the_run(model, silent=quiet or json)
-        folder = out or Path("runs") / f"{_name(base)}-chat"
+        base = _base(model, out, stage.is_finetuned, silent=quiet or json)
+        folder = out or _folder(base, model, stage.is_finetuned)
         request = stage.Request(
             model=base,
             texts=_texts(data),
             out=folder,
             epochs=epochs,
             seq_len=seq_len,
-            lora=lora or 0,
-            train_on=_one_of(train_on, "--train-on", ("assistant", "all")),
+            lora=lora,
+            train_on=_train_on(train_on),
             budget=seconds,
             changes=tuple(set_ or ()),
             device_name=device,
@@ -124,6 +125,26 @@ def _show(config: RunConfig, *, as_json: bool) -> None:
     training = config.training
     line = f"{training.max_steps:,} steps of {training.sequences_per_step} rows, at a rate of {config.optim.lr:g}"  # type: ignore[attr-defined] # of every optimizer
     ui.show_result(config.model_dump(mode="json"), [line], as_json=as_json)
+
+
+def _base(model: Path | None, out: Path | None, is_finetuned: Callable[[Path], bool], *, silent: bool) -> Path:
+    """The model to start from. Without one, a run in `out` says what it started from, else it is the newest run."""
+    if model is None and out is not None and is_finetuned(out):
+        return out
+    return the_run(model, silent=silent)
+
+
+def _folder(base: Path, model: Path | None, is_finetuned: Callable[[Path], bool]) -> Path:
+    """The run's folder. The newest run continues if it is a fine-tuning and no model is named."""
+    if model is None and is_finetuned(base):
+        return base
+    return Path("runs") / f"{_name(base)}-chat"
+
+
+def _train_on(given: str | None) -> Literal["assistant", "all"] | None:
+    if given is None:
+        return None
+    return "all" if _one_of(given, "--train-on", ("assistant", "all")) == "all" else "assistant"
 
 
 def _name(model: Path) -> str:

@@ -6,10 +6,13 @@ loop, checkpoints and resume are those of every run.
 
 from __future__ import annotations
 
+import os
 import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from alm.artifacts import RunMetadata, SourceMetadata
 from alm.checkpoint.choose import checkpoint_at
@@ -18,7 +21,7 @@ from alm.config.load import Part, load
 from alm.corpus.config import CorpusConfig
 from alm.corpus.from_paths import corpus_of_paths
 from alm.corpus.pipeline.prepare import prepare
-from alm.errors import ArtifactError, InputError, shell
+from alm.errors import AlmError, ArtifactError, ConfigError, InputError, shell
 from alm.events import Listener, Noted, ignore
 from alm.export.importing import import_model
 from alm.finetune import choose, scores
@@ -26,6 +29,7 @@ from alm.packing.config import PackConfig
 from alm.packing.pack import pack
 from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.packing.shards import PackedData, open_packed
+from alm.tokenizers.file import Tokenizer
 from alm.training.config import RunConfig
 from alm.training.pretrain import pretrain
 from alm.training.run import run_folder
@@ -58,8 +62,8 @@ class Places:
 class Request:
     """What the user asks for. `texts` are conversations, or one folder with packed ones; `changes` override settings.
 
-    `epochs` and `seq_len` are chosen if they are None. `lora` is the rank of adapters, 0 to train the weights. `budget`
-    is in seconds from `started`, of `time.monotonic`.
+    What is None is chosen, or as in the run that is resumed. `lora` is the rank of adapters, 0 to train the weights.
+    `budget` is in seconds from `started`, of `time.monotonic`.
     """
 
     model: Path
@@ -67,13 +71,18 @@ class Request:
     out: Path
     epochs: float | None = None
     seq_len: int | None = None
-    lora: int = 0
-    train_on: str = "assistant"
+    lora: int | None = None
+    train_on: Literal["assistant", "all"] | None = None
     budget: float | None = None
     changes: tuple[str, ...] = ()
     device_name: str = "auto"
     resume: Resume = "auto"
-    started: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the run exists and is to be continued."""
+        return run_folder.exists(self.out) and self.resume != "never"
 
 
 def finetune(request: Request, *, on_event: Listener = ignore) -> RunMetadata:
@@ -81,26 +90,28 @@ def finetune(request: Request, *, on_event: Listener = ignore) -> RunMetadata:
 
     Raises `AlmError` if the texts hold no conversations or do not fit the model.
     """
-    places = Places(request.out)
-    base = start_model(request.model, request.out, on_event=on_event)
-    packed = packed_conversations(request, base, places, on_event=on_event)
-    run = _run(request, base, packed, on_event)
-    before = None if run_folder.exists(request.out) else scores.of_answers(base, packed, run.config)
+    is_resumed = request.is_resumed
+    base = recorded_base(request.out) if is_resumed else start_model(request.model, request.out, on_event=on_event)
+    packed = packed_conversations(request, base, Places(request.out), on_event=on_event)
+    run = _resumed(request, on_event) if is_resumed else _chosen(request, base, packed, on_event)
+    is_finished = is_resumed and run_folder.read_metadata(request.out).result is not None
+    before = None if is_resumed else scores.of_answers(base, packed, run.config)
     if before is not None:
         on_event(Noted(f"Answers held out, before: {before:.3f} bits/byte"))
     made = pretrain(
         run.config,
         data=packed.folder,
         out=request.out,
-        init=base,
+        init=None if is_resumed else base,
         device_name=request.device_name,
         resume=request.resume,
         finish_by=run.finish_by,
         started=request.started,
         on_event=on_event,
     )
-    for line in scores.about_base_text(base, request.out):
-        on_event(Noted(line))
+    if base.is_file() and not is_finished:
+        for line in scores.about_base_text(base, request.out):
+            on_event(Noted(line))
     return made
 
 
@@ -110,21 +121,51 @@ def planned(request: Request, *, on_event: Listener = ignore) -> RunConfig:
         request = replace(request, out=Path(folder) / request.out.name)
         base = start_model(request.model, request.out, on_event=on_event)
         packed = packed_conversations(request, base, Places(request.out), on_event=on_event)
-        return _run(request, base, packed, on_event).config
+        return _chosen(request, base, packed, on_event).config
 
 
-def _run(request: Request, base: Path, packed: PackedData, on_event: Listener) -> choose.Run:
-    """Return the run of the folder, or choose one."""
+def _chosen(request: Request, base: Path, packed: PackedData, on_event: Listener) -> choose.Run:
+    changes = tuple(change for change in request.changes if not _is_of_corpus(change))
+    wishes = choose.Wishes(request.epochs, request.lora or 0, request.budget, changes, request.device_name)
+    return choose.run(base, packed, wishes, started=request.started, on_event=on_event)
+
+
+def _resumed(request: Request, on_event: Listener) -> choose.Run:
+    """Return the run of the folder. Raises `ConfigError` if it trains something else than is requested."""
     changes = [change for change in request.changes if not _is_of_corpus(change)]
-    if run_folder.exists(request.out) and request.resume != "never":
-        return choose.Run(load(RunConfig, [Part(request.out / run_folder.CONFIG_NAME)], overrides=changes))
-    return choose.run(
-        base,
-        packed,
-        choose.Wishes(request.epochs, request.lora, request.budget, tuple(changes), request.device_name),
-        started=request.started,
-        on_event=on_event,
-    )
+    config = load(RunConfig, [Part(request.out / run_folder.CONFIG_NAME)], overrides=changes)
+    if request.lora not in (None, config.lora.rank):
+        trains = f"adapters of rank {config.lora.rank}" if config.lora.rank else "all weights"
+        raise ConfigError(f"the run in `{request.out}` trains {trains}", hint=_elsewhere(request))
+    if request.epochs is not None or request.budget is not None:
+        steps = config.training.max_steps
+        on_event(Noted(f"`{request.out}` keeps its {steps:,} steps: passes and a budget are for a run that starts"))
+    return choose.Run(config)
+
+
+def _elsewhere(request: Request) -> str:
+    return f"name another folder: {shell('--out', run_folder.free_name(request.out))}"
+
+
+def recorded_base(run: Path) -> Path:
+    """Return the checkpoint that `run` was started from, which may be gone. Raises `ConfigError` if there is none."""
+    initial = run_folder.read_metadata(run).initial_weights
+    if initial is None:
+        hint = f"name another folder: {shell('--out', run_folder.free_name(run))}"
+        raise ConfigError(f"`{run}` holds a run that started with random weights, and no fine-tuning", hint=hint)
+    return Path(os.path.normpath(run / initial.path))
+
+
+def is_finetuned(run: Path) -> bool:
+    """Whether `run` was trained on conversations, from the weights of another one."""
+    if not run_folder.exists(run):
+        return False
+    metadata = run_folder.read_metadata(run)
+    try:
+        packed = open_packed(Path(os.path.normpath(run / metadata.data)))
+    except AlmError:
+        return False
+    return metadata.initial_weights is not None and packed.metadata.conversations is not None
 
 
 def start_model(model: Path, out: Path, *, on_event: Listener = ignore) -> Path:
@@ -147,25 +188,68 @@ def packed_conversations(request: Request, base: Path, places: Places, *, on_eve
     """Return the packed conversations of `request`, in the turns of the model `base`."""
     if len(request.texts) == 1 and (Path(request.texts[0]) / PACK_METADATA_NAME).is_file():
         packed = open_packed(Path(request.texts[0]))
-    else:
-        corpus = corpus_of_paths(request.texts, overrides=_of_corpus(request), on_event=on_event)
-        sources = prepare(corpus, out=places.clean, on_event=on_event)
-        _check_roles(sources, request)
-        seq_len = request.seq_len or choose.row_length(sources, choose.model_of(base))
-        pack(
-            PackConfig(seq_len=seq_len, documents="conversations", train_on=request.train_on),
-            tokenizer=base.with_name(run_folder.TOKENIZER_NAME),
-            clean=[places.clean],
-            out=places.packed,
-            on_event=on_event,
+        _check_packed(packed, request, base)
+        return packed
+    try:
+        _prepare_and_pack(request, base, places, on_event, force=False)
+    except ArtifactError as error:
+        if request.is_resumed:
+            again = shell("alm", "pretrain", "--resume", "auto", "--out", request.out)
+            hint = f"for other conversations or settings {_elsewhere(request)}; the run itself continues with `{again}`"
+            raise ArtifactError(error.message, hint=hint) from error
+        # No run depends on it yet.
+        _prepare_and_pack(request, base, places, on_event, force=True)
+    return open_packed(places.packed)
+
+
+def _prepare_and_pack(request: Request, base: Path, places: Places, on_event: Listener, *, force: bool) -> None:
+    tokenizer = base.with_name(run_folder.TOKENIZER_NAME)
+    shape = choose.model_of(base if base.is_file() else request.out)
+    context = shape.max_position_embeddings
+    if request.seq_len is not None and request.seq_len > context:
+        raise ConfigError(
+            f"rows of {request.seq_len:,} tokens are longer than the model's context of {context:,}",
+            hint=f"use `--seq-len {context}`, or less",
         )
-        packed = open_packed(places.packed)
-    if packed.metadata.conversations is None:
+    before = open_packed(places.packed).metadata if request.is_resumed and places.packed.is_dir() else None
+    corpus = corpus_of_paths(request.texts, overrides=_of_corpus(request), on_event=on_event)
+    sources = prepare(corpus, out=places.clean, force=force, on_event=on_event)
+    _check_roles(sources, request)
+    chosen = choose.row_length(sources, shape) if before is None else before.seq_len
+    learned = "assistant" if before is None or before.conversations is None else before.conversations.train_on
+    pack(
+        PackConfig(seq_len=request.seq_len or chosen, documents="conversations", train_on=request.train_on or learned),
+        tokenizer=tokenizer if tokenizer.is_file() else request.out / run_folder.TOKENIZER_NAME,
+        clean=[places.clean],
+        out=places.packed,
+        force=force,
+        on_event=on_event,
+    )
+
+
+def _check_packed(packed: PackedData, request: Request, base: Path) -> None:
+    """Raise `AlmError` if the packed data is not what is requested, or not for this model."""
+    conversations = packed.metadata.conversations
+    if conversations is None:
         raise ArtifactError(
             f"`{packed.folder}` holds text and no conversations",
             hint=f"to train on text, use {shell('alm', 'pretrain', '--init', request.model, '--data', packed.folder)}",
         )
-    return packed
+    tokenizer = base.with_name(run_folder.TOKENIZER_NAME)
+    if tokenizer.is_file() and Tokenizer.load(tokenizer).sha256 != packed.metadata.tokenizer_sha256:
+        raise ArtifactError(
+            f"`{packed.folder}` was packed with another tokenizer than that of `{base}`",
+            hint="name the conversations themselves with `--data`: they are packed for this model",
+        )
+    for flag, wanted, found in (
+        ("--seq-len", request.seq_len, packed.metadata.seq_len),
+        ("--train-on", request.train_on, conversations.train_on),
+    ):
+        if wanted not in (None, found):
+            raise ConfigError(
+                f"`{packed.folder}` was packed with `{flag} {found}`",
+                hint=f"leave out `{flag} {wanted}`, or name the conversations themselves with `--data`",
+            )
 
 
 def _check_roles(sources: Sequence[SourceMetadata], request: Request) -> None:

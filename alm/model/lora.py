@@ -13,6 +13,7 @@ from hashlib import sha256
 import torch
 from torch import Tensor
 
+from alm.errors import ConfigError
 from alm.model.config import ModelConfig
 from alm.model.layers import Linear
 from alm.model.transformer import Transformer
@@ -39,8 +40,16 @@ def adapter_parameters(model: ModelConfig, rank: int, targets: Sequence[str]) ->
 def add_adapters_(model: Transformer, *, rank: int, scale: float, targets: Sequence[str], seed: int) -> None:
     """Freeze the weights of `model` and give its matrices adapters. The model computes the same as before.
 
+    Raises `ConfigError` for a target that no matrix is named after.
     A depends on the seed and the name of its matrix alone.
     """
+    known = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, Linear)}
+    for target in targets:
+        if target not in known:
+            raise ConfigError(
+                f"`lora.targets`: no matrix of the model is named `{target}`",
+                hint=f"use some of {', '.join(sorted(known))}",
+            )
     model.requires_grad_(False)
     for name, module in _linears(model, targets):
         outputs, inputs = module.weight.shape

@@ -19,6 +19,7 @@ from alm.tokenizers.file import Tokenizer
 from alm.training.batches import plan_batches
 from alm.training.config import RunConfig
 from alm.training.monitoring import reference
+from alm.training.monitoring.answers import Turns
 from alm.training.monitoring.metrics import MetricsFile, Row, read
 from alm.training.monitoring.samples import Sampler
 from alm.training.monitoring.throughput import StepTimer, Throughput
@@ -146,13 +147,13 @@ class TrainingSession:
             run=job.out,
             should_stop=self.stop.is_requested,
             on_event=self._trackers.with_samples(job.on_event),
-            end_ids=self._end_ids(),
+            turns=self._turns(),
         )
 
-    def _end_ids(self) -> tuple[int, ...]:
-        """Return the tokens that end an answer, if the text is conversations."""
+    def _turns(self) -> Turns | None:
+        """Return the tokens of turns, if the text is conversations."""
         found = self.job.packed.metadata.conversations
-        return () if found is None else ChatFormat.model_validate(found.chat).end_ids(self._tokenizer)
+        return None if found is None else Turns.of(ChatFormat.model_validate(found.chat), self._tokenizer)
 
     def _catch_up(self) -> None:
         """Make up for samples and validation of the resumed step that a stop cut short or a full disk lost."""

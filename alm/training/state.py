@@ -182,6 +182,8 @@ def _restore_weights(state: TrainState, checkpoint: Checkpoint) -> None:
         raise _mismatch(f"it has no adapter `{missing[0]}`")
     elif AVERAGE + adapters[0] in trained:
         state.model.load_state_dict({name: trained[AVERAGE + name] for name in adapters}, strict=False)
+    elif adapters:
+        state.model.load_state_dict({name: trained[name] for name in adapters}, strict=False)
     if state.average is not None:
         state.average.reset()
     if adapters:
@@ -274,9 +276,9 @@ def _model_and_trained(state: TrainState, config: RunConfig, *, keep: bool) -> t
     now = shown = _weights(state, keep=keep)
     if state.average is not None:
         with state.averaged():
-            # Copied, since the same tensors hold the weights again afterwards.
+            # Copied, since the same tensors hold the weights again afterwards. Beside adapters, weights are frozen.
             shown = {
-                name: weight if weight is None else weight.clone()
+                name: weight if weight is None or (config.lora.rank and not is_adapter(name)) else weight.clone()
                 for name, weight in _weights(state, keep=keep).items()
             }
     if not config.lora.rank:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,16 +16,17 @@ from builders import run_config, write_packed
 from alm.checkpoint.format import LAST_NAME
 from alm.checkpoint.load import load_checkpoint
 from alm.config.load import Part, load
-from alm.errors import AlmError, ArtifactError, StoppedError
+from alm.errors import AlmError, ArtifactError, ConfigError, StoppedError
 from alm.events import Event, Noted, Stepped
 from alm.finetune import choose
 from alm.finetune import finetune as stage
 from alm.finetune.finetune import Places, Request, finetune
 from alm.packing.shards import open_packed
+from alm.tokenizers.chat_format import ChatFormat
 from alm.tokenizers.file import Tokenizer
 from alm.training.config import RunConfig
 from alm.training.monitoring import metrics
-from alm.training.monitoring.answers import Answer, loops, rates
+from alm.training.monitoring.answers import Answer, Turns, held_out_questions, loops, rates
 from alm.training.pretrain import pretrain
 from alm.training.run import run_folder
 from alm.training.sizing import probe
@@ -105,6 +108,12 @@ def test_interrupted_the_same_request_continues_to_the_same_bits(
     finetune(request_of(base, chats, out, lora=lora))
     one, other = (load_checkpoint(run / LAST_NAME) for run in (whole, out))
     assert all(torch.equal(weight, other.model[name]) for name, weight in one.model.items())
+    assert one.trained is not None
+    assert other.trained is not None
+    assert all(torch.equal(weight, other.trained[name]) for name, weight in one.trained.items())
+    for name in (metrics.NAME, run_folder.SAMPLES_NAME):
+        rows = [metrics.without_clock(metrics.read(run, name=name)) for run in (whole, out)]
+        assert rows[0] == rows[1]
     start = load_checkpoint(base / LAST_NAME).model["model.embed_tokens.weight"]
     assert torch.equal(one.model["model.embed_tokens.weight"], start) == bool(lora)
 
@@ -131,6 +140,83 @@ def test_packed_conversations_are_taken_as_they_are(base: Path, chats: Path, tmp
     assert not Places(tmp_path / "two").packed.exists()
     weights = [load_checkpoint(tmp_path / name / LAST_NAME).model for name in ("one", "two")]
     assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
+
+
+def test_a_run_that_exists_says_what_it_continues(base: Path, chats: Path, tmp_path: Path) -> None:
+    out = tmp_path / "chat"
+    request = request_of(base, chats, out)
+    finetune(request)
+    assert stage.is_finetuned(out)
+    assert not stage.is_finetuned(base)
+    # The same without the base, its rows, or what is learned: as recorded.
+    events: list[Event] = []
+    finetune(replace(request, model=out, seq_len=None, budget=60.0), on_event=events.append)
+    assert any("keeps its 6 steps" in event.message for event in events if isinstance(event, Noted))
+    with pytest.raises(ConfigError, match="trains all weights"):
+        finetune(replace(request, lora=4))
+    changes: list[dict[str, Any]] = [{"seq_len": 64}, {"train_on": "all"}]
+    for change in changes:
+        with pytest.raises(ArtifactError) as caught:
+            finetune(replace(request, **change))
+        assert "--out" in (caught.value.hint or "")
+        assert "--force" not in (caught.value.hint or "")
+
+
+def test_a_failed_start_leaves_nothing_in_the_way(base: Path, chats: Path, tmp_path: Path) -> None:
+    request = request_of(base, chats, tmp_path / "chat")
+    with pytest.raises(ConfigError, match="longer than the model's context of 128"):
+        finetune(replace(request, seq_len=500))
+    with pytest.raises(ConfigError, match="no matrix of the model is named `foo`"):
+        finetune(replace(request, lora=2, changes=(*request.changes, "lora.targets=[foo]")))
+    assert finetune(replace(request, seq_len=64)).result is not None
+
+
+def test_packed_data_of_other_settings_is_refused(base: Path, chats: Path, tmp_path: Path) -> None:
+    finetune(request_of(base, chats, tmp_path / "one"))
+    request = request_of(base, Places(tmp_path / "one").packed, tmp_path / "two", seq_len=None)
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"seq_len": 32}, "--seq-len 96"),
+        ({"train_on": "all"}, "--train-on assistant"),
+    ]
+    for change, flag in changes:
+        with pytest.raises(ConfigError, match=f"was packed with `{flag}`"):
+            finetune(replace(request, **change))
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    Tokenizer.from_merges([(100, 101)]).save(other / run_folder.TOKENIZER_NAME)
+    with pytest.raises(AlmError, match="another tokenizer"):
+        finetune(replace(request, model=other))
+
+
+@pytest.mark.parametrize("train_on", ["assistant", "all"])
+def test_questions_end_where_an_answer_begins(base: Path, chats: Path, tmp_path: Path, train_on: Any) -> None:
+    request = request_of(base, chats, tmp_path / "chat", train_on=train_on)
+    packed = stage.packed_conversations(request, base / LAST_NAME, Places(request.out))
+    tokenizer = Tokenizer.load(packed.tokenizer_path)
+    assert packed.metadata.conversations is not None
+    turns = Turns.of(ChatFormat.model_validate(packed.metadata.conversations.chat), tokenizer)
+    stream = packed.split("train")
+    found = list(held_out_questions(stream, tokenizer, turns.opening))
+    assert len(found) == packed.metadata.conversations.conversations["train"]
+    for prompt in found:
+        assert tokenizer.decode(prompt.ids).endswith("<|im_start|>assistant\n")
+        assert tokenizer.decode(prompt.ids).count("<|im_start|>") == 2
+    if train_on == "assistant":
+        by_mask = list(held_out_questions(stream, tokenizer, ()))
+        assert {prompt.ids for prompt in by_mask} == {prompt.ids for prompt in found}
+
+
+def test_a_row_of_rates_that_a_kill_lost_is_made_again(base: Path, chats: Path, tmp_path: Path) -> None:
+    out = tmp_path / "chat"
+    changes = ("training.max_steps=4", "samples.max_tokens=4", "samples.count=2")
+    finetune(request_of(base, chats, out, changes=changes))
+    path = out / metrics.NAME
+    lost = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if "stop_rate" not in line]
+    path.write_text("".join(lost), encoding="utf-8")
+    longer = ["training.max_steps=16", "samples.count=3"]  # with samples at steps 1, 4 and 16
+    config = load(RunConfig, [Part(out / run_folder.CONFIG_NAME)], overrides=longer)
+    pretrain(config, data=Places(out).packed, out=out)
+    assert [row["step"] for row in metrics.read(out) if "stop_rate" in row] == [4, 16]
 
 
 def test_steps_and_batch_follow_from_the_conversations(base: Path, chats: Path, tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from alm.data.order import permute
-from alm.packing.shards import TokenStream
+from alm.packing.shards import TRAINED, TokenStream
+from alm.tokenizers.chat_format import ChatFormat
 from alm.tokenizers.file import Tokenizer
 
 _SEED = 0
@@ -39,13 +41,41 @@ class Answer:
     has_ended: bool
 
 
-def held_out_questions(stream: TokenStream, tokenizer: Tokenizer) -> Iterator[Prompt]:
+@dataclass(frozen=True)
+class Turns:
+    """Tokens of a turn format: those that begin an answer, none if nothing but words does, and those that end one."""
+
+    opening: tuple[int, ...]
+    ends: tuple[int, ...]
+
+    @classmethod
+    def of(cls, chat: ChatFormat, tokenizer: Tokenizer) -> Self:
+        """Read them off a conversation of one message."""
+        asks, told = (chat.encode(tokenizer, [{"role": "user", "content": "x"}], asks=asks) for asks in (True, False))
+        return cls(tuple(asks[len(told) :]), tuple(chat.end_ids(tokenizer)))
+
+
+def held_out_questions(stream: TokenStream, tokenizer: Tokenizer, opening: Sequence[int]) -> Iterator[Prompt]:
     """Yield the beginnings of packed conversations up to their first answer; the same ones every time."""
-    for row in permute(np.arange(stream.sequences), size=stream.sequences, seed=_SEED, epoch=0):
-        trained = np.flatnonzero(stream.mask(np.array([row]))[0] == 1)
-        if len(trained) and 0 < trained[0] <= _LONGEST_QUESTION:
-            ids = stream.tokens(int(row) * stream.stride, int(trained[0])).tolist()
-            yield Prompt(tuple(ids), question(tokenizer.decode(ids), tokenizer))
+    starts = stream.document_starts()
+    for number in permute(np.arange(len(starts)), size=len(starts), seed=_SEED, epoch=0):
+        start = int(starts[number])
+        row, place = divmod(start, stream.stride)
+        size = min(_LONGEST_QUESTION, stream.stride - place)
+        ids = stream.tokens(start, size).tolist()
+        end = _after(ids, opening)
+        if end is None:  # the form has no such tokens: the first words that are learned are the answer
+            learned = np.flatnonzero(stream.mask(np.array([row]))[0][place : place + size] == TRAINED)
+            end = int(learned[0]) if not opening and len(learned) else 0
+        is_own = number + 1 == len(starts) or start + end <= starts[number + 1]
+        if end and is_own:
+            yield Prompt(tuple(ids[:end]), question(tokenizer.decode(ids[:end]), tokenizer))
+
+
+def _after(ids: Sequence[int], part: Sequence[int]) -> int | None:
+    """Return the place after the first occurrence of `part` in `ids`, if it is not empty and occurs."""
+    places = range(len(ids) - len(part) + 1) if part else ()
+    return next((at + len(part) for at in places if tuple(ids[at : at + len(part)]) == tuple(part)), None)
 
 
 def question(text: str, tokenizer: Tokenizer) -> str:

@@ -26,7 +26,7 @@ from alm.packing.shards import TokenStream
 from alm.tokenizers.file import StreamDecoder, Tokenizer
 from alm.training.config import RunConfig
 from alm.training.monitoring import metrics
-from alm.training.monitoring.answers import Answer, Prompt, held_out_questions, rates
+from alm.training.monitoring.answers import Answer, Prompt, Turns, held_out_questions, rates
 from alm.training.monitoring.metrics import Row
 from alm.training.run.run_folder import SAMPLES_NAME
 
@@ -77,25 +77,32 @@ class Sampler:
         run: Path,
         should_stop: Callable[[], bool],
         on_event: Listener,
-        end_ids: Sequence[int] = (),
+        turns: Turns | None = None,
     ) -> None:
-        """`end_ids` end an answer, where `held_out` has conversations."""
+        """`turns` are those of conversations, if `held_out` has them."""
         self._model, self._tokenizer, self._config, self._run = model, tokenizer, config, run
         self._should_stop, self._on_event = should_stop, on_event
         self._waiting = b""
-        self._end_ids = end_ids
-        self._has_questions = held_out.is_masked and config.samples.prompts == "auto"
-        self.prompts = prompts(config, tokenizer, held_out)
+        self._turns = turns if config.samples.prompts == "auto" else None
+        self.prompts = prompts(config, tokenizer, held_out, turns)
         self.steps = sample_steps(config.training.max_steps, config.samples.count) if self.prompts else ()
 
     def is_due(self, step: int) -> bool:
         return step in self.steps
 
     def catch_up(self, step: int) -> Row | None:
-        """Make the samples after `step` that a stop prevented; return what `sample` does."""
-        if self.is_due(step) and not any(row["step"] == step for row in metrics.read(self._run, name=NAME)):
+        """Make the samples after `step` that a stop prevented; return what `sample` does.
+
+        A kill may have come between them and their row of metrics, which is then made again.
+        """
+        if not self.is_due(step):
+            return None
+        if not any(row["step"] == step for row in metrics.read(self._run, name=NAME)):
             return self.sample(step)
-        return None
+        if self._turns is None or any(row["step"] == step and "stop_rate" in row for row in metrics.read(self._run)):
+            return None
+        answers = self._answers([self._sampling(step, number) for number in range(len(self.prompts))])
+        return None if answers is None else self._judged(step, answers)
 
     def sample(self, step: int) -> Row | None:
         """Continue every prompt. All texts of a step are written, or none if a stop is requested meanwhile.
@@ -109,11 +116,11 @@ class Sampler:
             if answers is None:
                 return None
             rows = [self._row(step, *found) for found in zip(self.prompts, sampling, answers, strict=True)][
-                : _SHOWN if self._has_questions else None
+                : _SHOWN if self._turns is not None else None
             ]
             self._append(metrics.as_text(rows).encode())
             self._on_event(Sampled(step, tuple((row["prompt"], row["text"]) for row in rows)))
-            if self._has_questions:
+            if self._turns is not None:
                 return self._judged(step, answers)
         except AlmError as error:
             if not isinstance(error, InputError) and not is_full(error):
@@ -124,7 +131,7 @@ class Sampler:
         return None
 
     def _judged(self, step: int, answers: Sequence[Answer]) -> Row:
-        """Return the row of metrics about the answers after `step`, and say it."""
+        """Report how the answers after `step` look; return it as a row of metrics."""
         found = rates(answers, self._tokenizer)
         ended, loop, leak = (f"{share:.0%}" for share in found.values())
         self._on_event(
@@ -176,13 +183,13 @@ class Sampler:
 
     def _answers(self, sampling: Sequence[SamplingConfig]) -> list[Answer] | None:
         """Continue all prompts; return None if a stop is requested meanwhile."""
-        end_ids = self._end_ids if self._has_questions else ()
+        end_ids = () if self._turns is None else self._turns.ends
         requests = [
             Request(prompt.ids, settings, end_ids=end_ids)
             for prompt, settings in zip(self.prompts, sampling, strict=True)
         ]
         # Text has one row at a time, as in the runs so far: in a larger batch sums round differently.
-        count = len(requests) if self._has_questions else 1
+        count = len(requests) if self._turns is not None else 1
         engine = Engine(
             self._model,
             end_of_text_id=self._tokenizer.end_of_text_id,
@@ -205,11 +212,13 @@ class Sampler:
         return [Answer(tuple(each), has_ended) for each, has_ended in zip(ids, ended, strict=True)]
 
 
-def prompts(config: RunConfig, tokenizer: Tokenizer, held_out: TokenStream) -> tuple[Prompt, ...]:
+def prompts(
+    config: RunConfig, tokenizer: Tokenizer, held_out: TokenStream, turns: Turns | None = None
+) -> tuple[Prompt, ...]:
     """Return the prompts of `config`. Raises `ConfigError` for one that does not fit into the model's context."""
     given = config.samples.prompts
-    if given == "auto" and held_out.is_masked:
-        return tuple(islice(held_out_questions(held_out, tokenizer), _QUESTIONS))
+    if given == "auto" and turns is not None:
+        return tuple(islice(held_out_questions(held_out, tokenizer, turns.opening), _QUESTIONS))
     if given == "auto":
         tokens = min(_PROMPT_TOKENS, config.model.max_position_embeddings // 4)
         found = held_out_prompts(held_out, tokenizer, tokens=tokens)

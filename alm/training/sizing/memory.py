@@ -77,8 +77,11 @@ def peak_memory(
     if average:
         parts["average"] = average // (ranks if is_sharded else 1)
     if on_cpu:
-        parts["checkpoint"] = checkpoint_bytes(config) + average  # which is copied while it is in the model's place
-        parts["gaps"] = round((CPU_GAPS - 1) * memory.total) + CPU_CODE_BYTES
+        # An average is copied while it is in the model's place, and adapters are added to a copy of the weights.
+        merged = BYTES["fp32"] * counted.total if config.lora.rank else 0
+        parts["checkpoint"] = checkpoint_bytes(config) + average + merged
+        computing = sum(parts[name] for name in vars(memory))
+        parts["gaps"] = round((CPU_GAPS - 1) * computing) + CPU_CODE_BYTES
     return PeakMemory(parts)
 
 
