@@ -31,8 +31,8 @@ PROMISED = {
     "--no-measure --set --json -q -v",
     "alm pretrain": "--model --train --data --out --init --device --nproc --resume --seed --time-limit --budget --set "
     "--json -q -v --dry-run",
-    "alm finetune": "--data --model --out --epochs --lora --budget --train-on --seq-len --resume --device --set --json -q "
-    "-v --dry-run",
+    "alm finetune": "--data --model --out --epochs --lora --budget --train-on --seq-len --resume --device --set --json "
+    "-q -v --dry-run",
     "alm sample": "--checkpoint --tokenizer --prompt --prompt-file --interactive -i --num-samples --max-tokens "
     "--temperature --top-k --top-p --min-p --repetition-penalty --presence-penalty --frequency-penalty --bad-words "
     "--stop --overflow --seed --inspect --device --json -q -v",

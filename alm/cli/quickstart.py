@@ -28,7 +28,7 @@ _LONGER = 6  # times the budget, for the next run
 
 @app.command(
     cls=FieldsCommand,
-    examples=("alm quickstart", "alm quickstart --chat", "alm quickstart my-texts/ --budget 30m"),
+    examples=("alm quickstart my-texts/ --budget 30m", "alm quickstart --chat"),
 )
 @with_fields
 def quickstart(
@@ -41,8 +41,7 @@ def quickstart(
         Path | None,
         typer.Option(
             "--out",
-            help="Folder for the result.  [default: alm-quickstart, alm-quickstart-chat with --chat, or alm- and the "
-            "name of the text]",
+            help="Folder for the result.  [default: alm-quickstart, or alm- and the name of the text]",
         ),
     ] = None,
     training: Annotated[
@@ -61,7 +60,7 @@ def quickstart(
         ),
     ] = None,
     chat: Annotated[
-        bool, typer.Option("--chat", help="Make a model that tells tales on request and answers questions about them.")
+        bool, typer.Option("--chat", help="Make a model that writes tales on request and answers questions about them.")
     ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start another one beside --out, which is left unchanged.")

@@ -1,4 +1,4 @@
-"""`alm quickstart --chat`: a model that tells tales on request and answers questions about them.
+"""`alm quickstart --chat`: a model that writes tales on request and answers questions about them.
 
 The quickstart of the tales, with fewer steps; then the stage `finetune` on generated dialogues, and a judge that counts
 how many of 50 requests that no dialogue makes are answered right.
@@ -42,7 +42,7 @@ from alm.tokenizers.chat_format import CHATML
 from alm.training.run.run_folder import exists, free_name
 
 DIALOGUES_PRESET = "dialogues"
-TALES, STEPS = 5_000, 600
+TALES, STEPS = 4_000, 400
 TUNE_STEPS = 1_000
 ROW_TOKENS = 512
 JUDGED = 50
@@ -235,11 +235,11 @@ def talk_with(model: ChatModel) -> tuple[Message, ...]:
     return tuple(messages)
 
 
-def scored(model: ChatModel, given: Sequence[Case]) -> Score:
+def scored(model: ChatModel, given: Sequence[Case], *, temperature: float = TEMPERATURE) -> Score:
     """Have the model answer cases, and judge its answers."""
     right, count, faults = Counter[str](), Counter[str](), Counter[str]()
     for number, case in enumerate(given):
-        text, has_ended = answer(model, case.messages, seed=number)
+        text, has_ended = answer(model, case.messages, seed=number, temperature=temperature)
         found = judge(case, text, has_ended=has_ended)
         count[case.kind] += 1
         right[case.kind] += not found

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import for_each
 from torch import Tensor
 
 from alm.generation import engine
@@ -145,7 +146,7 @@ def test_a_llama_in_every_way_equals_the_full_forward(shape: str, make: Make) ->
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-@pytest.mark.parametrize("shape", LLAMAS)
+@for_each("shape", LLAMAS)
 def test_graphs_on_every_gpu_equal_the_full_forward(shape: str) -> None:
     """Two spans, and what rests between them."""
     for number in range(torch.cuda.device_count()):
@@ -158,7 +159,7 @@ def test_graphs_on_every_gpu_equal_the_full_forward(shape: str) -> None:
         checked.step([0, 1], [1, 2])
 
 
-@pytest.mark.parametrize("shape", OTHERS)
+@for_each("shape", OTHERS)
 def test_other_models_equal_the_full_forward(shape: str) -> None:
     model = made(**OTHERS[shape])
     rows = rows_for(model, count=3, max_tokens=48)

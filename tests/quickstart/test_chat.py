@@ -96,7 +96,7 @@ def test_the_score_counts_answers_of_each_kind(monkeypatch: pytest.MonkeyPatch) 
     given = cases(10)
     right: dict[tuple[Message, ...], Case] = {case.messages: case for case in given}
 
-    def answer(_: object, messages: Sequence[Message], *, seed: int) -> tuple[str, bool]:
+    def answer(_: object, messages: Sequence[Message], *, seed: int, temperature: float) -> tuple[str, bool]:
         case = right[tuple(messages)]
         return (case.right or case.tale.text, True) if seed else ("", False)
 

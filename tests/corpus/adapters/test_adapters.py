@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from cases import for_each
 
 from alm import kinds
 from alm.config.base import Config, OfKind
@@ -118,7 +119,7 @@ FORMS: list[tuple[Any, dict[str, Any], dict[str, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "row", "keys"), FORMS)
+@for_each("given, row, keys", FORMS)
 def test_every_form_gives_the_same_text(given: Any, row: dict[str, Any], keys: dict[str, str]) -> None:
     assert made(given, row, **keys) == [Document(TEXT, "r#1")]
     config = adapter(given)
@@ -138,8 +139,8 @@ def test_roles_have_one_name_each() -> None:
     assert talks("sharegpt", {"conversations": turns}) == [tuple(Message(r, str(n)) for n, r in enumerate(roles))]
 
 
-@pytest.mark.parametrize(
-    ("given", "row", "message"),
+@for_each(
+    "given, row, message",
     [
         ("messages", {"messages": "Hi"}, "`messages` or `conversation` should hold a list of objects with `role`"),
         ("messages", {"messages": [{"from": "human", "value": "x"}]}, "should hold a list of objects with `role`"),
@@ -256,8 +257,8 @@ def test_the_hint_names_the_field_with_the_longest_text(values: dict[str, Any], 
     assert expected in (rejected.error.hint or "")
 
 
-@pytest.mark.parametrize(
-    ("given", "message", "lost"),
+@for_each(
+    "given, message, lost",
     [
         ("messages", {"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}, {"message.tool_calls": 1}),
         ("messages", {"role": "assistant", "content": "x", "reasoning_content": "y"}, {"message.reasoning_content": 1}),
@@ -280,8 +281,8 @@ def test_what_lies_beside_the_text_of_a_message_is_counted(given: str, message: 
 TALK = [{"role": "user", "content": "Hi there"}, {"role": "assistant", "content": "Hello!"}]
 
 
-@pytest.mark.parametrize(
-    ("given", "row", "lost"),
+@for_each(
+    "given, row, lost",
     [
         ("messages", {"messages": TALK, "tools": [{"name": "f"}], "functions": "f"}, ["functions", "tools"]),
         ("messages", {"messages": TALK, "system": "Be kind.", "history": [["a", "b"]]}, ["history", "system"]),
