@@ -209,7 +209,7 @@ def _prepare_and_pack(request: Request, base: Path, places: Places, on_event: Li
     if request.seq_len is not None and request.seq_len > context:
         raise ConfigError(
             f"rows of {request.seq_len:,} tokens are longer than the model's context of {context:,}",
-            hint=f"use `{shell('--seq-len', context)}`, or less",
+            hint=f"use `{shell('--seq-len', str(context))}`, or less",
         )
     before = open_packed(places.packed).metadata if request.is_resumed and places.packed.is_dir() else None
     corpus = corpus_of_paths(request.texts, overrides=_of_corpus(request), on_event=on_event)
