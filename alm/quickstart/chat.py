@@ -43,7 +43,7 @@ from alm.training.run.run_folder import exists, free_name
 
 DIALOGUES_PRESET = "dialogues"
 TALES, STEPS = 4_000, 400
-TUNE_STEPS = 1_000
+TUNE_STEPS = 2_000
 ROW_TOKENS = 512
 JUDGED = 50
 TEMPERATURE = 0.2
@@ -52,13 +52,13 @@ STAGES = 9
 _ASKED_TOO = "Who is it about?"
 # A model this small learns to answer at rates near those of its pretraining.
 _TUNING = (
-    *("training.micro_batch_size=4", "training.gradient_accumulation=1", "training.checkpoint_interval=250"),
-    *("optim.kind=muon", "optim.lr=0.006", "optim.weight_decay=0.01"),
-    *("scheduler.decay_fraction=0.7", "validation.interval=250"),
+    *("training.micro_batch_size=2", "training.gradient_accumulation=1", "training.checkpoint_interval=500"),
+    *("optim.kind=muon", "optim.lr=0.008", "optim.weight_decay=0.01"),
+    *("scheduler.decay_fraction=0.7", "validation.interval=500"),
 )
 # Seconds on two quiet cores outside both trainings, beside those of the quickstart of the tales.
 _OTHER_SECONDS = 45.0
-_TOKENS_PER_TUNE_STEP = 4 * ROW_TOKENS
+_TOKENS_PER_TUNE_STEP = 2 * ROW_TOKENS
 
 
 class ChatPlaces(Places):

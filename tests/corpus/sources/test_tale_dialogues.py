@@ -156,3 +156,11 @@ def test_the_source_yields_conversations() -> None:
     assert len(documents) == 5
     assert all(isinstance(each, Document) and each.conversation for each in documents)
     assert documents[2] == next(iter(list(tale_dialogues.read(config, [part]))[2:]))
+
+
+def test_a_short_version_is_right_with_the_hero_and_the_trouble_of_the_tale(fifty: list[Case]) -> None:
+    for case in [case for case in fifty if case.kind == "shorter"]:
+        named = f"{case.tale.hero} was somebody who {case.tale.past}."
+        assert judge(case, named, has_ended=True) == ()
+        assert judge(case, case.tale.text, has_ended=True) == ("trouble",)
+        assert "trouble" in judge(case, f"{case.tale.hero} was somebody who flew to the moon.", has_ended=True)

@@ -23,10 +23,10 @@ from alm.corpus.sources.tales.plot import load
 from alm.corpus.sources.tales.story import Story, as_written
 from alm.corpus.sources.tales.tell import set_scene
 
-_LEISURE = 0.2  # short tales: two of them and some questions fit into a context
+_LEISURE = 0.0  # tales of what the plot needs alone: two of them and some questions fit into a context
 _SCENES = {"introduction": "dialogue_introduction", "opening": "dialogue_opening"}
 _KEPT_BACK = 8
-_GREETS, _THANKS, _SHORTENS, _ANOTHER, _PARTS = 0.15, 0.12, 0.3, 0.25, 0.2
+_GREETS, _THANKS, _SHORTENS, _ANOTHER, _PARTS = 0.15, 0.12, 0.5, 0.25, 0.2
 _SHORT, _ASKS_OF_SHORT = 0.5, 0.7
 _LOWER, _WITHOUT_END = 0.15, 0.25
 _MOST_QUESTIONS = 4
@@ -47,8 +47,8 @@ class Question:
 class Tale:
     """A tale of which the hero and the trouble are known. Its first sentence names both.
 
-    `wanted` completes "a fox who ...". What follows the first sentence holds one of the words of each of `shows`, in
-    lower case.
+    `wanted` completes "a fox who ...", and so does `past`, as the tale says it. What follows the first sentence holds
+    one of the words of each of `shows`, in lower case.
     """
 
     text: str
@@ -57,6 +57,7 @@ class Tale:
     kind: str
     trouble: str
     wanted: str
+    past: str
     shows: tuple[tuple[str, ...], ...]
     short: str
     questions: tuple[Question, ...]
@@ -106,6 +107,7 @@ def tale_of(numbers: Callable[[], float], trouble: Row) -> Tale:
         kind=story.fill("{hero.kind}"),
         trouble=f"{trouble.plot} {story.fill(getattr(trouble, 'of', ''))}",
         wanted=story.fill(trouble.wanted),
+        past=as_written(f"x {story.fill(trouble.past)}")[2:],
         shows=tuple(tuple(story.fill(words).lower().split("|")) for words in trouble.shows),
         short=as_written(story.fill(f"{first} {trouble.ending}")),
         questions=tuple(_questions(story, trouble, text)),

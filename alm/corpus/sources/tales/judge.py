@@ -2,7 +2,8 @@
 
 The cases are requests that no dialogue of any seed makes (`dialogues.tale` keeps their pairs of hero and trouble back),
 and questions about tales that such a request would bring. A question has one right answer. A tale is right if its hero
-and its trouble are those of the request; what else happens in it is not judged.
+and its trouble are those of the request, and a short version if it has those of the tale and at most half its length;
+what else happens is not judged.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _OTHER_TURN = re.compile(r"<\|im_(?:start|end)\|>|^(?:user|assistant|system)\b:?
 
 @dataclass(frozen=True)
 class Case:
-    """Messages that ask for an answer, and the `tale` that they are about. `right` is the only right answer, if any."""
+    """Messages that ask for an answer, and the `tale` that they are about. `right` is the right answer to a question,
+    and a right short version."""
 
     kind: CaseKind
     messages: tuple[Message, ...]
@@ -50,8 +52,14 @@ def judge(case: Case, answer: str, *, has_ended: bool) -> tuple[str, ...]:
     `has_ended` says whether the model ended it, and not a limit.
     """
     found = {"end": not has_ended, "role": bool(_OTHER_TURN.search(answer))}
-    if case.right is None:
+    if case.kind == "tale":
         found |= {"hero": not _has_hero(case, answer), "trouble": not _has_trouble(case.tale, answer)}
+    elif case.kind == "shorter":
+        names = _NAME.findall(answer)
+        found |= {
+            "hero": names[:1] != [case.tale.hero],
+            "trouble": case.tale.past not in answer or len(answer) > len(case.tale.text) / 2,
+        }
     else:
         found["answer"] = answer.strip() != case.right
     return tuple(fault for fault, is_found in found.items() if is_found)
