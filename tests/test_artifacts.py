@@ -89,7 +89,7 @@ def to_validation(values: Any) -> None:
         (set_to("end_of_text_id", 1 << 40), "`vocab_size`"),
         (set_to("inputs", [0] * 100_000), "`inputs.0`"),
         (set_to("sources", dict.fromkeys(map(str, range(20_000)))), "more than 10,000 values"),
-        (set_to("format_version", 2), "format version 2"),
+        (set_to("format_version", 3), "format version 3"),
         (set_to("format_version", 0), "`format_version`"),
         (set_to("format", "alm-run"), "`format`"),
         (lambda values: values.pop("shards"), "`shards`: Field required"),
