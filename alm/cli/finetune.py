@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from alm.cli.help import Commands
 from alm.cli.runs import the_run
 
 if TYPE_CHECKING:
+    from alm.artifacts import RunMetadata
     from alm.training.config import RunConfig
 
 app = Commands()
@@ -119,6 +121,20 @@ def finetune(
     line = f"{folder}: {result.step:,} steps, {made.parameters:,} parameters" + (f", {score}" if score else "")
     ui.show_result(made.model_dump(mode="json"), [line], as_json=json)
     ui.next_step("alm", "chat", folder, quiet=quiet, as_json=json)
+    if not (quiet or json):
+        ui.echo_err(_same_run(made, folder))
+
+
+def _same_run(made: RunMetadata, folder: Path) -> str:
+    """A line with the command that trains the run in `folder` again, in a folder beside it."""
+    from alm.errors import shell
+    from alm.finetune.finetune import recorded_base
+    from alm.training.run.run_folder import CONFIG_NAME, free_name
+
+    data = Path(os.path.normpath(folder / made.data))
+    start = ("--init", recorded_base(folder), "--train", folder / CONFIG_NAME)
+    command = shell("alm", "pretrain", *start, "--data", data, "--out", free_name(folder))
+    return f"The same run again, bit for bit: {command}"
 
 
 def _show(config: RunConfig, *, as_json: bool) -> None:

@@ -12,7 +12,6 @@ from alm.artifacts import SourceMetadata
 from alm.config import presets
 from alm.config.load import Part, load
 from alm.corpus.split import TRAIN
-from alm.errors import shell
 from alm.events import Listener, Noted, ignore
 from alm.formatting import duration, size
 from alm.model.config import ModelConfig
@@ -70,7 +69,7 @@ def run(base: Path, packed: PackedData, wishes: Wishes, *, started: float, on_ev
     estimate = _estimate(packed, model, passes, wishes)
     if wishes.budget is not None and estimate > wishes.budget:
         return _within(base, packed, wishes, passes * wishes.budget / estimate, started, on_event)
-    config = _config(base, packed, model, passes, wishes, on_event)
+    config = _config(base, packed, model, passes, wishes)
     found = plan(config, data=packed.folder, device_name=wishes.device_name, started=started)
     seconds = found.time.seconds
     if wishes.budget is not None and seconds is not None and seconds > wishes.budget:
@@ -87,17 +86,11 @@ def _within(base: Path, packed: PackedData, wishes: Wishes, passes: float, start
     on_event(
         Noted(f"{_about(packed)}: about {_number(passes)} passes, as many steps as fit into {duration(wishes.budget)}")
     )
-    return Run(_config(base, packed, model_of(base), passes, wishes, on_event), started + wishes.budget)
+    return Run(_config(base, packed, model_of(base), passes, wishes), started + wishes.budget)
 
 
-def _config(
-    base: Path, packed: PackedData, model: ModelConfig, passes: float, wishes: Wishes, on_event: Listener
-) -> RunConfig:
-    """Return the configuration of the run; an event has the command that trains the same by hand."""
+def _config(base: Path, packed: PackedData, model: ModelConfig, passes: float, wishes: Wishes) -> RunConfig:
     overrides = [*suggested(packed, model, passes, lora=wishes.lora), *wishes.changes]
-    words = [word for change in overrides for word in ("--set", change)]
-    by_hand = shell("alm", "pretrain", "--init", base, "--data", packed.folder, "--train", PRESET, *words)
-    on_event(Noted(f"The same run by hand: {by_hand}"))
     parts = [Part(presets.find(PRESET), TRAIN_SECTIONS)]
     return load(RunConfig, parts, base={"model": model_values(base)}, overrides=overrides)
 

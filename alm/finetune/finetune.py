@@ -90,6 +90,8 @@ def finetune(request: Request, *, on_event: Listener = ignore) -> RunMetadata:
 
     Raises `AlmError` if the texts hold no conversations or do not fit the model.
     """
+    if request.resume == "never" and run_folder.exists(request.out):
+        raise ConfigError(f"`{request.out}` already holds a run", hint=_elsewhere(request))
     is_resumed = request.is_resumed
     base = recorded_base(request.out) if is_resumed else start_model(request.model, request.out, on_event=on_event)
     packed = packed_conversations(request, base, Places(request.out), on_event=on_event)
