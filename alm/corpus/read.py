@@ -106,7 +106,7 @@ class CleanFile:
 class CleanDocument:
     """A document read back. `split` is None for foreign text.
 
-    `messages` is the JSON of its messages, or their list; None if it is no conversation.
+    `messages` is the JSON of its messages, or their list; None for a plain document.
     """
 
     text: str

@@ -27,7 +27,7 @@ _quoted = json.encoder.encode_basestring
 class Line:
     """The data written with each document. `cluster` is the SHA-256 of its oldest duplicate.
 
-    `messages` is None for a document that is no conversation.
+    `messages` is None for a plain document.
     """
 
     id: str

@@ -299,7 +299,7 @@ class UnitWriter:
                 self._signer.add(number, text)
         if turns is not None:
             self._turns[number] = turns
-        elif self._lines is not None:  # lines of conversations stay: a common short answer is no repetition
+        elif self._lines is not None:  # lines of conversations stay: a common short answer is not a repetition
             self._lines.add(number, text)
         raw = record_of(text, data)
         self._write(raw)
