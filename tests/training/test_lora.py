@@ -102,6 +102,17 @@ def test_a_checkpoint_brings_adapters_and_their_average_back(share: float, tmp_p
     assert memory.checkpoint_bytes(config) == 4 * (numbers + written)
 
 
+def test_an_average_that_is_switched_on_starts_at_the_adapters() -> None:
+    before, after = config_of(), config_of(training__weight_average=0.2)
+    found = saved(stepped(before), before)
+    other = state.init_state(after, CPU)
+    state.restore_(other, found, CPU)
+    again = saved(other, after)
+    for name, weight in found.model.items():
+        torch.testing.assert_close(weight, again.model[name], rtol=0, atol=1e-6)
+    assert all(torch.equal(again.trained[f"average.{name}"], weight) for name, weight in found.trained.items())
+
+
 def test_adapters_that_fit_no_matrix_are_refused(tmp_path: Path) -> None:
     config = config_of()
     made = saved(stepped(config), config)
