@@ -154,12 +154,12 @@ def decode(
     )
 )
 def compare(
-    tokenizers: Annotated[list[Path] | None, typer.Argument(help="Tokenizer files.")] = None,
+    tokenizers: Annotated[list[Path] | None, typer.Argument(help="Tokenizer files, or folders of runs.")] = None,
     text: Annotated[
         list[str] | None, typer.Option("--text", help="Text to compare on: files, folders, globs; repeatable.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="Model to recommend a vocabulary size for: a file or preset.")
+        str | None, typer.Option("--model", help="Model to recommend a vocabulary size for: a run, file or preset.")
     ] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,

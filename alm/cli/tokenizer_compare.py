@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alm.cli import ui
 from alm.errors import ConfigError, InputError
-from alm.tokenizers.compare import Measured, measure, open_tokenizer
+from alm.tokenizers.compare import Compared, Measured, Ours, measure, open_tokenizer
 from alm.tokenizers.probes import PROBES
+
+if TYPE_CHECKING:
+    from alm.model.config import ModelConfig
+    from alm.tokenizers.vocabulary import Cost, SizeOption
 
 Texts = dict[str, list[str]]
 
@@ -20,14 +24,14 @@ def run(paths: Sequence[Path], given: Sequence[str], model: str | None, *, as_js
         raise ConfigError(
             "advice on the vocabulary needs the text you train on", hint="add it, as in `--text data/clean`"
         )
-    opened = [open_tokenizer(path) for path in paths]
+    shape = None if model is None else _shape(model)
+    opened = dict(zip(_names(paths), map(open_tokenizer, paths), strict=True))
     texts = _read(given) if given else {kind: [text] for kind, text in PROBES.items()}
-    names = _names(paths)
-    found = [measure(name, tokenizer, texts) for name, tokenizer in zip(names, opened, strict=True)]
+    found = [measure(name, tokenizer, texts) for name, tokenizer in opened.items()]
     values: dict[str, Any] = {"tokenizers": [_values(one) for one in found]}  # Any: JSON
     lines = _table(found)
-    if model is not None:
-        advised, more = _advice(paths, texts, model)
+    if model is not None and shape is not None:
+        advised, more = _advice(opened, texts, model, shape)
         values["advice"], lines = advised, [*lines, "", *more]
     ui.show_result(values, lines, as_json=as_json)
     if model is None and not (quiet or as_json):
@@ -100,45 +104,81 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
-def _advice(paths: Sequence[Path], texts: Texts, model: str) -> tuple[dict[str, Any], list[str]]:  # Any: JSON
-    from dataclasses import asdict
-
+def _shape(model: str) -> ModelConfig:
+    """The model of a run or of an imported model, by its folder, or of a file or preset."""
     from alm.config import presets
     from alm.config.load import Part, load
-    from alm.model.config import ModelConfig
-    from alm.model.count import count
-    from alm.tokenizers.file import Tokenizer
-    from alm.tokenizers.vocabulary import OFTEN_ENOUGH, Cost, best, size_options
     from alm.training.config import RunConfig
 
-    shape: ModelConfig = load(RunConfig, [Part(presets.find(model))]).model
-    context = shape.max_position_embeddings
+    own = Path(model) / "config.yaml"
+    return load(RunConfig, [Part(own if own.is_file() else presets.find(model))]).model
+
+
+def _advice(
+    opened: Mapping[str, Compared], texts: Texts, model: str, shape: ModelConfig
+) -> tuple[dict[str, Any], list[str]]:  # Any: JSON
+    """What each vocabulary would cost the model on this text, and which one is best if there are several."""
+    from dataclasses import asdict
+
+    from alm.tokenizers.vocabulary import best, has_smaller_sizes, size_options
+
+    everything, cost = [text for listed in texts.values() for text in listed], _cost_of(shape)
+    usable = {name: one.tokenizer for name, one in opened.items() if isinstance(one, Ours)}
+    found = [(name, each) for name, one in usable.items() for each in size_options(one, everything, cost)]
+    left_out = [f"`{name}` is left out: `alm` cannot train with it." for name in opened if name not in usable]
+    left_out += [
+        f"Smaller vocabularies of `{name}` are left out: they would need another training."
+        for name, one in usable.items()
+        if not has_smaller_sizes(one)
+    ]
+    advised = best([option for _, option in found]) if len(found) > 1 else None
+    values = {
+        "vocab_size": None if advised is None else advised.vocab_size,
+        "choices": [{"tokenizer": name, **asdict(option)} for name, option in found],
+        "left_out": left_out,
+    }
+    lines = _aligned(list(_cost_rows(found, advised, context=shape.max_position_embeddings, is_named=len(opened) > 1)))
+    return values, [*lines, "", *left_out, *_why(model, [option for _, option in found], advised)]
+
+
+def _cost_of(shape: ModelConfig) -> Callable[[int], Cost]:
+    from alm.model.count import count
+    from alm.tokenizers.vocabulary import Cost
 
     def cost(vocab_size: int) -> Cost:
         counted = count(shape.model_copy(update={"vocab_size": vocab_size}))
-        return Cost(counted.total, counted.embedding + counted.head, counted.training_flops_per_token(context))
+        flops = counted.training_flops_per_token(shape.max_position_embeddings)
+        return Cost(counted.total, counted.embedding + counted.head, flops)
 
-    tokenizer = max((Tokenizer.load(path) for path in paths), key=lambda one: one.vocab_size)
-    found = size_options(tokenizer, [text for listed in texts.values() for text in listed], cost)
-    advised = best(found)
-    rows = [["vocabulary", "parameters", "embedding", "bytes/token", "context", "MFLOP/byte", "rare ids occur"]]
-    for option in found:
-        rows.append(
-            [
-                f"{option.vocab_size:,}{' <' if option is advised else ''}",
-                f"{option.parameters / 1e6:.1f}M",
-                f"{option.embedding_share:.0%}",
-                f"{option.bytes_per_token:.2f}",
-                ui.size(option.bytes_per_token * context),
-                f"{option.flops_per_byte / 1e6:.1f}",
-                f"{option.rare:,}x",
-            ]
-        )
+    return cost
+
+
+def _cost_rows(
+    found: Sequence[tuple[str, SizeOption]], advised: SizeOption | None, *, context: int, is_named: bool
+) -> Iterator[list[str]]:
+    yield ["vocabulary", "parameters", "embedding", "bytes/token", "context", "MFLOP/byte", "rare ids occur"]
+    for name, option in found:
+        label = f"{option.vocab_size:,}{' <' if option is advised else ''}"
+        yield [
+            f"{name}  {label}" if is_named else label,
+            f"{option.parameters / 1e6:.1f}M",
+            f"{option.embedding_share:.0%}",
+            f"{option.bytes_per_token:.2f}",
+            ui.size(option.bytes_per_token * context),
+            f"{option.flops_per_byte / 1e6:.1f}",
+            f"{option.rare:,}x",
+        ]
+
+
+def _why(model: str, found: Sequence[SizeOption], advised: SizeOption | None) -> list[str]:
+    from alm.tokenizers.vocabulary import OFTEN_ENOUGH
+
+    if advised is None:
+        return ["Nothing is advised: there is no other vocabulary to choose, of this tokenizer or of another one."]
     why = (
         f"For `{model}`, {advised.vocab_size:,} tokens: a larger vocabulary shortens this text by less than its output "
         f"layer adds to each token"
     )
-    if not found[-1].is_seen_enough:
+    if not max(found, key=lambda one: one.vocab_size).is_seen_enough:
         why += f", or leaves a tenth of its tokens fewer than {OFTEN_ENOUGH} times in it"
-    values = {"vocab_size": advised.vocab_size, "choices": [asdict(option) for option in found]}
-    return values, [*_aligned(rows), "", why + ".", "The reasoning is in docs/vocabulary.md."]
+    return [f"{why}.", "The reasoning is in docs/vocabulary.md."]

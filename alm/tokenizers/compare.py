@@ -14,6 +14,7 @@ import numpy.typing as npt
 from alm.errors import InputError
 from alm.tokenizers.file import Tokenizer
 
+FILE_NAME = "tokenizer.json"
 _LEAST_SECONDS = 0.2
 _COMMONEST = 100
 
@@ -80,9 +81,14 @@ def _speed(tokenizer: Compared, texts: Sequence[str], size: int) -> float:
 
 
 def open_tokenizer(path: Path) -> Compared:
-    """Open the tokenizer at `path`. A foreign one goes through the `tokenizers` library, if that is installed."""
+    """Open the tokenizer at `path`, a file or a folder of a model, such as a run.
+
+    One that `alm` cannot use goes through the `tokenizers` library, if that is installed.
+    """
+    inside = path / FILE_NAME
+    path = inside if inside.is_file() else path
     try:
-        return _Ours(Tokenizer.load(path))
+        return Ours(Tokenizer.load(path))
     except InputError as refusal:
         if not path.is_file() or "not a tokenizer that `alm` can use" not in refusal.message:
             raise
@@ -93,13 +99,15 @@ def open_tokenizer(path: Path) -> Compared:
         return _Foreign(tokenizers.Tokenizer.from_file(str(path)))
 
 
-class _Ours:
+class Ours:
+    """A tokenizer that `alm` can use."""
+
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self.vocab_size = tokenizer.vocab_size
 
     def count_ids(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
-        return np.bincount(self._tokenizer.encode_batch(texts).ids, minlength=self.vocab_size)
+        return np.bincount(self.tokenizer.encode_batch(texts).ids, minlength=self.vocab_size)
 
 
 class _Foreign:

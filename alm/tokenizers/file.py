@@ -175,6 +175,20 @@ class Tokenizer:
         return [(left, right) for left, right, _ in merges]
 
     @property
+    def merged_ids(self) -> list[int]:
+        """The id that each merge makes, in their order; several may make the same one."""
+        merges: Sequence[tuple[int, int, int]] = getattr(self._content.model, "merges", ())
+        return [made for _, _, made in merges]
+
+    def with_merges(self, number: int) -> Tokenizer:
+        """Return this tokenizer with its first `number` merges alone. Ids stay: those of later merges do not occur."""
+        model = self._content.model
+        assert isinstance(model, bpe.Model)
+        dropped = {made for _, _, made in model.merges[number:]} - {made for _, _, made in model.merges[:number]}
+        kept = replace(model, merges=model.merges[:number], special_ids=model.special_ids | dropped)
+        return Tokenizer(replace(self._content, model=kept), self._data)
+
+    @property
     def end_of_text_id(self) -> int:
         """Id of the token that ends every document."""
         return self._content.end_of_text_id

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
-from alm.errors import InputError
 from alm.tokenizers.file import Tokenizer
-from alm.tokenizers.pretokenize import Pattern
-from alm.tokenizers.special import SPECIALS
 
 OFTEN_ENOUGH = 30
 """Rule of thumb: occurrences in the text that a rare token needs to be learned."""
@@ -54,39 +50,53 @@ class Cost:
 
 
 def size_options(tokenizer: Tokenizer, texts: Sequence[str], cost: Callable[[int], Cost]) -> list[SizeOption]:
-    """Return vocabularies from small to large, up to the tokenizer's own, each made of its first merges.
+    """Return vocabularies from small to large; the last is the tokenizer's own, and the others are its first merges.
 
-    `cost` returns the cost of a model by its vocabulary size. Raises `InputError` if the tokenizer has no merges.
+    `cost` returns the cost of a model by its vocabulary size.
     """
-    trained_here = tokenizer.specials == {name: id_ for id_, name in enumerate(SPECIALS)}
-    if not tokenizer.merge_pairs or not tokenizer.is_byte_level or not trained_here:
-        raise InputError(
-            "advice on the vocabulary needs a byte-level BPE tokenizer that `alm` trained: only its first merges are a "
-            "smaller vocabulary",
-            hint="run `alm tokenizer train --kind bpe --out artifacts/bpe.json`, and compare that",
-        )
-    first = tokenizer.vocab_size - tokenizer.merges
-    sizes = [size for size in _SIZES if first < size < tokenizer.vocab_size]
-    return [_option(tokenizer, size, texts, cost(size)) for size in (*sizes, tokenizer.vocab_size)]
+    merges = _merges_by_size(tokenizer)
+    smaller = [size for size in _SIZES if size in merges and size < tokenizer.vocab_size]
+    parts = [(size, tokenizer.with_merges(merges[size])) for size in smaller]
+    return [_option(part, size, texts, cost(size)) for size, part in (*parts, (tokenizer.vocab_size, tokenizer))]
+
+
+def has_smaller_sizes(tokenizer: Tokenizer) -> bool:
+    """Whether the first merges of `tokenizer` are what training would have given for a smaller vocabulary."""
+    return bool(_merges_by_size(tokenizer))
 
 
 def best(found: Sequence[SizeOption]) -> SizeOption:
     """Return the option with the fewest FLOPs per byte whose tokens occur often enough, or the smallest if none."""
     enough = [option for option in found if option.is_seen_enough]
-    return min(enough or found[:1], key=lambda option: option.flops_per_byte)
+    return min(enough, key=lambda one: one.flops_per_byte) if enough else min(found, key=lambda one: one.vocab_size)
+
+
+def _merges_by_size(tokenizer: Tokenizer) -> dict[int, int]:
+    """Return the number of merges of each vocabulary that the first merges make; none if they are in another order.
+
+    Several merges may make one token: files of SentencePiece list all ways to make it.
+    """
+    made = tokenizer.merged_ids
+    of_merges, known, found = set(made), set[int](), dict[int, int]()
+    for number, (pair, id_) in enumerate(zip(tokenizer.merge_pairs, made, strict=True), 1):
+        if any(part in of_merges and part not in known for part in pair):
+            return {}
+        known.add(id_)
+        found[tokenizer.vocab_size - len(of_merges) + len(known)] = number
+    return found
 
 
 def _option(tokenizer: Tokenizer, size: int, texts: Sequence[str], cost: Cost) -> SizeOption:
-    first = tokenizer.vocab_size - tokenizer.merges
-    smaller = Tokenizer.from_merges(tokenizer.merge_pairs[: size - first], pattern=cast(Pattern, tokenizer.pattern))
-    counts = np.bincount(smaller.encode_batch(texts).ids, minlength=size)
-    made = np.sort(counts[first:])  # merged tokens only: unused byte tokens cost nothing
+    counts = np.bincount(tokenizer.encode_batch(texts).ids, minlength=tokenizer.vocab_size)
+    # Tokens of one byte are left out: unused ones cost nothing.
+    learned = np.unique(tokenizer.merged_ids) if tokenizer.merges else np.flatnonzero(tokenizer.bytes_per_id > 1)
+    occurrences = np.sort(counts[learned])
     bytes_per_token = sum(len(text.encode("utf-8")) for text in texts) / max(1, int(counts.sum()))
     return SizeOption(
-        vocab_size=smaller.vocab_size,
+        vocab_size=size,
         bytes_per_token=bytes_per_token,
         flops_per_byte=cost.flops_per_token / bytes_per_token,
         parameters=cost.parameters,
         embedding_share=cost.embedding / cost.parameters,
-        rare=int(made[len(made) // 10]),
+        rare=int(occurrences[len(occurrences) // 10]) if len(occurrences) else 0,
     )

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 
+from alm.config import presets
+from alm.tokenizers import vocabulary
 from alm.tokenizers.file import Tokenizer
 
 Run = Any
@@ -122,18 +125,44 @@ def test_an_empty_text_is_no_text_to_compare_on(tokenizer: Path, run: Run) -> No
     assert (code, "the text is empty" in err) == (1, True)
 
 
-def test_advice_names_a_size_and_why(tokenizer: Path, run: Run) -> None:
-    code, out, _ = run("tokenizer", "compare", "--text", "my-texts", "--model", "nano")
+def test_advice_names_a_size_and_why(tokenizer: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vocabulary, "_SIZES", (280, 300))
+    advised = ["tokenizer", "compare", "--text", "my-texts", "--model", "nano"]
+    code, out, _ = run(*advised)
     assert code == 0
-    size = Tokenizer.load(tokenizer).vocab_size
-    assert f"For `nano`, {size} tokens" in out
+    advice = json.loads(run(*advised, "--json")[1])["advice"]
+    assert f"For `nano`, {advice['vocab_size']} tokens" in out
     assert "docs/vocabulary.md" in out
-    code, out, _ = run("tokenizer", "compare", "--text", "my-texts", "--model", "nano", "--json")
-    advice = json.loads(out)["advice"]
-    assert (advice["vocab_size"], len(advice["choices"])) == (size, 1)
+    size = Tokenizer.load(tokenizer).vocab_size
+    assert [choice["vocab_size"] for choice in advice["choices"]] == [280, *([300] if size > 300 else []), size]
+    assert advice["left_out"] == []
+    Path("models/mine").mkdir(parents=True)
+    shutil.copy(presets.find("nano"), "models/mine/config.yaml")
+    of_run = json.loads(run(*advised[:-1], "models/mine", "artifacts", "--json")[1])["advice"]["choices"]
+    assert [{**choice, "tokenizer": "tokenizer.json"} for choice in of_run] == advice["choices"]
     code, _, err = run("tokenizer", "compare", "--model", "nano")
     assert (code, "--text data/clean" in err) == (2, True)
     assert run("tokenizer", "compare", "--text", "my-texts", "--model", "nanoo")[0] == 2
+
+
+def test_what_a_tokenizer_does_not_have_is_left_out_by_name(tokenizer: Path, run: Run) -> None:
+    """Of a Unigram model there are no smaller vocabularies; of a foreign one, `alm` knows no tokens."""
+    train = ("tokenizer", "train", "--input", "my-texts", "--kind", "unigram", "--vocab-size", "600", *SERIAL)
+    assert run(*train, "--out", "uni/tokenizer.json")[0] == 0
+    foreign = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "?": 1}, unk_token="?"))
+    Path("words").mkdir()
+    foreign.save("words/tokenizer.json")
+    compare = ["tokenizer", "compare", "--text", "my-texts", "--model", "nano"]
+    code, out, err = run(*compare, "uni", "words", "artifacts/tokenizer.json")
+    assert code == 0, err
+    assert "`words` is left out: `alm` cannot train with it." in out
+    assert "Smaller vocabularies of `uni` are left out: they would need another training." in out
+    assert "For `nano`, " in out
+    code, out, _ = run(*compare, "uni", "--json")
+    advice = json.loads(out)["advice"]
+    assert (code, advice["vocab_size"], len(advice["choices"])) == (0, None, 1)
+    assert "Nothing is advised" in run(*compare, "uni")[1]
+    assert "Nothing is advised" in run(*compare, "words")[1]
 
 
 @pytest.mark.usefixtures("tokenizer")

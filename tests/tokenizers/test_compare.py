@@ -107,9 +107,20 @@ def test_the_cheapest_is_advised_unless_its_tokens_are_rare() -> None:
     assert vocabulary.best([choice(1, 5.0, 0), choice(2, 3.0, 0)]).vocab_size == 1
 
 
-def test_advice_needs_merges_that_are_nested() -> None:
-    with pytest.raises(InputError, match="advice on the vocabulary needs"):
-        vocabulary.size_options(Tokenizer.from_merges([]), ["a"], lambda size: vocabulary.Cost(1, 1, 1.0))
+def test_smaller_vocabularies_need_merges_in_the_order_of_training(tmp_path: Path) -> None:
+    trained = Tokenizer.from_merges([(A, B), (bpe.base_tokens().index(b"c"), 272)])  # 272 is `ab`
+    assert vocabulary.has_smaller_sizes(trained)
+    trained.save(tmp_path / "t.json")
+    document = json.loads((tmp_path / "t.json").read_text("utf-8"))
+    document["model"]["merges"].reverse()
+    (tmp_path / "t.json").write_text(json.dumps(document), "utf-8")
+    assert not vocabulary.has_smaller_sizes(Tokenizer.load(tmp_path / "t.json"))
+
+
+def test_without_merges_a_vocabulary_has_its_own_size_alone() -> None:
+    tokenizer = Tokenizer.from_merges([])
+    (option,) = vocabulary.size_options(tokenizer, ["a"], lambda size: vocabulary.Cost(1, 1, 1.0))
+    assert (option.vocab_size, option.rare) == (tokenizer.vocab_size, 0)
 
 
 def test_probes_are_many_kinds_of_text() -> None:

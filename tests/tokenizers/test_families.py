@@ -21,6 +21,7 @@ from alm.tokenizers import _unicode, prepare
 from alm.tokenizers.chat_format import ChatFormat, ConversationEncoder, Turn, beside, default_for
 from alm.tokenizers.file import StreamDecoder, Tokenizer
 from alm.tokenizers.special import BYTE_NAMES
+from alm.tokenizers.vocabulary import has_smaller_sizes
 
 Json = dict[str, Any]
 SIGN = "▁"
@@ -175,6 +176,27 @@ def test_a_family_has_the_ids_of_the_library(family: Path, all_hard: list[str], 
         assert "".join(map(stream.feed, ids)) + stream.finish() == ours.decode(ids)
     ids = theirs.get_vocab(with_added_tokens=True)
     assert [ids[name] for name in ours.token_names] == [*range(ours.vocab_size)]
+
+
+@pytest.mark.usefixtures("way")
+def test_the_first_merges_of_a_family_are_a_smaller_tokenizer(
+    family: Path, all_hard: list[str], tmp_path: Path
+) -> None:
+    """The library, with a file that has no more merges and tokens than those, gives the same tokens."""
+    ours = Tokenizer.load(family)
+    names, number = ours.token_names, ours.merges // 2
+    assert has_smaller_sizes(ours)
+    dropped = {names[id_] for id_ in {*ours.merged_ids} - {*ours.merged_ids[:number]}}
+    document = json.loads(family.read_text("utf-8"))
+    left_over = [name for name in document["model"]["vocab"] if name not in dropped]
+    document["model"]["vocab"] = {name: id_ for id_, name in enumerate(left_over)}  # added tokens come after these
+    document["model"]["merges"] = [[names[left], names[right]] for left, right in ours.merge_pairs[:number]]
+    (tmp_path / "smaller.json").write_text(json.dumps(document), "utf-8")
+    theirs, smaller = library(tmp_path / "smaller.json"), ours.with_merges(number)
+    ids = theirs.get_vocab(with_added_tokens=True)
+    for text in [*all_hard, *strings(50)]:
+        found = [ids[names[id_]] for id_ in smaller.encode(text)]
+        assert found == theirs.encode(text, add_special_tokens=False).ids
 
 
 def test_a_family_is_saved_as_it_was(family: Path, tmp_path: Path) -> None:
