@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +13,7 @@ from alm.export import chat_template, hf_config, optional_tools
 from alm.export.config import TargetConfig
 from alm.export.markdown import fenced
 from alm.export.source import Source
-from alm.files import wrap_os_errors
+from alm.files import write_text
 
 if TYPE_CHECKING:
     import gguf
@@ -49,43 +47,35 @@ def file_name(config: Config, source: Source) -> str:
 
 
 def write(config: Config, source: Source, folder: Path) -> None:
-    """Write the file to the disk."""
-    import gguf
-
+    """Write the file, and a Modelfile for Ollama if the model has a turn format."""
     from alm.export.targets import _gguf_model as model
+    from alm.export.targets import _ollama
+    from alm.export.targets._gguf_file import add_origin, writing
     from alm.export.targets._gguf_tokenizer import add_tokenizer
 
-    path = folder / file_name(config, source)
-    with wrap_os_errors(path), contextlib.closing(gguf.GGUFWriter(path, model.architecture(source.model))) as writer:
-        _add_origin(writer, config, source)
+    name = file_name(config, source)
+    with writing(folder / name, model.architecture(source.model)) as writer:
+        _add_type(writer, config)
+        add_origin(writer, config, source)
         model.add_shape(writer, source.model)
         kept = chat_template.read_beside(source.path.parent)
         size = source.model.known_vocab_size
         add_tokenizer(writer, source.tokenizer, ends=source.ends, vocab_size=size, chat_template=kept)
-        for name, values in model.tensors(source.model, source.weights):
+        for each, values in model.tensors(source.model, source.weights):
             array, kind = model.stored(values, config.dtype)
-            writer.add_tensor(name, array, raw_dtype=kind)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-    with wrap_os_errors(path), path.open("rb+") as file:
-        os.fsync(file.fileno())
+            writer.add_tensor(each, array, raw_dtype=kind)
+    described = _ollama.modelfile(name, source)
+    if described is not None:
+        write_text(folder / _ollama.NAME, described)
 
 
-def _add_origin(writer: gguf.GGUFWriter, config: Config, source: Source) -> None:
-    """Write what the model is and where it comes from: the file may travel without its folder."""
+def _add_type(writer: gguf.GGUFWriter, config: Config) -> None:
     import gguf
 
     kinds = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}
     writer.add_type(gguf.GGUFType.MODEL)
-    writer.add_name(shown.line(config.title or source.name))  # programs print it as it is
-    if config.licence is not None:
-        writer.add_license(shown.line(config.licence))
     writer.add_file_type(gguf.LlamaFileType[kinds[config.dtype]])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_uint64("alm.step", source.step)
-    writer.add_string("alm.checkpoint_sha256", source.sha256)
-    writer.add_string("alm.tokenizer_sha256", source.tokenizer.sha256)
 
 
 def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
@@ -98,10 +88,15 @@ def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
 
 def usage(config: Config, source: Source, name: str) -> str:
     """Explain how to run the file, in Markdown."""
-    path = f"{name}/{file_name(config, source)}"
-    model = f"-hf {shown.word(name)}" if config.repo else f"-m {shown.word(path)}"
-    command = f'llama-completion {model} -no-cnv --temp 0.8 --top-k 40 -p "Once upon a time"'
-    return f"""{fenced("console", command)}
+    from alm.export.targets import _ollama
+
+    file = file_name(config, source)
+    model = f"-hf {shown.word(name)}" if config.repo else f"-m {shown.word(f'{name}/{file}')}"
+    commands = [f'llama-completion {model} -no-cnv --temp 0.8 --top-k 40 -p "Once upon a time"']
+    if _ollama.modelfile(file, source) is not None:
+        modelfile = shown.word(f"{name}/{_ollama.NAME}")
+        commands = [f"llama-cli {model}", f"ollama create my-model -f {modelfile}", "ollama run my-model", *commands]
+    return f"""{fenced("console", chr(10).join(commands))}
 
 Programs that are built on llama.cpp take the file as it is. It holds the tokenizer, which gives the ids of `alm`. No
 token is put before a prompt; the prompt `<|endoftext|>` begins a new text."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,10 +9,10 @@ from pydantic import Field
 
 from alm import shown
 from alm.artifacts import Comparison
-from alm.checkpoint.format import AVERAGE
 from alm.export.config import TargetConfig
 from alm.export.markdown import fenced
 from alm.export.source import Source
+from alm.export.targets import _adapters
 from alm.files import write_text
 
 if TYPE_CHECKING:
@@ -33,10 +32,8 @@ class Config(TargetConfig):
 
 
 def refusals(config: Config, source: Source) -> list[str]:
-    """List why there is nothing to write: the run has no adapters."""
-    if _adapters(source):
-        return []
-    return ["the run has no adapters, which `alm finetune --lora 16` trains; `--to huggingface` writes weights"]
+    """List why there is nothing to write."""
+    return _adapters.refusals(source)
 
 
 def write(config: Config, source: Source, folder: Path) -> None:
@@ -45,8 +42,10 @@ def write(config: Config, source: Source, folder: Path) -> None:
 
     from alm.export.weights import write_tensors
 
-    write_tensors(folder / WEIGHTS_NAME, {_PREFIX + name: tensor for name, tensor in _adapters(source).items()})
-    write_text(folder / CONFIG_NAME, json.dumps(peft_values(_lora(source), base=_base(source)), indent=2) + "\n")
+    named = {_PREFIX + name: tensor for name, tensor in _adapters.tensors(source).items()}
+    write_tensors(folder / WEIGHTS_NAME, named)
+    values = peft_values(_adapters.settings(source), base=_adapters.base_name(source))
+    write_text(folder / CONFIG_NAME, json.dumps(values, indent=2) + "\n")
 
 
 def peft_values(lora: LoraConfig, *, base: str) -> dict[str, Any]:  # Any: JSON
@@ -71,7 +70,7 @@ def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
 
     from alm.export.weights import StoredWeights
 
-    found, expected = dict(StoredWeights((folder / WEIGHTS_NAME,), {}, "fp32").tensors()), _adapters(source)
+    found, expected = dict(StoredWeights((folder / WEIGHTS_NAME,), {}, "fp32").tensors()), _adapters.tensors(source)
     names = {_PREFIX + name: tensor for name, tensor in expected.items()}
     different = [name for name in names.keys() | found.keys() if not _is_same(names.get(name), found.get(name))]
     return [
@@ -94,42 +93,8 @@ def usage(config: Config, source: Source, name: str) -> str:
     program = f"""from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-base = AutoModelForCausalLM.from_pretrained({shown.as_json(_base(source))})
+base = AutoModelForCausalLM.from_pretrained({shown.as_json(_adapters.base_name(source))})
 model = PeftModel.from_pretrained(base, {shown.as_json(name)})"""
     return f"""{fenced("python", program)}
 
 The adapters go with the weights of the model that the run started from, in the layout of Hugging Face."""
-
-
-def _adapters(source: Source) -> dict[str, Tensor]:
-    """Return the adapters as they are used: their average if the run has one."""
-    from alm.checkpoint.load import load_checkpoint
-    from alm.model.weights import is_adapter
-
-    found = load_checkpoint(source.path, step=source.step).trained or {}
-    own = {name: tensor for name, tensor in found.items() if is_adapter(name) and not name.startswith(AVERAGE)}
-    return {name: found.get(AVERAGE + name, tensor).contiguous() for name, tensor in own.items()}
-
-
-def _lora(source: Source) -> LoraConfig:
-    from alm.checkpoint.load import load_checkpoint
-    from alm.training.config import RunConfig
-
-    return RunConfig.model_validate(load_checkpoint(source.path, with_optimizer=False).config).lora
-
-
-def _base(source: Source) -> str:
-    """Return the name of the model that the run started from: on the hub if it is from there, else of its folder."""
-    from alm import artifacts
-    from alm.artifacts import ImportMetadata
-    from alm.export.importing import METADATA_NAME
-    from alm.training.run import run_folder
-
-    initial = None if source.run is None else run_folder.read_metadata(source.run).initial_weights
-    if source.run is None or initial is None:
-        return ""
-    folder = Path(os.path.normpath(source.run / initial.path)).parent
-    if not (folder / METADATA_NAME).is_file():
-        return folder.name
-    found = artifacts.read(folder / METADATA_NAME, ImportMetadata, hint="import the model again")
-    return folder.name if found.repository is None else found.repository.name
