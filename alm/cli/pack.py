@@ -36,6 +36,14 @@ def pack(
             rich_help_panel=options.RARE,
         ),
     ] = None,
+    replay: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--replay",
+            help="Clean text to learn beside the conversations, so that the model keeps what it knows.",
+            rich_help_panel=options.RARE,
+        ),
+    ] = None,
     packing: Annotated[
         Values,
         Fields(
@@ -65,12 +73,13 @@ def pack(
     from alm.errors import ConfigError
     from alm.packing.config import PackConfig
 
-    if from_ and (in_ or more):
-        raise ConfigError("`--from` and `--in` cannot be combined", hint="pack them into two folders")
+    if from_ and (in_ or more or replay):
+        other = "--in" if in_ or more else "--replay"
+        raise ConfigError(f"`--from` and `{other}` cannot be combined", hint="pack them into two folders")
     inputs = [] if from_ else [*(in_ or []), *(more or [])] or ["data/clean"]
     config = load(PackConfig, [], base=packing)
     if dry_run:
-        _show_plan(inputs, from_ or [], tokenizer, as_json=json)
+        _show_plan([*inputs, *(replay or [])], from_ or [], tokenizer, as_json=json)
         return
     from alm.packing.pack import pack as run
 
@@ -80,6 +89,7 @@ def pack(
     flags += ["--train-on", config.train_on] if config.train_on != "assistant" else []
     flags += ["--from-dtype", config.from_dtype] if config.from_dtype else []
     read = [word for path in from_ for word in ("--from", path)] if from_ else ["--in", *inputs]
+    read += [word for path in replay or [] for word in ("--replay", path)]
     redo = shlex.join(["alm", "pack", "--tokenizer", str(tokenizer), *map(str, flags), *read])
     chosen = options.chosen_engine(engine, workers, ray_address)
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
@@ -87,6 +97,7 @@ def pack(
             config,
             tokenizer=tokenizer,
             clean=inputs,
+            replay=replay or [],
             foreign_tokens=from_ or [],
             out=out,
             force=force,

@@ -124,6 +124,7 @@ class EncodeWork:
     expected_characters: int
     given: Unchanged  # its files
     turns: Turns | None = None  # of conversations
+    is_replayed: bool = False  # text to learn beside conversations
 
     @property
     def source(self) -> str:
@@ -141,6 +142,7 @@ class EncodeWork:
         chosen = [] if self.hold_out is None else [self.hold_out.model_dump_json()]
         chosen += [] if self.begin_of_text_id is None else [f"begin {self.begin_of_text_id}"]
         chosen += [] if self.turns is None else [self.turns.model_dump_json()]
+        chosen += ["replayed"] if self.is_replayed else []
         return hashlib.sha256(repr((*decisive, *chosen, self.dtype)).encode()).hexdigest()
 
     def finished(self) -> Marker | None:
@@ -170,6 +172,8 @@ def encode(work: EncodeWork, on_event: Listener) -> Marker:
         left_out: dict[str, str] = {}
         if isinstance(work.part, imported_tokens.Part):
             _copy(work, work.part, outs)
+        elif work.turns is not None and work.is_replayed:
+            _encode_replayed(work, work.part, work.turns, outs[TRAIN], on_event)
         elif work.turns is not None:
             left_out = _encode_conversations(work, work.part, work.turns, outs)
         else:
@@ -255,6 +259,31 @@ def _encode_conversations(work: EncodeWork, part: CleanPart, turns: Turns, outs:
                 trained=int(is_trained.sum()), shortened=int(fitted.dropped > 0), dropped_turns=fitted.dropped
             )
     return left_out
+
+
+def _encode_replayed(work: EncodeWork, part: CleanPart, turns: Turns, out: _Out, on_event: Listener) -> None:
+    """Write the training text of a part in pieces that fit into a row. All tokens but the first of each are learned."""
+    tokenizer = _tokenizer(work.tokenizer, work.tokenizer_sha256)
+    tokenizer.expect(work.expected_characters)
+    for batch in _batches(read_part(part)):
+        texts = [document.text for document in batch if document.text and document.split in (TRAIN, None)]
+        encoded = tokenizer.encode_batch(texts, on_event=on_event)
+        ids, lengths = framed(encoded, begin_id=work.begin_of_text_id, end_id=tokenizer.end_of_text_id)
+        pieces = np.array([piece for length in lengths.tolist() for piece in _cut(length, turns.seq_len + 1)], np.int64)
+        mask = np.full(len(ids), TRAINED, dtype=np.uint8)
+        mask[np.cumsum(pieces) - pieces] = READ  # nothing comes before it
+        out.add(ids, pieces, int(tokenizer.bytes_of(encoded).sum()))
+        out.masks.append(mask.tobytes())
+        out.count += Count(trained=len(ids) - len(pieces))
+
+
+def _cut(length: int, most: int) -> Iterator[int]:
+    """Yield the lengths of the pieces of a text of at least two tokens: at most `most`, and two or more."""
+    while length > most:
+        taken = most - (length == most + 1)  # not one token alone, of which nothing could be learned
+        yield taken
+        length -= taken
+    yield length
 
 
 @functools.lru_cache(maxsize=1)

@@ -48,6 +48,8 @@ _FEWEST_TOKENS = 3  # the shortest sequence and one more to predict
 _WORTH_SHARING = 500_000_000  # tokens; fewer are copied in less time than workers take to start
 BESTFIT_TOKENS = 100_000_000
 POOLED = "conversations"  # the rows of several sources, which fill up better together
+REPLAY = "replay"
+_REPLAYED_BYTES = 64 << 20  # more than a fine-tuning sees; of a longer text, parts at equal distances
 
 
 def pack(
@@ -55,6 +57,7 @@ def pack(
     *,
     tokenizer: Path,
     clean: Sequence[str | Path] = (),
+    replay: Sequence[str | Path] = (),
     foreign_tokens: Sequence[str | Path] = (),
     out: Path,
     force: bool = False,
@@ -66,7 +69,9 @@ def pack(
 ) -> PackMetadata:
     """Write the shards of the text in `clean`, or of `foreign_tokens`, to `out`. Keep shards that are up to date.
 
-    `chat` is the turn format of conversations, by default that of the model beside `tokenizer`, or else ChatML.
+    `chat` is the turn format of conversations, by default that of the model beside `tokenizer`, or else ChatML. The
+    text in `replay` is learned beside conversations, in rows of its own that make up the source `REPLAY`; what it holds
+    out is left out.
 
     Parts that a killed run has encoded are not encoded again. Raises `InputError` if the training text is shorter than
     one sequence, and `ArtifactError` if `out` was made with other settings and `force` is not set.
@@ -74,15 +79,25 @@ def pack(
     loaded = Tokenizer.load(tokenizer)
     _check_width(config, loaded)
     files = find(clean) if clean else []
+    replayed = find(replay) if replay else []
     others = imported_tokens.find([str(path) for path in foreign_tokens]) if foreign_tokens else []
-    given = Unchanged([*(path for file in files for path in file.paths), *imported_tokens.watched(others)])
+    given = Unchanged(
+        [*(path for file in (*files, *replayed) for path in file.paths), *imported_tokens.watched(others)]
+    )
     inputs = (
         artifacts.record(tokenizer, relative_to=out, sha256=loaded.sha256),
-        *(record for file in files for record in file.records(relative_to=out)),
+        *(record for file in (*files, *replayed) for record in file.records(relative_to=out)),
         *imported_tokens.records(others, relative_to=out),
     )
     turns = None if others else turns_for(config, loaded, tokenizer, files, chat)
-    job = PackJob(config, tokenizer, loaded, files, others, inputs, given, out, part_bytes, turns)
+    if both := next((file.path for file in files if file in replayed), None):
+        raise ConfigError(f"`{both}` is named by `--in` and by `--replay`", hint="leave it out of one of them")
+    if replayed and turns is None:
+        raise ConfigError(
+            "`--replay` is for text beside conversations, and here all is text",
+            hint="name all text with `--in`; conversations are packed with `--as conversations`",
+        )
+    job = PackJob(config, tokenizer, loaded, files, others, inputs, given, out, part_bytes, turns, replayed)
     values = job.config_values()
     made = _made(job, values, force=force, redo=redo)
     if made is None:
@@ -140,17 +155,26 @@ class PackJob:
     out: Path
     part_bytes: int
     turns: Turns | None
+    replayed: Sequence[CleanFile] = ()
 
     def config_values(self) -> artifacts.Values:
         """Return the settings that decide the output, those of conversations only where there are such."""
         values = self.config.model_dump(mode="json", exclude={"documents", "train_on"})
-        return values if self.turns is None else {**values, **self.turns.model_dump(mode="json", exclude={"seq_len"})}
+        if self.turns is not None:
+            values |= self.turns.model_dump(mode="json", exclude={"seq_len"})
+        if self.replayed:
+            values["replay"] = [artifacts.relative(file.path, self.out) for file in self.replayed]
+        return values
 
     @cached_property
     def pool(self) -> str | None:
         """The name under which the conversations of all sources share rows; None if each source has its own."""
         names = {file.source for file in self.files}
-        return None if self.turns is None else names.pop() if len(names) == 1 else POOLED
+        return None if self.turns is None else names.pop() if len(names) == 1 and not self.replayed else POOLED
+
+    def source_of(self, work: EncodeWork) -> str:
+        """Return the source whose rows a part is in."""
+        return REPLAY if work.is_replayed else self.pool or work.source
 
     @property
     def parts_folder(self) -> Path:
@@ -160,7 +184,7 @@ class PackJob:
     def works(self) -> Iterator[EncodeWork]:
         """Yield the parts in order. Later files are cut while earlier ones are being encoded."""
         of_file = {record.path: record.sha256 for record in self.inputs}
-        size = sum(file.path.stat().st_size for file in self.files)
+        size = sum(file.path.stat().st_size for file in (*self.files, *self.replayed))
         own = (part for file in self.files for part in parts_of(file, part_bytes=self.part_bytes))
         others = imported_tokens.parts(
             list(self.foreign),
@@ -168,7 +192,7 @@ class PackJob:
             vocab_size=self.tokenizer.vocab_size,
             dtype=self.config.from_dtype,
         )
-        parts: Iterator[CleanPart | imported_tokens.Part] = chain(own, others)
+        parts: Iterator[CleanPart | imported_tokens.Part] = chain(own, others, self._replayed_parts())
         hold_out = foreign_text.choose(self.files, self.config.validation_fraction)
         for number, part in enumerate(parts):
             path = part.path if isinstance(part, imported_tokens.Part) else part.file.path
@@ -190,7 +214,13 @@ class PackJob:
                     imported_tokens.watched([path]) if isinstance(part, imported_tokens.Part) else part.file.paths
                 ),
                 self.turns,
+                isinstance(part, CleanPart) and part.file in self.replayed,
             )
+
+    def _replayed_parts(self) -> Iterator[CleanPart]:
+        parts = [part for file in self.replayed for part in parts_of(file, part_bytes=self.part_bytes)]
+        size = sum(file.path.stat().st_size for file in self.replayed)
+        return iter(parts[:: max(1, round(size / _REPLAYED_BYTES))])
 
 
 @dataclass(frozen=True)
@@ -281,7 +311,7 @@ def _check_conversations(job: PackJob, parts: Sequence[_Part], on_event: Listene
         for first in [next(part.left_out[reason] for part in parts if reason in part.left_out)]
     ]
     longer = f"give rows more tokens: `{shell('--seq-len', f'{2 * job.config.seq_len}')}`" if total.too_long else None
-    if not any(part.counts[TRAIN].documents for part in parts):
+    if not any(part.counts[TRAIN].documents for part in parts if not part.work.is_replayed):
         why = f": left out are {', '.join(said)}" if said else ""
         raise InputError(
             f"there is no conversation to train on{why}", hint=longer or "prepare conversations with answers"
@@ -315,15 +345,14 @@ def _encode_all(job: PackJob, engine: Engine, on_event: Listener) -> list[_Part]
     def pending() -> Iterator[EncodeWork]:
         for work in job.works():
             if (marker := work.finished()) is not None:
-                found[work.number] = _Part(work, marker.counts, marker.left_out, job.pool or work.source)
+                found[work.number] = _Part(work, marker.counts, marker.left_out, job.source_of(work))
             else:
                 begun.append(work)
                 yield work
 
     for index, marker in engine.map(encode, pending(), on_event=on_event):
-        found[begun[index].number] = _Part(
-            begun[index], marker.counts, marker.left_out, job.pool or begun[index].source
-        )
+        work = begun[index]
+        found[work.number] = _Part(work, marker.counts, marker.left_out, job.source_of(work))
         documents += sum(count.documents for count in marker.counts.values())
         on_event(Progressed("packing", documents, None, "documents"))
     return [found[number] for number in sorted(found)]
@@ -417,7 +446,9 @@ def _conversations(turns: Turns, parts: Sequence[_Part]) -> PackedConversations:
     return PackedConversations(
         chat=turns.chat.model_dump(mode="json"),
         train_on=turns.train_on,
-        conversations={split: count.documents for split, count in counts.items()},
+        conversations={
+            split: sum(part.counts[split].documents for part in parts if not part.work.is_replayed) for split in SPLITS
+        },
         trained_tokens={split: count.trained for split, count in counts.items()},
         shortened=total.shortened,
         dropped_turns=total.dropped_turns,
@@ -428,6 +459,7 @@ def _conversations(turns: Turns, parts: Sequence[_Part]) -> PackedConversations:
 def _held_out(job: PackJob, parts: Sequence[_Part]) -> HeldOut | None:
     """Return what the held-out text consists of, None if it is unknown: of some shards of a source that was cut."""
     found = []
+    parts = [part for part in parts if not part.work.is_replayed]
     for name in dict.fromkeys(part.work.source for part in parts):
         count = sum((part.counts[VALIDATION] for part in parts if part.work.source == name), Count())
         whole = HeldOut(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,6 +27,7 @@ from alm.errors import AlmError, ArtifactError, ConfigError, InputError
 from alm.events import Event, Warned
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
+from alm.packing import pack as pack_module
 from alm.packing.config import PackConfig
 from alm.packing.pack import pack
 from alm.packing.rows import PADDING, whole
@@ -349,3 +351,78 @@ def test_up_to_date_conversations_are_kept(tmp_path: Path, path: Path) -> None:
     with pytest.raises(ArtifactError, match="train_on"):
         packed(tmp_path, path, talks(20), train_on="all")
     assert READ == 0
+
+
+# ---- text beside conversations ------------------------------------------------------------------
+
+
+def replayed(root: Path, path: Path, kept: list[Path], **changes: Any) -> PackMetadata:
+    clean = write(root, talks(30))
+    config = PackConfig(seq_len=SEQ_LEN, sequences_per_shard=4, documents="conversations")
+    return pack(config, tokenizer=path, clean=[clean], replay=kept, out=root / "packed", **changes)
+
+
+def test_text_to_replay_is_learned_in_rows_of_its_own_and_held_out_text_is_not(tmp_path: Path, path: Path) -> None:
+    kept = write_clean(tmp_path / "base", [" ".join(texts(4 * n, seed=n)) for n in range(1, 15)])
+    metadata, tokenizer = replayed(tmp_path, path, [kept]), Tokenizer.load(path)
+    train, validation = streams(tmp_path)
+    assert list(train.sources) == ["conversations", "replay"]
+    assert list(validation.sources) == ["conversations"]
+    rows = rows_of(train)
+    of_text = [piece for number in train.sources["replay"] for piece in rows[number]]
+    documents = [d for d in read_documents(find([kept])) if d.split == TRAIN]
+    expected = [[*tokenizer.encode(document.text), tokenizer.end_of_text_id] for document in documents]
+    assert max(map(len, expected)) > 2 * (SEQ_LEN + 1)
+    assert Counter(i for ids, _ in of_text for i in ids) == Counter(i for ids in expected for i in ids)
+    starts = {tuple(ids[: SEQ_LEN + 1]) for ids in expected}
+    assert starts <= {tuple(ids) for ids, _ in of_text}
+    for ids, mask in of_text:
+        assert 2 <= len(ids) <= SEQ_LEN + 1
+        assert mask == [False] + [True] * (len(ids) - 1)
+    predicted = sum(micro_batch(train, np.array([row])).target_count() for row in range(train.sequences))
+    assert metadata.target_tokens[TRAIN] == predicted
+    assert metadata.conversations is not None
+    assert metadata.conversations.conversations[TRAIN] < 30 < len(of_text)
+    artifacts.read(tmp_path / "packed" / "metadata.json", PackMetadata, hint="")  # which checks all sums
+
+
+def test_text_to_replay_of_one_token_too_many_loses_nothing(tmp_path: Path, path: Path) -> None:
+    tokenizer, words = Tokenizer.load(path), " ".join(texts(60, seed=3))
+    ids = tokenizer.encode(words)
+    for extra in (0, 1, 2):
+        text = tokenizer.decode(ids[: SEQ_LEN + extra])  # and the end of the text
+        file = tmp_path / f"{extra}.txt"
+        file.write_text(text)
+        root = tmp_path / str(extra)
+        root.mkdir()
+        replayed(root, path, [file])
+        train = open_packed(root / "packed").split(TRAIN)
+        pieces = [piece for number in train.sources["replay"] for piece in rows_of(train)[number]]
+        assert sorted(len(ids) for ids, _ in pieces) == {
+            0: [SEQ_LEN + 1],
+            1: [2, SEQ_LEN],
+            2: [2, SEQ_LEN + 1],
+        }[extra], extra  # fmt: skip
+
+
+def test_a_long_text_to_replay_is_read_at_places_far_apart(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = write_clean(tmp_path / "base", texts(200))
+    size = sum(file.path.stat().st_size for file in find([kept]))
+    monkeypatch.setattr(pack_module, "_REPLAYED_BYTES", size // 4)
+    metadata = replayed(tmp_path, path, [kept], part_bytes=size // 20)
+    share = metadata.sources["replay"][TRAIN].bytes / size
+    assert 0.15 < share < 0.35
+
+
+def test_text_to_replay_is_beside_conversations_only(tmp_path: Path, path: Path) -> None:
+    kept, other = write_clean(tmp_path / "base", texts(20)), write_clean(tmp_path / "other", texts(20, seed=9))
+    with pytest.raises(ConfigError, match="here all is text"):
+        pack(PackConfig(seq_len=SEQ_LEN), tokenizer=path, clean=[kept], replay=[other], out=tmp_path / "packed")
+    replayed(tmp_path, path, [kept])
+    with pytest.raises(ArtifactError, match="replay"):  # another folder of text is other data
+        replayed(tmp_path, path, [other])
+    talk = tmp_path / "clean"
+    with pytest.raises(ConfigError, match="is named by `--in` and by `--replay`"):
+        pack(PackConfig(documents="conversations"), tokenizer=path, clean=[talk], replay=[talk], out=tmp_path / "p")
