@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 app = Commands()
 
 
-To = Annotated[str, typer.Option("--to", metavar="KIND", help="huggingface, gguf or safetensors.")]
+To = Annotated[str, typer.Option("--to", metavar="KIND", help="huggingface, gguf, safetensors, peft or gguf_lora.")]
 Checkpoint = Annotated[
     Path | None, typer.Option("--checkpoint", help="Checkpoint or run to export.  [default: the newest run]")
 ]

@@ -51,9 +51,12 @@ BARS: dict[Dtype, Bars] = {
 }
 
 
-def comparisons(source: Source, path: Path, dtype: Dtype) -> list[Comparison]:
-    """Compare ids of hard texts, probabilities of the next token, greedy text, and the cost of rounding."""
-    ids, checks = _asked(source, path, BARS[dtype])
+def comparisons(source: Source, path: Path, dtype: Dtype, *, adapter: Path | None = None) -> list[Comparison]:
+    """Compare ids of hard texts, probabilities of the next token, greedy text, and the cost of rounding.
+
+    The file `adapter` is added to the model in llama.cpp.
+    """
+    ids, checks = _asked(source, path, BARS[dtype], adapter=adapter)
     if dtype == "f32":
         network = source.network
     else:
@@ -73,11 +76,13 @@ def of_import(source: Source, path: Path, dtypes: str) -> list[Comparison]:
     return [ids, *(check(network) for check in checks)]
 
 
-def _asked(source: Source, path: Path, bars: Bars) -> tuple[Comparison, list[questions.Check]]:
+def _asked(
+    source: Source, path: Path, bars: Bars, *, adapter: Path | None = None
+) -> tuple[Comparison, list[questions.Check]]:
     """Ask llama.cpp, which is gone afterwards."""
     # For byte-level BPE llama.cpp has no normalizer, so that only normalized text can have the same ids.
     prepare = source.tokenizer.normalizer.normalize if source.tokenizer.normalizer.kind == "nfc" else str
-    with serving(path, context=_context(source)) as llama:
+    with serving(path, context=_context(source), adapter=adapter) as llama:
         ids = questions.ids(source, tool(), lambda text: llama.encode(prepare(text)))
         greedy = questions.greedy(source, tool(), _answers(source, llama), bar=bars.tie)
         return ids, [*_probabilities(source, llama, bars), lambda network: _barred(greedy(network), bars.greedy)]

@@ -122,9 +122,13 @@ def llama3_divisors(scaling: RopeScaling, theta: float, width: int) -> Numbers:
 def tensors(model: ModelConfig, weights: dict[str, Tensor]) -> Iterator[tuple[str, Numbers]]:
     """Yield the tensors of a checkpoint by their names in GGUF, with their rows in llama.cpp's order."""
     for name, tensor in weights.items():
-        values: Numbers = tensor.numpy()
-        heads = _interleaved_heads(name, model)
-        yield gguf_name(name), values if heads is None else interleaved(values, heads)
+        yield gguf_name(name), in_their_order(name, tensor.numpy(), model)
+
+
+def in_their_order(name: str, rows: Numbers, model: ModelConfig) -> Numbers:
+    """Return the rows of the tensor that a checkpoint calls `name`, in llama.cpp's order."""
+    heads = _interleaved_heads(name, model)
+    return rows if heads is None else interleaved(rows, heads)
 
 
 def read_weights(path: Path, model: ModelConfig) -> dict[str, Tensor]:

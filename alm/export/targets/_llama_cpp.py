@@ -89,18 +89,19 @@ class LlamaCpp:
 
 
 @contextmanager
-def serving(path: Path, *, context: int) -> Iterator[LlamaCpp]:
+def serving(path: Path, *, context: int, adapter: Path | None = None) -> Iterator[LlamaCpp]:
     """Serve the model in the file `path` for sequences of `context` tokens, and stop the server afterwards.
 
-    Raises `ArtifactError` if llama.cpp cannot load the file.
+    The LoRA in the file `adapter` is added to it. Raises `ArtifactError` if llama.cpp cannot load the files.
     """
     import xllamacpp
 
     try:
-        server = xllamacpp.Server(_parameters(path, context))
+        server = xllamacpp.Server(_parameters(path, context, adapter))
     except RuntimeError as error:
         raise ArtifactError(
-            f"llama.cpp cannot load `{path.name}`: {shown.reason(error)}", hint=f"pip install --upgrade {PACKAGE}"
+            f"llama.cpp cannot load `{(adapter or path).name}`: {shown.reason(error)}",
+            hint=f"pip install --upgrade {PACKAGE}",
         ) from error
     address = urlsplit(server.listening_address)
     assert address.hostname is not None
@@ -115,12 +116,14 @@ def serving(path: Path, *, context: int) -> Iterator[LlamaCpp]:
         del server  # the last reference: the server stops its threads and closes its port
 
 
-def _parameters(path: Path, context: int) -> Any:  # Any: the package has no types
+def _parameters(path: Path, context: int, adapter: Path | None) -> Any:  # Any: the package has no types
     """Build parameters with everything in fp32 on the CPU, as in `alm`: llama.cpp's cache is fp16 by default."""
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(path)
+    if adapter is not None:
+        parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
     parameters.n_ctx, parameters.n_parallel = context, 1
     parameters.n_batch = parameters.n_ubatch = _BATCH
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = torch.get_num_threads()
