@@ -54,6 +54,15 @@ def finetune(
         ),
     ] = None,
     budget: options.Budget = None,
+    replay: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--replay",
+            metavar="TEXT",
+            help="Text to learn beside the conversations, so that the model keeps what it knows; none: no text.  "
+            "[default: the text of the model's own run]",
+        ),
+    ] = None,
     train_on: Annotated[
         str | None,
         typer.Option(
@@ -105,6 +114,7 @@ def finetune(
             seq_len=seq_len,
             lora=lora,
             train_on=_train_on(train_on),
+            replay=_replay(replay),
             budget=seconds,
             changes=tuple(set_ or ()),
             device_name=device,
@@ -161,6 +171,10 @@ def _train_on(given: str | None) -> Literal["assistant", "all"] | None:
     if given is None:
         return None
     return "all" if _one_of(given, "--train-on", ("assistant", "all")) == "all" else "assistant"
+
+
+def _replay(given: list[str] | None) -> tuple[str, ...] | None:
+    return None if given is None else tuple(path for path in given if path != "none")
 
 
 def _name(model: Path) -> str:

@@ -16,6 +16,7 @@ from alm.events import Listener, Noted, ignore
 from alm.formatting import duration, size
 from alm.model.config import ModelConfig
 from alm.model.count import count
+from alm.packing.pack import REPLAY
 from alm.packing.shards import PackedData
 from alm.training.config import TRAIN_SECTIONS, RunConfig
 from alm.training.plan import plan
@@ -29,6 +30,8 @@ _SHORTEST_ROW, _LONGEST_ROW, _BYTES_PER_TOKEN, _TIMES_THE_MEAN = 256, 1024, 3, 2
 # Fewer conversations are seen more often; the best checkpoint is kept where that is too often.
 _PASSES = ((500, 5.0), (5_000, 3.0))  # (fewer conversations than this, passes)
 _PASSES_OF_MANY = 2.0
+# Of the rows, for text that the model knows.
+_REPLAY_SHARE = 0.1
 # Enough steps for a rate that rises and falls, and a batch that is not needlessly noisy.
 _WANTED_STEPS, _MOST_STEP_TOKENS = 200, 16_384
 # So that a few steps of a large model are measured in seconds, and that its activations are small.
@@ -112,7 +115,7 @@ def passes_for(packed: PackedData) -> float:
 
 def suggested(packed: PackedData, model: ModelConfig, passes: float, *, lora: int = 0) -> list[str]:
     """Return the settings that suit these conversations and this model, for `--set`."""
-    rows, seq_len = packed.metadata.sequences(TRAIN), packed.metadata.seq_len
+    rows, seq_len = _rows(packed), packed.metadata.seq_len
     tokens = passes * rows * seq_len
     flops = count(model).training_flops_per_token(seq_len)
     sequences = _power_of_two(min(tokens / _WANTED_STEPS, _MOST_STEP_TOKENS) / seq_len)
@@ -131,7 +134,23 @@ def suggested(packed: PackedData, model: ModelConfig, passes: float, *, lora: in
         f"logging.log_interval={max(1, min(10, steps // 20))}",
         f"optim.lr={rate:.1e}",
         *([f"lora.rank={lora}", f"lora.alpha={2 * lora}"] if lora else []),
+        *_mixture(packed),
     ]
+
+
+def _rows(packed: PackedData) -> float:
+    """Return the rows of a pass over the conversations, and of the text that is replayed meanwhile."""
+    of_text = sum(shard.sequences for shard in packed.metadata.shards if shard.source == REPLAY)
+    rows = packed.metadata.sequences(TRAIN) - of_text
+    return rows / (1 - _REPLAY_SHARE) if of_text else rows
+
+
+def _mixture(packed: PackedData) -> list[str]:
+    names = {shard.source for shard in packed.metadata.shards if shard.split == TRAIN}
+    if REPLAY not in names:
+        return []
+    weights = {name: _REPLAY_SHARE if name == REPLAY else 1 - _REPLAY_SHARE for name in sorted(names)}
+    return [f"data.mixture={{{', '.join(f'{name}: {weight:g}' for name, weight in weights.items())}}}"]
 
 
 def _power_of_two(number: float) -> int:
@@ -142,7 +161,7 @@ def _power_of_two(number: float) -> int:
 def _estimate(packed: PackedData, model: ModelConfig, passes: float, wishes: Wishes) -> float:
     """Return about how many seconds the passes take, from the speed of matrix products."""
     choice = devices.choose(wishes.device_name)
-    tokens = passes * packed.metadata.sequences(TRAIN) * packed.metadata.seq_len
+    tokens = passes * _rows(packed) * packed.metadata.seq_len
     flops = tokens * count(model).training_flops_per_token(packed.metadata.seq_len)
     return flops / (TYPICAL_SHARE * devices.matmul_rate(choice.device, choice.precision))
 

@@ -21,6 +21,7 @@ from alm.config.load import Part, load
 from alm.corpus.config import CorpusConfig
 from alm.corpus.from_paths import corpus_of_paths
 from alm.corpus.pipeline.prepare import prepare
+from alm.corpus.read import is_text
 from alm.errors import AlmError, ArtifactError, ConfigError, InputError, shell
 from alm.events import Listener, Noted, ignore
 from alm.export.importing import import_model
@@ -63,7 +64,8 @@ class Request:
     """What the user asks for. `texts` are conversations, or one folder with packed ones; `changes` override settings.
 
     What is None is chosen, or as in the run that is resumed. `lora` is the rank of adapters, 0 to train the weights.
-    `budget` is in seconds from `started`, of `time.monotonic`.
+    `budget` is in seconds from `started`, of `time.monotonic`. `replay` is text to learn beside the conversations; None
+    for that of the model's own run, if it is still there.
     """
 
     model: Path
@@ -73,6 +75,7 @@ class Request:
     seq_len: int | None = None
     lora: int | None = None
     train_on: Literal["assistant", "all"] | None = None
+    replay: tuple[str, ...] | None = None
     budget: float | None = None
     changes: tuple[str, ...] = ()
     device_name: str = "auto"
@@ -214,6 +217,9 @@ def _prepare_and_pack(request: Request, base: Path, places: Places, on_event: Li
             hint=f"use `{shell('--seq-len', str(context))}`, or less",
         )
     before = open_packed(places.packed).metadata if request.is_resumed and places.packed.is_dir() else None
+    replay = request.replay
+    if replay is None:
+        replay = text_of(base) if before is None else _located(before.config.get("replay", []), places.packed)
     corpus = corpus_of_paths(request.texts, overrides=_of_corpus(request), on_event=on_event)
     sources = prepare(corpus, out=places.clean, force=force, on_event=on_event)
     _check_roles(sources, request)
@@ -223,10 +229,32 @@ def _prepare_and_pack(request: Request, base: Path, places: Places, on_event: Li
         PackConfig(seq_len=request.seq_len or chosen, documents="conversations", train_on=request.train_on or learned),
         tokenizer=tokenizer if tokenizer.is_file() else request.out / run_folder.TOKENIZER_NAME,
         clean=[places.clean],
+        replay=replay,
         out=places.packed,
         force=force,
         on_event=on_event,
     )
+
+
+def text_of(base: Path) -> tuple[str, ...]:
+    """Return the files of clean text that the run with the checkpoint `base` was trained on; none if some are gone."""
+    run = base.parent
+    if not run_folder.exists(run):
+        return ()
+    folder = Path(os.path.normpath(run / run_folder.read_metadata(run).data))
+    try:
+        packed = open_packed(folder).metadata
+    except AlmError:
+        return ()
+    if packed.conversations is not None:
+        return ()
+    files = _located([record.path for record in packed.inputs if record.path != packed.tokenizer_file], folder)
+    texts = tuple(path for path in files if is_text(Path(path)))
+    return texts if all(Path(path).is_file() for path in files) else ()
+
+
+def _located(names: Sequence[str], folder: Path) -> tuple[str, ...]:
+    return tuple(os.path.normpath(folder / name) for name in names)
 
 
 def _check_packed(packed: PackedData, request: Request, base: Path) -> None:

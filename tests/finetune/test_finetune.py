@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from builders import run_config, write_packed
@@ -16,6 +17,7 @@ from builders import run_config, write_packed
 from alm.checkpoint.format import LAST_NAME
 from alm.checkpoint.load import load_checkpoint
 from alm.config.load import Part, load
+from alm.corpus.read import find, read_documents
 from alm.errors import AlmError, ArtifactError, ConfigError, StoppedError
 from alm.events import Event, Noted, Stepped
 from alm.finetune import choose
@@ -91,6 +93,39 @@ def test_a_model_is_taught_on_answers_alone(base: Path, chats: Path, tmp_path: P
     prompts = {row["prompt"] for row in metrics.read(out, name=run_folder.SAMPLES_NAME)}
     assert all(prompt.startswith("What comes after ") and prompt.endswith("?") for prompt in prompts)
     assert load(RunConfig, [Part(out / run_folder.CONFIG_NAME)]).training.weight_average == 0.1
+
+
+def test_text_of_the_base_is_learned_beside_the_answers(base: Path, chats: Path, tmp_path: Path) -> None:
+    def mixture(out: Path) -> dict[str, float] | None:
+        return load(RunConfig, [Part(out / run_folder.CONFIG_NAME)]).data.mixture
+
+    def text(out: Path) -> int:
+        train = open_packed(Places(out).packed).split("train")
+        rows = train.rows(np.array(train.sources.get("replay", [])))
+        return int((rows >= 0).sum())
+
+    own, none, other = (tmp_path / name for name in ("own", "none", "other"))
+    finetune(request_of(base, chats, own))
+    assert mixture(own) == {"conversations": 0.9, "replay": 0.1}
+    clean = [document.text for document in read_documents(find([base.parent / "clean"]))]
+    assert sum(map(len, clean)) / 20 < text(own)  # in rows of ids
+    finetune(request_of(base, chats, none, replay=()))
+    assert (mixture(none), text(none)) == (None, 0)
+    file = tmp_path / "known.txt"
+    file.write_text(" ".join(clean)[:4000])
+    finetune(request_of(base, chats, other, replay=(str(file),)))
+    assert 0 < text(other) < text(own)
+    with pytest.raises(ArtifactError, match="replay"):  # it goes on with the text that it began with
+        finetune(request_of(base, chats, own, replay=(str(file),)))
+    finetune(request_of(base, chats, own))
+
+
+def test_text_of_the_base_that_is_gone_is_not_learned(base: Path, chats: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(base.parent, moved)
+    next((moved / "clean").rglob("*.txt")).unlink()
+    assert stage.text_of(base / LAST_NAME)
+    assert stage.text_of(moved / base.name / LAST_NAME) == ()
 
 
 @pytest.mark.parametrize("lora", [0, 2])
@@ -190,7 +225,7 @@ def test_packed_data_of_other_settings_is_refused(base: Path, chats: Path, tmp_p
 
 @pytest.mark.parametrize("train_on", ["assistant", "all"])
 def test_questions_end_where_an_answer_begins(base: Path, chats: Path, tmp_path: Path, train_on: Any) -> None:
-    request = request_of(base, chats, tmp_path / "chat", train_on=train_on)
+    request = request_of(base, chats, tmp_path / "chat", train_on=train_on, replay=())
     packed = stage.packed_conversations(request, base / LAST_NAME, Places(request.out))
     tokenizer = Tokenizer.load(packed.tokenizer_path)
     assert packed.metadata.conversations is not None
