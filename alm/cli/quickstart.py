@@ -148,15 +148,14 @@ def _chat(
     lines = [*_plan_lines(job)]
     _continue_in(job.places.out, context, out, is_fresh=given["is_fresh"])
     if is_dry:
-        values = {**_plan_values(job), "fine_tuning_steps": job.tune_steps}
-        ui.show_result(values, [*lines, "", *job.commands()], as_json=as_json)
+        ui.show_result(_plan_values(job), [*lines, "", *job.commands()], as_json=as_json)
         return
     with ui.listening(quiet=quiet, as_json=as_json, verbose=verbose) as on_event:
         for line in lines:
             on_event(Noted(line))
         finished = stage.quickstart_chat(job, on_event=on_event)
     _show_chat(job, finished, time.monotonic() - started, as_json=as_json)
-    ui.next_step("alm", "chat", job.places.chat, quiet=quiet, as_json=as_json)
+    ui.next_step("alm", "chat", job.places.run, quiet=quiet, as_json=as_json)
 
 
 def _show_chat(job: PreparedChat, finished: FinishedChat, seconds: float, *, as_json: bool) -> None:
@@ -164,7 +163,7 @@ def _show_chat(job: PreparedChat, finished: FinishedChat, seconds: float, *, as_
     assert result is not None
     values = {
         "out": str(job.places.out),
-        "run": str(job.places.chat),
+        "run": str(job.places.run),
         "seconds": round(seconds, 1),
         "parameters": finished.run.parameters,
         "messages": [{"role": each.role, "content": each.content} for each in finished.talk],
@@ -216,8 +215,8 @@ def _plan_lines(job: Prepared) -> Iterator[str]:
     text, memory = plan.text, plan.memory
     about = "" if job.recipe.budget is None else "about "
     yield (
-        f"Plan: {job.recipe.tales:,} tales; a model of {plan.model.parameters:,} parameters; {about}{text.steps:,} "
-        f"steps of {text.tokens_per_step:,} tokens, which sees the text {max(text.epochs.values()):.2g} times"
+        f"Plan: {job.recipe.tales:,} {job.texts}; a model of {plan.model.parameters:,} parameters; "
+        f"{about}{text.steps:,} steps of {text.tokens_per_step:,} tokens, which sees the text {max(text.epochs.values()):.2g} times"
     )
     free = "" if memory.available_bytes is None else f" of {ui.size(memory.available_bytes)} that are free"
     disk = ui.size(plan.disk.checkpoints * plan.disk.checkpoint_bytes)
@@ -233,7 +232,7 @@ def _plan_values(job: Prepared) -> dict[str, object]:
     return {
         "out": str(job.places.out),
         "seconds": job.seconds,
-        "tales": job.recipe.tales,
+        job.texts: job.recipe.tales,
         "plan": plan,
         "commands": list(job.commands()),
     }

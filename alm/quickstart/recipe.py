@@ -148,13 +148,18 @@ def _shape(size: tuple[int, int]) -> ModelConfig:
     return Recipe().config(*(f"model.{key}={value}" for key, value in values.items())).model
 
 
-def planned(recipe: Recipe, *more: str, device_name: str = "auto") -> Plan:
-    """Plan the training of `recipe` on this device; measures a few steps, unless its budget did so already."""
+def planned(
+    recipe: Recipe, *more: str, device_name: str = "auto", seq_len: int = SEQ_LEN, tokens: int | None = None
+) -> Plan:
+    """Plan the training of `recipe` on this device; measures a few steps, unless its budget did so already.
+
+    `tokens` are those of the text, by default those of the tales.
+    """
     steps = [] if recipe.steps is None else [f"training.max_steps={recipe.steps}", "scheduler.warmup_steps=0"]
     config = recipe.config(*more, *steps, f"model.vocab_size={VOCAB_SIZE}")
-    config = with_precision(config, choose_precision(config, device_name, seq_len=SEQ_LEN))
-    tokens = recipe.tales * TOKENS_PER_TALE
-    return plan(config, seq_len=SEQ_LEN, tokens=tokens, device_name=device_name, is_measured=recipe.budget is None)
+    config = with_precision(config, choose_precision(config, device_name, seq_len=seq_len))
+    tokens = recipe.tales * TOKENS_PER_TALE if tokens is None else tokens
+    return plan(config, seq_len=seq_len, tokens=tokens, device_name=device_name, is_measured=recipe.budget is None)
 
 
 def with_steps(recipe: Recipe, steps: int) -> list[str]:

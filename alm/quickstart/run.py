@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from alm import distributed
 from alm.artifacts import RunMetadata
@@ -130,6 +130,7 @@ class Prepared:
     overrides: tuple[str, ...] = ()  # from the user
     finish_by: float | None = None
     device_name: str = "auto"
+    texts: ClassVar[str] = "tales"  # what the corpus consists of
 
     @property
     def seconds(self) -> float | None:
@@ -161,13 +162,19 @@ class Prepared:
         yield ["tokenizer", "train", "--input", at.clean, "--vocab-size", VOCAB_SIZE, "--out", at.tokenizer]
         packing = ["--seq-len", SEQ_LEN, "--mode", PACK_MODE]
         yield ["pack", "--tokenizer", at.tokenizer, "--in", at.clean, "--out", at.packed, *packing]
-        changes = [word for change in self.run_overrides for word in ("--set", change)]
-        run = ["--model", RUN_PRESET, "--train", RUN_PRESET, "--data", at.packed, "--out", at.run]
-        device = [] if self.device_name == "auto" else ["--device", self.device_name]
-        yield ["pretrain", *run, *changes, *device, *self._time_left(is_underway=is_underway)]
+        yield [*self._training_words(), *self._time_left(is_underway=is_underway)]
         sampling = ["--prompt", PROMPTS[0], "--max-tokens", SAMPLE_TOKENS, "--temperature", TEMPERATURE]
-        yield ["sample", "--checkpoint", at.checkpoint, *sampling, *device]
+        yield ["sample", "--checkpoint", at.checkpoint, *sampling, *self._device_words]
         yield ["report", at.run, "--out", at.report]
+
+    def _training_words(self) -> list[object]:
+        changes = [word for change in self.run_overrides for word in ("--set", change)]
+        run = ["--model", RUN_PRESET, "--train", RUN_PRESET, "--data", self.places.packed, "--out", self.places.run]
+        return ["pretrain", *run, *changes, *self._device_words]
+
+    @property
+    def _device_words(self) -> list[object]:
+        return [] if self.device_name == "auto" else ["--device", self.device_name]
 
     def _time_left(self, *, is_underway: bool) -> list[str]:
         ends, budget = self.training_ends, self.recipe.budget

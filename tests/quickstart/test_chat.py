@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,6 @@ from alm.quickstart.chat import PreparedChat, Score, prepared, quickstart_chat, 
 from alm.training.sizing import probe
 from alm.training.sizing.probe import StepTimings
 
-TALES = "validation_fraction: 0.05\nsources: {tales: {kind: tales, documents: 120, seed: 1}}\n"
 DIALOGUES = "validation_fraction: 0.1\nsources: {dialogues: {kind: tale_dialogues, documents: 60, seed: 1}}\n"
 RUN = """
 model: {d_model: 16, n_layers: 1, n_heads: 2, n_kv_heads: 1, ffn_hidden_size: 32, max_position_embeddings: 512}
@@ -38,13 +38,12 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     for path in presets.folder().glob("*.yaml"):
         (folder / path.name).write_bytes(path.read_bytes())
-    (folder / "tales.yaml").write_text(TALES)
     (folder / "dialogues.yaml").write_text(DIALOGUES)
     (folder / "quickstart.yaml").write_text(RUN)
     monkeypatch.setattr(presets, "folder", lambda: folder)
-    for module in (run, recipes):
+    for module in (run, recipes, stage):
         monkeypatch.setattr(module, "VOCAB_SIZE", 400)
-    monkeypatch.setattr(stage, "TALES", 120)
+    monkeypatch.setattr(stage, "RECIPE", replace(stage.RECIPE, overrides=stage.RECIPE.overrides[1:]))
     monkeypatch.setattr(stage, "JUDGED", 3)
     monkeypatch.setattr(stage, "ANSWER_TOKENS", 8)
     monkeypatch.setattr(probe, "measure_steps", lambda *_, **__: StepTimings(0.01, 0.001, 0.001, 0.001))
@@ -59,22 +58,14 @@ def test_there_is_a_command_for_each_stage(small: Path) -> None:
     commands = [shlex.split(command)[1:] for command in small_job(small).commands()]
     assert len(commands) == stage.STAGES
     names = [" ".join(words[:2]) if words[0] in ("corpus", "tokenizer") else words[0] for words in commands]
-    assert names == [
-        *("corpus prepare", "tokenizer train", "pack", "pretrain"),
-        *("corpus prepare", "pack", "finetune", "chat", "report"),
-    ]
+    assert names == ["corpus prepare", "tokenizer train", "pack", "pretrain", "chat", "report"]
 
 
-def test_fewer_steps_shorten_the_fine_tuning_as_much(small: Path) -> None:
-    assert prepared(small / "qs", device_name="cpu").tune_steps == stage.TUNE_STEPS
-    assert prepared(small / "qs", steps=stage.STEPS // 2, device_name="cpu").tune_steps == stage.TUNE_STEPS // 2
-
-
-def test_the_time_is_that_of_both_trainings(small: Path) -> None:
+def test_the_time_is_that_of_training_and_more(small: Path) -> None:
     job = prepared(small / "qs", device_name="cpu")
     assert job.plan is not None
     assert job.seconds is not None
-    assert job.seconds > 2 * (job.plan.time.seconds or 0)
+    assert job.seconds > (job.plan.time.seconds or 0) + stage.RECIPE.tales * recipes.TALE_SECONDS
 
 
 def test_preparing_writes_nothing(small: Path) -> None:
