@@ -216,7 +216,8 @@ def _plan_lines(job: Prepared) -> Iterator[str]:
     about = "" if job.recipe.budget is None else "about "
     yield (
         f"Plan: {job.recipe.tales:,} {job.texts}; a model of {plan.model.parameters:,} parameters; "
-        f"{about}{text.steps:,} steps of {text.tokens_per_step:,} tokens, which sees the text {max(text.epochs.values()):.2g} times"
+        f"{about}{text.steps:,} steps of {text.tokens_per_step:,} tokens, which sees the text "
+        f"{max(text.epochs.values()):.2g} times"
     )
     free = "" if memory.available_bytes is None else f" of {ui.size(memory.available_bytes)} that are free"
     disk = ui.size(plan.disk.checkpoints * plan.disk.checkpoint_bytes)
