@@ -29,6 +29,7 @@ Answer = Generator[str, None, None]
 AnswerEnd = EndReason | Literal["interrupted"]
 _MEMORY_SHARE = 2  # keys and values take at most one part in this many of the memory that is free
 _FP32_BYTES = 4
+_MANY_TOKENS = 512  # of a prompt: reading them takes so long that it is said
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,8 @@ class Conversation:
         seed = seed_of(self.sampling, self._answers)
         self._answers += 1
         reply = self.reply = Reply(seed, len(ids), self.model.kept(ids), self._turns_left_out())
+        if reply.prompt_tokens - reply.kept_tokens >= _MANY_TOKENS:
+            self._on_event(Noted(f"reading {reply.prompt_tokens - reply.kept_tokens:,} tokens ..."))
         message = ChatMessage("assistant", "", end="interrupted")
         self.messages.append(message)
         written: list[int] = []

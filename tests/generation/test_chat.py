@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from alm.errors import ConfigError, InputError
+from alm.generation import chat as chat_module
 from alm.generation import chat_files, chat_formats
 from alm.generation.chat import ChatMessage, ChatModel, Conversation
 from alm.generation.config import ChatConfig
@@ -301,6 +303,19 @@ def test_the_oldest_turns_leave_a_full_context_and_it_is_said_once(loaded: Loade
     assert len(conversation.messages) == 24  # what left the context is still in the conversation
     assert 1 <= told[-1] < 6  # room for several turns is made at once
     assert events[0].message == "the context of 256 tokens is full: the 3 oldest turns have left what the model sees"
+
+
+def test_reading_much_is_said_before_it_begins(
+    loaded: LoadedModel, scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_module, "_MANY_TOKENS", 60)
+    events: list[Any] = []
+    conversation = talk(loaded, events, max_tokens=20)
+    scripted(*([*ids_of("yes"), END] for _ in range(2)))
+    list(conversation.ask("a question " * 9))
+    assert re.fullmatch(r"reading \d+ tokens \.\.\.", events[0].message)
+    list(conversation.ask("short"))  # the long one is read already
+    assert len(events) == 1
 
 
 def test_undoing_all_that_is_seen_brings_back_what_left(loaded: LoadedModel, scripted: Any) -> None:
