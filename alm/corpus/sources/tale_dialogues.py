@@ -26,7 +26,7 @@ class Config(SourceConfig):
     kind: Literal["tale_dialogues"] = Field(
         default="tale_dialogues", description="Generate dialogues about the built-in tales."
     )
-    documents: int = Field(default=8000, gt=0, le=MANY, description="Number of dialogues.")
+    documents: int = Field(default=12_000, gt=0, le=MANY, description="Number of dialogues.")
     seed: int = Field(
         default=1337, ge=0, lt=SEEDS, description="Seed of the generator. A seed always gives the same dialogues."
     )
