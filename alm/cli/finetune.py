@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from alm.cli import options, ui
-from alm.cli.event_lines import result_score
+from alm.cli import options, plan, ranks, ui
 from alm.cli.help import Commands
+from alm.cli.pretrain import show_result
 from alm.cli.runs import the_run
 
 if TYPE_CHECKING:
-    from alm.artifacts import RunMetadata
-    from alm.training.config import RunConfig
+    from alm.finetune.finetune import Prepared
 
 app = Commands()
 
@@ -43,16 +44,8 @@ def finetune(
     out: Annotated[
         Path | None, typer.Option("--out", help="The run's folder.  [default: runs/NAME-chat, with the model's name]")
     ] = None,
-    epochs: Annotated[
-        float | None,
-        typer.Option("--epochs", help="Passes over the conversations.  [default: 2 to 5, by their number]"),
-    ] = None,
-    lora: Annotated[
-        int | None,
-        typer.Option(
-            "--lora", metavar="RANK", min=1, help="Train adapters of this rank and leave the weights: less memory."
-        ),
-    ] = None,
+    epochs: options.Epochs = None,
+    lora: options.Lora = None,
     budget: options.Budget = None,
     replay: Annotated[
         list[str] | None,
@@ -86,6 +79,7 @@ def finetune(
         str, typer.Option("--resume", help="auto: resume the run in --out, if any; never: fail if there is one.")
     ] = "auto",
     device: options.Device = "auto",
+    nproc: options.Nproc = 1,
     set_: options.Set = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -103,54 +97,86 @@ def finetune(
     ui.begin(ui.MEASURING, quiet=quiet, as_json=json)
     from alm.finetune import finetune as stage
 
-    with ui.listening(quiet=quiet, as_json=json, verbose=verbose) as on_event:
-        base = _base(model, out, stage.is_finetuned, silent=quiet or json)
-        folder = out or _folder(base, model, stage.is_finetuned)
-        request = stage.Request(
-            model=base,
-            texts=_texts(data),
-            out=folder,
-            epochs=epochs,
-            seq_len=seq_len,
-            lora=lora,
-            train_on=_train_on(train_on),
-            replay=_replay(replay),
-            budget=seconds,
-            changes=tuple(set_ or ()),
-            device_name=device,
-            resume=_resume(resume),
-            started=started,
-        )
-        if dry_run:
-            _show(stage.planned(request, on_event=on_event), as_json=json)
-            return
-        made = stage.finetune(request, on_event=on_event)
-    result = made.result
-    assert result is not None
-    score = result_score(result, of=" on answers held out")
-    line = f"{folder}: {result.step:,} steps, {made.parameters:,} parameters" + (f", {score}" if score else "")
-    ui.show_result(made.model_dump(mode="json"), [line], as_json=json)
-    ui.next_step("alm", "chat", folder, quiet=quiet, as_json=json)
+    _check_alone()
+    base = _base(model, out, stage.is_finetuned, silent=quiet or json)
+    folder = out or _folder(base, model, stage.is_finetuned)
+    request = stage.Request(
+        model=base,
+        texts=_texts(data),
+        out=folder,
+        epochs=epochs,
+        seq_len=seq_len,
+        lora=lora,
+        train_on=_train_on(train_on),
+        replay=_replay(replay),
+        budget=seconds,
+        changes=tuple(set_ or ()),
+        device_name=device,
+        ranks=nproc,
+        resume=_resume(resume),
+        started=started,
+    )
+    listening = functools.partial(ui.listening, quiet=quiet, as_json=json, verbose=verbose)
+    if dry_run:
+        with listening() as on_event:
+            config, made = stage.planned(request, on_event=on_event)
+        plan.show_made(made, config, as_json=json)
+        return
+    if nproc == 1:
+        with listening() as on_event:
+            finished = stage.finetune(request, on_event=on_event)
+        show_result(finished, folder, as_json=json, quiet=quiet)
+    else:
+        with listening() as on_event:
+            ready = stage.prepared(request, on_event=on_event)
+        flags = {"--json": json, "--quiet": quiet, "--verbose": verbose}
+        # The ranks have a display of their own, and the first of them prints the result.
+        _train_on_ranks(ready, [flag for flag, is_given in flags.items() if is_given])
+        with listening() as on_event:
+            stage.note_base_text(ready, on_event=on_event)
     if not (quiet or json):
-        ui.echo_err(_same_run(made, folder))
+        ui.echo_err(_same_run(folder))
 
 
-def _same_run(made: RunMetadata, folder: Path) -> str:
+def _train_on_ranks(ready: Prepared, flags: list[str]) -> None:
+    """Run `alm pretrain` on the ranks of `ready`, with the configuration that was chosen."""
+    from alm.config.yaml_files import write_yaml
+
+    request, run = ready.request, ready.run
+    of_model = [change for change in request.changes if options.key_of(change).startswith("model.")]
+    with tempfile.TemporaryDirectory(prefix="alm-finetune-") as folder:
+        config = Path(folder) / "config.yaml"
+        config.write_text(write_yaml(run.config.model_dump(mode="json")), encoding="utf-8")
+        words = ["pretrain", "--train", str(config), "--data", str(ready.packed.folder), "--out", str(request.out)]
+        words += [] if ready.init is None else ["--init", str(ready.init)]
+        words += [*options.set_flags(of_model), "--device", request.device_name, "--resume", str(request.resume)]
+        words += [] if run.finish_by is None else ["--budget", options.duration(run.finish_by - request.started)]
+        ranks.run([*words, *flags], ranks=request.ranks, started=request.started)
+
+
+def _check_alone() -> None:
+    """Raise `ConfigError` under torchrun: each rank would prepare the text."""
+    from alm import distributed
+    from alm.errors import ConfigError
+
+    here = distributed.place()
+    if here.size > 1:
+        raise ConfigError(
+            f"torchrun has started {here.size} ranks, and `alm finetune` prepares the text in one process",
+            hint=f"run `alm finetune --nproc {here.size}`: it starts the ranks",
+        )
+
+
+def _same_run(folder: Path) -> str:
     """A line with the command that trains the run in `folder` again, in a folder beside it."""
     from alm.errors import shell
     from alm.finetune.finetune import recorded_base
-    from alm.training.run.run_folder import CONFIG_NAME, free_name
+    from alm.training.run.run_folder import CONFIG_NAME, free_name, read_metadata
 
-    data = Path(os.path.normpath(folder / made.data))
+    data = Path(os.path.normpath(folder / read_metadata(folder).data))
     start = ("--init", recorded_base(folder), "--train", folder / CONFIG_NAME)
     command = shell("alm", "pretrain", *start, "--data", data, "--out", free_name(folder))
     return f"The same run again, bit for bit: {command}"
-
-
-def _show(config: RunConfig, *, as_json: bool) -> None:
-    training = config.training
-    line = f"{training.max_steps:,} steps of {training.sequences_per_step} rows, at a rate of {config.optim.lr:g}"  # type: ignore[attr-defined] # of every optimizer
-    ui.show_result(config.model_dump(mode="json"), [line], as_json=as_json)
 
 
 def _base(model: Path | None, out: Path | None, is_finetuned: Callable[[Path], bool], *, silent: bool) -> Path:

@@ -37,6 +37,22 @@ Budget = Annotated[
         help="Train for this much time, counted from the start of the command: 20m, 2h.",
     ),
 ]
+Nproc = Annotated[
+    int,
+    typer.Option(
+        "--nproc", metavar="N", min=1, help="Train on N devices of this machine at once.", rich_help_panel=RARE
+    ),
+]
+Epochs = Annotated[
+    float | None,
+    typer.Option("--epochs", help="Passes over the conversations.  [default: 2 to 5, by their number]"),
+]
+Lora = Annotated[
+    int | None,
+    typer.Option(
+        "--lora", metavar="RANK", min=1, help="Train adapters of this rank and leave the weights: less memory."
+    ),
+]
 Workers = Annotated[
     str,
     typer.Option(

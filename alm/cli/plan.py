@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,16 +35,39 @@ _NOT_SUGGESTED = (
 )
 
 
-@app.command(examples=("alm plan --budget 2h", "alm plan --model 10m --tokens 50M"))
+@app.command(
+    examples=("alm plan --budget 2h", "alm plan --finetune --model runs/SmolLM2-135M --data chats.jsonl"),
+)
 def plan(
     model: Annotated[
         str | None,
-        typer.Option("--model", help="Model file or preset; without it and --train, chosen for the text."),
+        typer.Option(
+            "--model",
+            help="Model file or preset; without it and --train, chosen for the text. With --finetune, a run or an "
+            "imported model.",
+        ),
     ] = None,
-    train: Annotated[str | None, typer.Option("--train", help="Training file or preset.  [default: train]")] = None,
+    train: Annotated[
+        str | None,
+        typer.Option("--train", help="Training file or preset.  [default: train, or with --init: continue]"),
+    ] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help="Packed data.  [default: data/packed, if it exists]")
+        list[str] | None,
+        typer.Option(
+            "--data", help="Packed data; with --finetune, conversations.  [default: data/packed, if it exists]"
+        ),
     ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            "--init", metavar="CHECKPOINT", help="Plan a run that starts from this checkpoint, or from a run."
+        ),
+    ] = None,
+    finetune: Annotated[
+        bool, typer.Option("--finetune", help="Plan `alm finetune` with this model and these conversations.")
+    ] = False,
+    lora: options.Lora = None,
+    epochs: options.Epochs = None,
     seq_len: Annotated[
         int | None, typer.Option("--seq-len", metavar="N", min=1, help="Tokens per sequence, if no data is packed yet.")
     ] = None,
@@ -90,20 +113,47 @@ def plan(
     options.check_budget(budget, set_ or [])
     _check_measured(no_measure, watts=watts, price_per_hour=price_per_hour)
     seconds = options.seconds(budget, flag="--budget")
-    wanted, packed = _tokens(tokens), _data(data, seq_len, tokens)
+    if finetune:
+        _check_absent(
+            {"--train": train, "--init": init, "--tokens": tokens, "--no-measure": no_measure or None,
+             "--watts": watts, "--price-per-hour": price_per_hour},
+            because="is not for a fine-tuning",
+            hint="leave it out",
+        )  # fmt: skip
+        from alm.cli.finetune import finetune as of_finetuning
+
+        of_finetuning(
+            data=data,
+            model=None if model is None else Path(model),
+            epochs=epochs,
+            lora=lora,
+            budget=budget,
+            seq_len=seq_len,
+            device=device,
+            nproc=nproc,
+            set_=set_,
+            json=json,
+            quiet=quiet,
+            verbose=verbose,
+            dry_run=True,
+        )
+        return
+    _check_absent({"--lora": lora, "--epochs": epochs}, because="is for a fine-tuning", hint="add `--finetune`")
+    check_init(init, model)
+    wanted, packed = _tokens(tokens), _data(_one(data), seq_len, tokens)
     overrides, commands = set_ or [], list[str]()
     # Before importing PyTorch, which takes seconds: mistakes are reported at once.
-    precision = _config(model, train, overrides).training.precision
+    precision = config_of(model, train, init, overrides).training.precision
     from alm.training.plan import Cost
     from alm.training.sizing.suggest import DEFAULT_SECONDS, suggest
 
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
         if not no_measure:
             ui.begin(ui.MEASURING, quiet=quiet, as_json=json)
-        is_open = model is None and train is None and not options.sets_model(overrides)
+        is_open = model is None and train is None and init is None and not options.sets_model(overrides)
         if is_open and (seconds is not None or (packed is not None and not no_measure)):
             _check_suggested(no_measure)
-            given = _config(model, train, overrides).training
+            given = config_of(model, train, init, overrides).training
             found = suggest(
                 seconds or DEFAULT_SECONDS,
                 data=packed,
@@ -121,13 +171,14 @@ def plan(
             if packed is None:
                 seq_len = seq_len or found.seq_len
                 overrides.append(f"model.vocab_size={found.vocab_size}")
-        elif model is None:
+        elif model is None and init is None:
             on_event(Noted(_NOT_SUGGESTED))
         show(
-            _config(model, train, overrides),
+            config_of(model, train, init, overrides),
             as_json=json,
             commands=commands,
             data=packed,
+            init=init,
             device_name=device,
             ranks=nproc,
             seq_len=seq_len,
@@ -146,12 +197,25 @@ def show(
     """Plan `config` and print the result."""
     from alm.training.plan import plan as make
 
-    made = make(config, data=data, **arguments)
+    show_made(make(config, data=data, **arguments), config, as_json=as_json, commands=commands)
+
+
+def show_made(made: Plan, config: RunConfig, *, as_json: bool, commands: Sequence[str] = ()) -> None:
+    """Print the plan of a run with `config`, and the commands that do it."""
     verdict = list(_verdict(made, config))
     lines = [*ui.table(list(_rows(made))), "", *verdict]
     if commands:
         lines += ["", "To do so:", *(f"  {line}" for line in commands)]
     ui.show_result({**made.values(), "verdict": verdict, "commands": list(commands)}, lines, as_json=as_json)
+
+
+def _check_absent(given: Mapping[str, object], *, because: str, hint: str) -> None:
+    """Raise `ConfigError` for the first flag that has a value."""
+    from alm.errors import ConfigError
+
+    for flag, value in given.items():
+        if value is not None:
+            raise ConfigError(f"`{flag}` {because}", hint=hint)
 
 
 def _check_measured(no_measure: bool, *, watts: float | None, price_per_hour: float | None) -> None:
@@ -193,16 +257,49 @@ def _data(data: Path | None, seq_len: int | None, tokens: str | None) -> Path | 
     return options.DEFAULT_DATA if (options.DEFAULT_DATA / METADATA_NAME).is_file() else None
 
 
-def _config(model: str | None, train: str | None, overrides: list[str]) -> RunConfig:
+def _one(data: list[str] | None) -> Path | None:
+    """The packed data that is named, if any."""
+    from alm.errors import ConfigError
+
+    if data and len(data) > 1:
+        raise ConfigError(
+            f"`--data` names {len(data)} folders: a run has one",
+            hint=f"use `{shell('--data', data[0])}`, or add `--finetune` if these are conversations",
+        )
+    return Path(data[0]) if data else None
+
+
+def check_init(init: Path | None, model: str | None) -> None:
+    """Raise `ConfigError` for a checkpoint to start from, which has a model, and another model."""
+    from alm.errors import ConfigError
+
+    if init is not None and model is not None:
+        raise ConfigError(
+            "`--init` and `--model` cannot be combined", hint="leave out `--model`: the checkpoint has one"
+        )
+
+
+def config_of(
+    model: str | None,
+    train: str | None,
+    init: Path | None,
+    overrides: list[str],
+    *,
+    typed: Mapping[str, str] | None = None,
+) -> RunConfig:
+    """The configuration of a new run, which starts from random weights or those of the checkpoint `init`."""
     from alm.config import presets
     from alm.config.load import Part, load
     from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig
 
-    parts = [
-        Part(presets.find(model or options.DEFAULT_MODEL), MODEL_SECTIONS),
-        Part(presets.find(train or options.DEFAULT_TRAIN), TRAIN_SECTIONS),
-    ]
-    return load(RunConfig, parts, overrides=overrides)
+    train = train or (options.DEFAULT_TRAIN if init is None else options.CONTINUED_TRAIN)
+    part = Part(presets.find(train), TRAIN_SECTIONS)
+    if init is None:
+        of_model = Part(presets.find(model or options.DEFAULT_MODEL), MODEL_SECTIONS)
+        return load(RunConfig, [of_model, part], overrides=overrides, typed=typed)
+    from alm.training.run.initial import model_values
+
+    return load(RunConfig, [part], base={"model": model_values(init)}, overrides=overrides, typed=typed)
 
 
 def _check_suggested(no_measure: bool) -> None:
@@ -305,13 +402,16 @@ def _commands(
 
 def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
     model, text, disk = plan.model, plan.text, plan.disk
+    if plan.initial_weights is not None:
+        yield "start", f"the weights of {plan.initial_weights}"
     yield "parameters", f"{model.parameters:,}"
     for name, size in model.parameters_by_part.items():
         yield "", f"{size:,} {name} ({size / model.parameters:.0%})"
     yield "steps", f"{text.steps:,} of {text.tokens_per_step:,} tokens = {text.tokens:,} tokens"
     yield "", ", ".join(f"{what} {steps:,}" for what, steps in plan.intervals.items()) + " steps"
-    optimal = f"20 (Chinchilla) would be {text.compute_optimal_tokens:,}"
-    yield "tokens", f"{text.tokens_per_parameter:.3g} for each parameter; {optimal}"
+    if plan.initial_weights is None:
+        optimal = f"20 (Chinchilla) would be {text.compute_optimal_tokens:,}"
+        yield "tokens", f"{text.tokens_per_parameter:.3g} for each parameter; {optimal}"
     yield from _text_rows(text)
     yield "compute", f"{text.training_flops:.2e} FLOPs"
     yield from _memory_rows(plan)
@@ -324,6 +424,8 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
 def _text_rows(text: PlannedText) -> Iterator[tuple[str, str]]:
     number = "" if text.training_sequences is None else f"{text.training_sequences:,} "
     yield "data", f"{number}sequences of {text.seq_len:,} tokens, vocabulary {text.vocab_size:,}"
+    if text.conversations is not None:
+        yield "", f"{text.conversations:,} conversations with {text.answer_tokens:,} tokens of answers"
     for name, seen in text.epochs.items():
         yield "", f"{name} seen {seen:.2f} times"
     if text.validation_sequences is not None:
@@ -358,16 +460,16 @@ def _time_rows(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _verdict(plan: Plan, config: RunConfig) -> Iterator[str]:
     """A sentence each on whether it fits, how long it takes, and whether the text suffices."""
-    yield _memory_verdict(plan.memory)
+    yield _memory_verdict(plan.memory, is_from_random=plan.initial_weights is None)
     if plan.time.seconds is not None:
         ranks = ", without the communication of ranks" if plan.ranks > 1 else ""
         yield f"Time: about {_about(plan.time.seconds)} on this device{ranks}."
     elif plan.memory.fits is not False:
         yield "Time: not measured."
-    yield _text_verdict(plan.text, config)
+    yield _text_verdict(plan, config)
 
 
-def _memory_verdict(memory: PlannedMemory) -> str:
+def _memory_verdict(memory: PlannedMemory, *, is_from_random: bool) -> str:
     needed = ui.size(memory.memory_bytes)
     if memory.fits is None:
         return f"Memory: it needs {needed}; free memory is unknown on this system."
@@ -378,23 +480,29 @@ def _memory_verdict(memory: PlannedMemory) -> str:
         flags = " ".join(f"--set training.{name}={value}" for name, value in memory.suggested.items())
         curve = "the same curve" if memory.keeps_curve else "another curve (its model routes within micro-batches)"
         return f"Does not fit: it needs {needed}{free}. It fits, with {curve}, with `{flags}`."
+    if not is_from_random:
+        return (
+            "Does not fit: even one sequence is too large. Shorter ones need less (`alm pack --seq-len`), and so do "
+            "adapters (`--set lora.rank=16`)."
+        )
     if memory.model_that_fits is not None:
         largest = f"`--model {quoted(memory.model_that_fits)}`"
         return f"Does not fit: even one sequence is too large. The largest preset that fits is {largest}."
     return "Does not fit: even one sequence is too large, for every preset. Use shorter ones: `alm pack --seq-len`."
 
 
-def _text_verdict(text: PlannedText, config: RunConfig) -> str:
+def _text_verdict(plan: Plan, config: RunConfig) -> str:
     from alm.training.sizing.repeated_text import is_too_weak, regularisation
 
-    ratio = f"{text.tokens_per_parameter:.2g} tokens for each parameter"
+    text = plan.text
+    ratio = f"; {text.tokens_per_parameter:.2g} tokens for each parameter" if plan.initial_weights is None else ""
     seen = max(text.epochs.values(), default=None)
     if seen is None:
-        return f"Text: {ui.count_of(text.tokens)} tokens are needed; {ratio}."
-    if is_too_weak(config, seen):
+        return f"Text: {ui.count_of(text.tokens)} tokens are needed{ratio}."
+    if text.conversations is None and is_too_weak(config, seen):  # what is advised was measured for text
         flags = " ".join(f"--set {change}" for change in regularisation(seen).overrides)
-        return f"Text: seen {seen:.1f} times, so often that it is learned by heart; {ratio}. Add `{flags}`."
-    return f"Text: seen {seen:.2g} times; {ratio}."
+        return f"Text: seen {seen:.1f} times, so often that it is learned by heart{ratio}. Add `{flags}`."
+    return f"Text: seen {seen:.2g} times{ratio}."
 
 
 def _about(seconds: float) -> str:

@@ -96,7 +96,7 @@ def pretrain(
     """
     started = launcher.started(time.monotonic())  # before the imports, which take seconds
     limit, seconds = options.seconds(time_limit, flag="--time-limit"), options.seconds(budget, flag="--budget")
-    _check_init(init, model)
+    plan.check_init(init, model)
     folder, point = out or _folder(resume, model, train, init), _resume_point(resume)
     typed = {f"training.{name}={value}": f"--{name} {value}" for name, value in training.items()}
     overrides = [*(set_ or []), *typed]
@@ -119,6 +119,7 @@ def pretrain(
         plan.show(
             config,
             data=packed,
+            init=init,
             device_name=device,
             ranks=ranks,
             as_json=json,
@@ -145,12 +146,20 @@ def pretrain(
             on_event=on_event,
         )
     if here.is_main:
-        ui.show_result(made.model_dump(mode="json"), [_line(made, folder)], as_json=json)
-        from alm.checkpoint.choose import checkpoint_at
-
-        ui.next_step("alm", "sample", "--checkpoint", checkpoint_at(folder), quiet=quiet, as_json=json)
+        show_result(made, folder, as_json=json, quiet=quiet)
         if commands and not (quiet or json):
             ui.echo_err(same_run(folder, packed))
+
+
+def show_result(made: RunMetadata, folder: Path, *, as_json: bool, quiet: bool) -> None:
+    """Print the result of the run in `folder`, and the next command."""
+    from alm.checkpoint.choose import checkpoint_at
+    from alm.packing.shards import open_packed
+
+    answers = open_packed(Path(os.path.normpath(folder / made.data))).metadata.conversations is not None
+    ui.show_result(made.model_dump(mode="json"), [_line(made, folder, answers=answers)], as_json=as_json)
+    words = ("chat", folder) if answers else ("sample", "--checkpoint", checkpoint_at(folder))
+    ui.next_step("alm", *words, quiet=quiet, as_json=as_json)
 
 
 def same_run(folder: Path, packed: Path) -> str:
@@ -209,11 +218,11 @@ def _choose(
     return found
 
 
-def _line(made: RunMetadata, folder: Path) -> str:
+def _line(made: RunMetadata, folder: Path, *, answers: bool) -> str:
     result = made.result
     assert result is not None
     line = f"{folder}: {result.step:,} steps, {result.training_tokens:,} tokens, {made.parameters:,} parameters"
-    score = result_score(result, of=" on held-out text")
+    score = result_score(result, of=" on answers held out" if answers else " on held-out text")
     return f"{line}, {score}" if score else line
 
 
@@ -224,15 +233,6 @@ def _ranks(nproc: int | None, here: Place) -> int:
     if nproc is not None and here.size > 1 and nproc != here.size:
         raise ConfigError(f"`--nproc {nproc}`, but torchrun has started {here.size} ranks", hint="leave out `--nproc`")
     return nproc or here.size
-
-
-def _check_init(init: Path | None, model: str | None) -> None:
-    from alm.errors import ConfigError
-
-    if init is not None and model is not None:
-        raise ConfigError(
-            "`--init` and `--model` cannot be combined", hint="leave out `--model`: the checkpoint has one"
-        )
 
 
 def _folder(resume: str, model: str | None, train: str | None, init: Path | None) -> Path:
@@ -271,19 +271,15 @@ def _config(
     from alm.training.config import MODEL_SECTIONS, TRAIN_SECTIONS, RunConfig
     from alm.training.run import run_folder
 
-    own = folder / run_folder.CONFIG_NAME if run_folder.exists(folder) and resume != "never" else None
-    default = options.DEFAULT_TRAIN if init is None else options.CONTINUED_TRAIN
-    train_path = presets.find(train) if train else own or presets.find(default)
-    parts = [Part(train_path, TRAIN_SECTIONS)]
+    if not run_folder.exists(folder) or resume == "never":
+        return plan.config_of(model, train, init, overrides, typed=typed)
+    own = folder / run_folder.CONFIG_NAME
+    model_path, train_path = (own if name is None else presets.find(name) for name in (model, train))
     if train_path == own:
         requested = run_folder.read_metadata(folder).asked
         overrides = [*run_folder.requested_overrides(requested, has_budget=has_budget), *overrides]
-    if init is not None and own is None:
-        from alm.training.run.initial import model_values
-
-        return load(RunConfig, parts, base={"model": model_values(init)}, overrides=overrides, typed=typed)
-    model_path = presets.find(model) if model else own or presets.find(options.DEFAULT_MODEL)
-    return load(RunConfig, [Part(model_path, MODEL_SECTIONS), *parts], overrides=overrides, typed=typed)
+    parts = [Part(model_path, MODEL_SECTIONS), Part(train_path, TRAIN_SECTIONS)]
+    return load(RunConfig, parts, overrides=overrides, typed=typed)
 
 
 def _own_data(folder: Path) -> Path | None:

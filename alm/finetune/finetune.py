@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from alm import device as devices
 from alm.artifacts import RunMetadata, SourceMetadata
 from alm.checkpoint.choose import checkpoint_at
 from alm.checkpoint.load import verify
@@ -22,6 +23,7 @@ from alm.corpus.config import CorpusConfig
 from alm.corpus.from_paths import corpus_of_paths
 from alm.corpus.pipeline.prepare import prepare
 from alm.corpus.read import is_text
+from alm.distributed import Place
 from alm.errors import AlmError, ArtifactError, ConfigError, InputError, shell
 from alm.events import Listener, Noted, ignore
 from alm.export.importing import import_model
@@ -32,9 +34,12 @@ from alm.packing.shards import METADATA_NAME as PACK_METADATA_NAME
 from alm.packing.shards import PackedData, open_packed
 from alm.tokenizers.file import Tokenizer
 from alm.training.config import RunConfig
+from alm.training.plan import Plan, plan
 from alm.training.pretrain import pretrain
-from alm.training.run import run_folder
+from alm.training.run import ranks, run_folder
 from alm.training.run.resolve import Resume
+from alm.training.sizing import probe
+from alm.training.sizing.memory import split_step
 
 # A score needs more of a few conversations than 1%, and the best checkpoint is chosen by it.
 HELD_OUT = "validation_fraction=0.05"
@@ -65,7 +70,7 @@ class Request:
 
     What is None is chosen, or as in the run that is resumed. `lora` is the rank of adapters, 0 to train the weights.
     `budget` is in seconds from `started`, of `time.monotonic`. `replay` is text to learn beside the conversations; None
-    for that of the model's own run, if it is still there.
+    for that of the model's own run, if it is still there. `ranks` processes will train.
     """
 
     model: Path
@@ -79,6 +84,7 @@ class Request:
     budget: float | None = None
     changes: tuple[str, ...] = ()
     device_name: str = "auto"
+    ranks: int = 1
     resume: Resume = "auto"
     started: float = field(default_factory=time.monotonic)
 
@@ -88,45 +94,100 @@ class Request:
         return run_folder.exists(self.out) and self.resume != "never"
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A fine-tuning that is ready to train. `base` may be gone if the run `is_resumed`."""
+
+    request: Request
+    base: Path
+    packed: PackedData
+    run: choose.Run
+    is_resumed: bool
+    is_finished: bool
+
+    @property
+    def init(self) -> Path | None:
+        """The checkpoint that a new run starts from."""
+        return None if self.is_resumed else self.base
+
+
 def finetune(request: Request, *, on_event: Listener = ignore) -> RunMetadata:
     """Teach the model of `request` to answer as in its conversations, in a new run folder, or resume that run.
 
     Raises `AlmError` if the texts hold no conversations or do not fit the model.
     """
+    ready = prepared(request, on_event=on_event)
+    made = pretrain(
+        ready.run.config,
+        data=ready.packed.folder,
+        out=request.out,
+        init=ready.init,
+        device_name=request.device_name,
+        resume=request.resume,
+        finish_by=ready.run.finish_by,
+        started=request.started,
+        on_event=on_event,
+    )
+    note_base_text(ready, on_event=on_event)
+    return made
+
+
+def prepared(request: Request, *, on_event: Listener = ignore) -> Prepared:
+    """Import the model, prepare and pack the conversations, choose the run, and score the model, as far as needed."""
     if request.resume == "never" and run_folder.exists(request.out):
         raise ConfigError(f"`{request.out}` already holds a run", hint=_elsewhere(request))
     is_resumed = request.is_resumed
     base = recorded_base(request.out) if is_resumed else start_model(request.model, request.out, on_event=on_event)
     packed = packed_conversations(request, base, Places(request.out), on_event=on_event)
     run = _resumed(request, on_event) if is_resumed else _chosen(request, base, packed, on_event)
+    run = replace(run, config=_for_ranks(run.config, request.ranks))
     is_finished = is_resumed and run_folder.read_metadata(request.out).result is not None
     before = None if is_resumed else scores.of_answers(base, packed, run.config)
     if before is not None:
         on_event(Noted(f"Answers held out, before: {before:.3f} bits/byte"))
-    made = pretrain(
-        run.config,
-        data=packed.folder,
-        out=request.out,
-        init=None if is_resumed else base,
-        device_name=request.device_name,
-        resume=request.resume,
-        finish_by=run.finish_by,
-        started=request.started,
-        on_event=on_event,
-    )
-    if base.is_file() and not is_finished:
-        for line in scores.about_base_text(base, request.out):
+    probe.release_memory(devices.choose(request.device_name, precision="fp32").device)  # for the processes that train
+    return Prepared(request, base, packed, run, is_resumed, is_finished)
+
+
+def note_base_text(ready: Prepared, *, on_event: Listener) -> None:
+    """Say how well the model knows the text of its base after the run, unless the run was finished before."""
+    if ready.base.is_file() and not ready.is_finished:
+        for line in scores.about_base_text(ready.base, ready.request.out):
             on_event(Noted(line))
-    return made
 
 
-def planned(request: Request, *, on_event: Listener = ignore) -> RunConfig:
-    """Return the configuration of a new run; events say how long it takes. Text is prepared in a temporary folder."""
+def planned(request: Request, *, on_event: Listener = ignore) -> tuple[RunConfig, Plan]:
+    """Return the configuration of a new run and its plan. Text is prepared in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="alm-finetune-") as folder:
         request = replace(request, out=Path(folder) / request.out.name)
         base = start_model(request.model, request.out, on_event=on_event)
         packed = packed_conversations(request, base, Places(request.out), on_event=on_event)
-        return _chosen(request, base, packed, on_event).config
+        run = _chosen(request, base, packed, on_event=ignore)  # the plan says it
+        config = _for_ranks(run.config, request.ranks)
+        made = plan(
+            config,
+            data=packed.folder,
+            init=base,
+            device_name=request.device_name,
+            ranks=request.ranks,
+            budget=None if run.finish_by is None else request.budget,
+            started=request.started,
+            on_event=on_event,
+        )
+    return config, replace(made, initial_weights=str(request.model))
+
+
+def _for_ranks(config: RunConfig, number: int) -> RunConfig:
+    """Return `config` with the same batch in micro-batches that `number` ranks can share, if there are any.
+
+    Raises `ConfigError` if there are none.
+    """
+    training = config.training
+    if training.gradient_accumulation % number:
+        training = split_step(training, most=training.micro_batch_size, ranks=number) or training
+    config = config.model_copy(update={"training": training})
+    ranks.check(config, Place(size=number, local_size=number))
+    return config
 
 
 def _chosen(request: Request, base: Path, packed: PackedData, on_event: Listener) -> choose.Run:

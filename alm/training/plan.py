@@ -11,14 +11,17 @@ import torch
 
 from alm import device as devices
 from alm.available import usable_processors
+from alm.checkpoint.choose import checkpoint_at
 from alm.device import Choice
 from alm.distributed import Place
 from alm.errors import ConfigError
 from alm.events import Listener, ignore
 from alm.model.count import count
 from alm.optim.schedules import warmup_steps
+from alm.packing.shards import open_packed
 from alm.training.config import RunConfig, TrainingConfig
 from alm.training.plan_data import Text, assumed_text, packed_text
+from alm.training.run import initial
 from alm.training.run.ranks import check, choose_parallel
 from alm.training.sizing import autotune, oom_cache, probe
 from alm.training.sizing.budget import fit_steps
@@ -50,7 +53,10 @@ class PlannedModel:
 
 @dataclass(frozen=True)
 class PlannedText:
-    """The text, and how much of it the run reads; numbers are None if the amount of text is unknown."""
+    """The text, and how much of it the run reads; numbers are None if the amount of text is unknown.
+
+    `conversations` and their `answer_tokens`, which are learned, are None for other text.
+    """
 
     seq_len: int
     vocab_size: int
@@ -64,6 +70,8 @@ class PlannedText:
     validation_sequences: int | None
     epochs: dict[str, float]
     training_flops: float
+    conversations: int | None = None
+    answer_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,10 @@ class PlannedCost:
 
 @dataclass(frozen=True)
 class Plan:
-    """Numbers of a run. `intervals` are those of validations and checkpoints, and the warm-up, in steps."""
+    """Numbers of a run. `intervals` are those of validations and checkpoints, and the warm-up, in steps.
+
+    `initial_weights` is the checkpoint it starts from; None for random weights.
+    """
 
     model: PlannedModel
     text: PlannedText
@@ -129,6 +140,7 @@ class Plan:
     precision: str
     ranks: int
     intervals: dict[str, int]
+    initial_weights: str | None = None
 
     def values(self) -> dict[str, object]:
         """Return all numbers by name, without their parts: the object that `alm plan --json` prints."""
@@ -142,6 +154,7 @@ def plan(
     config: RunConfig,
     *,
     data: Path | None = None,
+    init: Path | None = None,
     seq_len: int | None = None,
     tokens: int | None = None,
     device_name: str = "auto",
@@ -154,11 +167,15 @@ def plan(
 ) -> Plan:
     """Return the plan of the run that `pretrain` would do with the same arguments and `ranks`; write nothing.
 
+    `config` has the model of `init`, from which the run starts; raises what the run would if the data does not fit it.
     Without packed `data` the text has `tokens` tokens in sequences of `seq_len`, or assumed numbers. With `budget`, in
     seconds of the complete command, steps are chosen for it. `started` (of `time.monotonic`) is when the command
     started, as that of a run would.
     """
     check(config, Place(size=ranks, local_size=ranks))
+    init = None if init is None else checkpoint_at(init)
+    if init is not None and data is not None:
+        initial.check(init, open_packed(data), config.model)
     config, text = packed_text(config, data) if data else assumed_text(config, seq_len=seq_len, tokens=tokens)
     device = devices.choose(device_name, precision="fp32").device
     config = oom_cache.limit_micro_batch(
@@ -194,6 +211,7 @@ def plan(
         precision=choice.precision,
         ranks=ranks,
         intervals=_intervals(config),
+        initial_weights=None if init is None else str(init),
     )
 
 
@@ -327,6 +345,8 @@ def _text(config: RunConfig, text: Text) -> PlannedText:
         validation_sequences=text.validation_sequences,
         epochs=text.epochs,
         training_flops=tokens * counted.training_flops_per_token(text.seq_len),
+        conversations=text.conversations,
+        answer_tokens=text.answer_tokens,
     )
 
 

@@ -25,6 +25,7 @@ class Text:
     """The text of a planned run: packed data, or assumptions about it.
 
     `training_sequences` is None if the amount of text is unknown; `scored` is the number of sequences of a validation.
+    `conversations` are those to train on, with `answer_tokens` that are learned; None if the text is no conversations.
     """
 
     seq_len: int
@@ -35,6 +36,8 @@ class Text:
     epochs: dict[str, float]
     batches: Batches
     assumed: tuple[str, ...] = ()
+    conversations: int | None = None
+    answer_tokens: int | None = None
 
 
 def packed_text(config: RunConfig, data: Path) -> tuple[RunConfig, Text]:
@@ -43,6 +46,7 @@ def packed_text(config: RunConfig, data: Path) -> tuple[RunConfig, Text]:
     config = with_data(config, packed)
     metadata, validation = packed.metadata, packed.split(VALIDATION)
     widths = Tokenizer.load(packed.tokenizer_path).bytes_per_id
+    counted = metadata.conversations
     text = Text(
         seq_len=metadata.seq_len,
         vocab_size=metadata.vocab_size,
@@ -51,6 +55,8 @@ def packed_text(config: RunConfig, data: Path) -> tuple[RunConfig, Text]:
         scored=len(rows_for(validation, widths, wanted_bytes=config.validation.bytes)),
         epochs=epochs(config, plan_batches(config, packed.split(TRAIN)).mixture),
         batches=probe.rows_of(packed.split(TRAIN)),
+        conversations=None if counted is None else counted.conversations[TRAIN],
+        answer_tokens=None if counted is None else counted.trained_tokens[TRAIN],
     )
     return config, text
 

@@ -298,3 +298,58 @@ def test_a_plan_is_measured_on_the_device(trained: Path, run: Any) -> None:
     assert found["step_seconds"] > 0
     assert found["seconds"] > 6 * found["step_seconds"]
     assert found["available_bytes"] > 0
+
+
+def test_a_run_from_a_checkpoint_is_planned_as_it_would_be_trained(trained: Path, run: Any, steady: None) -> None:
+    small = ["--set", "training.threads=1", "--set", "training.precision=fp32"]
+    found = planned(run, "--init", "runs/pretrain", *small)
+    assert (found["parameters"], found["steps"]) == (run_metadata("runs/pretrain").parameters, 1600)
+    assert Path(found["initial_weights"]).parent == Path("runs/pretrain")
+    code, out, _ = run("pretrain", "--init", "runs/pretrain", *small, "--dry-run", "--json")
+    assert (code, same_numbers(json.loads(out))) == (0, same_numbers(found))
+    code, out, _ = run("plan", "--init", "runs/pretrain", *small)
+    assert re.search(r"^start  +the weights of runs/pretrain/ckpt-last.pt$", out, re.MULTILINE)
+    assert "Chinchilla" not in out
+    assert "for each parameter" not in out
+    unpacked = planned(run, "--init", "runs/pretrain", "--seq-len", "8", "--tokens", "2k", *small)
+    assert (unpacked["seq_len"], unpacked["vocab_size"], unpacked["assumed"]) == (8, 300, [])
+
+
+def same_numbers(values: dict[str, Any]) -> dict[str, Any]:
+    """Without what this process and its clock decide."""
+    left_out = {"seconds", "seconds_by_part", "process_bytes", "verdict"}
+    return {key: value for key, value in values.items() if key not in left_out}
+
+
+def run_metadata(folder: str) -> Any:
+    return run_folder.read_metadata(Path(folder))
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_before_a_run(trained: Path, run: Any) -> None:
+    assert run("tokenizer", "train", "--vocab-size", "280", "--out", "other/tokenizer.json")[0] == 0
+    assert run("pack", "--tokenizer", "other/tokenizer.json", "--seq-len", "16", "--out", "other/packed")[0] == 0
+    other = ["--init", "runs/pretrain", "--data", "other/packed"]
+    for command in (["plan"], ["pretrain", "--dry-run"]):
+        code, _, err = run(*command, *other)
+        assert code == 1
+        assert "was trained with another tokenizer than the data in `other/packed`" in err
+        assert "Hint: pack the text again" in err
+    wrong = (
+        (["--init", "runs/pretrain", "--model", "1m"], "`--init` and `--model` cannot be combined"),
+        (["--init", "runs/nowhere"], "`runs/nowhere` does not exist"),
+        (["--data", "data/packed", "--data", "other/packed"], "`--data` names 2 folders"),
+        (["--lora", "4"], "`--lora` is for a fine-tuning"),
+        (["--finetune", "--tokens", "2M"], "`--tokens` is not for a fine-tuning"),
+    )
+    for words, said in wrong:
+        code, out, err = run("plan", *words)
+        assert (code in (1, 2), out, said in err) == (True, "", True), err
+
+
+def test_a_model_that_does_not_fit_names_no_other_model_to_start_from(
+    trained: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda _: 1)
+    verdict = planned(run, "--init", "runs/pretrain", "--no-measure")["verdict"][0]
+    assert "--model" not in verdict
+    assert "`--set lora.rank=16`" in verdict

@@ -266,11 +266,11 @@ def test_steps_and_batch_follow_from_the_conversations(base: Path, chats: Path, 
 
 
 def test_nothing_is_written_by_a_plan(base: Path, chats: Path, tmp_path: Path) -> None:
-    events: list[Event] = []
-    config = stage.planned(request_of(base, chats, tmp_path / "runs" / "chat"), on_event=events.append)
-    assert config.training.max_steps == 6
+    config, made = stage.planned(request_of(base, chats, tmp_path / "runs" / "chat"))
+    assert config.training.max_steps == made.text.steps == 6
+    assert made.time.seconds is not None
+    assert made.initial_weights == str(base)
     assert not (tmp_path / "runs").exists()
-    assert any("passes, 6 steps, in about" in event.message for event in events if isinstance(event, Noted))
 
 
 @pytest.mark.parametrize(

@@ -39,15 +39,21 @@ def initial_weights(
 ) -> InitialWeights | None:
     """Return the initial weights for `out`: of `init` for a new run, else the recorded ones; None for random ones.
 
-    `init` is a checkpoint or the folder of a run. Raises `ArtifactError` when the checkpoint is damaged or has another
-    tokenizer than `packed`, and `ConfigError` when its weights do not fit `model`, or the run started from other
-    weights.
+    `init` is a checkpoint or the folder of a run. Raises what `check` does, and `ConfigError` when the run started from
+    other weights.
     """
     init = None if init is None else checkpoint_at(init, on_event=on_event)
     if run_folder.exists(out):
         return _as_recorded(init, out)
-    if init is None:
-        return None
+    return None if init is None else check(init, packed, model)
+
+
+def check(init: Path, packed: PackedData, model: ModelConfig) -> InitialWeights:
+    """Return the weights of the checkpoint `init`, from which a run of `model` on `packed` can start.
+
+    Raises `ArtifactError` when it is damaged or has another tokenizer than `packed`, and `ConfigError` when its weights
+    do not fit `model`.
+    """
     found, checkpoint = verify(init), load_checkpoint(init, with_optimizer=False)
     _check_tokenizer(init, checkpoint, packed)
     known = model.with_vocab_size(packed.metadata.vocab_size) if model.vocab_size == "auto" else model
