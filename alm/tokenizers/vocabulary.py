@@ -74,16 +74,17 @@ def best(found: Sequence[SizeOption]) -> SizeOption:
 def _merges_by_size(tokenizer: Tokenizer) -> dict[int, int]:
     """Return the number of merges of each vocabulary that the first merges make; none if they are in another order.
 
-    Several merges may make one token: files of SentencePiece list all ways to make it.
+    Several merges may make one token: files of SentencePiece list all ways to make it, also of parts that come later.
     """
     made = tokenizer.merged_ids
-    of_merges, known, found = set(made), set[int](), dict[int, int]()
+    missing = set(made)
+    first, found = tokenizer.vocab_size - len(missing), dict[int, int]()
     for number, (pair, id_) in enumerate(zip(tokenizer.merge_pairs, made, strict=True), 1):
-        if any(part in of_merges and part not in known for part in pair):
-            return {}
-        known.add(id_)
-        found[tokenizer.vocab_size - len(of_merges) + len(known)] = number
-    return found
+        if missing.isdisjoint(pair):
+            missing.discard(id_)
+        found[tokenizer.vocab_size - len(missing)] = number
+    found.pop(first, None)
+    return {} if missing else found
 
 
 def _option(tokenizer: Tokenizer, size: int, texts: Sequence[str], cost: Cost) -> SizeOption:

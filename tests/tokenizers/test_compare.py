@@ -108,13 +108,20 @@ def test_the_cheapest_is_advised_unless_its_tokens_are_rare() -> None:
 
 
 def test_smaller_vocabularies_need_merges_in_the_order_of_training(tmp_path: Path) -> None:
-    trained = Tokenizer.from_merges([(A, B), (bpe.base_tokens().index(b"c"), 272)])  # 272 is `ab`
-    assert vocabulary.has_smaller_sizes(trained)
+    c = bpe.base_tokens().index(b"c")
+    trained = Tokenizer.from_merges([(A, B), (272, c), (B, c)])  # 272 is `ab`
     trained.save(tmp_path / "t.json")
     document = json.loads((tmp_path / "t.json").read_text("utf-8"))
-    document["model"]["merges"].reverse()
-    (tmp_path / "t.json").write_text(json.dumps(document), "utf-8")
-    assert not vocabulary.has_smaller_sizes(Tokenizer.load(tmp_path / "t.json"))
+    ab, abc, bc = document["model"]["merges"]
+    orders = {
+        True: ([ab, abc, bc], [ab, ["a", "bc"], abc, bc]),  # another way to make `abc`, as SentencePiece lists them
+        False: ([abc, ab, bc], [["a", "bc"], ab, bc]),
+    }
+    for expected, ways in orders.items():
+        for merges in ways:
+            document["model"]["merges"] = merges
+            (tmp_path / "t.json").write_text(json.dumps(document), "utf-8")
+            assert vocabulary.has_smaller_sizes(Tokenizer.load(tmp_path / "t.json")) is expected
 
 
 def test_without_merges_a_vocabulary_has_its_own_size_alone() -> None:
