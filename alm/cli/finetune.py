@@ -135,7 +135,7 @@ def finetune(
         with listening() as on_event:
             stage.note_base_text(ready, on_event=on_event)
     if not (quiet or json):
-        ui.echo_err(_same_run(folder))
+        ui.echo_err(_same_run(folder, nproc))
 
 
 def _train_on_ranks(ready: Prepared, flags: list[str]) -> None:
@@ -167,7 +167,7 @@ def _check_alone() -> None:
         )
 
 
-def _same_run(folder: Path) -> str:
+def _same_run(folder: Path, nproc: int) -> str:
     """A line with the command that trains the run in `folder` again, in a folder beside it."""
     from alm.errors import shell
     from alm.finetune.finetune import recorded_base
@@ -175,7 +175,8 @@ def _same_run(folder: Path) -> str:
 
     data = Path(os.path.normpath(folder / read_metadata(folder).data))
     start = ("--init", recorded_base(folder), "--train", folder / CONFIG_NAME)
-    command = shell("alm", "pretrain", *start, "--data", data, "--out", free_name(folder))
+    shared = () if nproc == 1 else ("--nproc", str(nproc))
+    command = shell("alm", "pretrain", *start, "--data", data, "--out", free_name(folder), *shared)
     return f"The same run again, bit for bit: {command}"
 
 
