@@ -314,7 +314,7 @@ class PackedConversations(Config):
     """What conversations were packed, and what was left out of them.
 
     `chat` is their turn format (`alm.tokenizers.chat_format.ChatFormat`). `trained_tokens` of each split are predicted
-    in an epoch. `shortened` conversations lost `dropped_turns` of their first messages to fit into a row; `dropped`
+    in an epoch, `replayed_tokens` of them in text beside the conversations. `shortened` conversations lost `dropped_turns` of their first messages to fit into a row; `dropped`
     counts by reason those that were left out: `too_long` in their last turn, `no_answer` to learn, `no_turn` in this
     format for a role.
     """
@@ -325,9 +325,16 @@ class PackedConversations(Config):
     train_on: Literal["assistant", "all"]
     conversations: dict[SplitName, Count]
     trained_tokens: dict[SplitName, Count]
+    replayed_tokens: Count = 0
     shortened: Count = 0
     dropped_turns: Count = 0
     dropped: Annotated[dict[str, Count], Few] = Field(default_factory=dict)
+
+    @property
+    def answer_tokens(self) -> dict[SplitName, int]:
+        """Tokens of conversations that are predicted in an epoch, for each split."""
+        replayed = {"train": self.replayed_tokens}
+        return {split: count - replayed.get(split, 0) for split, count in self.trained_tokens.items()}
 
 
 class PackMetadata(Metadata):
@@ -385,6 +392,8 @@ class PackMetadata(Metadata):
             yield "vocab_size", f"{self.vocab_size:,} does not fit `end_of_text_id` and `dtype`"
         if not self.sequences("train"):
             yield "shards", "there are none for training"
+        if self.conversations is not None and min(self.conversations.answer_tokens.values(), default=0) < 0:
+            yield "conversations.replayed_tokens", "is more than `trained_tokens`"
         is_masked = self.conversations is not None
         if is_masked != (self.mode == "conversations") or any(is_masked != bool(s.mask_sha256) for s in self.shards):
             yield "conversations", "conversations need masks and their own mode, and nothing else has them"

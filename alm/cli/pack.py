@@ -142,13 +142,14 @@ def _conversations(made: Any) -> list[str]:
     found = made.conversations
     if found is None:
         return []
-    trained = sum(found.trained_tokens.values())
+    trained = sum(found.answer_tokens.values())
     used = 1 - made.padding_tokens / made.total_tokens
     lost = [f"{found.shortened:,} shortened by {found.dropped_turns:,} messages"] if found.shortened else []
     lost += [f"{number:,} left out: {reason}" for reason, number in found.dropped.items()]
     return [
         f"  {sum(found.conversations.values()):,} conversations in turns of {found.chat['form']}: "
         f"{trained:,} tokens are learned; {used:.2%} of the rows is used",
+        *([f"  text beside them: {found.replayed_tokens:,} tokens are learned"] if found.replayed_tokens else []),
         *(f"  {line}" for line in lost),
     ]
 

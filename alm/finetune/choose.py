@@ -37,7 +37,7 @@ _WANTED_STEPS, _MOST_STEP_TOKENS = 200, 16_384
 # So that a few steps of a large model are measured in seconds, and that its activations are small.
 _MICRO_BATCH_TOKENS, _MICRO_BATCH_FLOPS = 2048, 5e11
 # Rates at which a model learns to answer and keeps what it knows fall with its size.
-_RATE, _RATE_PARAMETERS = 1e-4, 135e6
+_RATE, _RATE_PARAMETERS = 3e-5, 135e6
 _LOWEST_RATE, _HIGHEST_RATE = 2e-5, 1e-3
 # Adapters start at zero and have few numbers: they need a higher rate.
 _LORA_RATE = 5
@@ -78,6 +78,7 @@ def run(base: Path, packed: PackedData, wishes: Wishes, *, started: float, on_ev
     if wishes.budget is not None and seconds is not None and seconds > wishes.budget:
         return _within(base, packed, wishes, passes * wishes.budget / seconds, started, on_event)
     time = "" if seconds is None else f", in about {duration(seconds)}"
+    passes = max(seen for name, seen in found.text.epochs.items() if name != REPLAY)
     on_event(Noted(f"{_about(packed)}: {_number(passes)} passes, {found.text.steps:,} steps{time}"))
     on_event(Noted(f"It needs {size(found.memory.memory_bytes + found.memory.process_bytes)} of memory"))
     return Run(config)
@@ -173,7 +174,7 @@ def _number(passes: float) -> str:
 def _about(packed: PackedData) -> str:
     found = packed.metadata.conversations
     assert found is not None
-    return f"{found.conversations[TRAIN]:,} conversations with {found.trained_tokens[TRAIN]:,} tokens of answers"
+    return f"{found.conversations[TRAIN]:,} conversations with {found.answer_tokens[TRAIN]:,} tokens of answers"
 
 
 def model_of(base: Path) -> ModelConfig:

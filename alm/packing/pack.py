@@ -450,6 +450,7 @@ def _conversations(turns: Turns, parts: Sequence[_Part]) -> PackedConversations:
             split: sum(part.counts[split].documents for part in parts if not part.work.is_replayed) for split in SPLITS
         },
         trained_tokens={split: count.trained for split, count in counts.items()},
+        replayed_tokens=sum(part.counts[TRAIN].trained for part in parts if part.work.is_replayed),
         shortened=total.shortened,
         dropped_turns=total.dropped_turns,
         dropped={reason: number for reason in MEANINGS if (number := getattr(total, reason))},

@@ -56,7 +56,7 @@ def packed_text(config: RunConfig, data: Path) -> tuple[RunConfig, Text]:
         epochs=epochs(config, plan_batches(config, packed.split(TRAIN)).mixture),
         batches=probe.rows_of(packed.split(TRAIN)),
         conversations=None if counted is None else counted.conversations[TRAIN],
-        answer_tokens=None if counted is None else counted.trained_tokens[TRAIN],
+        answer_tokens=None if counted is None else counted.answer_tokens[TRAIN],
     )
     return config, text
 

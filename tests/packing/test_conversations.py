@@ -382,6 +382,8 @@ def test_text_to_replay_is_learned_in_rows_of_its_own_and_held_out_text_is_not(t
     predicted = sum(micro_batch(train, np.array([row])).target_count() for row in range(train.sequences))
     assert metadata.target_tokens[TRAIN] == predicted
     assert metadata.conversations is not None
+    assert metadata.conversations.replayed_tokens == sum(sum(mask) for _, mask in of_text)
+    assert metadata.conversations is not None
     assert metadata.conversations.conversations[TRAIN] < 30 < len(of_text)
     artifacts.read(tmp_path / "packed" / "metadata.json", PackMetadata, hint="")  # which checks all sums
 
