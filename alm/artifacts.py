@@ -314,9 +314,9 @@ class PackedConversations(Config):
     """What conversations were packed, and what was left out of them.
 
     `chat` is their turn format (`alm.tokenizers.chat_format.ChatFormat`). `trained_tokens` of each split are predicted
-    in an epoch, `replayed_tokens` of them in text beside the conversations. `shortened` conversations lost `dropped_turns` of their first messages to fit into a row; `dropped`
-    counts by reason those that were left out: `too_long` in their last turn, `no_answer` to learn, `no_turn` in this
-    format for a role.
+    in an epoch, `replayed_tokens` of them in text beside the conversations. `shortened` conversations lost
+    `dropped_turns` of their first messages to fit into a row; `dropped` counts by reason those that were left out:
+    `too_long` in their last turn, `no_answer` to learn, `no_turn` in this format for a role.
     """
 
     model_config = ConfigDict(extra="ignore")
