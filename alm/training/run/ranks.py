@@ -50,7 +50,7 @@ def check(config: RunConfig, here: Place) -> None:
     if number % ranks:
         raise ConfigError(
             f"{ranks} ranks cannot share {number} micro-batches evenly (`training.gradient_accumulation`)",
-            hint=f"use {_nearest_ranks(number, ranks)} ranks, or {_regrouped(training, ranks)}",
+            hint=f"use {_nearest_ranks(number, ranks)}, or {_regrouped(training, ranks)}",
         )
 
 
@@ -76,7 +76,8 @@ def _check_tree(training: TrainingConfig, ranks: int) -> None:
 def _nearest_ranks(number: int, ranks: int) -> str:
     fitting = [n for n in range(1, number + 1) if number % n == 0]
     below, above = [n for n in fitting if n < ranks], [n for n in fitting if n > ranks]
-    return " or ".join(str(n) for n in (*below[-1:], *above[:1]))
+    nearest = " or ".join(str(n) for n in (*below[-1:], *above[:1]))
+    return f"{nearest} rank" if nearest == "1" else f"{nearest} ranks"
 
 
 def _regrouped(training: TrainingConfig, ranks: int) -> str:
