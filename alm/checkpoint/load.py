@@ -223,3 +223,10 @@ def _with_tensors(value: Any, archive: Archive, device: torch.device | str) -> A
     if isinstance(value, list | tuple):
         return type(value)(_with_tensors(item, archive, device) for item in value)
     return value
+
+
+def in_fp32_(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Convert `weights` one at a time, so that they are in memory once, and return them."""
+    for name, tensor in weights.items():
+        weights[name] = tensor.float()
+    return weights

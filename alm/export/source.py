@@ -8,14 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from alm import files
 from alm.artifacts import SHORT_HASH
 from alm.checkpoint.choose import checkpoint_at
-from alm.checkpoint.load import load_checkpoint, open_checkpoint
-from alm.device import keep_to_processors
+from alm.checkpoint.load import in_fp32_, load_checkpoint, open_checkpoint
+from alm.device import give_back_freed_memory, keep_to_processors
 from alm.errors import ArtifactError, quoted, shell
 from alm.events import Listener, ignore
 from alm.export.weights import bounds
@@ -74,7 +73,11 @@ class Source:
 
     @property
     def network(self) -> Transformer:
-        """The model in fp32 on the CPU, ready to evaluate, in memory of its own."""
+        """The model in fp32 on the CPU, ready to evaluate, in memory of its own.
+
+        What another model took is given back first: the C library would keep much of it.
+        """
+        give_back_freed_memory()
         return self.network_of(self.load())
 
     def network_of(self, weights: dict[str, Tensor]) -> Transformer:
@@ -82,10 +85,7 @@ class Source:
 
         It shares the memory of `weights`, except for tables with padding rows.
         """
-        with torch.device("meta"):
-            model = Transformer(self.model)
-        model.load_state_dict(weights, assign=True)
-        return model.eval()
+        return Transformer.holding(self.model, weights)
 
     def not_finite(self) -> list[str]:
         """List the names of weights with values that are not finite."""
@@ -121,7 +121,7 @@ def load_source(checkpoint: Path, *, on_event: Listener = ignore) -> Source:
     first = [loaded.model]
 
     def load() -> dict[str, Tensor]:
-        return _in_fp32(first.pop() if first else _read_again(checkpoint, sha256))
+        return in_fp32_(first.pop() if first else _read_again(checkpoint, sha256))
 
     return Source(
         path=checkpoint,
@@ -142,7 +142,3 @@ def _read_again(checkpoint: Path, sha256: str) -> dict[str, Tensor]:
     if files.sha256(checkpoint) != sha256:
         raise ArtifactError(f"`{checkpoint}` has changed since it was read", hint="run the command again")
     return loaded.model
-
-
-def _in_fp32(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.float() for name, tensor in weights.items()}

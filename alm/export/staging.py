@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from alm import artifacts, files
 from alm.artifacts import Comparison, ExportMetadata, FileRecord, ImportMetadata
+from alm.device import give_back_freed_memory
 from alm.errors import AlmError, ArtifactError, shell
 from alm.events import Listener, Noted, Warned
 from alm.export.optional_tools import UnusableToolError
@@ -89,8 +90,11 @@ def compared(
 ) -> tuple[Comparison, ...] | None:
     """Make the comparisons; None, with a warning, if the other tool cannot be used.
 
+    Memory that writing took is given back first: the other tool needs as much.
+
     Raises `ArtifactError` with those that are too far apart, and `hint`.
     """
+    give_back_freed_memory()
     try:
         found = compare()
     except UnusableToolError as error:

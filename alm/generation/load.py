@@ -9,7 +9,7 @@ from pathlib import Path
 from alm import device
 from alm.artifacts import SHORT_HASH
 from alm.checkpoint.choose import checkpoint_at
-from alm.checkpoint.load import open_checkpoint
+from alm.checkpoint.load import in_fp32_, open_checkpoint
 from alm.errors import ArtifactError, quoted, shell
 from alm.events import Listener, ignore
 from alm.generation.completions import Finished, TextChunk, write
@@ -78,7 +78,6 @@ def load_model(
             f"`{path}` has {words.vocab_size:,} ids, but the model of `{checkpoint}` only {config.known_vocab_size:,}",
             hint=f"run `{shell('alm', 'info', checkpoint)}` to see what it was made from",
         )
-    model = Transformer(config)
-    model.load_state_dict(loaded.model)
+    model = Transformer.holding(config, in_fp32_(loaded.model))
     found = ends.read(checkpoint.parent, vocab_size=words.vocab_size)
-    return LoadedModel(model.to(target).eval(), words, found)
+    return LoadedModel(model.to(target), words, found)

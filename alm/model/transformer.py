@@ -5,7 +5,8 @@ B batch, T tokens, D model width, V vocabulary.
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -127,6 +128,17 @@ class Transformer(nn.Module):
         self.config = config
         self.model = Decoder(config)
         self.lm_head = None if config.tie_embeddings else PaddedEmbedding(config.known_vocab_size, config.d_model)
+
+    @classmethod
+    def holding(cls, config: ModelConfig, weights: Mapping[str, Tensor]) -> Self:
+        """Return the model of `config` with `weights`, ready to evaluate, in their type.
+
+        It shares their memory, except for tables with padding rows: no second copy of a large model exists.
+        """
+        with torch.device("meta"):
+            model = cls(config)
+        model.load_state_dict(weights, assign=True)
+        return model.eval()
 
     def forward(
         self,
