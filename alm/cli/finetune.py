@@ -157,13 +157,13 @@ def _train_on_ranks(ready: Prepared, flags: list[str]) -> None:
 def _check_alone() -> None:
     """Raise `ConfigError` under torchrun: each rank would prepare the text."""
     from alm import distributed
-    from alm.errors import ConfigError
+    from alm.errors import ConfigError, shell
 
     here = distributed.place()
     if here.size > 1:
         raise ConfigError(
             f"torchrun has started {here.size} ranks, and `alm finetune` prepares the text in one process",
-            hint=f"run `alm finetune --nproc {here.size}`: it starts the ranks",
+            hint=f"run `{shell('alm', 'finetune', '--nproc', str(here.size))}`: it starts the ranks",
         )
 
 
