@@ -106,7 +106,7 @@ def test_text_of_the_base_is_learned_beside_the_answers(base: Path, chats: Path,
 
     own, none, other = (tmp_path / name for name in ("own", "none", "other"))
     finetune(request_of(base, chats, own))
-    assert mixture(own) == {"conversations": 0.9, "replay": 0.1}
+    assert mixture(own) == {"conversations": 0.8, "replay": 0.2}
     clean = [document.text for document in read_documents(find([base.parent / "clean"]))]
     assert sum(map(len, clean)) / 20 < text(own)  # in rows of ids
     finetune(request_of(base, chats, none, replay=()))
