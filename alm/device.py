@@ -315,9 +315,9 @@ def set_threads(threads: int) -> None:
         raise AlmError(f"PyTorch refuses {threads} threads: {error}") from error
 
 
-# Numbers of glibc's parameters M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_MAX, from malloc.h.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
-_TOP_PAD_BYTES = 64 * 2**20
+# Numbers of glibc's parameters M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD and M_MMAP_MAX, from malloc.h.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
+_TOP_PAD_BYTES, _LARGE_BYTES = 64 * 2**20, 2**20
 
 
 def keep_freed_memory() -> bool:
@@ -326,14 +326,27 @@ def keep_freed_memory() -> bool:
     By default glibc gives them back to the system, so that each training step on the CPU maps the same memory again,
     page by page. Other C libraries have no such setting.
     """
+    # mallopt(3): no blocks by mmap, which are unmapped when freed; the heap is not trimmed, and grows in large pieces.
+    return _set_malloc({_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: _TOP_PAD_BYTES})
+
+
+def give_back_large_blocks() -> bool:
+    """Make the C library give large blocks back to the system when they are freed; return whether that worked.
+
+    By default glibc keeps them once it has seen some freed, and what is still in use among them keeps gaps: two models
+    that are in memory one after the other take more than the larger one.
+    """
+    return _set_malloc({_MMAP_THRESHOLD: _LARGE_BYTES})
+
+
+def _set_malloc(settings: dict[int, int]) -> bool:
+    """Set parameters of glibc's malloc for this process; return whether that worked."""
     if platform.libc_ver()[0] != "glibc":
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    # mallopt(3): no blocks by mmap, which are unmapped when freed; the heap is not trimmed, and grows in large pieces.
-    settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: _TOP_PAD_BYTES}
     took = [mallopt(name, value) for name, value in settings.items()]
     return all(took)
 

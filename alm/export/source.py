@@ -14,7 +14,7 @@ from alm import files
 from alm.artifacts import SHORT_HASH
 from alm.checkpoint.choose import checkpoint_at
 from alm.checkpoint.load import in_fp32_, load_checkpoint, open_checkpoint
-from alm.device import give_back_freed_memory, keep_to_processors
+from alm.device import keep_to_processors
 from alm.errors import ArtifactError, quoted, shell
 from alm.events import Listener, ignore
 from alm.export.weights import bounds
@@ -73,11 +73,7 @@ class Source:
 
     @property
     def network(self) -> Transformer:
-        """The model in fp32 on the CPU, ready to evaluate, in memory of its own.
-
-        What another model took is given back first: the C library would keep much of it.
-        """
-        give_back_freed_memory()
+        """The model in fp32 on the CPU, ready to evaluate, in memory of its own."""
         return self.network_of(self.load())
 
     def network_of(self, weights: dict[str, Tensor]) -> Transformer:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from alm import artifacts, files
 from alm.artifacts import Comparison, ExportMetadata, FileRecord, ImportMetadata
-from alm.device import give_back_freed_memory
+from alm.device import give_back_large_blocks
 from alm.errors import AlmError, ArtifactError, shell
 from alm.events import Listener, Noted, Warned
 from alm.export.optional_tools import UnusableToolError
@@ -38,6 +38,7 @@ def make_once(
         with files.workspace(out, label, what=what) as stage:
             found = made_before()  # again: another process may have held the lock until now and made it
             if found is None:
+                give_back_large_blocks()  # the other tool's model comes into the place of ours
                 metadata = make(stage)
                 publish(stage, out, metadata, name=name, force=force, vouching=vouching)
                 return metadata
@@ -90,11 +91,8 @@ def compared(
 ) -> tuple[Comparison, ...] | None:
     """Make the comparisons; None, with a warning, if the other tool cannot be used.
 
-    Memory that writing took is given back first: the other tool needs as much.
-
     Raises `ArtifactError` with those that are too far apart, and `hint`.
     """
-    give_back_freed_memory()
     try:
         found = compare()
     except UnusableToolError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,29 @@ read(Path(large), Path(out, "large"))
 print(peak() - before)
 """
 
+# Every second block stays in use, so that the heap cannot shrink.
+GAPS = """
+import sys
+from pathlib import Path
+
+import torch
+
+from alm.device import give_back_large_blocks
+
+
+def resident():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+
+assert sys.argv[1] == "False" or give_back_large_blocks()
+torch.ones(30 << 20, dtype=torch.uint8)  # now glibc takes blocks of up to this size from its heap
+blocks = [torch.ones(2 << 20, dtype=torch.uint8) for _ in range(100)]
+before = resident()
+del blocks[::2]
+print(before - resident())
+"""
+
 
 def peak_of(folder: Path, kind: str, *, compare: bool, small: Path, large: Path) -> int:
     """The bytes by which the memory of a process grows while it reads the model `large`."""
@@ -109,3 +133,13 @@ def test_of_an_import(tmp_path: Path, tokenizer: Tokenizer, kind: str, compare: 
         found.append(next(out.glob("*.gguf")) if kind == "gguf" else out)
     most = MOST * large.stat().st_size
     assert peak_of(tmp_path, kind, compare=compare, small=found[0], large=found[1]) < most
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_blocks_leave_the_process_although_others_stay() -> None:
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", GAPS, word], capture_output=True, text=True, check=True).stdout)
+        for word in ("False", "True")
+    )
+    assert kept < 10 << 20
+    assert given_back > 95 << 20
