@@ -168,16 +168,6 @@ def test_an_echo_is_silent_and_keeps_its_exit_code(run: Any, monkeypatch: pytest
 
 
 @pytest.mark.slow
-def test_nproc_trains_on_two_ranks(trained: Path) -> None:
-    words = ["pretrain", *SHARED, "--nproc", "2", "--out", "runs/two", "--json"]
-    done = subprocess.run([sys.executable, "-m", "alm", *words], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["result"]["step"] == 6
-    metadata = artifacts.read(Path("runs/two/run.json"), RunMetadata, hint="")
-    assert metadata.environment["ranks"] == "2, ddp"
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a POSIX signal")
 def test_ranks_whose_starter_is_killed_save_and_end(trained: Path) -> None:
     words = ["pretrain", *SHARED, "--nproc", "2", "--out", "runs/two", "--set", "training.max_steps=1000000"]
@@ -190,5 +180,7 @@ def test_ranks_whose_starter_is_killed_save_and_end(trained: Path) -> None:
                 break
         rest = starter.stderr.read()  # ends when the last rank has ended
     assert "Error: terminated at step " in rest
+    metadata = artifacts.read(Path("runs/two/run.json"), RunMetadata, hint="")
+    assert metadata.environment["ranks"] == "2, ddp"
     assert list(Path("runs/two").glob("ckpt-step*-interrupt.pt"))
     assert not Path("runs/two/.lock").exists()
