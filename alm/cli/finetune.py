@@ -52,8 +52,8 @@ def finetune(
         typer.Option(
             "--replay",
             metavar="TEXT",
-            help="Text to learn beside the conversations, so that the model keeps what it knows; none: no text.  "
-            "[default: the text of the model's own run]",
+            help="Clean text or .txt files to learn beside the conversations, so that the model keeps what it knows; "
+            "none: no text.  [default: the text of the model's own run]",
         ),
     ] = None,
     train_on: Annotated[
@@ -201,6 +201,10 @@ def _train_on(given: str | None) -> Literal["assistant", "all"] | None:
 
 
 def _replay(given: list[str] | None) -> tuple[str, ...] | None:
+    from alm.errors import ConfigError
+
+    if given is not None and len(given) > 1 and "none" in given:
+        raise ConfigError("`--replay none` and other text cannot be combined", hint="leave out `--replay none`")
     return None if given is None else tuple(path for path in given if path != "none")
 
 

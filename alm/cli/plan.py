@@ -492,11 +492,12 @@ def _memory_verdict(memory: PlannedMemory, *, is_from_random: bool) -> str:
 
 
 def _text_verdict(plan: Plan, config: RunConfig) -> str:
+    from alm.packing.pack import REPLAY
     from alm.training.sizing.repeated_text import is_too_weak, regularisation
 
     text = plan.text
     ratio = f"; {text.tokens_per_parameter:.2g} tokens for each parameter" if plan.initial_weights is None else ""
-    seen = max(text.epochs.values(), default=None)
+    seen = max((seen for name, seen in text.epochs.items() if name != REPLAY), default=None)
     if seen is None:
         return f"Text: {ui.count_of(text.tokens)} tokens are needed{ratio}."
     if text.conversations is None and is_too_weak(config, seen):  # what is advised was measured for text

@@ -81,7 +81,8 @@ def run(base: Path, packed: PackedData, wishes: Wishes, *, started: float, on_ev
     time = "" if seconds is None else f", in about {duration(seconds)}"
     passes = max(seen for name, seen in found.text.epochs.items() if name != REPLAY)
     on_event(Noted(f"{_about(packed)}: {_number(passes)} passes, {found.text.steps:,} steps{time}"))
-    on_event(Noted(f"It needs {size(found.memory.memory_bytes + found.memory.process_bytes)} of memory"))
+    on_event(Noted(_about_replay(packed)))
+    on_event(Noted(f"It needs {size(found.memory.memory_bytes)} of memory"))
     return Run(config)
 
 
@@ -145,6 +146,13 @@ def _rows(packed: PackedData) -> float:
     of_text = sum(shard.sequences for shard in packed.metadata.shards if shard.source == REPLAY)
     rows = packed.metadata.sequences(TRAIN) - of_text
     return rows / (1 - _REPLAY_SHARE) if of_text else rows
+
+
+def _about_replay(packed: PackedData) -> str:
+    found = packed.metadata.conversations
+    if found is None or not found.replayed_tokens:
+        return "No text is replayed: `--replay TEXT` names what the model should not forget"
+    return f"One row in {1 / _REPLAY_SHARE:.0f} is text that the model knows, of {found.replayed_tokens:,} tokens"
 
 
 def _mixture(packed: PackedData) -> list[str]:

@@ -27,6 +27,7 @@ from alm.distributed import Place
 from alm.errors import AlmError, ArtifactError, ConfigError, InputError, shell
 from alm.events import Listener, Noted, ignore
 from alm.export.importing import import_model
+from alm.files import sha256
 from alm.finetune import choose, scores
 from alm.packing.config import PackConfig
 from alm.packing.pack import pack
@@ -43,6 +44,7 @@ from alm.training.sizing.memory import split_step
 
 # A score needs more of a few conversations than 1%, and the best checkpoint is chosen by it.
 HELD_OUT = "validation_fraction=0.05"
+_TOKENS = (".bin", ".idx")  # files of other tools that `alm pack --from` reads
 
 
 @dataclass(frozen=True)
@@ -258,11 +260,13 @@ def packed_conversations(request: Request, base: Path, places: Places, *, on_eve
         return packed
     try:
         _prepare_and_pack(request, base, places, on_event, force=False)
-    except ArtifactError as error:
+    except (ArtifactError, InputError) as error:
         if request.is_resumed:
             again = shell("alm", "pretrain", "--resume", "auto", "--out", request.out)
             hint = f"for other conversations or settings {_elsewhere(request)}; the run itself continues with `{again}`"
-            raise ArtifactError(error.message, hint=hint) from error
+            raise type(error)(error.message, hint=hint) from error
+        if isinstance(error, InputError):
+            raise
         # No run depends on it yet.
         _prepare_and_pack(request, base, places, on_event, force=True)
     return open_packed(places.packed)
@@ -298,20 +302,26 @@ def _prepare_and_pack(request: Request, base: Path, places: Places, on_event: Li
 
 
 def text_of(base: Path) -> tuple[str, ...]:
-    """Return the files of clean text that the run with the checkpoint `base` was trained on; none if some are gone."""
+    """Return the files of text that the run with the checkpoint `base` was trained on.
+
+    None if some are gone or have changed, and none for conversations and for the token files of other tools.
+    """
     run = base.parent
     if not run_folder.exists(run):
         return ()
-    folder = Path(os.path.normpath(run / run_folder.read_metadata(run).data))
+    metadata = run_folder.read_metadata(run)
+    folder = Path(os.path.normpath(run / metadata.data))
     try:
         packed = open_packed(folder).metadata
+        is_same = sha256(folder / PACK_METADATA_NAME) == metadata.data_sha256
     except AlmError:
         return ()
-    if packed.conversations is not None:
+    records = [record for record in packed.inputs if record.sha256 != packed.tokenizer_sha256]
+    paths = [Path(path) for path in _located([record.path for record in records], folder)]
+    is_same &= all(path.is_file() and sha256(path) == each.sha256 for path, each in zip(paths, records, strict=True))
+    if not is_same or packed.conversations is not None or any(path.suffix in _TOKENS for path in paths):
         return ()
-    files = _located([record.path for record in packed.inputs if record.path != packed.tokenizer_file], folder)
-    texts = tuple(path for path in files if is_text(Path(path)))
-    return texts if all(Path(path).is_file() for path in files) else ()
+    return tuple(str(path) for path in paths if is_text(path))
 
 
 def _located(names: Sequence[str], folder: Path) -> tuple[str, ...]:
@@ -325,6 +335,11 @@ def _check_packed(packed: PackedData, request: Request, base: Path) -> None:
         raise ArtifactError(
             f"`{packed.folder}` holds text and no conversations",
             hint=f"to train on text, use {shell('alm', 'pretrain', '--init', request.model, '--data', packed.folder)}",
+        )
+    if request.replay is not None:
+        raise ConfigError(
+            f"`--replay` is for conversations that are packed here, and `{packed.folder}` is packed already",
+            hint="leave out `--replay`; `alm pack --replay` puts text beside conversations",
         )
     tokenizer = base.with_name(run_folder.TOKENIZER_NAME)
     if tokenizer.is_file() and Tokenizer.load(tokenizer).sha256 != packed.metadata.tokenizer_sha256:

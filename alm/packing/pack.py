@@ -90,8 +90,7 @@ def pack(
         *imported_tokens.records(others, relative_to=out),
     )
     turns = None if others else turns_for(config, loaded, tokenizer, files, chat)
-    if both := next((file.path for file in files if file in replayed), None):
-        raise ConfigError(f"`{both}` is named by `--in` and by `--replay`", hint="leave it out of one of them")
+    _check_replayed(replayed, files)
     if replayed and turns is None:
         raise ConfigError(
             "`--replay` is for text beside conversations, and here all is text",
@@ -111,6 +110,20 @@ def pack(
     _remove_if_empty(out / _STATE_FOLDER)
     on_event(Noted(f"`{out}` is up to date: {made.total_tokens:,} tokens in {len(made.shards)} shards"))
     return made
+
+
+def _check_replayed(replayed: Sequence[CleanFile], files: Sequence[CleanFile]) -> None:
+    """Raise `AlmError` for a file that is packed otherwise, too, and for what is not plain text."""
+    given = {file.path.resolve() for file in files}
+    for file in replayed:
+        if file.path.resolve() in given:
+            raise ConfigError(f"`{file.path}` is named by `--in` and by `--replay`", hint="leave it out of one of them")
+        if file.has_messages or (file.shard is None and file.path.suffix != ".txt"):
+            what = "holds conversations" if file.has_messages else "is neither clean text nor a .txt file"
+            hint = (
+                f"prepare text with `{shell('alm', 'corpus', 'prepare', '--out', 'data/known')}`, and name that folder"
+            )
+            raise InputError(f"`{file.path}` {what}: it cannot be replayed", hint=hint)
 
 
 def _made(job: PackJob, values: artifacts.Values, *, force: bool, redo: str) -> PackMetadata | None:
@@ -170,7 +183,8 @@ class PackJob:
     def pool(self) -> str | None:
         """The name under which the conversations of all sources share rows; None if each source has its own."""
         names = {file.source for file in self.files}
-        return None if self.turns is None else names.pop() if len(names) == 1 and not self.replayed else POOLED
+        is_one = len(names) == 1 and not self.replayed and names != {REPLAY}
+        return None if self.turns is None else names.pop() if is_one else POOLED
 
     def source_of(self, work: EncodeWork) -> str:
         """Return the source whose rows a part is in."""

@@ -18,7 +18,7 @@ from alm.checkpoint.format import LAST_NAME
 from alm.checkpoint.load import load_checkpoint
 from alm.config.load import Part, load
 from alm.corpus.read import find, read_documents
-from alm.errors import AlmError, ArtifactError, ConfigError, StoppedError
+from alm.errors import AlmError, ArtifactError, ConfigError, InputError, StoppedError
 from alm.events import Event, Noted, Stepped
 from alm.finetune import choose
 from alm.finetune import finetune as stage
@@ -109,6 +109,8 @@ def test_text_of_the_base_is_learned_beside_the_answers(base: Path, chats: Path,
     assert mixture(own) == {"conversations": 0.8, "replay": 0.2}
     clean = [document.text for document in read_documents(find([base.parent / "clean"]))]
     assert sum(map(len, clean)) / 20 < text(own)  # in rows of ids
+    replayed = open_packed(Places(own).packed).metadata.config["replay"]
+    assert [Path(path).suffix for path in replayed] == [".txt"]  # the text alone, and nothing beside it
     finetune(request_of(base, chats, none, replay=()))
     assert (mixture(none), text(none)) == (None, 0)
     file = tmp_path / "known.txt"
@@ -123,9 +125,39 @@ def test_text_of_the_base_is_learned_beside_the_answers(base: Path, chats: Path,
 def test_text_of_the_base_that_is_gone_is_not_learned(base: Path, chats: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(base.parent, moved)
-    next((moved / "clean").rglob("*.txt")).unlink()
-    assert stage.text_of(base / LAST_NAME)
-    assert stage.text_of(moved / base.name / LAST_NAME) == ()
+    checkpoint, text = moved / base.name / LAST_NAME, next((moved / "clean").rglob("*.txt"))
+    assert stage.text_of(checkpoint) == (str(text),)
+    kept = text.read_bytes()
+    text.write_bytes(kept[:-1] + b"x")  # the same size
+    assert stage.text_of(checkpoint) == ()
+    text.write_bytes(kept)
+    assert stage.text_of(checkpoint)
+    text.unlink()
+    assert stage.text_of(checkpoint) == ()
+
+
+def test_chats_called_replay_are_conversations(base: Path, chats: Path, tmp_path: Path) -> None:
+    renamed = chats.rename(tmp_path / "replay.jsonl")
+    out = tmp_path / "chat"
+    finetune(request_of(base, renamed, out, replay=()))
+    assert list(open_packed(Places(out).packed).split("train").sources) == ["conversations"]
+
+
+def test_replay_of_packed_conversations_is_refused(base: Path, chats: Path, tmp_path: Path) -> None:
+    request = request_of(base, chats, tmp_path / "one")
+    packed = stage.packed_conversations(request, base / LAST_NAME, Places(request.out))
+    with pytest.raises(ConfigError, match="is packed already"):
+        finetune(request_of(base, packed.folder, tmp_path / "two", replay=()))
+
+
+def test_text_that_is_gone_leaves_a_way_to_resume(base: Path, chats: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "known.txt", tmp_path / "chat"
+    file.write_text("known words " * 400)
+    finetune(request_of(base, chats, out, replay=(str(file),)))
+    file.unlink()
+    with pytest.raises(InputError) as found:
+        finetune(request_of(base, chats, out))
+    assert "alm pretrain --resume auto --out" in (found.value.hint or "")
 
 
 @pytest.mark.parametrize("lora", [0, 2])

@@ -426,5 +426,11 @@ def test_text_to_replay_is_beside_conversations_only(tmp_path: Path, path: Path)
     with pytest.raises(ArtifactError, match="replay"):  # another folder of text is other data
         replayed(tmp_path, path, [other])
     talk = tmp_path / "clean"
-    with pytest.raises(ConfigError, match="is named by `--in` and by `--replay`"):
-        pack(PackConfig(documents="conversations"), tokenizer=path, clean=[talk], replay=[talk], out=tmp_path / "p")
+    for same in (talk, talk / ".." / "clean"):
+        with pytest.raises(ConfigError, match="is named by `--in` and by `--replay`"):
+            pack(PackConfig(documents="conversations"), tokenizer=path, clean=[talk], replay=[same], out=tmp_path / "p")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for strange, what in ((write(elsewhere, talks(9)), "holds conversations"), (tmp_path / "chat.jsonl", "nor a .txt")):
+        with pytest.raises(InputError, match=what):
+            replayed(tmp_path, path, [strange])
