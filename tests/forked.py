@@ -39,14 +39,15 @@ class Popen:
         stdout: IO[Any] | int | None = None,
         stderr: IO[Any] | int | None = None,
         text: bool = False,
+        start_new_session: bool = False,
     ) -> None:
         assert list(command[:3]) == [sys.executable, "-m", "alm"]
         assert stdin in (None, subprocess.DEVNULL)
         own = context()
         self.stdout, to_stdout = _stream(own, stdout, text)
         self.stderr, to_stderr = _stream(own, stderr, text)
-        words = (list(command[3:]), str(Path.cwd()), dict(os.environ), to_stdout, to_stderr)
-        self._process = own.Process(target=_alm, args=words)
+        place = (str(Path.cwd()), dict(os.environ), start_new_session)
+        self._process = own.Process(target=_alm, args=(list(command[3:]), *place, to_stdout, to_stderr))
         self._process.start()
         for end in (to_stdout, to_stderr):
             if isinstance(end, Connection):
@@ -104,8 +105,12 @@ def _stream(own: Any, wanted: IO[Any] | int | None, text: bool) -> tuple[IO[Any]
     return os.fdopen(end, "r" if text else "rb", encoding="utf-8" if text else None), writing
 
 
-def _alm(words: list[str], folder: str, environment: Mapping[str, str], *streams: Connection | str | None) -> None:
+def _alm(
+    words: list[str], folder: str, environment: Mapping[str, str], new_session: bool, *streams: Connection | str | None
+) -> None:
     gc.freeze()
+    if new_session:
+        os.setsid()
     os.fsync = lambda _: None  # as in tests/conftest.py
     os.chdir(folder)
     os.environ.clear()

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from builders import ROUNDING
@@ -182,7 +183,7 @@ def test_two_processes_train_the_same_curve_and_resume(chats: Path, run: Any) ->
     code, _, err = run(*finetune, "--out", "runs/one")
     assert code == 0, err
     command = [sys.executable, "-m", "alm", *finetune, "--out", "runs/two", "--nproc", "2"]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    child = forked.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert child.stderr is not None
     with child:
         for line in child.stderr:
@@ -192,8 +193,10 @@ def test_two_processes_train_the_same_curve_and_resume(chats: Path, run: Any) ->
         rest = child.stderr.read()
     assert child.returncode == 130, rest
     assert "--resume runs/two/ckpt-last.pt" in rest
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert "resuming `runs/two` at step" in done.stderr
+    with forked.Popen(command, stderr=subprocess.PIPE, text=True) as again:
+        assert again.stderr is not None
+        rest = again.stderr.read()
+    assert again.returncode == 0, rest
+    assert "resuming `runs/two` at step" in rest
     assert run_folder.read_metadata(Path("runs/two")).environment["ranks"] == "2, ddp"
     assert losses("runs/two") == pytest.approx(losses("runs/one"), rel=ROUNDING)

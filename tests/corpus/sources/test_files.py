@@ -408,7 +408,7 @@ def test_an_encoding_that_nobody_knows_is_refused() -> None:
     "form", ["line.txt", "line.jsonl", "line.json", "line.csv", "text.txt", "rows.json", "marks.txt"]
 )
 def test_memory_is_bounded_whatever_the_size_of_file_or_line(tmp_path: Path, form: str) -> None:
-    size, longest = 48 << 20, 1 << 20
+    size, longest = 16 << 20, 1 << 20
     block = ("abcd efgh\n" * 100).encode()
     row = json.dumps({"text": "x" * 900}).encode()
     data = {
