@@ -107,11 +107,11 @@ def _compare(work: Work, packed: Path, clock: str) -> dict[str, Any]:
 
 def _planned(*, model: str, changes: list[str], packed: str, clock: str) -> dict[str, Any]:
     from alm import device
-    from alm.cli.plan import _config
+    from alm.cli.plan import config_of
     from alm.training import plan
     from alm.training.sizing import probe
 
-    config = _config(model, None, changes)
+    config = config_of(model, None, None, changes)
     if clock == "wall":
         made = plan.plan(config, data=Path(packed), device_name="cpu", started=STARTED)
     else:
