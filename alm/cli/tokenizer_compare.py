@@ -174,7 +174,7 @@ def _why(model: str, found: Sequence[SizeOption], advised: SizeOption | None) ->
     from alm.tokenizers.vocabulary import OFTEN_ENOUGH
 
     if advised is None:
-        return ["Nothing is advised: there is no other vocabulary to choose, of this tokenizer or of another one."]
+        return ["No advice: there is only one vocabulary to choose from."]
     why = (
         f"For `{model}`, {advised.vocab_size:,} tokens: a larger vocabulary shortens this text by less than its output "
         f"layer adds to each token"

@@ -79,9 +79,9 @@ def run(base: Path, packed: PackedData, wishes: Wishes, *, started: float, on_ev
     if wishes.budget is not None and seconds is not None and seconds > wishes.budget:
         return _within(base, packed, wishes, passes * wishes.budget / seconds, started, on_event)
     time = "" if seconds is None else f", in about {duration(seconds)}"
-    passes = max(seen for name, seen in found.text.epochs.items() if name != REPLAY)
+    passes = max((seen for name, seen in found.text.epochs.items() if name != REPLAY), default=0.0)
     on_event(Noted(f"{_about(packed)}: {_number(passes)} passes, {found.text.steps:,} steps{time}"))
-    on_event(Noted(_about_replay(packed)))
+    on_event(Noted(_about_replay(packed, config)))
     on_event(Noted(f"It needs {size(found.memory.memory_bytes)} of memory"))
     return Run(config)
 
@@ -92,7 +92,9 @@ def _within(base: Path, packed: PackedData, wishes: Wishes, passes: float, start
     on_event(
         Noted(f"{_about(packed)}: about {_number(passes)} passes, as many steps as fit into {duration(wishes.budget)}")
     )
-    return Run(_config(base, packed, model_of(base), passes, wishes), started + wishes.budget)
+    config = _config(base, packed, model_of(base), passes, wishes)
+    on_event(Noted(_about_replay(packed, config)))
+    return Run(config, started + wishes.budget)
 
 
 def _config(base: Path, packed: PackedData, model: ModelConfig, passes: float, wishes: Wishes) -> RunConfig:
@@ -148,11 +150,14 @@ def _rows(packed: PackedData) -> float:
     return rows / (1 - _REPLAY_SHARE) if of_text else rows
 
 
-def _about_replay(packed: PackedData) -> str:
-    found = packed.metadata.conversations
-    if found is None or not found.replayed_tokens:
+def _about_replay(packed: PackedData, config: RunConfig) -> str:
+    weights = config.data.mixture or {}
+    if not weights.get(REPLAY):
         return "No text is replayed: `--replay TEXT` names what the model should not forget"
-    return f"One row in {1 / _REPLAY_SHARE:.0f} is text that the model knows, of {found.replayed_tokens:,} tokens"
+    found = packed.metadata.conversations
+    assert found is not None
+    share = weights[REPLAY] / sum(weights.values())
+    return f"{share:.0%} of the rows are text that the model knows, of {found.replayed_tokens:,} tokens"
 
 
 def _mixture(packed: PackedData) -> list[str]:

@@ -304,7 +304,7 @@ def _prepare_and_pack(request: Request, base: Path, places: Places, on_event: Li
 def text_of(base: Path) -> tuple[str, ...]:
     """Return the files of text that the run with the checkpoint `base` was trained on.
 
-    None if some are gone or have changed, and none for conversations and for the token files of other tools.
+    No files if some are gone or have changed, and for conversations and the token files of other tools.
     """
     run = base.parent
     if not run_folder.exists(run):

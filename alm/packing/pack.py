@@ -118,12 +118,14 @@ def _check_replayed(replayed: Sequence[CleanFile], files: Sequence[CleanFile]) -
     for file in replayed:
         if file.path.resolve() in given:
             raise ConfigError(f"`{file.path}` is named by `--in` and by `--replay`", hint="leave it out of one of them")
-        if file.has_messages or (file.shard is None and file.path.suffix != ".txt"):
-            what = "holds conversations" if file.has_messages else "is neither clean text nor a .txt file"
-            hint = (
-                f"prepare text with `{shell('alm', 'corpus', 'prepare', '--out', 'data/known')}`, and name that folder"
+        if file.has_messages:
+            raise InputError(f"`{file.path}` holds conversations", hint="leave it out of `--replay`, and use `--in`")
+        if file.shard is None and file.path.suffix != ".txt":
+            raise InputError(
+                f"`{file.path}` is neither clean text nor a .txt file",
+                hint=f"run `{shell('alm', 'corpus', 'prepare', file.path, '--out', 'data/known')}`, and use "
+                "`--replay data/known`",
             )
-            raise InputError(f"`{file.path}` {what}: it cannot be replayed", hint=hint)
 
 
 def _made(job: PackJob, values: artifacts.Values, *, force: bool, redo: str) -> PackMetadata | None:

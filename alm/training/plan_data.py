@@ -25,7 +25,7 @@ class Text:
     """The text of a planned run: packed data, or assumptions about it.
 
     `training_sequences` is None if the amount of text is unknown; `scored` is the number of sequences of a validation.
-    `conversations` are those to train on, with `answer_tokens` that are learned; None if the text is no conversations.
+    `conversations` are those to train on, with `answer_tokens` that are learned; None for other text.
     """
 
     seq_len: int

@@ -161,8 +161,8 @@ def test_what_a_tokenizer_does_not_have_is_left_out_by_name(tokenizer: Path, run
     code, out, _ = run(*compare, "uni", "--json")
     advice = json.loads(out)["advice"]
     assert (code, advice["vocab_size"], len(advice["choices"])) == (0, None, 1)
-    assert "Nothing is advised" in run(*compare, "uni")[1]
-    assert "Nothing is advised" in run(*compare, "words")[1]
+    assert "No advice: there is only one" in run(*compare, "uni")[1]
+    assert "No advice: there is only one" in run(*compare, "words")[1]
 
 
 @pytest.mark.usefixtures("tokenizer")

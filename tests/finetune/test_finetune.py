@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +135,16 @@ def test_text_of_the_base_that_is_gone_is_not_learned(base: Path, chats: Path, t
     assert stage.text_of(checkpoint)
     text.unlink()
     assert stage.text_of(checkpoint) == ()
+
+
+def test_conversations_are_seen_as_often_with_replay(base: Path, chats: Path, tmp_path: Path) -> None:
+    request = request_of(base, chats, tmp_path / "chat")
+    packed = stage.packed_conversations(request, base / LAST_NAME, Places(request.out))
+    changes = choose.suggested(packed, choose.model_of(base / LAST_NAME), 10.0)
+    values = dict(change.split("=", 1) for change in changes)
+    names = ("max_steps", "micro_batch_size", "gradient_accumulation")
+    rows = math.prod(int(values[f"training.{name}"]) for name in names)
+    assert 0.8 * rows / len(packed.split("train").sources["conversations"]) == pytest.approx(10, rel=0.05)
 
 
 def test_chats_called_replay_are_conversations(base: Path, chats: Path, tmp_path: Path) -> None:
