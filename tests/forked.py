@@ -129,16 +129,22 @@ def _alm(
 
 def _launch_copies() -> None:
     """Let `--nproc` start its ranks as copies too."""
+    from torch.distributed.elastic.multiprocessing.api import MultiprocessContext
     from torch.distributed.launcher import api
 
     from alm.cli.main import main
 
-    launch = api.elastic_launch
+    launch, close = api.elastic_launch, MultiprocessContext._close
 
     def launched(plan: Any, program: str) -> Callable[..., Any]:
         plan.start_method = "fork"
         return lambda *words: launch(plan, main)(list(words[words.index("alm") + 1 :]))
 
+    def closed(context: Any, *words: Any, **more: Any) -> None:
+        context._worker_finished_event.set()  # a copy that ends without an error waits for it, a program does not
+        close(context, *words, **more)
+
+    MultiprocessContext._close = closed  # type: ignore[method-assign]
     api.elastic_launch = launched  # type: ignore[assignment,misc]
 
 

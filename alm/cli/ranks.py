@@ -16,6 +16,9 @@ from alm.errors import EXIT_AGAIN, AlmError, EchoedError
 if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
 
+# A rank that was asked to stop finishes its micro-batch and saves. torchrun would kill it after 30 s, in the middle of
+# a checkpoint of a large model on a slow disk.
+_STOP_SECONDS = 600
 # torchrun forwards these to the ranks, which save and stop; older versions know only the first four.
 _SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 
@@ -69,6 +72,8 @@ def _plan(ranks: int) -> LaunchConfig:
     )
     if hasattr(plan, "signals_to_handle"):
         plan.signals_to_handle = _SIGNALS
+    if hasattr(plan, "shutdown_timeout"):
+        plan.shutdown_timeout = _STOP_SECONDS
     return plan
 
 

@@ -39,6 +39,8 @@ class StopReason(Enum):
 _ORDER = list(StopReason)
 _REASONS = {"SIGINT": StopReason.INTERRUPTED, "SIGTERM": StopReason.TERMINATED, "SIGUSR1": StopReason.ASKED}
 
+_ONE_CTRL_C_SECONDS = 2.0  # signals of several sources within it are one Ctrl-C
+
 
 class StopRequests:
     """Context in which the first signal, or `deadline` (of `time.monotonic`), sets `reason` on this rank.
@@ -46,7 +48,7 @@ class StopRequests:
     `has_progressed` says whether this start has done a step; until then SIGUSR1 sets no `reason`. `agreed` makes of
     the ranks' reasons one decision: `agreed_reason` is that of one of them, the same on every rank.
 
-    SIGINT after an earlier signal stops at once. Outside the main thread Python allows no handlers, so signals are not
+    SIGINT after an earlier signal stops at once (for several ranks see `_is_next_ctrl_c`). Outside the main thread Python allows no handlers, so signals are not
     caught. Windows has no SIGUSR1.
     """
 
@@ -63,6 +65,7 @@ class StopRequests:
         self._has_progressed = has_progressed
         self._on_request = on_request
         self._signalled: StopReason | None = None
+        self._signalled_at = 0.0  # of `time.monotonic`
         self._before: dict[signal.Signals, Any] = {}  # Any: what signal.signal returns
         self.agreed_reason: StopReason | None = None
 
@@ -106,8 +109,17 @@ class StopRequests:
         self._before = {}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._signalled is not None and number == signal.SIGINT:
+        if self._signalled is not None and self._is_next_ctrl_c(number):
             raise StoppedError("stopped at once: steps after the last checkpoint are lost")
         if self._signalled is None:
+            self._signalled_at = time.monotonic()
             self._on_request()
         self._signalled = _REASONS[signal.Signals(number).name]
+
+    def _is_next_ctrl_c(self, number: int) -> bool:
+        if self._world.size == 1:
+            return number == signal.SIGINT
+        # A Ctrl-C may reach a rank twice, from the terminal and from torchrun, and both need not arrive together. If
+        # only some ranks stopped at once, the others would wait for them. torchrun passes the next one on as SIGTERM.
+        is_repeated = number == signal.SIGINT or self._signalled is StopReason.INTERRUPTED
+        return is_repeated and time.monotonic() - self._signalled_at > _ONE_CTRL_C_SECONDS

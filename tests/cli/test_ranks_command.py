@@ -32,11 +32,13 @@ class Launch:
         self.words: list[str] = []
         self.ranks = 0
         self.signals = ""
+        self.patience = 0
         self.told: str | None = None
 
     def __call__(self, plan: Any, program: str) -> Any:
         assert program == sys.executable
         self.ranks, self.signals = plan.nproc_per_node, plan.signals_to_handle
+        self.patience = plan.shutdown_timeout
 
         def run(*words: str) -> None:
             self.words = list(words)
@@ -70,6 +72,7 @@ def test_nproc_starts_the_same_words_so_often(trained: Path, run: Any, monkeypat
     assert launch.words == ["-u", "-m", "alm", *words]
     assert launch.ranks == 2
     assert set(launch.signals.split(",")) >= {"SIGINT", "SIGTERM", "SIGUSR1"}
+    assert launch.patience >= 600  # to save a large model on a slow disk
     assert not Path("runs/two").exists()
 
 

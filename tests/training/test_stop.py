@@ -10,6 +10,7 @@ import pytest
 from cases import for_each
 
 from alm.cli.options import seconds
+from alm.distributed import World
 from alm.errors import ConfigError, StoppedError, quoted
 from alm.training.stop import StopReason, StopRequests
 
@@ -43,6 +44,20 @@ def test_the_next_ctrl_c_stops_at_once(first: str) -> None:
         signal.raise_signal(getattr(signal, first))
         with pytest.raises(StoppedError, match="at once"):
             signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])  # torchrun passes the next Ctrl-C on as SIGTERM
+def test_a_ctrl_c_that_reaches_a_rank_twice_is_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("alm.training.stop.time.monotonic", lambda: now)
+    with StopRequests(World(size=2)) as requests:
+        signal.raise_signal(signal.SIGINT)
+        now += 1
+        signal.raise_signal(signal.SIGINT)
+        assert requests.reason is StopReason.INTERRUPTED
+        now += 4
+        with pytest.raises(StoppedError, match="at once"):
+            signal.raise_signal(getattr(signal, name))
 
 
 def test_a_deadline_is_a_reason_once_it_is_past(monkeypatch: pytest.MonkeyPatch) -> None:
