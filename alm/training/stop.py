@@ -48,8 +48,8 @@ class StopRequests:
     `has_progressed` says whether this start has done a step; until then SIGUSR1 sets no `reason`. `agreed` makes of
     the ranks' reasons one decision: `agreed_reason` is that of one of them, the same on every rank.
 
-    SIGINT after an earlier signal stops at once (for several ranks see `_is_next_ctrl_c`). Outside the main thread Python allows no handlers, so signals are not
-    caught. Windows has no SIGUSR1.
+    SIGINT after an earlier signal stops at once (for several ranks see `_is_next_ctrl_c`). Outside the main thread
+    Python allows no handlers, so signals are not caught. Windows has no SIGUSR1.
     """
 
     def __init__(
