@@ -554,6 +554,48 @@ class ExportMetadata(Metadata):
         return list(self.files)
 
 
+class QuantizedCost(Config):
+    """What rounding costs on held-out text, measured against the model before.
+
+    `kl_mean` and `kl_99` are of the distributions of the next token, in nats: the mean, and the value that 99% of the
+    tokens stay below. `same_top` is the share of tokens for which both have the same first choice. `difference_margin`
+    is half of the 95% interval of the difference in bits per byte. The shares of non-words are of sampled text.
+    """
+
+    text: str
+    tokens: Count
+    bits_per_byte_before: Annotated[float, Field(strict=True)]
+    bits_per_byte: Annotated[float, Field(strict=True)]
+    difference_margin: Annotated[float, Field(strict=True)] | None = None
+    kl_mean: Annotated[float, Field(strict=True)]
+    kl_99: Annotated[float, Field(strict=True)]
+    same_top: Annotated[float, Field(strict=True, ge=0, le=1)]
+    non_words_before: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
+    non_words: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
+
+
+class QuantizedMetadata(Metadata):
+    """Metadata of a quantized model, `quantized.json`. `tensors` counts the weights by their types.
+
+    `cost` is None if there is no text to measure it on; `calibration` names the text that scales were chosen on.
+    """
+
+    format: Literal["alm-quantized-model"] = "alm-quantized-model"
+    to: str
+    name: str
+    step: Count
+    parameters: Count
+    bytes_before: Count
+    tokenizer_sha256: Sha256
+    tensors: Annotated[dict[str, Count], Few]
+    calibration: str | None = None
+    cost: QuantizedCost | None = None
+    files: Annotated[tuple[FileRecord, ...], FailFast()]
+
+    def payload(self) -> list[FileRecord]:
+        return list(self.files)
+
+
 class HubCommit(Config):
     """A commit of a repository on the Hugging Face hub. `revision` is the branch or tag that was asked for."""
 

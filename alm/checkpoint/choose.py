@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alm.artifacts import CheckpointMetadata
-from alm.checkpoint.format import BEST_NAME, LAST_NAME, age
+from alm.checkpoint.format import BEST_NAME, LAST_NAME, QUANTIZED_NAME, age
 from alm.checkpoint.retain import best_of, complete_in
 from alm.errors import ArtifactError, quoted
 from alm.events import Listener, Noted, ignore
@@ -54,8 +54,9 @@ def checkpoint_at(path: Path, *, on_event: Listener = ignore) -> Path:
         return path
     found = choose(path)
     if found is None:
-        if (path / LAST_NAME).is_file():  # a copy without metadata
-            return path / LAST_NAME
+        for name in (LAST_NAME, QUANTIZED_NAME):  # the first is a copy without metadata
+            if (path / name).is_file():
+                return path / name
         raise ArtifactError(f"`{path}` is a folder without a checkpoint", hint=_hint(path))
     if not found.is_last:
         on_event(Noted(found.describe()))

@@ -23,6 +23,7 @@ FORMAT_VERSION = 2
 AVERAGE = "average."  # before the names of adapters in `Checkpoint.trained`
 LAST_NAME = "ckpt-last.pt"
 BEST_NAME = "ckpt-best.pt"
+QUANTIZED_NAME = "quantized.safetensors"  # in the folder of a quantized model, which has no other checkpoint
 LINK_NAMES = (LAST_NAME, BEST_NAME)  # names without metadata of their own
 _NUMBERED = re.compile(r"ckpt-step(\d{6,})(-interrupt)?\.pt")
 

@@ -17,6 +17,7 @@ from alm.checkpoint.format import (
     FORMAT_VERSION,
     LAST_NAME,
     LINK_NAMES,
+    QUANTIZED_NAME,
     Checkpoint,
     Values,
     age,
@@ -25,7 +26,7 @@ from alm.checkpoint.format import (
 )
 from alm.checkpoint.pickled import StoredTensor, UnreadableError
 from alm.checkpoint.schema import check
-from alm.errors import AlmError, ArtifactError
+from alm.errors import AlmError, ArtifactError, shell
 from alm.events import Listener, Warned, ignore
 
 _SUFFIX, _METADATA_SUFFIX = ".pt", ".json"
@@ -66,6 +67,11 @@ def _check_is_file(path: Path) -> None:
         raise ArtifactError(f"`{path}` is a folder, not a checkpoint", hint=f"name `{path / LAST_NAME}`")
     if not path.is_file():
         raise ArtifactError(f"`{path}` does not exist", hint=_elsewhere(path))
+    if path.name == QUANTIZED_NAME:
+        raise ArtifactError(
+            f"`{path}` holds rounded weights, which cannot be trained or rounded again",
+            hint=f"name the checkpoint that they were made from: `{shell('alm', 'info', path.parent)}` shows it",
+        )
     if path.suffix == _METADATA_SUFFIX:
         raise ArtifactError(f"`{path}` is metadata, not a checkpoint", hint=_elsewhere(path))
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
 
 from alm import files
-from alm.artifacts import SHORT_HASH
 from alm.checkpoint.choose import checkpoint_at
-from alm.checkpoint.load import in_fp32_, load_checkpoint, open_checkpoint
 from alm.device import keep_to_processors
-from alm.errors import ArtifactError, quoted, shell
+from alm.errors import ArtifactError
 from alm.events import Listener, ignore
 from alm.export.weights import bounds
+from alm.generation.load import read_stored, tokenizer_of
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
 from alm.model.weights import shapes_of
+from alm.quant.codes import Matrix
 from alm.tokenizers import ends
 from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.special import TURN_ENDS
@@ -32,7 +32,7 @@ class Source:
     """One checkpoint. `load` reads its weights: fp32 on the CPU, without `lm_head.weight` if the embeddings are tied.
 
     `run` is the checkpoint's folder if its `run.json` describes the training, else None. `stored_ends` are the ids that
-    end a text according to the model that was imported.
+    end a text according to the model that was imported. `codes` are those of the matrices of a quantized model.
     """
 
     path: Path
@@ -44,6 +44,7 @@ class Source:
     tokenizer_path: Path
     run: Path | None
     stored_ends: tuple[int, ...] = ()
+    codes: Mapping[str, Matrix] = field(default_factory=dict)
 
     @property
     def ends(self) -> list[int]:
@@ -95,46 +96,38 @@ def load_source(checkpoint: Path, *, on_event: Listener = ignore) -> Source:
     """
     keep_to_processors()
     checkpoint = checkpoint_at(checkpoint, on_event=on_event)
-    found, loaded = open_checkpoint(checkpoint, with_optimizer=False, on_event=on_event)
-    path = checkpoint.with_name(run_folder.TOKENIZER_NAME)
-    tokenizer = Tokenizer.load(path)
-    if tokenizer.sha256 != loaded.tokenizer_sha256:
-        raise ArtifactError(
-            f"`{checkpoint}` was trained with another tokenizer than `{path}`\n"
-            f"  of the checkpoint  {loaded.tokenizer_sha256[:SHORT_HASH]}\n"
-            f"  {path}  {tokenizer.sha256[:SHORT_HASH]}",
-            hint=f"copy the run's own tokenizer there: `cp data/packed/tokenizer.json {quoted(path)}`",
-        )
-    model = ModelConfig.model_validate(loaded.config["model"])
-    if tokenizer.vocab_size > model.known_vocab_size:
-        raise ArtifactError(
-            f"`{path}` has {tokenizer.vocab_size:,} ids, but the model of `{checkpoint}` only "
-            f"{model.known_vocab_size:,}",
-            hint=f"run `{shell('alm', 'info', checkpoint)}` to see what it was made from",
-        )
+    stored = read_stored(checkpoint, on_event=on_event)
+    tokenizer = tokenizer_of(stored, checkpoint)
     folder = checkpoint.parent
-    sha256 = files.sha256(checkpoint) if found is None else found.sha256
-    first = [loaded.model]
+    sha256 = stored.sha256 or files.sha256(checkpoint)
+    codes = {name: value for name, value in stored.weights.items() if not isinstance(value, Tensor)}
+    first = [stored.weights]
 
     def load() -> dict[str, Tensor]:
-        return in_fp32_(first.pop() if first else _read_again(checkpoint, sha256))
+        return in_numbers(first.pop() if first else _read_again(checkpoint, sha256))
 
     return Source(
         path=checkpoint,
-        step=loaded.step,
+        step=stored.step,
         sha256=sha256,
-        model=model,
+        model=stored.config,
         load=load,
         tokenizer=tokenizer,
-        tokenizer_path=path,
+        tokenizer_path=checkpoint.with_name(run_folder.TOKENIZER_NAME),
         run=folder if run_folder.exists(folder) else None,
         stored_ends=ends.read(folder, vocab_size=tokenizer.vocab_size),
+        codes=codes,
     )
 
 
-def _read_again(checkpoint: Path, sha256: str) -> dict[str, Tensor]:
+def in_numbers(weights: dict[str, Tensor | Matrix]) -> dict[str, Tensor]:
+    """Return `weights` in fp32, with the values of codes; a tensor shares its memory."""
+    return {name: value if isinstance(value, Tensor) else value.dequantized() for name, value in weights.items()}
+
+
+def _read_again(checkpoint: Path, sha256: str) -> dict[str, Tensor | Matrix]:
     """Read the weights of the same bytes; `ArtifactError` if training has saved another checkpoint since."""
-    loaded = load_checkpoint(checkpoint, with_optimizer=False)
+    found = read_stored(checkpoint).weights
     if files.sha256(checkpoint) != sha256:
         raise ArtifactError(f"`{checkpoint}` has changed since it was read", hint="run the command again")
-    return loaded.model
+    return found

@@ -1,32 +1,24 @@
-"""Weights as safetensors files: written for other tools, and read from folders of strangers, one file or several."""
+"""Weights of a folder of safetensors files, one or several, and their numbers in other types."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from alm import shown
 from alm.errors import InputError, shell
-from alm.files import readable, wrap_os_errors
 from alm.files.parse import read_json
+from alm.files.tensors import described, opened
 
 WEIGHTS_NAME, INDEX_NAME = "model.safetensors", "model.safetensors.index.json"
 _INDEX_BYTES = 16 << 20  # the index of a model with 1,000 layers has 2 MB
-_HEADER_BYTES = 16 << 20
 _NAME_BYTES = 255
 _MAPPED_BYTES = 64 << 20  # of a file that are in memory at a time
-_LENGTH_BYTES = 8  # little-endian, before the header
 _BLOBS = "blobs"  # folder of the hub's cache for the files that a snapshot links to
 _STORED_DTYPES = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
-_SYSTEM_ERROR = re.compile(r"os error (\d+)")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -54,27 +46,6 @@ def too_large(weights: dict[str, Tensor], dtype: str) -> list[str]:
     return [f"`{found[0]}` has values beyond {largest:,.0f}, the largest of {dtype}"] if found else []
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write `tensors` to `path` and to the disk."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    with wrap_os_errors(path):
-        path.touch()
-        mode = path.stat().st_mode  # the usual mode: the library would make the file private
-        # transformers needs `format`.
-        try:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
-        except SafetensorError as error:  # carries the system's error only as text
-            number = _SYSTEM_ERROR.search(str(error))
-            if number is None:
-                raise
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-        path.chmod(mode)
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-
-
 @dataclass(frozen=True)
 class StoredWeights:
     """The tensors of a folder by name; only their descriptions are read before `tensors` is called."""
@@ -90,7 +61,7 @@ class StoredWeights:
         shapes: dict[str, tuple[int, ...]] = {}
         dtypes: set[str] = set()
         for path in paths:
-            for name, shape, dtype in _described(path):
+            for name, shape, dtype in described(path):
                 if name in shapes:
                     raise InputError(f"`{folder}` stores `{name[:120]}` twice", hint=_look(folder))
                 shapes[name] = shape
@@ -106,7 +77,7 @@ class StoredWeights:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield each tensor with its name, in fp32 and in memory of its own."""
         for path in self.files:
-            for name, shape, _ in list(_described(path)):
+            for name, shape, _ in list(described(path)):
                 yield name, _in_fp32(path, name, shape)
 
 
@@ -116,7 +87,7 @@ def _in_fp32(path: Path, name: str, shape: tuple[int, ...]) -> Tensor:
     rows = values if shape else values[None]
     step = max(1, _MAPPED_BYTES // max(1, rows[:1].nbytes))
     for start in range(0, len(rows), step):
-        with _opened(path) as file:
+        with opened(path) as file:
             part = file.get_slice(name)[start : start + step] if shape else file.get_tensor(name)
             rows[start : start + step] = part
     return values
@@ -170,36 +141,3 @@ def _is_plain(name: str) -> bool:
     """Whether `name` is a plain file name, here and on Windows."""
     is_one = Path(name).name == name and not {"/", "\\", ":"} & set(name)
     return is_one and name.isprintable() and len(name.encode()) <= _NAME_BYTES
-
-
-def _described(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    _check_header(path)
-    with _opened(path) as file:
-        for name in file.keys():  # noqa: SIM118 - it is not a mapping
-            part = file.get_slice(name)
-            yield name, tuple(part.get_shape()), part.get_dtype()
-
-
-def _check_header(path: Path) -> None:
-    """Refuse an unreasonably long header before the library reads it."""
-    with readable(path), path.open("rb") as file:
-        size = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-    most = min(_HEADER_BYTES, path.stat().st_size - _LENGTH_BYTES)
-    if size > most:
-        raise _damaged(path, f"its header has {size:,} bytes, more than {max(most, 0):,}")
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:  # Any: of a library without types
-    """Open the file. The library checks the offsets of tensors against the size of the file."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, shown.reason(error)) from error
-
-
-def _damaged(path: Path, reason: str) -> InputError:
-    return InputError(f"`{path}` is damaged: {reason}", hint="fetch the file again")

@@ -234,9 +234,9 @@ def rows_for(model: Transformer, *, count: int, max_tokens: int, plain: bool = F
 
     `plain` computes as in training, for a model whose weights are about to change. `ALM_KERNELS=never` forces it.
     """
-    device = model.head_weight.device.type
+    device = model.device.type
     is_fast = not plain and os.environ.get("ALM_KERNELS") != "never"
-    if is_fast and model.config.is_llama and model.head_weight.dtype == torch.float32:
+    if is_fast and model.config.is_llama and model.model.norm.weight.dtype == torch.float32:
         if device == "cpu" and compiling.is_installed():
             from alm.generation.backends.numba_rows import NumbaRows
 
@@ -253,7 +253,7 @@ def rows_for(model: Transformer, *, count: int, max_tokens: int, plain: bool = F
 def must_compile(model: Transformer) -> bool:
     """Whether `rows_for` has to compile loops first, which takes seconds: no compiled code is on the disk."""
     is_wanted = os.environ.get("ALM_KERNELS") != "never" and compiling.is_installed()
-    is_known = model.head_weight.device.type == "cpu" and model.config.is_llama
+    is_known = model.device.type == "cpu" and model.config.is_llama
     return is_wanted and is_known and not compiling.is_warm(compiling.folder(_KERNELS))
 
 

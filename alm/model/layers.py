@@ -117,6 +117,10 @@ class PaddedEmbedding(nn.Module):
         is_padded = len(self.weight) != self.vocab_size
         return F.embedding(ids, self.weight[: self.vocab_size] if is_padded else self.weight)
 
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Return scores (..., V) of the next token from hidden states (..., D)."""
+        return F.linear(hidden, self.weight)[..., : self.vocab_size]
+
 
 def table_rows(model: nn.Module) -> dict[int, int]:
     """Return V for each padded embedding, by the `id` of its parameter."""

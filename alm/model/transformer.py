@@ -168,7 +168,7 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return scores (..., V) of the next token from hidden states (..., D)."""
-        return F.linear(hidden, self._head.weight)[..., : self.config.known_vocab_size]
+        return self._head.scores(hidden)
 
     def losses(
         self, hidden: Tensor, targets: Tensor, *, divisor: float | Tensor = 1.0, z_weight: float = 0.0
@@ -185,6 +185,11 @@ class Transformer(nn.Module):
     def head_weight(self) -> Tensor:
         """The matrix (V, D) that scores the next token."""
         return self._head.weight[: self.config.known_vocab_size]
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the model is on."""
+        return self.model.norm.weight.device
 
     @property
     def _head(self) -> PaddedEmbedding:
@@ -208,7 +213,7 @@ class Transformer(nn.Module):
         self, *, batch_size: int = 1, max_tokens: int | None = None, padding: Tensor | None = None
     ) -> KVCache:
         """Return an empty cache of the type that this model computes in, on its device."""
-        weight = self.head_weight
+        weight = self.model.norm.weight  # matrices may be codes
         kind = weight.device.type
         is_cast = not weight.is_meta and torch.is_autocast_enabled(kind)
         return KVCache(

@@ -42,7 +42,8 @@ def refusals(config: Config, source: Source) -> list[str]:
 
 def write(config: Config, source: Source, folder: Path) -> None:
     """Write the configuration, the weights, and the tokenizer with its settings for `transformers`."""
-    from alm.export.weights import narrowed, write_tensors
+    from alm.export.weights import narrowed
+    from alm.files.tensors import write_tensors
 
     tokenizer = source.tokenizer
     described = hf_config.config_json(source.model, tokenizer, ends=source.ends, dtype=config.dtype)

@@ -40,7 +40,7 @@ def write(config: Config, source: Source, folder: Path) -> None:
     """Write the adapters, and the configuration that PEFT reads."""
     import json
 
-    from alm.export.weights import write_tensors
+    from alm.files.tensors import write_tensors
 
     named = {_PREFIX + name: tensor for name, tensor in _adapters.tensors(source).items()}
     write_tensors(folder / WEIGHTS_NAME, named)

@@ -35,7 +35,8 @@ def refusals(config: Config, source: Source) -> list[str]:
 
 def write(config: Config, source: Source, folder: Path) -> None:
     """Write `model.safetensors`, the model's `config.yaml` and `tokenizer.json`."""
-    from alm.export.weights import narrowed, write_tensors
+    from alm.export.weights import narrowed
+    from alm.files.tensors import write_tensors
 
     write_tensors(folder / WEIGHTS_NAME, narrowed(source.weights, config.dtype))
     write_text(folder / CONFIG_NAME, write_yaml({"model": source.model.model_dump(mode="json")}))

@@ -27,7 +27,7 @@ class FixedShapeRows:
 
     def __init__(self, model: Transformer, *, count: int, max_tokens: int) -> None:
         self._model, self._max_tokens = model, max_tokens
-        device = model.head_weight.device
+        device = model.device
         self._cache = model.new_cache(batch_size=count, max_tokens=max_tokens)
         self._lengths = [0] * count
         self._ids = torch.zeros(count, dtype=torch.int64, device=device)
@@ -98,7 +98,7 @@ class FixedShapeRows:
     def _scores(self, span: int) -> Tensor:
         """Read `_ids` at `_places` and compute the scores (B, V) of the next tokens."""
         decoder: Any = self._model.model  # Any: modules of kinds
-        x = F.embedding(self._ids, decoder.embed_tokens.weight)  # (B, D)
+        x = decoder.embed_tokens(self._ids)  # (B, D)
         angles = (decoder.positions.cos[self._places], decoder.positions.sin[self._places])  # (B, 1, E/2)
         distances = self._places[:, None] - torch.arange(span, device=x.device)  # (B, S)
         for number, block in enumerate(decoder.layers):

@@ -38,5 +38,5 @@ class TorchRows:
     # Entered for each token: a mode held across a `yield` would leak into the caller's code.
     @torch.inference_mode()
     def _next(self, row: int, ids: Sequence[int]) -> Tensor:
-        placed = torch.tensor([ids], device=self._model.head_weight.device)
+        placed = torch.tensor([ids], device=self._model.device)
         return self._model.logits(self._model(placed, self._caches[row])[0, -1]).float().cpu()

@@ -1,0 +1,1 @@
+"""Quantized weights: small integers with scales, and the file that holds them."""

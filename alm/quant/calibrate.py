@@ -1,0 +1,128 @@
+"""Rounding of a whole model: which matrices become codes, and the text on which int4 is calibrated.
+
+R rows of text, T tokens, D model width, W width of an input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alm.model.layers import Linear, PaddedEmbedding
+from alm.model.transformer import Transformer
+from alm.quant import gptq
+from alm.quant.codes import Int8Matrix, Matrix, TypeName, fits_int4, to_int4, to_int8
+
+Progress = Callable[[int, int], None]
+_WEIGHT = ".weight"
+
+
+class _Reached(Exception):
+    """The first block is about to run."""
+
+
+@torch.no_grad()
+def quantized(
+    model: Transformer,
+    to: TypeName,
+    *,
+    tables: TypeName | None = None,
+    text: Sequence[Tensor] = (),
+    on_block: Progress = lambda done, total: None,
+) -> dict[str, Tensor | Matrix]:
+    """Round the matrices of `model`, which changes to the rounded values, and return its weights.
+
+    `tables` is the type of the embedding and the output matrix (absent: `to`). `text` are rows of ids (R, T) for int4:
+    each matrix is rounded for the inputs that it gets after the blocks before it were rounded. Without them, or where a
+    matrix sees no input, the error of the weights themselves is made small. A matrix that does not consist of groups
+    becomes int8. `on_block` gets the number of finished blocks.
+    """
+    found: dict[str, Tensor | Matrix] = {}
+    inputs = _first_inputs(model, text) if to == "int4" else []
+    blocks = list(model.model.layers)
+    for number, block in enumerate(blocks):
+        moments = _moments(block, inputs)
+        for path, layer in block.named_modules():
+            if isinstance(layer, Linear):
+                name = f"model.layers.{number}.{path}{_WEIGHT}"
+                found[name] = _rounded_(layer, to, moments.get(path))
+        inputs = [(block(*given), *given[1:]) for given in inputs]
+        on_block(number + 1, len(blocks))
+    for path, table in model.named_modules():
+        if isinstance(table, PaddedEmbedding):
+            found[path + _WEIGHT] = _rounded_table_(table, tables or to)
+    return {name: found.get(name, value) for name, value in model.state_dict().items()}
+
+
+def _rounded_(layer: Linear, to: TypeName, moments: Tensor | None) -> Matrix:
+    """Round the matrix of `layer`, and set it to the rounded values."""
+    weight = layer.weight.detach().float()
+    if to == "int8" or not fits_int4(tuple(weight.shape)):
+        matrix: Matrix = to_int8(weight)
+    else:
+        matrix = to_int4(weight) if moments is None else gptq.to_int4(weight, moments)
+    layer.weight.copy_(matrix.dequantized())
+    return matrix
+
+
+def _rounded_table_(table: PaddedEmbedding, to: TypeName) -> Matrix:
+    weight = table.weight.detach()[: table.vocab_size].float()
+    is_int4 = to == "int4" and fits_int4(tuple(weight.shape))
+    matrix: Matrix = to_int4(weight) if is_int4 else to_int8(weight)
+    table.weight[: table.vocab_size].copy_(matrix.dequantized())
+    return matrix
+
+
+def _first_inputs(model: Transformer, text: Sequence[Tensor]) -> list[tuple[Any, ...]]:  # Any: of a block's forward
+    """Return what the first block gets for each of `text`."""
+    found: list[tuple[Any, ...]] = []
+
+    def keep(block: nn.Module, given: tuple[Any, ...]) -> None:
+        found.append(given)
+        raise _Reached
+
+    hook = model.model.layers[0].register_forward_pre_hook(keep)
+    try:
+        for ids in text:
+            try:
+                model(ids)
+            except _Reached:
+                continue
+    finally:
+        hook.remove()
+    return found
+
+
+def _moments(block: nn.Module, inputs: Sequence[tuple[Any, ...]]) -> dict[str, Tensor]:
+    """Return the sum of x x^T (W, W) over the inputs x of each matrix in `block`, by its path in the block."""
+    found: dict[str, Tensor] = {}
+    layers = [(path, layer) for path, layer in block.named_modules() if isinstance(layer, Linear)]
+
+    def adding(path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def add(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+            x = given[0].flatten(0, -2)
+            found[path] = found.get(path, torch.zeros(x.shape[1], x.shape[1])).addmm_(x.T, x)
+
+        return add
+
+    hooks = [layer.register_forward_pre_hook(adding(path)) for path, layer in layers]
+    try:
+        for given in inputs:
+            block(*given)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def count_types(weights: dict[str, Tensor | Matrix]) -> dict[str, int]:
+    """Count the numbers in `weights` by their type: int8, int4, fp32."""
+    counts: dict[str, int] = {}
+    for value in weights.values():
+        name = "fp32" if isinstance(value, Tensor) else "int8" if isinstance(value, Int8Matrix) else "int4"
+        rows, width = (1, value.numel()) if isinstance(value, Tensor) else value.shape
+        counts[name] = counts.get(name, 0) + rows * width
+    return counts
