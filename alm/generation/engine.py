@@ -22,7 +22,7 @@ from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
 
 EndReason = Literal["stop", "length", "context"]
-_KERNELS = Path(__file__).with_name("backends") / "_kernels.py"
+_KERNELS = Path(__file__).with_name("backends")
 
 
 @dataclass(frozen=True)

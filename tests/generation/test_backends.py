@@ -21,9 +21,13 @@ from alm.generation.engine import Rows, rows_for
 from alm.model.config import ModelConfig
 from alm.model.init import initialize
 from alm.model.transformer import Transformer
+from alm.quant.codes import Matrix, fits_int4, to_int4, to_int8
+from alm.quant.network import network
 
 # Products of fp32 are summed in another order: some roundings of 2^-24 in each of a few layers.
 TOLERANCE = 5e-6
+# Activations are rounded to 2^16 levels of the largest of 32, before each product of a few layers.
+TOLERANCE_OF_CODES = 1e-3
 Make = Callable[..., Rows]
 
 
@@ -83,11 +87,22 @@ def made(**changes: Any) -> Transformer:
     return model.eval()
 
 
+def quantized(to: str, **changes: Any) -> Transformer:
+    """A model of codes; in int4, matrices that do not consist of groups are int8."""
+    model = made(**{"d_model": 64, "ffn_hidden_size": 96, **changes})
+    weights: dict[str, Tensor | Matrix] = {**model.state_dict()}
+    for name, weight in weights.items():
+        if isinstance(weight, Tensor) and weight.dim() == 2:
+            is_int4 = to == "int4" and fits_int4(tuple(weight.shape))
+            weights[name] = to_int4(weight) if is_int4 else to_int8(weight)
+    return network(model.config, weights)
+
+
 class Checked:
     """Rows, of which each answer is compared with the full forward over the row's whole text."""
 
-    def __init__(self, model: Transformer, rows: Rows) -> None:
-        self.model, self.rows, self.texts = model, rows, dict[int, list[int]]()
+    def __init__(self, model: Transformer, rows: Rows, tolerance: float = TOLERANCE) -> None:
+        self.model, self.rows, self.texts, self.tolerance = model, rows, dict[int, list[int]](), tolerance
 
     def prefill(self, row: int, ids: list[int]) -> None:
         self.texts[row] = list(ids)
@@ -112,12 +127,12 @@ class Checked:
         for row, scores in zip(rows, found, strict=True):
             text = torch.tensor([self.texts[row]], device=self.model.head_weight.device)
             expected = self.model.logits(self.model(text))[0, -1].cpu()
-            assert (scores - expected).abs().max() <= TOLERANCE * expected.abs().max(), self.texts[row]
+            assert (scores - expected).abs().max() <= self.tolerance * expected.abs().max(), self.texts[row]
 
 
-def check(model: Transformer, rows: Rows) -> Checked:
+def check(model: Transformer, rows: Rows, tolerance: float = TOLERANCE) -> Checked:
     """Rows that begin, go on, rest, begin anew and share, at different places."""
-    checked = Checked(model, rows)
+    checked = Checked(model, rows, tolerance)
     checked.prefill(0, [1, 2, 3])
     checked.prefill(2, [4, 5, 6, 7, 8, 9])
     checked.share(2, 1, 6)
@@ -144,6 +159,36 @@ def test_a_llama_in_every_way_equals_the_full_forward(shape: str, make: Make) ->
     checked.step([0, 1, 2], [6, 7, 8])
 
 
+CODES: dict[str, dict[str, Any]] = {
+    "grouped": {},
+    "biases and norms": {"attention": {"kind": "grouped", "bias": "qkvo"}, "qk_norm": True, "tie_embeddings": False},
+    "no whole groups": {"d_model": 36, "n_heads": 6, "n_kv_heads": 3, "ffn_hidden_size": 49},
+}
+
+
+@pytest.mark.parametrize("to", ["int8", "int4"])
+@for_each("shape", CODES)
+def test_a_llama_of_codes_equals_the_full_forward_with_their_values(shape: str, to: str) -> None:
+    model = quantized(to, **CODES[shape])
+    rows = rows_for(model, count=3, max_tokens=48)
+    assert type(rows).__name__ == "NumbaRows"
+    checked = check(model, rows, TOLERANCE_OF_CODES)
+    checked.extend(0, 20, [1, 2, 3, 4])
+    checked.extend(1, len(checked.texts[1]), [5])
+    checked.step([0, 1, 2], [6, 7, 8])
+    for make in (TorchRows, FixedShapeRows):
+        check(model, make(model, count=3, max_tokens=48))
+
+
+@pytest.mark.parametrize("to", ["int8", "int4"])
+@for_each("shape", OTHERS)
+def test_other_models_of_codes_equal_the_full_forward(shape: str, to: str) -> None:
+    model = quantized(to, **OTHERS[shape])
+    rows = rows_for(model, count=3, max_tokens=48)
+    assert isinstance(rows, TorchRows)
+    check(model, rows)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 @for_each("shape", LLAMAS)
@@ -168,8 +213,10 @@ def test_other_models_equal_the_full_forward(shape: str) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_compiled_rows_have_the_same_bits_alone_and_among_others(threads: int) -> None:
-    model = made(d_model=64, n_heads=4, n_kv_heads=2, ffn_hidden_size=2100, vocab_size=3001)
+@pytest.mark.parametrize("to", ["fp32", "int8", "int4"])
+def test_compiled_rows_have_the_same_bits_alone_and_among_others(to: str, threads: int) -> None:
+    shape = {"d_model": 64, "n_heads": 4, "n_kv_heads": 2, "ffn_hidden_size": 2112, "vocab_size": 3001}
+    model = made(**shape) if to == "fp32" else quantized(to, **shape)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

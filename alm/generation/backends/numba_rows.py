@@ -1,4 +1,4 @@
-"""Rows on a CPU in fp32: PyTorch reads prompts, compiled loops over the model's own weights compute single tokens.
+"""Rows on a CPU: PyTorch reads prompts, compiled loops over the model's own weights or codes compute single tokens.
 
 B rows of the batch, R rows of the cache, D model width, V vocabulary, W some width.
 """
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from alm.generation.backends import _kernels
 from alm.model.transformer import Block, Transformer
+from alm.quant.network import QuantizedEmbedding, QuantizedLinear
 
 Array = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
@@ -35,7 +36,9 @@ class NumbaRows:
         self._model = model
         self._cache = model.new_cache(batch_size=count, max_tokens=max_tokens)
         self._lengths = np.zeros(count, dtype=np.int64)
-        self._table, self._head = _array(model.model.embed_tokens.weight), _array(model.head_weight)
+        self._table: Any = model.model.embed_tokens
+        head = self._table if model.lm_head is None else model.lm_head
+        self._head = _Matrix.of(head, config.known_vocab_size)
         self._norm, self._eps = _array(model.model.norm.weight), np.float32(config.norm_eps)
         positions: Any = model.model.positions
         self._angles = tuple(_array(table[:, 0]) for table in (positions.cos, positions.sin))
@@ -48,7 +51,7 @@ class NumbaRows:
 
     def _load(self) -> None:
         """Load or compile all loops now, not at the first token, by running them on empty arrays."""
-        none = np.empty((0, self._head.shape[1]), dtype=np.float32)
+        none = np.empty((0, self._norm.size), dtype=np.float32)
         rows = np.empty(0, dtype=np.int64)
         self._attention(self._layers[0], none, rows, rows)
         self._feedforward(self._layers[0], none)
@@ -68,6 +71,7 @@ class NumbaRows:
         self._lengths[row] = tokens
         return True
 
+    @torch.inference_mode()
     def step(self, rows: Sequence[int], ids: Sequence[int]) -> Tensor:
         """Compute the scores (B, V) of the tokens after `ids`."""
         if self._threads > 1:
@@ -76,7 +80,7 @@ class NumbaRows:
         places = self._lengths[numbers]
         if places.max() >= len(self._scores):  # compiled loops would write past the end
             raise ValueError(f"a row is full: it has room for {len(self._scores)} tokens")
-        x = self._table[np.array(ids)]
+        x = _array(self._table(torch.tensor(ids)))
         normal = np.empty_like(x)
         for layer in self._layers:
             _kernels.normalize(x, layer.norm, self._eps, normal)
@@ -105,13 +109,33 @@ class NumbaRows:
         _kernels.gate(gates, up)
         return self._product(layer.down, gates)
 
-    def _product(self, weight: Array, x: Array, bias: Array | None = None) -> Array:
-        out = np.empty((len(x), len(weight)), dtype=np.float32)
-        in_threads = self._threads > 1 and weight.size >= _THREADS_PAY_FROM
-        (_kernels.multiply_in_threads if in_threads else _kernels.multiply)(weight, x, out)
+    def _product(self, weight: _Matrix, x: Array, bias: Array | None = None) -> Array:
+        numbers, scales = weight.numbers, weight.scales
+        out = np.empty((len(x), len(numbers)), dtype=np.float32)
+        in_threads = self._threads > 1 and numbers.size >= _THREADS_PAY_FROM
+        if scales is None:
+            (_kernels.multiply_in_threads if in_threads else _kernels.multiply)(numbers, x, out)
+        else:
+            (_kernels.multiply_codes_in_threads if in_threads else _kernels.multiply_codes)(numbers, scales, x, out)
         if bias is not None:
             out += bias
         return out
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """A matrix (out, in): numbers in fp32, or codes with scales, in the model's own memory."""
+
+    numbers: npt.NDArray[Any]
+    scales: npt.NDArray[np.int16] | None  # bits of fp16, which Numba does not have on a CPU
+
+    @classmethod
+    def of(cls, layer: Any, rows: int | None = None) -> _Matrix:  # Any: modules with or without codes
+        """Return the first `rows` rows (absent: all) of the matrix of a layer."""
+        if isinstance(layer, QuantizedLinear | QuantizedEmbedding):
+            codes, scales = layer.codes[:rows].numpy(), layer.scales[:rows].view(torch.int16).numpy()
+            return cls(np.ascontiguousarray(codes), np.ascontiguousarray(scales))
+        return cls(_array(layer.weight[:rows]), None)
 
 
 @dataclass(frozen=True)
@@ -119,10 +143,10 @@ class _Layer:
     """Weights of a block (out, in), and the block's part of the cache (R, K, max_tokens, E)."""
 
     norm: Array
-    q: Array
-    k: Array
-    v: Array
-    o: Array
+    q: _Matrix
+    k: _Matrix
+    v: _Matrix
+    o: _Matrix
     q_bias: Array | None
     k_bias: Array | None
     v_bias: Array | None
@@ -130,9 +154,9 @@ class _Layer:
     q_norm: Array | None
     k_norm: Array | None
     second_norm: Array
-    gate: Array
-    up: Array
-    down: Array
+    gate: _Matrix
+    up: _Matrix
+    down: _Matrix
     keys: Array
     values: Array
     window: int
@@ -144,10 +168,10 @@ class _Layer:
         mlp: Any = block.mlp
         return cls(
             norm=_array(block.input_layernorm.weight),
-            q=_array(attention.q_proj.weight),
-            k=_array(attention.k_proj.weight),
-            v=_array(attention.v_proj.weight),
-            o=_array(attention.o_proj.weight),
+            q=_Matrix.of(attention.q_proj),
+            k=_Matrix.of(attention.k_proj),
+            v=_Matrix.of(attention.v_proj),
+            o=_Matrix.of(attention.o_proj),
             q_bias=_optional(attention.q_proj.bias),
             k_bias=_optional(attention.k_proj.bias),
             v_bias=_optional(attention.v_proj.bias),
@@ -155,9 +179,9 @@ class _Layer:
             q_norm=None if attention.q_norm is None else _array(attention.q_norm.weight),
             k_norm=None if attention.k_norm is None else _array(attention.k_norm.weight),
             second_norm=_array(block.post_attention_layernorm.weight),
-            gate=_array(mlp.gate_proj.weight),
-            up=_array(mlp.up_proj.weight),
-            down=_array(mlp.down_proj.weight),
+            gate=_Matrix.of(mlp.gate_proj),
+            up=_Matrix.of(mlp.up_proj),
+            down=_Matrix.of(mlp.down_proj),
             keys=keys,
             values=values,
             window=_ALL if attention.window is None else attention.window,
