@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from alm.errors import ArtifactError
+
 TypeName = Literal["int8", "int4"]
 
 GROUP = 32
@@ -81,6 +83,7 @@ def fits_int4(shape: tuple[int, ...]) -> bool:
 
 def to_int8(weight: Tensor) -> Int8Matrix:
     """Round `weight` (N, W) to 255 levels in each row, the outermost of which is the row's largest value."""
+    _check(weight, LARGEST_INT8)
     scales = (weight.abs().amax(1) / LARGEST_INT8).half()
     return Int8Matrix(_rounded(weight, scales.float()[:, None], -LARGEST_INT8, LARGEST_INT8).to(torch.int8), scales)
 
@@ -106,6 +109,7 @@ def best_scales(groups: Tensor, importance: Tensor | None = None) -> Tensor:
     16 levels have one more below zero than above, so the sign of a scale matters: as in Q4_0 it gives that level to the
     value with the largest magnitude.
     """
+    _check(groups, -LEAST_INT4)
     weights = torch.ones_like(groups) if importance is None else importance.expand_as(groups)
     extreme = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))[..., 0] / LEAST_INT4  # (...)
     best = torch.zeros_like(extreme)
@@ -119,6 +123,16 @@ def best_scales(groups: Tensor, importance: Tensor | None = None) -> Tensor:
         is_better = error < least
         best, least = torch.where(is_better, scale, best), torch.where(is_better, error, least)
     return best.half()
+
+
+def _check(values: Tensor, levels: int) -> None:
+    """Raise `ArtifactError` if a scale in fp16 cannot hold the largest of `values`, or if it is not finite."""
+    largest, most = values.abs().amax().item(), levels * torch.finfo(torch.float16).max
+    if not largest <= most:
+        raise ArtifactError(
+            f"values up to {largest:g} are beyond {most:g}, the most that codes with fp16 scales can hold",
+            hint="use an earlier checkpoint: the training diverged",
+        )
 
 
 def packed(codes: Tensor) -> Tensor:

@@ -49,10 +49,11 @@ def _round_group_(group: Tensor, codes: Tensor, scale: Tensor, upper: Tensor) ->
 
 def _inverse_root(moments: Tensor) -> Tensor:
     """Return the upper Cholesky factor (W, W) of the inverse of the damped `moments`, in fp32."""
-    damped = moments.double()
+    damped = moments.to(torch.float64, copy=True)
     diagonal = damped.diagonal()
     # An input that is always zero has no second derivative: any value of its column is right.
     diagonal[diagonal == 0] = 1.0
     damped = damped + _DAMPING * diagonal.mean() * torch.eye(len(damped), dtype=torch.float64)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    return torch.linalg.cholesky(inverse, upper=True).float()
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor.float()
