@@ -15,12 +15,13 @@ from alm.artifacts import (
     FileRecord,
     ImportMetadata,
     PackMetadata,
+    QuantizedMetadata,
     RunMetadata,
     SourceMetadata,
     TokenizerMetadata,
 )
 from alm.checkpoint.choose import choose
-from alm.checkpoint.format import LINK_NAMES, numbered
+from alm.checkpoint.format import LINK_NAMES, QUANTIZED_NAME, numbered
 from alm.checkpoint.load import verify
 from alm.cli import ui
 from alm.cli.event_lines import result_score
@@ -253,6 +254,23 @@ def _import(path: Path) -> Found:
     return _made("imported model", rows, metadata, path, stage=("alm", "import"), out=path, otherwise=again)
 
 
+def _quantized(path: Path) -> Found:
+    from alm.export.quantizing import lines
+    from alm.quant.file import METADATA_NAME
+
+    folder = path if path.is_dir() else path.parent
+    again = shell("alm", "quantize", "RUN", "--out", folder)
+    metadata = artifacts.read(folder / METADATA_NAME, QuantizedMetadata, hint=f"run `{again} --force`")
+    rows = [
+        ("weights", lines(metadata)[0]),
+        ("parameters", f"{metadata.parameters:,}"),
+        ("step", f"{metadata.step:,}"),
+        ("tokenizer", metadata.tokenizer_sha256[: artifacts.SHORT_HASH]),
+        *(("cost", line) for line in lines(metadata)[1:]),
+    ]
+    return _made("quantized model", rows, metadata, folder, stage=("alm", "quantize"), out=folder, otherwise=again)
+
+
 def _made(
     what: str, rows: Rows, metadata: Any, folder: Path, *, stage: Stage, out: Path, otherwise: str
 ) -> Found:  # Any: metadata that records its inputs
@@ -292,6 +310,7 @@ _LOOKS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Found]], ...] = (
     (lambda path: _is(path / "metadata.json", "alm-packed"), _packed),
     (lambda path: _is(path / "export.json", "alm-export"), _export),
     (lambda path: _is(path / "import.json", "alm-import"), _import),
+    (lambda path: _is(path / "quantized.json", "alm-quantized-model") or path.name == QUANTIZED_NAME, _quantized),
     (lambda path: path.is_dir() and any(_is_clean_metadata(p) for p in path.glob("*.json")), _clean),
     (_is_clean_metadata, _clean),
     (lambda path: path.is_file() and metadata_path(path).is_file(), _tokenizer),

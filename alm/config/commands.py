@@ -21,6 +21,7 @@ _OPTIONS: dict[Stage, frozenset[str]] = {
     ),
     ("alm", "export"): frozenset({"--checkpoint", "--to", "--dtype", "--set"}),
     ("alm", "import"): frozenset({"--from"}),
+    ("alm", "quantize"): frozenset({"--to", "--text", "--tables", "--samples"}),
 }
 _DEFAULT_OUT: dict[Stage, tuple[str, ...]] = {
     ("alm", "corpus", "prepare"): ("data/clean",),

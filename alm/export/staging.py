@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from alm import artifacts, files
-from alm.artifacts import Comparison, ExportMetadata, FileRecord, ImportMetadata
+from alm.artifacts import Comparison, ExportMetadata, FileRecord, ImportMetadata, QuantizedMetadata
 from alm.device import give_back_large_blocks
 from alm.errors import AlmError, ArtifactError, shell
 from alm.events import Listener, Noted, Warned
 from alm.export.optional_tools import UnusableToolError
 
-Made = TypeVar("Made", ExportMetadata, ImportMetadata)
+Made = TypeVar("Made", ExportMetadata, ImportMetadata, QuantizedMetadata)
 
 
 def make_once(
@@ -56,7 +56,7 @@ def records(folder: Path) -> tuple[FileRecord, ...]:
 def publish(
     stage: Path,
     out: Path,
-    metadata: ExportMetadata | ImportMetadata,
+    metadata: ExportMetadata | ImportMetadata | QuantizedMetadata,
     *,
     name: str,
     force: bool,
@@ -78,7 +78,7 @@ def publish(
     files.publish(stage, out, last=name, replaces=ours, vouching=vouching)
 
 
-def _ours(path: Path, schema: type[ExportMetadata] | type[ImportMetadata]) -> list[str]:
+def _ours(path: Path, schema: type[ExportMetadata | ImportMetadata | QuantizedMetadata]) -> list[str]:
     """List the files that the metadata in `path` promises and that match it: a stranger's list proves nothing more."""
     with contextlib.suppress(AlmError):
         promised = artifacts.read(path, schema, hint="").payload()

@@ -81,9 +81,9 @@ def read_stored(checkpoint: Path, *, device: torch.device | str = "cpu", on_even
         return StoredModel(block.model, found.weights, block.step, digest, block.tokenizer_sha256)
     verified, loaded = open_checkpoint(checkpoint, device=device, with_optimizer=False, on_event=on_event)
     config = ModelConfig.model_validate(loaded.config["model"])
-    digest = None if verified is None else verified.sha256
     weights: dict[str, Tensor | Matrix] = {**in_fp32_(loaded.model)}
-    return StoredModel(config, weights, loaded.step, digest, loaded.tokenizer_sha256)
+    known = None if verified is None else verified.sha256
+    return StoredModel(config, weights, loaded.step, known, loaded.tokenizer_sha256)
 
 
 def tokenizer_of(stored: StoredModel, checkpoint: Path, given: Path | None = None) -> Tokenizer:

@@ -6,7 +6,7 @@ R rows of text, T tokens, D model width, W width of an input.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,12 @@ from alm.quant.codes import Int8Matrix, Matrix, TypeName, fits_int4, to_int4, to
 
 Progress = Callable[[int, int], None]
 _WEIGHT = ".weight"
+# The tables of a large vocabulary lose much more in int4 than all other matrices (docs/quantize.md), those of a small
+# one little, and are then half of the file.
+_ROWS_FOR_TABLES, _MOST_NATS_FOR_TABLES = 8, 0.01
 
 
-class _Reached(Exception):
+class _ReachedError(Exception):
     """The first block is about to run."""
 
 
@@ -35,10 +38,10 @@ def quantized(
 ) -> dict[str, Tensor | Matrix]:
     """Round the matrices of `model`, which changes to the rounded values, and return its weights.
 
-    `tables` is the type of the embedding and the output matrix (absent: `to`). `text` are rows of ids (R, T) for int4:
-    each matrix is rounded for the inputs that it gets after the blocks before it were rounded. Without them, or where a
-    matrix sees no input, the error of the weights themselves is made small. A matrix that does not consist of groups
-    becomes int8. `on_block` gets the number of finished blocks.
+    `tables` is the type of the embedding and the output matrix (absent: int8, or int4 if that costs hardly more on
+    `text`). `text` are rows of ids (R, T) for int4: each matrix is rounded for the inputs that it gets after the blocks
+    before it were rounded. Without them, or where a matrix sees no input, the error of the weights themselves is made
+    small. A matrix that does not consist of groups becomes int8. `on_block` gets the number of finished blocks.
     """
     found: dict[str, Tensor | Matrix] = {}
     inputs = _first_inputs(model, text) if to == "int4" else []
@@ -51,9 +54,9 @@ def quantized(
                 found[name] = _rounded_(layer, to, moments.get(path))
         inputs = [(block(*given), *given[1:]) for given in inputs]
         on_block(number + 1, len(blocks))
-    for path, table in model.named_modules():
-        if isinstance(table, PaddedEmbedding):
-            found[path + _WEIGHT] = _rounded_table_(table, tables or to)
+    names = {path + _WEIGHT: table for path, table in model.named_modules() if isinstance(table, PaddedEmbedding)}
+    kind = tables or (to if to == "int8" else _cheapest_tables(model, list(names.values()), text))
+    found |= {name: _rounded_table_(table, kind) for name, table in names.items()}
     return {name: found.get(name, value) for name, value in model.state_dict().items()}
 
 
@@ -76,20 +79,35 @@ def _rounded_table_(table: PaddedEmbedding, to: TypeName) -> Matrix:
     return matrix
 
 
+def _cheapest_tables(model: Transformer, tables: Sequence[PaddedEmbedding], text: Sequence[Tensor]) -> TypeName:
+    """Return int4 if `text` is hardly less likely with it than with int8, else int8. The tables stay as they are."""
+    losses: dict[TypeName, float] = {}
+    before = [table.weight.detach().clone() for table in tables]
+    for kind in get_args(TypeName) if text else ():
+        for table in tables:
+            _rounded_table_(table, kind)
+        rows = text[:_ROWS_FOR_TABLES]
+        parts = [model.token_losses(model(ids[:, :-1]), ids[:, 1:]).flatten() for ids in rows]
+        losses[kind] = torch.cat(parts).mean().item()
+        for table, weight in zip(tables, before, strict=True):
+            table.weight.copy_(weight)
+    return "int4" if losses and losses["int4"] - losses["int8"] <= _MOST_NATS_FOR_TABLES else "int8"
+
+
 def _first_inputs(model: Transformer, text: Sequence[Tensor]) -> list[tuple[Any, ...]]:  # Any: of a block's forward
     """Return what the first block gets for each of `text`."""
     found: list[tuple[Any, ...]] = []
 
     def keep(block: nn.Module, given: tuple[Any, ...]) -> None:
         found.append(given)
-        raise _Reached
+        raise _ReachedError
 
     hook = model.model.layers[0].register_forward_pre_hook(keep)
     try:
         for ids in text:
             try:
                 model(ids)
-            except _Reached:
+            except _ReachedError:
                 continue
     finally:
         hook.remove()

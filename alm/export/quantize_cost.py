@@ -1,0 +1,151 @@
+"""What rounding costs: the rounded model beside the one before, on the same held-out text and in sampled text.
+
+T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from statistics import NormalDist, stdev
+
+import torch
+from torch import Tensor
+
+from alm.artifacts import QuantizedCost
+from alm.data.loader import NO_TARGET, MicroBatch
+from alm.export.quantize_text import Texts, words_in
+from alm.generation.config import SamplingConfig
+from alm.generation.engine import Engine, NewToken, Request
+from alm.model.transformer import Transformer
+from alm.tokenizers.file import Tokenizer
+
+_AT_A_TIME = 256  # tokens whose scores of all V ids are in memory
+_FEWEST_ROWS = 8  # for an interval
+_CONFIDENCE = 0.95
+_PROMPT_TOKENS, _SAMPLED_TOKENS, _ENGINE_ROWS = 16, 48, 8
+
+# A difference that is surely beyond these makes `alm quantize` refuse. They are several times what the method costs on
+# the models of docs/quantize.md.
+MOST_BITS_PER_BYTE = {"int8": 0.006, "int4": 0.03}
+MOST_NON_WORDS_TIMES, LEAST_NON_WORDS = 1.5, 0.01
+
+
+@dataclass
+class _Sums:
+    """Sums over the measured tokens, and for each row the difference of nats and the bytes."""
+
+    before: float = 0.0
+    after: float = 0.0
+    bytes: int = 0
+    same: int = 0
+    divergences: list[Tensor] = field(default_factory=list)
+    rows: list[tuple[float, int]] = field(default_factory=list)
+
+
+@torch.inference_mode()
+def cost(before: Transformer, after: Transformer, tokenizer: Tokenizer, texts: Texts, *, samples: int) -> QuantizedCost:
+    """Measure `after` against `before` on the held-out rows of `texts`, and in `samples` texts of each model."""
+    widths = torch.from_numpy(tokenizer.bytes_per_id.astype("int64"))
+    sums = _Sums()
+    for batch in texts.measured:
+        _add(sums, before, after, batch, widths)
+    divergences = torch.cat(sums.divergences)
+    size = max(sums.bytes, 1) * math.log(2)
+    shares: list[float] = []
+    if samples and texts.words:
+        known = texts.words.union(*(words_in(tokenizer.decode(batch.inputs[0].tolist())) for batch in texts.measured))
+        shares = [_non_words(model, tokenizer, texts, known, samples) for model in (before, after)]
+    return QuantizedCost(
+        text=texts.name,
+        tokens=len(divergences),
+        bits_per_byte_before=sums.before / size,
+        bits_per_byte=sums.after / size,
+        difference_margin=_margin(sums),
+        kl_mean=divergences.mean().item(),
+        kl_99=divergences.quantile(0.99).item() if len(divergences) < 1 << 24 else divergences.max().item(),
+        same_top=sums.same / max(len(divergences), 1),
+        non_words_before=shares[0] if shares else None,
+        non_words=shares[1] if shares else None,
+    )
+
+
+def refusals(cost: QuantizedCost, to: str) -> list[str]:
+    """List in what the rounded model is too much worse, beyond what chance explains."""
+    found = []
+    difference = cost.bits_per_byte - cost.bits_per_byte_before
+    if difference - (cost.difference_margin or 0.0) > MOST_BITS_PER_BYTE[to]:
+        found.append(
+            f"{cost.bits_per_byte:.4f} bits/byte, {difference:+.4f}, on {cost.text}: "
+            f"at most {MOST_BITS_PER_BYTE[to]:+g} is usual for {to}"
+        )
+    if cost.non_words is not None and cost.non_words_before is not None:
+        most = max(MOST_NON_WORDS_TIMES * cost.non_words_before, cost.non_words_before + LEAST_NON_WORDS)
+        if cost.non_words > most:
+            found.append(
+                f"{cost.non_words:.1%} of the sampled words are in no text it knows, "
+                f"{cost.non_words_before:.1%} before: at most {most:.1%} is usual"
+            )
+    return found
+
+
+def _add(sums: _Sums, before: Transformer, after: Transformer, batch: MicroBatch, widths: Tensor) -> None:
+    targets = batch.targets.flatten()
+    bytes_of = widths[targets.clamp_min(0)] * (targets != NO_TARGET)
+    places = (targets != NO_TARGET).nonzero()[:, 0]
+    hidden = [model(batch.inputs, documents=batch.documents).flatten(0, 1)[places] for model in (before, after)]
+    nats = [0.0, 0.0]
+    for start in range(0, len(places), _AT_A_TIME):
+        part = slice(start, start + _AT_A_TIME)
+        first, second = (
+            model.logits(each[part]).log_softmax(-1) for model, each in zip((before, after), hidden, strict=True)
+        )
+        ids, counts = targets[places[part]], bytes_of[places[part]] > 0
+        for number, scores in enumerate((first, second)):
+            nats[number] -= scores.gather(1, ids[:, None])[:, 0][counts].double().sum().item()
+        sums.divergences.append((first.exp() * (first - second)).sum(-1).clamp_min(0))
+        sums.same += int((first.argmax(-1) == second.argmax(-1)).sum())
+    size = int(bytes_of.sum())
+    sums.before, sums.after, sums.bytes = sums.before + nats[0], sums.after + nats[1], sums.bytes + size
+    sums.rows.append((nats[1] - nats[0], size))
+
+
+def _margin(sums: _Sums) -> float | None:
+    """Return half the interval of the difference in bits per byte: rows are nearly independent of each other."""
+    if len(sums.rows) < _FEWEST_ROWS:
+        return None
+    mean = (sums.after - sums.before) / max(sums.bytes, 1)
+    spread = stdev([nats - mean * size for nats, size in sums.rows])
+    z = NormalDist().inv_cdf((1 + _CONFIDENCE) / 2)
+    return z * spread * math.sqrt(len(sums.rows)) / max(sums.bytes, 1) / math.log(2)
+
+
+def _non_words(model: Transformer, tokenizer: Tokenizer, texts: Texts, known: frozenset[str], samples: int) -> float:
+    """Return the share of words in `samples` continuations of held-out text that are not `known`."""
+    words = [word for text in _continuations(model, tokenizer, texts, samples) for word in words_in(text)[1:-1]]
+    return sum(word not in known for word in words) / max(len(words), 1)
+
+
+def _continuations(model: Transformer, tokenizer: Tokenizer, texts: Texts, samples: int) -> Iterator[str]:
+    rows = [batch.inputs[0].tolist() for batch in texts.measured]
+    room = min(_PROMPT_TOKENS + _SAMPLED_TOKENS, model.config.max_position_embeddings)
+    engine = Engine(
+        model,
+        end_of_text_id=tokenizer.end_of_text_id,
+        vocab_size=tokenizer.vocab_size,
+        rows=min(_ENGINE_ROWS, samples),
+        max_tokens=room,
+    )
+    found: dict[int, list[int]] = {}
+    for number in range(samples):
+        row = rows[number % len(rows)]
+        start = number // len(rows) * _PROMPT_TOKENS % max(1, len(row) - _PROMPT_TOKENS)
+        prompt = row[start : start + min(_PROMPT_TOKENS, room // 2)]
+        sampling = SamplingConfig(max_tokens=max(1, room - len(prompt)), seed=number)
+        found[engine.add(Request(prompt, sampling))] = []
+    for event in engine.run():
+        if isinstance(event, NewToken):
+            found[event.number].append(event.token.id)
+    for ids in found.values():
+        yield tokenizer.decode(ids)
