@@ -84,11 +84,15 @@ class _Fp32:
         builder = self.builder
         count = len(self.columns) * len(self.rows)
         steps = builder.udiv(self.width, _I64(self.along))
-        lanes = self._loop(_I64(0), steps, [_same(_F32, 0.0)] * count, self.step)
+        lanes = self.steps(steps, [_same(_F32, 0.0)] * count)
         rest = self._loop(builder.mul(steps, _I64(self.along)), self.width, [self.zero] * count, self.step_of_one)
         return self.finish([self._total(each) for each in lanes], rest)
 
     zero = _F32(0.0)
+
+    def steps(self, count: _Value, sums: list[_Value]) -> list[_Value]:
+        """Write the loop over whole steps."""
+        return self._loop(_I64(0), count, sums, self.step)
 
     def step(self, at: _Value, sums: list[_Value]) -> list[_Value]:
         """Add eight products to eight partial sums."""
@@ -174,19 +178,22 @@ class _Int8(_Fp32):
     zero = _I32(0)
 
     def step(self, at: _Value, sums: list[_Value]) -> list[_Value]:
-        """Add the products of a group, of which each lane takes four, times their scales."""
+        """Add the products of a group times its scales."""
+        x_scales = [self._load(start, at, _F32) for start in self._starts(self.x_scales, self.rows)]
+        return self.group(at, sums, [self._spread(scale) for scale in x_scales] * len(self.columns))
+
+    def group(self, at: _Value, sums: list[_Value], factors: list[_Value]) -> list[_Value]:
+        """Add the products of a group, of which each lane takes four, times factors for each column and row."""
         builder = self.builder
         place = builder.mul(at, _I64(GROUP))
         x = [self._halves(start, place) for start in self.x]
-        x_scales = [self._load(start, at, _F32) for start in self._starts(self.x_scales, self.rows)]
         new: list[_Value] = []
         for column in range(len(self.columns)):
-            codes, scale = self.codes(column, at), self.scale(column, at)
+            codes = self.codes(column, at)
             for row, numbers in enumerate(x):
                 whole = builder.add(*(self._of_pairs(*both) for both in zip(codes, numbers, strict=True)))
                 number = builder.sitofp(self.corrected(whole, row, at), _vector(_F32))
-                factor = x_scales[row] if scale is None else builder.fmul(x_scales[row], scale)
-                new.append(self._fused(number, self._spread(factor), sums[len(new)]))
+                new.append(self._fused(number, factors[len(new)], sums[len(new)]))
         return new
 
     def codes(self, column: int, at: _Value) -> tuple[_Value, ...]:
@@ -196,10 +203,6 @@ class _Int8(_Fp32):
         starts = (place, self.builder.add(place, _I64(GROUP // 2)))
         wide = _vector(_I16, GROUP // 2)
         return tuple(self.builder.sext(self._load(start, each, _vector(_I8, GROUP // 2)), wide) for each in starts)
-
-    def scale(self, column: int, at: _Value) -> _Value:
-        """Return the scale of a group; None if the row has one for all."""
-        return None
 
     def corrected(self, whole: _Value, row: int, at: _Value) -> _Value:
         """Return the sums of products with the codes, from those with what is stored."""
@@ -264,9 +267,24 @@ class _Int4(_Int8):
         halves = (builder.and_(both, mask), builder.and_(builder.lshr(both, _same(_I32, 4)), mask))
         return tuple(builder.bitcast(half, _vector(_I16, GROUP // 2)) for half in halves)
 
-    def scale(self, column: int, at: _Value) -> _Value:
-        """Return the scale of a group."""
-        return self._half(self._starts(self.scales, self.columns)[column], at)
+    def steps(self, count: _Value, sums: list[_Value]) -> list[_Value]:
+        """Write a loop over four groups at a time, whose scales are read at once, and one over those that are left."""
+        fours = self.builder.udiv(count, _I64(4))
+        sums = self._loop(_I64(0), fours, sums, lambda at, some: self._groups(at, some, 4))
+        return self._loop(self.builder.mul(fours, _I64(4)), count, sums, lambda at, some: self._groups(at, some, 1))
+
+    def _groups(self, at: _Value, sums: list[_Value], count: int) -> list[_Value]:
+        """Add the products of `count` groups."""
+        builder = self.builder
+        first = builder.mul(at, _I64(count))
+        halves = [self._load(start, first, _vector(_F16, count)) for start in self._starts(self.scales, self.columns)]
+        scales = [builder.fpext(half, _vector(_F32, count)) for half in halves]
+        x_scales = [self._load(start, first, _vector(_F32, count)) for start in self._starts(self.x_scales, self.rows)]
+        factors = [builder.fmul(x_scale, scale) for scale in scales for x_scale in x_scales]
+        for number in range(count):
+            one = [self._chosen(factor, [number] * _LANES) for factor in factors]
+            sums = self.group(builder.add(first, _I64(number)), sums, one)
+        return sums
 
     def corrected(self, whole: _Value, row: int, at: _Value) -> _Value:
         """Subtract 8 times the sum of the group: each of eight lanes subtracts it once."""
