@@ -38,6 +38,7 @@ PROMISED = {
     "--stop --overflow --seed --inspect --device --json -q -v",
     "alm chat": "--system --once --load --no-save --max-new-tokens --temperature --top-k --top-p --stop --seed --min-p "
     "--repetition-penalty --presence-penalty --frequency-penalty --bad-words --format --context --device --json -q -v",
+    "alm quantize": "--to --out --text --tables --samples --force --json -q -v --dry-run",
     "alm export": "--to --checkpoint --out --dtype --no-compare --set --force --json -q -v --dry-run",
     "alm import": "--from --out --no-compare --force --json -q -v --dry-run",
     "alm push": "--repo --public --to --checkpoint --out --dtype --no-compare --set --force --json -q -v --dry-run",

@@ -418,6 +418,8 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
     yield from _time_rows(plan)
     all_checkpoints = ui.size(disk.checkpoints * disk.checkpoint_bytes)
     yield "disk", f"{all_checkpoints}: checkpoints of {ui.size(disk.checkpoint_bytes)}"
+    rounded = ", ".join(f"{ui.size(size)} in {to}" for to, size in model.quantized_bytes.items())
+    yield "", f"{ui.size(4 * model.parameters)} the weights; after `alm quantize` {rounded}"
     yield "device", f"{plan.device}, {plan.precision}" + (f", {plan.ranks} ranks" if plan.ranks > 1 else "")
 
 

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alm import artifacts, kinds, shown
-from alm.artifacts import SHORT_HASH, Comparison, ImportMetadata, RunMetadata
+from alm.artifacts import SHORT_HASH, Comparison, ImportMetadata, QuantizedMetadata, RunMetadata
 from alm.errors import AlmError
 from alm.export import hf_config
 from alm.export.config import TargetConfig
 from alm.export.importing import METADATA_NAME as IMPORT_NAME
 from alm.export.markdown import Markdown, code, inert, table
+from alm.export.quantizing import lines
 from alm.export.source import Source
 from alm.model.config import ModelConfig
 from alm.model.count import count
+from alm.quant.file import METADATA_NAME as QUANTIZED_NAME
 from alm.training.config import RunConfig
 from alm.training.monitoring import metrics
 from alm.training.monitoring.metrics import Row
@@ -40,6 +42,7 @@ def text(config: TargetConfig, source: Source, comparisons: Sequence[Comparison]
         usage,
         "## Model",
         table(("", ""), _shape(source)),
+        *_cost(source),
         *(training.sections() if training is not None else []),
         "## Compared",
         *_compared(comparisons),
@@ -67,11 +70,27 @@ def _summary(source: Source, training: _Training | None) -> str:
 def _origin(source: Source) -> str:
     """Describe the origin of a checkpoint without a run."""
     with contextlib.suppress(AlmError):
+        rounded = _rounded(source)
+        return f"rounded to {inert(rounded.to)} from step {rounded.step:,} of {inert(rounded.name)}"
+    with contextlib.suppress(AlmError):
         made = artifacts.read(source.path.with_name(IMPORT_NAME), ImportMetadata, hint="")
         weights = ", ".join(_short(each.sha256) for each in made.inputs)
         architecture, kind = inert(made.architecture), inert(made.kind)
         return f"the weights of a {architecture} that was imported from {kind} files, sha256 {weights}"
     return f"from a checkpoint of step {source.step:,} without the record of its run"
+
+
+def _rounded(source: Source) -> QuantizedMetadata:
+    return artifacts.read(source.path.with_name(QUANTIZED_NAME), QuantizedMetadata, hint="")
+
+
+def _cost(source: Source) -> list[str]:
+    """Describe what the rounding of a quantized model costs, as a section."""
+    if not source.codes:
+        return []
+    with contextlib.suppress(AlmError):
+        return ["## Rounded", *(f"- {inert(each)}" for each in lines(_rounded(source)))]
+    return []
 
 
 def _shape(source: Source) -> list[tuple[str, str]]:

@@ -5,7 +5,8 @@ R rows of text, T tokens, D model width, W width of an input.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 import torch
@@ -14,10 +15,10 @@ from torch import Tensor, nn
 from alm.model.layers import Linear, PaddedEmbedding
 from alm.model.transformer import Transformer
 from alm.quant import gptq
-from alm.quant.codes import Int8Matrix, Matrix, TypeName, fits_int4, to_int4, to_int8
+from alm.quant.codes import GROUP, Int8Matrix, Matrix, TypeName, fits_int4, to_int4, to_int8
 
 Progress = Callable[[int, int], None]
-_WEIGHT = ".weight"
+_WEIGHT, _TABLES = ".weight", ("embed_tokens.weight", "lm_head.weight")
 # The tables of a large vocabulary lose much more in int4 than all other matrices (docs/quantize.md), those of a small
 # one little, and are then half of the file.
 _ROWS_FOR_TABLES, _MOST_NATS_FOR_TABLES = 8, 0.01
@@ -134,6 +135,20 @@ def _moments(block: nn.Module, inputs: Sequence[tuple[Any, ...]]) -> dict[str, T
         for hook in hooks:
             hook.remove()
     return found
+
+
+def stored_bytes(shapes: Mapping[str, tuple[int, ...]], to: TypeName) -> int:
+    """Return the bytes of weights of `shapes` in the type `to`, with tables in int8: as large as they can become."""
+    total = 0
+    for name, shape in shapes.items():
+        if len(shape) < 2:
+            total += 4 * math.prod(shape)
+            continue
+        rows, width = shape
+        is_table = name.endswith(_TABLES)
+        is_int4 = to == "int4" and fits_int4(shape) and not is_table
+        total += rows * (width // 2 + 2 * (width // GROUP)) if is_int4 else rows * (width + 2)
+    return total
 
 
 def count_types(weights: dict[str, Tensor | Matrix]) -> dict[str, int]:

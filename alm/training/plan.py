@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -17,8 +18,11 @@ from alm.distributed import Place
 from alm.errors import ConfigError
 from alm.events import Listener, ignore
 from alm.model.count import count
+from alm.model.weights import shapes_of
 from alm.optim.schedules import warmup_steps
 from alm.packing.shards import open_packed
+from alm.quant.calibrate import stored_bytes
+from alm.quant.codes import TypeName
 from alm.training.config import RunConfig, TrainingConfig
 from alm.training.plan_data import Text, assumed_text, packed_text
 from alm.training.run import initial
@@ -45,10 +49,11 @@ NO_COST = Cost()
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """The number of parameters, and of those of each part of the model."""
+    """The number of parameters, and of those of each part of the model; bytes of the weights, rounded to each type."""
 
     parameters: int
     parameters_by_part: dict[str, int]
+    quantized_bytes: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -325,7 +330,9 @@ def _for_budget(
 def _model(config: RunConfig) -> PlannedModel:
     counted = count(config.model)
     named = ("embedding", "attention", "feedforward", "norms", "head", "extras")
-    return PlannedModel(counted.total, {name: size for name in named if (size := getattr(counted, name))})
+    parts = {name: size for name in named if (size := getattr(counted, name))}
+    shapes = shapes_of(config.model)
+    return PlannedModel(counted.total, parts, {to: stored_bytes(shapes, to) for to in get_args(TypeName)})
 
 
 def _text(config: RunConfig, text: Text) -> PlannedText:

@@ -8,7 +8,8 @@ import torch
 from alm.model.config import ModelConfig
 from alm.model.init import initialize
 from alm.model.transformer import Transformer
-from alm.quant.calibrate import count_types, quantized
+from alm.quant import calibrate
+from alm.quant.calibrate import count_types, quantized, stored_bytes
 from alm.quant.codes import Int4Matrix, Int8Matrix, Matrix, TypeName
 from alm.quant.network import network
 
@@ -59,3 +60,25 @@ def test_a_matrix_without_groups_becomes_int8() -> None:
     assert isinstance(weights["model.layers.0.mlp.up_proj.weight"], Int8Matrix)
     counts = count_types(weights)
     assert sum(counts.values()) == sum(value.numel() for value in made.state_dict().values())
+
+
+@pytest.mark.parametrize("to", ["int8", "int4"])
+def test_the_size_is_known_before(to: TypeName) -> None:
+    made = model()
+    shapes = {name: tuple(value.shape) for name, value in made.state_dict().items()}
+    parts = [
+        part
+        for value in quantized(made, to, tables="int8").values()
+        for part in ([value] if isinstance(value, torch.Tensor) else [value.codes, value.scales])
+    ]
+    assert stored_bytes(shapes, to) == sum(part.nbytes for part in parts)
+
+
+@torch.no_grad()
+def test_tables_become_int4_where_that_costs_hardly_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights: no text is likelier than another, so int4 costs nothing."""
+    name = "model.embed_tokens.weight"
+    assert isinstance(quantized(model(), "int4", text=[IDS])[name], Int4Matrix)
+    assert isinstance(quantized(model(), "int4")[name], Int8Matrix)
+    monkeypatch.setattr(calibrate, "_MOST_NATS_FOR_TABLES", -1.0)
+    assert isinstance(quantized(model(), "int4", text=[IDS])[name], Int8Matrix)
