@@ -28,7 +28,7 @@ ALLOWED = {
     "alm/packing/imported_tokens.py": "nanoGPT's files, which are numbers alone",
     "alm/corpus/sources/tales/data.py": "TOML that comes with alm",
     "alm/export/from_gguf_header.py": "tensors of GGUF, whose sizes were checked when the header was read",
-    "alm/export/weights.py": "safetensors: after a look at the header, or written a moment ago, to compare it",
+    "alm/files/tensors.py": "safetensors: after a look at the header, or written a moment ago, to compare it",
 }
 
 

@@ -48,7 +48,6 @@ app = Commands(
     epilog="\n".join(
         (
             "alm quickstart my-texts/",
-            "alm quickstart",
             "alm corpus prepare my-texts/ && alm tokenizer train && alm pack",
             'alm pretrain && alm sample "Once upon a time"',
         )

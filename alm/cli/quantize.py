@@ -63,7 +63,7 @@ def quantize(
     verbose: options.Verbose = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Round the weights of a model to int8 or int4: a small file that generates faster.
+    """Make a model small and fast: round its weights.
 
     All commands that use a model take the result. What rounding costs is measured, shown and kept beside it.
     """

@@ -14,7 +14,7 @@ _SHOW = "follow a run: `alm watch`; write a page about it: `alm report`"
 _SETUP = "check this machine: `alm doctor`; what a run needs: `alm plan`"
 _TUNE = "teach a model to answer: `alm finetune --data chats.jsonl`; train it on text: `alm pretrain --init runs/NAME`"
 _SERVE = "let another program serve it: `alm export --to gguf`, which llama.cpp and Ollama load"
-_SMALL = "write 8-bit weights for llama.cpp: `alm export --to gguf --dtype q8_0`"
+_SMALL = "make a model small and fast: `alm quantize --to int8`"
 _TOKENS = "show the tokens of a text: `alm tokenizer encode`; tokenize a corpus: `alm pack`"
 _SHARE = "upload a model to the Hugging Face Hub: `alm push --repo NAME`"
 
@@ -29,6 +29,7 @@ _NAMES = {
     _WRITE: "generate gen infer inference complete completion predict write prompt text2text repl interactive test try "
     "use",
     _TUNE: "finetuning tune sft lora qlora peft instruct adapt",
+    _SMALL: "quantise quant quantization quantisation compress shrink int8 int4",
     _SCORE: "score loss perplexity ppl validate val bench benchmark",
     _LIST: "ls list show status models checkpoints dir inspect describe",
     _SHOW: "plot monitor dashboard tensorboard logs log curves progress top",
@@ -46,7 +47,7 @@ _MISSING = {
     _TUNE: "dpo rlhf ppo grpo align distil distill merge",
     _WRITE: "arena",
     _SERVE: "serve server api deploy web ui app",
-    _SMALL: "quantize quantise quant compress prune",
+    _SMALL: "prune",
     _SCORE: "eval evaluate evaluation",
 }
 

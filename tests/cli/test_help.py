@@ -108,7 +108,7 @@ def test_words_of_other_tools_lead_to_a_command() -> None:
     [
         *(("prepare", "alm corpus prepare"), ("Train", "alm pretrain"), ("generate", "alm sample")),
         *(("ask", "alm chat"), ("lora", "alm finetune"), ("sft", "alm finetune"), ("serve", "gguf")),
-        *(("version", "alm --version"), ("help", "alm --help"), ("ls", "alm runs"), ("quantize", "q8_0")),
+        *(("version", "alm --version"), ("help", "alm --help"), ("ls", "alm runs"), ("compress", "alm quantize")),
     ],
 )
 def test_a_wrong_word_names_the_command(word: str, command: str) -> None:
