@@ -129,7 +129,7 @@ def _cut(ids: Sequence[int], length: int) -> list[MicroBatch]:
 
 
 def _some(batches: list[MicroBatch], tokens: int) -> list[MicroBatch]:
-    """Return at most so many `tokens`, spread evenly over all."""
+    """Return batches of at most `tokens` tokens, spread evenly over all."""
     wanted = max(1, tokens // max(1, batches[0].inputs.shape[1])) if batches else 0
     if len(batches) <= wanted:
         return batches
