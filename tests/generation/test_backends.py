@@ -176,6 +176,8 @@ def test_a_llama_of_codes_equals_the_full_forward_with_their_values(shape: str, 
     checked.extend(0, 20, [1, 2, 3, 4])
     checked.extend(1, len(checked.texts[1]), [5])
     checked.step([0, 1, 2], [6, 7, 8])
+    checked.prefill(2, [5, 3] * 20)  # too long for the loops
+    checked.step([0, 2], [6, 7])
     for make in (TorchRows, FixedShapeRows):
         check(model, make(model, count=3, max_tokens=48))
 

@@ -30,7 +30,7 @@ _F16, _F32 = ir.HalfType(), ir.FloatType()
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def dot_products(_: Any, weight: Any, scales: Any, x: Any, x_scales: Any, x_sums: Any, columns: Any, rows: Any) -> Any:
     """Return the products of each of `columns` (a tuple of numbers of rows of `weight`) with each of `rows` of `x`.
 

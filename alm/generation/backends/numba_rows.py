@@ -26,6 +26,8 @@ Places = npt.NDArray[np.int64]
 # Entries of a matrix from which on threads are faster: starting them takes some microseconds.
 _THREADS_PAY_FROM = 1 << 17
 _ALL = 1 << 62
+# Prompts of codes up to this length are read by the loops too: turning all codes into numbers takes 60 ms for pico.
+_SHORT = 32
 
 
 class NumbaRows:
@@ -60,9 +62,15 @@ class NumbaRows:
     @torch.inference_mode()
     def prefill(self, row: int, ids: Sequence[int], kept: int = 0) -> Tensor:
         """Compute the scores (V,) of the token after `ids`, of which the row has read the first `kept`."""
-        hidden = self._model(torch.tensor([ids[kept:]]), self._cache.row(row, length=kept))
+        self._check_room(len(ids))
+        new = ids[kept:]
+        if self._head.scales is not None and len(new) <= _SHORT:
+            places = np.arange(kept, len(ids), dtype=np.int64)
+            hidden = self._read(np.full(len(new), row, dtype=np.int64), places, new)
+        else:
+            hidden = _array(self._model(torch.tensor([new]), self._cache.row(row, length=kept))[0])
         self._lengths[row] = len(ids)
-        return self._model.logits(hidden[0, -1])
+        return torch.from_numpy(self._product(self._head, hidden[-1:])[0])
 
     @torch.inference_mode()
     def share(self, source: int, row: int, tokens: int) -> bool:
@@ -74,22 +82,31 @@ class NumbaRows:
     @torch.inference_mode()
     def step(self, rows: Sequence[int], ids: Sequence[int]) -> Tensor:
         """Compute the scores (B, V) of the tokens after `ids`."""
-        if self._threads > 1:
-            numba.set_num_threads(self._threads)  # the setting belongs to the calling thread, which may change
         numbers = np.array(rows, dtype=np.int64)
         places = self._lengths[numbers]
-        if places.max() >= len(self._scores):  # compiled loops would write past the end
+        self._check_room(int(places.max()) + 1)
+        hidden = self._read(numbers, places, ids)
+        self._lengths[numbers] += 1
+        return torch.from_numpy(self._product(self._head, hidden))
+
+    def _check_room(self, tokens: int) -> None:
+        if tokens > len(self._scores):  # compiled loops would write past the end
             raise ValueError(f"a row is full: it has room for {len(self._scores)} tokens")
+
+    def _read(self, rows: Places, places: Places, ids: Sequence[int]) -> Array:
+        """Let `rows` read `ids` at their `places`, and return the hidden states (B, D) after the final norm.
+
+        A row may be there several times, with one place after the other.
+        """
         x = _array(self._table(torch.tensor(ids)))
         normal = np.empty_like(x)
         for layer in self._layers:
             _kernels.normalize(x, layer.norm, self._eps, normal)
-            x += self._attention(layer, normal, numbers, places)
+            x += self._attention(layer, normal, rows, places)
             _kernels.normalize(x, layer.second_norm, self._eps, normal)
             x += self._feedforward(layer, normal)
-        self._lengths[numbers] += 1
         _kernels.normalize(x, self._norm, self._eps, normal)
-        return torch.from_numpy(self._product(self._head, normal))
+        return normal
 
     def _attention(self, layer: _Layer, x: Array, rows: Places, places: Places) -> Array:
         parts = zip((layer.q, layer.k, layer.v), (layer.q_bias, layer.k_bias, layer.v_bias), strict=True)
@@ -113,6 +130,8 @@ class NumbaRows:
         numbers, scales = weight.numbers, weight.scales
         out = np.empty((len(x), len(numbers)), dtype=np.float32)
         in_threads = self._threads > 1 and numbers.size >= _THREADS_PAY_FROM
+        if in_threads:
+            numba.set_num_threads(self._threads)  # the setting belongs to the calling thread, which may change
         if scales is None:
             (_kernels.multiply_in_threads if in_threads else _kernels.multiply)(numbers, x, out)
         else:
