@@ -26,7 +26,8 @@ Dtype = Annotated[
     str | None,
     typer.Option(
         "--dtype",
-        help="Data type of the weights: fp32, fp16 or bf16; f32, f16 or q8_0 for gguf.  [default: 32-bit floats]",
+        help="Data type of the weights: fp32, fp16 or bf16; f32, f16, q8_0, q5_1, q4_0 or q4_k for gguf.  "
+        "[default: 32-bit floats; for gguf that of a quantized model]",
     ),
 ]
 NoCompare = Annotated[

@@ -11,11 +11,15 @@ import pytest
 import torch
 from builders import run_config, write_packed
 
-from alm.checkpoint.format import Checkpoint
+from alm.checkpoint.format import QUANTIZED_NAME, Checkpoint
 from alm.checkpoint.save import save_checkpoint
 from alm.cli.main import main
+from alm.export.source import load_source
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
+from alm.quant import file
+from alm.quant.calibrate import quantized
+from alm.quant.codes import TypeName
 from alm.tokenizers.file import Tokenizer
 from alm.training.pretrain import pretrain
 
@@ -83,6 +87,24 @@ def checkpoint_of(tmp_path: Path, tokenizer: Tokenizer) -> Make:
         return save(tmp_path / "runs" / "tiny", config, random_weights(Transformer(config)), tokenizer)
 
     return make
+
+
+def quantize(checkpoint: Path, to: TypeName, *, tables: TypeName | None = None) -> Path:
+    """The same model with rounded weights, in a folder of its own without metadata."""
+    source = load_source(checkpoint)
+    weights = quantized(source.network, to, tables=tables)
+    block = file.Block(
+        to=to,
+        model=source.model,
+        step=source.step,
+        tokenizer_sha256=source.tokenizer.sha256,
+        source_sha256=source.sha256,
+    )
+    folder = checkpoint.parent.with_name(f"{checkpoint.parent.name}-{to}")
+    folder.mkdir()
+    source.tokenizer.save(folder / "tokenizer.json")
+    file.write(folder / QUANTIZED_NAME, file.QuantizedModel(block, weights))
+    return folder / QUANTIZED_NAME
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import jinja2
 import numpy as np
 import pytest
 import torch
+from cases import for_each
 from model_kinds import EXTRAS
 
 from alm.cli.main import main
@@ -22,7 +23,7 @@ from alm.events import Event, Warned
 from alm.export import optional_tools
 from alm.export.run import export
 from alm.export.source import Source, load_source
-from alm.export.targets import _chat_template, _gguf_model, _gguf_tokenizer
+from alm.export.targets import _chat_template, _gguf_model, _gguf_tokenizer, _gguf_types
 from alm.export.targets import gguf as target
 from alm.export.targets.gguf import Config
 from alm.model.config import ModelConfig
@@ -257,10 +258,12 @@ def test_blocks_of_8_bits_by_hand(written: Written, tmp_path: Path) -> None:
     assert keys(reader)["general.file_type"] == 7
 
 
-def test_a_block_of_zeros() -> None:
-    array, kind = _gguf_model.stored(np.zeros((2, BLOCK), dtype=np.float32), "q8_0")
-    assert kind.name == "Q8_0"
-    assert not array.any()
+@for_each("name", ["Q8_0", "Q5_1", "Q5_0", "Q4_0", "Q4_K", "Q6_K"])
+def test_blocks_of_zeros_and_of_tiny_numbers(name: str) -> None:
+    for value in (0.0, 1e-12, -1e-42):
+        array, kind = _gguf_types.stored(np.full((2, 512), value, dtype=np.float32), name)
+        assert kind.name == name
+        assert not gguf.quants.dequantize(array, kind).any()
 
 
 def test_rows_without_whole_blocks_are_f16(written: Written) -> None:
@@ -411,7 +414,7 @@ def test_a_split_without_a_name_there_is_refused(checkpoint_of: Make, monkeypatc
     assert target.refusals(Config(), load_source(checkpoint_of())) == ["llama.cpp does not split text as `qwen2` does"]
 
 
-@pytest.mark.parametrize("dtype", ["f32", "f16", "q8_0"])
+@pytest.mark.parametrize("dtype", ["f32", "f16", "q8_0", "q4_k"])
 def test_numbers_that_f16_cannot_hold(checkpoint_of: Make, dtype: str) -> None:
     source = load_source(checkpoint_of())
     source.weights["model.layers.0.mlp.up_proj.weight"][3, 4] = 1e5
@@ -472,4 +475,5 @@ def test_the_command(checkpoint_of: Make, tmp_path: Path, capsys: pytest.Capture
     with pytest.raises(SystemExit) as ending:
         main([*words[:-4], "--dtype", "fp16"])
     assert ending.value.code == 2
-    assert "q8_0" in capsys.readouterr().err
+    listed = capsys.readouterr().err
+    assert all(name in listed for name in ("f32", "f16", "q8_0", "q5_1", "q4_0", "q4_k"))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import gzip
 import json
 import random
+import shutil
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 import torch
 
@@ -21,6 +25,7 @@ from alm.export.run import export
 from alm.export.source import Source, load_source
 from alm.export.targets import _gguf_model, _gguf_tokenizer
 from alm.export.targets import gguf as target
+from alm.export.targets._gguf_k_quants import Bytes, Numbers, q4_k, q6_k
 from alm.export.targets._llama_cpp import serving
 from alm.export.targets.gguf import Config
 from alm.model.config import ModelConfig
@@ -32,7 +37,7 @@ from alm.tokenizers.pretokenize import PATTERNS, Pattern, count_words
 from alm.tokenizers.probes import PROBES
 from alm.tokenizers.words import Words
 
-from .conftest import TINY, Make, greedy_ids, random_weights, save
+from .conftest import TINY, Make, greedy_ids, quantize, random_weights, save
 
 pytestmark = pytest.mark.llamacpp
 
@@ -94,15 +99,24 @@ def test_probabilities_and_greedy_text(
     assert until_end(answer) == until_end(ours)
 
 
-@pytest.mark.parametrize("shape", [{}, {"qk_norm": True}, {"d_model": 64, "ffn_hidden_size": 96}])
-@pytest.mark.parametrize("dtype", ["f16", "q8_0"])
+@pytest.mark.parametrize("shape", [{}, {"qk_norm": True}, {"d_model": 256, "ffn_hidden_size": 512}])
+@pytest.mark.parametrize("dtype", ["f16", "q8_0", "q5_1", "q4_0", "q4_k"])
 def test_with_fewer_bits(checkpoint_of: Make, tmp_path: Path, dtype: str, shape: dict[str, Any]) -> None:
     made = exported(checkpoint_of(**shape), tmp_path / "out", dtype=dtype)
     assert made.comparisons is not None
     assert all(comparison.is_close for comparison in made.comparisons)
 
 
-@pytest.mark.parametrize("dtype", ["f32", "f16", "q8_0"])
+@pytest.mark.parametrize(("to", "tables"), [("int8", "int8"), ("int4", "int4"), ("int4", "int8")])
+def test_a_quantized_model(trained: Path, tmp_path: Path, to: Any, tables: Any) -> None:
+    run = shutil.copytree(trained, tmp_path / "tales")
+    made = exported(quantize(run / "ckpt-last.pt", to, tables=tables), tmp_path / "out")
+    assert made.comparisons is not None
+    assert all(comparison.is_close for comparison in made.comparisons)
+    assert not [each for each in made.comparisons if "costs" in each.what]  # nothing was rounded
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "q8_0", "q5_1", "q4_0", "q4_k"])
 def test_a_model_that_was_trained(
     trained: Path, tmp_path: Path, dtype: str, greedy_of: Callable[[Path, str, int], list[int]]
 ) -> None:
@@ -261,6 +275,28 @@ def refused(checkpoint: Path, out: Path, match: str, **changes: Any) -> None:
     with pytest.raises(ArtifactError, match=match):
         exported(checkpoint, out, **changes)
     assert list(out.glob("*")) == []
+
+
+@pytest.mark.parametrize(("name", "quantized"), [("q4_K", q4_k), ("q6_K", q6_k)])
+def test_blocks_are_those_of_llama_cpp(name: str, quantized: Callable[[Numbers], Bytes]) -> None:
+    """Its own function in C makes the same blocks, but for a few: it adds numbers in another order."""
+    package = pytest.importorskip("xllamacpp")
+    found = [path for path in Path(package.__file__).parent.glob("*.so") if "xllamacpp" in path.name]
+    reference = getattr(ctypes.CDLL(str(found[0])), f"quantize_row_{name}_ref", None) if found else None
+    if reference is None:
+        pytest.skip("this build of xllamacpp does not show its functions")
+    draw = np.random.default_rng(0)
+    for values in (draw.normal(size=(200, 512)), draw.laplace(size=(200, 512)), draw.uniform(size=(200, 512))):
+        numbers = values.astype(np.float32)
+        ours = quantized(numbers)
+        theirs = np.empty_like(ours)
+        pointers = (array.ctypes.data_as(ctypes.c_void_p) for array in (numbers, theirs))
+        reference(*pointers, ctypes.c_int64(numbers.size))
+        blocks = (ours == theirs).reshape(numbers.size // 256, -1).all(1)
+        assert blocks.mean() > 0.9
+        kind = gguf.GGMLQuantizationType[name.upper()]
+        errors = [np.square(gguf.quants.dequantize(array, kind) - numbers).sum() for array in (ours, theirs)]
+        np.testing.assert_allclose(*errors, rtol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16"])

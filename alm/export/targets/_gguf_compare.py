@@ -21,7 +21,8 @@ from alm.export import optional_tools
 from alm.export.compare import UNLIKE
 from alm.export.held_out import held_out
 from alm.export.source import Source
-from alm.export.targets._gguf_model import Dtype, read_weights
+from alm.export.targets._gguf_model import read_weights
+from alm.export.targets._gguf_types import Dtype, dtype_of
 from alm.export.targets._llama_cpp import MOST_TOKENS, PACKAGE, LlamaCpp, serving, tool
 from alm.model.transformer import Transformer
 
@@ -40,14 +41,19 @@ class Bars:
     greedy: int | None = 0
 
 
+# Both have the same rounded weights, so the types differ little: llama.cpp rounds the other factor to 8 bits with each.
+# Measured: 2e-3 in divergence; 0.4 in ln p, of very rare tokens. A number is off by up to 1 in 254 of its block's
+# largest, which can reorder the best tokens where a model is undecided: greedy text is only reported.
+_OF_BLOCKS = Bars(log_probability=None, divergence=0.05, tie=2e-2, greedy=None)
 BARS: dict[Dtype, Bars] = {
     # Measured in small trained models: 3e-5 in ln p and 1e-5 in divergence.
     "f32": Bars(log_probability=1e-3, divergence=1e-4, tie=questions.LOGITS_BAR),
     # Measured: 8e-3 and 1e-5; a wrong order of rows gives 0.6 in ln p. A number of f16 is off by 1 in 4,096 at most.
     "f16": Bars(log_probability=0.05, divergence=1e-3, tie=2e-3),
-    # Measured: 2e-3 in divergence; 0.4 in ln p, of very rare tokens. A number is off by up to 1 in 254 of its block's
-    # largest, which can reorder the best tokens where a model is undecided: greedy text is only reported.
-    "q8_0": Bars(log_probability=None, divergence=0.05, tie=2e-2, greedy=None),
+    "q8_0": _OF_BLOCKS,
+    "q5_1": _OF_BLOCKS,
+    "q4_0": _OF_BLOCKS,
+    "q4_k": _OF_BLOCKS,
 }
 
 
@@ -60,7 +66,7 @@ def comparisons(source: Source, path: Path, dtype: Dtype, *, adapter: Path | Non
     if dtype == "f32":
         network = source.network
     else:
-        text = held_out(source)
+        text = None if dtype == dtype_of(source) else held_out(source)
         checks += [] if text is None else [questions.rounding(text, source.network, dtype)]
         network = source.network_of(read_weights(path, source.model))
     return [ids, *(check(network) for check in checks)]

@@ -6,9 +6,8 @@ H query heads, K key/value heads, E head width, D model width.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +21,14 @@ if TYPE_CHECKING:
     import gguf
     from torch import Tensor
 
-Dtype = Literal["f32", "f16", "q8_0"]
 Numbers = npt.NDArray[np.float32]
+Number = TypeVar("Number", bound=np.generic)
 
 FREQUENCIES = "rope_freqs.weight"
 OWN_SCALING = "alm.rope.scaling."
 """Beginning of the keys of alm's own files for the settings of `llama3` scaling."""
 SKIPPED = 4
 """Which layers of a SmolLM3 have no rotation: every fourth."""
-BLOCK = 32
-"""Number of values that share a scale in q8_0."""
 
 
 def architecture(model: ModelConfig) -> str:
@@ -119,14 +116,8 @@ def llama3_divisors(scaling: RopeScaling, theta: float, width: int) -> Numbers:
     return divisors
 
 
-def tensors(model: ModelConfig, weights: dict[str, Tensor]) -> Iterator[tuple[str, Numbers]]:
-    """Yield the tensors of a checkpoint by their names in GGUF, with their rows in llama.cpp's order."""
-    for name, tensor in weights.items():
-        yield gguf_name(name), in_their_order(name, tensor.numpy(), model)
-
-
-def in_their_order(name: str, rows: Numbers, model: ModelConfig) -> Numbers:
-    """Return the rows of the tensor that a checkpoint calls `name`, in llama.cpp's order."""
+def in_their_order(name: str, rows: npt.NDArray[Number], model: ModelConfig) -> npt.NDArray[Number]:
+    """Return the rows of the tensor that a checkpoint calls `name`, numbers or blocks, in llama.cpp's order."""
     heads = _interleaved_heads(name, model)
     return rows if heads is None else interleaved(rows, heads)
 
@@ -192,7 +183,7 @@ def _interleaved_heads(name: str, model: ModelConfig) -> int | None:
     return heads.get(name.rpartition(".")[0].rpartition(".")[2])
 
 
-def interleaved(rows: Numbers, heads: int) -> Numbers:
+def interleaved(rows: npt.NDArray[Number], heads: int) -> npt.NDArray[Number]:
     """Reorder the rows (heads E, D) of queries or keys, or the numbers (heads E,) added to them, for llama.cpp.
 
     We rotate the pairs (i, i + E/2); in a Llama, llama.cpp rotates the neighbours (2i, 2i + 1). Queries and keys change
@@ -206,18 +197,3 @@ def split_in_halves(rows: Numbers, heads: int) -> Numbers:
     """Undo `interleaved`: rows in our order."""
     neighbours = rows.reshape(heads, -1, 2, *rows.shape[1:])  # (heads, E/2, 2, D)
     return np.ascontiguousarray(neighbours.swapaxes(1, 2)).reshape(rows.shape)
-
-
-def stored(values: Numbers, dtype: Dtype) -> tuple[npt.NDArray[np.generic], gguf.GGMLQuantizationType]:
-    """Return a tensor as the file holds it, and its type.
-
-    Vectors stay fp32. Rows whose length is not a multiple of `BLOCK` cannot be q8_0 and are f16, as in llama.cpp.
-    """
-    import gguf
-
-    kinds = gguf.GGMLQuantizationType
-    if dtype == "f32" or values.ndim == 1:
-        return values, kinds.F32
-    if dtype == "q8_0" and values.shape[1] % BLOCK == 0:
-        return gguf.quants.quantize(values, kinds.Q8_0), kinds.Q8_0
-    return values.astype(np.float16), kinds.F16

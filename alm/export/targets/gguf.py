@@ -13,6 +13,8 @@ from alm.export import chat_template, hf_config, optional_tools
 from alm.export.config import TargetConfig
 from alm.export.markdown import fenced
 from alm.export.source import Source
+from alm.export.targets import _gguf_types
+from alm.export.targets._gguf_types import Dtype
 from alm.files import write_text
 
 if TYPE_CHECKING:
@@ -25,8 +27,10 @@ class Config(TargetConfig):
     """Settings of the kind: the type of the written numbers."""
 
     kind: Literal["gguf"] = Field("gguf", description="One file for llama.cpp.")
-    dtype: Literal["f32", "f16", "q8_0"] = Field(
-        "f32", description="Type of the numbers in matrices; q8_0 has 8 bits for each and a scale for every 32."
+    dtype: Dtype | None = Field(
+        None,
+        description="Type of the numbers in matrices: q8_0, q5_1, q4_0 and q4_k have as many bits for each, and scales "
+        "for groups; absent: the type of a quantized model, else f32.",
     )
 
 
@@ -37,13 +41,18 @@ def refusals(config: Config, source: Source) -> list[str]:
 
     found = [*hf_config.refusals(source.model), *hf_config.vocabulary_refusals(source.model, source.tokenizer)]
     found += [*_gguf_model.refusals(source.model), *_gguf_tokenizer.refusals(source.tokenizer)]
-    # The scales of q8_0 are f16 too, and so are rows that do not divide into blocks.
-    return found if config.dtype == "f32" else found + too_large(source.weights, "fp16")
+    # The scales of blocks are f16 too, and so are rows that do not divide into blocks.
+    return found if dtype_of(config, source) == "f32" else found + too_large(source.weights, "fp16")
+
+
+def dtype_of(config: Config, source: Source) -> Dtype:
+    """Return the type of the file: without one in `config`, the type that holds the model as it is."""
+    return config.dtype or _gguf_types.dtype_of(source)
 
 
 def file_name(config: Config, source: Source) -> str:
     """Return a file name that says what it holds: such files leave their folders."""
-    return f"{source.name}-{config.dtype}.gguf"
+    return f"{source.name}-{dtype_of(config, source)}.gguf"
 
 
 def write(config: Config, source: Source, folder: Path) -> None:
@@ -53,28 +62,26 @@ def write(config: Config, source: Source, folder: Path) -> None:
     from alm.export.targets._gguf_file import add_origin, writing
     from alm.export.targets._gguf_tokenizer import add_tokenizer
 
-    name = file_name(config, source)
+    name, dtype = file_name(config, source), dtype_of(config, source)
     with writing(folder / name, model.architecture(source.model)) as writer:
-        _add_type(writer, config)
+        _add_type(writer, dtype)
         add_origin(writer, config, source)
         model.add_shape(writer, source.model)
         kept = chat_template.read_beside(source.path.parent)
         size = source.model.known_vocab_size
         add_tokenizer(writer, source.tokenizer, ends=source.ends, vocab_size=size, chat_template=kept)
-        for each, values in model.tensors(source.model, source.weights):
-            array, kind = model.stored(values, config.dtype)
+        for each, array, kind in _gguf_types.tensors(source, dtype):
             writer.add_tensor(each, array, raw_dtype=kind)
     described = _ollama.modelfile(name, source)
     if described is not None:
         write_text(folder / _ollama.NAME, described)
 
 
-def _add_type(writer: gguf.GGUFWriter, config: Config) -> None:
+def _add_type(writer: gguf.GGUFWriter, dtype: Dtype) -> None:
     import gguf
 
-    kinds = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}
     writer.add_type(gguf.GGUFType.MODEL)
-    writer.add_file_type(gguf.LlamaFileType[kinds[config.dtype]])
+    writer.add_file_type(gguf.LlamaFileType[_gguf_types.FILE_TYPES[dtype]])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
@@ -83,7 +90,7 @@ def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
     optional_tools.load(TOOL)
     from alm.export.targets._gguf_compare import comparisons
 
-    return comparisons(source, folder / file_name(config, source), config.dtype)
+    return comparisons(source, folder / file_name(config, source), dtype_of(config, source))
 
 
 def usage(config: Config, source: Source, name: str) -> str:

@@ -90,7 +90,7 @@ def compare(config: Config, source: Source, folder: Path) -> list[Comparison]:
     with TemporaryDirectory(prefix=".base-", dir=folder, ignore_cleanup_errors=True) as away:
         gguf.write(settings, base, Path(away))
         path = Path(away) / gguf.file_name(settings, base)
-        return comparisons(source, path, settings.dtype, adapter=folder / file_name(source))
+        return comparisons(source, path, gguf.dtype_of(settings, base), adapter=folder / file_name(source))
 
 
 def _without_adapters(source: Source) -> Source:
