@@ -130,8 +130,14 @@ def test_an_engine_forgets_what_an_interruption_overwrote(loaded: LoadedModel, m
     first, second = [20, 30, 40, 50], [20, 30, 99, 98, 97]
     engine.add(Request(first, settings))
     list(engine.run())
+    read = Transformer.forward
+
+    def interrupted(*given: Any, **more: Any) -> None:
+        read(*given, **more)
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(Transformer, "logits", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Transformer, "forward", interrupted)
         engine.add(Request(second, settings))
         with pytest.raises(KeyboardInterrupt):
             list(engine.run())
