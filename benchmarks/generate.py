@@ -8,6 +8,9 @@ to, as every token reads every weight once; and the time to the first token afte
 installed are left out (`nox -s bench_generate` has all of them, in an environment of its own). All draw with
 temperature 0.8 from the 40 likeliest. A token costs what many tokens take less what one takes, by as many. CPU seconds
 of the process are compared, which does nothing else.
+
+`--types int8 int4` asks the same of rounded weights, against llama.cpp's Q8_0 and Q4_0. The package xllamacpp is built
+for AVX2: it does not use the instructions of newer CPUs.
 """
 
 from __future__ import annotations
@@ -19,20 +22,26 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import paired
 import torch
+from torch import Tensor
 
 from alm.export.source import Source, load_source
+from alm.export.targets._gguf_types import Dtype
 from alm.generation.config import SamplingConfig
 from alm.generation.engine import Engine, Request
 from alm.model.config import ModelConfig
 from alm.model.init import initialize
 from alm.model.transformer import Transformer
+from alm.quant.codes import Matrix, TypeName, to_int4, to_int8
+from alm.quant.network import network
 from alm.tokenizers.file import Tokenizer
 
 VOCAB_SIZE = 32_000
-SHORT, LONG, NEW, ROWS = 64, 512, 96, 8
+SHORT, LONG, NEW, ROWS, MOST_ROWS = 64, 512, 96, 8, 32
+PEERS: dict[TypeName | Literal["fp32"], Dtype] = {"fp32": "f32", "int8": "q8_0", "int4": "q4_0"}
 TEMPERATURE, TOP_K = 0.8, 40
 READ, WIDTH = 100_000_000, 400  # numbers of fp32, and how many lie apart
 Prompts = list[list[int]]
@@ -45,23 +54,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--types", nargs="+", choices=PEERS, default=["fp32"])
     parser.add_argument("--checkpoint", type=Path, help="the last one of a run, as `alm import` makes")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name).resolve()
         source = load_source(arguments.checkpoint) if arguments.checkpoint else _source(folder)
-        tools = _tools(source, folder, stack)
         print(f"{source.parameters / 1e6:.1f}M parameters, threads: {arguments.threads}")
-        short, long = ([[17 * n % VOCAB_SIZE for n in range(length)]] for length in (SHORT, LONG))
-        print(f"one text, {NEW} tokens after {SHORT}")
-        rates = _compare(tools, arguments.rounds, lambda tool: _decoding(tool, short), NEW)
-        _against_bandwidth(rates["alm"], source.parameters * 4, arguments.rounds)
-        print(f"{ROWS} texts, {NEW} tokens each after {SHORT}")
-        alike = {name: tool for name, tool in tools.items() if name in ("alm", "transformers")}
-        _compare(alike, arguments.rounds, lambda tool: _decoding(tool, short * ROWS), ROWS * NEW)
-        print(f"the first token after {LONG}")
-        _compare(tools, arguments.rounds, lambda tool: paired.measured(lambda: tool(long, 1)), LONG)
+        for to in arguments.types:
+            _ask(to, source, folder, stack, arguments.rounds)
+
+
+def _ask(to: TypeName | Literal["fp32"], source: Source, folder: Path, stack: ExitStack, rounds: int) -> None:
+    tools = _tools(source, folder, stack) if to == "fp32" else _rounded_tools(to, source, folder, stack)
+    short, long = ([[17 * n % VOCAB_SIZE for n in range(length)]] for length in (SHORT, LONG))
+    print(f"{to}: one text, {NEW} tokens after {SHORT}")
+    rates = _compare(tools, rounds, lambda tool: _decoding(tool, short), NEW)
+    if to == "fp32":
+        _against_bandwidth(rates["alm"], source.parameters * 4, rounds)
+    alike = {name: tool for name, tool in tools.items() if name in ("alm", "transformers")}
+    for count in (ROWS, MOST_ROWS):
+        print(f"{to}: {count} texts, {NEW} tokens each after {SHORT}")
+        _compare(alike, rounds, lambda tool, count=count: _decoding(tool, short * count), count * NEW)
+    print(f"{to}: the first token after {LONG}")
+    _compare(tools, rounds, lambda tool: paired.measured(lambda: tool(long, 1)), LONG)
 
 
 def _decoding(tool: Tool, prompts: Prompts) -> paired.Cost:
@@ -118,19 +135,28 @@ def _source(folder: Path) -> Source:
 
 
 def _tools(source: Source, folder: Path, stack: ExitStack) -> dict[str, Tool]:
-    tools: dict[str, Tool] = {"alm": _alm(source)}
+    tools: dict[str, Tool] = {"alm": _alm(source.network)}
     if find_spec("transformers"):
         tools["transformers"] = _transformers(source, folder)
     if find_spec("litgpt") and source.model.vocab_size == VOCAB_SIZE:
         tools["litgpt"] = _litgpt(source)
     if find_spec("xllamacpp"):
-        tools["llama.cpp"] = _llama_cpp(source, folder, stack)
+        tools["llama.cpp"] = _llama_cpp(source, folder, stack, PEERS["fp32"])
     return tools
 
 
-def _alm(source: Source) -> Tool:
-    model = source.network
+def _rounded_tools(to: TypeName, source: Source, folder: Path, stack: ExitStack) -> dict[str, Tool]:
+    """All matrices are rounded, without calibration: how fast codes are read does not depend on their values."""
+    weights: dict[str, Tensor | Matrix] = {**source.weights}
+    round_off = to_int8 if to == "int8" else to_int4
+    weights.update((name, round_off(weight)) for name, weight in source.weights.items() if weight.dim() == 2)
+    tools = {"alm": _alm(network(source.model, weights))}
+    if find_spec("xllamacpp"):
+        tools["llama.cpp"] = _llama_cpp(source, folder, stack, PEERS[to])
+    return tools
 
+
+def _alm(model: Transformer) -> Tool:
     def tool(prompts: Prompts, new: int) -> object:
         engine = Engine(model, end_of_text_id=-1, rows=len(prompts), max_tokens=len(prompts[0]) + new)
         for seed, prompt in enumerate(prompts):
@@ -191,10 +217,10 @@ def _litgpt(source: Source) -> Tool:
     return tool
 
 
-def _llama_cpp(source: Source, folder: Path, stack: ExitStack) -> Tool:
+def _llama_cpp(source: Source, folder: Path, stack: ExitStack, dtype: Dtype) -> Tool:
     from alm.export.targets import _llama_cpp, gguf
 
-    config = gguf.Config(dtype="f32")
+    config = gguf.Config(dtype=dtype)
     gguf.write(config, source, folder)
     path = folder / gguf.file_name(config, source)
     server = stack.enter_context(_llama_cpp.serving(path, context=min(1024, source.model.max_position_embeddings)))
