@@ -23,14 +23,17 @@ _SYSTEM_ERROR = re.compile(r"os error (\d+)")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write `tensors` and the texts of `metadata` to `path` and to the disk."""
+    """Write `tensors` and the texts of `metadata` to `path` and to the disk.
+
+    The library writes the texts in an order that changes from call to call, so give one if the bytes matter.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with wrap_os_errors(path):
         path.touch()
         mode = path.stat().st_mode  # the usual mode: the library would make the file private
-        values = {"format": "pt", **(metadata or {})}  # transformers needs `format`
+        values = dict(metadata or {"format": "pt"})  # transformers needs `format`
         try:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=values)
         except SafetensorError as error:  # carries the system's error only as text

@@ -159,6 +159,8 @@ def _shapes(path: Path, found: Mapping[str, tuple[tuple[int, ...], str]]) -> dic
             shapes[name] = shape
             continue
         weight = name.removesuffix(_CODES)
+        if weight in found:
+            raise _damaged(path, f"`{weight[:120]}` is there twice, as numbers and as codes")
         scales, scale_type = found.get(weight + _SCALES, ((), "none"))
         if dtype not in ("I8", "U8") or scale_type != "F16" or len(shape) != 2:
             raise _damaged(path, f"`{name[:120]}` is {dtype} {list(shape)}, with scales of {scale_type}")
