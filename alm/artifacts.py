@@ -559,7 +559,8 @@ class QuantizedCost(Config):
 
     `kl_mean` and `kl_99` are of the distributions of the next token, in nats: the mean, and the value that 99% of the
     tokens stay below. `same_top` is the share of tokens for which both have the same first choice. `difference_margin`
-    is half of the 95% interval of the difference in bits per byte. The shares of non-words are of sampled text.
+    is half of the 95% interval of the difference in bits per byte. The shares of non-words are of sampled text, and
+    `non_words_margin` is that of their difference.
     """
 
     text: str
@@ -572,6 +573,7 @@ class QuantizedCost(Config):
     same_top: Annotated[float, Field(strict=True, ge=0, le=1)]
     non_words_before: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
     non_words: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
+    non_words_margin: Annotated[float, Field(strict=True)] | None = None
 
 
 class QuantizedMetadata(Metadata):

@@ -23,7 +23,7 @@ from alm.tokenizers.file import Tokenizer
 
 _AT_A_TIME = 256  # tokens whose scores of all V ids are in memory
 _FEWEST_ROWS = 8  # for an interval
-_CONFIDENCE = 0.95
+_Z = NormalDist().inv_cdf(0.975)  # of a 95% interval
 _PROMPT_TOKENS, _SAMPLED_TOKENS, _ENGINE_ROWS = 16, 48, 8
 
 # A difference that is surely beyond these makes `alm quantize` refuse. They are several times what the method costs on
@@ -53,10 +53,10 @@ def cost(before: Transformer, after: Transformer, tokenizer: Tokenizer, texts: T
         _add(sums, before, after, batch, widths)
     divergences = torch.cat(sums.divergences)
     size = max(sums.bytes, 1) * math.log(2)
-    shares: list[float] = []
+    words = _NonWords()
     if samples and texts.words:
         known = texts.words.union(*(words_in(tokenizer.decode(batch.inputs[0].tolist())) for batch in texts.measured))
-        shares = [_non_words(model, tokenizer, texts, known, samples) for model in (before, after)]
+        words = _NonWords.of(*(_unknown(model, tokenizer, texts, known, samples) for model in (before, after)))
     return QuantizedCost(
         text=texts.name,
         tokens=len(divergences),
@@ -66,8 +66,9 @@ def cost(before: Transformer, after: Transformer, tokenizer: Tokenizer, texts: T
         kl_mean=divergences.mean().item(),
         kl_99=divergences.quantile(0.99).item() if len(divergences) < 1 << 24 else divergences.max().item(),
         same_top=sums.same / max(len(divergences), 1),
-        non_words_before=shares[0] if shares else None,
-        non_words=shares[1] if shares else None,
+        non_words_before=words.before,
+        non_words=words.after,
+        non_words_margin=words.margin,
     )
 
 
@@ -82,7 +83,7 @@ def refusals(cost: QuantizedCost, to: str) -> list[str]:
         )
     if cost.non_words is not None and cost.non_words_before is not None:
         most = max(MOST_NON_WORDS_TIMES * cost.non_words_before, cost.non_words_before + LEAST_NON_WORDS)
-        if cost.non_words > most:
+        if cost.non_words - (cost.non_words_margin or 0.0) > most:
             found.append(
                 f"{cost.non_words:.1%} of the sampled words are in no text it knows, "
                 f"{cost.non_words_before:.1%} before: at most {most:.1%} is usual"
@@ -117,14 +118,41 @@ def _margin(sums: _Sums) -> float | None:
         return None
     mean = (sums.after - sums.before) / max(sums.bytes, 1)
     spread = stdev([nats - mean * size for nats, size in sums.rows])
-    z = NormalDist().inv_cdf((1 + _CONFIDENCE) / 2)
-    return z * spread * math.sqrt(len(sums.rows)) / max(sums.bytes, 1) / math.log(2)
+    return _Z * spread * math.sqrt(len(sums.rows)) / max(sums.bytes, 1) / math.log(2)
 
 
-def _non_words(model: Transformer, tokenizer: Tokenizer, texts: Texts, known: frozenset[str], samples: int) -> float:
-    """Return the share of words in `samples` continuations of held-out text that are not `known`."""
-    words = [word for text in _continuations(model, tokenizer, texts, samples) for word in words_in(text)[1:-1]]
-    return sum(word not in known for word in words) / max(len(words), 1)
+@dataclass(frozen=True)
+class _NonWords:
+    """Shares of words that are not known, and half of the 95% interval of their difference; None if not measured."""
+
+    before: float | None = None
+    after: float | None = None
+    margin: float | None = None
+
+    @classmethod
+    def of(cls, before: list[tuple[int, int]], after: list[tuple[int, int]]) -> _NonWords:
+        """Compute them from the unknown and all words of each sampled text of both models."""
+        words_before, words_after = (max(_words(found), 1) for found in (before, after))
+        pairs = zip(before, after, strict=True)
+        differences = [later[0] / words_after - sooner[0] / words_before for sooner, later in pairs]
+        spread = stdev(differences) if len(differences) > 1 else 0.0
+        share = sum(unknown for unknown, _ in before) / words_before
+        return cls(share, share + sum(differences), _Z * spread * math.sqrt(len(differences)))
+
+
+def _words(found: list[tuple[int, int]]) -> int:
+    return sum(words for _, words in found)
+
+
+def _unknown(
+    model: Transformer, tokenizer: Tokenizer, texts: Texts, known: frozenset[str], samples: int
+) -> list[tuple[int, int]]:
+    """Return for each of `samples` continuations of held-out text how many words are not `known`, and how many it has.
+
+    The first and the last word may be cut, so they do not count.
+    """
+    words = [words_in(text)[1:-1] for text in _continuations(model, tokenizer, texts, samples)]
+    return [(sum(word not in known for word in each), len(each)) for each in words]
 
 
 def _continuations(model: Transformer, tokenizer: Tokenizer, texts: Texts, samples: int) -> Iterator[str]:

@@ -182,7 +182,8 @@ def lines(made: QuantizedMetadata) -> list[str]:
         f"KL {cost.kl_mean:.5f} nats a token, 99% below {cost.kl_99:.4f}; {cost.same_top:.1%} same first choice"
     )
     if cost.non_words is not None and cost.non_words_before is not None:
-        found.append(f"words that are in no text it knows: {cost.non_words:.2%}, {cost.non_words_before:.2%} before")
+        chance = "" if cost.non_words_margin is None else f" \u00b1 {cost.non_words_margin:.2%}"
+        found.append(f"non-words in sampled text: {cost.non_words:.2%}{chance}, {cost.non_words_before:.2%} before")
     return found
 
 

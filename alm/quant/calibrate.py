@@ -22,6 +22,8 @@ _WEIGHT, _TABLES = ".weight", ("embed_tokens.weight", "lm_head.weight")
 # The tables of a large vocabulary lose much more in int4 than all other matrices (docs/quantize.md), those of a small
 # one little, and are then half of the file.
 _ROWS_FOR_TABLES, _MOST_NATS_FOR_TABLES = 8, 0.01
+_TINY = 1e-12
+_MOST_TIMES_MEDIAN = 3.0  # length of an input, compared with the median of its text (docs/quantize.md)
 
 
 class _ReachedError(Exception):
@@ -116,14 +118,23 @@ def _first_inputs(model: Transformer, text: Sequence[Tensor]) -> list[tuple[Any,
 
 
 def _moments(block: nn.Module, inputs: Sequence[tuple[Any, ...]]) -> dict[str, Tensor]:
-    """Return the sum of x x^T (W, W) over the inputs x of each matrix in `block`, by its path in the block."""
+    """Return the sum of x x^T (W, W) over the inputs x of each matrix in `block`, by its path in the block.
+
+    In some layers the first token of a text has inputs many times larger than those of the others, and would be all that
+    GPTQ sees. Such inputs are shortened.
+    """
     found: dict[str, Tensor] = {}
+    last: list[Tensor] = []  # an input and its moments: several matrices have the same input
     layers = [(path, layer) for path, layer in block.named_modules() if isinstance(layer, Linear)]
 
     def adding(path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def add(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-            x = given[0].flatten(0, -2)
-            found[path] = found.get(path, torch.zeros(x.shape[1], x.shape[1])).addmm_(x.T, x)
+            if not last or last[0] is not given[0]:
+                x = given[0].flatten(0, -2)
+                norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+                x = x * (_MOST_TIMES_MEDIAN * norms.median() / norms.clamp_min(_TINY)).clamp_max(1)
+                last[:] = given[0], x.T @ x
+            found[path] = found.get(path, 0) + last[1]
 
         return add
 

@@ -93,9 +93,9 @@ def to_int4(weight: Tensor, importance: Tensor | None = None) -> Int4Matrix:
 
     `importance` (W,) weighs the squared error of each column (absent: all alike).
     """
-    parts = weight.split(_ROWS_AT_A_TIME)
+    parts = torch.split(weight, _ROWS_AT_A_TIME)
     scales = torch.cat([best_scales(_grouped(part), _of_columns(importance)) for part in parts])
-    codes = [_codes_int4(part, some) for part, some in zip(parts, scales.split(_ROWS_AT_A_TIME), strict=True)]
+    codes = [_codes_int4(part, some) for part, some in zip(parts, torch.split(scales, _ROWS_AT_A_TIME), strict=True)]
     return Int4Matrix(packed(torch.cat(codes)), scales)
 
 

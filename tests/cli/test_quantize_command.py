@@ -89,6 +89,10 @@ def test_non_words_are_counted() -> None:
     made = QuantizedCost.model_validate
     assert quantize_cost.refusals(made({**fields, "non_words": 0.03}), "int4") == []
     assert "5.0% of the sampled words" in quantize_cost.refusals(made({**fields, "non_words": 0.05}), "int4")[0]
+    by_chance = made({**fields, "non_words": 0.05, "non_words_margin": 0.03})
+    assert quantize_cost.refusals(by_chance, "int4") == []
+    found = quantize_cost._NonWords.of([(1, 10), (0, 10)], [(2, 10), (1, 10)])
+    assert (found.before, found.after, found.margin) == pytest.approx((0.05, 0.15, 0.0))
 
 
 @for_each(
