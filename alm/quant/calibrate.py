@@ -120,8 +120,8 @@ def _first_inputs(model: Transformer, text: Sequence[Tensor]) -> list[tuple[Any,
 def _moments(block: nn.Module, inputs: Sequence[tuple[Any, ...]]) -> dict[str, Tensor]:
     """Return the sum of x x^T (W, W) over the inputs x of each matrix in `block`, by its path in the block.
 
-    In some layers the first token of a text has inputs many times larger than those of the others, and would be all that
-    GPTQ sees. Such inputs are shortened.
+    In some layers the first token of a text has inputs many times larger than those of the others. They are shortened,
+    as they would be all that GPTQ sees.
     """
     found: dict[str, Tensor] = {}
     last: list[Tensor] = []  # an input and its moments: several matrices have the same input
