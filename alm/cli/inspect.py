@@ -63,7 +63,7 @@ def inspect(path: Path) -> Found:
             return look(path)
     raise ArtifactError(
         f"`{path}` is not an artifact of alm",
-        hint="name a clean corpus, a tokenizer, packed data, a run, a checkpoint or an export",
+        hint="name a clean corpus, a tokenizer, packed data, a run, a checkpoint, a quantized model or an export",
     )
 
 
@@ -256,9 +256,18 @@ def _import(path: Path) -> Found:
 
 def _quantized(path: Path) -> Found:
     from alm.export.quantizing import lines
-    from alm.quant.file import METADATA_NAME
+    from alm.quant.file import METADATA_NAME, read
 
     folder = path if path.is_dir() else path.parent
+    if not (folder / METADATA_NAME).is_file():  # a copy of the weights alone
+        block = read(folder / QUANTIZED_NAME).block
+        facts = [
+            ("type", block.to),
+            ("step", f"{block.step:,}"),
+            ("tokenizer", block.tokenizer_sha256[: artifacts.SHORT_HASH]),
+        ]
+        rows = [*facts, ("made from", f"a checkpoint  {block.source_sha256[: artifacts.SHORT_HASH]}")]
+        return Found("quantized model", rows, [], "", [block.model_dump(mode="json")])
     again = shell("alm", "quantize", "RUN", "--out", folder)
     metadata = artifacts.read(folder / METADATA_NAME, QuantizedMetadata, hint=f"run `{again} --force`")
     rows = [
@@ -289,6 +298,10 @@ def _is_clean_metadata(path: Path) -> bool:
     return path.suffix == ".json" and has_shards(path)
 
 
+def _is_quantized(path: Path) -> bool:
+    return path.name == QUANTIZED_NAME or (path / QUANTIZED_NAME).is_file()
+
+
 def _is(path: Path, artifact: str) -> bool:
     """Whether the file is metadata of format `artifact`. Its name is not enough: a source may be named `run`."""
     if not path.is_file():
@@ -310,7 +323,7 @@ _LOOKS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Found]], ...] = (
     (lambda path: _is(path / "metadata.json", "alm-packed"), _packed),
     (lambda path: _is(path / "export.json", "alm-export"), _export),
     (lambda path: _is(path / "import.json", "alm-import"), _import),
-    (lambda path: _is(path / "quantized.json", "alm-quantized-model") or path.name == QUANTIZED_NAME, _quantized),
+    (lambda path: _is(path / "quantized.json", "alm-quantized-model") or _is_quantized(path), _quantized),
     (lambda path: path.is_dir() and any(_is_clean_metadata(p) for p in path.glob("*.json")), _clean),
     (_is_clean_metadata, _clean),
     (lambda path: path.is_file() and metadata_path(path).is_file(), _tokenizer),

@@ -18,7 +18,7 @@ app = Commands()
 @app.command(
     examples=(
         "alm quantize --to int8",
-        "alm quantize runs/SmolLM2-135M-Instruct --to int4 --text my-texts/book.txt",
+        "alm quantize runs/SmolLM2-135M-Instruct --to int8 --text my-texts/book.txt",
     )
 )
 def quantize(
@@ -28,7 +28,7 @@ def quantize(
     ] = None,
     to: Annotated[
         str,
-        typer.Option("--to", metavar="TYPE", help="int8: a quarter of the bytes, hardly a loss; int4: an eighth."),
+        typer.Option("--to", metavar="TYPE", help="int8: a quarter of the bytes, hardly a loss; int4: a seventh."),
     ] = "int8",
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the result.  [default: RUN-TYPE]")] = None,
     text: Annotated[
@@ -57,7 +57,10 @@ def quantize(
             rich_help_panel=options.RARE,
         ),
     ] = 200,
-    force: options.Force = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace output made with other settings, and keep a model that is much worse."),
+    ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -80,7 +83,7 @@ def quantize(
     words += [] if samples == stage.SAMPLES else ["--samples", samples]
     with ui.listening(quiet=quiet, as_json=json, verbose=verbose, live=False) as on_event:
         if dry_run:
-            stage.check(load_source(path, on_event=on_event), folder)
+            stage.check(load_source(path, on_event=on_event), folder, to=kind, tables=tables_kind, text=text or [])
             values = {"checkpoint": str(path), "to": to, "out": str(folder)}
             ui.show_result(values, [f"{path} can be rounded to {to} in {folder}"], as_json=json)
             return

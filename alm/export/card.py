@@ -89,7 +89,9 @@ def _cost(source: Source) -> list[str]:
     if not source.codes:
         return []
     with contextlib.suppress(AlmError):
-        return ["## Rounded", *(f"- {inert(each)}" for each in lines(_rounded(source)))]
+        found = "\n".join(f"- {inert(each)}" for each in lines(_rounded(source)))
+        note = "The weights were rounded as below. These files hold the rounded values; their own size is another one."
+        return ["## Rounded", note, found]
     return []
 
 

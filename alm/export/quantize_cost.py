@@ -15,19 +15,17 @@ from torch import Tensor
 
 from alm.artifacts import QuantizedCost
 from alm.data.loader import NO_TARGET, MicroBatch
-from alm.export.quantize_text import Texts, words_in
+from alm.export.quantize_text import FEWEST_ROWS, Texts, words_in
 from alm.generation.config import SamplingConfig
 from alm.generation.engine import Engine, NewToken, Request
 from alm.model.transformer import Transformer
 from alm.tokenizers.file import Tokenizer
 
 _AT_A_TIME = 256  # tokens whose scores of all V ids are in memory
-_FEWEST_ROWS = 8  # for an interval
 _Z = NormalDist().inv_cdf(0.975)  # of a 95% interval
 _PROMPT_TOKENS, _SAMPLED_TOKENS, _ENGINE_ROWS = 16, 48, 8
 
-# A difference that is surely beyond these makes `alm quantize` refuse. They are several times what the method costs on
-# the models of docs/quantize.md.
+# A difference that is surely beyond these makes `alm quantize` refuse: its interval lies above them.
 MOST_BITS_PER_BYTE = {"int8": 0.006, "int4": 0.03}
 MOST_NON_WORDS_TIMES, LEAST_NON_WORDS = 1.5, 0.01
 
@@ -76,17 +74,17 @@ def refusals(cost: QuantizedCost, to: str) -> list[str]:
     """List in what the rounded model is too much worse, beyond what chance explains."""
     found = []
     difference = cost.bits_per_byte - cost.bits_per_byte_before
-    if difference - (cost.difference_margin or 0.0) > MOST_BITS_PER_BYTE[to]:
+    if cost.difference_margin is not None and difference - cost.difference_margin > MOST_BITS_PER_BYTE[to]:
         found.append(
             f"{cost.bits_per_byte:.4f} bits/byte, {difference:+.4f}, on {cost.text}: "
-            f"at most {MOST_BITS_PER_BYTE[to]:+g} is usual for {to}"
+            f"the limit for {to} is {MOST_BITS_PER_BYTE[to]:+g}"
         )
     if cost.non_words is not None and cost.non_words_before is not None:
         most = max(MOST_NON_WORDS_TIMES * cost.non_words_before, cost.non_words_before + LEAST_NON_WORDS)
         if cost.non_words - (cost.non_words_margin or 0.0) > most:
             found.append(
                 f"{cost.non_words:.1%} of the sampled words are in no text it knows, "
-                f"{cost.non_words_before:.1%} before: at most {most:.1%} is usual"
+                f"{cost.non_words_before:.1%} before: the limit is {most:.1%}"
             )
     return found
 
@@ -114,7 +112,7 @@ def _add(sums: _Sums, before: Transformer, after: Transformer, batch: MicroBatch
 
 def _margin(sums: _Sums) -> float | None:
     """Return half the interval of the difference in bits per byte: rows are nearly independent of each other."""
-    if len(sums.rows) < _FEWEST_ROWS:
+    if len(sums.rows) < FEWEST_ROWS:
         return None
     mean = (sums.after - sums.before) / max(sums.bytes, 1)
     spread = stdev([nats - mean * size for nats, size in sums.rows])

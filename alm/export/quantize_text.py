@@ -20,14 +20,15 @@ from alm.data.loader import MicroBatch, micro_batch
 from alm.data.order import permute
 from alm.errors import AlmError, InputError
 from alm.export.source import Source
-from alm.packing.shards import METADATA_NAME, TokenStream, open_packed
+from alm.packing.shards import METADATA_NAME, PackedData, TokenStream, open_packed
 from alm.tokenizers.file import Tokenizer
 from alm.training.run import run_folder
 
 CALIBRATION_TOKENS = 16_384
 _MOST_MEASURED, _LEAST_MEASURED, _MEASURED_FLOPS = 16_384, 4_096, 2e12  # some minutes at most, on one core
 _WORDS_TOKENS = 4_000_000  # of the training text, whose words are known
-_ROW_TOKENS = 512
+_ROW_TOKENS, _LEAST_ROW = 512, 64
+FEWEST_ROWS = 8  # for an interval
 _HELD_OUT_SHARE = 0.2  # of given text
 _LEAST_TOKENS = 2_000
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
@@ -35,37 +36,55 @@ _WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 
 @dataclass(frozen=True)
 class Texts:
-    """Rows to calibrate on and rows to measure on, which share no text; `words` are those of the text to calibrate on.
+    """Rows to calibrate on and rows to measure on, which share no text. `words` are those that the model knows.
 
-    `name` says which text it is.
+    `words` is empty where they are not known: of a model that has read more than these texts. `name` says which text is
+    measured, `calibration_name` on which it is calibrated.
     """
 
     name: str
+    calibration_name: str
     calibration: tuple[MicroBatch, ...]
     measured: tuple[MicroBatch, ...]
     words: frozenset[str]
 
 
-def of_run(source: Source) -> Texts | None:
-    """Return the text that the run of `source` was trained on and holds out; None if it is gone or has changed."""
-    if source.run is None:
-        return None
-    metadata = run_folder.read_metadata(source.run)
-    folder = Path(os.path.normpath(source.run / metadata.data))
-    try:
-        packed = open_packed(folder)
-        is_same = files.sha256(folder / METADATA_NAME) == metadata.data_sha256
-    except AlmError:
-        return None
+def of_run(source: Source) -> Texts | str:
+    """Return the text that the run of `source` was trained on and holds out, or why it cannot be used."""
+    packed = _packed(source)
+    if isinstance(packed, str):
+        return packed
     train, held_out = packed.split(TRAIN), packed.split(VALIDATION)
-    if not (is_same and train.sequences and held_out.sequences):
-        return None
     return Texts(
-        f"held-out text of `{folder}`",
+        f"held-out text of `{packed.folder}`",
+        f"training text of `{packed.folder}`",
         tuple(_rows(train, CALIBRATION_TOKENS)),
         tuple(_rows(held_out, _measured_tokens(source))),
         frozenset(_words_of(train, source.tokenizer)),
     )
+
+
+def data_of(source: Source) -> list[Path]:
+    """Return the metadata of the data that `of_run` uses; empty if it uses none."""
+    packed = _packed(source)
+    return [] if isinstance(packed, str) else [packed.folder / METADATA_NAME]
+
+
+def _packed(source: Source) -> PackedData | str:
+    """Return the data that the run was trained on, or why it cannot be used."""
+    if source.run is None:
+        return f"`{source.path.parent}` has no text of its own"
+    metadata = run_folder.read_metadata(source.run)
+    folder = Path(os.path.normpath(source.run / metadata.data))
+    try:
+        packed = open_packed(folder)
+        if files.sha256(folder / METADATA_NAME) != metadata.data_sha256:
+            return f"`{folder}` has changed since the run was trained on it"
+    except AlmError as error:
+        return error.message
+    if not (packed.split(TRAIN).sequences and packed.split(VALIDATION).sequences):
+        return f"`{folder}` holds no text out"
+    return packed
 
 
 def of_files(paths: Sequence[Path], source: Source) -> Texts:
@@ -73,13 +92,12 @@ def of_files(paths: Sequence[Path], source: Source) -> Texts:
     length = min(_ROW_TOKENS, source.model.max_position_embeddings)
     calibration: list[MicroBatch] = []
     measured: list[MicroBatch] = []
-    words: set[str] = set()
     for path in paths:
         ids = source.tokenizer.encode(files.read_text(path))
         first = int(len(ids) * (1 - _HELD_OUT_SHARE))
         calibration += _cut(ids[:first], length)
-        measured += _cut(ids[first:], length)
-        words.update(words_in(source.tokenizer.decode(ids[:first])))
+        # Rows short enough for an interval: it needs some of them.
+        measured += _cut(ids[first:], min(length, max(_LEAST_ROW, (len(ids) - first) // FEWEST_ROWS)))
     tokens = sum(batch.inputs.numel() for batch in measured)
     if tokens < _LEAST_TOKENS * _HELD_OUT_SHARE:
         raise InputError(
@@ -88,7 +106,8 @@ def of_files(paths: Sequence[Path], source: Source) -> Texts:
         )
     calibration, measured = _some(calibration, CALIBRATION_TOKENS), _some(measured, _measured_tokens(source))
     name = ", ".join(f"`{path}`" for path in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-    return Texts(f"the last fifth of {name}", tuple(calibration), tuple(measured), frozenset(words))
+    named = f"the last fifth of {name}", f"the first four fifths of {name}"
+    return Texts(*named, tuple(calibration), tuple(measured), frozenset())
 
 
 def _measured_tokens(source: Source) -> int:
@@ -129,8 +148,13 @@ def _cut(ids: Sequence[int], length: int) -> list[MicroBatch]:
 
 
 def _some(batches: list[MicroBatch], tokens: int) -> list[MicroBatch]:
-    """Return batches of at most `tokens` tokens, spread evenly over all."""
-    wanted = max(1, tokens // max(1, batches[0].inputs.shape[1])) if batches else 0
-    if len(batches) <= wanted:
-        return batches
-    return [batches[number * len(batches) // wanted] for number in range(wanted)]
+    """Return batches of at most `tokens` tokens in all, spread evenly; at least one."""
+    sizes = [batch.inputs.numel() for batch in batches]
+    total, seen, taken = sum(sizes), 0, 0
+    found = []
+    for batch, size in zip(batches, sizes, strict=True):
+        seen += size
+        if (taken + size) * total <= tokens * seen:
+            found.append(batch)
+            taken += size
+    return found or batches[:1]

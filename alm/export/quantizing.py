@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 from alm import artifacts, files
 from alm.artifacts import QuantizedCost, QuantizedMetadata
@@ -15,7 +17,7 @@ from alm.export import quantize_cost, quantize_text, staging
 from alm.export.quantize_text import Texts
 from alm.export.source import Source, load_source
 from alm.quant.calibrate import count_types, quantized
-from alm.quant.codes import TypeName
+from alm.quant.codes import Int4Matrix, Matrix, TypeName
 from alm.quant.file import METADATA_NAME, Block, QuantizedModel, write
 from alm.quant.network import network
 from alm.tokenizers import ends
@@ -47,12 +49,13 @@ def quantize(
     unless `force` is given.
     """
     source = load_source(checkpoint, on_event=on_event)
-    check(source, out)
+    check(source, out, to=to, tables=tables, text=text)
     inputs = [
         artifacts.record(source.path, relative_to=out, sha256=source.sha256),
         artifacts.record(source.tokenizer_path, relative_to=out, sha256=source.tokenizer.sha256),
-        *(artifacts.record(path, relative_to=out) for path in text),
     ]
+    data = list(text) or quantize_text.data_of(source)
+    inputs += [artifacts.record(path, relative_to=out) for path in data]
     values = {"to": to, "tables": tables, "samples": samples}
 
     def made_before() -> QuantizedMetadata | None:
@@ -79,7 +82,7 @@ def quantize(
             on_event(Noted(f"measuring what it costs on {texts.name}"))
             model = network(source.model, weights)
             cost = quantize_cost.cost(before, model, source.tokenizer, texts, samples=samples)
-            _refuse(cost, source, to, force=force, on_event=on_event)
+            _refuse(cost, source, weights, to, force=force, on_event=on_event)
         return QuantizedMetadata(
             command=redo,
             config=values,
@@ -91,7 +94,7 @@ def quantize(
             bytes_before=4 * source.parameters,
             tokenizer_sha256=source.tokenizer.sha256,
             tensors=count_types(weights),
-            calibration=None if texts is None or to == "int8" else texts.name,
+            calibration=None if texts is None or to == "int8" else texts.calibration_name,
             cost=cost,
             files=staging.records(stage),
         )
@@ -108,15 +111,24 @@ def quantize(
     )
 
 
-def check(source: Source, out: Path) -> None:
-    """Raise `ArtifactError` if the model cannot be rounded, or not into `out`."""
+def check(
+    source: Source, out: Path, *, to: TypeName, tables: TypeName | None = None, text: Sequence[Path] = ()
+) -> None:
+    """Raise `AlmError` if the model cannot be rounded, not to these types, not into `out`, or not with this text."""
+    if to == "int8" and tables == "int4":
+        raise ConfigError("`--tables int4` is for `--to int4`", hint="leave out `--tables`, or use `--to int4`")
+    if out.exists() and not out.is_dir():
+        raise ArtifactError(f"`{out}` is a file", hint=f"add `{shell('--out', f'{out}-quantized')}`")
+    for path in text:
+        files.read_text(path)
     if source.codes:
         raise ArtifactError(
             f"`{source.path}` is quantized already", hint="name the run or the checkpoint that it was made from"
         )
     if run_folder.exists(out) or out.resolve() == source.path.resolve().parent:
         raise ArtifactError(
-            f"`{out}` is the folder of a run", hint=f"add `{shell('--out', out.with_name(out.name + '-quantized'))}`"
+            f"`{out}` is the folder of a run",
+            hint=f"add `{shell('--out', default_out(out / QUANTIZED_NAME, 'quantized'))}`",
         )
     if broken := source.not_finite():
         raise ArtifactError(
@@ -133,14 +145,15 @@ def _texts(source: Source, paths: Sequence[Path], to: str, on_event: Listener) -
     if paths:
         return quantize_text.of_files(paths, source)
     found = quantize_text.of_run(source)
-    if found is None:
+    if isinstance(found, str):
         what = "the weights are rounded without calibration, and " if to == "int4" else ""
         on_event(
             Warned(
-                f"{what}what rounding costs is not measured: `{source.path.parent}` has no text of its own",
+                f"{what}what rounding costs is not measured: {found}",
                 "add `--text FILE` with some pages like those the model will write",
             )
         )
+        return None
     return found
 
 
@@ -155,14 +168,24 @@ def _write(source: Source, model: QuantizedModel, stage: Path) -> None:
             files.write_bytes(stage / name, files.read_bytes(beside))
 
 
-def _refuse(cost: QuantizedCost, source: Source, to: str, *, force: bool, on_event: Listener) -> None:
+def _refuse(
+    cost: QuantizedCost,
+    source: Source,
+    weights: Mapping[str, Tensor | Matrix],
+    to: str,
+    *,
+    force: bool,
+    on_event: Listener,
+) -> None:
     """Raise `ArtifactError` if rounding costs too much; with `force` it is a warning."""
     reasons = quantize_cost.refusals(cost, to)
     if not reasons:
         return
     message = "\n  ".join([f"`{source.path}` in {to} is much worse, so nothing was kept:", *reasons])
     if not force:
-        better = "use `--tables int8`, or `--to int8`" if to == "int4" else "keep the checkpoint as it is"
+        better = "use `--to int8`" if to == "int4" else "keep the checkpoint as it is"
+        if isinstance(weights["model.embed_tokens.weight"], Int4Matrix):
+            better = "use `--tables int8`, or `--to int8`"
         raise ArtifactError(message, hint=f"{better}; `--force` keeps it anyway")
     on_event(Warned(message.replace(", so nothing was kept", "")))
 
@@ -182,8 +205,9 @@ def lines(made: QuantizedMetadata) -> list[str]:
         f"KL {cost.kl_mean:.5f} nats a token, 99% below {cost.kl_99:.4f}; {cost.same_top:.1%} same first choice"
     )
     if cost.non_words is not None and cost.non_words_before is not None:
-        chance = "" if cost.non_words_margin is None else f" \u00b1 {cost.non_words_margin:.2%}"
-        found.append(f"non-words in sampled text: {cost.non_words:.2%}{chance}, {cost.non_words_before:.2%} before")
+        chance = "" if cost.non_words_margin is None else f" \u00b1 {100 * cost.non_words_margin:.2f}"
+        more = cost.non_words - cost.non_words_before
+        found.append(f"non-words in sampled text: {cost.non_words:.2%}, {100 * more:+.2f}{chance} percentage points")
     return found
 
 
@@ -199,12 +223,16 @@ def _counted(made: QuantizedMetadata) -> str:
 def default_out(checkpoint: Path, to: str) -> Path:
     """Return the folder for the quantized model of `checkpoint`: beside its run."""
     run = checkpoint.parent
-    return run.with_name(f"{run.resolve().name}-{to}")
+    name = f"{run.resolve().name}-{to}"
+    return run.with_name(name) if run.name not in ("", "..") else run / ".." / name
 
 
 def type_named(name: str, *, flag: str) -> TypeName:
     """Return the type `name`; `ConfigError` if there is no such type."""
     known: dict[str, TypeName] = {"int8": "int8", "int4": "int4"}
     if name not in known:
-        raise ConfigError(f"`{flag} {name}` is not a type of codes", hint=f"use `{flag} int8` or `int4`")
+        raise ConfigError(
+            f"`{flag} {name}` is not a type of rounded weights",
+            hint=f"use `{flag} int8` or `int4`; for llama.cpp's own types: `alm export --to gguf --dtype q8_0`",
+        )
     return known[name]

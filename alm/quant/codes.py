@@ -20,6 +20,8 @@ GROUP = 32
 """Columns that share a scale in int4."""
 LARGEST_INT8 = 127
 LEAST_INT4, LARGEST_INT4 = -8, 7
+PACKED_ZERO = 0x88
+"""A byte of two int4 codes of zero."""
 
 # Scales that are tried for a group, as shares of the one that just holds its largest value: rounding a few large values
 # may cost less than a coarse grid for all.

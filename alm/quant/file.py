@@ -24,7 +24,7 @@ from alm.files import parse_json, sha256
 from alm.files.tensors import described, opened, write_tensors
 from alm.model.config import ModelConfig
 from alm.model.weights import differences
-from alm.quant.codes import GROUP, LARGEST_INT8, Int4Matrix, Int8Matrix, Matrix, TypeName
+from alm.quant.codes import GROUP, LARGEST_INT8, PACKED_ZERO, Int4Matrix, Int8Matrix, Matrix, TypeName
 
 FORMAT_VERSION = 1
 METADATA_NAME = "quantized.json"
@@ -144,6 +144,8 @@ def read(path: Path) -> QuantizedModel:
             weights[name] = Int8Matrix(codes, scales) if codes.dtype == torch.int8 else Int4Matrix(codes, scales)
             if codes.dtype == torch.int8:
                 _check_range(path, name, codes, scales)
+            if _has_lost_scales(codes, scales):
+                raise _damaged(path, f"`{name}` has a scale of zero for codes that are not zero")
     return QuantizedModel(block, weights)
 
 
@@ -184,6 +186,16 @@ def _check_range(path: Path, name: str, codes: Tensor, scales: Tensor) -> None:
         raise _damaged(path, f"`{name}` has the code {int(codes.min())}, below -{LARGEST_INT8}")
     if (scales < 0).any():
         raise _damaged(path, f"`{name}` has a scale below zero")
+
+
+def _has_lost_scales(codes: Tensor, scales: Tensor) -> bool:
+    """Whether codes have a scale of zero and are not zero, as those of values too small for a scale are."""
+    is_zero = scales == 0
+    if not is_zero.any():
+        return False
+    zero = 0 if codes.dtype == torch.int8 else PACKED_ZERO
+    groups = codes.view(*scales.shape, -1)[is_zero]
+    return bool((groups != zero).any())
 
 
 def _damaged(path: Path, reason: str) -> ArtifactError:

@@ -45,7 +45,8 @@ def test_the_cost_is_measured_on_text_that_is_held_out(trained: Path) -> None:
     """Before rounding: the score that exports use. Of the same model twice: nothing."""
     source = load_source(Path(RUN))
     texts, rows = quantize_text.of_run(source), held_out(source)
-    assert texts is not None
+    assert isinstance(texts, quantize_text.Texts)
+    assert texts.calibration_name == "training text of `data/packed`"
     assert rows is not None
     model = source.network
     found = quantize_cost.cost(model, model, source.tokenizer, texts, samples=3)
@@ -60,18 +61,22 @@ def test_int4_is_calibrated_on_given_text(trained: Path, run: Any) -> None:
     code, _, err = run("quantize", RUN, "--to", "int4", "--text", "book.txt", *QUICK, "--force", "--out", "q4")
     assert code == 0, err
     made = json.loads(run("quantize", RUN, "--to", "int4", "--text", "book.txt", *QUICK, "--out", "q4", "--json")[1])
-    assert made["calibration"] == made["cost"]["text"] == "the last fifth of `book.txt`"
+    assert made["calibration"] == "the first four fifths of `book.txt`"
+    assert made["cost"]["text"] == "the last fifth of `book.txt`"
+    assert made["cost"]["non_words"] is None  # the model has read more than this book
+    assert made["cost"]["difference_margin"] is not None
     assert [Path(each["path"]).name for each in made["inputs"]][-1] == "book.txt"
     assert read(Path("q4/quantized.safetensors")).block.to == "int4"
 
 
 def test_a_model_without_text_is_rounded_with_a_warning(trained: Path, run: Any) -> None:
-    shutil.rmtree("data/packed")
+    Path("data/packed").rename("data/aside")
     code, out, err = run("quantize", RUN, "--to", "int4")
-    assert (code, "rounded without calibration" in err, "add `--text FILE`" in err, "bits/byte" in out) == (
-        *(0, True, True, False),
-    ), err
+    said = ("rounded without calibration" in err, "`data/packed` holds no packed data" in err, "`--text FILE`" in err)
+    assert (code, said, "bits/byte" in out) == (0, (True, True, True), False), err
     assert json.loads(run("quantize", RUN, "--to", "int4", "--json")[1])["cost"] is None
+    Path("data/aside").rename("data/packed")
+    assert run("quantize", RUN, "--to", "int4")[0] == 1  # made from other inputs: nothing was measured
 
 
 def test_a_model_that_becomes_much_worse_is_not_kept(trained: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,9 +88,38 @@ def test_a_model_that_becomes_much_worse_is_not_kept(trained: Path, run: Any, mo
     assert (code, "is much worse" in err) == (0, True)
 
 
+def test_a_run_is_named_from_inside_its_folder(trained: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(RUN)
+    for words in (["."], ["ckpt-last.pt"]):
+        out = json.loads(run("quantize", *words, *QUICK, "--json")[1])["out"]
+        assert Path(out).resolve() == (trained / "runs" / "pretrain-int8")
+    for words in (["nowhere"], ["../pretrain", "--out", "."], ["--to", "int8", "--tables", "int4"]):
+        assert run("quantize", *words)[0] in (1, 2)
+    code, _, err = run("quantize", "../pretrain", "--text", "nowhere.txt", "--dry-run")
+    assert (code, "nowhere.txt" in err) == (1, True)
+
+
+def test_a_copy_of_the_weights_alone_is_shown(trained: Path, run: Any) -> None:
+    assert run("quantize", RUN, *QUICK)[0] == 0
+    Path("copy").mkdir()
+    for name in ("quantized.safetensors", "tokenizer.json"):
+        shutil.copy(Path("runs/pretrain-int8", name), Path("copy", name))
+    assert run("info", "copy")[1].startswith("quantized model  copy\n  type")
+    code, _, err = run("sample", "--checkpoint", "copy", "--max-tokens", "2")
+    assert (code, "cannot be verified" in err) == (0, True)
+
+
+def test_calibration_is_limited_in_any_order_of_texts() -> None:
+    rows = [quantize_text.MicroBatch(torch.zeros(1, size), torch.zeros(1, size)) for size in (4, *[512] * 40)]
+    for batches in (rows, rows[::-1]):
+        assert 3000 < sum(each.inputs.numel() for each in quantize_text._some(batches, 4096)) <= 4096
+    assert quantize_text._some(rows[:1], 2) == rows[:1]
+    assert quantize_text._some(rows, 1 << 20) == rows
+
+
 def test_non_words_are_counted() -> None:
     fields = {"text": "t", "tokens": 9, "bits_per_byte_before": 1.0, "bits_per_byte": 1.0}
-    fields |= {"kl_mean": 0.0, "kl_99": 0.0, "same_top": 1.0, "non_words_before": 0.02}
+    fields |= {"difference_margin": 0.0, "kl_mean": 0.0, "kl_99": 0.0, "same_top": 1.0, "non_words_before": 0.02}
     made = QuantizedCost.model_validate
     assert quantize_cost.refusals(made({**fields, "non_words": 0.03}), "int4") == []
     assert "5.0% of the sampled words" in quantize_cost.refusals(made({**fields, "non_words": 0.05}), "int4")[0]
@@ -99,7 +133,7 @@ def test_non_words_are_counted() -> None:
     "words, said",
     [
         (["--to", "int9"], "use `--to int8` or `int4`"),
-        (["--to", "int4", "--tables", "q4"], "`--tables q4` is not a type of codes"),
+        (["--to", "int4", "--tables", "q4"], "`--tables q4` is not a type of rounded weights"),
         (["--out", RUN], "is the folder of a run"),
         (["--text", "short.txt"], "is too short"),
         (["--text", "nowhere.txt"], "nowhere.txt"),

@@ -9,6 +9,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from checked import fails, notes, passes
@@ -202,7 +203,7 @@ def test_rows_that_go_wrong_are_found(fault: str) -> None:
 
     rows.step = faulty  # type: ignore[method-assign]
     if fault == "weights":
-        rows._head = rows._head * 1.001
+        rows._head = dataclasses.replace(rows._head, numbers=rows._head.numbers * np.float32(1.001))
     fails(end_to_end.backend_agrees(model, models.ids(models.plain()), FP32, rows), "ALM_KERNELS=never")
 
 

@@ -166,13 +166,13 @@ def test_every_type_in_one_file_or_in_several(
 def test_a_file_is_mapped_in_parts(folder_of: Callable[..., tuple[Path, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read of a file does not stay in memory beside the weights."""
     folder, theirs = folder_of(dtype=torch.bfloat16)
-    opened, counted = weights._opened, list[Path]()
+    opened, counted = weights.opened, list[Path]()
 
     def count(path: Path) -> Any:
         counted.append(path)
         return opened(path)
 
-    monkeypatch.setattr(weights, "_opened", count)
+    monkeypatch.setattr(weights, "opened", count)
     monkeypatch.setattr(weights, "_MAPPED_BYTES", 3000)
     stored = weights.StoredWeights.of(folder)
     counted.clear()

@@ -23,8 +23,9 @@ from alm.errors import AlmError, ArtifactError
 from alm.events import Event, Warned
 from alm.files.tensors import write_tensors
 from alm.model.config import ModelConfig
+from alm.model.init import initialize
 from alm.model.transformer import Transformer
-from alm.quant import file
+from alm.quant import codes, file
 from alm.quant.calibrate import count_types, quantized
 from alm.quant.codes import Int8Matrix, TypeName
 
@@ -40,9 +41,10 @@ Change = Callable[[dict[str, Tensor], dict[str, Any]], None]
 @functools.cache
 def made(to: TypeName, tables: TypeName) -> file.QuantizedModel:
     config = ModelConfig.model_validate({**SHAPE, "max_position_embeddings": 16})
-    torch.manual_seed(0)
+    model = Transformer(config)
+    initialize(model, seed=0)
     block = file.Block(to=to, model=config, step=7, tokenizer_sha256="a" * 64, source_sha256="b" * 64)
-    return file.QuantizedModel(block, quantized(Transformer(config), to, tables=tables))
+    return file.QuantizedModel(block, quantized(model, to, tables=tables))
 
 
 def written(folder: Path, to: TypeName = "int4", tables: TypeName = "int8") -> Path:
@@ -157,6 +159,16 @@ CODES, SCALES = QUERIES + ".codes", QUERIES + ".scales"
 )
 def test_other_tensors(tmp_path: Path, to: TypeName, change: Change, match: str) -> None:
     refused(changed(tmp_path, change, to), match)
+
+
+@pytest.mark.parametrize("to", ["int8", "int4"])
+def test_scales_of_zero(tmp_path: Path, to: TypeName) -> None:
+    """They belong to values that are all too small for one."""
+    name = "model.layers.0.mlp.up_proj.weight"
+    refused(changed(tmp_path, replacing(f"{name}.scales", torch.zeros_like), to), "scale of zero for codes")
+    for weight in (torch.zeros(2, 32), torch.full((2, 32), 1e-12)):
+        for matrix in (codes.to_int8(weight), codes.to_int4(weight)):
+            assert not file._has_lost_scales(matrix.codes, matrix.scales)
 
 
 def test_two_codes_of_other_matrices(tmp_path: Path) -> None:
