@@ -579,7 +579,7 @@ class QuantizedCost(Config):
 class QuantizedMetadata(Metadata):
     """Metadata of a quantized model, `quantized.json`. `tensors` counts the weights by their types.
 
-    `cost` is None if there is no text to measure it on; `calibration` names the text that scales were chosen on.
+    `cost` is None without text to measure it on; `calibration` names the text that int4 was calibrated on.
     """
 
     format: Literal["alm-quantized-model"] = "alm-quantized-model"

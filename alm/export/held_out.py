@@ -17,7 +17,7 @@ from alm.data.loader import NO_TARGET, MicroBatch, micro_batch
 from alm.errors import AlmError
 from alm.export.source import Source
 from alm.files import sha256
-from alm.packing.shards import METADATA_NAME, open_packed
+from alm.packing.shards import METADATA_NAME, PackedData, open_packed
 from alm.training.run import run_folder
 from alm.training.validate import rows_for
 
@@ -53,21 +53,11 @@ def held_out(source: Source) -> HeldOut | None:
 
     None for conversations too: other tools would let those in one row see each other.
     """
-    if source.run is None:
-        return None
-    metadata = run_folder.read_metadata(source.run)
-    folder = Path(os.path.normpath(source.run / metadata.data))
-    try:
-        packed = open_packed(folder)
-        is_same = sha256(folder / METADATA_NAME) == metadata.data_sha256
-    except AlmError:
+    packed = data_of_run(source)
+    if isinstance(packed, str):
         return None
     stream = packed.split(VALIDATION)
-    if (
-        not (is_same and stream.sequences)
-        or stream.is_masked
-        or packed.metadata.tokenizer_sha256 != source.tokenizer.sha256
-    ):
+    if not stream.sequences or stream.is_masked:
         return None
     widths = source.tokenizer.bytes_per_id
     rows = rows_for(stream, widths, wanted_bytes=TEXT_BYTES)
@@ -75,3 +65,19 @@ def held_out(source: Source) -> HeldOut | None:
     return HeldOut(
         tuple(micro_batch(stream, part) for part in parts), torch.from_numpy(np.asarray(widths, dtype=np.int64))
     )
+
+
+def data_of_run(source: Source) -> PackedData | str:
+    """Return the packed data that the run of `source` was trained on, or why it cannot be used."""
+    if source.run is None:
+        return f"`{source.path.parent}` has no text of its own"
+    metadata = run_folder.read_metadata(source.run)
+    folder = Path(os.path.normpath(source.run / metadata.data))
+    try:
+        packed = open_packed(folder)
+        is_same = sha256(folder / METADATA_NAME) == metadata.data_sha256
+    except AlmError as error:
+        return error.message
+    if not is_same or packed.metadata.tokenizer_sha256 != source.tokenizer.sha256:
+        return f"`{folder}` has changed since the run was trained on it"
+    return packed

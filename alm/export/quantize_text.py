@@ -5,7 +5,6 @@ R rows, T tokens.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from alm import files
 from alm.corpus.split import TRAIN, VALIDATION
 from alm.data.loader import MicroBatch, micro_batch
 from alm.data.order import permute
-from alm.errors import AlmError, InputError
+from alm.errors import InputError
+from alm.export.held_out import data_of_run
 from alm.export.source import Source
-from alm.packing.shards import METADATA_NAME, PackedData, TokenStream, open_packed
+from alm.packing.shards import METADATA_NAME, PackedData, TokenStream
 from alm.tokenizers.file import Tokenizer
-from alm.training.run import run_folder
 
 CALIBRATION_TOKENS = 16_384
 _MOST_MEASURED, _LEAST_MEASURED, _MEASURED_FLOPS = 16_384, 4_096, 2e12  # some minutes at most, on one core
@@ -71,20 +70,10 @@ def data_of(source: Source) -> list[Path]:
 
 
 def _packed(source: Source) -> PackedData | str:
-    """Return the data that the run was trained on, or why it cannot be used."""
-    if source.run is None:
-        return f"`{source.path.parent}` has no text of its own"
-    metadata = run_folder.read_metadata(source.run)
-    folder = Path(os.path.normpath(source.run / metadata.data))
-    try:
-        packed = open_packed(folder)
-        if files.sha256(folder / METADATA_NAME) != metadata.data_sha256:
-            return f"`{folder}` has changed since the run was trained on it"
-    except AlmError as error:
-        return error.message
-    if not (packed.split(TRAIN).sequences and packed.split(VALIDATION).sequences):
-        return f"`{folder}` holds no text out"
-    return packed
+    packed = data_of_run(source)
+    if isinstance(packed, str) or (packed.split(TRAIN).sequences and packed.split(VALIDATION).sequences):
+        return packed
+    return f"`{packed.folder}` holds no text out"
 
 
 def of_files(paths: Sequence[Path], source: Source) -> Texts:

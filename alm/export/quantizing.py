@@ -213,7 +213,7 @@ def lines(made: QuantizedMetadata) -> list[str]:
 
 def stored_bytes(made: QuantizedMetadata) -> int:
     """Return the size of the file of weights."""
-    return next(file.bytes for file in made.files if file.path == QUANTIZED_NAME)
+    return sum(file.bytes for file in made.files if file.path == QUANTIZED_NAME)
 
 
 def _counted(made: QuantizedMetadata) -> str:
@@ -228,7 +228,7 @@ def default_out(checkpoint: Path, to: str) -> Path:
 
 
 def type_named(name: str, *, flag: str) -> TypeName:
-    """Return the type `name`; `ConfigError` if there is no such type."""
+    """Return the type `name`. Raises `ConfigError` for another name."""
     known: dict[str, TypeName] = {"int8": "int8", "int4": "int4"}
     if name not in known:
         raise ConfigError(

@@ -20,7 +20,7 @@ from alm.generation.load import read_stored, tokenizer_of
 from alm.model.config import ModelConfig
 from alm.model.transformer import Transformer
 from alm.model.weights import shapes_of
-from alm.quant.codes import Matrix
+from alm.quant.codes import Matrix, in_numbers
 from alm.tokenizers import ends
 from alm.tokenizers.file import Tokenizer
 from alm.tokenizers.special import TURN_ENDS
@@ -118,11 +118,6 @@ def load_source(checkpoint: Path, *, on_event: Listener = ignore) -> Source:
         stored_ends=ends.read(folder, vocab_size=tokenizer.vocab_size),
         codes=codes,
     )
-
-
-def in_numbers(weights: dict[str, Tensor | Matrix]) -> dict[str, Tensor]:
-    """Return `weights` in fp32, with the values of codes; a tensor shares its memory."""
-    return {name: value if isinstance(value, Tensor) else value.dequantized() for name, value in weights.items()}
 
 
 def _read_again(checkpoint: Path, sha256: str) -> dict[str, Tensor | Matrix]:

@@ -6,6 +6,7 @@ fp16 numbers, so that the codes of a file are those of GGUF's Q8_0 and Q4_0, whi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,6 +77,11 @@ class Int4Matrix:
 
 
 Matrix = Int8Matrix | Int4Matrix
+
+
+def in_numbers(weights: Mapping[str, Tensor | Matrix]) -> dict[str, Tensor]:
+    """Return `weights` in fp32, with the values of codes; a tensor shares its memory."""
+    return {name: value if isinstance(value, Tensor) else value.dequantized() for name, value in weights.items()}
 
 
 def fits_int4(shape: tuple[int, ...]) -> bool:

@@ -24,7 +24,7 @@ from alm.files import parse_json, sha256
 from alm.files.tensors import described, opened, write_tensors
 from alm.model.config import ModelConfig
 from alm.model.weights import differences
-from alm.quant.codes import GROUP, LARGEST_INT8, PACKED_ZERO, Int4Matrix, Int8Matrix, Matrix, TypeName
+from alm.quant.codes import GROUP, LARGEST_INT8, PACKED_ZERO, Int4Matrix, Int8Matrix, Matrix, TypeName, in_numbers
 
 FORMAT_VERSION = 1
 METADATA_NAME = "quantized.json"
@@ -59,11 +59,7 @@ class QuantizedModel:
 
     def dequantized(self) -> dict[str, Tensor]:
         """Return all weights in fp32."""
-        return {name: _values(value) for name, value in self.weights.items()}
-
-
-def _values(value: Tensor | Matrix) -> Tensor:
-    return value if isinstance(value, Tensor) else value.dequantized()
+        return in_numbers(self.weights)
 
 
 def write(path: Path, model: QuantizedModel) -> None:

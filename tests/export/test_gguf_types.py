@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gguf
 import numpy as np
@@ -19,7 +19,7 @@ from alm.export.targets import _gguf_k_quants, _gguf_types
 from alm.export.targets import gguf as target
 from alm.export.targets.gguf import Config
 from alm.model.config import ModelConfig
-from alm.quant.codes import to_int4, to_int8
+from alm.quant.codes import TypeName, to_int4, to_int8
 
 from .conftest import TINY, Make, quantize
 
@@ -222,8 +222,8 @@ def test_another_type_is_made_from_the_values(checkpoint_of: Make, written: Call
 def test_rows_that_are_no_whole_blocks(checkpoint_of: Make, written: Callable[..., Path]) -> None:
     """`ffn_down` has rows of 48, which are int8 in a model of int4, and f16 in both files."""
     checkpoint = checkpoint_of()
-    for to in ("int8", "int4"):
-        found = types(written(quantize(checkpoint, to), dtype="q8_0" if to == "int8" else "q4_0"))  # type: ignore[arg-type]
+    for to in get_args(TypeName):
+        found = types(written(quantize(checkpoint, to), dtype="q8_0" if to == "int8" else "q4_0"))
         assert found[DOWN.format(0)] == "F16"
         assert found[QUERIES.format(0)] == ("Q8_0" if to == "int8" else "Q4_0")
 

@@ -246,6 +246,18 @@ print(sum(_kernels.{name}.stats.cache_hits.values()))
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="one thread elsewhere")
+def test_compiled_rows_leave_the_threads_of_pytorch_as_they_are() -> None:
+    """In a process of its own: Numba starts its threads once."""
+    probe = "import torch; torch.set_num_threads(2); from alm.generation.backends.numba_rows import _threads; "
+    done = subprocess.run(
+        [sys.executable, "-c", probe + "print(_threads(), torch.get_num_threads())"],
+        env={**os.environ, "NUMBA_NUM_THREADS": "4"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["2", "2"]
+
+
+@pytest.mark.slow
 def test_a_product_in_threads_and_one_without_are_kept_apart(tmp_path: Path) -> None:
     """What one process has compiled is not what another loads for the other of the two."""
     for name, hits in (("multiply", 0), ("multiply_in_threads", 0), ("multiply", 1), ("multiply_in_threads", 1)):

@@ -50,7 +50,9 @@ def numbers(rows: int, width: int) -> Tensor:
 def product(matrix: Matrix, x: Tensor, *, threads: bool = False) -> Tensor:
     out = np.full((len(x), matrix.shape[0]), np.nan, dtype=np.float32)
     kernel = _kernels.multiply_codes_in_threads if threads else _kernels.multiply_codes
+    before = torch.get_num_threads()
     kernel(matrix.codes.numpy(), matrix.scales.view(torch.int16).numpy(), x.numpy(), out)
+    torch.set_num_threads(before)  # Numba sets the threads of OpenMP, which are PyTorch's too
     return torch.from_numpy(out)
 
 

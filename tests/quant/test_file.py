@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import random
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -265,16 +266,16 @@ def test_a_model_that_is_said_to_be_huge(tmp_path: Path, shape: dict[str, Any]) 
         refused(path, "is damaged")
 
 
-class bounded:  # noqa: N801 - used as a context
-    """Fails if what happens inside takes more than `MOST_BYTES` of Python's memory at once."""
-
-    def __enter__(self) -> None:
-        tracemalloc.start()
-
-    def __exit__(self, *_: object) -> None:
+@contextlib.contextmanager
+def bounded() -> Iterator[None]:
+    """Fail if what happens inside takes more than `MOST_BYTES` of Python's memory at once."""
+    tracemalloc.start()
+    try:
+        yield
         _, most = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
         assert most < MOST_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 # ---- the metadata beside it ------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ GROUP = 32
 _LANES = 8
 
 _build: Any = cgutils
-_F16, _F32 = ir.HalfType(), ir.FloatType()
+_F32 = ir.FloatType()
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 
 
@@ -246,7 +246,21 @@ class _Int8(_Fp32):
 
     def _half(self, start: _Value, place: _Value) -> _Value:
         """Read a number of fp16."""
-        return self.builder.fpext(self.builder.bitcast(self._load(start, place, _I16), _F16), _F32)
+        bits = self.builder.insert_element(_same(_I16, 0, 1), self._load(start, place, _I16), _I32(0))
+        return self.builder.extract_element(self._widened(bits), _I32(0))
+
+    def _widened(self, bits: _Value) -> _Value:
+        """Return fp32 numbers of the bits of finite fp16 numbers, exactly.
+
+        Not by LLVM's own instruction: without F16C it calls a function that Numba does not have, and the process ends.
+        """
+        builder, count = self.builder, bits.type.count
+        wide = builder.zext(bits, _vector(_I32, count))
+        sign = builder.shl(builder.and_(wide, _same(_I32, 0x8000, count)), _same(_I32, 16, count))
+        rest = builder.shl(builder.and_(wide, _same(_I32, 0x7FFF, count)), _same(_I32, 13, count))
+        # The exponents of both formats begin at other numbers, 127 and 15.
+        size = builder.fmul(builder.bitcast(rest, _vector(_F32, count)), _same(_F32, 2.0**112, count))
+        return builder.bitcast(builder.or_(builder.bitcast(size, wide.type), sign), _vector(_F32, count))
 
 
 class _Int4(_Int8):
@@ -277,8 +291,8 @@ class _Int4(_Int8):
         """Add the products of `count` groups."""
         builder = self.builder
         first = builder.mul(at, _I64(count))
-        halves = [self._load(start, first, _vector(_F16, count)) for start in self._starts(self.scales, self.columns)]
-        scales = [builder.fpext(half, _vector(_F32, count)) for half in halves]
+        halves = [self._load(start, first, _vector(_I16, count)) for start in self._starts(self.scales, self.columns)]
+        scales = [self._widened(half) for half in halves]
         x_scales = [self._load(start, first, _vector(_F32, count)) for start in self._starts(self.x_scales, self.rows)]
         factors = [builder.fmul(x_scale, scale) for scale in scales for x_scale in x_scales]
         for number in range(count):
@@ -300,8 +314,8 @@ def _vector(kind: _Value, count: int = _LANES) -> _Value:
     return ir.VectorType(kind, count)
 
 
-def _same(kind: _Value, value: float) -> _Value:
-    return ir.Constant(_vector(kind), [value] * _LANES)
+def _same(kind: _Value, value: float, count: int = _LANES) -> _Value:
+    return ir.Constant(_vector(kind, count), [value] * count)
 
 
 _WRITERS = {types.float32: _Fp32, types.int8: _Int8, types.uint8: _Int4}

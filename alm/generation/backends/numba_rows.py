@@ -229,9 +229,10 @@ def _threads() -> int:
     # TBB or OpenMP. Numba's own pool serves one caller at a time, and takes 60 to 90 us to start, OpenMP 5
     # (docs/benchmarks.md).
     usable.THREADING_LAYER = "threadsafe"
-    one = np.ones((1, 1), dtype=np.float32)
+    one, of_torch = np.ones((1, 1), dtype=np.float32), torch.get_num_threads()
     try:
         _kernels.multiply_in_threads(one, one, one.copy())
     except ValueError:
         return 1
+    torch.set_num_threads(of_torch)  # Numba's start sets OpenMP's number, which is PyTorch's too, to all processors
     return threads
