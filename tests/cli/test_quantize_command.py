@@ -109,6 +109,18 @@ def test_a_copy_of_the_weights_alone_is_shown(trained: Path, run: Any) -> None:
     assert (code, "cannot be verified" in err) == (0, True)
 
 
+def test_what_is_calibrated_on_is_not_measured(trained: Path) -> None:
+    source = load_source(Path(RUN))
+    Path("book.txt").write_text(" ".join(map(str, range(1500))))
+    ids = source.tokenizer.encode(Path("book.txt").read_text())
+    texts = quantize_text.of_files([Path("book.txt")], source)
+    first, second = (
+        [batch.inputs[0].tolist() for batch in batches] + [batches[-1].targets[0, -1:].tolist()]
+        for batches in (texts.calibration, texts.measured)
+    )
+    assert [id_ for part in (first, second) for row in part for id_ in row] == ids
+
+
 def test_calibration_is_limited_in_any_order_of_texts() -> None:
     rows = [quantize_text.MicroBatch(torch.zeros(1, size), torch.zeros(1, size)) for size in (4, *[512] * 40)]
     for batches in (rows, rows[::-1]):

@@ -55,6 +55,25 @@ def test_calibration_makes_the_outputs_better_than_rounding_alone() -> None:
 
 
 @torch.no_grad()
+def test_a_block_is_calibrated_on_what_the_rounded_blocks_before_it_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments, seen = calibrate._moments, list[torch.Tensor]()
+
+    def recording(block: torch.nn.Module, inputs: Sequence[tuple[torch.Tensor, ...]]) -> dict[str, torch.Tensor]:
+        seen.append(inputs[0][0])
+        return moments(block, inputs)
+
+    monkeypatch.setattr(calibrate, "_moments", recording)
+    rounded, expected = model(), list[torch.Tensor]()
+    quantized(rounded, "int4", text=[IDS], tables="int8")
+    table = rounded.model.embed_tokens.weight
+    table.copy_(model().model.embed_tokens.weight)  # tables are rounded last
+    for block in rounded.model.layers:
+        block.register_forward_pre_hook(lambda _, given: expected.append(given[0]))
+    rounded(IDS)
+    assert all(torch.equal(*pair) for pair in zip(seen, expected, strict=True))
+
+
+@torch.no_grad()
 def test_a_matrix_without_groups_becomes_int8() -> None:
     made = model(d_model=48, ffn_hidden_size=64)
     weights: dict[str, torch.Tensor | Matrix] = quantized(made, "int4", text=[IDS])
